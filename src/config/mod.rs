@@ -1,0 +1,161 @@
+//! What a deployment is, with every default decided: nothing later asks "or else?". Pure: no fd, no clock, no OS crate.
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A deployment: what one master runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// At least one; names are unique.
+    pub apps: Vec<App>,
+}
+
+/// One app: a command with its workers, listeners and settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Unique in the deployment.
+    pub name: String,
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    /// How many workers, still relative to the CPUs of the machine.
+    pub workers: Workers,
+    /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
+    pub listen: Vec<Listen>,
+    /// Who gets the next connection.
+    pub balance: Balance,
+    /// How the command takes its sockets.
+    pub protocol: Protocol,
+    /// What makes a worker ready. `None`: the protocol's own default (see `docs/configuration.md`).
+    pub ready: Option<Ready>,
+    /// A worker that is not ready after this has failed.
+    pub ready_timeout: Duration,
+    /// A draining worker is asked to end by SIGTERM after this.
+    pub drain_timeout: Duration,
+    /// SIGKILL follows SIGTERM after this.
+    pub kill_timeout: Duration,
+    /// Added to the environment of clusterd itself; the chosen `env.NAME` table is already laid over.
+    pub env: BTreeMap<String, String>,
+    /// As typed; made absolute and links resolved at each generation.
+    pub cwd: Option<PathBuf>,
+    /// User to run as (name or number).
+    pub user: Option<String>,
+    /// Group to run as (name or number).
+    pub group: Option<String>,
+    /// File mode mask of the workers.
+    pub umask: Option<u32>,
+    /// What happens when a worker dies.
+    pub restart: Restart,
+    /// How a reload goes.
+    pub reload: Reload,
+    /// Put `name/slot | ` before each line of output.
+    pub prefix: bool,
+}
+
+/// Number of workers as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// This many.
+    Exactly(u32),
+    /// The CPUs that this process may use, less this many (at least one worker).
+    MaxMinus(u32),
+    /// This share of the CPUs, rounded up (at least one worker).
+    Percent(u32),
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Listen {
+    /// All interfaces, IPv6 and IPv4 where the machine has both.
+    Any(u16),
+    /// One address.
+    Tcp(SocketAddr),
+    /// A host name with its port, resolved when bound.
+    Host(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Who gets the next connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// The master accepts and hands off to the worker with the fewest open hand-offs.
+    RoundRobin,
+    /// The same client address goes to the same slot.
+    Sticky,
+    /// Every worker gets the listening socket itself.
+    Shared,
+}
+
+/// How a command takes its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `Node` where the program is node, else `ListenFds` when something is configured to listen, else `None`.
+    Auto,
+    /// Node's cluster protocol.
+    Node,
+    /// systemd's socket passing.
+    ListenFds,
+    /// No socket at all.
+    None,
+}
+
+/// What makes a worker ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Node's `listening`.
+    Listening,
+    /// `process.send('ready')`.
+    Message,
+    /// `READY=1` on `NOTIFY_SOCKET`.
+    Notify,
+    /// It lived this long.
+    After(Duration),
+}
+
+/// What happens when a worker dies. Failures are counted per slot in a sliding window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// A worker that lived shorter has failed at start; its slot waits before the next.
+    pub min_uptime: Duration,
+    /// Failures within `window` that make the slot `errored`; `None`: never give up.
+    pub max_restarts: Option<u32>,
+    /// Length of the sliding window.
+    pub window: Duration,
+    /// First wait; it doubles.
+    pub backoff_min: Duration,
+    /// Longest wait.
+    pub backoff_max: Duration,
+    /// Exit codes after which the slot is stopped, not refilled.
+    pub stop_exit_codes: Vec<i32>,
+}
+
+/// How a reload goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// How many slots are replaced at a time.
+    pub surge: u32,
+}
+
+impl Workers {
+    /// The number of workers on a machine where this process may use `cpus` CPUs; at least one.
+    pub fn count(self, cpus: u32) -> u32 {
+        match self {
+            Workers::Exactly(n) => n,
+            Workers::MaxMinus(less) => cpus.saturating_sub(less).max(1),
+            Workers::Percent(percent) => cpus.saturating_mul(percent).div_ceil(100).max(1),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Any(port) => write!(f, "*:{port}"),
+            Listen::Tcp(address) => write!(f, "{address}"),
+            Listen::Host(host, port) => write!(f, "{host}:{port}"),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
+//! kernel offers. No policy lives here.
+#![allow(unsafe_code)]

@@ -1,0 +1,113 @@
+//! The JSON of the control API: what it answers and what it takes. Wire types only; the master fills them.
+//!
+//! Fields are stable: they may be added, never renamed or removed.
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/apps`: everything that one master runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The deployment's name: its control socket is `NAME.sock`.
+    pub name: String,
+    /// Version of clusterd that runs it.
+    pub version: String,
+    /// Pid that signals go to.
+    pub keeper_pid: i32,
+    /// Pid of the present master.
+    pub master_pid: i32,
+    /// How often the master was started again.
+    pub master_restarts: u32,
+    /// Time since the deployment started, in milliseconds.
+    pub uptime_ms: u64,
+    /// Its apps.
+    pub apps: Vec<App>,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is).
+    pub status: String,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Number of slots.
+    pub workers_wanted: u32,
+    /// Workers that are ready.
+    pub workers_ready: u32,
+    /// Counts reloads, from 1.
+    pub generation: u32,
+    /// `round-robin`, `sticky` or `shared`.
+    pub balance: String,
+    /// `node`, `listen-fds` or `none`.
+    pub protocol: String,
+    /// Addresses that are bound, with the real port where 0 was asked for.
+    pub listen: Vec<String>,
+    /// Replacements of workers that ended without being asked to.
+    pub restarts: u64,
+    /// Connections handed off by this master.
+    pub handoffs: u64,
+    /// Its slots, in order; a slot that is being replaced has two rows.
+    pub workers: Vec<Worker>,
+}
+
+/// One worker, or a slot without one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Slot, from 0.
+    pub slot: u32,
+    /// Worker id; absent for a slot that has no worker now.
+    pub id: Option<u64>,
+    /// Process id; absent while it does not run.
+    pub pid: Option<i32>,
+    /// `starting`, `online`, `ready`, `draining`, `stopping`, or of the slot: `waiting`, `errored`, `stopped`.
+    pub state: String,
+    /// The reload that it belongs to.
+    pub generation: u32,
+    /// Time since it was spawned, in milliseconds.
+    pub uptime_ms: Option<u64>,
+    /// How often this slot was refilled after its worker ended without being asked to.
+    pub restarts: u64,
+    /// Hand-offs that it has not yet answered.
+    pub open_handoffs: u32,
+    /// Connections that it took from this master.
+    pub handoffs: u64,
+    /// Resident memory in bytes, where it can be read.
+    pub memory_bytes: Option<u64>,
+    /// CPU time used so far in milliseconds, where it can be read.
+    pub cpu_ms: Option<u64>,
+    /// What happened last, for a person: "exited with code 1 after 12 s".
+    pub note: Option<String>,
+}
+
+/// Body of `POST /v1/apps/NAME/scale`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// `4`, `+3`, `-1`, `max`, `50%`.
+    pub workers: String,
+}
+
+/// Body of `POST /v1/apps/NAME/stop` and `POST /v1/stop`. An empty body means the defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopRequest {
+    /// Do not drain.
+    pub now: bool,
+}
+
+/// Answer to every request that changes something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Whether it worked.
+    pub ok: bool,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+/// Answer to every request that could not be carried out (status 4xx or 5xx).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed and the way out.
+    pub error: String,
+}

@@ -1,0 +1,3 @@
+//! Bytes to types and back, bounded and pure: Node's cluster channel, the notify socket, the control API's JSON.
+//! No fd, no clock, no OS crate.
+pub mod control;
