@@ -92,6 +92,12 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// How many past failures a slot remembers.
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
+/// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
+pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
+/// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
+pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
+/// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
+pub const STOP_NOW_KILL_MS: u64 = 1_000;
 /// Last lines of a worker's output that are kept for error messages.
 pub const LAST_LINES_MAX: usize = 20;
 

@@ -1,1 +1,188 @@
-//! placeholder
+//! The rules of supervision, pure: an [`Event`] and the time go in, [`Action`]s come out. One [`App`] is one app.
+//!
+//! No fd, no clock, no OS crate. The shell (`master`) turns readiness of fds into events and actions into system calls;
+//! the simulation in `tests/` does the same with a seeded world under virtual time.
+//!
+//! ```text
+//! starting -> online -> ready -> draining -> stopping -> exited      (slot: + waiting (backoff), errored, stopped)
+//! ```
+mod app;
+mod memory;
+mod reload;
+mod slot;
+mod timers;
+mod worker;
+
+pub use app::{App, Cx};
+pub use memory::{AppMemory, ReloadMemory, SlotMemory, WorkerMemory};
+pub use slot::{SlotPhase, SlotView};
+pub use worker::{Phase, WorkerView};
+
+use crate::ids::{Generation, Slot, WorkerId};
+
+/// What the supervisor has to know of an app's configuration. One per generation. Times are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What makes a worker ready.
+    pub ready: ReadyRule,
+    /// A worker that is not ready by then has failed.
+    pub ready_timeout_ms: u64,
+    /// A draining worker is asked to end after this.
+    pub drain_timeout_ms: u64,
+    /// SIGKILL follows SIGTERM after this.
+    pub kill_timeout_ms: u64,
+    /// A worker that lived shorter has failed young.
+    pub min_uptime_ms: u64,
+    /// Young failures within the window that make a slot errored; `None`: never.
+    pub max_restarts: Option<u32>,
+    /// Length of the sliding window.
+    pub window_ms: u64,
+    /// First wait of the backoff.
+    pub backoff_min_ms: u64,
+    /// Longest wait of the backoff.
+    pub backoff_max_ms: u64,
+    /// Exit codes after which a slot is left empty.
+    pub stop_exit_codes: Vec<i32>,
+    /// Slots that a reload replaces at a time.
+    pub surge: u32,
+}
+
+/// A worker is ready when the evidence arrives, or when it has lived so long, whichever is set and comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyRule {
+    /// What it has to show.
+    pub evidence: Option<Evidence>,
+    /// How long it has to live.
+    pub after_ms: Option<u64>,
+}
+
+/// What a worker can show for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Node's `listening`.
+    Listening,
+    /// `process.send('ready')`.
+    Message,
+    /// `READY=1`.
+    Notify,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It returned this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// What happened in the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The program of this worker runs.
+    Spawned { worker: WorkerId, pid: i32 },
+    /// It could not be started; nothing of it is left.
+    SpawnFailed { worker: WorkerId, reason: String },
+    /// Node has bootstrapped.
+    Online { worker: WorkerId },
+    /// The worker showed something that may make it ready.
+    Evidence { worker: WorkerId, evidence: Evidence },
+    /// The worker has closed its last server.
+    ServersClosed { worker: WorkerId },
+    /// The worker serves (again).
+    ServersOpen { worker: WorkerId },
+    /// The channel closed, or broke, while the process lives as far as we know.
+    ChannelClosed { worker: WorkerId },
+    /// The worker said that it leaves on purpose.
+    Leaving { worker: WorkerId },
+    /// The worker broke the protocol: it alone is failed.
+    Misbehaved { worker: WorkerId, reason: String },
+    /// The worker holds no connection that came through us and will get none.
+    Drained { worker: WorkerId },
+    /// The process ended. `at_ms`: when.
+    Exited { worker: WorkerId, status: ExitStatus, at_ms: u64 },
+    /// Replace every worker by one of this generation, one after the other; go to `slots` slots when it has worked.
+    Reload { to: Generation, policy: Policy, slots: u32 },
+    /// Go to so many slots.
+    Scale { slots: u32 },
+    /// End: gracefully, or without a drain.
+    Stop { now: bool },
+}
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process for this slot.
+    Spawn { worker: WorkerId, slot: Slot, generation: Generation },
+    /// Give it connections from now on.
+    Serve { worker: WorkerId },
+    /// No new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds nothing more.
+    Drain { worker: WorkerId },
+    /// Send SIGTERM to the process.
+    Terminate { worker: WorkerId },
+    /// Send SIGKILL to its process group.
+    Kill { worker: WorkerId },
+    /// Tell the people.
+    Report(Report),
+}
+
+/// What people (and waiting commands) want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A worker became ready, `after_ms` after its spawn.
+    WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64 },
+    /// Every slot is ready for the first time (or again after it had none).
+    AppReady { workers: u32 },
+    /// A worker's end that nobody asked for, and what became of its slot.
+    WorkerDied { worker: WorkerId, slot: Slot, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
+    /// A worker that had been asked to leave is gone.
+    WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool },
+    /// A worker left by itself; its replacement is on the way.
+    WorkerLeaving { worker: WorkerId, slot: Slot },
+    /// A draining worker did not end in time and got SIGTERM, or SIGKILL (`kill`).
+    Overdue { worker: WorkerId, slot: Slot, kill: bool },
+    /// A reload began.
+    ReloadStarted { to: Generation },
+    /// The new generation serves alone.
+    ReloadDone { to: Generation },
+    /// The reload failed and the old generation serves (again).
+    ReloadFailed { to: Generation, reason: String },
+    /// A reload that waited was replaced by a later one.
+    ReloadSuperseded { to: Generation },
+    /// The app has so many slots from now on.
+    Scaled { slots: u32 },
+    /// Every slot is errored: nothing serves.
+    AppErrored,
+    /// Every slot was left empty by `stop_exit_codes`.
+    AppFinished,
+    /// A stop has ended: no worker is left.
+    AppStopped,
+}
+
+/// Why a worker was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its process ended.
+    Ended(ExitStatus),
+    /// It could not be started.
+    NotStarted(String),
+    /// It did not become ready in this time (ms).
+    NotReady(u64),
+    /// It broke the protocol.
+    Misbehaved(String),
+}
+
+/// What becomes of a slot whose worker was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A replacement was spawned, this long (ms) after the death.
+    Replaced { after_ms: u64 },
+    /// The replacement waits for this long (ms); `failures` young deaths of `max` in the window.
+    Waiting { ms: u64, failures: u32, max: Option<u32> },
+    /// Too many failures: the slot stays empty.
+    Errored { failures: u32 },
+    /// The exit code says: do not restart.
+    Stopped,
+    /// The app is stopping, or a reload is about to fill the slot.
+    None,
+}

@@ -1,0 +1,668 @@
+//! The state machine of one app: slots, workers, deaths, stop and scale. Reloads are in `reload`.
+use super::reload::{Queued, Reload};
+use super::slot::{Death, SlotPhase, SlotState, SlotView};
+use super::timers::{TimerKey, Timers};
+use super::worker::{Phase, Worker, WorkerView};
+use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a step needs from outside: the time, the counter of worker ids, and where actions go.
+pub struct Cx<'a> {
+    /// Now, in milliseconds.
+    pub now_ms: u64,
+    /// The next worker id; counted up with every spawn, shared by all apps of a deployment.
+    pub next_worker: &'a mut u64,
+    /// What the shell has to do, in order.
+    pub actions: &'a mut Vec<Action>,
+}
+
+impl Cx<'_> {
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        self.actions.push(Action::Report(report));
+    }
+}
+
+/// One app under supervision.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub(super) policies: BTreeMap<Generation, Policy>,
+    /// The generation that serves; new slots belong to it.
+    pub(super) generation: Generation,
+    pub(super) slots: Vec<SlotState>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) timers: Timers,
+    pub(super) reload: Option<Reload>,
+    pub(super) queued: Option<Queued>,
+    pub(super) queued_scale: Option<u32>,
+    pub(super) stopping: Option<Stopping>,
+    /// Whether `AppReady` was said since the app last had no ready worker.
+    pub(super) told_ready: bool,
+    /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
+    pub(super) told_end: bool,
+    /// Slots and workers that changed since the shell last asked (for its snapshot).
+    pub(super) touched_slots: BTreeSet<u32>,
+    pub(super) touched_workers: BTreeSet<WorkerId>,
+}
+
+/// How the app is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stopping {
+    pub(super) now: bool,
+}
+
+impl App {
+    /// An app with `slots` empty slots. Nothing is spawned before [`App::start`].
+    pub fn new(generation: Generation, policy: Policy, slots: u32) -> App {
+        App {
+            policies: BTreeMap::from([(generation, policy)]),
+            generation,
+            slots: (0..slots).map(|_| SlotState::new(generation)).collect(),
+            workers: BTreeMap::new(),
+            timers: Timers::default(),
+            reload: None,
+            queued: None,
+            queued_scale: None,
+            stopping: None,
+            told_ready: false,
+            told_end: false,
+            touched_slots: (0..slots).collect(),
+            touched_workers: BTreeSet::new(),
+        }
+    }
+
+    /// Fills every slot.
+    pub fn start(&mut self, cx: &mut Cx<'_>) {
+        for index in 0..self.slots.len() as u32 {
+            self.fill(cx, index);
+        }
+    }
+
+    /// Takes one event. Events about workers that no longer exist are ignored: they crossed an exit.
+    pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
+        match event {
+            Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
+            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(cx, worker, reason),
+            Event::Online { worker } => self.on_online(worker),
+            Event::Evidence { worker, evidence } => self.on_evidence(cx, worker, evidence),
+            Event::ServersClosed { worker } => self.on_servers(worker, Some(cx.now_ms)),
+            Event::ServersOpen { worker } => self.on_servers(worker, None),
+            Event::ChannelClosed { worker } => self.on_channel_closed(cx, worker),
+            Event::Leaving { worker } => self.on_leaving(cx, worker),
+            Event::Misbehaved { worker, reason } => self.on_misbehaved(cx, worker, reason),
+            Event::Drained { worker } => self.on_drained(cx, worker),
+            Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
+            Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),
+            Event::Scale { slots } => self.ask_scale(cx, slots),
+            Event::Stop { now } => self.stop(cx, now),
+        }
+    }
+
+    /// When [`App::advance`] has to be called, at the latest.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn advance(&mut self, cx: &mut Cx<'_>) {
+        while let Some(key) = self.timers.take_due(cx.now_ms) {
+            match key {
+                TimerKey::Slot(index) => self.on_slot_timer(cx, index),
+                TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
+            }
+        }
+    }
+
+    /// The generation that serves, or is being rolled back to.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether a reload runs (or rolls back).
+    pub fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// Whether the app was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Whether it was told to stop and no worker is left.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping.is_some() && self.workers.is_empty()
+    }
+
+    /// Whether every slot is errored.
+    pub fn is_errored(&self) -> bool {
+        !self.slots.is_empty() && self.slots.iter().all(|slot| slot.phase == SlotPhase::Errored)
+    }
+
+    /// Whether no slot will ever have a worker again without a command: all errored or stopped.
+    pub fn is_over(&self) -> bool {
+        self.workers.is_empty() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
+    }
+
+    /// The number of slots.
+    pub fn slot_count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The slots in order.
+    pub fn slots(&self) -> impl Iterator<Item = SlotView> + '_ {
+        self.slots.iter().map(|slot| SlotView {
+            phase: slot.phase,
+            current: slot.current.and_then(|id| self.workers.get(&id)).map(Worker::view),
+            restarts: slot.restarts,
+        })
+    }
+
+    /// Every worker, by id.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerView> + '_ {
+        self.workers.values().map(Worker::view)
+    }
+
+    /// One worker.
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
+        self.workers.get(&id).map(Worker::view)
+    }
+
+    /// Workers that are ready to serve.
+    pub fn ready_count(&self) -> u32 {
+        self.workers.values().filter(|w| matches!(w.phase, Phase::Ready { .. })).count() as u32
+    }
+
+    /// The generations that still have a worker or may get one.
+    pub fn generations(&self) -> BTreeSet<Generation> {
+        let mut all: BTreeSet<Generation> = self.workers.values().map(|w| w.generation).collect();
+        all.insert(self.generation);
+        all.extend(self.slots.iter().map(|s| s.generation));
+        all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
+        all.extend(self.queued.iter().map(|q| q.to));
+        all
+    }
+
+    // ---- building blocks ----
+
+    pub(super) fn policy(&self, generation: Generation) -> &Policy {
+        // Policies are dropped only when `generations` no longer names them, so the fallback is never met in practice;
+        // it keeps a damaged snapshot from being a panic.
+        self.policies
+            .get(&generation)
+            .or_else(|| self.policies.get(&self.generation))
+            .or_else(|| self.policies.values().next())
+            .unwrap_or(&super::memory::FALLBACK_POLICY)
+    }
+
+    pub(super) fn set_phase(&mut self, worker: WorkerId, phase: Phase) {
+        let Some(w) = self.workers.get_mut(&worker) else { return };
+        w.phase = phase;
+        let timer = phase_timer(&phase);
+        self.timers.set(TimerKey::Worker(worker), timer);
+        self.touched_workers.insert(worker);
+    }
+
+    pub(super) fn slot_mut(&mut self, index: u32) -> Option<&mut SlotState> {
+        self.touched_slots.insert(index);
+        self.slots.get_mut(index as usize)
+    }
+
+    pub(super) fn set_slot_phase(&mut self, index: u32, phase: SlotPhase) {
+        let timer = match phase {
+            SlotPhase::Waiting { until_ms } => Some(until_ms),
+            SlotPhase::Filled | SlotPhase::Errored | SlotPhase::Stopped => None,
+        };
+        self.timers.set(TimerKey::Slot(index), timer);
+        if let Some(slot) = self.slot_mut(index) {
+            slot.phase = phase;
+        }
+    }
+
+    /// Spawns a worker of `generation` for the slot; the caller decides what it is to the slot.
+    pub(super) fn spawn(&mut self, cx: &mut Cx<'_>, index: u32, generation: Generation) -> WorkerId {
+        let worker = WorkerId(*cx.next_worker);
+        *cx.next_worker += 1;
+        let deadline_ms = cx.now_ms + self.policy(generation).ready_timeout_ms;
+        let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
+        self.workers.insert(
+            worker,
+            Worker { id: worker, slot: Slot(index), generation, pid: None, spawned_at_ms: cx.now_ms, phase },
+        );
+        self.set_phase(worker, phase);
+        cx.act(Action::Spawn { worker, slot: Slot(index), generation });
+        worker
+    }
+
+    /// Gives an empty slot a worker of the generation that last served there.
+    pub(super) fn fill(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
+        let worker = self.spawn(cx, index, generation);
+        self.set_slot_phase(index, SlotPhase::Filled);
+        if let Some(slot) = self.slot_mut(index) {
+            slot.current = Some(worker);
+        }
+    }
+
+    /// Sends a worker that serves (or is about to) into its drain; one that was never ready is just ended.
+    pub(super) fn retire(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        match w.phase {
+            Phase::Ready { .. } => {
+                let deadline_ms = cx.now_ms + self.policy(w.generation).drain_timeout_ms;
+                self.set_phase(worker, Phase::Draining { deadline_ms });
+                cx.act(Action::Drain { worker });
+            }
+            Phase::Starting { .. } => self.terminate(cx, worker),
+            Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed => {}
+        }
+    }
+
+    /// SIGTERM now, SIGKILL after the kill time-out.
+    pub(super) fn terminate(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let patience_ms = match self.stopping {
+            Some(Stopping { now: true }) => limits::STOP_NOW_KILL_MS,
+            Some(Stopping { now: false }) | None => self.policy(w.generation).kill_timeout_ms,
+        };
+        self.set_phase(worker, Phase::Stopping { kill_at_ms: cx.now_ms + patience_ms });
+        cx.act(Action::Terminate { worker });
+    }
+
+    /// The slot that this worker fills now, or is about to fill.
+    pub(super) fn role(&self, worker: WorkerId) -> Role {
+        let Some(w) = self.workers.get(&worker) else { return Role::Gone };
+        match self.slots.get(w.slot.0 as usize) {
+            Some(slot) if slot.current == Some(worker) => Role::Current(w.slot.0),
+            Some(slot) if slot.incoming == Some(worker) => Role::Incoming(w.slot.0),
+            Some(_) | None => Role::Leaving,
+        }
+    }
+
+    // ---- events ----
+
+    fn on_spawned(&mut self, cx: &mut Cx<'_>, worker: WorkerId, pid: i32) {
+        let Some(w) = self.workers.get_mut(&worker) else { return };
+        w.pid = Some(pid);
+        let (phase, generation, slot) = (w.phase, w.generation, w.slot);
+        if let Phase::Starting { deadline_ms, online, severed_at_ms, .. } = phase {
+            let ready_at_ms = self.policy(generation).ready.after_ms.map(|after| cx.now_ms + after);
+            self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
+        }
+        self.touched_workers.insert(worker);
+        if let Some(death) = self.slot_mut(slot.0).and_then(|s| s.death.take()) {
+            let next = Next::Replaced { after_ms: cx.now_ms.saturating_sub(death.at_ms) };
+            cx.report(died(death, slot, next));
+        }
+    }
+
+    fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, worker: WorkerId, reason: String) {
+        self.lose(cx, worker, Cause::NotStarted(reason), cx.now_ms);
+    }
+
+    fn on_online(&mut self, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        if let Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } = w.phase {
+            self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online: true, severed_at_ms });
+        }
+    }
+
+    fn on_evidence(&mut self, cx: &mut Cx<'_>, worker: WorkerId, evidence: Evidence) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let wanted = self.policy(w.generation).ready.evidence;
+        if matches!(w.phase, Phase::Starting { .. }) && wanted == Some(evidence) {
+            self.become_ready(cx, worker);
+        }
+    }
+
+    fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
+        self.set_phase(worker, Phase::Ready { since_ms: cx.now_ms, idle_since_ms: None, severed_at_ms: None });
+        cx.act(Action::Serve { worker });
+        cx.report(Report::WorkerReady { worker, slot, after_ms });
+        if let Role::Incoming(index) = self.role(worker) {
+            self.incoming_ready(cx, index, worker);
+        }
+        self.tell_ready(cx);
+    }
+
+    /// Says `AppReady` once every slot serves.
+    fn tell_ready(&mut self, cx: &mut Cx<'_>) {
+        let serving = |slot: &SlotState| {
+            slot.current.and_then(|id| self.workers.get(&id)).is_some_and(|w| matches!(w.phase, Phase::Ready { .. }))
+        };
+        if !self.told_ready && self.stopping.is_none() && self.slots.iter().all(serving) {
+            self.told_ready = true;
+            self.told_end = false;
+            cx.report(Report::AppReady { workers: self.slots.len() as u32 });
+        }
+    }
+
+    fn on_servers(&mut self, worker: WorkerId, closed_at_ms: Option<u64>) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        if let Phase::Ready { since_ms, severed_at_ms, .. } = w.phase {
+            self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms: closed_at_ms, severed_at_ms });
+        }
+    }
+
+    fn on_channel_closed(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        // The exit of a crashed worker follows within moments and says more: wait for it a little.
+        let severed_at_ms = Some(cx.now_ms);
+        match w.phase {
+            Phase::Ready { since_ms, idle_since_ms, .. } => {
+                self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms, severed_at_ms });
+            }
+            Phase::Starting { deadline_ms, ready_at_ms, online, .. } => {
+                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
+            }
+            Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed => {}
+        }
+    }
+
+    fn on_leaving(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let (slot, generation) = (w.slot, w.generation);
+        match (w.phase, self.role(worker)) {
+            (Phase::Ready { .. }, Role::Current(index)) => {
+                let young = self.is_young(worker, cx.now_ms);
+                self.detach(index, worker);
+                let deadline_ms = cx.now_ms + self.policy(generation).drain_timeout_ms;
+                self.set_phase(worker, Phase::Draining { deadline_ms });
+                cx.act(Action::Drain { worker });
+                cx.report(Report::WorkerLeaving { worker, slot });
+                self.refill(cx, index, young);
+            }
+            (Phase::Ready { .. }, Role::Leaving | Role::Incoming(_) | Role::Gone) => self.retire(cx, worker),
+            // It left before it was ready: that is a failure, told when it has ended.
+            (Phase::Starting { .. }, _) => {
+                let reason = "it closed its channel before it was ready".to_owned();
+                self.fail_alive(cx, worker, Cause::Misbehaved(reason));
+            }
+            (Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed, _) => {}
+        }
+    }
+
+    fn on_misbehaved(&mut self, cx: &mut Cx<'_>, worker: WorkerId, reason: String) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        if !w.phase.is_leaving() {
+            self.fail_alive(cx, worker, Cause::Misbehaved(reason));
+        }
+    }
+
+    /// Ends a worker that lives but has failed, and treats its slot as after a death.
+    fn fail_alive(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause) {
+        let role = self.role(worker);
+        self.bury(cx, worker, role, cause, cx.now_ms);
+        self.terminate(cx, worker);
+    }
+
+    fn on_drained(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        if matches!(w.phase, Phase::Draining { .. }) {
+            self.terminate(cx, worker);
+        }
+    }
+
+    fn on_exited(&mut self, cx: &mut Cx<'_>, worker: WorkerId, status: ExitStatus, at_ms: u64) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        if w.phase.is_leaving() {
+            let killed = matches!(w.phase, Phase::Killed);
+            cx.report(Report::WorkerLeft { worker, slot: w.slot, pid: w.pid, status, killed });
+            self.remove(cx, worker);
+        } else {
+            self.lose(cx, worker, Cause::Ended(status), at_ms);
+        }
+    }
+
+    /// A worker that counted is gone without having been asked to.
+    fn lose(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause, at_ms: u64) {
+        let role = self.role(worker);
+        self.bury(cx, worker, role, cause, at_ms);
+        self.remove(cx, worker);
+    }
+
+    /// What a failure means for the slot: the next try, the end of the slot, or the failure of a reload.
+    fn bury(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
+        let death = Death { worker, pid: w.pid, cause, lived_ms, at_ms };
+        let (slot, generation) = (w.slot, w.generation);
+        match role {
+            Role::Gone | Role::Leaving => cx.report(died(death, slot, Next::None)),
+            Role::Incoming(index) => {
+                let reason = cause_text(&death.cause);
+                cx.report(died(death, slot, Next::None));
+                self.incoming_failed(cx, index, reason);
+            }
+            Role::Current(index) => {
+                let young = self.is_young(worker, at_ms);
+                self.detach(index, worker);
+                let stop = matches!(&death.cause, Cause::Ended(ExitStatus::Code(code))
+                    if self.policy(generation).stop_exit_codes.contains(code));
+                let has_incoming = self.slots.get(index as usize).is_some_and(|s| s.incoming.is_some());
+                if has_incoming || self.stopping.is_some() {
+                    cx.report(died(death, slot, Next::None));
+                } else if stop {
+                    self.set_slot_phase(index, SlotPhase::Stopped);
+                    cx.report(died(death, slot, Next::Stopped));
+                } else if let Some(s) = self.slot_mut(index) {
+                    s.death = Some(death);
+                    self.refill(cx, index, young);
+                }
+            }
+        }
+    }
+
+    /// Whether a worker died (or left) before `min_uptime`, or without ever being ready.
+    fn is_young(&self, worker: WorkerId, at_ms: u64) -> bool {
+        self.workers.get(&worker).is_some_and(|w| {
+            let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
+            matches!(w.phase, Phase::Starting { .. }) || lived_ms < self.policy(w.generation).min_uptime_ms
+        })
+    }
+
+    /// Takes a worker out of its slot; it may live on as one that leaves.
+    fn detach(&mut self, index: u32, worker: WorkerId) {
+        if let Some(slot) = self.slot_mut(index) {
+            if slot.current == Some(worker) {
+                slot.current = None;
+            }
+        }
+        let others_ready = |w: &&Worker| w.id != worker && matches!(w.phase, Phase::Ready { .. });
+        if !self.workers.values().any(|w| others_ready(&w)) {
+            self.told_ready = false;
+        }
+    }
+
+    /// The next worker for a slot that lost its own: at once, later, or never again.
+    fn refill(&mut self, cx: &mut Cx<'_>, index: u32, young: bool) {
+        let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
+        let policy = self.policy(generation).clone();
+        let now_ms = cx.now_ms;
+        let Some(slot) = self.slot_mut(index) else { return };
+        let failures = slot.count_death(&policy, young, now_ms);
+        if young && policy.max_restarts.is_some_and(|max| failures >= max) {
+            let death = slot.death.take();
+            self.set_slot_phase(index, SlotPhase::Errored);
+            if let Some(death) = death {
+                cx.report(died(death, Slot(index), Next::Errored { failures }));
+            }
+            return;
+        }
+        slot.restarts += 1;
+        let wait_ms = slot.backoff_ms(&policy);
+        if wait_ms == 0 {
+            self.fill(cx, index);
+            return;
+        }
+        let death = slot.death.take();
+        self.set_slot_phase(index, SlotPhase::Waiting { until_ms: now_ms + wait_ms });
+        if let Some(death) = death {
+            let next = Next::Waiting { ms: wait_ms, failures, max: policy.max_restarts };
+            cx.report(died(death, Slot(index), next));
+        }
+    }
+
+    /// Forgets a process that is gone, and looks whether something waited for that.
+    fn remove(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        self.workers.remove(&worker);
+        self.timers.set(TimerKey::Worker(worker), None);
+        self.touched_workers.insert(worker);
+        self.after_removal(cx);
+        self.tell_end(cx);
+    }
+
+    /// Says once that nothing will run any more.
+    fn tell_end(&mut self, cx: &mut Cx<'_>) {
+        if self.told_end {
+            return;
+        }
+        if self.is_stopped() {
+            cx.report(Report::AppStopped);
+        } else if self.stopping.is_none() && self.reload.is_none() && self.is_over() {
+            let errored = self.slots.iter().any(|s| s.phase == SlotPhase::Errored);
+            cx.report(if errored { Report::AppErrored } else { Report::AppFinished });
+        } else {
+            return;
+        }
+        self.told_end = true;
+        self.told_ready = false;
+    }
+
+    // ---- timers ----
+
+    fn on_slot_timer(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let waits = self.slots.get(index as usize).is_some_and(|s| matches!(s.phase, SlotPhase::Waiting { .. }));
+        if waits && self.stopping.is_none() {
+            self.fill(cx, index);
+        }
+    }
+
+    fn on_worker_timer(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let (slot, now_ms) = (w.slot, cx.now_ms);
+        match w.phase {
+            Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => self.become_ready(cx, worker),
+            Phase::Starting { severed_at_ms: Some(at), .. } if at + limits::CHANNEL_CLOSED_GRACE_MS <= now_ms => {
+                self.on_leaving(cx, worker);
+            }
+            Phase::Starting { .. } => {
+                let waited_ms = self.policy(w.generation).ready_timeout_ms;
+                self.fail_alive(cx, worker, Cause::NotReady(waited_ms));
+            }
+            Phase::Ready { .. } => self.on_leaving(cx, worker),
+            Phase::Draining { .. } => {
+                cx.report(Report::Overdue { worker, slot, kill: false });
+                self.terminate(cx, worker);
+            }
+            Phase::Stopping { .. } => {
+                cx.report(Report::Overdue { worker, slot, kill: true });
+                self.set_phase(worker, Phase::Killed);
+                cx.act(Action::Kill { worker });
+            }
+            Phase::Killed => {}
+        }
+    }
+
+    // ---- commands ----
+
+    pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, slots: u32) {
+        if self.stopping.is_some() {
+            return;
+        }
+        if self.reload.is_some() {
+            self.queued_scale = Some(slots);
+            return;
+        }
+        let slots = slots.clamp(1, limits::WORKERS_MAX);
+        for index in self.slots.len() as u32..slots {
+            self.slots.push(SlotState::new(self.generation));
+            self.fill(cx, index);
+            self.told_ready = false;
+        }
+        while self.slots.len() as u32 > slots {
+            let index = self.slots.len() as u32 - 1;
+            self.set_slot_phase(index, SlotPhase::Stopped);
+            let leaving = self.slots.pop().map(|s| [s.current, s.incoming]);
+            for worker in leaving.into_iter().flatten().flatten() {
+                self.retire(cx, worker);
+            }
+        }
+        cx.report(Report::Scaled { slots });
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>, now: bool) {
+        let now = now || self.stopping.is_some_and(|s| s.now);
+        self.stopping = Some(Stopping { now });
+        self.told_end = false;
+        self.abandon_reload(cx);
+        for index in 0..self.slots.len() as u32 {
+            self.set_slot_phase(index, SlotPhase::Stopped);
+            if let Some(slot) = self.slot_mut(index) {
+                (slot.current, slot.incoming) = (None, None);
+            }
+        }
+        let everyone: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for worker in everyone {
+            if !now {
+                self.retire(cx, worker);
+            } else if self.workers.get(&worker).is_some_and(|w| w.phase != Phase::Killed) {
+                self.terminate(cx, worker);
+            }
+        }
+        self.tell_end(cx);
+    }
+}
+
+/// What a worker is to its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It fills the slot.
+    Current(u32),
+    /// It is about to take the slot over.
+    Incoming(u32),
+    /// The slot is done with it (or is gone).
+    Leaving,
+    /// No such worker.
+    Gone,
+}
+
+/// The one deadline that a phase has.
+pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
+    match *phase {
+        Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {
+            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
+            [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
+        }
+        Phase::Ready { idle_since_ms, severed_at_ms, .. } => {
+            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
+            let idle = idle_since_ms.map(|at| at + limits::SERVERS_CLOSED_GRACE_MS);
+            [severed, idle].into_iter().flatten().min()
+        }
+        Phase::Draining { deadline_ms } => Some(deadline_ms),
+        Phase::Stopping { kill_at_ms } => Some(kill_at_ms),
+        Phase::Killed => None,
+    }
+}
+
+fn died(death: Death, slot: Slot, next: Next) -> Report {
+    let Death { worker, pid, cause, lived_ms, .. } = death;
+    Report::WorkerDied { worker, slot, pid, cause, lived_ms, next }
+}
+
+/// A cause in a few words, for the reason of a failed reload.
+pub(super) fn cause_text(cause: &Cause) -> String {
+    match cause {
+        Cause::Ended(ExitStatus::Code(code)) => format!("the new worker exited with code {code}"),
+        Cause::Ended(ExitStatus::Signal(signal)) => format!("the new worker was killed by signal {signal}"),
+        Cause::NotStarted(reason) => format!("the new worker could not be started: {reason}"),
+        Cause::NotReady(ms) => format!("the new worker was not ready after {} s", *ms as f64 / 1000.0),
+        Cause::Misbehaved(reason) => format!("the new worker failed: {reason}"),
+    }
+}

@@ -1,0 +1,255 @@
+//! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
+//! the shell's business.
+use super::app::{App, Cx, Stopping, phase_timer};
+use super::reload::{Queued, Reload};
+use super::slot::{SlotPhase, SlotState};
+use super::timers::{TimerKey, Timers};
+use super::worker::{Phase, Worker};
+use super::{Action, Policy, ReadyRule};
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Used where a damaged memory names a generation that nobody knows.
+pub(super) static FALLBACK_POLICY: Policy = Policy {
+    ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
+    ready_timeout_ms: 30_000,
+    drain_timeout_ms: 30_000,
+    kill_timeout_ms: 5_000,
+    min_uptime_ms: 1_000,
+    max_restarts: None,
+    window_ms: 60_000,
+    backoff_min_ms: 100,
+    backoff_max_ms: 15_000,
+    stop_exit_codes: Vec::new(),
+    surge: 1,
+};
+
+/// The app as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppMemory {
+    /// The generation that serves.
+    pub generation: Generation,
+    /// Number of slots.
+    pub slots: u32,
+    /// The reload under way.
+    pub reload: Option<ReloadMemory>,
+    /// The reload that waits: its generation and number of slots.
+    pub queued: Option<(Generation, u32)>,
+    /// A scale that waits for the reload.
+    pub queued_scale: Option<u32>,
+    /// `Some(now)` while stopping.
+    pub stopping: Option<bool>,
+    /// Whether all slots were ready once.
+    pub told_ready: bool,
+}
+
+/// A reload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadMemory {
+    /// The old generation.
+    pub from: Generation,
+    /// The new one.
+    pub to: Generation,
+    /// Number of slots to go to.
+    pub slots: u32,
+    /// Slots still to be replaced.
+    pub pending: Vec<u32>,
+    /// Slots whose new worker is starting.
+    pub starting: Vec<u32>,
+    /// Slots that were replaced.
+    pub done: Vec<u32>,
+    /// Why it failed, while it rolls back.
+    pub failed: Option<String>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotMemory {
+    /// Its number.
+    pub index: u32,
+    /// The generation that last served here.
+    pub generation: Generation,
+    /// What it is doing.
+    pub phase: SlotPhase,
+    /// Its worker.
+    pub current: Option<WorkerId>,
+    /// The worker that is to take it over.
+    pub incoming: Option<WorkerId>,
+    /// Young failures in the window (absolute milliseconds).
+    pub failures: Vec<u64>,
+    /// Young failures in a row.
+    pub consecutive: u32,
+    /// Refills so far.
+    pub restarts: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerMemory {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its process, once it runs.
+    pub pid: Option<i32>,
+    /// When it was spawned (absolute milliseconds).
+    pub spawned_at_ms: u64,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+impl App {
+    /// What is to be remembered of the app as a whole.
+    pub fn memory(&self) -> AppMemory {
+        AppMemory {
+            generation: self.generation,
+            slots: self.slots.len() as u32,
+            reload: self.reload.as_ref().map(|r| ReloadMemory {
+                from: r.from,
+                to: r.to,
+                slots: r.slots,
+                pending: r.pending.iter().copied().collect(),
+                starting: r.starting.clone(),
+                done: r.done.clone(),
+                failed: r.failed.clone(),
+            }),
+            queued: self.queued.as_ref().map(|q| (q.to, q.slots)),
+            queued_scale: self.queued_scale,
+            stopping: self.stopping.map(|s| s.now),
+            told_ready: self.told_ready,
+        }
+    }
+
+    /// The slots and workers that changed since the last call; those that no longer exist come with `None`.
+    #[allow(clippy::type_complexity)]
+    pub fn take_changes(&mut self) -> (Vec<(u32, Option<SlotMemory>)>, Vec<(WorkerId, Option<WorkerMemory>)>) {
+        let slots = std::mem::take(&mut self.touched_slots);
+        let workers = std::mem::take(&mut self.touched_workers);
+        (
+            slots.into_iter().map(|index| (index, self.slot_memory(index))).collect(),
+            workers.into_iter().map(|id| (id, self.worker_memory(id))).collect(),
+        )
+    }
+
+    fn slot_memory(&self, index: u32) -> Option<SlotMemory> {
+        let slot = self.slots.get(index as usize)?;
+        Some(SlotMemory {
+            index,
+            generation: slot.generation,
+            phase: slot.phase,
+            current: slot.current,
+            incoming: slot.incoming,
+            failures: slot.failures.iter().copied().collect(),
+            consecutive: slot.consecutive,
+            restarts: slot.restarts,
+        })
+    }
+
+    fn worker_memory(&self, id: WorkerId) -> Option<WorkerMemory> {
+        let w = self.workers.get(&id)?;
+        Some(WorkerMemory {
+            id,
+            slot: w.slot,
+            generation: w.generation,
+            pid: w.pid,
+            spawned_at_ms: w.spawned_at_ms,
+            phase: w.phase,
+        })
+    }
+
+    /// An app as another master left it. Workers that the keeper does not know were never started: their spawn is asked
+    /// for again. The caller then feeds the ends that happened meanwhile as events.
+    pub fn restore(
+        memory: AppMemory,
+        slots: Vec<SlotMemory>,
+        workers: Vec<WorkerMemory>,
+        policies: BTreeMap<Generation, Policy>,
+        known_pid: &dyn Fn(WorkerId) -> Option<i32>,
+        cx: &mut Cx<'_>,
+    ) -> App {
+        let mut app = App {
+            policies,
+            generation: memory.generation,
+            slots: Vec::new(),
+            workers: BTreeMap::new(),
+            timers: Timers::default(),
+            reload: memory.reload.map(|r| Reload {
+                from: r.from,
+                to: r.to,
+                slots: r.slots,
+                pending: r.pending.into(),
+                starting: r.starting,
+                done: r.done,
+                failed: r.failed,
+            }),
+            queued: None,
+            queued_scale: memory.queued_scale,
+            stopping: memory.stopping.map(|now| Stopping { now }),
+            told_ready: memory.told_ready,
+            told_end: false,
+            touched_slots: BTreeSet::new(),
+            touched_workers: BTreeSet::new(),
+        };
+        app.queued = memory.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
+        app.restore_workers(workers, known_pid, cx);
+        app.restore_slots(memory.slots, slots, cx);
+        app.resume_reload(cx);
+        app
+    }
+
+    fn restore_workers(
+        &mut self,
+        workers: Vec<WorkerMemory>,
+        known_pid: &dyn Fn(WorkerId) -> Option<i32>,
+        cx: &mut Cx<'_>,
+    ) {
+        for w in workers {
+            let pid = known_pid(w.id);
+            let WorkerMemory { id, slot, generation, spawned_at_ms, phase, .. } = w;
+            self.workers.insert(id, Worker { id, slot, generation, pid, spawned_at_ms, phase });
+            self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
+            match (pid, phase) {
+                (None, _) if phase.is_leaving() => {
+                    self.workers.remove(&id);
+                    self.timers.set(TimerKey::Worker(id), None);
+                    self.touched_workers.insert(id);
+                }
+                (None, _) => cx.act(Action::Spawn { worker: id, slot, generation }),
+                (Some(_), Phase::Ready { .. }) => cx.act(Action::Serve { worker: id }),
+                (Some(_), Phase::Draining { .. }) => cx.act(Action::Drain { worker: id }),
+                (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
+                    self.handle(cx, super::Event::Spawned { worker: id, pid });
+                }
+                (Some(_), Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Killed) => {}
+            }
+        }
+    }
+
+    fn restore_slots(&mut self, count: u32, slots: Vec<SlotMemory>, cx: &mut Cx<'_>) {
+        let count = count.clamp(1, limits::WORKERS_MAX);
+        self.slots = (0..count).map(|_| SlotState::new(self.generation)).collect();
+        for s in slots {
+            let Some(slot) = self.slots.get_mut(s.index as usize) else { continue };
+            slot.generation = s.generation;
+            slot.current = s.current.filter(|id| self.workers.contains_key(id));
+            slot.incoming = s.incoming.filter(|id| self.workers.contains_key(id));
+            slot.failures = s.failures.into_iter().collect();
+            slot.consecutive = s.consecutive;
+            slot.restarts = s.restarts;
+            self.set_slot_phase(s.index, s.phase);
+        }
+        // A slot that should have a worker and lost it between two notes gets a new one.
+        for index in 0..count {
+            let empty = self
+                .slots
+                .get(index as usize)
+                .is_some_and(|s| s.phase == SlotPhase::Filled && s.current.is_none() && s.incoming.is_none());
+            if empty && self.stopping.is_none() {
+                self.fill(cx, index);
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Rolling reload and its roll-back: per slot the new worker starts beside the old one, is ready, and only then the old
+//! one drains. The number of ready workers never falls below what it was. One reload at a time per app.
+use super::app::{App, Cx};
+use super::slot::SlotPhase;
+use super::worker::Phase;
+use super::{Policy, Report};
+use crate::ids::{Generation, WorkerId};
+use std::collections::VecDeque;
+
+/// A reload that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Queued {
+    pub(super) to: Generation,
+    pub(super) policy: Policy,
+    pub(super) slots: u32,
+}
+
+/// A reload under way. When it fails it turns round: `target` becomes `from`, and the slots that were done are to be
+/// done again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reload {
+    pub(super) from: Generation,
+    pub(super) to: Generation,
+    /// The number of slots to go to when it has worked.
+    pub(super) slots: u32,
+    /// Slots that still have to be replaced.
+    pub(super) pending: VecDeque<u32>,
+    /// Slots whose new worker is not ready yet.
+    pub(super) starting: Vec<u32>,
+    /// Slots that were replaced.
+    pub(super) done: Vec<u32>,
+    /// Why it failed, once it has.
+    pub(super) failed: Option<String>,
+}
+
+impl Reload {
+    pub(super) fn target(&self) -> Generation {
+        if self.failed.is_some() { self.from } else { self.to }
+    }
+}
+
+impl App {
+    pub(super) fn ask_reload(&mut self, cx: &mut Cx<'_>, asked: Queued) {
+        if self.stopping.is_some() {
+            cx.report(Report::ReloadFailed { to: asked.to, reason: "the app is stopping".to_owned() });
+        } else if self.reload.is_some() {
+            if let Some(earlier) = self.queued.replace(asked) {
+                cx.report(Report::ReloadSuperseded { to: earlier.to });
+            }
+        } else {
+            self.begin_reload(cx, asked);
+        }
+    }
+
+    fn begin_reload(&mut self, cx: &mut Cx<'_>, asked: Queued) {
+        let Queued { to, policy, slots } = asked;
+        self.policies.insert(to, policy);
+        self.told_end = false;
+        let pending = (0..slots.min(self.slots.len() as u32)).collect();
+        let from = self.generation;
+        self.reload = Some(Reload { from, to, slots, pending, starting: Vec::new(), done: Vec::new(), failed: None });
+        cx.report(Report::ReloadStarted { to });
+        self.step_reload(cx);
+    }
+
+    /// Starts as many new workers as the surge allows; ends the reload when nothing is left to start.
+    pub(super) fn step_reload(&mut self, cx: &mut Cx<'_>) {
+        loop {
+            let Some(reload) = &mut self.reload else { return };
+            let target = reload.target();
+            let to = reload.to;
+            let busy = reload.starting.len() as u32;
+            let surge = self.policy(to).surge.max(1);
+            let Some(reload) = &mut self.reload else { return };
+            if busy >= surge {
+                return;
+            }
+            let Some(index) = reload.pending.pop_front() else { break };
+            if index as usize >= self.slots.len() {
+                continue;
+            }
+            reload.starting.push(index);
+            self.start_incoming(cx, index, target);
+        }
+        self.settle_reload(cx);
+    }
+
+    fn start_incoming(&mut self, cx: &mut Cx<'_>, index: u32, generation: Generation) {
+        let worker = self.spawn(cx, index, generation);
+        let waiting = matches!(self.slots[index as usize].phase, SlotPhase::Waiting { .. });
+        if waiting {
+            // The new generation takes the place of the next try.
+            self.set_slot_phase(index, SlotPhase::Filled);
+        }
+        if let Some(slot) = self.slot_mut(index) {
+            slot.incoming = Some(worker);
+        }
+    }
+
+    /// The new worker of a slot is ready: it takes the slot, the old one drains.
+    pub(super) fn incoming_ready(&mut self, cx: &mut Cx<'_>, index: u32, worker: WorkerId) {
+        let Some(generation) = self.workers.get(&worker).map(|w| w.generation) else { return };
+        self.set_slot_phase(index, SlotPhase::Filled);
+        let Some(slot) = self.slot_mut(index) else { return };
+        slot.generation = generation;
+        slot.incoming = None;
+        slot.forgive();
+        slot.death = None;
+        let old = slot.current.replace(worker);
+        if let Some(old) = old {
+            self.retire(cx, old);
+        }
+        if let Some(reload) = &mut self.reload {
+            reload.starting.retain(|&i| i != index);
+            reload.done.push(index);
+        }
+        self.step_reload(cx);
+    }
+
+    /// The new worker of a slot failed: turn round, or (when that fails too) leave the slot as it is.
+    pub(super) fn incoming_failed(&mut self, cx: &mut Cx<'_>, index: u32, reason: String) {
+        if let Some(slot) = self.slot_mut(index) {
+            slot.incoming = None;
+        }
+        let Some(reload) = &mut self.reload else { return };
+        reload.starting.retain(|&i| i != index);
+        let mut others = Vec::new();
+        if reload.failed.is_none() {
+            reload.failed = Some(reason);
+            others = std::mem::take(&mut reload.starting);
+            reload.pending = std::mem::take(&mut reload.done).into();
+        }
+        for &other in &others {
+            let incoming = self.slot_mut(other).and_then(|s| s.incoming.take());
+            if let Some(worker) = incoming {
+                self.retire(cx, worker);
+            }
+        }
+        self.refill_emptied(cx, index);
+        for other in others {
+            self.refill_emptied(cx, other);
+        }
+        self.step_reload(cx);
+    }
+
+    /// A slot whose old worker died while the new one was being started has neither now: fill it from the generation
+    /// that serves.
+    fn refill_emptied(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let empty = self
+            .slots
+            .get(index as usize)
+            .is_some_and(|s| s.phase == SlotPhase::Filled && s.current.is_none() && s.incoming.is_none());
+        if empty && self.stopping.is_none() {
+            self.fill(cx, index);
+        }
+    }
+
+    /// Ends the reload once every worker of the other generations is gone.
+    fn settle_reload(&mut self, cx: &mut Cx<'_>) {
+        let Some(reload) = &self.reload else { return };
+        if !reload.pending.is_empty() || !reload.starting.is_empty() {
+            return;
+        }
+        let (to, slots) = (reload.to, reload.slots);
+        self.generation = reload.target();
+        let target = self.generation;
+        let settled = self.workers.values().all(|w| w.generation == target || self.is_current(w.id));
+        if !settled {
+            return;
+        }
+        let failed = self.reload.take().and_then(|r| r.failed);
+        match failed {
+            Some(reason) => cx.report(Report::ReloadFailed { to, reason }),
+            None => {
+                let scale = self.queued_scale.take().unwrap_or(slots);
+                if scale != self.slots.len() as u32 {
+                    self.ask_scale(cx, scale);
+                }
+                cx.report(Report::ReloadDone { to });
+            }
+        }
+        if let Some(scale) = self.queued_scale.take() {
+            self.ask_scale(cx, scale);
+        }
+        let wanted = self.generations();
+        self.policies.retain(|generation, _| wanted.contains(generation));
+        if let Some(next) = self.queued.take() {
+            self.begin_reload(cx, next);
+        }
+    }
+
+    fn is_current(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|w| {
+            !matches!(w.phase, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed)
+                && self.slots.get(w.slot.0 as usize).is_some_and(|s| s.current == Some(worker))
+        })
+    }
+
+    /// Goes on with a reload that another master began: a slot whose new worker got lost is to be done again.
+    pub(super) fn resume_reload(&mut self, cx: &mut Cx<'_>) {
+        let Some(reload) = &mut self.reload else { return };
+        let slots = &self.slots;
+        let (starting, lost): (Vec<u32>, Vec<u32>) = std::mem::take(&mut reload.starting)
+            .into_iter()
+            .partition(|&i| slots.get(i as usize).is_some_and(|s| s.incoming.is_some()));
+        reload.starting = starting;
+        for index in lost {
+            reload.pending.push_front(index);
+        }
+        self.step_reload(cx);
+    }
+
+    /// A process is gone: perhaps the reload waited for it.
+    pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
+        if self.reload.is_some() {
+            self.settle_reload(cx);
+        }
+    }
+
+    /// The app stops: whoever waits for the reload is told.
+    pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
+        let waiting = self.reload.take().map(|r| r.to).into_iter().chain(self.queued.take().map(|q| q.to));
+        for to in waiting {
+            cx.report(Report::ReloadFailed { to, reason: "the app was stopped".to_owned() });
+        }
+        self.queued_scale = None;
+    }
+}

@@ -1,0 +1,76 @@
+//! One worker as the supervisor sees it. Transitions live in `app`; here is what a worker is.
+use crate::ids::{Generation, Slot, WorkerId};
+
+/// Where a worker stands. States carry their data; times are absolute milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Spawned or about to be; not ready yet. `ready_at_ms`: when living so long is enough.
+    Starting { deadline_ms: u64, ready_at_ms: Option<u64>, online: bool, severed_at_ms: Option<u64> },
+    /// Serves. `idle_since_ms`: it closed its last server; `severed_at_ms`: its channel closed.
+    Ready { since_ms: u64, idle_since_ms: Option<u64>, severed_at_ms: Option<u64> },
+    /// Gets nothing new and finishes what it has.
+    Draining { deadline_ms: u64 },
+    /// Was asked to end (SIGTERM).
+    Stopping { kill_at_ms: u64 },
+    /// Was killed (SIGKILL); only its exit is missing.
+    Killed,
+}
+
+impl Phase {
+    /// The word for it in `ls`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Phase::Starting { online: false, .. } => "starting",
+            Phase::Starting { online: true, .. } => "online",
+            Phase::Ready { .. } => "ready",
+            Phase::Draining { .. } => "draining",
+            Phase::Stopping { .. } | Phase::Killed => "stopping",
+        }
+    }
+
+    /// Whether it was told to leave (or left by itself): its end needs no replacement.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed)
+    }
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) pid: Option<i32>,
+    pub(super) spawned_at_ms: u64,
+    pub(super) phase: Phase,
+}
+
+/// What others may see of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its process, once it runs.
+    pub pid: Option<i32>,
+    /// When it was spawned, in milliseconds.
+    pub spawned_at_ms: u64,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+impl Worker {
+    pub(super) fn view(&self) -> WorkerView {
+        WorkerView {
+            id: self.id,
+            slot: self.slot,
+            generation: self.generation,
+            pid: self.pid,
+            spawned_at_ms: self.spawned_at_ms,
+            phase: self.phase,
+        }
+    }
+}
