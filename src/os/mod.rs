@@ -1,3 +1,5 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
+pub mod listen;
+pub mod procfs;

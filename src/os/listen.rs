@@ -1,0 +1,291 @@
+//! Listening sockets: bind, name, accept. Every socket is born CLOEXEC. Which addresses, and when, is decided elsewhere.
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// The address that a socket really has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A path in the file system.
+    Unix(PathBuf),
+    /// Something else (an abstract or unnamed socket).
+    Other,
+}
+
+/// Binds and listens on one TCP address. `v6only` matters for IPv6 only.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2).
+pub fn bind_tcp(address: SocketAddr, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6only)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Binds all interfaces: IPv6 with IPv4 where the machine has IPv6, else IPv4 (as Node does for a listen without host).
+///
+/// # Errors
+/// Those of the last address tried.
+pub fn bind_tcp_any(port: u16, backlog: i32) -> io::Result<OwnedFd> {
+    match bind_tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false, backlog) {
+        Err(e) if no_such_family(&e) => bind_tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false, backlog),
+        bound => bound,
+    }
+}
+
+/// Whether an error says that the machine has no such address family (IPv6 switched off).
+fn no_such_family(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL | Errno::EPROTONOSUPPORT)
+    )
+}
+
+/// Binds a UDP address.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+pub fn bind_udp(address: SocketAddr, v6only: bool, reuse_address: bool) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6only)?;
+    }
+    socket.set_reuse_address(reuse_address)?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Binds and listens on a path. A socket file that nobody listens on any more is removed first when `replace_dead`.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is another file.
+pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
+    if replace_dead && is_dead_socket(path) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Whether a path is a socket that refuses connections: its owner is gone.
+fn is_dead_socket(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The address that a socket is bound to.
+///
+/// # Errors
+/// Those of getsockname(2).
+pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<LocalAddress> {
+    let address = socket2::SockRef::from(&socket).local_addr()?;
+    Ok(match (address.as_socket(), address.as_pathname()) {
+        (Some(inet), _) => LocalAddress::Inet(inet),
+        (None, Some(path)) => LocalAddress::Unix(path.to_owned()),
+        (None, None) => LocalAddress::Other,
+    })
+}
+
+/// Whether a socket is a listening stream socket.
+pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
+    socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
+}
+
+/// Whether a socket is of the datagram kind.
+pub fn is_datagram(socket: BorrowedFd<'_>) -> bool {
+    socket2::SockRef::from(&socket).r#type().is_ok_and(|t| t == Type::DGRAM)
+}
+
+/// Sets or clears O_NONBLOCK. It belongs to the open file description: every process that shares the socket sees it.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn set_nonblocking(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    socket2::SockRef::from(&socket).set_nonblocking(on)
+}
+
+/// Takes one connection, non-blocking and CLOEXEC, without asking for the peer's address.
+///
+/// # Errors
+/// Those of accept4(2); `WouldBlock` when none waits.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null address pointers are allowed by accept4; the fd is valid for the call.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: accept4 returned a new fd that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes one connection with its peer's IP address (`None` for unix sockets).
+///
+/// # Errors
+/// As [`accept`].
+pub fn accept_with_peer(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the storage is as large as `length` says, and both live through the call.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), storage.as_mut_ptr().cast(), &mut length, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: accept4 returned a new fd that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: zeroed storage is a valid sockaddr_storage (family 0), and the kernel wrote at most its size.
+    let storage = unsafe { storage.assume_init() };
+    let peer = match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage holds a sockaddr_in, which is smaller than the storage.
+            let v4 = unsafe { *(&raw const storage).cast::<libc::sockaddr_in>() };
+            Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the storage holds a sockaddr_in6, which is smaller than the storage.
+            let v6 = unsafe { *(&raw const storage).cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical())
+        }
+        _ => None,
+    };
+    Ok((socket, peer))
+}
+
+/// A datagram socket bound to a path, for `NOTIFY_SOCKET`. Any user may write to it; a file left behind is replaced.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+pub fn bind_notify(path: &Path) -> io::Result<OwnedFd> {
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Binds a datagram socket in the abstract name space, for `NOTIFY_SOCKET` where no folder can be written. The kernel
+/// picks the name; it is returned as systemd writes it, with a leading `@`.
+///
+/// # Errors
+/// Those of socket(2), bind(2) and getsockname(2).
+pub fn bind_notify_abstract() -> io::Result<(OwnedFd, String)> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let unnamed = nix::sys::socket::UnixAddr::new_unnamed();
+    nix::sys::socket::bind(socket.as_raw_fd(), &unnamed)?;
+    socket.set_nonblocking(true)?;
+    // The pid of the sender tells which worker spoke.
+    nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::PassCred, &true)?;
+    let name: nix::sys::socket::UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
+    let name = name.as_abstract().map(|bytes| format!("@{}", String::from_utf8_lossy(bytes)));
+    let name = name.ok_or_else(|| io::Error::other("the kernel gave the notify socket no name"))?;
+    Ok((socket.into(), name))
+}
+
+/// One datagram with the pid of its sender.
+///
+/// # Errors
+/// Those of recvmsg(2); `WouldBlock` when none waits.
+pub fn receive_with_pid(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg};
+    let mut iov = [io::IoSliceMut::new(buffer)];
+    let mut space = nix::cmsg_space!(UnixCredentials, [i32; 8]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
+    let mut pid = None;
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::ScmCredentials(who) => pid = Some(who.pid()),
+            ControlMessageOwned::ScmRights(fds) => {
+                for fd in fds {
+                    // SAFETY: the kernel has just given us this fd and nobody else knows it; a sender of FDSTORE= fds
+                    // gets them closed.
+                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((message.bytes, pid))
+}
+
+/// A stream socketpair: the worker's channel. The first end is non-blocking (ours); the second is left blocking, as
+/// Node's primary does.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn channel_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+    ours.set_nonblocking(true)?;
+    Ok((ours.into(), theirs.into()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_port_is_refused_to_the_next() {
+        let first = bind_tcp_any(0, 16).unwrap();
+        let LocalAddress::Inet(address) = local_address(first.as_fd()).unwrap() else { panic!("not inet") };
+        let error = bind_tcp_any(address.port(), 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(is_listening(first.as_fd()));
+    }
+
+    #[test]
+    fn accept_names_the_peer_and_says_when_none_waits() {
+        let listener = bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), false, 16).unwrap();
+        let LocalAddress::Inet(address) = local_address(listener.as_fd()).unwrap() else { panic!("not inet") };
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (_socket, peer) = accept_with_peer(listener.as_fd()).unwrap();
+        assert_eq!(peer, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
+        let dir = std::env::temp_dir().join(format!("clusterd-listen-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("app.sock");
+        drop(bind_unix(&path, 16, true).unwrap());
+        assert!(bind_unix(&path, 16, false).is_err());
+        let alive = bind_unix(&path, 16, true).unwrap();
+        assert_eq!(bind_unix(&path, 16, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(alive);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn notify_sockets_tell_who_spoke() {
+        let (socket, name) = bind_notify_abstract().unwrap();
+        assert!(name.starts_with('@'));
+        let sender = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        let to = nix::sys::socket::UnixAddr::new_abstract(&name.as_bytes()[1..]).unwrap();
+        nix::sys::socket::sendto(sender.as_raw_fd(), b"READY=1", &to, nix::sys::socket::MsgFlags::empty()).unwrap();
+        let mut buffer = [0; 64];
+        let (n, pid) = receive_with_pid(socket.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..n], pid), (&b"READY=1"[..], Some(std::process::id() as i32)));
+    }
+}

@@ -1,0 +1,185 @@
+//! What /proc tells of processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
+//! effort: what cannot be read is `None`, never an error.
+use std::collections::HashSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Resident memory of a process in bytes.
+pub fn memory_bytes(pid: i32) -> Option<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * page as u64)
+}
+
+/// CPU time (user and system) of a process in milliseconds.
+pub fn cpu_ms(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name is in parentheses and may hold anything: count the fields after the last one.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(ticks * 1000 / per_second.max(1) as u64)
+}
+
+/// The process that listens on a TCP port (or unix path), as far as this user may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid.
+    pub pid: i32,
+    /// Its command, shortened.
+    pub command: String,
+}
+
+/// Finds who listens on a TCP port.
+pub fn tcp_port_holder(address: SocketAddr) -> Option<Holder> {
+    let inodes = tcp_sockets(|s| s.listening && s.local_port == address.port());
+    holder_of(&inodes)
+}
+
+/// Finds who listens on a unix socket path.
+pub fn unix_path_holder(path: &Path) -> Option<Holder> {
+    let table = fs::read_to_string("/proc/net/unix").ok()?;
+    let path = path.to_str()?;
+    // Num RefCount Protocol Flags Type St Inode Path
+    let inodes = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(6);
+            let inode = fields.next()?.parse().ok()?;
+            (fields.next() == Some(path)).then_some(inode)
+        })
+        .collect();
+    holder_of(&inodes)
+}
+
+fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
+    if inodes.is_empty() {
+        return None;
+    }
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if socket_inodes(pid).is_some_and(|held| !held.is_disjoint(inodes)) {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .map(|c| c.replace('\0', " ").trim().chars().take(60).collect())
+                .unwrap_or_default();
+            return Some(Holder { pid, command });
+        }
+    }
+    None
+}
+
+/// The inodes of all sockets that a process holds; `None` where we may not look.
+pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(
+        fds.flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+            .collect(),
+    )
+}
+
+/// The inode behind an open fd of our own.
+pub fn own_inode(fd: std::os::fd::BorrowedFd<'_>) -> Option<u64> {
+    use std::os::fd::AsRawFd;
+    fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok().map(|m| m.ino())
+}
+
+/// How many connections a process holds that came in through one of these TCP ports or unix paths. `None` where this
+/// cannot be seen.
+pub fn connections_through(pid: i32, ports: &[u16], paths: &[String]) -> Option<usize> {
+    let held = socket_inodes(pid)?;
+    if held.is_empty() {
+        return Some(0);
+    }
+    let mut count = 0;
+    if !ports.is_empty() {
+        count += tcp_sockets(|s| !s.listening && ports.contains(&s.local_port)).intersection(&held).count();
+    }
+    if !paths.is_empty() {
+        let table = fs::read_to_string("/proc/net/unix").ok()?;
+        count += table
+            .lines()
+            .skip(1)
+            .filter_map(|line| {
+                let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+                let connected = fields.get(5) == Some(&"03");
+                let path = fields.get(7)?;
+                let inode: u64 = fields.get(6)?.parse().ok()?;
+                (connected && paths.iter().any(|p| p == path) && held.contains(&inode)).then_some(())
+            })
+            .count();
+    }
+    Some(count)
+}
+
+struct TcpSocket {
+    local_port: u16,
+    listening: bool,
+}
+
+/// The inodes of the machine's TCP sockets that pass the filter.
+fn tcp_sockets(wanted: impl Fn(&TcpSocket) -> bool) -> HashSet<u64> {
+    let mut inodes = HashSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let Ok(text) = fs::read_to_string(table) else { continue };
+        for line in text.lines().skip(1) {
+            if let Some((socket, inode)) = tcp_line(line) {
+                // A socket in TIME_WAIT belongs to no process and has inode 0.
+                if inode != 0 && wanted(&socket) {
+                    inodes.insert(inode);
+                }
+            }
+        }
+    }
+    inodes
+}
+
+/// One line of /proc/net/tcp: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`.
+fn tcp_line(line: &str) -> Option<(TcpSocket, u64)> {
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    let inode = fields.nth(5)?.parse().ok()?;
+    let local_port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+    Some((TcpSocket { local_port, listening: state == "0A" }, inode))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_itself_as_the_holder_of_a_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = tcp_port_holder(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(holder.pid, std::process::id() as i32);
+        assert!(!holder.command.is_empty());
+    }
+
+    #[test]
+    fn counts_connections_that_came_through_a_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let me = std::process::id() as i32;
+        assert_eq!(connections_through(me, &[port], &[]), Some(0));
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert_eq!(connections_through(me, &[port], &[]), Some(1));
+        drop((client, server));
+        assert_eq!(connections_through(me, &[port], &[]), Some(0));
+    }
+
+    #[test]
+    fn reads_its_own_figures() {
+        let me = std::process::id() as i32;
+        assert!(memory_bytes(me).unwrap() > 100_000);
+        assert!(cpu_ms(me).is_some());
+        assert_eq!(memory_bytes(i32::MAX), None);
+    }
+}
