@@ -12,6 +12,8 @@ pub const APPS_MAX: usize = 64;
 pub const LISTENERS_PER_APP_MAX: usize = 128;
 /// Size of a configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Size of everything that a configuration was made from (file, command line, env files), in bytes.
+pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 
@@ -69,6 +71,13 @@ pub const LISTENER_DATA_BYTES_MAX: usize = 32 * 1024;
 /// Length of a listener's key or address in a worker's request, in bytes.
 pub const LISTENER_KEY_BYTES_MAX: usize = 512;
 
+/// Size of one datagram to the notify socket that is read, in bytes.
+pub const NOTIFY_BYTES_MAX: usize = 4 * 1024;
+/// Length of a program's word about its own status, in characters.
+pub const STATUS_CHARS_MAX: usize = 200;
+/// Datagrams taken from the notify socket before the loop goes on.
+pub const NOTIFY_BATCH_MAX: usize = 256;
+
 // ---- hand-off ----
 
 /// Connections accepted and not yet answered for, over all workers of an app.
@@ -83,12 +92,19 @@ pub const HANDOFF_SLOW_US: u64 = 50_000;
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
 pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
+/// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
+pub const QUIET_WAITS_MAX: u32 = 3;
+/// Events taken from one epoll at a time.
+pub const POLL_EVENTS_MAX: usize = 256;
 /// Pause of accept after the system ran out of file descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Length of the accept queue that clusterd asks for; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
 // ---- supervision ----
+
+/// Worker ids that are set aside at a time, so that a new master never uses one twice.
+pub const WORKER_IDS_RESERVED: u64 = 256;
 
 /// How many past failures a slot remembers.
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
@@ -100,6 +116,11 @@ pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 /// Last lines of a worker's output that are kept for error messages.
 pub const LAST_LINES_MAX: usize = 20;
+
+/// First pause between two looks at the connections of draining workers, in milliseconds. It doubles.
+pub const DRAIN_CHECK_MIN_MS: u64 = 10;
+/// Longest pause between two looks at the connections of draining workers, in milliseconds.
+pub const DRAIN_CHECK_MAX_MS: u64 = 500;
 
 // ---- control socket ----
 

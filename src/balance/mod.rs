@@ -1,1 +1,270 @@
-//! placeholder
+//! Who gets the next connection, and the ledger of open hand-offs. Pure: time is an argument (microseconds), sockets
+//! are indices of the shell.
+//!
+//! The rule (round-robin): among the workers that serve the listener and may be given something, the one with the
+//! fewest open hand-offs, ties in turn: strict round-robin when idle, and a worker whose event loop is stuck gets no
+//! more. Sticky: the same client goes to the same slot (`sticky`).
+//!
+//! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
+//! to one when they do not, so that a worker that just got stuck strands few.
+pub mod sticky;
+
+use crate::limits;
+use std::collections::VecDeque;
+
+/// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberIx(pub u32);
+
+/// Index of a listener's group of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupIx(pub u32);
+
+/// Index of a connection that the shell keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnIx(pub u32);
+
+/// How to choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The fewest open hand-offs, ties in turn.
+    RoundRobin,
+    /// By the client's address.
+    Sticky,
+}
+
+/// One hand-off without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    seq: u64,
+    conn: ConnIx,
+    since_us: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    slot: u32,
+    eligible: bool,
+    window: u32,
+    /// Oldest first: workers answer in order.
+    open: VecDeque<Open>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Group {
+    members: Vec<MemberIx>,
+    /// Where the next turn begins.
+    turn: usize,
+}
+
+/// The balancer of one app.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    mode: Mode,
+    members: Vec<Option<Member>>,
+    free: Vec<u32>,
+    groups: Vec<Group>,
+    next_seq: u64,
+    total_open: usize,
+}
+
+impl Balancer {
+    /// An empty one. Hand-offs are numbered from `first_seq`.
+    pub fn new(mode: Mode, first_seq: u64) -> Balancer {
+        Balancer { mode, members: Vec::new(), free: Vec::new(), groups: Vec::new(), next_seq: first_seq, total_open: 0 }
+    }
+
+    /// Changes the way to choose.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// A new group, for a new listener.
+    pub fn add_group(&mut self) -> GroupIx {
+        self.groups.push(Group::default());
+        GroupIx(self.groups.len() as u32 - 1)
+    }
+
+    /// A new worker; it is not eligible yet.
+    pub fn add_member(&mut self, slot: u32) -> MemberIx {
+        let member = Member { slot, eligible: false, window: limits::HANDOFF_WINDOW_START, open: VecDeque::new() };
+        match self.free.pop() {
+            Some(ix) => {
+                self.members[ix as usize] = Some(member);
+                MemberIx(ix)
+            }
+            None => {
+                self.members.push(Some(member));
+                MemberIx(self.members.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Takes a worker out; the connections that it had not answered for are added to `taken_back`, oldest first.
+    pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
+        let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
+        self.total_open -= gone.open.len();
+        taken_back.extend(gone.open.iter().map(|open| open.conn));
+        for group in &mut self.groups {
+            group.remove(member);
+        }
+        self.free.push(member.0);
+    }
+
+    /// The worker serves this listener.
+    pub fn join(&mut self, group: GroupIx, member: MemberIx) {
+        let Some(group) = self.groups.get_mut(group.0 as usize) else { return };
+        if !group.members.contains(&member) {
+            group.members.push(member);
+        }
+    }
+
+    /// The worker serves this listener no more.
+    pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
+        if let Some(group) = self.groups.get_mut(group.0 as usize) {
+            group.remove(member);
+        }
+    }
+
+    /// Whether the worker may be given connections (ready, reading its channel, not draining).
+    pub fn set_eligible(&mut self, member: MemberIx, eligible: bool) {
+        if let Some(member) = self.member_mut(member) {
+            member.eligible = eligible;
+        }
+    }
+
+    /// The worker for the next connection; `None` when nobody can take it now.
+    pub fn pick(&mut self, group: GroupIx, client_hash: Option<u64>, now_us: u64) -> Option<MemberIx> {
+        match (self.mode, client_hash) {
+            (Mode::Sticky, Some(hash)) => self.pick_sticky(group, hash, now_us),
+            (Mode::Sticky, None) | (Mode::RoundRobin, _) => self.pick_in_turn(group, now_us),
+        }
+    }
+
+    /// Whether somebody could take a connection now.
+    pub fn can_take(&self, group: GroupIx, now_us: u64) -> bool {
+        let Some(group) = self.groups.get(group.0 as usize) else { return false };
+        group.members.iter().any(|&m| self.member(m).is_some_and(|m| m.can_take(now_us)))
+    }
+
+    fn pick_in_turn(&mut self, group_ix: GroupIx, now_us: u64) -> Option<MemberIx> {
+        let group = self.groups.get(group_ix.0 as usize)?;
+        let count = group.members.len();
+        let mut best: Option<(usize, usize)> = None;
+        for step in 0..count {
+            // `turn` and `step` are below `count`, so one subtraction is the remainder.
+            let at = group.turn + step;
+            let at = if at >= count { at - count } else { at };
+            let Some(member) = self.member(group.members[at]) else { continue };
+            if !member.can_take(now_us) {
+                continue;
+            }
+            let open = member.open.len();
+            if best.is_none_or(|(fewest, _)| open < fewest) {
+                best = Some((open, at));
+            }
+            if open == 0 {
+                break;
+            }
+        }
+        let (_, at) = best?;
+        let group = self.groups.get_mut(group_ix.0 as usize)?;
+        group.turn = if at + 1 >= count { 0 } else { at + 1 };
+        Some(group.members[at])
+    }
+
+    /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
+    /// while it may have more open; only one that cannot be given anything is passed over.
+    fn pick_sticky(&self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
+        let group = self.groups.get(group.0 as usize)?;
+        group
+            .members
+            .iter()
+            .filter_map(|&ix| self.member(ix).map(|member| (ix, member)))
+            .filter(|(_, member)| member.can_take(now_us))
+            .max_by_key(|(_, member)| sticky::weight(hash, member.slot))
+            .map(|(ix, _)| ix)
+    }
+
+    /// The number that the next hand-off to this worker will have.
+    pub fn next_seq(&self, _member: MemberIx) -> u64 {
+        self.next_seq
+    }
+
+    /// A hand-off was sent, under [`Balancer::next_seq`].
+    pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        if let Some(member) = self.member_mut(member) {
+            member.open.push_back(Open { seq, conn, since_us: now_us });
+            self.total_open += 1;
+        }
+        seq
+    }
+
+    /// The worker answered. `None` for a number that is not open: a former master's, or nonsense. Returns the connection
+    /// and how long the answer took.
+    pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
+        let member = self.members.get_mut(member.0 as usize)?.as_mut()?;
+        let at = member.open.iter().position(|open| open.seq == seq)?;
+        let was_full = member.open.len() as u32 >= member.window;
+        let open = member.open.remove(at)?;
+        self.total_open -= 1;
+        let took_us = now_us.saturating_sub(open.since_us);
+        if took_us > limits::HANDOFF_SLOW_US {
+            member.window = 1;
+        } else if was_full || member.window == 1 {
+            member.window = (member.window + 1).min(limits::HANDOFF_WINDOW_MAX);
+        }
+        Some((open.conn, took_us))
+    }
+
+    /// Hand-offs that this worker has not answered.
+    pub fn open_count(&self, member: MemberIx) -> u32 {
+        self.member(member).map_or(0, |m| m.open.len() as u32)
+    }
+
+    /// Hand-offs without an answer, over all workers.
+    pub fn total_open(&self) -> usize {
+        self.total_open
+    }
+
+    /// When the oldest open hand-off of a worker was sent.
+    pub fn oldest_open_us(&self, member: MemberIx) -> Option<u64> {
+        self.member(member)?.open.front().map(|open| open.since_us)
+    }
+
+    fn member(&self, ix: MemberIx) -> Option<&Member> {
+        self.members.get(ix.0 as usize)?.as_ref()
+    }
+
+    fn member_mut(&mut self, ix: MemberIx) -> Option<&mut Member> {
+        self.members.get_mut(ix.0 as usize)?.as_mut()
+    }
+}
+
+impl Member {
+    fn can_take(&self, now_us: u64) -> bool {
+        self.eligible
+            && match self.open.front() {
+                None => true,
+                Some(oldest) => {
+                    (self.open.len() as u32) < self.window
+                        && now_us.saturating_sub(oldest.since_us) <= limits::HANDOFF_SLOW_US
+                }
+            }
+    }
+}
+
+impl Group {
+    fn remove(&mut self, member: MemberIx) {
+        let Some(at) = self.members.iter().position(|&m| m == member) else { return };
+        self.members.remove(at);
+        if self.turn > at {
+            self.turn -= 1;
+        }
+        if self.turn >= self.members.len() {
+            self.turn = 0;
+        }
+    }
+}

@@ -1,1 +1,252 @@
-//! placeholder
+//! The brain: listens, hands off, supervises, reloads. A child of the keeper; may die at any instant. This file is its
+//! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
+//!
+//! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
+mod app;
+mod channel;
+mod control;
+mod drain;
+mod handoff;
+mod listener;
+mod memory;
+mod node;
+mod notes;
+mod output;
+mod polls;
+mod reload;
+mod settings;
+mod signals;
+mod spawn;
+mod start;
+mod tell;
+mod worker;
+
+pub use start::run;
+
+use crate::api::CallReceiver;
+use crate::balance::ConnIx;
+use crate::config::Sources;
+use crate::keeper::link::Link;
+use crate::keeper::protocol::{Notice, Order};
+use crate::limits;
+use crate::os::clock;
+use crate::supervisor::{Action, Cx, Event};
+use app::App;
+use polls::{Polls, Ready};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use worker::{WorkerIx, Workers};
+
+/// Everything that the master has in its hands.
+struct Master {
+    link: Link,
+    polls: Polls,
+    /// The deployment's name; its control socket is `NAME.sock`.
+    name: String,
+    incarnation: u32,
+    started_ms: u64,
+    keeper_pid: i32,
+    apps: Vec<App>,
+    workers: Workers,
+    next_worker: u64,
+    /// What was typed, per reload: what the settings of each generation came from.
+    sources: BTreeMap<u32, Sources>,
+    last_source: u32,
+    /// Events that wait for their supervisor, in order, with the app.
+    events: VecDeque<(usize, Event)>,
+    /// Listeners on which connections may wait: (app, listener).
+    ready_listeners: Vec<(usize, usize)>,
+    /// Hand-offs without an answer, over all apps.
+    open_handoffs: usize,
+    notes: notes::Notes,
+    calls: Option<CallReceiver>,
+    waiters: Vec<control::Waiter>,
+    notify: Option<(OwnedFd, String)>,
+    /// Soft and hard limit on open files, as they were before clusterd raised its own.
+    nofile: Option<(u64, u64)>,
+    output: output::Output,
+    now_ms: u64,
+    now_us: u64,
+    next_heartbeat_ms: u64,
+    next_drain_check_ms: Option<u64>,
+    drain_check_every_ms: u64,
+    stop_asked: bool,
+    exit_code: u8,
+    /// The keeper was told that everything is done.
+    finished: bool,
+    /// Scratch space for one line, and for connections taken back from a worker.
+    line: Vec<u8>,
+    taken_back: Vec<ConnIx>,
+}
+
+impl Master {
+    /// Turns until everything is done or the keeper is gone.
+    fn turn(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.now();
+            self.settle()?;
+            if self.finished && !self.link.wants_write() {
+                return Ok(());
+            }
+            let timeout_ms = self.timeout_ms();
+            self.polls.wait(timeout_ms, self.open_handoffs > 0, &mut ready)?;
+            self.now();
+            for event in ready.drain(..) {
+                match event {
+                    Ready::Keeper => self.read_keeper()?,
+                    Ready::Listener { app, listener } => self.listener_ready(app, listener),
+                    Ready::Channel { worker, writable } => self.channel_ready(worker, writable),
+                    Ready::Calls => self.answer_calls(),
+                    Ready::Notify => self.read_notify(),
+                }
+            }
+        }
+    }
+
+    fn now(&mut self) {
+        self.now_us = clock::monotonic_us();
+        self.now_ms = self.now_us / 1000;
+    }
+
+    /// Everything that follows from what happened, until nothing more does.
+    fn settle(&mut self) -> io::Result<()> {
+        self.advance_timers();
+        loop {
+            self.work_on_events();
+            self.rehome();
+            self.accept_all();
+            if self.events.is_empty() {
+                break;
+            }
+        }
+        self.check_drains();
+        self.work_on_events();
+        self.finish_if_over();
+        if self.now_ms >= self.next_heartbeat_ms {
+            self.link.order(Order::Heartbeat)?;
+            self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
+        }
+        self.link.flush()?;
+        self.polls.keeper_interest(&self.link)
+    }
+
+    fn advance_timers(&mut self) {
+        for ix in 0..self.apps.len() {
+            if self.apps[ix].supervisor.next_deadline_ms().is_some_and(|at| at <= self.now_ms) {
+                let mut actions = Vec::new();
+                let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+                self.apps[ix].supervisor.advance(&mut cx);
+                self.carry_out(ix, actions);
+            }
+        }
+    }
+
+    fn work_on_events(&mut self) {
+        while let Some((ix, event)) = self.events.pop_front() {
+            let Some(app) = self.apps.get_mut(ix) else { continue };
+            let mut actions = Vec::new();
+            let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            app.supervisor.handle(&mut cx, event);
+            self.carry_out(ix, actions);
+        }
+    }
+
+    /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
+    fn carry_out(&mut self, app: usize, actions: Vec<Action>) {
+        self.note_changes(app);
+        for action in actions {
+            match action {
+                Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
+                Action::Serve { worker } => self.serve(worker),
+                Action::Drain { worker } => {
+                    if let Some(ix) = self.workers.find(worker) {
+                        self.begin_drain(ix);
+                    }
+                }
+                Action::Terminate { worker } => self.terminate(worker),
+                Action::Kill { worker } => self.kill(worker),
+                Action::Report(report) => self.tell(app, report),
+            }
+        }
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        let mut at = self.next_heartbeat_ms;
+        if let Some(check) = self.next_drain_check_ms {
+            at = at.min(check);
+        }
+        for app in &self.apps {
+            if let Some(deadline) = app.supervisor.next_deadline_ms() {
+                at = at.min(deadline);
+            }
+            if app.accept_pause_until_ms > self.now_ms {
+                at = at.min(app.accept_pause_until_ms);
+            }
+        }
+        at.saturating_sub(self.now_ms)
+    }
+
+    fn read_keeper(&mut self) -> io::Result<()> {
+        while let Some(notice) = self.link.receive()? {
+            self.on_notice(notice);
+        }
+        Ok(())
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Spawned { worker, pid } => self.on_spawned(worker, pid),
+            Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
+            Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
+            Notice::Signal { signal, value } => self.on_signal(signal, value),
+            // What is said only at the start was read by `adopt`.
+            Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
+            Notice::Begin | Notice::Unknown { .. } => {}
+        }
+    }
+
+    fn listener_ready(&mut self, app: usize, listener: usize) {
+        let Some(l) = self.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
+        l.readable = true;
+        if !self.ready_listeners.contains(&(app, listener)) {
+            self.ready_listeners.push((app, listener));
+        }
+    }
+
+    fn channel_ready(&mut self, ix: WorkerIx, writable: bool) {
+        if writable {
+            let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+            channel.flush();
+            if !channel.is_blocked() {
+                self.polls.channel_writable_done(ix, channel.as_fd());
+                self.refresh_eligibility(ix);
+            }
+        }
+        self.read_channel(ix);
+    }
+
+    /// Asks to be told when the worker reads its channel again.
+    fn wait_until_writable(&mut self, ix: WorkerIx) {
+        let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
+        self.polls.channel_wants_write(ix, channel.as_fd());
+        self.refresh_eligibility(ix);
+    }
+
+    fn forget_channel_poll(&mut self, ix: WorkerIx) {
+        if let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+            self.polls.remove_channel(channel.as_fd());
+        }
+    }
+
+    /// Polls a listener from which the master accepts, once a worker serves it.
+    fn poll_listener(&mut self, app_ix: usize, listener_ix: usize) {
+        let app = &mut self.apps[app_ix];
+        let accepts = app.master_accepts();
+        let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
+        if accepts && !listener.datagram && !listener.polled {
+            listener.polled = self.polls.add_listener(app_ix, listener_ix, &listener.fd);
+        }
+    }
+}

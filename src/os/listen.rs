@@ -122,6 +122,12 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     socket2::SockRef::from(&socket).set_nonblocking(on)
 }
 
+/// Stops listening for every process that shares the socket: new clients are refused, whoever still waits is reset.
+pub fn stop_listening(socket: BorrowedFd<'_>) {
+    // A socket that listens no more needs no stopping.
+    let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
+}
+
 /// Takes one connection, non-blocking and CLOEXEC, without asking for the peer's address.
 ///
 /// # Errors

@@ -3,3 +3,5 @@
 #![allow(unsafe_code)]
 pub mod listen;
 pub mod procfs;
+pub mod rlimit;
+pub mod errno;

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Resident memory of a process in bytes.
@@ -35,8 +34,8 @@ pub struct Holder {
 
 /// Finds who listens on a TCP port.
 pub fn tcp_port_holder(address: SocketAddr) -> Option<Holder> {
-    let inodes = tcp_sockets(|s| s.listening && s.local_port == address.port());
-    holder_of(&inodes)
+    let listening = tcp_table(|s| s.listening && s.local_port == address.port());
+    holder_of(&listening.into_iter().map(|(_, inode)| inode).collect())
 }
 
 /// Finds who listens on a unix socket path.
@@ -83,38 +82,39 @@ pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
     )
 }
 
-/// The inode behind an open fd of our own.
-pub fn own_inode(fd: std::os::fd::BorrowedFd<'_>) -> Option<u64> {
-    use std::os::fd::AsRawFd;
-    fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok().map(|m| m.ino())
+/// The machine's connections at one moment, to be asked who holds which. Reading it costs time with the number of
+/// sockets, so it is read once for many questions.
+pub struct ConnectionTable {
+    tcp: Vec<(u16, u64)>,
+    unix: Vec<(String, u64)>,
 }
 
-/// How many connections a process holds that came in through one of these TCP ports or unix paths. `None` where this
-/// cannot be seen.
-pub fn connections_through(pid: i32, ports: &[u16], paths: &[String]) -> Option<usize> {
-    let held = socket_inodes(pid)?;
-    if held.is_empty() {
-        return Some(0);
-    }
-    let mut count = 0;
-    if !ports.is_empty() {
-        count += tcp_sockets(|s| !s.listening && ports.contains(&s.local_port)).intersection(&held).count();
-    }
-    if !paths.is_empty() {
-        let table = fs::read_to_string("/proc/net/unix").ok()?;
-        count += table
+impl ConnectionTable {
+    /// Reads /proc/net/tcp, tcp6 and unix.
+    pub fn read() -> ConnectionTable {
+        let tcp = tcp_table(|s| !s.listening);
+        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let unix = table
             .lines()
             .skip(1)
             .filter_map(|line| {
+                // Num RefCount Protocol Flags Type St Inode Path; state 03 is connected.
                 let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-                let connected = fields.get(5) == Some(&"03");
-                let path = fields.get(7)?;
-                let inode: u64 = fields.get(6)?.parse().ok()?;
-                (connected && paths.iter().any(|p| p == path) && held.contains(&inode)).then_some(())
+                let path = (*fields.get(7)?).to_owned();
+                (fields[5] == "03").then_some((path, fields[6].parse().ok()?))
             })
-            .count();
+            .collect();
+        ConnectionTable { tcp, unix }
     }
-    Some(count)
+
+    /// How many connections a process holds that came in through one of these TCP ports or socket paths. `None` where
+    /// its fds may not be seen (or it is gone).
+    pub fn held_by(&self, pid: i32, ports: &[u16], paths: &[String]) -> Option<usize> {
+        let held = socket_inodes(pid)?;
+        let tcp = self.tcp.iter().filter(|(port, inode)| ports.contains(port) && held.contains(inode)).count();
+        let unix = self.unix.iter().filter(|(path, inode)| paths.contains(path) && held.contains(inode)).count();
+        Some(tcp + unix)
+    }
 }
 
 struct TcpSocket {
@@ -122,21 +122,21 @@ struct TcpSocket {
     listening: bool,
 }
 
-/// The inodes of the machine's TCP sockets that pass the filter.
-fn tcp_sockets(wanted: impl Fn(&TcpSocket) -> bool) -> HashSet<u64> {
-    let mut inodes = HashSet::new();
+/// Local port and inode of the machine's TCP sockets that pass the filter.
+fn tcp_table(wanted: impl Fn(&TcpSocket) -> bool) -> Vec<(u16, u64)> {
+    let mut found = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = fs::read_to_string(table) else { continue };
         for line in text.lines().skip(1) {
             if let Some((socket, inode)) = tcp_line(line) {
                 // A socket in TIME_WAIT belongs to no process and has inode 0.
                 if inode != 0 && wanted(&socket) {
-                    inodes.insert(inode);
+                    found.push((socket.local_port, inode));
                 }
             }
         }
     }
-    inodes
+    found
 }
 
 /// One line of /proc/net/tcp: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`.
@@ -167,12 +167,13 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let me = std::process::id() as i32;
-        assert_eq!(connections_through(me, &[port], &[]), Some(0));
+        assert_eq!(ConnectionTable::read().held_by(me, &[port], &[]), Some(0));
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        assert_eq!(connections_through(me, &[port], &[]), Some(1));
+        // Both ends are ours; only the server's has the listening port as its local one.
+        assert_eq!(ConnectionTable::read().held_by(me, &[port], &[]), Some(1));
         drop((client, server));
-        assert_eq!(connections_through(me, &[port], &[]), Some(0));
+        assert_eq!(ConnectionTable::read().held_by(me, &[port], &[]), Some(0));
     }
 
     #[test]

@@ -1,0 +1,158 @@
+//! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
+//! that are under way.
+use super::listener::Listener;
+use super::settings::Settings;
+use super::worker::WorkerIx;
+use crate::balance::{Balancer, ConnIx, GroupIx, Mode};
+use crate::config::{Balance, Protocol};
+use crate::ids::Generation;
+use crate::supervisor;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// One app.
+pub(super) struct App {
+    pub(super) name: String,
+    pub(super) supervisor: supervisor::App,
+    pub(super) generations: BTreeMap<Generation, Settings>,
+    /// Counts up with every reload that was begun.
+    pub(super) last_generation: Generation,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) balancer: Balancer,
+    pub(super) connections: Connections,
+    /// The worker behind each member of the balancer.
+    pub(super) by_member: Vec<WorkerIx>,
+    /// Connections whose worker died or refused, waiting for another.
+    pub(super) homeless: VecDeque<ConnIx>,
+    /// Nothing is accepted before this time (milliseconds): the system was out of fds or memory.
+    pub(super) accept_pause_until_ms: u64,
+    /// Whether the pause was told to the people.
+    pub(super) accept_pause_told: bool,
+    /// The master accepts for this app no more: it stops.
+    pub(super) closed: bool,
+    pub(super) handoffs: u64,
+    pub(super) restarts: u64,
+    /// Last word about each slot, for `ls`.
+    pub(super) slot_notes: BTreeMap<u32, String>,
+}
+
+/// A connection that was accepted and is not yet taken by a worker.
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    pub(super) listener: usize,
+    pub(super) client_hash: Option<u64>,
+}
+
+/// Connections under way, by index; indices are used again.
+#[derive(Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Connection>>,
+    free: Vec<u32>,
+}
+
+impl Connections {
+    pub(super) fn insert(&mut self, connection: Connection) -> ConnIx {
+        match self.free.pop() {
+            Some(ix) => {
+                self.slots[ix as usize] = Some(connection);
+                ConnIx(ix)
+            }
+            None => {
+                self.slots.push(Some(connection));
+                ConnIx(self.slots.len() as u32 - 1)
+            }
+        }
+    }
+
+    pub(super) fn get(&self, conn: ConnIx) -> Option<&Connection> {
+        self.slots.get(conn.0 as usize)?.as_ref()
+    }
+
+    /// Closes our copy and frees the index.
+    pub(super) fn remove(&mut self, conn: ConnIx) {
+        if self.slots.get_mut(conn.0 as usize).and_then(Option::take).is_some() {
+            self.free.push(conn.0);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl App {
+    pub(super) fn new(name: String, supervisor: supervisor::App, settings: Settings, first_seq: u64) -> App {
+        let generation = supervisor.generation();
+        let mode = balance_mode(settings.config.balance);
+        App {
+            name,
+            supervisor,
+            generations: BTreeMap::from([(generation, settings)]),
+            last_generation: generation,
+            listeners: Vec::new(),
+            balancer: Balancer::new(mode, first_seq),
+            connections: Connections::default(),
+            by_member: Vec::new(),
+            homeless: VecDeque::new(),
+            accept_pause_until_ms: 0,
+            accept_pause_told: false,
+            closed: false,
+            handoffs: 0,
+            restarts: 0,
+            slot_notes: BTreeMap::new(),
+        }
+    }
+
+    /// The settings of the generation that serves.
+    pub(super) fn settings(&self) -> &Settings {
+        let serving = self.supervisor.generation();
+        self.generations
+            .get(&serving)
+            .or_else(|| self.generations.values().next_back())
+            // An app is made with a generation and never gives its last one up.
+            .expect("an app has at least one generation")
+    }
+
+    /// Whether the master accepts for this app (instead of giving the listening socket away).
+    pub(super) fn master_accepts(&self) -> bool {
+        let settings = self.settings();
+        settings.protocol == Protocol::Node && settings.config.balance != Balance::Shared
+    }
+
+    /// The first configured TCP port: the workers' `PORT`.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
+    }
+
+    /// Where the app listens, for people.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(ToString::to_string).collect()
+    }
+
+    /// TCP ports and socket paths of the app, to recognize its connections from outside.
+    pub(super) fn ports_and_paths(&self) -> (Vec<u16>, Vec<String>) {
+        use crate::os::listen::LocalAddress;
+        let mut ports = Vec::new();
+        let mut paths = Vec::new();
+        for listener in self.listeners.iter().filter(|l| !l.datagram) {
+            match &listener.local {
+                LocalAddress::Inet(address) => ports.push(SocketAddr::port(address)),
+                LocalAddress::Unix(path) => paths.push(path.to_string_lossy().into_owned()),
+                LocalAddress::Other => {}
+            }
+        }
+        (ports, paths)
+    }
+
+    pub(super) fn listener_of_group(&self, group: GroupIx) -> Option<usize> {
+        self.listeners.iter().position(|l| l.group == group)
+    }
+}
+
+pub(super) fn balance_mode(balance: Balance) -> Mode {
+    match balance {
+        Balance::Sticky => Mode::Sticky,
+        Balance::RoundRobin | Balance::Shared => Mode::RoundRobin,
+    }
+}

@@ -1,0 +1,336 @@
+//! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
+use super::Master;
+use super::app::App;
+use crate::api::{Answer, Call, Request};
+use crate::config::{Balance, Protocol, parse};
+use crate::ids::Generation;
+use crate::limits;
+use crate::os::{cpu, procfs};
+use crate::protocol::control as wire;
+use crate::supervisor::{Event, Phase, Report, SlotPhase};
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+
+/// A client that is answered when something has ended.
+pub(super) struct Waiter {
+    what: Wait,
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+/// What has to end.
+enum Wait {
+    /// These reloads (app index to generation); the text of those that failed.
+    Reload { open: BTreeMap<usize, Generation>, failures: Vec<String>, done: Vec<String> },
+    /// The stop of one app.
+    StopApp { app: usize },
+    /// The stop of everything.
+    StopAll,
+}
+
+impl Master {
+    pub(super) fn answer_calls(&mut self) {
+        for _ in 0..limits::CONTROL_QUEUE_MAX {
+            let Some(call) = self.calls.as_mut().and_then(|c| c.try_next()) else { return };
+            self.answer_call(call);
+        }
+    }
+
+    fn answer_call(&mut self, call: Call) {
+        let Call { request, reply } = call;
+        let answer = match request {
+            Request::Deployment => Answer::Deployment(Box::new(self.deployment())),
+            Request::Scale { app, workers } => self.scale_asked(&app, &workers),
+            Request::Reload { app } => match self.apps_named(app.as_deref()) {
+                Err(answer) => answer,
+                Ok(apps) => return self.reload_asked(&apps, Some(reply)),
+            },
+            Request::Stop { app: None, now } => {
+                self.waiters.push(Waiter { what: Wait::StopAll, reply: Some(reply) });
+                return self.stop_all(now);
+            }
+            Request::Stop { app: Some(name), now } => match self.apps_named(Some(&name)) {
+                Err(answer) => answer,
+                Ok(apps) => {
+                    let app = apps[0];
+                    self.waiters.push(Waiter { what: Wait::StopApp { app }, reply: Some(reply) });
+                    return self.stop_app(app, now);
+                }
+            },
+        };
+        // The client may have left.
+        let _ = reply.send(answer);
+    }
+
+    fn apps_named(&self, name: Option<&str>) -> Result<Vec<usize>, Answer> {
+        let Some(name) = name else { return Ok((0..self.apps.len()).collect()) };
+        match self.apps.iter().position(|a| a.name == name) {
+            Some(ix) => Ok(vec![ix]),
+            None => {
+                let names: Vec<&str> = self.apps.iter().map(|a| a.name.as_str()).collect();
+                Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
+            }
+        }
+    }
+
+    fn scale_asked(&mut self, name: &str, wanted: &str) -> Answer {
+        let ix = match self.apps_named(Some(name)) {
+            Ok(apps) => apps[0],
+            Err(answer) => return answer,
+        };
+        let now = self.apps[ix].supervisor.slot_count();
+        if self.apps[ix].supervisor.is_stopping() {
+            return Answer::Refused(format!("{name} is stopping"));
+        }
+        match scale_target(wanted, now) {
+            Err(reason) => Answer::Refused(reason),
+            Ok(slots) => {
+                self.events.push_back((ix, Event::Scale { slots }));
+                Answer::Done(format!("{name}: from {now} to {slots} {}", super::tell::plural(slots, "worker")))
+            }
+        }
+    }
+
+    /// Reads the configuration again and reloads these apps; the client is answered at the end.
+    pub(super) fn reload_asked(&mut self, apps: &[usize], reply: Option<oneshot::Sender<Answer>>) {
+        let mut open = BTreeMap::new();
+        let mut failures = Vec::new();
+        match self.prepare_reload(apps) {
+            Err(reason) => failures.push(reason),
+            Ok(events) => {
+                for (ix, to, event) in events {
+                    open.insert(ix, to);
+                    self.events.push_back((ix, event));
+                }
+            }
+        }
+        for failure in &failures {
+            log::error!("reload refused: {failure}; the running configuration serves on");
+        }
+        self.waiters.push(Waiter { what: Wait::Reload { open, failures, done: Vec::new() }, reply });
+        self.settle_waiters();
+    }
+
+    pub(super) fn stop_all(&mut self, now: bool) {
+        if !self.stop_asked || now {
+            log::info!("{}", if now { "stopping now" } else { "stopping; a second signal stops at once" });
+        }
+        self.stop_asked = true;
+        self.note_deployment();
+        for ix in 0..self.apps.len() {
+            self.stop_app(ix, now);
+        }
+        self.settle_waiters();
+    }
+
+    fn stop_app(&mut self, ix: usize, now: bool) {
+        let app = &mut self.apps[ix];
+        app.closed = true;
+        for listener in &mut app.listeners {
+            if std::mem::take(&mut listener.polled) {
+                self.polls.remove_listener(&listener.fd);
+            }
+        }
+        self.events.push_back((ix, Event::Stop { now }));
+    }
+
+    /// Looks whether a report is what somebody waits for, and whether everything is over.
+    pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
+        let name = self.apps[app_ix].name.clone();
+        for waiter in &mut self.waiters {
+            let Wait::Reload { open, failures, done } = &mut waiter.what else { continue };
+            match report {
+                Report::ReloadDone { to } if open.get(&app_ix) == Some(to) => {
+                    open.remove(&app_ix);
+                    done.push(name.clone());
+                }
+                Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
+                    open.remove(&app_ix);
+                    failures.push(format!("{name}: {reason}; the old generation serves"));
+                }
+                Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
+                    open.remove(&app_ix);
+                    failures.push(format!("{name}: a later reload took its place"));
+                }
+                _ => {}
+            }
+        }
+        if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
+            self.drop_old_generations(app_ix);
+        }
+        if matches!(report, Report::AppStopped | Report::AppErrored | Report::AppFinished) {
+            self.close_app(app_ix, matches!(report, Report::AppStopped));
+            self.exit_code = self.exit_code.max(u8::from(matches!(report, Report::AppErrored)));
+        }
+        self.settle_waiters();
+    }
+
+    /// Answers those whose matter has ended.
+    fn settle_waiters(&mut self) {
+        let apps = &self.apps;
+        for waiter in &mut self.waiters {
+            let answer = match &waiter.what {
+                Wait::Reload { open, .. } if !open.is_empty() => continue,
+                Wait::Reload { failures, done, .. } if failures.is_empty() => {
+                    Answer::Done(format!("reloaded {}", done.join(", ")))
+                }
+                Wait::Reload { failures, .. } => Answer::Refused(failures.join("; ")),
+                Wait::StopApp { app } if apps[*app].supervisor.is_stopped() => {
+                    Answer::Done(format!("{} has stopped", apps[*app].name))
+                }
+                Wait::StopAll if apps.iter().all(|a| a.supervisor.is_stopped()) => {
+                    Answer::Done(format!("{} has stopped", self.name))
+                }
+                Wait::StopApp { .. } | Wait::StopAll => continue,
+            };
+            if let Some(reply) = waiter.reply.take() {
+                // The client may have left.
+                let _ = reply.send(answer);
+            }
+        }
+        self.waiters.retain(|w| w.reply.is_some() || matches!(&w.what, Wait::Reload { open, .. } if !open.is_empty()));
+    }
+
+    fn deployment(&self) -> wire::Deployment {
+        wire::Deployment {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            keeper_pid: self.keeper_pid,
+            master_pid: std::process::id() as i32,
+            master_restarts: self.incarnation.saturating_sub(1),
+            uptime_ms: self.now_ms.saturating_sub(self.started_ms),
+            apps: self.apps.iter().map(|app| self.app_view(app)).collect(),
+        }
+    }
+
+    fn app_view(&self, app: &App) -> wire::App {
+        let settings = app.settings();
+        let mut workers: Vec<wire::Worker> = app
+            .supervisor
+            .workers()
+            .map(|w| {
+                let here = self.workers.find(w.id).and_then(|ix| self.workers.get(ix));
+                let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
+                let restarts = app.supervisor.slots().nth(w.slot.0 as usize).map_or(0, |s| s.restarts);
+                wire::Worker {
+                    slot: w.slot.0,
+                    id: Some(w.id.0),
+                    pid: w.pid,
+                    state: w.phase.word().to_owned(),
+                    generation: w.generation.0,
+                    uptime_ms: Some(self.now_ms.saturating_sub(w.spawned_at_ms)),
+                    restarts,
+                    open_handoffs: open,
+                    handoffs: here.map_or(0, |h| h.taken),
+                    memory_bytes: w.pid.and_then(procfs::memory_bytes),
+                    cpu_ms: w.pid.and_then(procfs::cpu_ms),
+                    note: here
+                        .and_then(|h| h.status_text.clone())
+                        .or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
+                }
+            })
+            .collect();
+        for (index, slot) in app.supervisor.slots().enumerate() {
+            let index = index as u32;
+            let state = match slot.phase {
+                SlotPhase::Filled => continue,
+                SlotPhase::Waiting { .. } => "waiting",
+                SlotPhase::Errored => "errored",
+                SlotPhase::Stopped => "stopped",
+            };
+            if workers.iter().any(|w| w.slot == index) {
+                continue;
+            }
+            workers.push(wire::Worker {
+                slot: index,
+                id: None,
+                pid: None,
+                state: state.to_owned(),
+                generation: app.supervisor.generation().0,
+                uptime_ms: None,
+                restarts: slot.restarts,
+                open_handoffs: 0,
+                handoffs: 0,
+                memory_bytes: None,
+                cpu_ms: None,
+                note: app.slot_notes.get(&index).cloned(),
+            });
+        }
+        workers.sort_by_key(|w| (w.slot, w.id));
+        wire::App {
+            name: app.name.clone(),
+            status: status_word(app).to_owned(),
+            command: settings.config.command.clone(),
+            workers_wanted: app.supervisor.slot_count(),
+            workers_ready: app.supervisor.ready_count(),
+            generation: app.supervisor.generation().0,
+            balance: balance_word(settings.config.balance).to_owned(),
+            protocol: protocol_word(settings.protocol).to_owned(),
+            listen: app.addresses(),
+            restarts: app.restarts,
+            handoffs: app.handoffs,
+            workers,
+        }
+    }
+
+    /// Ends the deployment when nothing is left to run.
+    pub(super) fn finish_if_over(&mut self) {
+        let over = self.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
+        if over && self.events.is_empty() && !self.finished {
+            self.finish();
+        }
+    }
+}
+
+fn status_word(app: &App) -> &'static str {
+    let s = &app.supervisor;
+    if s.is_stopped() {
+        "stopped"
+    } else if s.is_stopping() {
+        "stopping"
+    } else if s.is_errored() {
+        "errored"
+    } else if s.is_over() {
+        "stopped"
+    } else if s.is_reloading() {
+        "reloading"
+    } else if s.workers().any(|w| matches!(w.phase, Phase::Ready { .. })) {
+        "running"
+    } else {
+        "starting"
+    }
+}
+
+fn balance_word(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round-robin",
+        Balance::Sticky => "sticky",
+        Balance::Shared => "shared",
+    }
+}
+
+fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Auto | Protocol::ListenFds => "listen-fds",
+        Protocol::Node => "node",
+        Protocol::None => "none",
+    }
+}
+
+/// The number of slots that a text asks for: `4`, `+3`, `-1`, `max`, `50%`.
+fn scale_target(text: &str, now: u32) -> Result<u32, String> {
+    let bad = || {
+        format!("cannot scale to {text:?}: say a number from 1 to {}, +N, -N, max, max-1 or 50%", limits::WORKERS_MAX)
+    };
+    let wanted = match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(more), _) => i64::from(now) + more.parse::<u32>().map(i64::from).map_err(|_| bad())?,
+        (_, Some(less)) => i64::from(now) - less.parse::<u32>().map(i64::from).map_err(|_| bad())?,
+        (None, None) => {
+            let workers = parse::workers(text).map_err(|_| bad())?;
+            i64::from(workers.count(cpu::available().count))
+        }
+    };
+    match u32::try_from(wanted) {
+        Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => Ok(n),
+        Ok(_) | Err(_) => Err(format!("cannot scale from {now} by {text:?}: at least 1 worker must stay (stop ends all)")),
+    }
+}

@@ -1,0 +1,91 @@
+//! A drain, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
+//! connection that came through us. The deadlines are the supervisor's.
+use super::Master;
+use super::worker::{Drain, WorkerIx};
+use crate::config::Protocol;
+use crate::limits;
+use crate::os::procfs::ConnectionTable;
+use crate::protocol::node;
+use crate::supervisor::Event;
+
+impl Master {
+    /// The supervisor sends a worker into its drain.
+    pub(super) fn begin_drain(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        if worker.drain.is_none() {
+            worker.drain = Some(Drain::WaitingForAnswers);
+        }
+        self.refresh_eligibility(ix);
+        self.drain_step(ix);
+    }
+
+    /// Goes on with a drain after something changed.
+    pub(super) fn drain_step(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        if worker.drain != Some(Drain::WaitingForAnswers) {
+            return;
+        }
+        let app = &self.apps[worker.app];
+        let gone = worker.channel.as_ref().is_none_or(|c| c.closed);
+        let open = worker.member.map_or(0, |member| app.balancer.open_count(member));
+        if open > 0 && !gone {
+            return;
+        }
+        worker.drain = Some(Drain::Finishing);
+        let is_node = app.generations.get(&worker.generation).is_some_and(|s| s.protocol == Protocol::Node);
+        let id = worker.id;
+        if is_node && !gone {
+            self.goodbye(ix);
+        } else if !is_node {
+            self.terminate(id);
+        }
+        self.next_drain_check_ms = Some(self.now_ms + limits::DRAIN_CHECK_MIN_MS);
+        self.drain_check_every_ms = limits::DRAIN_CHECK_MIN_MS;
+    }
+
+    /// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then
+    /// the channel.
+    fn goodbye(&mut self, ix: WorkerIx) {
+        let mut line = Vec::new();
+        node::user_string(&mut line, "shutdown");
+        self.say(ix, &line);
+        let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+        let seq = channel.next_seq();
+        line.clear();
+        node::disconnect(&mut line, seq);
+        self.say(ix, &line);
+    }
+
+    /// Looks at the sockets of all Node workers that have closed their channel in a drain; those that hold no
+    /// connection of ours are done, whatever else keeps their event loop alive.
+    pub(super) fn check_drains(&mut self) {
+        if self.next_drain_check_ms.is_none_or(|at| at > self.now_ms) {
+            return;
+        }
+        self.next_drain_check_ms = None;
+        let finishing: Vec<(WorkerIx, i32)> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.drain == Some(Drain::Finishing))
+            .filter(|(_, w)| w.channel.as_ref().is_some_and(|c| c.closed))
+            .filter_map(|(ix, w)| Some((ix, w.pid?)))
+            .collect();
+        let waiting = self.workers.iter().any(|(_, w)| w.drain.is_some() && w.channel.is_some());
+        if waiting {
+            // Look often at first, then rarely: most drains are over in moments, some take minutes.
+            self.drain_check_every_ms = (self.drain_check_every_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);
+            self.next_drain_check_ms = Some(self.now_ms + self.drain_check_every_ms);
+        }
+        if finishing.is_empty() {
+            return;
+        }
+        let table = ConnectionTable::read();
+        for (ix, pid) in finishing {
+            let Some(worker) = self.workers.get(ix) else { continue };
+            let (ports, paths) = self.apps[worker.app].ports_and_paths();
+            if table.held_by(pid, &ports, &paths) == Some(0) {
+                self.events.push_back((worker.app, Event::Drained { worker: worker.id }));
+            }
+        }
+    }
+}

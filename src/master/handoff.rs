@@ -1,0 +1,187 @@
+//! The hot path: accept a connection, give it to a worker, close our copy when the worker has answered. No policy, no
+//! log line and no allocation per connection; who gets it is `balance`'s business.
+use super::Master;
+use super::app::Connection;
+use super::channel::Sent;
+use super::worker::WorkerIx;
+use crate::balance::{ConnIx, sticky};
+use crate::config::Balance;
+use crate::limits;
+use crate::os::listen;
+use crate::supervisor::Event;
+use std::io;
+use std::os::fd::AsFd;
+
+impl Master {
+    /// Accepts from every listener on which connections wait, as long as somebody can take them.
+    pub(super) fn accept_all(&mut self) {
+        let mut n = 0;
+        while n < self.ready_listeners.len() {
+            let (app, listener) = self.ready_listeners[n];
+            if self.accept_from(app, listener) {
+                n += 1;
+            } else {
+                self.ready_listeners.swap_remove(n);
+            }
+        }
+    }
+
+    /// Accepts a batch from one listener. Whether it has to be looked at again.
+    fn accept_from(&mut self, app_ix: usize, listener_ix: usize) -> bool {
+        let Some(app) = self.apps.get_mut(app_ix) else { return false };
+        let Some(listener) = app.listeners.get(listener_ix) else { return false };
+        if app.closed || !listener.readable {
+            return false;
+        }
+        if app.accept_pause_until_ms > self.now_ms {
+            return true;
+        }
+        let sticky = app.settings().config.balance == Balance::Sticky;
+        let group = listener.group;
+        for _ in 0..limits::ACCEPT_BATCH_MAX {
+            let app = &mut self.apps[app_ix];
+            let room = app.homeless.is_empty() && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
+            if !room || !app.balancer.can_take(group, self.now_us) {
+                return true;
+            }
+            let listener = &mut app.listeners[listener_ix];
+            let accepted = if sticky {
+                listen::accept_with_peer(listener.fd.as_fd())
+            } else {
+                listen::accept(listener.fd.as_fd()).map(|socket| (socket, None))
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    app.accept_pause_told = false;
+                    let client_hash = peer.map(sticky::hash_ip);
+                    let connection = Connection { socket, listener: listener_ix, client_hash };
+                    let conn = app.connections.insert(connection);
+                    self.hand_off(app_ix, conn);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    listener.readable = false;
+                    return false;
+                }
+                Err(e) => {
+                    if self.accept_failed(app_ix, &e) {
+                        return true;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether to stop accepting for a while. A connection that was reset while it waited is no reason.
+    fn accept_failed(&mut self, app_ix: usize, error: &io::Error) -> bool {
+        if !crate::os::errno::is_out_of_resources(error) {
+            return false;
+        }
+        let app = &mut self.apps[app_ix];
+        app.accept_pause_until_ms = self.now_ms + limits::ACCEPT_PAUSE_MS;
+        if !std::mem::replace(&mut app.accept_pause_told, true) {
+            log::warn!(
+                "{}: cannot accept: {error}; connections wait in the kernel's queue, next try in {} ms \
+                 (raise the limit on open files: ulimit -n)",
+                app.name,
+                limits::ACCEPT_PAUSE_MS
+            );
+        }
+        true
+    }
+
+    /// Gives a connection to a worker, or keeps it until one can take it.
+    pub(super) fn hand_off(&mut self, app_ix: usize, conn: ConnIx) {
+        loop {
+            let app = &mut self.apps[app_ix];
+            let Some(connection) = app.connections.get(conn) else { return };
+            let listener = &app.listeners[connection.listener];
+            let Some(member) = app.balancer.pick(listener.group, connection.client_hash, self.now_us) else {
+                app.homeless.push_back(conn);
+                return;
+            };
+            let worker_ix = app.by_member[member.0 as usize];
+            let Some(channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.as_mut()) else {
+                app.balancer.set_eligible(member, false);
+                continue;
+            };
+            let seq = app.balancer.next_seq(member);
+            listener.newconn.render(seq, &mut self.line);
+            match channel.send_handoff(&self.line, connection.socket.as_fd()) {
+                Sent::Whole => {
+                    app.balancer.opened(member, conn, self.now_us);
+                    self.open_handoffs += 1;
+                    return;
+                }
+                Sent::Blocked => {
+                    app.balancer.set_eligible(member, false);
+                    self.wait_until_writable(worker_ix);
+                }
+                Sent::Broken => {
+                    app.balancer.set_eligible(member, false);
+                    self.channel_broken(worker_ix);
+                }
+            }
+        }
+    }
+
+    /// A worker's answer to a hand-off. Answers to a former master's hand-offs have unknown numbers.
+    pub(super) fn answered(&mut self, worker_ix: WorkerIx, seq: u64, accepted: bool) {
+        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        let Some(member) = worker.member else { return };
+        let app_ix = worker.app;
+        let app = &mut self.apps[app_ix];
+        let Some((conn, _latency_us)) = app.balancer.answered(member, seq, self.now_us) else { return };
+        self.open_handoffs = self.open_handoffs.saturating_sub(1);
+        if accepted {
+            worker.taken += 1;
+            app.handoffs += 1;
+            app.connections.remove(conn);
+        } else {
+            app.homeless.push_back(conn);
+        }
+        if worker.drain.is_some() {
+            self.drain_step(worker_ix);
+        }
+    }
+
+    /// Takes back what a worker had not answered for; others get it.
+    pub(super) fn take_back(&mut self, worker_ix: WorkerIx) {
+        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        let Some(member) = worker.member.take() else { return };
+        let app = &mut self.apps[worker.app];
+        let before = app.homeless.len();
+        app.balancer.remove_member(member, &mut self.taken_back);
+        app.homeless.extend(self.taken_back.drain(..));
+        self.open_handoffs = self.open_handoffs.saturating_sub(app.homeless.len() - before);
+    }
+
+    /// Finds workers for connections that lost theirs.
+    pub(super) fn rehome(&mut self) {
+        for app_ix in 0..self.apps.len() {
+            for _ in 0..self.apps[app_ix].homeless.len() {
+                let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
+                self.hand_off(app_ix, conn);
+            }
+        }
+    }
+
+    /// Whether a worker may be handed connections at this moment.
+    pub(super) fn refresh_eligibility(&mut self, worker_ix: WorkerIx) {
+        let Some(worker) = self.workers.get(worker_ix) else { return };
+        let Some(member) = worker.member else { return };
+        let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
+        let eligible = worker.admitted && worker.drain.is_none() && open;
+        self.apps[worker.app].balancer.set_eligible(member, eligible);
+    }
+
+    /// The channel broke under our hands: the rules decide what that means.
+    fn channel_broken(&mut self, worker_ix: WorkerIx) {
+        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        if let Some(channel) = &mut worker.channel {
+            channel.closed = true;
+        }
+        let (app, id) = (worker.app, worker.id);
+        self.events.push_back((app, Event::ChannelClosed { worker: id }));
+    }
+}

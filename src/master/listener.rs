@@ -1,0 +1,234 @@
+//! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
+//! lives. Which listener a worker's `listen()` means is decided here.
+use crate::balance::GroupIx;
+use crate::config::Listen;
+use crate::limits;
+use crate::os::listen::{self, LocalAddress};
+use crate::os::procfs;
+use crate::protocol::node::{AddressType, NewconnLine, Query};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// One bound socket.
+pub(super) struct Listener {
+    pub(super) fd: OwnedFd,
+    /// The key that workers are told; also names the fd in the keeper. Stable over masters.
+    pub(super) key: String,
+    /// The configured address, for those that were.
+    pub(super) configured: Option<Listen>,
+    pub(super) local: LocalAddress,
+    pub(super) datagram: bool,
+    pub(super) group: GroupIx,
+    /// What the first worker attached to it (TLS ticket keys and the like), as JSON.
+    pub(super) data: Option<String>,
+    pub(super) newconn: NewconnLine,
+    /// The poll knows it, so that the master may accept from it.
+    pub(super) polled: bool,
+    /// Connections may wait: set by the poll, cleared when accept finds none.
+    pub(super) readable: bool,
+    /// Ours to remove from the file system at the end.
+    pub(super) unlink: Option<PathBuf>,
+}
+
+/// A listener could not be bound.
+#[derive(Debug)]
+pub(super) struct BindError {
+    address: String,
+    source: io::Error,
+    holder: Option<procfs::Holder>,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match (self.source.kind(), &self.holder) {
+            (io::ErrorKind::AddrInUse, Some(holder)) => {
+                write!(f, "the address is in use by pid {} ({})", holder.pid, holder.command)
+            }
+            (io::ErrorKind::AddrInUse, None) => write!(
+                f,
+                "the address is in use, by a process that this user may not see (as root: ss -ltnp shows it)"
+            ),
+            (io::ErrorKind::PermissionDenied, _) => write!(
+                f,
+                "permission denied; ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower \
+                 net.ipv4.ip_unprivileged_port_start, and a socket file needs a folder that this user may write"
+            ),
+            _ => write!(f, "{}", self.source),
+        }
+    }
+}
+
+/// Binds a configured address.
+pub(super) fn bind_configured(address: &Listen) -> Result<OwnedFd, BindError> {
+    let backlog = limits::LISTEN_BACKLOG;
+    let bound = match address {
+        Listen::Any(port) => listen::bind_tcp_any(*port, backlog),
+        // `[::]` takes IPv4 too, as on every Linux by default.
+        Listen::Tcp(address) => listen::bind_tcp(*address, !address.ip().is_unspecified(), backlog),
+        Listen::Host(host, port) => bind_host(host, *port, backlog),
+        Listen::Unix(path) => listen::bind_unix(path, backlog, true),
+    };
+    bound.map_err(|source| {
+        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder(address)).flatten();
+        BindError { address: address.to_string(), source, holder }
+    })
+}
+
+fn bind_host(host: &str, port: u16, backlog: i32) -> io::Result<OwnedFd> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match listen::bind_tcp(address, true, backlog) {
+            Ok(fd) => return Ok(fd),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+fn holder(address: &Listen) -> Option<procfs::Holder> {
+    let any = IpAddr::from([0, 0, 0, 0]);
+    match address {
+        Listen::Any(port) | Listen::Host(_, port) => procfs::tcp_port_holder(SocketAddr::new(any, *port)),
+        Listen::Tcp(address) => procfs::tcp_port_holder(*address),
+        Listen::Unix(path) => procfs::unix_path_holder(path),
+    }
+}
+
+/// Binds what a worker asks for. The error goes into the app as its errno.
+///
+/// # Errors
+/// Those of the system; `InvalidInput` for an address that is none.
+pub(super) fn bind_asked(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
+    // UV_TCP_IPV6ONLY and UV_UDP_IPV6ONLY are 1, UV_UDP_REUSEADDR is 4 (libuv's uv.h).
+    let (v6only, reuse) = (query.flags & 1 != 0, query.flags & 4 != 0);
+    let backlog = match query.backlog {
+        Some(n) if n > 0 => i32::try_from(n).unwrap_or(limits::LISTEN_BACKLOG),
+        _ => limits::LISTEN_BACKLOG,
+    };
+    match query.address_type {
+        AddressType::Unix => {
+            let path = query.address.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
+            listen::bind_unix(&cwd.join(path), backlog, false)
+        }
+        AddressType::Tcp4 | AddressType::Tcp6 => {
+            let port = asked_port(query)?;
+            match asked_ip(query)? {
+                Some(ip) => listen::bind_tcp(SocketAddr::new(ip, port), v6only, backlog),
+                None if v6only => listen::bind_tcp(SocketAddr::new([0u16; 8].into(), port), true, backlog),
+                None => listen::bind_tcp_any(port, backlog),
+            }
+        }
+        AddressType::Udp4 | AddressType::Udp6 => {
+            let port = asked_port(query)?;
+            let any = match query.address_type {
+                AddressType::Udp6 => IpAddr::from([0u16; 8]),
+                _ => IpAddr::from([0u8; 4]),
+            };
+            let ip = asked_ip(query)?.unwrap_or(any);
+            listen::bind_udp(SocketAddr::new(ip, port), v6only, reuse)
+        }
+    }
+}
+
+fn asked_port(query: &Query) -> io::Result<u16> {
+    u16::try_from(query.port).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
+    match query.address.as_deref() {
+        None | Some("") => Ok(None),
+        // A scope ("%eth0") is not part of an IpAddr; link-local listening goes by its address alone.
+        Some(text) => {
+            let bare = text.split('%').next().unwrap_or(text);
+            bare.parse().map(Some).map_err(|_| io::ErrorKind::InvalidInput.into())
+        }
+    }
+}
+
+impl Listener {
+    /// Whether a worker's `listen()` means this socket.
+    pub(super) fn matches(&self, query: &Query, key: &str, cwd: &Path) -> bool {
+        if self.key == key {
+            return true;
+        }
+        match (&self.local, query.address_type) {
+            (LocalAddress::Unix(path), AddressType::Unix) => {
+                query.address.as_deref().is_some_and(|asked| cwd.join(asked) == *path)
+            }
+            (LocalAddress::Inet(local), AddressType::Tcp4 | AddressType::Tcp6) if !self.datagram => {
+                self.matches_port(query, *local)
+            }
+            (LocalAddress::Inet(local), AddressType::Udp4 | AddressType::Udp6) if self.datagram => {
+                query.port == i64::from(local.port()) && same_ip(query, local.ip())
+            }
+            _ => false,
+        }
+    }
+
+    fn matches_port(&self, query: &Query, local: SocketAddr) -> bool {
+        if query.port != i64::from(local.port()) || query.port == 0 {
+            return false;
+        }
+        match self.configured {
+            // The operator decided where this port listens: any spelling of the app's own means it.
+            Some(_) => query.address.is_none() || local.ip().is_unspecified() || same_ip(query, local.ip()),
+            None => same_ip(query, local.ip()),
+        }
+    }
+
+    /// The port, for TCP and UDP.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.local {
+            LocalAddress::Inet(address) => Some(address.port()),
+            LocalAddress::Unix(_) | LocalAddress::Other => None,
+        }
+    }
+
+    /// It listens no more: nothing may ever mean it again. Its place in the list stays, because indices name it.
+    pub(super) fn retire(&mut self) {
+        self.configured = None;
+        self.local = LocalAddress::Other;
+        self.key = format!("retired {}", self.key);
+        self.readable = false;
+    }
+
+    /// The name of its fd in the keeper.
+    pub(super) fn held_name(&self, app: &str) -> String {
+        held_name(app, &self.key)
+    }
+
+    /// A copy of the fd for a worker.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        self.fd.as_fd().try_clone_to_owned()
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let udp = if self.datagram { "udp:" } else { "" };
+        match &self.local {
+            LocalAddress::Inet(address) if address.ip().is_unspecified() => write!(f, "{udp}*:{}", address.port()),
+            LocalAddress::Inet(address) => write!(f, "{udp}{address}"),
+            LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            LocalAddress::Other => write!(f, "an unnamed socket"),
+        }
+    }
+}
+
+/// The name under which the keeper holds a listener.
+pub(super) fn held_name(app: &str, key: &str) -> String {
+    format!("listen/{app}/{key}")
+}
+
+/// Whether the worker's address means this IP: no address means all interfaces.
+fn same_ip(query: &Query, ip: IpAddr) -> bool {
+    match asked_ip(query) {
+        Ok(Some(asked)) => asked == ip || (asked.is_unspecified() && ip.is_unspecified()),
+        Ok(None) => ip.is_unspecified(),
+        Err(_) => false,
+    }
+}

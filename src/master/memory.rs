@@ -1,0 +1,271 @@
+//! The notes' wire format: JSON that a master of the release before or after can read. Fields may be added with a
+//! default, never renamed. Conversions to and from the supervisor's plain data; no behaviour.
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::supervisor::{AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The deployment as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct DeploymentNote {
+    pub(super) name: String,
+    pub(super) started_ms: u64,
+    /// No worker id from here on was ever used.
+    pub(super) worker_ids_below: u64,
+    pub(super) last_source: u32,
+    pub(super) stop_asked: bool,
+    pub(super) exit_code: u8,
+    pub(super) nofile: Option<(u64, u64)>,
+    pub(super) notify: Option<String>,
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct AppNote {
+    pub(super) name: String,
+    pub(super) generation: u32,
+    pub(super) last_generation: u32,
+    pub(super) slots: u32,
+    pub(super) generations: BTreeMap<u32, GenerationNote>,
+    #[serde(default)]
+    pub(super) reload: Option<ReloadNote>,
+    #[serde(default)]
+    pub(super) queued: Option<(u32, u32)>,
+    #[serde(default)]
+    pub(super) queued_scale: Option<u32>,
+    #[serde(default)]
+    pub(super) stopping: Option<bool>,
+    #[serde(default)]
+    pub(super) told_ready: bool,
+    #[serde(default)]
+    pub(super) restarts: u64,
+}
+
+/// Where a generation's settings came from, and what was looked up for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct GenerationNote {
+    pub(super) source: u32,
+    pub(super) cwd: String,
+    pub(super) program: String,
+}
+
+/// A reload under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ReloadNote {
+    from: u32,
+    to: u32,
+    slots: u32,
+    pending: Vec<u32>,
+    starting: Vec<u32>,
+    done: Vec<u32>,
+    #[serde(default)]
+    failed: Option<String>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SlotNote {
+    index: u32,
+    generation: u32,
+    phase: SlotPhaseNote,
+    current: Option<u64>,
+    incoming: Option<u64>,
+    #[serde(default)]
+    failures: Vec<u64>,
+    #[serde(default)]
+    consecutive: u32,
+    #[serde(default)]
+    restarts: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum SlotPhaseNote {
+    Filled,
+    Waiting(u64),
+    Errored,
+    Stopped,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct WorkerNote {
+    id: u64,
+    slot: u32,
+    generation: u32,
+    pid: Option<i32>,
+    spawned_at_ms: u64,
+    phase: PhaseNote,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum PhaseNote {
+    Starting {
+        deadline_ms: u64,
+        #[serde(default)]
+        ready_at_ms: Option<u64>,
+        #[serde(default)]
+        online: bool,
+        #[serde(default)]
+        severed_at_ms: Option<u64>,
+    },
+    Ready {
+        since_ms: u64,
+        #[serde(default)]
+        idle_since_ms: Option<u64>,
+        #[serde(default)]
+        severed_at_ms: Option<u64>,
+    },
+    Draining {
+        deadline_ms: u64,
+    },
+    Stopping {
+        kill_at_ms: u64,
+    },
+    Killed,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ListenerNote {
+    pub(super) key: String,
+    /// The configured address as people write it; absent for those that workers asked for.
+    #[serde(default)]
+    pub(super) configured: Option<String>,
+    #[serde(default)]
+    pub(super) data: Option<String>,
+    /// The order in which it was made: `LISTEN_FDS` follows it.
+    pub(super) order: usize,
+}
+
+impl AppNote {
+    pub(super) fn new(name: &str, memory: &AppMemory, last: Generation, restarts: u64) -> AppNote {
+        AppNote {
+            name: name.to_owned(),
+            generation: memory.generation.0,
+            last_generation: last.0,
+            slots: memory.slots,
+            generations: BTreeMap::new(),
+            reload: memory.reload.as_ref().map(|r| ReloadNote {
+                from: r.from.0,
+                to: r.to.0,
+                slots: r.slots,
+                pending: r.pending.clone(),
+                starting: r.starting.clone(),
+                done: r.done.clone(),
+                failed: r.failed.clone(),
+            }),
+            queued: memory.queued.map(|(to, slots)| (to.0, slots)),
+            queued_scale: memory.queued_scale,
+            stopping: memory.stopping,
+            told_ready: memory.told_ready,
+            restarts,
+        }
+    }
+
+    pub(super) fn memory(&self) -> AppMemory {
+        AppMemory {
+            generation: Generation(self.generation),
+            slots: self.slots,
+            reload: self.reload.as_ref().map(|r| ReloadMemory {
+                from: Generation(r.from),
+                to: Generation(r.to),
+                slots: r.slots,
+                pending: r.pending.clone(),
+                starting: r.starting.clone(),
+                done: r.done.clone(),
+                failed: r.failed.clone(),
+            }),
+            queued: self.queued.map(|(to, slots)| (Generation(to), slots)),
+            queued_scale: self.queued_scale,
+            stopping: self.stopping,
+            told_ready: self.told_ready,
+        }
+    }
+}
+
+impl From<&SlotMemory> for SlotNote {
+    fn from(s: &SlotMemory) -> SlotNote {
+        SlotNote {
+            index: s.index,
+            generation: s.generation.0,
+            phase: match s.phase {
+                SlotPhase::Filled => SlotPhaseNote::Filled,
+                SlotPhase::Waiting { until_ms } => SlotPhaseNote::Waiting(until_ms),
+                SlotPhase::Errored => SlotPhaseNote::Errored,
+                SlotPhase::Stopped => SlotPhaseNote::Stopped,
+            },
+            current: s.current.map(|w| w.0),
+            incoming: s.incoming.map(|w| w.0),
+            failures: s.failures.clone(),
+            consecutive: s.consecutive,
+            restarts: s.restarts,
+        }
+    }
+}
+
+impl From<SlotNote> for SlotMemory {
+    fn from(s: SlotNote) -> SlotMemory {
+        SlotMemory {
+            index: s.index,
+            generation: Generation(s.generation),
+            phase: match s.phase {
+                SlotPhaseNote::Filled => SlotPhase::Filled,
+                SlotPhaseNote::Waiting(until_ms) => SlotPhase::Waiting { until_ms },
+                SlotPhaseNote::Errored => SlotPhase::Errored,
+                SlotPhaseNote::Stopped => SlotPhase::Stopped,
+            },
+            current: s.current.map(WorkerId),
+            incoming: s.incoming.map(WorkerId),
+            failures: s.failures,
+            consecutive: s.consecutive,
+            restarts: s.restarts,
+        }
+    }
+}
+
+impl From<&WorkerMemory> for WorkerNote {
+    fn from(w: &WorkerMemory) -> WorkerNote {
+        WorkerNote {
+            id: w.id.0,
+            slot: w.slot.0,
+            generation: w.generation.0,
+            pid: w.pid,
+            spawned_at_ms: w.spawned_at_ms,
+            phase: match w.phase {
+                Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms } => {
+                    PhaseNote::Starting { deadline_ms, ready_at_ms, online, severed_at_ms }
+                }
+                Phase::Ready { since_ms, idle_since_ms, severed_at_ms } => {
+                    PhaseNote::Ready { since_ms, idle_since_ms, severed_at_ms }
+                }
+                Phase::Draining { deadline_ms } => PhaseNote::Draining { deadline_ms },
+                Phase::Stopping { kill_at_ms } => PhaseNote::Stopping { kill_at_ms },
+                Phase::Killed => PhaseNote::Killed,
+            },
+        }
+    }
+}
+
+impl From<WorkerNote> for WorkerMemory {
+    fn from(w: WorkerNote) -> WorkerMemory {
+        WorkerMemory {
+            id: WorkerId(w.id),
+            slot: Slot(w.slot),
+            generation: Generation(w.generation),
+            pid: w.pid,
+            spawned_at_ms: w.spawned_at_ms,
+            phase: match w.phase {
+                PhaseNote::Starting { deadline_ms, ready_at_ms, online, severed_at_ms } => {
+                    Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms }
+                }
+                PhaseNote::Ready { since_ms, idle_since_ms, severed_at_ms } => {
+                    Phase::Ready { since_ms, idle_since_ms, severed_at_ms }
+                }
+                PhaseNote::Draining { deadline_ms } => Phase::Draining { deadline_ms },
+                PhaseNote::Stopping { kill_at_ms } => Phase::Stopping { kill_at_ms },
+                PhaseNote::Killed => Phase::Killed,
+            },
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `protocol::node`'s,
+//! sockets are `listener`'s; hand-offs are in `handoff`.
+use super::Master;
+use super::channel::{Channel, Read};
+use super::listener::{self, Listener};
+use super::worker::WorkerIx;
+use crate::config::Balance;
+use crate::limits;
+use crate::os::errno;
+use crate::os::listen::{self, LocalAddress};
+use crate::protocol::node::{self, FromWorker, Query, Reply, SockName};
+use crate::supervisor::{Event, Evidence};
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Master {
+    /// Reads one channel until it is empty and acts on every line.
+    pub(super) fn read_channel(&mut self, worker_ix: WorkerIx) {
+        // The channel leaves the table while its lines are worked on, so that lines may change the table.
+        let Some(mut channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
+        let outcome = self.read_lines(worker_ix, &mut channel);
+        let closed = channel.closed;
+        if let Some(worker) = self.workers.get_mut(worker_ix) {
+            worker.channel = Some(channel);
+        }
+        match outcome {
+            Err(reason) => self.misbehaved(worker_ix, reason),
+            Ok(()) if closed => self.channel_closed(worker_ix),
+            Ok(()) => {}
+        }
+    }
+
+    fn read_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
+        if channel.closed {
+            return Ok(());
+        }
+        loop {
+            let read = channel.read();
+            self.work_on_lines(worker_ix, channel)?;
+            match read {
+                Read::Some => {}
+                Read::Last | Read::Nothing => return Ok(()),
+                Read::TooManyFds => {
+                    return Err(format!("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX));
+                }
+                Read::Closed => {
+                    channel.closed = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn work_on_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
+        loop {
+            let (message, resumed) = match channel.inbox.next_line() {
+                Ok(Some(line)) => (node::decode(line.bytes), line.resumed),
+                Ok(None) => return Ok(()),
+                Err(oversize) => return Err(oversize.to_string()),
+            };
+            match message {
+                Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => self.answered(worker_ix, ack, accepted),
+                Ok(message) => self.on_message(worker_ix, channel, message)?,
+                // The first piece of a line that a former master had begun to read.
+                Err(_) if resumed => {}
+                Err(bad) => return Err(bad.to_string()),
+            }
+        }
+    }
+
+    fn on_message(&mut self, ix: WorkerIx, channel: &mut Channel, message: FromWorker) -> Result<(), String> {
+        let Some(worker) = self.workers.get(ix) else { return Ok(()) };
+        let (app, id) = (worker.app, worker.id);
+        match message {
+            FromWorker::Online { .. } => self.events.push_back((app, Event::Online { worker: id })),
+            FromWorker::QueryServer { seq, query } => return self.on_query(ix, channel, seq, &query),
+            FromWorker::Listening { .. } => {
+                self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
+            }
+            FromWorker::Ready => {
+                self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+            }
+            FromWorker::Close { key, .. } => self.on_close(ix, &key),
+            FromWorker::ExitedAfterDisconnect { seq } => {
+                let own = channel.next_seq();
+                self.line.clear();
+                node::ack(&mut self.line, seq, own);
+                let line = std::mem::take(&mut self.line);
+                let sent = channel.send_line(&line, None);
+                self.line = line;
+                self.events.push_back((app, Event::Leaving { worker: id }));
+                return sent.map_err(does_not_read);
+            }
+            FromWorker::Handle { .. } => {
+                // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
+                if channel.fds.pop_front().is_some() {
+                    return channel.send_line(node::HANDLE_ACK, None).map_err(does_not_read);
+                }
+                return channel.send_line(node::HANDLE_NACK, None).map_err(does_not_read);
+            }
+            FromWorker::Answer { .. }
+            | FromWorker::HandleAck
+            | FromWorker::HandleNack
+            | FromWorker::User
+            | FromWorker::OtherInternal(_) => {}
+        }
+        Ok(())
+    }
+
+    /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
+    fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), String> {
+        let Some(worker) = self.workers.get(ix) else { return Ok(()) };
+        let (app_ix, id) = (worker.app, worker.id);
+        let found = self.listener_for(ix, query);
+        let own = channel.next_seq();
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let sent = match found {
+            Err(code) => {
+                let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
+                node::reply(&mut line, seq, own, &reply, None);
+                channel.send_line(&line, None)
+            }
+            Ok(listener_ix) => {
+                let app = &mut self.apps[app_ix];
+                let shared = app.settings().config.balance == Balance::Shared || app.listeners[listener_ix].datagram;
+                let listener = &mut app.listeners[listener_ix];
+                if listener.data.is_none() && query.data.is_some() {
+                    listener.data.clone_from(&query.data);
+                }
+                let sockname = sock_name(&listener.local);
+                let reply =
+                    Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
+                let handle = shared.then_some(if listener.datagram { "dgram.Native" } else { "net.Native" });
+                node::reply(&mut line, seq, own, &reply, handle);
+                channel.send_line(&line, shared.then(|| listener.fd.as_fd()))
+            }
+        };
+        self.line = line;
+        if let Ok(listener_ix) = found {
+            self.note_listener(app_ix, listener_ix);
+            self.join(ix, listener_ix);
+            self.events.push_back((app_ix, Event::ServersOpen { worker: id }));
+        }
+        sent.map_err(does_not_read)
+    }
+
+    /// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
+    /// `listen()` shall fail with.
+    fn listener_for(&mut self, ix: WorkerIx, query: &Query) -> Result<usize, i32> {
+        let worker = self.workers.get(ix).ok_or(errno::UV_EBADF)?;
+        let app_ix = worker.app;
+        let app = &self.apps[app_ix];
+        let cwd = app.generations.get(&worker.generation).map_or_else(|| app.settings().cwd.clone(), |s| s.cwd.clone());
+        if let Some(fd) = query.fd.filter(|&fd| fd >= 0) {
+            // As with systemd: 3 is the first configured socket.
+            let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EBADF)?;
+            let mut configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
+            return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EBADF);
+        }
+        let key = query.key();
+        if let Some(found) = app.listeners.iter().position(|l| l.matches(query, &key, &cwd)) {
+            // Two servers of one process on one address: the second fails, as everywhere.
+            return if worker.serves.contains(&found) { Err(errno::UV_EADDRINUSE) } else { Ok(found) };
+        }
+        if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
+            log::warn!(
+                "{}: worker {} asks for more than {} addresses; refused",
+                app.name,
+                worker.id,
+                limits::LISTENER_KEYS_PER_APP_MAX
+            );
+            return Err(errno::UV_EMFILE);
+        }
+        let fd = listener::bind_asked(query, &cwd).map_err(|e| errno::libuv_code(&e))?;
+        Ok(self.add_listener(app_ix, fd, key, None))
+    }
+
+    /// Takes a bound socket into the app, tells the keeper to hold it, and polls it where the master accepts.
+    pub(super) fn add_listener(
+        &mut self,
+        app_ix: usize,
+        fd: OwnedFd,
+        key: String,
+        configured: Option<crate::config::Listen>,
+    ) -> usize {
+        let local = listen::local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
+        let datagram = listen::is_datagram(fd.as_fd());
+        let unlink = match &local {
+            LocalAddress::Unix(path) => Some(path.clone()),
+            LocalAddress::Inet(_) | LocalAddress::Other => None,
+        };
+        let app = &mut self.apps[app_ix];
+        let listener = Listener {
+            fd,
+            newconn: node::NewconnLine::new(&key),
+            key,
+            configured,
+            local,
+            datagram,
+            group: app.balancer.add_group(),
+            data: None,
+            polled: false,
+            readable: false,
+            unlink,
+        };
+        let name = listener.held_name(&app.name);
+        self.link.hold(name, listener.fd.as_fd());
+        if listener.configured.is_none() {
+            log::info!("{}: listening on {listener}, as its workers asked for", app.name);
+        }
+        app.listeners.push(listener);
+        let listener_ix = app.listeners.len() - 1;
+        self.note_listener(app_ix, listener_ix);
+        listener_ix
+    }
+
+    /// The worker serves this listener from now on.
+    pub(super) fn join(&mut self, ix: WorkerIx, listener_ix: usize) {
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.serves.insert(listener_ix);
+        let app = &mut self.apps[worker.app];
+        if let (Some(member), Some(listener)) = (worker.member, app.listeners.get(listener_ix)) {
+            app.balancer.join(listener.group, member);
+        }
+        let app_ix = worker.app;
+        self.note_serves(ix);
+        self.poll_listener(app_ix, listener_ix);
+    }
+
+    fn on_close(&mut self, ix: WorkerIx, key: &str) {
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        let app = &mut self.apps[worker.app];
+        let Some(listener_ix) = app.listeners.iter().position(|l| l.key == key) else { return };
+        worker.serves.remove(&listener_ix);
+        if let Some(member) = worker.member {
+            app.balancer.leave(app.listeners[listener_ix].group, member);
+        }
+        if worker.serves.is_empty() {
+            self.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
+        }
+        self.note_serves(ix);
+    }
+
+    /// The other end is closed and everything that came before was read: what it had not answered for was not taken.
+    pub(super) fn channel_closed(&mut self, ix: WorkerIx) {
+        self.forget_channel_poll(ix);
+        self.take_back(ix);
+        let Some(worker) = self.workers.get(ix) else { return };
+        let (app, id) = (worker.app, worker.id);
+        if worker.drain.is_some() {
+            self.drain_step(ix);
+        } else {
+            self.events.push_back((app, Event::ChannelClosed { worker: id }));
+        }
+    }
+
+    /// Bad input from a worker: it alone is failed.
+    fn misbehaved(&mut self, ix: WorkerIx, reason: String) {
+        if let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
+            channel.closed = true;
+        }
+        self.forget_channel_poll(ix);
+        self.take_back(ix);
+        let Some(worker) = self.workers.get(ix) else { return };
+        let (app, id) = (worker.app, worker.id);
+        self.events.push_back((app, Event::Misbehaved { worker: id, reason }));
+    }
+
+    /// Sends a control line to a worker; one that does not read its channel is failed.
+    pub(super) fn say(&mut self, ix: WorkerIx, line: &[u8]) {
+        let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+        match channel.send_line(line, None) {
+            Ok(()) => {
+                let blocked = channel.is_blocked();
+                if blocked {
+                    self.wait_until_writable(ix);
+                }
+            }
+            Err(full) => self.misbehaved(ix, does_not_read(full)),
+        }
+    }
+}
+
+fn does_not_read(_: crate::protocol::framing::OutboxFull) -> String {
+    format!("it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)
+}
+
+/// What `server.address()` shall say in the worker.
+fn sock_name(local: &LocalAddress) -> Option<SockName> {
+    match local {
+        LocalAddress::Inet(address) => Some(SockName { address: address.ip(), port: address.port() }),
+        LocalAddress::Unix(_) | LocalAddress::Other => None,
+    }
+}

@@ -1,0 +1,140 @@
+//! What the master has the keeper remember, piece by piece as it changes, so that a successor can go on: a note costs
+//! the same for 1 and for 1,000 workers. The format is in `memory`, taking over in `start`.
+use super::Master;
+use super::memory::{AppNote, DeploymentNote, GenerationNote, ListenerNote, SlotNote, WorkerNote};
+use super::worker::WorkerIx;
+use crate::ids::WorkerId;
+use crate::keeper::link::Link;
+use crate::keeper::protocol::Order;
+use crate::limits;
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// Key of the deployment's note.
+pub(super) const DEPLOYMENT: &str = "v1/deployment";
+/// Prefix of the apps' notes: index in the deployment follows.
+pub(super) const APP: &str = "v1/app/";
+/// Prefix of the slots' notes: app index and slot follow.
+pub(super) const SLOT: &str = "v1/slot/";
+/// Prefix of the workers' notes: app index and id follow.
+pub(super) const WORKER: &str = "v1/worker/";
+/// Prefix of the notes on which listeners a worker serves: its id follows.
+pub(super) const SERVES: &str = "v1/serves/";
+/// Prefix of the listeners' notes: app name and key follow.
+pub(super) const LISTENER: &str = "v1/listener/";
+
+/// What was noted last, for notes that are written often and change rarely.
+#[derive(Default)]
+pub(super) struct Notes {
+    last: HashMap<String, Vec<u8>>,
+    /// Worker ids below this are noted as used.
+    reserved_workers: u64,
+}
+
+impl Notes {
+    /// Writes a note, unless it says the same already.
+    fn write<T: Serialize>(&mut self, link: &mut Link, key: String, value: &T) {
+        let Ok(bytes) = serde_json::to_vec(value) else {
+            log::error!("cannot write the note {key} down");
+            return;
+        };
+        if self.last.get(&key) != Some(&bytes) {
+            self.last.insert(key.clone(), bytes.clone());
+            link.send(Order::Note { key, value: bytes });
+        }
+    }
+
+    fn forget(&mut self, link: &mut Link, key: String) {
+        if self.last.remove(&key).is_some() {
+            link.send(Order::Forget { key });
+        }
+    }
+
+    /// A worker is gone for good.
+    pub(super) fn forget_serves(&mut self, link: &mut Link, worker: WorkerId) {
+        self.forget(link, format!("{SERVES}{worker}"));
+    }
+
+    /// Takes over what the keeper already holds, so that it is neither repeated nor left behind.
+    pub(super) fn inherit(&mut self, notes: impl Iterator<Item = (String, Vec<u8>)>) {
+        self.last = notes.collect();
+    }
+}
+
+impl Master {
+    /// Notes what changed in an app since the last call.
+    pub(super) fn note_changes(&mut self, app_ix: usize) {
+        if self.next_worker > self.notes.reserved_workers {
+            self.notes.reserved_workers = self.next_worker + limits::WORKER_IDS_RESERVED;
+            self.note_deployment();
+        }
+        let app = &mut self.apps[app_ix];
+        let (slots, workers) = app.supervisor.take_changes();
+        for (index, slot) in slots {
+            let key = format!("{SLOT}{app_ix}/{index}");
+            match slot {
+                Some(slot) => self.notes.write(&mut self.link, key, &SlotNote::from(&slot)),
+                None => self.notes.forget(&mut self.link, key),
+            }
+        }
+        for (id, worker) in workers {
+            let key = format!("{WORKER}{app_ix}/{id}");
+            match worker {
+                Some(worker) => self.notes.write(&mut self.link, key, &WorkerNote::from(&worker)),
+                None => self.notes.forget(&mut self.link, key),
+            }
+        }
+        self.note_app(app_ix);
+    }
+
+    pub(super) fn note_app(&mut self, app_ix: usize) {
+        let app = &self.apps[app_ix];
+        let mut note = AppNote::new(&app.name, &app.supervisor.memory(), app.last_generation, app.restarts);
+        note.generations = app
+            .generations
+            .iter()
+            .map(|(generation, settings)| {
+                let cwd = settings.cwd.to_string_lossy().into_owned();
+                let program = settings.program.to_string_lossy().into_owned();
+                (generation.0, GenerationNote { source: settings.source, cwd, program })
+            })
+            .collect();
+        self.notes.write(&mut self.link, format!("{APP}{app_ix}"), &note);
+    }
+
+    pub(super) fn note_deployment(&mut self) {
+        let note = DeploymentNote {
+            name: self.name.clone(),
+            started_ms: self.started_ms,
+            worker_ids_below: self.notes.reserved_workers,
+            last_source: self.last_source,
+            stop_asked: self.stop_asked,
+            exit_code: self.exit_code,
+            nofile: self.nofile,
+            notify: self.notify.as_ref().map(|(_, name)| name.clone()),
+        };
+        self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
+    }
+
+    pub(super) fn note_listener(&mut self, app_ix: usize, listener_ix: usize) {
+        let app = &self.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
+        let configured = listener.configured.as_ref().map(ToString::to_string);
+        let note = ListenerNote {
+            key: listener.key.clone(),
+            configured,
+            data: listener.data.clone(),
+            order: listener_ix,
+        };
+        let key = format!("{LISTENER}{}/{}", app.name, listener.key);
+        self.notes.write(&mut self.link, key, &note);
+    }
+
+    /// Notes the keys of the listeners that a worker serves.
+    pub(super) fn note_serves(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get(ix) else { return };
+        let app = &self.apps[worker.app];
+        let keys: Vec<&str> = worker.serves.iter().map(|&l| app.listeners[l].key.as_str()).collect();
+        self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &keys);
+    }
+}

@@ -1,0 +1,184 @@
+//! Which fds the master waits for, and how. Three epolls, so that answers can be read in batches:
+//!
+//! ```text
+//! all ─┬─ urgent     keeper, listeners, control API, notify socket
+//!      └─ channels   the workers' channels
+//! ```
+//!
+//! While no hand-off is open the loop sleeps on `all`. While some are, it sleeps on `urgent` alone, at most
+//! `ANSWER_BATCH_WAIT_MS`, and then looks at the channels: answers are read on the next accept instead of with one
+//! wake-up each, which is half of the cost of a connection.
+use super::worker::WorkerIx;
+use crate::keeper::link::Link;
+use crate::limits;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+const KEEPER: Token = Token(0);
+const CALLS: Token = Token(1);
+const NOTIFY: Token = Token(2);
+/// Listeners count from here; their token carries app and listener.
+const LISTENER_FIRST: usize = 16;
+
+/// Something that can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    Keeper,
+    Calls,
+    Notify,
+    Listener { app: usize, listener: usize },
+    Channel { worker: WorkerIx, writable: bool },
+}
+
+/// The three epolls.
+pub(super) struct Polls {
+    all: Poll,
+    urgent: Poll,
+    channels: Poll,
+    events: Events,
+    keeper_writes: bool,
+    /// Waits in a row that brought nothing: a worker that is stuck must not keep the loop turning.
+    quiet_waits: u32,
+}
+
+impl Polls {
+    pub(super) fn new(link: &Link) -> io::Result<Polls> {
+        let (all, urgent, channels) = (Poll::new()?, Poll::new()?, Poll::new()?);
+        for (n, inner) in [&urgent, &channels].into_iter().enumerate() {
+            all.registry().register(&mut SourceFd(&inner.as_raw_fd()), Token(n), Interest::READABLE)?;
+        }
+        urgent.registry().register(&mut SourceFd(&link.as_raw_fd()), KEEPER, Interest::READABLE)?;
+        let events = Events::with_capacity(limits::POLL_EVENTS_MAX);
+        Ok(Polls { all, urgent, channels, events, keeper_writes: false, quiet_waits: 0 })
+    }
+
+    /// A waker for the control API's thread.
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.urgent.registry(), CALLS)
+    }
+
+    pub(super) fn add_notify(&self, socket: &OwnedFd) -> io::Result<()> {
+        self.urgent.registry().register(&mut SourceFd(&socket.as_raw_fd()), NOTIFY, Interest::READABLE)
+    }
+
+    /// Sleeps for at most `timeout_ms`, then tells what is ready.
+    pub(super) fn wait(&mut self, timeout_ms: u64, open_handoffs: bool, ready: &mut Vec<Ready>) -> io::Result<()> {
+        if open_handoffs && self.quiet_waits < limits::QUIET_WAITS_MAX {
+            let timeout_ms = timeout_ms.min(limits::ANSWER_BATCH_WAIT_MS);
+            collect(&mut self.urgent, &mut self.events, timeout_ms, ready, urgent_event)?;
+        } else {
+            sleep(&mut self.all, &mut self.events, timeout_ms)?;
+            collect(&mut self.urgent, &mut self.events, 0, ready, urgent_event)?;
+        }
+        collect(&mut self.channels, &mut self.events, 0, ready, channel_event)?;
+        self.quiet_waits = if ready.is_empty() { self.quiet_waits.saturating_add(1) } else { 0 };
+        Ok(())
+    }
+
+    /// Waits for the keeper's socket to take more, while something waits to be sent.
+    pub(super) fn keeper_interest(&mut self, link: &Link) -> io::Result<()> {
+        let wanted = link.wants_write();
+        if wanted != self.keeper_writes {
+            let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            self.urgent.registry().reregister(&mut SourceFd(&link.as_raw_fd()), KEEPER, interest)?;
+            self.keeper_writes = wanted;
+        }
+        Ok(())
+    }
+
+    /// Whether it worked; a failure is logged.
+    pub(super) fn add_listener(&self, app: usize, listener: usize, fd: &OwnedFd) -> bool {
+        let token = Token(LISTENER_FIRST + app * limits::LISTENER_KEYS_PER_APP_MAX + listener);
+        added(self.urgent.registry(), fd.as_raw_fd(), token)
+    }
+
+    pub(super) fn remove_listener(&self, fd: &OwnedFd) {
+        // The fd may already be out of the poll: then there is nothing to do.
+        let _ = self.urgent.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    /// Whether it worked; a failure is logged.
+    pub(super) fn add_channel(&self, worker: WorkerIx, fd: BorrowedFd<'_>) -> bool {
+        added(self.channels.registry(), fd.as_raw_fd(), Token(worker))
+    }
+
+    pub(super) fn remove_channel(&self, fd: BorrowedFd<'_>) {
+        // As above.
+        let _ = self.channels.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    pub(super) fn channel_wants_write(&self, worker: WorkerIx, fd: BorrowedFd<'_>) {
+        self.channel_interest(worker, fd, Interest::READABLE | Interest::WRITABLE);
+    }
+
+    pub(super) fn channel_writable_done(&self, worker: WorkerIx, fd: BorrowedFd<'_>) {
+        // Only while lines wait: each time a worker reads its channel would wake us otherwise.
+        self.channel_interest(worker, fd, Interest::READABLE);
+    }
+
+    fn channel_interest(&self, worker: WorkerIx, fd: BorrowedFd<'_>, interest: Interest) {
+        let mut source = SourceFd(&fd.as_raw_fd());
+        if let Err(e) = self.channels.registry().reregister(&mut source, Token(worker), interest) {
+            log::debug!("cannot change the poll of a channel: {e}");
+        }
+    }
+}
+
+fn added(registry: &Registry, fd: i32, token: Token) -> bool {
+    match registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+        Ok(()) => true,
+        Err(e) => {
+            log::error!("cannot poll fd {fd}: {e}");
+            false
+        }
+    }
+}
+
+fn sleep(poll: &mut Poll, events: &mut Events, timeout_ms: u64) -> io::Result<()> {
+    match poll.poll(events, Some(Duration::from_millis(timeout_ms))) {
+        Err(e) if e.kind() != io::ErrorKind::Interrupted => Err(e),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// One wait, and then whatever else is ready now: the outer epoll tells only of news, so nothing may stay behind.
+fn collect(
+    poll: &mut Poll,
+    events: &mut Events,
+    timeout_ms: u64,
+    ready: &mut Vec<Ready>,
+    translate: fn(&mio::event::Event) -> Ready,
+) -> io::Result<()> {
+    sleep(poll, events, timeout_ms)?;
+    loop {
+        let mut count = 0;
+        for event in events.iter() {
+            ready.push(translate(event));
+            count += 1;
+        }
+        if count < limits::POLL_EVENTS_MAX {
+            return Ok(());
+        }
+        sleep(poll, events, 0)?;
+    }
+}
+
+fn urgent_event(event: &mio::event::Event) -> Ready {
+    match event.token() {
+        KEEPER => Ready::Keeper,
+        CALLS => Ready::Calls,
+        NOTIFY => Ready::Notify,
+        Token(n) => {
+            let n = n - LISTENER_FIRST;
+            let per_app = limits::LISTENER_KEYS_PER_APP_MAX;
+            Ready::Listener { app: n / per_app, listener: n % per_app }
+        }
+    }
+}
+
+fn channel_event(event: &mio::event::Event) -> Ready {
+    Ready::Channel { worker: event.token().0, writable: event.is_writable() }
+}

@@ -1,0 +1,172 @@
+//! The shell's part of a reload: read the configuration again, look everything up, bind what is new. All of it happens
+//! before the first worker is touched, so that a mistake costs nothing. The rolling itself is the supervisor's.
+use super::Master;
+use super::app::balance_mode;
+use super::listener;
+use super::settings::Settings;
+use crate::cli::load;
+use crate::config::{self, Config, Listen, Sources};
+use crate::ids::Generation;
+use crate::keeper::protocol::Order;
+use crate::os::{cpu, memfd};
+use crate::supervisor::Event;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The name under which the keeper holds what a generation was made from.
+pub(super) fn source_name(source: u32) -> String {
+    format!("source/{source}")
+}
+
+impl Master {
+    /// What the configuration says now, without doing anything about it.
+    pub(super) fn configured_again(&self) -> Result<Config, String> {
+        resolve(&self.sources_again()?)
+    }
+
+    /// Whether the deployment came from a file.
+    pub(super) fn has_file(&self) -> bool {
+        self.sources.get(&self.last_source).is_some_and(|s| s.file.is_some())
+    }
+
+    fn sources_again(&self) -> Result<Sources, String> {
+        let previous = self.sources.get(&self.last_source).ok_or("the configuration it runs from is not known")?;
+        load::reload(previous).map_err(|e| e.to_string())
+    }
+
+    /// Gets a new generation ready for each of these apps. Nothing has changed when this fails.
+    pub(super) fn prepare_reload(&mut self, apps: &[usize]) -> Result<Vec<(usize, Generation, Event)>, String> {
+        let sources = self.sources_again()?;
+        let config = resolve(&sources)?;
+        self.refuse_other_apps(&config)?;
+        let source = self.last_source + 1;
+        let mut prepared = Vec::new();
+        for &ix in apps {
+            let name = &self.apps[ix].name;
+            if self.apps[ix].supervisor.is_stopping() {
+                return Err(format!("{name} is stopping"));
+            }
+            let app = config.apps.iter().find(|a| &a.name == name).cloned();
+            let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
+            let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
+            let bound = self.bind_new(ix, &settings.config.listen)?;
+            prepared.push((ix, settings, bound));
+        }
+        self.remember_sources(source, sources);
+        Ok(prepared.into_iter().map(|(ix, settings, bound)| self.commit_generation(ix, settings, bound)).collect())
+    }
+
+    /// Apps that came or went need a start of their own: a reload replaces what runs.
+    fn refuse_other_apps(&self, config: &Config) -> Result<(), String> {
+        let unknown: Vec<&str> = config
+            .apps
+            .iter()
+            .map(|a| a.name.as_str())
+            .filter(|name| !self.apps.iter().any(|a| a.name == *name))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "the configuration names {} that did not run before; a reload replaces apps that run: restart clusterd to \
+             add one",
+            unknown.join(", ")
+        ))
+    }
+
+    /// Binds the addresses that an app does not hold yet.
+    fn bind_new(&self, ix: usize, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
+        let app = &self.apps[ix];
+        let mut bound = Vec::new();
+        for address in wanted {
+            if !app.listeners.iter().any(|l| l.configured.as_ref() == Some(address)) {
+                let fd = listener::bind_configured(address).map_err(|e| format!("{}: {e}", app.name))?;
+                bound.push((address.clone(), fd));
+            }
+        }
+        Ok(bound)
+    }
+
+    fn commit_generation(
+        &mut self,
+        ix: usize,
+        settings: Settings,
+        bound: Vec<(Listen, OwnedFd)>,
+    ) -> (usize, Generation, Event) {
+        for (address, fd) in bound {
+            self.add_configured_listener(ix, address, fd);
+        }
+        let app = &mut self.apps[ix];
+        let to = Generation(app.last_generation.0 + 1);
+        app.last_generation = to;
+        let event = Event::Reload {
+            to,
+            policy: settings.policy(),
+            slots: settings.config.workers.count(cpu::available().count),
+        };
+        app.balancer.set_mode(balance_mode(settings.config.balance));
+        app.generations.insert(to, settings);
+        (ix, to, event)
+    }
+
+    /// Takes a configured address into the app.
+    pub(super) fn add_configured_listener(&mut self, ix: usize, address: Listen, fd: OwnedFd) -> usize {
+        let key = format!("{}#{}", address, self.apps[ix].listeners.len());
+        if self.apps[ix].settings().protocol != config::Protocol::Node {
+            // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket, theirs to change.
+            if let Err(e) = crate::os::listen::set_nonblocking(fd.as_fd(), false) {
+                log::warn!("cannot make {address} blocking: {e}");
+            }
+        }
+        let listener_ix = self.add_listener(ix, fd, key, Some(address));
+        let app = &self.apps[ix];
+        log::info!("{}: listening on {}", app.name, app.listeners[listener_ix]);
+        listener_ix
+    }
+
+    /// Keeps what a generation was made from where a successor finds it.
+    pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
+        match serde_json::to_vec(&sources).map_err(std::io::Error::other).and_then(|json| memfd::with(&json)) {
+            Ok(fd) => self.link.hold(source_name(source), fd.as_fd()),
+            Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
+        }
+        self.sources.insert(source, sources);
+        self.last_source = source;
+        self.note_deployment();
+    }
+
+    /// After a reload: settings, sources and addresses that nothing uses any more.
+    pub(super) fn drop_old_generations(&mut self, ix: usize) {
+        let app = &mut self.apps[ix];
+        let used = app.supervisor.generations();
+        app.generations.retain(|generation, _| used.contains(generation));
+        let wanted = app.settings().config.listen.clone();
+        for listener in &mut app.listeners {
+            let gone = listener.configured.as_ref().is_some_and(|address| !wanted.contains(address));
+            if gone {
+                log::info!("{}: no longer listening on {listener}", app.name);
+                if std::mem::take(&mut listener.polled) {
+                    self.polls.remove_listener(&listener.fd);
+                }
+                crate::os::listen::stop_listening(listener.fd.as_fd());
+                self.link.send(Order::Release { name: listener.held_name(&app.name) });
+                listener.retire();
+            }
+        }
+        let in_use: Vec<u32> = self.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
+        let last = self.last_source;
+        let unused: Vec<u32> =
+            self.sources.keys().copied().filter(|source| *source != last && !in_use.contains(source)).collect();
+        for source in unused {
+            self.sources.remove(&source);
+            self.link.send(Order::Release { name: source_name(source) });
+        }
+        self.note_app(ix);
+    }
+}
+
+/// The configuration of these sources, or every problem in it.
+pub(super) fn resolve(sources: &Sources) -> Result<Config, String> {
+    config::resolve(sources).map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })
+}

@@ -1,0 +1,219 @@
+//! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
+//! looked up here is looked up once per generation, so that a deploy under way never mixes two.
+use crate::config::{self, Protocol, Ready};
+use crate::ids::{Slot, WorkerId};
+use crate::keeper::protocol::{Credentials, SpawnSpec};
+use crate::os::{program, user};
+use crate::supervisor::{Evidence, Policy, ReadyRule};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The worker's end of the channel in the worker.
+const CHANNEL_FD: i32 = 3;
+/// A program that tells nothing of itself counts as ready when it lived this long.
+const READY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+/// Variables of clusterd's own surroundings that are not the workers'.
+const NOT_INHERITED: [&str; 8] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
+];
+
+/// A generation, ready to spawn.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) config: config::App,
+    /// Number of the sources (`Sources`) that it came from.
+    pub(super) source: u32,
+    pub(super) program: PathBuf,
+    pub(super) protocol: Protocol,
+    /// Absolute, links resolved.
+    pub(super) cwd: PathBuf,
+    credentials: Option<Credentials>,
+    /// A word of advice for the operator, found while looking at the command.
+    pub(super) advice: Option<String>,
+}
+
+/// What a spawn needs beyond the settings.
+pub(super) struct SpawnPlace<'a> {
+    pub(super) worker: WorkerId,
+    pub(super) slot: Slot,
+    pub(super) generation: u32,
+    /// `PORT`, where a TCP port is configured.
+    pub(super) port: Option<u16>,
+    /// Names of the listeners that a `listen-fds` program gets.
+    pub(super) listen_names: Vec<String>,
+    /// Value of `NOTIFY_SOCKET`.
+    pub(super) notify: Option<&'a str>,
+    /// Soft and hard RLIMIT_NOFILE to put back.
+    pub(super) nofile: Option<(u64, u64)>,
+    /// Whether stdout and stderr are pipes of ours (placed first: 1, 2).
+    pub(super) piped: bool,
+}
+
+impl Settings {
+    /// Looks everything up. `cwd_fixed` and `program_fixed` are what a former master had found for this generation.
+    ///
+    /// # Errors
+    /// A sentence that names what is missing and the way out.
+    pub(super) fn prepare(
+        config: config::App,
+        source: u32,
+        fixed: Option<(PathBuf, PathBuf)>,
+    ) -> Result<Settings, String> {
+        let user = user::resolve(config.user.as_deref(), config.group.as_deref()).map_err(|e| e.to_string())?;
+        let path = path_variable(&config.env);
+        let (cwd, found) = match fixed {
+            Some((cwd, program)) => {
+                let found = program::find(&program.to_string_lossy(), &path, Some(&cwd));
+                let found = found.unwrap_or(program::Program { path: program, kind: program::ProgramKind::Other });
+                (cwd, found)
+            }
+            None => {
+                let cwd = resolve_cwd(config.cwd.as_deref())?;
+                let found = program::find(&config.command[0], &path, Some(&cwd)).map_err(|e| e.to_string())?;
+                (cwd, found)
+            }
+        };
+        let protocol = program::protocol_for(&found.kind, !config.listen.is_empty(), config.protocol);
+        let advice = program::advice(&found.kind, &config.command, &cwd);
+        Ok(Settings { config, source, program: found.path, protocol, cwd, credentials: user, advice })
+    }
+
+    /// What the supervisor has to know.
+    pub(super) fn policy(&self) -> Policy {
+        let c = &self.config;
+        Policy {
+            ready: self.ready_rule(),
+            ready_timeout_ms: ms(c.ready_timeout),
+            drain_timeout_ms: ms(c.drain_timeout),
+            kill_timeout_ms: ms(c.kill_timeout),
+            min_uptime_ms: ms(c.restart.min_uptime),
+            max_restarts: c.restart.max_restarts,
+            window_ms: ms(c.restart.window),
+            backoff_min_ms: ms(c.restart.backoff_min),
+            backoff_max_ms: ms(c.restart.backoff_max),
+            stop_exit_codes: c.restart.stop_exit_codes.clone(),
+            surge: c.reload.surge,
+        }
+    }
+
+    fn ready_rule(&self) -> ReadyRule {
+        let evidence = |evidence| ReadyRule { evidence: Some(evidence), after_ms: None };
+        match (&self.config.ready, self.protocol) {
+            (Some(Ready::Listening), _) => evidence(Evidence::Listening),
+            (Some(Ready::Message), _) => evidence(Evidence::Message),
+            (Some(Ready::Notify), _) => evidence(Evidence::Notify),
+            (Some(Ready::After(time)), _) => ReadyRule { evidence: None, after_ms: Some(ms(*time)) },
+            (None, Protocol::Node) => evidence(Evidence::Listening),
+            (None, Protocol::ListenFds | Protocol::Auto) => {
+                ReadyRule { evidence: Some(Evidence::Notify), after_ms: Some(ms(READY_AFTER_DEFAULT)) }
+            }
+            (None, Protocol::None) => ReadyRule { evidence: None, after_ms: Some(ms(READY_AFTER_DEFAULT)) },
+        }
+    }
+
+    /// The description of one worker's process. The fds are placed in this order: stdout and stderr when piped, then
+    /// the channel (node) or the listeners (listen-fds).
+    pub(super) fn spawn_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> SpawnSpec {
+        let mut placements = if place.piped { vec![1, 2] } else { Vec::new() };
+        match self.protocol {
+            Protocol::Node => placements.push(CHANNEL_FD),
+            Protocol::ListenFds | Protocol::Auto => {
+                placements.extend((0..place.listen_names.len() as i32).map(|n| 3 + n));
+            }
+            Protocol::None => {}
+        }
+        let env = self.environment(place);
+        SpawnSpec {
+            tag,
+            program: self.program.as_os_str().as_bytes().to_vec(),
+            args: self.arguments(place.slot, &env),
+            env: env.into_iter().map(|(name, value)| entry(name, &value)).collect(),
+            listen_pid: self.protocol == Protocol::ListenFds && !place.listen_names.is_empty(),
+            cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
+            umask: self.config.umask,
+            credentials: self.credentials.clone(),
+            rlimits: place.nofile.map(|(soft, hard)| (crate::os::rlimit::NOFILE, soft, hard)).into_iter().collect(),
+            placements,
+        }
+    }
+
+    fn arguments(&self, slot: Slot, env: &BTreeMap<OsString, OsString>) -> Vec<Vec<u8>> {
+        let mut args = self.config.command.clone();
+        if self.protocol == Protocol::Node {
+            args = config::inspect::inspect_args(&args, slot.0);
+            let options = env.get(OsStr::new("NODE_OPTIONS")).map(|o| o.to_string_lossy().into_owned());
+            if let Some(flag) = options.and_then(|o| config::inspect::from_node_options(&o, slot.0)) {
+                args.insert(1, flag);
+            }
+        }
+        args.into_iter().map(String::into_bytes).collect()
+    }
+
+    fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
+        let mut env: BTreeMap<OsString, OsString> =
+            std::env::vars_os().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own)).collect();
+        env.extend(self.config.env.iter().map(|(name, value)| (name.into(), value.into())));
+        if let Some(port) = place.port {
+            env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
+        }
+        let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
+        set("NODE_APP_INSTANCE", place.slot.to_string());
+        set("CLUSTERD_SLOT", place.slot.to_string());
+        set("CLUSTERD_APP", self.config.name.clone());
+        set("CLUSTERD_GENERATION", place.generation.to_string());
+        match self.protocol {
+            Protocol::Node => {
+                set("NODE_CHANNEL_FD", CHANNEL_FD.to_string());
+                set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
+                set("NODE_UNIQUE_ID", place.worker.to_string());
+            }
+            Protocol::ListenFds | Protocol::Auto => {
+                if !place.listen_names.is_empty() {
+                    set("LISTEN_FDS", place.listen_names.len().to_string());
+                    set("LISTEN_FDNAMES", place.listen_names.join(":"));
+                }
+                if let Some(notify) = place.notify {
+                    set("NOTIFY_SOCKET", notify.to_owned());
+                }
+            }
+            Protocol::None => {}
+        }
+        env
+    }
+}
+
+fn entry(name: OsString, value: &OsStr) -> Vec<u8> {
+    let mut bytes = name.into_vec();
+    bytes.push(b'=');
+    bytes.extend_from_slice(value.as_bytes());
+    bytes
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The PATH that the command is searched in: the app's own where it sets one.
+fn path_variable(env: &BTreeMap<String, String>) -> OsString {
+    env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+}
+
+/// The folder with its links resolved, so that `current -> releases/42` stays what it was for this generation.
+fn resolve_cwd(cwd: Option<&Path>) -> Result<PathBuf, String> {
+    let asked = cwd.unwrap_or(Path::new("."));
+    let found = std::fs::canonicalize(asked).map_err(|e| format!("cannot use the folder {}: {e}", asked.display()))?;
+    if !found.is_dir() {
+        return Err(format!("cannot use {} as the folder of the app: it is not a folder", found.display()));
+    }
+    Ok(found)
+}

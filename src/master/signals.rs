@@ -1,0 +1,75 @@
+//! What the signals of the person, systemd or Docker mean (the keeper forwards them).
+use super::Master;
+use crate::limits;
+use crate::os::{cpu, signal};
+use crate::supervisor::Event;
+
+impl Master {
+    pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
+        match number {
+            signal::TERM | signal::INT => {
+                let now = self.stop_asked;
+                self.stop_all(now);
+            }
+            signal::QUIT => self.stop_all(true),
+            signal::HUP => {
+                let all: Vec<usize> = (0..self.apps.len()).collect();
+                self.reload_asked(&all, None);
+            }
+            signal::USR1 => self.output.reopen(),
+            signal::USR2 => self.scale_by_signal(value),
+            signal::TTIN => self.scale_all(|now| now + 1),
+            signal::TTOU => self.scale_all(|now| now.saturating_sub(1)),
+            other => log::debug!("signal {other} is not ours"),
+        }
+    }
+
+    /// SIGUSR2: with a value, that many workers; else what the configuration says now; where that is what there is
+    /// already (or there is no file), one more.
+    fn scale_by_signal(&mut self, value: Option<i32>) {
+        if let Some(value) = value {
+            match u32::try_from(value) {
+                Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => self.scale_all(|_| n),
+                Ok(_) | Err(_) => {
+                    log::warn!("SIGUSR2 with the value {value}: say a number from 1 to {}", limits::WORKERS_MAX);
+                }
+            }
+            return;
+        }
+        let configured = match self.configured_again() {
+            Ok(config) => config,
+            Err(reason) => {
+                log::error!("SIGUSR2: {reason}; the number of workers stays");
+                return;
+            }
+        };
+        let cpus = cpu::available().count;
+        let from_file = self.has_file();
+        for ix in 0..self.apps.len() {
+            let now = self.apps[ix].supervisor.slot_count();
+            let name = &self.apps[ix].name;
+            let wanted = configured.apps.iter().find(|a| &a.name == name).map(|a| a.workers.count(cpus));
+            let slots = match wanted {
+                Some(wanted) if from_file && wanted != now => wanted,
+                Some(_) | None => now + 1,
+            };
+            self.scale(ix, slots);
+        }
+    }
+
+    fn scale_all(&mut self, to: impl Fn(u32) -> u32) {
+        for ix in 0..self.apps.len() {
+            let slots = to(self.apps[ix].supervisor.slot_count());
+            self.scale(ix, slots);
+        }
+    }
+
+    fn scale(&mut self, ix: usize, slots: u32) {
+        if (1..=limits::WORKERS_MAX).contains(&slots) {
+            self.events.push_back((ix, Event::Scale { slots }));
+        } else {
+            let name = &self.apps[ix].name;
+            log::warn!("{name}: {slots} workers are not possible (1 to {}); nothing changes", limits::WORKERS_MAX);
+        }
+    }
+}

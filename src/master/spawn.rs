@@ -1,0 +1,236 @@
+//! Starting, signalling and burying workers: the master's side of what the keeper does.
+use super::Master;
+use super::channel::Channel;
+use super::settings::SpawnPlace;
+use super::worker::{Worker, WorkerIx};
+use crate::config::Protocol;
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::keeper::protocol::{Order, SpawnStep};
+use crate::limits;
+use crate::os::errno;
+use crate::os::listen;
+use crate::os::signal;
+use crate::protocol::notify;
+use crate::supervisor::{Event, Evidence, ExitStatus};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The name under which the keeper holds our end of a worker's channel.
+pub(super) fn channel_name(worker: WorkerId) -> String {
+    format!("channel/{worker}")
+}
+
+impl Master {
+    /// Has the keeper start a worker. What goes wrong here is an event like a failure there.
+    pub(super) fn spawn(&mut self, app: usize, worker: WorkerId, slot: Slot, generation: Generation) {
+        if let Err(reason) = self.try_spawn(app, worker, slot, generation) {
+            self.bury(worker);
+            self.events.push_back((app, Event::SpawnFailed { worker, reason }));
+        }
+    }
+
+    fn try_spawn(
+        &mut self,
+        app_ix: usize,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+    ) -> Result<(), String> {
+        let app = &self.apps[app_ix];
+        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
+        let (mut fds, piped) = self.output.pipes_for(&app.name, slot, worker, settings.config.prefix)?;
+        let mut listen_names = Vec::new();
+        let mut channel = None;
+        match settings.protocol {
+            Protocol::Node => {
+                let (ours, theirs) = listen::channel_pair().map_err(|e| format!("cannot make its channel: {e}"))?;
+                fds.push(theirs);
+                channel = Some(ours);
+            }
+            Protocol::ListenFds | Protocol::Auto => {
+                for listener in app.listeners.iter().filter(|l| l.configured.is_some()) {
+                    fds.push(listener.copy().map_err(|e| format!("cannot pass {listener} on: {e}"))?);
+                    listen_names.push(crate::protocol::listen_fds::escape_name(&listener.to_string()));
+                }
+            }
+            Protocol::None => {}
+        }
+        let place = SpawnPlace {
+            worker,
+            slot,
+            generation: generation.0,
+            port: app.port(),
+            listen_names,
+            notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
+            nofile: self.nofile,
+            piped,
+        };
+        let spec = settings.spawn_spec(&place, Vec::new());
+        if let Some(ours) = &channel {
+            self.link.hold(channel_name(worker), ours.as_fd());
+        }
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.link.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
+        self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        Ok(())
+    }
+
+    /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
+    pub(super) fn add_worker(
+        &mut self,
+        app: usize,
+        id: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        pid: Option<i32>,
+        channel: Option<(OwnedFd, bool)>,
+    ) -> WorkerIx {
+        let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
+        let has_channel = channel.is_some();
+        let ix = self.workers.insert(Worker {
+            id,
+            app,
+            slot,
+            generation,
+            pid,
+            channel,
+            member: None,
+            serves: BTreeSet::new(),
+            admitted: false,
+            drain: None,
+            taken: 0,
+            status_text: None,
+        });
+        if has_channel {
+            let app = &mut self.apps[app];
+            let member = app.balancer.add_member(slot.0);
+            let place = member.0 as usize;
+            if app.by_member.len() <= place {
+                app.by_member.resize(place + 1, ix);
+            }
+            app.by_member[place] = ix;
+            if let Some(worker) = self.workers.get_mut(ix) {
+                worker.member = Some(member);
+                if let Some(channel) = &worker.channel {
+                    self.polls.add_channel(ix, channel.as_fd());
+                }
+            }
+            self.refresh_eligibility(ix);
+        }
+        ix
+    }
+
+    pub(super) fn serve(&mut self, worker: WorkerId) {
+        let Some(ix) = self.workers.find(worker) else { return };
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.admitted = true;
+        }
+        self.refresh_eligibility(ix);
+    }
+
+    pub(super) fn terminate(&mut self, worker: WorkerId) {
+        self.send_signal(worker, signal::TERM, false);
+        if let Some(ix) = self.workers.find(worker) {
+            // Whatever made it end, it gets nothing more.
+            if let Some(w) = self.workers.get_mut(ix) {
+                w.admitted = false;
+            }
+            self.refresh_eligibility(ix);
+        }
+    }
+
+    pub(super) fn kill(&mut self, worker: WorkerId) {
+        self.send_signal(worker, signal::KILL, true);
+    }
+
+    fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
+        self.link.send(Order::Signal { worker, signal, group });
+    }
+
+    pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {
+        let Some(ix) = self.workers.find(id) else { return };
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.pid = Some(pid);
+        self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
+    }
+
+    pub(super) fn on_spawn_failed(&mut self, id: WorkerId, step: SpawnStep, code: i32) {
+        let Some(worker) = self.workers.find(id).and_then(|ix| self.workers.get(ix)) else { return };
+        let app = worker.app;
+        let settings = self.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.apps[app].settings());
+        let reason = spawn_failure(step, code, settings);
+        self.bury(id);
+        self.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
+    }
+
+    pub(super) fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
+        if let Some(ix) = self.workers.find(id) {
+            // Its last words count: an answer that is still in the channel says that a connection was taken.
+            self.read_channel(ix);
+            let app = self.workers.get(ix).map_or(0, |w| w.app);
+            let status = match signal::exit_of(raw_status) {
+                signal::Exit::Code(code) => ExitStatus::Code(code),
+                signal::Exit::Signal(signal) => ExitStatus::Signal(signal),
+            };
+            // In the order in which they happened: what the lines said comes before the exit.
+            self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
+            self.work_on_events();
+            self.bury(id);
+        }
+        self.link.send(Order::ExitSeen { worker: id });
+    }
+
+    /// Lets go of everything that belonged to a process that is gone.
+    pub(super) fn bury(&mut self, id: WorkerId) {
+        if let Some(ix) = self.workers.find(id) {
+            self.forget_channel_poll(ix);
+            self.take_back(ix);
+            self.workers.remove(ix);
+        }
+        self.link.send(Order::Release { name: channel_name(id) });
+        self.notes.forget_serves(&mut self.link, id);
+    }
+
+    /// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
+    /// helper such as systemd-notify speaks for it.
+    pub(super) fn read_notify(&mut self) {
+        let mut buffer = [0u8; limits::NOTIFY_BYTES_MAX];
+        for _ in 0..limits::NOTIFY_BATCH_MAX {
+            let Some((socket, _)) = &self.notify else { return };
+            let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
+            let group = signal::process_group(pid);
+            let found = self.workers.iter().find(|(_, w)| w.pid == Some(pid));
+            let found = found.or_else(|| self.workers.iter().find(|(_, w)| w.pid.is_some() && w.pid == group));
+            let Some((ix, _)) = found else { continue };
+            let said = notify::parse(&buffer[..length]);
+            let Some(worker) = self.workers.get_mut(ix) else { continue };
+            if let Some(text) = said.status {
+                worker.status_text = Some(text);
+            }
+            if said.ready {
+                let event = Event::Evidence { worker: worker.id, evidence: Evidence::Notify };
+                self.events.push_back((worker.app, event));
+            }
+        }
+    }
+}
+
+/// A failed spawn in a sentence with the way out.
+fn spawn_failure(step: SpawnStep, code: i32, settings: &super::settings::Settings) -> String {
+    let what = errno::describe(code);
+    let program = settings.program.display();
+    match step {
+        SpawnStep::Exec => format!("cannot run {program}: {what}"),
+        SpawnStep::WorkingDirectory => format!("cannot enter the folder {}: {what}", settings.cwd.display()),
+        SpawnStep::Fork => format!("cannot make a process: {what} (see ulimit -u and the cgroup's pids.max)"),
+        SpawnStep::User | SpawnStep::Group | SpawnStep::SupplementaryGroups => {
+            let user = settings.config.user.as_deref().unwrap_or("the configured user");
+            format!("cannot become {user}: {what}")
+        }
+        SpawnStep::ResourceLimits => format!("cannot set its limit on open files: {what}"),
+        SpawnStep::Description => format!("its command or environment is too large: {what}"),
+        SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
+            format!("cannot prepare its process ({step:?}): {what}")
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The master's two ways to start: fresh, from what was typed, or over what a former master left with the keeper.
+use super::app::App;
+use super::listener::{self, held_name};
+use super::memory::{AppNote, DeploymentNote, ListenerNote, SlotNote, WorkerNote};
+use super::polls::Polls;
+use super::reload::{resolve, source_name};
+use super::settings::Settings;
+use super::{Master, notes, output, spawn};
+use crate::api;
+use crate::cli::{args, home, load};
+use crate::config::{Config, Listen, Sources};
+use crate::ids::{Generation, WorkerId};
+use crate::keeper::link::{Inheritance, Link};
+use crate::keeper::protocol::Order;
+use crate::limits;
+use crate::os::listen::{self, LocalAddress};
+use crate::os::{clock, cpu, memfd, process, rlimit};
+use crate::supervisor::{self, Action, Cx};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Name of the control socket in the keeper.
+const CONTROL_SOCKET: &str = "control/socket";
+/// Name of the lock on the deployment's name in the keeper.
+const CONTROL_LOCK: &str = "control/lock";
+/// Name of the notify socket in the keeper.
+const NOTIFY: &str = "notify";
+
+/// Why a start failed: what to say, and the exit code.
+struct StartError {
+    message: String,
+    code: u8,
+}
+
+impl StartError {
+    fn failed(message: impl ToString) -> StartError {
+        StartError { message: message.to_string(), code: 1 }
+    }
+
+    fn usage(message: impl ToString) -> StartError {
+        StartError { message: message.to_string(), code: 2 }
+    }
+}
+
+/// Entry point of the master's role: `argv` is what the person typed.
+pub fn run(argv: Vec<OsString>) -> ExitCode {
+    process::set_title("clusterd-master");
+    let mut link = match Link::from_inherited() {
+        Ok(link) => link,
+        Err(e) => {
+            log::error!("the master is started by the keeper, not by hand: {e}");
+            return ExitCode::from(2);
+        }
+    };
+    let inherited = match link.adopt() {
+        Ok(inherited) => inherited,
+        Err(e) => {
+            log::error!("the keeper does not answer: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let begun = if inherited.notes.contains_key(notes::DEPLOYMENT) {
+        Master::resume(link, inherited)
+    } else {
+        Master::begin(link, inherited, argv)
+    };
+    let mut master = match begun {
+        Ok(master) => master,
+        Err((mut link, error)) => {
+            for line in error.message.lines() {
+                log::error!("{line}");
+            }
+            link.finish(error.code);
+            return ExitCode::from(error.code);
+        }
+    };
+    match master.turn() {
+        Ok(()) => ExitCode::from(master.exit_code),
+        Err(e) => {
+            log::error!("the master cannot go on: {e}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+impl Master {
+    fn empty(link: Link, inherited: &Inheritance) -> Result<Master, (Link, StartError)> {
+        let polls = match Polls::new(&link) {
+            Ok(polls) => polls,
+            Err(e) => return Err((link, StartError::failed(format!("cannot make an epoll: {e}")))),
+        };
+        let now_us = clock::monotonic_us();
+        Ok(Master {
+            link,
+            polls,
+            name: String::new(),
+            incarnation: inherited.incarnation,
+            started_ms: now_us / 1000,
+            keeper_pid: process::parent_pid(),
+            apps: Vec::new(),
+            workers: Default::default(),
+            next_worker: 1,
+            sources: BTreeMap::new(),
+            last_source: 0,
+            events: VecDeque::new(),
+            ready_listeners: Vec::new(),
+            open_handoffs: 0,
+            notes: Default::default(),
+            calls: None,
+            waiters: Vec::new(),
+            notify: None,
+            nofile: None,
+            output: output::Output::start(),
+            now_ms: now_us / 1000,
+            now_us,
+            next_heartbeat_ms: 0,
+            next_drain_check_ms: None,
+            drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,
+            stop_asked: false,
+            exit_code: 0,
+            finished: false,
+            line: Vec::with_capacity(512),
+            taken_back: Vec::new(),
+        })
+    }
+
+    // ---- fresh ----
+
+    fn begin(link: Link, inherited: Inheritance, argv: Vec<OsString>) -> Result<Master, (Link, StartError)> {
+        let mut master = Master::empty(link, &inherited)?;
+        match master.begin_all(inherited, argv) {
+            Ok(()) => Ok(master),
+            Err(error) => {
+                master.remove_files();
+                Err((master.link, error))
+            }
+        }
+    }
+
+    fn begin_all(&mut self, inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
+        let (run, sources) = typed(argv)?;
+        let config = resolve(&sources).map_err(StartError::usage)?;
+        self.nofile = rlimit::raise_nofile();
+        let mut given = given_sockets(inherited.fds);
+        let mut prepared = Vec::new();
+        for app in &config.apps {
+            let settings = Settings::prepare(app.clone(), 1, None).map_err(StartError::failed)?;
+            prepared.push(settings);
+        }
+        // Every address before any process: a taken port is one clear error and nothing has happened yet.
+        let mut bound = Vec::new();
+        for settings in &prepared {
+            bound.push(bind_all(settings, &mut given, config.apps.len() == 1)?);
+        }
+        for name in given.iter().map(|(name, _)| name) {
+            log::warn!("the inherited socket {name} matches no configured address; it is not used");
+        }
+        self.open_control(&run, &config)?;
+        self.open_notify();
+        self.remember_sources(1, sources);
+        for (settings, bound) in prepared.into_iter().zip(bound) {
+            self.begin_app(settings, bound);
+        }
+        self.link.send(Order::Ready);
+        self.start_apps();
+        Ok(())
+    }
+
+    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>) {
+        if let Some(advice) = &settings.advice {
+            log::warn!("{}: {advice}", settings.config.name);
+        }
+        let slots = settings.config.workers.count(cpu::available().count);
+        let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
+        let first_seq = self.first_seq();
+        let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
+        self.apps.push(app);
+        let ix = self.apps.len() - 1;
+        for (address, fd) in bound {
+            self.add_configured_listener(ix, address, fd);
+        }
+    }
+
+    /// Numbers of hand-offs start above any that a former master may still be answered for.
+    fn first_seq(&self) -> u64 {
+        // Node keeps them in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
+        (u64::from(self.incarnation) << 32) % (1 << 53) + 1
+    }
+
+    fn start_apps(&mut self) {
+        for ix in 0..self.apps.len() {
+            let app = &self.apps[ix];
+            log::info!(
+                "{}: starting {} {} of: {}",
+                app.name,
+                app.supervisor.slot_count(),
+                super::tell::plural(app.supervisor.slot_count(), "worker"),
+                app.settings().config.command.join(" ")
+            );
+            let mut actions = Vec::new();
+            let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            self.apps[ix].supervisor.start(&mut cx);
+            self.carry_out(ix, actions);
+        }
+    }
+
+    fn open_control(&mut self, run: &args::RunArgs, config: &Config) -> Result<(), StartError> {
+        let wanted = load::deployment_name(run, config);
+        self.name.clone_from(&wanted.name);
+        let claimed = home::Home::find(run.home.as_deref()).and_then(|home| home.claim(&wanted.name, wanted.explicit));
+        match claimed {
+            Ok(claim) => {
+                self.name = claim.name;
+                self.link.hold(CONTROL_LOCK.to_owned(), claim.lock.as_fd());
+                self.link.hold(CONTROL_SOCKET.to_owned(), claim.socket.as_fd());
+                self.serve_control(claim.socket);
+                Ok(())
+            }
+            Err(e) if e.is_unusable_home() => {
+                log::warn!("no control socket (ls, reload, scale and stop cannot reach this run): {e}");
+                Ok(())
+            }
+            Err(e) => Err(StartError::failed(e)),
+        }
+    }
+
+    fn serve_control(&mut self, socket: UnixListener) {
+        let started = self.polls.waker().and_then(|waker| {
+            let (sender, receiver) = api::channel(Box::new(move || {
+                // A failed wake-up means that the loop is gone, and the process with it.
+                let _ = waker.wake();
+            }));
+            self.calls = Some(receiver);
+            api::server::start(socket, sender, process::own_uid())
+        });
+        if let Err(e) = started {
+            log::error!("the control socket cannot be served: {e}");
+        }
+    }
+
+    fn open_notify(&mut self) {
+        match listen::bind_notify_abstract() {
+            Ok((socket, name)) => {
+                self.link.hold(NOTIFY.to_owned(), socket.as_fd());
+                self.take_notify(socket, name);
+            }
+            Err(e) => log::warn!("no notify socket (READY=1 cannot be received): {e}"),
+        }
+    }
+
+    fn take_notify(&mut self, socket: OwnedFd, name: String) {
+        if let Err(e) = self.polls.add_notify(&socket) {
+            log::warn!("the notify socket cannot be polled: {e}");
+        }
+        self.notify = Some((socket, name));
+    }
+
+    // ---- over what a former master left ----
+
+    fn resume(link: Link, inherited: Inheritance) -> Result<Master, (Link, StartError)> {
+        let mut master = Master::empty(link, &inherited)?;
+        match master.resume_all(inherited) {
+            Ok(()) => Ok(master),
+            Err(error) => Err((master.link, error)),
+        }
+    }
+
+    fn resume_all(&mut self, mut inherited: Inheritance) -> Result<(), StartError> {
+        let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
+            .ok_or_else(|| StartError::failed("the former master's notes cannot be read"))?;
+        self.name = note.name;
+        self.started_ms = note.started_ms;
+        self.stop_asked = note.stop_asked;
+        self.exit_code = note.exit_code;
+        // The soft limit that we inherit is the keeper's; what the person had is in the note.
+        let raised = rlimit::raise_nofile();
+        self.nofile = note.nofile.or(raised);
+        self.next_worker = note.worker_ids_below;
+        self.last_source = note.last_source;
+        self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
+        self.resume_sources(&mut inherited)?;
+        if let (Some(socket), Some(name)) = (inherited.fds.remove(NOTIFY), note.notify) {
+            self.take_notify(socket, name);
+        }
+        if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
+            self.serve_control(UnixListener::from(socket));
+        }
+        let mut actions = Vec::new();
+        for ix in 0..limits::APPS_MAX {
+            let Some(app) = read_note::<AppNote>(&inherited, &format!("{}{ix}", notes::APP)) else { break };
+            actions.push(self.resume_app(ix, &app, &mut inherited)?);
+        }
+        self.kill_strangers(&inherited);
+        self.link.send(Order::Ready);
+        for (ix, actions) in actions.into_iter().enumerate() {
+            self.carry_out(ix, actions);
+        }
+        for child in inherited.children.into_iter() {
+            if let Some(status) = child.status {
+                self.on_exited(child.worker, status, self.now_ms);
+            }
+        }
+        for ix in 0..self.workers.bound() {
+            self.read_channel(ix);
+        }
+        Ok(())
+    }
+
+    fn resume_sources(&mut self, inherited: &mut Inheritance) -> Result<(), StartError> {
+        let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with("source/")).cloned().collect();
+        for name in names {
+            let Some(fd) = inherited.fds.remove(&name) else { continue };
+            let Some(source) = name.strip_prefix("source/").and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let sources = memfd::read(fd.as_fd(), limits::SOURCES_BYTES_MAX)
+                .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other));
+            match sources {
+                Ok(sources) => {
+                    self.sources.insert(source, sources);
+                }
+                Err(e) => log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}"),
+            }
+        }
+        if self.sources.contains_key(&self.last_source) {
+            return Ok(());
+        }
+        let wanted = source_name(self.last_source);
+        Err(StartError::failed(format!("the former master left no readable configuration ({wanted})")))
+    }
+
+    fn resume_app(
+        &mut self,
+        ix: usize,
+        note: &AppNote,
+        inherited: &mut Inheritance,
+    ) -> Result<Vec<Action>, StartError> {
+        let mut generations = BTreeMap::new();
+        for (&number, generation) in &note.generations {
+            let Some(sources) = self.sources.get(&generation.source) else { continue };
+            let config = resolve(sources).map_err(StartError::failed)?;
+            let Some(app) = config.apps.into_iter().find(|a| a.name == note.name) else { continue };
+            let fixed = Some((PathBuf::from(&generation.cwd), PathBuf::from(&generation.program)));
+            match Settings::prepare(app, generation.source, fixed) {
+                Ok(settings) => {
+                    generations.insert(Generation(number), settings);
+                }
+                Err(e) => log::error!("{}: generation {number} cannot be used any more: {e}", note.name),
+            }
+        }
+        let policies = generations.iter().map(|(&generation, settings)| (generation, settings.policy())).collect();
+        let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
+        let slots = notes_of::<SlotNote>(inherited, &format!("{}{ix}/", notes::SLOT));
+        let workers = notes_of::<WorkerNote>(inherited, &format!("{}{ix}/", notes::WORKER));
+        let known: Vec<supervisor::WorkerMemory> = workers.into_iter().map(Into::into).collect();
+        let mut actions = Vec::new();
+        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+        let rules = supervisor::App::restore(
+            note.memory(),
+            slots.into_iter().map(Into::into).collect(),
+            known.clone(),
+            policies,
+            &|worker| pids.get(&worker).copied(),
+            &mut cx,
+        );
+        let settings = generations.values().next_back().cloned();
+        let Some(settings) = settings else {
+            return Err(StartError::failed(format!("{}: no generation of it can be restored", note.name)));
+        };
+        let mut app = App::new(note.name.clone(), rules, settings, self.first_seq());
+        app.generations = generations;
+        app.last_generation = Generation(note.last_generation);
+        app.restarts = note.restarts;
+        app.closed = note.stopping.is_some();
+        let mode = super::app::balance_mode(app.settings().config.balance);
+        app.balancer.set_mode(mode);
+        self.apps.push(app);
+        self.resume_listeners(ix, inherited);
+        for worker in known {
+            let Some(&pid) = pids.get(&worker.id) else { continue };
+            let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
+            self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
+            self.resume_serves(ix, worker.id, inherited);
+            self.output.adopt(worker.id, &mut inherited.fds);
+        }
+        Ok(actions)
+    }
+
+    fn resume_listeners(&mut self, ix: usize, inherited: &mut Inheritance) {
+        let name = self.apps[ix].name.clone();
+        let mut found = notes_of::<ListenerNote>(inherited, &format!("{}{name}/", notes::LISTENER));
+        found.sort_by_key(|l| l.order);
+        let configured: Vec<Listen> =
+            self.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
+        for note in found {
+            let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
+            let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
+            let listener = self.add_listener_quietly(ix, fd, note.key, address);
+            self.apps[ix].listeners[listener].data = note.data;
+        }
+    }
+
+    /// The listeners that a worker served go on being its own.
+    fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
+        let keys: Vec<String> = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
+        let Some(ix) = self.workers.find(worker) else { return };
+        for key in keys {
+            if let Some(listener) = self.apps[app_ix].listeners.iter().position(|l| l.key == key) {
+                self.join(ix, listener);
+            }
+        }
+    }
+
+    /// Processes that the notes do not know have no place: they are ended.
+    fn kill_strangers(&mut self, inherited: &Inheritance) {
+        for child in &inherited.children {
+            if child.status.is_none() && self.workers.find(child.worker).is_none() {
+                log::warn!("worker {} (pid {}) is in no note of the former master; killed", child.worker, child.pid);
+                self.kill(child.worker);
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    /// Everything is done: the keeper may end.
+    pub(super) fn finish(&mut self) {
+        if self.exit_code == 0 {
+            log::info!("stopped");
+        }
+        self.finished = true;
+        self.output.finish();
+        self.remove_files();
+        api::server::drain();
+        self.link.finish(self.exit_code);
+    }
+
+    /// Socket files that are ours.
+    fn remove_files(&mut self) {
+        for path in self.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take()) {
+            // Somebody may have removed it before us.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn typed(argv: Vec<OsString>) -> Result<(args::RunArgs, Sources), StartError> {
+    let args::Invocation::Run(run) = args::parse(argv).map_err(StartError::usage)? else {
+        return Err(StartError::usage("the master runs deployments only"));
+    };
+    let sources = load::load(&run).map_err(|e| StartError { code: e.exit_code(), message: e.to_string() })?;
+    Ok((run, sources))
+}
+
+/// Sockets that systemd (or whoever started the keeper) passed, with their names.
+fn given_sockets(fds: HashMap<String, OwnedFd>) -> Vec<(String, OwnedFd)> {
+    let mut given: Vec<(String, OwnedFd)> =
+        fds.into_iter().filter(|(name, _)| name.starts_with("inherited/")).collect();
+    given.sort_by(|a, b| a.0.cmp(&b.0));
+    given
+}
+
+/// The listeners of one app: inherited where the address is the same, else bound. An app without configured addresses,
+/// alone in its deployment, takes every inherited socket.
+fn bind_all(
+    settings: &Settings,
+    given: &mut Vec<(String, OwnedFd)>,
+    alone: bool,
+) -> Result<Vec<(Listen, OwnedFd)>, StartError> {
+    let mut bound = Vec::new();
+    for address in &settings.config.listen {
+        let inherited = given.iter().position(|(_, fd)| is_address(fd, address));
+        let fd = match inherited {
+            Some(n) => given.remove(n).1,
+            None => listener::bind_configured(address)
+                .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
+        };
+        bound.push((address.clone(), fd));
+    }
+    if settings.config.listen.is_empty() && alone {
+        for (_, fd) in given.drain(..) {
+            let address = match listen::local_address(fd.as_fd()) {
+                Ok(LocalAddress::Inet(address)) => Listen::Tcp(address),
+                Ok(LocalAddress::Unix(path)) => Listen::Unix(path),
+                Ok(LocalAddress::Other) | Err(_) => continue,
+            };
+            bound.push((address, fd));
+        }
+    }
+    Ok(bound)
+}
+
+fn is_address(fd: &OwnedFd, address: &Listen) -> bool {
+    match (listen::local_address(fd.as_fd()), address) {
+        (Ok(LocalAddress::Inet(local)), Listen::Tcp(wanted)) => local == *wanted,
+        (Ok(LocalAddress::Inet(local)), Listen::Any(port)) => local.port() == *port && local.ip().is_unspecified(),
+        (Ok(LocalAddress::Inet(local)), Listen::Host(_, port)) => local.port() == *port,
+        (Ok(LocalAddress::Unix(local)), Listen::Unix(wanted)) => local == *wanted,
+        _ => false,
+    }
+}
+
+fn read_note<T: serde::de::DeserializeOwned>(inherited: &Inheritance, key: &str) -> Option<T> {
+    let bytes = inherited.notes.get(key)?;
+    match serde_json::from_slice(bytes) {
+        Ok(note) => Some(note),
+        Err(e) => {
+            log::error!("the former master's note {key} cannot be read: {e}");
+            None
+        }
+    }
+}
+
+fn notes_of<T: serde::de::DeserializeOwned>(inherited: &Inheritance, prefix: &str) -> Vec<T> {
+    let keys = inherited.notes.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|key| key.starts_with(prefix));
+    keys.filter_map(|key| read_note(inherited, key)).collect()
+}

@@ -1,0 +1,160 @@
+//! Reports of the supervisor in words for people (and to commands that wait). Short: one line each on stderr.
+use super::Master;
+use crate::ids::Slot;
+use crate::os::errno;
+use crate::supervisor::{Cause, ExitStatus, Next, Report};
+
+/// A time span as a person says it: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
+pub(super) fn human_ms(ms: u64) -> String {
+    let s = ms / 1000;
+    match ms {
+        0..=999 => format!("{ms} ms"),
+        1_000..=59_999 => format!("{}.{} s", s, ms % 1000 / 100),
+        60_000..=3_599_999 => format!("{} m {} s", s / 60, s % 60),
+        3_600_000..=86_399_999 => format!("{} h {} m", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// How a process ended: `exited with code 1`, `was killed by SIGKILL`.
+fn ended(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("exited with code {code}"),
+        ExitStatus::Signal(signal) => format!("was killed by {}", errno::signal_name(signal)),
+    }
+}
+
+fn cause_words(cause: &Cause) -> String {
+    match cause {
+        Cause::Ended(status) => ended(*status),
+        Cause::NotStarted(reason) => format!("could not be started: {reason}"),
+        Cause::NotReady(ms) => format!("was not ready after {}", human_ms(*ms)),
+        Cause::Misbehaved(reason) => format!("was failed: {reason}"),
+    }
+}
+
+fn next_words(next: Next) -> String {
+    match next {
+        Next::Replaced { after_ms } => format!("; replaced in {}", human_ms(after_ms)),
+        Next::Waiting { ms, failures, max: Some(max) } => {
+            format!("; next try in {} (failure {failures} of {max})", human_ms(ms))
+        }
+        Next::Waiting { ms, failures: _, max: None } => format!("; next try in {}", human_ms(ms)),
+        Next::Errored { failures } => format!("; failed {failures} times, given up (errored)"),
+        Next::Stopped => "; not restarted, as its exit code asks".to_owned(),
+        Next::None => String::new(),
+    }
+}
+
+impl Master {
+    /// Tells the people, and whoever waits for this.
+    pub(super) fn tell(&mut self, app_ix: usize, report: Report) {
+        let name = self.apps[app_ix].name.clone();
+        match &report {
+            Report::WorkerReady { worker, slot, after_ms } => {
+                log::debug!("{name}/{slot}: worker {worker} is ready after {}", human_ms(*after_ms));
+            }
+            Report::AppReady { workers } => self.tell_ready(app_ix, *workers),
+            Report::WorkerDied { worker, slot, pid, cause, lived_ms, next } => {
+                let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+                let lived = match cause {
+                    Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
+                    Cause::NotStarted(_) | Cause::NotReady(_) | Cause::Misbehaved(_) => String::new(),
+                };
+                let text = format!("worker {worker}{pid} {}{lived}", cause_words(cause));
+                self.note_slot(app_ix, *slot, &text);
+                let advice = self.advice_on(app_ix, cause);
+                log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
+                if matches!(next, Next::Replaced { .. } | Next::Waiting { .. }) {
+                    self.apps[app_ix].restarts += 1;
+                    self.note_app(app_ix);
+                }
+            }
+            Report::WorkerLeft { worker, slot, pid, status, killed } => {
+                let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+                let overdue = if *killed { " (it did not end by itself)" } else { "" };
+                log::debug!("{name}/{slot}: worker {worker}{pid} has left: {}{overdue}", ended(*status));
+            }
+            Report::WorkerLeaving { worker, slot } => {
+                log::info!("{name}/{slot}: worker {worker} leaves by itself; its replacement starts now");
+            }
+            Report::Overdue { worker, slot, kill: false } => {
+                log::warn!("{name}/{slot}: worker {worker} has not finished in time; SIGTERM");
+            }
+            Report::Overdue { worker, slot, kill: true } => {
+                log::warn!("{name}/{slot}: worker {worker} ignored SIGTERM; SIGKILL");
+            }
+            Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
+            Report::ReloadDone { to } => {
+                log::info!("{name}: reloaded, generation {to} serves alone");
+            }
+            Report::ReloadFailed { to, reason } => {
+                log::error!("{name}: reload to generation {to} failed: {reason}; the old generation serves");
+            }
+            Report::ReloadSuperseded { to } => {
+                log::info!("{name}: reload to generation {to} was replaced by a later one");
+            }
+            Report::Scaled { slots } => log::info!("{name}: {slots} {} from now on", plural(*slots, "worker")),
+            Report::AppErrored => log::error!("{name}: every worker failed too often; nothing serves any more"),
+            Report::AppFinished => log::info!("{name}: every worker has finished"),
+            Report::AppStopped => log::info!("{name}: stopped"),
+        }
+        self.after_report(app_ix, &report);
+    }
+
+    fn tell_ready(&self, app_ix: usize, workers: u32) {
+        let app = &self.apps[app_ix];
+        log::info!("{}: ready, {workers} {}", app.name, plural(workers, "worker"));
+        if !app.master_accepts() {
+            return;
+        }
+        for (ix, listener) in app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some()) {
+            if !self.workers.iter().any(|(_, w)| w.app == app_ix && w.serves.contains(&ix)) {
+                log::warn!(
+                    "{}: no worker listens on {listener}, so connections to it wait; the app should listen on \
+                     process.env.PORT",
+                    app.name
+                );
+            }
+        }
+    }
+
+    fn note_slot(&mut self, app_ix: usize, slot: Slot, text: &str) {
+        self.apps[app_ix].slot_notes.insert(slot.0, text.to_owned());
+    }
+
+    /// What to do about a worker that never got ready.
+    fn advice_on(&self, app_ix: usize, cause: &Cause) -> String {
+        use crate::supervisor::Evidence;
+        if !matches!(cause, Cause::NotReady(_)) {
+            return String::new();
+        }
+        match self.apps[app_ix].settings().policy().ready.evidence {
+            Some(Evidence::Listening) => {
+                "; it never called listen() (an app that does not listen wants --ready 2s)".to_owned()
+            }
+            Some(Evidence::Message) => "; it never called process.send('ready')".to_owned(),
+            Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET".to_owned(),
+            None => String::new(),
+        }
+    }
+}
+
+/// `1 worker`, `2 workers`.
+pub(super) fn plural(n: u32, word: &str) -> String {
+    if n == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human_ms;
+
+    #[test]
+    fn time_spans_read_like_speech() {
+        let spans = [(3, "3 ms"), (1_250, "1.2 s"), (252_000, "4 m 12 s"), (7_500_000, "2 h 5 m")];
+        for (ms, words) in spans {
+            assert_eq!(human_ms(ms), words);
+        }
+        assert_eq!(human_ms(273_600_000), "3 d 4 h");
+    }
+}

@@ -1,0 +1,94 @@
+//! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
+//! supervisor's; here are its fds and what was said to it.
+use super::channel::Channel;
+use crate::balance::MemberIx;
+use crate::ids::{Generation, Slot, WorkerId};
+use std::collections::{BTreeSet, HashMap};
+
+/// Index of a worker in the table; also its token in the poll of channels.
+pub(super) type WorkerIx = usize;
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) app: usize,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) pid: Option<i32>,
+    /// Node's channel; other programs have none.
+    pub(super) channel: Option<Channel>,
+    /// Its place in the balancer while it can be handed connections.
+    pub(super) member: Option<MemberIx>,
+    /// Listeners (by index in the app) that it serves.
+    pub(super) serves: BTreeSet<usize>,
+    /// The supervisor said that it may have connections.
+    pub(super) admitted: bool,
+    pub(super) drain: Option<Drain>,
+    /// Connections that it took from this master.
+    pub(super) taken: u64,
+    /// The program's own word about itself (`STATUS=` of the notify protocol).
+    pub(super) status_text: Option<String>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Hand-offs are still to be answered.
+    WaitingForAnswers,
+    /// Goodbye was said; it finishes its connections.
+    Finishing,
+}
+
+/// All living workers. Indices are used again; ids never are.
+#[derive(Default)]
+pub(super) struct Workers {
+    slots: Vec<Option<Worker>>,
+    free: Vec<WorkerIx>,
+    by_id: HashMap<WorkerId, WorkerIx>,
+}
+
+impl Workers {
+    pub(super) fn insert(&mut self, worker: Worker) -> WorkerIx {
+        let id = worker.id;
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                self.slots[ix] = Some(worker);
+                ix
+            }
+            None => {
+                self.slots.push(Some(worker));
+                self.slots.len() - 1
+            }
+        };
+        self.by_id.insert(id, ix);
+        ix
+    }
+
+    pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
+        let worker = self.slots.get_mut(ix)?.take()?;
+        self.free.push(ix);
+        self.by_id.remove(&worker.id);
+        Some(worker)
+    }
+
+    pub(super) fn find(&self, id: WorkerId) -> Option<WorkerIx> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn get(&self, ix: WorkerIx) -> Option<&Worker> {
+        self.slots.get(ix)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, ix: WorkerIx) -> Option<&mut Worker> {
+        self.slots.get_mut(ix)?.as_mut()
+    }
+
+    /// Every index is below this.
+    pub(super) fn bound(&self) -> WorkerIx {
+        self.slots.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerIx, &Worker)> {
+        self.slots.iter().enumerate().filter_map(|(ix, w)| Some((ix, w.as_ref()?)))
+    }
+}

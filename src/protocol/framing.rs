@@ -1,0 +1,247 @@
+//! Lines on a stream: bytes in, complete lines out, and the queue of lines that wait to be written. Bounded; what a
+//! line says is not looked at.
+use crate::limits;
+use std::collections::VecDeque;
+use std::fmt;
+
+/// Bytes as they were read, cut into lines. The cost of a line of megabytes is linear: no byte is searched twice.
+#[derive(Debug, Default)]
+pub struct LineBuffer {
+    bytes: Vec<u8>,
+    /// Start of what was not yet given out.
+    start: usize,
+    /// End of what was filled in (the rest of `bytes` is spare room).
+    end: usize,
+    /// Everything before this was searched for the end of a line.
+    searched: usize,
+    /// The next line may be the tail of one that another master began to read.
+    resumed: bool,
+}
+
+/// One line, without its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// It may be only the tail of a line.
+    pub resumed: bool,
+}
+
+/// A line is longer than any that is taken; carries its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oversize {
+    beginning: String,
+}
+
+impl fmt::Display for Oversize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = limits::CHANNEL_LINE_BYTES_MAX / (1024 * 1024);
+        write!(f, "it sent a message of more than {mib} MiB, beginning with {}", self.beginning)
+    }
+}
+
+/// The beginning of a line, fit for a terminal.
+pub fn shown(line: &[u8]) -> String {
+    let cut = &line[..line.len().min(limits::BAD_LINE_SHOWN_BYTES)];
+    let more = if cut.len() < line.len() { "..." } else { "" };
+    format!("\"{}{more}\"", cut.escape_ascii())
+}
+
+impl LineBuffer {
+    /// An empty buffer at the beginning of a line.
+    pub fn new() -> LineBuffer {
+        LineBuffer::default()
+    }
+
+    /// A buffer for a stream that somebody else has read from: its first line may be a piece of one.
+    pub fn resumed() -> LineBuffer {
+        LineBuffer { resumed: true, ..LineBuffer::default() }
+    }
+
+    /// Room to read `wanted` bytes into; say with [`LineBuffer::filled`] how many came.
+    pub fn spare(&mut self, wanted: usize) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end, self.searched) = (0, 0, 0);
+            // A line of megabytes leaves no megabytes behind.
+            if self.bytes.len() > 2 * wanted {
+                self.bytes.truncate(wanted);
+                self.bytes.shrink_to_fit();
+            }
+        } else if self.start > 0 && self.bytes.len() - self.end < wanted {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.searched -= self.start;
+            self.start = 0;
+        }
+        if self.bytes.len() - self.end < wanted {
+            let grown = (self.end + wanted).max(self.bytes.len() * 2);
+            self.bytes.resize(grown, 0);
+        }
+        &mut self.bytes[self.end..self.end + wanted]
+    }
+
+    /// `count` bytes were read into the spare room.
+    pub fn filled(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// The next complete line.
+    ///
+    /// # Errors
+    /// When what has come of a line is longer than a line may be.
+    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Oversize> {
+        match memchr::memchr(b'\n', &self.bytes[self.searched..self.end]) {
+            Some(offset) => {
+                let (from, to) = (self.start, self.searched + offset);
+                self.start = to + 1;
+                self.searched = self.start;
+                let resumed = std::mem::take(&mut self.resumed);
+                Ok(Some(Line { bytes: &self.bytes[from..to], resumed }))
+            }
+            None => {
+                self.searched = self.end;
+                if self.end - self.start > limits::CHANNEL_LINE_BYTES_MAX {
+                    return Err(Oversize { beginning: shown(&self.bytes[self.start..self.end]) });
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// More lines wait than a peer may leave unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxFull;
+
+/// Lines that wait to be written. A line may carry an attachment (the shell's business), which belongs to its first
+/// byte.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    lines: VecDeque<(Vec<u8>, Option<u32>)>,
+    /// Bytes of the first line that were written.
+    written: usize,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new() -> Outbox {
+        Outbox::default()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Adds a line at the end.
+    ///
+    /// # Errors
+    /// When too many wait already.
+    pub fn push(&mut self, line: &[u8], attachment: Option<u32>) -> Result<(), OutboxFull> {
+        if self.lines.len() >= limits::CHANNEL_OUTBOX_LINES_MAX {
+            return Err(OutboxFull);
+        }
+        self.lines.push_back((line.to_vec(), attachment));
+        Ok(())
+    }
+
+    /// What is to be written next, with the attachment while it has not gone out.
+    pub fn front(&self) -> Option<(&[u8], Option<u32>)> {
+        let (line, attachment) = self.lines.front()?;
+        Some((&line[self.written..], attachment.filter(|_| self.written == 0)))
+    }
+
+    /// `count` bytes of [`Outbox::front`] were written.
+    pub fn written(&mut self, count: usize) {
+        self.written += count;
+        if self.lines.front().is_some_and(|(line, _)| self.written >= line.len()) {
+            self.lines.pop_front();
+            self.written = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn feed(buffer: &mut LineBuffer, bytes: &[u8]) {
+        buffer.spare(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        buffer.filled(bytes.len());
+    }
+
+    fn take(buffer: &mut LineBuffer) -> Option<Vec<u8>> {
+        buffer.next_line().unwrap().map(|line| line.bytes.to_vec())
+    }
+
+    #[test]
+    fn lines_come_out_whole_however_they_were_cut() {
+        let text = "{\"a\":\"\u{2028}\"}\n\n{\"b\":1}\nrest".as_bytes();
+        for cut in 0..text.len() {
+            let mut buffer = LineBuffer::new();
+            let mut lines = Vec::new();
+            for part in [&text[..cut], &text[cut..]] {
+                feed(&mut buffer, part);
+                while let Some(line) = take(&mut buffer) {
+                    lines.push(line);
+                }
+            }
+            assert_eq!(lines, ["{\"a\":\"\u{2028}\"}".as_bytes(), b"", b"{\"b\":1}"]);
+        }
+    }
+
+    #[test]
+    fn a_line_of_megabytes_passes_and_leaves_no_megabytes_behind() {
+        let mut buffer = LineBuffer::new();
+        let chunk = vec![b'x'; 64 * 1024];
+        for _ in 0..80 {
+            feed(&mut buffer, &chunk);
+            assert_eq!(take(&mut buffer), None);
+        }
+        feed(&mut buffer, b"\n");
+        assert_eq!(take(&mut buffer).unwrap().len(), 80 * 64 * 1024);
+        feed(&mut buffer, b"y\n");
+        buffer.spare(64 * 1024);
+        assert_eq!(take(&mut buffer).unwrap(), b"y");
+        buffer.spare(64 * 1024);
+        assert!(buffer.bytes.capacity() <= 2 * 64 * 1024);
+    }
+
+    #[test]
+    fn an_oversize_line_is_an_error_that_shows_its_beginning() {
+        let mut buffer = LineBuffer::new();
+        let chunk = vec![b'z'; 1024 * 1024];
+        let error = loop {
+            feed(&mut buffer, &chunk);
+            if let Err(e) = buffer.next_line() {
+                break e;
+            }
+        };
+        assert!(error.to_string().contains("64 MiB, beginning with \"zzz"), "{error}");
+    }
+
+    #[test]
+    fn only_the_first_line_of_a_resumed_stream_is_doubtful() {
+        let mut buffer = LineBuffer::resumed();
+        feed(&mut buffer, b"tail\"}\n{}\n");
+        assert!(buffer.next_line().unwrap().unwrap().resumed);
+        assert!(!buffer.next_line().unwrap().unwrap().resumed);
+    }
+
+    #[test]
+    fn the_outbox_keeps_order_attachments_and_its_bound() {
+        let mut outbox = Outbox::new();
+        outbox.push(b"first\n", Some(7)).unwrap();
+        outbox.push(b"second\n", None).unwrap();
+        assert_eq!(outbox.front(), Some((&b"first\n"[..], Some(7))));
+        outbox.written(2);
+        assert_eq!(outbox.front(), Some((&b"rst\n"[..], None)));
+        outbox.written(4);
+        assert_eq!(outbox.front(), Some((&b"second\n"[..], None)));
+        for _ in 1..limits::CHANNEL_OUTBOX_LINES_MAX {
+            outbox.push(b"x", None).unwrap();
+        }
+        assert_eq!(outbox.push(b"x", None), Err(OutboxFull));
+    }
+}

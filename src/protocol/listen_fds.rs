@@ -1,0 +1,49 @@
+//! systemd's socket passing (sd_listen_fds(3)), both ways: names for the sockets that workers get, and the variables by
+//! which clusterd itself is given sockets.
+
+/// The first fd that is passed.
+pub const FIRST_FD: i32 = 3;
+
+/// A name for `LISTEN_FDNAMES`: colons separate names there, so that they and control characters become `_`.
+pub fn escape_name(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }).take(255).collect();
+    if clean.is_empty() { "unknown".to_owned() } else { clean }
+}
+
+/// How many sockets were passed to the process `own_pid`, from the values of `LISTEN_PID` and `LISTEN_FDS`. None for a
+/// process that was not meant.
+///
+/// # Errors
+/// A sentence, for values that are no numbers or absurd.
+pub fn count(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: u32) -> Result<usize, String> {
+    let (Some(pid), Some(fds)) = (listen_pid, listen_fds) else { return Ok(0) };
+    let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID is {pid:?}, not a process id"))?;
+    let count: usize = fds.parse().map_err(|_| format!("LISTEN_FDS is {fds:?}, not a number"))?;
+    if pid != own_pid {
+        return Ok(0);
+    }
+    if count > crate::limits::LISTENERS_PER_APP_MAX {
+        return Err(format!("LISTEN_FDS is {count}; at most {} are taken", crate::limits::LISTENERS_PER_APP_MAX));
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_taken_by_the_process_that_was_meant() {
+        assert_eq!(count(Some("7"), Some("2"), 7), Ok(2));
+        assert_eq!(count(Some("8"), Some("2"), 7), Ok(0));
+        assert_eq!(count(None, Some("2"), 7), Ok(0));
+        assert!(count(Some("7"), Some("many"), 7).is_err());
+        assert!(count(Some("7"), Some("100000"), 7).is_err());
+    }
+
+    #[test]
+    fn names_hold_no_colon() {
+        assert_eq!(escape_name("127.0.0.1:80"), "127.0.0.1_80");
+        assert_eq!(escape_name(""), "unknown");
+    }
+}

@@ -1,0 +1,436 @@
+//! Node's cluster protocol as the primary speaks it: one JSON value per line, decoded to types and encoded from them.
+//! Facts: lib/internal/cluster/{primary,child,utils}.js and lib/internal/child_process.js of Node 16 to 26, checked by
+//! experiment. Which line means what for the cluster is the master's business.
+use super::framing::shown;
+use crate::limits;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Answer to a handle that arrived.
+pub const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
+/// Answer to a handle line whose fd did not arrive.
+pub const HANDLE_NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
+/// A handle line without a handle: the worker's event loop answers with `NODE_HANDLE_NACK`.
+pub const PING: &[u8] = b"{\"cmd\":\"NODE_HANDLE\"}\n";
+
+/// What a worker said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromWorker {
+    /// Bootstrapped, before user code.
+    Online { seq: u64 },
+    /// `listen()` was called.
+    QueryServer { seq: u64, query: Query },
+    /// A server listens.
+    Listening { seq: u64 },
+    /// Answer to one of our messages; `accepted` where it was a hand-off.
+    Answer { ack: u64, accepted: Option<bool> },
+    /// A server was closed.
+    Close { seq: u64, key: String },
+    /// It wants to leave on purpose.
+    ExitedAfterDisconnect { seq: u64 },
+    /// It has taken a handle of ours.
+    HandleAck,
+    /// A handle of ours did not arrive; also the answer to a ping.
+    HandleNack,
+    /// It sends a handle, of this type.
+    Handle { kind: String },
+    /// `process.send('ready')`.
+    Ready,
+    /// Any other `process.send()`.
+    User,
+    /// An internal message that means nothing to a primary.
+    OtherInternal(String),
+}
+
+/// The kind of socket that a worker asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressType {
+    /// TCP over IPv4 (or over anything, without an address).
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// A socket in the file system.
+    Unix,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+}
+
+/// What `listen()` (or `bind()`) was called with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// Host or path; `None` means all interfaces.
+    pub address: Option<String>,
+    /// Port; -1 for paths.
+    pub port: i64,
+    /// Kind of socket.
+    pub address_type: AddressType,
+    /// An fd of the primary to listen on.
+    pub fd: Option<i64>,
+    /// libuv's flags of the bind.
+    pub flags: i64,
+    /// Length of the accept queue.
+    pub backlog: Option<i64>,
+    /// Tells servers of one worker on the same address apart.
+    pub index: i64,
+    /// What the first worker attaches for the others, as JSON.
+    pub data: Option<String>,
+}
+
+impl Query {
+    /// The key as Node's primary builds it: `address:port:addressType:fd:index`.
+    pub fn key(&self) -> String {
+        let kind = match self.address_type {
+            AddressType::Tcp4 => "4",
+            AddressType::Tcp6 => "6",
+            AddressType::Unix => "-1",
+            AddressType::Udp4 => "udp4",
+            AddressType::Udp6 => "udp6",
+        };
+        let address = self.address.as_deref().unwrap_or("null");
+        let fd = self.fd.map_or_else(String::new, |fd| fd.to_string());
+        format!("{address}:{}:{kind}:{fd}:{}", self.port, self.index)
+    }
+}
+
+/// A line that is not the protocol; its Display shows the beginning of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    reason: String,
+    beginning: String,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it sent a line that is not its protocol ({}): {}", self.reason, self.beginning)
+    }
+}
+
+/// Fields of internal messages. Node leaves out what is undefined and writes null for null.
+#[derive(Deserialize)]
+struct Internal<'a> {
+    #[serde(default)]
+    act: Option<String>,
+    #[serde(default)]
+    ack: Option<u64>,
+    #[serde(default)]
+    seq: Option<u64>,
+    #[serde(default)]
+    accepted: Option<bool>,
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    address: Option<String>,
+    #[serde(default)]
+    port: Option<i64>,
+    #[serde(default, rename = "addressType", borrow)]
+    address_type: Option<&'a RawValue>,
+    #[serde(default)]
+    fd: Option<i64>,
+    #[serde(default)]
+    flags: Option<i64>,
+    #[serde(default)]
+    backlog: Option<f64>,
+    #[serde(default)]
+    index: Option<i64>,
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+}
+
+/// Only what tells internal messages from the user's.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(default, borrow)]
+    cmd: Option<&'a RawValue>,
+}
+
+/// One line to what it says.
+///
+/// # Errors
+/// When it is not JSON, or an internal message whose fields make no sense.
+pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
+    if let Some((ack, accepted)) = decode_answer(line) {
+        return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
+    }
+    let bad = |reason: String| BadLine { reason, beginning: shown(line) };
+    match line.first() {
+        // `process.send` of something that is no object.
+        Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
+        Some(b'{') => {}
+        Some(_) => {
+            return serde_json::from_slice::<serde::de::IgnoredAny>(line)
+                .map(|_| FromWorker::User)
+                .map_err(|e| bad(e.to_string()));
+        }
+        None => return Err(bad("an empty line".to_owned())),
+    }
+    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|e| bad(e.to_string()))?;
+    let cmd = envelope.cmd.map_or("", RawValue::get);
+    match cmd {
+        "\"NODE_HANDLE_ACK\"" => return Ok(FromWorker::HandleAck),
+        "\"NODE_HANDLE_NACK\"" => return Ok(FromWorker::HandleNack),
+        "\"NODE_HANDLE\"" | "\"NODE_CLUSTER\"" => {}
+        other if other.starts_with("\"NODE_") => return Ok(FromWorker::OtherInternal(other.to_owned())),
+        _ => return Ok(FromWorker::User),
+    }
+    let internal: Internal<'_> = serde_json::from_slice(line).map_err(|e| bad(e.to_string()))?;
+    if cmd == "\"NODE_HANDLE\"" {
+        return Ok(FromWorker::Handle { kind: internal.kind.unwrap_or_default() });
+    }
+    decode_cluster(internal).map_err(bad)
+}
+
+fn decode_cluster(m: Internal<'_>) -> Result<FromWorker, String> {
+    if let Some(ack) = m.ack {
+        return Ok(FromWorker::Answer { ack, accepted: m.accepted });
+    }
+    let seq = m.seq.unwrap_or(0);
+    match m.act.as_deref() {
+        Some("online") => Ok(FromWorker::Online { seq }),
+        Some("queryServer") => Ok(FromWorker::QueryServer { seq, query: decode_query(m)? }),
+        Some("listening") => Ok(FromWorker::Listening { seq }),
+        Some("close") => Ok(FromWorker::Close { seq, key: m.key.ok_or("close without a key")? }),
+        Some("exitedAfterDisconnect") => Ok(FromWorker::ExitedAfterDisconnect { seq }),
+        Some(other) => Ok(FromWorker::OtherInternal(other.to_owned())),
+        None => Ok(FromWorker::OtherInternal(String::new())),
+    }
+}
+
+fn decode_query(m: Internal<'_>) -> Result<Query, String> {
+    let address_type = match m.address_type.map_or("4", RawValue::get) {
+        "4" | "null" => AddressType::Tcp4,
+        "6" => AddressType::Tcp6,
+        "-1" => AddressType::Unix,
+        "\"udp4\"" => AddressType::Udp4,
+        "\"udp6\"" => AddressType::Udp6,
+        other => return Err(format!("unknown addressType {other}")),
+    };
+    let data = m.data.map(RawValue::get).filter(|data| *data != "null").map(str::to_owned);
+    let long = m.address.as_ref().map_or(0, String::len) > limits::LISTENER_KEY_BYTES_MAX;
+    if long || data.as_ref().map_or(0, String::len) > limits::LISTENER_DATA_BYTES_MAX {
+        return Err("an address or data that is too long".to_owned());
+    }
+    Ok(Query {
+        address: m.address,
+        port: m.port.unwrap_or(0),
+        address_type,
+        fd: m.fd,
+        flags: m.flags.unwrap_or(0),
+        backlog: m.backlog.map(|n| n as i64),
+        index: m.index.unwrap_or(0),
+        data,
+    })
+}
+
+/// The answer to a hand-off exactly as every Node prints it, without a parser:
+/// `{"cmd":"NODE_CLUSTER","ack":5,"accepted":true,"seq":7}`.
+fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
+    let rest = line.strip_prefix(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":")?;
+    let (ack, rest) = decode_number(rest)?;
+    let rest = rest.strip_prefix(b",\"accepted\":")?;
+    let (accepted, rest) = match rest.strip_prefix(b"true") {
+        Some(rest) => (true, rest),
+        None => (false, rest.strip_prefix(b"false")?),
+    };
+    let (_, rest) = decode_number(rest.strip_prefix(b",\"seq\":")?)?;
+    (rest == b"}").then_some((ack, accepted))
+}
+
+fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = bytes.iter().take_while(|b| b.is_ascii_digit()).count();
+    // 2^53, the largest that Node counts to, has 16 digits.
+    if digits == 0 || digits > 16 {
+        return None;
+    }
+    let value = bytes[..digits].iter().fold(0, |n, b| n * 10 + u64::from(b - b'0'));
+    Some((value, &bytes[digits..]))
+}
+
+/// The hand-off line of one listener, ready but for its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewconnLine {
+    before: Vec<u8>,
+}
+
+impl NewconnLine {
+    /// For this key.
+    pub fn new(key: &str) -> NewconnLine {
+        let mut before = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#.to_vec();
+        push_string(&mut before, key);
+        before.extend_from_slice(b",\"seq\":");
+        NewconnLine { before }
+    }
+
+    /// Puts the line with this number into `out`, replacing what was there.
+    pub fn render(&self, seq: u64, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.before);
+        push_number(out, seq);
+        out.extend_from_slice(b"}}\n");
+    }
+}
+
+/// The address that `server.address()` shall show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SockName {
+    /// IP address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// Answer to `queryServer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// 0, or what `listen()` fails with (negative).
+    pub errno: i32,
+    /// The listener's key from now on.
+    pub key: &'a str,
+    /// What the first worker attached, as JSON.
+    pub data: Option<&'a str>,
+    /// The address that was bound.
+    pub sockname: Option<&'a SockName>,
+}
+
+/// Appends the answer to `queryServer` number `ack`. With `handle` (its type) the listening fd has to ride on the line:
+/// the worker then accepts by itself.
+pub fn reply(out: &mut Vec<u8>, ack: u64, seq: u64, reply: &Reply<'_>, handle: Option<&str>) {
+    if let Some(kind) = handle {
+        out.extend_from_slice(b"{\"cmd\":\"NODE_HANDLE\",\"type\":");
+        push_string(out, kind);
+        out.extend_from_slice(b",\"msg\":");
+    }
+    out.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"errno\":");
+    out.extend_from_slice(reply.errno.to_string().as_bytes());
+    out.extend_from_slice(b",\"key\":");
+    push_string(out, reply.key);
+    out.extend_from_slice(b",\"ack\":");
+    push_number(out, ack);
+    out.extend_from_slice(b",\"data\":");
+    out.extend_from_slice(reply.data.unwrap_or("null").as_bytes());
+    if let Some(name) = reply.sockname {
+        out.extend_from_slice(b",\"sockname\":{\"address\":");
+        push_string(out, &name.address.to_string());
+        out.extend_from_slice(b",\"family\":");
+        push_string(out, if name.address.is_ipv4() { "IPv4" } else { "IPv6" });
+        out.extend_from_slice(b",\"port\":");
+        push_number(out, u64::from(name.port));
+        out.push(b'}');
+    }
+    out.extend_from_slice(b",\"seq\":");
+    push_number(out, seq);
+    out.push(b'}');
+    if handle.is_some() {
+        out.push(b'}');
+    }
+    out.push(b'\n');
+}
+
+/// Appends a plain answer to message number `ack`.
+pub fn ack(out: &mut Vec<u8>, ack: u64, seq: u64) {
+    out.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":");
+    push_number(out, ack);
+    out.extend_from_slice(b",\"seq\":");
+    push_number(out, seq);
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends the order to close all servers, then the channel.
+pub fn disconnect(out: &mut Vec<u8>, seq: u64) {
+    out.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"act\":\"disconnect\",\"seq\":");
+    push_number(out, seq);
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends a message for the app itself: `process.on('message', ...)` sees this string.
+pub fn user_string(out: &mut Vec<u8>, text: &str) {
+    push_string(out, text);
+    out.push(b'\n');
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    // A string always has a JSON form, and writing to a Vec cannot fail.
+    if serde_json::to_writer(&mut *out, text).is_err() {
+        out.extend_from_slice(b"\"\"");
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, mut n: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_without_a_parser_and_with_one() {
+        let plain = br#"{"cmd":"NODE_CLUSTER","ack":4294967297,"accepted":true,"seq":7}"#;
+        assert_eq!(decode_answer(plain), Some((4_294_967_297, true)));
+        let spaced = br#"{"cmd":"NODE_CLUSTER","accepted":false,"ack":5,"seq":7}"#;
+        assert_eq!(decode_answer(spaced), None);
+        assert_eq!(decode(spaced).unwrap(), FromWorker::Answer { ack: 5, accepted: Some(false) });
+    }
+
+    #[test]
+    fn a_query_is_read_with_null_missing_and_odd_fields() {
+        let line = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":null,"port":0,"addressType":4,"fd":null,"flags":0,"backlog":511,"seq":2}"#;
+        let FromWorker::QueryServer { seq: 2, query } = decode(line).unwrap() else { panic!("not a query") };
+        assert_eq!((query.address.as_deref(), query.port, query.backlog), (None, 0, Some(511)));
+        assert_eq!(query.key(), "null:0:4::0");
+        let udp = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":53,"addressType":"udp4","flags":0,"data":{"a":1},"seq":3}"#;
+        let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
+        assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));
+        assert!(decode(br#"{"cmd":"NODE_CLUSTER","act":"queryServer","addressType":9,"seq":3}"#).is_err());
+    }
+
+    #[test]
+    fn user_messages_are_told_from_internal_ones() {
+        assert_eq!(decode(b"\"ready\"").unwrap(), FromWorker::Ready);
+        assert_eq!(decode(b"[1,2]").unwrap(), FromWorker::User);
+        assert_eq!(decode(b"{\"cmd\":\"mine\"}").unwrap(), FromWorker::User);
+        assert_eq!(decode(b"{\"cmd\":{\"x\":1}}").unwrap(), FromWorker::User);
+        assert_eq!(decode(b"{\"cmd\":\"NODE_HANDLE_ACK\"}").unwrap(), FromWorker::HandleAck);
+        assert!(matches!(decode(b"{\"cmd\":\"NODE_OTHER\"}").unwrap(), FromWorker::OtherInternal(_)));
+    }
+
+    #[test]
+    fn garbage_is_an_error_that_shows_the_beginning() {
+        let error = decode(b"hello \x1b[31m there").unwrap_err().to_string();
+        assert!(error.contains("\"hello \\x1b[31m there\""), "{error}");
+        assert!(decode(b"").is_err());
+        assert!(decode(b"{\"cmd\":\"NODE_CLUSTER\",\"act\":7}").is_err());
+    }
+
+    #[test]
+    fn lines_are_what_node_expects() {
+        let mut out = Vec::new();
+        NewconnLine::new("a\"b").render(12, &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["msg"]["key"], "a\"b");
+        assert_eq!(value["msg"]["seq"], 12);
+        out.clear();
+        let name = SockName { address: "::".parse().unwrap(), port: 80 };
+        reply(&mut out, 3, 4, &Reply { errno: -98, key: "k", data: None, sockname: Some(&name) }, Some("net.Native"));
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["msg"]["sockname"]["family"], "IPv6");
+        assert_eq!((&value["msg"]["errno"], &value["msg"]["ack"]), (&(-98).into(), &3.into()));
+        assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), 1);
+    }
+}
