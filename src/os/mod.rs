@@ -1,3 +1,6 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
+pub mod cpu;
+pub mod program;
+pub mod user;
