@@ -14,6 +14,10 @@ pub const LISTENERS_PER_APP_MAX: usize = 128;
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
+/// Problems of one configuration that are told; the rest is told when these are gone.
+pub const PROBLEMS_MAX: usize = 100;
+/// Length of what is said about one problem, in characters: a value may be as long as its file.
+pub const PROBLEM_CHARS_MAX: usize = 500;
 /// Size of an `env_file`, in bytes.
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Share of the CPUs that `workers = "N%"` may ask for, in percent.

@@ -98,7 +98,6 @@ const VERBS: &[&str] = &["ls", "list", "status", "reload", "gracefulReload", "sc
     about = "Runs N copies of a program behind one listening socket and keeps them running.",
     override_usage = help::USAGE,
     after_help = help::AFTER,
-    args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     subcommand_help_heading = "Verbs (to a deployment that runs)",
     term_width = 80
@@ -148,7 +147,8 @@ enum Verb {
         now: bool,
     },
     /// Say what would run, or everything that is wrong
-    Check(RunArgs),
+    #[command(override_usage = help::CHECK_USAGE)]
+    Check(Box<RunArgs>),
     /// Show this help, or that of a verb
     Help {
         /// The verb
@@ -280,7 +280,7 @@ fn scale_value(text: &str) -> Result<String, String> {
     let by = text.strip_prefix(['+', '-']);
     let absolute = by.unwrap_or(text);
     match (by, parse::workers(absolute)) {
-        (Some(_), Ok(super::super::config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.to_owned()),
+        (Some(_), Ok(crate::config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.to_owned()),
         (Some(_), _) => Err(format!("\"{text}\" is no change: write a number, such as \"+2\" or \"-1\"")),
         (None, Err(message)) => Err(message),
     }
@@ -303,11 +303,15 @@ where
         Ok(matches) => matches,
         Err(error) => return explain(&error, &argv),
     };
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| UsageError { message: error.to_string() })?;
-    let home = cli.home.or_else(|| std::env::var_os("CLUSTERD_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    let home =
+        cli.home.or_else(|| std::env::var_os("CLUSTERD_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+    if cli.verb.is_some() && cli.run != RunArgs::default() {
+        return Err(usage("options of a run stand before a verb; write them behind it (check), or leave them out"));
+    }
     match cli.verb {
         None => to_run(cli.run, home).map(Invocation::Run),
-        Some(Verb::Check(run)) => to_run(run, home).map(Invocation::Check),
+        Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
         Some(Verb::Ls { json }) => Ok(Invocation::List { json, home }),
         Some(Verb::Reload { targets }) => Ok(Invocation::Reload { targets, home }),
         Some(Verb::Scale { target, workers }) => Ok(Invocation::Scale { target, workers, home }),
@@ -328,7 +332,9 @@ fn usage(message: impl std::fmt::Display) -> UsageError {
 fn to_run(mut run: RunArgs, home: Option<PathBuf>) -> Result<RunArgs, UsageError> {
     run.home = home;
     match (&run.config, run.command.first()) {
-        (None, None) => Err(usage("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)")),
+        (None, None) => {
+            Err(usage("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)"))
+        }
         (Some(_), Some(_)) => Err(usage("a command and --config were given: give one of them")),
         (Some(file), None) if file.is_empty() => Err(usage("--config: the path is empty")),
         (None, Some(command)) if command.is_empty() => Err(usage("the command after -- is empty")),
@@ -361,13 +367,21 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
             let typed = context(ContextKind::InvalidSubcommand).or_else(|| context(ContextKind::InvalidArg));
             if let Some(word) = typed.filter(|word| !word.starts_with('-')) {
                 let after = argv.iter().position(|other| other.to_str() == Some(&word)).unwrap_or(argv.len());
+                if argv[..after].iter().any(|word| word.to_str().is_some_and(|word| VERBS.contains(&word))) {
+                    return Err(usage(format!("\"{word}\" is one word too many")));
+                }
                 let rest: Vec<&str> = argv[after..].iter().filter_map(|word| word.to_str()).collect();
                 return Err(usage(unknown_verb(&word, &rest)));
             }
         }
         _ => (),
     }
-    Err(UsageError { message: error.to_string() })
+    // The usage lines are in --help; here they would hide what is wrong.
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or_default();
+    let is_noise = |line: &&str| !line.trim_start().starts_with("tip: to pass");
+    Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
 /// A first word that is no verb: a verb of a later release, a slip of the finger, or a command without `--`.
@@ -377,7 +391,7 @@ fn unknown_verb(word: &str, rest: &[&str]) -> String {
     }
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let hint = name::did_you_mean(word, VERBS);
-    if !hint.is_empty() && !script {
+    if !hint.is_empty() && !script && !VERBS.contains(&word) {
         return format!("unknown verb \"{word}\"{hint} (to run a command, put -- before it: clusterd -- {word})");
     }
     let command = if rest.is_empty() { word.to_owned() } else { rest.join(" ") };

@@ -100,11 +100,13 @@ fn bad_values_say_what_is_allowed() {
     says("scale web -0", "is no change");
     says("scale web", "<N>");
     says("stop", "<APP>");
+    says("ls x", "\"x\" is one word too many");
     says("", "nothing to run");
     says("-w 2", "nothing to run");
     says("-c x -- a", "give one of them");
     says("check", "nothing to run");
-    says("-w 1 ls", "");
+    says("-w 1 ls", "options of a run stand before a verb");
+    says("-c x check", "options of a run stand before a verb");
     let bytes = OsString::from(std::ffi::OsStr::new("x"));
     assert!(parse([bytes]).is_err());
 }
@@ -125,7 +127,8 @@ fn help_fits_80_columns_and_ends_with_examples() {
         }
     }
     let Ok(Invocation::Print(text)) = typed("--help") else { panic!() };
-    for wants in ["Workers:", "Sockets:", "Surroundings:", "Examples:", "clusterd [OPTIONS] -- COMMAND", "Exit codes:"] {
+    for wants in ["Workers:", "Sockets:", "Surroundings:", "Examples:", "clusterd [OPTIONS] -- COMMAND", "Exit codes:"]
+    {
         assert!(text.contains(wants), "{wants}\n{text}");
     }
     assert!(text.find("Examples:") > text.find("--workers"));

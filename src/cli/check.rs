@@ -151,10 +151,10 @@ fn print(
     findings: &[Finding],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let what = sources.file.as_ref().map_or_else(
-        || "the command line".to_owned(),
-        |file| shown(&sources.start_folder, &file.path),
-    );
+    let what = sources
+        .file
+        .as_ref()
+        .map_or_else(|| "the command line".to_owned(), |file| shown(&sources.start_folder, &file.path));
     let apps = plural(u32::try_from(config.apps.len()).unwrap_or(u32::MAX), "app");
     writeln!(out, "{what} is fine: {apps}; {}", cpus.reason)?;
     for finding in findings {
@@ -168,4 +168,62 @@ fn print(
 
 fn plural(count: u32, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn run(args: RunArgs) -> (u8, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check(&args, &mut out, &mut err);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn command(words: &[&str]) -> RunArgs {
+        RunArgs { command: words.iter().map(|word| (*word).to_owned()).collect(), ..RunArgs::default() }
+    }
+
+    #[test]
+    fn says_what_would_run() {
+        let (code, out, err) = run(RunArgs { workers: Some("3".into()), ..command(&["/bin/sh", "-c", "x"]) });
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.starts_with("the command line is fine: 1 app; "), "{out}");
+        for wants in
+            ["\nsh\n", "  command   /bin/sh -c x (/bin/sh)", "  workers   3 on ", "none (auto)", "1s, within 30s"]
+        {
+            assert!(out.contains(wants), "{wants}\n{out}");
+        }
+    }
+
+    #[test]
+    fn everything_that_does_not_fit_this_machine_is_said() {
+        let (code, out, err) = run(RunArgs {
+            cwd: Some("/no/such/folder".into()),
+            user: Some("no-such-user-x".into()),
+            listen: vec!["unix:/no/such/a.sock".into()],
+            ..command(&["no-such-command-x"])
+        });
+        assert_eq!((code, out.as_str()), (EXIT_FAILED, ""));
+        for wants in [
+            "cwd /no/such/folder does not exist",
+            "command \"no-such-command-x\" was not found; searched ",
+            "there is no user \"no-such-user-x\"",
+            "there is no folder /no/such\n",
+        ] {
+            assert!(err.contains(wants), "{wants}\n{err}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_by_itself_is_a_usage_error() {
+        let (code, _, err) = run(RunArgs { ready: Some("notify".into()), ..command(&["/bin/sh"]) });
+        assert_eq!(code, EXIT_FAILED, "decided by the program: {err}");
+        let both = RunArgs { ready: Some("notify".into()), protocol: Some("node".into()), ..command(&["/bin/sh"]) };
+        assert_eq!(run(both).0, EXIT_USAGE);
+        let (code, _, err) = run(RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() });
+        assert_eq!(code, EXIT_FAILED);
+        assert_eq!(err, "clusterd: cannot read the configuration /no/such.toml: there is no such file\n");
+    }
 }

@@ -17,7 +17,10 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(other) => {
+            let _ = writeln!(io::stderr(), "clusterd: {other:?} is not built yet");
+            ExitCode::from(args::EXIT_FAILED)
+        }
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::from(EXIT_USAGE)

@@ -29,13 +29,18 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Name and value.
+pub type Pair = (String, String);
+/// Number of a line, from 1, and what is wrong with it.
+pub type BadLine = (usize, String);
+
 /// The pairs of an environment file, in order; a later one of the same name wins. Empty lines and lines that begin
 /// with `#` are skipped, `export ` before a name is. A value in single quotes is taken as it stands; in double quotes
 /// `\n`, `\"` and `\\` are understood; without quotes it ends at ` #`.
 ///
 /// # Errors
 /// Every bad line, with its number from 1.
-pub fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<(usize, String)>> {
+pub fn parse(text: &str) -> Result<Vec<Pair>, Vec<BadLine>> {
     let (mut pairs, mut bad) = (Vec::new(), Vec::new());
     for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = line.trim();
@@ -50,7 +55,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<(usize, String)>> 
     if bad.is_empty() { Ok(pairs) } else { Err(bad) }
 }
 
-fn pair(line: &str) -> Result<(String, String), String> {
+fn pair(line: &str) -> Result<Pair, String> {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let Some((name, value)) = line.split_once('=') else {
         return Err("wants NAME=value".into()); // The line itself may be a secret: it is not shown.

@@ -1,6 +1,6 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
 use super::{Balance, Listen, Protocol, Ready, Workers};
-use crate::limits::{DURATION_MS_MAX, HOST_BYTES_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX};
+use crate::limits::{DURATION_MS_MAX, HOST_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -123,6 +123,9 @@ fn choice(what: &str, text: &str, allowed: &[&str]) -> String {
 
 /// The candidate that was most likely meant, where one is near enough.
 pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    if typed.len() > NAME_CHARS_MAX {
+        return None; // Nobody meant this, and to compare it takes its time.
+    }
     let typed = typed.to_lowercase();
     candidates
         .iter()

@@ -1,5 +1,6 @@
 //! What is wrong with what was typed: one place, one sentence. Collecting them all before stopping is
 //! [`super::resolve`]'s business.
+use crate::limits::{PROBLEM_CHARS_MAX, PROBLEMS_MAX};
 use std::fmt;
 
 /// Where something was typed.
@@ -63,14 +64,26 @@ pub(crate) struct At<T> {
     pub(crate) spot: Spot,
 }
 
-/// Problems found so far.
+/// Problems found so far: each costs a look through the file, and nobody reads thousands.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Vec<(Spot, String)>);
 
 impl Found {
     /// Takes note of a problem.
     pub(crate) fn add(&mut self, spot: Spot, message: impl Into<String>) {
-        self.0.push((spot, message.into()));
+        if !self.is_full() {
+            let mut message = message.into();
+            if let Some((end, _)) = message.char_indices().nth(PROBLEM_CHARS_MAX) {
+                message.truncate(end);
+                message.push_str(" ...");
+            }
+            self.0.push((spot, message));
+        }
+    }
+
+    /// Whether no more are noted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= PROBLEMS_MAX
     }
 
     /// The value, or `None` and the problem is noted.
@@ -91,6 +104,7 @@ impl Found {
 
     /// All problems in the order of their places, each with line and column in `text`.
     pub(crate) fn into_problems(mut self, path: &str, text: &str) -> Vec<Problem> {
+        let full = self.is_full();
         self.0.sort();
         self.0.dedup();
         let place = |spot| match spot {
@@ -101,7 +115,10 @@ impl Found {
             Spot::Option(option) => Place::Option(option),
             Spot::Whole => Place::Whole,
         };
-        self.0.into_iter().map(|(spot, message)| Problem { place: place(spot), message }).collect()
+        let more =
+            Problem { place: Place::Whole, message: format!("more problems than these {PROBLEMS_MAX} are not shown") };
+        let problems = self.0.into_iter().map(|(spot, message)| Problem { place: place(spot), message });
+        problems.chain(full.then_some(more)).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 use super::parse;
 use super::problem::{At, Found, Spot};
 use super::{Balance, Listen, Protocol, Ready, Workers, env_file, name};
-use crate::limits::{APPS_MAX, FAILURES_REMEMBERED_MAX, LISTENERS_PER_APP_MAX, WORKERS_MAX};
+use crate::limits::{APPS_MAX, FAILURES_REMEMBERED_MAX, LISTENERS_PER_APP_MAX, PROBLEMS_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
@@ -119,7 +119,7 @@ pub(crate) fn parse_file(text: &str, found: &mut Found) -> Vec<RawApp> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut bad_lines = Vec::new();
     let mut readable = true;
-    for error in errors {
+    for error in errors.into_iter().take(PROBLEMS_MAX) {
         let span = error.span().unwrap_or_default();
         let (message, harmless) = syntax_message(error.message(), text.get(span.clone()).unwrap_or_default());
         readable &= harmless;
@@ -169,6 +169,8 @@ struct Entry<'a> {
 impl Walk<'_> {
     fn add(&mut self, spot: Spot, message: impl Into<String>) {
         if let Spot::File(offset) = spot
+            && !self.bad_lines.is_empty()
+            && !self.found.is_full()
             && self.bad_lines.contains(&super::problem::line_column(self.text, offset).0)
         {
             return;
@@ -287,6 +289,9 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {
+        if self.found.is_full() {
+            return; // Looking for the nearest name takes its time.
+        }
         let key = entry.key;
         let message = if PLANNED_KEYS.contains(&key) {
             format!("\"{key}\" is not available in this release; leave it out")

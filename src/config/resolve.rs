@@ -192,6 +192,9 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
             raw.listen.truncate(most);
         }
         for listen in &mut raw.listen {
+            if found.is_full() {
+                return;
+            }
             if let Listen::Unix(path) = &mut listen.value {
                 *path = absolute(&sources.start_folder, &path.to_string_lossy());
                 let length = path.as_os_str().len();

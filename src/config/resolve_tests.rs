@@ -317,6 +317,42 @@ fn garbage_never_panics() {
 }
 
 #[test]
+fn a_damaged_file_never_panics() {
+    let sample = include_str!("../../config/cluster.toml");
+    let mut seed = 0x2545_f491_u32;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed as usize / 7 % below
+    };
+    let pieces: Vec<char> = "\"'[]{}=,.#\n\\0-é\u{0}".chars().collect();
+    for _ in 0..500 {
+        let mut text: Vec<char> = sample.replace("\n# ", "\n").chars().collect();
+        for _ in 0..=random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, pieces[random(pieces.len())]),
+                _ => text[at] = pieces[random(pieces.len())],
+            }
+        }
+        let _ = resolve(&file(&text.into_iter().collect::<String>()));
+    }
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_told_in_bounds() {
+    let lines = said(&file(&"a\n".repeat(200_000)));
+    assert_eq!(lines.len(), 101);
+    assert_eq!(lines[100], "more problems than these 100 are not shown");
+    let keys: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
+    assert_eq!(said(&file(&format!("[[app]]\n{keys}"))).len(), 101);
+    let long = "ü".repeat(100_000);
+    for line in said(&file(&format!("[[app]]\n\"{long}\" = 1\nworkers = \"{long}\"\ncommand=\"a\"\n"))) {
+        assert!(line.chars().count() < 600, "{line}");
+    }
+}
+
+#[test]
 fn addresses_are_taken_once() {
     let lines = said(&file(
         "[[app]]\nname=\"web\"\ncommand=\"a\"\nlisten=[\"0.0.0.0:80\", \"127.0.0.1:80\"]\n[[app]]\ncommand=\"b\"\nport=80\n",
