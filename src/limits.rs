@@ -16,6 +16,28 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
+/// Problems of one configuration that are told; the rest is told when these are gone.
+pub const PROBLEMS_MAX: usize = 100;
+/// Length of what is said about one problem, in characters: a value may be as long as its file.
+pub const PROBLEM_CHARS_MAX: usize = 500;
+/// Size of an `env_file`, in bytes.
+pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Share of the CPUs that `workers = "N%"` may ask for, in percent.
+pub const WORKERS_PERCENT_MAX: u32 = 1_000;
+/// Longest time that a setting may hold, in milliseconds (30 days).
+pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Length of a Unix socket's path, in bytes: the kernel's `sun_path` less its closing zero.
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Length of a host name, in bytes (RFC 1035).
+pub const HOST_BYTES_MAX: usize = 253;
+/// How much of a script's first line is looked at for its interpreter, in bytes (the kernel's BINPRM_BUF_SIZE).
+pub const SHEBANG_BYTES_MAX: usize = 256;
+/// Size of a `package.json` that is read for advice, in bytes.
+pub const PACKAGE_JSON_BYTES_MAX: u64 = 1024 * 1024;
+/// Size of one `/proc` or cgroup file that is read to count CPUs, in bytes.
+pub const PROC_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// CPUs that the affinity mask may hold; beyond it the kernel is not asked.
+pub const AFFINITY_CPUS_MAX: usize = 512 * 1024;
 
 // ---- keeper ----
 

@@ -1,4 +1,19 @@
 //! What a deployment is, with every default decided: nothing later asks "or else?". Pure: no fd, no clock, no OS crate.
+//!
+//! [`sources::Sources`] (what was typed, as plain data) goes through [`resolve::resolve`] to a [`Config`]. Reading the
+//! files is `cli::load`'s business.
+pub mod address;
+pub mod defaults;
+pub mod env_file;
+pub mod inspect;
+pub mod name;
+pub mod parse;
+pub mod problem;
+pub mod raw;
+pub mod resolve;
+pub mod rules;
+pub mod sources;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -144,7 +159,52 @@ impl Workers {
         match self {
             Workers::Exactly(n) => n,
             Workers::MaxMinus(less) => cpus.saturating_sub(less).max(1),
-            Workers::Percent(percent) => cpus.saturating_mul(percent).div_ceil(100).max(1),
+            Workers::Percent(percent) => {
+                cpus.saturating_mul(percent).div_ceil(100).clamp(1, crate::limits::WORKERS_MAX)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Workers::Exactly(n) => write!(f, "{n}"),
+            Workers::MaxMinus(0) => f.write_str("max"),
+            Workers::MaxMinus(less) => write!(f, "max-{less}"),
+            Workers::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Balance::RoundRobin => "round-robin",
+            Balance::Sticky => "sticky",
+            Balance::Shared => "shared",
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Auto => "auto",
+            Protocol::Node => "node",
+            Protocol::ListenFds => "listen-fds",
+            Protocol::None => "none",
+        })
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ready::Listening => f.write_str("listening"),
+            Ready::Message => f.write_str("message"),
+            Ready::Notify => f.write_str("notify"),
+            Ready::After(time) => write!(f, "{time:?}"),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
+pub mod cpu;
+pub mod errno;
 pub mod listen;
 pub mod procfs;
+pub mod program;
 pub mod rlimit;
-pub mod errno;
+pub mod user;

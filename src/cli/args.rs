@@ -1,0 +1,403 @@
+//! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
+//! `config::resolve`'s business; reading files is `load`'s.
+use super::help;
+use crate::config::{name, parse, raw, sources::Overrides};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What clusterd was asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Run a deployment in the foreground.
+    Run(RunArgs),
+    /// `ls`: show what runs.
+    List {
+        /// As JSON.
+        json: bool,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `reload`: replace every worker, one at a time.
+    Reload {
+        /// Names of apps, or `all`; at least one.
+        targets: Vec<String>,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `scale`: change the number of workers.
+    Scale {
+        /// Name of an app, or `all`.
+        target: String,
+        /// `4`, `+3`, `-1`, `max`, `50%`; checked.
+        workers: String,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `stop`: stop apps.
+    Stop {
+        /// Names of apps, or `all`; at least one.
+        targets: Vec<String>,
+        /// Do not drain.
+        now: bool,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `check`: say what would run, or everything that is wrong.
+    Check(RunArgs),
+    /// `--help`, `--version`, `help`: text for stdout; exit code 0.
+    Print(String),
+}
+
+/// The command line could not be understood. Exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageError {
+    /// For stderr, whole lines.
+    pub message: String,
+}
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message.trim_end())
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Exit code of a failure.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a command line or configuration that is wrong.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Verbs of later releases: named, so that the answer is not "unknown".
+const PLANNED_VERBS: &[&str] = &[
+    "delete",
+    "describe",
+    "env",
+    "flush",
+    "import",
+    "init",
+    "logs",
+    "restart",
+    "resurrect",
+    "save",
+    "show",
+    "signal",
+    "start",
+    "startup",
+    "top",
+    "upgrade",
+];
+const VERBS: &[&str] = &["ls", "list", "status", "reload", "gracefulReload", "scale", "stop", "check", "help"];
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "clusterd",
+    version,
+    about = "Runs N copies of a program behind one listening socket and keeps them running.",
+    override_usage = help::USAGE,
+    after_help = help::AFTER,
+    disable_help_subcommand = true,
+    subcommand_help_heading = "Verbs (to a deployment that runs)",
+    term_width = 80
+)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the control sockets (default: $CLUSTERD_HOME, or ~/.clusterd)
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Other")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show apps and their workers (also: list, status)
+    #[command(name = "ls", aliases = ["list", "status"])]
+    Ls {
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace every worker, one at a time, losing no connection
+    #[command(aliases = ["gracefulReload", "graceful-reload"])]
+    Reload {
+        /// Names of apps, or "all"
+        #[arg(required = true, value_name = "APP")]
+        targets: Vec<String>,
+    },
+    /// Change the number of workers
+    Scale {
+        /// Name of an app, or "all"
+        #[arg(value_name = "APP")]
+        target: String,
+        /// How many (4), how many more (+2) or less (-1), max, max-1, 50%
+        #[arg(value_name = "N", allow_hyphen_values = true, value_parser = scale_value)]
+        workers: String,
+    },
+    /// Stop apps: no new connections, finish the open ones, then end
+    Stop {
+        /// Names of apps, or "all"
+        #[arg(required = true, value_name = "APP")]
+        targets: Vec<String>,
+        /// At once, without finishing what is open
+        #[arg(long)]
+        now: bool,
+    },
+    /// Say what would run, or everything that is wrong
+    #[command(override_usage = help::CHECK_USAGE)]
+    Check(Box<RunArgs>),
+    /// Show this help, or that of a verb
+    Help {
+        /// The verb
+        #[arg(value_name = "VERB")]
+        verb: Option<String>,
+    },
+}
+
+/// Options of a run, as typed.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct RunArgs {
+    /// A number, "max" (the CPUs that clusterd may really use), "max-1" or
+    /// "50%" [default: max]
+    #[arg(short, long, value_name = "N", value_parser = checked(parse::workers), help_heading = "Workers")]
+    #[arg(allow_hyphen_values = true)]
+    pub workers: Option<String>,
+    /// The same as --workers, in the words of PM2
+    #[arg(short, long, value_name = "N", value_parser = checked(parse::workers), help_heading = "Workers")]
+    #[arg(allow_hyphen_values = true, conflicts_with = "workers")]
+    pub instances: Option<String>,
+    /// Name of the app [default: from the script]
+    #[arg(short, long, value_parser = checked(name::check), help_heading = "Workers")]
+    pub name: Option<String>,
+    /// What makes a worker ready: listening, message, notify, or a time ("2s")
+    /// [default: as the protocol has it]
+    #[arg(long, value_name = "RULE", value_parser = checked(parse::ready), help_heading = "Workers")]
+    pub ready: Option<String>,
+    /// A worker that is not ready after this has failed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration_not_zero), help_heading = "Workers")]
+    pub ready_timeout: Option<String>,
+    /// Time to finish open connections before SIGTERM [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration), help_heading = "Workers")]
+    pub drain_timeout: Option<String>,
+    /// Time between SIGTERM and SIGKILL [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration), help_heading = "Workers")]
+    pub kill_timeout: Option<String>,
+
+    /// Listen on this port; 0: any free one
+    #[arg(short, long, value_parser = port, help_heading = "Sockets")]
+    pub port: Option<u16>,
+    /// Address for --port [default: all, IPv6 and IPv4]
+    #[arg(long, requires = "port", help_heading = "Sockets")]
+    pub host: Option<String>,
+    /// 8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat
+    #[arg(short, long, value_name = "ADDRESS", value_parser = checked(parse::listen), help_heading = "Sockets")]
+    pub listen: Vec<String>,
+    /// Who gets the next connection: round-robin, sticky (by client address),
+    /// shared (whoever accepts first) [default: round-robin]
+    #[arg(short, long, value_name = "WAY", value_parser = checked(parse::balance), help_heading = "Sockets")]
+    pub balance: Option<String>,
+    /// How the program takes its sockets: auto, node, listen-fds, none
+    /// [default: auto]
+    #[arg(long, value_name = "NAME", value_parser = checked(parse::protocol), help_heading = "Sockets")]
+    pub protocol: Option<String>,
+
+    /// Set a variable (K=V); or use the env.NAME table of the file (NAME); may
+    /// repeat
+    #[arg(short, long, value_name = "K=V|NAME", help_heading = "Surroundings")]
+    pub env: Vec<String>,
+    /// Read variables from a file of K=V lines; may repeat
+    #[arg(long, value_name = "FILE", help_heading = "Surroundings")]
+    pub env_file: Vec<String>,
+    /// Folder of the workers [default: this one]
+    #[arg(long, value_name = "DIR", value_parser = checked(raw::path_text), help_heading = "Surroundings")]
+    pub cwd: Option<String>,
+    /// Run workers as this user (name or number)
+    #[arg(long, value_parser = checked(raw::identity_text), help_heading = "Surroundings")]
+    pub user: Option<String>,
+    /// Run workers as this group (name or number)
+    #[arg(long, value_parser = checked(raw::identity_text), help_heading = "Surroundings")]
+    pub group: Option<String>,
+    /// Put "name/slot | " before each line that workers print
+    #[arg(long, help_heading = "Surroundings")]
+    pub prefix: bool,
+
+    /// Run what this TOML file says
+    #[arg(short, long, value_name = "FILE", help_heading = "Other")]
+    pub config: Option<String>,
+    /// The command to run, after "--"
+    #[arg(last = true, value_name = "COMMAND", hide = true)]
+    pub command: Vec<String>,
+    /// `--home`, or `CLUSTERD_HOME`.
+    #[arg(skip)]
+    pub home: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What the command line said, as plain data. `env_files` are the absolute paths of `--env-file`.
+    pub fn overrides(&self, env_files: Vec<String>) -> Overrides {
+        let (pairs, names): (Vec<&String>, Vec<&String>) = self.env.iter().partition(|word| word.contains('='));
+        let pair = |word: &String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Overrides {
+            command: self.command.clone(),
+            workers: self.workers.clone().or_else(|| self.instances.clone()),
+            port: self.port,
+            host: self.host.clone(),
+            listen: self.listen.clone(),
+            name: self.name.clone(),
+            balance: self.balance.clone(),
+            protocol: self.protocol.clone(),
+            env: pairs.into_iter().filter_map(pair).collect(),
+            env_names: names.into_iter().cloned().collect(),
+            env_files,
+            cwd: self.cwd.clone(),
+            user: self.user.clone(),
+            group: self.group.clone(),
+            prefix: self.prefix.then_some(true),
+            ready: self.ready.clone(),
+            ready_timeout: self.ready_timeout.clone(),
+            drain_timeout: self.drain_timeout.clone(),
+            kill_timeout: self.kill_timeout.clone(),
+        }
+    }
+}
+
+/// Keeps the text as typed when `read` accepts it: what it means is decided later, with the file at hand.
+fn checked<T: 'static>(
+    read: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
+    move |text| read(text).map(|_| text.to_owned())
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    number.ok_or_else(|| format!("a port is a number from 0 to 65535 (0: any free one), not \"{text}\""))
+}
+
+fn scale_value(text: &str) -> Result<String, String> {
+    let by = text.strip_prefix(['+', '-']);
+    let absolute = by.unwrap_or(text);
+    match (by, parse::workers(absolute)) {
+        (Some(_), Ok(crate::config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.to_owned()),
+        (Some(_), _) => Err(format!("\"{text}\" is no change: write a number, such as \"+2\" or \"-1\"")),
+        (None, Err(message)) => Err(message),
+    }
+}
+
+/// Understands a whole argv, program name first. `CLUSTERD_HOME` is looked up where `--home` is not given.
+///
+/// # Errors
+/// What is wrong and the way out.
+pub fn parse<I, T>(argv: I) -> Result<Invocation, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let argv: Vec<OsString> = argv.into_iter().map(Into::into).collect();
+    if let Some(bad) = argv.iter().find(|word| word.to_str().is_none()) {
+        return Err(usage(format!("\"{}\" is not UTF-8; clusterd takes only UTF-8 arguments", bad.to_string_lossy())));
+    }
+    let matches = match command().try_get_matches_from(&argv) {
+        Ok(matches) => matches,
+        Err(error) => return explain(&error, &argv),
+    };
+    let cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    let home =
+        cli.home.or_else(|| std::env::var_os("CLUSTERD_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+    if cli.verb.is_some() && cli.run != RunArgs::default() {
+        return Err(usage("options of a run stand before a verb; write them behind it (check), or leave them out"));
+    }
+    match cli.verb {
+        None => to_run(cli.run, home).map(Invocation::Run),
+        Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
+        Some(Verb::Ls { json }) => Ok(Invocation::List { json, home }),
+        Some(Verb::Reload { targets }) => Ok(Invocation::Reload { targets, home }),
+        Some(Verb::Scale { target, workers }) => Ok(Invocation::Scale { target, workers, home }),
+        Some(Verb::Stop { targets, now }) => Ok(Invocation::Stop { targets, now, home }),
+        Some(Verb::Help { verb }) => help_of(verb.as_deref()),
+    }
+}
+
+/// The clap command, for tests that compare it with its documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn usage(message: impl std::fmt::Display) -> UsageError {
+    UsageError { message: format!("error: {message}\n\nFor more, try 'clusterd --help'.\n") }
+}
+
+fn to_run(mut run: RunArgs, home: Option<PathBuf>) -> Result<RunArgs, UsageError> {
+    run.home = home;
+    match (&run.config, run.command.first()) {
+        (None, None) => {
+            Err(usage("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)"))
+        }
+        (Some(_), Some(_)) => Err(usage("a command and --config were given: give one of them")),
+        (Some(file), None) if file.is_empty() => Err(usage("--config: the path is empty")),
+        (None, Some(command)) if command.is_empty() => Err(usage("the command after -- is empty")),
+        _ => match run.env.iter().find(|word| word.is_empty() || word.starts_with('=')) {
+            Some(word) => Err(usage(format!("--env \"{word}\": write NAME=VALUE, or the NAME of an env.NAME table"))),
+            None => Ok(run),
+        },
+    }
+}
+
+fn help_of(verb: Option<&str>) -> Result<Invocation, UsageError> {
+    let mut whole = command();
+    let Some(name) = verb else { return Ok(Invocation::Print(whole.render_help().to_string())) };
+    whole.build();
+    match whole.find_subcommand_mut(name) {
+        Some(verb) => Ok(Invocation::Print(verb.render_help().to_string())),
+        None => Err(usage(unknown_verb(name, &[]))),
+    }
+}
+
+/// clap's complaint in words that fit the case.
+fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageError> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(Invocation::Print(error.to_string())),
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => {
+            let typed = context(ContextKind::InvalidSubcommand).or_else(|| context(ContextKind::InvalidArg));
+            if let Some(word) = typed.filter(|word| !word.starts_with('-')) {
+                let after = argv.iter().position(|other| other.to_str() == Some(&word)).unwrap_or(argv.len());
+                if argv[..after].iter().any(|word| word.to_str().is_some_and(|word| VERBS.contains(&word))) {
+                    return Err(usage(format!("\"{word}\" is one word too many")));
+                }
+                let rest: Vec<&str> = argv[after..].iter().filter_map(|word| word.to_str()).collect();
+                return Err(usage(unknown_verb(&word, &rest)));
+            }
+        }
+        _ => (),
+    }
+    // The usage lines are in --help; here they would hide what is wrong.
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or_default();
+    let is_noise = |line: &&str| !line.trim_start().starts_with("tip: to pass");
+    Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
+}
+
+/// A first word that is no verb: a verb of a later release, a slip of the finger, or a command without `--`.
+fn unknown_verb(word: &str, rest: &[&str]) -> String {
+    if PLANNED_VERBS.contains(&word) {
+        return format!("the verb \"{word}\" is not available in this release");
+    }
+    let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
+    let hint = name::did_you_mean(word, VERBS);
+    if !hint.is_empty() && !script && !VERBS.contains(&word) {
+        return format!("unknown verb \"{word}\"{hint} (to run a command, put -- before it: clusterd -- {word})");
+    }
+    let command = if rest.is_empty() { word.to_owned() } else { rest.join(" ") };
+    format!("put -- before the command: clusterd -- {}{command}", if script { "node " } else { "" })
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! Tests of `args.rs`: what is understood, and what is said of the rest.
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn typed(line: &str) -> Result<Invocation, UsageError> {
+    parse(std::iter::once("clusterd").chain(line.split_whitespace()))
+}
+
+fn run(line: &str) -> RunArgs {
+    match typed(line) {
+        Ok(Invocation::Run(run)) => run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn says(line: &str, wants: &str) {
+    let message = typed(line).unwrap_err().message;
+    assert!(message.contains(wants), "{line}: {message}");
+    assert!(message.starts_with("error: "), "{line}: {message}");
+}
+
+#[test]
+fn a_command_with_every_option() {
+    let line = "-w max-1 -p 8080 --host ::1 -l unix:/a -l 81 -n web -b sticky --protocol node -e A=1 -e production \
+                --env-file .env --cwd /srv --user www --group 33 --prefix --ready 2s --ready-timeout 1m \
+                --drain-timeout 0s --kill-timeout 500ms -- node app.js -w 2 --help";
+    let run = run(line);
+    assert_eq!(run.command, ["node", "app.js", "-w", "2", "--help"]);
+    let overrides = run.overrides(vec!["/srv/.env".into()]);
+    assert_eq!(overrides.workers.as_deref(), Some("max-1"));
+    assert_eq!((overrides.port, overrides.host.as_deref()), (Some(8080), Some("::1")));
+    assert_eq!(overrides.listen, ["unix:/a", "81"]);
+    assert_eq!(overrides.env, [("A".to_owned(), "1".to_owned())]);
+    assert_eq!(overrides.env_names, ["production"]);
+    assert_eq!(overrides.env_files, ["/srv/.env"]);
+    assert_eq!(overrides.prefix, Some(true));
+}
+
+#[test]
+fn what_was_not_typed_stays_unset() {
+    let overrides = run("-- sleep 1").overrides(Vec::new());
+    assert_eq!(overrides, Overrides { command: vec!["sleep".into(), "1".into()], ..Overrides::default() });
+    assert_eq!(run("-c c.toml").config.as_deref(), Some("c.toml"));
+    assert_eq!(run("-i 4 -c x").overrides(Vec::new()).workers.as_deref(), Some("4"));
+}
+
+#[test]
+fn verbs_and_their_other_names() {
+    for line in ["ls", "list", "status"] {
+        assert!(matches!(typed(line), Ok(Invocation::List { json: false, .. })), "{line}");
+    }
+    assert!(matches!(typed("ls --json"), Ok(Invocation::List { json: true, .. })));
+    for line in ["reload web api", "gracefulReload web api"] {
+        assert!(matches!(typed(line), Ok(Invocation::Reload { targets, .. }) if targets == ["web", "api"]), "{line}");
+    }
+    for workers in ["4", "+3", "-1", "max", "max-1", "50%"] {
+        let line = format!("scale web {workers}");
+        assert!(matches!(typed(&line), Ok(Invocation::Scale { workers: w, .. }) if w == workers), "{line}");
+    }
+    assert!(matches!(typed("stop all --now"), Ok(Invocation::Stop { now: true, targets, .. }) if targets == ["all"]));
+    assert!(matches!(typed("check -c x"), Ok(Invocation::Check(run)) if run.config.as_deref() == Some("x")));
+    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check(run)) if run.command.len() == 2));
+    let home = Some(PathBuf::from("/h"));
+    assert!(matches!(typed("--home /h ls"), Ok(Invocation::List { home: h, .. }) if h == home));
+    assert!(matches!(typed("stop web --home /h"), Ok(Invocation::Stop { home: h, .. }) if h == home));
+    assert_eq!(run("--home /h -- a").home, home);
+}
+
+#[test]
+fn a_command_without_dashes_is_shown_with_them() {
+    says("node app.js", "put -- before the command: clusterd -- node app.js");
+    says("-w 2 node app.js", "put -- before the command: clusterd -- node app.js");
+    says("app.js", "put -- before the command: clusterd -- node app.js");
+    says("./server --port 1", "clusterd -- ./server --port 1");
+    says("relod web", "did you mean \"reload\"?");
+    says("start app.js", "the verb \"start\" is not available in this release");
+    says("logs", "not available in this release");
+    says("help nosuch", "clusterd -- nosuch");
+}
+
+#[test]
+fn bad_values_say_what_is_allowed() {
+    says("-w 0 -- a", "from 1 to 4096");
+    says("-w 100000 -- a", "from 1 to 4096");
+    says("-i -1 -- a", "write \"max-1\"");
+    says("-w 1 -i 1 -- a", "cannot be used with");
+    says("-p 65536 -- a", "from 0 to 65535");
+    says("-p http -- a", "from 0 to 65535");
+    says("--host x -- a", "--port");
+    says("-l localhost -- a", "has no port");
+    says("-b kernel -- a", "not available in this release");
+    says("--ready http:/x -- a", "not available in this release");
+    says("--kill-timeout 5 -- a", "Add a unit");
+    says("-n a/b -- a", "cannot be a name");
+    says("-e =x -- a", "write NAME=VALUE");
+    says("--wrokers 2 -- a", "--workers");
+    says("scale web 0", "from 1 to 4096");
+    says("scale web +max", "is no change");
+    says("scale web -0", "is no change");
+    says("scale web", "<N>");
+    says("stop", "<APP>");
+    says("ls x", "\"x\" is one word too many");
+    says("", "nothing to run");
+    says("-w 2", "nothing to run");
+    says("-c x -- a", "give one of them");
+    says("check", "nothing to run");
+    says("-w 1 ls", "options of a run stand before a verb");
+    says("-c x check", "options of a run stand before a verb");
+    let bytes = OsString::from(std::ffi::OsStr::new("x"));
+    assert!(parse([bytes]).is_err());
+}
+
+#[test]
+fn bytes_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let argv = [OsString::from("clusterd"), OsString::from("--"), OsString::from_vec(vec![b'a', 0xff])];
+    assert!(parse(argv).unwrap_err().message.contains("is not UTF-8"));
+}
+
+#[test]
+fn help_fits_80_columns_and_ends_with_examples() {
+    for line in ["--help", "-h", "help", "help scale", "reload --help", "check --help", "--version"] {
+        let Ok(Invocation::Print(text)) = typed(line) else { panic!("{line}") };
+        for row in text.lines() {
+            assert!(row.chars().count() <= 80, "{line}: {row:?}");
+        }
+    }
+    let Ok(Invocation::Print(text)) = typed("--help") else { panic!() };
+    for wants in ["Workers:", "Sockets:", "Surroundings:", "Examples:", "clusterd [OPTIONS] -- COMMAND", "Exit codes:"]
+    {
+        assert!(text.contains(wants), "{wants}\n{text}");
+    }
+    assert!(text.find("Examples:") > text.find("--workers"));
+}
+
+#[test]
+fn clap_finds_no_fault_with_its_own_description() {
+    command().debug_assert();
+}

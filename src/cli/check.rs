@@ -1,0 +1,229 @@
+//! `clusterd check`: says what would run on this machine, or everything that is wrong. Nothing is bound or started.
+use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs};
+use super::load::load;
+use crate::config::resolve::resolve;
+use crate::config::sources::{Sources, shown};
+use crate::config::{App, Config, Listen, Protocol, rules};
+use crate::os::cpu::{self, CpuCount};
+use crate::os::{program, user};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Runs the verb; the exit code. What would run goes to `out`, problems and warnings to `err`.
+///
+/// 0: it would run. 1: a file cannot be read, or this machine does not fit (command, user, folder, port). 2: the file
+/// or the command line is wrong.
+pub fn check(args: &RunArgs, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    // Whoever reads the output may have left; the exit code says enough.
+    let mut complain = |line: String| drop(writeln!(err, "{line}"));
+    let sources = match load(args) {
+        Ok(sources) => sources,
+        Err(error) => {
+            complain(format!("clusterd: {error}"));
+            return EXIT_FAILED;
+        }
+    };
+    let config = match resolve(&sources) {
+        Ok(config) => config,
+        Err(problems) => {
+            problems.iter().for_each(|problem| complain(problem.to_string()));
+            return EXIT_USAGE;
+        }
+    };
+    let cpus = cpu::available();
+    let findings: Vec<Finding> = config.apps.iter().map(|app| examine(app, &sources, &cpus)).collect();
+    let mut failed = false;
+    for finding in &findings {
+        for problem in &finding.problems {
+            failed = true;
+            complain(format!("app {}: {problem}", finding.name));
+        }
+        for warning in &finding.warnings {
+            complain(format!("app {}: warning: {warning}", finding.name));
+        }
+    }
+    if failed {
+        return EXIT_FAILED;
+    }
+    drop(print(&config, &sources, &cpus, &findings, out));
+    0
+}
+
+/// What was found out about one app.
+struct Finding {
+    name: String,
+    /// Label and text, in order.
+    rows: Vec<(&'static str, String)>,
+    /// It cannot run here.
+    problems: Vec<String>,
+    /// It can, but perhaps not as meant.
+    warnings: Vec<String>,
+}
+
+impl Finding {
+    fn row(&mut self, label: &'static str, text: impl Into<String>) {
+        self.rows.push((label, text.into()));
+    }
+
+    /// The value, or the problem is noted.
+    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+}
+
+fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
+    let mut finding = Finding { name: app.name.clone(), rows: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+    let folder = app.cwd.clone().unwrap_or_else(|| PathBuf::from(&sources.start_folder));
+    if !folder.is_dir() {
+        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+        finding.problems.push(format!("cwd {} {what}", folder.display()));
+    }
+    let kind = examine_command(app, &folder, &mut finding);
+    let workers = app.workers.count(cpus.count);
+    let typed = app.workers.to_string();
+    let note = if typed == workers.to_string() { String::new() } else { format!(" ({typed})") };
+    finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
+    let protocol = kind.map_or(app.protocol, |kind| program::protocol_for(kind, !app.listen.is_empty(), app.protocol));
+    examine_sockets(app, protocol, &mut finding);
+    match rules::ready(protocol, app.ready.as_ref()) {
+        Ok(ready) => finding.row("ready", format!("{ready}, within {:?}", app.ready_timeout)),
+        Err(problem) => finding.problems.push(problem),
+    }
+    match user::resolve(app.user.as_deref(), app.group.as_deref()) {
+        Ok(None) => finding.row("user", "the one that starts clusterd"),
+        Ok(Some(who)) => finding.row("user", format!("uid {}, gid {}, groups {:?}", who.uid, who.gid, who.groups)),
+        Err(error) => finding.problems.push(error.to_string()),
+    }
+    finding.row("folder", folder.display().to_string());
+    finding
+}
+
+fn examine_command(app: &App, folder: &Path, finding: &mut Finding) -> Option<program::ProgramKind> {
+    let command0 = app.command.first().map_or("", String::as_str);
+    let path = app.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+    let found = program::find(command0, &path, Some(folder)).map_err(|error| error.to_string());
+    let found = finding.keep(found)?;
+    finding.row("command", format!("{} ({})", app.command.join(" "), found.path.display()));
+    if app.protocol == Protocol::Auto {
+        finding.warnings.extend(program::advice(found.kind, &app.command, folder));
+    }
+    Some(found.kind)
+}
+
+fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {
+    let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
+    finding.row("listen", if listen.is_empty() { "nothing".to_owned() } else { listen.join(", ") });
+    for address in &app.listen {
+        finding.problems.extend(address_problem(address));
+    }
+    let balance = rules::balance(protocol, app.balance);
+    if let Some(balance) = finding.keep(balance) {
+        // Without a socket there is nothing to balance.
+        let none = protocol == Protocol::None;
+        finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
+    }
+    let how = if app.protocol == Protocol::Auto { " (auto)" } else { "" };
+    finding.row("protocol", format!("{protocol}{how}"));
+}
+
+fn address_problem(address: &Listen) -> Option<String> {
+    let port = match address {
+        Listen::Any(port) | Listen::Host(_, port) => *port,
+        Listen::Tcp(address) => address.port(),
+        Listen::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.is_dir())?;
+            return Some(format!("{address}: there is no folder {}", folder.display()));
+        }
+    };
+    (!user::may_bind_port(port)).then(|| {
+        format!(
+            "{address}: ports below {} need root or the capability CAP_NET_BIND_SERVICE; use a higher one",
+            user::first_unprivileged_port()
+        )
+    })
+}
+
+fn print(
+    config: &Config,
+    sources: &Sources,
+    cpus: &CpuCount,
+    findings: &[Finding],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let what = sources
+        .file
+        .as_ref()
+        .map_or_else(|| "the command line".to_owned(), |file| shown(&sources.start_folder, &file.path));
+    let apps = plural(u32::try_from(config.apps.len()).unwrap_or(u32::MAX), "app");
+    writeln!(out, "{what} is fine: {apps}; {}", cpus.reason)?;
+    for finding in findings {
+        writeln!(out, "\n{}", finding.name)?;
+        for (label, text) in &finding.rows {
+            writeln!(out, "  {label:<9} {text}")?;
+        }
+    }
+    Ok(())
+}
+
+fn plural(count: u32, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn run(args: RunArgs) -> (u8, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = check(&args, &mut out, &mut err);
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn command(words: &[&str]) -> RunArgs {
+        RunArgs { command: words.iter().map(|word| (*word).to_owned()).collect(), ..RunArgs::default() }
+    }
+
+    #[test]
+    fn says_what_would_run() {
+        let (code, out, err) = run(RunArgs { workers: Some("3".into()), ..command(&["/bin/sh", "-c", "x"]) });
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(out.starts_with("the command line is fine: 1 app; "), "{out}");
+        for wants in
+            ["\nsh\n", "  command   /bin/sh -c x (/bin/sh)", "  workers   3 on ", "none (auto)", "1s, within 30s"]
+        {
+            assert!(out.contains(wants), "{wants}\n{out}");
+        }
+    }
+
+    #[test]
+    fn everything_that_does_not_fit_this_machine_is_said() {
+        let (code, out, err) = run(RunArgs {
+            cwd: Some("/no/such/folder".into()),
+            user: Some("no-such-user-x".into()),
+            listen: vec!["unix:/no/such/a.sock".into()],
+            ..command(&["no-such-command-x"])
+        });
+        assert_eq!((code, out.as_str()), (EXIT_FAILED, ""));
+        for wants in [
+            "cwd /no/such/folder does not exist",
+            "command \"no-such-command-x\" was not found; searched ",
+            "there is no user \"no-such-user-x\"",
+            "there is no folder /no/such\n",
+        ] {
+            assert!(err.contains(wants), "{wants}\n{err}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_by_itself_is_a_usage_error() {
+        let (code, _, err) = run(RunArgs { ready: Some("notify".into()), ..command(&["/bin/sh"]) });
+        assert_eq!(code, EXIT_FAILED, "decided by the program: {err}");
+        let both = RunArgs { ready: Some("notify".into()), protocol: Some("node".into()), ..command(&["/bin/sh"]) };
+        assert_eq!(run(both).0, EXIT_USAGE);
+        let (code, _, err) = run(RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() });
+        assert_eq!(code, EXIT_FAILED);
+        assert_eq!(err, "clusterd: cannot read the configuration /no/such.toml: there is no such file\n");
+    }
+}

@@ -1,0 +1,172 @@
+//! Reads what the command line names (the configuration, environment files) into [`Sources`]. What they mean is
+//! `config::resolve`'s business.
+use super::args::RunArgs;
+use crate::config::resolve::env_files_wanted;
+use crate::config::sources::{EnvFileSource, FileSource, Sources, absolute, shown};
+use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// A file that a deployment cannot do without could not be read. Exit code 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The folder in which clusterd was started is gone, or its name is not UTF-8.
+    StartFolder(String),
+    /// The configuration file.
+    File {
+        /// As a person would type it.
+        path: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::StartFolder(why) => write!(f, "cannot tell the present folder: {why}"),
+            LoadError::File { path, why } => write!(f, "cannot read the configuration {path}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Reads everything that this command line names. Relative paths start at the present folder, for good.
+///
+/// # Errors
+/// The configuration file cannot be read. (An environment file that cannot is a problem that `resolve` reports.)
+pub fn load(args: &RunArgs) -> Result<Sources, LoadError> {
+    let folder = std::env::current_dir().map_err(|error| LoadError::StartFolder(error.to_string()))?;
+    let folder = folder.to_str().ok_or_else(|| LoadError::StartFolder("its name is not UTF-8".into()))?;
+    load_in(folder, args)
+}
+
+/// As [`load`], with the start folder given.
+pub(crate) fn load_in(start_folder: &str, args: &RunArgs) -> Result<Sources, LoadError> {
+    let path_of = |path: &String| absolute(start_folder, path).display().to_string();
+    let overrides = args.overrides(args.env_file.iter().map(path_of).collect());
+    let file = args.config.as_ref().map(|path| FileSource { path: path_of(path), text: String::new() });
+    reload(&Sources { start_folder: start_folder.to_owned(), file, env_files: Vec::new(), overrides })
+}
+
+/// Reads the same files again; the command line stays as it was.
+///
+/// # Errors
+/// As [`load`]. The previous sources are still good.
+pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
+    let mut sources = Sources { env_files: Vec::new(), ..previous.clone() };
+    let folder = &sources.start_folder;
+    let mut wanted = sources.overrides.env_files.clone();
+    if let Some(file) = &mut sources.file {
+        file.text = read(&file.path, CONFIG_BYTES_MAX)
+            .map_err(|why| LoadError::File { path: shown(folder, &file.path), why: why_not_toml(&file.path, why) })?;
+        wanted.extend(env_files_wanted(&file.text, folder));
+    }
+    wanted.sort();
+    wanted.dedup();
+    let read = |path: String| EnvFileSource { text: read(&path, ENV_FILE_BYTES_MAX), path };
+    sources.env_files = wanted.into_iter().map(read).collect();
+    Ok(sources)
+}
+
+fn why_not_toml(path: &str, why: String) -> String {
+    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match ending {
+        "js" | "cjs" | "mjs" | "json" | "yaml" | "yml" => format!("{why} (a TOML file is wanted)"),
+        _ => why,
+    }
+}
+
+/// A whole text file of at most `bytes_max`.
+fn read(path: &str, bytes_max: u64) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let metadata = std::fs::metadata(path).map_err(|error| reason(&error))?;
+    if metadata.is_dir() {
+        return Err("it is a folder".into());
+    }
+    // A pipe may be given (-c /dev/stdin), so that its size is known only at the end.
+    let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
+    read.map_err(|error| reason(&error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it is larger than {} KiB", bytes_max / 1024));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".into())
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "no permission".into(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::resolve;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("clusterd-load-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let folder = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+            std::fs::write(self.0.join(name), text).unwrap();
+        }
+
+        fn load(&self, config: &str) -> Result<Sources, LoadError> {
+            let args = RunArgs { config: Some(config.into()), ..RunArgs::default() };
+            load_in(self.0.to_str().unwrap(), &args)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn files_are_read_and_read_again() {
+        let folder = Folder::new();
+        folder.write("c.toml", "[[app]]\ncommand = \"a\"\nenv_file = \".env\"\nworkers = 1\n");
+        folder.write(".env", "A=1\n");
+        let first = folder.load("c.toml").unwrap();
+        assert_eq!(first.file.as_ref().unwrap().path, folder.0.join("c.toml").display().to_string());
+        assert_eq!(resolve(&first).unwrap().apps[0].env["A"], "1");
+        folder.write(".env", "A=2\n");
+        assert_eq!(resolve(&reload(&first).unwrap()).unwrap().apps[0].env["A"], "2");
+        std::fs::remove_file(folder.0.join(".env")).unwrap();
+        let problems = resolve(&reload(&first).unwrap()).unwrap_err();
+        assert_eq!(problems[0].to_string(), "c.toml:3:12: cannot read .env: there is no such file");
+        std::fs::remove_file(folder.0.join("c.toml")).unwrap();
+        assert!(reload(&first).is_err());
+    }
+
+    #[test]
+    fn unreadable_files_say_why() {
+        let folder = Folder::new();
+        let says = |name: &str| folder.load(name).unwrap_err().to_string();
+        assert_eq!(says("no.toml"), "cannot read the configuration no.toml: there is no such file");
+        assert_eq!(says("/"), "cannot read the configuration /: it is a folder");
+        folder.write("bytes.toml", [0xff_u8, 0xfe]);
+        assert!(says("bytes.toml").ends_with("it is not UTF-8 text"));
+        folder.write("big.toml", vec![b'#'; CONFIG_BYTES_MAX as usize + 1]);
+        assert!(says("big.toml").ends_with("it is larger than 1024 KiB"));
+        folder.write("full.toml", vec![b'#'; CONFIG_BYTES_MAX as usize]);
+        assert!(folder.load("full.toml").is_ok());
+    }
+}

@@ -1,0 +1,77 @@
+//! Which addresses stand in each other's way. No address is looked up or bound here.
+use super::Listen;
+use std::net::{IpAddr, SocketAddr};
+
+/// Whether both cannot be bound at once: the same port of the same family, and the same address or one of them is the
+/// wildcard. A host name is compared as a name. Port 0 never stands in the way.
+pub fn overlap(one: &Listen, other: &Listen) -> bool {
+    use Listen::{Any, Host, Tcp, Unix};
+    match (one, other) {
+        (Unix(one), Unix(other)) => one == other,
+        (Unix(_), _) | (_, Unix(_)) => false,
+        _ if port(one) != port(other) || port(one) == Some(0) => false,
+        // Any takes both families.
+        (Any(_), _) | (_, Any(_)) => true,
+        (Tcp(one), Tcp(other)) => overlap_tcp(one, other),
+        (Host(one, _), Host(other, _)) => one.eq_ignore_ascii_case(other),
+        // What the name stands for is known only when it is bound, except that a wildcard covers it (nearly every
+        // name has an IPv4 address).
+        (Host(..), Tcp(address)) | (Tcp(address), Host(..)) => address.ip() == IpAddr::from([0, 0, 0, 0]),
+    }
+}
+
+fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn port(listen: &Listen) -> Option<u16> {
+    match listen {
+        Listen::Any(port) | Listen::Host(_, port) => Some(*port),
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::parse::listen;
+
+    fn both(one: &str, other: &str) -> bool {
+        let (one, other) = (listen(one).unwrap(), listen(other).unwrap());
+        assert_eq!(overlap(&one, &other), overlap(&other, &one), "{one} and {other}");
+        overlap(&one, &other)
+    }
+
+    #[test]
+    fn wildcards_cover_their_family() {
+        for (one, other) in [
+            ("80", "80"),
+            ("80", "0.0.0.0:80"),
+            ("80", "[::1]:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("80", "localhost:80"),
+            ("0.0.0.0:80", "localhost:80"),
+            ("Localhost:80", "localhost:80"),
+            ("unix:/a", "/a"),
+        ] {
+            assert!(both(one, other), "{one} and {other}");
+        }
+        for (one, other) in [
+            ("80", "81"),
+            ("0", "0"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("0.0.0.0:80", "[::]:80"),
+            ("127.0.0.1:80", "[::1]:80"),
+            ("127.0.0.1:80", "localhost:80"),
+            ("unix:/a", "unix:/b"),
+            ("unix:/a", "80"),
+        ] {
+            assert!(!both(one, other), "{one} and {other}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The value of every setting that was not typed. `config/cluster.toml` shows the same values; a test compares them.
+use super::{Balance, Protocol, Reload, Restart, Workers};
+use std::time::Duration;
+
+/// All CPUs that this process may use.
+pub const WORKERS: Workers = Workers::MaxMinus(0);
+/// The master hands off, the least busy worker first.
+pub const BALANCE: Balance = Balance::RoundRobin;
+/// Decided by the program that the command names.
+pub const PROTOCOL: Protocol = Protocol::Auto;
+/// Long enough for a big application to start, short enough to notice one that never will.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Long enough for slow requests to end.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is left to a worker between SIGTERM and SIGKILL.
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A program that has no way to say that it is ready counts as ready after this.
+pub const READY_AFTER: Duration = Duration::from_secs(1);
+
+/// Sixteen failures within five minutes end a slot. With the backoff below they take about two minutes, so that a
+/// database that is away for a minute takes no service down for good.
+pub fn restart() -> Restart {
+    Restart {
+        min_uptime: Duration::from_secs(1),
+        max_restarts: Some(16),
+        window: Duration::from_secs(5 * 60),
+        backoff_min: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(15),
+        stop_exit_codes: Vec::new(),
+    }
+}
+
+/// One slot at a time: the least extra memory.
+pub fn reload() -> Reload {
+    Reload { surge: 1 }
+}

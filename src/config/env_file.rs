@@ -1,0 +1,134 @@
+//! Environment files: one `NAME=value` a line. Text in, pairs out; nothing is expanded, nothing is run.
+
+/// Variables that clusterd itself sets; nobody else may.
+pub const RESERVED: &[&str] = &[
+    "CLUSTERD_APP",
+    "CLUSTERD_GENERATION",
+    "CLUSTERD_SLOT",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NODE_APP_INSTANCE",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
+    "NOTIFY_SOCKET",
+];
+
+/// Checks one variable.
+pub fn check(name: &str, value: &str) -> Result<(), String> {
+    if name.is_empty() || name.contains(['=', '\0']) || name.chars().any(char::is_whitespace) {
+        return Err(format!("\"{}\" cannot be the name of a variable", name.escape_debug()));
+    }
+    if RESERVED.contains(&name) {
+        return Err(format!("{name} is set by clusterd for each worker; leave it out"));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of {name} holds a zero byte, which no variable can"));
+    }
+    Ok(())
+}
+
+/// Name and value.
+pub type Pair = (String, String);
+/// Number of a line, from 1, and what is wrong with it.
+pub type BadLine = (usize, String);
+
+/// The pairs of an environment file, in order; a later one of the same name wins. Empty lines and lines that begin
+/// with `#` are skipped, `export ` before a name is. A value in single quotes is taken as it stands; in double quotes
+/// `\n`, `\"` and `\\` are understood; without quotes it ends at ` #`.
+///
+/// # Errors
+/// Every bad line, with its number from 1.
+pub fn parse(text: &str) -> Result<Vec<Pair>, Vec<BadLine>> {
+    let (mut pairs, mut bad) = (Vec::new(), Vec::new());
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match pair(line) {
+            Ok(pair) => pairs.push(pair),
+            Err(message) => bad.push((number + 1, message)),
+        }
+    }
+    if bad.is_empty() { Ok(pairs) } else { Err(bad) }
+}
+
+fn pair(line: &str) -> Result<Pair, String> {
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let Some((name, value)) = line.split_once('=') else {
+        return Err("wants NAME=value".into()); // The line itself may be a secret: it is not shown.
+    };
+    let (name, value) = (name.trim(), value.trim());
+    let value = match value.chars().next() {
+        Some('\'') => single_quoted(&value[1..]).ok_or_else(|| unclosed(name))?,
+        Some('"') => double_quoted(&value[1..]).ok_or_else(|| unclosed(name))?,
+        _ => value.split(" #").next().unwrap_or_default().trim_end().to_owned(),
+    };
+    check(name, &value)?;
+    Ok((name.to_owned(), value))
+}
+
+fn unclosed(name: &str) -> String {
+    format!("the value of {name} has no closing quote, or text after it")
+}
+
+/// The text up to the closing quote, where nothing but a comment follows.
+fn single_quoted(rest: &str) -> Option<String> {
+    let (value, after) = rest.split_once('\'')?;
+    only_a_comment(after).then(|| value.to_owned())
+}
+
+fn double_quoted(rest: &str) -> Option<String> {
+    let mut value = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return only_a_comment(chars.as_str()).then_some(value),
+            '\\' => match chars.next()? {
+                'n' => value.push('\n'),
+                'r' => value.push('\r'),
+                't' => value.push('\t'),
+                c @ ('"' | '\\' | '$') => value.push(c),
+                c => value.extend(['\\', c]),
+            },
+            c => value.push(c),
+        }
+    }
+}
+
+fn only_a_comment(after: &str) -> bool {
+    let after = after.trim();
+    after.is_empty() || after.starts_with('#')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_usual_forms() {
+        let text = "\u{feff}A=1\r\n# no\n\nexport B = two words # comment\nC='a # b'\nD=\"x\\n\\\"y\\\" \\d\" # c\nE=\nA=3\nF=a=b#c\n";
+        let pairs = parse(text).unwrap();
+        let want = [
+            ("A", "1"),
+            ("B", "two words"),
+            ("C", "a # b"),
+            ("D", "x\n\"y\" \\d"),
+            ("E", ""),
+            ("A", "3"),
+            ("F", "a=b#c"),
+        ];
+        assert_eq!(pairs, want.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn every_bad_line_is_named() {
+        let bad = parse("A=1\nsecret\nB='x\nC=\"x\" y\n=5\nLISTEN_FDS=3\nD=a\0b\n").unwrap_err();
+        assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
+        assert!(!bad[0].1.contains("secret"));
+        assert!(bad[4].1.contains("set by clusterd"));
+    }
+}

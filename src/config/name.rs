@@ -1,0 +1,128 @@
+//! Names of apps: what is allowed, and the name that a command gets when none was typed.
+use super::parse::nearest;
+use crate::limits::NAME_CHARS_MAX;
+use std::path::{Component, Path};
+
+/// Checks a name that was typed. It becomes a file name and a word on the command line.
+pub fn check(name: &str) -> Result<(), String> {
+    let rule = "a name has letters, digits, \".\", \"_\" and \"-\", and starts with none of \".-\"";
+    if name.is_empty() {
+        return Err(format!("a name is empty: {rule}"));
+    }
+    if name.chars().count() > NAME_CHARS_MAX {
+        return Err(format!("the name \"{name}\" is longer than {NAME_CHARS_MAX} characters"));
+    }
+    if name == "all" {
+        return Err("the name \"all\" is taken: commands use it for every app".into());
+    }
+    if name.starts_with(['.', '-']) || !name.chars().all(allowed) {
+        return Err(format!("\"{name}\" cannot be a name: {rule}"));
+    }
+    Ok(())
+}
+
+fn allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".-_".contains(c)
+}
+
+/// The name for a command: the script's stem, or its folder's name where the stem says nothing (`index`, `main`,
+/// `server`, `app`); a program without a script gives its own name. Always valid.
+pub fn from_command(command: &[String]) -> String {
+    let program = command.first().map_or("", String::as_str);
+    let script = command.iter().skip(1).find(|word| !word.starts_with('-') && has_script_ending(word));
+    let path = Path::new(script.map_or(program, String::as_str));
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = if script.is_some() { file.rsplit_once('.').map_or(&*file, |(stem, _)| stem) } else { &*file };
+    let folder = || {
+        path.parent()?.components().rev().find_map(|part| match part {
+            Component::Normal(name) => name.to_str().filter(|name| !says_nothing(name)).map(str::to_owned),
+            _ => None,
+        })
+    };
+    let name = if says_nothing(stem) { folder().unwrap_or_else(|| stem.to_owned()) } else { stem.to_owned() };
+    clean(&name)
+}
+
+fn has_script_ending(word: &str) -> bool {
+    let ending = Path::new(word).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    ["js", "mjs", "cjs", "ts", "mts", "cts", "jsx", "tsx", "py", "rb", "php", "sh", "pl", "lua"].contains(&ending)
+}
+
+fn says_nothing(stem: &str) -> bool {
+    ["index", "main", "server", "app", "src", "dist", "build", "bin", "lib"].contains(&stem)
+}
+
+fn clean(name: &str) -> String {
+    let cleaned: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).take(NAME_CHARS_MAX).collect();
+    let cleaned = cleaned.trim_start_matches(['.', '-']);
+    if cleaned.is_empty() || cleaned == "all" { "app".to_owned() } else { cleaned.to_owned() }
+}
+
+/// `wanted`, or `wanted-2`, `wanted-3`, whichever is first free.
+pub fn unique(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2_u64..).map(|n| {
+        let suffix = format!("-{n}");
+        // Names are ASCII here, so that bytes are characters.
+        let room = NAME_CHARS_MAX.saturating_sub(suffix.len()).min(wanted.len());
+        format!("{}{suffix}", &wanted[..room])
+    });
+    std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// "did you mean" for a key or a verb, or nothing.
+pub fn did_you_mean(typed: &str, candidates: &[&str]) -> String {
+    nearest(typed, candidates).map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(command: &str) -> String {
+        from_command(&command.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn names_must_be_file_names() {
+        for good in ["web", "a", "web.2", "Web_api-3", "9"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(65);
+        for bad in ["", ".web", "-web", "a/b", "a b", "ü", "all", "..", "a\n", &long] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_gives_a_name() {
+        assert_eq!(named("node hello.js"), "hello");
+        assert_eq!(named("node app.js"), "app");
+        assert_eq!(named("node --inspect api/index.js --port 1"), "api");
+        assert_eq!(named("node /srv/shop/dist/server.mjs"), "shop");
+        assert_eq!(named("python3 ./jobs/mail.worker.py"), "mail.worker");
+        assert_eq!(named("./bin/server"), "server");
+        assert_eq!(named("/opt/shop/bin/server"), "shop");
+        assert_eq!(named("sleep 5"), "sleep");
+        assert_eq!(named("my prog"), "my");
+        assert_eq!(named("./.hidden"), "hidden");
+        assert_eq!(named("node ünï.js"), "n-");
+        assert_eq!(named("all"), "app");
+        assert_eq!(from_command(&[]), "app");
+    }
+
+    #[test]
+    fn given_names_are_always_valid() {
+        for command in ["node ü.js", "node ....js", "/", "..", "node /", "-x", "a\nb"] {
+            assert_eq!(check(&named(command)), Ok(()), "{command:?} gave {:?}", named(command));
+        }
+    }
+
+    #[test]
+    fn names_are_made_unique_within_the_bound() {
+        assert_eq!(unique("web", |_| false), "web");
+        assert_eq!(unique("web", |name| name == "web" || name == "web-2"), "web-3");
+        let long = "x".repeat(NAME_CHARS_MAX);
+        let second = unique(&long, |name| name == long);
+        assert_eq!(second, format!("{}-2", "x".repeat(NAME_CHARS_MAX - 2)));
+    }
+}

@@ -1,0 +1,154 @@
+//! What is wrong with what was typed: one place, one sentence. Collecting them all before stopping is
+//! [`super::resolve`]'s business.
+use crate::limits::{PROBLEM_CHARS_MAX, PROBLEMS_MAX};
+use std::fmt;
+
+/// Where something was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file; line and column count from 1, the column in characters.
+    File {
+        /// As a person would type it: relative to the start folder where it lies below it.
+        path: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
+    /// As this option, for example `--workers`.
+    Option(&'static str),
+    /// Nowhere in particular.
+    Whole,
+}
+
+/// One thing that is wrong, and the way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// What, in one line.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::File { path, line, column } => write!(f, "{path}:{line}:{column}: ")?,
+            Place::Option(option) => write!(f, "{option}: ")?,
+            Place::Whole => (),
+        }
+        // One line each, whatever the file held.
+        f.write_str(&self.message.replace(['\n', '\r'], " "))
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// A place while the text is at hand: an offset is cheap to carry, line and column are computed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Spot {
+    /// Byte offset in the configuration file.
+    File(usize),
+    /// An option's name.
+    Option(&'static str),
+    /// Nowhere in particular.
+    Whole,
+}
+
+/// Something typed, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct At<T> {
+    /// What was typed.
+    pub(crate) value: T,
+    /// Where.
+    pub(crate) spot: Spot,
+}
+
+/// Problems found so far: each costs a look through the file, and nobody reads thousands.
+#[derive(Debug, Default)]
+pub(crate) struct Found(Vec<(Spot, String)>);
+
+impl Found {
+    /// Takes note of a problem.
+    pub(crate) fn add(&mut self, spot: Spot, message: impl Into<String>) {
+        if !self.is_full() {
+            let mut message = message.into();
+            if let Some((end, _)) = message.char_indices().nth(PROBLEM_CHARS_MAX) {
+                message.truncate(end);
+                message.push_str(" ...");
+            }
+            self.0.push((spot, message));
+        }
+    }
+
+    /// Whether no more are noted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= PROBLEMS_MAX
+    }
+
+    /// The value, or `None` and the problem is noted.
+    pub(crate) fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
+        match result {
+            Ok(value) => Some(At { value, spot }),
+            Err(message) => {
+                self.add(spot, message);
+                None
+            }
+        }
+    }
+
+    /// Whether nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All problems in the order of their places, each with line and column in `text`.
+    pub(crate) fn into_problems(mut self, path: &str, text: &str) -> Vec<Problem> {
+        let full = self.is_full();
+        self.0.sort();
+        self.0.dedup();
+        let place = |spot| match spot {
+            Spot::File(offset) => {
+                let (line, column) = line_column(text, offset);
+                Place::File { path: path.to_owned(), line, column }
+            }
+            Spot::Option(option) => Place::Option(option),
+            Spot::Whole => Place::Whole,
+        };
+        let more =
+            Problem { place: Place::Whole, message: format!("more problems than these {PROBLEMS_MAX} are not shown") };
+        let problems = self.0.into_iter().map(|(spot, message)| Problem { place: place(spot), message });
+        problems.chain(full.then_some(more)).collect()
+    }
+}
+
+/// Line and column of a byte offset, both from 1. An offset inside a character or past the end is moved back.
+pub(crate) fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let mut end = offset.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let before = &text[..end];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_characters_from_one() {
+        assert_eq!(line_column("", 0), (1, 1));
+        assert_eq!(line_column("a\nüb", 2), (2, 1));
+        assert_eq!(line_column("a\nüb", 3), (2, 1), "inside a character");
+        assert_eq!(line_column("a\nüb", 4), (2, 2));
+        assert_eq!(line_column("a\n", 99), (2, 1));
+    }
+
+    #[test]
+    fn a_problem_is_one_line() {
+        let problem = Problem { place: Place::Option("--name"), message: "bad\nname".into() };
+        assert_eq!(problem.to_string(), "--name: bad name");
+    }
+}

@@ -1,0 +1,425 @@
+//! Tests of `resolve.rs` and `raw.rs`: what a file and a command line become, and what is said of bad ones.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::config::raw::{APP_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use crate::config::sources::FileSource;
+use crate::config::{Balance, Ready, Workers};
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn file(text: &str) -> Sources {
+    Sources {
+        start_folder: "/srv".into(),
+        file: Some(FileSource { path: "/srv/c.toml".into(), text: text.into() }),
+        ..Sources::default()
+    }
+}
+
+fn command(words: &[&str]) -> Sources {
+    let command = words.iter().map(|word| (*word).to_owned()).collect();
+    Sources {
+        start_folder: "/srv".into(),
+        overrides: Overrides { command, ..Overrides::default() },
+        ..Sources::default()
+    }
+}
+
+fn said(sources: &Sources) -> Vec<String> {
+    resolve(sources).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+/// The single app of a file that is fine.
+fn app(text: &str) -> App {
+    let mut config = resolve(&file(text)).unwrap();
+    assert_eq!(config.apps.len(), 1);
+    config.apps.remove(0)
+}
+
+/// What is said of one line in an app that is fine otherwise; the line is the third.
+fn said_of(line: &str) -> Vec<String> {
+    said(&file(&format!("[[app]]\ncommand = \"node a.js\"\n{line}\n")))
+}
+
+#[track_caller]
+fn says(line: &str, wants: &str) {
+    let said = said_of(line);
+    assert_eq!(said.len(), 1, "{line}: {said:?}");
+    assert!(said[0].starts_with("c.toml:3:"), "{line}: {said:?}");
+    assert!(said[0].contains(wants), "{line}: {said:?}");
+}
+
+#[test]
+fn a_command_alone_gets_every_default() {
+    let config = resolve(&command(&["node", "web.js"])).unwrap();
+    let app = &config.apps[0];
+    assert_eq!(app.name, "web");
+    assert_eq!(app.command, ["node", "web.js"]);
+    assert_eq!(app.workers, Workers::MaxMinus(0));
+    assert_eq!(app.ready, None);
+    assert_eq!(app.ready_timeout, Duration::from_secs(30));
+    assert_eq!(app.kill_timeout, Duration::from_secs(5));
+    assert_eq!(app.restart, defaults::restart());
+    assert_eq!(app.reload.surge, 1);
+    assert!(app.listen.is_empty() && !app.prefix && app.env.is_empty() && app.cwd.is_none());
+}
+
+#[test]
+fn every_key_of_a_file_arrives() {
+    let app = app(r#"
+[[app]]
+name = "shop"
+command = ["node", "a b.js"]
+workers = "max-1"
+listen = ["127.0.0.1:80", "unix:run/a.sock"]
+port = 8_080
+balance = "sticky"
+protocol = "node"
+ready = "message"
+ready_timeout = "1m"
+drain_timeout = "0s"
+kill_timeout = "500ms"
+env = { A = "1", B = 2, C = true, D = 1.5, E = 0x10 }
+cwd = "./code"
+user = 33
+group = "www-data"
+umask = "027"
+prefix = true
+[app.restart]
+min_uptime = "2s"
+max_restarts = "never"
+window = "1h"
+backoff_min = "1s"
+backoff_max = "1s"
+stop_exit_codes = [3, 0, 3]
+[app.reload]
+surge = 2
+"#);
+    assert_eq!(app.name, "shop");
+    assert_eq!(app.workers, Workers::MaxMinus(1));
+    let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["*:8080", "127.0.0.1:80", "unix:/srv/run/a.sock"]);
+    assert_eq!(app.balance, Balance::Sticky);
+    assert_eq!(app.ready, Some(Ready::Message));
+    assert_eq!(app.drain_timeout, Duration::ZERO);
+    let env: Vec<_> = app.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["A=1", "B=2", "C=true", "D=1.5", "E=16"]);
+    assert_eq!(app.cwd, Some(PathBuf::from("/srv/code")));
+    assert_eq!((app.user.as_deref(), app.group.as_deref()), (Some("33"), Some("www-data")));
+    assert_eq!(app.umask, Some(0o027));
+    assert!(app.prefix);
+    assert_eq!(app.restart.max_restarts, None);
+    assert_eq!(app.restart.stop_exit_codes, [0, 3]);
+    assert_eq!(app.reload.surge, 2);
+}
+
+#[test]
+fn every_known_key_is_read() {
+    for key in APP_KEYS {
+        let said = said_of(&format!("{key} = 1979-05-27"));
+        assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
+        assert!(!said.is_empty(), "{key} took a date");
+    }
+    for (table, keys) in [("restart", RESTART_KEYS), ("reload", RELOAD_KEYS)] {
+        for key in keys {
+            let said = said_of(&format!("{table} = {{ {key} = 1979-05-27 }}"));
+            assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
+            assert!(!said.is_empty(), "{key} took a date");
+        }
+    }
+}
+
+#[test]
+fn the_command_line_lies_over_the_file() {
+    let mut sources = file(
+        "[[app]]\ncommand = \"node a.js\"\nport = 1\nlisten = \"/a\"\nworkers = 3\nready = \"message\"\n\
+         env.A = \"file\"\nenv.B = \"file\"\nenv.C = \"file\"\nenv.production = { B = \"named\", C = \"named\" }\n",
+    );
+    sources.overrides = Overrides {
+        workers: Some("2".into()),
+        port: Some(9),
+        host: Some("127.0.0.1".into()),
+        listen: vec!["unix:x".into()],
+        name: Some("b".into()),
+        env: vec![("C".into(), "typed".into())],
+        env_names: vec!["production".into()],
+        cwd: Some("/else".into()),
+        prefix: Some(true),
+        ready: Some("2s".into()),
+        ..Overrides::default()
+    };
+    let app = &resolve(&sources).unwrap().apps[0];
+    assert_eq!(app.workers, Workers::Exactly(2));
+    let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:9", "unix:/srv/x"]);
+    let env: Vec<_> = app.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["A=file", "B=named", "C=typed"]);
+    assert_eq!((app.name.as_str(), app.prefix), ("b", true));
+    assert_eq!(app.cwd, Some(PathBuf::from("/else")));
+    assert_eq!(app.ready, Some(Ready::After(Duration::from_secs(2))));
+}
+
+#[test]
+fn bad_options_are_named() {
+    let mut sources = command(&["node", "a.js"]);
+    sources.overrides.workers = Some("0".into());
+    sources.overrides.host = Some("localhost".into());
+    sources.overrides.listen = vec!["x".into()];
+    sources.overrides.name = Some("a/b".into());
+    sources.overrides.env = vec![("NODE_UNIQUE_ID".into(), "1".into())];
+    sources.overrides.env_names = vec!["production".into()];
+    let said = said(&sources).join("\n");
+    for start in ["--workers: workers must be", "--host: --host goes with", "--listen: \"x\" has no port", "--name: "] {
+        assert!(said.contains(start), "{said}");
+    }
+    assert!(said.contains("--env: NODE_UNIQUE_ID is set by clusterd"), "{said}");
+    assert!(said.contains("for a variable write production=VALUE"), "{said}");
+}
+
+#[test]
+fn options_for_one_app_are_refused_for_several() {
+    let mut sources = file("[[app]]\ncommand=\"a\"\n[[app]]\ncommand=\"b\"\n");
+    sources.overrides.port = Some(1);
+    sources.overrides.workers = Some("none".into());
+    let lines = said(&sources);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("--port: the file has 2 apps"), "{lines:?}");
+    sources.overrides = Overrides { workers: Some("3".into()), ..Overrides::default() };
+    let config = resolve(&sources).unwrap();
+    assert!(config.apps.iter().all(|app| app.workers == Workers::Exactly(3)));
+}
+
+#[test]
+fn nothing_to_run_and_too_much_to_run() {
+    assert!(said(&Sources::default())[0].contains("nothing to run"));
+    let mut sources = file("[[app]]\ncommand=\"a\"\n");
+    sources.overrides.command = vec!["b".into()];
+    assert!(said(&sources)[0].contains("give one of them"));
+    assert_eq!(said(&file(""))[0], "c.toml:1:1: no app is configured: begin with a line [[app]]");
+    assert_eq!(
+        said(&file("\n [[app]]\n"))[0],
+        "c.toml:2:2: command is missing: say what to run, for example command = [\"node\", \"app.js\"]"
+    );
+}
+
+#[test]
+fn unknown_keys_get_the_nearest_name() {
+    assert_eq!(said_of("  worker = 2"), ["c.toml:3:3: unknown key \"worker\"; did you mean \"workers\"?"]);
+    says("drain_timout = \"1s\"", "did you mean \"drain_timeout\"?");
+    says("instances = 2", "did you mean \"workers\"?");
+    says("script = \"a.js\"", "write command =");
+    says("zzz = 1", "unknown key \"zzz\"");
+    says("restart.max_restart = 2", "unknown key \"max_restart\" in [app.restart]; did you mean \"max_restarts\"?");
+    says("min_uptime = \"1s\"", "put it into [app.restart]");
+    says("limits.memory = \"1G\"", "not available in this release");
+    says("reload.canary = 1", "not available in this release");
+    let lines = said(&file("workers = 2\n[[apps]]\ncommand=\"a\"\n"));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("below a line [[app]]"), "{lines:?}");
+    assert!(lines[1].contains("did you mean \"app\"?"), "{lines:?}");
+    assert!(said(&file("[app]\ncommand=\"a\"\n"))[0].contains("double brackets"));
+}
+
+#[test]
+fn values_of_a_wrong_type_say_what_is_wanted() {
+    says("workers = true", "workers must be a number, \"max\", \"max-1\" or \"50%\", not a boolean");
+    says("workers = 0", "not \"0\"");
+    says("workers = 100000", "from 1 to 4096");
+    says("workers = 1.5", "not a number with a fraction");
+    says("port = \"80\"", "port must be a number from 0 to 65535");
+    says("port = 65536", "not 65536");
+    says("port = 99999999999999999999999", "not 99999999999999999999999");
+    says("listen = [80]", "must be a string or an array of strings, not a number");
+    says("drain_timeout = 30", "Add a unit, in quotes: \"30s\"");
+    says("ready_timeout = \"0s\"", "no time at all");
+    says("kill_timeout = \"5\"", "Add a unit");
+    says("prefix = \"yes\"", "must be true or false, not a string");
+    says("env = []", "must be a table");
+    says("env.A = []", "the variable A must be a string, not an array");
+    says("env.\"A B\" = \"\"", "cannot be the name of a variable");
+    says("env.LISTEN_FDS = \"3\"", "set by clusterd");
+    says("umask = 27", "octal digits in quotes");
+    says("umask = \"888\"", "octal");
+    says("user = -1", "must be a name or a number");
+    says("name = \"a/b\"", "cannot be a name");
+    says("cwd = \"\"", "empty");
+    says("balance = \"kernel\"", "not available in this release");
+    says("ready = \"http:/healthz\"", "not available in this release");
+    says("restart = 1", "restart must be a table");
+    says("restart.max_restarts = 0", "from 1 to 256, or \"never\"");
+    says("restart.max_restarts = \"none\"", "not \"none\"");
+    says("restart.stop_exit_codes = [1, 256]", "from 0 to 255, not 256");
+    says("restart.window = \"0s\"", "no time at all");
+    says("restart.backoff_min = \"1m\"", "longer than backoff_max (15s)");
+    says("reload.surge = 0", "from 1 to 4096");
+}
+
+#[test]
+fn settings_that_contradict_each_other() {
+    for (lines, wants) in [
+        ("listen = \"80\"\nprotocol = \"none\"", "nobody would take connections"),
+        ("ready = \"listening\"\nprotocol = \"listen-fds\"", "never comes"),
+        ("ready = \"notify\"\nprotocol = \"node\"", "never comes"),
+        ("balance = \"sticky\"\nprotocol = \"listen-fds\"", "needs protocol \"node\""),
+    ] {
+        says(lines, wants);
+    }
+}
+
+#[test]
+fn all_problems_of_a_file_are_said_at_once_in_order() {
+    let text =
+        "[[app]]\nname = \"a\"\nworker = 1\nworkers = false\ncommand = \"a | b\"\n[[app]]\nname = \"a\"\nport = -1\n";
+    let lines = said(&file(text));
+    let starts: Vec<&str> = lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(starts, ["c.toml:3:1", "c.toml:4:11", "c.toml:5:11", "c.toml:6:1", "c.toml:7:8", "c.toml:8:8"]);
+    assert!(lines[4].contains("the name \"a\" is taken (line 2)"));
+}
+
+#[test]
+fn duplicate_keys_and_bad_toml_have_their_place() {
+    assert_eq!(
+        said(&file("[[app]]\ncommand = \"a\"\nworkers = 1\nworkers = 2\nfoo = 1\n")),
+        ["c.toml:4:1: duplicate key \"workers\"", "c.toml:5:1: unknown key \"foo\""]
+    );
+    assert_eq!(
+        said(&file("[[app]]\ncommand = \"a\"\nworkers = max\n")),
+        ["c.toml:3:11: text must stand in quotes: \"max\""]
+    );
+    assert_eq!(said(&file("[[app]]\ncommand =\n")), ["c.toml:2:10: a value is missing"]);
+    assert!(said(&file("[[app]]\ncommand = \"a\n"))[0].starts_with("c.toml:2:13: this is no TOML: "));
+    let lines = said(&file("[[app]]\ncommand = \"a\"\nenv = { A = \"1\" }\nenv.production = { A = \"2\" }\n"));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("use dotted keys"), "{lines:?}");
+}
+
+#[test]
+fn garbage_never_panics() {
+    let seeds = [
+        "[[app]]\nenv={A={B={}}}\n",
+        "\0\u{feff}[[",
+        "a=[[[[[",
+        "[[app]]\n[[app.env]]\n",
+        "app=1",
+        "app=[{},1]",
+        "'''",
+    ];
+    for seed in seeds {
+        for end in 0..=seed.len() {
+            if let Some(part) = seed.get(..end) {
+                let _ = resolve(&file(part));
+                let _ = env_files_wanted(part, "/");
+            }
+        }
+    }
+    assert!(resolve(&file(&format!("a={}", "[".repeat(100_000)))).is_err());
+    let apps = "[[app]]\ncommand=\"a\"\n".repeat(65);
+    assert!(said(&file(&apps))[0].contains("64 is the most"));
+}
+
+#[test]
+fn a_damaged_file_never_panics() {
+    let sample = include_str!("../../config/cluster.toml");
+    let mut seed = 0x2545_f491_u32;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed as usize / 7 % below
+    };
+    let pieces: Vec<char> = "\"'[]{}=,.#\n\\0-é\u{0}".chars().collect();
+    for _ in 0..500 {
+        let mut text: Vec<char> = sample.replace("\n# ", "\n").chars().collect();
+        for _ in 0..=random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, pieces[random(pieces.len())]),
+                _ => text[at] = pieces[random(pieces.len())],
+            }
+        }
+        let _ = resolve(&file(&text.into_iter().collect::<String>()));
+    }
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_told_in_bounds() {
+    let lines = said(&file(&"a\n".repeat(200_000)));
+    assert_eq!(lines.len(), 101);
+    assert_eq!(lines[100], "more problems than these 100 are not shown");
+    let keys: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
+    assert_eq!(said(&file(&format!("[[app]]\n{keys}"))).len(), 101);
+    let long = "ü".repeat(100_000);
+    for line in said(&file(&format!("[[app]]\n\"{long}\" = 1\nworkers = \"{long}\"\ncommand=\"a\"\n"))) {
+        assert!(line.chars().count() < 600, "{line}");
+    }
+}
+
+#[test]
+fn addresses_are_taken_once() {
+    let lines = said(&file(
+        "[[app]]\nname=\"web\"\ncommand=\"a\"\nlisten=[\"0.0.0.0:80\", \"127.0.0.1:80\"]\n[[app]]\ncommand=\"b\"\nport=80\n",
+    ));
+    assert_eq!(
+        lines,
+        [
+            "c.toml:4:23: 127.0.0.1:80 is taken by 0.0.0.0:80 of the same app (line 4)",
+            "c.toml:7:6: *:80 is taken by 0.0.0.0:80 of app \"web\" (line 4)",
+        ]
+    );
+    let lines = said(&file("[[app]]\ncommand=\"a\"\nlisten=[\"unix:a\", \"/srv/./a\"]\n"));
+    assert!(lines[0].contains("unix:/srv/a is taken"), "{lines:?}");
+    let long = format!("[[app]]\ncommand=\"a\"\nlisten=\"/{}\"\n", "x".repeat(107));
+    assert!(said(&file(&long))[0].contains("has 108 bytes"));
+    let many: Vec<String> = (1..=129).map(|port| format!("\"{port}\"")).collect();
+    assert!(
+        said(&file(&format!("[[app]]\ncommand=\"a\"\nlisten=[{}]\n", many.join(","))))[0].contains("128 is the most")
+    );
+}
+
+#[test]
+fn default_names_are_unique() {
+    let text = "[[app]]\nname=\"a\"\ncommand=\"x\"\n[[app]]\ncommand=\"node a.js\"\n[[app]]\ncommand=\"node a.js\"\n";
+    let config = resolve(&file(text)).unwrap();
+    let names: Vec<&str> = config.apps.iter().map(|app| app.name.as_str()).collect();
+    assert_eq!(names, ["a", "a-2", "a-3"]);
+}
+
+#[test]
+fn environment_files_lie_under_env() {
+    let text = "[[app]]\ncommand=\"a\"\nenv_file=[\".env\", \"/etc/b\"]\nenv.B=\"table\"\n";
+    assert_eq!(env_files_wanted(text, "/srv"), ["/srv/.env", "/etc/b"]);
+    let mut sources = file(text);
+    sources.overrides.env_files = vec!["/srv/typed".into()];
+    let read = |path: &str, text: &str| EnvFileSource { path: path.into(), text: Ok(text.into()) };
+    sources.env_files = vec![read("/srv/.env", "A=1\nB=1\nC=1"), read("/etc/b", "C=2\nD=2"), read("/srv/typed", "D=3")];
+    let env = resolve(&sources).unwrap().apps.remove(0).env;
+    let env: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(env, ["A=1", "B=table", "C=2", "D=3"]);
+
+    sources.env_files[0].text = Err("no such file".into());
+    sources.env_files[1].text = Ok("A=1\noops\n".into());
+    sources.env_files.pop();
+    assert_eq!(
+        said(&sources),
+        [
+            "c.toml:3:11: cannot read .env: no such file",
+            "c.toml:3:19: /etc/b, line 2: wants NAME=value",
+            "--env-file: typed was not read",
+        ]
+    );
+}
+
+#[test]
+fn a_wanted_env_table_must_be_there() {
+    let mut sources = file("[[app]]\ncommand=\"a\"\nenv.production.A=\"1\"\n[[app]]\ncommand=\"b\"\n");
+    sources.overrides.env_names = vec!["production".into()];
+    let config = resolve(&sources).unwrap();
+    assert_eq!((config.apps[0].env.len(), config.apps[1].env.len()), (1, 0));
+    sources.overrides.env_names = vec!["prodction".into()];
+    assert!(said(&sources)[0].contains("did you mean \"production\"?"));
+}
+
+#[test]
+fn the_same_sources_give_the_same_configuration() {
+    let sources = file("[[app]]\ncommand=\"b\"\nenv={Z=\"1\",A=\"2\"}\n[[app]]\ncommand=\"a\"\n");
+    let json = serde_json::to_string(&sources).unwrap();
+    assert_eq!(resolve(&serde_json::from_str(&json).unwrap()), resolve(&sources));
+}

@@ -1,0 +1,95 @@
+//! What goes with which protocol: readiness, balancing, listening. Used when a protocol was typed, and again when
+//! `auto` has been decided by looking at the program.
+use super::{Balance, Protocol, Ready, defaults};
+
+/// What makes a worker ready under a decided protocol. Without a typed rule: `listening` for Node; for other programs
+/// one second of life (`READY=1` on `NOTIFY_SOCKET` counts earlier where there is one).
+///
+/// # Errors
+/// The typed rule can never come true under this protocol.
+pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String> {
+    match (protocol, typed) {
+        (_, Some(Ready::After(time))) => Ok(Ready::After(*time)),
+        (Protocol::Node, None) => Ok(Ready::Listening),
+        (Protocol::Node, Some(rule @ (Ready::Listening | Ready::Message))) => Ok(rule.clone()),
+        (Protocol::Auto | Protocol::ListenFds | Protocol::None, None) => Ok(Ready::After(defaults::READY_AFTER)),
+        (Protocol::Auto, Some(rule)) => Ok(rule.clone()),
+        (Protocol::ListenFds, Some(Ready::Notify)) => Ok(Ready::Notify),
+        (Protocol::Node, Some(rule @ Ready::Notify)) => {
+            Err(never(rule, protocol, "use \"listening\", \"message\" or a time"))
+        }
+        (Protocol::ListenFds, Some(rule @ (Ready::Listening | Ready::Message))) => {
+            Err(never(rule, protocol, "use \"notify\" or a time such as \"2s\""))
+        }
+        (Protocol::None, Some(rule @ (Ready::Listening | Ready::Message | Ready::Notify))) => {
+            Err(never(rule, protocol, "use a time such as \"2s\""))
+        }
+    }
+}
+
+fn never(rule: &Ready, protocol: Protocol, way_out: &str) -> String {
+    format!("ready \"{rule}\" never comes with protocol \"{protocol}\": {way_out}")
+}
+
+/// How connections reach the workers under a decided protocol. A program that takes the listening socket itself always
+/// shares it.
+///
+/// # Errors
+/// The typed way cannot be had under this protocol.
+pub fn balance(protocol: Protocol, typed: Balance) -> Result<Balance, String> {
+    match (protocol, typed) {
+        (Protocol::ListenFds, Balance::Sticky) => {
+            Err("balance \"sticky\" needs protocol \"node\": with \"listen-fds\" the workers accept by themselves"
+                .into())
+        }
+        (Protocol::ListenFds | Protocol::None, Balance::RoundRobin | Balance::Shared) => Ok(Balance::Shared),
+        (Protocol::Auto | Protocol::Node, _) | (Protocol::None, Balance::Sticky) => Ok(typed),
+    }
+}
+
+/// Whether addresses to listen on make sense under a decided protocol.
+///
+/// # Errors
+/// Nobody would ever take a connection.
+pub fn listen(protocol: Protocol, any: bool) -> Result<(), String> {
+    if protocol == Protocol::None && any {
+        return Err("nobody would take connections here: with protocol \"none\" a worker gets no socket \
+                    (to tell it a port of its own, set a variable: env.PORT = \"8080\")"
+            .into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn readiness_has_a_default_for_every_protocol() {
+        assert_eq!(ready(Protocol::Node, None), Ok(Ready::Listening));
+        assert_eq!(ready(Protocol::ListenFds, None), Ok(Ready::After(Duration::from_secs(1))));
+        assert_eq!(ready(Protocol::None, None), Ok(Ready::After(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn a_rule_that_never_comes_true_is_refused() {
+        for (protocol, rule) in [
+            (Protocol::Node, Ready::Notify),
+            (Protocol::ListenFds, Ready::Listening),
+            (Protocol::ListenFds, Ready::Message),
+            (Protocol::None, Ready::Notify),
+        ] {
+            assert!(ready(protocol, Some(&rule)).is_err(), "{protocol} {rule}");
+        }
+        assert_eq!(ready(Protocol::Auto, Some(&Ready::Notify)), Ok(Ready::Notify));
+    }
+
+    #[test]
+    fn a_program_with_the_socket_shares_it() {
+        assert_eq!(balance(Protocol::ListenFds, Balance::RoundRobin), Ok(Balance::Shared));
+        assert!(balance(Protocol::ListenFds, Balance::Sticky).is_err());
+        assert_eq!(balance(Protocol::Node, Balance::Sticky), Ok(Balance::Sticky));
+        assert!(listen(Protocol::None, true).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! Everything that a [`super::Config`] is made from, as plain data: the same sources always resolve to the same
+//! configuration. The master keeps them as JSON, so that a restarted one resolves them again. No file is read here.
+use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
+
+/// What was typed, files included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    /// Absolute path of the folder in which clusterd was started. Relative paths in the file and on the command line
+    /// start here.
+    pub start_folder: String,
+    /// The configuration file, where one was given.
+    pub file: Option<FileSource>,
+    /// Every environment file that the file or the command line names.
+    pub env_files: Vec<EnvFileSource>,
+    /// What the command line said.
+    pub overrides: Overrides,
+}
+
+/// A configuration file that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSource {
+    /// Absolute.
+    pub path: String,
+    /// The whole text.
+    pub text: String,
+}
+
+/// An environment file that was read, or could not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvFileSource {
+    /// Absolute.
+    pub path: String,
+    /// The whole text, or why there is none: the complaint needs the line that named the file.
+    pub text: Result<String, String>,
+}
+
+/// What the command line said. `None` and empty: nothing. Values are as typed; [`super::resolve::resolve`] judges them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overrides {
+    /// Program and arguments after `--`.
+    pub command: Vec<String>,
+    /// `--workers`.
+    pub workers: Option<String>,
+    /// `--port`.
+    pub port: Option<u16>,
+    /// `--host`.
+    pub host: Option<String>,
+    /// Every `--listen`, in order.
+    pub listen: Vec<String>,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--balance`.
+    pub balance: Option<String>,
+    /// `--protocol`.
+    pub protocol: Option<String>,
+    /// Every `--env NAME=VALUE`, in order.
+    pub env: Vec<(String, String)>,
+    /// Every `--env NAME`, in order: the `env.NAME` tables that are laid over `env`.
+    pub env_names: Vec<String>,
+    /// Every `--env-file`, in order, absolute.
+    pub env_files: Vec<String>,
+    /// `--cwd`.
+    pub cwd: Option<String>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// `--group`.
+    pub group: Option<String>,
+    /// `--prefix`.
+    pub prefix: Option<bool>,
+    /// `--ready`.
+    pub ready: Option<String>,
+    /// `--ready-timeout`.
+    pub ready_timeout: Option<String>,
+    /// `--drain-timeout`.
+    pub drain_timeout: Option<String>,
+    /// `--kill-timeout`.
+    pub kill_timeout: Option<String>,
+}
+
+/// `path` as an absolute one, starting at `folder`; `.` and doubled slashes are dropped, `..` and links are left alone.
+pub fn absolute(folder: &str, path: &str) -> PathBuf {
+    Path::new(folder).join(path).components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// `path` as a person would type it: without the start folder where it lies below it.
+pub fn shown(start_folder: &str, path: &str) -> String {
+    let below = Path::new(path).strip_prefix(start_folder).ok().filter(|rest| !rest.as_os_str().is_empty());
+    below.map_or_else(|| path.to_owned(), |rest| rest.display().to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_survive_json() {
+        let sources = Sources {
+            start_folder: "/srv".into(),
+            file: Some(FileSource { path: "/srv/c.toml".into(), text: "[[app]]\n".into() }),
+            env_files: vec![
+                EnvFileSource { path: "/srv/.env".into(), text: Ok("A=1".into()) },
+                EnvFileSource { path: "/srv/none".into(), text: Err("no such file".into()) },
+            ],
+            overrides: Overrides {
+                port: Some(80),
+                env: vec![("A".into(), "ü\u{2028}".into())],
+                ..Overrides::default()
+            },
+        };
+        let json = serde_json::to_string(&sources).unwrap();
+        assert_eq!(serde_json::from_str::<Sources>(&json).unwrap(), sources);
+    }
+
+    #[test]
+    fn paths_are_made_absolute_and_shown_short() {
+        assert_eq!(absolute("/srv", "./a//b"), PathBuf::from("/srv/a/b"));
+        assert_eq!(absolute("/srv", "/x/../y"), PathBuf::from("/x/../y"));
+        assert_eq!(shown("/srv", "/srv/config/c.toml"), "config/c.toml");
+        assert_eq!(shown("/srv", "/etc/c.toml"), "/etc/c.toml");
+        assert_eq!(shown("/srv", "/srv"), "/srv");
+    }
+}
