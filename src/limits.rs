@@ -57,6 +57,26 @@ pub const KEEPER_PACKET_BYTES_MAX: usize = 64 * 1024;
 pub const SPAWN_SPEC_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// File descriptors that ride on one packet. The kernel's SCM_MAX_FD is 253.
 pub const FDS_PER_PACKET_MAX: usize = 250;
+/// Size of the tag that a spawn carries, in bytes. The keeper keeps it as long as the child.
+pub const SPAWN_TAG_BYTES_MAX: usize = 8 * 1024;
+/// Highest fd number that a spawn may place.
+pub const PLACED_FD_NUMBER_MAX: i32 = 4095;
+/// Signals that wait while there is no master to tell.
+pub const SIGNALS_PENDING_MAX: usize = 64;
+/// Orders that the keeper takes before it looks at its children again.
+pub const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
+/// Damaged or refused orders of one master that are reported; more are counted only.
+pub const KEEPER_COMPLAINTS_MAX: u32 = 20;
+/// Pause after the kernel refused a packet for want of memory or of fds under way, in milliseconds.
+pub const KEEPER_SEND_PAUSE_MS: u64 = 50;
+/// Time that the keeper waits for what it has killed to be gone before it ends itself, in milliseconds.
+pub const KEEPER_END_WAIT_MS: u64 = 2_000;
+/// Send buffer that keeper and master ask for, in bytes.
+pub const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
+/// Time that a master has to receive what the keeper holds, in milliseconds.
+pub const ADOPT_TIMEOUT_MS: u64 = 20_000;
+/// Listening sockets that clusterd takes from its own parent (systemd).
+pub const INHERITED_FDS_MAX: usize = 256;
 /// Packets that wait for a peer that does not read, in each direction between keeper and master.
 pub const KEEPER_OUTBOX_MAX: usize = 64 * 1024;
 /// How often the master tells the keeper that its loop turns, in milliseconds.

@@ -1,10 +1,18 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
+pub mod clock;
 pub mod cpu;
 pub mod errno;
+pub mod fdpass;
 pub mod listen;
+pub mod memfd;
+pub mod packet;
+pub mod poll;
+pub mod process;
 pub mod procfs;
 pub mod program;
 pub mod rlimit;
+pub mod signal;
+pub mod spawn;
 pub mod user;

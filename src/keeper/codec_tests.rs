@@ -1,0 +1,173 @@
+//! Tests of the keeper's encoding: round trips, other versions, damage.
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn orders() -> Vec<Order> {
+    let worker = WorkerId(u64::MAX - 1);
+    vec![
+        Order::Hold { name: "listener/0.0.0.0:80".into() },
+        Order::Release { name: String::new() },
+        Order::Note { key: "ü".into(), value: vec![0, 255, 10] },
+        Order::Forget { key: "k".into() },
+        Order::Spawn { worker },
+        Order::Signal { worker, signal: 9, group: true },
+        Order::ExitSeen { worker },
+        Order::Heartbeat,
+        Order::Ready,
+        Order::Finish { code: 255 },
+    ]
+}
+
+fn notices() -> Vec<Notice> {
+    let worker = WorkerId(7);
+    let mut all = vec![
+        Notice::Hello { version: VERSION, incarnation: 3, previous_end: "was killed by SIGKILL".into() },
+        Notice::Child { worker, pid: 12, tag: vec![1, 2], started_ms: 99, status: None },
+        Notice::Child { worker, pid: 12, tag: vec![], started_ms: 99, status: Some(-1) },
+        Notice::Held { name: "n".into() },
+        Notice::Noted { key: "k".into(), value: vec![9; 1000] },
+        Notice::Begin,
+        Notice::Spawned { worker, pid: i32::MAX },
+        Notice::Exited { worker, status: 256, at_ms: u64::MAX },
+        Notice::Signal { signal: 12, value: Some(-4) },
+        Notice::Signal { signal: 15, value: None },
+    ];
+    all.extend(STEPS.map(|step| Notice::SpawnFailed { worker, step, errno: 2 }));
+    all
+}
+
+fn spec() -> SpawnSpec {
+    SpawnSpec {
+        tag: b"web/3".to_vec(),
+        program: b"/usr/bin/node".to_vec(),
+        args: vec![b"node".to_vec(), b"".to_vec(), vec![0xff, 0xfe]],
+        env: vec![b"A=1".to_vec()],
+        listen_pid: true,
+        cwd: Some(b"/srv".to_vec()),
+        umask: Some(0o22),
+        credentials: Some(Credentials { uid: 1, gid: 2, groups: vec![3, u32::MAX] }),
+        rlimits: vec![(7, 1024, u64::MAX)],
+        placements: vec![3, 1, PLACED_FD_NUMBER_MAX],
+    }
+}
+
+#[test]
+fn everything_comes_back_as_it_was() {
+    for order in orders() {
+        assert_eq!(decode_order(&encode_order(&order).unwrap()), Ok(Decoded::Known(order)));
+    }
+    for notice in notices() {
+        assert_eq!(decode_notice(&encode_notice(&notice).unwrap()), Ok(Decoded::Known(notice)));
+    }
+    for spec in [spec(), SpawnSpec::default()] {
+        assert_eq!(decode_spawn_spec(&encode_spawn_spec(&spec).unwrap()), Ok(spec));
+    }
+}
+
+#[test]
+fn a_newer_version_may_add_fields_and_kinds() {
+    for order in orders() {
+        let mut bytes = encode_order(&order).unwrap();
+        bytes.extend_from_slice(b"fields of tomorrow");
+        assert_eq!(decode_order(&bytes), Ok(Decoded::Known(order)));
+    }
+    for notice in notices() {
+        let mut bytes = encode_notice(&notice).unwrap();
+        bytes.extend_from_slice(b"fields of tomorrow");
+        assert_eq!(decode_notice(&bytes), Ok(Decoded::Known(notice)));
+    }
+    let mut bytes = encode_spawn_spec(&spec()).unwrap();
+    bytes.extend_from_slice(b"fields of tomorrow");
+    assert_eq!(decode_spawn_spec(&bytes), Ok(spec()));
+    assert_eq!(decode_order(&[200, 1, 2]), Ok(Decoded::Unknown(200)));
+    assert_eq!(decode_notice(&[200]), Ok(Decoded::Unknown(200)));
+    let newer_step = [7, 1, 0, 0, 0, 0, 0, 0, 0, 99, 2, 0, 0, 0];
+    let expected = Notice::SpawnFailed { worker: WorkerId(1), step: SpawnStep::Exec, errno: 2 };
+    assert_eq!(decode_notice(&newer_step), Ok(Decoded::Known(expected)));
+}
+
+#[test]
+fn an_older_version_may_lack_the_last_fields() {
+    let worker = WorkerId(1);
+    let id = [1, 0, 0, 0, 0, 0, 0, 0];
+    let signal = [&[6][..], &id, &[15, 0, 0, 0]].concat();
+    assert_eq!(decode_order(&signal), Ok(Decoded::Known(Order::Signal { worker, signal: 15, group: false })));
+    assert_eq!(decode_order(&[10]), Ok(Decoded::Known(Order::Finish { code: 1 })));
+    let child = [&[2][..], &id, &[5, 0, 0, 0]].concat();
+    let expected = Notice::Child { worker, pid: 5, tag: vec![], started_ms: 0, status: None };
+    assert_eq!(decode_notice(&child), Ok(Decoded::Known(expected)));
+    let minimal = [&[0, 0, 0, 0][..], &[1, 0, 0, 0], b"p", &[0, 0, 0, 0]].concat();
+    let expected = SpawnSpec { program: b"p".to_vec(), ..SpawnSpec::default() };
+    assert_eq!(decode_spawn_spec(&minimal), Ok(expected));
+    assert_eq!(decode_order(&[5]), Err(CodecError::Short("worker id")));
+}
+
+#[test]
+fn bounds_hold_in_both_directions() {
+    let long = "x".repeat(KEEPER_NAME_BYTES_MAX + 1);
+    assert!(matches!(encode_order(&Order::Hold { name: long.clone() }), Err(CodecError::TooLong { .. })));
+    let note = Order::Note { key: "k".into(), value: vec![0; NOTE_BYTES_MAX + 1] };
+    assert!(matches!(encode_order(&note), Err(CodecError::TooLong { .. })));
+    let largest = Order::Note { key: "k".repeat(KEEPER_NAME_BYTES_MAX), value: vec![0; NOTE_BYTES_MAX] };
+    assert_eq!(decode_order(&encode_order(&largest).unwrap()), Ok(Decoded::Known(largest)));
+    let hello = Notice::Hello { version: 1, incarnation: 1, previous_end: "é".repeat(KEEPER_NAME_BYTES_MAX) };
+    let Ok(Decoded::Known(Notice::Hello { previous_end, .. })) = decode_notice(&encode_notice(&hello).unwrap()) else {
+        panic!("a hello")
+    };
+    assert_eq!(previous_end.len(), KEEPER_NAME_BYTES_MAX);
+    let big = SpawnSpec { env: vec![vec![b'x'; SPAWN_SPEC_BYTES_MAX]], ..SpawnSpec::default() };
+    assert!(matches!(encode_spawn_spec(&big), Err(CodecError::TooLong { .. })));
+    // A count of four billion in a message of a few bytes allocates nothing.
+    let liar = [&[0, 0, 0, 0][..], &[1, 0, 0, 0], b"p", &[255; 4]].concat();
+    assert_eq!(decode_spawn_spec(&liar), Err(CodecError::Short("arguments")));
+    for placements in [vec![3, 3], vec![-1], vec![PLACED_FD_NUMBER_MAX + 1]] {
+        let bytes = encode_spawn_spec(&SpawnSpec { placements, ..SpawnSpec::default() }).unwrap();
+        assert_eq!(decode_spawn_spec(&bytes), Err(CodecError::Bad("placements")));
+    }
+}
+
+/// xorshift64*: the same bytes on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+}
+
+#[test]
+fn truncated_and_random_bytes_are_errors_and_never_panics() {
+    let mut samples: Vec<Vec<u8>> = orders().iter().map(|order| encode_order(order).unwrap()).collect();
+    samples.extend(notices().iter().map(|notice| encode_notice(notice).unwrap()));
+    samples.push(encode_spawn_spec(&spec()).unwrap());
+    let mut random = Random(0x5eed);
+    let feed = |bytes: &[u8]| {
+        let _ = decode_order(bytes);
+        let _ = decode_notice(bytes);
+        let _ = decode_spawn_spec(bytes);
+    };
+    for sample in &samples {
+        for end in 0..sample.len() {
+            feed(&sample[..end]);
+        }
+        for _ in 0..500 {
+            let mut bytes = sample.clone();
+            for _ in 0..=random.next() % 3 {
+                let at = random.next() as usize % bytes.len();
+                bytes[at] = random.next() as u8;
+            }
+            feed(&bytes);
+        }
+    }
+    for _ in 0..20_000 {
+        let length = random.next() as usize % 64;
+        let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+        feed(&bytes);
+    }
+    assert_eq!(decode_order(&[]), Err(CodecError::Short("kind")));
+    let cut = encode_order(&Order::Hold { name: "name".into() }).unwrap();
+    assert_eq!(decode_order(&cut[..cut.len() - 1]), Err(CodecError::Short("name")));
+}

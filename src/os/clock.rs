@@ -1,0 +1,33 @@
+//! The only reader of clocks. Everything else takes the time as an argument.
+use nix::time::{ClockId, clock_gettime};
+
+/// CLOCK_MONOTONIC in milliseconds. It does not count time that the machine was suspended, and is the same in every
+/// process of one machine, so a stamp survives the process that took it.
+#[must_use]
+pub fn monotonic_ms() -> u64 {
+    monotonic_us() / 1000
+}
+
+/// CLOCK_MONOTONIC in microseconds.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    match clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        // The clock counts from boot and is never negative.
+        Ok(now) => now.tv_sec().unsigned_abs() * 1_000_000 + now.tv_nsec().unsigned_abs() / 1000,
+        // Cannot fail on Linux: the id is valid and the pointer is ours.
+        Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_forward_and_both_units_agree() {
+        let first = monotonic_ms();
+        let then = monotonic_us();
+        assert!(then / 1000 >= first);
+        assert!(monotonic_us() >= then);
+    }
+}

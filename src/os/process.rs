@@ -1,0 +1,236 @@
+//! Processes after they were started: how they ended, reaping; and what a process sets for itself. Starting them is
+//! in `spawn`.
+use super::{poll, signal};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Largest write to a pipe that is whole or not at all, and that a pipe with room takes without blocking, in bytes.
+const PIPE_WRITE_BYTES_MAX: usize = 4096;
+
+/// The running binary itself, even if its path meanwhile names another file. Only good for executing it.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn own_binary() -> io::Result<OwnedFd> {
+    // O_PATH needs no read permission on the binary.
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe").map(Into::into)
+}
+
+/// `/dev/null` for reading and writing.
+///
+/// # Errors
+/// It does not exist here.
+pub fn null_device() -> io::Result<OwnedFd> {
+    OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into)
+}
+
+/// A pid among our children that has ended and was not reaped; it stays a zombie, so its pid still means it. `None`:
+/// no child has ended, or there is none.
+///
+/// # Errors
+/// As waitid(2).
+pub fn peek_ended() -> io::Result<Option<i32>> {
+    // SAFETY: all zero is a valid siginfo_t, and what waitid leaves when nothing has ended.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is ours and lives until the call returns.
+    match Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) }) {
+        Ok(_) => {
+            // SAFETY: waitid filled a SIGCHLD siginfo, or left the zeroes.
+            let pid = unsafe { info.si_pid() };
+            Ok((pid > 0).then_some(pid))
+        }
+        Err(Errno::ECHILD | Errno::EINTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reaps this child if it has ended: its raw wait status. After that its pid may be anybody's.
+///
+/// # Errors
+/// ECHILD: no child of ours.
+pub fn reap(pid: i32) -> io::Result<Option<i32>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is ours and lives until the call returns.
+        match Errno::result(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(status)),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A raw wait status in words that follow "the process": `exited with code 3`, `was killed by SIGKILL`.
+#[must_use]
+pub fn describe_status(status: i32) -> String {
+    if libc::WIFSIGNALED(status) {
+        let core = if libc::WCOREDUMP(status) { " (core dumped)" } else { "" };
+        return format!("was killed by {}{core}", signal::name(libc::WTERMSIG(status)));
+    }
+    format!("exited with code {}", libc::WEXITSTATUS(status))
+}
+
+/// The exit code in a raw wait status; `None` when a signal ended the process.
+#[must_use]
+pub fn exit_code(status: i32) -> Option<i32> {
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+}
+
+/// The signal in a raw wait status; `None` when the process exited by itself.
+#[must_use]
+pub fn end_signal(status: i32) -> Option<i32> {
+    libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+}
+
+/// An errno in the system's words.
+#[must_use]
+pub fn describe_errno(errno: i32) -> &'static str {
+    Errno::from_raw(errno).desc()
+}
+
+/// RLIMIT_NOFILE as (soft, hard).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimit {
+    /// What holds now.
+    pub soft: u64,
+    /// How far the process may raise it.
+    pub hard: u64,
+}
+
+/// The number of RLIMIT_NOFILE for setrlimit(2).
+pub const RLIMIT_NOFILE: i32 = libc::RLIMIT_NOFILE as i32;
+
+/// Raises the soft limit of open files to the hard one. Returns what held before, to be put back in workers: a
+/// program that uses select(2) is safe only under the limit that its user chose.
+///
+/// # Errors
+/// As setrlimit(2).
+pub fn raise_file_limit() -> io::Result<FileLimit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(FileLimit { soft, hard })
+}
+
+/// Marks every open fd from `first` up as close-on-exec: nothing that our own parent leaked to us goes on to workers.
+///
+/// # Errors
+/// The kernel lacks close_range(2) and `/proc` is not mounted.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let from = libc::c_long::from(first);
+    let upto = libc::c_long::from(libc::c_uint::MAX);
+    let flag = libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC);
+    // SAFETY: sets a flag on fds; closes nothing.
+    if unsafe { libc::syscall(libc::SYS_close_range, from, upto, flag) } == 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|fd| *fd >= first) {
+            // SAFETY: sets a flag; an fd that is closed by now is an error that changes nothing.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// Takes ownership of an fd that our parent opened for us under an agreed number, and makes it close-on-exec. To be
+/// called at the start of a process, once for each number: whoever calls twice has two owners of one fd.
+///
+/// # Errors
+/// EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners.
+pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: sets a flag; a number that is not open is EBADF.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the fd is open, and by the contract above it was inherited and nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Names the calling thread as `ps` and `top` show it: at most 15 bytes, the rest is cut.
+pub fn set_name(name: &str) {
+    let mut bytes = [0_u8; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    // SAFETY: a NUL-terminated buffer of 16 bytes, which the kernel only reads.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
+}
+
+/// Writes one line to stderr if that is possible without waiting, else drops it: a pager that is not scrolled must
+/// never stop the process that all others depend on.
+pub fn say(line: &str) {
+    let mut bytes = Vec::with_capacity(line.len() + 1);
+    bytes.extend_from_slice(&line.as_bytes()[..line.len().min(PIPE_WRITE_BYTES_MAX - 1)]);
+    bytes.push(b'\n');
+    let stderr = io::stderr();
+    if poll::writable_now(stderr.as_fd()) {
+        // A stderr that is gone is no reason to stop.
+        let _ = stderr.lock().write_all(&bytes);
+    }
+}
+
+/// Reads what is there from a pipe end that was made non-blocking. `Ok(None)`: nothing yet, the writer lives.
+///
+/// # Errors
+/// As read(2).
+pub fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        // SAFETY: the buffer is ours, of that length, and lives until the call returns.
+        let got = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match Errno::result(got) {
+            Ok(got) => return Ok(Some(usize::try_from(got).unwrap_or(0))),
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Device and inode: the same for two fds exactly when they are the same file, pipe or socket.
+///
+/// # Errors
+/// As fstat(2).
+pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = File::from(fd.try_clone_to_owned()?).metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_statuses_read_as_a_person_says_them() {
+        assert_eq!(describe_status(3 << 8), "exited with code 3");
+        assert_eq!(describe_status(9), "was killed by SIGKILL");
+        assert_eq!(describe_status(11 | 0x80), "was killed by SIGSEGV (core dumped)");
+        assert_eq!((exit_code(3 << 8), end_signal(3 << 8)), (Some(3), None));
+        assert_eq!((exit_code(15), end_signal(15)), (None, Some(15)));
+    }
+
+    #[test]
+    fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
+        assert!(take_inherited_fd(1).is_err());
+        assert!(take_inherited_fd(999_999).is_err());
+    }
+
+    #[test]
+    fn identities_tell_files_apart() {
+        let (read, write) = io::pipe().unwrap();
+        let (other, _write) = io::pipe().unwrap();
+        let same = file_identity(read.as_fd()).unwrap();
+        assert_eq!(same, file_identity(write.as_fd()).unwrap());
+        assert_ne!(same, file_identity(other.as_fd()).unwrap());
+    }
+}

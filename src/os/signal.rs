@@ -1,0 +1,202 @@
+//! Signals: receiving them as events (signalfd), sending them, their names. Who may send what to whom is not known
+//! here.
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Hang up: read the configuration again.
+pub const HUP: i32 = libc::SIGHUP;
+/// Ctrl-C.
+pub const INT: i32 = libc::SIGINT;
+/// Stop now.
+pub const QUIT: i32 = libc::SIGQUIT;
+/// The end that nothing can refuse.
+pub const KILL: i32 = libc::SIGKILL;
+/// Open the log files again.
+pub const USR1: i32 = libc::SIGUSR1;
+/// Scale.
+pub const USR2: i32 = libc::SIGUSR2;
+/// A peer that is gone was written to.
+pub const PIPE: i32 = libc::SIGPIPE;
+/// Stop gracefully.
+pub const TERM: i32 = libc::SIGTERM;
+/// A child changed.
+pub const CHLD: i32 = libc::SIGCHLD;
+/// Go on after a stop.
+pub const CONT: i32 = libc::SIGCONT;
+/// The stop that nothing can refuse.
+pub const STOP: i32 = libc::SIGSTOP;
+/// One worker more.
+pub const TTIN: i32 = libc::SIGTTIN;
+/// One worker less.
+pub const TTOU: i32 = libc::SIGTTOU;
+
+/// One signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caught {
+    /// Its number.
+    pub signal: i32,
+    /// What `sigqueue` carried; `None` for a plain `kill`.
+    pub value: Option<i32>,
+}
+
+/// Signals as readiness of an fd. The signals stay blocked for good: a child must empty its mask before exec.
+#[derive(Debug)]
+pub struct Watch {
+    fd: SignalFd,
+}
+
+impl Watch {
+    /// Blocks these signals in the calling thread and delivers them here. Ignored ones are watched too: a blocked
+    /// signal is queued even when it is ignored (nohup).
+    ///
+    /// # Errors
+    /// A number that is no signal; as signalfd(2).
+    pub fn new(signals: &[i32]) -> io::Result<Watch> {
+        let mut set = SigSet::empty();
+        for signal in signals {
+            set.add(Signal::try_from(*signal)?);
+        }
+        set.thread_block()?;
+        Ok(Watch { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
+    }
+
+    /// The next signal that has arrived; `None` when there is none at the moment.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn next_caught(&mut self) -> io::Result<Option<Caught>> {
+        match self.fd.read_signal() {
+            Ok(Some(info)) => {
+                let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_int);
+                Ok(Some(Caught { signal: info.ssi_signo.cast_signed(), value }))
+            }
+            Ok(None) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Makes the process ignore this signal.
+///
+/// # Errors
+/// A number that is no signal.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigIgn)? };
+    Ok(())
+}
+
+/// Gives this signal its default meaning. A parent that ignored SIGCHLD would otherwise leave us children that are
+/// reaped by nobody's hand.
+///
+/// # Errors
+/// A number that is no signal.
+pub fn reset(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigDfl)? };
+    Ok(())
+}
+
+/// Sends a signal (any number up to 64, real-time ones too; 0 only asks) to one process.
+///
+/// # Errors
+/// ESRCH, EPERM, EINVAL. A pid below 1 is EINVAL: it would mean a group or everybody.
+pub fn send(pid: i32, signal: i32) -> io::Result<()> {
+    if pid < 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    // SAFETY: kill(2) touches no memory.
+    Errno::result(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// Sends a signal to every process of the group that `leader` leads or led.
+///
+/// # Errors
+/// As [`send`]. A leader below 2 is EINVAL: kill(-1) would mean everybody.
+pub fn send_group(leader: i32, signal: i32) -> io::Result<()> {
+    if leader < 2 {
+        return Err(Errno::EINVAL.into());
+    }
+    // SAFETY: kill(2) touches no memory.
+    Errno::result(unsafe { libc::kill(-leader, signal) })?;
+    Ok(())
+}
+
+/// Sends a signal with a value (sigqueue(3)).
+///
+/// # Errors
+/// As [`send`], and EAGAIN when too many are queued.
+pub fn send_with_value(pid: i32, signal: i32, value: i32) -> io::Result<()> {
+    if pid < 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    // The receiver reads an int (`ssi_int`). Through usize the int lies in the low half, which is where a
+    // little-endian union of int and pointer has it; a big-endian one has it in the upper half.
+    #[cfg(target_endian = "little")]
+    let carried = value.cast_unsigned() as usize;
+    #[cfg(target_endian = "big")]
+    let carried = (value.cast_unsigned() as usize) << (usize::BITS - 32);
+    let value = libc::sigval { sival_ptr: carried as *mut libc::c_void };
+    // SAFETY: the pointer is only carried, never followed.
+    Errno::result(unsafe { libc::sigqueue(pid, signal, value) })?;
+    Ok(())
+}
+
+/// `SIGKILL` for 9, `signal 40` for a number without a name.
+#[must_use]
+pub fn name(signal: i32) -> Cow<'static, str> {
+    match Signal::try_from(signal) {
+        Ok(known) => Cow::Borrowed(known.as_str()),
+        Err(_) => Cow::Owned(format!("signal {signal}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::os::poll;
+
+    #[test]
+    fn a_queued_signal_brings_its_value_and_a_plain_one_none() {
+        let mut watch = Watch::new(&[USR1, USR2]).unwrap();
+        assert_eq!(watch.next_caught().unwrap(), None);
+        // To this thread alone: other tests run beside this one.
+        // SAFETY: the id is our own thread's.
+        let thread = unsafe { libc::gettid() };
+        // SAFETY: tgkill touches no memory.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, USR1) }, 0);
+        poll::wait(&mut [poll::Interest::new(watch.as_fd(), false)], Some(5_000)).unwrap();
+        assert_eq!(watch.next_caught().unwrap(), Some(Caught { signal: USR1, value: None }));
+    }
+
+    #[test]
+    fn dangerous_targets_are_refused() {
+        for pid in [0, -1, -5] {
+            assert!(send(pid, 0).is_err());
+            assert!(send_with_value(pid, 0, 1).is_err());
+        }
+        for leader in [1, 0, -7] {
+            assert!(send_group(leader, 0).is_err());
+        }
+        send(std::process::id().cast_signed(), 0).unwrap();
+    }
+
+    #[test]
+    fn names_are_the_ones_that_people_know() {
+        assert_eq!(name(9), "SIGKILL");
+        assert_eq!(name(15), "SIGTERM");
+        assert_eq!(name(40), "signal 40");
+    }
+}

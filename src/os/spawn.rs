@@ -1,0 +1,444 @@
+//! fork, everything between fork and exec, exec. What a failure means, and who may be started, is not known here.
+//!
+//! The child runs only async-signal-safe calls: all memory it needs is prepared before the fork. It reports a failure
+//! as (step, errno) over a close-on-exec pipe; the pipe's end without a word means that the program runs.
+use super::process::read_now;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{getegid, geteuid, getgroups, pipe2};
+use std::ffi::{CString, NulError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Where a start failed. The numbers travel over the report pipe within one process, so they are no protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    /// A NUL byte in a name, or an impossible fd number.
+    Description,
+    /// pipe2 or fork.
+    Fork,
+    /// setpgid.
+    ProcessGroup,
+    /// Placing fds.
+    FileDescriptors,
+    /// Dispositions and mask.
+    Signals,
+    /// setrlimit.
+    ResourceLimits,
+    /// setgroups.
+    SupplementaryGroups,
+    /// setgid.
+    Group,
+    /// setuid.
+    User,
+    /// chdir.
+    WorkingDirectory,
+    /// prctl(PR_SET_PDEATHSIG), or the parent was already gone.
+    ParentDeath,
+    /// execve.
+    Exec,
+}
+
+const STEPS: [Step; 12] = [
+    Step::Description,
+    Step::Fork,
+    Step::ProcessGroup,
+    Step::FileDescriptors,
+    Step::Signals,
+    Step::ResourceLimits,
+    Step::SupplementaryGroups,
+    Step::Group,
+    Step::User,
+    Step::WorkingDirectory,
+    Step::ParentDeath,
+    Step::Exec,
+];
+
+/// A start that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Where.
+    pub step: Step,
+    /// Why.
+    pub errno: i32,
+}
+
+/// What to execute.
+#[derive(Clone, Copy, Debug)]
+pub enum Program<'a> {
+    /// An absolute path.
+    Path(&'a [u8]),
+    /// An open file, whatever its path says now.
+    Fd(BorrowedFd<'a>),
+}
+
+/// Who to become.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: &'a [u32],
+}
+
+/// Everything about a process that is to be started. Always: its own process group, default signals, an empty mask,
+/// SIGKILL when the calling *thread* ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// What to execute.
+    pub program: Program<'a>,
+    /// argv, with argv\[0\].
+    pub args: &'a [Vec<u8>],
+    /// The whole environment, `NAME=value` each.
+    pub env: &'a [Vec<u8>],
+    /// Put `LISTEN_PID=<own pid>` into the environment.
+    pub listen_pid: bool,
+    /// `None`: ours.
+    pub cwd: Option<&'a [u8]>,
+    /// `None`: ours.
+    pub umask: Option<u32>,
+    /// `None`: ours. It is also skipped where we are exactly that already, since asking needs privilege.
+    pub identity: Option<Identity<'a>>,
+    /// (resource, soft, hard), applied in order, before the identity changes: raising needs privilege.
+    pub rlimits: &'a [(i32, u64, u64)],
+    /// (our fd, its number there). Fds that are not listed are closed by exec; 0, 1 and 2 stay ours.
+    pub fds: &'a [(BorrowedFd<'a>, RawFd)],
+}
+
+/// A child that was forked.
+#[derive(Debug)]
+pub struct Started {
+    /// Its pid, which is also its process group.
+    pub pid: i32,
+    /// Tells what became of it; see [`read_report`]. Non-blocking.
+    pub report: OwnedFd,
+}
+
+/// What a report pipe says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Nothing yet.
+    Pending,
+    /// The program runs (or something killed the process before: its wait status tells).
+    Executed,
+    /// It could not be started; the process is ending.
+    Failed(Failure),
+}
+
+/// Bytes of a report: step, errno.
+const REPORT_BYTES: usize = 5;
+/// `LISTEN_PID=`, ten digits, NUL.
+const LISTEN_PID_BYTES: usize = 22;
+const LISTEN_PID_NAME: &[u8] = b"LISTEN_PID=";
+/// One more than the last real-time signal.
+const SIGNALS_END: i32 = 65;
+
+/// What the child uses, allocated by the parent. The pointers point into the other fields.
+struct Prepared {
+    program: Option<CString>,
+    program_fd: RawFd,
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    listen_pid: Option<Box<[u8; LISTEN_PID_BYTES]>>,
+    cwd: Option<CString>,
+    umask: Option<u32>,
+    identity: Option<(u32, u32, Vec<u32>)>,
+    rlimits: Vec<(i32, libc::rlimit)>,
+    /// (our fd, its copy out of the way, its number there).
+    fds: Vec<(RawFd, RawFd, RawFd)>,
+    /// Above every number there.
+    spare_from: RawFd,
+    report: RawFd,
+    parent: i32,
+    _args: Vec<CString>,
+    _env: Vec<CString>,
+}
+
+/// Forks and starts `plan`. Returns at once; [`read_report`] says what became of it.
+///
+/// # Errors
+/// [`Step::Description`] and [`Step::Fork`]; everything later is in the report.
+pub fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
+    let forking = |errno: Errno| Failure { step: Step::Fork, errno: errno as i32 };
+    let (report, report_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(forking)?;
+    let mut prepared = prepare(plan, report_write.as_raw_fd())
+        .map_err(|errno| Failure { step: Step::Description, errno: errno as i32 })?;
+    // SAFETY: the child calls only async-signal-safe functions on memory that is its own copy, and never returns.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: this is the child.
+        unsafe { child(&mut prepared) }
+    }
+    let pid = Errno::result(pid).map_err(forking)?;
+    // The child does the same; whoever comes first, a signal to the group finds it. Errors mean that it was first.
+    // SAFETY: setpgid touches no memory.
+    unsafe { libc::setpgid(pid, pid) };
+    Ok(Started { pid, report })
+}
+
+/// Reads a report without waiting.
+#[must_use]
+pub fn read_report(report: BorrowedFd<'_>) -> Report {
+    let mut bytes = [0_u8; REPORT_BYTES];
+    match read_now(report, &mut bytes) {
+        Ok(None) => Report::Pending,
+        // Reports are shorter than PIPE_BUF and come whole.
+        Ok(Some(REPORT_BYTES)) => {
+            let step = STEPS.get(usize::from(bytes[0])).copied().unwrap_or(Step::Exec);
+            Report::Failed(Failure { step, errno: i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) })
+        }
+        Ok(Some(_)) | Err(_) => Report::Executed,
+    }
+}
+
+fn prepare(plan: &Plan<'_>, report: RawFd) -> Result<Prepared, Errno> {
+    let args = strings(plan.args)?;
+    let kept: Vec<&Vec<u8>> =
+        plan.env.iter().filter(|entry| !(plan.listen_pid && entry.starts_with(LISTEN_PID_NAME))).collect();
+    let env = kept.into_iter().map(|entry| string(entry)).collect::<Result<Vec<_>, _>>()?;
+    let mut listen_pid = plan.listen_pid.then(|| Box::new([0_u8; LISTEN_PID_BYTES]));
+    let mut envp: Vec<*const libc::c_char> = Vec::with_capacity(env.len() + 2);
+    if let Some(buffer) = &mut listen_pid {
+        buffer[..LISTEN_PID_NAME.len()].copy_from_slice(LISTEN_PID_NAME);
+        envp.push(buffer.as_mut_ptr().cast_const().cast());
+    }
+    envp.extend(env.iter().map(|entry| entry.as_ptr()));
+    envp.push(ptr::null());
+    let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(ptr::null());
+    let (program, program_fd) = match plan.program {
+        Program::Path(path) => (Some(string(path)?), -1),
+        Program::Fd(fd) => (None, fd.as_raw_fd()),
+    };
+    let fds: Vec<_> = plan.fds.iter().map(|(fd, number)| (fd.as_raw_fd(), -1, *number)).collect();
+    let highest = fds.iter().map(|(_, _, number)| *number).max().unwrap_or(2).max(2);
+    if fds.iter().any(|(_, _, number)| *number < 0) || highest == RawFd::MAX {
+        return Err(Errno::EBADF);
+    }
+    Ok(Prepared {
+        program,
+        program_fd,
+        argv,
+        envp,
+        listen_pid,
+        cwd: plan.cwd.map(string).transpose()?,
+        umask: plan.umask,
+        identity: plan.identity.filter(|wanted| !is_ours(wanted)).map(|id| (id.uid, id.gid, id.groups.to_vec())),
+        rlimits: plan
+            .rlimits
+            .iter()
+            .map(|(resource, soft, hard)| (*resource, libc::rlimit { rlim_cur: *soft as _, rlim_max: *hard as _ }))
+            .collect(),
+        fds,
+        spare_from: highest + 1,
+        report,
+        parent: std::process::id().cast_signed(),
+        _args: args,
+        _env: env,
+    })
+}
+
+fn string(bytes: &[u8]) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_: NulError| Errno::EINVAL)
+}
+
+fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Errno> {
+    list.iter().map(|bytes| string(bytes)).collect()
+}
+
+/// Whether becoming this changes nothing. The kernel refuses setgroups to the unprivileged even then.
+fn is_ours(wanted: &Identity<'_>) -> bool {
+    let Ok(groups) = getgroups() else { return false };
+    let sorted = |mut groups: Vec<u32>| {
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    };
+    geteuid().as_raw() == wanted.uid
+        && getegid().as_raw() == wanted.gid
+        && sorted(groups.iter().map(|group| group.as_raw()).collect()) == sorted(wanted.groups.to_vec())
+}
+
+/// The life of the child until exec.
+///
+/// # Safety
+/// Only in a process that was just forked. `prepared`'s pointers are valid: they point into its own fields.
+unsafe fn child(prepared: &mut Prepared) -> ! {
+    // SAFETY: forwarded from the caller.
+    let failure = unsafe { become_program(prepared) };
+    let errno = failure.errno.to_le_bytes();
+    let report = [failure.step as u8, errno[0], errno[1], errno[2], errno[3]];
+    // SAFETY: write and _exit are async-signal-safe. The report fd is open, or the parent learns from the exit code.
+    unsafe {
+        libc::write(prepared.report, report.as_ptr().cast(), REPORT_BYTES);
+        libc::_exit(127)
+    }
+}
+
+fn failed(step: Step) -> Failure {
+    Failure { step, errno: Errno::last_raw() }
+}
+
+/// Returns only when something failed.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn become_program(prepared: &mut Prepared) -> Failure {
+    // SAFETY: every call here is async-signal-safe (signal-safety(7), or a bare system call); pointers come from
+    // `prepared`, whose strings are NUL-terminated and whose lists end with a null pointer.
+    unsafe {
+        if libc::setpgid(0, 0) != 0 {
+            return failed(Step::ProcessGroup);
+        }
+        if !place_fds(prepared) {
+            return failed(Step::FileDescriptors);
+        }
+        if !reset_signals() {
+            return failed(Step::Signals);
+        }
+        for (resource, limit) in &prepared.rlimits {
+            if libc::setrlimit(*resource as _, limit) != 0 {
+                return failed(Step::ResourceLimits);
+            }
+        }
+        if let Some((uid, gid, groups)) = &prepared.identity {
+            if libc::setgroups(groups.len() as _, groups.as_ptr()) != 0 {
+                return failed(Step::SupplementaryGroups);
+            }
+            if libc::setgid(*gid) != 0 {
+                return failed(Step::Group);
+            }
+            if libc::setuid(*uid) != 0 {
+                return failed(Step::User);
+            }
+        }
+        if let Some(umask) = prepared.umask {
+            libc::umask(umask as libc::mode_t);
+        }
+        // After the identity: it is the worker's user who must be allowed in.
+        if let Some(cwd) = &prepared.cwd
+            && libc::chdir(cwd.as_ptr()) != 0
+        {
+            return failed(Step::WorkingDirectory);
+        }
+        // After the identity too: changing that clears it.
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) != 0 {
+            return failed(Step::ParentDeath);
+        }
+        // The parent may have died before the call above, then no signal ever comes.
+        if libc::getppid() != prepared.parent {
+            return Failure { step: Step::ParentDeath, errno: libc::ESRCH };
+        }
+        if let Some(buffer) = &mut prepared.listen_pid {
+            write_decimal(&mut buffer[LISTEN_PID_NAME.len()..], libc::getpid().unsigned_abs());
+        }
+        let (argv, envp) = (prepared.argv.as_ptr(), prepared.envp.as_ptr());
+        match &prepared.program {
+            Some(path) => {
+                libc::execve(path.as_ptr(), argv, envp);
+            }
+            None => {
+                let fd = libc::c_long::from(prepared.program_fd);
+                let flags = libc::c_long::from(libc::AT_EMPTY_PATH);
+                libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv, envp, flags);
+            }
+        }
+        failed(Step::Exec)
+    }
+}
+
+/// Gives each fd its number. Sources and numbers may overlap in any way, so all sources first move out of the way.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn place_fds(prepared: &mut Prepared) -> bool {
+    let spare_from = prepared.spare_from;
+    // SAFETY: fcntl, close_range and dup2 are async-signal-safe, and the fds are this process's own copies.
+    unsafe {
+        let report = libc::fcntl(prepared.report, libc::F_DUPFD_CLOEXEC, spare_from);
+        if report < 0 {
+            return false;
+        }
+        prepared.report = report;
+        if prepared.program_fd >= 0 {
+            prepared.program_fd = libc::fcntl(prepared.program_fd, libc::F_DUPFD_CLOEXEC, spare_from);
+            if prepared.program_fd < 0 {
+                return false;
+            }
+        }
+        for (fd, copy, _) in &mut prepared.fds {
+            *copy = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, spare_from);
+            if *copy < 0 {
+                return false;
+            }
+        }
+        // A belt: all our fds are close-on-exec already, and an old kernel that lacks this call loses nothing.
+        let (from, upto) = (libc::c_long::from(3), libc::c_long::from(libc::c_uint::MAX));
+        libc::syscall(libc::SYS_close_range, from, upto, libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC));
+        // dup2 makes a copy that survives exec.
+        prepared.fds.iter().all(|(_, copy, number)| libc::dup2(*copy, *number) >= 0)
+    }
+}
+
+/// All dispositions to default, then an empty mask.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn reset_signals() -> bool {
+    // SAFETY: sigaction and sigprocmask are async-signal-safe; all zero is a valid sigaction, and SIG_DFL.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..SIGNALS_END {
+            // KILL, STOP and the ones that libc keeps for itself refuse; they have no other disposition anyway.
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) == 0
+    }
+}
+
+/// Writes `number` and a NUL. The buffer has room for ten digits and the NUL.
+fn write_decimal(buffer: &mut [u8], number: u32) {
+    let mut digits = [0_u8; 10];
+    let mut count = 0;
+    let mut rest = number;
+    loop {
+        digits[count] = b'0' + (rest % 10) as u8;
+        count += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    for (to, digit) in buffer.iter_mut().zip(digits[..count].iter().rev()) {
+        *to = *digit;
+    }
+    buffer[count] = 0;
+}
+
+/// An owned pair of what [`Plan::fds`] borrows: for callers that collect them first.
+#[must_use]
+pub fn borrow_all<'a>(fds: &'a [(OwnedFd, RawFd)]) -> Vec<(BorrowedFd<'a>, RawFd)> {
+    fds.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect()
+}
+
+/// The errno of an error from the system; EIO for one that is not.
+#[must_use]
+pub fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// EINVAL: a damaged or impossible description.
+pub const EINVAL: i32 = libc::EINVAL;
+/// E2BIG: over a bound.
+pub const E2BIG: i32 = libc::E2BIG;
+/// EAGAIN: too many processes.
+pub const EAGAIN: i32 = libc::EAGAIN;
+/// EEXIST: the worker id is in use.
+pub const EEXIST: i32 = libc::EEXIST;
