@@ -1,6 +1,11 @@
 //! The control API: HTTP/1.1 with JSON over the control socket, on a thread of its own. The master's loop answers
 //! [`Call`]s and never waits for a client.
+pub mod server;
+
+use crate::limits;
 use crate::protocol::control;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 /// What a client asks of the master.
@@ -36,4 +41,43 @@ pub struct Call {
     pub request: Request,
     /// Where the answer goes. The client may have left by then.
     pub reply: oneshot::Sender<Answer>,
+}
+
+/// The API's end: pushes calls and wakes the master's loop. Cheap to copy.
+#[derive(Clone)]
+pub struct CallSender {
+    queue: SyncSender<Call>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The master's end.
+pub struct CallReceiver {
+    queue: Receiver<Call>,
+}
+
+/// A bounded queue of calls; `wake` is called after each push.
+pub fn channel(wake: Box<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) {
+    let (sender, receiver) = sync_channel(limits::CONTROL_QUEUE_MAX);
+    (CallSender { queue: sender, wake: wake.into() }, CallReceiver { queue: receiver })
+}
+
+impl CallSender {
+    /// Pushes a call; gives it back when the queue is full or the master is gone.
+    ///
+    /// # Errors
+    /// The call itself.
+    pub fn push(&self, call: Call) -> Result<(), Call> {
+        self.queue.try_send(call).map_err(|e| match e {
+            std::sync::mpsc::TrySendError::Full(call) | std::sync::mpsc::TrySendError::Disconnected(call) => call,
+        })?;
+        (self.wake)();
+        Ok(())
+    }
+}
+
+impl CallReceiver {
+    /// The next call, if one waits.
+    pub fn try_next(&mut self) -> Option<Call> {
+        self.queue.try_recv().ok()
+    }
 }

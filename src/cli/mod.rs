@@ -1,6 +1,7 @@
 //! What was typed: clap's types and the entry point of every role of the binary.
 pub mod args;
 pub mod check;
+pub mod home;
 mod help;
 pub mod load;
 

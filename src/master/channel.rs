@@ -1,7 +1,7 @@
 //! The master's end of one worker's channel: bytes in and out of the socket, fds beside them. What the lines mean is
 //! `node`'s business.
 use crate::limits;
-use crate::os::fdpass;
+use crate::os::{fdpass, packet};
 use crate::protocol::framing::{LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
 use std::io;
@@ -173,5 +173,5 @@ impl Channel {
 
 /// Full socket, or too many fds under way that the worker has not read (unix(7), ETOOMANYREFS).
 fn is_transient(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || fdpass::is_too_many_refs(error)
+    packet::is_temporary(error)
 }

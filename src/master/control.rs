@@ -4,11 +4,13 @@ use super::app::App;
 use crate::api::{Answer, Call, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
+use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Phase, Report, SlotPhase};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use tokio::sync::oneshot;
 
 /// A client that is answered when something has ended.
@@ -188,6 +190,23 @@ impl Master {
             }
         }
         self.waiters.retain(|w| w.reply.is_some() || matches!(&w.what, Wait::Reload { open, .. } if !open.is_empty()));
+    }
+
+    /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
+    fn close_app(&mut self, ix: usize, stopped: bool) {
+        let app = &mut self.apps[ix];
+        if !stopped {
+            return;
+        }
+        for listener in &mut app.listeners {
+            crate::os::listen::stop_listening(listener.fd.as_fd());
+            self.link.send(Order::Release { name: listener.held_name(&app.name) });
+            if let Some(path) = listener.unlink.take() {
+                // Somebody may have removed it before us.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        app.homeless.clear();
     }
 
     fn deployment(&self) -> wire::Deployment {

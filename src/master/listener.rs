@@ -67,8 +67,7 @@ pub(super) fn bind_configured(address: &Listen) -> Result<OwnedFd, BindError> {
     let backlog = limits::LISTEN_BACKLOG;
     let bound = match address {
         Listen::Any(port) => listen::bind_tcp_any(*port, backlog),
-        // `[::]` takes IPv4 too, as on every Linux by default.
-        Listen::Tcp(address) => listen::bind_tcp(*address, !address.ip().is_unspecified(), backlog),
+        Listen::Tcp(address) => listen::bind_tcp(*address, true, backlog),
         Listen::Host(host, port) => bind_host(host, *port, backlog),
         Listen::Unix(path) => listen::bind_unix(path, backlog, true),
     };

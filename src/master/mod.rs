@@ -7,6 +7,7 @@ mod channel;
 mod control;
 mod drain;
 mod handoff;
+mod keeper;
 mod listener;
 mod memory;
 mod node;
@@ -25,13 +26,13 @@ pub use start::run;
 
 use crate::api::CallReceiver;
 use crate::balance::ConnIx;
-use crate::config::Sources;
-use crate::keeper::link::Link;
+use crate::config::sources::Sources;
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os::clock;
 use crate::supervisor::{Action, Cx, Event};
 use app::App;
+use keeper::Keeper;
 use polls::{Polls, Ready};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -40,7 +41,7 @@ use worker::{WorkerIx, Workers};
 
 /// Everything that the master has in its hands.
 struct Master {
-    link: Link,
+    link: Keeper,
     polls: Polls,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
@@ -125,7 +126,7 @@ impl Master {
         self.work_on_events();
         self.finish_if_over();
         if self.now_ms >= self.next_heartbeat_ms {
-            self.link.order(Order::Heartbeat)?;
+            self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
         }
         self.link.flush()?;
@@ -203,7 +204,7 @@ impl Master {
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
-            Notice::Begin | Notice::Unknown { .. } => {}
+            Notice::Begin => {}
         }
     }
 

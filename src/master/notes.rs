@@ -1,10 +1,10 @@
 //! What the master has the keeper remember, piece by piece as it changes, so that a successor can go on: a note costs
 //! the same for 1 and for 1,000 workers. The format is in `memory`, taking over in `start`.
 use super::Master;
+use super::keeper::Keeper;
 use super::memory::{AppNote, DeploymentNote, GenerationNote, ListenerNote, SlotNote, WorkerNote};
 use super::worker::WorkerIx;
 use crate::ids::WorkerId;
-use crate::keeper::link::Link;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Writes a note, unless it says the same already.
-    fn write<T: Serialize>(&mut self, link: &mut Link, key: String, value: &T) {
+    fn write<T: Serialize>(&mut self, link: &mut Keeper, key: String, value: &T) {
         let Ok(bytes) = serde_json::to_vec(value) else {
             log::error!("cannot write the note {key} down");
             return;
@@ -44,14 +44,14 @@ impl Notes {
         }
     }
 
-    fn forget(&mut self, link: &mut Link, key: String) {
+    fn forget(&mut self, link: &mut Keeper, key: String) {
         if self.last.remove(&key).is_some() {
             link.send(Order::Forget { key });
         }
     }
 
     /// A worker is gone for good.
-    pub(super) fn forget_serves(&mut self, link: &mut Link, worker: WorkerId) {
+    pub(super) fn forget_serves(&mut self, link: &mut Keeper, worker: WorkerId) {
         self.forget(link, format!("{SERVES}{worker}"));
     }
 

@@ -8,8 +8,8 @@
 //! While no hand-off is open the loop sleeps on `all`. While some are, it sleeps on `urgent` alone, at most
 //! `ANSWER_BATCH_WAIT_MS`, and then looks at the channels: answers are read on the next accept instead of with one
 //! wake-up each, which is half of the cost of a connection.
+use super::keeper::Keeper;
 use super::worker::WorkerIx;
-use crate::keeper::link::Link;
 use crate::limits;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -45,7 +45,7 @@ pub(super) struct Polls {
 }
 
 impl Polls {
-    pub(super) fn new(link: &Link) -> io::Result<Polls> {
+    pub(super) fn new(link: &Keeper) -> io::Result<Polls> {
         let (all, urgent, channels) = (Poll::new()?, Poll::new()?, Poll::new()?);
         for (n, inner) in [&urgent, &channels].into_iter().enumerate() {
             all.registry().register(&mut SourceFd(&inner.as_raw_fd()), Token(n), Interest::READABLE)?;
@@ -79,7 +79,7 @@ impl Polls {
     }
 
     /// Waits for the keeper's socket to take more, while something waits to be sent.
-    pub(super) fn keeper_interest(&mut self, link: &Link) -> io::Result<()> {
+    pub(super) fn keeper_interest(&mut self, link: &Keeper) -> io::Result<()> {
         let wanted = link.wants_write();
         if wanted != self.keeper_writes {
             let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };

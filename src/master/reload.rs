@@ -5,7 +5,8 @@ use super::app::balance_mode;
 use super::listener;
 use super::settings::Settings;
 use crate::cli::load;
-use crate::config::{self, Config, Listen, Sources};
+use crate::config::sources::Sources;
+use crate::config::{self, Config, Listen};
 use crate::ids::Generation;
 use crate::keeper::protocol::Order;
 use crate::os::{cpu, memfd};
@@ -125,7 +126,7 @@ impl Master {
 
     /// Keeps what a generation was made from where a successor finds it.
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
-        match serde_json::to_vec(&sources).map_err(std::io::Error::other).and_then(|json| memfd::with(&json)) {
+        match serde_json::to_vec(&sources).map_err(std::io::Error::other).and_then(|json| memfd::with_contents("source", &json)) {
             Ok(fd) => self.link.hold(source_name(source), fd.as_fd()),
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
@@ -166,7 +167,7 @@ impl Master {
 
 /// The configuration of these sources, or every problem in it.
 pub(super) fn resolve(sources: &Sources) -> Result<Config, String> {
-    config::resolve(sources).map_err(|problems| {
+    config::resolve::resolve(sources).map_err(|problems| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })
 }

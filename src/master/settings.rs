@@ -1,9 +1,9 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
-use crate::config::{self, Protocol, Ready};
+use crate::config::{self, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
-use crate::os::{program, user};
+use crate::os::{process, program, user};
 use crate::supervisor::{Evidence, Policy, ReadyRule};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,8 +13,6 @@ use std::time::Duration;
 
 /// The worker's end of the channel in the worker.
 const CHANNEL_FD: i32 = 3;
-/// A program that tells nothing of itself counts as ready when it lived this long.
-const READY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// Variables of clusterd's own surroundings that are not the workers'.
 const NOT_INHERITED: [&str; 8] = [
     "LISTEN_FDS",
@@ -37,6 +35,7 @@ pub(super) struct Settings {
     pub(super) protocol: Protocol,
     /// Absolute, links resolved.
     pub(super) cwd: PathBuf,
+    ready: ReadyRule,
     credentials: Option<Credentials>,
     /// A word of advice for the operator, found while looking at the command.
     pub(super) advice: Option<String>,
@@ -83,16 +82,21 @@ impl Settings {
                 (cwd, found)
             }
         };
-        let protocol = program::protocol_for(&found.kind, !config.listen.is_empty(), config.protocol);
-        let advice = program::advice(&found.kind, &config.command, &cwd);
-        Ok(Settings { config, source, program: found.path, protocol, cwd, credentials: user, advice })
+        let protocol = program::protocol_for(found.kind, !config.listen.is_empty(), config.protocol);
+        let mut config = config;
+        config.balance = rules::balance(protocol, config.balance)?;
+        rules::listen(protocol, !config.listen.is_empty())?;
+        let ready = rules::ready(protocol, config.ready.as_ref())?;
+        let ready = ready_rule(protocol, config.ready.is_some(), &ready);
+        let advice = program::advice(found.kind, &config.command, &cwd);
+        Ok(Settings { config, source, program: found.path, protocol, cwd, ready, credentials: user, advice })
     }
 
     /// What the supervisor has to know.
     pub(super) fn policy(&self) -> Policy {
         let c = &self.config;
         Policy {
-            ready: self.ready_rule(),
+            ready: self.ready.clone(),
             ready_timeout_ms: ms(c.ready_timeout),
             drain_timeout_ms: ms(c.drain_timeout),
             kill_timeout_ms: ms(c.kill_timeout),
@@ -103,21 +107,6 @@ impl Settings {
             backoff_max_ms: ms(c.restart.backoff_max),
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
-        }
-    }
-
-    fn ready_rule(&self) -> ReadyRule {
-        let evidence = |evidence| ReadyRule { evidence: Some(evidence), after_ms: None };
-        match (&self.config.ready, self.protocol) {
-            (Some(Ready::Listening), _) => evidence(Evidence::Listening),
-            (Some(Ready::Message), _) => evidence(Evidence::Message),
-            (Some(Ready::Notify), _) => evidence(Evidence::Notify),
-            (Some(Ready::After(time)), _) => ReadyRule { evidence: None, after_ms: Some(ms(*time)) },
-            (None, Protocol::Node) => evidence(Evidence::Listening),
-            (None, Protocol::ListenFds | Protocol::Auto) => {
-                ReadyRule { evidence: Some(Evidence::Notify), after_ms: Some(ms(READY_AFTER_DEFAULT)) }
-            }
-            (None, Protocol::None) => ReadyRule { evidence: None, after_ms: Some(ms(READY_AFTER_DEFAULT)) },
         }
     }
 
@@ -142,7 +131,7 @@ impl Settings {
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
             umask: self.config.umask,
             credentials: self.credentials.clone(),
-            rlimits: place.nofile.map(|(soft, hard)| (crate::os::rlimit::NOFILE, soft, hard)).into_iter().collect(),
+            rlimits: place.nofile.map(|(soft, hard)| (process::RLIMIT_NOFILE, soft, hard)).into_iter().collect(),
             placements,
         }
     }
@@ -152,7 +141,7 @@ impl Settings {
         if self.protocol == Protocol::Node {
             args = config::inspect::inspect_args(&args, slot.0);
             let options = env.get(OsStr::new("NODE_OPTIONS")).map(|o| o.to_string_lossy().into_owned());
-            if let Some(flag) = options.and_then(|o| config::inspect::from_node_options(&o, slot.0)) {
+            if let Some(flag) = options.and_then(|o| config::inspect::inspect_flag_for_node_options(&o, slot.0)) {
                 args.insert(1, flag);
             }
         }
@@ -189,6 +178,20 @@ impl Settings {
             Protocol::None => {}
         }
         env
+    }
+}
+
+/// The rule in the supervisor's terms. A program that was given no rule and may speak up earlier (`READY=1`) is heard.
+fn ready_rule(protocol: Protocol, typed: bool, ready: &Ready) -> ReadyRule {
+    let evidence = |evidence| ReadyRule { evidence: Some(evidence), after_ms: None };
+    match ready {
+        Ready::Listening => evidence(Evidence::Listening),
+        Ready::Message => evidence(Evidence::Message),
+        Ready::Notify => evidence(Evidence::Notify),
+        Ready::After(time) => {
+            let may_speak = !typed && protocol == Protocol::ListenFds;
+            ReadyRule { evidence: may_speak.then_some(Evidence::Notify), after_ms: Some(ms(*time)) }
+        }
     }
 }
 

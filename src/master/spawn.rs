@@ -7,9 +7,7 @@ use crate::config::Protocol;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
-use crate::os::errno;
-use crate::os::listen;
-use crate::os::signal;
+use crate::os::{listen, process, procfs, signal};
 use crate::protocol::notify;
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use std::collections::BTreeSet;
@@ -168,9 +166,9 @@ impl Master {
             // Its last words count: an answer that is still in the channel says that a connection was taken.
             self.read_channel(ix);
             let app = self.workers.get(ix).map_or(0, |w| w.app);
-            let status = match signal::exit_of(raw_status) {
-                signal::Exit::Code(code) => ExitStatus::Code(code),
-                signal::Exit::Signal(signal) => ExitStatus::Signal(signal),
+            let status = match process::end_signal(raw_status) {
+                Some(signal) => ExitStatus::Signal(signal),
+                None => ExitStatus::Code(process::exit_code(raw_status).unwrap_or(-1)),
             };
             // In the order in which they happened: what the lines said comes before the exit.
             self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
@@ -198,7 +196,7 @@ impl Master {
         for _ in 0..limits::NOTIFY_BATCH_MAX {
             let Some((socket, _)) = &self.notify else { return };
             let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
-            let group = signal::process_group(pid);
+            let group = procfs::process_group(pid);
             let found = self.workers.iter().find(|(_, w)| w.pid == Some(pid));
             let found = found.or_else(|| self.workers.iter().find(|(_, w)| w.pid.is_some() && w.pid == group));
             let Some((ix, _)) = found else { continue };
@@ -217,7 +215,7 @@ impl Master {
 
 /// A failed spawn in a sentence with the way out.
 fn spawn_failure(step: SpawnStep, code: i32, settings: &super::settings::Settings) -> String {
-    let what = errno::describe(code);
+    let what = process::describe_errno(code);
     let program = settings.program.display();
     match step {
         SpawnStep::Exec => format!("cannot run {program}: {what}"),

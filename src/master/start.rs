@@ -1,5 +1,6 @@
 //! The master's two ways to start: fresh, from what was typed, or over what a former master left with the keeper.
 use super::app::App;
+use super::keeper::Keeper;
 use super::listener::{self, held_name};
 use super::memory::{AppNote, DeploymentNote, ListenerNote, SlotNote, WorkerNote};
 use super::polls::Polls;
@@ -8,13 +9,14 @@ use super::settings::Settings;
 use super::{Master, notes, output, spawn};
 use crate::api;
 use crate::cli::{args, home, load};
-use crate::config::{Config, Listen, Sources};
+use crate::config::sources::Sources;
+use crate::config::{Config, Listen};
 use crate::ids::{Generation, WorkerId};
-use crate::keeper::link::{Inheritance, Link};
+use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{clock, cpu, memfd, process, rlimit};
+use crate::os::{clock, cpu, memfd, process, user};
 use crate::supervisor::{self, Action, Cx};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
@@ -49,8 +51,8 @@ impl StartError {
 
 /// Entry point of the master's role: `argv` is what the person typed.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
-    process::set_title("clusterd-master");
-    let mut link = match Link::from_inherited() {
+    process::set_name("clusterd-master");
+    let mut link = match Keeper::new() {
         Ok(link) => link,
         Err(e) => {
             log::error!("the master is started by the keeper, not by hand: {e}");
@@ -89,7 +91,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
 }
 
 impl Master {
-    fn empty(link: Link, inherited: &Inheritance) -> Result<Master, (Link, StartError)> {
+    fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, (Keeper, StartError)> {
         let polls = match Polls::new(&link) {
             Ok(polls) => polls,
             Err(e) => return Err((link, StartError::failed(format!("cannot make an epoll: {e}")))),
@@ -101,7 +103,7 @@ impl Master {
             name: String::new(),
             incarnation: inherited.incarnation,
             started_ms: now_us / 1000,
-            keeper_pid: process::parent_pid(),
+            keeper_pid: std::os::unix::process::parent_id() as i32,
             apps: Vec::new(),
             workers: Default::default(),
             next_worker: 1,
@@ -131,7 +133,7 @@ impl Master {
 
     // ---- fresh ----
 
-    fn begin(link: Link, inherited: Inheritance, argv: Vec<OsString>) -> Result<Master, (Link, StartError)> {
+    fn begin(link: Keeper, inherited: Inheritance, argv: Vec<OsString>) -> Result<Master, (Keeper, StartError)> {
         let mut master = Master::empty(link, &inherited)?;
         match master.begin_all(inherited, argv) {
             Ok(()) => Ok(master),
@@ -145,7 +147,7 @@ impl Master {
     fn begin_all(&mut self, inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
         let (run, sources) = typed(argv)?;
         let config = resolve(&sources).map_err(StartError::usage)?;
-        self.nofile = rlimit::raise_nofile();
+        self.nofile = raise_file_limit();
         let mut given = given_sockets(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {
@@ -210,9 +212,9 @@ impl Master {
     }
 
     fn open_control(&mut self, run: &args::RunArgs, config: &Config) -> Result<(), StartError> {
-        let wanted = load::deployment_name(run, config);
-        self.name.clone_from(&wanted.name);
-        let claimed = home::Home::find(run.home.as_deref()).and_then(|home| home.claim(&wanted.name, wanted.explicit));
+        let (name, explicit) = deployment_name(run, config);
+        self.name.clone_from(&name);
+        let claimed = home::Home::find(run.home.as_deref()).and_then(|home| home.claim(&name, explicit));
         match claimed {
             Ok(claim) => {
                 self.name = claim.name;
@@ -236,7 +238,7 @@ impl Master {
                 let _ = waker.wake();
             }));
             self.calls = Some(receiver);
-            api::server::start(socket, sender, process::own_uid())
+            api::server::start(socket, sender, user::own_uid())
         });
         if let Err(e) = started {
             log::error!("the control socket cannot be served: {e}");
@@ -262,7 +264,7 @@ impl Master {
 
     // ---- over what a former master left ----
 
-    fn resume(link: Link, inherited: Inheritance) -> Result<Master, (Link, StartError)> {
+    fn resume(link: Keeper, inherited: Inheritance) -> Result<Master, (Keeper, StartError)> {
         let mut master = Master::empty(link, &inherited)?;
         match master.resume_all(inherited) {
             Ok(()) => Ok(master),
@@ -278,7 +280,7 @@ impl Master {
         self.stop_asked = note.stop_asked;
         self.exit_code = note.exit_code;
         // The soft limit that we inherit is the keeper's; what the person had is in the note.
-        let raised = rlimit::raise_nofile();
+        let raised = raise_file_limit();
         self.nofile = note.nofile.or(raised);
         self.next_worker = note.worker_ids_below;
         self.last_source = note.last_source;
@@ -316,7 +318,7 @@ impl Master {
         for name in names {
             let Some(fd) = inherited.fds.remove(&name) else { continue };
             let Some(source) = name.strip_prefix("source/").and_then(|n| n.parse::<u32>().ok()) else { continue };
-            let sources = memfd::read(fd.as_fd(), limits::SOURCES_BYTES_MAX)
+            let sources = memfd::contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
                 .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other));
             match sources {
                 Ok(sources) => {
@@ -398,7 +400,7 @@ impl Master {
         for note in found {
             let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
             let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
-            let listener = self.add_listener_quietly(ix, fd, note.key, address);
+            let listener = self.add_listener(ix, fd, note.key, address);
             self.apps[ix].listeners[listener].data = note.data;
         }
     }
@@ -447,11 +449,34 @@ impl Master {
     }
 }
 
+/// The name of the control socket: the only app's, else the file's; and whether a person chose it.
+fn deployment_name(run: &args::RunArgs, config: &Config) -> (String, bool) {
+    match (config.apps.as_slice(), &run.config) {
+        ([app], file) => (app.name.clone(), run.name.is_some() || file.is_some()),
+        (_, Some(file)) => {
+            let stem = std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            (crate::config::name::from_command(&[stem]), true)
+        }
+        (_, None) => ("clusterd".to_owned(), false),
+    }
+}
+
+/// Raises our own limit on open files; what it was before is the workers'.
+fn raise_file_limit() -> Option<(u64, u64)> {
+    match process::raise_file_limit() {
+        Ok(before) => Some((before.soft, before.hard)),
+        Err(e) => {
+            log::debug!("the limit on open files stays as it is: {e}");
+            None
+        }
+    }
+}
+
 fn typed(argv: Vec<OsString>) -> Result<(args::RunArgs, Sources), StartError> {
     let args::Invocation::Run(run) = args::parse(argv).map_err(StartError::usage)? else {
         return Err(StartError::usage("the master runs deployments only"));
     };
-    let sources = load::load(&run).map_err(|e| StartError { code: e.exit_code(), message: e.to_string() })?;
+    let sources = load::load(&run).map_err(|e| StartError { code: 1, message: e.to_string() })?;
     Ok((run, sources))
 }
 

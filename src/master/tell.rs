@@ -1,7 +1,7 @@
 //! Reports of the supervisor in words for people (and to commands that wait). Short: one line each on stderr.
 use super::Master;
 use crate::ids::Slot;
-use crate::os::errno;
+use crate::os::signal;
 use crate::supervisor::{Cause, ExitStatus, Next, Report};
 
 /// A time span as a person says it: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
@@ -20,7 +20,7 @@ pub(super) fn human_ms(ms: u64) -> String {
 fn ended(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
-        ExitStatus::Signal(signal) => format!("was killed by {}", errno::signal_name(signal)),
+        ExitStatus::Signal(number) => format!("was killed by {}", signal::name(number)),
     }
 }
 

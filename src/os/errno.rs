@@ -21,16 +21,3 @@ pub const UV_EADDRINUSE: i32 = -(Errno::EADDRINUSE as i32);
 pub const UV_EBADF: i32 = -(Errno::EBADF as i32);
 /// EMFILE, negative, as libuv writes it.
 pub const UV_EMFILE: i32 = -(Errno::EMFILE as i32);
-
-/// An error number in words: "No such file or directory".
-pub fn describe(errno: i32) -> String {
-    Errno::from_raw(errno).desc().to_owned()
-}
-
-/// The name of a signal: "SIGKILL"; a number where it has none.
-pub fn signal_name(signal: i32) -> String {
-    match nix::sys::signal::Signal::try_from(signal) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) => format!("signal {signal}"),
-    }
-}

@@ -12,7 +12,6 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod program;
-pub mod rlimit;
 pub mod signal;
 pub mod spawn;
 pub mod user;

@@ -5,6 +5,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+/// The process group of a process.
+pub fn process_group(pid: i32) -> Option<i32> {
+    nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok().map(nix::unistd::Pid::as_raw)
+}
+
 /// Resident memory of a process in bytes.
 pub fn memory_bytes(pid: i32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

@@ -157,6 +157,11 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(line.trim(), 16).ok()
 }
 
+/// The effective user of this process.
+pub fn own_uid() -> u32 {
+    geteuid().as_raw()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

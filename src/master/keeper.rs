@@ -1,0 +1,74 @@
+//! The master's words to its keeper. A send that fails means that the keeper is gone or the link is broken; the loop
+//! finds that out at its next turn, so callers need not.
+use crate::ids::WorkerId;
+use crate::keeper::link::{Inheritance, Link};
+use crate::keeper::protocol::{Notice, Order, SpawnSpec};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// The link, and whether it broke.
+pub(super) struct Keeper {
+    link: Link,
+    broken: Option<io::Error>,
+}
+
+impl Keeper {
+    pub(super) fn new() -> io::Result<Keeper> {
+        Ok(Keeper { link: Link::from_inherited()?, broken: None })
+    }
+
+    pub(super) fn adopt(&mut self) -> io::Result<Inheritance> {
+        self.link.adopt()
+    }
+
+    pub(super) fn send(&mut self, order: Order) {
+        let sent = self.link.order(order, &[]);
+        self.check(sent);
+    }
+
+    /// Has the keeper hold a copy of an fd.
+    pub(super) fn hold(&mut self, name: String, fd: BorrowedFd<'_>) {
+        let sent = self.link.order(Order::Hold { name }, &[fd]);
+        self.check(sent);
+    }
+
+    pub(super) fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.link.spawn(worker, spec, fds)
+    }
+
+    /// Everything is done; what is still to be sent goes out.
+    pub(super) fn finish(&mut self, code: u8) {
+        self.send(Order::Finish { code });
+        let flushed = self.link.flush();
+        self.check(flushed);
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// The keeper is gone, now or since an earlier call.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self.broken.take() {
+            Some(e) => Err(e),
+            None => self.link.flush(),
+        }
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        self.link.wants_write()
+    }
+
+    pub(super) fn receive(&mut self) -> io::Result<Option<Notice>> {
+        self.link.receive()
+    }
+
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.link.as_fd().as_raw_fd()
+    }
+
+    fn check(&mut self, result: io::Result<()>) {
+        if let Err(e) = result {
+            self.broken.get_or_insert(e);
+        }
+    }
+}
