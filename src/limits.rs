@@ -174,8 +174,20 @@ pub const CONTROL_QUEUE_MAX: usize = 128;
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// Time that a client has to send its request's head, in milliseconds.
 pub const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// Size of a request's head, in bytes.
+pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Stack of the control API's thread, in bytes.
+pub const CONTROL_STACK_BYTES: usize = 512 * 1024;
+/// Time in which the master's loop has to answer to count as alive, in milliseconds.
+pub const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
+/// At the end: looks at whether the last answers are written.
+pub const CONTROL_DRAIN_STEPS_MAX: u32 = 50;
+/// Pause between two such looks, in milliseconds.
+pub const CONTROL_DRAIN_STEP_MS: u64 = 5;
 /// Time that the CLI waits for a master to answer a question, in milliseconds.
 pub const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
+/// Size of an answer that the CLI reads, in bytes.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
 

@@ -1,9 +1,221 @@
-//! provisional
+//! The home of control sockets: `$CLUSTERD_HOME/run/NAME.sock`, one for each deployment. Names are claimed by a lock that
+//! dies with the last process that holds it, so nothing left behind by a crash is ever in the way.
+use crate::limits;
+use crate::os::{listen, lock, user};
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
-pub struct Home; pub struct Claim { pub name: String, pub lock: OwnedFd, pub socket: UnixListener }
-#[derive(Debug)] pub struct HomeError;
-impl HomeError { pub fn is_unusable_home(&self) -> bool { true } }
-impl std::fmt::Display for HomeError { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "not yet") } }
-impl Home { pub fn find(_: Option<&Path>) -> Result<Home, HomeError> { Err(HomeError) } pub fn claim(&self, _n: &str, _e: bool) -> Result<Claim, HomeError> { Err(HomeError) } }
+use std::path::{Path, PathBuf};
+
+/// Longest path of a unix socket, in bytes (`sun_path` less its end).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A folder for control sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    path: PathBuf,
+}
+
+/// A name that is ours as long as the lock is held.
+#[derive(Debug)]
+pub struct Claim {
+    /// The name, made unique where it was not typed.
+    pub name: String,
+    /// Holds the lock; every copy of it does.
+    pub lock: OwnedFd,
+    /// The control socket, listening.
+    pub socket: UnixListener,
+    /// Its path.
+    pub path: PathBuf,
+}
+
+/// Why there is no control socket.
+#[derive(Debug)]
+pub enum HomeError {
+    /// Neither CLUSTERD_HOME nor HOME is set.
+    Unknown,
+    /// The folder cannot be used: read-only, somebody else's, and the like.
+    Unusable { path: PathBuf, source: io::Error },
+    /// Others may write to the folder.
+    Insecure { path: PathBuf, why: String },
+    /// The socket's path would be too long for the kernel.
+    PathTooLong(PathBuf),
+    /// The typed name belongs to a deployment that runs.
+    Taken { name: String, holder: String },
+}
+
+impl fmt::Display for HomeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HomeError::Unknown => write!(f, "neither CLUSTERD_HOME nor HOME is set; set CLUSTERD_HOME to a folder"),
+            HomeError::Unusable { path, source } => {
+                write!(
+                    f,
+                    "cannot use {}: {source}; set CLUSTERD_HOME to a folder that this user may write",
+                    path.display()
+                )
+            }
+            HomeError::Insecure { path, why } => {
+                write!(f, "{} {why}; run: chmod 700 {}", path.display(), path.display())
+            }
+            HomeError::PathTooLong(path) => write!(
+                f,
+                "the path of the control socket is longer than {SOCKET_PATH_BYTES_MAX} bytes: {}; set a shorter \
+                 CLUSTERD_HOME",
+                path.display()
+            ),
+            HomeError::Taken { name, holder } => write!(
+                f,
+                "a deployment called {name:?} runs already ({holder}); choose another --name, or stop that one: \
+                 clusterd stop {name}"
+            ),
+        }
+    }
+}
+
+impl HomeError {
+    /// Whether a run can go on without a control socket.
+    pub fn is_unusable_home(&self) -> bool {
+        match self {
+            HomeError::Unknown
+            | HomeError::Unusable { .. }
+            | HomeError::Insecure { .. }
+            | HomeError::PathTooLong(_) => true,
+            HomeError::Taken { .. } => false,
+        }
+    }
+}
+
+impl Home {
+    /// The home: what was typed, else `~/.clusterd`.
+    ///
+    /// # Errors
+    /// When neither is known.
+    pub fn find(typed: Option<&Path>) -> Result<Home, HomeError> {
+        match (typed, std::env::var_os("HOME")) {
+            (Some(path), _) => Ok(Home { path: path.to_owned() }),
+            (None, Some(home)) if !home.is_empty() => Ok(Home { path: Path::new(&home).join(".clusterd") }),
+            (None, Some(_) | None) => Err(HomeError::Unknown),
+        }
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.path.join("run")
+    }
+
+    /// Makes the folder where it is missing, and looks whether others may meddle with it.
+    fn open(&self) -> Result<PathBuf, HomeError> {
+        let run = self.run_dir();
+        let unusable = |source| HomeError::Unusable { path: run.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&run).map_err(unusable)?;
+        let found = fs::metadata(&run).map_err(unusable)?;
+        let own = user::own_uid();
+        if found.uid() != own && own != 0 {
+            let why = format!("belongs to user {}, not to {own}", found.uid());
+            return Err(HomeError::Insecure { path: run, why });
+        }
+        if found.permissions().mode() & 0o022 != 0 {
+            return Err(HomeError::Insecure { path: run, why: "may be written by other users".to_owned() });
+        }
+        Ok(run)
+    }
+
+    /// The sockets in this home, by name, dead ones included.
+    pub fn sockets(&self) -> Vec<(String, PathBuf)> {
+        let Ok(entries) = fs::read_dir(self.run_dir()) else { return Vec::new() };
+        let mut found: Vec<(String, PathBuf)> = entries
+            .flatten()
+            .take(2 * limits::MASTERS_PER_HOME_MAX)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "sock"))
+            .filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), path)))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Claims a name and binds its socket. A derived name that is taken becomes `NAME-2` and so on; a typed one
+    /// (`explicit`) is refused.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn claim(&self, wanted: &str, explicit: bool) -> Result<Claim, HomeError> {
+        let run = self.open()?;
+        for n in 1..=limits::MASTERS_PER_HOME_MAX {
+            let name = if n == 1 { wanted.to_owned() } else { format!("{wanted}-{n}") };
+            let path = run.join(format!("{name}.sock"));
+            if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+                return Err(HomeError::PathTooLong(path));
+            }
+            let unusable = |source| HomeError::Unusable { path: run.clone(), source };
+            let lock_path = run.join(format!("{name}.lock"));
+            let Some(mut lock) = lock::take(&lock_path).map_err(unusable)? else {
+                if explicit {
+                    let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+                    let holder = format!("its keeper is pid {}", pid.trim());
+                    return Err(HomeError::Taken { name, holder });
+                }
+                continue;
+            };
+            // Whoever meets the lock wants to know whose it is; the keeper is the parent of the master that claims.
+            lock.set_len(0)
+                .and_then(|()| writeln!(lock, "{}", std::os::unix::process::parent_id()))
+                .map_err(unusable)?;
+            let socket = listen::bind_control(&path).map_err(unusable)?;
+            return Ok(Claim { name, lock: lock.into(), socket, path });
+        }
+        let holder = "as are its numbered names".to_owned();
+        Err(HomeError::Taken { name: wanted.to_owned(), holder })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn home(name: &str) -> Home {
+        let path = std::env::temp_dir().join(format!("clusterd-home-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Home { path }
+    }
+
+    #[test]
+    fn names_are_unique_and_free_again_when_their_holder_is_gone() {
+        let home = home("names");
+        let first = home.claim("web", false).unwrap();
+        assert_eq!(first.name, "web");
+        assert_eq!(fs::metadata(home.run_dir()).unwrap().permissions().mode() & 0o777, 0o700);
+        let second = home.claim("web", false).unwrap();
+        assert_eq!(second.name, "web-2");
+        let error = home.claim("web", true).unwrap_err();
+        assert!(error.to_string().contains("runs already"), "{error}");
+        assert!(!error.is_unusable_home());
+        // The socket file stays behind, as after a crash.
+        drop(first);
+        assert_eq!(home.claim("web", true).unwrap().name, "web");
+        assert_eq!(home.sockets().len(), 2);
+        fs::remove_dir_all(home.path).unwrap();
+    }
+
+    #[test]
+    fn a_home_that_cannot_hold_a_socket_says_why() {
+        let long = Home { path: home("long").path.join("x".repeat(100)) };
+        let error = long.claim("web", false).unwrap_err();
+        assert!(error.to_string().contains("shorter CLUSTERD_HOME"), "{error}");
+        let file = home("file");
+        fs::write(&file.path, "").unwrap();
+        let error = file.claim("web", false).unwrap_err();
+        assert!(error.is_unusable_home() && error.to_string().contains("CLUSTERD_HOME"), "{error}");
+        fs::remove_file(file.path).unwrap();
+        let open = home("open");
+        fs::create_dir_all(open.run_dir()).unwrap();
+        fs::set_permissions(open.run_dir(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = open.claim("web", false).unwrap_err();
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+        fs::remove_dir_all(open.path).unwrap();
+    }
+}

@@ -242,9 +242,7 @@ impl Master {
                     handoffs: here.map_or(0, |h| h.taken),
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
-                    note: here
-                        .and_then(|h| h.status_text.clone())
-                        .or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
+                    note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
             })
             .collect();
@@ -350,6 +348,8 @@ fn scale_target(text: &str, now: u32) -> Result<u32, String> {
     };
     match u32::try_from(wanted) {
         Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => Ok(n),
-        Ok(_) | Err(_) => Err(format!("cannot scale from {now} by {text:?}: at least 1 worker must stay (stop ends all)")),
+        Ok(_) | Err(_) => {
+            Err(format!("cannot scale from {now} by {text:?}: at least 1 worker must stay (stop ends all)"))
+        }
     }
 }

@@ -22,13 +22,13 @@ impl Keeper {
     }
 
     pub(super) fn send(&mut self, order: Order) {
-        let sent = self.link.order(order, &[]);
+        let sent = self.link.order(&order, &[]);
         self.check(sent);
     }
 
     /// Has the keeper hold a copy of an fd.
     pub(super) fn hold(&mut self, name: String, fd: BorrowedFd<'_>) {
-        let sent = self.link.order(Order::Hold { name }, &[fd]);
+        let sent = self.link.order(&Order::Hold { name }, &[fd]);
         self.check(sent);
     }
 

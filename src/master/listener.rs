@@ -48,10 +48,9 @@ impl fmt::Display for BindError {
             (io::ErrorKind::AddrInUse, Some(holder)) => {
                 write!(f, "the address is in use by pid {} ({})", holder.pid, holder.command)
             }
-            (io::ErrorKind::AddrInUse, None) => write!(
-                f,
-                "the address is in use, by a process that this user may not see (as root: ss -ltnp shows it)"
-            ),
+            (io::ErrorKind::AddrInUse, None) => {
+                write!(f, "the address is in use, by a process that this user may not see (as root: ss -ltnp shows it)")
+            }
             (io::ErrorKind::PermissionDenied, _) => write!(
                 f,
                 "permission denied; ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower \

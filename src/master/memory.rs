@@ -16,7 +16,6 @@ pub(super) struct DeploymentNote {
     pub(super) last_source: u32,
     pub(super) stop_asked: bool,
     pub(super) exit_code: u8,
-    pub(super) nofile: Option<(u64, u64)>,
     pub(super) notify: Option<String>,
 }
 

@@ -24,7 +24,7 @@ mod worker;
 
 pub use start::run;
 
-use crate::api::CallReceiver;
+use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
 use crate::keeper::protocol::{Notice, Order};
@@ -62,10 +62,9 @@ struct Master {
     open_handoffs: usize,
     notes: notes::Notes,
     calls: Option<CallReceiver>,
+    api: Option<api::server::Server>,
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
-    /// Soft and hard limit on open files, as they were before clusterd raised its own.
-    nofile: Option<(u64, u64)>,
     output: output::Output,
     now_ms: u64,
     now_us: u64,

@@ -110,7 +110,6 @@ impl Master {
             last_source: self.last_source,
             stop_asked: self.stop_asked,
             exit_code: self.exit_code,
-            nofile: self.nofile,
             notify: self.notify.as_ref().map(|(_, name)| name.clone()),
         };
         self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
@@ -120,12 +119,8 @@ impl Master {
         let app = &self.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let configured = listener.configured.as_ref().map(ToString::to_string);
-        let note = ListenerNote {
-            key: listener.key.clone(),
-            configured,
-            data: listener.data.clone(),
-            order: listener_ix,
-        };
+        let note =
+            ListenerNote { key: listener.key.clone(), configured, data: listener.data.clone(), order: listener_ix };
         let key = format!("{LISTENER}{}/{}", app.name, listener.key);
         self.notes.write(&mut self.link, key, &note);
     }

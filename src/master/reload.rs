@@ -126,7 +126,10 @@ impl Master {
 
     /// Keeps what a generation was made from where a successor finds it.
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
-        match serde_json::to_vec(&sources).map_err(std::io::Error::other).and_then(|json| memfd::with_contents("source", &json)) {
+        match serde_json::to_vec(&sources)
+            .map_err(std::io::Error::other)
+            .and_then(|json| memfd::with_contents("source", &json))
+        {
             Ok(fd) => self.link.hold(source_name(source), fd.as_fd()),
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
@@ -167,7 +170,6 @@ impl Master {
 
 /// The configuration of these sources, or every problem in it.
 pub(super) fn resolve(sources: &Sources) -> Result<Config, String> {
-    config::resolve::resolve(sources).map_err(|problems| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    })
+    config::resolve::resolve(sources)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }

@@ -3,7 +3,7 @@
 use crate::config::{self, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
-use crate::os::{process, program, user};
+use crate::os::{program, user};
 use crate::supervisor::{Evidence, Policy, ReadyRule};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -52,8 +52,6 @@ pub(super) struct SpawnPlace<'a> {
     pub(super) listen_names: Vec<String>,
     /// Value of `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
-    /// Soft and hard RLIMIT_NOFILE to put back.
-    pub(super) nofile: Option<(u64, u64)>,
     /// Whether stdout and stderr are pipes of ours (placed first: 1, 2).
     pub(super) piped: bool,
 }
@@ -131,7 +129,8 @@ impl Settings {
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
             umask: self.config.umask,
             credentials: self.credentials.clone(),
-            rlimits: place.nofile.map(|(soft, hard)| (process::RLIMIT_NOFILE, soft, hard)).into_iter().collect(),
+            // The limit on open files that clusterd raised for itself is put back by the keeper.
+            rlimits: Vec::new(),
             placements,
         }
     }

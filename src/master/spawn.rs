@@ -27,13 +27,7 @@ impl Master {
         }
     }
 
-    fn try_spawn(
-        &mut self,
-        app_ix: usize,
-        worker: WorkerId,
-        slot: Slot,
-        generation: Generation,
-    ) -> Result<(), String> {
+    fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let (mut fds, piped) = self.output.pipes_for(&app.name, slot, worker, settings.config.prefix)?;
@@ -60,7 +54,6 @@ impl Master {
             port: app.port(),
             listen_names,
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
-            nofile: self.nofile,
             piped,
         };
         let spec = settings.spawn_spec(&place, Vec::new());

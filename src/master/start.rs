@@ -114,9 +114,9 @@ impl Master {
             open_handoffs: 0,
             notes: Default::default(),
             calls: None,
+            api: None,
             waiters: Vec::new(),
             notify: None,
-            nofile: None,
             output: output::Output::start(),
             now_ms: now_us / 1000,
             now_us,
@@ -147,7 +147,6 @@ impl Master {
     fn begin_all(&mut self, inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
         let (run, sources) = typed(argv)?;
         let config = resolve(&sources).map_err(StartError::usage)?;
-        self.nofile = raise_file_limit();
         let mut given = given_sockets(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {
@@ -240,8 +239,9 @@ impl Master {
             self.calls = Some(receiver);
             api::server::start(socket, sender, user::own_uid())
         });
-        if let Err(e) = started {
-            log::error!("the control socket cannot be served: {e}");
+        match started {
+            Ok(server) => self.api = Some(server),
+            Err(e) => log::error!("the control socket cannot be served: {e}"),
         }
     }
 
@@ -279,9 +279,6 @@ impl Master {
         self.started_ms = note.started_ms;
         self.stop_asked = note.stop_asked;
         self.exit_code = note.exit_code;
-        // The soft limit that we inherit is the keeper's; what the person had is in the note.
-        let raised = raise_file_limit();
-        self.nofile = note.nofile.or(raised);
         self.next_worker = note.worker_ids_below;
         self.last_source = note.last_source;
         self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -436,7 +433,9 @@ impl Master {
         self.finished = true;
         self.output.finish();
         self.remove_files();
-        api::server::drain();
+        if let Some(api) = &self.api {
+            api.drain();
+        }
         self.link.finish(self.exit_code);
     }
 
@@ -454,21 +453,11 @@ fn deployment_name(run: &args::RunArgs, config: &Config) -> (String, bool) {
     match (config.apps.as_slice(), &run.config) {
         ([app], file) => (app.name.clone(), run.name.is_some() || file.is_some()),
         (_, Some(file)) => {
-            let stem = std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            let stem =
+                std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             (crate::config::name::from_command(&[stem]), true)
         }
         (_, None) => ("clusterd".to_owned(), false),
-    }
-}
-
-/// Raises our own limit on open files; what it was before is the workers'.
-fn raise_file_limit() -> Option<(u64, u64)> {
-    match process::raise_file_limit() {
-        Ok(before) => Some((before.soft, before.hard)),
-        Err(e) => {
-            log::debug!("the limit on open files stays as it is: {e}");
-            None
-        }
     }
 }
 

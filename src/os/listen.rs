@@ -5,8 +5,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// The address that a socket really has.
@@ -176,18 +176,19 @@ pub fn accept_with_peer(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option
     Ok((socket, peer))
 }
 
-/// A datagram socket bound to a path, for `NOTIFY_SOCKET`. Any user may write to it; a file left behind is replaced.
+/// Binds a control socket, for its owner alone. The caller holds the lock on its name, so a file that is there was left
+/// behind by a run that is gone.
 ///
 /// # Errors
-/// Those of socket(2) and bind(2).
-pub fn bind_notify(path: &Path) -> io::Result<OwnedFd> {
+/// Those of socket(2), bind(2), listen(2) and chmod(2).
+pub fn bind_control(path: &Path) -> io::Result<UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
         std::fs::remove_file(path)?;
     }
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Binds a datagram socket in the abstract name space, for `NOTIFY_SOCKET` where no folder can be written. The kernel

@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod errno;
 pub mod fdpass;
 pub mod listen;
+pub mod lock;
 pub mod memfd;
 pub mod packet;
 pub mod poll;

@@ -260,7 +260,8 @@ pub struct NewconnLine {
 impl NewconnLine {
     /// For this key.
     pub fn new(key: &str) -> NewconnLine {
-        let mut before = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#.to_vec();
+        let mut before =
+            br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#.to_vec();
         push_string(&mut before, key);
         before.extend_from_slice(b",\"seq\":");
         NewconnLine { before }

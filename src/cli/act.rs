@@ -1,0 +1,120 @@
+//! Verbs that change something: find who runs the target, ask its master, say in one line what came of it.
+use super::client::{self, Master};
+use crate::config::name::did_you_mean;
+use crate::protocol::control::{ScaleRequest, StopRequest};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What a target means: one app of a deployment, or all of it.
+struct Found {
+    socket: PathBuf,
+    name: String,
+    /// `None`: the whole deployment.
+    app: Option<String>,
+}
+
+/// `reload`.
+pub(super) fn reload(home: Option<&Path>, targets: &[String]) -> ExitCode {
+    each(home, targets, |found| {
+        let path = match &found.app {
+            Some(app) => format!("/v1/apps/{app}/reload"),
+            None => "/v1/reload".to_owned(),
+        };
+        client::command(&found.socket, &path, Vec::new())
+    })
+}
+
+/// `stop`.
+pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
+    each(home, targets, |found| {
+        let path = match &found.app {
+            Some(app) => format!("/v1/apps/{app}/stop"),
+            None => "/v1/stop".to_owned(),
+        };
+        client::command(&found.socket, &path, json(&StopRequest { now })?)
+    })
+}
+
+/// `scale`.
+pub(super) fn scale(home: Option<&Path>, target: &str, workers: &str) -> ExitCode {
+    let targets = [target.to_owned()];
+    each(home, &targets, |found| {
+        let Some(app) = &found.app else {
+            return Err("it runs several apps; name the one to scale".to_owned());
+        };
+        client::command(
+            &found.socket,
+            &format!("/v1/apps/{app}/scale"),
+            json(&ScaleRequest { workers: workers.to_owned() })?,
+        )
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(value).map_err(|e| e.to_string())
+}
+
+/// Does something with everything that the targets name. Fails when one of them names nothing or is refused.
+fn each(home: Option<&Path>, targets: &[String], act: impl Fn(&Found) -> Result<String, String>) -> ExitCode {
+    let masters = match client::ask_all(home) {
+        Ok(masters) => masters,
+        Err(e) => {
+            log::error!("{e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut failed = false;
+    for target in targets {
+        match find(&masters, target) {
+            Err(why) => {
+                log::error!("{why}");
+                failed = true;
+            }
+            Ok(all) => {
+                for found in all {
+                    match act(&found) {
+                        Ok(message) => log::info!("{message}"),
+                        Err(why) => {
+                            log::error!("{}: {why}", found.app.as_ref().unwrap_or(&found.name));
+                            failed = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A deployment by its name, an app by its own, or everything.
+fn find(masters: &[Master], target: &str) -> Result<Vec<Found>, String> {
+    let mut found = Vec::new();
+    let mut names = Vec::new();
+    for master in masters {
+        let apps = match &master.deployment {
+            Ok(deployment) => deployment.apps.as_slice(),
+            Err(why) if target == master.name => return Err(format!("{target}: {why}")),
+            Err(_) => continue,
+        };
+        names.extend(apps.iter().map(|app| app.name.as_str()).chain([master.name.as_str()]));
+        let (socket, name) = (master.path.clone(), master.name.clone());
+        if target == "all" || target == master.name {
+            // The only app of a deployment is the deployment, and can be scaled.
+            let app = if let [app] = apps { Some(app.name.clone()) } else { None };
+            found.push(Found { socket, name, app });
+        } else if let Some(app) = apps.iter().find(|app| app.name == target) {
+            found.push(Found { socket, name, app: Some(app.name.clone()) });
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    if names.is_empty() {
+        return Err("nothing runs here".to_owned());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let hint = did_you_mean(target, &names);
+    Err(format!("nothing here is called {target:?}{hint} (there is {})", names.join(", ")))
+}

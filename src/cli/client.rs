@@ -1,0 +1,129 @@
+//! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
+//! `act`'s business.
+use super::home::Home;
+use crate::limits;
+use crate::protocol::control::{Deployment, Done, Failure};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A master that was asked what it runs.
+#[derive(Debug)]
+pub(super) struct Master {
+    /// The name of its socket.
+    pub(super) name: String,
+    /// Its socket.
+    pub(super) path: PathBuf,
+    /// What it runs; `Err`: it is there but does not answer.
+    pub(super) deployment: Result<Deployment, String>,
+}
+
+/// How an exchange failed.
+#[derive(Debug)]
+enum Broken {
+    /// Nobody listens: the socket was left behind.
+    Dead,
+    /// Somebody is there, but there was no whole answer.
+    Failed(String),
+}
+
+/// Asks every master of a home, all at the same time: one that hangs holds nobody up. Dead sockets are left out.
+///
+/// # Errors
+/// When no home is known, or the client itself cannot start.
+pub(super) fn ask_all(home: Option<&Path>) -> Result<Vec<Master>, String> {
+    let sockets = Home::find(home).map_err(|e| e.to_string())?.sockets();
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut asked = Vec::new();
+        for (name, path) in sockets {
+            asked.push(tokio::spawn(async move {
+                let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+                let answer = exchange(&path, Method::GET, "/v1/apps", Vec::new(), patience).await;
+                let deployment = match answer {
+                    Err(Broken::Dead) => return None,
+                    Err(Broken::Failed(why)) => Err(why),
+                    Ok((StatusCode::OK, body)) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
+                    Ok((status, body)) => Err(failure_text(status, &body)),
+                };
+                Some(Master { name, path, deployment })
+            }));
+        }
+        let mut masters = Vec::new();
+        for one in asked {
+            masters.extend(one.await.ok().flatten());
+        }
+        Ok(masters)
+    })
+}
+
+/// Sends a command and waits as long as it takes. The message, or why it was refused.
+pub(super) fn command(socket: &Path, path: &str, body: Vec<u8>) -> Result<String, String> {
+    let answer = runtime()?.block_on(exchange(socket, Method::POST, path, body, None));
+    match answer {
+        Err(Broken::Dead) => Err("it has just ended".to_owned()),
+        Err(Broken::Failed(why)) => Err(why),
+        Ok((StatusCode::OK, body)) => {
+            serde_json::from_slice::<Done>(&body).map(|done| done.message).map_err(|e| e.to_string())
+        }
+        Ok((status, body)) => Err(failure_text(status, &body)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))
+}
+
+fn failure_text(status: StatusCode, body: &[u8]) -> String {
+    serde_json::from_slice::<Failure>(body).map_or_else(|_| format!("it answered {status}"), |failure| failure.error)
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    patience: Option<Duration>,
+) -> Result<(StatusCode, Bytes), Broken> {
+    let whole = async {
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => Broken::Dead,
+            _ => Broken::Failed(format!("cannot connect to {}: {e}", socket.display())),
+        })?;
+        talk(stream, method, path, body).await.map_err(Broken::Failed)
+    };
+    match patience {
+        None => whole.await,
+        Some(time) => match tokio::time::timeout(time, whole).await {
+            Ok(done) => done,
+            Err(_) => Err(Broken::Failed("not answering".to_owned())),
+        },
+    }
+}
+
+async fn talk(
+    stream: tokio::net::UnixStream,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Bytes), String> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    // It ends when the exchange does; its error is the exchange's.
+    let driver = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "clusterd")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| e.to_string())?;
+    let response = sender.send_request(request).await.map_err(|e| format!("the connection broke: {e}"))?;
+    let status = response.status();
+    let limited = Limited::new(response.into_body(), limits::CONTROL_ANSWER_BYTES_MAX);
+    let body = limited.collect().await.map_err(|e| format!("the answer broke off: {e}"))?.to_bytes();
+    driver.abort();
+    Ok((status, body))
+}

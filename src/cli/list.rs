@@ -1,0 +1,194 @@
+//! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
+use super::client::{self, Master};
+use crate::protocol::control::{App, Deployment, Worker};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Prints it all.
+pub(super) fn list(home: Option<&Path>, json: bool) -> ExitCode {
+    let masters = match client::ask_all(home) {
+        Ok(masters) => masters,
+        Err(e) => {
+            log::error!("{e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let text = if json { as_json(&masters) } else { as_table(&masters, colours()) };
+    // A reader that has left (`clusterd ls | head`) is no failure.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn as_json(masters: &[Master]) -> String {
+    let deployments: Vec<&Deployment> = masters.iter().filter_map(|m| m.deployment.as_ref().ok()).collect();
+    let mut text = serde_json::to_string_pretty(&deployments).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+const HEADINGS: [&str; 9] = ["SLOT", "WORKER", "PID", "STATE", "UPTIME", "RESTARTS", "CPU", "MEMORY", "OPEN"];
+
+fn as_table(masters: &[Master], colours: bool) -> String {
+    if masters.is_empty() {
+        return "nothing runs here (clusterd -- COMMAND starts something)\n".to_owned();
+    }
+    let mut text = String::new();
+    for master in masters {
+        match &master.deployment {
+            // Writing to a String cannot fail.
+            Err(why) => drop(writeln!(text, "{}  {why}", master.name)),
+            Ok(deployment) => deployment_table(&mut text, deployment, colours),
+        }
+    }
+    text
+}
+
+fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
+    for app in &deployment.apps {
+        let whole = if deployment.name == app.name { String::new() } else { format!("{}: ", deployment.name) };
+        let _ = writeln!(text, "{whole}{}", headline(app, deployment, colours));
+        let rows: Vec<[String; 9]> = app.workers.iter().map(row).collect();
+        let widths: Vec<usize> = (0..HEADINGS.len())
+            .map(|n| rows.iter().map(|row| row[n].chars().count()).chain([HEADINGS[n].len()]).max().unwrap_or(0))
+            .collect();
+        line(text, &HEADINGS.map(str::to_owned), &widths, None);
+        for (row, worker) in rows.iter().zip(&app.workers) {
+            line(text, row, &widths, colours.then(|| colour(&worker.state)).flatten());
+        }
+    }
+    if deployment.master_restarts > 0 {
+        let _ = writeln!(text, "  the master was started again {} times", deployment.master_restarts);
+    }
+}
+
+fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
+    let status = match colour(&app.status).filter(|_| colours) {
+        Some(code) => format!("\x1b[{code}m{}\x1b[0m", app.status),
+        None => app.status.clone(),
+    };
+    let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
+    format!(
+        "{}  {status}  {}/{} ready  {listen}  {} {}  generation {}  keeper {}",
+        app.name,
+        app.workers_ready,
+        app.workers_wanted,
+        app.protocol,
+        app.balance,
+        app.generation,
+        deployment.keeper_pid
+    )
+}
+
+fn row(worker: &Worker) -> [String; 9] {
+    let dash = || "-".to_owned();
+    [
+        worker.slot.to_string(),
+        worker.id.map_or_else(dash, |id| id.to_string()),
+        worker.pid.map_or_else(dash, |pid| pid.to_string()),
+        worker.state.clone(),
+        worker.uptime_ms.map_or_else(dash, short_time),
+        worker.restarts.to_string(),
+        worker.cpu_ms.map_or_else(dash, |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100)),
+        worker.memory_bytes.map_or_else(dash, |bytes| format!("{:.1}M", bytes as f64 / 1_048_576.0)),
+        worker.open_handoffs.to_string(),
+    ]
+}
+
+fn line(text: &mut String, cells: &[String; 9], widths: &[usize], colour: Option<&str>) {
+    text.push_str("  ");
+    for (n, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let gap = if n == 0 { "" } else { "  " };
+        // Words to the left, numbers to the right.
+        let padded = if n == 3 { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
+        let _ = match colour.filter(|_| n == 3) {
+            Some(code) => write!(text, "{gap}\x1b[{code}m{padded}\x1b[0m"),
+            None => write!(text, "{gap}{padded}"),
+        };
+    }
+    while text.ends_with(' ') {
+        text.pop();
+    }
+    text.push('\n');
+}
+
+/// The terminal's code for a state's colour.
+fn colour(state: &str) -> Option<&'static str> {
+    match state {
+        "ready" | "running" => Some("32"),
+        "errored" => Some("31"),
+        "starting" | "online" | "waiting" | "draining" | "stopping" | "reloading" => Some("33"),
+        _ => None,
+    }
+}
+
+/// `5s`, `4m`, `3h`, `2d`: fits a column.
+fn short_time(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0..=119 => format!("{s}s"),
+        120..=7_199 => format!("{}m", s / 60),
+        7_200..=172_799 => format!("{}h", s / 3_600),
+        _ => format!("{}d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(slot: u32) -> Worker {
+        Worker {
+            slot,
+            id: Some(u64::from(slot) + 1),
+            pid: Some(4_000_000),
+            state: "draining".to_owned(),
+            generation: 1,
+            uptime_ms: Some(86_400_000 * 30),
+            restarts: 1234,
+            open_handoffs: 64,
+            handoffs: 0,
+            memory_bytes: Some(1_500_000_000),
+            cpu_ms: Some(123_456_789),
+            note: None,
+        }
+    }
+
+    #[test]
+    fn rows_fit_eighty_columns_and_nothing_is_said_so() {
+        let app = App {
+            name: "web".to_owned(),
+            status: "running".to_owned(),
+            command: vec![],
+            workers_wanted: 500,
+            workers_ready: 500,
+            generation: 1,
+            balance: "round-robin".to_owned(),
+            protocol: "node".to_owned(),
+            listen: vec![],
+            restarts: 0,
+            handoffs: 0,
+            workers: (0..500).map(worker).collect(),
+        };
+        let deployment = Deployment {
+            name: "web".to_owned(),
+            version: String::new(),
+            keeper_pid: 1,
+            master_pid: 2,
+            master_restarts: 0,
+            uptime_ms: 0,
+            apps: vec![app],
+        };
+        let mut text = String::new();
+        deployment_table(&mut text, &deployment, false);
+        assert_eq!(text.lines().count(), 502);
+        assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
+        assert!(as_table(&[], false).contains("nothing runs"));
+        assert_eq!(as_json(&[]), "[]\n");
+    }
+}
