@@ -101,7 +101,7 @@ pub fn encode_notice(notice: &Notice) -> Result<Vec<u8>, CodecError> {
     let mut out = Writer::default();
     match notice {
         Notice::Hello { version, incarnation, previous_end } => {
-            let cut = previous_end.floor_char_boundary_at(KEEPER_NAME_BYTES_MAX);
+            let cut = beginning(previous_end, KEEPER_NAME_BYTES_MAX);
             out.kind(1).u16(*version).u32(*incarnation).name("previous end", cut)?
         }
         Notice::Child { worker, pid, tag, started_ms, status } => out
@@ -278,19 +278,13 @@ fn within(field: &'static str, is: usize, max: usize) -> Result<(), CodecError> 
     if is > max { Err(CodecError::TooLong { field, is, max }) } else { Ok(()) }
 }
 
-trait Cut {
-    fn floor_char_boundary_at(&self, bytes_max: usize) -> &str;
-}
-
-impl Cut for String {
-    /// The text's beginning, at most so many bytes, never ending inside a character.
-    fn floor_char_boundary_at(&self, bytes_max: usize) -> &str {
-        let mut end = self.len().min(bytes_max);
-        while !self.is_char_boundary(end) {
-            end -= 1;
-        }
-        &self[..end]
+/// The text's beginning, at most so many bytes, never ending inside a character.
+fn beginning(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
     }
+    &text[..end]
 }
 
 #[derive(Default)]

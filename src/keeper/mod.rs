@@ -2,3 +2,5 @@
 //! master and forwards signals. It parses no configuration, opens no socket to the outside, starts no thread.
 pub mod codec;
 pub mod protocol;
+pub mod table;
+pub mod watch;

@@ -1,0 +1,365 @@
+//! What the keeper holds: children, fds by name, notes, and signals that wait for a master. PURE: a held fd is any
+//! type, time is an argument, and what happens to a process is told by the caller.
+use super::protocol::SpawnStep;
+use crate::ids::WorkerId;
+use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX, SIGNALS_PENDING_MAX};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::ops::Bound::{Excluded, Unbounded};
+
+/// A process that the master ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Also its process group.
+    pub pid: i32,
+    /// What its spawn carried.
+    pub tag: Vec<u8>,
+    /// When it was forked.
+    pub started_ms: u64,
+    /// Where it is in its life.
+    pub state: State,
+}
+
+/// The life of a child. What was acknowledged is gone from the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Forked; its program does not run yet.
+    Starting,
+    /// It said why its program cannot run, and is about to end.
+    Failing { step: SpawnStep, errno: i32 },
+    /// Its program runs.
+    Running,
+    /// Reaped: its pid means nothing any more. Waits for the master to take note.
+    Ended { status: i32, at_ms: u64 },
+}
+
+/// What a reaped pid was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reaped {
+    /// A child that ended; it stays in the table until [`Table::exit_seen`].
+    Exited { worker: WorkerId, status: i32, at_ms: u64 },
+    /// A child whose program never ran; it is forgotten.
+    NeverRan { worker: WorkerId, step: SpawnStep, errno: i32 },
+    /// None of ours: a process that lost its parent and came to us.
+    Stranger,
+}
+
+/// Why something was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The bound is reached.
+    Full { what: &'static str, max: usize },
+    /// The worker id was used before.
+    InUse(WorkerId),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Full { what, max } => write!(f, "there are already {max} {what}"),
+            Refusal::InUse(worker) => write!(f, "worker {worker} exists already"),
+        }
+    }
+}
+
+/// Everything that outlives a master. `F` is a held fd.
+#[derive(Debug)]
+pub struct Table<F> {
+    children: BTreeMap<WorkerId, Child>,
+    by_pid: HashMap<i32, WorkerId>,
+    held: BTreeMap<String, F>,
+    notes: BTreeMap<String, Vec<u8>>,
+    signals: VecDeque<(i32, Option<i32>)>,
+}
+
+impl<F> Default for Table<F> {
+    fn default() -> Self {
+        Table {
+            children: BTreeMap::new(),
+            by_pid: HashMap::new(),
+            held: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            signals: VecDeque::new(),
+        }
+    }
+}
+
+impl<F> Table<F> {
+    /// Whether a child with this id may be started.
+    ///
+    /// # Errors
+    /// The bound, or the id is in use.
+    pub fn may_start(&self, worker: WorkerId) -> Result<(), Refusal> {
+        if self.children.contains_key(&worker) {
+            return Err(Refusal::InUse(worker));
+        }
+        if self.children.len() >= CHILDREN_MAX {
+            return Err(Refusal::Full { what: "processes", max: CHILDREN_MAX });
+        }
+        Ok(())
+    }
+
+    /// A child was forked.
+    pub fn started(&mut self, worker: WorkerId, pid: i32, tag: Vec<u8>, now_ms: u64) {
+        self.by_pid.insert(pid, worker);
+        self.children.insert(worker, Child { pid, tag, started_ms: now_ms, state: State::Starting });
+    }
+
+    /// The child's program runs. Returns its pid; `None` if it was not starting.
+    pub fn executed(&mut self, worker: WorkerId) -> Option<i32> {
+        let child = self.children.get_mut(&worker)?;
+        match child.state {
+            State::Starting => {
+                child.state = State::Running;
+                Some(child.pid)
+            }
+            State::Failing { .. } | State::Running | State::Ended { .. } => None,
+        }
+    }
+
+    /// The child said that its program cannot run. It is told to the master when it is reaped.
+    pub fn failing(&mut self, worker: WorkerId, step: SpawnStep, errno: i32) {
+        if let Some(child) = self.children.get_mut(&worker) {
+            match child.state {
+                State::Starting => child.state = State::Failing { step, errno },
+                State::Failing { .. } | State::Running | State::Ended { .. } => {}
+            }
+        }
+    }
+
+    /// Whose pid this is, as long as it is not reaped.
+    #[must_use]
+    pub fn worker_of(&self, pid: i32) -> Option<WorkerId> {
+        self.by_pid.get(&pid).copied()
+    }
+
+    /// This pid was reaped. A child that is still [`State::Starting`] has to be settled by its report first.
+    pub fn reaped(&mut self, pid: i32, status: i32, now_ms: u64) -> Reaped {
+        let Some(worker) = self.by_pid.remove(&pid) else { return Reaped::Stranger };
+        let Some(child) = self.children.get_mut(&worker) else { return Reaped::Stranger };
+        match child.state {
+            State::Failing { step, errno } => {
+                self.children.remove(&worker);
+                Reaped::NeverRan { worker, step, errno }
+            }
+            State::Starting | State::Running | State::Ended { .. } => {
+                child.state = State::Ended { status, at_ms: now_ms };
+                Reaped::Exited { worker, status, at_ms: now_ms }
+            }
+        }
+    }
+
+    /// The master knows that this child ended. False, and nothing happens, while it lives or when it is unknown.
+    pub fn exit_seen(&mut self, worker: WorkerId) -> bool {
+        let ended = matches!(self.children.get(&worker), Some(Child { state: State::Ended { .. }, .. }));
+        if ended {
+            self.children.remove(&worker);
+        }
+        ended
+    }
+
+    /// The pid to which a signal for this worker may go: only while it is not reaped.
+    #[must_use]
+    pub fn signal_target(&self, worker: WorkerId) -> Option<i32> {
+        let child = self.children.get(&worker)?;
+        match child.state {
+            State::Starting | State::Failing { .. } | State::Running => Some(child.pid),
+            State::Ended { .. } => None,
+        }
+    }
+
+    /// The pids of all children that are not reaped.
+    pub fn unreaped_pids(&self) -> impl Iterator<Item = i32> + '_ {
+        self.by_pid.keys().copied()
+    }
+
+    /// How many children are not reaped.
+    #[must_use]
+    pub fn unreaped_count(&self) -> usize {
+        self.by_pid.len()
+    }
+
+    /// The first child after this one, in the order of ids.
+    #[must_use]
+    pub fn child_after(&self, last: Option<WorkerId>) -> Option<(WorkerId, &Child)> {
+        let from = last.map_or(Unbounded, Excluded);
+        self.children.range((from, Unbounded)).next().map(|(worker, child)| (*worker, child))
+    }
+
+    /// Holds an fd under a name. One that had the name is returned (to be closed).
+    ///
+    /// # Errors
+    /// The bound.
+    pub fn hold(&mut self, name: String, fd: F) -> Result<Option<F>, Refusal> {
+        if self.held.len() >= HELD_FDS_MAX && !self.held.contains_key(&name) {
+            return Err(Refusal::Full { what: "held file descriptors", max: HELD_FDS_MAX });
+        }
+        Ok(self.held.insert(name, fd))
+    }
+
+    /// Gives up a held fd.
+    pub fn release(&mut self, name: &str) -> Option<F> {
+        self.held.remove(name)
+    }
+
+    /// The first held fd after this name.
+    #[must_use]
+    pub fn held_after(&self, last: Option<&str>) -> Option<(&str, &F)> {
+        let from = last.map_or(Unbounded, Excluded);
+        self.held.range::<str, _>((from, Unbounded)).next().map(|(name, fd)| (name.as_str(), fd))
+    }
+
+    /// Keeps a note.
+    ///
+    /// # Errors
+    /// The bound.
+    pub fn note(&mut self, key: String, value: Vec<u8>) -> Result<(), Refusal> {
+        if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&key) {
+            return Err(Refusal::Full { what: "notes", max: NOTES_MAX });
+        }
+        self.notes.insert(key, value);
+        Ok(())
+    }
+
+    /// Drops a note.
+    pub fn forget(&mut self, key: &str) {
+        self.notes.remove(key);
+    }
+
+    /// The first note after this key.
+    #[must_use]
+    pub fn note_after(&self, last: Option<&str>) -> Option<(&str, &[u8])> {
+        let from = last.map_or(Unbounded, Excluded);
+        self.notes.range::<str, _>((from, Unbounded)).next().map(|(key, value)| (key.as_str(), value.as_slice()))
+    }
+
+    /// A signal that no master has read yet. It waits for the next one, as the kernel would keep it: a repetition of
+    /// one that waits says nothing new, except that a second "stop" means "stop now" (`repeat_counts`).
+    pub fn signal_waits(&mut self, signal: i32, value: Option<i32>, repeat_counts: bool) {
+        let same = self.signals.iter().filter(|waiting| **waiting == (signal, value)).count();
+        let enough = if repeat_counts { 2 } else { 1 };
+        if same < enough && self.signals.len() < SIGNALS_PENDING_MAX {
+            self.signals.push_back((signal, value));
+        }
+    }
+
+    /// Takes the signals that wait, in their order.
+    pub fn take_waiting_signals(&mut self) -> VecDeque<(i32, Option<i32>)> {
+        std::mem::take(&mut self.signals)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const W1: WorkerId = WorkerId(1);
+    const W2: WorkerId = WorkerId(2);
+
+    #[test]
+    fn an_exit_is_remembered_until_it_was_seen() {
+        let mut table: Table<u32> = Table::default();
+        table.may_start(W1).unwrap();
+        table.started(W1, 100, b"tag".to_vec(), 5);
+        assert_eq!(table.may_start(W1), Err(Refusal::InUse(W1)));
+        assert_eq!(table.executed(W1), Some(100));
+        assert_eq!(table.executed(W1), None);
+        assert!(!table.exit_seen(W1));
+        assert_eq!(table.reaped(100, 9, 77), Reaped::Exited { worker: W1, status: 9, at_ms: 77 });
+        let (worker, child) = table.child_after(None).unwrap();
+        assert_eq!((worker, child.state), (W1, State::Ended { status: 9, at_ms: 77 }));
+        assert_eq!(table.may_start(W1), Err(Refusal::InUse(W1)));
+        assert!(table.exit_seen(W1));
+        assert!(!table.exit_seen(W1));
+        assert!(table.child_after(None).is_none());
+    }
+
+    #[test]
+    fn a_reaped_pid_is_never_signalled_even_when_another_child_gets_it() {
+        let mut table: Table<u32> = Table::default();
+        table.started(W1, 100, vec![], 0);
+        assert_eq!(table.signal_target(W1), Some(100));
+        table.executed(W1);
+        assert_eq!(table.signal_target(W1), Some(100));
+        table.reaped(100, 0, 1);
+        assert_eq!(table.signal_target(W1), None);
+        table.started(W2, 100, vec![], 2);
+        assert_eq!(table.signal_target(W1), None);
+        assert_eq!(table.signal_target(W2), Some(100));
+        table.exit_seen(W1);
+        assert_eq!(table.worker_of(100), Some(W2));
+        assert_eq!(table.unreaped_pids().collect::<Vec<_>>(), [100]);
+    }
+
+    #[test]
+    fn a_program_that_never_ran_leaves_nothing() {
+        let mut table: Table<u32> = Table::default();
+        table.started(W1, 100, vec![], 0);
+        table.failing(W1, SpawnStep::Exec, 2);
+        assert_eq!(table.executed(W1), None);
+        let expected = Reaped::NeverRan { worker: W1, step: SpawnStep::Exec, errno: 2 };
+        assert_eq!(table.reaped(100, 127 << 8, 1), expected);
+        assert!(table.child_after(None).is_none());
+        assert_eq!(table.unreaped_count(), 0);
+        assert_eq!(table.reaped(100, 0, 1), Reaped::Stranger);
+    }
+
+    #[test]
+    fn held_fds_and_notes_are_replaced_walked_and_dropped() {
+        let mut table: Table<u32> = Table::default();
+        assert_eq!(table.hold("b".into(), 1).unwrap(), None);
+        assert_eq!(table.hold("a".into(), 2).unwrap(), None);
+        assert_eq!(table.hold("b".into(), 3).unwrap(), Some(1));
+        assert_eq!(table.held_after(None), Some(("a", &2)));
+        assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
+        // A walk goes on even when its last stop is gone.
+        assert_eq!(table.release("a"), Some(2));
+        assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
+        assert_eq!(table.held_after(Some("b")), None);
+        table.note("k".into(), b"1".to_vec()).unwrap();
+        table.note("k".into(), b"2".to_vec()).unwrap();
+        assert_eq!(table.note_after(None), Some(("k", &b"2"[..])));
+        table.forget("k");
+        table.forget("unknown");
+        assert_eq!(table.note_after(None), None);
+    }
+
+    #[test]
+    fn every_bound_refuses_and_still_lets_replace() {
+        let mut table: Table<()> = Table::default();
+        for n in 0..HELD_FDS_MAX {
+            table.hold(n.to_string(), ()).unwrap();
+        }
+        assert!(matches!(table.hold("one more".into(), ()), Err(Refusal::Full { .. })));
+        table.hold("0".into(), ()).unwrap();
+        for n in 0..NOTES_MAX {
+            table.note(n.to_string(), vec![]).unwrap();
+        }
+        assert!(matches!(table.note("one more".into(), vec![]), Err(Refusal::Full { .. })));
+        table.note("0".into(), vec![1]).unwrap();
+        for n in 0..CHILDREN_MAX as u64 {
+            table.started(WorkerId(n), n as i32 + 2, vec![], 0);
+        }
+        let over = WorkerId(CHILDREN_MAX as u64);
+        assert!(matches!(table.may_start(over), Err(Refusal::Full { .. })));
+    }
+
+    #[test]
+    fn waiting_signals_coalesce_and_a_second_stop_counts() {
+        let mut table: Table<()> = Table::default();
+        for _ in 0..3 {
+            table.signal_waits(1, None, false);
+            table.signal_waits(15, None, true);
+        }
+        table.signal_waits(12, Some(4), false);
+        table.signal_waits(12, Some(5), false);
+        let all: Vec<_> = table.take_waiting_signals().into();
+        assert_eq!(all, [(1, None), (15, None), (15, None), (12, Some(4)), (12, Some(5))]);
+        for n in 0..1000 {
+            table.signal_waits(12, Some(n), false);
+        }
+        assert_eq!(table.take_waiting_signals().len(), SIGNALS_PENDING_MAX);
+        assert!(table.take_waiting_signals().is_empty());
+    }
+}

@@ -1,0 +1,338 @@
+//! The decisions about the master: when to start it, when it counts as hung, what its end means, and when "stop now"
+//! is over. PURE: time is an argument.
+//!
+//! The watchdog counts the keeper's own wake-ups, not time: a keeper that was itself stopped or starved for a minute
+//! wakes up once, so it judges a healthy master by one missed tick, not by sixty. The caller reads all messages
+//! before it lets a tick be judged.
+use crate::limits::{
+    HEARTBEAT_EVERY_MS, MASTER_BACKOFF_MAX_MS, MASTER_BACKOFF_MIN_MS, MASTER_MIN_UPTIME_MS, MASTER_START_TIMEOUT_MS,
+    STOP_NOW_GRACE_MS, WATCHDOG_MISSED_TICKS_MAX,
+};
+
+/// Ticks that a new master has until it is ready.
+const START_TICKS_MAX: u64 = MASTER_START_TIMEOUT_MS / HEARTBEAT_EVERY_MS;
+/// After a heartbeat the next tick waits a little longer than the next heartbeat should: an idle keeper wakes up for
+/// the one and never for the other.
+const TICK_AFTER_HEARTBEAT_MS: u64 = HEARTBEAT_EVERY_MS + HEARTBEAT_EVERY_MS / 4;
+
+/// Where the master is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// There is none; one is to be started then.
+    Down { start_at_ms: u64 },
+    /// It runs and is not ready yet.
+    Starting { started_ms: u64, ticks: u64, next_tick_ms: u64 },
+    /// It serves.
+    Serving { started_ms: u64, missed: u32, next_tick_ms: u64 },
+    /// It was sent SIGKILL; its end is awaited.
+    Condemned { started_ms: u64, was_ready: bool },
+}
+
+/// Why a master counts as hung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hung {
+    /// It did not get ready in this time, in milliseconds.
+    Starting(u64),
+    /// It gave no sign of life for this time, in milliseconds.
+    Serving(u64),
+}
+
+/// What the end of a master means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterEnd {
+    /// The first one never served: there is nothing to keep alive.
+    GiveUp,
+    /// Another one is started after this wait, in milliseconds.
+    StartAfter(u64),
+}
+
+/// The watch over all masters of one keeper.
+#[derive(Debug)]
+pub struct Watch {
+    incarnation: u32,
+    phase: Phase,
+    backoff_ms: u64,
+    stops_asked: u32,
+    stop_now_until_ms: Option<u64>,
+}
+
+impl Watch {
+    /// No master yet; the first is due at once.
+    #[must_use]
+    pub fn new(now_ms: u64) -> Watch {
+        Watch {
+            incarnation: 0,
+            phase: Phase::Down { start_at_ms: now_ms },
+            backoff_ms: MASTER_BACKOFF_MIN_MS,
+            stops_asked: 0,
+            stop_now_until_ms: None,
+        }
+    }
+
+    /// The number of the present master, from 1; 0 before the first.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Whether a master is to be started now.
+    #[must_use]
+    pub fn start_is_due(&self, now_ms: u64) -> bool {
+        matches!(self.phase, Phase::Down { start_at_ms } if now_ms >= start_at_ms)
+    }
+
+    /// A master was started. Returns its number.
+    pub fn started(&mut self, now_ms: u64) -> u32 {
+        self.incarnation = self.incarnation.saturating_add(1);
+        self.phase = Phase::Starting { started_ms: now_ms, ticks: 0, next_tick_ms: now_ms + HEARTBEAT_EVERY_MS };
+        self.incarnation
+    }
+
+    /// A master could not even be started (no memory, too many processes).
+    pub fn start_failed(&mut self, now_ms: u64) -> AfterEnd {
+        if self.incarnation == 0 { AfterEnd::GiveUp } else { self.back_off(now_ms) }
+    }
+
+    /// The master says that its loop turns.
+    pub fn heartbeat(&mut self, now_ms: u64) {
+        match &mut self.phase {
+            Phase::Serving { missed, next_tick_ms, .. } => {
+                *missed = 0;
+                *next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
+            }
+            // Only "ready" ends the time to start.
+            Phase::Starting { .. } | Phase::Condemned { .. } | Phase::Down { .. } => {}
+        }
+    }
+
+    /// The master says that it serves. True when it had not said so before.
+    pub fn ready(&mut self, now_ms: u64) -> bool {
+        match self.phase {
+            Phase::Starting { started_ms, .. } => {
+                let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
+                self.phase = Phase::Serving { started_ms, missed: 0, next_tick_ms };
+                true
+            }
+            // It said so before it died; the message was still on its way.
+            Phase::Condemned { started_ms, was_ready: false } => {
+                self.phase = Phase::Condemned { started_ms, was_ready: true };
+                false
+            }
+            Phase::Serving { .. } | Phase::Condemned { was_ready: true, .. } | Phase::Down { .. } => false,
+        }
+    }
+
+    /// A wake-up of the keeper, after everything that the master sent was read. At most one tick passes, however long
+    /// the keeper slept.
+    pub fn tick(&mut self, now_ms: u64) -> Option<Hung> {
+        match &mut self.phase {
+            Phase::Starting { ticks, next_tick_ms, .. } if now_ms >= *next_tick_ms => {
+                *ticks += 1;
+                *next_tick_ms = now_ms + HEARTBEAT_EVERY_MS;
+                (*ticks >= START_TICKS_MAX).then_some(Hung::Starting(MASTER_START_TIMEOUT_MS))
+            }
+            Phase::Serving { missed, next_tick_ms, .. } if now_ms >= *next_tick_ms => {
+                *missed += 1;
+                *next_tick_ms = now_ms + HEARTBEAT_EVERY_MS;
+                let hung_ms = u64::from(WATCHDOG_MISSED_TICKS_MAX) * HEARTBEAT_EVERY_MS;
+                (*missed >= WATCHDOG_MISSED_TICKS_MAX).then_some(Hung::Serving(hung_ms))
+            }
+            Phase::Starting { .. } | Phase::Serving { .. } | Phase::Condemned { .. } | Phase::Down { .. } => None,
+        }
+    }
+
+    /// The master was sent SIGKILL: nothing is expected of it any more.
+    pub fn condemned(&mut self) {
+        match self.phase {
+            Phase::Starting { started_ms, .. } => self.phase = Phase::Condemned { started_ms, was_ready: false },
+            Phase::Serving { started_ms, .. } => self.phase = Phase::Condemned { started_ms, was_ready: true },
+            Phase::Condemned { .. } | Phase::Down { .. } => {}
+        }
+    }
+
+    /// The master has ended, and all that it had sent was taken in.
+    pub fn ended(&mut self, now_ms: u64) -> AfterEnd {
+        let (started_ms, was_ready) = match self.phase {
+            Phase::Starting { started_ms, .. } => (started_ms, false),
+            Phase::Serving { started_ms, .. } => (started_ms, true),
+            Phase::Condemned { started_ms, was_ready } => (started_ms, was_ready),
+            Phase::Down { start_at_ms } => {
+                return AfterEnd::StartAfter(start_at_ms.saturating_sub(now_ms));
+            }
+        };
+        if self.incarnation <= 1 && !was_ready {
+            self.phase = Phase::Down { start_at_ms: u64::MAX };
+            return AfterEnd::GiveUp;
+        }
+        if now_ms.saturating_sub(started_ms) >= MASTER_MIN_UPTIME_MS {
+            self.backoff_ms = MASTER_BACKOFF_MIN_MS;
+            self.phase = Phase::Down { start_at_ms: now_ms };
+            return AfterEnd::StartAfter(0);
+        }
+        self.back_off(now_ms)
+    }
+
+    fn back_off(&mut self, now_ms: u64) -> AfterEnd {
+        let wait_ms = self.backoff_ms;
+        self.backoff_ms = (self.backoff_ms * 2).min(MASTER_BACKOFF_MAX_MS);
+        self.phase = Phase::Down { start_at_ms: now_ms + wait_ms };
+        AfterEnd::StartAfter(wait_ms)
+    }
+
+    /// The user asked for a graceful stop. The second time means "now".
+    pub fn stop_asked(&mut self, now_ms: u64) {
+        self.stops_asked = self.stops_asked.saturating_add(1);
+        if self.stops_asked >= 2 {
+            self.stop_now_asked(now_ms);
+        }
+    }
+
+    /// The user asked for a stop without grace.
+    pub fn stop_now_asked(&mut self, now_ms: u64) {
+        self.stop_now_until_ms.get_or_insert(now_ms + STOP_NOW_GRACE_MS);
+    }
+
+    /// Whether the master had its time to stop now and did not.
+    #[must_use]
+    pub fn stop_now_is_over(&self, now_ms: u64) -> bool {
+        self.stop_now_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
+    }
+
+    /// When the next decision is due. `None`: only an event can bring one.
+    #[must_use]
+    pub fn wake_at_ms(&self) -> Option<u64> {
+        let next_ms = match self.phase {
+            Phase::Down { start_at_ms: u64::MAX } | Phase::Condemned { .. } => None,
+            Phase::Down { start_at_ms } => Some(start_at_ms),
+            Phase::Starting { next_tick_ms, .. } | Phase::Serving { next_tick_ms, .. } => Some(next_tick_ms),
+        };
+        match (next_ms, self.stop_now_until_ms) {
+            (Some(next_ms), Some(until_ms)) => Some(next_ms.min(until_ms)),
+            (next_ms, until_ms) => next_ms.or(until_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A watch whose first master started at 0 and is ready.
+    fn serving() -> Watch {
+        let mut watch = Watch::new(0);
+        assert!(watch.start_is_due(0));
+        assert_eq!(watch.started(0), 1);
+        assert!(watch.ready(0));
+        assert!(!watch.ready(0));
+        watch
+    }
+
+    #[test]
+    fn a_first_master_that_never_served_ends_everything() {
+        let mut watch = Watch::new(0);
+        watch.started(0);
+        assert_eq!(watch.ended(10), AfterEnd::GiveUp);
+        assert!(!watch.start_is_due(u64::MAX - 1));
+        let mut watch = Watch::new(0);
+        assert_eq!(watch.start_failed(0), AfterEnd::GiveUp);
+    }
+
+    #[test]
+    fn a_master_that_lived_is_back_at_once_and_others_wait_ever_longer() {
+        let mut watch = serving();
+        assert_eq!(watch.ended(MASTER_MIN_UPTIME_MS), AfterEnd::StartAfter(0));
+        let mut now = MASTER_MIN_UPTIME_MS;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            assert!(watch.start_is_due(now));
+            watch.started(now);
+            let AfterEnd::StartAfter(wait_ms) = watch.ended(now) else { panic!("workers are never given up") };
+            assert_eq!(watch.wake_at_ms(), Some(now + wait_ms));
+            assert_eq!(watch.start_is_due(now), wait_ms == 0);
+            waits.push(wait_ms);
+            now += wait_ms;
+        }
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        watch.started(now);
+        watch.ready(now);
+        now += MASTER_MIN_UPTIME_MS;
+        assert_eq!(watch.ended(now), AfterEnd::StartAfter(0));
+        watch.started(now);
+        assert_eq!(watch.ended(now), AfterEnd::StartAfter(MASTER_BACKOFF_MIN_MS));
+        assert_eq!(watch.start_failed(now), AfterEnd::StartAfter(MASTER_BACKOFF_MIN_MS * 2));
+    }
+
+    #[test]
+    fn a_silent_master_is_hung_after_its_ticks_and_a_heartbeat_starts_the_count_again() {
+        let mut watch = serving();
+        let mut now = 0;
+        for _ in 1..WATCHDOG_MISSED_TICKS_MAX {
+            now = watch.wake_at_ms().unwrap_or(u64::MAX);
+            assert_eq!(watch.tick(now), None);
+        }
+        watch.heartbeat(now);
+        let quiet_since = now;
+        let mut judged = None;
+        while judged.is_none() {
+            now = watch.wake_at_ms().unwrap_or(u64::MAX);
+            judged = watch.tick(now);
+        }
+        assert_eq!(judged, Some(Hung::Serving(5_000)));
+        assert_eq!(now - quiet_since, 5_250);
+        watch.condemned();
+        assert_eq!(watch.wake_at_ms(), None);
+        assert_eq!(watch.tick(now + 100_000), None);
+        assert_eq!(watch.ended(now), AfterEnd::StartAfter(0));
+    }
+
+    #[test]
+    fn a_keeper_that_slept_for_an_hour_blames_nobody() {
+        let mut watch = serving();
+        assert_eq!(watch.tick(3_600_000), None);
+        // Many wake-ups in the same moment are still one tick.
+        for _ in 0..100 {
+            assert_eq!(watch.tick(3_600_000), None);
+        }
+        watch.heartbeat(3_600_010);
+        assert_eq!(watch.tick(7_200_000), None);
+    }
+
+    #[test]
+    fn heartbeats_do_not_stand_for_ready() {
+        let mut watch = serving();
+        assert_eq!(watch.ended(5_000), AfterEnd::StartAfter(0));
+        watch.started(5_000);
+        let mut now = 5_000;
+        let judged = loop {
+            now = watch.wake_at_ms().unwrap_or(u64::MAX);
+            watch.heartbeat(now);
+            if let Some(hung) = watch.tick(now) {
+                break hung;
+            }
+        };
+        assert_eq!(judged, Hung::Starting(MASTER_START_TIMEOUT_MS));
+        assert_eq!(now, 5_000 + MASTER_START_TIMEOUT_MS);
+    }
+
+    #[test]
+    fn ready_that_was_on_its_way_counts_for_a_condemned_first_master() {
+        let mut watch = Watch::new(0);
+        watch.started(0);
+        watch.condemned();
+        assert!(!watch.ready(40_000));
+        assert_eq!(watch.ended(40_000), AfterEnd::StartAfter(0));
+    }
+
+    #[test]
+    fn stop_now_has_a_deadline_that_asking_again_does_not_move() {
+        let mut watch = serving();
+        watch.stop_asked(100);
+        assert!(!watch.stop_now_is_over(1_000_000));
+        watch.stop_asked(200);
+        assert!(!watch.stop_now_is_over(200 + STOP_NOW_GRACE_MS - 1));
+        watch.stop_now_asked(300);
+        assert!(watch.stop_now_is_over(200 + STOP_NOW_GRACE_MS));
+        watch.condemned();
+        assert_eq!(watch.wake_at_ms(), Some(200 + STOP_NOW_GRACE_MS));
+    }
+}
