@@ -1,6 +1,6 @@
-//! What the keeper holds: children, fds by name, notes, and signals that wait for a master. PURE: a held fd is any
+//! What the keeper holds: children, fds by name, notes, and news that wait for a master. PURE: a held fd is any
 //! type, time is an argument, and what happens to a process is told by the caller.
-use super::protocol::SpawnStep;
+use super::protocol::{Notice, SpawnStep};
 use crate::ids::WorkerId;
 use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX, SIGNALS_PENDING_MAX};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -69,7 +69,7 @@ pub struct Table<F> {
     by_pid: HashMap<i32, WorkerId>,
     held: BTreeMap<String, F>,
     notes: BTreeMap<String, Vec<u8>>,
-    signals: VecDeque<(i32, Option<i32>)>,
+    waiting: VecDeque<Notice>,
 }
 
 impl<F> Default for Table<F> {
@@ -79,7 +79,7 @@ impl<F> Default for Table<F> {
             by_pid: HashMap::new(),
             held: BTreeMap::new(),
             notes: BTreeMap::new(),
-            signals: VecDeque::new(),
+            waiting: VecDeque::new(),
         }
     }
 }
@@ -233,19 +233,33 @@ impl<F> Table<F> {
         self.notes.range::<str, _>((from, Unbounded)).next().map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 
-    /// A signal that no master has read yet. It waits for the next one, as the kernel would keep it: a repetition of
-    /// one that waits says nothing new, except that a second "stop" means "stop now" (`repeat_counts`).
-    pub fn signal_waits(&mut self, signal: i32, value: Option<i32>, repeat_counts: bool) {
-        let same = self.signals.iter().filter(|waiting| **waiting == (signal, value)).count();
-        let enough = if repeat_counts { 2 } else { 1 };
-        if same < enough && self.signals.len() < SIGNALS_PENDING_MAX {
-            self.signals.push_back((signal, value));
+    /// News that no master has read. What is in this table anyway is told to the next master without it; a signal and
+    /// a failed spawn are not, and wait. Signals coalesce as in the kernel: a repetition of one that waits says
+    /// nothing new, except that a second "stop" means "stop now" (`is_stop`).
+    pub fn keep_for_next_master(&mut self, notice: Notice, is_stop: impl Fn(i32) -> bool) {
+        let room = match &notice {
+            Notice::Signal { signal, .. } => {
+                let signals = self.waiting.iter().filter(|waiting| matches!(waiting, Notice::Signal { .. })).count();
+                let same = self.waiting.iter().filter(|waiting| **waiting == notice).count();
+                same < if is_stop(*signal) { 2 } else { 1 } && signals < SIGNALS_PENDING_MAX
+            }
+            Notice::SpawnFailed { .. } => self.waiting.len() < CHILDREN_MAX,
+            Notice::Hello { .. }
+            | Notice::Child { .. }
+            | Notice::Held { .. }
+            | Notice::Noted { .. }
+            | Notice::Begin
+            | Notice::Spawned { .. }
+            | Notice::Exited { .. } => false,
+        };
+        if room {
+            self.waiting.push_back(notice);
         }
     }
 
-    /// Takes the signals that wait, in their order.
-    pub fn take_waiting_signals(&mut self) -> VecDeque<(i32, Option<i32>)> {
-        std::mem::take(&mut self.signals)
+    /// Takes the news that wait, in their order.
+    pub fn take_waiting(&mut self) -> VecDeque<Notice> {
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -348,18 +362,25 @@ mod tests {
     #[test]
     fn waiting_signals_coalesce_and_a_second_stop_counts() {
         let mut table: Table<()> = Table::default();
+        let signal = |signal, value| Notice::Signal { signal, value };
+        let failed = Notice::SpawnFailed { worker: W1, step: SpawnStep::Exec, errno: 2 };
+        let mut keep = |notice| table.keep_for_next_master(notice, |signal| signal == 15);
         for _ in 0..3 {
-            table.signal_waits(1, None, false);
-            table.signal_waits(15, None, true);
+            keep(signal(1, None));
+            keep(signal(15, None));
         }
-        table.signal_waits(12, Some(4), false);
-        table.signal_waits(12, Some(5), false);
-        let all: Vec<_> = table.take_waiting_signals().into();
-        assert_eq!(all, [(1, None), (15, None), (15, None), (12, Some(4)), (12, Some(5))]);
+        keep(failed.clone());
+        keep(Notice::Exited { worker: W2, status: 0, at_ms: 0 });
+        keep(signal(12, Some(4)));
+        keep(signal(12, Some(5)));
+        let all: Vec<_> = table.take_waiting().into();
+        let expected =
+            [signal(1, None), signal(15, None), signal(15, None), failed, signal(12, Some(4)), signal(12, Some(5))];
+        assert_eq!(all, expected);
         for n in 0..1000 {
-            table.signal_waits(12, Some(n), false);
+            table.keep_for_next_master(signal(12, Some(n)), |_| false);
         }
-        assert_eq!(table.take_waiting_signals().len(), SIGNALS_PENDING_MAX);
-        assert!(table.take_waiting_signals().is_empty());
+        assert_eq!(table.take_waiting().len(), SIGNALS_PENDING_MAX);
+        assert!(table.take_waiting().is_empty());
     }
 }

@@ -302,12 +302,11 @@ mod tests {
         let mut watch = serving();
         assert_eq!(watch.ended(5_000), AfterEnd::StartAfter(0));
         watch.started(5_000);
-        let mut now = 5_000;
-        let judged = loop {
-            now = watch.wake_at_ms().unwrap_or(u64::MAX);
+        let (judged, now) = loop {
+            let now = watch.wake_at_ms().unwrap_or(u64::MAX);
             watch.heartbeat(now);
             if let Some(hung) = watch.tick(now) {
-                break hung;
+                break (hung, now);
             }
         };
         assert_eq!(judged, Hung::Starting(MASTER_START_TIMEOUT_MS));

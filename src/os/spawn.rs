@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};
 use std::ffi::{CString, NulError};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// Where a start failed. The numbers travel over the report pipe within one process, so they are no protocol.
@@ -422,12 +422,6 @@ fn write_decimal(buffer: &mut [u8], number: u32) {
     buffer[count] = 0;
 }
 
-/// An owned pair of what [`Plan::fds`] borrows: for callers that collect them first.
-#[must_use]
-pub fn borrow_all<'a>(fds: &'a [(OwnedFd, RawFd)]) -> Vec<(BorrowedFd<'a>, RawFd)> {
-    fds.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect()
-}
-
 /// The errno of an error from the system; EIO for one that is not.
 #[must_use]
 pub fn errno_of(error: &io::Error) -> i32 {
@@ -442,3 +436,5 @@ pub const E2BIG: i32 = libc::E2BIG;
 pub const EAGAIN: i32 = libc::EAGAIN;
 /// EEXIST: the worker id is in use.
 pub const EEXIST: i32 = libc::EEXIST;
+/// ESRCH: no such process.
+pub const ESRCH: i32 = libc::ESRCH;

@@ -1,0 +1,262 @@
+//! What the keeper sends to one master: first everything that it holds, then news. Nothing is copied in advance: the
+//! walk over the table goes on where it was whenever the master has read some more.
+use super::codec;
+use super::protocol::Notice;
+use super::table::{State, Table};
+use crate::ids::WorkerId;
+use crate::limits::{KEEPER_OUTBOX_MAX, KEEPER_SEND_PAUSE_MS};
+use crate::os::packet;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where the walk over the table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Walk {
+    Hello,
+    Children(Option<WorkerId>),
+    Held(Option<String>),
+    Notes(Option<String>),
+    Begin,
+    News,
+}
+
+/// The master does not read: more than [`KEEPER_OUTBOX_MAX`] news wait for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Overflow;
+
+/// Everything on its way to one master.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    incarnation: u32,
+    previous_end: String,
+    walk: Walk,
+    news: VecDeque<Notice>,
+    /// The socket was full: go on when it can be written.
+    full: bool,
+    /// The kernel was short of something that makes no socket writable: go on then.
+    paused_until_ms: Option<u64>,
+}
+
+impl Delivery {
+    pub(crate) fn new(incarnation: u32, previous_end: String, news: VecDeque<Notice>) -> Delivery {
+        Delivery { incarnation, previous_end, walk: Walk::Hello, news, full: false, paused_until_ms: None }
+    }
+
+    /// Adds news, to be sent after all that was there before.
+    pub(crate) fn push(&mut self, notice: Notice) -> Result<(), Overflow> {
+        if self.is_still_to_come(&notice) {
+            return Ok(());
+        }
+        if self.news.len() >= KEEPER_OUTBOX_MAX {
+            return Err(Overflow);
+        }
+        self.news.push_back(notice);
+        Ok(())
+    }
+
+    /// Whether the walk will show this child as it is now, so that the news would only repeat it.
+    fn is_still_to_come(&self, notice: &Notice) -> bool {
+        match (notice, &self.walk) {
+            (Notice::Spawned { .. } | Notice::Exited { .. }, Walk::Hello | Walk::Children(None)) => true,
+            (Notice::Spawned { worker, .. } | Notice::Exited { worker, .. }, Walk::Children(Some(last))) => {
+                worker > last
+            }
+            _ => false,
+        }
+    }
+
+    /// The news that were not sent.
+    pub(crate) fn into_news(self) -> VecDeque<Notice> {
+        self.news
+    }
+
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.full
+    }
+
+    pub(crate) fn wake_at_ms(&self) -> Option<u64> {
+        self.paused_until_ms
+    }
+
+    /// Sends as much as the socket takes.
+    ///
+    /// # Errors
+    /// Something is wrong with the socket for good.
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, table: &Table<OwnedFd>, now_ms: u64) -> io::Result<()> {
+        if self.paused_until_ms.is_some_and(|until_ms| now_ms < until_ms) {
+            return Ok(());
+        }
+        self.paused_until_ms = None;
+        self.full = false;
+        while let Some((notice, fd, next)) = self.next_of_walk(table) {
+            if !send(socket, &notice, fd).or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
+                return Ok(());
+            }
+            self.walk = next;
+        }
+        while let Some(notice) = self.news.front() {
+            let sent = send(socket, notice, None);
+            if !sent.or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
+                return Ok(());
+            }
+            self.news.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Decides how a send that failed goes on. `Ok(false)`: later.
+    fn postpone(&mut self, error: &io::Error, now_ms: u64) -> Result<bool, ()> {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.full = true;
+            return Ok(false);
+        }
+        if packet::is_temporary(error) {
+            self.paused_until_ms = Some(now_ms + KEEPER_SEND_PAUSE_MS);
+            return Ok(false);
+        }
+        Err(())
+    }
+
+    /// The next message of the walk, and where the walk is when it has been sent.
+    fn next_of_walk<'t>(&self, table: &'t Table<OwnedFd>) -> Option<(Notice, Option<BorrowedFd<'t>>, Walk)> {
+        let mut walk = self.walk.clone();
+        loop {
+            walk = match walk {
+                Walk::Hello => {
+                    let (incarnation, previous_end) = (self.incarnation, self.previous_end.clone());
+                    let hello = Notice::Hello { version: codec::VERSION, incarnation, previous_end };
+                    return Some((hello, None, Walk::Children(None)));
+                }
+                Walk::Children(last) => match table.child_after(last) {
+                    Some((worker, child)) => {
+                        let status = match child.state {
+                            State::Ended { status, .. } => Some(status),
+                            State::Starting | State::Failing { .. } | State::Running => None,
+                        };
+                        let (pid, started_ms, tag) = (child.pid, child.started_ms, child.tag.clone());
+                        let notice = Notice::Child { worker, pid, tag, started_ms, status };
+                        return Some((notice, None, Walk::Children(Some(worker))));
+                    }
+                    None => Walk::Held(None),
+                },
+                Walk::Held(last) => match table.held_after(last.as_deref()) {
+                    Some((name, fd)) => {
+                        let notice = Notice::Held { name: name.to_owned() };
+                        return Some((notice, Some(fd.as_fd()), Walk::Held(Some(name.to_owned()))));
+                    }
+                    None => Walk::Notes(None),
+                },
+                Walk::Notes(last) => match table.note_after(last.as_deref()) {
+                    Some((key, value)) => {
+                        let notice = Notice::Noted { key: key.to_owned(), value: value.to_vec() };
+                        return Some((notice, None, Walk::Notes(Some(key.to_owned()))));
+                    }
+                    None => Walk::Begin,
+                },
+                Walk::Begin => return Some((Notice::Begin, None, Walk::News)),
+                Walk::News => return None,
+            };
+        }
+    }
+}
+
+/// Sends one notice. `Ok(true)`: it is on its way.
+fn send(socket: BorrowedFd<'_>, notice: &Notice, fd: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+    let bytes = codec::encode_notice(notice).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    packet::send(socket, &bytes, fd.as_slice()).map(|()| true)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::keeper::codec::{Decoded, decode_notice};
+    use crate::limits::KEEPER_PACKET_BYTES_MAX;
+    use crate::os::packet::Packet;
+    use std::fs::File;
+
+    fn read_all(socket: &OwnedFd) -> Vec<(Notice, usize)> {
+        let mut buffer = vec![0; KEEPER_PACKET_BYTES_MAX];
+        let mut fds = VecDeque::new();
+        let mut all = Vec::new();
+        while let Ok(Packet::Whole(length)) = packet::receive(socket, &mut buffer, &mut fds) {
+            let Decoded::Known(notice) = decode_notice(&buffer[..length]).unwrap() else { panic!("known") };
+            all.push((notice, fds.len()));
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_held_comes_first_and_news_about_it_are_not_told_twice() {
+        let (ours, theirs) = packet::pair(100_000).unwrap();
+        let mut table = Table::default();
+        for id in 1..=3 {
+            table.started(WorkerId(id), 100 + id as i32, vec![], 5);
+        }
+        table.hold("null".into(), OwnedFd::from(File::open("/dev/null").unwrap())).unwrap();
+        table.note("k".into(), b"v".to_vec()).unwrap();
+        let mut delivery = Delivery::new(2, "was killed by SIGKILL".into(), VecDeque::new());
+        table.reaped(101, 9, 50);
+        delivery.push(Notice::Exited { worker: WorkerId(1), status: 9, at_ms: 50 }).unwrap();
+        delivery.push(Notice::Signal { signal: 1, value: None }).unwrap();
+        delivery.flush(ours.as_fd(), &table, 60).unwrap();
+        delivery.push(Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70 }).unwrap();
+        delivery.flush(ours.as_fd(), &table, 70).unwrap();
+        let child = |id: u64, status| Notice::Child {
+            worker: WorkerId(id),
+            pid: 100 + id as i32,
+            tag: vec![],
+            started_ms: 5,
+            status,
+        };
+        let previous_end = "was killed by SIGKILL".to_owned();
+        let expected = [
+            (Notice::Hello { version: codec::VERSION, incarnation: 2, previous_end }, 0),
+            (child(1, Some(9)), 0),
+            (child(2, None), 0),
+            (child(3, None), 0),
+            (Notice::Held { name: "null".into() }, 1),
+            (Notice::Noted { key: "k".into(), value: b"v".to_vec() }, 0),
+            (Notice::Begin, 0),
+            (Notice::Signal { signal: 1, value: None }, 0),
+            (Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70 }, 0),
+        ];
+        assert_eq!(read_all(&theirs), expected);
+    }
+
+    #[test]
+    fn a_master_that_reads_slowly_gets_everything_once_and_in_order() {
+        let (ours, theirs) = packet::pair(1).unwrap();
+        let mut table = Table::default();
+        for n in 0..500 {
+            table.note(format!("{n:04}"), vec![7; 4000]).unwrap();
+        }
+        let mut delivery = Delivery::new(1, String::new(), VecDeque::new());
+        let mut got = Vec::new();
+        let mut rounds = 0;
+        while !matches!(got.last(), Some((Notice::Begin, _))) {
+            delivery.flush(ours.as_fd(), &table, 0).unwrap();
+            got.extend(read_all(&theirs));
+            rounds += 1;
+        }
+        assert!(rounds > 10, "the socket was never full");
+        let keys: Vec<_> = got
+            .iter()
+            .filter_map(|(notice, _)| match notice {
+                Notice::Noted { key, .. } => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(keys, (0..500).map(|n| format!("{n:04}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_master_that_never_reads_overflows() {
+        let mut delivery = Delivery::new(1, String::new(), VecDeque::new());
+        for n in 0..KEEPER_OUTBOX_MAX {
+            delivery.push(Notice::Signal { signal: 1, value: Some(n as i32) }).unwrap();
+        }
+        assert_eq!(delivery.push(Notice::Begin), Err(Overflow));
+    }
+}

@@ -1,0 +1,486 @@
+//! The keeper's loop: waits for signals, orders, reports of starting children and deadlines, and keeps a master
+//! running. What becomes of the children is in `workers`; when a master is started or given up, in `watch`.
+use super::codec::{self, Decoded};
+use super::delivery::Delivery;
+use super::protocol::{Notice, Order};
+use super::table::Table;
+use super::watch::{AfterEnd, Hung, Watch};
+use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
+use crate::ids::WorkerId;
+use crate::limits::{
+    INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
+    KEEPER_SOCKET_BUFFER_BYTES, STOP_NOW_GRACE_MS,
+};
+use crate::os::packet::{self, Packet};
+use crate::os::poll::{self, Interest};
+use crate::os::process::{self, FileLimit, say};
+use crate::os::spawn::{self, Plan, Program, Report};
+use crate::os::{clock, signal};
+use std::collections::{BTreeMap, VecDeque};
+use std::env;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// What the keeper hears. All but SIGCHLD are for the master.
+const SIGNALS: [i32; 9] = [
+    signal::TERM,
+    signal::INT,
+    signal::QUIT,
+    signal::HUP,
+    signal::USR1,
+    signal::USR2,
+    signal::TTIN,
+    signal::TTOU,
+    signal::CHLD,
+];
+/// The variables by which systemd says which fds it passed. They are for us alone.
+const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// A running master.
+#[derive(Debug)]
+struct Master {
+    pid: i32,
+    ours: OwnedFd,
+    /// A copy of the master's end: what it had not read when it died can still be read here. Its being open also
+    /// means that the end of a master is known from SIGCHLD alone.
+    theirs: OwnedFd,
+    report: OwnedFd,
+    delivery: Delivery,
+    /// Why the keeper killed it, if it did.
+    killed_for: Option<String>,
+}
+
+/// A master that ended, until its successor serves and the story can be told as one.
+#[derive(Debug)]
+struct Gap {
+    story: String,
+    since_ms: u64,
+}
+
+/// The whole keeper.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    binary: OwnedFd,
+    pub(super) null: OwnedFd,
+    pub(super) file_limit: FileLimit,
+    signals: signal::Watch,
+    pub(super) table: Table<OwnedFd>,
+    /// Children that have not yet said whether their program runs.
+    pub(super) reports: BTreeMap<WorkerId, OwnedFd>,
+    watch: Watch,
+    master: Option<Master>,
+    previous_end: String,
+    gap: Option<Gap>,
+    complaints: u32,
+    buffer: Vec<u8>,
+    /// Set when everything is over: the exit code.
+    over: Option<u8>,
+}
+
+impl Keeper {
+    /// Takes over the process.
+    ///
+    /// # Errors
+    /// What could not be done, and why.
+    pub(super) fn new(launch: Launch) -> Result<Keeper, (&'static str, io::Error)> {
+        let mut table = Table::default();
+        hold_inherited(&mut table);
+        process::close_on_exec_from(3).map_err(|error| ("closing inherited files", error))?;
+        let signals = signal::Watch::new(&SIGNALS).map_err(|error| ("watching signals", error))?;
+        // A parent may have left it ignored, and then the kernel reaps our children before we can.
+        signal::reset(signal::CHLD).map_err(|error| ("watching SIGCHLD", error))?;
+        signal::ignore(signal::PIPE).map_err(|error| ("ignoring SIGPIPE", error))?;
+        let env = env::vars_os()
+            .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
+            .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
+            .collect();
+        let mut args = vec![MASTER_ARGV0.as_bytes().to_vec()];
+        args.extend(launch.args.into_iter().map(OsStringExt::into_vec));
+        Ok(Keeper {
+            args,
+            env,
+            binary: process::own_binary().map_err(|error| ("opening /proc/self/exe (is /proc mounted?)", error))?,
+            null: process::null_device().map_err(|error| ("opening /dev/null", error))?,
+            file_limit: process::raise_file_limit().map_err(|error| ("raising the limit of open files", error))?,
+            signals,
+            table,
+            reports: BTreeMap::new(),
+            watch: Watch::new(clock::monotonic_ms()),
+            master: None,
+            previous_end: String::new(),
+            gap: None,
+            complaints: 0,
+            buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
+            over: None,
+        })
+    }
+
+    /// Runs until everything is over. Returns the exit code.
+    pub(super) fn run(mut self) -> u8 {
+        loop {
+            let now_ms = clock::monotonic_ms();
+            if self.over.is_none() && self.watch.start_is_due(now_ms) {
+                self.start_master(now_ms);
+            }
+            if let Some(code) = self.over {
+                self.end_everything();
+                return code;
+            }
+            let ready = self.wait(now_ms);
+            self.turn(ready);
+        }
+    }
+
+    /// Waits for something to do. Returns the children whose reports can be read.
+    fn wait(&self, now_ms: u64) -> Vec<WorkerId> {
+        let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
+        let wake_at_ms = [self.watch.wake_at_ms(), paused].into_iter().flatten().min();
+        let mut interests = Vec::with_capacity(2 + self.reports.len());
+        interests.push(Interest::new(self.signals.as_fd(), false));
+        interests.extend(self.reports.values().map(|report| Interest::new(report.as_fd(), false)));
+        if let Some(master) = &self.master {
+            interests.push(Interest::new(master.ours.as_fd(), master.delivery.waits_for_room()));
+        }
+        if let Err(error) = poll::wait(&mut interests, wake_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms))) {
+            say(&format!("clusterd: cannot wait for events: {error}"));
+        }
+        let reports = self.reports.keys().zip(&interests[1..]);
+        reports.filter(|(_, interest)| interest.readable()).map(|(worker, _)| *worker).collect()
+    }
+
+    /// Does everything that there is to do at the moment.
+    fn turn(&mut self, reports: Vec<WorkerId>) {
+        let now_ms = clock::monotonic_ms();
+        self.read_signals(now_ms);
+        let all_read = self.read_orders(now_ms);
+        for worker in reports {
+            self.settle_report(worker);
+        }
+        self.reap(now_ms);
+        if all_read {
+            match self.watch.tick(now_ms) {
+                None => {}
+                Some(Hung::Starting(ms)) => {
+                    self.kill_master(format!("was not ready after {} s and was killed", ms / 1000))
+                }
+                Some(Hung::Serving(ms)) => {
+                    self.kill_master(format!("gave no sign of life for {} s and was killed", ms / 1000));
+                }
+            }
+        }
+        if self.over.is_none() && self.watch.stop_now_is_over(now_ms) {
+            let seconds = STOP_NOW_GRACE_MS / 1000;
+            say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
+            self.over = Some(1);
+        }
+        let flushed = match &mut self.master {
+            Some(master) => master.delivery.flush(master.ours.as_fd(), &self.table, now_ms),
+            None => Ok(()),
+        };
+        if let Err(error) = flushed {
+            self.kill_master(format!("could not be told the news ({error}) and was killed"));
+        }
+    }
+
+    fn read_signals(&mut self, now_ms: u64) {
+        loop {
+            match self.signals.next_caught() {
+                Ok(Some(caught)) => {
+                    match caught.signal {
+                        signal::CHLD => continue,
+                        signal::TERM | signal::INT => self.watch.stop_asked(now_ms),
+                        signal::QUIT => self.watch.stop_now_asked(now_ms),
+                        _ => {}
+                    }
+                    self.tell(Notice::Signal { signal: caught.signal, value: caught.value });
+                }
+                Ok(None) => return,
+                Err(error) => return say(&format!("clusterd: cannot read signals: {error}")),
+            }
+        }
+    }
+
+    // ---- master ----
+
+    fn start_master(&mut self, now_ms: u64) {
+        match self.fork_master() {
+            Ok((pid, report, ours, theirs)) => {
+                let incarnation = self.watch.started(now_ms);
+                let delivery = Delivery::new(incarnation, self.previous_end.clone(), self.table.take_waiting());
+                self.master = Some(Master { pid, ours, theirs, report, delivery, killed_for: None });
+                self.complaints = 0;
+            }
+            Err(why) => match self.watch.start_failed(now_ms) {
+                AfterEnd::GiveUp => {
+                    say(&format!("clusterd: cannot start the master: {why}"));
+                    self.over = Some(1);
+                }
+                AfterEnd::StartAfter(ms) => {
+                    say(&format!("clusterd: cannot start the master: {why}; trying again in {ms} ms"));
+                }
+            },
+        }
+    }
+
+    fn fork_master(&self) -> Result<(i32, OwnedFd, OwnedFd, OwnedFd), String> {
+        let (ours, theirs) = packet::pair(KEEPER_SOCKET_BUFFER_BYTES).map_err(|error| error.to_string())?;
+        let plan = Plan {
+            program: Program::Fd(self.binary.as_fd()),
+            args: &self.args,
+            env: &self.env,
+            listen_pid: false,
+            cwd: None,
+            umask: None,
+            identity: None,
+            rlimits: &[],
+            fds: &[(theirs.as_fd(), MASTER_KEEPER_FD)],
+        };
+        let started = spawn::start(&plan).map_err(|failure| describe_failure(&failure))?;
+        Ok((started.pid, started.report, ours, theirs))
+    }
+
+    /// Ends a master that is of no use any more. Its end arrives as SIGCHLD, like any other.
+    fn kill_master(&mut self, reason: String) {
+        if let Some(master) = &mut self.master {
+            master.killed_for.get_or_insert(reason);
+            // It is not reaped: the pid is its own. Errors would mean that it is gone already.
+            let _ = signal::send(master.pid, signal::KILL);
+            self.watch.condemned();
+        }
+    }
+
+    /// Whether this pid is the present master's.
+    pub(super) fn is_master(&self, pid: i32) -> bool {
+        self.master.as_ref().is_some_and(|master| master.pid == pid)
+    }
+
+    /// The master was reaped: takes in what it had still ordered, saves what it had not read, decides what follows.
+    pub(super) fn master_ended(&mut self, status: i32, now_ms: u64) {
+        let Some(master) = self.master.take() else { return };
+        while let Some((order, fds)) = self.next_order(&master.ours) {
+            self.obey(order, fds, now_ms);
+        }
+        self.save_unread(&master.theirs);
+        let how = match (master.killed_for, spawn::read_report(master.report.as_fd())) {
+            (Some(reason), _) => reason,
+            (None, Report::Failed(failure)) => format!("could not be started: {}", describe_failure(&failure)),
+            (None, Report::Executed | Report::Pending) => process::describe_status(status),
+        };
+        for notice in master.delivery.into_news() {
+            self.keep(notice);
+        }
+        let after = self.watch.ended(now_ms);
+        if self.over.is_some() {
+            return;
+        }
+        let story = format!("the master (pid {}) {how}", master.pid);
+        self.previous_end = how;
+        match after {
+            AfterEnd::GiveUp => {
+                say(&format!("clusterd: {story} before it was ready; giving up"));
+                self.over = Some(1);
+            }
+            AfterEnd::StartAfter(ms) => {
+                let kept = self.table.unreaped_count();
+                if ms > 0 || self.gap.is_some() {
+                    let again = if ms > 0 { format!("in {ms} ms") } else { "at once".to_owned() };
+                    say(&format!("clusterd: {story}; starting it again {again}, {} kept", workers_text(kept)));
+                }
+                let since_ms = self.gap.take().map_or(now_ms, |gap| gap.since_ms);
+                self.gap = Some(Gap { story, since_ms });
+            }
+        }
+    }
+
+    /// Reads what the dead master had not, and keeps what is nowhere else.
+    fn save_unread(&mut self, theirs: &OwnedFd) {
+        let mut fds = VecDeque::new();
+        loop {
+            match packet::receive(theirs, &mut self.buffer, &mut fds) {
+                Ok(Packet::Whole(length)) => {
+                    if let Ok(Decoded::Known(notice)) = codec::decode_notice(&self.buffer[..length]) {
+                        self.keep(notice);
+                    }
+                }
+                Ok(Packet::Damaged(_)) => {}
+                Ok(Packet::End) | Err(_) => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, notice: Notice) {
+        self.table.keep_for_next_master(notice, |number| number == signal::TERM || number == signal::INT);
+    }
+
+    /// Tells the master, or the next one when there is none.
+    pub(super) fn tell(&mut self, notice: Notice) {
+        let Some(master) = &mut self.master else { return self.keep(notice) };
+        if master.delivery.push(notice.clone()).is_err() {
+            self.keep(notice);
+            self.kill_master("read none of its news and was killed".to_owned());
+        }
+    }
+
+    // ---- orders ----
+
+    /// Takes orders, as many as one turn allows. True when none is left.
+    fn read_orders(&mut self, now_ms: u64) -> bool {
+        for _ in 0..KEEPER_ORDERS_PER_TURN_MAX {
+            // The socket is lent for the call and put back: an order may need the whole keeper.
+            let Some(master) = self.master.take() else { return true };
+            let next = self.next_order(&master.ours);
+            self.master = Some(master);
+            match next {
+                Some((order, fds)) => self.obey(order, fds, now_ms),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// The next order that makes sense; `None` when nothing is there.
+    fn next_order(&mut self, socket: &OwnedFd) -> Option<(Order, VecDeque<OwnedFd>)> {
+        let mut fds = VecDeque::new();
+        loop {
+            let length = match packet::receive(socket, &mut self.buffer, &mut fds) {
+                Ok(Packet::Whole(length)) => length,
+                Ok(Packet::Damaged(why)) => {
+                    self.complain(&format!("ignored a packet from the master: {why}"));
+                    continue;
+                }
+                // The end comes when the master closed its socket and lives: the watchdog's business. Our copy of
+                // its end makes that impossible to happen anyway.
+                Ok(Packet::End) => return None,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) => {
+                    self.complain(&format!("cannot hear the master: {error}"));
+                    return None;
+                }
+            };
+            match codec::decode_order(&self.buffer[..length]) {
+                Ok(Decoded::Known(order)) => return Some((order, fds)),
+                Ok(Decoded::Unknown(kind)) => {
+                    self.complain(&format!("ignored an order of the unknown kind {kind}; is the master newer?"));
+                }
+                Err(error) => self.complain(&format!("ignored a damaged order of the master: {error}")),
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, mut fds: VecDeque<OwnedFd>, now_ms: u64) {
+        match order {
+            Order::Hold { name } => match fds.pop_front() {
+                None => self.complain(&format!("cannot hold \"{name}\": no file descriptor came with the order")),
+                Some(fd) => {
+                    if let Err(refusal) = self.table.hold(name.clone(), fd) {
+                        self.complain(&format!("cannot hold \"{name}\": {refusal}"));
+                    }
+                }
+            },
+            Order::Release { name } => drop(self.table.release(&name)),
+            Order::Note { key, value } => {
+                if let Err(refusal) = self.table.note(key.clone(), value) {
+                    self.complain(&format!("cannot keep the note \"{key}\": {refusal}"));
+                }
+            }
+            Order::Forget { key } => self.table.forget(&key),
+            Order::Spawn { worker } => self.spawn(worker, fds, now_ms),
+            Order::Signal { worker, signal, group } => self.signal(worker, signal, group),
+            Order::ExitSeen { worker } => {
+                // Said twice, or about a child that never ran: nothing is lost.
+                let _ = self.table.exit_seen(worker);
+            }
+            Order::Heartbeat => self.watch.heartbeat(now_ms),
+            Order::Ready => {
+                if self.watch.ready(now_ms) {
+                    self.tell_story(now_ms);
+                }
+            }
+            Order::Finish { code } => self.over = Some(code),
+        }
+    }
+
+    /// A new master serves: says what happened, once.
+    fn tell_story(&mut self, now_ms: u64) {
+        if let Some(Gap { story, since_ms }) = self.gap.take() {
+            let kept = workers_text(self.table.unreaped_count());
+            let took_ms = now_ms.saturating_sub(since_ms);
+            say(&format!("clusterd: {story}; started again in {took_ms} ms, {kept} kept"));
+        }
+    }
+
+    /// Says that something about the master's orders is wrong, unless this master was complained about enough.
+    pub(super) fn complain(&mut self, text: &str) {
+        self.complaints = self.complaints.saturating_add(1);
+        if self.complaints <= KEEPER_COMPLAINTS_MAX {
+            say(&format!("clusterd: keeper: {text}"));
+        }
+    }
+
+    // ---- the end ----
+
+    /// Kills whatever is left and waits, for a bounded time, until it is gone: who starts clusterd again right after
+    /// finds its ports free.
+    fn end_everything(&mut self) {
+        let master_pid = self.master.as_ref().map(|master| master.pid);
+        for pid in self.table.unreaped_pids().chain(master_pid) {
+            // Not reaped, so the pid is its own; it may have left its group, so both.
+            let _ = signal::send_group(pid, signal::KILL);
+            let _ = signal::send(pid, signal::KILL);
+        }
+        let deadline_ms = clock::monotonic_ms() + KEEPER_END_WAIT_MS;
+        loop {
+            while let Ok(Some(pid)) = process::peek_ended() {
+                let Ok(Some(status)) = process::reap(pid) else { break };
+                if self.is_master(pid) {
+                    self.master = None;
+                }
+                self.table.reaped(pid, status, 0);
+            }
+            let now_ms = clock::monotonic_ms();
+            if (self.master.is_none() && self.table.unreaped_count() == 0) || now_ms >= deadline_ms {
+                return;
+            }
+            while let Ok(Some(_)) = self.signals.next_caught() {}
+            let mut interests = [Interest::new(self.signals.as_fd(), false)];
+            if poll::wait(&mut interests, Some(deadline_ms - now_ms)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn workers_text(count: usize) -> String {
+    if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") }
+}
+
+fn describe_failure(failure: &spawn::Failure) -> String {
+    format!("{:?}: {}", failure.step, process::describe_errno(failure.errno))
+}
+
+/// Holds the sockets that our own parent passed to us the systemd way, so that every master finds them.
+fn hold_inherited(table: &mut Table<OwnedFd>) {
+    let variable = |name: &str| env::var(name).ok();
+    if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
+        return;
+    }
+    let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()) else { return };
+    if count > INHERITED_FDS_MAX {
+        say(&format!("clusterd: LISTEN_FDS is {count}; only the first {INHERITED_FDS_MAX} sockets are taken"));
+    }
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    for (index, number) in (3..).take(count.min(INHERITED_FDS_MAX)).enumerate() {
+        let name = names.next().unwrap_or_default();
+        match process::take_inherited_fd(number) {
+            Ok(fd) => {
+                // The bound of held fds is far away at the start.
+                let _ = table.hold(format!("{INHERITED_PREFIX}{index}/{name}"), fd);
+            }
+            Err(error) => say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The master's side of its connection to the keeper: taking over, ordering, hearing. What the master does with what
+//! it hears is not known here.
+use super::MASTER_KEEPER_FD;
+use super::codec::{self, CodecError, Decoded};
+use super::protocol::{Notice, Order, SpawnSpec};
+use crate::ids::WorkerId;
+use crate::limits::{ADOPT_TIMEOUT_MS, FDS_PER_PACKET_MAX, KEEPER_OUTBOX_MAX, KEEPER_PACKET_BYTES_MAX};
+use crate::os::packet::{self, Packet};
+use crate::os::poll::{self, Interest};
+use crate::os::{clock, memfd, process};
+use log::{debug, warn};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process that exists, or ended and was not yet acknowledged, when this master began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildInfo {
+    /// Its worker id.
+    pub worker: WorkerId,
+    /// Its pid; means nothing once `status` is set.
+    pub pid: i32,
+    /// What its spawn carried.
+    pub tag: Vec<u8>,
+    /// When it was forked, CLOCK_MONOTONIC.
+    pub started_ms: u64,
+    /// Set when it has ended: raw wait status. It is to be acknowledged with [`Order::ExitSeen`].
+    pub status: Option<i32>,
+}
+
+/// Everything that the masters before this one left.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// The number of this master; 1 is the first.
+    pub incarnation: u32,
+    /// How the master before ended; "" for the first.
+    pub previous_end: String,
+    /// In the order of their ids. One whose program does not run yet is among them; `Spawned` or `SpawnFailed`
+    /// follows for it. One whose spawn failed is not; its `SpawnFailed` follows unless an earlier master read it.
+    pub children: Vec<ChildInfo>,
+    /// Held fds by name. All are close-on-exec.
+    pub fds: HashMap<String, OwnedFd>,
+    /// Notes by key.
+    pub notes: BTreeMap<String, Vec<u8>>,
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+    outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    /// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. To be called once, first thing.
+    ///
+    /// # Errors
+    /// No keeper started this process: the fd is closed or something else.
+    pub fn from_inherited() -> io::Result<Link> {
+        let strange = |detail: &str| {
+            let text = format!("this process was not started by clusterd: fd {MASTER_KEEPER_FD} {detail}");
+            io::Error::new(io::ErrorKind::NotConnected, text)
+        };
+        let socket = process::take_inherited_fd(MASTER_KEEPER_FD).map_err(|_| strange("is not open"))?;
+        if !packet::is_packet_socket(socket.as_fd()) {
+            return Err(strange("is no connection to a keeper"));
+        }
+        Ok(Link::new(socket))
+    }
+
+    /// The same over any SOCK_SEQPACKET connection.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Link {
+        Link { socket, outbox: VecDeque::new(), buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
+    }
+
+    /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. To be called once, before
+    /// any other call.
+    ///
+    /// # Errors
+    /// `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` when what it says makes no sense.
+    pub fn adopt(&mut self) -> io::Result<Inheritance> {
+        let deadline_ms = clock::monotonic_ms() + ADOPT_TIMEOUT_MS;
+        let mut inheritance = Inheritance::default();
+        let mut greeted = false;
+        loop {
+            let Some((notice, fds)) = self.receive_with_fds()? else {
+                let now_ms = clock::monotonic_ms();
+                if now_ms >= deadline_ms {
+                    let text = "the keeper did not say in time what it holds";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                }
+                poll::wait(&mut [Interest::new(self.socket.as_fd(), false)], Some(deadline_ms - now_ms))?;
+                continue;
+            };
+            match take_in(&mut inheritance, &mut greeted, notice, fds) {
+                Step::More => {}
+                Step::Done => return Ok(inheritance),
+                Step::Nonsense(text) => return Err(io::Error::new(io::ErrorKind::InvalidData, text)),
+            }
+        }
+    }
+
+    /// Sends an order with copies of `fds`, or queues it while the keeper does not read (then [`Link::wants_write`]).
+    /// The caller keeps its own fds.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a name or value is over its bound; `OutOfMemory` when too many orders wait; `BrokenPipe`
+    /// when the keeper is gone.
+    pub fn order(&mut self, order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = codec::encode_order(order).map_err(|error| invalid(&error))?;
+        if self.outbox.is_empty() {
+            match packet::send(self.socket.as_fd(), &bytes, fds) {
+                Ok(()) => return Ok(()),
+                Err(error) if packet::is_temporary(&error) => {}
+                Err(error) => return Err(error),
+            }
+        } else if *order == Order::Heartbeat {
+            // The orders that wait will say as much when they arrive.
+            return self.flush();
+        }
+        if self.outbox.len() >= KEEPER_OUTBOX_MAX {
+            let text = format!("the keeper does not read: {KEEPER_OUTBOX_MAX} orders wait");
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+        }
+        let copies = fds.iter().map(|fd| fd.try_clone_to_owned()).collect::<io::Result<Vec<_>>>()?;
+        self.outbox.push_back((bytes, copies));
+        Ok(())
+    }
+
+    /// Orders a process. `fds` are for `spec.placements`, in their order.
+    ///
+    /// # Errors
+    /// As [`Link::order`]; `InvalidInput` when the numbers of fds and placements differ or are over the bound; what
+    /// memfd_create(2) says.
+    pub fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if fds.len() != spec.placements.len() || fds.len() >= FDS_PER_PACKET_MAX {
+            let (count, places) = (fds.len(), spec.placements.len());
+            let text = format!("{count} file descriptors for {places} places; the most is {}", FDS_PER_PACKET_MAX - 1);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let bytes = codec::encode_spawn_spec(spec).map_err(|error| invalid(&error))?;
+        let description = memfd::with_contents("clusterd-spawn", &bytes)?;
+        let mut attached = vec![description.as_fd()];
+        attached.extend_from_slice(fds);
+        self.order(&Order::Spawn { worker }, &attached)
+    }
+
+    /// Whether orders wait for the keeper to read. Then call [`Link::flush`] when the fd can be written, and also now
+    /// and then: the kernel's bound of fds under way ends without such an event.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Sends as many of the waiting orders as the keeper takes.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the keeper is gone.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while let Some((bytes, fds)) = self.outbox.front() {
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            match packet::send(self.socket.as_fd(), bytes, &borrowed) {
+                Ok(()) => drop(self.outbox.pop_front()),
+                Err(error) if packet::is_temporary(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next notice. `Ok(None)`: nothing now. Call it until then: readiness may be edge-triggered.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the keeper is gone.
+    pub fn receive(&mut self) -> io::Result<Option<Notice>> {
+        Ok(self.receive_with_fds()?.map(|(notice, _)| notice))
+    }
+
+    fn receive_with_fds(&mut self) -> io::Result<Option<(Notice, VecDeque<OwnedFd>)>> {
+        let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the keeper is gone");
+        let mut fds = VecDeque::new();
+        loop {
+            let length = match packet::receive(&self.socket, &mut self.buffer, &mut fds) {
+                Ok(Packet::Whole(length)) => length,
+                Ok(Packet::Damaged(why)) => {
+                    warn!("ignored a packet of the keeper: {why}");
+                    continue;
+                }
+                Ok(Packet::End) => return Err(gone()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(gone()),
+                Err(error) => return Err(error),
+            };
+            match codec::decode_notice(&self.buffer[..length]) {
+                Ok(Decoded::Known(notice)) => return Ok(Some((notice, fds))),
+                Ok(Decoded::Unknown(kind)) => debug!("ignored a notice of the unknown kind {kind}"),
+                Err(error) => warn!("ignored a damaged notice of the keeper: {error}"),
+            }
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn invalid(error: &CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("the keeper would not take this: {error}"))
+}
+
+enum Step {
+    More,
+    Done,
+    Nonsense(&'static str),
+}
+
+/// Adds one notice to what is inherited.
+fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: VecDeque<OwnedFd>) -> Step {
+    match notice {
+        Notice::Hello { incarnation, previous_end, .. } => {
+            *greeted = true;
+            into.incarnation = incarnation;
+            into.previous_end = previous_end;
+        }
+        Notice::Child { worker, pid, tag, started_ms, status } => {
+            into.children.push(ChildInfo { worker, pid, tag, started_ms, status });
+        }
+        Notice::Held { name } => match fds.pop_front() {
+            Some(fd) => drop(into.fds.insert(name, fd)),
+            None => warn!("the keeper holds \"{name}\", but its file descriptor did not arrive"),
+        },
+        Notice::Noted { key, value } => drop(into.notes.insert(key, value)),
+        Notice::Begin if *greeted => return Step::Done,
+        Notice::Begin => return Step::Nonsense("the keeper began without a greeting"),
+        Notice::Spawned { .. } | Notice::SpawnFailed { .. } | Notice::Exited { .. } | Notice::Signal { .. } => {
+            return Step::Nonsense("the keeper sent news before all that it holds");
+        }
+    }
+    Step::More
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn pair() -> (OwnedFd, Link) {
+        let (keeper, master) = packet::pair(1).unwrap();
+        (keeper, Link::new(master))
+    }
+
+    fn tell(keeper: &OwnedFd, notice: &Notice, fds: &[BorrowedFd<'_>]) {
+        packet::send(keeper.as_fd(), &codec::encode_notice(notice).unwrap(), fds).unwrap();
+    }
+
+    fn hear(keeper: &OwnedFd) -> Option<(Order, usize)> {
+        let mut buffer = vec![0; KEEPER_PACKET_BYTES_MAX];
+        let mut fds = VecDeque::new();
+        match packet::receive(keeper, &mut buffer, &mut fds) {
+            Ok(Packet::Whole(length)) => match codec::decode_order(&buffer[..length]).unwrap() {
+                Decoded::Known(order) => Some((order, fds.len())),
+                Decoded::Unknown(kind) => panic!("kind {kind}"),
+            },
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn an_inheritance_is_taken_up_to_its_end_and_news_stay_for_later() {
+        let (keeper, mut link) = pair();
+        let null = File::open("/dev/null").unwrap();
+        tell(&keeper, &Notice::Hello { version: 9, incarnation: 4, previous_end: "gone".into() }, &[]);
+        let child = Notice::Child { worker: WorkerId(1), pid: 5, tag: vec![1], started_ms: 8, status: Some(9) };
+        tell(&keeper, &child, &[]);
+        tell(&keeper, &Notice::Held { name: "null".into() }, &[null.as_fd()]);
+        packet::send(keeper.as_fd(), &[250, 1, 2], &[]).unwrap();
+        packet::send(keeper.as_fd(), &[2, 1], &[]).unwrap();
+        tell(&keeper, &Notice::Noted { key: "k".into(), value: vec![7] }, &[]);
+        tell(&keeper, &Notice::Begin, &[]);
+        tell(&keeper, &Notice::Signal { signal: 1, value: None }, &[]);
+        let inheritance = link.adopt().unwrap();
+        assert_eq!((inheritance.incarnation, inheritance.previous_end.as_str()), (4, "gone"));
+        assert_eq!(inheritance.children.len(), 1);
+        assert_eq!(inheritance.children[0].status, Some(9));
+        let (held, original) = (inheritance.fds["null"].as_fd(), null.as_fd());
+        assert_eq!(process::file_identity(held).unwrap(), process::file_identity(original).unwrap());
+        assert_eq!(inheritance.notes["k"], [7]);
+        assert_eq!(link.receive().unwrap(), Some(Notice::Signal { signal: 1, value: None }));
+        assert_eq!(link.receive().unwrap(), None);
+        drop(keeper);
+        assert_eq!(link.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn news_before_the_inheritance_and_a_keeper_that_dies_in_it_are_errors() {
+        let (keeper, mut link) = pair();
+        tell(&keeper, &Notice::Signal { signal: 1, value: None }, &[]);
+        assert_eq!(link.adopt().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let (keeper, mut link) = pair();
+        tell(&keeper, &Notice::Hello { version: 1, incarnation: 1, previous_end: String::new() }, &[]);
+        drop(keeper);
+        assert_eq!(link.adopt().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn orders_wait_while_the_keeper_does_not_read_and_keep_their_order_and_fds() {
+        let (keeper, mut link) = pair();
+        let mut sent = 0;
+        while link.outbox.len() < 20 {
+            let null = File::open("/dev/null").unwrap();
+            link.order(&Order::Hold { name: sent.to_string() }, &[null.as_fd()]).unwrap();
+            sent += 1;
+        }
+        assert!(link.wants_write());
+        link.order(&Order::Heartbeat, &[]).unwrap();
+        let mut heard = 0;
+        while heard < sent {
+            match hear(&keeper) {
+                Some((order, fds)) => {
+                    assert_eq!((order, fds), (Order::Hold { name: heard.to_string() }, 1));
+                    heard += 1;
+                }
+                None => link.flush().unwrap(),
+            }
+        }
+        assert!(!link.wants_write());
+        drop(keeper);
+        assert_eq!(link.order(&Order::Heartbeat, &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn what_the_keeper_would_refuse_is_refused_here() {
+        let (_keeper, mut link) = pair();
+        let spec = SpawnSpec { placements: vec![3], ..SpawnSpec::default() };
+        assert_eq!(link.spawn(WorkerId(1), &spec, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let forget = Order::Forget { key: "x".repeat(5000) };
+        assert_eq!(link.order(&forget, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,160 @@
+//! What the keeper does to its children: starts them at the master's word, learns what became of them, reaps and
+//! signals them.
+use super::codec::{self, CodecError};
+use super::event_loop::Keeper;
+use super::protocol::{Notice, SpawnSpec, SpawnStep};
+use super::table::{Reaped, Refusal};
+use crate::ids::WorkerId;
+use crate::limits::SPAWN_SPEC_BYTES_MAX;
+use crate::os::process::{self, RLIMIT_NOFILE};
+use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step};
+use crate::os::{memfd, signal};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+impl Keeper {
+    /// Starts a process. Whatever is wrong is told to the master.
+    pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<OwnedFd>, now_ms: u64) {
+        let described = self.describe(worker, &mut fds);
+        let started = described.and_then(|spec| match self.fork_worker(&spec, &fds) {
+            Ok(started) => Ok((spec.tag, started)),
+            Err(failure) => Err((step_of(failure.step), failure.errno)),
+        });
+        match started {
+            Ok((tag, started)) => {
+                self.table.started(worker, started.pid, tag, now_ms);
+                self.reports.insert(worker, started.report);
+            }
+            Err((step, errno)) => self.tell(Notice::SpawnFailed { worker, step, errno }),
+        }
+    }
+
+    /// Takes the description off the front of `fds` and checks it.
+    fn describe(&mut self, worker: WorkerId, fds: &mut VecDeque<OwnedFd>) -> Result<SpawnSpec, (SpawnStep, i32)> {
+        let refused = |errno| (SpawnStep::Description, errno);
+        self.table.may_start(worker).map_err(|refusal| match refusal {
+            Refusal::Full { .. } => refused(EAGAIN),
+            Refusal::InUse(_) => refused(EEXIST),
+        })?;
+        let description = fds.pop_front().ok_or(refused(EINVAL))?;
+        let bytes = memfd::contents(description.as_fd(), SPAWN_SPEC_BYTES_MAX).map_err(|error| {
+            refused(if error.kind() == io::ErrorKind::FileTooLarge { E2BIG } else { spawn::errno_of(&error) })
+        })?;
+        let spec = codec::decode_spawn_spec(&bytes).map_err(|error| {
+            self.complain(&format!("the description of worker {worker} is damaged: {error}"));
+            refused(if matches!(error, CodecError::TooLong { .. }) { E2BIG } else { EINVAL })
+        })?;
+        if spec.placements.len() != fds.len() {
+            let (wanted, came) = (spec.placements.len(), fds.len());
+            self.complain(&format!("worker {worker} wants {wanted} file descriptors, but {came} came"));
+            return Err(refused(EINVAL));
+        }
+        Ok(spec)
+    }
+
+    fn fork_worker(&self, spec: &SpawnSpec, attached: &VecDeque<OwnedFd>) -> Result<Started, spawn::Failure> {
+        let mut fds: Vec<(BorrowedFd<'_>, i32)> =
+            attached.iter().map(AsFd::as_fd).zip(spec.placements.iter().copied()).collect();
+        if !spec.placements.contains(&0) {
+            fds.push((self.null.as_fd(), 0));
+        }
+        // First what we raised for ourselves, then what the description says about it.
+        let mut rlimits = vec![(RLIMIT_NOFILE, self.file_limit.soft, self.file_limit.hard)];
+        rlimits.extend_from_slice(&spec.rlimits);
+        spawn::start(&Plan {
+            program: Program::Path(&spec.program),
+            args: &spec.args,
+            env: &spec.env,
+            listen_pid: spec.listen_pid,
+            cwd: spec.cwd.as_deref(),
+            umask: spec.umask,
+            identity: spec.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
+            rlimits: &rlimits,
+            fds: &fds,
+        })
+    }
+
+    /// Reads what a starting child says about itself, if it says anything yet.
+    pub(super) fn settle_report(&mut self, worker: WorkerId) {
+        let Some(report) = self.reports.get(&worker) else { return };
+        match spawn::read_report(report.as_fd()) {
+            Report::Pending => return,
+            Report::Executed => self.ran(worker),
+            // Told to the master when the process is gone: "nothing of it is left" must be true.
+            Report::Failed(failure) => self.table.failing(worker, step_of(failure.step), failure.errno),
+        }
+        self.reports.remove(&worker);
+    }
+
+    fn ran(&mut self, worker: WorkerId) {
+        if let Some(pid) = self.table.executed(worker) {
+            self.tell(Notice::Spawned { worker, pid });
+        }
+    }
+
+    /// Reaps everything that has ended: the master, children, and strangers that came to us as PID 1.
+    pub(super) fn reap(&mut self, now_ms: u64) {
+        loop {
+            let pid = match process::peek_ended() {
+                Ok(Some(pid)) => pid,
+                Ok(None) => return,
+                Err(error) => return self.complain(&format!("cannot ask which processes ended: {error}")),
+            };
+            let worker = self.table.worker_of(pid);
+            if worker.is_some() || self.is_master(pid) {
+                // As long as its leader is not reaped, the number can mean no other group. ESRCH: it was alone.
+                let _ = signal::send_group(pid, signal::KILL);
+            }
+            let status = match process::reap(pid) {
+                Ok(Some(status)) => status,
+                Ok(None) => return,
+                Err(error) => return self.complain(&format!("cannot reap process {pid}: {error}")),
+            };
+            if self.is_master(pid) {
+                self.master_ended(status, now_ms);
+                continue;
+            }
+            if let Some(worker) = worker {
+                self.settle_report(worker);
+                // It is dead, so a pipe that still says nothing was never written to.
+                if self.reports.remove(&worker).is_some() {
+                    self.ran(worker);
+                }
+            }
+            match self.table.reaped(pid, status, now_ms) {
+                Reaped::Exited { worker, status, at_ms } => self.tell(Notice::Exited { worker, status, at_ms }),
+                Reaped::NeverRan { worker, step, errno } => self.tell(Notice::SpawnFailed { worker, step, errno }),
+                Reaped::Stranger => {}
+            }
+        }
+    }
+
+    /// Signals a child, if it is not reaped. One that is gone needs no answer: its `Exited` is on its way.
+    pub(super) fn signal(&mut self, worker: WorkerId, number: i32, group: bool) {
+        let Some(pid) = self.table.signal_target(worker) else { return };
+        let sent = if group { signal::send_group(pid, number) } else { signal::send(pid, number) };
+        if let Err(error) = sent
+            && error.raw_os_error() != Some(spawn::ESRCH)
+        {
+            self.complain(&format!("cannot send {} to worker {worker}: {error}", signal::name(number)));
+        }
+    }
+}
+
+fn step_of(step: Step) -> SpawnStep {
+    match step {
+        Step::Description => SpawnStep::Description,
+        Step::Fork => SpawnStep::Fork,
+        Step::ProcessGroup => SpawnStep::ProcessGroup,
+        Step::FileDescriptors => SpawnStep::FileDescriptors,
+        Step::Signals => SpawnStep::Signals,
+        Step::ResourceLimits => SpawnStep::ResourceLimits,
+        Step::SupplementaryGroups => SpawnStep::SupplementaryGroups,
+        Step::Group => SpawnStep::Group,
+        Step::User => SpawnStep::User,
+        Step::WorkingDirectory => SpawnStep::WorkingDirectory,
+        Step::ParentDeath => SpawnStep::ParentDeath,
+        Step::Exec => SpawnStep::Exec,
+    }
+}
