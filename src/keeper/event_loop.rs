@@ -129,6 +129,7 @@ impl Keeper {
                 self.end_everything();
                 return code;
             }
+            self.flush(now_ms);
             let ready = self.wait(now_ms);
             self.turn(ready);
         }
@@ -176,6 +177,10 @@ impl Keeper {
             say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
             self.over = Some(1);
         }
+    }
+
+    /// Sends what there is to tell. Last thing before each wait: also a master that has just been started hears at once.
+    fn flush(&mut self, now_ms: u64) {
         let flushed = match &mut self.master {
             Some(master) => master.delivery.flush(master.ours.as_fd(), &self.table, now_ms),
             None => Ok(()),

@@ -394,8 +394,14 @@ unsafe fn reset_signals() -> bool {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_DFL;
         for signal in 1..SIGNALS_END {
-            // KILL, STOP and the ones that libc keeps for itself refuse; they have no other disposition anyway.
-            libc::sigaction(signal, &raw const action, ptr::null_mut());
+            if libc::sigaction(signal, &raw const action, ptr::null_mut()) != 0 {
+                // KILL and STOP refuse. So does libc for the two that it keeps for itself, though a parent may have
+                // left them ignored: the kernel itself takes zeroes as "default" for them.
+                let number = libc::c_long::from(signal);
+                let (zeroes, mask_bytes) = ([0_u64; 8], 8 as libc::c_long);
+                let nowhere = ptr::null_mut::<libc::c_void>();
+                libc::syscall(libc::SYS_rt_sigaction, number, zeroes.as_ptr(), nowhere, mask_bytes);
+            }
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
