@@ -250,7 +250,11 @@ mod tests {
     use std::fs::File;
 
     fn pair() -> (OwnedFd, Link) {
-        let (keeper, master) = packet::pair(1).unwrap();
+        pair_with_room(100_000)
+    }
+
+    fn pair_with_room(buffer_bytes: usize) -> (OwnedFd, Link) {
+        let (keeper, master) = packet::pair(buffer_bytes).unwrap();
         (keeper, Link::new(master))
     }
 
@@ -310,7 +314,7 @@ mod tests {
 
     #[test]
     fn orders_wait_while_the_keeper_does_not_read_and_keep_their_order_and_fds() {
-        let (keeper, mut link) = pair();
+        let (keeper, mut link) = pair_with_room(1);
         let mut sent = 0;
         while link.outbox.len() < 20 {
             let null = File::open("/dev/null").unwrap();
