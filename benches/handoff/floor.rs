@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 
 /// The primary: never returns.
-pub fn primary(port: u16, workers: usize) -> ! {
+pub(crate) fn primary(port: u16, workers: usize) -> ! {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
     let mut channels = Vec::new();
     for _ in 0..workers {
@@ -37,7 +37,7 @@ fn spawn_worker(channel: UnixStream) -> Child {
 }
 
 /// A worker: its channel is its stdin.
-pub fn worker() -> ! {
+pub(crate) fn worker() -> ! {
     let stdin = std::io::stdin();
     let channel: BorrowedFd<'_> = stdin.as_fd();
     let mut fds = VecDeque::new();
@@ -58,11 +58,7 @@ pub fn worker() -> ! {
     }
 }
 
-fn wait_and_receive(
-    channel: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    fds: &mut VecDeque<OwnedFd>,
-) -> std::io::Result<usize> {
+fn wait_and_receive(channel: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> std::io::Result<usize> {
     loop {
         match fdpass::recv_with_fds(channel, buffer, fds) {
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
@@ -75,7 +71,7 @@ fn wait_and_receive(
 }
 
 /// A free port of the loopback.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let socket = listen::bind_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false, 1).expect("a port");
     match listen::local_address(socket.as_fd()) {
         Ok(listen::LocalAddress::Inet(address)) => address.port(),

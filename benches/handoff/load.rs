@@ -12,25 +12,25 @@ const HUNG: Duration = Duration::from_secs(5);
 
 /// What the clients saw.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Whole answers.
-    pub ok: u64,
+    pub(crate) ok: u64,
     /// Everything else: refused, cut, hung.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Time that the run took.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Latencies of the whole answers in microseconds, unordered.
-    pub latencies_us: Vec<u32>,
+    pub(crate) latencies_us: Vec<u32>,
 }
 
 impl Tally {
     /// Connections per second.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.ok as f64 / self.seconds
     }
 
     /// The latency that this share (0 to 1) of the answers did not exceed, in milliseconds.
-    pub fn quantile_ms(&mut self, share: f64) -> f64 {
+    pub(crate) fn quantile_ms(&mut self, share: f64) -> f64 {
         if self.latencies_us.is_empty() {
             return f64::NAN;
         }
@@ -48,7 +48,7 @@ struct Client {
 }
 
 /// Runs `clients` at once for `time`.
-pub fn run(address: SocketAddr, clients: usize, time: Duration) -> Tally {
+pub(crate) fn run(address: SocketAddr, clients: usize, time: Duration) -> Tally {
     let mut poll = Poll::new().expect("an epoll");
     let mut events = Events::with_capacity(1024);
     let mut tally = Tally::default();

@@ -5,6 +5,7 @@
 //! loopback, and prints one table: connections/s, latency, CPU of the primary per connection. Then memory with 8
 //! workers, the time in which a crashed worker is replaced, and 500 workers of `sleep`. Ratios within one run count;
 //! absolute figures depend on the machine. Bounded, and ends by itself.
+#![allow(clippy::print_stdout)] // The table is the point.
 mod floor;
 mod load;
 
@@ -95,7 +96,9 @@ fn connections(rounds: usize, time: Duration) {
     let node_cpu = median(&all[reference(Kind::NodeRoundRobin)], |r| r.cpu_us);
     let node_rate = median(&all[reference(Kind::NodeRoundRobin)], |r| r.rate);
     let shared_rate = median(&all[reference(Kind::NodeShared)], |r| r.rate);
-    println!("| what | conn/s (spread) | p50 ms | p99 ms | primary CPU µs/conn (spread) | CPU / floor | CPU / node rr | rate / node rr | rate / node shared | failed |");
+    println!(
+        "| what | conn/s (spread) | p50 ms | p99 ms | primary CPU µs/conn (spread) | CPU / floor | CPU / node rr | rate / node rr | rate / node shared | failed |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for (rounds, (_, name)) in all.iter().zip(KINDS) {
         let (rate, cpu) = (median(rounds, |r| r.rate), median(rounds, |r| r.cpu_us));

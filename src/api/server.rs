@@ -157,10 +157,11 @@ enum Route {
     Stop(Option<String>),
 }
 
-fn route(method: &Method, path: &str) -> Result<Route, Reply> {
+fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let name = |text: &str| {
-        decode_percent(text).ok_or_else(|| failure(StatusCode::BAD_REQUEST, "the app's name is not UTF-8".to_owned()))
+        let bad = || Box::new(failure(StatusCode::BAD_REQUEST, "the app's name is not UTF-8".to_owned()));
+        decode_percent(text).ok_or_else(bad)
     };
     let (wanted, route) = match parts.as_slice() {
         ["v1", "apps"] => (Method::GET, Route::Apps),
@@ -172,13 +173,16 @@ fn route(method: &Method, path: &str) -> Result<Route, Reply> {
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
         ["v1", "stop"] => (Method::POST, Route::Stop(None)),
         ["v1", "apps", app, "stop"] => (Method::POST, Route::Stop(Some(name(app)?))),
-        _ => return Err(failure(StatusCode::NOT_FOUND, format!("nothing is at {path}; there is {ROUTES}"))),
+        _ => {
+            let text = format!("nothing is at {path}; there is {ROUTES}");
+            return Err(Box::new(failure(StatusCode::NOT_FOUND, text)));
+        }
     };
     if *method != wanted {
         let mut reply = failure(StatusCode::METHOD_NOT_ALLOWED, format!("{path} wants {wanted}, not {method}"));
         let allowed = if wanted == Method::GET { "GET" } else { "POST" };
         reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        return Err(reply);
+        return Err(Box::new(reply));
     }
     Ok(route)
 }
@@ -186,7 +190,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Reply> {
 async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply {
     let route = match route(request.method(), request.uri().path()) {
         Ok(route) => route,
-        Err(reply) => return reply,
+        Err(reply) => return *reply,
     };
     let asked = match route {
         Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,

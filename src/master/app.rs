@@ -3,7 +3,7 @@
 use super::listener::Listener;
 use super::settings::Settings;
 use super::worker::WorkerIx;
-use crate::balance::{Balancer, ConnIx, GroupIx, Mode};
+use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
 use crate::ids::Generation;
 use crate::supervisor;
@@ -143,10 +143,6 @@ impl App {
             }
         }
         (ports, paths)
-    }
-
-    pub(super) fn listener_of_group(&self, group: GroupIx) -> Option<usize> {
-        self.listeners.iter().position(|l| l.group == group)
     }
 }
 

@@ -81,7 +81,6 @@ impl Master {
         let ix = self.workers.insert(Worker {
             id,
             app,
-            slot,
             generation,
             pid,
             channel,

@@ -2,7 +2,7 @@
 //! supervisor's; here are its fds and what was said to it.
 use super::channel::Channel;
 use crate::balance::MemberIx;
-use crate::ids::{Generation, Slot, WorkerId};
+use crate::ids::{Generation, WorkerId};
 use std::collections::{BTreeSet, HashMap};
 
 /// Index of a worker in the table; also its token in the poll of channels.
@@ -12,7 +12,6 @@ pub(super) type WorkerIx = usize;
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) app: usize,
-    pub(super) slot: Slot,
     pub(super) generation: Generation,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.

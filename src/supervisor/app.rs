@@ -469,10 +469,8 @@ impl App {
 
     /// Takes a worker out of its slot; it may live on as one that leaves.
     fn detach(&mut self, index: u32, worker: WorkerId) {
-        if let Some(slot) = self.slot_mut(index) {
-            if slot.current == Some(worker) {
-                slot.current = None;
-            }
+        if let Some(slot) = self.slot_mut(index).filter(|slot| slot.current == Some(worker)) {
+            slot.current = None;
         }
         let others_ready = |w: &&Worker| w.id != worker && matches!(w.phase, Phase::Ready { .. });
         if !self.workers.values().any(|w| others_ready(&w)) {
