@@ -1,0 +1,256 @@
+//! The strict client: every request must get one whole answer. It counts what happened instead, and hides nothing.
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A request without a whole answer after this counts as hung.
+const HUNG: Duration = Duration::from_secs(5);
+/// No load runs longer, whatever the test forgets.
+const LOAD_MAX: Duration = Duration::from_secs(90);
+
+/// What the clients saw.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tally {
+    pub(crate) ok: u64,
+    /// The connection was refused.
+    pub(crate) refused: u64,
+    /// The connection ended, or was reset, before the answer was whole.
+    pub(crate) cut: u64,
+    /// No whole answer in time.
+    pub(crate) hung: u64,
+    /// A whole answer that is not the wanted one.
+    pub(crate) wrong: u64,
+    /// Kept-alive connections that the server closed between two requests; the request was then sent again on a new
+    /// connection, as HTTP clients do, and counted by what came of it.
+    pub(crate) idle_closed: u64,
+    /// Answers by the pid that gave them.
+    pub(crate) by_pid: BTreeMap<i32, u64>,
+}
+
+/// How one request ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Ok(i32),
+    Refused,
+    Cut,
+    /// As `Cut`, and not a byte of the answer had come.
+    CutAtStart,
+    Hung,
+    Wrong,
+}
+
+/// A load that runs until it is finished.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    tally: Arc<Mutex<Tally>>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// `clients` at once; each on short connections, or on one that is kept alive.
+    pub(crate) fn start(address: SocketAddr, clients: usize, keep_alive: bool) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let clients = (0..clients)
+            .map(|_| {
+                let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
+                std::thread::Builder::new()
+                    .stack_size(128 * 1024)
+                    .spawn(move || {
+                        let start = Instant::now();
+                        let mut kept = None;
+                        while !stop.load(Ordering::Relaxed) && start.elapsed() < LOAD_MAX {
+                            one(address, keep_alive, &mut kept, &tally);
+                        }
+                    })
+                    .unwrap()
+            })
+            .collect();
+        Load { stop, tally, clients }
+    }
+
+    /// Waits until so many more answers have come.
+    pub(crate) fn wait_more(&self, answers: u64) {
+        let goal = self.tally.lock().unwrap().ok + answers;
+        super::cluster::wait_until("more answers", || {
+            std::thread::sleep(Duration::from_millis(2));
+            self.tally.lock().unwrap().ok >= goal
+        });
+    }
+
+    /// Ends it and tells.
+    pub(crate) fn finish(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().unwrap();
+        }
+        let tally = self.tally.lock().unwrap().clone();
+        println!("the clients saw {tally:?}");
+        tally
+    }
+}
+
+fn one(address: SocketAddr, keep_alive: bool, kept: &mut Option<TcpStream>, tally: &Mutex<Tally>) {
+    let reused = kept.is_some();
+    let mut end = request(address, "/", keep_alive, kept);
+    if reused && end == End::CutAtStart {
+        tally.lock().unwrap().idle_closed += 1;
+        end = request(address, "/", keep_alive, kept);
+    }
+    let mut tally = tally.lock().unwrap();
+    match end {
+        End::Ok(pid) => {
+            tally.ok += 1;
+            *tally.by_pid.entry(pid).or_default() += 1;
+        }
+        End::Refused => tally.refused += 1,
+        End::Cut | End::CutAtStart => tally.cut += 1,
+        End::Hung => tally.hung += 1,
+        End::Wrong => tally.wrong += 1,
+    }
+    drop(tally);
+    if end == End::Refused {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn request(address: SocketAddr, path: &str, keep_alive: bool, kept: &mut Option<TcpStream>) -> End {
+    let mut stream = match kept.take().map_or_else(|| TcpStream::connect_timeout(&address, HUNG), Ok) {
+        Ok(stream) => stream,
+        Err(e) if e.kind() == ErrorKind::TimedOut => return End::Hung,
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => return End::Refused,
+        Err(_) => return End::Cut,
+    };
+    stream.set_read_timeout(Some(HUNG)).unwrap();
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let head = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: {connection}\r\n\r\n");
+    if stream.write_all(head.as_bytes()).is_err() {
+        return End::CutAtStart;
+    }
+    match read_answer(&mut stream) {
+        Ok((body, may_keep)) => {
+            if keep_alive && may_keep {
+                *kept = Some(stream);
+            }
+            pid_in(&body).map_or(End::Wrong, End::Ok)
+        }
+        Err(end) => end,
+    }
+}
+
+/// A whole answer: its body, and whether the connection may be used again.
+fn read_answer(stream: &mut TcpStream) -> Result<(String, bool), End> {
+    let mut got = Vec::new();
+    let mut buffer = [0u8; 4096];
+    loop {
+        if let Some(whole) = parse(&got) {
+            return whole;
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) if got.is_empty() => return Err(End::CutAtStart),
+            Ok(0) => return Err(End::Cut),
+            Ok(n) => got.extend_from_slice(&buffer[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(End::Hung),
+            Err(_) if got.is_empty() => return Err(End::CutAtStart),
+            Err(_) => return Err(End::Cut),
+        }
+    }
+}
+
+/// `None` while it is not whole. Content-Length or chunked.
+fn parse(got: &[u8]) -> Option<Result<(String, bool), End>> {
+    let text = String::from_utf8_lossy(got);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    if !head.starts_with("http/1.1 200") {
+        return Some(Err(End::Wrong));
+    }
+    let may_keep = !head.contains("connection: close");
+    if head.contains("transfer-encoding: chunked") {
+        let whole = body.ends_with("0\r\n\r\n");
+        return whole.then(|| Ok((body.to_owned(), may_keep)));
+    }
+    let length: usize = head.split("content-length: ").nth(1)?.split("\r\n").next()?.trim().parse().ok()?;
+    (body.len() >= length).then(|| Ok((body.to_owned(), may_keep)))
+}
+
+/// The pid in an answer: `"pid":123` or `pid=123`.
+fn pid_in(body: &str) -> Option<i32> {
+    let at = body.find("pid")?;
+    let digits: String =
+        body[at + 3..].chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// One request on a connection of its own; the body.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    let mut stream = TcpStream::connect_timeout(&address, HUNG).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(HUNG)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    read_answer(&mut stream).map(|(body, _)| body).map_err(|end| format!("{end:?}"))
+}
+
+/// The pid that answers.
+pub(crate) fn who(address: SocketAddr) -> i32 {
+    pid_in(&get(address, "/").unwrap()).unwrap()
+}
+
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A server that does this with every connection.
+    fn server(act: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || listener.incoming().flatten().for_each(act));
+        address
+    }
+
+    fn once(address: SocketAddr) -> Tally {
+        let tally = Mutex::new(Tally::default());
+        one(address, false, &mut None, &tally);
+        tally.into_inner().unwrap()
+    }
+
+    fn answer(stream: &mut TcpStream, text: &str) {
+        let mut head = [0; 512];
+        let _ = stream.read(&mut head);
+        let _ = stream.write_all(text.as_bytes());
+    }
+
+    #[test]
+    fn the_client_tells_whole_answers_from_broken_ones() {
+        let good = server(|mut s| answer(&mut s, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npid=7"));
+        assert_eq!(once(good), Tally { ok: 1, by_pid: BTreeMap::from([(7, 1)]), ..Tally::default() });
+        let half = server(|mut s| answer(&mut s, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npid=7"));
+        assert_eq!(once(half), Tally { cut: 1, ..Tally::default() });
+        let early = server(drop);
+        assert_eq!(once(early), Tally { cut: 1, ..Tally::default() });
+        let wrong = server(|mut s| answer(&mut s, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(once(wrong), Tally { wrong: 1, ..Tally::default() });
+        let silent = server(|s| std::mem::forget(s));
+        assert_eq!(once(silent), Tally { hung: 1, ..Tally::default() });
+        let gone = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        assert_eq!(once(gone), Tally { refused: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn an_idle_close_of_a_kept_connection_is_counted_and_tried_again() {
+        let one_each = server(|mut s| answer(&mut s, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npid=7"));
+        let tally = Mutex::new(Tally::default());
+        let mut kept = None;
+        one(one_each, true, &mut kept, &tally);
+        assert!(kept.is_some());
+        one(one_each, true, &mut kept, &tally);
+        let seen = tally.into_inner().unwrap();
+        assert_eq!((seen.ok, seen.idle_closed, seen.cut), (2, 1, 0));
+    }
+}

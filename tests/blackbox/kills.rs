@@ -1,0 +1,106 @@
+//! What the promise is judged by: workers, the master and the keeper are killed under load.
+use super::client::Load;
+use super::cluster::{Cluster, alive, kill, wait_until};
+
+/// Kills one worker and waits until the app is whole again.
+fn kill_one(cluster: &Cluster, slot: usize) {
+    let victim = cluster.wait_ready(2)[slot].clone();
+    kill(victim.pid.unwrap(), "KILL");
+    cluster.wait_view("a replacement", |view| {
+        let app = &view.apps[0];
+        app.workers_ready == 2 && app.workers.len() == 2 && app.workers.iter().all(|w| w.id != victim.id)
+    });
+}
+
+#[test]
+fn ten_worker_kills_under_short_connections_refuse_and_hang_nobody() {
+    let cluster = Cluster::hello(2);
+    let load = Load::start(cluster.address(), 64, false);
+    load.wait_more(200);
+    for n in 0..10 {
+        kill_one(&cluster, n % 2);
+        load.wait_more(50);
+    }
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
+    // Cut are only connections that a killed worker had taken: at most what one worker may have open at a time.
+    assert!(seen.cut <= 10 * 64, "{seen:?}");
+    assert!(seen.ok > 500, "{seen:?}");
+    cluster.stop();
+}
+
+#[test]
+fn three_master_kills_under_short_connections_cost_at_most_the_one_in_hand() {
+    let cluster = Cluster::hello(2);
+    let workers = cluster.worker_pids();
+    let load = Load::start(cluster.address(), 64, false);
+    load.wait_more(200);
+    for n in 1..=3 {
+        kill(cluster.master_pid(), "KILL");
+        cluster.wait_view("the next master", |view| view.master_restarts == n && view.apps[0].workers_ready == 2);
+        load.wait_more(200);
+    }
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
+    assert!(seen.cut <= 3, "{seen:?}");
+    assert_eq!(cluster.worker_pids(), workers, "the workers notice nothing");
+    cluster.stop();
+}
+
+#[test]
+fn kept_alive_connections_do_not_notice_a_dead_master() {
+    let cluster = Cluster::hello(2);
+    let load = Load::start(cluster.address(), 8, true);
+    load.wait_more(100);
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1);
+    load.wait_more(200);
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong, seen.idle_closed), (0, 0, 0, 0, 0), "{seen:?}");
+    cluster.stop();
+}
+
+#[test]
+fn a_hung_master_is_replaced_and_waiting_clients_are_served() {
+    let cluster = Cluster::hello(2);
+    let address = cluster.address();
+    let workers = cluster.worker_pids();
+    kill(cluster.master_pid(), "STOP");
+    // Nobody accepts now: this client waits in the kernel's queue, longer than the strict client would.
+    let waiting = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    });
+    cluster.wait_line("no sign of life");
+    assert!(waiting.join().unwrap().unwrap().contains("hello"));
+    assert_eq!(cluster.worker_pids(), workers);
+    cluster.stop();
+}
+
+#[test]
+fn when_the_keeper_dies_nothing_of_it_lives_on() {
+    let cluster = Cluster::hello(2);
+    let mut family = cluster.worker_pids();
+    family.push(cluster.master_pid());
+    kill(cluster.keeper_pid(), "KILL");
+    wait_until("the end of the family", || family.iter().all(|&pid| !alive(pid)));
+}
+
+#[test]
+fn a_worker_that_dies_while_no_master_lives_is_replaced_by_the_next_one() {
+    let cluster = Cluster::hello(2);
+    let victim = cluster.wait_ready(2)[0].clone();
+    let master = cluster.master_pid();
+    // Stopped, it cannot see the death; killed, it never will.
+    kill(master, "STOP");
+    kill(victim.pid.unwrap(), "KILL");
+    kill(master, "KILL");
+    cluster.wait_view("a replacement", |view| {
+        let app = &view.apps[0];
+        app.workers_ready == 2 && app.workers.iter().all(|w| w.id != victim.id)
+    });
+    cluster.stop();
+}
