@@ -76,7 +76,9 @@ fn each(home: Option<&Path>, targets: &[String], act: impl Fn(&Found) -> Result<
                     match act(&found) {
                         Ok(message) => log::info!("{message}"),
                         Err(why) => {
-                            log::error!("{}: {why}", found.app.as_ref().unwrap_or(&found.name));
+                            let name = found.app.as_ref().unwrap_or(&found.name);
+                            let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(&why);
+                            log::error!("{name}: {why}");
                             failed = true;
                         }
                     }

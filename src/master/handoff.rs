@@ -141,7 +141,8 @@ impl Master {
             app.homeless.push_back(conn);
         }
         if worker.drain.is_some() {
-            self.drain_step(worker_ix);
+            // Not now: its channel is being read, and goodbye is said over it.
+            self.drains_due.push(worker_ix);
         }
     }
 

@@ -69,6 +69,8 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    /// Workers whose drain may be able to go on.
+    drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
     drain_check_every_ms: u64,
     stop_asked: bool,
@@ -115,6 +117,9 @@ impl Master {
         self.advance_timers();
         loop {
             self.work_on_events();
+            while let Some(ix) = self.drains_due.pop() {
+                self.drain_step(ix);
+            }
             self.rehome();
             self.accept_all();
             if self.events.is_empty() {
