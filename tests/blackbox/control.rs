@@ -1,1 +1,90 @@
-//! placeholder
+//! The control socket from outside: verbs, and clients that misbehave.
+use super::client::who;
+use super::cluster::{Cluster, wait_until};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+fn socket(cluster: &Cluster) -> PathBuf {
+    cluster.folder.path().join("home/run/hello.sock")
+}
+
+/// Sends bytes as they are; the answer until the end.
+fn raw(cluster: &Cluster, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket(cluster)).unwrap();
+    // A server that has heard enough closes while we still write.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+#[test]
+fn verbs_change_what_runs() {
+    let mut cluster = Cluster::hello(2);
+    let said = |args: &[&str]| {
+        let output = cluster.cli(args);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(said(&["scale", "hello", "+1"]).0, Some(0));
+    cluster.wait_ready(3);
+    assert_eq!(said(&["scale", "hello", "-2"]).0, Some(0));
+    cluster.wait_ready(1);
+    let (code, text) = said(&["scale", "hello", "-1"]);
+    assert!(code == Some(1) && text.contains("at least 1"), "{text}");
+    let (code, text) = said(&["reload", "helo"]);
+    assert!(code == Some(1) && text.contains("hello"), "{text}");
+    assert_eq!(said(&["reload", "all"]).0, Some(0));
+    assert_eq!(said(&["stop", "hello"]).0, Some(0));
+    assert_eq!(cluster.wait_exit(), 0);
+    let listed = cluster.cli(&["ls"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("nothing runs"));
+    assert_eq!(cluster.cli(&["ls", "--json"]).stdout, b"[]\n");
+}
+
+#[test]
+fn requests_that_make_no_sense_get_a_clear_answer_and_disturb_nobody() {
+    let cluster = Cluster::hello(1);
+    let worker = who(cluster.address());
+    let cases: [(Vec<u8>, &[&str]); 8] = [
+        (request("GET", "/nothing", ""), &["404", "/v1/apps"]),
+        (request("DELETE", "/v1/apps", ""), &["405", "allow: GET"]),
+        (request("GET", "/v1/apps/other", ""), &["404", "hello"]),
+        (request("POST", "/v1/apps/hello/scale", "{\"workers\": 3"), &["400", "line 1"]),
+        (request("POST", "/v1/apps/hello/scale", "{\"workers\": \"3\", \"x\": 1}"), &["400", "unknown field"]),
+        (request("POST", "/v1/apps/hello/scale", "{\"workers\": \"zero\"}"), &["409", "zero"]),
+        (request("POST", "/v1/apps/hello/stop", &"x".repeat(200_000)), &["413"]),
+        (b"\x16\x03\x01 not http at all\r\n\r\n".to_vec(), &["400"]),
+    ];
+    for (bytes, words) in cases {
+        let answer = raw(&cluster, &bytes);
+        for word in words {
+            assert!(
+                answer.contains(word),
+                "{} should get {word}: {answer}",
+                String::from_utf8_lossy(&bytes[..40.min(bytes.len())])
+            );
+        }
+    }
+    let head = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 300_000]].concat();
+    assert!(!raw(&cluster, &head).contains("200 OK"));
+    assert_eq!(who(cluster.address()), worker);
+    assert_eq!(cluster.wait_ready(1)[0].restarts, 0);
+    assert!(raw(&cluster, &request("GET", "/livez", "")).contains("200 OK"));
+    assert!(raw(&cluster, &request("GET", "/readyz", "")).contains("200 OK"));
+    cluster.stop();
+}
+
+#[test]
+fn clients_that_hold_connections_are_bounded() {
+    let cluster = Cluster::hello(1);
+    let held: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(socket(&cluster)).unwrap()).collect();
+    // Those that say nothing are closed after a while, and then others are served again.
+    wait_until("a place", || raw(&cluster, &request("GET", "/livez", "")).contains("200 OK"));
+    drop(held);
+    cluster.stop();
+}
