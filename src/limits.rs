@@ -193,5 +193,14 @@ pub const MASTERS_PER_HOME_MAX: usize = 1024;
 
 // ---- output ----
 
+/// What one read of a worker's output takes, in bytes.
+pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
+/// Pipes that wait to be taken by the output's thread.
+pub const OUTPUT_ORDERS_MAX: usize = 1024;
+/// Stack of the output's thread, in bytes.
+pub const OUTPUT_STACK_BYTES: usize = 256 * 1024;
+/// At the end: how long the last output may take to go out, in milliseconds.
+pub const OUTPUT_FINISH_MS: u64 = 500;
+
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;

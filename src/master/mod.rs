@@ -99,7 +99,7 @@ impl Master {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
                     Ready::Listener { app, listener } => self.listener_ready(app, listener),
-                    Ready::Channel { worker, writable } => self.channel_ready(worker, writable),
+                    Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => self.answer_calls(),
                     Ready::Notify => self.read_notify(),
                 }
@@ -220,7 +220,7 @@ impl Master {
         }
     }
 
-    fn channel_ready(&mut self, ix: WorkerIx, writable: bool) {
+    fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
             channel.flush();
@@ -229,7 +229,7 @@ impl Master {
                 self.refresh_eligibility(ix);
             }
         }
-        self.read_channel(ix);
+        self.read_channel(ix, ended);
     }
 
     /// Asks to be told when the worker reads its channel again.

@@ -13,11 +13,12 @@ use crate::supervisor::{Event, Evidence};
 use std::os::fd::{AsFd, OwnedFd};
 
 impl Master {
-    /// Reads one channel until it is empty and acts on every line.
-    pub(super) fn read_channel(&mut self, worker_ix: WorkerIx) {
+    /// Reads one channel until it is empty and acts on every line. `to_end`: the other side may have closed, which a
+    /// read that comes back short does not tell and no later event will.
+    pub(super) fn read_channel(&mut self, worker_ix: WorkerIx, to_end: bool) {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
         let Some(mut channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
-        let outcome = self.read_lines(worker_ix, &mut channel);
+        let outcome = self.read_lines(worker_ix, &mut channel, to_end);
         let closed = channel.closed;
         if let Some(worker) = self.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
@@ -29,7 +30,7 @@ impl Master {
         }
     }
 
-    fn read_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
+    fn read_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel, to_end: bool) -> Result<(), String> {
         if channel.closed {
             return Ok(());
         }
@@ -38,6 +39,7 @@ impl Master {
             self.work_on_lines(worker_ix, channel)?;
             match read {
                 Read::Some => {}
+                Read::Last if to_end => {}
                 Read::Last | Read::Nothing => return Ok(()),
                 Read::TooManyFds => {
                     return Err(format!("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX));

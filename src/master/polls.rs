@@ -29,8 +29,16 @@ pub(super) enum Ready {
     Keeper,
     Calls,
     Notify,
-    Listener { app: usize, listener: usize },
-    Channel { worker: WorkerIx, writable: bool },
+    Listener {
+        app: usize,
+        listener: usize,
+    },
+    /// `ended`: the other side has closed, so the end follows the bytes that are there.
+    Channel {
+        worker: WorkerIx,
+        writable: bool,
+        ended: bool,
+    },
 }
 
 /// The three epolls.
@@ -180,5 +188,5 @@ fn urgent_event(event: &mio::event::Event) -> Ready {
 }
 
 fn channel_event(event: &mio::event::Event) -> Ready {
-    Ready::Channel { worker: event.token().0, writable: event.is_writable() }
+    Ready::Channel { worker: event.token().0, writable: event.is_writable(), ended: event.is_read_closed() }
 }

@@ -30,7 +30,11 @@ impl Master {
     fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let (mut fds, piped) = self.output.pipes_for(&app.name, slot, worker, settings.config.prefix)?;
+        let piped = settings.config.prefix;
+        let mut fds = Vec::new();
+        if piped {
+            fds = self.output.pipes_for(&mut self.link, &app.name, slot, worker)?;
+        }
         let mut listen_names = Vec::new();
         let mut channel = None;
         match settings.protocol {
@@ -156,7 +160,7 @@ impl Master {
     pub(super) fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
         if let Some(ix) = self.workers.find(id) {
             // Its last words count: an answer that is still in the channel says that a connection was taken.
-            self.read_channel(ix);
+            self.read_channel(ix, true);
             let app = self.workers.get(ix).map_or(0, |w| w.app);
             let status = match process::end_signal(raw_status) {
                 Some(signal) => ExitStatus::Signal(signal),
@@ -178,6 +182,7 @@ impl Master {
             self.workers.remove(ix);
         }
         self.link.send(Order::Release { name: channel_name(id) });
+        self.output.release(&mut self.link, id);
         self.notes.forget_serves(&mut self.link, id);
     }
 

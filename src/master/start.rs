@@ -117,7 +117,7 @@ impl Master {
             api: None,
             waiters: Vec::new(),
             notify: None,
-            output: output::Output::start(),
+            output: output::Output::default(),
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
@@ -306,7 +306,7 @@ impl Master {
             }
         }
         for ix in 0..self.workers.bound() {
-            self.read_channel(ix);
+            self.read_channel(ix, true);
         }
         Ok(())
     }
@@ -384,7 +384,7 @@ impl Master {
             let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
             self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
             self.resume_serves(ix, worker.id, inherited);
-            self.output.adopt(worker.id, &mut inherited.fds);
+            self.output.adopt(worker.id, &note.name, worker.slot, &mut inherited.fds);
         }
         Ok(actions)
     }

@@ -9,6 +9,7 @@ pub mod listen;
 pub mod lock;
 pub mod memfd;
 pub mod packet;
+pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;

@@ -82,7 +82,7 @@ impl fmt::Display for ProgramError {
                 write!(f, "command \"{name}\" was not found: PATH is empty{hint}")
             }
             ProgramError::NotInPath { name, searched, hint } => {
-                write!(f, "command \"{name}\" was not found; searched {searched}{hint}")
+                write!(f, "command \"{name}\" was not found in PATH ({searched}){hint}")
             }
             ProgramError::NoSuchFile(path) => write!(f, "command {} does not exist", path.display()),
             ProgramError::NotAFile(path) if path.is_dir() => write!(f, "command {} is a folder", path.display()),

@@ -89,7 +89,7 @@ impl Load {
             client.join().unwrap();
         }
         let tally = self.tally.lock().unwrap().clone();
-        println!("the clients saw {tally:?}");
+        eprintln!("the clients saw {tally:?}");
         tally
     }
 }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(once(early), Tally { cut: 1, ..Tally::default() });
         let wrong = server(|mut s| answer(&mut s, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(once(wrong), Tally { wrong: 1, ..Tally::default() });
-        let silent = server(|s| std::mem::forget(s));
+        let silent = server(std::mem::forget);
         assert_eq!(once(silent), Tally { hung: 1, ..Tally::default() });
         let gone = {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

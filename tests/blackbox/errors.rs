@@ -63,7 +63,7 @@ fn commands_that_cannot_run_say_why() {
     fails(&["-w", "1", "--", "no-such-command-here"], 1, &["no-such-command-here", "PATH"]);
     let folder = Folder::new();
     let script = folder.write("tool.sh", "#!/bin/sh\n");
-    fails_in(&folder, &["-w", "1", "--", &script], 1, &["not executable", "chmod +x"]);
+    fails_in(&folder, &["-w", "1", "--", &script], 1, &["not executable", "clusterd -- sh"]);
     let folder_as_command = folder.path().display().to_string();
     fails_in(&folder, &["-w", "1", "--", &folder_as_command], 1, &["folder"]);
     fails(&["-w", "1", "--cwd", "/no/such/folder", "--", "sleep", "1"], 1, &["/no/such/folder"]);
@@ -93,7 +93,7 @@ fn a_bad_file_shows_every_mistake_with_its_place() {
     let err = fails_in(&folder, &["-c", "c.toml"], 2, &places);
     assert!(err.lines().count() >= 4, "{err}");
     assert_eq!(run(&folder, &["check", "-c", "c.toml"]).0, 2);
-    fails_in(&folder, &["-c", "missing.toml"], 1, &["missing.toml", "No such file"]);
+    fails_in(&folder, &["-c", "missing.toml"], 1, &["missing.toml", "no such file"]);
 }
 
 #[test]

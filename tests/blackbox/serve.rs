@@ -127,6 +127,7 @@ fn clusterd_itself_takes_sockets_from_systemd() {
     let script = "import os, socket, sys\n\
                   s = socket.create_server(('127.0.0.1', 0))\n\
                   os.dup2(s.fileno(), 3)\n\
+                  os.set_inheritable(3, True)\n\
                   os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='web')\n\
                   print('port', s.getsockname()[1], flush=True)\n\
                   os.execv(sys.argv[1], sys.argv[1:])\n";
@@ -151,6 +152,21 @@ fn clusterd_itself_takes_sockets_from_systemd() {
     assert_ne!(who(address), who(address));
     started.signal("TERM");
     assert_eq!(started.wait_exit(), 0);
+}
+
+#[test]
+fn prefixed_output_names_its_slot_and_survives_a_dead_master() {
+    let text = "echo out; echo err >&2; trap 'echo bye; exit' TERM; while :; do sleep 0.05; done";
+    let args = ["-w", "1", "--name", "web", "--prefix", "--ready", "50ms", "--", "sh", "-c", text];
+    let mut cluster = Cluster::start(&args);
+    cluster.wait_ready(1);
+    cluster.wait_out("web/0 | out");
+    cluster.wait_line("web/0 | err");
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1);
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+    assert_eq!(cluster.stdout(), ["web/0 | out", "web/0 | bye"]);
 }
 
 #[test]

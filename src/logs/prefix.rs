@@ -1,0 +1,175 @@
+//! `--prefix`: every line of a worker's output with `name/slot | ` before it, on our own stdout or stderr, coloured on a
+//! terminal. One thread reads all pipes.
+use super::lines::Lines;
+use crate::limits;
+use crate::os::{pipe, poll, process};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// The terminal's codes that tell slots apart.
+const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
+
+enum Order {
+    Read {
+        pipe: OwnedFd,
+        label: String,
+        slot: u32,
+        stream: Stream,
+    },
+    /// Read what is there, then say so.
+    Finish(SyncSender<()>),
+}
+
+/// The thread that reads and writes. It ends when this is dropped.
+pub struct Prefixer {
+    orders: SyncSender<Order>,
+    wake: OwnedFd,
+}
+
+struct Source {
+    pipe: OwnedFd,
+    label: String,
+    slot: u32,
+    stream: Stream,
+    lines: Lines,
+}
+
+impl Prefixer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread or no pipe can be had.
+    pub fn start() -> io::Result<Prefixer> {
+        let (woken, wake) = pipe::pair()?;
+        let (orders, received) = sync_channel(limits::OUTPUT_ORDERS_MAX);
+        std::thread::Builder::new()
+            .name("clusterd-output".to_owned())
+            .stack_size(limits::OUTPUT_STACK_BYTES)
+            .spawn(move || run(&received, &woken))?;
+        Ok(Prefixer { orders, wake })
+    }
+
+    /// Reads this pipe to its end.
+    pub fn read(&self, pipe: OwnedFd, label: String, slot: u32, stream: Stream) {
+        self.order(Order::Read { pipe, label, slot, stream });
+    }
+
+    /// Waits (bounded) until everything that was written so far has gone out.
+    pub fn finish(&self) {
+        let (done, wait) = sync_channel(1);
+        self.order(Order::Finish(done));
+        // A terminal that takes nothing must not keep us from ending.
+        let _ = wait.recv_timeout(Duration::from_millis(limits::OUTPUT_FINISH_MS));
+    }
+
+    fn order(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            pipe::write_byte(self.wake.as_fd());
+        }
+    }
+}
+
+fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
+    let mut sources: Vec<Source> = Vec::new();
+    let mut finishing = None;
+    let mut buffer = vec![0u8; limits::OUTPUT_READ_BYTES];
+    loop {
+        let timeout_ms = finishing.as_ref().map(|_| 0);
+        let mut interests = vec![poll::Interest::new(woken.as_fd(), false)];
+        interests.extend(sources.iter().map(|source| poll::Interest::new(source.pipe.as_fd(), false)));
+        if poll::wait(&mut interests, timeout_ms).is_err() {
+            return;
+        }
+        let ready: Vec<bool> = interests[1..].iter().map(poll::Interest::readable).collect();
+        let news = interests[0].readable();
+        let quiet = !ready.contains(&true);
+        let mut at = 0;
+        sources.retain_mut(|source| {
+            at += 1;
+            !ready[at - 1] || source.pass_on(&mut buffer)
+        });
+        if quiet && let Some(done) = finishing.take() {
+            let done: SyncSender<()> = done;
+            let _ = done.send(());
+        }
+        if news && !take_orders(orders, woken, &mut buffer, &mut sources, &mut finishing) {
+            return;
+        }
+    }
+}
+
+/// Whether the master is still there.
+fn take_orders(
+    orders: &Receiver<Order>,
+    woken: &OwnedFd,
+    buffer: &mut [u8],
+    sources: &mut Vec<Source>,
+    finishing: &mut Option<SyncSender<()>>,
+) -> bool {
+    if matches!(process::read_now(woken.as_fd(), buffer), Ok(Some(0)) | Err(_)) {
+        return false;
+    }
+    while let Ok(order) = orders.try_recv() {
+        match order {
+            Order::Read { pipe, label, slot, stream } => {
+                sources.push(Source { pipe, label, slot, stream, lines: Lines::default() });
+            }
+            Order::Finish(done) => *finishing = Some(done),
+        }
+    }
+    true
+}
+
+impl Source {
+    /// Passes on what is there. Whether more may come.
+    fn pass_on(&mut self, buffer: &mut [u8]) -> bool {
+        let (stream, mark) = (self.stream, mark(&self.label, self.slot, self.stream));
+        let mut text = Vec::new();
+        let mut add = |line: &[u8]| {
+            text.extend_from_slice(mark.as_bytes());
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        };
+        let more = match process::read_now(self.pipe.as_fd(), buffer) {
+            Ok(None) => true,
+            Ok(Some(0)) | Err(_) => {
+                self.lines.finish(&mut add);
+                false
+            }
+            Ok(Some(n)) => {
+                self.lines.push(&buffer[..n], &mut add);
+                true
+            }
+        };
+        // Nobody may be reading any more; the worker goes on all the same.
+        let _ = match stream {
+            Stream::Out => io::stdout().lock().write_all(&text).and_then(|()| io::stdout().flush()),
+            Stream::Err => io::stderr().lock().write_all(&text),
+        };
+        more
+    }
+}
+
+fn mark(label: &str, slot: u32, stream: Stream) -> String {
+    let terminal = match stream {
+        Stream::Out => io::stdout().is_terminal(),
+        Stream::Err => io::stderr().is_terminal(),
+    };
+    if terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) {
+        let colour = COLOURS[slot as usize % COLOURS.len()];
+        format!("\x1b[{colour}m{label} |\x1b[0m ")
+    } else {
+        format!("{label} | ")
+    }
+}

@@ -1,0 +1,22 @@
+//! Pipes: workers' output, and waking a thread.
+use nix::fcntl::OFlag;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// A pipe: the end to read (non-blocking) and the end to write. Both CLOEXEC. The writing end blocks when the pipe is
+/// full: a worker that prints faster than it is read slows itself.
+///
+/// # Errors
+/// Out of fds.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let flags = OFlag::from_bits_truncate(nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_GETFL)?);
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// Writes one byte, to wake whoever reads.
+pub fn write_byte(pipe: BorrowedFd<'_>) {
+    // A full pipe has woken its reader already.
+    let _ = nix::unistd::write(pipe, b"x");
+}
