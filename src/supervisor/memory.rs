@@ -1,6 +1,6 @@
 //! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
 //! the shell's business.
-use super::app::{App, Cx, Stopping, phase_timer};
+use super::app::{App, Cx, Role, Stopping, phase_timer};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
 use super::timers::{TimerKey, Timers};
@@ -194,37 +194,49 @@ impl App {
             touched_workers: BTreeSet::new(),
         };
         app.queued = memory.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
-        app.restore_workers(workers, known_pid, cx);
+        let restored: Vec<WorkerId> = workers.iter().map(|w| w.id).collect();
+        app.restore_workers(workers, known_pid);
         app.restore_slots(memory.slots, slots, cx);
+        for id in restored {
+            app.rejoin(cx, id);
+        }
         app.resume_reload(cx);
         app
     }
 
-    fn restore_workers(
-        &mut self,
-        workers: Vec<WorkerMemory>,
-        known_pid: &dyn Fn(WorkerId) -> Option<i32>,
-        cx: &mut Cx<'_>,
-    ) {
+    fn restore_workers(&mut self, workers: Vec<WorkerMemory>, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
         for w in workers {
             let pid = known_pid(w.id);
             let WorkerMemory { id, slot, generation, spawned_at_ms, phase, .. } = w;
             self.workers.insert(id, Worker { id, slot, generation, pid, spawned_at_ms, phase });
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
-            match (pid, phase) {
-                (None, _) if phase.is_leaving() => {
-                    self.workers.remove(&id);
-                    self.timers.set(TimerKey::Worker(id), None);
-                    self.touched_workers.insert(id);
-                }
-                (None, _) => cx.act(Action::Spawn { worker: id, slot, generation }),
-                (Some(_), Phase::Ready { .. }) => cx.act(Action::Serve { worker: id }),
-                (Some(_), Phase::Draining { .. }) => cx.act(Action::Drain { worker: id }),
-                (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
-                    self.handle(cx, super::Event::Spawned { worker: id, pid });
-                }
-                (Some(_), Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Killed) => {}
+        }
+    }
+
+    /// Gives a restored worker the place that it had. The other master may have died between the notes of one step, so
+    /// a worker may be noted as serving while its slot is noted as done with it: then the slot is right.
+    fn rejoin(&mut self, cx: &mut Cx<'_>, id: WorkerId) {
+        let Some(w) = self.workers.get(&id) else { return };
+        let (pid, phase, slot, generation) = (w.pid, w.phase, w.slot, w.generation);
+        let belongs = self.role(id) != Role::Leaving;
+        match (pid, phase) {
+            (None, _) if phase.is_leaving() || !belongs => {
+                self.workers.remove(&id);
+                self.timers.set(TimerKey::Worker(id), None);
+                self.touched_workers.insert(id);
             }
+            (None, _) => cx.act(Action::Spawn { worker: id, slot, generation }),
+            (Some(_), Phase::Draining { .. }) => cx.act(Action::Drain { worker: id }),
+            // Noted before it was done, so perhaps never done: a second SIGKILL harms nobody. A second SIGTERM may; its
+            // deadline covers the first that got lost.
+            (Some(_), Phase::Killed) => cx.act(Action::Kill { worker: id }),
+            (Some(_), Phase::Stopping { .. }) => {}
+            (Some(_), _) if !belongs => self.retire(cx, id),
+            (Some(_), Phase::Ready { .. }) => cx.act(Action::Serve { worker: id }),
+            (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
+                self.handle(cx, super::Event::Spawned { worker: id, pid });
+            }
+            (Some(_), Phase::Starting { .. }) => {}
         }
     }
 
@@ -234,8 +246,13 @@ impl App {
         for s in slots {
             let Some(slot) = self.slots.get_mut(s.index as usize) else { continue };
             slot.generation = s.generation;
-            slot.current = s.current.filter(|id| self.workers.contains_key(id));
-            slot.incoming = s.incoming.filter(|id| self.workers.contains_key(id));
+            // A worker that was told to leave, or was never started, fills no slot any more.
+            let counts =
+                |id: &WorkerId| self.workers.get(id).is_some_and(|w| !w.phase.is_leaving() && self.stopping.is_none());
+            slot.current = s.current.filter(counts);
+            // A slot is noted before the reload is: if that says nothing of it, it will begin here again.
+            let starting = self.reload.as_ref().is_some_and(|reload| reload.starting.contains(&s.index));
+            slot.incoming = s.incoming.filter(counts).filter(|_| starting);
             slot.failures = s.failures.into_iter().collect();
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;

@@ -1,0 +1,209 @@
+//! The balancer against a naive model: thousands of random sequences of hand-offs, answers, refusals and deaths.
+use super::random::Random;
+use clusterd::balance::{Balancer, ConnIx, GroupIx, MemberIx, Mode};
+use clusterd::limits;
+use std::collections::BTreeMap;
+
+/// What the model knows of one worker.
+#[derive(Default)]
+struct Model {
+    open: BTreeMap<u64, ConnIx>,
+    eligible: bool,
+}
+
+struct Run {
+    random: Random,
+    balancer: Balancer,
+    group: GroupIx,
+    workers: BTreeMap<MemberIx, Model>,
+    next_conn: u32,
+    now_us: u64,
+    /// Connections that were given to somebody and have not ended.
+    living: BTreeMap<ConnIx, MemberIx>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut balancer = Balancer::new(Mode::RoundRobin, 1 << 32);
+        let group = balancer.add_group();
+        Run {
+            random: Random::new(seed),
+            balancer,
+            group,
+            workers: BTreeMap::new(),
+            next_conn: 0,
+            now_us: 0,
+            living: BTreeMap::new(),
+        }
+    }
+
+    fn some_worker(&mut self) -> Option<MemberIx> {
+        let count = self.workers.len() as u64;
+        if count == 0 {
+            return None;
+        }
+        let nth = self.random.between(0, count - 1) as usize;
+        self.workers.keys().nth(nth).copied()
+    }
+
+    fn step(&mut self) {
+        self.now_us += self.random.between(0, 2_000);
+        match self.random.between(0, 19) {
+            0 => {
+                let slot = self.random.between(0, 7) as u32;
+                let member = self.balancer.add_member(slot);
+                assert!(self.workers.insert(member, Model { eligible: true, ..Model::default() }).is_none());
+                self.balancer.join(self.group, member);
+                self.balancer.set_eligible(member, true);
+            }
+            1 => self.kill(),
+            2 => {
+                let eligible = self.random.percent(60);
+                if let Some(member) = self.some_worker() {
+                    self.balancer.set_eligible(member, eligible);
+                    self.workers.get_mut(&member).unwrap().eligible = eligible;
+                }
+            }
+            3 => self.now_us += self.random.between(0, 2 * limits::HANDOFF_SLOW_US),
+            4..=11 => self.accept(),
+            _ => self.answer(),
+        }
+        let open: usize = self.workers.values().map(|w| w.open.len()).sum();
+        assert_eq!(self.balancer.total_open(), open);
+        assert_eq!(self.living.len(), open);
+    }
+
+    fn accept(&mut self) {
+        let can = self.balancer.can_take(self.group, self.now_us);
+        let picked = self.balancer.pick(self.group, None, self.now_us);
+        assert_eq!(can, picked.is_some(), "pick and can_take disagree");
+        let Some(member) = picked else { return };
+        let worker = &self.workers[&member];
+        assert!(worker.eligible, "a worker that may not have it got it");
+        assert!(worker.open.len() < limits::HANDOFF_WINDOW_MAX as usize, "over the window");
+        let oldest = self.balancer.oldest_open_us(member);
+        assert!(oldest.is_none_or(|at| self.now_us - at <= limits::HANDOFF_SLOW_US), "a stuck worker got more");
+        let idle = self.workers.values().any(|w| w.eligible && w.open.is_empty());
+        assert!(!idle || worker.open.is_empty(), "an idle worker was passed over");
+        let conn = ConnIx(self.next_conn);
+        self.next_conn += 1;
+        let seq = self.balancer.next_seq(member);
+        assert_eq!(self.balancer.opened(member, conn, self.now_us), seq);
+        assert!(seq > 1 << 31);
+        self.workers.get_mut(&member).unwrap().open.insert(seq, conn);
+        self.living.insert(conn, member);
+    }
+
+    fn answer(&mut self) {
+        let Some(member) = self.some_worker() else { return };
+        let open: Vec<u64> = self.workers[&member].open.keys().copied().collect();
+        if open.is_empty() {
+            assert_eq!(self.balancer.answered(member, 7, self.now_us), None, "an unknown number means nothing");
+            return;
+        }
+        // Mostly in order, as Node answers; sometimes not.
+        let at = if self.random.percent(90) { 0 } else { self.random.between(0, open.len() as u64 - 1) as usize };
+        let conn = self.workers.get_mut(&member).unwrap().open.remove(&open[at]).unwrap();
+        let (answered, _) = self.balancer.answered(member, open[at], self.now_us).unwrap();
+        assert_eq!(answered, conn);
+        assert_eq!(self.balancer.answered(member, open[at], self.now_us), None, "a number is answered once");
+        self.living.remove(&conn);
+    }
+
+    fn kill(&mut self) {
+        let Some(member) = self.some_worker() else { return };
+        let model = self.workers.remove(&member).unwrap();
+        let mut back = Vec::new();
+        self.balancer.remove_member(member, &mut back);
+        assert_eq!(
+            back,
+            model.open.values().copied().collect::<Vec<_>>(),
+            "exactly what was open comes back, in order"
+        );
+        for conn in back {
+            self.living.remove(&conn);
+        }
+    }
+}
+
+#[test]
+fn every_handoff_ends_exactly_once() {
+    for seed in 0..400 {
+        let mut run = Run::new(seed);
+        for _ in 0..500 {
+            run.step();
+        }
+    }
+}
+
+fn of_four(mode: Mode) -> (Balancer, GroupIx, Vec<MemberIx>) {
+    let mut balancer = Balancer::new(mode, 1);
+    let group = balancer.add_group();
+    let members: Vec<MemberIx> = (0..4).map(|slot| balancer.add_member(slot)).collect();
+    for &member in &members {
+        balancer.join(group, member);
+        balancer.set_eligible(member, true);
+    }
+    (balancer, group, members)
+}
+
+#[test]
+fn idle_workers_take_strict_turns() {
+    let (mut balancer, group, members) = of_four(Mode::RoundRobin);
+    for n in 0..40 {
+        let member = balancer.pick(group, None, n).unwrap();
+        assert_eq!(member, members[n as usize % 4]);
+        let seq = balancer.opened(member, ConnIx(n as u32), n);
+        balancer.answered(member, seq, n + 1).unwrap();
+    }
+}
+
+#[test]
+fn a_stuck_worker_strands_few_and_the_window_opens_again_when_it_answers() {
+    let (mut balancer, group, members) = of_four(Mode::RoundRobin);
+    for &other in &members[1..] {
+        balancer.set_eligible(other, false);
+    }
+    let mut stranded = Vec::new();
+    while let Some(member) = balancer.pick(group, None, 0) {
+        stranded.push(balancer.opened(member, ConnIx(stranded.len() as u32), 0));
+    }
+    assert_eq!(stranded.len(), limits::HANDOFF_WINDOW_START as usize);
+    let late = 3 * limits::HANDOFF_SLOW_US;
+    for seq in stranded {
+        balancer.answered(members[0], seq, late).unwrap();
+    }
+    // It has proved slow: one at a time, and more as it answers fast again.
+    let mut widths = Vec::new();
+    let mut now = late;
+    for _ in 0..4 {
+        let mut open = Vec::new();
+        while let Some(member) = balancer.pick(group, None, now) {
+            open.push(balancer.opened(member, ConnIx(0), now));
+        }
+        widths.push(open.len());
+        now += 100;
+        for seq in open {
+            balancer.answered(members[0], seq, now).unwrap();
+        }
+    }
+    assert_eq!(widths[0], 1);
+    assert!(widths[3] > widths[1], "{widths:?}");
+}
+
+#[test]
+fn a_sticky_client_keeps_its_slot_when_others_come_and_go() {
+    let (mut balancer, group, _) = of_four(Mode::Sticky);
+    let hash = |n: u64| clusterd::balance::sticky::hash_ip(std::net::Ipv4Addr::from(n as u32 * 7919).into());
+    let before: Vec<MemberIx> = (0..1000).map(|n| balancer.pick(group, Some(hash(n)), 0).unwrap()).collect();
+    let new = balancer.add_member(4);
+    balancer.join(group, new);
+    balancer.set_eligible(new, true);
+    let mut moved = 0;
+    for (n, &was) in before.iter().enumerate() {
+        let is = balancer.pick(group, Some(hash(n as u64)), 0).unwrap();
+        assert!(is == was || is == new, "a client moved between two old slots");
+        moved += u32::from(is == new);
+    }
+    assert!((100..350).contains(&moved), "{moved} of 1000 moved to the fifth slot");
+}

@@ -1,0 +1,297 @@
+//! The rules of supervision, one named scenario each, under virtual time.
+use clusterd::ids::{Generation, WorkerId};
+use clusterd::supervisor::{Action, App, Cause, Cx, Event, Evidence, ExitStatus, Next, Policy, ReadyRule, Report};
+
+/// One app whose world is the test.
+pub(crate) struct Stage {
+    pub(crate) app: App,
+    pub(crate) now_ms: u64,
+    next_worker: u64,
+    seen: Vec<Action>,
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        ready: ReadyRule { evidence: Some(Evidence::Listening), after_ms: None },
+        ready_timeout_ms: 5_000,
+        drain_timeout_ms: 10_000,
+        kill_timeout_ms: 2_000,
+        min_uptime_ms: 1_000,
+        max_restarts: Some(4),
+        window_ms: 60_000,
+        backoff_min_ms: 100,
+        backoff_max_ms: 300,
+        stop_exit_codes: vec![42],
+        surge: 1,
+    }
+}
+
+impl Stage {
+    fn new(slots: u32) -> Stage {
+        let app = App::new(Generation(1), policy(), slots);
+        let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new() };
+        stage.step(|app, cx| app.start(cx));
+        stage
+    }
+
+    /// With every worker ready.
+    pub(crate) fn ready(slots: u32) -> Stage {
+        let mut stage = Stage::new(slots);
+        for id in 1..=u64::from(slots) {
+            stage.make_ready(id);
+        }
+        stage.seen.clear();
+        stage
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut App, &mut Cx<'_>)) {
+        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut self.seen };
+        step(&mut self.app, &mut cx);
+    }
+
+    fn tell(&mut self, event: Event) -> &mut Stage {
+        self.step(|app, cx| app.handle(cx, event));
+        self
+    }
+
+    fn make_ready(&mut self, id: u64) {
+        let worker = WorkerId(id);
+        self.tell(Event::Spawned { worker, pid: id as i32 });
+        self.tell(Event::Evidence { worker, evidence: Evidence::Listening });
+    }
+
+    fn exit(&mut self, id: u64, code: i32) {
+        let (worker, at_ms) = (WorkerId(id), self.now_ms);
+        self.tell(Event::Exited { worker, status: ExitStatus::Code(code), at_ms });
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        while let Some(at) = self.app.next_deadline_ms().filter(|&at| at <= until) {
+            self.now_ms = at.max(self.now_ms);
+            self.step(|app, cx| app.advance(cx));
+        }
+        self.now_ms = until;
+    }
+
+    fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.seen)
+    }
+
+    fn spawned(&mut self) -> Vec<u64> {
+        self.take()
+            .into_iter()
+            .filter_map(|a| if let Action::Spawn { worker, .. } = a { Some(worker.0) } else { None })
+            .collect()
+    }
+
+    fn reports(&mut self) -> Vec<Report> {
+        self.take()
+            .into_iter()
+            .filter_map(|a| if let Action::Report(report) = a { Some(report) } else { None })
+            .collect()
+    }
+}
+
+#[test]
+fn a_crash_of_age_is_refilled_at_once_and_young_ones_wait_twice_as_long_each_time() {
+    let mut s = Stage::ready(1);
+    s.pass(5_000);
+    s.exit(1, 1);
+    assert_eq!(s.spawned(), [2], "of age: at once");
+    s.exit(2, 1);
+    assert_eq!(s.spawned(), [3], "the first young death: at once");
+    s.exit(3, 1);
+    assert!(s.spawned().is_empty());
+    s.pass(99);
+    assert!(s.spawned().is_empty());
+    s.pass(1);
+    assert_eq!(s.spawned(), [4], "after 100 ms");
+    s.make_ready(4);
+    s.pass(2_000);
+    s.exit(4, 1);
+    assert_eq!(s.spawned().len(), 1, "it lived long enough: no backoff any more");
+}
+
+#[test]
+fn failures_in_the_window_make_a_slot_errored_and_old_ones_fall_out_of_it() {
+    let mut s = Stage::new(1);
+    for id in 1..=3 {
+        s.exit(id, 1);
+        s.pass(1_000);
+    }
+    // The fourth would be one too many, but the first three fall out of the window.
+    s.make_ready(4);
+    s.pass(61_000);
+    s.exit(4, 1);
+    for id in 5..=7 {
+        s.exit(id, 1);
+        s.pass(500);
+    }
+    s.take();
+    s.exit(8, 1);
+    let reports = s.reports();
+    assert!(matches!(reports[0], Report::WorkerDied { next: Next::Errored { failures: 4 }, .. }), "{reports:?}");
+    assert_eq!(reports[1], Report::AppErrored);
+    assert!(s.app.is_errored() && s.app.next_deadline_ms().is_none());
+}
+
+#[test]
+fn an_exit_code_can_leave_the_slot_empty() {
+    let mut s = Stage::ready(1);
+    s.exit(1, 42);
+    let reports = s.reports();
+    assert!(matches!(reports[0], Report::WorkerDied { next: Next::Stopped, .. }));
+    assert_eq!(reports[1], Report::AppFinished);
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_ended_and_counts_as_a_failure() {
+    let mut s = Stage::new(1);
+    s.tell(Event::Spawned { worker: WorkerId(1), pid: 1 }).take();
+    s.pass(5_000);
+    let seen = s.take();
+    assert!(seen.contains(&Action::Terminate { worker: WorkerId(1) }));
+    assert!(seen.iter().any(|a| matches!(a, Action::Spawn { worker: WorkerId(2), .. })));
+    s.pass(2_000);
+    assert!(s.take().contains(&Action::Kill { worker: WorkerId(1) }));
+}
+
+#[test]
+fn a_worker_that_leaves_by_itself_is_replaced_first_and_drains_under_a_deadline() {
+    let mut s = Stage::ready(1);
+    s.pass(5_000);
+    s.tell(Event::Leaving { worker: WorkerId(1) });
+    let seen = s.take();
+    assert_eq!(seen[0], Action::Drain { worker: WorkerId(1) });
+    assert!(seen.iter().any(|a| matches!(a, Action::Spawn { worker: WorkerId(2), .. })));
+    s.make_ready(2);
+    s.take();
+    s.pass(10_000);
+    assert!(s.take().contains(&Action::Terminate { worker: WorkerId(1) }));
+}
+
+#[test]
+fn a_channel_that_closes_before_the_exit_is_a_plain_crash() {
+    let mut s = Stage::ready(1);
+    s.pass(5_000);
+    s.tell(Event::ChannelClosed { worker: WorkerId(1) });
+    s.pass(20);
+    s.exit(1, 7);
+    s.tell(Event::Spawned { worker: WorkerId(2), pid: 2 });
+    let reports = s.reports();
+    assert!(
+        matches!(
+            &reports[0],
+            Report::WorkerDied { cause: Cause::Ended(ExitStatus::Code(7)), next: Next::Replaced { .. }, .. }
+        ),
+        "{reports:?}"
+    );
+}
+
+#[test]
+fn a_server_that_is_opened_again_in_time_is_no_reason_to_leave() {
+    let mut s = Stage::ready(1);
+    s.tell(Event::ServersClosed { worker: WorkerId(1) });
+    s.pass(900);
+    s.tell(Event::ServersOpen { worker: WorkerId(1) });
+    s.pass(5_000);
+    assert!(s.spawned().is_empty());
+    s.tell(Event::ServersClosed { worker: WorkerId(1) });
+    s.pass(1_000);
+    assert_eq!(s.spawned(), [2]);
+}
+
+#[test]
+fn a_reload_starts_the_new_beside_the_old_and_drains_only_what_is_replaced() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 2 });
+    assert_eq!(s.spawned(), [3], "one at a time");
+    s.make_ready(3);
+    let seen = s.take();
+    assert!(
+        seen.contains(&Action::Drain { worker: WorkerId(1) }) && !seen.contains(&Action::Drain { worker: WorkerId(2) })
+    );
+    s.make_ready(4);
+    s.take();
+    s.exit(1, 0);
+    assert!(!s.reports().contains(&Report::ReloadDone { to: Generation(2) }), "the old generation still serves");
+    s.exit(2, 0);
+    assert!(s.reports().contains(&Report::ReloadDone { to: Generation(2) }));
+}
+
+#[test]
+fn a_reload_that_fails_on_the_second_slot_takes_the_first_one_back() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 2 });
+    s.make_ready(3);
+    s.exit(1, 0);
+    s.take();
+    s.exit(4, 1);
+    let seen = s.take();
+    let back = seen.iter().find_map(|a| match a {
+        Action::Spawn { worker, slot, generation: Generation(1) } => Some((*worker, slot.0)),
+        _ => None,
+    });
+    assert_eq!(back, Some((WorkerId(5), 0)), "{seen:?}");
+    s.make_ready(5);
+    assert!(s.take().contains(&Action::Drain { worker: WorkerId(3) }));
+    s.exit(3, 0);
+    assert!(matches!(s.reports().last(), Some(Report::ReloadFailed { to: Generation(2), .. })));
+    assert_eq!(s.app.generation(), Generation(1));
+}
+
+#[test]
+fn a_reload_during_a_reload_runs_once_after_it() {
+    let mut s = Stage::ready(1);
+    for to in 2..=4 {
+        s.tell(Event::Reload { to: Generation(to), policy: policy(), slots: 1 });
+    }
+    assert!(s.reports().contains(&Report::ReloadSuperseded { to: Generation(3) }));
+    s.make_ready(2);
+    s.exit(1, 0);
+    let reports = s.reports();
+    assert!(reports.contains(&Report::ReloadDone { to: Generation(2) }));
+    assert!(reports.contains(&Report::ReloadStarted { to: Generation(4) }));
+}
+
+#[test]
+fn scaling_down_drains_the_highest_slot_and_up_again_fills_it() {
+    let mut s = Stage::ready(3);
+    s.tell(Event::Scale { slots: 2 });
+    assert!(s.take().contains(&Action::Drain { worker: WorkerId(3) }));
+    s.tell(Event::Scale { slots: 3 });
+    assert_eq!(s.spawned(), [4]);
+    s.exit(3, 0);
+    assert_eq!(s.app.slot_count(), 3);
+}
+
+#[test]
+fn a_stop_drains_and_a_second_one_does_not_wait() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::Stop { now: false });
+    assert!(s.take().contains(&Action::Drain { worker: WorkerId(2) }));
+    s.exit(1, 0);
+    s.tell(Event::Stop { now: true });
+    assert!(s.take().contains(&Action::Terminate { worker: WorkerId(2) }));
+    s.pass(1_000);
+    assert!(s.take().contains(&Action::Kill { worker: WorkerId(2) }));
+    s.exit(2, 9);
+    assert!(s.reports().contains(&Report::AppStopped));
+}
+
+#[test]
+fn an_errored_app_can_be_brought_back_by_a_reload() {
+    let mut s = Stage::new(1);
+    for id in 1..=4 {
+        s.exit(id, 1);
+        s.pass(1_000);
+    }
+    assert!(s.app.is_errored());
+    s.take();
+    s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 1 });
+    s.make_ready(5);
+    let reports = s.reports();
+    assert!(reports.contains(&Report::ReloadDone { to: Generation(2) }), "{reports:?}");
+    assert!(!s.app.is_errored());
+}

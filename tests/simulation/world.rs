@@ -1,0 +1,607 @@
+//! A world around one supervised app: a keeper that holds notes and processes, workers that start slowly, crash, hang,
+//! leave and lie, commands at random moments, and a master that dies at any step and is restored from the notes that
+//! had reached the keeper. Invariants hold after every step, and every world comes to rest.
+use super::random::Random;
+use clusterd::ids::{Generation, WorkerId};
+use clusterd::supervisor::{
+    Action, App, AppMemory, Cx, Event, Evidence, ExitStatus, Phase, Policy, ReadyRule, Report, SlotMemory, SlotPhase,
+    WorkerMemory,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Commands and failures end here; then the world has to come to rest.
+const TROUBLE_ENDS_MS: u64 = 60_000;
+/// By then everything rests.
+const REST_MS: u64 = TROUBLE_ENDS_MS + 90_000;
+/// No world takes more steps.
+const STEPS_MAX: u32 = 200_000;
+
+/// What will happen.
+#[derive(Clone, Debug)]
+enum Coming {
+    ExecDone(WorkerId),
+    ExecFails(WorkerId),
+    Says(WorkerId, Says),
+    Ends(WorkerId, ExitStatus),
+    Holds(WorkerId),
+    Command(Event),
+    MasterDies,
+    MasterStarts,
+}
+
+/// What a worker says over its channel. It waits there while no master lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Says {
+    Online,
+    Listening,
+    Closes,
+    Reopens,
+    Leaving,
+    Garbage,
+    ChannelEnd,
+}
+
+/// A process of the keeper.
+struct Process {
+    pid: i32,
+    running: bool,
+    /// How it ended, until the master has taken note.
+    ended: Option<(ExitStatus, u64)>,
+    deaf: bool,
+    generation: Generation,
+    drain_began_ms: Option<u64>,
+    waiting: Vec<Says>,
+}
+
+/// One thing on its way from the master to the keeper.
+enum Order {
+    Header(AppMemory),
+    Slot(u32, Option<SlotMemory>),
+    Worker(WorkerId, Option<WorkerMemory>),
+    Do(Action),
+    ExitSeen(WorkerId),
+}
+
+#[derive(Default)]
+struct Notes {
+    header: Option<AppMemory>,
+    slots: BTreeMap<u32, SlotMemory>,
+    workers: BTreeMap<WorkerId, WorkerMemory>,
+}
+
+struct World {
+    random: Random,
+    now_ms: u64,
+    coming: BTreeMap<(u64, u64), Coming>,
+    order: u64,
+    processes: BTreeMap<WorkerId, Process>,
+    notes: Notes,
+    master: Option<App>,
+    policies: BTreeMap<Generation, Policy>,
+    bad: BTreeSet<Generation>,
+    next_worker: u64,
+    next_pid: i32,
+    /// Orders that the keeper still receives before the master dies.
+    dies_after: Option<usize>,
+    spawned: BTreeSet<WorkerId>,
+    reaped: BTreeSet<WorkerId>,
+    never_ran: BTreeSet<WorkerId>,
+    reloads_open: BTreeSet<Generation>,
+    deaths_of_master: u32,
+    stopped: bool,
+    floor: Option<u32>,
+}
+
+fn policy(random: &mut Random) -> Policy {
+    Policy {
+        ready: ReadyRule { evidence: Some(Evidence::Listening), after_ms: None },
+        ready_timeout_ms: 2_000,
+        drain_timeout_ms: 3_000,
+        kill_timeout_ms: 500,
+        min_uptime_ms: 1_000,
+        max_restarts: Some(random.between(3, 12) as u32),
+        window_ms: 20_000,
+        backoff_min_ms: 50,
+        backoff_max_ms: 2_000,
+        stop_exit_codes: vec![99],
+        surge: random.between(1, 3) as u32,
+    }
+}
+
+/// Lives one world to its rest.
+pub(crate) fn live(seed: u64) {
+    let mut random = Random::new(seed);
+    let first = policy(&mut random);
+    let slots = random.between(1, 5) as u32;
+    let generation = Generation(1);
+    let mut world = World {
+        master: Some(App::new(generation, first.clone(), slots)),
+        policies: BTreeMap::from([(generation, first)]),
+        random,
+        now_ms: 0,
+        coming: BTreeMap::new(),
+        order: 0,
+        processes: BTreeMap::new(),
+        notes: Notes::default(),
+        bad: BTreeSet::new(),
+        next_worker: 1,
+        next_pid: 100,
+        dies_after: None,
+        spawned: BTreeSet::new(),
+        reaped: BTreeSet::new(),
+        never_ran: BTreeSet::new(),
+        reloads_open: BTreeSet::new(),
+        deaths_of_master: 0,
+        stopped: false,
+        floor: None,
+    };
+    world.plan_trouble();
+    world.with_master(|app, cx| app.start(cx));
+    world.turn();
+    world.check_rest();
+}
+
+impl World {
+    fn trouble(&self) -> bool {
+        self.now_ms < TROUBLE_ENDS_MS
+    }
+
+    fn plan(&mut self, in_ms: u64, what: Coming) {
+        self.order += 1;
+        self.coming.insert((self.now_ms + in_ms, self.order), what);
+    }
+
+    fn plan_trouble(&mut self) {
+        for _ in 0..self.random.between(0, 6) {
+            let at = self.random.between(100, TROUBLE_ENDS_MS - 1_000);
+            let command = match self.random.between(0, 5) {
+                0..=2 => {
+                    let to = Generation(self.policies.len() as u32 + 1);
+                    let policy = policy(&mut self.random);
+                    self.policies.insert(to, policy.clone());
+                    if self.random.percent(40) {
+                        self.bad.insert(to);
+                    }
+                    Event::Reload { to, policy, slots: self.random.between(1, 5) as u32 }
+                }
+                3 | 4 => Event::Scale { slots: self.random.between(1, 6) as u32 },
+                _ if self.random.percent(50) => Event::Stop { now: self.random.percent(30) },
+                _ => Event::Scale { slots: 2 },
+            };
+            self.plan(at, Coming::Command(command));
+        }
+        for _ in 0..self.random.between(0, 5) {
+            let at = self.random.between(1, TROUBLE_ENDS_MS - 1_000);
+            self.plan(at, Coming::MasterDies);
+        }
+    }
+
+    fn turn(&mut self) {
+        for _ in 0..STEPS_MAX {
+            let timer = self.master.as_ref().and_then(App::next_deadline_ms);
+            let next = self.coming.keys().next().map(|&(at, _)| at);
+            let Some(at) = [timer, next].into_iter().flatten().min() else { return };
+            if at > REST_MS {
+                return;
+            }
+            self.now_ms = self.now_ms.max(at);
+            if next == Some(at) {
+                let (_, what) = self.coming.pop_first().unwrap();
+                self.happen(what);
+            } else {
+                self.with_master(|app, cx| app.advance(cx));
+            }
+            self.check();
+        }
+        panic!("the world does not come to rest");
+    }
+
+    fn happen(&mut self, what: Coming) {
+        match what {
+            Coming::ExecDone(worker) => {
+                let Some(process) = self.processes.get_mut(&worker) else { return };
+                if process.ended.is_some() {
+                    return;
+                }
+                process.running = true;
+                let pid = process.pid;
+                self.tell(Event::Spawned { worker, pid });
+                self.plan_life(worker);
+            }
+            Coming::ExecFails(worker) => {
+                self.processes.remove(&worker);
+                self.reaped.insert(worker);
+                self.never_ran.insert(worker);
+                self.tell(Event::SpawnFailed { worker, reason: "no such file".to_owned() });
+            }
+            Coming::Says(worker, says) => self.say(worker, says),
+            Coming::Ends(worker, status) => {
+                let now_ms = self.now_ms;
+                let Some(process) = self.processes.get_mut(&worker) else { return };
+                if process.ended.is_none() && process.running {
+                    process.ended = Some((status, now_ms));
+                    self.deliver_end(worker);
+                }
+            }
+            Coming::Holds(worker) => {
+                if self.processes.get(&worker).is_some_and(|p| p.ended.is_none()) {
+                    self.tell(Event::Drained { worker });
+                }
+            }
+            Coming::Command(command) => self.command(command),
+            Coming::MasterDies => {
+                // At any point of what it sends next, or at once.
+                if self.random.percent(50) {
+                    self.dies_after = Some(self.random.between(0, 6) as usize);
+                } else {
+                    self.master_dies();
+                }
+            }
+            Coming::MasterStarts => self.restore(),
+        }
+    }
+
+    fn command(&mut self, command: Event) {
+        if self.master.is_none() {
+            self.plan(50, Coming::Command(command));
+            return;
+        }
+        match &command {
+            Event::Reload { to, .. } => drop(self.reloads_open.insert(*to)),
+            Event::Stop { .. } => self.stopped = true,
+            _ => {}
+        }
+        self.tell(command);
+    }
+
+    /// What a process will do of itself.
+    fn plan_life(&mut self, worker: WorkerId) {
+        let process = &self.processes[&worker];
+        let bad = self.bad.contains(&process.generation);
+        let trouble = self.trouble();
+        let ready_in = self.random.between(5, 400);
+        self.plan(1, Coming::Says(worker, Says::Online));
+        let crash = |code| Coming::Ends(worker, ExitStatus::Code(code));
+        if bad || (trouble && self.random.percent(8)) {
+            if self.random.percent(70) {
+                self.plan(ready_in, crash(1));
+            } // Else it is never ready.
+            return;
+        }
+        self.plan(ready_in, Coming::Says(worker, Says::Listening));
+        let later = self.random.between(0, 20_000);
+        if !trouble {
+            return;
+        }
+        match self.random.between(0, 11) {
+            0 | 1 => self.plan(ready_in + later, Coming::Ends(worker, ExitStatus::Signal(9))),
+            2 => self.plan(ready_in + later / 20, crash(1)),
+            3 => {
+                self.plan(ready_in + later, Coming::Says(worker, Says::Leaving));
+                self.plan(ready_in + later + 10, Coming::Says(worker, Says::ChannelEnd));
+            }
+            4 => self.plan(ready_in + later, Coming::Says(worker, Says::Garbage)),
+            5 => {
+                self.plan(ready_in + later, Coming::Says(worker, Says::Closes));
+                if self.random.percent(50) {
+                    self.plan(ready_in + later + 500, Coming::Says(worker, Says::Reopens));
+                }
+            }
+            6 => {
+                self.plan(ready_in + later, Coming::Says(worker, Says::ChannelEnd));
+                if self.random.percent(50) {
+                    self.plan(ready_in + later + 20, crash(0));
+                }
+            }
+            7 if self.random.percent(20) => self.plan(ready_in + later, crash(99)),
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, worker: WorkerId, says: Says) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        if process.ended.is_some() || !process.running {
+            return;
+        }
+        if self.master.is_none() {
+            process.waiting.push(says);
+            return;
+        }
+        let event = match says {
+            Says::Online => Event::Online { worker },
+            Says::Listening => Event::Evidence { worker, evidence: Evidence::Listening },
+            Says::Closes => Event::ServersClosed { worker },
+            Says::Reopens => Event::ServersOpen { worker },
+            Says::Leaving => Event::Leaving { worker },
+            Says::Garbage => Event::Misbehaved { worker, reason: "garbage".to_owned() },
+            Says::ChannelEnd => Event::ChannelClosed { worker },
+        };
+        self.tell(event);
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.with_master(|app, cx| app.handle(cx, event));
+    }
+
+    /// A death reaches the master, which takes note of it last.
+    fn deliver_end(&mut self, worker: WorkerId) {
+        let Some((status, at_ms)) = self.processes.get(&worker).and_then(|p| p.ended) else { return };
+        if self.master.is_none() {
+            return;
+        }
+        self.note_loss(worker);
+        self.tell(Event::Exited { worker, status, at_ms });
+        if self.master.is_some() {
+            self.receive(vec![Order::ExitSeen(worker)]);
+        }
+    }
+
+    /// A loss that is not the supervisor's doing lowers what it has to keep up.
+    fn note_loss(&mut self, worker: WorkerId) {
+        let serving = self.master.as_ref().and_then(|app| app.worker(worker));
+        if serving.is_some_and(|w| matches!(w.phase, Phase::Ready { .. })) {
+            self.floor = self.floor.map(|floor| floor.saturating_sub(1));
+        }
+    }
+
+    /// One step of the master: its notes first, then what follows from them.
+    fn with_master(&mut self, step: impl FnOnce(&mut App, &mut Cx<'_>)) {
+        let Some(mut app) = self.master.take() else { return };
+        let ready_before = app.ready_count();
+        let mut actions = Vec::new();
+        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+        step(&mut app, &mut cx);
+        if std::env::var_os("SIM_TRACE").is_some() {
+            actions.iter().for_each(|action| println!("{:>6} {action:?}", self.now_ms));
+        }
+        self.check_floor(&app, ready_before, &actions);
+        let (slots, workers) = app.take_changes();
+        let mut orders: Vec<Order> = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot)).collect();
+        orders.extend(workers.into_iter().map(|(id, worker)| Order::Worker(id, worker)));
+        orders.push(Order::Header(app.memory()));
+        orders.extend(actions.into_iter().map(Order::Do));
+        self.master = Some(app);
+        self.receive(orders);
+    }
+
+    /// During a reload nothing is drained that would leave fewer ready workers than there were.
+    fn check_floor(&mut self, app: &App, ready_before: u32, actions: &[Action]) {
+        let mut ready_before = ready_before;
+        for action in actions {
+            match action {
+                Action::Report(Report::ReloadStarted { .. }) => self.floor = Some(ready_before),
+                Action::Report(Report::Scaled { .. }) => {
+                    // A reload that follows in the same step begins with what the scaling left.
+                    ready_before = app.ready_count();
+                    self.floor = None;
+                }
+                Action::Report(Report::ReloadDone { .. } | Report::ReloadFailed { .. }) => self.floor = None,
+                Action::Report(Report::WorkerLeaving { .. }) => {
+                    self.floor = self.floor.map(|floor| floor.saturating_sub(1));
+                }
+                Action::Report(Report::WorkerDied { .. }) => {}
+                _ => {}
+            }
+        }
+        if let Some(floor) = self.floor.filter(|_| app.is_reloading() && !app.is_stopping()) {
+            // Workers that misbehave are lost without having ended.
+            let failed =
+                actions.iter().filter(|a| matches!(a, Action::Report(Report::WorkerDied { .. }))).count() as u32;
+            let failed = failed + actions.iter().filter(|a| matches!(a, Action::Terminate { .. })).count() as u32;
+            if failed > 0 {
+                self.floor = Some(floor.saturating_sub(failed));
+                return;
+            }
+            let ready = app.ready_count();
+            assert!(ready >= floor, "{} ready workers in a reload that began with {floor}", ready);
+        }
+    }
+
+    /// The keeper receives the stream, or the part of it that was sent before the master died.
+    fn receive(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            match &mut self.dies_after {
+                Some(0) => {
+                    self.master_dies();
+                    return;
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            match order {
+                Order::Header(header) => self.notes.header = Some(header),
+                Order::Slot(index, Some(slot)) => drop(self.notes.slots.insert(index, slot)),
+                Order::Slot(index, None) => drop(self.notes.slots.remove(&index)),
+                Order::Worker(id, Some(worker)) => drop(self.notes.workers.insert(id, worker)),
+                Order::Worker(id, None) => drop(self.notes.workers.remove(&id)),
+                Order::ExitSeen(worker) => self.exit_seen(worker),
+                Order::Do(action) => self.act(action),
+            }
+        }
+    }
+
+    fn exit_seen(&mut self, worker: WorkerId) {
+        if self.processes.get(&worker).is_some_and(|p| p.ended.is_some()) {
+            self.processes.remove(&worker);
+            assert!(self.reaped.insert(worker), "worker {worker} was reaped twice");
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, generation, .. } => {
+                // A spawn that failed while the master died is tried again: nothing of it had run.
+                let again = self.never_ran.remove(&worker) && self.reaped.remove(&worker);
+                assert!(self.spawned.insert(worker) || again, "worker {worker} was spawned twice");
+                self.next_pid += 1;
+                let deaf = self.trouble() && self.random.percent(10);
+                let process = Process {
+                    pid: self.next_pid,
+                    running: false,
+                    ended: None,
+                    deaf,
+                    generation,
+                    drain_began_ms: None,
+                    waiting: Vec::new(),
+                };
+                self.processes.insert(worker, process);
+                let fails = self.bad.contains(&generation) && self.random.percent(20);
+                let took = self.random.between(0, 20);
+                self.plan(took, if fails { Coming::ExecFails(worker) } else { Coming::ExecDone(worker) });
+            }
+            Action::Drain { worker } => {
+                let now_ms = self.now_ms;
+                let Some(process) = self.processes.get_mut(&worker) else { return };
+                process.drain_began_ms.get_or_insert(now_ms);
+                let took = self.random.between(0, 2_000);
+                match self.random.between(0, 3) {
+                    0 | 1 => self.plan(took, Coming::Ends(worker, ExitStatus::Code(0))),
+                    2 => self.plan(took, Coming::Holds(worker)),
+                    _ => {} // Long-lived connections.
+                }
+            }
+            Action::Terminate { worker } => {
+                let deaf = self.processes.get(&worker).is_some_and(|p| p.deaf);
+                if !deaf {
+                    let took = self.random.between(0, 30);
+                    self.end(worker, took, 15);
+                }
+            }
+            Action::Kill { worker } => self.end(worker, 0, 9),
+            Action::Serve { .. } => {}
+            Action::Report(report) => self.heard(report),
+        }
+    }
+
+    fn end(&mut self, worker: WorkerId, in_ms: u64, signal: i32) {
+        if let Some(process) = self.processes.get_mut(&worker) {
+            // A signal that comes before exec ends the process all the same.
+            process.running = true;
+            self.plan(in_ms, Coming::Ends(worker, ExitStatus::Signal(signal)));
+        }
+    }
+
+    fn heard(&mut self, report: Report) {
+        match report {
+            Report::ReloadDone { to } | Report::ReloadFailed { to, .. } | Report::ReloadSuperseded { to } => {
+                let open = self.reloads_open.remove(&to);
+                assert!(open || self.deaths_of_master > 0, "reload to {to} ended twice");
+            }
+            _ => {}
+        }
+    }
+
+    // ---- the master's death and its successor ----
+
+    fn master_dies(&mut self) {
+        self.dies_after = None;
+        if self.master.take().is_some() {
+            self.deaths_of_master += 1;
+            self.floor = None;
+            let took = self.random.between(5, 60);
+            self.plan(took, Coming::MasterStarts);
+        }
+    }
+
+    fn restore(&mut self) {
+        let Some(header) = self.notes.header.clone() else {
+            // It died before its first note: nothing runs, and the keeper would have given up.
+            let policy = self.policies[&Generation(1)].clone();
+            self.master = Some(App::new(Generation(1), policy, 1));
+            return self.with_master(|app, cx| app.start(cx));
+        };
+        self.next_worker += 256;
+        let pids: BTreeMap<WorkerId, i32> = self.processes.iter().map(|(&id, p)| (id, p.pid)).collect();
+        let mut actions = Vec::new();
+        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+        let mut app = App::restore(
+            header,
+            self.notes.slots.values().cloned().collect(),
+            self.notes.workers.values().cloned().collect(),
+            self.policies.clone(),
+            &|worker| pids.get(&worker).copied(),
+            &mut cx,
+        );
+        let strangers: Vec<WorkerId> = pids.keys().copied().filter(|&id| app.worker(id).is_none()).collect();
+        let (slots, workers) = app.take_changes();
+        let mut orders: Vec<Order> = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot)).collect();
+        orders.extend(workers.into_iter().map(|(id, worker)| Order::Worker(id, worker)));
+        orders.push(Order::Header(app.memory()));
+        orders.extend(actions.into_iter().map(Order::Do));
+        self.master = Some(app);
+        for stranger in strangers {
+            self.end(stranger, 0, 9);
+        }
+        self.receive(orders);
+        let ended: Vec<WorkerId> =
+            self.processes.iter().filter(|(_, p)| p.ended.is_some()).map(|(&id, _)| id).collect();
+        for worker in ended {
+            self.deliver_end(worker);
+        }
+        let waiting: Vec<(WorkerId, Vec<Says>)> =
+            self.processes.iter_mut().map(|(&id, p)| (id, std::mem::take(&mut p.waiting))).collect();
+        for (worker, said) in waiting {
+            for says in said {
+                self.say(worker, says);
+            }
+        }
+    }
+
+    // ---- invariants ----
+
+    fn check(&self) {
+        let Some(app) = &self.master else { return };
+        let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+        for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
+            *places.entry(worker.slot.0).or_default() += 1;
+        }
+        for (slot, count) in places {
+            assert!(count <= 2, "slot {slot} has {count} workers that count");
+        }
+        // Ends are told at once, so whoever lives is known (strangers were killed).
+        for (id, process) in &self.processes {
+            let known = app.worker(*id).is_some();
+            let dying = self.coming.values().any(|c| matches!(c, Coming::Ends(w, _) if w == id));
+            assert!(known || dying || process.ended.is_some(), "worker {id} lives and nobody knows it");
+            let limit = 3_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
+            if let Some(began) = process.drain_began_ms {
+                assert!(self.now_ms <= began + limit, "the drain of worker {id} does not end");
+            }
+        }
+    }
+
+    fn check_rest(&mut self) {
+        let app = self.master.as_ref().expect("a master lives");
+        assert!(
+            !app.is_reloading(),
+            "a reload has not ended: {:?} {:?}",
+            app.memory(),
+            app.workers().collect::<Vec<_>>()
+        );
+        assert!(self.deaths_of_master > 0 || self.reloads_open.is_empty(), "a reload was never answered");
+        for id in &self.spawned {
+            let lives = self.processes.contains_key(id);
+            assert!(lives != self.reaped.contains(id), "worker {id} is neither alive nor reaped, or both");
+        }
+        if self.stopped && app.is_stopping() {
+            assert!(self.processes.is_empty(), "the app has stopped and processes live");
+            return;
+        }
+        for (index, slot) in app.slots().enumerate() {
+            match slot.phase {
+                SlotPhase::Errored | SlotPhase::Stopped => {}
+                SlotPhase::Waiting { .. } => panic!("slot {index} waits for ever"),
+                SlotPhase::Filled => {
+                    let worker = slot.current.unwrap_or_else(|| panic!("slot {index} is empty"));
+                    let word = worker.phase.word();
+                    assert!(self.bad.contains(&worker.generation) || word == "ready", "slot {index} is {word}");
+                }
+            }
+        }
+        let filled = app.slots().filter(|s| s.current.is_some()).count();
+        let known: Vec<_> = app.workers().map(|w| (w.id, w.slot, w.phase)).collect();
+        let living: Vec<_> =
+            self.processes.iter().map(|(id, p)| (id, p.generation, p.running, p.ended, p.deaf)).collect();
+        assert_eq!(living.len(), filled, "processes beyond the slots live on: {living:?}; known: {known:?}");
+    }
+}
