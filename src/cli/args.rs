@@ -192,8 +192,9 @@ pub struct RunArgs {
     /// Address for --port [default: all, IPv6 and IPv4]
     #[arg(long, requires = "port", help_heading = "Sockets")]
     pub host: Option<String>,
-    /// 8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat
+    /// Where to listen. (The help is apart: documentation would take its brackets for a link.)
     #[arg(short, long, value_name = "ADDRESS", value_parser = checked(parse::listen), help_heading = "Sockets")]
+    #[arg(help = "8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat", long_help = None)]
     pub listen: Vec<String>,
     /// Who gets the next connection: round-robin, sticky (by client address),
     /// shared (whoever accepts first) [default: round-robin]

@@ -352,7 +352,7 @@ impl World {
         let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
         step(&mut app, &mut cx);
         if std::env::var_os("SIM_TRACE").is_some() {
-            actions.iter().for_each(|action| println!("{:>6} {action:?}", self.now_ms));
+            actions.iter().for_each(|action| eprintln!("{:>6} {action:?}", self.now_ms));
         }
         self.check_floor(&app, ready_before, &actions);
         let (slots, workers) = app.take_changes();
