@@ -1,7 +1,7 @@
 //! A drain, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
 //! connection that came through us. The deadlines are the supervisor's.
 use super::Master;
-use super::worker::{Drain, WorkerIx};
+use super::worker::{Drain, Goodbye, WorkerIx};
 use crate::config::Protocol;
 use crate::limits;
 use crate::os::procfs::ConnectionTable;
@@ -34,9 +34,11 @@ impl Master {
         worker.drain = Some(Drain::Finishing);
         let is_node = app.generations.get(&worker.generation).is_some_and(|s| s.protocol == Protocol::Node);
         let id = worker.id;
-        if is_node && !gone {
-            self.goodbye(ix);
-        } else if !is_node {
+        if is_node {
+            if !gone && worker.goodbye == Goodbye::Unsaid {
+                self.goodbye(ix);
+            }
+        } else {
             self.terminate(id);
         }
         self.next_drain_check_ms = Some(self.now_ms + limits::DRAIN_CHECK_MIN_MS);
@@ -46,6 +48,7 @@ impl Master {
     /// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then
     /// the channel.
     fn goodbye(&mut self, ix: WorkerIx) {
+        self.note_goodbye(ix);
         let mut line = Vec::new();
         node::user_string(&mut line, "shutdown");
         self.say(ix, &line);
@@ -67,7 +70,9 @@ impl Master {
             .workers
             .iter()
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
-            .filter(|(_, w)| w.channel.as_ref().is_some_and(|c| c.closed))
+            .filter(|(_, w)| {
+                w.goodbye == Goodbye::SaidBefore || w.channel.as_ref().is_some_and(|channel| channel.closed)
+            })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();
         let waiting = self.workers.iter().any(|(_, w)| w.drain.is_some() && w.channel.is_some());

@@ -150,7 +150,7 @@ fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
 impl Listener {
     /// Whether a worker's `listen()` means this socket.
     pub(super) fn matches(&self, query: &Query, key: &str, cwd: &Path) -> bool {
-        if self.key == key {
+        if asked_key(&self.key) == key {
             return true;
         }
         match (&self.local, query.address_type) {
@@ -214,6 +214,19 @@ impl fmt::Display for Listener {
             LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
             LocalAddress::Other => write!(f, "an unnamed socket"),
         }
+    }
+}
+
+/// The key of the n-th further socket that one worker asked for with the same words: `listen(0)`, `listen(0)`.
+pub(super) fn sibling_key(asked: &str, n: usize) -> String {
+    format!("{asked}~{n}")
+}
+
+/// The words that a worker asked with, from the key of what it got. (Nothing after the last colon is the user's.)
+fn asked_key(key: &str) -> &str {
+    match (key.rfind('~'), key.rfind(':')) {
+        (Some(at), Some(colon)) if at > colon => &key[..at],
+        _ => key,
     }
 }
 

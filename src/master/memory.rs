@@ -49,6 +49,16 @@ pub(super) struct GenerationNote {
     pub(super) program: String,
 }
 
+/// What passed over a worker's channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ServesNote {
+    /// Keys of the listeners that it serves.
+    pub(super) keys: Vec<String>,
+    /// It knows that it leaves.
+    pub(super) goodbye: bool,
+}
+
 /// A reload under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ReloadNote {

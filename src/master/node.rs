@@ -89,6 +89,7 @@ impl Master {
                 let line = std::mem::take(&mut self.line);
                 let sent = channel.send_line(&line, None);
                 self.line = line;
+                self.note_goodbye(ix);
                 self.events.push_back((app, Event::Leaving { worker: id }));
                 return sent.map_err(does_not_read);
             }
@@ -149,20 +150,32 @@ impl Master {
     /// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
     /// `listen()` shall fail with.
     fn listener_for(&mut self, ix: WorkerIx, query: &Query) -> Result<usize, i32> {
-        let worker = self.workers.get(ix).ok_or(errno::UV_EBADF)?;
+        let worker = self.workers.get(ix).ok_or(errno::UV_EINVAL)?;
         let app_ix = worker.app;
         let app = &self.apps[app_ix];
         let cwd = app.generations.get(&worker.generation).map_or_else(|| app.settings().cwd.clone(), |s| s.cwd.clone());
         if let Some(fd) = query.fd.filter(|&fd| fd >= 0) {
             // As with systemd: 3 is the first configured socket.
-            let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EBADF)?;
+            let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EINVAL)?;
             let mut configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
-            return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EBADF);
+            return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EINVAL);
         }
-        let key = query.key();
-        if let Some(found) = app.listeners.iter().position(|l| l.matches(query, &key, &cwd)) {
+        let mut key = query.key();
+        let meant = app.listeners.iter().enumerate().filter(|(_, l)| l.matches(query, &key, &cwd));
+        let mut own = 0;
+        for (found, _) in meant {
+            if !worker.serves.contains(&found) {
+                return Ok(found);
+            }
+            own += 1;
+        }
+        if own > 0 && query.port != 0 {
             // Two servers of one process on one address: the second fails, as everywhere.
-            return if worker.serves.contains(&found) { Err(errno::UV_EADDRINUSE) } else { Ok(found) };
+            return Err(errno::UV_EADDRINUSE);
+        }
+        if own > 0 {
+            // Any free port, once more: another one.
+            key = listener::sibling_key(&key, own);
         }
         if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
             log::warn!(
@@ -173,7 +186,11 @@ impl Master {
             );
             return Err(errno::UV_EMFILE);
         }
-        let fd = listener::bind_asked(query, &cwd).map_err(|e| errno::libuv_code(&e))?;
+        let fd = listener::bind_asked(query, &cwd).map_err(|e| match errno::libuv_code(&e) {
+            // libuv's uv_pipe_bind says so for a folder that is not there.
+            errno::UV_ENOENT => errno::UV_EACCES,
+            code => code,
+        })?;
         Ok(self.add_listener(app_ix, fd, key, None))
     }
 

@@ -2,8 +2,8 @@
 //! the same for 1 and for 1,000 workers. The format is in `memory`, taking over in `start`.
 use super::Master;
 use super::keeper::Keeper;
-use super::memory::{AppNote, DeploymentNote, GenerationNote, ListenerNote, SlotNote, WorkerNote};
-use super::worker::WorkerIx;
+use super::memory::{AppNote, DeploymentNote, GenerationNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
+use super::worker::{Goodbye, WorkerIx};
 use crate::ids::WorkerId;
 use crate::keeper::protocol::Order;
 use crate::limits;
@@ -18,7 +18,7 @@ pub(super) const APP: &str = "v1/app/";
 pub(super) const SLOT: &str = "v1/slot/";
 /// Prefix of the workers' notes: app index and id follow.
 pub(super) const WORKER: &str = "v1/worker/";
-/// Prefix of the notes on which listeners a worker serves: its id follows.
+/// Prefix of the notes on what passed over a worker's channel: its id follows.
 pub(super) const SERVES: &str = "v1/serves/";
 /// Prefix of the listeners' notes: app name and key follow.
 pub(super) const LISTENER: &str = "v1/listener/";
@@ -125,11 +125,20 @@ impl Master {
         self.notes.write(&mut self.link, key, &note);
     }
 
-    /// Notes the keys of the listeners that a worker serves.
+    /// Notes what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
     pub(super) fn note_serves(&mut self, ix: WorkerIx) {
         let Some(worker) = self.workers.get(ix) else { return };
         let app = &self.apps[worker.app];
-        let keys: Vec<&str> = worker.serves.iter().map(|&l| app.listeners[l].key.as_str()).collect();
-        self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &keys);
+        let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
+        let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid };
+        self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &note);
+    }
+
+    /// The worker is told now (or told us) that it leaves.
+    pub(super) fn note_goodbye(&mut self, ix: WorkerIx) {
+        if let Some(worker) = self.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
+            worker.goodbye = Goodbye::Said;
+            self.note_serves(ix);
+        }
     }
 }

@@ -2,7 +2,7 @@
 use super::Master;
 use super::channel::Channel;
 use super::settings::SpawnPlace;
-use super::worker::{Worker, WorkerIx};
+use super::worker::{Goodbye, Worker, WorkerIx};
 use crate::config::Protocol;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -92,6 +92,7 @@ impl Master {
             serves: BTreeSet::new(),
             admitted: false,
             drain: None,
+            goodbye: Goodbye::Unsaid,
             taken: 0,
             status_text: None,
         });

@@ -2,10 +2,11 @@
 use super::app::App;
 use super::keeper::Keeper;
 use super::listener::{self, held_name};
-use super::memory::{AppNote, DeploymentNote, ListenerNote, SlotNote, WorkerNote};
+use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
 use super::polls::Polls;
 use super::reload::{resolve, source_name};
 use super::settings::Settings;
+use super::worker::Goodbye;
 use super::{Master, notes, output, spawn};
 use crate::api;
 use crate::cli::{args, home, load};
@@ -405,9 +406,12 @@ impl Master {
 
     /// The listeners that a worker served go on being its own.
     fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
-        let keys: Vec<String> = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
+        let note: ServesNote = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
         let Some(ix) = self.workers.find(worker) else { return };
-        for key in keys {
+        if let Some(worker) = self.workers.get_mut(ix).filter(|_| note.goodbye) {
+            worker.goodbye = Goodbye::SaidBefore;
+        }
+        for key in note.keys {
             if let Some(listener) = self.apps[app_ix].listeners.iter().position(|l| l.key == key) {
                 self.join(ix, listener);
             }

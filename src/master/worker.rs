@@ -23,6 +23,7 @@ pub(super) struct Worker {
     /// The supervisor said that it may have connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
+    pub(super) goodbye: Goodbye,
     /// Connections that it took from this master.
     pub(super) taken: u64,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
@@ -36,6 +37,18 @@ pub(super) enum Drain {
     WaitingForAnswers,
     /// Goodbye was said; it finishes its connections.
     Finishing,
+}
+
+/// Whether a Node worker knows that it is to leave. It may be told once: a second `disconnect` makes Node throw in a
+/// worker that still has connections to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goodbye {
+    /// Nobody said anything.
+    Unsaid,
+    /// It was told, or told us.
+    Said,
+    /// A former master noted that it would tell it, and may have died before it did.
+    SaidBefore,
 }
 
 /// All living workers. Indices are used again; ids never are.

@@ -17,7 +17,11 @@ pub fn libuv_code(error: &io::Error) -> i32 {
 
 /// EADDRINUSE, negative, as libuv writes it.
 pub const UV_EADDRINUSE: i32 = -(Errno::EADDRINUSE as i32);
-/// EBADF, negative, as libuv writes it.
-pub const UV_EBADF: i32 = -(Errno::EBADF as i32);
+/// EINVAL, negative, as libuv writes it.
+pub const UV_EINVAL: i32 = -(Errno::EINVAL as i32);
+/// EACCES, negative, as libuv writes it.
+pub const UV_EACCES: i32 = -(Errno::EACCES as i32);
+/// ENOENT, negative, as libuv writes it.
+pub const UV_ENOENT: i32 = -(Errno::ENOENT as i32);
 /// EMFILE, negative, as libuv writes it.
 pub const UV_EMFILE: i32 = -(Errno::EMFILE as i32);

@@ -3,7 +3,7 @@
 //! experiment. Which line means what for the cluster is the master's business.
 use super::framing::shown;
 use crate::limits;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::net::IpAddr;
@@ -124,22 +124,29 @@ struct Internal<'a> {
     key: Option<String>,
     #[serde(default)]
     address: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     port: Option<i64>,
     #[serde(default, rename = "addressType", borrow)]
     address_type: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     fd: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
     flags: Option<i64>,
-    #[serde(default)]
-    backlog: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number")]
+    backlog: Option<i64>,
+    #[serde(default, deserialize_with = "number")]
     index: Option<i64>,
     #[serde(default, borrow)]
     data: Option<&'a RawValue>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
+}
+
+/// A number, or nothing: `listen(0, '127.0.0.1')` sends `"backlog":false`.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let text: &RawValue = Deserialize::deserialize(from)?;
+    // As JavaScript reads it for a C int: a fraction is cut off.
+    Ok(text.get().parse::<f64>().ok().map(|n| n as i64))
 }
 
 /// Only what tells internal messages from the user's.
@@ -221,7 +228,7 @@ fn decode_query(m: Internal<'_>) -> Result<Query, String> {
         address_type,
         fd: m.fd,
         flags: m.flags.unwrap_or(0),
-        backlog: m.backlog.map(|n| n as i64),
+        backlog: m.backlog,
         index: m.index.unwrap_or(0),
         data,
     })
@@ -398,6 +405,10 @@ mod tests {
         let udp = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":53,"addressType":"udp4","flags":0,"data":{"a":1},"seq":3}"#;
         let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
         assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));
+        // listen(0, '127.0.0.1') on every Node: its second argument is no backlog.
+        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"127.0.0.1","port":0,"addressType":4,"backlog":false,"seq":2}"#;
+        let FromWorker::QueryServer { query, .. } = decode(host).unwrap() else { panic!("not a query") };
+        assert_eq!((query.backlog, query.key().as_str()), (None, "127.0.0.1:0:4::0"));
         assert!(decode(br#"{"cmd":"NODE_CLUSTER","act":"queryServer","addressType":9,"seq":3}"#).is_err());
     }
 

@@ -1,6 +1,10 @@
 //! What the promise is judged by: workers, the master and the keeper are killed under load.
+use super::apps::misbehave;
 use super::client::Load;
-use super::cluster::{Cluster, alive, kill, wait_until};
+use super::cluster::{Cluster, PATIENCE, alive, kill, wait_until};
+use clusterd::protocol::control::Deployment;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 
 /// Kills one worker and waits until the app is whole again.
 fn kill_one(cluster: &Cluster, slot: usize) {
@@ -69,7 +73,7 @@ fn a_hung_master_is_replaced_and_waiting_clients_are_served() {
     // Nobody accepts now: this client waits in the kernel's queue, longer than the strict client would.
     let waiting = std::thread::spawn(move || {
         use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
@@ -102,5 +106,35 @@ fn a_worker_that_dies_while_no_master_lives_is_replaced_by_the_next_one() {
         let app = &view.apps[0];
         app.workers_ready == 2 && app.workers.iter().all(|w| w.id != victim.id)
     });
+    cluster.stop();
+}
+
+#[test]
+fn a_drain_with_an_open_connection_outlives_two_masters() {
+    let cluster = Cluster::web(1, &misbehave("drip.js"), &["--drain-timeout", "60s"]);
+    let old = cluster.worker_pids()[0];
+    let mut drip = BufReader::new(TcpStream::connect(cluster.address()).unwrap());
+    drip.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut word = |expected: &str| {
+        let mut answer = String::new();
+        drip.get_mut().write_all(b"more\n").unwrap();
+        drip.read_line(&mut answer).unwrap();
+        assert_eq!(answer, expected);
+    };
+    word("1\n");
+    cluster.signal("HUP");
+    let leaving = |view: &Deployment| view.apps[0].workers.iter().any(|w| w.pid == Some(old) && w.state == "draining");
+    for n in 1..=2 {
+        cluster.wait_view("the old worker in its drain", leaving);
+        kill(cluster.master_pid(), "KILL");
+        cluster.wait_view("the next master", |view| view.master_restarts == n);
+    }
+    // The worker was told to leave once; it goes on with what it has to the end.
+    word("2\n");
+    drop(drip);
+    wait_until("the old worker's end", || !alive(old));
+    cluster.wait_ready(1);
+    let thrown = cluster.stderr().iter().any(|line| line.contains("ERR_IPC_DISCONNECTED"));
+    assert!(!thrown, "it was told to leave a second time");
     cluster.stop();
 }

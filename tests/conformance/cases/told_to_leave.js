@@ -1,0 +1,34 @@
+// The primary disconnects its workers: each closes its servers, open connections may finish, then the channel closes
+// and the process ends.
+'use strict';
+const { cluster, done, listen, meet, net, once, say, slot } = require('../play.js');
+process.on('exit', (code) => {
+  say('exit', code, cluster.worker.exitedAfterDisconnect);
+  done();
+});
+process.on('disconnect', () => say('process disconnect'));
+(async () => {
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {}).write('first words, ');
+    // The last words come when the server listens no more.
+    const timer = setInterval(() => {
+      if (!server.listening) {
+        clearInterval(timer);
+        socket.end('last words');
+      }
+    }, 2);
+  });
+  server.once('close', () => say('server close'));
+  say(await listen(server, 0, '127.0.0.1'));
+  const [port] = await meet('port', server.address().port);
+  if (slot !== 0) return;
+  const client = require('node:child_process').spawn(process.execPath, ['-e', `
+    require('node:net').connect(${port}, '127.0.0.1').once('data', () => console.log('please')).pipe(process.stdout)`]);
+  let heard = '';
+  client.stdout.setEncoding('utf8').on('data', (piece) => {
+    if (heard === '') say('please');
+    heard += piece;
+  });
+  client.stdout.on('end', () => say('heard', heard.replace('please\n', '')));
+  await once(client, 'close');
+})();

@@ -1,0 +1,26 @@
+// Sockets in the file system: shared by the workers, with a full and a relative path.
+'use strict';
+const path = require('node:path');
+const { ask, close, done, fs, listen, meet, net, say, slot } = require('../play.js');
+const serve = () => net.createServer((socket) => socket.end(`from ${slot}`));
+(async () => {
+  const full = serve();
+  say(await listen(full, path.resolve('full.sock')), full.address() === path.resolve('full.sock'));
+  const relative = serve();
+  say(await listen(relative, 'relative.sock'), relative.address());
+  await meet('listening');
+  if (slot === 0) {
+    for (const where of ['full.sock', path.resolve('relative.sock')]) {
+      const seen = new Set();
+      for (let n = 0; n < 4; n++) seen.add(await ask({ path: where }));
+      say(path.basename(where), seen.size);
+    }
+  }
+  await meet('asked');
+  await close(full);
+  await meet('closed');
+  say('again', await listen(serve(), path.resolve('full.sock')));
+  await meet('again');
+  if (slot === 0) say((await ask({ path: 'full.sock' })).startsWith('from'), fs.statSync('full.sock').isSocket());
+  done();
+})();
