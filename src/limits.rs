@@ -174,6 +174,8 @@ pub const CONTROL_QUEUE_MAX: usize = 128;
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// Time that a client has to send its request's head, in milliseconds.
 pub const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// Time that a client has to send its request's body, in milliseconds.
+pub const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
 /// Size of a request's head, in bytes.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Stack of the control API's thread, in bytes.

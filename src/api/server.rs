@@ -258,7 +258,11 @@ fn readiness(deployment: &Deployment) -> Reply {
 /// The body as JSON; `None` for an empty one.
 async fn body<T: DeserializeOwned>(request: hyper::Request<Incoming>) -> Result<Option<T>, Reply> {
     let limited = Limited::new(request.into_body(), limits::CONTROL_BODY_BYTES_MAX);
-    let bytes = match limited.collect().await {
+    let patience = Duration::from_millis(limits::CONTROL_BODY_TIMEOUT_MS);
+    let Ok(collected) = tokio::time::timeout(patience, limited.collect()).await else {
+        return Err(failure(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()));
+    };
+    let bytes = match collected {
         Ok(collected) => collected.to_bytes(),
         Err(e) if e.is::<http_body_util::LengthLimitError>() => {
             let text = format!("the body is over {} bytes", limits::CONTROL_BODY_BYTES_MAX);

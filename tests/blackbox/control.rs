@@ -70,6 +70,9 @@ fn requests_that_make_no_sense_get_a_clear_answer_and_disturb_nobody() {
             );
         }
     }
+    // Half a body, and then nothing: it costs the sender its connection, and nobody else anything.
+    let half = b"POST /v1/apps/hello/stop HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{".to_vec();
+    assert!(raw(&cluster, &half).contains("408"));
     let head = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 300_000]].concat();
     assert!(!raw(&cluster, &head).contains("200 OK"));
     assert_eq!(who(cluster.address()), worker);
