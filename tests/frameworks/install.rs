@@ -2,6 +2,7 @@
 //! `test-deps` below the target folder. A stamp holds the text of what was installed; while it is the same, nothing is
 //! run and no network is needed.
 use super::apps::project;
+use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,7 +55,7 @@ fn install(name: &str, inputs: &[&str], more: &str, fill: impl FnOnce(&Path)) ->
     let folder = base.join(name);
     fs::create_dir_all(&base).unwrap();
     let lock = File::create(base.join(format!("{name}.lock"))).unwrap();
-    lock.lock().unwrap();
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     let stamp = base.join(format!("{name}.stamp"));
     let texts = inputs.iter().map(|input| fs::read_to_string(source(input)).unwrap());
     let wanted = texts.chain([more.to_owned(), folder.display().to_string()]).collect::<Vec<_>>().join("\n");

@@ -7,7 +7,7 @@ fn serves_and_survives(framework: &str) {
     assert_eq!(cluster.app().protocol, "node");
     assert!(get(cluster.address(), "/").unwrap().contains(framework));
     under_load(&cluster, || reload(&cluster)).nobody_hurt();
-    under_load(&cluster, || kill_one(&cluster)).cut_at_most_in_hand();
+    under_load(&cluster, || kill_one(&cluster)).cut_at_most_in_hand_of(1);
     let seen = under_load(&cluster, || kill_master(&cluster));
     seen.nobody_refused_or_hung();
     assert!(seen.short.cut <= 1 && seen.kept.cut == 0, "{seen:?}");

@@ -24,15 +24,16 @@ fn uvicorn() -> Cluster {
 #[test]
 fn uvicorn_reloads_and_nobody_is_refused() {
     let cluster = uvicorn();
-    let seen = under_load(&cluster, || reload(&cluster));
-    seen.nobody_hurt();
+    // uvicorn, when it gets SIGTERM, resets connections that it has accepted and whose request it has not read yet. So
+    // it does alone, on a socket shared without clusterd.
+    under_load(&cluster, || reload(&cluster)).cut_at_most_in_hand_of(2);
     cluster.stop();
 }
 
 #[test]
 fn uvicorn_survives_dead_workers_and_a_dead_master() {
     let cluster = uvicorn();
-    under_load(&cluster, || kill_one(&cluster)).cut_at_most_in_hand();
+    under_load(&cluster, || kill_one(&cluster)).cut_at_most_in_hand_of(1);
     // Its workers accept by themselves: nothing of theirs goes through the master.
     let workers = cluster.worker_pids();
     under_load(&cluster, || kill_master(&cluster)).nobody_hurt();

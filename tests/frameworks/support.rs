@@ -93,9 +93,10 @@ impl Both {
         assert_eq!((self.short.cut, self.kept.cut), (0, 0), "{self:?}");
     }
 
-    /// At most as many were cut as can be open at once: what one killed process may have had in hand.
-    pub(crate) fn cut_at_most_in_hand(&self) {
+    /// At most as many were cut as so many processes that ended can have had in hand.
+    pub(crate) fn cut_at_most_in_hand_of(&self, processes: u64) {
         self.nobody_refused_or_hung();
-        assert!(self.short.cut <= SHORT as u64 && self.kept.cut <= KEPT as u64, "{self:?}");
+        let (short, kept) = (processes * SHORT as u64, processes * KEPT as u64);
+        assert!(self.short.cut <= short && self.kept.cut <= kept, "{self:?}");
     }
 }

@@ -12,6 +12,7 @@ const fail = (reason) => {
   console.log(`error ${reason}`);
   process.exit(1);
 };
+setTimeout(fail, 60_000, 'it takes too long').unref();
 const next = (socket, event) => new Promise((resolve) => socket.once(event, resolve));
 const sockets = Array.from({ length: Number(count) }, () => new WebSocket(url));
 const closed = Promise.all(sockets.map((socket) => next(socket, 'close')));
