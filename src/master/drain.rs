@@ -4,7 +4,7 @@ use super::Master;
 use super::worker::{Drain, Goodbye, WorkerIx};
 use crate::config::Protocol;
 use crate::limits;
-use crate::os::procfs::ConnectionTable;
+use crate::os::procfs::{self, ConnectionTable};
 use crate::protocol::node;
 use crate::supervisor::Event;
 
@@ -81,14 +81,14 @@ impl Master {
             self.drain_check_every_ms = (self.drain_check_every_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);
             self.next_drain_check_ms = Some(self.now_ms + self.drain_check_every_ms);
         }
-        if finishing.is_empty() {
-            return;
-        }
-        let table = ConnectionTable::read();
+        // Reading the table takes a fraction of a second on a machine with very many connections (those that linger in
+        // TIME_WAIT count), and nobody is served meanwhile: not for workers that hold no socket at all, which is most.
+        let mut table = None;
         for (ix, pid) in finishing {
             let Some(worker) = self.workers.get(ix) else { continue };
+            let Some(held) = procfs::socket_inodes(pid) else { continue };
             let (ports, paths) = self.apps[worker.app].ports_and_paths();
-            if table.held_by(pid, &ports, &paths) == Some(0) {
+            if held.is_empty() || table.get_or_insert_with(ConnectionTable::read).count(&held, &ports, &paths) == 0 {
                 self.events.push_back((worker.app, Event::Drained { worker: worker.id }));
             }
         }

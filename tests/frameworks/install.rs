@@ -1,0 +1,89 @@
+//! What the tests need from outside, installed once per content of `package-lock.json` and `requirements.txt` into
+//! `test-deps` below the target folder. A stamp holds the text of what was installed; while it is the same, nothing is
+//! run and no network is needed.
+use super::apps::project;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The folder with the npm packages, `node_modules`.
+pub(crate) fn npm() -> &'static Path {
+    static ONCE: OnceLock<PathBuf> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let inputs = ["package.json", "package-lock.json"];
+        let folder = install("npm", &inputs, "", |folder| {
+            for input in inputs {
+                fs::copy(source(input), folder.join(input)).unwrap();
+            }
+            let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"];
+            run(Command::new("npm").args(args).current_dir(folder));
+        });
+        folder.join("node_modules")
+    })
+}
+
+/// The binary of one major version of Node.
+pub(crate) fn node(major: u32) -> String {
+    npm().join(format!("node{major}/bin/node")).display().to_string()
+}
+
+/// The Python in whose environment uvicorn and gunicorn are.
+pub(crate) fn python() -> String {
+    static ONCE: OnceLock<PathBuf> = OnceLock::new();
+    let folder = ONCE.get_or_init(|| {
+        // An environment is bound to the Python that made it.
+        let which = run(Command::new("python3").args(["-c", "import sys; print(sys.version, sys.executable)"]));
+        install("python", &["requirements.txt"], &which, |folder| {
+            run(Command::new("python3").args(["-m", "venv"]).arg(folder));
+            let args = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"];
+            run(Command::new(folder.join("bin/python")).args(args).arg(source("requirements.txt")));
+        })
+    });
+    folder.join("bin/python").display().to_string()
+}
+
+/// A file that says what to install.
+fn source(name: &str) -> PathBuf {
+    project("tests/frameworks").join(name)
+}
+
+/// Makes the folder `name` with `fill`, unless that was done with the same inputs. One process at a time; others wait.
+fn install(name: &str, inputs: &[&str], more: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-deps");
+    let folder = base.join(name);
+    fs::create_dir_all(&base).unwrap();
+    let lock = File::create(base.join(format!("{name}.lock"))).unwrap();
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    let stamp = base.join(format!("{name}.stamp"));
+    let texts = inputs.iter().map(|input| fs::read_to_string(source(input)).unwrap());
+    let wanted = texts.chain([more.to_owned(), folder.display().to_string()]).collect::<Vec<_>>().join("\n");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return folder;
+    }
+    // The stamp goes first and comes last: what is between them is not trusted.
+    let _ = fs::remove_file(&stamp);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    fill(&folder);
+    fs::write(&stamp, wanted).unwrap();
+    folder
+}
+
+/// Runs a command to its end; what it printed. Panics with all of it when the command fails.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed, {}\n{out}\n{err}", output.status);
+    out
+}
+
+#[test]
+fn every_version_of_node_is_what_its_name_says() {
+    for major in super::versions::MAJORS {
+        let version = run(Command::new(node(major)).arg("--version"));
+        assert!(version.starts_with(&format!("v{major}.")), "{version}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Frameworks and runtimes as people use them, unmodified, under the built binary: Express, Fastify, Koa, ws, uvicorn,
+//! gunicorn, and every supported version of Node. The first run installs them below the target folder (`install`);
+//! later ones need no network.
+#![allow(clippy::unwrap_used)]
+#[path = "../blackbox/apps.rs"]
+#[allow(dead_code)]
+mod apps;
+#[path = "../blackbox/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../blackbox/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
+mod install;
+mod support;
+
+mod node;
+mod python;
+mod versions;
+mod websocket;

@@ -1,0 +1,50 @@
+//! The same sample app under every supported version of Node.
+use super::apps::hello;
+use super::client::who;
+use super::install;
+use super::support::{kill_one, reload, start};
+use std::collections::BTreeSet;
+
+/// Even ones are the long-term versions.
+pub(crate) const MAJORS: [u32; 5] = [18, 20, 22, 24, 26];
+
+fn works(major: u32) {
+    let cluster = start(&[], &[&install::node(major), &hello()]);
+    assert_eq!(cluster.app().protocol, "node");
+    let both_answer = || {
+        let workers: BTreeSet<i32> = cluster.worker_pids().into_iter().collect();
+        let answered: BTreeSet<i32> = (0..4).map(|_| who(cluster.address())).collect();
+        assert_eq!(answered, workers);
+    };
+    both_answer();
+    kill_one(&cluster);
+    both_answer();
+    reload(&cluster);
+    both_answer();
+    cluster.stop();
+}
+
+#[test]
+fn node_18_works() {
+    works(18);
+}
+
+#[test]
+fn node_20_works() {
+    works(20);
+}
+
+#[test]
+fn node_22_works() {
+    works(22);
+}
+
+#[test]
+fn node_24_works() {
+    works(24);
+}
+
+#[test]
+fn node_26_works() {
+    works(26);
+}
