@@ -193,6 +193,7 @@ macro_rules! cases {
 cases! {
     datagrams: Scene::default();
     errors: Scene::default();
+    errors_twice: Scene::default();
     exclusive: Scene::default();
     identity: Scene::default();
     inherited_fd: Scene { inherits: true, ..Scene::default() };
