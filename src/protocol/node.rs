@@ -3,7 +3,7 @@
 //! experiment. Which line means what for the cluster is the master's business.
 use super::framing::shown;
 use crate::limits;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::net::IpAddr;
@@ -110,7 +110,7 @@ impl fmt::Display for BadLine {
 }
 
 /// Fields of internal messages. Node leaves out what is undefined and writes null for null.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Internal<'a> {
     #[serde(default)]
     act: Option<String>,
@@ -143,10 +143,55 @@ struct Internal<'a> {
 }
 
 /// Only what tells internal messages from the user's.
-#[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(default, borrow)]
     cmd: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Envelope<'de>, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Envelope<'de>, A::Error> {
+                let mut cmd = None;
+                while let Some(IsCmd(is_cmd)) = fields.next_key()? {
+                    if is_cmd {
+                        cmd = Some(fields.next_value()?);
+                    } else {
+                        fields.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Envelope { cmd })
+            }
+        }
+        from.deserialize_map(Fields)
+    }
+}
+
+/// Whether a key is `cmd`. It is looked at as bytes: a user's key may be half a surrogate pair, which no `str` holds.
+struct IsCmd(bool);
+
+impl<'de> Deserialize<'de> for IsCmd {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<IsCmd, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = IsCmd;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_bytes<E>(self, key: &[u8]) -> Result<IsCmd, E> {
+                Ok(IsCmd(key == b"cmd"))
+            }
+        }
+        from.deserialize_bytes(Key)
+    }
 }
 
 /// One line to what it says.
@@ -163,7 +208,7 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
         Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
         Some(b'{') => {}
         Some(_) => {
-            return serde_json::from_slice::<serde::de::IgnoredAny>(line)
+            return serde_json::from_slice::<IgnoredAny>(line)
                 .map(|_| FromWorker::User)
                 .map_err(|e| bad(e.to_string()));
         }
@@ -407,6 +452,8 @@ mod tests {
         assert_eq!(decode(b"[1,2]").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"mine\"}").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":{\"x\":1}}").unwrap(), FromWorker::User);
+        // A string of JavaScript may hold half a surrogate pair.
+        assert_eq!(decode(br#"{"\ud800":1}"#).unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"NODE_HANDLE_ACK\"}").unwrap(), FromWorker::HandleAck);
         assert!(matches!(decode(b"{\"cmd\":\"NODE_OTHER\"}").unwrap(), FromWorker::OtherInternal(_)));
     }
