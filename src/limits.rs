@@ -106,6 +106,8 @@ pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
 /// How much of a malformed line an error message shows, in bytes.
 pub const BAD_LINE_SHOWN_BYTES: usize = 80;
+/// How much of the reason why a line is malformed an error message shows, in characters.
+pub const BAD_LINE_REASON_CHARS_MAX: usize = 200;
 /// Listener keys that the workers of one app may ask for.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
 /// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes.

@@ -202,7 +202,11 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
     }
-    let bad = |reason: String| BadLine { reason, beginning: shown(line) };
+    // The reason may quote the line, which may be megabytes or hold what a terminal would obey.
+    let bad = |reason: String| {
+        let reason = reason.chars().filter(|c| !c.is_control()).take(limits::BAD_LINE_REASON_CHARS_MAX).collect();
+        BadLine { reason, beginning: shown(line) }
+    };
     match line.first() {
         // `process.send` of something that is no object.
         Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
@@ -463,6 +467,12 @@ mod tests {
         let error = decode(b"hello \x1b[31m there").unwrap_err().to_string();
         assert!(error.contains("\"hello \\x1b[31m there\""), "{error}");
         assert!(decode(b"").is_err());
+        let quoted = format!(
+            "{{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\",\"addressType\":\"{}\"}}",
+            "\u{9b}31m".repeat(9_999)
+        );
+        let error = decode(quoted.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 500 && !error.contains('\u{9b}'), "{error}");
         assert!(decode(b"{\"cmd\":\"NODE_CLUSTER\",\"act\":7}").is_err());
     }
 
