@@ -124,16 +124,16 @@ struct Internal<'a> {
     key: Option<String>,
     #[serde(default)]
     address: Option<String>,
-    #[serde(default)]
-    port: Option<i64>,
+    #[serde(default, borrow)]
+    port: Option<&'a RawValue>,
     #[serde(default, rename = "addressType", borrow)]
     address_type: Option<&'a RawValue>,
     #[serde(default)]
     fd: Option<i64>,
     #[serde(default)]
     flags: Option<i64>,
-    #[serde(default)]
-    backlog: Option<f64>,
+    #[serde(default, borrow)]
+    backlog: Option<&'a RawValue>,
     #[serde(default)]
     index: Option<i64>,
     #[serde(default, borrow)]
@@ -266,14 +266,21 @@ fn decode_query(m: Internal<'_>) -> Result<Query, String> {
     }
     Ok(Query {
         address: m.address,
-        port: m.port.unwrap_or(0),
+        port: m.port.and_then(number).unwrap_or(0),
         address_type,
         fd: m.fd,
         flags: m.flags.unwrap_or(0),
-        backlog: m.backlog.map(|n| n as i64),
+        backlog: m.backlog.and_then(number),
         index: m.index.unwrap_or(0),
         data,
     })
+}
+
+/// A number that Node passes on as the app typed it: `listen(80, "::1")` says `"backlog":false`, and an app may put its
+/// port in quotes. What is no number is as good as missing.
+fn number(typed: &RawValue) -> Option<i64> {
+    let text = typed.get().trim_matches('"');
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
 }
 
 /// The answer to a hand-off exactly as every Node prints it, without a parser:
@@ -444,6 +451,9 @@ mod tests {
         let FromWorker::QueryServer { seq: 2, query } = decode(line).unwrap() else { panic!("not a query") };
         assert_eq!((query.address.as_deref(), query.port, query.backlog), (None, 0, Some(511)));
         assert_eq!(query.key(), "null:0:4::0");
+        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"::1","port":"80","addressType":6,"backlog":false,"seq":2}"#;
+        let FromWorker::QueryServer { query, .. } = decode(host).unwrap() else { panic!("not a query") };
+        assert_eq!((query.key().as_str(), query.backlog), ("::1:80:6::0", None));
         let udp = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":53,"addressType":"udp4","flags":0,"data":{"a":1},"seq":3}"#;
         let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
         assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));

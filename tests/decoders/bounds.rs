@@ -103,7 +103,7 @@ fn what_is_said_of_a_bad_line_is_short_and_fit_for_a_terminal() {
         format!("\"act\":\"queryServer\",\"addressType\":\"{long}\""),
         format!("\"act\":\"queryServer\",\"addressType\":[1,\"{long}\"]"),
         format!("\"act\":\"queryServer\",\"address\":\"{long}\""),
-        format!("\"act\":\"queryServer\",\"port\":\"{long}\""),
+        format!("\"act\":\"queryServer\",\"flags\":\"{long}\""),
     ] {
         let line = format!("{{\"cmd\":\"NODE_CLUSTER\",{fields}}}");
         let message = node::decode(line.as_bytes()).unwrap_err().to_string();

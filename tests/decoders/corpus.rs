@@ -86,7 +86,9 @@ pub(crate) fn node_lines() -> Vec<Vec<u8>> {
     lines.push(query("\"::1\"", "6", ",\"data\":{\"keys\":[\"a\u{2028}\",\"\\\"\"]}").replace("\"data\":null,", ""));
     lines.push(query("\"/run/app.sock\"", "-1", "").replace("8080", "-1"));
     lines.push(query("\"0.0.0.0\"", "\"udp4\"", ""));
-    lines.push(query("\"::\"", "\"udp6\"", ""));
+    lines.push(query("\"::\"", "\"udp6\"", "").replace("8080", "\"8080\""));
+    // listen(port, host) has no backlog, and says so in its own way.
+    lines.push(query("\"127.0.0.1\"", "4", "").replace("511", "false"));
     lines.into_iter().map(String::into_bytes).collect()
 }
 
