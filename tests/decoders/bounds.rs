@@ -96,6 +96,16 @@ fn any_message_that_node_can_send_is_a_users_message() {
 }
 
 #[test]
+fn every_line_of_node_is_understood() {
+    for line in super::corpus::node_lines() {
+        let decoded = node::decode(&line);
+        assert!(decoded.is_ok(), "{decoded:?}");
+        let asks = line.windows(11).any(|window| window == b"queryServer");
+        assert_eq!(matches!(decoded, Ok(FromWorker::QueryServer { .. })), asks, "{decoded:?}");
+    }
+}
+
+#[test]
 fn what_is_said_of_a_bad_line_is_short_and_fit_for_a_terminal() {
     let long = "\u{9b}31m\u{7f}x".repeat(200_000);
     for fields in [

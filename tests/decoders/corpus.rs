@@ -87,8 +87,12 @@ pub(crate) fn node_lines() -> Vec<Vec<u8>> {
     lines.push(query("\"/run/app.sock\"", "-1", "").replace("8080", "-1"));
     lines.push(query("\"0.0.0.0\"", "\"udp4\"", ""));
     lines.push(query("\"::\"", "\"udp6\"", "").replace("8080", "\"8080\""));
-    // listen(port, host) has no backlog, and says so in its own way.
-    lines.push(query("\"127.0.0.1\"", "4", "").replace("511", "false"));
+    // What an app gives listen() as its backlog is passed on as it is; for listen(port, host, callback) it is false.
+    for backlog in ["false", "true", "1.5", "\"7\"", "{\"a\":1}", "null"] {
+        lines.push(query("\"127.0.0.1\"", "4", "").replace("511", backlog));
+    }
+    lines.push(query("null", "null", "").replace("8080", "null").replace("\"fd\":null", "\"fd\":3"));
+    lines.push(query("\"0.0.0.0\"", "\"udp4\"", "").replace("8080", "true"));
     lines.into_iter().map(String::into_bytes).collect()
 }
 
