@@ -106,10 +106,13 @@ pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
 /// How much of a malformed line an error message shows, in bytes.
 pub const BAD_LINE_SHOWN_BYTES: usize = 80;
+/// How much of the reason why a line is malformed an error message shows, in characters.
+pub const BAD_LINE_REASON_CHARS_MAX: usize = 200;
 /// Listener keys that the workers of one app may ask for.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
-/// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes.
-pub const LISTENER_DATA_BYTES_MAX: usize = 32 * 1024;
+/// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes. It goes into a note
+/// as text, which may double it.
+pub const LISTENER_DATA_BYTES_MAX: usize = 16 * 1024;
 /// Length of a listener's key or address in a worker's request, in bytes.
 pub const LISTENER_KEY_BYTES_MAX: usize = 512;
 

@@ -268,3 +268,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

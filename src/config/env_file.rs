@@ -60,11 +60,12 @@ fn pair(line: &str) -> Result<Pair, String> {
     let Some((name, value)) = line.split_once('=') else {
         return Err("wants NAME=value".into()); // The line itself may be a secret: it is not shown.
     };
-    let (name, value) = (name.trim(), value.trim());
-    let value = match value.chars().next() {
-        Some('\'') => single_quoted(&value[1..]).ok_or_else(|| unclosed(name))?,
-        Some('"') => double_quoted(&value[1..]).ok_or_else(|| unclosed(name))?,
-        _ => value.split(" #").next().unwrap_or_default().trim_end().to_owned(),
+    let (name, typed) = (name.trim(), value.trim());
+    let value = match typed.chars().next() {
+        Some('\'') => single_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
+        Some('"') => double_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
+        // With the space before it: nothing but a comment may follow the sign.
+        _ => value.split(" #").next().unwrap_or_default().trim().to_owned(),
     };
     check(name, &value)?;
     Ok((name.to_owned(), value))
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn reads_the_usual_forms() {
-        let text = "\u{feff}A=1\r\n# no\n\nexport B = two words # comment\nC='a # b'\nD=\"x\\n\\\"y\\\" \\d\" # c\nE=\nA=3\nF=a=b#c\n";
+        let text = "\u{feff}A=1\r\n# no\n\nexport B = two words # comment\nC='a # b'\nD=\"x\\n\\\"y\\\" \\d\" # c\nE=\nA=3\nF=a=b#c\nG= # none\nH=#1\n";
         let pairs = parse(text).unwrap();
         let want = [
             ("A", "1"),
@@ -120,6 +121,8 @@ mod tests {
             ("E", ""),
             ("A", "3"),
             ("F", "a=b#c"),
+            ("G", ""),
+            ("H", "#1"),
         ];
         assert_eq!(pairs, want.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }

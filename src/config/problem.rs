@@ -115,8 +115,9 @@ impl Found {
             Spot::Option(option) => Place::Option(option),
             Spot::Whole => Place::Whole,
         };
-        let more =
-            Problem { place: Place::Whole, message: format!("more problems than these {PROBLEMS_MAX} are not shown") };
+        // Fewer than the bound where one was noted twice.
+        let shown = self.0.len();
+        let more = Problem { place: Place::Whole, message: format!("more problems than these {shown} are not shown") };
         let problems = self.0.into_iter().map(|(spot, message)| Problem { place: place(spot), message });
         problems.chain(full.then_some(more)).collect()
     }

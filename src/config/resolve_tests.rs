@@ -344,6 +344,8 @@ fn a_file_full_of_mistakes_is_told_in_bounds() {
     let lines = said(&file(&"a\n".repeat(200_000)));
     assert_eq!(lines.len(), 101);
     assert_eq!(lines[100], "more problems than these 100 are not shown");
+    let again = said(&file(&format!("[[app]]\ncommand=\"a\"\nenv = {{{}\n", "= {".repeat(200))));
+    assert_eq!(*again.last().unwrap(), format!("more problems than these {} are not shown", again.len() - 1));
     let keys: String = (0..50_000).map(|n| format!("key{n} = 1\n")).collect();
     assert_eq!(said(&file(&format!("[[app]]\n{keys}"))).len(), 101);
     let long = "ü".repeat(100_000);

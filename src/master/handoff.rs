@@ -38,9 +38,16 @@ impl Master {
         }
         let sticky = app.settings().config.balance == Balance::Sticky;
         let group = listener.group;
+        // Nobody overtakes a connection of the same listener. One of another listener may wait for long: its server may
+        // be closed in every worker.
+        let of_this = |conn: &ConnIx| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
+        if app.homeless.iter().any(of_this) {
+            return true;
+        }
+        let waiting_elsewhere = app.homeless.len();
         for _ in 0..limits::ACCEPT_BATCH_MAX {
             let app = &mut self.apps[app_ix];
-            let room = app.homeless.is_empty() && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
+            let room = app.homeless.len() == waiting_elsewhere && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
             if !room || !app.balancer.can_take(group, self.now_us) {
                 return true;
             }

@@ -278,3 +278,22 @@ impl From<WorkerNote> for WorkerMemory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits;
+
+    #[test]
+    fn a_listener_with_the_most_that_a_worker_may_say_fits_its_note() {
+        let note = ListenerNote {
+            // Control characters take six bytes each, quotes two.
+            key: "\u{1}".repeat(limits::LISTENER_KEY_BYTES_MAX + 64),
+            configured: Some("\u{1}".repeat(limits::HOST_BYTES_MAX + 8)),
+            data: Some("\"".repeat(limits::LISTENER_DATA_BYTES_MAX)),
+            order: usize::MAX,
+        };
+        let bytes = serde_json::to_vec(&note).map_or(usize::MAX, |bytes| bytes.len());
+        assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");
+    }
+}

@@ -38,10 +38,20 @@ impl Notes {
             log::error!("cannot write the note {key} down");
             return;
         };
-        if self.last.get(&key) != Some(&bytes) {
-            self.last.insert(key.clone(), bytes.clone());
-            link.send(Order::Note { key, value: bytes });
+        if self.last.get(&key) == Some(&bytes) {
+            return;
         }
+        self.last.insert(key.clone(), bytes.clone());
+        if bytes.len() > limits::NOTE_BYTES_MAX {
+            // The keeper would not take it, and a worker's words must not cost us the keeper.
+            log::error!(
+                "the note {key} has {} bytes and is not kept; the most is {}",
+                bytes.len(),
+                limits::NOTE_BYTES_MAX
+            );
+            return;
+        }
+        link.send(Order::Note { key, value: bytes });
     }
 
     fn forget(&mut self, link: &mut Keeper, key: String) {

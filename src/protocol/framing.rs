@@ -74,7 +74,9 @@ impl LineBuffer {
             self.start = 0;
         }
         if self.bytes.len() - self.end < wanted {
-            let grown = (self.end + wanted).max(self.bytes.len() * 2);
+            let most = limits::CHANNEL_LINE_BYTES_MAX + wanted;
+            let grown = (self.end + wanted).max(most.min(self.bytes.len() * 2));
+            self.bytes.reserve_exact(grown - self.bytes.len());
             self.bytes.resize(grown, 0);
         }
         &mut self.bytes[self.end..self.end + wanted]
@@ -88,24 +90,21 @@ impl LineBuffer {
     /// The next complete line.
     ///
     /// # Errors
-    /// When what has come of a line is longer than a line may be.
+    /// When what has come of a line is longer than a line may be; from then on always.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Oversize> {
-        match memchr::memchr(b'\n', &self.bytes[self.searched..self.end]) {
-            Some(offset) => {
-                let (from, to) = (self.start, self.searched + offset);
-                self.start = to + 1;
-                self.searched = self.start;
-                let resumed = std::mem::take(&mut self.resumed);
-                Ok(Some(Line { bytes: &self.bytes[from..to], resumed }))
-            }
-            None => {
-                self.searched = self.end;
-                if self.end - self.start > limits::CHANNEL_LINE_BYTES_MAX {
-                    return Err(Oversize { beginning: shown(&self.bytes[self.start..self.end]) });
-                }
-                Ok(None)
-            }
+        let found = memchr::memchr(b'\n', &self.bytes[self.searched..self.end]);
+        let (from, to) = (self.start, found.map_or(self.end, |offset| self.searched + offset));
+        self.searched = to;
+        if to - from > limits::CHANNEL_LINE_BYTES_MAX {
+            return Err(Oversize { beginning: shown(&self.bytes[from..to]) });
         }
+        if found.is_none() {
+            return Ok(None);
+        }
+        self.start = to + 1;
+        self.searched = self.start;
+        let resumed = std::mem::take(&mut self.resumed);
+        Ok(Some(Line { bytes: &self.bytes[from..to], resumed }))
     }
 }
 
@@ -219,6 +218,19 @@ mod tests {
             }
         };
         assert!(error.to_string().contains("64 MiB, beginning with \"zzz"), "{error}");
+    }
+
+    #[test]
+    fn the_bound_holds_when_the_end_of_the_line_came_too() {
+        let mut buffer = LineBuffer::new();
+        let mut line = vec![b'z'; limits::CHANNEL_LINE_BYTES_MAX + 1];
+        line.push(b'\n');
+        feed(&mut buffer, &line[1..]);
+        assert_eq!(take(&mut buffer).unwrap().len(), limits::CHANNEL_LINE_BYTES_MAX);
+        feed(&mut buffer, &line);
+        assert!(buffer.next_line().is_err());
+        feed(&mut buffer, b"{}\n");
+        assert!(buffer.next_line().is_err(), "it says so again");
     }
 
     #[test]

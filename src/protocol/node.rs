@@ -3,7 +3,7 @@
 //! experiment. Which line means what for the cluster is the master's business.
 use super::framing::shown;
 use crate::limits;
-use serde::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::net::IpAddr;
@@ -110,7 +110,7 @@ impl fmt::Display for BadLine {
 }
 
 /// Fields of internal messages. Node leaves out what is undefined and writes null for null.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Internal<'a> {
     #[serde(default)]
     act: Option<String>,
@@ -124,17 +124,17 @@ struct Internal<'a> {
     key: Option<String>,
     #[serde(default)]
     address: Option<String>,
-    #[serde(default, deserialize_with = "number")]
-    port: Option<i64>,
+    #[serde(default, borrow)]
+    port: Option<&'a RawValue>,
     #[serde(default, rename = "addressType", borrow)]
     address_type: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default)]
     fd: Option<i64>,
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default)]
     flags: Option<i64>,
-    #[serde(default, deserialize_with = "number")]
-    backlog: Option<i64>,
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, borrow)]
+    backlog: Option<&'a RawValue>,
+    #[serde(default)]
     index: Option<i64>,
     #[serde(default, borrow)]
     data: Option<&'a RawValue>,
@@ -142,18 +142,56 @@ struct Internal<'a> {
     kind: Option<String>,
 }
 
-/// A number, or nothing: `listen(0, '127.0.0.1')` sends `"backlog":false`.
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
-    let text: &RawValue = Deserialize::deserialize(from)?;
-    // As JavaScript reads it for a C int: a fraction is cut off.
-    Ok(text.get().parse::<f64>().ok().map(|n| n as i64))
+/// Only what tells internal messages from the user's.
+struct Envelope<'a> {
+    cmd: Option<&'a RawValue>,
 }
 
-/// Only what tells internal messages from the user's.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(default, borrow)]
-    cmd: Option<&'a RawValue>,
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Envelope<'de>, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Envelope<'de>, A::Error> {
+                let mut cmd = None;
+                while let Some(IsCmd(is_cmd)) = fields.next_key()? {
+                    if is_cmd {
+                        cmd = Some(fields.next_value()?);
+                    } else {
+                        fields.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Envelope { cmd })
+            }
+        }
+        from.deserialize_map(Fields)
+    }
+}
+
+/// Whether a key is `cmd`. It is looked at as bytes: a user's key may be half a surrogate pair, which no `str` holds.
+struct IsCmd(bool);
+
+impl<'de> Deserialize<'de> for IsCmd {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<IsCmd, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = IsCmd;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_bytes<E>(self, key: &[u8]) -> Result<IsCmd, E> {
+                Ok(IsCmd(key == b"cmd"))
+            }
+        }
+        from.deserialize_bytes(Key)
+    }
 }
 
 /// One line to what it says.
@@ -164,13 +202,17 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
     }
-    let bad = |reason: String| BadLine { reason, beginning: shown(line) };
+    // The reason may quote the line, which may be megabytes or hold what a terminal would obey.
+    let bad = |reason: String| {
+        let reason = reason.chars().filter(|c| !c.is_control()).take(limits::BAD_LINE_REASON_CHARS_MAX).collect();
+        BadLine { reason, beginning: shown(line) }
+    };
     match line.first() {
         // `process.send` of something that is no object.
         Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
         Some(b'{') => {}
         Some(_) => {
-            return serde_json::from_slice::<serde::de::IgnoredAny>(line)
+            return serde_json::from_slice::<IgnoredAny>(line)
                 .map(|_| FromWorker::User)
                 .map_err(|e| bad(e.to_string()));
         }
@@ -224,14 +266,21 @@ fn decode_query(m: Internal<'_>) -> Result<Query, String> {
     }
     Ok(Query {
         address: m.address,
-        port: m.port.unwrap_or(0),
+        port: m.port.and_then(number).unwrap_or(0),
         address_type,
         fd: m.fd,
         flags: m.flags.unwrap_or(0),
-        backlog: m.backlog,
+        backlog: m.backlog.and_then(number),
         index: m.index.unwrap_or(0),
         data,
     })
+}
+
+/// A number that Node passes on as the app typed it: `listen(80, "::1")` says `"backlog":false`, and an app may put its
+/// port in quotes. What is no number is as good as missing.
+fn number(typed: &RawValue) -> Option<i64> {
+    let text = typed.get().trim_matches('"');
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
 }
 
 /// The answer to a hand-off exactly as every Node prints it, without a parser:
@@ -402,13 +451,12 @@ mod tests {
         let FromWorker::QueryServer { seq: 2, query } = decode(line).unwrap() else { panic!("not a query") };
         assert_eq!((query.address.as_deref(), query.port, query.backlog), (None, 0, Some(511)));
         assert_eq!(query.key(), "null:0:4::0");
+        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"::1","port":"80","addressType":6,"backlog":false,"seq":2}"#;
+        let FromWorker::QueryServer { query, .. } = decode(host).unwrap() else { panic!("not a query") };
+        assert_eq!((query.key().as_str(), query.backlog), ("::1:80:6::0", None));
         let udp = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":53,"addressType":"udp4","flags":0,"data":{"a":1},"seq":3}"#;
         let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
         assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));
-        // listen(0, '127.0.0.1') on every Node: its second argument is no backlog.
-        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"127.0.0.1","port":0,"addressType":4,"backlog":false,"seq":2}"#;
-        let FromWorker::QueryServer { query, .. } = decode(host).unwrap() else { panic!("not a query") };
-        assert_eq!((query.backlog, query.key().as_str()), (None, "127.0.0.1:0:4::0"));
         assert!(decode(br#"{"cmd":"NODE_CLUSTER","act":"queryServer","addressType":9,"seq":3}"#).is_err());
     }
 
@@ -418,6 +466,8 @@ mod tests {
         assert_eq!(decode(b"[1,2]").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"mine\"}").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":{\"x\":1}}").unwrap(), FromWorker::User);
+        // A string of JavaScript may hold half a surrogate pair.
+        assert_eq!(decode(br#"{"\ud800":1}"#).unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"NODE_HANDLE_ACK\"}").unwrap(), FromWorker::HandleAck);
         assert!(matches!(decode(b"{\"cmd\":\"NODE_OTHER\"}").unwrap(), FromWorker::OtherInternal(_)));
     }
@@ -427,6 +477,12 @@ mod tests {
         let error = decode(b"hello \x1b[31m there").unwrap_err().to_string();
         assert!(error.contains("\"hello \\x1b[31m there\""), "{error}");
         assert!(decode(b"").is_err());
+        let quoted = format!(
+            "{{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\",\"addressType\":\"{}\"}}",
+            "\u{9b}31m".repeat(9_999)
+        );
+        let error = decode(quoted.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 500 && !error.contains('\u{9b}'), "{error}");
         assert!(decode(b"{\"cmd\":\"NODE_CLUSTER\",\"act\":7}").is_err());
     }
 

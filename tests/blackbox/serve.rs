@@ -179,3 +179,33 @@ fn output_passes_through_untouched() {
     assert_eq!(cluster.stdout(), ["out", "no end of line"]);
     assert!(cluster.stderr().contains(&"err".to_owned()));
 }
+
+#[test]
+fn a_connection_that_waits_for_a_closed_server_does_not_hold_up_the_others() {
+    let folder = Folder::new();
+    let app = "const http = require('node:http'), fs = require('node:fs');\n\
+        const other = http.createServer(() => {}).listen(0, '127.0.0.1', () => console.log('other :' + other.address().port));\n\
+        http.createServer((q, s) => {\n\
+          if (q.url === '/close') { while (!fs.existsSync('go')); other.close(); }\n\
+          s.end('pid=' + process.pid);\n\
+        }).listen(process.env.PORT);";
+    folder.write("app.js", app);
+    let cluster = Cluster::start_in(folder, &["-w", "1", "--port", "0", "--", "node", "app.js"], |_| {});
+    cluster.wait_ready(1);
+    let said = cluster.wait_out("other :");
+    let port: u16 = said.rsplit(':').next().unwrap().trim().parse().unwrap();
+    let address = cluster.address();
+    // The worker is busy, is given a connection to its other server, closes that server and refuses the connection.
+    let busy = std::thread::spawn(move || get(address, "/close").unwrap());
+    wait_until("a busy worker", || cluster.app().handoffs == 1);
+    let waiting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    wait_until("a hand-off", || cluster.app().workers[0].open_handoffs == 1);
+    cluster.folder.write("go", "");
+    busy.join().unwrap();
+    wait_until("a refusal", || cluster.app().workers[0].open_handoffs == 0);
+    for _ in 0..3 {
+        who(address);
+    }
+    drop(waiting);
+    cluster.stop();
+}

@@ -1,0 +1,72 @@
+//! The bodies of the fuzz targets (`fuzz/bodies.rs`) on seeded mutations of valid inputs, and what the decoders promise
+//! at their bounds. A failing seed is printed; run it alone with `DECODER_SEED=n cargo test --test decoders NAME`, and
+//! more of them with `DECODER_CASES=n`.
+#![allow(clippy::unwrap_used)]
+#[path = "../../fuzz/bodies.rs"]
+mod bodies;
+mod bounds;
+mod corpus;
+mod memory;
+mod mutate;
+#[path = "../simulation/random.rs"]
+mod random;
+
+use random::Random;
+
+/// Runs a body on every valid input, then on mutations of them, one for each seed.
+fn run(name: &str, cases: u64, corpus: &[Vec<u8>], words: &[&[u8]], body: fn(&[u8])) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let one = |what: &str, input: &[u8]| {
+        let held = std::panic::catch_unwind(|| body(input));
+        let shown = input[..input.len().min(2_000)].escape_ascii();
+        assert!(held.is_ok(), "{name}: {what} fails, with {} bytes beginning \"{shown}\"", input.len());
+    };
+    let seeds = match number("DECODER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => {
+            for (n, input) in corpus.iter().enumerate() {
+                one(&format!("valid input {n}"), input);
+            }
+            0..number("DECODER_CASES").unwrap_or(cases)
+        }
+    };
+    for seed in seeds {
+        let input = mutate::mutated(&mut Random::new(seed), corpus, words);
+        one(&format!("seed {seed} (replay: DECODER_SEED={seed} cargo test --test decoders {name})"), &input);
+    }
+}
+
+#[test]
+fn framing() {
+    run("framing", 8_000, &corpus::streams(), corpus::JSON_WORDS, bodies::framing);
+}
+
+#[test]
+fn node() {
+    run("node", 40_000, &corpus::node_lines(), corpus::JSON_WORDS, bodies::node);
+}
+
+#[test]
+fn keeper() {
+    run("keeper", 20_000, &corpus::keeper_messages(), &[&[0xff; 4], &[0; 8], &[1], &[4, 0, 0, 0]], bodies::keeper);
+}
+
+#[test]
+fn notify() {
+    run("notify", 20_000, &corpus::datagrams(), corpus::NOTIFY_WORDS, bodies::notify);
+}
+
+#[test]
+fn config() {
+    run("config", 4_000, &corpus::configurations(), corpus::CONFIG_WORDS, bodies::config);
+}
+
+#[test]
+fn typed_values() {
+    run("typed_values", 20_000, &corpus::typed_values(), corpus::CONFIG_WORDS, bodies::config);
+}
+
+#[test]
+fn env_file() {
+    run("env_file", 20_000, &corpus::env_files(), corpus::ENV_WORDS, bodies::env_file);
+}
