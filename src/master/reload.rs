@@ -117,6 +117,13 @@ impl Master {
             if let Err(e) = crate::os::listen::set_nonblocking(fd.as_fd(), false) {
                 log::warn!("cannot make {address} blocking: {e}");
             }
+            // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on:
+            // 40 ms for each answer on a kept connection.
+            if !matches!(address, Listen::Unix(_))
+                && let Err(e) = crate::os::listen::set_nodelay(fd.as_fd())
+            {
+                log::warn!("cannot set TCP_NODELAY on {address}: {e}");
+            }
         }
         let listener_ix = self.add_listener(ix, fd, key, Some(address));
         let app = &self.apps[ix];

@@ -122,6 +122,15 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     socket2::SockRef::from(&socket).set_nonblocking(on)
 }
 
+/// Has every connection that is accepted from this TCP socket send small pieces at once (TCP_NODELAY, which Linux
+/// copies from the listening socket).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_nodelay(listener: BorrowedFd<'_>) -> io::Result<()> {
+    socket2::SockRef::from(&listener).set_tcp_nodelay(true)
+}
+
 /// Stops listening for every process that shares the socket: new clients are refused, whoever still waits is reset.
 pub fn stop_listening(socket: BorrowedFd<'_>) {
     // A socket that listens no more needs no stopping.

@@ -121,6 +121,22 @@ fn any_program_takes_its_socket_from_listen_fds() {
 }
 
 #[test]
+fn connections_of_an_inherited_socket_send_small_pieces_at_once() {
+    let script = "import socket\n\
+                  s = socket.socket(fileno=3)\n\
+                  c = s.accept()[0]\n\
+                  print('nodelay', c.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), flush=True)\n\
+                  c.recv(1)\n";
+    let args = ["-w", "1", "--host", "127.0.0.1", "--port", "0", "--ready", "1ms", "--", "python3", "-c", script];
+    let cluster = Cluster::start(&args);
+    cluster.wait_ready(1);
+    let client = std::net::TcpStream::connect(cluster.address()).unwrap();
+    assert_eq!(cluster.wait_out("nodelay"), "nodelay 1");
+    drop(client);
+    cluster.stop();
+}
+
+#[test]
 fn clusterd_itself_takes_sockets_from_systemd() {
     let folder = Folder::new();
     // What systemd does: the socket at 3, the variables, exec.
