@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 
 mod control;
+mod deployments;
 mod errors;
 mod kills;
 mod reload;
