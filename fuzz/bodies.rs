@@ -568,12 +568,10 @@ fn written(name: &str, value: &str) -> String {
     format!("export {name}=\"{escaped}\"\n")
 }
 
-/// Values are secrets.
+/// Values are secrets: what is said of a line is the same when its value has other letters.
 fn hides_the_value(line: &str, message: &str) {
-    let (name, value) = line.split_once('=').unwrap_or(("", line));
-    let value = value.trim();
-    // Names are shown, escaped.
-    if value.len() >= 12 && !name.contains(value) && !name.escape_debug().to_string().contains(value) {
-        assert!(!message.contains(value), "{message}");
-    }
+    let (name, value) = line.split_at(line.find('=').map_or(0, |sign| sign + 1));
+    let masked: String = value.chars().map(|c| if c.is_alphanumeric() { 'x' } else { c }).collect();
+    let said = env_file::parse(&format!("\n{name}{masked}"));
+    assert_eq!(said, Err(vec![(2, message.to_owned())]));
 }

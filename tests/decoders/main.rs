@@ -43,7 +43,7 @@ fn framing() {
 
 #[test]
 fn node() {
-    run("node", 40_000, &corpus::node_lines(), corpus::JSON_WORDS, bodies::node);
+    run("node", 30_000, &corpus::node_lines(), corpus::JSON_WORDS, bodies::node);
 }
 
 #[test]
@@ -58,15 +58,15 @@ fn notify() {
 
 #[test]
 fn config() {
-    run("config", 4_000, &corpus::configurations(), corpus::CONFIG_WORDS, bodies::config);
+    run("config", 3_000, &corpus::configurations(), corpus::CONFIG_WORDS, bodies::config);
 }
 
 #[test]
 fn typed_values() {
-    run("typed_values", 20_000, &corpus::typed_values(), corpus::CONFIG_WORDS, bodies::config);
+    run("typed_values", 8_000, &corpus::typed_values(), corpus::CONFIG_WORDS, bodies::config);
 }
 
 #[test]
 fn env_file() {
-    run("env_file", 20_000, &corpus::env_files(), corpus::ENV_WORDS, bodies::env_file);
+    run("env_file", 15_000, &corpus::env_files(), corpus::ENV_WORDS, bodies::env_file);
 }
