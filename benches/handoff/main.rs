@@ -60,15 +60,28 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("floor") => floor::primary(args[1].parse().expect("a port"), WORKERS),
         Some("floor-worker") => floor::worker(),
+        Some("load") => return load_alone(&args[1..]),
         _ => {}
     }
     let quick = args.iter().any(|a| a == "--quick");
     let (rounds, time) = if quick { (3, Duration::from_secs(2)) } else { (7, Duration::from_secs(4)) };
     println!("{CLIENTS} clients, short connections, {WORKERS} workers, {rounds} rounds of {time:?} each, in turns\n");
     connections(rounds, time);
+    if args.iter().any(|a| a == "--connections") {
+        return;
+    }
     memory();
     replacement(if quick { 10 } else { 30 });
     many_workers();
+}
+
+/// `load ADDRESS SECONDS [CLIENTS]`: the clients alone, for a look at a server under load.
+fn load_alone(args: &[String]) {
+    let clients = args.get(2).map_or(CLIENTS, |text| text.parse().expect("a number"));
+    let (address, seconds) = (args[0].parse().expect("an address"), args[1].parse().expect("a number"));
+    let mut tally = load::run(address, clients, Duration::from_secs(seconds));
+    let (p50, p99) = (tally.quantile_ms(0.5), tally.quantile_ms(0.99));
+    println!("{:.0} connections/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {} failed", tally.rate(), tally.failed);
 }
 
 // ---- connections ----
@@ -174,14 +187,13 @@ fn many_workers() {
     let start = Instant::now();
     let args = ["-w", "500", "--protocol", "none", "--ready", "100ms", "--name", "many", "--", "sleep", "1000"];
     let mut child = clusterd(&home).args(args).stderr(Stdio::null()).spawn().expect("clusterd");
-    let mut started = None;
-    while start.elapsed() < Duration::from_secs(60) && started.is_none() {
+    let mut ready = false;
+    while start.elapsed() < Duration::from_secs(60) && !ready {
         std::thread::sleep(Duration::from_millis(50));
         let listed = clusterd(&home).args(["ls", "--json"]).output().expect("ls");
-        if String::from_utf8_lossy(&listed.stdout).contains("\"workers_ready\": 500") {
-            started = Some(start.elapsed());
-        }
+        ready = String::from_utf8_lossy(&listed.stdout).contains("\"workers_ready\": 500");
     }
+    let started = start.elapsed();
     let listing = Instant::now();
     let lines = clusterd(&home).arg("ls").output().expect("ls").stdout.iter().filter(|&&b| b == b'\n').count();
     let listed = listing.elapsed();
@@ -189,8 +201,11 @@ fn many_workers() {
     kill(child.id() as i32, "-TERM");
     let status = child.wait().expect("an exit");
     println!(
-        "500 workers of sleep: all ready after {started:?}, listed ({lines} lines) in {listed:?}, stopped in {:?} ({status})",
-        stopping.elapsed()
+        "500 workers of sleep: {} after {:.2} s, listed ({lines} lines) in {:.0} ms, stopped in {:.0} ms ({status})",
+        if ready { "all ready" } else { "NOT all ready" },
+        started.as_secs_f64(),
+        listed.as_secs_f64() * 1000.0,
+        stopping.elapsed().as_secs_f64() * 1000.0,
     );
     let _ = std::fs::remove_dir_all(home);
 }
