@@ -116,6 +116,7 @@ impl Master {
             listener.newconn.render(seq, &mut self.line);
             match channel.send_handoff(&self.line, connection.socket.as_fd()) {
                 Sent::Whole => {
+                    self.behind = u64::from(app.balancer.open_count(member));
                     app.balancer.opened(member, conn, self.now_us);
                     self.open_handoffs += 1;
                     return;

@@ -60,6 +60,9 @@ struct Master {
     ready_listeners: Vec<(usize, usize)>,
     /// Hand-offs without an answer, over all apps.
     open_handoffs: usize,
+    /// Unanswered hand-offs of the worker that took the last connection of this turn, before that one. It is the worker
+    /// with the fewest, so the next connection would wait behind so many too.
+    behind: u64,
     notes: notes::Notes,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
@@ -93,7 +96,8 @@ impl Master {
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms();
-            self.polls.wait(timeout_ms, self.open_handoffs > 0, &mut ready)?;
+            let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
+            self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
             for event in ready.drain(..) {
                 match event {

@@ -113,6 +113,7 @@ impl Master {
             events: VecDeque::new(),
             ready_listeners: Vec::new(),
             open_handoffs: 0,
+            behind: 0,
             notes: Default::default(),
             calls: None,
             api: None,
