@@ -32,5 +32,5 @@ pub fn restart() -> Restart {
 
 /// One slot at a time: the least extra memory.
 pub fn reload() -> Reload {
-    Reload { surge: 1 }
+    Reload { surge: 1, canary: Duration::ZERO, drain_spread: Duration::ZERO }
 }

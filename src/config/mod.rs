@@ -151,6 +151,10 @@ pub struct Restart {
 pub struct Reload {
     /// How many slots are replaced at a time.
     pub surge: u32,
+    /// The first new worker is watched for so long before the rest follows.
+    pub canary: Duration,
+    /// Over this time the old workers' drains reach their deadlines.
+    pub drain_spread: Duration,
 }
 
 impl Workers {

@@ -39,7 +39,7 @@ pub const APP_KEYS: &[&str] = &[
 pub const RESTART_KEYS: &[&str] =
     &["min_uptime", "max_restarts", "window", "backoff_min", "backoff_max", "stop_exit_codes"];
 /// Keys of `[app.reload]`.
-pub const RELOAD_KEYS: &[&str] = &["surge"];
+pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
 const PLANNED_KEYS: &[&str] =
@@ -97,7 +97,7 @@ pub(crate) struct RawApp {
     pub(crate) umask: Option<At<u32>>,
     pub(crate) prefix: Option<At<bool>>,
     pub(crate) restart: RawRestart,
-    pub(crate) surge: Option<At<u32>>,
+    pub(crate) reload: RawReload,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -112,6 +112,14 @@ pub(crate) struct RawRestart {
     pub(crate) backoff_min: Option<At<Duration>>,
     pub(crate) backoff_max: Option<At<Duration>>,
     pub(crate) stop_exit_codes: Option<Vec<i32>>,
+}
+
+/// `[app.reload]`.
+#[derive(Debug, Default)]
+pub(crate) struct RawReload {
+    pub(crate) surge: Option<At<u32>>,
+    pub(crate) canary: Option<At<Duration>>,
+    pub(crate) drain_spread: Option<At<Duration>>,
 }
 
 /// The apps of a configuration file. What is wrong goes to `found`; what is left can still be judged further.
@@ -250,7 +258,7 @@ impl Walk<'_> {
                 "umask" => app.umask = self.umask(&entry),
                 "prefix" => app.prefix = self.boolean(&entry),
                 "restart" => app.restart = self.restart(&entry),
-                "reload" => app.surge = self.reload(&entry),
+                "reload" => app.reload = self.reload(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }
@@ -274,18 +282,21 @@ impl Walk<'_> {
         restart
     }
 
-    fn reload(&mut self, entry: &Entry<'_>) -> Option<At<u32>> {
-        let mut surge = None;
-        for entry in entries(self.table(entry)?) {
+    fn reload(&mut self, entry: &Entry<'_>) -> RawReload {
+        let mut reload = RawReload::default();
+        let Some(table) = self.table(entry) else { return reload };
+        for entry in entries(table) {
             match entry.key {
                 "surge" => {
                     let range = format!("surge must be a number from 1 to {WORKERS_MAX}");
-                    surge = self.number(&entry, &range, 1..=i64::from(WORKERS_MAX)).map(|at| narrow(&at));
+                    reload.surge = self.number(&entry, &range, 1..=i64::from(WORKERS_MAX)).map(|at| narrow(&at));
                 }
+                "canary" => reload.canary = self.duration(&entry, parse::duration),
+                "drain_spread" => reload.drain_spread = self.duration(&entry, parse::duration),
                 _ => self.unknown(&entry, RELOAD_KEYS, " in [app.reload]"),
             }
         }
-        surge
+        reload
     }
 
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {

@@ -273,7 +273,11 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         group: raw.group.map(|at| at.value),
         umask: raw.umask.map(|at| at.value),
         restart,
-        reload: Reload { surge: value_or(raw.surge, defaults::reload().surge) },
+        reload: Reload {
+            surge: value_or(raw.reload.surge, defaults::reload().surge),
+            canary: value_or(raw.reload.canary, defaults::reload().canary),
+            drain_spread: value_or(raw.reload.drain_spread, defaults::reload().drain_spread),
+        },
         prefix: value_or(raw.prefix, false),
     })
 }

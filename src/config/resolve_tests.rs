@@ -93,6 +93,8 @@ backoff_max = "1s"
 stop_exit_codes = [3, 0, 3]
 [app.reload]
 surge = 2
+canary = "10s"
+drain_spread = "1m"
 "#);
     assert_eq!(app.name, "shop");
     assert_eq!(app.workers, Workers::MaxMinus(1));
@@ -110,6 +112,7 @@ surge = 2
     assert_eq!(app.restart.max_restarts, None);
     assert_eq!(app.restart.stop_exit_codes, [0, 3]);
     assert_eq!(app.reload.surge, 2);
+    assert_eq!((app.reload.canary.as_secs(), app.reload.drain_spread.as_secs()), (10, 60));
 }
 
 #[test]

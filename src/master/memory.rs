@@ -70,6 +70,8 @@ pub(super) struct ReloadNote {
     done: Vec<u32>,
     #[serde(default)]
     failed: Option<String>,
+    #[serde(default)]
+    canary_until_ms: Option<u64>,
 }
 
 /// One slot.
@@ -163,6 +165,7 @@ impl AppNote {
                 starting: r.starting.clone(),
                 done: r.done.clone(),
                 failed: r.failed.clone(),
+                canary_until_ms: r.canary_until_ms,
             }),
             queued: memory.queued.map(|(to, slots)| (to.0, slots)),
             queued_scale: memory.queued_scale,
@@ -184,6 +187,7 @@ impl AppNote {
                 starting: r.starting.clone(),
                 done: r.done.clone(),
                 failed: r.failed.clone(),
+                canary_until_ms: r.canary_until_ms,
             }),
             queued: self.queued.map(|(to, slots)| (Generation(to), slots)),
             queued_scale: self.queued_scale,

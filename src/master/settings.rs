@@ -105,6 +105,8 @@ impl Settings {
             backoff_max_ms: ms(c.restart.backoff_max),
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
+            canary_ms: ms(c.reload.canary),
+            drain_spread_ms: ms(c.reload.drain_spread),
         }
     }
 

@@ -85,6 +85,9 @@ impl Master {
                 log::warn!("{name}/{slot}: worker {worker} ignored SIGTERM; SIGKILL");
             }
             Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
+            Report::CanaryWatched { worker, for_ms, .. } => {
+                log::info!("{name}: worker {worker} of the new generation is watched for {}", human_ms(*for_ms));
+            }
             Report::ReloadDone { to } => {
                 log::info!("{name}: reloaded, generation {to} serves alone");
             }

@@ -114,6 +114,7 @@ impl App {
             match key {
                 TimerKey::Slot(index) => self.on_slot_timer(cx, index),
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
+                TimerKey::Canary => self.end_canary(cx),
             }
         }
     }
@@ -326,7 +327,7 @@ impl App {
         cx.act(Action::Serve { worker });
         cx.report(Report::WorkerReady { worker, slot, after_ms });
         if let Role::Incoming(index) = self.role(worker) {
-            self.incoming_ready(cx, index, worker);
+            self.incoming_serves(cx, index, worker);
         }
         self.tell_ready(cx);
     }
@@ -378,7 +379,12 @@ impl App {
                 cx.report(Report::WorkerLeaving { worker, slot });
                 self.refill(cx, index, young);
             }
-            (Phase::Ready { .. }, Role::Leaving | Role::Incoming(_) | Role::Gone) => self.retire(cx, worker),
+            // A canary. It has connections, so it is drained, not ended.
+            (Phase::Ready { .. }, Role::Incoming(index)) => {
+                self.retire(cx, worker);
+                self.incoming_failed(cx, index, "the new worker left by itself while it was watched".to_owned());
+            }
+            (Phase::Ready { .. }, Role::Leaving | Role::Gone) => self.retire(cx, worker),
             // It left before it was ready: that is a failure, told when it has ended.
             (Phase::Starting { .. }, _) => {
                 let reason = "it closed its channel before it was ready".to_owned();

@@ -23,6 +23,8 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     backoff_max_ms: 15_000,
     stop_exit_codes: Vec::new(),
     surge: 1,
+    canary_ms: 0,
+    drain_spread_ms: 0,
 };
 
 /// The app as a whole.
@@ -61,6 +63,8 @@ pub struct ReloadMemory {
     pub done: Vec<u32>,
     /// Why it failed, while it rolls back.
     pub failed: Option<String>,
+    /// Until when the first new worker is watched (absolute milliseconds).
+    pub canary_until_ms: Option<u64>,
 }
 
 /// One slot.
@@ -115,6 +119,7 @@ impl App {
                 starting: r.starting.clone(),
                 done: r.done.clone(),
                 failed: r.failed.clone(),
+                canary_until_ms: r.canary_until_ms,
             }),
             queued: self.queued.as_ref().map(|q| (q.to, q.slots)),
             queued_scale: self.queued_scale,
@@ -184,6 +189,7 @@ impl App {
                 starting: r.starting,
                 done: r.done,
                 failed: r.failed,
+                canary_until_ms: r.canary_until_ms,
             }),
             queued: None,
             queued_scale: memory.queued_scale,
@@ -232,7 +238,10 @@ impl App {
             (Some(_), Phase::Killed) => cx.act(Action::Kill { worker: id }),
             (Some(_), Phase::Stopping { .. }) => {}
             (Some(_), _) if !belongs => self.retire(cx, id),
-            (Some(_), Phase::Ready { .. }) => cx.act(Action::Serve { worker: id }),
+            (Some(_), Phase::Ready { .. }) => {
+                cx.act(Action::Serve { worker: id });
+                self.rejoin_incoming(cx, id);
+            }
             (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
                 self.handle(cx, super::Event::Spawned { worker: id, pid });
             }

@@ -45,6 +45,10 @@ pub struct Policy {
     pub stop_exit_codes: Vec<i32>,
     /// Slots that a reload replaces at a time.
     pub surge: u32,
+    /// The first new worker of a reload is watched for so long, beside the old one, before the rest follows.
+    pub canary_ms: u64,
+    /// Over this time the drains of a reload reach their deadlines, slot after slot.
+    pub drain_spread_ms: u64,
 }
 
 /// A worker is ready when the evidence arrives, or when it has lived so long, whichever is set and comes first.
@@ -143,6 +147,8 @@ pub enum Report {
     Overdue { worker: WorkerId, slot: Slot, kill: bool },
     /// A reload began.
     ReloadStarted { to: Generation },
+    /// The first worker of the new generation is ready and is watched before the others follow.
+    CanaryWatched { worker: WorkerId, slot: Slot, for_ms: u64 },
     /// The new generation serves alone.
     ReloadDone { to: Generation },
     /// The reload failed and the old generation serves (again).

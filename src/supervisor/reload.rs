@@ -1,10 +1,11 @@
 //! Rolling reload and its roll-back: per slot the new worker starts beside the old one, is ready, and only then the old
 //! one drains. The number of ready workers never falls below what it was. One reload at a time per app.
-use super::app::{App, Cx};
+use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
+use super::timers::TimerKey;
 use super::worker::Phase;
 use super::{Policy, Report};
-use crate::ids::{Generation, WorkerId};
+use crate::ids::{Generation, Slot, WorkerId};
 use std::collections::VecDeque;
 
 /// A reload that was asked for.
@@ -31,9 +32,16 @@ pub(super) struct Reload {
     pub(super) done: Vec<u32>,
     /// Why it failed, once it has.
     pub(super) failed: Option<String>,
+    /// Until when the first new worker is watched (absolute milliseconds).
+    pub(super) canary_until_ms: Option<u64>,
 }
 
 impl Reload {
+    /// Whether no slot has been replaced yet, on the way there.
+    fn is_first(&self) -> bool {
+        self.failed.is_none() && self.done.is_empty()
+    }
+
     pub(super) fn target(&self) -> Generation {
         if self.failed.is_some() { self.from } else { self.to }
     }
@@ -58,7 +66,16 @@ impl App {
         self.told_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
-        self.reload = Some(Reload { from, to, slots, pending, starting: Vec::new(), done: Vec::new(), failed: None });
+        self.reload = Some(Reload {
+            from,
+            to,
+            slots,
+            pending,
+            starting: Vec::new(),
+            done: Vec::new(),
+            failed: None,
+            canary_until_ms: None,
+        });
         cx.report(Report::ReloadStarted { to });
         self.step_reload(cx);
     }
@@ -70,7 +87,8 @@ impl App {
             let target = reload.target();
             let to = reload.to;
             let busy = reload.starting.len() as u32;
-            let surge = self.policy(to).surge.max(1);
+            let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
+            let surge = if alone { 1 } else { self.policy(to).surge.max(1) };
             let Some(reload) = &mut self.reload else { return };
             if busy >= surge {
                 return;
@@ -97,7 +115,46 @@ impl App {
         }
     }
 
-    /// The new worker of a slot is ready: it takes the slot, the old one drains.
+    /// The new worker of a slot is ready: it takes the slot, or it is the first one and is watched for a while.
+    pub(super) fn incoming_serves(&mut self, cx: &mut Cx<'_>, index: u32, worker: WorkerId) {
+        let Some(reload) = &self.reload else { return self.incoming_ready(cx, index, worker) };
+        let canary_ms = self.policy(reload.to).canary_ms;
+        if canary_ms == 0 || !reload.is_first() {
+            return self.incoming_ready(cx, index, worker);
+        }
+        let until_ms = cx.now_ms + canary_ms;
+        if let Some(reload) = &mut self.reload {
+            reload.canary_until_ms = Some(until_ms);
+        }
+        self.timers.set(TimerKey::Canary, Some(until_ms));
+        cx.report(Report::CanaryWatched { worker, slot: Slot(index), for_ms: canary_ms });
+    }
+
+    /// The canary time is over and the worker lives: it takes the slot.
+    pub(super) fn end_canary(&mut self, cx: &mut Cx<'_>) {
+        let Some(reload) = &mut self.reload else { return };
+        reload.canary_until_ms = None;
+        let Some(&index) = reload.starting.first() else { return };
+        let incoming = self.slots.get(index as usize).and_then(|s| s.incoming);
+        if let Some(worker) = incoming.filter(|id| self.is_ready(*id)) {
+            self.incoming_ready(cx, index, worker);
+        }
+    }
+
+    fn is_ready(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|w| matches!(w.phase, Phase::Ready { .. }))
+    }
+
+    /// A ready worker that another master left beside the old one: watched on, or it takes the slot now.
+    pub(super) fn rejoin_incoming(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Role::Incoming(index) = self.role(worker) else { return };
+        match self.reload.as_ref().and_then(|r| r.canary_until_ms) {
+            Some(until_ms) => self.timers.set(TimerKey::Canary, Some(until_ms)),
+            None => self.incoming_ready(cx, index, worker),
+        }
+    }
+
+    /// The new worker of a slot has proved itself: it takes the slot, the old one drains.
     pub(super) fn incoming_ready(&mut self, cx: &mut Cx<'_>, index: u32, worker: WorkerId) {
         let Some(generation) = self.workers.get(&worker).map(|w| w.generation) else { return };
         self.set_slot_phase(index, SlotPhase::Filled);
@@ -109,6 +166,7 @@ impl App {
         let old = slot.current.replace(worker);
         if let Some(old) = old {
             self.retire(cx, old);
+            self.spread_drain(cx, index, old);
         }
         if let Some(reload) = &mut self.reload {
             reload.starting.retain(|&i| i != index);
@@ -117,12 +175,26 @@ impl App {
         self.step_reload(cx);
     }
 
+    /// With `drain_spread` the deadlines of the old workers lie apart, so that their last clients do not all come back
+    /// at once.
+    fn spread_drain(&mut self, cx: &Cx<'_>, index: u32, old: WorkerId) {
+        let Some(w) = self.workers.get(&old) else { return };
+        let (Phase::Draining { deadline_ms }, spread_ms) = (w.phase, self.policy(w.generation).drain_spread_ms) else {
+            return;
+        };
+        let share = spread_ms.saturating_mul(u64::from(index)) / (self.slots.len() as u64).max(1);
+        let deadline_ms = deadline_ms.max(cx.now_ms).saturating_add(share);
+        self.set_phase(old, Phase::Draining { deadline_ms });
+    }
+
     /// The new worker of a slot failed: turn round, or (when that fails too) leave the slot as it is.
     pub(super) fn incoming_failed(&mut self, cx: &mut Cx<'_>, index: u32, reason: String) {
         if let Some(slot) = self.slot_mut(index) {
             slot.incoming = None;
         }
+        self.timers.set(TimerKey::Canary, None);
         let Some(reload) = &mut self.reload else { return };
+        reload.canary_until_ms = None;
         reload.starting.retain(|&i| i != index);
         let mut others = Vec::new();
         if reload.failed.is_none() {
@@ -219,6 +291,7 @@ impl App {
 
     /// The app stops: whoever waits for the reload is told.
     pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
+        self.timers.set(TimerKey::Canary, None);
         let waiting = self.reload.take().map(|r| r.to).into_iter().chain(self.queued.take().map(|q| q.to));
         for to in waiting {
             cx.report(Report::ReloadFailed { to, reason: "the app was stopped".to_owned() });

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TimerKey {
+    /// The canary time of the reload.
+    Canary,
     /// A worker's.
     Worker(WorkerId),
     /// A slot's.

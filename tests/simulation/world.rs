@@ -105,6 +105,8 @@ fn policy(random: &mut Random) -> Policy {
         backoff_max_ms: 2_000,
         stop_exit_codes: vec![99],
         surge: random.between(1, 3) as u32,
+        canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
+        drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
     }
 }
 
@@ -563,7 +565,7 @@ impl World {
             let known = app.worker(*id).is_some();
             let dying = self.coming.values().any(|c| matches!(c, Coming::Ends(w, _) if w == id));
             assert!(known || dying || process.ended.is_some(), "worker {id} lives and nobody knows it");
-            let limit = 3_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
+            let limit = 3_000 + 2_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
             if let Some(began) = process.drain_began_ms {
                 assert!(self.now_ms <= began + limit, "the drain of worker {id} does not end");
             }

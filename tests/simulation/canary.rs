@@ -1,0 +1,120 @@
+//! The canary time of a reload, and drains that are spread: the rules, one named scenario each.
+use super::scenarios::{Stage, policy};
+use clusterd::ids::{Generation, WorkerId};
+use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, Report};
+
+fn watched() -> Policy {
+    Policy { canary_ms: 5_000, surge: 2, ..policy() }
+}
+
+fn reload(stage: &mut Stage, policy: Policy) {
+    stage.tell(Event::Reload { to: Generation(2), policy, slots: 3 });
+}
+
+fn drains(stage: &mut Stage) -> Vec<u64> {
+    stage
+        .take()
+        .into_iter()
+        .filter_map(|a| if let Action::Drain { worker } = a { Some(worker.0) } else { None })
+        .collect()
+}
+
+#[test]
+fn the_first_new_worker_is_watched_alone_and_nobody_is_drained_meanwhile() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    assert_eq!(s.spawned(), [4], "one, whatever the surge");
+    s.make_ready(4);
+    let actions = s.take();
+    assert!(actions.contains(&Action::Serve { worker: WorkerId(4) }), "it gets its share: {actions:?}");
+    assert!(!actions.iter().any(|a| matches!(a, Action::Drain { .. } | Action::Spawn { .. })), "{actions:?}");
+    s.pass(4_999);
+    assert!(s.take().is_empty());
+    s.pass(1);
+    let actions = s.take();
+    assert!(actions.contains(&Action::Drain { worker: WorkerId(1) }), "{actions:?}");
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 2, "now as many as the surge");
+}
+
+#[test]
+fn a_crash_in_the_canary_time_fails_the_reload_and_the_old_ones_never_stopped() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    s.make_ready(4);
+    s.pass(3_000);
+    s.take();
+    s.exit(4, 1);
+    let actions = s.take();
+    assert!(!actions.iter().any(|a| matches!(a, Action::Drain { .. } | Action::Spawn { .. })), "{actions:?}");
+    let failed = actions.iter().any(
+        |a| matches!(a, Action::Report(Report::ReloadFailed { reason, .. }) if reason.contains("exited with code 1")),
+    );
+    assert!(failed, "{actions:?}");
+    assert_eq!(s.app.generation(), Generation(1));
+    assert_eq!(s.app.ready_count(), 3);
+}
+
+#[test]
+fn a_canary_that_leaves_by_itself_has_failed_and_may_finish_what_it_has() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    s.make_ready(4);
+    s.take();
+    s.tell(Event::Leaving { worker: WorkerId(4) });
+    assert_eq!(drains(&mut s), [4]);
+    s.exit(4, 0);
+    assert!(s.reports().iter().any(|r| matches!(r, Report::ReloadFailed { .. })));
+}
+
+#[test]
+fn an_old_worker_that_dies_in_the_canary_time_leaves_its_slot_to_the_canary() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    s.make_ready(4);
+    s.take();
+    s.exit(1, 1);
+    let died = s.reports();
+    let cause = Cause::Ended(ExitStatus::Code(1));
+    assert!(died.iter().any(|r| matches!(r, Report::WorkerDied { cause: c, .. } if *c == cause)), "{died:?}");
+    s.pass(5_000);
+    assert_eq!(s.spawned(), [5, 6], "the slot is done, the others follow");
+}
+
+#[test]
+fn a_slot_that_has_neither_canary_nor_old_worker_is_filled_from_what_served() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    s.make_ready(4);
+    s.exit(1, 1);
+    s.take();
+    s.exit(4, 1);
+    let spawned = s.take().into_iter().find_map(|a| match a {
+        Action::Spawn { slot, generation, .. } => Some((slot.0, generation)),
+        _ => None,
+    });
+    assert_eq!(spawned, Some((0, Generation(1))));
+}
+
+#[test]
+fn spread_drains_end_one_after_the_other() {
+    let spread = Policy { drain_spread_ms: 9_000, ..policy() };
+    let mut s = Stage::with(3, spread.clone());
+    for id in 1..=3 {
+        s.make_ready(id);
+    }
+    reload(&mut s, Policy { surge: 3, ..spread });
+    for id in 4..=6 {
+        s.make_ready(id);
+    }
+    s.take();
+    let mut ended = Vec::new();
+    for _ in 0..20 {
+        s.pass(1_000);
+        let now = s.now_ms;
+        ended.extend(s.take().into_iter().filter_map(|a| match a {
+            Action::Terminate { worker } => Some((now, worker.0)),
+            _ => None,
+        }));
+    }
+    assert_eq!(ended, [(10_000, 1), (13_000, 2), (16_000, 3)], "the time-out, and a third of the spread each");
+}
