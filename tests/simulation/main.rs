@@ -20,7 +20,19 @@ fn every_world_keeps_its_invariants_and_comes_to_rest() {
         None => (0..number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     for seed in seeds {
-        let lived = std::panic::catch_unwind(|| world::live(seed));
+        let lived = std::panic::catch_unwind(|| world::live(seed, None));
         assert!(lived.is_ok(), "seed {seed} fails; replay it with SIM_SEED={seed}");
+    }
+}
+
+/// Worlds in which a bug that was put in on purpose has to be found.
+const SEEDS_TO_FIND: u64 = 300;
+
+#[test]
+fn bugs_put_in_on_purpose_are_found() {
+    use world::Sabotage::{LostExit, LostNote, NoKill, ReadyTooEarly};
+    for sabotage in [LostExit, LostNote, NoKill, ReadyTooEarly] {
+        let live = |seed| std::panic::catch_unwind(|| world::live(seed, Some(sabotage)));
+        assert!((0..SEEDS_TO_FIND).any(|seed| live(seed).is_err()), "{sabotage:?} is not found");
     }
 }

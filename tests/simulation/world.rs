@@ -16,6 +16,19 @@ const REST_MS: u64 = TROUBLE_ENDS_MS + 90_000;
 /// No world takes more steps.
 const STEPS_MAX: u32 = 200_000;
 
+/// A bug put in on purpose between the rules and the world: the simulation has to find each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// One death in ten is never told.
+    LostExit,
+    /// SIGKILL is never sent.
+    NoKill,
+    /// Every worker counts as ready as soon as its process exists.
+    ReadyTooEarly,
+    /// Workers are not noted, only slots.
+    LostNote,
+}
+
 /// What will happen.
 #[derive(Clone, Debug)]
 enum Coming {
@@ -48,6 +61,7 @@ struct Process {
     /// How it ended, until the master has taken note.
     ended: Option<(ExitStatus, u64)>,
     deaf: bool,
+    listened: bool,
     generation: Generation,
     drain_began_ms: Option<u64>,
     waiting: Vec<Says>,
@@ -70,6 +84,7 @@ struct Notes {
 }
 
 struct World {
+    sabotage: Option<Sabotage>,
     random: Random,
     now_ms: u64,
     coming: BTreeMap<(u64, u64), Coming>,
@@ -111,12 +126,13 @@ fn policy(random: &mut Random) -> Policy {
 }
 
 /// Lives one world to its rest.
-pub(crate) fn live(seed: u64) {
+pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
     let mut random = Random::new(seed);
     let first = policy(&mut random);
     let slots = random.between(1, 5) as u32;
     let generation = Generation(1);
     let mut world = World {
+        sabotage,
         master: Some(App::new(generation, first.clone(), slots)),
         policies: BTreeMap::from([(generation, first)]),
         random,
@@ -208,6 +224,9 @@ impl World {
                 process.running = true;
                 let pid = process.pid;
                 self.tell(Event::Spawned { worker, pid });
+                if self.sabotage == Some(Sabotage::ReadyTooEarly) {
+                    self.tell(Event::Evidence { worker, evidence: Evidence::Listening });
+                }
                 self.plan_life(worker);
             }
             Coming::ExecFails(worker) => {
@@ -305,6 +324,7 @@ impl World {
         if process.ended.is_some() || !process.running {
             return;
         }
+        process.listened |= says == Says::Listening;
         if self.master.is_none() {
             process.waiting.push(says);
             return;
@@ -332,7 +352,9 @@ impl World {
             return;
         }
         self.note_loss(worker);
-        self.tell(Event::Exited { worker, status, at_ms });
+        if self.sabotage != Some(Sabotage::LostExit) || !self.random.percent(10) {
+            self.tell(Event::Exited { worker, status, at_ms });
+        }
         if self.master.is_some() {
             self.receive(vec![Order::ExitSeen(worker)]);
         }
@@ -414,6 +436,7 @@ impl World {
                 Order::Header(header) => self.notes.header = Some(header),
                 Order::Slot(index, Some(slot)) => drop(self.notes.slots.insert(index, slot)),
                 Order::Slot(index, None) => drop(self.notes.slots.remove(&index)),
+                Order::Worker(..) if self.sabotage == Some(Sabotage::LostNote) => {}
                 Order::Worker(id, Some(worker)) => drop(self.notes.workers.insert(id, worker)),
                 Order::Worker(id, None) => drop(self.notes.workers.remove(&id)),
                 Order::ExitSeen(worker) => self.exit_seen(worker),
@@ -442,6 +465,7 @@ impl World {
                     running: false,
                     ended: None,
                     deaf,
+                    listened: false,
                     generation,
                     drain_began_ms: None,
                     waiting: Vec::new(),
@@ -469,6 +493,7 @@ impl World {
                     self.end(worker, took, 15);
                 }
             }
+            Action::Kill { .. } if self.sabotage == Some(Sabotage::NoKill) => {}
             Action::Kill { worker } => self.end(worker, 0, 9),
             Action::Serve { .. } => {}
             Action::Report(report) => self.heard(report),
@@ -525,15 +550,16 @@ impl World {
             &mut cx,
         );
         let strangers: Vec<WorkerId> = pids.keys().copied().filter(|&id| app.worker(id).is_none()).collect();
+        for stranger in strangers {
+            let ended = self.processes[&stranger].ended.is_some();
+            assert!(ended, "worker {stranger} lives and is in no note: a successor would end it");
+        }
         let (slots, workers) = app.take_changes();
         let mut orders: Vec<Order> = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot)).collect();
         orders.extend(workers.into_iter().map(|(id, worker)| Order::Worker(id, worker)));
         orders.push(Order::Header(app.memory()));
         orders.extend(actions.into_iter().map(Order::Do));
         self.master = Some(app);
-        for stranger in strangers {
-            self.end(stranger, 0, 9);
-        }
         self.receive(orders);
         let ended: Vec<WorkerId> =
             self.processes.iter().filter(|(_, p)| p.ended.is_some()).map(|(&id, _)| id).collect();
@@ -554,6 +580,10 @@ impl World {
     fn check(&self) {
         let Some(app) = &self.master else { return };
         let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+        for worker in app.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })) {
+            let listened = self.processes.get(&worker.id).is_none_or(|p| p.listened);
+            assert!(listened, "worker {} counts as ready and never listened", worker.id);
+        }
         for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
             *places.entry(worker.slot.0).or_default() += 1;
         }
