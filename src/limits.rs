@@ -209,6 +209,14 @@ pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
 pub const OUTPUT_ORDERS_MAX: usize = 1024;
 /// Stack of the output's thread, in bytes.
 pub const OUTPUT_STACK_BYTES: usize = 256 * 1024;
+/// Last lines that are kept of a new worker's output while its reload lasts.
+pub const TAIL_LINES_MAX: usize = 20;
+/// How much of each is kept, in characters.
+pub const TAIL_LINE_CHARS_MAX: usize = 500;
+/// Looks at whether a failed worker's last words have arrived, before the answer goes out without them.
+pub const TAIL_WAITS_MAX: u32 = 40;
+/// Pause between two such looks, in milliseconds.
+pub const TAIL_WAIT_MS: u64 = 5;
 /// At the end: how long the last output may take to go out, in milliseconds.
 pub const OUTPUT_FINISH_MS: u64 = 500;
 

@@ -3,6 +3,7 @@
 pub mod server;
 
 use crate::limits;
+use crate::logs::Tail;
 use crate::protocol::control;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -22,7 +23,7 @@ pub enum Request {
 }
 
 /// What the master answers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::Deployment`].
     Deployment(Box<control::Deployment>),
@@ -32,6 +33,8 @@ pub enum Answer {
     NotFound(String),
     /// It cannot be done now or with these values; status 409.
     Refused(String),
+    /// It was tried and did not work; status 409. `said`: what the worker printed that made it fail.
+    Failed { error: String, said: Option<Arc<Tail>> },
 }
 
 /// One question on its way to the master's loop. Dropping `reply` without an answer is an internal error (status 500).

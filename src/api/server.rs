@@ -2,6 +2,7 @@
 //! answers into responses; it knows nothing of workers.
 use super::{Answer, Call, CallSender, Request};
 use crate::limits;
+use crate::logs::Tail;
 use crate::protocol::control::{App, Deployment, Done, Failure, ScaleRequest, StopRequest};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -218,9 +219,22 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
     } else {
         answered.await
     };
+    if let Ok(Answer::Failed { said: Some(tail), .. }) = &answered {
+        last_words(tail).await;
+    }
     match answered {
         Ok(answer) => respond(route, answer),
         Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
+    }
+}
+
+/// Waits (bounded) for what a worker wrote last: its end is often known before its words have been read.
+async fn last_words(tail: &Tail) {
+    for _ in 0..limits::TAIL_WAITS_MAX {
+        if tail.has_ended() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(limits::TAIL_WAIT_MS)).await;
     }
 }
 
@@ -233,6 +247,10 @@ fn respond(route: Route, answer: Answer) -> Reply {
         (_, Answer::Done(message)) => done(message),
         (_, Answer::NotFound(error)) => failure(StatusCode::NOT_FOUND, error),
         (_, Answer::Refused(error)) => failure(StatusCode::CONFLICT, error),
+        (_, Answer::Failed { error, said }) => {
+            let output = said.map(|tail| tail.lines()).unwrap_or_default();
+            json(StatusCode::CONFLICT, &Failure { error, output })
+        }
     }
 }
 
@@ -283,7 +301,7 @@ fn done(message: String) -> Reply {
 }
 
 fn failure(status: StatusCode, error: String) -> Reply {
-    json(status, &Failure { error })
+    json(status, &Failure { error, output: Vec::new() })
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {

@@ -78,7 +78,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 fn failure_text(status: StatusCode, body: &[u8]) -> String {
-    serde_json::from_slice::<Failure>(body).map_or_else(|_| format!("it answered {status}"), |failure| failure.error)
+    let Ok(failure) = serde_json::from_slice::<Failure>(body) else { return format!("it answered {status}") };
+    let mut text = failure.error;
+    if !failure.output.is_empty() {
+        text.push_str("\nIts last words:");
+        failure.output.iter().for_each(|line| text.extend(["\n  | ", line]));
+    }
+    text
 }
 
 async fn exchange(

@@ -6,10 +6,12 @@ use super::worker::WorkerIx;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
 use crate::ids::Generation;
+use crate::logs::Tail;
 use crate::supervisor;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// One app.
 pub(super) struct App {
@@ -35,6 +37,8 @@ pub(super) struct App {
     pub(super) restarts: u64,
     /// Last word about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
+    /// What the worker printed that made the present reload fail.
+    pub(super) last_words: Option<Arc<Tail>>,
 }
 
 /// A connection that was accepted and is not yet taken by a worker.
@@ -101,6 +105,7 @@ impl App {
             handoffs: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
+            last_words: None,
         }
     }
 

@@ -6,17 +6,21 @@ use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::keeper::protocol::Order;
 use crate::limits;
+use crate::logs::Tail;
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
-use crate::supervisor::{Event, Phase, Report, SlotPhase};
+use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A client that is answered when something has ended.
 pub(super) struct Waiter {
     what: Wait,
     reply: Option<oneshot::Sender<Answer>>,
+    /// What the worker printed that made it fail.
+    said: Option<Arc<Tail>>,
 }
 
 /// What has to end.
@@ -47,14 +51,14 @@ impl Master {
                 Ok(apps) => return self.reload_asked(&apps, Some(reply)),
             },
             Request::Stop { app: None, now } => {
-                self.waiters.push(Waiter { what: Wait::StopAll, reply: Some(reply) });
+                self.waiters.push(Waiter { what: Wait::StopAll, reply: Some(reply), said: None });
                 return self.stop_all(now);
             }
             Request::Stop { app: Some(name), now } => match self.apps_named(Some(&name)) {
                 Err(answer) => answer,
                 Ok(apps) => {
                     let app = apps[0];
-                    self.waiters.push(Waiter { what: Wait::StopApp { app }, reply: Some(reply) });
+                    self.waiters.push(Waiter { what: Wait::StopApp { app }, reply: Some(reply), said: None });
                     return self.stop_app(app, now);
                 }
             },
@@ -108,7 +112,7 @@ impl Master {
         for failure in &failures {
             log::error!("reload refused: {failure}; the running configuration serves on");
         }
-        self.waiters.push(Waiter { what: Wait::Reload { open, failures, done: Vec::new() }, reply });
+        self.waiters.push(Waiter { what: Wait::Reload { open, failures, done: Vec::new() }, reply, said: None });
         self.settle_waiters();
     }
 
@@ -138,6 +142,19 @@ impl Master {
     /// Looks whether a report is what somebody waits for, and whether everything is over.
     pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
         let name = self.apps[app_ix].name.clone();
+        if let Report::WorkerDied { worker, next: Next::None, .. } = report {
+            let tail = self.output.take_tail(*worker);
+            let last_words = &mut self.apps[app_ix].last_words;
+            *last_words = last_words.take().or(tail);
+        }
+        let said = match report {
+            Report::ReloadFailed { .. } | Report::ReloadDone { .. } => self.apps[app_ix].last_words.take(),
+            _ => None,
+        };
+        if matches!(report, Report::ReloadFailed { .. } | Report::ReloadDone { .. }) {
+            let ids: Vec<_> = self.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
+            ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
+        }
         for waiter in &mut self.waiters {
             let Wait::Reload { open, failures, done } = &mut waiter.what else { continue };
             match report {
@@ -148,6 +165,7 @@ impl Master {
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
                     failures.push(format!("{name}: {reason}; the old generation serves"));
+                    waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
                 Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
@@ -175,7 +193,9 @@ impl Master {
                 Wait::Reload { failures, done, .. } if failures.is_empty() => {
                     Answer::Done(format!("reloaded {}", done.join(", ")))
                 }
-                Wait::Reload { failures, .. } => Answer::Refused(failures.join("; ")),
+                Wait::Reload { failures, .. } => {
+                    Answer::Failed { error: failures.join("; "), said: waiter.said.take() }
+                }
                 Wait::StopApp { app } if apps[*app].supervisor.is_stopped() => {
                     Answer::Done(format!("{} has stopped", apps[*app].name))
                 }

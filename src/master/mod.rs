@@ -69,6 +69,8 @@ struct Master {
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
     output: output::Output,
+    /// Our stderr is a terminal: a person reads what workers say.
+    on_terminal: bool,
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,

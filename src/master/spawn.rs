@@ -1,6 +1,7 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
 use super::Master;
 use super::channel::Channel;
+use super::output::Way;
 use super::settings::SpawnPlace;
 use super::worker::{Goodbye, Worker, WorkerIx};
 use crate::config::Protocol;
@@ -30,10 +31,13 @@ impl Master {
     fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let piped = settings.config.prefix;
+        // Whoever asked for a reload wants to see why it failed, unless it is on the terminal before them anyway.
+        let tail = app.supervisor.is_reloading() && !self.on_terminal;
+        let way = Way { place: (app.name.clone(), slot), prefix: settings.config.prefix, tail };
+        let piped = way.prefix || way.tail;
         let mut fds = Vec::new();
         if piped {
-            fds = self.output.pipes_for(&mut self.link, &app.name, slot, worker)?;
+            fds = self.output.pipes_for(&mut self.link, worker, &way)?;
         }
         let mut listen_names = Vec::new();
         let mut channel = None;

@@ -3,6 +3,7 @@ use super::app::App;
 use super::keeper::Keeper;
 use super::listener::{self, held_name};
 use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
+use super::output::Way;
 use super::polls::Polls;
 use super::reload::{resolve, source_name};
 use super::settings::Settings;
@@ -22,6 +23,7 @@ use crate::supervisor::{self, Action, Cx};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::io::IsTerminal as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -114,6 +116,7 @@ impl Master {
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             behind: 0,
+            on_terminal: io::stderr().is_terminal(),
             notes: Default::default(),
             calls: None,
             api: None,
@@ -386,7 +389,12 @@ impl Master {
             let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
             self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
             self.resume_serves(ix, worker.id, inherited);
-            self.output.adopt(worker.id, &note.name, worker.slot, &mut inherited.fds);
+            let way = Way {
+                place: (note.name.clone(), worker.slot),
+                prefix: self.apps[ix].settings().config.prefix,
+                tail: false,
+            };
+            self.output.adopt(worker.id, &way, &mut inherited.fds);
         }
         Ok(actions)
     }

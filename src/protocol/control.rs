@@ -110,4 +110,7 @@ pub struct Done {
 pub struct Failure {
     /// What failed and the way out.
     pub error: String,
+    /// The last lines of the worker that made a reload fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
 }

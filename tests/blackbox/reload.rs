@@ -9,7 +9,12 @@ fn app(folder: &Folder, version: &str) {
 }
 
 fn start(folder: Folder) -> Cluster {
-    let args = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--name", "web", "--", "node", "app.js"];
+    start_with(folder, &[])
+}
+
+fn start_with(folder: Folder, options: &[&str]) -> Cluster {
+    let fixed = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--name", "web"];
+    let args = [&fixed, options, &["--", "node", "app.js"]].concat();
     let cluster = Cluster::start_in(folder, &args, |_| {});
     cluster.wait_ready(2);
     cluster
@@ -62,7 +67,7 @@ fn sighup_replaces_every_worker_and_loses_nothing() {
 }
 
 /// A reload to this code fails, the old code serves on and nobody notices.
-fn bad_deploy(code: &str, wanted: &str) {
+fn bad_deploy(code: &str, wanted: &[&str]) {
     let folder = Folder::new();
     app(&folder, "1");
     let cluster = start(folder);
@@ -73,7 +78,9 @@ fn bad_deploy(code: &str, wanted: &str) {
     let refused = cluster.cli(&["reload", "web"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains(wanted), "{said}");
+    for word in wanted {
+        assert!(said.contains(word), "{word}: {said}");
+    }
     load.wait_more(50);
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
@@ -83,12 +90,126 @@ fn bad_deploy(code: &str, wanted: &str) {
 
 #[test]
 fn code_that_throws_at_start_never_replaces_a_healthy_worker() {
-    bad_deploy("throw new Error('bad deploy')", "exited with code 1");
+    bad_deploy("throw new Error('bad deploy')", &["exited with code 1", "Its last words", "| Error: bad deploy"]);
 }
 
 #[test]
 fn code_that_does_not_parse_never_replaces_a_healthy_worker() {
-    bad_deploy("this is no javascript", "exited with code 1");
+    bad_deploy("this is no javascript", &["exited with code 1", "| SyntaxError"]);
+}
+
+#[test]
+fn a_module_that_throws_or_an_unhandled_rejection_never_replaces_a_healthy_worker() {
+    bad_deploy("import('data:text/javascript,throw new Error(%22bad module%22)')", &["| Error: bad module"]);
+    bad_deploy("Promise.reject(new Error('nobody caught me'))", &["exited with code 1", "nobody caught me"]);
+}
+
+#[test]
+fn code_that_exits_or_dies_quietly_never_replaces_a_healthy_worker() {
+    bad_deploy("process.exit(7)", &["exited with code 7"]);
+    bad_deploy("process.kill(process.pid, 'SIGKILL')", &["killed by"]);
+}
+
+#[test]
+fn code_that_is_never_ready_never_replaces_a_healthy_worker() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    let cluster = start_with(folder, &["--ready-timeout", "700ms"]);
+    let before = cluster.worker_pids();
+    cluster.folder.write("app.js", "console.log('thinking'); setInterval(() => {}, 1000)");
+    let refused = cluster.cli(&["reload", "web"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("not ready after 0.7 s") && said.contains("| thinking"), "{said}");
+    assert_eq!(cluster.worker_pids(), before);
+    cluster.stop();
+}
+
+#[test]
+fn a_command_that_vanished_never_replaces_a_healthy_worker() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    folder.write("run.sh", "#!/bin/sh\nexec node app.js\n");
+    std::fs::set_permissions(folder.path().join("run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let args = ["-w", "2", "--port", "0", "--name", "web", "--protocol", "node", "--", "./run.sh"];
+    let cluster = Cluster::start_in(folder, &args, |_| {});
+    cluster.wait_ready(2);
+    let before = cluster.worker_pids();
+    std::fs::remove_file(cluster.folder.path().join("run.sh")).unwrap();
+    let refused = cluster.cli(&["reload", "web"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("run.sh"), "{said}");
+    assert_eq!(cluster.worker_pids(), before);
+    cluster.stop();
+}
+
+#[test]
+fn a_release_that_dies_in_its_canary_time_is_taken_back_and_nobody_was_drained() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    let config = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n\
+                  [app.reload]\ncanary = \"30s\"\n";
+    folder.write("cluster.toml", config);
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(2);
+    let before = cluster.worker_pids();
+    let (socket, home) = (cluster.folder.path().join("die"), cluster.folder.path().join("home"));
+    // It serves, and dies at a word.
+    let code = format!(
+        "{}\nrequire('node:fs').watch({:?}, () => {{ console.error('watched'); process.exit(9); }});",
+        APP.replace("VERSION", "2"),
+        socket.display().to_string()
+    );
+    std::fs::create_dir(&socket).unwrap();
+    cluster.folder.write("app.js", &code);
+    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_clusterd"));
+    let asked = asked.args(["reload", "web"]).env("CLUSTERD_HOME", home).stderr(std::process::Stdio::piped());
+    let asked = asked.spawn().unwrap();
+    cluster.wait_line("is watched for 30");
+    // Beside the others it gets its share.
+    let address = cluster.address();
+    let seen: Vec<String> = (0..6).map(|_| get(address, "/").unwrap()).collect();
+    assert_eq!(seen.iter().filter(|answer| answer.contains("\"version\":2")).count(), 2, "{seen:?}");
+    cluster.folder.write("die/now", "");
+    let refused = asked.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("code 9") && said.contains("| watched"), "{said}");
+    assert_eq!(cluster.worker_pids(), before);
+    cluster.stop();
+}
+
+#[test]
+fn a_link_to_the_current_release_is_followed_anew_and_a_bad_one_rolls_back() {
+    let folder = Folder::new();
+    for (release, code) in
+        [("1", APP.replace("VERSION", "1")), ("2", APP.replace("VERSION", "2")), ("3", "oops".into())]
+    {
+        folder.write(&format!("releases/{release}/app.js"), &code);
+    }
+    let link = folder.path().join("current");
+    let point = |to: &str| {
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(format!("releases/{to}"), &link).unwrap();
+    };
+    point("1");
+    let cluster = start_with(folder, &["--cwd", "current"]);
+    let version = || get(cluster.address(), "/").unwrap();
+    assert!(version().contains("\"version\":1"));
+    point("2");
+    assert!(cluster.cli(&["reload", "web"]).status.success());
+    assert!(version().contains("\"version\":2"));
+    point("3");
+    assert_eq!(cluster.cli(&["reload", "web"]).status.code(), Some(1));
+    // A crash now starts the folder of the release that serves, wherever the link points.
+    let victim = cluster.worker_pids()[0];
+    super::cluster::kill(victim, "KILL");
+    super::cluster::wait_until("the end of it", || !super::cluster::alive(victim));
+    cluster.wait_ready(2);
+    for _ in 0..4 {
+        assert!(version().contains("\"version\":2"));
+    }
+    cluster.stop();
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! `--prefix`: every line of a worker's output with `name/slot | ` before it, on our own stdout or stderr, coloured on a
-//! terminal. One thread reads all pipes.
+//! Workers' output that comes over pipes, on to our own stdout or stderr: as it is, or with `--prefix` every line with
+//! `name/slot | ` before it, coloured on a terminal. One thread reads all pipes.
 use super::lines::Lines;
+use super::tail::Tail;
 use crate::limits;
 use crate::os::{pipe, poll, process};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -21,48 +23,53 @@ pub enum Stream {
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
 enum Order {
-    Read {
-        pipe: OwnedFd,
-        label: String,
-        slot: u32,
-        stream: Stream,
-    },
+    Read(Source),
     /// Read what is there, then say so.
     Finish(SyncSender<()>),
 }
 
 /// The thread that reads and writes. It ends when this is dropped.
-pub struct Prefixer {
+pub struct Pump {
     orders: SyncSender<Order>,
     wake: OwnedFd,
 }
 
-struct Source {
+/// One pipe.
+pub struct Source {
     pipe: OwnedFd,
-    label: String,
-    slot: u32,
+    /// What goes before each line, and the slot that chooses its colour; `None`: bytes pass as they are.
+    label: Option<(String, u32)>,
     stream: Stream,
+    /// Keeps the last lines, as long as somebody else wants them.
+    tail: Option<Arc<Tail>>,
     lines: Lines,
 }
 
-impl Prefixer {
+impl Source {
+    /// A pipe whose bytes go to `stream`. `label`: the text before each line, and the slot that chooses its colour.
+    pub fn new(pipe: OwnedFd, stream: Stream, label: Option<(String, u32)>, tail: Option<Arc<Tail>>) -> Source {
+        Source { pipe, label, stream, tail, lines: Lines::default() }
+    }
+}
+
+impl Pump {
     /// Starts the thread.
     ///
     /// # Errors
     /// No thread or no pipe can be had.
-    pub fn start() -> io::Result<Prefixer> {
+    pub fn start() -> io::Result<Pump> {
         let (woken, wake) = pipe::pair()?;
         let (orders, received) = sync_channel(limits::OUTPUT_ORDERS_MAX);
         std::thread::Builder::new()
             .name("clusterd-output".to_owned())
             .stack_size(limits::OUTPUT_STACK_BYTES)
             .spawn(move || run(&received, &woken))?;
-        Ok(Prefixer { orders, wake })
+        Ok(Pump { orders, wake })
     }
 
     /// Reads this pipe to its end.
-    pub fn read(&self, pipe: OwnedFd, label: String, slot: u32, stream: Stream) {
-        self.order(Order::Read { pipe, label, slot, stream });
+    pub fn read(&self, source: Source) {
+        self.order(Order::Read(source));
     }
 
     /// Waits (bounded) until everything that was written so far has gone out.
@@ -122,9 +129,7 @@ fn take_orders(
     }
     while let Ok(order) = orders.try_recv() {
         match order {
-            Order::Read { pipe, label, slot, stream } => {
-                sources.push(Source { pipe, label, slot, stream, lines: Lines::default() });
-            }
+            Order::Read(source) => sources.push(source),
             Order::Finish(done) => *finishing = Some(done),
         }
     }
@@ -134,13 +139,23 @@ fn take_orders(
 impl Source {
     /// Passes on what is there. Whether more may come.
     fn pass_on(&mut self, buffer: &mut [u8]) -> bool {
-        let (stream, mark) = (self.stream, mark(&self.label, self.slot, self.stream));
+        // Nobody else wants to know any more: lines need not be looked for.
+        self.tail.take_if(|tail| Arc::strong_count(tail) == 1);
+        let (stream, tail) = (self.stream, self.tail.as_deref());
+        let mark = self.label.as_ref().map(|(label, slot)| mark(label, *slot, stream));
         let mut text = Vec::new();
         let mut add = |line: &[u8]| {
-            text.extend_from_slice(mark.as_bytes());
-            text.extend_from_slice(line);
-            text.push(b'\n');
+            if let Some(tail) = tail {
+                tail.push(line);
+            }
+            if let Some(mark) = &mark {
+                text.extend_from_slice(mark.as_bytes());
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
         };
+        let by_line = tail.is_some() || mark.is_some();
+        let mut raw = 0;
         let more = match process::read_now(self.pipe.as_fd(), buffer) {
             Ok(None) => true,
             Ok(Some(0)) | Err(_) => {
@@ -148,15 +163,22 @@ impl Source {
                 false
             }
             Ok(Some(n)) => {
-                self.lines.push(&buffer[..n], &mut add);
+                raw = n;
+                if by_line {
+                    self.lines.push(&buffer[..n], &mut add);
+                }
                 true
             }
         };
+        let bytes = if mark.is_some() { &text } else { &buffer[..raw] };
         // Nobody may be reading any more; the worker goes on all the same.
         let _ = match stream {
-            Stream::Out => io::stdout().lock().write_all(&text).and_then(|()| io::stdout().flush()),
-            Stream::Err => io::stderr().lock().write_all(&text),
+            Stream::Out => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
+            Stream::Err => io::stderr().lock().write_all(bytes),
         };
+        if !more && let Some(tail) = &self.tail {
+            tail.stream_ended();
+        }
         more
     }
 }
