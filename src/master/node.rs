@@ -10,6 +10,7 @@ use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
 use crate::protocol::node::{self, FromWorker, Query, Reply, SockName};
 use crate::supervisor::{Event, Evidence};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 impl Master {
@@ -75,6 +76,7 @@ impl Master {
         match message {
             FromWorker::Online { .. } => self.events.push_back((app, Event::Online { worker: id })),
             FromWorker::QueryServer { seq, query } => return self.on_query(ix, channel, seq, &query),
+            FromWorker::Listening { .. } if self.serves_too_little(ix) => {}
             FromWorker::Listening { .. } => {
                 self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
             }
@@ -107,6 +109,47 @@ impl Master {
             | FromWorker::OtherInternal(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether a worker that listens does not listen where it has to: on an address of the configuration, and in a
+    /// reload on what the present workers serve. Said once per worker and server; its ready time-out does the rest.
+    fn serves_too_little(&self, ix: WorkerIx) -> bool {
+        let Some(worker) = self.workers.get(ix) else { return false };
+        let app = &self.apps[worker.app];
+        let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+        let wanted = |n: &usize| {
+            app.listeners[*n].configured.as_ref().is_some_and(|address| settings.config.listen.contains(address))
+        };
+        let present: BTreeSet<usize> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.app == worker.app && w.generation != worker.generation && w.admitted)
+            .flat_map(|(_, w)| w.serves.iter().copied())
+            .collect();
+        let configured: Vec<usize> = (0..app.listeners.len()).filter(wanted).collect();
+        let lacking: Vec<usize> = if present.iter().any(wanted) {
+            present.iter().copied().filter(wanted).filter(|n| !worker.serves.contains(n)).collect()
+        } else if !configured.is_empty() {
+            let serves_one = configured.iter().any(|n| worker.serves.contains(n));
+            if serves_one { Vec::new() } else { configured }
+        } else {
+            let serves_one = present.is_empty() || present.iter().any(|n| worker.serves.contains(n));
+            if serves_one { Vec::new() } else { present.into_iter().collect() }
+        };
+        if lacking.is_empty() {
+            return false;
+        }
+        let list = |all: &mut dyn Iterator<Item = usize>| {
+            all.map(|n| app.listeners[n].to_string()).collect::<Vec<String>>().join(", ")
+        };
+        log::warn!(
+            "{}: worker {} listens on {} and not yet on {}: it is not ready (does it read PORT?)",
+            app.name,
+            worker.id,
+            list(&mut worker.serves.iter().copied()),
+            list(&mut lacking.into_iter())
+        );
+        true
     }
 
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.

@@ -126,6 +126,22 @@ fn code_that_is_never_ready_never_replaces_a_healthy_worker() {
 }
 
 #[test]
+fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    let cluster = start_with(folder, &["--ready-timeout", "700ms"]);
+    let load = Load::start(cluster.address(), 8, false);
+    cluster.folder.write("app.js", &APP.replace("process.env.PORT", "0"));
+    let refused = cluster.cli(&["reload", "web"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let line = cluster.wait_line("it is not ready");
+    assert!(line.contains(&cluster.address().to_string()), "{line}");
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+    cluster.stop();
+}
+
+#[test]
 fn a_command_that_vanished_never_replaces_a_healthy_worker() {
     let folder = Folder::new();
     app(&folder, "1");

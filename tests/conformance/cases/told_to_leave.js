@@ -6,6 +6,8 @@ process.on('exit', (code) => {
   say('exit', code, cluster.worker.exitedAfterDisconnect);
   done();
 });
+// clusterd asks a worker to end that has no connection left; this one ends by itself, after its client has.
+process.on('SIGTERM', () => {});
 process.on('disconnect', () => say('process disconnect'));
 (async () => {
   const server = net.createServer((socket) => {
