@@ -196,6 +196,10 @@ pub const CONTROL_DRAIN_STEPS_MAX: u32 = 50;
 pub const CONTROL_DRAIN_STEP_MS: u64 = 5;
 /// Time that the CLI waits for a master to answer a question, in milliseconds.
 pub const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
+/// Time between two looks of a CLI that waits, in milliseconds.
+pub const PROGRESS_EVERY_MS: u64 = 200;
+/// Looks that a CLI takes at a master that does not answer before it gives up.
+pub const LOOK_TRIES_MAX: u32 = 50;
 /// Size of an answer that the CLI reads, in bytes.
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Masters that one home may hold.

@@ -1,10 +1,13 @@
 //! Verbs that change something: find who runs the target, ask its master, say in one line what came of it.
 use super::client::{self, Master};
 use crate::config::name::did_you_mean;
-use crate::protocol::control::{ScaleRequest, StopRequest};
+use crate::limits;
+use crate::protocol::control::{App, Deployment, ScaleRequest, StopRequest};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What a target means: one app of a deployment, or all of it.
 struct Found {
@@ -21,8 +24,62 @@ pub(super) fn reload(home: Option<&Path>, targets: &[String]) -> ExitCode {
             Some(app) => format!("/v1/apps/{app}/reload"),
             None => "/v1/reload".to_owned(),
         };
-        client::command(&found.socket, &path, Vec::new())
+        let before = client::look(&found.socket)?;
+        let mut progress = Progress::new(&before, found.app.as_deref());
+        match client::command_watched(&found.socket, &path, &mut |now| progress.tell(now)) {
+            client::Outcome::Answered(answer) => answer,
+            client::Outcome::Lost => after_the_loss(found, &before),
+        }
     })
+}
+
+/// The master that had the command died: its successor goes on with the reload, so wait for the end of that.
+fn after_the_loss(found: &Found, before: &Deployment) -> Result<String, String> {
+    log::warn!("{}: its master was started again; the reload goes on", found.name);
+    let ours = |app: &&App| found.app.as_ref().is_none_or(|name| *name == app.name);
+    loop {
+        let now = client::look(&found.socket)?;
+        let apps: Vec<&App> = now.apps.iter().filter(ours).collect();
+        if apps.iter().any(|app| app.status == "reloading") {
+            std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
+            continue;
+        }
+        let old = |app: &App| before.apps.iter().find(|b| b.name == app.name).map_or(0, |b| b.generation);
+        let back: Vec<&str> =
+            apps.iter().filter(|app| app.generation <= old(app)).map(|app| app.name.as_str()).collect();
+        if back.is_empty() {
+            return Ok(format!("reloaded {}", apps.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ")));
+        }
+        return Err(format!("{}: the old generation serves; the log of clusterd says why", back.join(", ")));
+    }
+}
+
+/// Says which slots have their new worker, as it happens.
+struct Progress {
+    /// (app, slot) to the generation that last served there.
+    seen: BTreeMap<(String, u32), u32>,
+}
+
+impl Progress {
+    fn new(before: &Deployment, app: Option<&str>) -> Progress {
+        let apps = before.apps.iter().filter(|a| app.is_none_or(|name| name == a.name));
+        let slots = apps.flat_map(|a| a.workers.iter().map(|w| ((a.name.clone(), w.slot), w.generation)));
+        Progress { seen: slots.collect() }
+    }
+
+    fn tell(&mut self, now: &Deployment) {
+        for app in &now.apps {
+            for worker in app.workers.iter().filter(|w| w.state == "ready") {
+                let Some(seen) = self.seen.get_mut(&(app.name.clone(), worker.slot)) else { continue };
+                if worker.generation != std::mem::replace(seen, worker.generation.max(*seen))
+                    && worker.generation >= *seen
+                {
+                    let id = worker.id.unwrap_or_default();
+                    log::info!("{}/{}: worker {id} of generation {} serves", app.name, worker.slot, worker.generation);
+                }
+            }
+        }
+    }
 }
 
 /// `stop`.

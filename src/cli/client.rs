@@ -60,16 +60,85 @@ pub(super) fn ask_all(home: Option<&Path>) -> Result<Vec<Master>, String> {
     })
 }
 
+/// What came of a command that takes long.
+pub(super) enum Outcome {
+    /// The master's answer.
+    Answered(Result<String, String>),
+    /// The master died before it answered.
+    Lost,
+}
+
+/// What a master runs.
+///
+/// # Errors
+/// Why there is no answer, also after trying for a while: a master that was just started again takes a moment.
+pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
+    runtime()?.block_on(async {
+        let mut last = String::new();
+        for _ in 0..limits::LOOK_TRIES_MAX {
+            match view(socket).await {
+                Ok(deployment) => return Ok(deployment),
+                Err(Broken::Dead) => return Err("it has just ended".to_owned()),
+                Err(Broken::Failed(why)) => last = why,
+            }
+            tokio::time::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)).await;
+        }
+        Err(last)
+    })
+}
+
+async fn view(socket: &Path) -> Result<Deployment, Broken> {
+    let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+    match exchange(socket, Method::GET, "/v1/apps", Vec::new(), patience).await? {
+        (StatusCode::OK, body) => serde_json::from_slice(&body).map_err(|e| Broken::Failed(e.to_string())),
+        (status, body) => Err(Broken::Failed(failure_text(status, &body))),
+    }
+}
+
+/// Sends a command and waits as long as it takes; meanwhile `news` gets to see what runs.
+pub(super) fn command_watched(socket: &Path, path: &str, news: &mut dyn FnMut(&Deployment)) -> Outcome {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(e) => return Outcome::Answered(Err(e)),
+    };
+    runtime.block_on(async {
+        let mut answer = std::pin::pin!(exchange(socket, Method::POST, path, Vec::new(), None));
+        let pause = Duration::from_millis(limits::PROGRESS_EVERY_MS);
+        let answer = loop {
+            if let Ok(answer) = tokio::time::timeout(pause, answer.as_mut()).await {
+                break answer;
+            }
+            if let Ok(deployment) = view(socket).await {
+                news(&deployment);
+            }
+        };
+        match answer {
+            Err(Broken::Dead) => Outcome::Answered(Err("it has just ended".to_owned())),
+            Err(Broken::Failed(_)) => Outcome::Lost,
+            Ok((status, body)) => {
+                if let Ok(deployment) = view(socket).await {
+                    news(&deployment);
+                }
+                Outcome::Answered(message(status, &body))
+            }
+        }
+    })
+}
+
+fn message(status: StatusCode, body: &[u8]) -> Result<String, String> {
+    match status {
+        StatusCode::OK => serde_json::from_slice::<Done>(body).map(|done| done.message).map_err(|e| e.to_string()),
+        _ => Err(failure_text(status, body)),
+    }
+}
+
 /// Sends a command and waits as long as it takes. The message, or why it was refused.
 pub(super) fn command(socket: &Path, path: &str, body: Vec<u8>) -> Result<String, String> {
     let answer = runtime()?.block_on(exchange(socket, Method::POST, path, body, None));
     match answer {
         Err(Broken::Dead) => Err("it has just ended".to_owned()),
         Err(Broken::Failed(why)) => Err(why),
-        Ok((StatusCode::OK, body)) => {
-            serde_json::from_slice::<Done>(&body).map(|done| done.message).map_err(|e| e.to_string())
-        }
-        Ok((status, body)) => Err(failure_text(status, &body)),
+        Ok((status, body)) => message(status, &body),
     }
 }
 

@@ -126,6 +126,39 @@ fn code_that_is_never_ready_never_replaces_a_healthy_worker() {
 }
 
 #[test]
+fn a_reload_outlives_the_master_that_began_it_and_its_command_too() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    let cluster = start(folder);
+    let load = Load::start(cluster.address(), 8, false);
+    // Ready when told, so that the master dies in the middle.
+    let gate = cluster.folder.path().join("gate").display().to_string();
+    std::fs::create_dir(&gate).unwrap();
+    let late = format!(
+        "const go = () => {};\nif (require('node:fs').readdirSync({gate:?}).length) go();\n\
+        else require('node:fs').watch({gate:?}, go);",
+        APP.replace("VERSION", "2")
+    );
+    cluster.folder.write("app.js", &late);
+    let mut asked = super::cluster::command(&cluster.folder);
+    let asked = asked.args(["reload", "web"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    cluster.wait_view("a new worker", |view| {
+        view.apps[0].workers.iter().any(|w| w.generation == 2 && w.state == "online")
+    });
+    super::cluster::kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1);
+    cluster.folder.write("gate/open", "");
+    let done = asked.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && said.contains("the reload goes on") && said.contains("reloaded web"), "{said}");
+    assert!(get(cluster.address(), "/").unwrap().contains("\"version\":2"));
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
+    assert!(seen.cut <= 1, "{seen:?}");
+    cluster.stop();
+}
+
+#[test]
 fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
     let folder = Folder::new();
     app(&folder, "1");
