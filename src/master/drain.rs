@@ -1,22 +1,60 @@
 //! A drain, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
 //! connection that came through us. The deadlines are the supervisor's.
 use super::Master;
-use super::worker::{Drain, Goodbye, WorkerIx};
-use crate::config::Protocol;
+use super::worker::{Drain, Goodbye, Worker, WorkerIx};
+use crate::config::{Listen, Protocol};
 use crate::limits;
 use crate::os::procfs::{self, ConnectionTable};
 use crate::protocol::node;
 use crate::supervisor::Event;
+use std::os::fd::AsFd;
 
 impl Master {
     /// The supervisor sends a worker into its drain.
     pub(super) fn begin_drain(&mut self, ix: WorkerIx) {
+        self.close_left_addresses(ix);
         let Some(worker) = self.workers.get_mut(ix) else { return };
         if worker.drain.is_none() {
             worker.drain = Some(Drain::WaitingForAnswers);
         }
         self.refresh_eligibility(ix);
         self.drain_step(ix);
+    }
+
+    /// When the last worker that serves an address leaves, and no slot's configuration has that address any more: takes
+    /// what waits there, gives it to this worker, and lets nobody in after it.
+    fn close_left_addresses(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get(ix) else { return };
+        let app_ix = worker.app;
+        let app = &self.apps[app_ix];
+        if app.closed || worker.drain.is_some() {
+            return;
+        }
+        let wanted = |address: &Listen| {
+            let generations = app.supervisor.slots().map(|slot| slot.generation);
+            generations.filter_map(|g| app.generations.get(&g)).any(|s| s.config.listen.contains(address))
+        };
+        let others = |listener: usize| {
+            let serving = |w: &Worker| w.app == app_ix && w.drain.is_none() && w.serves.contains(&listener);
+            self.workers.iter().any(|(other, w)| other != ix && serving(w))
+        };
+        let left: Vec<usize> = worker
+            .serves
+            .iter()
+            .copied()
+            .filter(|&n| app.listeners[n].configured.as_ref().is_some_and(|address| !wanted(address)))
+            .filter(|&n| !others(n))
+            .collect();
+        for listener in left {
+            self.apps[app_ix].listeners[listener].readable = true;
+            self.accept_from(app_ix, listener);
+            let listener = &mut self.apps[app_ix].listeners[listener];
+            listener.readable = false;
+            if std::mem::take(&mut listener.polled) {
+                self.polls.remove_listener(&listener.fd);
+            }
+            crate::os::listen::stop_listening(listener.fd.as_fd());
+        }
     }
 
     /// Goes on with a drain after something changed.

@@ -27,7 +27,7 @@ impl Master {
     }
 
     /// Accepts a batch from one listener. Whether it has to be looked at again.
-    fn accept_from(&mut self, app_ix: usize, listener_ix: usize) -> bool {
+    pub(super) fn accept_from(&mut self, app_ix: usize, listener_ix: usize) -> bool {
         let Some(app) = self.apps.get_mut(app_ix) else { return false };
         let Some(listener) = app.listeners.get(listener_ix) else { return false };
         if app.closed || !listener.readable {

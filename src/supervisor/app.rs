@@ -157,6 +157,7 @@ impl App {
     /// The slots in order.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> + '_ {
         self.slots.iter().map(|slot| SlotView {
+            generation: slot.generation,
             phase: slot.phase,
             current: slot.current.and_then(|id| self.workers.get(&id)).map(Worker::view),
             restarts: slot.restarts,

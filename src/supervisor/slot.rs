@@ -51,6 +51,8 @@ pub(super) struct SlotState {
 /// What others may see of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotView {
+    /// The generation that last served here: what a refill takes.
+    pub generation: Generation,
     /// What it is doing.
     pub phase: SlotPhase,
     /// The worker that counts.

@@ -159,6 +159,54 @@ fn a_reload_outlives_the_master_that_began_it_and_its_command_too() {
 }
 
 #[test]
+fn a_changed_list_of_addresses_opens_the_new_one_and_drains_the_old_one() {
+    let folder = Folder::new();
+    let code = "const app = (q, s) => s.end(JSON.stringify({ pid: process.pid }));\n\
+                for (const path of process.env.AT.split(' ')) require('node:http').createServer(app).listen(path);";
+    folder.write("app.js", code);
+    let config = |name: &str| {
+        let path = folder.path().join(name).display().to_string();
+        format!(
+            "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"unix:{path}\"\n\
+                 env = {{ AT = \"{path}\" }}\n"
+        )
+    };
+    let (one, two) = (config("one.sock"), config("two.sock"));
+    folder.write("cluster.toml", &one);
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(2);
+    let ask = |name: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(cluster.folder.path().join(name)).ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok();
+        Some(answer)
+    };
+    // Somebody asks at the old address all the time: whoever is let in gets an answer.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let broken = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut broken = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let Some(answer) = ask("one.sock") else { break };
+                broken += usize::from(!answer.contains("pid"));
+            }
+            broken
+        });
+        cluster.folder.write("cluster.toml", &two);
+        let reloaded = cluster.cli(&["reload", "web"]);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reloaded.status.success(), "{reloaded:?}");
+        client.join().unwrap()
+    });
+    assert_eq!(broken, 0);
+    assert!(ask("two.sock").unwrap().contains("pid"));
+    assert!(ask("one.sock").is_none(), "nobody is at the old address any more");
+    cluster.stop();
+}
+
+#[test]
 fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
     let folder = Folder::new();
     app(&folder, "1");
