@@ -66,6 +66,7 @@ pub fn encode_order(order: &Order) -> Result<Vec<u8>, CodecError> {
         Order::Heartbeat => out.kind(8),
         Order::Ready => out.kind(9),
         Order::Finish { code } => out.kind(10).u8(*code),
+        Order::Upgrade => out.kind(11),
     };
     out.finish()
 }
@@ -89,6 +90,7 @@ pub fn decode_order(bytes: &[u8]) -> Result<Decoded<Order>, CodecError> {
         8 => Order::Heartbeat,
         9 => Order::Ready,
         10 => Order::Finish { code: from.or(1, |from| from.u8("code"))? },
+        11 => Order::Upgrade,
         kind => return Ok(Decoded::Unknown(kind)),
     }))
 }

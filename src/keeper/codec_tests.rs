@@ -15,6 +15,7 @@ fn orders() -> Vec<Order> {
         Order::Heartbeat,
         Order::Ready,
         Order::Finish { code: 255 },
+        Order::Upgrade,
     ]
 }
 

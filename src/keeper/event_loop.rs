@@ -64,6 +64,10 @@ pub(super) struct Keeper {
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
     binary: OwnedFd,
+    /// What the next master is to run.
+    next_binary: Option<OwnedFd>,
+    /// What ran before an upgrade whose master has not proved itself yet.
+    former_binary: Option<OwnedFd>,
     pub(super) null: OwnedFd,
     pub(super) file_limit: FileLimit,
     signals: signal::Watch,
@@ -103,6 +107,8 @@ impl Keeper {
             args,
             env,
             binary: process::own_binary().map_err(|error| ("opening /proc/self/exe (is /proc mounted?)", error))?,
+            next_binary: None,
+            former_binary: None,
             null: process::null_device().map_err(|error| ("opening /dev/null", error))?,
             file_limit: process::raise_file_limit().map_err(|error| ("raising the limit of open files", error))?,
             signals,
@@ -277,11 +283,16 @@ impl Keeper {
         for notice in master.delivery.into_news() {
             self.keep(notice);
         }
+        let proved = self.watch.is_proved(now_ms);
         let after = self.watch.ended(now_ms);
         if self.over.is_some() {
             return;
         }
         let story = format!("the master (pid {}) {how}", master.pid);
+        if self.change_binary(proved, &story, now_ms) {
+            self.previous_end = how;
+            return;
+        }
         self.previous_end = how;
         match after {
             AfterEnd::GiveUp => {
@@ -298,6 +309,21 @@ impl Keeper {
                 self.gap = Some(Gap { story, since_ms });
             }
         }
+    }
+
+    /// Whether the end of a master belongs to an upgrade: the next one then runs another binary, at once.
+    fn change_binary(&mut self, proved: bool, story: &str, now_ms: u64) -> bool {
+        if let Some(next) = self.next_binary.take() {
+            self.former_binary = Some(std::mem::replace(&mut self.binary, next));
+        } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
+            say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
+            self.binary = former;
+        } else {
+            return false;
+        }
+        self.watch.start_now(now_ms);
+        self.gap = None;
+        true
     }
 
     /// Reads what the dead master had not, and keeps what is nowhere else.
@@ -405,6 +431,10 @@ impl Keeper {
                 }
             }
             Order::Finish { code } => self.over = Some(code),
+            Order::Upgrade => match fds.pop_front() {
+                None => self.complain("cannot upgrade: no binary came with the order"),
+                Some(binary) => self.next_binary = Some(binary),
+            },
         }
     }
 

@@ -25,6 +25,9 @@ pub enum Order {
     Ready,
     /// Everything is done: end with this exit code.
     Finish { code: u8 },
+    /// The next master runs this binary (attached: one fd). It starts at once when this one has ended; if it does not
+    /// get ready, or ends young, the one after it runs the former binary again.
+    Upgrade,
 }
 
 /// From the keeper to the master.

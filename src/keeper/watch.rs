@@ -172,6 +172,23 @@ impl Watch {
         self.back_off(now_ms)
     }
 
+    /// The end was part of an upgrade: the next master is due at once. To be called after [`Watch::ended`], with whose
+    /// answer it has nothing to do.
+    pub fn start_now(&mut self, now_ms: u64) {
+        self.phase = Phase::Down { start_at_ms: now_ms };
+    }
+
+    /// Whether the present master has proved itself: it serves, and has for a while.
+    #[must_use]
+    pub fn is_proved(&self, now_ms: u64) -> bool {
+        match self.phase {
+            Phase::Serving { started_ms, .. } | Phase::Condemned { started_ms, was_ready: true } => {
+                now_ms.saturating_sub(started_ms) >= MASTER_MIN_UPTIME_MS
+            }
+            Phase::Starting { .. } | Phase::Condemned { was_ready: false, .. } | Phase::Down { .. } => false,
+        }
+    }
+
     fn back_off(&mut self, now_ms: u64) -> AfterEnd {
         let wait_ms = self.backoff_ms;
         self.backoff_ms = (self.backoff_ms * 2).min(MASTER_BACKOFF_MAX_MS);

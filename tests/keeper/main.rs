@@ -22,6 +22,8 @@ const TESTS: &[(&str, fn())] = &[
     ("orders_of_a_dead_master_are_carried_out", masters::orders_of_a_dead_master_are_carried_out),
     ("a_crashing_master_backs_off_and_workers_live", masters::a_crashing_master_backs_off_and_workers_live),
     ("a_first_master_that_dies_ends_everything", masters::a_first_master_that_dies_ends_everything),
+    ("an_upgrade_starts_the_new_binary_at_once", masters::an_upgrade_starts_the_new_binary_at_once),
+    ("an_upgrade_that_does_not_serve_is_taken_back", masters::an_upgrade_that_does_not_serve_is_taken_back),
     ("the_death_of_the_keeper_takes_everything_down", masters::the_death_of_the_keeper_takes_everything_down),
     ("garbage_is_ignored", masters::garbage_is_ignored),
     ("sockets_of_systemd_are_held", masters::sockets_of_systemd_are_held),

@@ -117,6 +117,10 @@ impl Master {
         match command["do"].as_str().unwrap() {
             "ready" => self.order(Order::Ready, &[]),
             "finish" => self.order(Order::Finish { code: number("code") as u8 }, &[]),
+            "upgrade" => {
+                let binary = File::open(text("binary")).unwrap();
+                self.order(Order::Upgrade, &[binary.as_fd()]);
+            }
             "exit" => return Some(number("code") as u8),
             "seen" => self.order(Order::ExitSeen { worker }, &[]),
             "note" => self.order(Order::Note { key: text("key"), value: text("value").into_bytes() }, &[]),

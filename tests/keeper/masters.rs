@@ -278,3 +278,32 @@ pub(crate) fn sockets_of_systemd_are_held() {
     let env = std::fs::read(format!("/proc/{}/environ", master.pid)).unwrap();
     assert!(!String::from_utf8_lossy(&env).contains("LISTEN_"));
 }
+
+pub(crate) fn an_upgrade_starts_the_new_binary_at_once() {
+    let fixture = Fixture::start();
+    let mut master = fixture.serving();
+    master.script(1, SLEEP, "");
+    let worker = master.expect("spawned")["pid"].clone();
+    master.tell(json!({"do": "upgrade", "binary": std::env::current_exe().unwrap()}));
+    master.sync();
+    master.tell(json!({"do": "exit", "code": 0}));
+    let next = fixture.serving();
+    assert_eq!((&next.hello["incarnation"], &next.hello["children"][0]["pid"]), (&json!(2), &worker));
+    assert_eq!(next.hello["previous_end"], "exited with code 0");
+    assert_eq!(fixture.stderr(), "", "an end that was meant is no story");
+}
+
+pub(crate) fn an_upgrade_that_does_not_serve_is_taken_back() {
+    let fixture = Fixture::start();
+    let mut master = fixture.serving();
+    master.script(1, SLEEP, "");
+    let worker = master.expect("spawned")["pid"].clone();
+    // Runs, and is no master.
+    master.tell(json!({"do": "upgrade", "binary": "/bin/false"}));
+    master.sync();
+    master.tell(json!({"do": "exit", "code": 0}));
+    let next = fixture.serving();
+    assert_eq!((&next.hello["incarnation"], &next.hello["children"][0]["pid"]), (&json!(3), &worker));
+    assert_eq!(next.hello["previous_end"], "exited with code 1");
+    fixture.wait_stderr("exited with code 1 right after the upgrade; going back to the former binary");
+}
