@@ -184,6 +184,16 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 pub const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
 /// Time that a client has to send its request's body, in milliseconds.
 pub const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
+/// Time that a new binary has to say whether it can take over, in milliseconds.
+pub const UPGRADE_CHECK_MS: u64 = 10_000;
+/// Pause between two looks at whether it has, in milliseconds.
+pub const UPGRADE_CHECK_STEP_MS: u64 = 5;
+/// How much of its answer is read, in bytes.
+pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
+/// Size of a snapshot that a new binary looks at, in bytes.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time in which a master that hands over waits for workers' answers, in milliseconds.
+pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Stack of the control API's thread, in bytes.

@@ -1,16 +1,20 @@
 //! The control API: HTTP/1.1 with JSON over the control socket, on a thread of its own. The master's loop answers
 //! [`Call`]s and never waits for a client.
 pub mod server;
+mod upgrade;
+
+pub use upgrade::{CAN_TAKE_OVER, UPGRADE_ARGV0};
 
 use crate::limits;
 use crate::logs::Tail;
 use crate::protocol::control;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 /// What a client asks of the master.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// `GET /v1/apps`, and `GET /v1/apps/NAME` (filtered by the API).
     Deployment,
@@ -20,6 +24,10 @@ pub enum Request {
     Scale { app: String, workers: String },
     /// `POST /v1/stop` (the whole deployment) or `POST /v1/apps/NAME/stop`. Answered when it has stopped.
     Stop { app: Option<String>, now: bool },
+    /// First part of `POST /v1/upgrade`: what a successor would find.
+    Snapshot,
+    /// The second: this binary says that it can take over.
+    Upgrade { path: String, binary: Arc<OwnedFd> },
 }
 
 /// What the master answers.
@@ -27,6 +35,8 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Deployment`].
     Deployment(Box<control::Deployment>),
+    /// To [`Request::Snapshot`]: a file with it.
+    Snapshot(Arc<OwnedFd>),
     /// It was done (or accepted); status 200.
     Done(String),
     /// No such app; status 404.

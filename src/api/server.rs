@@ -3,7 +3,7 @@
 use super::{Answer, Call, CallSender, Request};
 use crate::limits;
 use crate::logs::Tail;
-use crate::protocol::control::{App, Deployment, Done, Failure, ScaleRequest, StopRequest};
+use crate::protocol::control::{App, Deployment, Done, Failure, ScaleRequest, StopRequest, UpgradeRequest};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -25,7 +25,7 @@ type Reply = Response<Full<Bytes>>;
 
 /// The routes, for people who ask for one that does not exist.
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
-                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, GET /livez, GET /readyz";
+                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/upgrade, GET /livez, GET /readyz";
 
 /// The running server. It ends with the process.
 pub struct Server {
@@ -156,6 +156,7 @@ enum Route {
     Reload(Option<String>),
     Scale(String),
     Stop(Option<String>),
+    Upgrade,
 }
 
 fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
@@ -172,6 +173,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["v1", "reload"] => (Method::POST, Route::Reload(None)),
         ["v1", "apps", app, "reload"] => (Method::POST, Route::Reload(Some(name(app)?))),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
+        ["v1", "upgrade"] => (Method::POST, Route::Upgrade),
         ["v1", "stop"] => (Method::POST, Route::Stop(None)),
         ["v1", "apps", app, "stop"] => (Method::POST, Route::Stop(Some(name(app)?))),
         _ => {
@@ -201,15 +203,19 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
             Ok(None) => return failure(StatusCode::BAD_REQUEST, "say how many: {\"workers\": \"4\"}".to_owned()),
             Err(reply) => return reply,
         },
+        Route::Upgrade => match upgrade(request, calls).await {
+            Ok(asked) => asked,
+            Err(reply) => return *reply,
+        },
         Route::Stop(ref app) => match body::<StopRequest>(request).await {
             Ok(stop) => Request::Stop { app: app.clone(), now: stop.unwrap_or_default().now },
             Err(reply) => return reply,
         },
     };
-    let (reply, answered) = oneshot::channel();
-    if calls.push(Call { request: asked, reply }).is_err() {
-        return failure(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait; try again in a moment".to_owned());
-    }
+    let answered = match put(asked, calls) {
+        Ok(answered) => answered,
+        Err(reply) => return *reply,
+    };
     let answered = if matches!(route, Route::Live) {
         let patience = Duration::from_millis(limits::CONTROL_LIVE_TIMEOUT_MS);
         match tokio::time::timeout(patience, answered).await {
@@ -225,6 +231,42 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
     match answered {
         Ok(answer) => respond(route, answer),
         Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
+    }
+}
+
+/// Puts a question to the master's loop.
+fn put(request: Request, calls: &CallSender) -> Result<oneshot::Receiver<Answer>, Box<Reply>> {
+    let (reply, answered) = oneshot::channel();
+    match calls.push(Call { request, reply }) {
+        Ok(()) => Ok(answered),
+        Err(_) => {
+            let text = "too many requests wait; try again in a moment";
+            Err(Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, text.to_owned())))
+        }
+    }
+}
+
+/// Has the new binary look at what it would find; then it is asked for.
+async fn upgrade(request: hyper::Request<Incoming>, calls: &CallSender) -> Result<Request, Box<Reply>> {
+    let refused = |text: String| Box::new(failure(StatusCode::CONFLICT, text));
+    let asked = body::<UpgradeRequest>(request).await.map_err(Box::new)?;
+    let Some(UpgradeRequest { binary: path }) = asked else {
+        let text = "say which binary: {\"binary\": \"/usr/local/bin/clusterd\"}";
+        return Err(Box::new(failure(StatusCode::BAD_REQUEST, text.to_owned())));
+    };
+    let snapshot = match put(Request::Snapshot, calls)?.await {
+        Ok(Answer::Snapshot(fd)) => fd,
+        Ok(Answer::Refused(why)) => return Err(refused(why)),
+        Ok(_) | Err(_) => return Err(refused("the master gave no snapshot".to_owned())),
+    };
+    let checked = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || super::upgrade::ask(&path, &snapshot)).await
+    };
+    match checked {
+        Ok(Ok(binary)) => Ok(Request::Upgrade { path, binary: Arc::new(binary) }),
+        Ok(Err(why)) => Err(refused(why)),
+        Err(e) => Err(refused(format!("the check of {path} broke off: {e}"))),
     }
 }
 
@@ -244,6 +286,7 @@ fn respond(route: Route, answer: Answer) -> Reply {
         (Route::Ready, Answer::Deployment(deployment)) => readiness(&deployment),
         (Route::App(name), Answer::Deployment(deployment)) => one_app(&name, &deployment),
         (_, Answer::Deployment(deployment)) => json(StatusCode::OK, &*deployment),
+        (_, Answer::Snapshot(_)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for".to_owned()),
         (_, Answer::Done(message)) => done(message),
         (_, Answer::NotFound(error)) => failure(StatusCode::NOT_FOUND, error),
         (_, Answer::Refused(error)) => failure(StatusCode::CONFLICT, error),

@@ -2,7 +2,7 @@
 use super::client::{self, Master};
 use crate::config::name::did_you_mean;
 use crate::limits;
-use crate::protocol::control::{App, Deployment, ScaleRequest, StopRequest};
+use crate::protocol::control::{App, Deployment, ScaleRequest, StopRequest, Upgrade, UpgradeRequest};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,32 @@ impl Progress {
             }
         }
     }
+}
+
+/// `upgrade`.
+pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&Path>) -> ExitCode {
+    let binary = binary.map_or_else(std::env::current_exe, std::path::absolute);
+    let binary = match binary {
+        Ok(path) => path.display().to_string(),
+        Err(e) => {
+            log::error!("cannot find the new binary: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    each(home, targets, |found| {
+        let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
+        let before = number(&client::look(&found.socket)?);
+        client::command(&found.socket, "/v1/upgrade", json(&UpgradeRequest { binary: binary.clone() })?)?;
+        for _ in 0..limits::LOOK_TRIES_MAX {
+            let now = client::look(&found.socket)?;
+            match now.upgrade.filter(|upgrade| upgrade.number > before) {
+                Some(Upgrade { ok: Some(true), message, .. }) => return Ok(message),
+                Some(Upgrade { ok: Some(false), message, .. }) => return Err(message),
+                Some(_) | None => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
+            }
+        }
+        Err("the outcome is not known yet; clusterd ls says which version serves".to_owned())
+    })
 }
 
 /// `stop`.

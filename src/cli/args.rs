@@ -44,6 +44,15 @@ pub enum Invocation {
         /// `--home`.
         home: Option<PathBuf>,
     },
+    /// `upgrade`: another binary takes over.
+    Upgrade {
+        /// Names of apps, or `all`; at least one.
+        targets: Vec<String>,
+        /// `--binary`.
+        binary: Option<PathBuf>,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
     /// `check`: say what would run, or everything that is wrong.
     Check(RunArgs),
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
@@ -145,6 +154,15 @@ enum Verb {
         /// At once, without finishing what is open
         #[arg(long)]
         now: bool,
+    },
+    /// Have another clusterd binary take over what runs, losing nothing
+    Upgrade {
+        /// Names of apps, or "all"
+        #[arg(default_value = "all", value_name = "APP")]
+        targets: Vec<String>,
+        /// The new binary [default: the one that this command is]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
     },
     /// Say what would run, or everything that is wrong
     #[command(override_usage = help::CHECK_USAGE)]
@@ -317,6 +335,7 @@ where
         Some(Verb::Reload { targets }) => Ok(Invocation::Reload { targets, home }),
         Some(Verb::Scale { target, workers }) => Ok(Invocation::Scale { target, workers, home }),
         Some(Verb::Stop { targets, now }) => Ok(Invocation::Stop { targets, now, home }),
+        Some(Verb::Upgrade { targets, binary }) => Ok(Invocation::Upgrade { targets, binary, home }),
         Some(Verb::Help { verb }) => help_of(verb.as_deref()),
     }
 }

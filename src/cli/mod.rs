@@ -18,7 +18,16 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     start_log();
     let mut argv = std::env::args_os();
-    if argv.next().is_some_and(|role| role == keeper::MASTER_ARGV0) {
+    let role = argv.next().unwrap_or_default();
+    if role == crate::api::UPGRADE_ARGV0 {
+        let answer = crate::master::check_upgrade();
+        let failed = answer.is_err();
+        let text = answer.unwrap_or_else(|why| format!("{}: {why}", crate::api::CAN_TAKE_OVER));
+        // Whoever asked may have left.
+        let _ = writeln!(io::stdout(), "{text}");
+        return ExitCode::from(u8::from(failed));
+    }
+    if role == keeper::MASTER_ARGV0 {
         return crate::master::run(std::iter::once(OsString::from("clusterd")).chain(argv).collect());
     }
     match args::parse(std::env::args_os()) {
@@ -33,6 +42,7 @@ pub fn main() -> ExitCode {
         Ok(Invocation::List { json, home }) => list::list(home.as_deref(), json),
         Ok(Invocation::Reload { targets, home }) => act::reload(home.as_deref(), &targets),
         Ok(Invocation::Scale { target, workers, home }) => act::scale(home.as_deref(), &target, &workers),
+        Ok(Invocation::Upgrade { targets, binary, home }) => act::upgrade(home.as_deref(), &targets, binary.as_deref()),
         Ok(Invocation::Stop { targets, now, home }) => act::stop(home.as_deref(), &targets, now),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");

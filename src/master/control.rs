@@ -45,6 +45,8 @@ impl Master {
         let Call { request, reply } = call;
         let answer = match request {
             Request::Deployment => Answer::Deployment(Box::new(self.deployment())),
+            Request::Snapshot => self.snapshot(),
+            Request::Upgrade { path, binary } => self.upgrade_asked(path, &binary),
             Request::Scale { app, workers } => self.scale_asked(&app, &workers),
             Request::Reload { app } => match self.apps_named(app.as_deref()) {
                 Err(answer) => answer,
@@ -237,6 +239,7 @@ impl Master {
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
             uptime_ms: self.now_ms.saturating_sub(self.started_ms),
+            upgrade: self.upgrade_view(),
             apps: self.apps.iter().map(|app| self.app_view(app)).collect(),
         }
     }

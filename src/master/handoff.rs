@@ -15,6 +15,9 @@ use std::os::fd::AsFd;
 impl Master {
     /// Accepts from every listener on which connections wait, as long as somebody can take them.
     pub(super) fn accept_all(&mut self) {
+        if self.handing_over_since_ms.is_some() {
+            return;
+        }
         let mut n = 0;
         while n < self.ready_listeners.len() {
             let (app, listener) = self.ready_listeners[n];

@@ -32,6 +32,12 @@ impl Keeper {
         self.check(sent);
     }
 
+    /// The next master runs this binary.
+    pub(super) fn upgrade(&mut self, binary: BorrowedFd<'_>) {
+        let sent = self.link.order(&Order::Upgrade, &[binary]);
+        self.check(sent);
+    }
+
     pub(super) fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.link.spawn(worker, spec, fds)
     }

@@ -17,6 +17,21 @@ pub(super) struct DeploymentNote {
     pub(super) stop_asked: bool,
     pub(super) exit_code: u8,
     pub(super) notify: Option<String>,
+    pub(super) upgrade: UpgradeNote,
+}
+
+/// The last upgrade that was begun.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct UpgradeNote {
+    /// Counts them, from 1; 0: none.
+    pub(super) number: u32,
+    pub(super) path: String,
+    /// Which file it was, whatever the path names later.
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// What came of it, for people.
+    pub(super) outcome: Option<Result<String, String>>,
 }
 
 /// One app.

@@ -20,9 +20,11 @@ mod signals;
 mod spawn;
 mod start;
 mod tell;
+mod upgrade;
 mod worker;
 
 pub use start::run;
+pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
@@ -69,6 +71,9 @@ struct Master {
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
     output: output::Output,
+    upgrade: memory::UpgradeNote,
+    /// The keeper has the binary that comes after this one: since then nothing new is accepted.
+    handing_over_since_ms: Option<u64>,
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
     now_ms: u64,
@@ -95,6 +100,12 @@ impl Master {
             self.now();
             self.settle()?;
             if self.finished && !self.link.wants_write() {
+                return Ok(());
+            }
+            if self.has_handed_over() && !self.link.wants_write() {
+                if let Some(api) = &self.api {
+                    api.drain();
+                }
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms();
@@ -185,6 +196,9 @@ impl Master {
 
     fn timeout_ms(&self) -> u64 {
         let mut at = self.next_heartbeat_ms;
+        if let Some(since) = self.handing_over_since_ms {
+            at = at.min(since + limits::HAND_OVER_MAX_MS);
+        }
         if let Some(check) = self.next_drain_check_ms {
             at = at.min(check);
         }

@@ -54,6 +54,11 @@ impl Notes {
         link.send(Order::Note { key, value: bytes });
     }
 
+    /// Everything that is noted.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.last.iter()
+    }
+
     fn forget(&mut self, link: &mut Keeper, key: String) {
         if self.last.remove(&key).is_some() {
             link.send(Order::Forget { key });
@@ -121,6 +126,7 @@ impl Master {
             stop_asked: self.stop_asked,
             exit_code: self.exit_code,
             notify: self.notify.as_ref().map(|(_, name)| name.clone()),
+            upgrade: self.upgrade.clone(),
         };
         self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
     }

@@ -69,18 +69,18 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let begun = if inherited.notes.contains_key(notes::DEPLOYMENT) {
-        Master::resume(link, inherited)
-    } else {
-        Master::begin(link, inherited, argv)
-    };
+    let fresh = !inherited.notes.contains_key(notes::DEPLOYMENT);
+    let begun = if fresh { Master::begin(link, inherited, argv) } else { Master::resume(link, inherited) };
     let mut master = match begun {
         Ok(master) => master,
         Err((mut link, error)) => {
             for line in error.message.lines() {
                 log::error!("{line}");
             }
-            link.finish(error.code);
+            if fresh {
+                link.finish(error.code);
+            }
+            // Else workers live, and the keeper tries again: a master that cannot go on gives nobody up.
             return ExitCode::from(error.code);
         }
     };
@@ -116,6 +116,8 @@ impl Master {
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             behind: 0,
+            upgrade: Default::default(),
+            handing_over_since_ms: None,
             on_terminal: io::stderr().is_terminal(),
             notes: Default::default(),
             calls: None,
@@ -287,6 +289,7 @@ impl Master {
         self.exit_code = note.exit_code;
         self.next_worker = note.worker_ids_below;
         self.last_source = note.last_source;
+        let previous_end = inherited.previous_end.clone();
         self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
         self.resume_sources(&mut inherited)?;
         if let (Some(socket), Some(name)) = (inherited.fds.remove(NOTIFY), note.notify) {
@@ -301,6 +304,7 @@ impl Master {
             actions.push(self.resume_app(ix, &app, &mut inherited)?);
         }
         self.kill_strangers(&inherited);
+        self.resume_upgrade(note.upgrade, &previous_end);
         self.link.send(Order::Ready);
         for (ix, actions) in actions.into_iter().enumerate() {
             self.carry_out(ix, actions);

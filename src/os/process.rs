@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Largest write to a pipe that is whole or not at all, and that a pipe with room takes without blocking, in bytes.
 const PIPE_WRITE_BYTES_MAX: usize = 4096;
@@ -18,6 +19,14 @@ const PIPE_WRITE_BYTES_MAX: usize = 4096;
 pub fn own_binary() -> io::Result<OwnedFd> {
     // O_PATH needs no read permission on the binary.
     OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe").map(Into::into)
+}
+
+/// A program's file, for running it whatever its path names later.
+///
+/// # Errors
+/// Those of open(2); it need not be readable.
+pub fn open_program(path: &Path) -> io::Result<OwnedFd> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map(Into::into)
 }
 
 /// `/dev/null` for reading and writing.

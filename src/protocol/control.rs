@@ -18,8 +18,30 @@ pub struct Deployment {
     pub master_restarts: u32,
     /// Time since the deployment started, in milliseconds.
     pub uptime_ms: u64,
+    /// The last upgrade that was begun.
+    #[serde(default)]
+    pub upgrade: Option<Upgrade>,
     /// Its apps.
     pub apps: Vec<App>,
+}
+
+/// An upgrade in place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Counts them, from 1.
+    pub number: u32,
+    /// Whether the new binary serves; absent while that is not known.
+    pub ok: Option<bool>,
+    /// The same for a person.
+    pub message: String,
+}
+
+/// Body of `POST /v1/upgrade`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// Absolute path of the new binary.
+    pub binary: String,
 }
 
 /// One app.

@@ -13,3 +13,4 @@ mod reload;
 mod serve;
 mod signals;
 mod supervise;
+mod upgrade;

@@ -1,0 +1,213 @@
+//! Upgrade in place: another binary takes over the sockets, the workers and the notes. First the new binary says whether
+//! it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the keeper
+//! goes back to the former binary when the new one does not serve.
+use super::Master;
+use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, UpgradeNote, WorkerNote};
+use super::{notes, reload};
+use crate::api::{Answer, CAN_TAKE_OVER};
+use crate::config::sources::Sources;
+use crate::limits;
+use crate::os::memfd;
+use crate::protocol::control as wire;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+/// What a successor will find, for a binary that is asked whether it could be one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Snapshot {
+    notes: BTreeMap<String, String>,
+    sources: BTreeMap<u32, Sources>,
+}
+
+impl Master {
+    /// A copy of everything that a successor will find.
+    pub(super) fn snapshot(&self) -> Answer {
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        let notes = self.notes.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+        let snapshot = Snapshot { notes, sources: self.sources.clone() };
+        let made = serde_json::to_vec(&snapshot)
+            .map_err(std::io::Error::other)
+            .and_then(|json| memfd::with_contents("snapshot", &json));
+        match made {
+            Ok(fd) => Answer::Snapshot(Arc::new(fd)),
+            Err(e) => Answer::Refused(format!("cannot make a snapshot: {e}")),
+        }
+    }
+
+    /// A binary that said that it can is to take over. It does as soon as nothing is in hand.
+    pub(super) fn upgrade_asked(&mut self, path: String, binary: &OwnedFd) -> Answer {
+        if self.stop_asked {
+            return Answer::Refused(format!("{} is stopping", self.name));
+        }
+        if self.handing_over_since_ms.is_some() {
+            return Answer::Refused("an upgrade is under way".to_owned());
+        }
+        let file = binary.try_clone().map(std::fs::File::from).and_then(|file| file.metadata());
+        let metadata = match file {
+            Ok(metadata) => metadata,
+            Err(e) => return Answer::Refused(format!("cannot look at {path}: {e}")),
+        };
+        self.upgrade = UpgradeNote {
+            number: self.upgrade.number + 1,
+            path: path.clone(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            outcome: None,
+        };
+        self.note_deployment();
+        self.link.upgrade(binary.as_fd());
+        self.handing_over_since_ms = Some(self.now_ms);
+        log::info!("handing over to {path}");
+        Answer::Done(format!("handing over to {path}"))
+    }
+
+    /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
+    pub(super) fn has_handed_over(&self) -> bool {
+        let Some(since_ms) = self.handing_over_since_ms else { return false };
+        let in_hand = self.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0;
+        !in_hand || self.now_ms >= since_ms + limits::HAND_OVER_MAX_MS
+    }
+
+    /// The first thing that a successor learns: whether it is the new binary, or the former one again.
+    pub(super) fn resume_upgrade(&mut self, note: UpgradeNote, previous_end: &str) {
+        self.upgrade = note;
+        let own = std::fs::metadata("/proc/self/exe").ok();
+        let is_new = own.is_some_and(|own| (own.dev(), own.ino()) == (self.upgrade.device, self.upgrade.inode));
+        // It serves on, or was taken back before; also a binary that served for a moment and died is taken back.
+        let known = self.upgrade.outcome.as_ref().is_some_and(|outcome| outcome.is_ok() == is_new);
+        if self.upgrade.number == 0 || known {
+            return;
+        }
+        let path = &self.upgrade.path;
+        self.upgrade.outcome = Some(if is_new {
+            log::info!("upgraded: {path} (version {}) serves", env!("CARGO_PKG_VERSION"));
+            Ok(format!("{path} (version {}) serves", env!("CARGO_PKG_VERSION")))
+        } else {
+            log::error!("the upgrade failed: {path} did not serve on ({previous_end}); the former binary does");
+            Err(format!("{path} did not serve on ({previous_end}); the former binary does"))
+        });
+        self.note_deployment();
+    }
+
+    pub(super) fn upgrade_view(&self) -> Option<wire::Upgrade> {
+        (self.upgrade.number > 0).then(|| wire::Upgrade {
+            number: self.upgrade.number,
+            ok: self.upgrade.outcome.as_ref().map(Result::is_ok),
+            message: match &self.upgrade.outcome {
+                Some(Ok(text) | Err(text)) => text.clone(),
+                None => format!("handing over to {}", self.upgrade.path),
+            },
+        })
+    }
+}
+
+/// The new binary's own answer: whether it could go on from the snapshot that is its standard input.
+///
+/// # Errors
+/// What it cannot read.
+pub fn check() -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let most = limits::SNAPSHOT_BYTES_MAX as u64;
+    std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(|e| format!("cannot read the snapshot: {e}"))?;
+    let apps = check_snapshot(&bytes)?;
+    Ok(format!("{CAN_TAKE_OVER} {} can take over {apps}", env!("CARGO_PKG_VERSION")))
+}
+
+/// How many apps the snapshot holds, in words.
+fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
+    let snapshot: Snapshot = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot is damaged: {e}"))?;
+    fn reads<T: for<'a> Deserialize<'a>>(text: &str) -> Result<(), String> {
+        serde_json::from_str::<T>(text).map(|_| ()).map_err(|e| e.to_string())
+    }
+    if !snapshot.notes.contains_key(notes::DEPLOYMENT) {
+        return Err("the snapshot is damaged: it names no deployment".to_owned());
+    }
+    let mut configs = BTreeMap::new();
+    for (number, sources) in &snapshot.sources {
+        configs.insert(*number, reload::resolve(sources));
+    }
+    let mut apps = 0;
+    for (key, text) in &snapshot.notes {
+        let read = match key.as_str() {
+            notes::DEPLOYMENT => reads::<DeploymentNote>(text),
+            key if key.starts_with(notes::APP) => {
+                apps += 1;
+                serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
+                    app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
+                        None => Err(format!("source {} of its configuration is missing", generation.source)),
+                        Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
+                        Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
+                        Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
+                    })
+                })
+            }
+            key if key.starts_with(notes::SLOT) => reads::<SlotNote>(text),
+            key if key.starts_with(notes::WORKER) => reads::<WorkerNote>(text),
+            key if key.starts_with(notes::SERVES) => reads::<ServesNote>(text),
+            key if key.starts_with(notes::LISTENER) => reads::<ListenerNote>(text),
+            _ => Err("of a kind that this version does not know: it is older than what runs".to_owned()),
+        };
+        read.map_err(|why| format!("the note {key}: {why}"))?;
+    }
+    if apps == 0 {
+        return Err("the snapshot is damaged: it names no app".to_owned());
+    }
+    Ok(format!("{apps} {}", super::tell::plural(apps, "app")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::sources::FileSource;
+
+    /// As the first version writes it: no field that came later.
+    fn first_version() -> BTreeMap<String, String> {
+        let notes = [
+            ("v1/deployment", r#"{"name":"web","started_ms":5,"worker_ids_below":300,"last_source":1}"#),
+            (
+                "v1/app/0",
+                r#"{"name":"web","generation":1,"last_generation":1,"slots":1,
+                    "generations":{"1":{"source":1,"cwd":"/","program":"/bin/true"}}}"#,
+            ),
+            ("v1/slot/0/0", r#"{"index":0,"generation":1,"phase":"Filled","current":1,"incoming":null}"#),
+            (
+                "v1/worker/0/1",
+                r#"{"id":1,"slot":0,"generation":1,"pid":77,"spawned_at_ms":6,"phase":{"Ready":{"since_ms":9}}}"#,
+            ),
+            ("v1/serves/1", r#"{"keys":["*:80#0"]}"#),
+        ];
+        notes.map(|(key, text)| (key.to_owned(), text.to_owned())).into()
+    }
+
+    fn snapshot(notes: &BTreeMap<String, String>) -> Vec<u8> {
+        let text = "[[app]]\nname = \"web\"\ncommand = [\"true\"]\n";
+        let file = Some(FileSource { path: "/cluster.toml".to_owned(), text: text.to_owned() });
+        let sources = Sources { start_folder: "/".to_owned(), file, ..Sources::default() };
+        serde_json::to_vec(&serde_json::json!({ "notes": notes, "sources": { "1": sources } })).unwrap()
+    }
+
+    #[test]
+    fn the_snapshot_of_the_first_version_can_be_taken_over() {
+        assert_eq!(check_snapshot(&snapshot(&first_version())), Ok("1 app".to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let refused = |key: &str, text: &str| {
+            let mut notes = first_version();
+            notes.insert(key.to_owned(), text.to_owned());
+            check_snapshot(&snapshot(&notes)).unwrap_err()
+        };
+        assert!(refused("v1/worker/0/1", "{}").contains("the note v1/worker/0/1: missing field"));
+        assert!(refused("v2/worker/0/1", "{}").contains("older than what runs"));
+        assert!(refused("v1/app/1", r#"{"name":"api","generation":1,"last_generation":1,"slots":1,"generations":{"1":{"source":7,"cwd":"/","program":"/x"}}}"#).contains("source 7"));
+        assert!(check_snapshot(b"{").unwrap_err().contains("damaged"));
+        assert!(check_snapshot(b"{}").unwrap_err().contains("damaged"));
+    }
+}
