@@ -182,6 +182,7 @@ mod tests {
             master_pid: 2,
             master_restarts: 0,
             uptime_ms: 0,
+            upgrade: None,
             apps: vec![app],
         };
         let mut text = String::new();
