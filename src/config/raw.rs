@@ -2,6 +2,7 @@
 //!
 //! The TOML is walked by hand rather than through serde's derive, so that every problem of a file is found at once and
 //! each has its line and column.
+use super::hooks::HookEvent;
 use super::parse;
 use super::problem::{At, Found, Spot};
 use super::{Balance, Listen, Protocol, Ready, Workers, env_file, name};
@@ -34,12 +35,16 @@ pub const APP_KEYS: &[&str] = &[
     "prefix",
     "restart",
     "reload",
+    "hooks",
 ];
 /// Keys of `[app.restart]`.
 pub const RESTART_KEYS: &[&str] =
     &["min_uptime", "max_restarts", "window", "backoff_min", "backoff_max", "stop_exit_codes"];
 /// Keys of `[app.reload]`.
 pub const RELOAD_KEYS: &[&str] = &["surge"];
+
+/// Keys of `[app.hooks]`.
+pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
 const PLANNED_KEYS: &[&str] =
@@ -98,6 +103,7 @@ pub(crate) struct RawApp {
     pub(crate) prefix: Option<At<bool>>,
     pub(crate) restart: RawRestart,
     pub(crate) surge: Option<At<u32>>,
+    pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -251,6 +257,7 @@ impl Walk<'_> {
                 "prefix" => app.prefix = self.boolean(&entry),
                 "restart" => app.restart = self.restart(&entry),
                 "reload" => app.surge = self.reload(&entry),
+                "hooks" => app.hooks = self.hooks(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }
@@ -286,6 +293,18 @@ impl Walk<'_> {
             }
         }
         surge
+    }
+
+    fn hooks(&mut self, entry: &Entry<'_>) -> BTreeMap<HookEvent, Vec<String>> {
+        let mut hooks = BTreeMap::new();
+        let Some(table) = self.table(entry) else { return hooks };
+        for entry in entries(table) {
+            match HookEvent::ALL.into_iter().find(|event| event.key() == entry.key) {
+                Some(event) => hooks.extend(self.command(&entry).map(|command| (event, command.value))),
+                None => self.unknown(&entry, HOOK_KEYS, " in [app.hooks]"),
+            }
+        }
+        hooks
     }
 
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {
@@ -387,14 +406,15 @@ impl Walk<'_> {
 
     fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
         let DeValue::Array(array) = entry.value else {
-            return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", parse::command_line);
+            let read = |text: &str| parse::command_line(text).map_err(|message| named(entry.key, message));
+            return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", read);
         };
         if let Some(item) = array.iter().find(|item| !item.get_ref().is_str()) {
-            let wrong = format!("command must hold strings only, not {}", type_name(item.get_ref()));
+            let wrong = format!("{} must hold strings only, not {}", entry.key, type_name(item.get_ref()));
             return self.keep(Spot::File(item.span().start), Err(wrong));
         }
         let words: Vec<String> = array.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-        let checked = parse::command(&words);
+        let checked = parse::command(&words).map_err(|message| named(entry.key, message));
         self.keep(entry.spot, checked.map(|()| words))
     }
 
@@ -480,6 +500,11 @@ impl Walk<'_> {
         codes.dedup();
         Some(codes)
     }
+}
+
+/// What is wrong with a command, said of the key that holds it.
+fn named(key: &str, message: String) -> String {
+    message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)
 }
 
 /// A number whose range was checked, as a smaller type.

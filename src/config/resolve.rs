@@ -273,6 +273,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         group: raw.group.map(|at| at.value),
         umask: raw.umask.map(|at| at.value),
         restart,
+        hooks: raw.hooks,
         reload: Reload { surge: value_or(raw.surge, defaults::reload().surge) },
         prefix: value_or(raw.prefix, false),
     })

@@ -7,6 +7,7 @@ mod channel;
 mod control;
 mod drain;
 mod handoff;
+mod hooks;
 mod keeper;
 mod listener;
 mod memory;
@@ -69,6 +70,7 @@ struct Master {
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
     output: output::Output,
+    hooks: hooks::HookRuns,
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
@@ -193,6 +195,9 @@ impl Master {
             if app.accept_pause_until_ms > self.now_ms {
                 at = at.min(app.accept_pause_until_ms);
             }
+        }
+        if let Some(look) = self.hooks.next_look_ms(self.now_ms) {
+            at = at.min(look);
         }
         at.saturating_sub(self.now_ms)
     }
