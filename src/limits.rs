@@ -171,8 +171,10 @@ pub const LAST_LINES_MAX: usize = 20;
 pub const DRAIN_CHECK_MIN_MS: u64 = 10;
 /// Longest pause between two looks at the connections of draining workers, in milliseconds.
 pub const DRAIN_CHECK_MAX_MS: u64 = 500;
-/// Pause after such a look, as a multiple of the time that it took: the loop spends no more than a twentieth on them.
+/// Pause after such a look, as a multiple of the time that it took, so that the loop spends little of its time on them.
 pub const DRAIN_CHECK_REST_FACTOR: u64 = 20;
+/// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
+pub const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
 /// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
 pub const SOCK_DIAG_MS_MAX: u64 = 1_000;
 /// Packets of that list. The kernel puts 100 to 300 sockets into one.

@@ -101,8 +101,8 @@ impl Master {
         self.count_connections(&unclear);
         // Both take time with the number of connections, and nobody is served meanwhile.
         let took_ms = clock::monotonic_ms().saturating_sub(self.now_ms);
-        self.next_drain_check_ms =
-            self.next_drain_check_ms.map(|at| at.max(self.now_ms + took_ms * (limits::DRAIN_CHECK_REST_FACTOR + 1)));
+        let rest_ms = (took_ms * limits::DRAIN_CHECK_REST_FACTOR).min(limits::DRAIN_CHECK_REST_MAX_MS);
+        self.next_drain_check_ms = self.next_drain_check_ms.map(|at| at.max(self.now_ms + took_ms + rest_ms));
     }
 
     /// Those that hold no connection that came through us are done.
