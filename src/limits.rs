@@ -171,6 +171,37 @@ pub const LAST_LINES_MAX: usize = 20;
 pub const DRAIN_CHECK_MIN_MS: u64 = 10;
 /// Longest pause between two looks at the connections of draining workers, in milliseconds.
 pub const DRAIN_CHECK_MAX_MS: u64 = 500;
+/// Pause after such a look, as a multiple of the time that it took, so that the loop spends little of its time on them.
+pub const DRAIN_CHECK_REST_FACTOR: u64 = 20;
+/// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
+pub const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
+/// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
+pub const SOCK_DIAG_MS_MAX: u64 = 1_000;
+/// Packets of that list. The kernel puts 100 to 300 sockets into one.
+pub const SOCK_DIAG_PACKETS_MAX: usize = 64 * 1024;
+/// Buffer for one packet of that list, in bytes. The kernel makes them as long as the buffer, up to 32 KiB.
+pub const SOCK_DIAG_PACKET_BYTES: usize = 32 * 1024;
+
+// ---- hooks ----
+
+/// Hooks that run at once.
+pub const HOOKS_RUNNING_MAX: usize = 4;
+/// Hooks that wait for their turn.
+pub const HOOKS_QUEUED_MAX: usize = 1024;
+/// Time that a hook may take, in milliseconds; then it is killed with its process group.
+pub const HOOK_TIMEOUT_MS: u64 = 10_000;
+/// At the end: how long running and waiting hooks are waited for, in milliseconds.
+pub const HOOKS_END_WAIT_MS: u64 = 3_000;
+/// At the end: how long hooks that were killed are waited for, in milliseconds.
+pub const HOOKS_KILL_WAIT_MS: u64 = 200;
+/// Pause between two looks at a hook of which the kernel does not tell the end, in milliseconds.
+pub const HOOKS_LOOK_MS: u64 = 10;
+/// Length of the reason that a hook is told, in characters.
+pub const HOOK_REASON_CHARS_MAX: usize = 1_000;
+/// Open files that a hook may have (the soft limit; a program that uses select(2) is safe below it).
+pub const HOOK_OPEN_FILES: u64 = 1024;
+/// Stack of the hooks' thread, in bytes.
+pub const HOOKS_STACK_BYTES: usize = 256 * 1024;
 
 // ---- control socket ----
 

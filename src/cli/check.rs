@@ -96,19 +96,34 @@ fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
         Err(error) => finding.problems.push(error.to_string()),
     }
     finding.row("folder", folder.display().to_string());
+    examine_hooks(app, &folder, &mut finding);
     finding
 }
 
 fn examine_command(app: &App, folder: &Path, finding: &mut Finding) -> Option<program::ProgramKind> {
     let command0 = app.command.first().map_or("", String::as_str);
-    let path = app.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
-    let found = program::find(command0, &path, Some(folder)).map_err(|error| error.to_string());
+    let found = program::find(command0, &path_of(app), Some(folder)).map_err(|error| error.to_string());
     let found = finding.keep(found)?;
     finding.row("command", format!("{} ({})", app.command.join(" "), found.path.display()));
     if app.protocol == Protocol::Auto {
         finding.warnings.extend(program::advice(found.kind, &app.command, folder));
     }
     Some(found.kind)
+}
+
+fn examine_hooks(app: &App, folder: &Path, finding: &mut Finding) {
+    for (event, command) in &app.hooks {
+        let found = program::find(command.first().map_or("", String::as_str), &path_of(app), Some(folder));
+        match found {
+            Ok(_) => finding.row("hook", format!("{}: {}", event.key(), command.join(" "))),
+            Err(error) => finding.warnings.push(format!("hook {} will not run: {error}", event.key())),
+        }
+    }
+}
+
+/// The PATH that commands are searched in.
+fn path_of(app: &App) -> OsString {
+    app.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
 fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {

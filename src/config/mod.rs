@@ -5,6 +5,7 @@
 pub mod address;
 pub mod defaults;
 pub mod env_file;
+pub mod hooks;
 pub mod inspect;
 pub mod name;
 pub mod parse;
@@ -64,6 +65,8 @@ pub struct App {
     pub restart: Restart,
     /// How a reload goes.
     pub reload: Reload,
+    /// Commands to run when something happens; none is empty.
+    pub hooks: BTreeMap<hooks::HookEvent, Vec<String>>,
     /// Put `name/slot | ` before each line of output.
     pub prefix: bool,
 }

@@ -2,6 +2,7 @@
 //!
 //! The TOML is walked by hand rather than through serde's derive, so that every problem of a file is found at once and
 //! each has its line and column.
+use super::hooks::HookEvent;
 use super::parse;
 use super::problem::{At, Found, Spot};
 use super::{Balance, Listen, Protocol, Ready, Workers, env_file, name};
@@ -34,6 +35,7 @@ pub const APP_KEYS: &[&str] = &[
     "prefix",
     "restart",
     "reload",
+    "hooks",
 ];
 /// Keys of `[app.restart]`.
 pub const RESTART_KEYS: &[&str] =
@@ -41,9 +43,12 @@ pub const RESTART_KEYS: &[&str] =
 /// Keys of `[app.reload]`.
 pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 
+/// Keys of `[app.hooks]`.
+pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];
+
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
 const PLANNED_KEYS: &[&str] =
-    &["agent", "canary", "control", "cron_restart", "hang", "limits", "log", "max_memory_restart", "metrics", "watch"];
+    &["agent", "control", "cron_restart", "hang", "limits", "log", "max_memory_restart", "metrics", "watch"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -98,6 +103,7 @@ pub(crate) struct RawApp {
     pub(crate) prefix: Option<At<bool>>,
     pub(crate) restart: RawRestart,
     pub(crate) reload: RawReload,
+    pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -259,6 +265,7 @@ impl Walk<'_> {
                 "prefix" => app.prefix = self.boolean(&entry),
                 "restart" => app.restart = self.restart(&entry),
                 "reload" => app.reload = self.reload(&entry),
+                "hooks" => app.hooks = self.hooks(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }
@@ -297,6 +304,18 @@ impl Walk<'_> {
             }
         }
         reload
+    }
+
+    fn hooks(&mut self, entry: &Entry<'_>) -> BTreeMap<HookEvent, Vec<String>> {
+        let mut hooks = BTreeMap::new();
+        let Some(table) = self.table(entry) else { return hooks };
+        for entry in entries(table) {
+            match HookEvent::ALL.into_iter().find(|event| event.key() == entry.key) {
+                Some(event) => hooks.extend(self.command(&entry).map(|command| (event, command.value))),
+                None => self.unknown(&entry, HOOK_KEYS, " in [app.hooks]"),
+            }
+        }
+        hooks
     }
 
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {
@@ -398,14 +417,15 @@ impl Walk<'_> {
 
     fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
         let DeValue::Array(array) = entry.value else {
-            return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", parse::command_line);
+            let read = |text: &str| parse::command_line(text).map_err(|message| named(entry.key, message));
+            return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", read);
         };
         if let Some(item) = array.iter().find(|item| !item.get_ref().is_str()) {
-            let wrong = format!("command must hold strings only, not {}", type_name(item.get_ref()));
+            let wrong = format!("{} must hold strings only, not {}", entry.key, type_name(item.get_ref()));
             return self.keep(Spot::File(item.span().start), Err(wrong));
         }
         let words: Vec<String> = array.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-        let checked = parse::command(&words);
+        let checked = parse::command(&words).map_err(|message| named(entry.key, message));
         self.keep(entry.spot, checked.map(|()| words))
     }
 
@@ -491,6 +511,11 @@ impl Walk<'_> {
         codes.dedup();
         Some(codes)
     }
+}
+
+/// What is wrong with a command, said of the key that holds it.
+fn named(key: &str, message: String) -> String {
+    message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)
 }
 
 /// A number whose range was checked, as a smaller type.

@@ -278,6 +278,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
             canary: value_or(raw.reload.canary, defaults::reload().canary),
             drain_spread: value_or(raw.reload.drain_spread, defaults::reload().drain_spread),
         },
+        hooks: raw.hooks,
         prefix: value_or(raw.prefix, false),
     })
 }

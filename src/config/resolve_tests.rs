@@ -214,7 +214,7 @@ fn unknown_keys_get_the_nearest_name() {
     says("restart.max_restart = 2", "unknown key \"max_restart\" in [app.restart]; did you mean \"max_restarts\"?");
     says("min_uptime = \"1s\"", "put it into [app.restart]");
     says("limits.memory = \"1G\"", "not available in this release");
-    says("reload.canary = 1", "not available in this release");
+    says("metrics = 1", "not available in this release");
     let lines = said(&file("workers = 2\n[[apps]]\ncommand=\"a\"\n"));
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("below a line [[app]]"), "{lines:?}");

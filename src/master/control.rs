@@ -113,6 +113,7 @@ impl Master {
         }
         for failure in &failures {
             log::error!("reload refused: {failure}; the running configuration serves on");
+            apps.iter().for_each(|&app| self.run_hook_for_refusal(app, failure));
         }
         self.waiters.push(Waiter { what: Wait::Reload { open, failures, done: Vec::new() }, reply, said: None });
         self.settle_waiters();
@@ -315,7 +316,9 @@ impl Master {
     /// Ends the deployment when nothing is left to run.
     pub(super) fn finish_if_over(&mut self) {
         let over = self.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
-        if over && self.events.is_empty() && !self.finished {
+        if !over || !self.events.is_empty() {
+            self.hooks.goes_on();
+        } else if !self.finished && self.hooks.may_end(self.now_ms) {
             self.finish();
         }
     }

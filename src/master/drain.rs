@@ -3,10 +3,13 @@
 use super::Master;
 use super::worker::{Drain, Goodbye, Worker, WorkerIx};
 use crate::config::{Listen, Protocol};
+use crate::ids::WorkerId;
 use crate::limits;
+use crate::os::clock;
 use crate::os::procfs::{self, ConnectionTable};
 use crate::protocol::node;
 use crate::supervisor::Event;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::fd::AsFd;
 
 impl Master {
@@ -119,15 +122,39 @@ impl Master {
             self.drain_check_every_ms = (self.drain_check_every_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);
             self.next_drain_check_ms = Some(self.now_ms + self.drain_check_every_ms);
         }
-        // Reading the table takes a fraction of a second on a machine with very many connections (those that linger in
-        // TIME_WAIT count), and nobody is served meanwhile: not for workers that hold no socket at all, which is most.
-        let mut table = None;
+        if finishing.is_empty() {
+            return;
+        }
+        // Workers that hold no socket at all, which is most, need no list of connections.
+        let mut unclear = Vec::new();
         for (ix, pid) in finishing {
             let Some(worker) = self.workers.get(ix) else { continue };
             let Some(held) = procfs::socket_inodes(pid) else { continue };
-            let (ports, paths) = self.apps[worker.app].ports_and_paths();
-            if held.is_empty() || table.get_or_insert_with(ConnectionTable::read).count(&held, &ports, &paths) == 0 {
+            if held.is_empty() {
                 self.events.push_back((worker.app, Event::Drained { worker: worker.id }));
+            } else {
+                unclear.push((worker.app, worker.id, held));
+            }
+        }
+        self.count_connections(&unclear);
+        // Both take time with the number of connections, and nobody is served meanwhile.
+        let took_ms = clock::monotonic_ms().saturating_sub(self.now_ms);
+        let rest_ms = (took_ms * limits::DRAIN_CHECK_REST_FACTOR).min(limits::DRAIN_CHECK_REST_MAX_MS);
+        self.next_drain_check_ms = self.next_drain_check_ms.map(|at| at.max(self.now_ms + took_ms + rest_ms));
+    }
+
+    /// Those that hold no connection that came through us are done.
+    fn count_connections(&mut self, unclear: &[(usize, WorkerId, HashSet<u64>)]) {
+        let apps: BTreeSet<usize> = unclear.iter().map(|(app, ..)| *app).collect();
+        let places: BTreeMap<usize, _> = apps.into_iter().map(|app| (app, self.apps[app].ports_and_paths())).collect();
+        let ports: BTreeSet<u16> = places.values().flat_map(|(ports, _)| ports.iter().copied()).collect();
+        let paths: Vec<String> = places.values().flat_map(|(_, paths)| paths.iter().cloned()).collect();
+        let ports: Vec<u16> = ports.into_iter().collect();
+        let Some(table) = ConnectionTable::read(&ports, &paths) else { return };
+        for (app, worker, held) in unclear {
+            let (ports, paths) = &places[app];
+            if table.count(held, ports, paths) == 0 {
+                self.events.push_back((*app, Event::Drained { worker: *worker }));
             }
         }
     }

@@ -7,6 +7,7 @@ mod channel;
 mod control;
 mod drain;
 mod handoff;
+mod hooks;
 mod keeper;
 mod listener;
 mod memory;
@@ -76,6 +77,7 @@ struct Master {
     handing_over_since_ms: Option<u64>,
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
+    hooks: hooks::HookRuns,
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
@@ -209,6 +211,9 @@ impl Master {
             if app.accept_pause_until_ms > self.now_ms {
                 at = at.min(app.accept_pause_until_ms);
             }
+        }
+        if let Some(look) = self.hooks.next_look_ms(self.now_ms) {
+            at = at.min(look);
         }
         at.saturating_sub(self.now_ms)
     }

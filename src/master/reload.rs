@@ -49,6 +49,7 @@ impl Master {
             let app = config.apps.iter().find(|a| &a.name == name).cloned();
             let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
             let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
+            settings.warn_of_hooks();
             let bound = self.bind_new(ix, &settings.config.listen)?;
             prepared.push((ix, settings, bound));
         }

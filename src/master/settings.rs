@@ -1,5 +1,6 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
+use super::hooks;
 use crate::config::{self, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
@@ -39,6 +40,9 @@ pub(super) struct Settings {
     credentials: Option<Credentials>,
     /// A word of advice for the operator, found while looking at the command.
     pub(super) advice: Option<String>,
+    pub(super) hooks: hooks::Prepared,
+    /// Hooks whose command is not there.
+    hook_problems: Vec<String>,
 }
 
 /// What a spawn needs beyond the settings.
@@ -87,7 +91,26 @@ impl Settings {
         let ready = rules::ready(protocol, config.ready.as_ref())?;
         let ready = ready_rule(protocol, config.ready.is_some(), &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
-        Ok(Settings { config, source, program: found.path, protocol, cwd, ready, credentials: user, advice })
+        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref());
+        Ok(Settings {
+            config,
+            source,
+            program: found.path,
+            protocol,
+            cwd,
+            ready,
+            credentials: user,
+            advice,
+            hooks,
+            hook_problems,
+        })
+    }
+
+    /// Says which hooks cannot run. The app runs without them.
+    pub(super) fn warn_of_hooks(&self) {
+        for problem in &self.hook_problems {
+            log::warn!("{}: {problem}", self.config.name);
+        }
     }
 
     /// What the supervisor has to know.
@@ -150,9 +173,7 @@ impl Settings {
     }
 
     fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
-        let mut env: BTreeMap<OsString, OsString> =
-            std::env::vars_os().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own)).collect();
-        env.extend(self.config.env.iter().map(|(name, value)| (name.into(), value.into())));
+        let mut env = base_environment(&self.config.env);
         if let Some(port) = place.port {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
         }
@@ -180,6 +201,12 @@ impl Settings {
         }
         env
     }
+}
+
+/// Clusterd's own environment without what is meant for itself, and what the app adds.
+pub(super) fn base_environment(added: &BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
+    let own = std::env::vars_os().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own));
+    own.chain(added.iter().map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
 /// The rule in the supervisor's terms. A program that was given no rule and may speak up earlier (`READY=1`) is heard.

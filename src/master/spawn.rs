@@ -84,6 +84,7 @@ impl Master {
         pid: Option<i32>,
         channel: Option<(OwnedFd, bool)>,
     ) -> WorkerIx {
+        self.hooks.know(id, generation);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
         let ix = self.workers.insert(Worker {

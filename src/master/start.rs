@@ -125,6 +125,7 @@ impl Master {
             waiters: Vec::new(),
             notify: None,
             output: output::Output::default(),
+            hooks: Default::default(),
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
@@ -184,6 +185,7 @@ impl Master {
         if let Some(advice) = &settings.advice {
             log::warn!("{}: {advice}", settings.config.name);
         }
+        settings.warn_of_hooks();
         let slots = settings.config.workers.count(cpu::available().count);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.first_seq();
@@ -449,6 +451,7 @@ impl Master {
             log::info!("stopped");
         }
         self.finished = true;
+        self.hooks.finish();
         self.output.finish();
         self.remove_files();
         if let Some(api) = &self.api {

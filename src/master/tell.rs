@@ -17,14 +17,14 @@ pub(super) fn human_ms(ms: u64) -> String {
 }
 
 /// How a process ended: `exited with code 1`, `was killed by SIGKILL`.
-fn ended(status: ExitStatus) -> String {
+pub(super) fn ended(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(number) => format!("was killed by {}", signal::name(number)),
     }
 }
 
-fn cause_words(cause: &Cause) -> String {
+pub(super) fn cause_words(cause: &Cause) -> String {
     match cause {
         Cause::Ended(status) => ended(*status),
         Cause::NotStarted(reason) => format!("could not be started: {reason}"),
@@ -70,7 +70,7 @@ impl Master {
                     self.note_app(app_ix);
                 }
             }
-            Report::WorkerLeft { worker, slot, pid, status, killed } => {
+            Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms: _ } => {
                 let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
                 let overdue = if *killed { " (it did not end by itself)" } else { "" };
                 log::debug!("{name}/{slot}: worker {worker}{pid} has left: {}{overdue}", ended(*status));
@@ -102,6 +102,7 @@ impl Master {
             Report::AppFinished => log::info!("{name}: every worker has finished"),
             Report::AppStopped => log::info!("{name}: stopped"),
         }
+        self.run_hook(app_ix, &report);
         self.after_report(app_ix, &report);
     }
 

@@ -15,5 +15,6 @@ pub mod process;
 pub mod procfs;
 pub mod program;
 pub mod signal;
+pub mod sock_diag;
 pub mod spawn;
 pub mod user;

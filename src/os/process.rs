@@ -75,6 +75,19 @@ pub fn reap(pid: i32) -> io::Result<Option<i32>> {
     }
 }
 
+/// An fd that can be read when this child of ours has ended, reaped or not. Close-on-exec.
+///
+/// # Errors
+/// Kernels before 5.3 have none.
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0 as libc::c_long) };
+    let fd = Errno::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just opened it for us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A raw wait status in words that follow "the process": `exited with code 3`, `was killed by SIGKILL`.
 #[must_use]
 pub fn describe_status(status: i32) -> String {
@@ -114,6 +127,15 @@ pub struct FileLimit {
 
 /// The number of RLIMIT_NOFILE for setrlimit(2).
 pub const RLIMIT_NOFILE: i32 = libc::RLIMIT_NOFILE as i32;
+
+/// How many files this process may have open.
+///
+/// # Errors
+/// As getrlimit(2).
+pub fn file_limit() -> io::Result<FileLimit> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(FileLimit { soft, hard })
+}
 
 /// Raises the soft limit of open files to the hard one. Returns what held before, to be put back in workers: a
 /// program that uses select(2) is safe only under the limit that its user chose.

@@ -1,7 +1,9 @@
 //! What /proc tells of processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
 //! effort: what cannot be read is `None`, never an error.
+use super::sock_diag;
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -39,7 +41,7 @@ pub struct Holder {
 
 /// Finds who listens on a TCP port.
 pub fn tcp_port_holder(address: SocketAddr) -> Option<Holder> {
-    let listening = tcp_table(|s| s.listening && s.local_port == address.port());
+    let listening = tcp_table(|s| s.listening && s.local_port == address.port())?;
     holder_of(&listening.into_iter().map(|(_, inode)| inode).collect())
 }
 
@@ -88,28 +90,19 @@ pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
 }
 
 /// The machine's connections at one moment, to be asked who holds which. Reading it costs time with the number of
-/// sockets, so it is read once for many questions.
+/// connections, so it is read once for many questions.
 pub struct ConnectionTable {
     tcp: Vec<(u16, u64)>,
     unix: Vec<(String, u64)>,
 }
 
 impl ConnectionTable {
-    /// Reads /proc/net/tcp, tcp6 and unix.
-    pub fn read() -> ConnectionTable {
-        let tcp = tcp_table(|s| !s.listening);
-        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let unix = table
-            .lines()
-            .skip(1)
-            .filter_map(|line| {
-                // Num RefCount Protocol Flags Type St Inode Path; state 03 is connected.
-                let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-                let path = (*fields.get(7)?).to_owned();
-                (fields[5] == "03").then_some((path, fields[6].parse().ok()?))
-            })
-            .collect();
-        ConnectionTable { tcp, unix }
+    /// Reads the connections that came in through one of these TCP ports or socket paths. `None`: they cannot be seen
+    /// now, or here.
+    pub fn read(ports: &[u16], paths: &[String]) -> Option<ConnectionTable> {
+        let tcp = if ports.is_empty() { Vec::new() } else { tcp_connections(ports)? };
+        let unix = if paths.is_empty() { Vec::new() } else { unix_connections(paths)? };
+        Some(ConnectionTable { tcp, unix })
     }
 
     /// How many of these sockets are connections that came in through one of these TCP ports or socket paths.
@@ -120,16 +113,49 @@ impl ConnectionTable {
     }
 }
 
+/// Local port and inode, from netlink; where that is refused, from /proc.
+fn tcp_connections(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
+    // The kernel can look for one port, not for several.
+    let one = match ports {
+        [port] => Some(*port),
+        _ => None,
+    };
+    match sock_diag::connections(one) {
+        Ok(mut found) => {
+            found.retain(|(port, _)| ports.contains(port));
+            Some(found)
+        }
+        // The other way would take longer still.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+        Err(_) => tcp_table(|s| !s.listening && ports.contains(&s.local_port)),
+    }
+}
+
+/// Path and inode of connected unix sockets with one of these paths.
+fn unix_connections(paths: &[String]) -> Option<Vec<(String, u64)>> {
+    let table = fs::read_to_string("/proc/net/unix").ok()?;
+    let connected = |line: &str| {
+        // Num RefCount Protocol Flags Type St Inode Path; state 03 is connected.
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let path = (*fields.get(7)?).to_owned();
+        (fields[5] == "03" && paths.contains(&path)).then_some((path, fields[6].parse().ok()?))
+    };
+    Some(table.lines().skip(1).filter_map(connected).collect())
+}
+
 struct TcpSocket {
     local_port: u16,
     listening: bool,
 }
 
-/// Local port and inode of the machine's TCP sockets that pass the filter.
-fn tcp_table(wanted: impl Fn(&TcpSocket) -> bool) -> Vec<(u16, u64)> {
+/// Local port and inode of the machine's TCP sockets that pass the filter. `None`: they cannot be read.
+fn tcp_table(wanted: impl Fn(&TcpSocket) -> bool) -> Option<Vec<(u16, u64)>> {
     let mut found = Vec::new();
+    let mut readable = false;
+    // A machine without IPv6 lacks the second.
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = fs::read_to_string(table) else { continue };
+        readable = true;
         for line in text.lines().skip(1) {
             if let Some((socket, inode)) = tcp_line(line) {
                 // A socket in TIME_WAIT belongs to no process and has inode 0.
@@ -139,7 +165,7 @@ fn tcp_table(wanted: impl Fn(&TcpSocket) -> bool) -> Vec<(u16, u64)> {
             }
         }
     }
-    found
+    readable.then_some(found)
 }
 
 /// One line of /proc/net/tcp: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`.
@@ -171,7 +197,12 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let count = || {
             let held = socket_inodes(std::process::id() as i32).unwrap();
-            ConnectionTable::read().count(&held, &[port], &[])
+            // As netlink has it, and as /proc has it.
+            let table = ConnectionTable::read(&[port], &[]).unwrap();
+            let slow = ConnectionTable { tcp: tcp_table(|s| !s.listening).unwrap(), unix: Vec::new() };
+            let counts = [table.count(&held, &[port], &[]), slow.count(&held, &[port], &[])];
+            assert_eq!(counts[0], counts[1]);
+            counts[0]
         };
         assert_eq!(count(), 0);
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -420,7 +420,8 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         if w.phase.is_leaving() {
             let killed = matches!(w.phase, Phase::Killed);
-            cx.report(Report::WorkerLeft { worker, slot: w.slot, pid: w.pid, status, killed });
+            let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
+            cx.report(Report::WorkerLeft { worker, slot: w.slot, pid: w.pid, status, killed, lived_ms });
             self.remove(cx, worker);
         } else {
             self.lose(cx, worker, Cause::Ended(status), at_ms);

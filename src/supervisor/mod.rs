@@ -140,7 +140,7 @@ pub enum Report {
     /// A worker's end that nobody asked for, and what became of its slot.
     WorkerDied { worker: WorkerId, slot: Slot, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
     /// A worker that had been asked to leave is gone.
-    WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool },
+    WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool, lived_ms: u64 },
     /// A worker left by itself; its replacement is on the way.
     WorkerLeaving { worker: WorkerId, slot: Slot },
     /// A draining worker did not end in time and got SIGTERM, or SIGKILL (`kill`).

@@ -8,6 +8,7 @@ mod cluster;
 mod control;
 mod deployments;
 mod errors;
+mod hooks;
 mod kills;
 mod reload;
 mod serve;

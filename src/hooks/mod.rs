@@ -1,0 +1,304 @@
+//! Running hooks: a queue and one thread that starts the commands, waits for them and kills those that take too long.
+//! What a hook is for, and when one is run, is not known here.
+use crate::keeper::protocol::Credentials;
+use crate::limits;
+use crate::os::spawn::{self, Identity, Plan, Program, Report};
+use crate::os::{clock, pipe, poll, process, signal};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// A command, ready to be started any number of times.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// How messages name it: `web: hook worker_exit`.
+    pub label: String,
+    /// Absolute path of the program.
+    pub program: Vec<u8>,
+    /// argv, with argv\[0\].
+    pub args: Vec<Vec<u8>>,
+    /// Its environment, `NAME=value` each, without what each run adds.
+    pub env: Vec<Vec<u8>>,
+    /// Its folder.
+    pub cwd: Vec<u8>,
+    /// `None`: ours.
+    pub umask: Option<u32>,
+    /// `None`: ours.
+    pub credentials: Option<Credentials>,
+}
+
+/// One run of a command.
+struct Order {
+    command: Arc<Command>,
+    /// `NAME=value`, added to the environment.
+    variables: Vec<Vec<u8>>,
+}
+
+/// The thread's other end. When it is dropped, what runs is killed and the thread ends.
+pub struct Hooks {
+    orders: SyncSender<Order>,
+    wake: OwnedFd,
+    /// Runs that were asked for and have not ended.
+    open: Arc<AtomicUsize>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
+    lost: u64,
+}
+
+impl Hooks {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread, pipe or `/dev/null` can be had.
+    pub fn start() -> io::Result<Hooks> {
+        let (woken, wake) = pipe::pair()?;
+        let null = process::null_device()?;
+        let (orders, received) = sync_channel(limits::HOOKS_QUEUED_MAX);
+        let (ending, ended) = sync_channel(1);
+        let open = Arc::new(AtomicUsize::new(0));
+        let mut runner = Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new() };
+        std::thread::Builder::new().name("clusterd-hooks".to_owned()).stack_size(limits::HOOKS_STACK_BYTES).spawn(
+            move || {
+                runner.run();
+                drop(ending);
+            },
+        )?;
+        Ok(Hooks { orders, wake, open, ended, lost: 0 })
+    }
+
+    /// Has the command run as soon as there is room. Never waits: when too many wait already, this one is lost.
+    pub fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        if self.orders.try_send(Order { command, variables }).is_ok() {
+            // The pipe never fills: it takes more bytes than the queue takes orders.
+            pipe::write_byte(self.wake.as_fd());
+            return;
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.lost += 1;
+        if self.lost == 1 {
+            log::warn!("{} hooks wait already; further ones are lost", limits::HOOKS_QUEUED_MAX);
+        }
+    }
+
+    /// Whether any run has not ended yet.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Everything is over: what still runs is killed, and waited for (bounded).
+    pub fn finish(self) {
+        if self.lost > 0 {
+            log::warn!("{} hooks were lost because too many waited", self.lost);
+        }
+        let Hooks { orders, wake, ended, .. } = self;
+        drop((orders, wake));
+        let _ = ended.recv_timeout(Duration::from_millis(limits::HOOKS_KILL_WAIT_MS));
+    }
+}
+
+/// A command that runs.
+struct Running {
+    command: Arc<Command>,
+    pid: i32,
+    report: OwnedFd,
+    /// Readable when it has ended. Kernels before 5.3 have none; then it is looked at now and then.
+    pidfd: Option<OwnedFd>,
+    kill_at_ms: u64,
+    killed: bool,
+}
+
+struct Runner {
+    orders: Receiver<Order>,
+    woken: OwnedFd,
+    null: OwnedFd,
+    open: Arc<AtomicUsize>,
+    running: Vec<Running>,
+}
+
+impl Runner {
+    fn run(&mut self) {
+        let mut buffer = [0_u8; 256];
+        loop {
+            let mut interests = vec![poll::Interest::new(self.woken.as_fd(), false)];
+            let pidfds = self.running.iter().filter_map(|running| running.pidfd.as_ref());
+            interests.extend(pidfds.map(|pidfd| poll::Interest::new(pidfd.as_fd(), false)));
+            if poll::wait(&mut interests, self.timeout_ms()).is_err() {
+                std::thread::sleep(Duration::from_millis(limits::HOOKS_LOOK_MS));
+            }
+            let over = loop {
+                match process::read_now(self.woken.as_fd(), &mut buffer) {
+                    Ok(Some(0)) | Err(_) => break true,
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
+                }
+            };
+            self.bury();
+            if over {
+                return self.end();
+            }
+            while self.running.len() < limits::HOOKS_RUNNING_MAX
+                && let Ok(order) = self.orders.try_recv()
+            {
+                self.start(order);
+            }
+        }
+    }
+
+    fn timeout_ms(&self) -> Option<u64> {
+        let now_ms = clock::monotonic_ms();
+        let wait = |running: &Running| {
+            let until_kill = running.kill_at_ms.saturating_sub(now_ms);
+            let looks = running.killed || running.pidfd.is_none();
+            if looks { until_kill.clamp(1, limits::HOOKS_LOOK_MS) } else { until_kill }
+        };
+        self.running.iter().map(wait).min()
+    }
+
+    fn start(&mut self, order: Order) {
+        let Order { command, variables } = order;
+        let env = [command.env.as_slice(), &variables].concat();
+        let limit = process::file_limit().ok();
+        let files = limit.map(|l| (process::RLIMIT_NOFILE, l.hard.min(limits::HOOK_OPEN_FILES), l.hard));
+        let started = spawn::start(&Plan {
+            program: Program::Path(&command.program),
+            args: &command.args,
+            env: &env,
+            listen_pid: false,
+            cwd: Some(&command.cwd),
+            umask: command.umask,
+            identity: command.credentials.as_ref().map(|who| Identity {
+                uid: who.uid,
+                gid: who.gid,
+                groups: &who.groups,
+            }),
+            rlimits: files.as_slice(),
+            fds: &[(self.null.as_fd(), 0)],
+        });
+        match started {
+            Ok(started) => self.running.push(Running {
+                command,
+                pid: started.pid,
+                report: started.report,
+                pidfd: process::pidfd(started.pid).ok(),
+                kill_at_ms: clock::monotonic_ms() + limits::HOOK_TIMEOUT_MS,
+                killed: false,
+            }),
+            Err(failure) => {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                log::warn!("{}: cannot be started: {}", command.label, process::describe_errno(failure.errno));
+            }
+        }
+    }
+
+    /// Reaps those that have ended and kills those that take too long.
+    fn bury(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        let before = self.running.len();
+        self.running.retain_mut(|running| {
+            match process::reap(running.pid) {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    running.tell(status);
+                    return false;
+                }
+                Err(_) => return false,
+            }
+            if now_ms >= running.kill_at_ms && !running.killed {
+                running.kill();
+            }
+            true
+        });
+        self.open.fetch_sub(before - self.running.len(), Ordering::Relaxed);
+    }
+
+    /// Kills what runs.
+    fn end(&mut self) {
+        for running in &mut self.running {
+            log::warn!("{}: still running at the end; killed", running.command.label);
+            running.kill();
+        }
+        let until_ms = clock::monotonic_ms() + limits::HOOKS_KILL_WAIT_MS;
+        while !self.running.is_empty() && clock::monotonic_ms() < until_ms {
+            self.running.retain(|running| matches!(process::reap(running.pid), Ok(None)));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Running {
+    /// Kills its whole group. It is not reaped yet, so the number still means it.
+    fn kill(&mut self) {
+        self.killed = true;
+        self.kill_at_ms = u64::MAX;
+        // It may have ended on its own meanwhile.
+        let _ = signal::send_group(self.pid, signal::KILL);
+    }
+
+    fn tell(&self, status: i32) {
+        let label = &self.command.label;
+        if let Report::Failed(failure) = spawn::read_report(self.report.as_fd()) {
+            let program = String::from_utf8_lossy(&self.command.program);
+            let why = process::describe_errno(failure.errno);
+            log::warn!("{label}: cannot run {program} ({:?}): {why}", failure.step);
+        } else if self.killed {
+            log::warn!("{label}: did not end within {} s and was killed", limits::HOOK_TIMEOUT_MS / 1000);
+        } else if process::exit_code(status) != Some(0) {
+            log::warn!("{label}: {}", process::describe_status(status));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn shell(script: &str) -> Arc<Command> {
+        Arc::new(Command {
+            label: "test".to_owned(),
+            program: b"/bin/sh".to_vec(),
+            args: ["sh", "-c", script].iter().map(|word| word.as_bytes().to_vec()).collect(),
+            env: vec![b"PATH=/usr/bin:/bin".to_vec()],
+            cwd: b"/".to_vec(),
+            umask: None,
+            credentials: None,
+        })
+    }
+
+    fn wait_idle(hooks: &Hooks) {
+        let begun = Instant::now();
+        while hooks.is_busy() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "a hook never ended");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn all_that_were_taken_run_and_the_rest_is_counted() {
+        let file = std::env::temp_dir().join(format!("clusterd-hooks-{}", std::process::id()));
+        let mut hooks = Hooks::start().unwrap();
+        let script = format!("echo $WORD >> {}", file.display());
+        for _ in 0..20 {
+            hooks.push(shell(&script), vec![b"WORD=ran".to_vec()]);
+        }
+        // It ends at once and is no reason to stop.
+        hooks.push(Arc::new(Command { program: b"/no/such/program".to_vec(), ..(*shell("")).clone() }), Vec::new());
+        wait_idle(&hooks);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "ran\n".repeat(20));
+        std::fs::remove_file(&file).unwrap();
+        let many = limits::HOOKS_QUEUED_MAX + limits::HOOKS_RUNNING_MAX;
+        for _ in 0..many + 10 {
+            hooks.push(shell("sleep 1000"), Vec::new());
+        }
+        assert!(hooks.lost >= 10, "{}", hooks.lost);
+        let begun = Instant::now();
+        hooks.finish();
+        assert!(begun.elapsed() < Duration::from_secs(5), "what runs is killed, not waited for");
+    }
+}

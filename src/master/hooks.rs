@@ -1,0 +1,303 @@
+//! From what happened to the hook that is run for it, and what the hook is told. Running it is `crate::hooks`' business.
+use super::Master;
+use super::settings::base_environment;
+use super::tell::{cause_words, ended};
+use crate::config::hooks::HookEvent;
+use crate::config::{self};
+use crate::hooks::{Command, Hooks};
+use crate::ids::{Generation, WorkerId};
+use crate::keeper::protocol::Credentials;
+use crate::limits;
+use crate::os::{program, signal};
+use crate::supervisor::{Cause, ExitStatus, Report};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Variables that a hook is told what happened with. None of them comes from anywhere else.
+const VARIABLES: [&str; 10] = [
+    "CLUSTERD_EVENT",
+    "CLUSTERD_APP",
+    "CLUSTERD_SLOT",
+    "CLUSTERD_WORKER",
+    "CLUSTERD_PID",
+    "CLUSTERD_GENERATION",
+    "CLUSTERD_EXIT_CODE",
+    "CLUSTERD_SIGNAL",
+    "CLUSTERD_UPTIME_MS",
+    "CLUSTERD_REASON",
+];
+
+/// The hooks of one generation of one app.
+pub(super) type Prepared = BTreeMap<HookEvent, Arc<Command>>;
+
+/// Looks every hook's command up. Those that are not there are left out, with a sentence each.
+pub(super) fn prepare(
+    config: &config::App,
+    cwd: &Path,
+    path: &OsStr,
+    credentials: Option<&Credentials>,
+) -> (Prepared, Vec<String>) {
+    let (mut prepared, mut problems) = (Prepared::new(), Vec::new());
+    for (event, words) in &config.hooks {
+        let found = match program::find(&words[0], path, Some(cwd)) {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(format!("hook {} will not run: {error}", event.key()));
+                continue;
+            }
+        };
+        let mut env = base_environment(&config.env);
+        env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
+        let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
+        let command = Command {
+            label: format!("{}: hook {}", config.name, event.key()),
+            program: found.path.into_os_string().into_vec(),
+            args: words.iter().map(|word| word.clone().into_bytes()).collect(),
+            env,
+            cwd: cwd.as_os_str().as_bytes().to_vec(),
+            umask: config.umask,
+            credentials: credentials.cloned(),
+        };
+        prepared.insert(*event, Arc::new(command));
+    }
+    (prepared, problems)
+}
+
+/// The master's side of the hooks' thread.
+#[derive(Default)]
+pub(super) struct HookRuns {
+    /// Started with the first hook that is run.
+    hooks: Option<Hooks>,
+    start_failed: bool,
+    /// The generation of every worker whose end was not told yet. Its end may be told after it was buried.
+    generations: BTreeMap<WorkerId, Generation>,
+    /// Why a worker was given up, until its process is gone.
+    reasons: BTreeMap<WorkerId, String>,
+    /// The end waits until then for hooks that still run.
+    end_at_ms: Option<u64>,
+}
+
+impl HookRuns {
+    fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
+        if self.hooks.is_none() && !self.start_failed {
+            match Hooks::start() {
+                Ok(hooks) => self.hooks = Some(hooks),
+                Err(e) => {
+                    self.start_failed = true;
+                    log::error!("no hook can be run: cannot start their thread: {e}");
+                }
+            }
+        }
+        if let Some(hooks) = &mut self.hooks {
+            hooks.push(command, variables);
+        }
+    }
+
+    /// A worker exists, or is about to.
+    pub(super) fn know(&mut self, worker: WorkerId, generation: Generation) {
+        self.generations.insert(worker, generation);
+        if self.generations.len() > limits::CHILDREN_MAX {
+            self.generations.pop_first();
+        }
+    }
+
+    /// Everything else is over: whether the hooks are too, or have had their time.
+    pub(super) fn may_end(&mut self, now_ms: u64) -> bool {
+        if !self.hooks.as_ref().is_some_and(Hooks::is_busy) {
+            return true;
+        }
+        now_ms >= *self.end_at_ms.get_or_insert(now_ms + limits::HOOKS_END_WAIT_MS)
+    }
+
+    /// Something runs again.
+    pub(super) fn goes_on(&mut self) {
+        self.end_at_ms = None;
+    }
+
+    /// When the end has to be looked at again.
+    pub(super) fn next_look_ms(&self, now_ms: u64) -> Option<u64> {
+        self.end_at_ms.map(|_| now_ms + limits::HOOKS_LOOK_MS)
+    }
+
+    pub(super) fn finish(&mut self) {
+        if let Some(hooks) = self.hooks.take() {
+            hooks.finish();
+        }
+    }
+}
+
+/// What a hook is told, beside its event and app.
+#[derive(Default)]
+struct Told {
+    slot: Option<u32>,
+    worker: Option<WorkerId>,
+    pid: Option<i32>,
+    generation: Option<Generation>,
+    status: Option<ExitStatus>,
+    uptime_ms: Option<u64>,
+    reason: Option<String>,
+}
+
+impl Told {
+    fn variables(&self, event: HookEvent, app: &str) -> Vec<Vec<u8>> {
+        let (mut code, mut end_signal) = (None, None);
+        match self.status {
+            Some(ExitStatus::Code(number)) => code = Some(number.to_string()),
+            Some(ExitStatus::Signal(number)) => end_signal = Some(signal::name(number).into_owned()),
+            None => {}
+        }
+        let values = [
+            Some(event.key().to_owned()),
+            Some(app.to_owned()),
+            self.slot.map(|n| n.to_string()),
+            self.worker.map(|n| n.to_string()),
+            self.pid.map(|n| n.to_string()),
+            self.generation.map(|n| n.to_string()),
+            code,
+            end_signal,
+            self.uptime_ms.map(|n| n.to_string()),
+            self.reason.as_deref().map(one_line),
+        ];
+        let set = VARIABLES.iter().zip(values).filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        set.map(String::into_bytes).collect()
+    }
+}
+
+/// A reason as one line of bounded length: scripts read it, and a zero byte cannot be in an environment.
+fn one_line(text: &str) -> String {
+    text.chars().take(limits::HOOK_REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+impl Master {
+    /// Has the hook run that belongs to this report, if there is one.
+    pub(super) fn run_hook(&mut self, app: usize, report: &Report) {
+        match report {
+            Report::WorkerReady { worker, slot, after_ms } => {
+                let told = Told {
+                    slot: Some(slot.0),
+                    pid: self.pid_of(*worker),
+                    uptime_ms: Some(*after_ms),
+                    ..self.told_of(*worker)
+                };
+                self.push_hook(app, HookEvent::WorkerReady, &told);
+            }
+            Report::WorkerDied { worker, slot, pid, cause, lived_ms, next: _ } => match cause {
+                Cause::Ended(status) => {
+                    let told = Told {
+                        slot: Some(slot.0),
+                        pid: *pid,
+                        status: Some(*status),
+                        uptime_ms: Some(*lived_ms),
+                        reason: Some(cause_words(cause)),
+                        ..self.told_of(*worker)
+                    };
+                    self.push_exit(app, *worker, &told);
+                }
+                Cause::NotStarted(_) => {
+                    let told = Told { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.told_of(*worker) };
+                    self.push_exit(app, *worker, &told);
+                }
+                // Its process is being killed; the hook is run when it is gone.
+                Cause::NotReady(_) | Cause::Misbehaved(_) => {
+                    self.hooks.reasons.insert(*worker, cause_words(cause));
+                }
+            },
+            Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms } => {
+                let why = self.hooks.reasons.remove(worker).unwrap_or_else(|| {
+                    let overdue = if *killed { " (it did not end by itself)" } else { "" };
+                    format!("was asked to leave and {}{overdue}", ended(*status))
+                });
+                let told = Told {
+                    slot: Some(slot.0),
+                    pid: *pid,
+                    status: Some(*status),
+                    uptime_ms: Some(*lived_ms),
+                    reason: Some(why),
+                    ..self.told_of(*worker)
+                };
+                self.push_exit(app, *worker, &told);
+            }
+            Report::ReloadDone { to } => {
+                self.push_hook(app, HookEvent::ReloadDone, &Told { generation: Some(*to), ..Told::default() });
+            }
+            Report::ReloadFailed { to, reason } => {
+                let told = Told { generation: Some(*to), reason: Some(reason.clone()), ..Told::default() };
+                self.push_hook(app, HookEvent::ReloadFailed, &told);
+            }
+            Report::AppReady { .. }
+            | Report::WorkerLeaving { .. }
+            | Report::Overdue { .. }
+            | Report::ReloadStarted { .. }
+            | Report::CanaryWatched { .. }
+            | Report::ReloadSuperseded { .. }
+            | Report::Scaled { .. }
+            | Report::AppErrored
+            | Report::AppFinished
+            | Report::AppStopped => {}
+        }
+    }
+
+    /// A reload was refused before it began.
+    pub(super) fn run_hook_for_refusal(&mut self, app: usize, reason: &str) {
+        self.push_hook(app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
+    }
+
+    fn told_of(&self, worker: WorkerId) -> Told {
+        let generation = self.hooks.generations.get(&worker).copied();
+        Told { worker: Some(worker), generation, ..Told::default() }
+    }
+
+    fn pid_of(&self, worker: WorkerId) -> Option<i32> {
+        self.workers.get(self.workers.find(worker)?)?.pid
+    }
+
+    /// The worker's end is told.
+    fn push_exit(&mut self, app: usize, worker: WorkerId, told: &Told) {
+        self.push_hook(app, HookEvent::WorkerExit, told);
+        self.hooks.generations.remove(&worker);
+    }
+
+    /// A worker's hooks are those of its own generation.
+    fn push_hook(&mut self, app: usize, event: HookEvent, told: &Told) {
+        let app = &self.apps[app];
+        let own = told.worker.and(told.generation).and_then(|generation| app.generations.get(&generation));
+        if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {
+            let variables = told.variables(event, &app.name);
+            self.hooks.push(Arc::clone(command), variables);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_told_what_is_known_and_nothing_else() {
+        let told = Told {
+            slot: Some(2),
+            worker: Some(WorkerId(7)),
+            status: Some(ExitStatus::Signal(9)),
+            reason: Some("two\nlines\0".to_owned()),
+            ..Told::default()
+        };
+        let said: Vec<String> = told
+            .variables(HookEvent::WorkerExit, "web")
+            .into_iter()
+            .map(|entry| String::from_utf8_lossy(&entry).into_owned())
+            .collect();
+        let wanted = [
+            "CLUSTERD_EVENT=worker_exit",
+            "CLUSTERD_APP=web",
+            "CLUSTERD_SLOT=2",
+            "CLUSTERD_WORKER=7",
+            "CLUSTERD_SIGNAL=SIGKILL",
+            "CLUSTERD_REASON=two lines ",
+        ];
+        assert_eq!(said, wanted);
+        assert_eq!(one_line(&"x".repeat(5_000)).len(), limits::HOOK_REASON_CHARS_MAX);
+    }
+}

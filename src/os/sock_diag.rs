@@ -1,0 +1,255 @@
+//! The machine's TCP connections by NETLINK_SOCK_DIAG: local port and inode of each, sockets in TIME_WAIT left out by the
+//! kernel itself. `/proc/net/tcp` tells the same and formats a line for every socket that lingers.
+use super::{clock, poll};
+use crate::limits;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Size of `struct nlmsghdr`: length, type, flags, sequence, port id.
+const HEAD_BYTES: usize = 16;
+/// Size of `struct inet_diag_req_v2`.
+const REQUEST_BYTES: usize = 56;
+/// Size of `struct inet_diag_msg`; attributes may follow.
+const SOCKET_BYTES: usize = 72;
+/// Where the request has its states, and its local port.
+const REQUEST_STATES_AT: usize = 4;
+const REQUEST_PORT_AT: usize = 8;
+/// Where an answer has its local port, and its inode.
+const SOCKET_PORT_AT: usize = 4;
+const SOCKET_INODE_AT: usize = 68;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// Bits of the states in which a socket is a connection that a process may hold: all of the kernel's TCP states (1 to
+/// 12) but SYN_RECV (3), TIME_WAIT (6), CLOSE (7), LISTEN (10) and NEW_SYN_RECV (12).
+const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+
+/// What one packet says about the dump.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+    /// The kernel refused, with this errno.
+    Refused(i32),
+    /// This is no answer that the kernel gives, or it says itself that the dump has holes.
+    Damaged,
+}
+
+/// Local port and inode of the machine's TCP connections, with `port` those of this local port alone.
+///
+/// # Errors
+/// Netlink is refused here (seccomp, gVisor, no such kernel module); `TimedOut` when it takes longer than the master's
+/// loop may wait.
+pub fn connections(port: Option<u16>) -> io::Result<Vec<(u16, u64)>> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    let deadline_ms = clock::monotonic_ms() + limits::SOCK_DIAG_MS_MAX;
+    let mut found = Vec::new();
+    for (sequence, family) in [(1, libc::AF_INET), (2, libc::AF_INET6)] {
+        let request = request(sequence, family as u8, port);
+        send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+        dump(&netlink, sequence, deadline_ms, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Receives what the kernel has to say to one request.
+fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, found: &mut Vec<(u16, u64)>) -> io::Result<()> {
+    let mut buffer = vec![0_u8; limits::SOCK_DIAG_PACKET_BYTES];
+    for _ in 0..limits::SOCK_DIAG_PACKETS_MAX {
+        let now_ms = clock::monotonic_ms();
+        if now_ms >= deadline_ms {
+            break;
+        }
+        let length = match recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
+            Ok(length) => length,
+            Err(Errno::EAGAIN) => {
+                poll::wait(&mut [poll::Interest::new(netlink.as_fd(), false)], Some(deadline_ms - now_ms))?;
+                continue;
+            }
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(packet) = buffer.get(..length) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink packet is longer than was asked for"));
+        };
+        match read_packet(packet, sequence, found) {
+            Progress::More => {}
+            Progress::Done => return Ok(()),
+            Progress::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            Progress::Damaged => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's list of sockets is damaged"));
+            }
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::TimedOut))
+}
+
+/// `struct nlmsghdr` with `struct inet_diag_req_v2`.
+fn request(sequence: u32, family: u8, port: Option<u16>) -> [u8; HEAD_BYTES + REQUEST_BYTES] {
+    let mut bytes = [0; HEAD_BYTES + REQUEST_BYTES];
+    bytes[..4].copy_from_slice(&((HEAD_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
+    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    let body = &mut bytes[HEAD_BYTES..];
+    body[0] = family;
+    body[1] = libc::IPPROTO_TCP as u8;
+    body[REQUEST_STATES_AT..REQUEST_STATES_AT + 4].copy_from_slice(&CONNECTED.to_ne_bytes());
+    body[REQUEST_PORT_AT..REQUEST_PORT_AT + 2].copy_from_slice(&port.unwrap_or(0).to_be_bytes());
+    bytes
+}
+
+/// The sockets in one packet, which holds whole messages, each padded to four bytes.
+fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<(u16, u64)>) -> Progress {
+    while !packet.is_empty() {
+        let (Some(length), Some(kind), Some(flags), Some(number)) =
+            (u32_at(packet, 0), u16_at(packet, 4), u16_at(packet, 6), u32_at(packet, 8))
+        else {
+            return Progress::Damaged;
+        };
+        let Some(body) = packet.get(HEAD_BYTES..length as usize) else { return Progress::Damaged };
+        packet = packet.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
+        if number != sequence {
+            continue;
+        }
+        if flags & NLM_F_DUMP_INTR != 0 {
+            return Progress::Damaged;
+        }
+        match kind {
+            SOCK_DIAG_BY_FAMILY if body.len() < SOCKET_BYTES => return Progress::Damaged,
+            SOCK_DIAG_BY_FAMILY => {
+                let port = u16::from_be_bytes([body[SOCKET_PORT_AT], body[SOCKET_PORT_AT + 1]]);
+                // A socket that no process holds any more has inode 0.
+                if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| *inode != 0) {
+                    found.push((port, u64::from(inode)));
+                }
+            }
+            NLMSG_ERROR | NLMSG_DONE => {
+                // Both carry an errno, negative; an old kernel's end may carry nothing.
+                return match u32_at(body, 0).map(u32::cast_signed) {
+                    Some(errno) if errno < 0 => Progress::Refused(errno.saturating_neg()),
+                    None if kind == NLMSG_ERROR => Progress::Damaged,
+                    Some(_) | None => Progress::Done,
+                };
+            }
+            NLMSG_NOOP => {}
+            _ => return Progress::Damaged,
+        }
+    }
+    Progress::More
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEAD_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn a_socket(port: u16, inode: u32) -> Vec<u8> {
+        let mut body = vec![0; SOCKET_BYTES];
+        body[SOCKET_PORT_AT..SOCKET_PORT_AT + 2].copy_from_slice(&port.to_be_bytes());
+        body[SOCKET_INODE_AT..].copy_from_slice(&inode.to_ne_bytes());
+        // An attribute of five bytes, so that padding matters.
+        body.extend([5, 0, 8, 0, 3]);
+        message(SOCK_DIAG_BY_FAMILY, 2, 7, &body)
+    }
+
+    fn read(packet: &[u8]) -> (Progress, Vec<(u16, u64)>) {
+        let mut found = Vec::new();
+        (read_packet(packet, 7, &mut found), found)
+    }
+
+    #[test]
+    fn sockets_are_read_until_the_end_and_orphans_are_skipped() {
+        let mut packet = [a_socket(8080, 11), a_socket(443, 0), a_socket(443, u32::MAX)].concat();
+        let sockets = vec![(8080, 11), (443, u64::from(u32::MAX))];
+        assert_eq!(read(&packet), (Progress::More, sockets.clone()));
+        packet.extend(message(NLMSG_DONE, 2, 7, &0_i32.to_ne_bytes()));
+        packet.extend(a_socket(1, 1));
+        assert_eq!(read(&packet), (Progress::Done, sockets));
+        assert_eq!(read(&message(NLMSG_DONE, 2, 7, &[])).0, Progress::Done);
+        // What belongs to another request says nothing about this one.
+        assert_eq!(read(&message(NLMSG_DONE, 2, 6, &[])).0, Progress::More);
+        assert_eq!(read(&message(NLMSG_NOOP, 0, 7, &[])).0, Progress::More);
+        assert_eq!(read(&[]).0, Progress::More);
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_errno() {
+        let refused = |kind, errno: i32| read(&message(kind, 0, 7, &errno.to_ne_bytes())).0;
+        assert_eq!(refused(NLMSG_ERROR, -libc::ENOENT), Progress::Refused(libc::ENOENT));
+        assert_eq!(refused(NLMSG_DONE, -libc::ENOMEM), Progress::Refused(libc::ENOMEM));
+        assert_eq!(refused(NLMSG_ERROR, i32::MIN), Progress::Refused(i32::MAX));
+        assert_eq!(refused(NLMSG_ERROR, 0), Progress::Done);
+    }
+
+    #[test]
+    fn damaged_packets_are_noticed() {
+        let whole = [a_socket(8080, 11), message(NLMSG_DONE, 2, 7, &0_i32.to_ne_bytes())].concat();
+        assert_eq!(read(&whole).0, Progress::Done);
+        let first = a_socket(8080, 11).len();
+        for length in 1..whole.len() {
+            // The padding of the first message is no loss.
+            let border = (first - 3..=first).contains(&length);
+            let wanted = if border { Progress::More } else { Progress::Damaged };
+            assert_eq!(read(&whole[..length]).0, wanted, "cut to {length} bytes");
+        }
+        for wrong in [0_u32, 15, u32::MAX] {
+            let mut packet = whole.clone();
+            packet[..4].copy_from_slice(&wrong.to_ne_bytes());
+            assert_eq!(read(&packet).0, Progress::Damaged, "length {wrong}");
+        }
+        assert_eq!(read(&message(SOCK_DIAG_BY_FAMILY, 2, 7, &[0; SOCKET_BYTES - 1])).0, Progress::Damaged);
+        assert_eq!(read(&message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP_INTR, 7, &[0; SOCKET_BYTES])).0, Progress::Damaged);
+        assert_eq!(read(&message(NLMSG_ERROR, 0, 7, &[1])).0, Progress::Damaged);
+        assert_eq!(read(&message(99, 0, 7, &[])).0, Progress::Damaged);
+    }
+
+    #[test]
+    fn the_kernel_tells_of_an_open_connection_and_not_of_its_listener() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Where netlink is refused there is nothing to see; `procfs` falls back and has its own test.
+        let Ok(before) = connections(Some(port)) else { return };
+        assert_eq!(before, []);
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (_server, _) = listener.accept().unwrap();
+        let own = connections(Some(port)).unwrap();
+        assert_eq!(own.len(), 1);
+        assert!(own[0].0 == port && own[0].1 > 0, "{own:?}");
+        let all = connections(None).unwrap();
+        let other_end = client.local_addr().unwrap().port();
+        assert!(all.contains(&own[0]) && all.iter().any(|(port, _)| *port == other_end), "{all:?}");
+    }
+}
