@@ -162,6 +162,10 @@ pub const FAILURES_REMEMBERED_MAX: usize = 256;
 pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 /// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
 pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
+/// A slot is replaced for passing a limit no more often than this, in milliseconds.
+pub const REPLACE_EVERY_MS: u64 = 10_000;
+/// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
+pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 /// Last lines of a worker's output that are kept for error messages.
@@ -171,6 +175,13 @@ pub const LAST_LINES_MAX: usize = 20;
 pub const DRAIN_CHECK_MIN_MS: u64 = 10;
 /// Longest pause between two looks at the connections of draining workers, in milliseconds.
 pub const DRAIN_CHECK_MAX_MS: u64 = 500;
+
+/// How often the event loops of Node workers are pinged and the limits of workers are looked at, in milliseconds: with the
+/// heartbeat, so that an idle machine is woken once. A ping that was not read when the next one is due takes the worker
+/// out of the balance.
+pub const PING_EVERY_MS: u64 = HEARTBEAT_EVERY_MS;
+/// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
+pub const PING_LOOK_MS: u64 = 1;
 
 // ---- control socket ----
 

@@ -86,6 +86,8 @@ pub(super) struct SlotNote {
     consecutive: u32,
     #[serde(default)]
     restarts: u64,
+    #[serde(default)]
+    replace_after_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -209,6 +211,7 @@ impl From<&SlotMemory> for SlotNote {
             failures: s.failures.clone(),
             consecutive: s.consecutive,
             restarts: s.restarts,
+            replace_after_ms: s.replace_after_ms,
         }
     }
 }
@@ -229,6 +232,7 @@ impl From<SlotNote> for SlotMemory {
             failures: s.failures,
             consecutive: s.consecutive,
             restarts: s.restarts,
+            replace_after_ms: s.replace_after_ms,
         }
     }
 }

@@ -14,6 +14,7 @@ mod node;
 mod notes;
 mod output;
 mod polls;
+mod pulse;
 mod reload;
 mod settings;
 mod signals;
@@ -72,6 +73,8 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    /// Pings were sent and not looked at since.
+    pinged: bool,
     /// Workers whose drain may be able to go on.
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
@@ -99,6 +102,9 @@ impl Master {
             let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
+            if std::mem::take(&mut self.pinged) {
+                self.look_at_pings();
+            }
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
@@ -136,6 +142,7 @@ impl Master {
         if self.now_ms >= self.next_heartbeat_ms {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
+            self.look_at_workers();
         }
         self.link.flush()?;
         self.polls.keeper_interest(&self.link)
@@ -175,6 +182,7 @@ impl Master {
                     }
                 }
                 Action::Terminate { worker } => self.terminate(worker),
+                Action::Abort { worker } => self.abort(worker),
                 Action::Kill { worker } => self.kill(worker),
                 Action::Report(report) => self.tell(app, report),
             }
@@ -182,6 +190,9 @@ impl Master {
     }
 
     fn timeout_ms(&self) -> u64 {
+        if self.pinged {
+            return limits::PING_LOOK_MS;
+        }
         let mut at = self.next_heartbeat_ms;
         if let Some(check) = self.next_drain_check_ms {
             at = at.min(check);
@@ -228,9 +239,16 @@ impl Master {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
             channel.flush();
-            if !channel.is_blocked() {
-                self.polls.channel_writable_done(ix, channel.as_fd());
+            let blocked = channel.is_blocked();
+            let waits = self.waits_for_ping(ix);
+            if !blocked {
                 self.refresh_eligibility(ix);
+            }
+            if !blocked
+                && !waits
+                && let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref())
+            {
+                self.polls.channel_writable_done(ix, channel.as_fd());
             }
         }
         self.read_channel(ix, ended);

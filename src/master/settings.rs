@@ -4,7 +4,7 @@ use crate::config::{self, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
 use crate::os::{program, user};
-use crate::supervisor::{Evidence, Policy, ReadyRule};
+use crate::supervisor::{Evidence, Limits, Policy, ReadyRule};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -105,6 +105,7 @@ impl Settings {
             backoff_max_ms: ms(c.restart.backoff_max),
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
+            limits: Limits::NONE,
         }
     }
 

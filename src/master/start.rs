@@ -123,6 +123,7 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
+            pinged: false,
             drains_due: Vec::new(),
             next_drain_check_ms: None,
             drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,

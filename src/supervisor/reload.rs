@@ -55,6 +55,7 @@ impl App {
     fn begin_reload(&mut self, cx: &mut Cx<'_>, asked: Queued) {
         let Queued { to, policy, slots } = asked;
         self.policies.insert(to, policy);
+        self.abandon_replacements(cx);
         self.told_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
@@ -122,7 +123,7 @@ impl App {
         if let Some(slot) = self.slot_mut(index) {
             slot.incoming = None;
         }
-        let Some(reload) = &mut self.reload else { return };
+        let Some(reload) = &mut self.reload else { return self.replacement_failed(cx, index) };
         reload.starting.retain(|&i| i != index);
         let mut others = Vec::new();
         if reload.failed.is_none() {

@@ -9,6 +9,7 @@ mod control;
 mod deployments;
 mod errors;
 mod kills;
+mod limits;
 mod reload;
 mod serve;
 mod signals;

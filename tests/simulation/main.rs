@@ -3,6 +3,7 @@
 //! prints every action.
 #![allow(clippy::unwrap_used)]
 mod ledger;
+mod limits;
 mod random;
 mod scenarios;
 mod successor;

@@ -1,6 +1,8 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, App, Cause, Cx, Event, Evidence, ExitStatus, Next, Policy, ReadyRule, Report};
+use clusterd::supervisor::{
+    Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
+};
 
 /// One app whose world is the test.
 pub(crate) struct Stage {
@@ -23,12 +25,18 @@ pub(crate) fn policy() -> Policy {
         backoff_max_ms: 300,
         stop_exit_codes: vec![42],
         surge: 1,
+        limits: Limits::NONE,
     }
 }
 
 impl Stage {
     fn new(slots: u32) -> Stage {
-        let app = App::new(Generation(1), policy(), slots);
+        Stage::under(policy(), slots)
+    }
+
+    /// Just started, under this policy.
+    pub(crate) fn under(policy: Policy, slots: u32) -> Stage {
+        let app = App::new(Generation(1), policy, slots);
         let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new() };
         stage.step(|app, cx| app.start(cx));
         stage
@@ -49,23 +57,23 @@ impl Stage {
         step(&mut self.app, &mut cx);
     }
 
-    fn tell(&mut self, event: Event) -> &mut Stage {
+    pub(crate) fn tell(&mut self, event: Event) -> &mut Stage {
         self.step(|app, cx| app.handle(cx, event));
         self
     }
 
-    fn make_ready(&mut self, id: u64) {
+    pub(crate) fn make_ready(&mut self, id: u64) {
         let worker = WorkerId(id);
         self.tell(Event::Spawned { worker, pid: id as i32 });
         self.tell(Event::Evidence { worker, evidence: Evidence::Listening });
     }
 
-    fn exit(&mut self, id: u64, code: i32) {
+    pub(crate) fn exit(&mut self, id: u64, code: i32) {
         let (worker, at_ms) = (WorkerId(id), self.now_ms);
         self.tell(Event::Exited { worker, status: ExitStatus::Code(code), at_ms });
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         let until = self.now_ms + ms;
         while let Some(at) = self.app.next_deadline_ms().filter(|&at| at <= until) {
             self.now_ms = at.max(self.now_ms);
@@ -74,18 +82,18 @@ impl Stage {
         self.now_ms = until;
     }
 
-    fn take(&mut self) -> Vec<Action> {
+    pub(crate) fn take(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.seen)
     }
 
-    fn spawned(&mut self) -> Vec<u64> {
+    pub(crate) fn spawned(&mut self) -> Vec<u64> {
         self.take()
             .into_iter()
             .filter_map(|a| if let Action::Spawn { worker, .. } = a { Some(worker.0) } else { None })
             .collect()
     }
 
-    fn reports(&mut self) -> Vec<Report> {
+    pub(crate) fn reports(&mut self) -> Vec<Report> {
         self.take()
             .into_iter()
             .filter_map(|a| if let Action::Report(report) = a { Some(report) } else { None })
