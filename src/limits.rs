@@ -26,6 +26,10 @@ pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub const WORKERS_PERCENT_MAX: u32 = 1_000;
 /// Longest time that a setting may hold, in milliseconds (30 days).
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Shortest `hang`, in milliseconds: a collection of garbage must not be taken for one.
+pub const HANG_MS_MIN: u64 = 1_000;
+/// Largest `memory` limit, in bytes (1 TiB).
+pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 /// Length of a Unix socket's path, in bytes: the kernel's `sun_path` less its closing zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Length of a host name, in bytes (RFC 1035).

@@ -57,6 +57,8 @@ pub(super) struct ServesNote {
     pub(super) keys: Vec<String>,
     /// It knows that it leaves.
     pub(super) goodbye: bool,
+    /// Connections that it took, where a limit makes them count.
+    pub(super) taken: u64,
 }
 
 /// A reload under way.

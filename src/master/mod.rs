@@ -75,6 +75,8 @@ struct Master {
     next_heartbeat_ms: u64,
     /// Pings were sent and not looked at since.
     pinged: bool,
+    /// When the next event loop that does not turn counts as hung.
+    next_hang_ms: Option<u64>,
     /// Workers whose drain may be able to go on.
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
@@ -136,14 +138,17 @@ impl Master {
                 break;
             }
         }
-        self.check_drains();
-        self.work_on_events();
-        self.finish_if_over();
         if self.now_ms >= self.next_heartbeat_ms {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
         }
+        self.check_drains();
+        if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
+            self.check_hangs();
+        }
+        self.work_on_events();
+        self.finish_if_over();
         self.link.flush()?;
         self.polls.keeper_interest(&self.link)
     }
@@ -194,7 +199,7 @@ impl Master {
             return limits::PING_LOOK_MS;
         }
         let mut at = self.next_heartbeat_ms;
-        if let Some(check) = self.next_drain_check_ms {
+        for check in [self.next_drain_check_ms, self.next_hang_ms].into_iter().flatten() {
             at = at.min(check);
         }
         for app in &self.apps {

@@ -84,6 +84,7 @@ impl Settings {
         let mut config = config;
         config.balance = rules::balance(protocol, config.balance)?;
         rules::listen(protocol, !config.listen.is_empty())?;
+        rules::limits(protocol, config.balance, &config.limits)?;
         let ready = rules::ready(protocol, config.ready.as_ref())?;
         let ready = ready_rule(protocol, config.ready.is_some(), &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
@@ -105,7 +106,19 @@ impl Settings {
             backoff_max_ms: ms(c.restart.backoff_max),
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
-            limits: Limits::NONE,
+            limits: self.limits(),
+        }
+    }
+
+    /// What each worker may use.
+    pub(super) fn limits(&self) -> Limits {
+        let limits = &self.config.limits;
+        Limits {
+            memory_bytes: limits.memory,
+            lifetime_ms: limits.lifetime.map(ms),
+            max_connections: limits.max_connections,
+            hang_ms: limits.hang.map(ms),
+            hang_report: limits.hang_report,
         }
     }
 

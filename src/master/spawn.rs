@@ -94,6 +94,7 @@ impl Master {
             drain: None,
             goodbye: Goodbye::Unsaid,
             taken: 0,
+            taken_before: 0,
             pulse: Pulse::default(),
             status_text: None,
         });
@@ -129,7 +130,7 @@ impl Master {
         self.admit_no_more(worker);
     }
 
-    /// As [`Master::terminate`], for a worker whose event loop does not turn: it may leave a report.
+    /// As [`Master::terminate`], for a worker whose event loop does not turn: it may leave a core.
     pub(super) fn abort(&mut self, worker: WorkerId) {
         self.send_signal(worker, signal::ABRT, false);
         self.admit_no_more(worker);

@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) goodbye: Goodbye,
     /// Connections that it took from this master.
     pub(super) taken: u64,
+    /// Those that it took from former masters, where a limit makes them count.
+    pub(super) taken_before: u64,
     pub(super) pulse: Pulse,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
@@ -59,6 +61,8 @@ pub(super) struct Pulse {
     pub(super) pinged_us: Option<u64>,
     /// It had not read it when the next one was due: it gets no connections.
     pub(super) stuck: bool,
+    /// Times that the next ping was due since.
+    pub(super) missed: u32,
     /// How long the last ping or hand-off waited for it, in microseconds.
     pub(super) delay_us: Option<u64>,
 }

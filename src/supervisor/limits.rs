@@ -16,7 +16,7 @@ pub struct Limits {
     pub max_connections: Option<u64>,
     /// A worker whose event loop does not turn for so long (ms) is hung.
     pub hang_ms: Option<u64>,
-    /// A hung worker gets SIGABRT first, so that it can leave a report.
+    /// A hung worker gets SIGABRT first, so that it can leave a core.
     pub hang_report: bool,
 }
 

@@ -177,7 +177,7 @@ fn a_hung_worker_is_killed_at_once_and_its_slot_refilled_without_backoff() {
 }
 
 #[test]
-fn a_hung_worker_may_leave_a_report_before_it_is_killed() {
+fn a_hung_worker_may_leave_a_core_before_it_is_killed() {
     let mut s = hung(true);
     let seen = s.take();
     assert!(seen.contains(&Action::Abort { worker: WorkerId(1) }), "{seen:?}");
