@@ -26,6 +26,10 @@ pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub const WORKERS_PERCENT_MAX: u32 = 1_000;
 /// Longest time that a setting may hold, in milliseconds (30 days).
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Shortest `hang`, in milliseconds: a collection of garbage must not be taken for one.
+pub const HANG_MS_MIN: u64 = 1_000;
+/// Largest `memory` limit, in bytes (1 TiB).
+pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 /// Length of a Unix socket's path, in bytes: the kernel's `sun_path` less its closing zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Length of a host name, in bytes (RFC 1035).
@@ -162,11 +166,18 @@ pub const FAILURES_REMEMBERED_MAX: usize = 256;
 pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 /// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
 pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
+/// A slot is replaced for passing a limit no more often than this, in milliseconds.
+pub const REPLACE_EVERY_MS: u64 = 10_000;
+/// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
+pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 /// Last lines of a worker's output that are kept for error messages.
 pub const LAST_LINES_MAX: usize = 20;
 
+/// Time that a draining worker which has closed its channel has to end by itself before its sockets are looked at, in
+/// milliseconds.
+pub const DRAIN_OWN_END_MS: u64 = 200;
 /// First pause between two looks at the connections of draining workers, in milliseconds. It doubles.
 pub const DRAIN_CHECK_MIN_MS: u64 = 10;
 /// Longest pause between two looks at the connections of draining workers, in milliseconds.
@@ -202,6 +213,13 @@ pub const HOOK_REASON_CHARS_MAX: usize = 1_000;
 pub const HOOK_OPEN_FILES: u64 = 1024;
 /// Stack of the hooks' thread, in bytes.
 pub const HOOKS_STACK_BYTES: usize = 256 * 1024;
+
+/// How often the event loops of Node workers are pinged and the limits of workers are looked at, in milliseconds: with the
+/// heartbeat, so that an idle machine is woken once. A ping that was not read when the next one is due takes the worker
+/// out of the balance.
+pub const PING_EVERY_MS: u64 = HEARTBEAT_EVERY_MS;
+/// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
+pub const PING_LOOK_MS: u64 = 1;
 
 // ---- control socket ----
 

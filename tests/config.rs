@@ -1,7 +1,7 @@
 //! The samples in `config/` load, and every key and flag is documented.
 #![allow(clippy::unwrap_used)]
 use clusterd::cli::args;
-use clusterd::config::raw::{APP_KEYS, FILE_KEYS, HOOK_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use clusterd::config::raw::{APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS};
 use clusterd::config::resolve::resolve;
 use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Config};
@@ -39,7 +39,8 @@ fn every_sample_loads() {
 #[test]
 fn the_reference_shows_every_key_with_its_default() {
     let text = read("config/cluster.toml");
-    for key in APP_KEYS.iter().filter(|key| !["env", "restart", "reload", "hooks"].contains(*key)) {
+    let tables = ["env", "restart", "reload", "limits", "hooks"];
+    for key in APP_KEYS.iter().filter(|key| !tables.contains(*key)).chain(LIMITS_KEYS) {
         let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
         assert!(shown, "config/cluster.toml does not show {key}");
     }
@@ -49,7 +50,8 @@ fn the_reference_shows_every_key_with_its_default() {
     for key in HOOK_KEYS {
         assert!(text.lines().any(|line| line.starts_with(&format!("# {key} = "))), "config/cluster.toml: {key}");
     }
-    for table in ["[app.env]", "[app.env.production]", "[app.restart]", "[app.reload]", "[app.hooks]"] {
+    let tables = ["env", "env.production", "restart", "reload", "limits", "hooks"].map(|name| format!("[app.{name}]"));
+    for table in &tables {
         assert!(text.contains(table), "config/cluster.toml: {table}");
     }
     let reference = load(text).apps.remove(0);
@@ -76,7 +78,8 @@ fn the_examples_in_the_reference_are_right() {
 #[test]
 fn every_key_is_documented() {
     let text = read("docs/configuration.md");
-    for key in FILE_KEYS.iter().chain(APP_KEYS).chain(RESTART_KEYS).chain(RELOAD_KEYS).chain(HOOK_KEYS) {
+    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS].concat();
+    for key in FILE_KEYS.iter().chain(APP_KEYS).chain(&tables) {
         assert!(text.contains(&format!("`{key}`")), "docs/configuration.md does not name `{key}`");
     }
 }

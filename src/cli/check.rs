@@ -138,6 +138,7 @@ fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {
         let none = protocol == Protocol::None;
         finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
     }
+    finding.keep(rules::limits(protocol, app.balance, &app.limits));
     let how = if app.protocol == Protocol::Auto { " (auto)" } else { "" };
     finding.row("protocol", format!("{protocol}{how}"));
 }

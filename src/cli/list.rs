@@ -32,7 +32,7 @@ fn as_json(masters: &[Master]) -> String {
     text
 }
 
-const HEADINGS: [&str; 9] = ["SLOT", "WORKER", "PID", "STATE", "UPTIME", "RESTARTS", "CPU", "MEMORY", "OPEN"];
+const HEADINGS: [&str; 10] = ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"];
 
 fn as_table(masters: &[Master], colours: bool) -> String {
     if masters.is_empty() {
@@ -53,7 +53,7 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
     for app in &deployment.apps {
         let whole = if deployment.name == app.name { String::new() } else { format!("{}: ", deployment.name) };
         let _ = writeln!(text, "{whole}{}", headline(app, deployment, colours));
-        let rows: Vec<[String; 9]> = app.workers.iter().map(row).collect();
+        let rows: Vec<[String; 10]> = app.workers.iter().map(row).collect();
         let widths: Vec<usize> = (0..HEADINGS.len())
             .map(|n| rows.iter().map(|row| row[n].chars().count()).chain([HEADINGS[n].len()]).max().unwrap_or(0))
             .collect();
@@ -85,7 +85,7 @@ fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
     )
 }
 
-fn row(worker: &Worker) -> [String; 9] {
+fn row(worker: &Worker) -> [String; 10] {
     let dash = || "-".to_owned();
     [
         worker.slot.to_string(),
@@ -94,13 +94,14 @@ fn row(worker: &Worker) -> [String; 9] {
         worker.state.clone(),
         worker.uptime_ms.map_or_else(dash, short_time),
         worker.restarts.to_string(),
-        worker.cpu_ms.map_or_else(dash, |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100)),
-        worker.memory_bytes.map_or_else(dash, |bytes| format!("{:.1}M", bytes as f64 / 1_048_576.0)),
+        worker.cpu_ms.map_or_else(dash, |ms| short_number(ms as f64 / 1000.0, "s")),
+        worker.memory_bytes.map_or_else(dash, |bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
         worker.open_handoffs.to_string(),
+        worker.loop_delay_ms.map_or_else(dash, short_delay),
     ]
 }
 
-fn line(text: &mut String, cells: &[String; 9], widths: &[usize], colour: Option<&str>) {
+fn line(text: &mut String, cells: &[String; 10], widths: &[usize], colour: Option<&str>) {
     text.push_str("  ");
     for (n, (cell, &width)) in cells.iter().zip(widths).enumerate() {
         let gap = if n == 0 { "" } else { "  " };
@@ -125,6 +126,16 @@ fn colour(state: &str) -> Option<&'static str> {
         "starting" | "online" | "waiting" | "draining" | "stopping" | "reloading" => Some("33"),
         _ => None,
     }
+}
+
+/// One digit behind the point, or none where the number is long.
+fn short_number(number: f64, unit: &str) -> String {
+    if number < 1000.0 { format!("{number:.1}{unit}") } else { format!("{number:.0}{unit}") }
+}
+
+/// `1ms`, `250ms`, `12s`.
+fn short_delay(ms: f64) -> String {
+    if ms < 999.5 { format!("{ms:.0}ms") } else { short_time(ms as u64) }
 }
 
 /// `5s`, `4m`, `3h`, `2d`: fits a column.
@@ -155,6 +166,7 @@ mod tests {
             handoffs: 0,
             memory_bytes: Some(1_500_000_000),
             cpu_ms: Some(123_456_789),
+            loop_delay_ms: Some(999.0),
             note: None,
         }
     }

@@ -67,6 +67,8 @@ pub struct App {
     pub reload: Reload,
     /// Commands to run when something happens; none is empty.
     pub hooks: BTreeMap<hooks::HookEvent, Vec<String>>,
+    /// What a worker may use.
+    pub limits: Limits,
     /// Put `name/slot | ` before each line of output.
     pub prefix: bool,
 }
@@ -147,6 +149,21 @@ pub struct Restart {
     pub backoff_max: Duration,
     /// Exit codes after which the slot is stopped, not refilled.
     pub stop_exit_codes: Vec<i32>,
+}
+
+/// What a worker may use before it is replaced, or killed (`hang`). `None`: as much as it likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Resident memory, in bytes.
+    pub memory: Option<u64>,
+    /// Time since its start.
+    pub lifetime: Option<Duration>,
+    /// Connections that were handed to it.
+    pub max_connections: Option<u64>,
+    /// Time in which its event loop has to answer.
+    pub hang: Option<Duration>,
+    /// SIGABRT comes first.
+    pub hang_report: bool,
 }
 
 /// How a reload goes.

@@ -1,6 +1,9 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
 use super::{Balance, Listen, Protocol, Ready, Workers};
-use crate::limits::{DURATION_MS_MAX, HOST_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX};
+use crate::limits::{
+    DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX,
+    WORKERS_PERCENT_MAX,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,6 +75,37 @@ pub fn duration_not_zero(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err(format!("{text} is no time at all: \"1ms\" is the least here")),
         time => Ok(time),
+    }
+}
+
+/// Time after which an event loop that does not turn counts as hung.
+pub fn hang(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_millis(HANG_MS_MIN) {
+        return Err(format!("{text} is too short: \"{HANG_MS_MIN}ms\" is the least here"));
+    }
+    Ok(time)
+}
+
+/// `512M`, `2G`, `65536K`: whole numbers with their unit, in bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("a size must be a whole number with the unit K, M or G (\"512M\", \"2G\"), not \"{text}\"");
+    let number_ends = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_ends);
+    let unit_bytes: u64 = match unit {
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() {
+        return Err(wrong());
+    }
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_bytes));
+    match bytes.filter(|bytes| *bytes <= MEMORY_LIMIT_BYTES_MAX) {
+        Some(0) => Err(format!("{text} is no memory at all")),
+        Some(bytes) => Ok(bytes),
+        None => Err(format!("{text} is too much: {}G is the most", MEMORY_LIMIT_BYTES_MAX >> 30)),
     }
 }
 

@@ -36,6 +36,7 @@ pub const APP_KEYS: &[&str] = &[
     "restart",
     "reload",
     "hooks",
+    "limits",
 ];
 /// Keys of `[app.restart]`.
 pub const RESTART_KEYS: &[&str] =
@@ -45,10 +46,11 @@ pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 
 /// Keys of `[app.hooks]`.
 pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];
+/// Keys of `[app.limits]`.
+pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "hang", "hang_report"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
-const PLANNED_KEYS: &[&str] =
-    &["agent", "control", "cron_restart", "hang", "limits", "log", "max_memory_restart", "metrics", "watch"];
+const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "log", "metrics", "watch"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -61,12 +63,17 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("exec", "did you mean \"command\"?"),
     ("exec_mode", "leave it out: protocol = \"auto\" decides by the program"),
     ("gid", "did you mean \"group\"?"),
+    ("hang", "put it into [app.limits]"),
     ("host", "write listen = [\"127.0.0.1:8080\"]"),
     ("instances", "did you mean \"workers\"?"),
     ("interpreter", "put it first into command: [\"node\", \"app.js\"]"),
     ("kill_signal", "the signals are fixed: SIGTERM, then SIGKILL after kill_timeout"),
     ("listen_timeout", "did you mean \"ready_timeout\"?"),
+    ("lifetime", "put it into [app.limits]"),
+    ("max_connections", "put it into [app.limits]"),
+    ("max_memory_restart", "write memory = \"512M\" in [app.limits]"),
     ("max_restarts", "put it into [app.restart]"),
+    ("memory", "put it into [app.limits]"),
     ("min_uptime", "put it into [app.restart]"),
     ("node_args", "put them into command: [\"node\", \"--flag\", \"app.js\"]"),
     ("script", "write command = [\"node\", \"app.js\"]"),
@@ -104,6 +111,7 @@ pub(crate) struct RawApp {
     pub(crate) restart: RawRestart,
     pub(crate) reload: RawReload,
     pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
+    pub(crate) limits: RawLimits,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -126,6 +134,16 @@ pub(crate) struct RawReload {
     pub(crate) surge: Option<At<u32>>,
     pub(crate) canary: Option<At<Duration>>,
     pub(crate) drain_spread: Option<At<Duration>>,
+}
+
+/// `[app.limits]`.
+#[derive(Debug, Default)]
+pub(crate) struct RawLimits {
+    pub(crate) memory: Option<At<u64>>,
+    pub(crate) lifetime: Option<At<Duration>>,
+    pub(crate) max_connections: Option<At<u64>>,
+    pub(crate) hang: Option<At<Duration>>,
+    pub(crate) hang_report: Option<At<bool>>,
 }
 
 /// The apps of a configuration file. What is wrong goes to `found`; what is left can still be judged further.
@@ -266,6 +284,7 @@ impl Walk<'_> {
                 "restart" => app.restart = self.restart(&entry),
                 "reload" => app.reload = self.reload(&entry),
                 "hooks" => app.hooks = self.hooks(&entry),
+                "limits" => app.limits = self.limits(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }
@@ -316,6 +335,36 @@ impl Walk<'_> {
             }
         }
         hooks
+    }
+
+    fn limits(&mut self, entry: &Entry<'_>) -> RawLimits {
+        let mut limits = RawLimits::default();
+        let Some(table) = self.table(entry) else { return limits };
+        for entry in entries(table) {
+            match entry.key {
+                "memory" => limits.memory = self.size(&entry),
+                "lifetime" => limits.lifetime = self.duration(&entry, parse::duration_not_zero),
+                "max_connections" => {
+                    let most = i64::MAX;
+                    let range = format!("max_connections must be a number from 1 to {most}");
+                    limits.max_connections = self.number(&entry, &range, 1..=most).map(|at| narrow(&at));
+                }
+                "hang" => limits.hang = self.duration(&entry, parse::hang),
+                "hang_report" => limits.hang_report = self.boolean(&entry),
+                _ => self.unknown(&entry, LIMITS_KEYS, " in [app.limits]"),
+            }
+        }
+        limits
+    }
+
+    fn size(&mut self, entry: &Entry<'_>) -> Option<At<u64>> {
+        match integer(entry.value) {
+            Some(number) => self.keep(
+                entry.spot,
+                Err(format!("{} is {number} of what? Add a unit, in quotes: \"{number}M\" for megabytes", entry.key)),
+            ),
+            None => self.text(entry, "a size with its unit, in quotes, such as \"512M\"", parse::size),
+        }
     }
 
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {

@@ -1,9 +1,11 @@
 //! From what was typed to a [`Config`]: the command line is laid over the file, defaults are filled in, settings are
 //! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::problem::{At, Found, Problem, Spot};
-use super::raw::{self, RawApp, RawRestart};
+use super::raw::{self, RawApp, RawLimits, RawRestart};
 use super::sources::{EnvFileSource, Overrides, Sources, absolute, shown};
-use super::{App, Config, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules};
+use super::{
+    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules,
+};
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
 
@@ -248,6 +250,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
             found.add(listen.spot, message);
         }
     }
+    let limits = decide_limits(raw.limits, protocol, balance, found);
     let Some(command) = raw.command else {
         if !raw.command_bad
             && let Some(spot) = raw.spot
@@ -279,6 +282,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
             drain_spread: value_or(raw.reload.drain_spread, defaults::reload().drain_spread),
         },
         hooks: raw.hooks,
+        limits,
         prefix: value_or(raw.prefix, false),
     })
 }
@@ -304,6 +308,28 @@ fn decide_restart(raw: RawRestart, found: &mut Found) -> Restart {
         backoff_max: max,
         stop_exit_codes: raw.stop_exit_codes.unwrap_or(default.stop_exit_codes),
     }
+}
+
+fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &mut Found) -> Limits {
+    let spots = [raw.hang.as_ref().map(|at| at.spot), raw.max_connections.as_ref().map(|at| at.spot)];
+    let report = raw.hang_report.as_ref().filter(|at| at.value).map(|at| at.spot);
+    let limits = Limits {
+        memory: raw.memory.map(|at| at.value),
+        lifetime: raw.lifetime.map(|at| at.value),
+        max_connections: raw.max_connections.map(|at| at.value),
+        hang: raw.hang.map(|at| at.value),
+        hang_report: value_or(raw.hang_report, false),
+    };
+    if let Some(spot) = report.filter(|_| limits.hang.is_none()) {
+        found.add(spot, "hang_report does nothing without hang");
+    }
+    if protocol != Protocol::Auto
+        && let Err(message) = rules::limits(protocol, balance, &limits)
+        && let Some(spot) = spots.into_iter().flatten().next()
+    {
+        found.add(spot, message);
+    }
+    limits
 }
 
 /// The variables of one app. Later ones win: `env_file`, `env`, the chosen `env.NAME`, `--env-file`, `--env`.

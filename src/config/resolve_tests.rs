@@ -1,9 +1,9 @@
 //! Tests of `resolve.rs` and `raw.rs`: what a file and a command line become, and what is said of bad ones.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::raw::{APP_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use crate::config::raw::{APP_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS};
 use crate::config::sources::FileSource;
-use crate::config::{Balance, Ready, Workers};
+use crate::config::{Balance, Limits, Ready, Workers};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ fn every_known_key_is_read() {
         assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
         assert!(!said.is_empty(), "{key} took a date");
     }
-    for (table, keys) in [("restart", RESTART_KEYS), ("reload", RELOAD_KEYS)] {
+    for (table, keys) in [("restart", RESTART_KEYS), ("reload", RELOAD_KEYS), ("limits", LIMITS_KEYS)] {
         for key in keys {
             let said = said_of(&format!("{table} = {{ {key} = 1979-05-27 }}"));
             assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
@@ -213,8 +213,9 @@ fn unknown_keys_get_the_nearest_name() {
     says("zzz = 1", "unknown key \"zzz\"");
     says("restart.max_restart = 2", "unknown key \"max_restart\" in [app.restart]; did you mean \"max_restarts\"?");
     says("min_uptime = \"1s\"", "put it into [app.restart]");
-    says("limits.memory = \"1G\"", "not available in this release");
     says("metrics = 1", "not available in this release");
+    says("limits.memry = \"1G\"", "unknown key \"memry\" in [app.limits]; did you mean \"memory\"?");
+    says("max_memory_restart = \"1G\"", "write memory = \"512M\" in [app.limits]");
     let lines = said(&file("workers = 2\n[[apps]]\ncommand=\"a\"\n"));
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("below a line [[app]]"), "{lines:?}");
@@ -427,4 +428,34 @@ fn the_same_sources_give_the_same_configuration() {
     let sources = file("[[app]]\ncommand=\"b\"\nenv={Z=\"1\",A=\"2\"}\n[[app]]\ncommand=\"a\"\n");
     let json = serde_json::to_string(&sources).unwrap();
     assert_eq!(resolve(&serde_json::from_str(&json).unwrap()), resolve(&sources));
+}
+
+#[test]
+fn limits_are_unset_unless_typed() {
+    let limits = |text: &str| {
+        let config = resolve(&file(&format!("[[app]]\ncommand = \"a\"\n{text}"))).unwrap();
+        config.apps[0].limits.clone()
+    };
+    assert_eq!(limits(""), Limits::default());
+    let all =
+        "[app.limits]\nmemory = \"2G\"\nlifetime = \"24h\"\nmax_connections = 7\nhang = \"10s\"\nhang_report = true";
+    let wanted = Limits {
+        memory: Some(2 << 30),
+        lifetime: Some(Duration::from_secs(86_400)),
+        max_connections: Some(7),
+        hang: Some(Duration::from_secs(10)),
+        hang_report: true,
+    };
+    assert_eq!(limits(all), wanted);
+    says("limits = 1", "limits must be a table");
+    says("limits.memory = 512", "Add a unit, in quotes: \"512M\"");
+    says("limits.memory = \"512MB\"", "a size must be a whole number with the unit K, M or G");
+    says("limits.memory = \"0M\"", "no memory at all");
+    says("limits.memory = \"99999999999999G\"", "1024G is the most");
+    says("limits.hang = \"500ms\"", "\"1000ms\" is the least here");
+    says("limits.lifetime = \"0s\"", "no time at all");
+    says("limits.max_connections = 0", "max_connections must be a number from 1");
+    says("limits.hang_report = true", "does nothing without hang");
+    says("limits.hang = \"1s\"\nprotocol = \"listen-fds\"", "limits.hang needs protocol \"node\"");
+    says("limits.max_connections = 1\nbalance = \"shared\"\nprotocol = \"node\"", "limits.max_connections needs");
 }

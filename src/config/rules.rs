@@ -1,6 +1,6 @@
 //! What goes with which protocol: readiness, balancing, listening. Used when a protocol was typed, and again when
 //! `auto` has been decided by looking at the program.
-use super::{Balance, Protocol, Ready, defaults};
+use super::{Balance, Limits, Protocol, Ready, defaults};
 
 /// What makes a worker ready under a decided protocol. Without a typed rule: `listening` for Node; for other programs
 /// one second of life (`READY=1` on `NOTIFY_SOCKET` counts earlier where there is one).
@@ -60,6 +60,23 @@ pub fn listen(protocol: Protocol, any: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether these limits can be watched under a decided protocol.
+///
+/// # Errors
+/// One of them would silently do nothing.
+pub fn limits(protocol: Protocol, balance: Balance, limits: &Limits) -> Result<(), String> {
+    let node = matches!(protocol, Protocol::Node | Protocol::Auto);
+    if limits.hang.is_some() && !node {
+        return Err(format!("limits.hang needs protocol \"node\": with \"{protocol}\" there is no event loop to ask"));
+    }
+    if limits.max_connections.is_some() && (!node || balance == Balance::Shared) {
+        return Err("limits.max_connections needs protocol \"node\" and balance \"round-robin\" or \"sticky\": \
+                    connections that workers accept by themselves are not counted"
+            .into());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +108,19 @@ mod tests {
         assert!(balance(Protocol::ListenFds, Balance::Sticky).is_err());
         assert_eq!(balance(Protocol::Node, Balance::Sticky), Ok(Balance::Sticky));
         assert!(listen(Protocol::None, true).is_err());
+    }
+
+    #[test]
+    fn limits_that_nobody_could_watch_are_refused() {
+        let hang = Limits { hang: Some(Duration::from_secs(1)), ..Limits::default() };
+        let connections = Limits { max_connections: Some(1), ..Limits::default() };
+        let memory = Limits { memory: Some(1), lifetime: Some(Duration::from_secs(1)), ..Limits::default() };
+        assert!(limits(Protocol::ListenFds, Balance::Shared, &hang).is_err());
+        assert!(limits(Protocol::Node, Balance::Shared, &connections).is_err());
+        for fine in [&hang, &memory] {
+            assert_eq!(limits(Protocol::Node, Balance::Shared, fine), Ok(()));
+        }
+        assert_eq!(limits(Protocol::None, Balance::Shared, &memory), Ok(()));
+        assert_eq!(limits(Protocol::Node, Balance::Sticky, &connections), Ok(()));
     }
 }

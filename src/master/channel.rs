@@ -102,6 +102,11 @@ impl Channel {
         !self.outbox.is_empty()
     }
 
+    /// Whether the worker has read everything that was sent to it.
+    pub(super) fn all_read(&self) -> bool {
+        !self.is_blocked() && fdpass::unread_by_peer(self.fd.as_fd()) == 0
+    }
+
     /// Sends a hand-off: whole or not at all, and never past lines that wait.
     pub(super) fn send_handoff(&mut self, line: &[u8], socket: BorrowedFd<'_>) -> Sent {
         if self.closed {

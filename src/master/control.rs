@@ -266,6 +266,7 @@ impl Master {
                     handoffs: here.map_or(0, |h| h.taken),
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
+                    loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
             })
@@ -293,6 +294,7 @@ impl Master {
                 handoffs: 0,
                 memory_bytes: None,
                 cpu_ms: None,
+                loop_delay_ms: None,
                 note: app.slot_notes.get(&index).cloned(),
             });
         }

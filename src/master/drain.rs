@@ -112,7 +112,9 @@ impl Master {
             .iter()
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
             .filter(|(_, w)| {
-                w.goodbye == Goodbye::SaidBefore || w.channel.as_ref().is_some_and(|channel| channel.closed)
+                // A worker that has just closed its channel is about to end by itself, as it likes to.
+                w.goodbye == Goodbye::SaidBefore
+                    || w.severed_ms.is_some_and(|at| at + limits::DRAIN_OWN_END_MS <= self.now_ms)
             })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();

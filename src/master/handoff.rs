@@ -142,7 +142,8 @@ impl Master {
         let Some(member) = worker.member else { return };
         let app_ix = worker.app;
         let app = &mut self.apps[app_ix];
-        let Some((conn, _latency_us)) = app.balancer.answered(member, seq, self.now_us) else { return };
+        let Some((conn, latency_us)) = app.balancer.answered(member, seq, self.now_us) else { return };
+        worker.pulse.answered(latency_us, self.now_us);
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
             worker.taken += 1;
@@ -183,7 +184,7 @@ impl Master {
         let Some(worker) = self.workers.get(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
-        let eligible = worker.admitted && worker.drain.is_none() && open;
+        let eligible = worker.admitted && worker.drain.is_none() && open && !worker.pulse.stuck;
         self.apps[worker.app].balancer.set_eligible(member, eligible);
     }
 

@@ -72,6 +72,8 @@ pub(super) struct ServesNote {
     pub(super) keys: Vec<String>,
     /// It knows that it leaves.
     pub(super) goodbye: bool,
+    /// Connections that it took, where a limit makes them count.
+    pub(super) taken: u64,
 }
 
 /// A reload under way.
@@ -103,6 +105,8 @@ pub(super) struct SlotNote {
     consecutive: u32,
     #[serde(default)]
     restarts: u64,
+    #[serde(default)]
+    replace_after_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -228,6 +232,7 @@ impl From<&SlotMemory> for SlotNote {
             failures: s.failures.clone(),
             consecutive: s.consecutive,
             restarts: s.restarts,
+            replace_after_ms: s.replace_after_ms,
         }
     }
 }
@@ -248,6 +253,7 @@ impl From<SlotNote> for SlotMemory {
             failures: s.failures,
             consecutive: s.consecutive,
             restarts: s.restarts,
+            replace_after_ms: s.replace_after_ms,
         }
     }
 }

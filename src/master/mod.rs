@@ -15,6 +15,7 @@ mod node;
 mod notes;
 mod output;
 mod polls;
+mod pulse;
 mod reload;
 mod settings;
 mod signals;
@@ -81,6 +82,10 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    /// Pings were sent and not looked at since.
+    pinged: bool,
+    /// When the next event loop that does not turn counts as hung.
+    next_hang_ms: Option<u64>,
     /// Workers whose drain may be able to go on.
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
@@ -114,6 +119,9 @@ impl Master {
             let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
+            if std::mem::take(&mut self.pinged) {
+                self.look_at_pings();
+            }
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
@@ -145,13 +153,17 @@ impl Master {
                 break;
             }
         }
-        self.check_drains();
-        self.work_on_events();
-        self.finish_if_over();
         if self.now_ms >= self.next_heartbeat_ms {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
+            self.look_at_workers();
         }
+        self.check_drains();
+        if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
+            self.check_hangs();
+        }
+        self.work_on_events();
+        self.finish_if_over();
         self.link.flush()?;
         self.polls.keeper_interest(&self.link)
     }
@@ -190,6 +202,7 @@ impl Master {
                     }
                 }
                 Action::Terminate { worker } => self.terminate(worker),
+                Action::Abort { worker } => self.abort(worker),
                 Action::Kill { worker } => self.kill(worker),
                 Action::Report(report) => self.tell(app, report),
             }
@@ -197,11 +210,14 @@ impl Master {
     }
 
     fn timeout_ms(&self) -> u64 {
+        if self.pinged {
+            return limits::PING_LOOK_MS;
+        }
         let mut at = self.next_heartbeat_ms;
         if let Some(since) = self.handing_over_since_ms {
             at = at.min(since + limits::HAND_OVER_MAX_MS);
         }
-        if let Some(check) = self.next_drain_check_ms {
+        for check in [self.next_drain_check_ms, self.next_hang_ms].into_iter().flatten() {
             at = at.min(check);
         }
         for app in &self.apps {
@@ -249,9 +265,16 @@ impl Master {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
             channel.flush();
-            if !channel.is_blocked() {
-                self.polls.channel_writable_done(ix, channel.as_fd());
+            let blocked = channel.is_blocked();
+            let waits = self.waits_for_ping(ix);
+            if !blocked {
                 self.refresh_eligibility(ix);
+            }
+            if !blocked
+                && !waits
+                && let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref())
+            {
+                self.polls.channel_writable_done(ix, channel.as_fd());
             }
         }
         self.read_channel(ix, ended);

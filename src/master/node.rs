@@ -307,7 +307,9 @@ impl Master {
     pub(super) fn channel_closed(&mut self, ix: WorkerIx) {
         self.forget_channel_poll(ix);
         self.take_back(ix);
-        let Some(worker) = self.workers.get(ix) else { return };
+        let now_ms = self.now_ms;
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.severed_ms.get_or_insert(now_ms);
         let (app, id) = (worker.app, worker.id);
         if worker.drain.is_some() {
             self.drain_step(ix);

@@ -146,7 +146,9 @@ impl Master {
         let Some(worker) = self.workers.get(ix) else { return };
         let app = &self.apps[worker.app];
         let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
-        let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid };
+        let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
+        let taken = if counts { worker.taken_before + worker.taken } else { 0 };
+        let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid, taken };
         self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &note);
     }
 

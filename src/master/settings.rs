@@ -5,7 +5,7 @@ use crate::config::{self, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
 use crate::os::{program, user};
-use crate::supervisor::{Evidence, Policy, ReadyRule};
+use crate::supervisor::{Evidence, Limits, Policy, ReadyRule};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -88,6 +88,7 @@ impl Settings {
         let mut config = config;
         config.balance = rules::balance(protocol, config.balance)?;
         rules::listen(protocol, !config.listen.is_empty())?;
+        rules::limits(protocol, config.balance, &config.limits)?;
         let ready = rules::ready(protocol, config.ready.as_ref())?;
         let ready = ready_rule(protocol, config.ready.is_some(), &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
@@ -130,6 +131,19 @@ impl Settings {
             surge: c.reload.surge,
             canary_ms: ms(c.reload.canary),
             drain_spread_ms: ms(c.reload.drain_spread),
+            limits: self.limits(),
+        }
+    }
+
+    /// What each worker may use.
+    pub(super) fn limits(&self) -> Limits {
+        let limits = &self.config.limits;
+        Limits {
+            memory_bytes: limits.memory,
+            lifetime_ms: limits.lifetime.map(ms),
+            max_connections: limits.max_connections,
+            hang_ms: limits.hang.map(ms),
+            hang_report: limits.hang_report,
         }
     }
 

@@ -3,7 +3,7 @@ use super::Master;
 use super::channel::Channel;
 use super::output::Way;
 use super::settings::SpawnPlace;
-use super::worker::{Goodbye, Worker, WorkerIx};
+use super::worker::{Goodbye, Pulse, Worker, WorkerIx};
 use crate::config::Protocol;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -98,7 +98,10 @@ impl Master {
             admitted: false,
             drain: None,
             goodbye: Goodbye::Unsaid,
+            severed_ms: None,
             taken: 0,
+            taken_before: 0,
+            pulse: Pulse::default(),
             status_text: None,
         });
         if has_channel {
@@ -130,6 +133,16 @@ impl Master {
 
     pub(super) fn terminate(&mut self, worker: WorkerId) {
         self.send_signal(worker, signal::TERM, false);
+        self.admit_no_more(worker);
+    }
+
+    /// As [`Master::terminate`], for a worker whose event loop does not turn: it may leave a core.
+    pub(super) fn abort(&mut self, worker: WorkerId) {
+        self.send_signal(worker, signal::ABRT, false);
+        self.admit_no_more(worker);
+    }
+
+    fn admit_no_more(&mut self, worker: WorkerId) {
         if let Some(ix) = self.workers.find(worker) {
             // Whatever made it end, it gets nothing more.
             if let Some(w) = self.workers.get_mut(ix) {
@@ -141,6 +154,7 @@ impl Master {
 
     pub(super) fn kill(&mut self, worker: WorkerId) {
         self.send_signal(worker, signal::KILL, true);
+        self.admit_no_more(worker);
     }
 
     fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {

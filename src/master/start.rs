@@ -129,6 +129,8 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
+            pinged: false,
+            next_hang_ms: None,
             drains_due: Vec::new(),
             next_drain_check_ms: None,
             drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,
@@ -423,8 +425,11 @@ impl Master {
     fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
         let note: ServesNote = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
         let Some(ix) = self.workers.find(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(ix).filter(|_| note.goodbye) {
-            worker.goodbye = Goodbye::SaidBefore;
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.taken_before = note.taken;
+            if note.goodbye {
+                worker.goodbye = Goodbye::SaidBefore;
+            }
         }
         for key in note.keys {
             if let Some(listener) = self.apps[app_ix].listeners.iter().position(|l| l.key == key) {

@@ -2,7 +2,7 @@
 use super::Master;
 use crate::ids::Slot;
 use crate::os::signal;
-use crate::supervisor::{Cause, ExitStatus, Next, Report};
+use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
 
 /// A time span as a person says it: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
 pub(super) fn human_ms(ms: u64) -> String {
@@ -30,6 +30,17 @@ pub(super) fn cause_words(cause: &Cause) -> String {
         Cause::NotStarted(reason) => format!("could not be started: {reason}"),
         Cause::NotReady(ms) => format!("was not ready after {}", human_ms(*ms)),
         Cause::Misbehaved(reason) => format!("was failed: {reason}"),
+        Cause::Hung(ms) => format!("was killed: its event loop did not answer for {} s", *ms as f64 / 1000.0),
+    }
+}
+
+fn excess_words(excess: Excess) -> String {
+    match excess {
+        Excess::Memory { used, allowed } => {
+            format!("uses {} MB of {} MB allowed", used.div_ceil(1 << 20), allowed >> 20)
+        }
+        Excess::Lifetime { lived_ms } => format!("has lived {}", human_ms(lived_ms)),
+        Excess::Connections { taken } => format!("has taken {taken} connections"),
     }
 }
 
@@ -59,7 +70,7 @@ impl Master {
                 let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
                 let lived = match cause {
                     Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
-                    Cause::NotStarted(_) | Cause::NotReady(_) | Cause::Misbehaved(_) => String::new(),
+                    Cause::NotStarted(_) | Cause::NotReady(_) | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
                 };
                 let text = format!("worker {worker}{pid} {}{lived}", cause_words(cause));
                 self.note_slot(app_ix, *slot, &text);
@@ -78,11 +89,15 @@ impl Master {
             Report::WorkerLeaving { worker, slot } => {
                 log::info!("{name}/{slot}: worker {worker} leaves by itself; its replacement starts now");
             }
+            Report::Replacing { worker, slot, pid, excess } => {
+                let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+                log::info!("{name}/{slot}: worker {worker}{pid} {}; replacing it", excess_words(*excess));
+            }
             Report::Overdue { worker, slot, kill: false } => {
                 log::warn!("{name}/{slot}: worker {worker} has not finished in time; SIGTERM");
             }
             Report::Overdue { worker, slot, kill: true } => {
-                log::warn!("{name}/{slot}: worker {worker} ignored SIGTERM; SIGKILL");
+                log::warn!("{name}/{slot}: worker {worker} has not ended in time; SIGKILL");
             }
             Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
             Report::CanaryWatched { worker, for_ms, .. } => {

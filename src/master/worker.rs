@@ -24,8 +24,13 @@ pub(super) struct Worker {
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
     pub(super) goodbye: Goodbye,
+    /// When its channel closed.
+    pub(super) severed_ms: Option<u64>,
     /// Connections that it took from this master.
     pub(super) taken: u64,
+    /// Those that it took from former masters, where a limit makes them count.
+    pub(super) taken_before: u64,
+    pub(super) pulse: Pulse,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
 }
@@ -49,6 +54,36 @@ pub(super) enum Goodbye {
     Said,
     /// A former master noted that it would tell it, and may have died before it did.
     SaidBefore,
+}
+
+/// What is known of a Node worker's event loop.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pulse {
+    /// When the ping was sent that it has not read (microseconds).
+    pub(super) pinged_us: Option<u64>,
+    /// It had not read it when the next one was due: it gets no connections.
+    pub(super) stuck: bool,
+    /// Times that the next ping was due since.
+    pub(super) missed: u32,
+    /// How long the last ping or hand-off waited for it, in microseconds.
+    pub(super) delay_us: Option<u64>,
+}
+
+impl Pulse {
+    /// The last delay, or how long the present ping waits where that is longer; in milliseconds.
+    pub(super) fn delay_ms(&self, now_us: u64) -> Option<f64> {
+        let waits_us = self.pinged_us.map(|at| now_us.saturating_sub(at));
+        self.delay_us.max(waits_us).map(|us| us as f64 / 1000.0)
+    }
+
+    /// It answered a hand-off after this time, and so has read a ping that was sent before. One that is stuck has more
+    /// to read: that it is not any more is found out at its channel.
+    pub(super) fn answered(&mut self, latency_us: u64, now_us: u64) {
+        self.delay_us = Some(latency_us);
+        if !self.stuck && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
+            self.pinged_us = None;
+        }
+    }
 }
 
 /// All living workers. Indices are used again; ids never are.

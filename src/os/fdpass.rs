@@ -162,6 +162,16 @@ fn take_fds(message: &libc::msghdr, fds: &mut VecDeque<OwnedFd>) {
     }
 }
 
+/// What the kernel holds of what was sent over a unix socket and its other end has not read, in bytes (its own overhead
+/// counts). 0 where it does not say.
+pub fn unread_by_peer(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // The kernel wakes us a moment before it takes the last one off its count: 1 is none.
+    // SAFETY: SIOCOUTQ (TIOCOUTQ for sockets) writes one int, which lives until after the call.
+    let said = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if said == 0 { usize::try_from(bytes - 1).unwrap_or(0) } else { 0 }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// End, and leave a core.
+pub const ABRT: i32 = libc::SIGABRT;
 /// Hang up: read the configuration again.
 pub const HUP: i32 = libc::SIGHUP;
 /// Ctrl-C.

@@ -98,6 +98,10 @@ pub struct Worker {
     pub memory_bytes: Option<u64>,
     /// CPU time used so far in milliseconds, where it can be read.
     pub cpu_ms: Option<u64>,
+    /// How long its event loop let the last ping or hand-off wait, in milliseconds; while it lets one wait longer than
+    /// that, how long so far. Node workers only; about 1 when idle.
+    #[serde(default)]
+    pub loop_delay_ms: Option<f64>,
     /// What happened last, for a person: "exited with code 1 after 12 s".
     pub note: Option<String>,
 }

@@ -12,8 +12,10 @@ use std::net::IpAddr;
 pub const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
 /// Answer to a handle line whose fd did not arrive.
 pub const HANDLE_NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
-/// A handle line without a handle: the worker's event loop answers with `NODE_HANDLE_NACK`.
-pub const PING: &[u8] = b"{\"cmd\":\"NODE_HANDLE\"}\n";
+/// A line that means nothing to any Node: that the worker's event loop has read it is the answer. (A `NODE_HANDLE` without
+/// a handle would be answered in words, but a hand-off behind it in the same read loses its handle to it, and the worker
+/// throws.)
+pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
 
 /// What a worker said.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +34,7 @@ pub enum FromWorker {
     ExitedAfterDisconnect { seq: u64 },
     /// It has taken a handle of ours.
     HandleAck,
-    /// A handle of ours did not arrive; also the answer to a ping.
+    /// A handle of ours did not arrive.
     HandleNack,
     /// It sends a handle, of this type.
     Handle { kind: String },

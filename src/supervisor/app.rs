@@ -95,6 +95,8 @@ impl App {
             Event::ChannelClosed { worker } => self.on_channel_closed(cx, worker),
             Event::Leaving { worker } => self.on_leaving(cx, worker),
             Event::Misbehaved { worker, reason } => self.on_misbehaved(cx, worker, reason),
+            Event::Replace { worker, excess } => self.on_replace(cx, worker, excess),
+            Event::Hung { worker } => self.on_hung(cx, worker),
             Event::Drained { worker } => self.on_drained(cx, worker),
             Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
             Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),
@@ -436,7 +438,7 @@ impl App {
     }
 
     /// What a failure means for the slot: the next try, the end of the slot, or the failure of a reload.
-    fn bury(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
+    pub(super) fn bury(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
         let Some(w) = self.workers.get(&worker) else { return };
         let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
         let death = Death { worker, pid: w.pid, cause, lived_ms, at_ms };
@@ -449,16 +451,19 @@ impl App {
                 self.incoming_failed(cx, index, reason);
             }
             Role::Current(index) => {
-                let young = self.is_young(worker, at_ms);
+                let young = self.is_young(worker, at_ms) && !matches!(death.cause, Cause::Hung(_));
                 self.detach(index, worker);
                 let stop = matches!(&death.cause, Cause::Ended(ExitStatus::Code(code))
                     if self.policy(generation).stop_exit_codes.contains(code));
                 let has_incoming = self.slots.get(index as usize).is_some_and(|s| s.incoming.is_some());
-                if has_incoming || self.stopping.is_some() {
+                if (has_incoming && self.reload.is_some()) || self.stopping.is_some() {
                     cx.report(died(death, slot, Next::None));
                 } else if stop {
                     self.set_slot_phase(index, SlotPhase::Stopped);
                     cx.report(died(death, slot, Next::Stopped));
+                    if let Some(incoming) = self.slot_mut(index).and_then(|s| s.incoming.take()) {
+                        self.retire(cx, incoming);
+                    }
                 } else if let Some(s) = self.slot_mut(index) {
                     s.death = Some(death);
                     self.refill(cx, index, young);
@@ -488,6 +493,9 @@ impl App {
 
     /// The next worker for a slot that lost its own: at once, later, or never again.
     fn refill(&mut self, cx: &mut Cx<'_>, index: u32, young: bool) {
+        if self.promote(cx, index, young) {
+            return;
+        }
         let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
         let policy = self.policy(generation).clone();
         let now_ms = cx.now_ms;
@@ -657,7 +665,7 @@ pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
     }
 }
 
-fn died(death: Death, slot: Slot, next: Next) -> Report {
+pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
     let Death { worker, pid, cause, lived_ms, .. } = death;
     Report::WorkerDied { worker, slot, pid, cause, lived_ms, next }
 }
@@ -670,5 +678,6 @@ pub(super) fn cause_text(cause: &Cause) -> String {
         Cause::NotStarted(reason) => format!("the new worker could not be started: {reason}"),
         Cause::NotReady(ms) => format!("the new worker was not ready after {} s", *ms as f64 / 1000.0),
         Cause::Misbehaved(reason) => format!("the new worker failed: {reason}"),
+        Cause::Hung(ms) => format!("the new worker's event loop did not answer for {} s", *ms as f64 / 1000.0),
     }
 }

@@ -5,7 +5,7 @@ use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
 use super::timers::{TimerKey, Timers};
 use super::worker::{Phase, Worker};
-use super::{Action, Policy, ReadyRule};
+use super::{Action, Limits, Policy, ReadyRule};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,7 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     surge: 1,
     canary_ms: 0,
     drain_spread_ms: 0,
+    limits: Limits::NONE,
 };
 
 /// The app as a whole.
@@ -86,6 +87,8 @@ pub struct SlotMemory {
     pub consecutive: u32,
     /// Refills so far.
     pub restarts: u64,
+    /// No replacement for passing a limit before this time (absolute milliseconds).
+    pub replace_after_ms: u64,
 }
 
 /// One worker.
@@ -150,6 +153,7 @@ impl App {
             failures: slot.failures.iter().copied().collect(),
             consecutive: slot.consecutive,
             restarts: slot.restarts,
+            replace_after_ms: slot.replace_after_ms,
         })
     }
 
@@ -259,9 +263,16 @@ impl App {
             let counts =
                 |id: &WorkerId| self.workers.get(id).is_some_and(|w| !w.phase.is_leaving() && self.stopping.is_none());
             slot.current = s.current.filter(counts);
-            // A slot is noted before the reload is: if that says nothing of it, it will begin here again.
+            // A slot is noted before the reload is: if that says nothing of it, it will begin here again. Of the same
+            // generation, and without a reload, it replaces a worker that passed a limit.
             let starting = self.reload.as_ref().is_some_and(|reload| reload.starting.contains(&s.index));
-            slot.incoming = s.incoming.filter(counts).filter(|_| starting);
+            let same = |id: &WorkerId| self.workers.get(id).is_some_and(|w| w.generation == s.generation);
+            let replaces = |id: &WorkerId| self.reload.is_none() && same(id);
+            slot.incoming = s.incoming.filter(counts).filter(|id| starting || replaces(id));
+            if slot.current.is_none() && self.reload.is_none() {
+                slot.current = slot.incoming.take();
+            }
+            slot.replace_after_ms = s.replace_after_ms;
             slot.failures = s.failures.into_iter().collect();
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;

@@ -7,6 +7,7 @@
 //! starting -> online -> ready -> draining -> stopping -> exited      (slot: + waiting (backoff), errored, stopped)
 //! ```
 mod app;
+mod limits;
 mod memory;
 mod reload;
 mod slot;
@@ -14,6 +15,7 @@ mod timers;
 mod worker;
 
 pub use app::{App, Cx};
+pub use limits::{Excess, Limits};
 pub use memory::{AppMemory, ReloadMemory, SlotMemory, WorkerMemory};
 pub use slot::{SlotPhase, SlotView};
 pub use worker::{Phase, WorkerView};
@@ -49,6 +51,8 @@ pub struct Policy {
     pub canary_ms: u64,
     /// Over this time the drains of a reload reach their deadlines, slot after slot.
     pub drain_spread_ms: u64,
+    /// What a worker may use.
+    pub limits: Limits,
 }
 
 /// A worker is ready when the evidence arrives, or when it has lived so long, whichever is set and comes first.
@@ -101,6 +105,10 @@ pub enum Event {
     Leaving { worker: WorkerId },
     /// The worker broke the protocol: it alone is failed.
     Misbehaved { worker: WorkerId, reason: String },
+    /// The worker has passed a limit: another one shall take its place. Asked again as long as that holds.
+    Replace { worker: WorkerId, excess: Excess },
+    /// The worker's event loop has not turned for as long as the limits say.
+    Hung { worker: WorkerId },
     /// The worker holds no connection that came through us and will get none.
     Drained { worker: WorkerId },
     /// The process ended. `at_ms`: when.
@@ -124,6 +132,8 @@ pub enum Action {
     Drain { worker: WorkerId },
     /// Send SIGTERM to the process.
     Terminate { worker: WorkerId },
+    /// Send SIGABRT to the process.
+    Abort { worker: WorkerId },
     /// Send SIGKILL to its process group.
     Kill { worker: WorkerId },
     /// Tell the people.
@@ -143,6 +153,8 @@ pub enum Report {
     WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool, lived_ms: u64 },
     /// A worker left by itself; its replacement is on the way.
     WorkerLeaving { worker: WorkerId, slot: Slot },
+    /// A worker has passed a limit; its replacement is on the way.
+    Replacing { worker: WorkerId, slot: Slot, pid: Option<i32>, excess: Excess },
     /// A draining worker did not end in time and got SIGTERM, or SIGKILL (`kill`).
     Overdue { worker: WorkerId, slot: Slot, kill: bool },
     /// A reload began.
@@ -176,6 +188,8 @@ pub enum Cause {
     NotReady(u64),
     /// It broke the protocol.
     Misbehaved(String),
+    /// Its event loop did not turn for this time (ms).
+    Hung(u64),
 }
 
 /// What becomes of a slot whose worker was lost.

@@ -63,6 +63,7 @@ impl App {
     fn begin_reload(&mut self, cx: &mut Cx<'_>, asked: Queued) {
         let Queued { to, policy, slots } = asked;
         self.policies.insert(to, policy);
+        self.abandon_replacements(cx);
         self.told_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
@@ -193,7 +194,7 @@ impl App {
             slot.incoming = None;
         }
         self.timers.set(TimerKey::Canary, None);
-        let Some(reload) = &mut self.reload else { return };
+        let Some(reload) = &mut self.reload else { return self.replacement_failed(cx, index) };
         reload.canary_until_ms = None;
         reload.starting.retain(|&i| i != index);
         let mut others = Vec::new();

@@ -36,7 +36,7 @@ pub(super) struct SlotState {
     pub(super) phase: SlotPhase,
     /// The worker that counts: starting or ready.
     pub(super) current: Option<WorkerId>,
-    /// The worker of the next generation that is being started beside it.
+    /// The worker that is being started beside it: of the next generation in a reload, else its replacement.
     pub(super) incoming: Option<WorkerId>,
     /// Young failures in the sliding window, oldest first (absolute milliseconds).
     pub(super) failures: VecDeque<u64>,
@@ -44,6 +44,8 @@ pub(super) struct SlotState {
     pub(super) consecutive: u32,
     /// Refills after an end that nobody asked for.
     pub(super) restarts: u64,
+    /// Its worker is not replaced for passing a limit before this time (absolute milliseconds).
+    pub(super) replace_after_ms: u64,
     /// The last death, until its replacement runs.
     pub(super) death: Option<Death>,
 }
@@ -71,6 +73,7 @@ impl SlotState {
             failures: VecDeque::new(),
             consecutive: 0,
             restarts: 0,
+            replace_after_ms: 0,
             death: None,
         }
     }

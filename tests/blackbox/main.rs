@@ -10,6 +10,7 @@ mod deployments;
 mod errors;
 mod hooks;
 mod kills;
+mod limits;
 mod reload;
 mod serve;
 mod signals;

@@ -98,7 +98,7 @@ fn a_slot_that_has_neither_canary_nor_old_worker_is_filled_from_what_served() {
 #[test]
 fn spread_drains_end_one_after_the_other() {
     let spread = Policy { drain_spread_ms: 9_000, ..policy() };
-    let mut s = Stage::with(3, spread.clone());
+    let mut s = Stage::under(spread.clone(), 3);
     for id in 1..=3 {
         s.make_ready(id);
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 mod canary;
 mod ledger;
+mod limits;
 mod random;
 mod scenarios;
 mod successor;

@@ -1,6 +1,8 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, App, Cause, Cx, Event, Evidence, ExitStatus, Next, Policy, ReadyRule, Report};
+use clusterd::supervisor::{
+    Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
+};
 
 /// One app whose world is the test.
 pub(crate) struct Stage {
@@ -25,15 +27,17 @@ pub(crate) fn policy() -> Policy {
         surge: 1,
         canary_ms: 0,
         drain_spread_ms: 0,
+        limits: Limits::NONE,
     }
 }
 
 impl Stage {
     fn new(slots: u32) -> Stage {
-        Stage::with(slots, policy())
+        Stage::under(policy(), slots)
     }
 
-    pub(crate) fn with(slots: u32, policy: Policy) -> Stage {
+    /// Just started, under this policy.
+    pub(crate) fn under(policy: Policy, slots: u32) -> Stage {
         let app = App::new(Generation(1), policy, slots);
         let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new() };
         stage.step(|app, cx| app.start(cx));

@@ -5,12 +5,12 @@ use clusterd::supervisor::{Action, App, Cx, Phase, SlotMemory, WorkerMemory};
 use std::collections::BTreeMap;
 
 /// An app's notes, as the keeper holds them.
-struct Notes {
-    slots: Vec<SlotMemory>,
-    workers: Vec<WorkerMemory>,
+pub(crate) struct Notes {
+    pub(crate) slots: Vec<SlotMemory>,
+    pub(crate) workers: Vec<WorkerMemory>,
 }
 
-fn notes(stage: &mut Stage) -> Notes {
+pub(crate) fn notes(stage: &mut Stage) -> Notes {
     // A master that starts writes everything down.
     let (slots, workers) = stage.app.take_changes();
     Notes {
@@ -20,7 +20,7 @@ fn notes(stage: &mut Stage) -> Notes {
 }
 
 /// What the successor does first. Every noted worker lives.
-fn succeed(stage: &Stage, notes: Notes) -> (App, Vec<Action>) {
+pub(crate) fn succeed(stage: &Stage, notes: Notes) -> (App, Vec<Action>) {
     let mut actions = Vec::new();
     let mut next_worker = 100;
     let mut cx = Cx { now_ms: stage.now_ms, next_worker: &mut next_worker, actions: &mut actions };

@@ -4,8 +4,8 @@
 use super::random::Random;
 use clusterd::ids::{Generation, WorkerId};
 use clusterd::supervisor::{
-    Action, App, AppMemory, Cx, Event, Evidence, ExitStatus, Phase, Policy, ReadyRule, Report, SlotMemory, SlotPhase,
-    WorkerMemory,
+    Action, App, AppMemory, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
+    SlotMemory, SlotPhase, WorkerMemory,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,10 @@ enum Coming {
     Says(WorkerId, Says),
     Ends(WorkerId, ExitStatus),
     Holds(WorkerId),
+    /// It passes a limit, and is over it from then on.
+    Exceeds(WorkerId),
+    /// Its event loop does not turn any more.
+    Hangs(WorkerId),
     Command(Event),
     MasterDies,
     MasterStarts,
@@ -122,6 +126,7 @@ fn policy(random: &mut Random) -> Policy {
         surge: random.between(1, 3) as u32,
         canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
         drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
+        limits: Limits { hang_ms: Some(3_000), hang_report: random.percent(50), ..Limits::NONE },
     }
 }
 
@@ -249,6 +254,11 @@ impl World {
                     self.tell(Event::Drained { worker });
                 }
             }
+            Coming::Exceeds(worker) => {
+                let excess = Excess::Connections { taken: 1 };
+                self.over_limit(worker, Coming::Exceeds(worker), Event::Replace { worker, excess });
+            }
+            Coming::Hangs(worker) => self.over_limit(worker, Coming::Hangs(worker), Event::Hung { worker }),
             Coming::Command(command) => self.command(command),
             Coming::MasterDies => {
                 // At any point of what it sends next, or at once.
@@ -259,6 +269,14 @@ impl World {
                 }
             }
             Coming::MasterStarts => self.restore(),
+        }
+    }
+
+    /// The shell tells once a second what it sees.
+    fn over_limit(&mut self, worker: WorkerId, again: Coming, event: Event) {
+        if self.processes.get(&worker).is_some_and(|p| p.ended.is_none()) && self.trouble() {
+            self.tell(event);
+            self.plan(1_000, again);
         }
     }
 
@@ -294,6 +312,10 @@ impl World {
         if !trouble {
             return;
         }
+        if self.random.percent(15) {
+            let at = self.random.between(0, 2_000);
+            self.plan(ready_in + at, Coming::Exceeds(worker));
+        }
         match self.random.between(0, 11) {
             0 | 1 => self.plan(ready_in + later, Coming::Ends(worker, ExitStatus::Signal(9))),
             2 => self.plan(ready_in + later / 20, crash(1)),
@@ -314,6 +336,7 @@ impl World {
                     self.plan(ready_in + later + 20, crash(0));
                 }
             }
+            8 => self.plan(ready_in + later, Coming::Hangs(worker)),
             7 if self.random.percent(20) => self.plan(ready_in + later, crash(99)),
             _ => {}
         }
@@ -411,7 +434,9 @@ impl World {
             // Workers that misbehave are lost without having ended.
             let failed =
                 actions.iter().filter(|a| matches!(a, Action::Report(Report::WorkerDied { .. }))).count() as u32;
-            let failed = failed + actions.iter().filter(|a| matches!(a, Action::Terminate { .. })).count() as u32;
+            let ended =
+                |a: &&Action| matches!(a, Action::Terminate { .. } | Action::Abort { .. } | Action::Kill { .. });
+            let failed = failed + actions.iter().filter(ended).count() as u32;
             if failed > 0 {
                 self.floor = Some(floor.saturating_sub(failed));
                 return;
@@ -494,6 +519,13 @@ impl World {
                 }
             }
             Action::Kill { .. } if self.sabotage == Some(Sabotage::NoKill) => {}
+            Action::Abort { worker } => {
+                let deaf = self.processes.get(&worker).is_some_and(|p| p.deaf);
+                if !deaf {
+                    let took = self.random.between(0, 400);
+                    self.end(worker, took, 6);
+                }
+            }
             Action::Kill { worker } => self.end(worker, 0, 9),
             Action::Serve { .. } => {}
             Action::Report(report) => self.heard(report),
@@ -587,9 +619,11 @@ impl World {
         for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
             *places.entry(worker.slot.0).or_default() += 1;
         }
-        for (slot, count) in places {
+        for (&slot, &count) in &places {
             assert!(count <= 2, "slot {slot} has {count} workers that count");
         }
+        let doubled = places.values().filter(|&&count| count == 2).count();
+        assert!(app.is_reloading() || doubled <= 1, "{doubled} slots are being replaced at once: {places:?}");
         // Ends are told at once, so whoever lives is known (strangers were killed).
         for (id, process) in &self.processes {
             let known = app.worker(*id).is_some();

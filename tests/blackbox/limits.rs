@@ -1,0 +1,175 @@
+//! Workers that live and are not well: stuck event loops, and limits that replace a worker before it does harm.
+use super::client::{Load, get, who};
+use super::cluster::{Cluster, Folder, alive, kill, wait_until};
+use clusterd::protocol::control::{Deployment, Worker};
+use std::thread::JoinHandle;
+
+/// Answers with its pid; `/block` stops its event loop until the file `go` is there.
+const APP: &str = "const fs = require('node:fs');
+if (process.env.HEEDLESS) process.on('SIGABRT', () => {});
+require('node:http').createServer((q, s) => {
+  if (q.url === '/block') while (!fs.existsSync('go'));
+  if (q.url === '/leak') { global.leak ??= []; leak.push(Buffer.alloc(64 * 1024 * 1024, 1)); }
+  s.end(JSON.stringify({ pid: process.pid }));
+}).listen(process.env.PORT);";
+
+/// Two workers of it under these limits.
+fn start(limits: &str) -> Cluster {
+    let folder = Folder::new();
+    folder.write("app.js", APP);
+    let config = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n";
+    folder.write("c.toml", &format!("{config}{limits}"));
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(2);
+    cluster
+}
+
+fn delays(view: &Deployment) -> Vec<Option<f64>> {
+    view.apps[0].workers.iter().map(|worker| worker.loop_delay_ms).collect()
+}
+
+fn slowest(view: &Deployment) -> Worker {
+    let delay = |worker: &&Worker| worker.loop_delay_ms.unwrap_or(0.0) as u64;
+    view.apps[0].workers.iter().max_by_key(delay).unwrap().clone()
+}
+
+#[test]
+fn a_stuck_event_loop_shows_its_delay_and_gets_no_connections_until_it_turns() {
+    let cluster = start("");
+    let address = cluster.address();
+    cluster
+        .wait_view("delays of idle loops", |view| delays(view).iter().all(|delay| delay.is_some_and(|ms| ms < 500.0)));
+    let blocked = std::thread::spawn(move || get(address, "/block"));
+    // It was pinged when it was stuck, and the next ping was due.
+    let view = cluster.wait_view("a stuck loop", |view| slowest(view).loop_delay_ms.unwrap() > 1_500.0);
+    let stuck = slowest(&view).pid.unwrap();
+    let table = String::from_utf8(cluster.cli(&["ls"]).stdout).unwrap();
+    assert!(table.contains("DELAY"), "{table}");
+    for _ in 0..40 {
+        assert_ne!(who(address), stuck);
+    }
+    let taken = |view: &Deployment| view.apps[0].workers.iter().find(|w| w.pid == Some(stuck)).unwrap().handoffs;
+    assert_eq!(taken(&view), taken(&cluster.try_view().unwrap()));
+    cluster.folder.write("go", "");
+    assert!(blocked.join().unwrap().unwrap().contains(&stuck.to_string()));
+    cluster.wait_view("its turn", |_| who(address) == stuck);
+    cluster.stop();
+}
+
+/// Waits until neither of these pids is a worker of the app and two others are ready.
+fn wait_for_others(cluster: &Cluster, before: &[i32]) -> Deployment {
+    cluster.wait_view("other workers", |view| {
+        let app = &view.apps[0];
+        app.workers_ready == 2
+            && app.workers.len() == 2
+            && app.workers.iter().all(|w| w.pid.is_some_and(|pid| !before.contains(&pid)))
+    })
+}
+
+fn loses_nothing(load: Load) {
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+}
+
+/// A worker that is stuck for good; its pid, and its client.
+fn hang(cluster: &Cluster) -> (i32, JoinHandle<Result<String, String>>) {
+    let address = cluster.address();
+    let client = std::thread::spawn(move || get(address, "/block"));
+    let view = cluster.wait_view("a stuck loop", |view| slowest(view).loop_delay_ms.unwrap_or(0.0) > 900.0);
+    (slowest(&view).pid.unwrap(), client)
+}
+
+#[test]
+fn a_hung_worker_is_killed_and_replaced() {
+    let cluster = start("[app.limits]\nhang = \"2s\"\n");
+    let (stuck, client) = hang(&cluster);
+    let load = Load::start(cluster.address(), 8, false);
+    let line = cluster.wait_line("its event loop did not answer for 2 s");
+    assert!(line.contains(&format!("(pid {stuck})")) && line.contains("replaced in"), "{line}");
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    load.wait_more(50);
+    loses_nothing(load);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn a_hung_worker_gets_sigabrt_first_and_sigkill_when_that_does_not_end_it() {
+    let cluster =
+        start("kill_timeout = \"300ms\"\nenv.HEEDLESS = \"1\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    let (stuck, client) = hang(&cluster);
+    cluster.wait_line("its event loop did not answer for 1 s");
+    cluster.wait_line("has not ended in time; SIGKILL");
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn a_hung_worker_can_die_of_sigabrt_and_leave_a_core() {
+    let cluster = start("kill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    let (stuck, client) = hang(&cluster);
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn a_worker_that_leaks_is_replaced_and_nobody_notices() {
+    let cluster = start("[app.limits]\nmemory = \"250M\"\n");
+    let address = cluster.address();
+    let load = Load::start(address, 8, false);
+    load.wait_more(50);
+    let before = cluster.worker_pids();
+    while !cluster.stderr().iter().any(|line| line.contains("MB of 250 MB allowed; replacing it")) {
+        get(address, "/leak").unwrap();
+        load.wait_more(20);
+    }
+    let line = cluster.wait_line("; replacing it");
+    let leaky = *before.iter().find(|pid| line.contains(&format!("(pid {pid})"))).unwrap();
+    cluster.wait_view("a replacement", |view| view.apps[0].workers.iter().all(|w| w.pid != Some(leaky)));
+    load.wait_more(50);
+    loses_nothing(load);
+    cluster.stop();
+}
+
+#[test]
+fn workers_whose_time_is_over_are_replaced_one_after_the_other() {
+    let cluster = start("[app.limits]\nlifetime = \"5s\"\n");
+    let before = cluster.worker_pids();
+    let load = Load::start(cluster.address(), 8, true);
+    wait_for_others(&cluster, &before);
+    loses_nothing(load);
+    let said =
+        cluster.stderr().iter().filter(|line| line.contains("has lived") && line.contains("; replacing it")).count();
+    assert!(said >= 2, "{:?}", cluster.stderr());
+    cluster.stop();
+}
+
+#[test]
+fn workers_that_took_their_connections_are_replaced_also_by_the_next_master() {
+    let cluster = start("[app.limits]\nmax_connections = 40\n");
+    let address = cluster.address();
+    let before = cluster.worker_pids();
+    // Half of it from one master, half from the next.
+    for _ in 0..50 {
+        who(address);
+    }
+    wait_until("a note of it", || {
+        // It is written with the heartbeat: two of them later it is there.
+        let seen = cluster.app().workers.iter().map(|w| w.uptime_ms.unwrap()).min().unwrap();
+        seen > 2_500
+    });
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1 && view.apps[0].workers_ready == 2);
+    for _ in 0..50 {
+        who(address);
+    }
+    wait_for_others(&cluster, &before);
+    let line = cluster.wait_line("connections; replacing it");
+    assert!(line.contains("has taken"), "{line}");
+    cluster.stop();
+}
