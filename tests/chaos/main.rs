@@ -196,6 +196,10 @@ fn nothing_grew(site: &Site, before: [Holdings; 2]) {
             && master.1.kib <= master.0.kib + MASTER_GROWTH_KIB;
         if good || Instant::now() > deadline {
             println!("keeper: {:?} before, {:?} after; master: {:?}, {:?}", keeper.0, keeper.1, master.0, master.1);
+            if !good {
+                let keeper = site.cluster.keeper_pid();
+                println!("the keeper holds {:#?}", site::open_files(keeper));
+            }
             assert!(good, "something was not given back");
             return;
         }
@@ -278,6 +282,11 @@ impl Chaos {
         let pid = self.master()?;
         let from = Instant::now();
         kill(pid, signal);
+        if signal == "SEGV" {
+            // Rust's handler takes the first for a fault that comes again when it returns.
+            std::thread::sleep(Duration::from_millis(20));
+            let _ = std::process::Command::new("kill").args(["-SEGV", &pid.to_string()]).status();
+        }
         let gone = self.wait_gone(pid);
         self.ledger.master_killed(from);
         gone

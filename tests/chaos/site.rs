@@ -3,7 +3,7 @@
 use super::client::ask;
 use super::cluster::{Cluster, Folder, alive};
 use clusterd::protocol::control::{App, Deployment};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -232,6 +232,16 @@ pub(crate) fn holdings(pid: i32) -> Holdings {
     // Its own memory: pages of the program's file come and go with the page cache.
     let kib = status.split("RssAnon:").nth(1).and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok());
     Holdings { fds, kib: kib.unwrap_or(0) }
+}
+
+/// What is behind each fd of a process, with how often.
+pub(crate) fn open_files(pid: i32) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for fd in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let target = fs::read_link(fd.path()).map_or_else(|e| e.to_string(), |path| path.display().to_string());
+        *all.entry(target).or_default() += 1;
+    }
+    all
 }
 
 /// Processes that were started below this folder's clusterd, found by what they inherited.
