@@ -1,9 +1,9 @@
 //! What is done to the deployment. Each action says in the ledger what it may cost, and in the site what has to be true
 //! when it is over.
-use super::Chaos;
 use super::client::ask;
 use super::cluster::kill;
 use super::site::{API, CONFIGURED, NAMES, Said, WEB, cli_at};
+use super::{CLIENTS, Chaos};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -47,8 +47,7 @@ fn signal(pid: i32, name: &str) {
 // ---- workers ----
 
 fn strike(chaos: &mut Chaos, app: usize, pid: i32, name: &str) {
-    let clients = chaos.clients_of(app);
-    chaos.ledger.worker_killed(app, pid, clients);
+    chaos.ledger.worker_killed(app, pid, CLIENTS);
     signal(pid, name);
 }
 
@@ -98,9 +97,8 @@ fn term_worker(chaos: &mut Chaos) -> Outcome {
 fn worker_exits(chaos: &mut Chaos) -> Outcome {
     let app = chaos.some_app();
     // Which one it will be is known only from the answer.
-    let clients = chaos.clients_of(app);
     let pid = ask(chaos.site.addresses[app], "/exit")?.pid;
-    chaos.ledger.worker_killed(app, pid, clients);
+    chaos.ledger.worker_killed(app, pid, CLIENTS);
     chaos.wait_gone(pid)
 }
 
@@ -146,7 +144,8 @@ fn kill_master_and_worker(chaos: &mut Chaos) -> Outcome {
         strike(chaos, app, worker, "KILL");
     }
     chaos.wait_gone(worker)?;
-    chaos.wait_gone(master)
+    chaos.wait_gone(master)?;
+    chaos.next_master(from)
 }
 
 /// The keeper's watchdog has to find it.
@@ -155,9 +154,8 @@ fn stop_master(chaos: &mut Chaos) -> Outcome {
     let master = chaos.master()?;
     signal(master, "STOP");
     chaos.wait_gone(master)?;
-    chaos.ledger.master_stopped(from);
     chaos.ledger.master_killed(from);
-    Ok(())
+    chaos.next_master(from)
 }
 
 // ---- reloads ----
@@ -301,8 +299,7 @@ fn reload_and_kill_worker(chaos: &mut Chaos) -> Outcome {
         pause(chaos, 700);
         let pid = chaos.site.worker(app, number);
         // It may have left by itself a moment ago.
-        let clients = chaos.clients_of(app);
-        chaos.ledger.worker_killed(app, pid, clients);
+        chaos.ledger.worker_killed(app, pid, CLIENTS);
         let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         Ok(())
     })?;

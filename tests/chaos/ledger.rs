@@ -50,7 +50,7 @@ impl Ledger {
         self.masters.push(Blow { app: None, from, to: Instant::now() + NEWS, allowed: 1, taken: 0 });
     }
 
-    /// No master accepted since `from`.
+    /// There was no master to accept, from then until now.
     pub(crate) fn master_stopped(&mut self, from: Instant) {
         self.stopped.push((from, Instant::now()));
     }

@@ -35,6 +35,8 @@ const SECONDS: u64 = 20;
 /// Clients of each app that open a connection for every request, and clients that keep theirs.
 const SHORT: usize = 6;
 const KEPT: usize = 4;
+/// Connections that one worker may have at once, at most.
+pub(crate) const CLIENTS: usize = SHORT + KEPT;
 /// Longest wait for a single step.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What keeper and master may have grown by at the end, in KiB of their own memory.
@@ -258,11 +260,6 @@ impl Chaos {
         if self.random.percent(65) { WEB } else { API }
     }
 
-    /// Connections to an app at once, at most: its clients, and the one that asks for the run itself.
-    pub(crate) fn clients_of(&self, _app: usize) -> usize {
-        SHORT + KEPT
-    }
-
     /// The present master, as soon as there is one.
     pub(crate) fn master(&self) -> Result<i32, String> {
         let deadline = Instant::now() + PATIENCE;
@@ -287,9 +284,17 @@ impl Chaos {
             std::thread::sleep(Duration::from_millis(20));
             let _ = std::process::Command::new("kill").args(["-SEGV", &pid.to_string()]).status();
         }
-        let gone = self.wait_gone(pid);
+        self.wait_gone(pid)?;
         self.ledger.master_killed(from);
-        gone
+        self.next_master(from)
+    }
+
+    /// Waits until the keeper has started the next master. Masters that die again at once are started after a pause of
+    /// up to 5 s; nobody accepts meanwhile, and clients may wait for so long.
+    pub(crate) fn next_master(&mut self, from: Instant) -> actions::Outcome {
+        self.master()?;
+        self.ledger.master_stopped(from);
+        Ok(())
     }
 
     pub(crate) fn wait_gone(&self, pid: i32) -> actions::Outcome {
