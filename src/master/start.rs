@@ -300,6 +300,7 @@ impl Master {
             actions.push(self.resume_app(ix, &app, &mut inherited)?);
         }
         self.kill_strangers(&inherited);
+        self.release_unclaimed(&inherited);
         self.link.send(Order::Ready);
         for (ix, actions) in actions.into_iter().enumerate() {
             self.carry_out(ix, actions);
@@ -428,6 +429,13 @@ impl Master {
                 log::warn!("worker {} (pid {}) is in no note of the former master; killed", child.worker, child.pid);
                 self.kill(child.worker);
             }
+        }
+    }
+
+    /// What a worker that is no more had with the keeper: the former master died before it could let go of it.
+    fn release_unclaimed(&mut self, inherited: &Inheritance) {
+        for name in inherited.fds.keys().filter(|name| name.starts_with("channel/") || name.starts_with("output/")) {
+            self.link.send(Order::Release { name: name.clone() });
         }
     }
 
