@@ -41,6 +41,7 @@ use polls::{Polls, Ready};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use worker::{WorkerIx, Workers};
 
 /// Everything that the master has in its hands.
@@ -70,6 +71,8 @@ struct Master {
     notes: notes::Notes,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
+    /// The control socket's file, removed at the end.
+    control_path: Option<PathBuf>,
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
     output: output::Output,

@@ -148,8 +148,14 @@ impl Master {
 
     /// After a reload: settings, sources and addresses that nothing uses any more.
     pub(super) fn drop_old_generations(&mut self, ix: usize) {
+        // A reload that was asked for a moment ago is not yet known to the supervisor.
+        let asked = self.events.iter().filter_map(|(app, event)| match event {
+            Event::Reload { to, .. } if *app == ix => Some(*to),
+            _ => None,
+        });
         let app = &mut self.apps[ix];
-        let used = app.supervisor.generations();
+        let mut used = app.supervisor.generations();
+        used.extend(asked);
         app.generations.retain(|generation, _| used.contains(generation));
         let wanted = app.settings().config.listen.clone();
         for listener in &mut app.listeners {

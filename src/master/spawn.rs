@@ -190,6 +190,10 @@ impl Master {
             self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
             self.bury(id);
+            // Workers that a reload did not replace may outlive it: those that were scaled away with it.
+            if self.apps[app].generations.len() > 1 && !self.apps[app].supervisor.is_reloading() {
+                self.drop_old_generations(app);
+            }
         }
         self.link.send(Order::ExitSeen { worker: id });
     }

@@ -26,7 +26,7 @@ use std::io;
 use std::io::IsTerminal as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Name of the control socket in the keeper.
@@ -122,6 +122,7 @@ impl Master {
             notes: Default::default(),
             calls: None,
             api: None,
+            control_path: None,
             waiters: Vec::new(),
             notify: None,
             output: output::Output::default(),
@@ -243,6 +244,7 @@ impl Master {
     }
 
     fn serve_control(&mut self, socket: UnixListener) {
+        self.control_path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
         let started = self.polls.waker().and_then(|waker| {
             let (sender, receiver) = api::channel(Box::new(move || {
                 // A failed wake-up means that the loop is gone, and the process with it.
@@ -309,6 +311,7 @@ impl Master {
         }
         self.kill_strangers(&inherited);
         self.resume_upgrade(note.upgrade, &previous_end);
+        self.release_unclaimed(&inherited);
         self.link.send(Order::Ready);
         for (ix, actions) in actions.into_iter().enumerate() {
             self.carry_out(ix, actions);
@@ -448,6 +451,13 @@ impl Master {
         }
     }
 
+    /// What a worker that is no more had with the keeper: the former master died before it could let go of it.
+    fn release_unclaimed(&mut self, inherited: &Inheritance) {
+        for name in inherited.fds.keys().filter(|name| name.starts_with("channel/") || name.starts_with("output/")) {
+            self.link.send(Order::Release { name: name.clone() });
+        }
+    }
+
     // ---- the end ----
 
     /// Everything is done: the keeper may end.
@@ -465,9 +475,10 @@ impl Master {
         self.link.finish(self.exit_code);
     }
 
-    /// Socket files that are ours.
+    /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
     fn remove_files(&mut self) {
-        for path in self.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take()) {
+        let listeners = self.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
+        for path in listeners.chain(self.control_path.take()) {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }
@@ -479,8 +490,7 @@ fn deployment_name(run: &args::RunArgs, config: &Config) -> (String, bool) {
     match (config.apps.as_slice(), &run.config) {
         ([app], file) => (app.name.clone(), run.name.is_some() || file.is_some()),
         (_, Some(file)) => {
-            let stem =
-                std::path::Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            let stem = Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
             (crate::config::name::from_command(&[stem]), true)
         }
         (_, None) => ("clusterd".to_owned(), false),

@@ -234,6 +234,13 @@ impl App {
         if !reload.pending.is_empty() || !reload.starting.is_empty() {
             return;
         }
+        let left_out = self.left_out(reload);
+        if !left_out.is_empty() {
+            if let Some(reload) = &mut self.reload {
+                reload.pending.extend(left_out);
+            }
+            return self.step_reload(cx);
+        }
         let (to, slots) = (reload.to, reload.slots);
         self.generation = reload.target();
         let target = self.generation;
@@ -260,6 +267,13 @@ impl App {
         if let Some(next) = self.queued.take() {
             self.begin_reload(cx, next);
         }
+    }
+
+    /// Slots that were to go with the reload, and so were not replaced, and that a scale which came meanwhile keeps.
+    fn left_out(&self, reload: &Reload) -> Vec<u32> {
+        let Some(slots) = self.queued_scale.filter(|_| reload.failed.is_none()) else { return Vec::new() };
+        let kept = self.slots.iter().take(slots as usize).enumerate();
+        kept.filter(|(_, slot)| slot.generation != reload.to).map(|(index, _)| index as u32).collect()
     }
 
     fn is_current(&self, worker: WorkerId) -> bool {

@@ -1,6 +1,6 @@
 //! The control socket from outside: verbs, and clients that misbehave.
 use super::client::who;
-use super::cluster::{Cluster, wait_until};
+use super::cluster::{Cluster, kill, wait_until};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -90,4 +90,19 @@ fn clients_that_hold_connections_are_bounded() {
     wait_until("a place", || raw(&cluster, &request("GET", "/livez", "")).contains("200 OK"));
     drop(held);
     cluster.stop();
+}
+
+#[test]
+fn a_deployment_that_was_stopped_leaves_no_control_socket_behind() {
+    for kill_master in [false, true] {
+        let mut cluster = Cluster::hello(1);
+        if kill_master {
+            kill(cluster.master_pid(), "KILL");
+            cluster.wait_view("the next master", |view| view.master_restarts == 1);
+        }
+        assert!(socket(&cluster).exists());
+        assert!(cluster.cli(&["stop", "hello"]).status.success());
+        assert_eq!(cluster.wait_exit(), 0);
+        assert!(!socket(&cluster).exists());
+    }
 }

@@ -1,6 +1,6 @@
 //! Reloads under load: the new beside the old, ready before the old one drains; and back when the new one is bad.
 use super::client::{Load, get};
-use super::cluster::{Cluster, Folder};
+use super::cluster::{Cluster, Folder, wait_until};
 
 const APP: &str = "require('node:http').createServer((q, s) => s.end(JSON.stringify({ pid: process.pid, version: VERSION }))).listen(process.env.PORT);";
 
@@ -327,5 +327,25 @@ fn a_configuration_that_no_longer_parses_is_refused_and_changes_nothing() {
     cluster.folder.write("cluster.toml", &config.replace("workers = 2", "workers = 3"));
     assert!(cluster.cli(&["reload", "web"]).status.success());
     cluster.wait_ready(3);
+    cluster.stop();
+}
+
+#[test]
+fn a_reload_to_fewer_workers_gives_the_old_configuration_back() {
+    let folder = Folder::new();
+    app(&folder, "1");
+    let config = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n";
+    folder.write("cluster.toml", config);
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(2);
+    cluster.folder.write("cluster.toml", &config.replace("workers = 2", "workers = 1"));
+    assert!(cluster.cli(&["reload", "web"]).status.success());
+    cluster.wait_ready(1);
+    let fds = format!("/proc/{}/fd", cluster.keeper_pid());
+    let held = || {
+        let links = std::fs::read_dir(&fds).unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("memfd:source")).count()
+    };
+    wait_until("one configuration is held", || held() == 1);
     cluster.stop();
 }

@@ -266,6 +266,25 @@ fn a_reload_during_a_reload_runs_once_after_it() {
 }
 
 #[test]
+fn a_slot_that_a_scale_keeps_from_a_shrinking_reload_is_replaced_too() {
+    let mut s = Stage::ready(2);
+    // The file says one worker; before the reload is over, somebody asks for three.
+    s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 1 });
+    s.tell(Event::Scale { slots: 3 });
+    s.make_ready(3);
+    assert_eq!(s.spawned(), [3, 4], "the second slot stays, so it is replaced");
+    s.make_ready(4);
+    s.exit(1, 0);
+    assert!(!s.reports().contains(&Report::ReloadDone { to: Generation(2) }), "the old generation still serves");
+    s.exit(2, 0);
+    let reports = s.reports();
+    assert!(reports.contains(&Report::ReloadDone { to: Generation(2) }), "{reports:?}");
+    s.make_ready(5);
+    assert_eq!(s.app.ready_count(), 3);
+    assert!(s.app.workers().all(|worker| worker.generation == Generation(2)));
+}
+
+#[test]
 fn scaling_down_drains_the_highest_slot_and_up_again_fills_it() {
     let mut s = Stage::ready(3);
     s.tell(Event::Scale { slots: 2 });

@@ -1,0 +1,264 @@
+//! What changes cost the clients: `cargo bench --bench reload [-- --quick]`.
+//!
+//! Prints the time of a reload of 8 idle workers; the time from the master's SIGKILL to the answer to a connection that
+//! was opened after it; and the latency of a kept-alive load during a reload, beside the same load while as many
+//! unrelated Node processes start and stop, in turns. The load runs on the machine that it measures, so ratios count.
+//! Loopback only, bounded, and ends by itself.
+#![allow(clippy::print_stdout)] // The figures are the point.
+mod load;
+
+use load::{Load, Tally};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Workers of the app whose reload is timed, and of the one that serves a load meanwhile.
+const IDLE_WORKERS: usize = 8;
+const WORKERS: usize = 4;
+const CLIENTS: usize = 16;
+const PAUSE: Duration = Duration::from_millis(2);
+/// Reloads (or turns of unrelated processes) in one round.
+const TURNS: usize = 3;
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() {
+    let quick = std::env::args().any(|arg| arg == "--quick");
+    idle_reload(if quick { 3 } else { 10 });
+    master_kills(if quick { 5 } else { 20 });
+    latency(if quick { 3 } else { 9 });
+}
+
+// ---- 1: an idle reload ----
+
+fn idle_reload(times: usize) {
+    let start = Instant::now();
+    stop(unrelated());
+    let node = start.elapsed();
+    let server = Server::start(IDLE_WORKERS);
+    let took: Vec<f64> = (0..times)
+        .map(|_| {
+            let from = Instant::now();
+            server.reload();
+            from.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    println!(
+        "reload of {IDLE_WORKERS} idle workers, {times} times: median {:.0} ms ({}); goal < 2000 ms; one such Node \
+         process starts in {:.0} ms here",
+        median(&took),
+        spread(&took, 0),
+        node.as_secs_f64() * 1000.0,
+    );
+}
+
+// ---- 2: the master's death ----
+
+fn master_kills(kills: usize) {
+    let server = Server::start(2);
+    let background = Load::start(server.address, 4, false, Duration::from_millis(10));
+    let mut took = Vec::new();
+    for _ in 0..kills {
+        // A master that has lived for a second is started again without a pause.
+        std::thread::sleep(Duration::from_millis(1200));
+        let Some(master) = server.master() else { continue };
+        let from = Instant::now();
+        kill(Pid::from_raw(master), Signal::SIGKILL).expect("a master to kill");
+        // Whatever is opened from now on, only the next one can accept.
+        while alive(master) {
+            std::hint::spin_loop();
+        }
+        if load::ask(server.address, false, &mut None) {
+            took.push(from.elapsed().as_secs_f64() * 1000.0);
+        } else {
+            println!("no answer after a kill of the master");
+        }
+    }
+    let seen = background.finish();
+    println!(
+        "SIGKILL of the master to the next answer, {} kills: median {:.1} ms ({}); goals < 30 ms and < 100 ms; the \
+         load beside it: {} answers, {} failed (at most one per kill)",
+        took.len(),
+        median(&took),
+        spread(&took, 1),
+        seen.count(),
+        seen.failed,
+    );
+}
+
+// ---- 3: latency during a reload ----
+
+fn latency(rounds: usize) {
+    let server = Server::start(WORKERS);
+    let under_load = |act: &dyn Fn()| -> Tally {
+        let load = Load::start(server.address, CLIENTS, true, PAUSE);
+        act();
+        load.finish()
+    };
+    let quiet = || std::thread::sleep(Duration::from_secs(2));
+    let reloads = || (0..TURNS).for_each(|_| server.reload());
+    // As a reload does it: the next one starts, is up, and then the one before it ends.
+    let beside = || {
+        let mut before = None;
+        for _ in 0..TURNS * WORKERS {
+            if let Some(old) = before.replace(unrelated()) {
+                stop(old);
+            }
+        }
+        before.into_iter().for_each(stop);
+    };
+    let kinds: [(&str, &dyn Fn()); 3] =
+        [("nothing else", &quiet), ("unrelated processes beside it", &beside), ("during reloads", &reloads)];
+    let mut all: [Vec<Tally>; 3] = Default::default();
+    under_load(&quiet);
+    for round in 0..rounds {
+        // Alternating, so that a slow minute of the machine hits all of them.
+        for n in 0..kinds.len() {
+            let n = (n + round) % kinds.len();
+            all[n].push(under_load(kinds[n].1));
+        }
+    }
+    println!(
+        "\n{CLIENTS} clients on kept connections, {WORKERS} workers, {rounds} rounds in turns, each {TURNS} reloads or \
+         {} processes\n",
+        TURNS * WORKERS
+    );
+    println!("| load and | answers | p50 ms (spread) | p99 ms (spread) | failed |");
+    println!("|---|---|---|---|---|");
+    for ((name, _), tallies) in kinds.iter().zip(&all) {
+        let of = |share: f64| -> Vec<f64> { tallies.iter().map(|tally| tally.quantile_ms(share)).collect() };
+        let (p50, p99) = (of(0.5), of(0.99));
+        println!(
+            "| {name} | {} | {:.2} ({}) | {:.2} ({}) | {} |",
+            tallies.iter().map(Tally::count).sum::<usize>(),
+            median(&p50),
+            spread(&p50, 2),
+            median(&p99),
+            spread(&p99, 2),
+            tallies.iter().map(|tally| tally.failed).sum::<u64>(),
+        );
+    }
+    // Round by round: both were measured within seconds of each other.
+    let ratios: Vec<f64> = all[2]
+        .iter()
+        .zip(&all[1])
+        .map(|(reload, beside)| reload.quantile_ms(0.99) / beside.quantile_ms(0.99))
+        .collect();
+    println!(
+        "\np99 during reloads / beside unrelated processes: {:.2} ({}); goal at most 1.5",
+        median(&ratios),
+        spread(&ratios, 2)
+    );
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn spread(values: &[f64], digits: usize) -> String {
+    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    format!("{low:.digits$} to {high:.digits$}")
+}
+
+// ---- processes ----
+
+/// A Node web server that has nothing to do with clusterd, and is up.
+fn unrelated() -> Child {
+    let code = "require('node:http').createServer((q, s) => s.end()).listen(0, '127.0.0.1', () => console.log('up'))";
+    let mut child =
+        Command::new("node").args(["-e", code]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("node");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert_eq!(line, "up\n");
+    child
+}
+
+fn stop(mut child: Child) {
+    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let _ = child.wait();
+}
+
+/// One clusterd; ended by pid when dropped, and everything below it with it.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    home: PathBuf,
+}
+
+impl Server {
+    fn start(workers: usize) -> Server {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("clusterd-reload-bench-{}-{n}", std::process::id()));
+        let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/node/hello.js");
+        let child = clusterd(&home)
+            .args(["-w", &workers.to_string(), "--host", "127.0.0.1", "--port", "0", "--name", "bench", "--", "node"])
+            .arg(app)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("clusterd");
+        let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), home };
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(address) = server.ready(workers) {
+                server.address = address;
+                return server;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("clusterd did not start");
+    }
+
+    /// Its address once all workers are ready.
+    fn ready(&self, workers: usize) -> Option<SocketAddr> {
+        let listed = clusterd(&self.home).args(["ls", "--json"]).output().ok()?.stdout;
+        let listed: Vec<clusterd::protocol::control::Deployment> = serde_json::from_slice(&listed).ok()?;
+        let app = listed.first()?.apps.first()?;
+        if app.workers_ready as usize != workers {
+            return None;
+        }
+        app.listen.first()?.parse().ok()
+    }
+
+    fn reload(&self) {
+        let done = clusterd(&self.home).args(["reload", "bench"]).output().expect("clusterd");
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn master(&self) -> Option<i32> {
+        let keeper = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
+        let is_master = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(clusterd::keeper::MASTER_ARGV0.as_bytes())
+        };
+        children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).find(is_master)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+fn clusterd(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clusterd"));
+    command.env("CLUSTERD_HOME", home).stdin(Stdio::null());
+    command
+}
+
+/// Whether a process exists and is no zombie.
+fn alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
+}
