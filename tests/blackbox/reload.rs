@@ -301,7 +301,7 @@ fn a_link_to_the_current_release_is_followed_anew_and_a_bad_one_rolls_back() {
     // A crash now starts the folder of the release that serves, wherever the link points.
     let victim = cluster.worker_pids()[0];
     super::cluster::kill(victim, "KILL");
-    super::cluster::wait_until("the end of it", || !super::cluster::alive(victim));
+    wait_until("the end of it", || !super::cluster::alive(victim));
     cluster.wait_ready(2);
     for _ in 0..4 {
         assert!(version().contains("\"version\":2"));
