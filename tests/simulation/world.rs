@@ -130,6 +130,14 @@ fn policy(random: &mut Random) -> Policy {
     }
 }
 
+/// What a master sends after a step: its notes first, then what follows from them.
+fn stream(app: &mut App, actions: Vec<Action>) -> Vec<Order> {
+    let (slots, workers) = app.take_changes();
+    let slots = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot));
+    let workers = workers.into_iter().map(|(id, worker)| Order::Worker(id, worker));
+    slots.chain(workers).chain([Order::Header(app.memory())]).chain(actions.into_iter().map(Order::Do)).collect()
+}
+
 /// Lives one world to its rest.
 pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
     let mut random = Random::new(seed);
@@ -402,11 +410,7 @@ impl World {
             actions.iter().for_each(|action| eprintln!("{:>6} {action:?}", self.now_ms));
         }
         self.check_floor(&app, ready_before, &actions);
-        let (slots, workers) = app.take_changes();
-        let mut orders: Vec<Order> = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot)).collect();
-        orders.extend(workers.into_iter().map(|(id, worker)| Order::Worker(id, worker)));
-        orders.push(Order::Header(app.memory()));
-        orders.extend(actions.into_iter().map(Order::Do));
+        let orders = stream(&mut app, actions);
         self.master = Some(app);
         self.receive(orders);
     }
@@ -586,11 +590,7 @@ impl World {
             let ended = self.processes[&stranger].ended.is_some();
             assert!(ended, "worker {stranger} lives and is in no note: a successor would end it");
         }
-        let (slots, workers) = app.take_changes();
-        let mut orders: Vec<Order> = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot)).collect();
-        orders.extend(workers.into_iter().map(|(id, worker)| Order::Worker(id, worker)));
-        orders.push(Order::Header(app.memory()));
-        orders.extend(actions.into_iter().map(Order::Do));
+        let orders = stream(&mut app, actions);
         self.master = Some(app);
         self.receive(orders);
         let ended: Vec<WorkerId> =
