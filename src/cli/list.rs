@@ -63,7 +63,10 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
         }
     }
     if deployment.master_restarts > 0 {
-        let _ = writeln!(text, "  the master was started again {} times", deployment.master_restarts);
+        let times = if deployment.master_restarts == 1 { "once" } else { "times" };
+        let count =
+            if deployment.master_restarts == 1 { String::new() } else { format!("{} ", deployment.master_restarts) };
+        let _ = writeln!(text, "  the master was started again {count}{times}");
     }
 }
 
