@@ -62,12 +62,11 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
             line(text, row, &widths, colours.then(|| colour(&worker.state)).flatten());
         }
     }
-    if deployment.master_restarts > 0 {
-        let times = if deployment.master_restarts == 1 { "once" } else { "times" };
-        let count =
-            if deployment.master_restarts == 1 { String::new() } else { format!("{} ", deployment.master_restarts) };
-        let _ = writeln!(text, "  the master was started again {count}{times}");
-    }
+    let _ = match deployment.master_restarts {
+        0 => Ok(()),
+        1 => writeln!(text, "  the master was started again once"),
+        n => writeln!(text, "  the master was started again {n} times"),
+    };
 }
 
 fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
