@@ -10,7 +10,8 @@ const serve = () => net.createServer((socket) => socket.end(`from ${slot}`));
   say('one port for all', new Set(await meet('first', port)).size);
   const answers = [];
   if (slot === 0) for (let n = 0; n < 4; n++) answers.push(await ask({ port, host: '127.0.0.1' }));
-  say('turns', new Set(answers).size, answers[0] === answers[2]);
+  // Not in which order: Node's own turns depend on whose answer comes first.
+  say('turns', new Set(answers).size);
   if (slot === 0) say('six', (await ask({ port, host: '::1' })).startsWith('from'));
 
   const second = serve();
