@@ -25,7 +25,8 @@ type Reply = Response<Full<Bytes>>;
 
 /// The routes, for people who ask for one that does not exist.
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
-                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/upgrade, GET /livez, GET /readyz";
+                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/upgrade, \
+                      GET /livez, GET /readyz";
 
 /// The running server. It ends with the process.
 pub struct Server {

@@ -71,9 +71,8 @@ impl Progress {
         for app in &now.apps {
             for worker in app.workers.iter().filter(|w| w.state == "ready") {
                 let Some(seen) = self.seen.get_mut(&(app.name.clone(), worker.slot)) else { continue };
-                if worker.generation != std::mem::replace(seen, worker.generation.max(*seen))
-                    && worker.generation >= *seen
-                {
+                if worker.generation > *seen {
+                    *seen = worker.generation;
                     let id = worker.id.unwrap_or_default();
                     log::info!("{}/{}: worker {id} of generation {} serves", app.name, worker.slot, worker.generation);
                 }

@@ -41,13 +41,10 @@ pub(super) fn ask_all(home: Option<&Path>) -> Result<Vec<Master>, String> {
         let mut asked = Vec::new();
         for (name, path) in sockets {
             asked.push(tokio::spawn(async move {
-                let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
-                let answer = exchange(&path, Method::GET, "/v1/apps", Vec::new(), patience).await;
-                let deployment = match answer {
+                let deployment = match view(&path).await {
                     Err(Broken::Dead) => return None,
                     Err(Broken::Failed(why)) => Err(why),
-                    Ok((StatusCode::OK, body)) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
-                    Ok((status, body)) => Err(failure_text(status, &body)),
+                    Ok(deployment) => Ok(deployment),
                 };
                 Some(Master { name, path, deployment })
             }));

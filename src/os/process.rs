@@ -17,8 +17,7 @@ const PIPE_WRITE_BYTES_MAX: usize = 4096;
 /// # Errors
 /// `/proc` is not mounted.
 pub fn own_binary() -> io::Result<OwnedFd> {
-    // O_PATH needs no read permission on the binary.
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe").map(Into::into)
+    open_program(Path::new("/proc/self/exe"))
 }
 
 /// A program's file, for running it whatever its path names later.
@@ -26,6 +25,7 @@ pub fn own_binary() -> io::Result<OwnedFd> {
 /// # Errors
 /// Those of open(2); it need not be readable.
 pub fn open_program(path: &Path) -> io::Result<OwnedFd> {
+    // O_PATH needs no read permission on it.
     OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map(Into::into)
 }
 
