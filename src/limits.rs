@@ -172,8 +172,6 @@ pub const REPLACE_EVERY_MS: u64 = 10_000;
 pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
-/// Last lines of a worker's output that are kept for error messages.
-pub const LAST_LINES_MAX: usize = 20;
 
 /// Time that a draining worker which has closed its channel has to end by itself before its sockets are looked at, in
 /// milliseconds.

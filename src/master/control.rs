@@ -135,9 +135,7 @@ impl Master {
         let app = &mut self.apps[ix];
         app.closed = true;
         for listener in &mut app.listeners {
-            if std::mem::take(&mut listener.polled) {
-                self.polls.remove_listener(&listener.fd);
-            }
+            listener.leave_poll(&self.polls);
         }
         self.events.push_back((ix, Event::Stop { now }));
     }
@@ -150,11 +148,9 @@ impl Master {
             let last_words = &mut self.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
         }
-        let said = match report {
-            Report::ReloadFailed { .. } | Report::ReloadDone { .. } => self.apps[app_ix].last_words.take(),
-            _ => None,
-        };
+        let mut said = None;
         if matches!(report, Report::ReloadFailed { .. } | Report::ReloadDone { .. }) {
+            said = self.apps[app_ix].last_words.take();
             let ids: Vec<_> = self.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
             ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
         }

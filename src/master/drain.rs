@@ -53,9 +53,7 @@ impl Master {
             self.accept_from(app_ix, listener);
             let listener = &mut self.apps[app_ix].listeners[listener];
             listener.readable = false;
-            if std::mem::take(&mut listener.polled) {
-                self.polls.remove_listener(&listener.fd);
-            }
+            listener.leave_poll(&self.polls);
             crate::os::listen::stop_listening(listener.fd.as_fd());
         }
     }

@@ -1,5 +1,6 @@
 //! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
 //! lives. Which listener a worker's `listen()` means is decided here.
+use super::polls::Polls;
 use crate::balance::GroupIx;
 use crate::config::Listen;
 use crate::limits;
@@ -175,6 +176,13 @@ impl Listener {
             // The operator decided where this port listens: any spelling of the app's own means it.
             Some(_) => query.address.is_none() || local.ip().is_unspecified() || same_ip(query, local.ip()),
             None => same_ip(query, local.ip()),
+        }
+    }
+
+    /// The master accepts from it no more.
+    pub(super) fn leave_poll(&mut self, polls: &Polls) {
+        if std::mem::take(&mut self.polled) {
+            polls.remove_listener(&self.fd);
         }
     }
 

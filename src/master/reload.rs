@@ -162,9 +162,7 @@ impl Master {
             let gone = listener.configured.as_ref().is_some_and(|address| !wanted.contains(address));
             if gone {
                 log::info!("{}: no longer listening on {listener}", app.name);
-                if std::mem::take(&mut listener.polled) {
-                    self.polls.remove_listener(&listener.fd);
-                }
+                listener.leave_poll(&self.polls);
                 crate::os::listen::stop_listening(listener.fd.as_fd());
                 self.link.send(Order::Release { name: listener.held_name(&app.name) });
                 listener.retire();
