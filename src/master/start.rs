@@ -107,6 +107,7 @@ impl Master {
             incarnation: inherited.incarnation,
             started_ms: now_us / 1000,
             keeper_pid: std::os::unix::process::parent_id() as i32,
+            about_keeper: inherited.about.clone(),
             apps: Vec::new(),
             workers: Default::default(),
             next_worker: 1,
@@ -311,6 +312,7 @@ impl Master {
         }
         self.kill_strangers(&inherited);
         self.resume_upgrade(note.upgrade, &previous_end);
+        self.keeper_is(inherited.about.clone());
         self.release_unclaimed(&inherited);
         self.link.send(Order::Ready);
         for (ix, actions) in actions.into_iter().enumerate() {
