@@ -9,6 +9,7 @@ mod drain;
 mod handoff;
 mod hooks;
 mod keeper;
+mod lifecycle;
 mod listener;
 mod memory;
 mod node;
@@ -31,6 +32,7 @@ pub use upgrade::check as check_upgrade;
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
+use crate::home::Home;
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os::clock;
@@ -50,6 +52,12 @@ struct Master {
     polls: Polls,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
+    /// It stays when its apps have stopped, until they are deleted.
+    background: bool,
+    /// Where its socket and entry are.
+    home: Option<Home>,
+    /// Ids of the apps, by name.
+    ids: BTreeMap<String, u32>,
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
