@@ -267,6 +267,12 @@ pub const REGISTRY_WAIT_MS: u64 = 20_000;
 pub const REGISTRY_RETRY_MS: u64 = 2;
 /// Tries of a claim whose lock is held: whoever looks whether a deployment lives holds it for microseconds.
 pub const CLAIM_TRIES_MAX: u32 = 25;
+/// Size of the file that `save` writes, in bytes.
+pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Size of what clusterd itself says in the background, in bytes; then the file begins anew and the old one stays beside.
+pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// Pause between two looks at that size.
+pub const OWN_LOG_LOOK_MS: u64 = 60_000;
 /// What a start that failed shows of the words of its deployment, in bytes.
 pub const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
 /// How long a command waits for the end of a keeper that has nothing left.

@@ -21,6 +21,13 @@ pub enum Invocation {
         /// `--home`.
         home: Option<PathBuf>,
     },
+    /// `init`: write an explained configuration.
+    Init {
+        /// Where to.
+        file: PathBuf,
+        /// Over one that is there.
+        force: bool,
+    },
     /// `check`: say what would run, or everything that is wrong.
     Check(RunArgs),
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
@@ -48,7 +55,7 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "import", "init", "logs", "resurrect", "save", "startup", "top"];
+const PLANNED_VERBS: &[&str] = &["flush", "import", "logs", "top"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
@@ -65,8 +72,15 @@ const VERBS: &[&str] = &[
     "scale",
     "signal",
     "upgrade",
+    "save",
+    "resurrect",
+    "startup",
+    "unstartup",
     "kill",
+    "init",
     "check",
+    "completions",
+    "man",
     "help",
 ];
 
@@ -101,6 +115,23 @@ enum Verb {
     /// Say what would run, or everything that is wrong
     #[command(override_usage = help::CHECK_USAGE)]
     Check(Box<RunArgs>),
+    /// Write a configuration file with every key explained
+    Init {
+        /// Where to
+        #[arg(value_name = "FILE", default_value = "cluster.toml")]
+        file: PathBuf,
+        /// Over a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (clusterd man | man -l -)
+    Man,
     /// Show this help, or that of a verb
     Help {
         /// The verb
@@ -205,12 +236,33 @@ pub enum Ask {
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
     },
+    /// Write down what is in the background, for resurrect (also: dump)
+    #[command(alias = "dump")]
+    Save,
+    /// Start what was saved and is not there
+    Resurrect,
+    /// Have systemd resurrect what was saved when the machine starts
+    Startup(UnitArgs),
+    /// Undo startup
+    Unstartup(UnitArgs),
     /// Stop everything that runs here, and forget it
     Kill {
         /// At once, without finishing what is open
         #[arg(long)]
         now: bool,
     },
+}
+
+/// Options of `startup` and `unstartup`.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct UnitArgs {
+    /// Print the unit and the commands, and do nothing
+    #[arg(long)]
+    pub print: bool,
+    /// A unit of the whole machine, for this user [default: root's, or the
+    /// user's own manager]
+    #[arg(long, value_name = "USER")]
+    pub system: Option<String>,
 }
 
 /// Options of `start`, as typed.
@@ -413,6 +465,17 @@ where
         Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
         Some(Verb::Start(args)) => to_start(*args, home),
         Some(Verb::Ask(verb)) => Ok(Invocation::Ask { verb, home }),
+        Some(Verb::Init { file, force }) => Ok(Invocation::Init { file, force }),
+        Some(Verb::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command(), "clusterd", &mut text);
+            Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
+        }
+        Some(Verb::Man) => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut text).map_err(usage)?;
+            Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
+        }
         Some(Verb::Help { verb }) => help_of(verb.as_deref()),
     }
 }

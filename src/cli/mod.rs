@@ -4,10 +4,13 @@ pub mod args;
 pub mod check;
 mod client;
 mod help;
+mod init;
+mod keep;
 mod list;
 pub mod load;
 mod show;
 mod start;
+mod startup;
 mod target;
 
 use crate::keeper;
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
         Ok(Invocation::Start(args)) => start::start(&args),
+        Ok(Invocation::Init { file, force }) => init::init(&file, force),
         Ok(Invocation::Ask { verb, home }) => ask(verb, home.as_deref()),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
@@ -67,6 +71,10 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
         Ask::Stop { targets, now } => act::stop(home, &targets, now),
         Ask::Delete { targets, now } => act::delete(home, &targets, now),
+        Ask::Save => keep::save(home),
+        Ask::Resurrect => keep::resurrect(home),
+        Ask::Startup(args) => startup::startup(home, &args),
+        Ask::Unstartup(args) => startup::unstartup(home, &args),
         Ask::Kill { now } => act::kill(home, now),
         Ask::Scale { target, workers } => act::scale(home, &target, &workers),
         Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),

@@ -171,6 +171,24 @@ pub(super) fn revive(
     launch(registry, home, &entry, false)
 }
 
+/// Starts a deployment as it was saved.
+pub(super) fn resurrect(home: &Home, saved: &Entry) -> Result<String, String> {
+    let mut entry = saved.clone();
+    let registry = home.registry().map_err(|e| e.to_string())?;
+    registry.admit(&mut entry).map_err(|e| e.to_string())?;
+    if home.is_alive(&entry.name) {
+        return Ok(format!("{} runs already", entry.name));
+    }
+    if let Some(sources) = &entry.sources {
+        // Its files may say something else by now. Where they are gone, what was saved is good enough.
+        match load::reload(sources) {
+            Ok(again) => entry.sources = Some(again),
+            Err(e) => log::warn!("{}: {e}; it is started as it was saved", entry.name),
+        }
+    }
+    launch(registry, home, &entry, false)
+}
+
 /// Writes the entry, starts the keeper, and waits until its apps are ready. `new`: a failure leaves no entry behind.
 pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bool) -> Result<String, String> {
     let log_path = home.log_path(&entry.name).map_err(|e| e.to_string())?;

@@ -42,6 +42,9 @@ pub struct EntryApp {
     /// It is not to run until somebody starts it.
     #[serde(default)]
     pub stopped: bool,
+    /// The number of its workers, where it was scaled.
+    #[serde(default)]
+    pub workers: Option<u32>,
 }
 
 /// The right to add entries; held for moments.
@@ -156,8 +159,33 @@ impl Registry<'_> {
             }
         }
         let next = others.iter().flat_map(|e| &e.apps).map(|a| a.id + 1).max().unwrap_or(0);
-        let apps = names.into_iter().zip(next..).map(|(name, id)| EntryApp { name, id, stopped: false }).collect();
+        let apps = names
+            .into_iter()
+            .zip(next..)
+            .map(|(name, id)| EntryApp { name, id, stopped: false, workers: None })
+            .collect();
         Ok(Entry { version: VERSION, name, background: false, apps, sources: None })
+    }
+
+    /// Whether no other deployment has one of this one's names; then its ids are made unique too.
+    ///
+    /// # Errors
+    /// Another one has a name of it.
+    pub fn admit(&self, entry: &mut Entry) -> Result<(), HomeError> {
+        let others: Vec<Entry> = self.home.entries().into_iter().flatten().filter(|e| e.name != entry.name).collect();
+        let theirs: Vec<&EntryApp> = others.iter().flat_map(|e| &e.apps).collect();
+        if let Some(taken) = entry.apps.iter().find(|app| theirs.iter().any(|other| other.name == app.name)) {
+            return Err(HomeError::Taken { name: taken.name.clone(), holder: "of another deployment".to_owned() });
+        }
+        let own = entry.apps.iter().map(|app| app.id);
+        let mut next = theirs.iter().map(|app| app.id).chain(own).map(|id| id + 1).max().unwrap_or(0);
+        for app in &mut entry.apps {
+            if theirs.iter().any(|other| other.id == app.id) {
+                app.id = next;
+                next += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the entry of a run in the foreground and claims its name.

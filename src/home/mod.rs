@@ -1,8 +1,10 @@
 //! The home: `$CLUSTERD_HOME/run` with a socket, a lock and an entry for each deployment. Names are claimed by a lock
 //! that dies with the last process that holds it, so nothing left behind by a crash is ever in the way. What entries say
-//! is in `entry`.
+//! is in `entry`, what survives a reboot in `dump`.
+mod dump;
 mod entry;
 
+pub use dump::Dump;
 pub use entry::{Entry, EntryApp, Registry, deployment_name};
 
 use crate::limits;

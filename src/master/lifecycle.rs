@@ -6,7 +6,9 @@ use super::control::Wait;
 use super::tell::{cause_words, plural};
 use crate::api::{Answer, Change};
 use crate::home::EntryApp;
+use crate::limits;
 use crate::logs::Tail;
+use crate::os::cpu;
 use crate::supervisor::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +25,12 @@ pub(super) enum StartState {
 }
 
 impl App {
+    /// The number of workers, where it is not the configured one.
+    fn scaled(&self) -> Option<u32> {
+        let configured = self.settings().config.workers.count(cpu::available().count);
+        Some(self.supervisor.slot_count()).filter(|count| *count != configured)
+    }
+
     pub(super) fn start_state(&self) -> StartState {
         if let Some((why, said)) = &self.start_failure {
             return StartState::Failed(format!("{}: {why}", self.name), said.clone());
@@ -95,12 +103,31 @@ impl Master {
                 name: app.name.clone(),
                 id: self.ids.get(&app.name).copied().unwrap_or_default(),
                 stopped: app.closed && !app.starting,
+                workers: app.scaled(),
             })
             .collect();
         let serving = self.apps.iter().filter(stays).map(|app| app.settings().source).max();
         entry.sources = serving.and_then(|source| self.sources.get(&source)).cloned();
         if let Err(e) = home.write_entry(&entry) {
             log::warn!("{e}");
+        }
+    }
+
+    /// Keeps what we ourselves say in the background from growing for ever: the file begins anew, the old one stays
+    /// beside. (Keeper and master share the file, and append to it.)
+    pub(super) fn bound_own_log(&mut self) {
+        if !self.background || self.now_ms < self.next_log_look_ms {
+            return;
+        }
+        self.next_log_look_ms = self.now_ms + limits::OWN_LOG_LOOK_MS;
+        let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
+        let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
+        if too_large {
+            let kept = std::fs::copy(&path, path.with_extension("log.1")).map(drop);
+            let emptied = std::fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+            if let Err(e) = kept.and(emptied) {
+                log::warn!("{} cannot be begun anew: {e}", path.display());
+            }
         }
     }
 
@@ -133,6 +160,7 @@ impl Master {
                 self.exit_code = 0;
                 self.drop_old_generations(ix);
             }
+            Report::Scaled { .. } => self.note_states(),
             Report::AppErrored | Report::AppFinished | Report::AppStopped => self.apps[ix].starting = false,
             _ => {}
         }

@@ -93,6 +93,7 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    next_log_look_ms: u64,
     /// Pings were sent and not looked at since.
     pinged: bool,
     /// When the next event loop that does not turn counts as hung.
@@ -168,6 +169,7 @@ impl Master {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
+            self.bound_own_log();
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

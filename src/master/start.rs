@@ -134,6 +134,7 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
+            next_log_look_ms: now_us / 1000 + limits::OWN_LOG_LOOK_MS,
             pinged: false,
             next_hang_ms: None,
             drains_due: Vec::new(),
@@ -194,7 +195,8 @@ impl Master {
         self.remember_sources(1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {
             let stopped = launch.keeps_stopped(&settings.config.name);
-            self.begin_app(settings, bound);
+            let slots = launch.scaled(&settings.config.name);
+            self.begin_app(settings, bound, slots);
             if let Some(app) = self.apps.last_mut() {
                 app.starting = !stopped;
             }
@@ -204,12 +206,13 @@ impl Master {
         Ok(())
     }
 
-    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>) {
+    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>, scaled: Option<u32>) {
         if let Some(advice) = &settings.advice {
             log::warn!("{}: {advice}", settings.config.name);
         }
         settings.warn_of_hooks();
-        let slots = settings.config.workers.count(cpu::available().count);
+        let slots = scaled.unwrap_or_else(|| settings.config.workers.count(cpu::available().count));
+        let slots = slots.clamp(1, limits::WORKERS_MAX);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.first_seq();
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
@@ -581,6 +584,14 @@ enum Launch {
 }
 
 impl Launch {
+    /// The number of workers to which an app had been scaled.
+    fn scaled(&self, app: &str) -> Option<u32> {
+        match self {
+            Launch::Foreground(_) => None,
+            Launch::Background { entry, .. } => entry.apps.iter().find(|a| a.name == app).and_then(|a| a.workers),
+        }
+    }
+
     /// Whether an app is there to be started later.
     fn keeps_stopped(&self, app: &str) -> bool {
         match self {

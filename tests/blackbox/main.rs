@@ -10,6 +10,7 @@ mod control;
 mod deployments;
 mod errors;
 mod hooks;
+mod keep;
 mod kills;
 mod limits;
 mod reload;
