@@ -16,6 +16,7 @@ pub const FILE_KEYS: &[&str] = &["app"];
 /// Keys of one `[[app]]`.
 pub const APP_KEYS: &[&str] = &[
     "name",
+    "namespace",
     "command",
     "workers",
     "listen",
@@ -89,6 +90,7 @@ pub(crate) struct RawApp {
     /// Place of its `[[app]]`.
     pub(crate) spot: Option<Spot>,
     pub(crate) name: Option<At<String>>,
+    pub(crate) namespace: Option<At<String>>,
     pub(crate) command: Option<At<Vec<String>>>,
     pub(crate) workers: Option<At<Workers>>,
     pub(crate) port: Option<At<u16>>,
@@ -261,6 +263,9 @@ impl Walk<'_> {
         for entry in entries(table) {
             match entry.key {
                 "name" => app.name = self.text(&entry, "a string", |text| name::check(text).map(|()| text.to_owned())),
+                "namespace" => {
+                    app.namespace = self.text(&entry, "a string", |text| name::check(text).map(|()| text.to_owned()));
+                }
                 "command" => {
                     app.command = self.command(&entry);
                     app.command_bad = app.command.is_none();

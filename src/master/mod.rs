@@ -9,6 +9,7 @@ mod drain;
 mod handoff;
 mod hooks;
 mod keeper;
+mod lifecycle;
 mod listener;
 mod memory;
 mod node;
@@ -31,6 +32,7 @@ pub use upgrade::check as check_upgrade;
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
+use crate::home::Home;
 use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
 use crate::os::clock;
@@ -50,6 +52,12 @@ struct Master {
     polls: Polls,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
+    /// It stays when its apps have stopped, until they are deleted.
+    background: bool,
+    /// Where its socket and entry are.
+    home: Option<Home>,
+    /// Ids of the apps, by name.
+    ids: BTreeMap<String, u32>,
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
@@ -86,6 +94,7 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    next_log_look_ms: u64,
     /// Pings were sent and not looked at since.
     pinged: bool,
     /// When the next event loop that does not turn counts as hung.
@@ -161,6 +170,7 @@ impl Master {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
+            self.bound_own_log();
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

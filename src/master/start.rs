@@ -10,9 +10,10 @@ use super::settings::Settings;
 use super::worker::Goodbye;
 use super::{Master, notes, output, spawn};
 use crate::api;
-use crate::cli::{args, home, load};
+use crate::cli::{args, load};
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
+use crate::home::{self, Home, HomeError};
 use crate::ids::{Generation, WorkerId};
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
@@ -104,6 +105,9 @@ impl Master {
             link,
             polls,
             name: String::new(),
+            background: false,
+            home: None,
+            ids: BTreeMap::new(),
             incarnation: inherited.incarnation,
             started_ms: now_us / 1000,
             keeper_pid: std::os::unix::process::parent_id() as i32,
@@ -131,6 +135,7 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
+            next_log_look_ms: now_us / 1000 + limits::OWN_LOG_LOOK_MS,
             pinged: false,
             next_hang_ms: None,
             drains_due: Vec::new(),
@@ -158,8 +163,13 @@ impl Master {
     }
 
     fn begin_all(&mut self, inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
-        let (run, sources) = typed(argv)?;
-        let config = resolve(&sources).map_err(StartError::usage)?;
+        let (launch, mut sources) = typed(argv)?;
+        let mut config = resolve(&sources).map_err(StartError::usage)?;
+        let claimed = self.claim(&launch, &sources, &config)?;
+        if let Some(name) = claimed.as_ref().and_then(|claimed| claimed.renamed.clone()) {
+            sources.overrides.name = Some(name);
+            config = resolve(&sources).map_err(StartError::usage)?;
+        }
         let mut given = given_sockets(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {
@@ -169,54 +179,65 @@ impl Master {
         // Every address before any process: a taken port is one clear error and nothing has happened yet.
         let mut bound = Vec::new();
         for settings in &prepared {
+            if launch.keeps_stopped(&settings.config.name) {
+                bound.push(Vec::new());
+                continue;
+            }
             bound.push(bind_all(settings, &mut given, config.apps.len() == 1)?);
         }
         for name in given.iter().map(|(name, _)| name) {
             log::warn!("the inherited socket {name} matches no configured address; it is not used");
         }
-        self.open_control(&run, &config)?;
+        // Not before: whoever finds the socket may rely on the start.
+        if let Some(claimed) = claimed {
+            self.open_control(&claimed.claim);
+        }
         self.open_notify();
         self.remember_sources(1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {
-            self.begin_app(settings, bound);
+            let stopped = launch.keeps_stopped(&settings.config.name);
+            let slots = launch.scaled(&settings.config.name);
+            self.begin_app(settings, bound, slots);
+            if let Some(app) = self.apps.last_mut() {
+                app.starting = !stopped;
+            }
         }
         self.link.send(Order::Ready);
         self.start_apps();
         Ok(())
     }
 
-    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>) {
+    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>, scaled: Option<u32>) {
         if let Some(advice) = &settings.advice {
             log::warn!("{}: {advice}", settings.config.name);
         }
         settings.warn_of_hooks();
-        let slots = settings.config.workers.count(cpu::available().count);
+        let slots = scaled.unwrap_or_else(|| settings.config.workers.count(cpu::available().count));
+        let slots = slots.clamp(1, limits::WORKERS_MAX);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.first_seq();
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
         self.apps.push(app);
         let ix = self.apps.len() - 1;
         for (address, fd) in bound {
-            self.add_configured_listener(ix, address, fd);
+            let protocol = self.apps[ix].settings().protocol;
+            self.add_configured_listener(ix, address, fd, protocol);
         }
     }
 
     /// Numbers of hand-offs start above any that a former master may still be answered for.
-    fn first_seq(&self) -> u64 {
+    pub(super) fn first_seq(&self) -> u64 {
         // Node keeps them in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
         (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
     fn start_apps(&mut self) {
         for ix in 0..self.apps.len() {
-            let app = &self.apps[ix];
-            log::info!(
-                "{}: starting {} {} of: {}",
-                app.name,
-                app.supervisor.slot_count(),
-                super::tell::plural(app.supervisor.slot_count(), "worker"),
-                app.settings().config.command.join(" ")
-            );
+            if !self.apps[ix].starting {
+                self.stop_app(ix, true);
+                continue;
+            }
+            self.tell_start(ix);
             let mut actions = Vec::new();
             let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
             self.apps[ix].supervisor.start(&mut cx);
@@ -224,24 +245,69 @@ impl Master {
         }
     }
 
-    fn open_control(&mut self, run: &args::RunArgs, config: &Config) -> Result<(), StartError> {
-        let (name, explicit) = deployment_name(run, config);
-        self.name.clone_from(&name);
-        let claimed = home::Home::find(run.home.as_deref()).and_then(|home| home.claim(&name, explicit));
-        match claimed {
-            Ok(claim) => {
-                self.name = claim.name;
+    /// Claims the deployment's name. `None`: there is no home that could be used.
+    fn claim(&mut self, launch: &Launch, sources: &Sources, config: &Config) -> Result<Option<Claimed>, StartError> {
+        match self.claim_name(launch, sources, config) {
+            Ok((claim, entry)) => {
+                self.name.clone_from(&claim.name);
                 self.link.hold(CONTROL_LOCK.to_owned(), claim.lock.as_fd());
-                self.link.hold(CONTROL_SOCKET.to_owned(), claim.socket.as_fd());
-                self.serve_control(claim.socket);
-                Ok(())
+                self.background = entry.background;
+                self.ids = entry.apps.iter().map(|app| (app.name.clone(), app.id)).collect();
+                let renamed = match (config.apps.as_slice(), entry.apps.as_slice()) {
+                    ([wanted], [got]) if wanted.name != got.name => Some(got.name.clone()),
+                    _ => None,
+                };
+                Ok(Some(Claimed { claim, renamed }))
             }
             Err(e) if e.is_unusable_home() => {
-                log::warn!("no control socket (ls, reload, scale and stop cannot reach this run): {e}");
-                Ok(())
+                self.warn_of_home(&e);
+                Ok(None)
             }
             Err(e) => Err(StartError::failed(e)),
         }
+    }
+
+    fn warn_of_home(&self, why: &HomeError) {
+        log::warn!("no control socket (ls, reload, scale and stop cannot reach this run): {why}");
+    }
+
+    fn open_control(&mut self, claim: &home::Claim) {
+        match claim.listen() {
+            Ok(socket) => {
+                self.link.hold(CONTROL_SOCKET.to_owned(), socket.as_fd());
+                self.serve_control(socket);
+            }
+            Err(e) => self.warn_of_home(&e),
+        }
+    }
+
+    fn claim_name(
+        &mut self,
+        launch: &Launch,
+        sources: &Sources,
+        config: &Config,
+    ) -> Result<(home::Claim, home::Entry), HomeError> {
+        let (home, claimed) = match launch {
+            // Who started us has planned it all and holds the registry.
+            Launch::Background { home, entry } => {
+                let home = Home::find(Some(home))?;
+                let claim = home.claim(&entry.name)?;
+                (home, (claim, home::Entry::clone(entry)))
+            }
+            Launch::Foreground(run) => {
+                let (name, explicit) = home::deployment_name(sources, config);
+                self.name.clone_from(&name);
+                let home = Home::find(run.home.as_deref())?;
+                let names: Vec<String> = config.apps.iter().map(|app| app.name.clone()).collect();
+                let registry = home.registry()?;
+                let entry = registry.plan(&name, explicit, &names)?;
+                let claim = registry.claim(&entry)?;
+                drop(registry);
+                (home, (claim, entry))
+            }
+        };
+        self.home = Some(home);
+        Ok(claimed)
     }
 
     fn serve_control(&mut self, socket: UnixListener) {
@@ -291,6 +357,9 @@ impl Master {
         let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
             .ok_or_else(|| StartError::failed("the former master's notes cannot be read"))?;
         self.name = note.name;
+        self.background = note.background;
+        self.home = note.home.and_then(|path| Home::find(Some(Path::new(&path))).ok());
+        self.ids = note.ids;
         self.started_ms = note.started_ms;
         self.stop_asked = note.stop_asked;
         self.exit_code = note.exit_code;
@@ -393,6 +462,7 @@ impl Master {
         app.last_generation = Generation(note.last_generation);
         app.restarts = note.restarts;
         app.closed = note.stopping.is_some();
+        app.deleted = note.deleted;
         let mode = super::app::balance_mode(app.settings().config.balance);
         app.balancer.set_mode(mode);
         self.apps.push(app);
@@ -484,27 +554,75 @@ impl Master {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }
-    }
-}
-
-/// The name of the control socket: the only app's, else the file's; and whether a person chose it.
-fn deployment_name(run: &args::RunArgs, config: &Config) -> (String, bool) {
-    match (config.apps.as_slice(), &run.config) {
-        ([app], file) => (app.name.clone(), run.name.is_some() || file.is_some()),
-        (_, Some(file)) => {
-            let stem = Path::new(file).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            (crate::config::name::from_command(&[stem]), true)
+        if let Some(home) = self.home.as_ref().filter(|_| self.started_by_us()) {
+            home.remove_entry(&self.name);
         }
-        (_, None) => ("clusterd".to_owned(), false),
+    }
+
+    /// Whether the entry is ours to remove: the one of a start in the background that failed is its starter's.
+    fn started_by_us(&self) -> bool {
+        !self.background || !self.apps.is_empty()
     }
 }
 
-fn typed(argv: Vec<OsString>) -> Result<(args::RunArgs, Sources), StartError> {
+/// A name that is ours.
+struct Claimed {
+    claim: home::Claim,
+    /// What the only app has to be called, where its name was taken.
+    renamed: Option<String>,
+}
+
+/// How this deployment was started.
+enum Launch {
+    /// By a person, a unit, a container.
+    Foreground(Box<args::RunArgs>),
+    /// By `clusterd start`, which has written the entry.
+    Background {
+        /// The home.
+        home: PathBuf,
+        /// What the entry says.
+        entry: Box<home::Entry>,
+    },
+}
+
+impl Launch {
+    /// The number of workers to which an app had been scaled.
+    fn scaled(&self, app: &str) -> Option<u32> {
+        match self {
+            Launch::Foreground(_) => None,
+            Launch::Background { entry, .. } => entry.apps.iter().find(|a| a.name == app).and_then(|a| a.workers),
+        }
+    }
+
+    /// Whether an app is there to be started later.
+    fn keeps_stopped(&self, app: &str) -> bool {
+        match self {
+            Launch::Foreground(_) => false,
+            Launch::Background { entry, .. } => entry.apps.iter().any(|a| a.name == app && a.stopped),
+        }
+    }
+}
+
+fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError> {
+    if let [_, flag, home, name] = argv.as_slice()
+        && flag == crate::cli::BACKGROUND_FLAG
+    {
+        let home = PathBuf::from(home);
+        let entry = Home::find(Some(&home)).and_then(|home| home.entry(&name.to_string_lossy()));
+        let mut entry = entry.map_err(StartError::failed)?;
+        let no_sources = || StartError::failed("its entry does not say what to run");
+        let mut sources = entry.sources.take().ok_or_else(no_sources)?;
+        if sources.file.is_some() {
+            // Of its file, what was not deleted.
+            sources.overrides.only = entry.apps.iter().map(|app| app.name.clone()).collect();
+        }
+        return Ok((Launch::Background { home, entry: Box::new(entry) }, sources));
+    }
     let args::Invocation::Run(run) = args::parse(argv).map_err(StartError::usage)? else {
         return Err(StartError::usage("the master runs deployments only"));
     };
     let sources = load::load(&run).map_err(|e| StartError { code: 1, message: e.to_string() })?;
-    Ok((run, sources))
+    Ok((Launch::Foreground(Box::new(run)), sources))
 }
 
 /// Sockets that systemd (or whoever started the keeper) passed, with their names.

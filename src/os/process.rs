@@ -3,11 +3,14 @@
 use super::{poll, signal};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 /// Largest write to a pipe that is whole or not at all, and that a pipe with room takes without blocking, in bytes.
 const PIPE_WRITE_BYTES_MAX: usize = 4096;
@@ -251,6 +254,20 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let metadata = File::from(fd.try_clone_to_owned()?).metadata()?;
     Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Starts this program again in a session of its own, so that no terminal's end reaches it: without input, what it
+/// says goes to `log`. The caller may leave it alone.
+///
+/// # Errors
+/// Those of fork and exec, and of a folder that is gone.
+pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());
+    command.stdout(log.try_clone()?).stderr(log.try_clone()?);
+    // SAFETY: setsid is async-signal-safe and touches no memory.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
+    command.spawn()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
 mod apps;
+mod background;
 mod client;
 mod cluster;
 
@@ -9,6 +10,7 @@ mod control;
 mod deployments;
 mod errors;
 mod hooks;
+mod keep;
 mod kills;
 mod limits;
 mod reload;
