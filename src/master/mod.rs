@@ -18,6 +18,7 @@ mod output;
 mod polls;
 mod pulse;
 mod reload;
+mod resume;
 mod settings;
 mod signals;
 mod spawn;
