@@ -99,6 +99,8 @@ pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
 pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time that a new binary has to say whether it can be the keeper, in milliseconds.
 pub const KEEPER_CHECK_MS: u64 = 5_000;
+/// After "stop" the keeper itself ends everything when no master has served for this time, in milliseconds.
+pub const STOP_WITHOUT_MASTER_MS: u64 = 10_000;
 /// After "stop now" the keeper itself ends everything when the master has not done so in this time, in milliseconds.
 pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 
@@ -243,6 +245,10 @@ pub const UPGRADE_CHECK_STEP_MS: u64 = 5;
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
 /// Size of a snapshot that a new binary looks at, in bytes.
 pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest number that a note may hold, whatever it counts (2^53): what is beyond is damage, and would overflow.
+pub const NOTE_NUMBER_MAX: u64 = 1 << 53;
+/// Damaged notes of a former master that are told one by one; more are counted only.
+pub const NOTES_TOLD_MAX: usize = 20;
 /// Time in which a master that hands over waits for workers' answers, in milliseconds.
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.

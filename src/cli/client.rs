@@ -186,7 +186,11 @@ async fn exchange(
         None => whole.await,
         Some(time) => match tokio::time::timeout(time, whole).await {
             Ok(done) => done,
-            Err(_) => Err(Broken::Failed("not answering".to_owned())),
+            Err(_) => {
+                let way_out =
+                    |keeper| format!("not answering (its keeper is pid {keeper}; kill -QUIT {keeper} ends it all)");
+                Err(Broken::Failed(Home::keeper_of(socket).map_or_else(|| "not answering".to_owned(), way_out)))
+            }
         },
     }
 }

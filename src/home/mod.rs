@@ -165,6 +165,11 @@ impl Home {
         path.exists() && matches!(lock::take(&path), Ok(None))
     }
 
+    /// The keeper behind a control socket: whom signals go to where no master answers.
+    pub fn keeper_of(socket: &Path) -> Option<i32> {
+        fs::read_to_string(socket.with_extension("lock")).ok()?.trim().parse().ok()
+    }
+
     /// Makes the folder where it is missing, and looks whether others may meddle with it.
     fn open(&self) -> Result<PathBuf, HomeError> {
         let run = self.run_dir();

@@ -10,7 +10,7 @@ use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
     INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
-    KEEPER_SOCKET_BUFFER_BYTES, STOP_NOW_GRACE_MS,
+    KEEPER_SOCKET_BUFFER_BYTES, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
 };
 use crate::os::packet::{self, Packet};
 use crate::os::poll::{self, Interest};
@@ -184,6 +184,11 @@ impl Keeper {
         if self.over.is_none() && self.watch.stop_now_is_over(now_ms) {
             let seconds = STOP_NOW_GRACE_MS / 1000;
             say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
+            self.over = Some(1);
+        }
+        if self.over.is_none() && self.watch.stop_has_no_master(now_ms) {
+            let seconds = STOP_WITHOUT_MASTER_MS / 1000;
+            say(&format!("clusterd: no master has served for {seconds} s to carry out the stop; ending everything"));
             self.over = Some(1);
         }
     }
@@ -468,16 +473,33 @@ impl Keeper {
     // ---- the end ----
 
     /// Kills whatever is left and waits, for a bounded time, until it is gone: who starts clusterd again right after
-    /// finds its ports free.
+    /// finds its ports free. Workers that no master asked to end are asked first.
     fn end_everything(&mut self) {
         self.forget_renewal();
-        let master_pid = self.master.as_ref().map(|master| master.pid);
-        for pid in self.table.unreaped_pids().chain(master_pid) {
-            // Not reaped, so the pid is its own; it may have left its group, so both.
-            let _ = signal::send_group(pid, signal::KILL);
-            let _ = signal::send(pid, signal::KILL);
+        let now_ms = clock::monotonic_ms();
+        if let Some(master) = &self.master {
+            // It is not reaped: the pid is its own, and so is its group.
+            let _ = signal::send_group(master.pid, signal::KILL);
+            let _ = signal::send(master.pid, signal::KILL);
         }
-        let deadline_ms = clock::monotonic_ms() + KEEPER_END_WAIT_MS;
+        if self.watch.stop_has_no_master(now_ms) || self.watch.stop_now_is_over(now_ms) {
+            self.end_workers_with(signal::TERM);
+            self.wait_for_ends(STOP_NOW_KILL_MS);
+        }
+        self.end_workers_with(signal::KILL);
+        self.wait_for_ends(KEEPER_END_WAIT_MS);
+    }
+
+    fn end_workers_with(&self, number: i32) {
+        for pid in self.table.unreaped_pids() {
+            // Not reaped, so the pid is its own; it may have left its group, so both.
+            let _ = signal::send_group(pid, number);
+            let _ = signal::send(pid, number);
+        }
+    }
+
+    fn wait_for_ends(&mut self, most_ms: u64) {
+        let deadline_ms = clock::monotonic_ms() + most_ms;
         loop {
             while let Ok(Some(pid)) = process::peek_ended() {
                 let Ok(Some(status)) = process::reap(pid) else { break };

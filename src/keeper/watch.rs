@@ -6,7 +6,7 @@
 //! before it lets a tick be judged.
 use crate::limits::{
     HEARTBEAT_EVERY_MS, MASTER_BACKOFF_MAX_MS, MASTER_BACKOFF_MIN_MS, MASTER_MIN_UPTIME_MS, MASTER_START_TIMEOUT_MS,
-    STOP_NOW_GRACE_MS, WATCHDOG_MISSED_TICKS_MAX,
+    STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS, WATCHDOG_MISSED_TICKS_MAX,
 };
 
 /// Ticks that a new master has until it is ready.
@@ -69,6 +69,8 @@ pub struct Watch {
     backoff_ms: u64,
     stops_asked: u32,
     stop_now_until_ms: Option<u64>,
+    /// Until when a master has to serve for a stop to be graceful; set while a stop is asked for and none does.
+    stop_needs_master_until_ms: Option<u64>,
 }
 
 impl Watch {
@@ -81,6 +83,7 @@ impl Watch {
             backoff_ms: MASTER_BACKOFF_MIN_MS,
             stops_asked: 0,
             stop_now_until_ms: None,
+            stop_needs_master_until_ms: None,
         }
     }
 
@@ -108,6 +111,7 @@ impl Watch {
             backoff_ms: backoff_ms.clamp(MASTER_BACKOFF_MIN_MS, MASTER_BACKOFF_MAX_MS),
             stops_asked,
             stop_now_until_ms,
+            stop_needs_master_until_ms: None,
         }
     }
 
@@ -153,6 +157,7 @@ impl Watch {
             Phase::Starting { started_ms, .. } => {
                 let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
                 self.phase = Phase::Serving { started_ms, missed: 0, next_tick_ms };
+                self.stop_needs_master_until_ms = None;
                 true
             }
             // It said so before it died; the message was still on its way.
@@ -194,6 +199,9 @@ impl Watch {
 
     /// The master has ended, and all that it had sent was taken in.
     pub fn ended(&mut self, now_ms: u64) -> AfterEnd {
+        if self.stops_asked > 0 {
+            self.stop_needs_master_until_ms.get_or_insert(now_ms + STOP_WITHOUT_MASTER_MS);
+        }
         let (started_ms, was_ready) = match self.phase {
             Phase::Starting { started_ms, .. } => (started_ms, false),
             Phase::Serving { started_ms, .. } => (started_ms, true),
@@ -247,6 +255,9 @@ impl Watch {
     /// The user asked for a graceful stop. The second time means "now".
     pub fn stop_asked(&mut self, now_ms: u64) {
         self.stops_asked = self.stops_asked.saturating_add(1);
+        if !matches!(self.phase, Phase::Serving { .. }) {
+            self.stop_needs_master_until_ms.get_or_insert(now_ms + STOP_WITHOUT_MASTER_MS);
+        }
         if self.stops_asked >= 2 {
             self.stop_now_asked(now_ms);
         }
@@ -255,6 +266,12 @@ impl Watch {
     /// The user asked for a stop without grace.
     pub fn stop_now_asked(&mut self, now_ms: u64) {
         self.stop_now_until_ms.get_or_insert(now_ms + STOP_NOW_GRACE_MS);
+    }
+
+    /// Whether a stop was asked for, and no master came that could carry it out.
+    #[must_use]
+    pub fn stop_has_no_master(&self, now_ms: u64) -> bool {
+        self.stop_needs_master_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
     }
 
     /// Whether the master had its time to stop now and did not.
@@ -271,10 +288,7 @@ impl Watch {
             Phase::Down { start_at_ms } => Some(start_at_ms),
             Phase::Starting { next_tick_ms, .. } | Phase::Serving { next_tick_ms, .. } => Some(next_tick_ms),
         };
-        match (next_ms, self.stop_now_until_ms) {
-            (Some(next_ms), Some(until_ms)) => Some(next_ms.min(until_ms)),
-            (next_ms, until_ms) => next_ms.or(until_ms),
-        }
+        [next_ms, self.stop_now_until_ms, self.stop_needs_master_until_ms].into_iter().flatten().min()
     }
 }
 
@@ -385,6 +399,31 @@ mod tests {
         watch.condemned();
         assert!(!watch.ready(40_000));
         assert_eq!(watch.ended(40_000), AfterEnd::StartAfter(0));
+    }
+
+    #[test]
+    fn a_stop_that_no_master_can_carry_out_ends_all_the_same() {
+        let mut watch = serving();
+        watch.stop_asked(100);
+        assert!(!watch.stop_has_no_master(1_000_000), "it serves, and may take its time");
+        assert_eq!(watch.ended(5_000), AfterEnd::StartAfter(0));
+        // Masters that die again and again move nothing; one that serves does.
+        watch.started(5_000);
+        watch.ended(5_010);
+        assert!(!watch.stop_has_no_master(5_000 + STOP_WITHOUT_MASTER_MS - 1));
+        watch.started(6_000);
+        watch.ready(6_010);
+        assert!(!watch.stop_has_no_master(1_000_000));
+        watch.ended(9_000);
+        assert_eq!(watch.wake_at_ms(), Some(9_000));
+        watch.started(9_000);
+        watch.ended(9_001);
+        assert!(watch.stop_has_no_master(9_000 + STOP_WITHOUT_MASTER_MS));
+        let mut watch = serving();
+        watch.ended(5_000);
+        assert!(!watch.stop_has_no_master(1_000_000), "nobody asked");
+        watch.stop_asked(6_000);
+        assert!(watch.stop_has_no_master(6_000 + STOP_WITHOUT_MASTER_MS));
     }
 
     #[test]

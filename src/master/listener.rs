@@ -257,6 +257,12 @@ pub(super) fn held_name(app: &str, key: &str) -> String {
     format!("listen/{app}/{key}")
 }
 
+/// The app and the key in such a name.
+pub(super) fn names_in(held: &str) -> Option<(&str, &str)> {
+    // The name of an app has no slash.
+    held.strip_prefix("listen/")?.split_once('/')
+}
+
 /// Whether the worker's address means this IP: no address means all interfaces.
 fn same_ip(query: &Query, ip: IpAddr) -> bool {
     match asked_ip(query) {

@@ -12,6 +12,7 @@ mod keeper;
 mod lifecycle;
 mod listener;
 mod memory;
+mod mend;
 mod node;
 mod notes;
 mod output;

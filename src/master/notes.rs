@@ -65,6 +65,17 @@ impl Notes {
         }
     }
 
+    /// A note that was mended, or that is none any more.
+    pub(super) fn replace(&mut self, link: &mut Keeper, key: String, value: Option<Vec<u8>>) {
+        match value {
+            None => self.forget(link, key),
+            Some(value) => {
+                self.last.insert(key.clone(), value.clone());
+                link.send(Order::Note { key, value });
+            }
+        }
+    }
+
     /// A worker is gone for good.
     pub(super) fn forget_serves(&mut self, link: &mut Keeper, worker: WorkerId) {
         self.forget(link, format!("{SERVES}{worker}"));

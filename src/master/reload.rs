@@ -15,7 +15,7 @@ use crate::supervisor::{Event, Policy};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which the keeper holds what a generation was made from.
-pub(super) fn source_name(source: u32) -> String {
+fn source_name(source: u32) -> String {
     format!("source/{source}")
 }
 
@@ -166,6 +166,13 @@ impl Master {
 
     /// Keeps what a generation was made from where a successor finds it.
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
+        self.hold_sources(source, sources);
+        self.last_source = source;
+        self.note_deployment();
+    }
+
+    /// The same, without a word of it in the notes.
+    pub(super) fn hold_sources(&mut self, source: u32, sources: Sources) {
         match serde_json::to_vec(&sources)
             .map_err(std::io::Error::other)
             .and_then(|json| memfd::with_contents("source", &json))
@@ -174,8 +181,6 @@ impl Master {
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
         self.sources.insert(source, sources);
-        self.last_source = source;
-        self.note_deployment();
     }
 
     /// A reload has failed: the next one begins with what serves, not with what did not.

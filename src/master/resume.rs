@@ -4,37 +4,66 @@ use super::app::App;
 use super::keeper::Keeper;
 use super::listener::held_name;
 use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
+use super::mend::{Ground, mend};
 use super::output::Way;
-use super::reload::{resolve, source_name};
+use super::reload::resolve;
 use super::settings::Settings;
-use super::start::{CONTROL_SOCKET, NOTIFY, StartError};
+use super::start::{CONTROL_SOCKET, NOTIFY, StartError, typed};
 use super::worker::Goodbye;
 use super::{Master, notes, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
-use crate::home::Home;
+use crate::home::{self, Home};
 use crate::ids::{Generation, WorkerId};
-use crate::keeper::link::Inheritance;
+use crate::keeper::link::{ChildInfo, Inheritance};
 use crate::keeper::protocol::Order;
 use crate::limits;
-use crate::os::memfd;
+use crate::os::listen::{self, LocalAddress};
+use crate::os::{cpu, memfd};
 use crate::supervisor::{self, Action, Cx};
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 impl Master {
-    pub(super) fn resume(link: Keeper, inherited: Inheritance) -> Result<Master, (Keeper, StartError)> {
+    /// `argv` is what the person typed, in case nothing else says what is to run.
+    pub(super) fn resume(
+        link: Keeper,
+        inherited: Inheritance,
+        argv: Vec<OsString>,
+    ) -> Result<Master, (Keeper, StartError)> {
         let mut master = Master::empty(link, &inherited)?;
-        match master.resume_all(inherited) {
+        match master.resume_all(inherited, argv) {
             Ok(()) => Ok(master),
-            Err(error) => Err((master.link, error)),
+            Err(error) => {
+                let error = master.cannot_go_on(error);
+                Err((master.link, error))
+            }
         }
     }
 
-    fn resume_all(&mut self, mut inherited: Inheritance) -> Result<(), StartError> {
+    /// What to say of it, with the way out.
+    fn cannot_go_on(&self, error: StartError) -> StartError {
+        let StartError { message, code } = error;
+        let keeper = self.keeper_pid;
+        let message = format!(
+            "{message}\nthe workers go on with what they have, and nobody accepts for them; the next try follows. To \
+             end everything: kill -QUIT {keeper}"
+        );
+        StartError { message, code }
+    }
+
+    fn resume_all(&mut self, mut inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
+        self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
+        self.resume_sources(&mut inherited);
+        let background = argv.get(1).is_some_and(|flag| flag == crate::cli::BACKGROUND_FLAG);
+        if self.sources.is_empty() {
+            self.read_sources_again(&inherited, argv)?;
+        }
+        self.mend_notes(&mut inherited, background);
         let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
             .ok_or_else(|| StartError::failed("the former master's notes cannot be read"))?;
         self.name = note.name;
@@ -47,8 +76,6 @@ impl Master {
         self.next_worker = note.worker_ids_below;
         self.last_source = note.last_source;
         let previous_end = inherited.previous_end.clone();
-        self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
-        self.resume_sources(&mut inherited)?;
         if let (Some(socket), Some(name)) = (inherited.fds.remove(NOTIFY), note.notify) {
             self.take_notify(socket, name);
         }
@@ -79,25 +106,102 @@ impl Master {
         Ok(())
     }
 
-    fn resume_sources(&mut self, inherited: &mut Inheritance) -> Result<(), StartError> {
+    /// Takes the configurations that can be read; what the keeper holds of others is given up.
+    fn resume_sources(&mut self, inherited: &mut Inheritance) {
         let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with("source/")).cloned().collect();
         for name in names {
             let Some(fd) = inherited.fds.remove(&name) else { continue };
             let Some(source) = name.strip_prefix("source/").and_then(|n| n.parse::<u32>().ok()) else { continue };
             let sources = memfd::contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
-                .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other));
+                .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other))
+                .map_err(|e| e.to_string())
+                .and_then(|sources| resolve(&sources).map(|_| sources));
             match sources {
                 Ok(sources) => {
                     self.sources.insert(source, sources);
                 }
-                Err(e) => log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}"),
+                Err(e) => {
+                    log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}");
+                    self.link.send(Order::Release { name });
+                }
             }
         }
-        if self.sources.contains_key(&self.last_source) {
-            return Ok(());
+    }
+
+    /// No copy can be read: what was typed, and the files that it names, as they are now.
+    fn read_sources_again(&mut self, inherited: &Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
+        let read = typed(argv).and_then(|(_, sources)| {
+            resolve(&sources).map_err(StartError::failed)?;
+            Ok(sources)
+        });
+        let sources = read.map_err(|e| {
+            let message =
+                format!("the former master left no readable configuration, and there is none now: {}", e.message);
+            StartError { message, code: e.code }
+        })?;
+        let note = read_note::<DeploymentNote>(inherited, notes::DEPLOYMENT).unwrap_or_default();
+        log::warn!("the configuration is read again: the former master left no readable copy of it");
+        self.hold_sources(note.last_source + 1, sources);
+        Ok(())
+    }
+
+    /// What cannot be read of the notes is made up, and the keeper gets it like that.
+    fn mend_notes(&mut self, inherited: &mut Inheritance, background: bool) {
+        let configs = self.sources.iter().filter_map(|(number, sources)| Some((*number, resolve(sources).ok()?)));
+        let ground = Ground {
+            children: &inherited.children,
+            held: inherited.fds.keys().cloned().collect(),
+            configs: configs.collect(),
+            cpus: cpu::available().count,
+            now_ms: self.now_ms,
+        };
+        let mended = mend(&mut inherited.notes, &ground, |last_source, above| {
+            self.make_deployment(&inherited.fds, &inherited.children, last_source, above, background)
+        });
+        for line in mended.told.iter().take(limits::NOTES_TOLD_MAX) {
+            log::error!("{line}");
         }
-        let wanted = source_name(self.last_source);
-        Err(StartError::failed(format!("the former master left no readable configuration ({wanted})")))
+        if mended.told.len() > limits::NOTES_TOLD_MAX {
+            log::error!("... and {} notes more", mended.told.len() - limits::NOTES_TOLD_MAX);
+        }
+        for key in mended.changed {
+            let value = inherited.notes.get(&key).cloned();
+            self.notes.replace(&mut self.link, key, value);
+        }
+    }
+
+    /// The deployment as a whole, from the control socket's path, the entry beside it, and the configuration.
+    fn make_deployment(
+        &self,
+        fds: &HashMap<String, OwnedFd>,
+        children: &[ChildInfo],
+        last_source: u32,
+        above: u64,
+        background: bool,
+    ) -> DeploymentNote {
+        let control = fds.get(CONTROL_SOCKET).and_then(|fd| match listen::local_address(fd.as_fd()) {
+            Ok(LocalAddress::Unix(path)) => Some(path),
+            Ok(LocalAddress::Inet(_) | LocalAddress::Other) | Err(_) => None,
+        });
+        let by_socket = control.as_ref().and_then(|path| Some(path.file_stem()?.to_string_lossy().into_owned()));
+        let by_config = || {
+            let sources = self.sources.get(&last_source)?;
+            Some(home::deployment_name(sources, &resolve(sources).ok()?).0)
+        };
+        let name = by_socket.or_else(by_config).unwrap_or_default();
+        let home = control.as_ref().and_then(|path| Some(path.parent()?.parent()?.to_owned()));
+        let entry = home.as_ref().and_then(|home| Home::find(Some(home)).ok()?.entry(&name).ok());
+        DeploymentNote {
+            started_ms: children.iter().map(|child| child.started_ms).min().unwrap_or(self.now_ms),
+            worker_ids_below: above + limits::WORKER_IDS_RESERVED,
+            last_source,
+            notify: fds.get(NOTIFY).and_then(|fd| listen::abstract_name(fd.as_fd()).ok()),
+            background,
+            home: home.map(|home| home.to_string_lossy().into_owned()),
+            ids: entry.map(|entry| entry.apps.into_iter().map(|app| (app.name, app.id)).collect()).unwrap_or_default(),
+            name,
+            ..DeploymentNote::default()
+        }
     }
 
     fn resume_app(
@@ -111,7 +215,9 @@ impl Master {
             let Some(sources) = self.sources.get(&generation.source) else { continue };
             let config = resolve(sources).map_err(StartError::failed)?;
             let Some(app) = config.apps.into_iter().find(|a| a.name == note.name) else { continue };
-            let fixed = Some((PathBuf::from(&generation.cwd), PathBuf::from(&generation.program)));
+            let fixed = (PathBuf::from(&generation.cwd), PathBuf::from(&generation.program));
+            // A note that was made up does not know them.
+            let fixed = Some(fixed).filter(|_| !generation.program.is_empty());
             match Settings::prepare(app, generation.source, fixed) {
                 Ok(settings) => {
                     generations.insert(Generation(number), settings);

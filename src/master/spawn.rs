@@ -1,6 +1,7 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
 use super::Master;
 use super::channel::Channel;
+use super::mend::Tag;
 use super::output::Way;
 use super::settings::SpawnPlace;
 use super::worker::{Goodbye, Pulse, Worker, WorkerIx};
@@ -66,7 +67,8 @@ impl Master {
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
             piped,
         };
-        let spec = settings.spawn_spec(&place, Vec::new());
+        let tag = Tag { app: app.name.clone(), slot, generation };
+        let spec = settings.spawn_spec(&place, tag.to_bytes());
         if let Some(ours) = &channel {
             self.link.hold(channel_name(worker), ours.as_fd());
         }

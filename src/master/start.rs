@@ -5,7 +5,7 @@ use super::listener;
 use super::polls::Polls;
 use super::reload::resolve;
 use super::settings::Settings;
-use super::{Master, notes, output};
+use super::{Master, output};
 use crate::api;
 use crate::cli::{args, load};
 use crate::config::sources::Sources;
@@ -67,8 +67,9 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let fresh = !inherited.notes.contains_key(notes::DEPLOYMENT);
-    let begun = if fresh { Master::begin(link, inherited, argv) } else { Master::resume(link, inherited) };
+    // A later one never begins anew: what runs would be in its way, and it would end it.
+    let fresh = inherited.incarnation <= 1;
+    let begun = if fresh { Master::begin(link, inherited, argv) } else { Master::resume(link, inherited, argv) };
     let mut master = match begun {
         Ok(master) => master,
         Err((mut link, error)) => {
@@ -383,7 +384,7 @@ struct Claimed {
 }
 
 /// How this deployment was started.
-enum Launch {
+pub(super) enum Launch {
     /// By a person, a unit, a container.
     Foreground(Box<args::RunArgs>),
     /// By `clusterd start`, which has written the entry.
@@ -413,7 +414,7 @@ impl Launch {
     }
 }
 
-fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError> {
+pub(super) fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError> {
     if let [_, flag, home, name] = argv.as_slice()
         && flag == crate::cli::BACKGROUND_FLAG
     {

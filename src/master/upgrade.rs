@@ -2,7 +2,7 @@
 //! it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the keeper
 //! goes back to the former binary when the new one does not serve.
 use super::Master;
-use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, UpgradeNote, WorkerNote};
+use super::memory::{AppNote, UpgradeNote, reads_as_its_kind};
 use super::{notes, reload};
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
@@ -148,9 +148,6 @@ pub fn check() -> Result<String, String> {
 /// How many apps the snapshot holds, in words.
 fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
     let snapshot: Snapshot = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot is damaged: {e}"))?;
-    fn reads<T: for<'a> Deserialize<'a>>(text: &str) -> Result<(), String> {
-        serde_json::from_str::<T>(text).map(|_| ()).map_err(|e| e.to_string())
-    }
     if !snapshot.notes.contains_key(notes::DEPLOYMENT) {
         return Err("the snapshot is damaged: it names no deployment".to_owned());
     }
@@ -160,25 +157,18 @@ fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
     }
     let mut apps = 0;
     for (key, text) in &snapshot.notes {
-        let read = match key.as_str() {
-            notes::DEPLOYMENT => reads::<DeploymentNote>(text),
-            key if key.starts_with(notes::APP) => {
-                apps += 1;
-                serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
-                    app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
-                        None => Err(format!("source {} of its configuration is missing", generation.source)),
-                        Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
-                        Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
-                        Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
-                    })
+        let mut read = reads_as_its_kind(key, text.as_bytes());
+        if read.is_ok() && key.starts_with(notes::APP) {
+            apps += 1;
+            read = serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
+                app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
+                    None => Err(format!("source {} of its configuration is missing", generation.source)),
+                    Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
+                    Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
+                    Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
                 })
-            }
-            key if key.starts_with(notes::SLOT) => reads::<SlotNote>(text),
-            key if key.starts_with(notes::WORKER) => reads::<WorkerNote>(text),
-            key if key.starts_with(notes::SERVES) => reads::<ServesNote>(text),
-            key if key.starts_with(notes::LISTENER) => reads::<ListenerNote>(text),
-            _ => Err("of a kind that this version does not know: it is older than what runs".to_owned()),
-        };
+            });
+        }
         read.map_err(|why| format!("the note {key}: {why}"))?;
     }
     if apps == 0 {

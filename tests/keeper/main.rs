@@ -1,6 +1,16 @@
 //! The real keeper against a master that does what the test says. One binary is everything: called by cargo it runs
 //! the tests, called with a role it is a keeper, and the keeper starts it again as its master.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
+#[path = "../blackbox/apps.rs"]
+#[allow(dead_code)]
+mod apps;
+#[path = "../blackbox/client.rs"]
+#[allow(dead_code)]
+mod client;
+#[path = "../blackbox/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
+mod damage;
 mod fixture;
 mod master;
 mod masters;
@@ -14,6 +24,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const TESTS: &[(&str, fn())] = &[
     ("args_pass_through_and_finish_is_the_exit_code", masters::args_pass_through_and_finish_is_the_exit_code),
     ("stop_now_has_a_deadline", masters::stop_now_has_a_deadline),
+    ("a_stop_ends_everything_when_no_master_serves", masters::a_stop_ends_everything_when_no_master_serves),
+    ("a_stop_now_ends_everything_when_no_master_serves", masters::a_stop_now_ends_everything_when_no_master_serves),
+    ("a_damaged_note_costs_nobody_anything", damage::a_damaged_note_costs_nobody_anything),
+    ("a_master_that_finds_nothing_waits_for_the_way_out", damage::a_master_that_finds_nothing_waits_for_the_way_out),
     ("a_hung_master_is_replaced", masters::a_hung_master_is_replaced),
     ("exits_repeat_until_seen", masters::exits_repeat_until_seen),
     ("fds_and_notes_come_back", masters::fds_and_notes_come_back),
@@ -66,6 +80,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     let args: Vec<_> = args.collect();
+    if damage::is_saboteur() {
+        return damage::sabotage(&name);
+    }
     if renewal::is_clusterd() && name != clusterd::keeper::KEEPER_CHECK_ARGV0 {
         return clusterd::cli::main();
     }
