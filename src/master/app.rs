@@ -128,6 +128,11 @@ impl App {
             .expect("an app has at least one generation")
     }
 
+    /// What there is after a reload that failed.
+    pub(super) fn serves_still(&self) -> &'static str {
+        if self.supervisor.is_errored() { "nothing serves, as before" } else { "the old generation serves" }
+    }
+
     /// Whether the master accepts for this app (instead of giving the listening socket away).
     pub(super) fn master_accepts(&self) -> bool {
         let settings = self.settings();

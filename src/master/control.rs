@@ -51,7 +51,10 @@ impl Master {
             Request::Snapshot => self.snapshot(),
             Request::Upgrade { path, binary } => self.upgrade_asked(path, &binary),
             Request::Scale { app, workers } => self.scale_asked(&app, &workers),
-            Request::Reload { app, change } => match self.apps_named(app.as_deref()) {
+            Request::Reload { app: None, change } => {
+                return self.reload_asked(&self.apps_that_run(), change, Some(reply));
+            }
+            Request::Reload { app: Some(name), change } => match self.apps_named(Some(&name)) {
                 Err(answer) => answer,
                 Ok(apps) => return self.reload_asked(&apps, change, Some(reply)),
             },
@@ -94,6 +97,11 @@ impl Master {
     pub(super) fn wait_for(&mut self, what: Wait, reply: oneshot::Sender<Answer>) {
         self.waiters.push(Waiter { what, reply: Some(reply), said: None });
         self.settle_waiters();
+    }
+
+    /// "Everything" means what is not stopped.
+    pub(super) fn apps_that_run(&self) -> Vec<usize> {
+        (0..self.apps.len()).filter(|ix| !self.apps[*ix].supervisor.is_stopping()).collect()
     }
 
     fn apps_named(&self, name: Option<&str>) -> Result<Vec<usize>, Answer> {
@@ -206,7 +214,7 @@ impl Master {
                 }
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
-                    failures.push(format!("{name}: {reason}; the old generation serves"));
+                    failures.push(format!("{name}: {reason}; {}", self.apps[app_ix].serves_still()));
                     waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
                 Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
@@ -218,6 +226,10 @@ impl Master {
         }
         if matches!(report, Report::ReloadFailed { .. }) {
             self.forget_failed_sources();
+        }
+        if matches!(report, Report::ReloadDone { .. }) && !self.apps.iter().any(|app| app.supervisor.is_errored()) {
+            // What had given up is back.
+            self.exit_code = 0;
         }
         if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
             self.note_states();

@@ -14,8 +14,7 @@ impl Master {
             }
             signal::QUIT => self.stop_all(true),
             signal::HUP => {
-                let runs = |ix: &usize| !self.apps[*ix].supervisor.is_stopping();
-                let all: Vec<usize> = (0..self.apps.len()).filter(runs).collect();
+                let all = self.apps_that_run();
                 self.reload_asked(&all, Change::default(), None);
             }
             // Log files are re-opened; without any there is nothing to do, and it must not end the program.

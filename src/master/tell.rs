@@ -107,7 +107,8 @@ impl Master {
                 log::info!("{name}: reloaded, generation {to} serves alone");
             }
             Report::ReloadFailed { to, reason } => {
-                log::error!("{name}: reload to generation {to} failed: {reason}; the old generation serves");
+                let still = self.apps[app_ix].serves_still();
+                log::error!("{name}: reload to generation {to} failed: {reason}; {still}");
             }
             Report::ReloadSuperseded { to } => {
                 log::info!("{name}: reload to generation {to} was replaced by a later one");

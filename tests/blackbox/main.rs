@@ -13,6 +13,7 @@ mod hooks;
 mod keep;
 mod kills;
 mod limits;
+mod refusals;
 mod reload;
 mod serve;
 mod signals;
