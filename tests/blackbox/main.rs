@@ -9,6 +9,7 @@ mod cluster;
 mod control;
 mod deployments;
 mod errors;
+mod homes;
 mod hooks;
 mod keep;
 mod kills;
