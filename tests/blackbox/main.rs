@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod apps;
 mod background;
+mod blocked;
 mod client;
 mod cluster;
 
