@@ -18,6 +18,7 @@ mod output;
 mod polls;
 mod pulse;
 mod reload;
+mod resume;
 mod settings;
 mod signals;
 mod spawn;
@@ -33,7 +34,7 @@ use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
 use crate::home::Home;
-use crate::keeper::protocol::{Notice, Order};
+use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
 use crate::os::clock;
 use crate::supervisor::{Action, Cx, Event};
@@ -61,6 +62,7 @@ struct Master {
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
+    about_keeper: About,
     apps: Vec<App>,
     workers: Workers,
     next_worker: u64,
@@ -260,6 +262,7 @@ impl Master {
             Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
+            Notice::Keeper { about } => self.keeper_is(about),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}
