@@ -75,6 +75,7 @@ fn answer(first_words: &str, answer: Result<String, String>) -> ExitCode {
 fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
     match verb {
         Ask::List { json } => list::list(home, json),
+        Ask::Jlist => list::list(home, true),
         Ask::Describe { targets, json } => show::describe(home, &targets, json),
         Ask::Env { target, json } => show::env(home, &target, json),
         Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
