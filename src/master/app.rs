@@ -1,5 +1,6 @@
 //! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
 //! that are under way.
+use super::connections::Connections;
 use super::listener::Listener;
 use super::settings::Settings;
 use super::worker::WorkerIx;
@@ -22,7 +23,7 @@ pub(super) struct App {
     pub(super) last_generation: Generation,
     pub(super) listeners: Vec<Listener>,
     pub(super) balancer: Balancer,
-    pub(super) connections: Connections,
+    pub(super) connections: Connections<OwnedFd>,
     /// The worker behind each member of the balancer.
     pub(super) by_member: Vec<WorkerIx>,
     /// Connections whose worker died or refused, waiting for another.
@@ -45,50 +46,6 @@ pub(super) struct App {
     pub(super) slot_notes: BTreeMap<u32, String>,
     /// What the worker printed that made the present reload fail.
     pub(super) last_words: Option<Arc<Tail>>,
-}
-
-/// A connection that was accepted and is not yet taken by a worker.
-pub(super) struct Connection {
-    pub(super) socket: OwnedFd,
-    pub(super) listener: usize,
-    pub(super) client_hash: Option<u64>,
-}
-
-/// Connections under way, by index; indices are used again.
-#[derive(Default)]
-pub(super) struct Connections {
-    slots: Vec<Option<Connection>>,
-    free: Vec<u32>,
-}
-
-impl Connections {
-    pub(super) fn insert(&mut self, connection: Connection) -> ConnIx {
-        match self.free.pop() {
-            Some(ix) => {
-                self.slots[ix as usize] = Some(connection);
-                ConnIx(ix)
-            }
-            None => {
-                self.slots.push(Some(connection));
-                ConnIx(self.slots.len() as u32 - 1)
-            }
-        }
-    }
-
-    pub(super) fn get(&self, conn: ConnIx) -> Option<&Connection> {
-        self.slots.get(conn.0 as usize)?.as_ref()
-    }
-
-    /// Closes our copy and frees the index.
-    pub(super) fn remove(&mut self, conn: ConnIx) {
-        if self.slots.get_mut(conn.0 as usize).and_then(Option::take).is_some() {
-            self.free.push(conn.0);
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
 }
 
 impl App {

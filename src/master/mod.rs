@@ -3,7 +3,8 @@
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
 mod app;
-mod channel;
+pub mod channel;
+pub mod connections;
 mod control;
 mod drain;
 mod handoff;
@@ -15,6 +16,7 @@ mod memory;
 mod mend;
 mod node;
 mod notes;
+pub mod offer;
 mod output;
 mod polls;
 mod pulse;
