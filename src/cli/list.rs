@@ -163,56 +163,26 @@ pub(super) fn short_time(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::samples;
 
     fn worker(slot: u32) -> Worker {
         Worker {
-            slot,
-            id: Some(u64::from(slot) + 1),
             pid: Some(4_000_000),
             state: "draining".to_owned(),
-            generation: 1,
             uptime_ms: Some(86_400_000 * 30),
             restarts: 1234,
             open_handoffs: 64,
-            handoffs: 0,
             memory_bytes: Some(1_500_000_000),
             cpu_ms: Some(123_456_789),
             loop_delay_ms: Some(999.0),
-            note: None,
+            ..samples::worker(slot)
         }
     }
 
     #[test]
     fn rows_fit_eighty_columns_and_nothing_is_said_so() {
-        let app = App {
-            name: "web".to_owned(),
-            id: None,
-            namespace: "default".to_owned(),
-            cwd: "/".to_owned(),
-            status: "running".to_owned(),
-            command: vec![],
-            workers_wanted: 500,
-            workers_ready: 500,
-            generation: 1,
-            balance: "round-robin".to_owned(),
-            protocol: "node".to_owned(),
-            listen: vec![],
-            restarts: 0,
-            handoffs: 0,
-            workers: (0..500).map(worker).collect(),
-        };
-        let deployment = Deployment {
-            name: "web".to_owned(),
-            version: String::new(),
-            keeper_pid: 1,
-            master_pid: 2,
-            master_restarts: 0,
-            uptime_ms: 0,
-            upgrade: None,
-            background: false,
-            config: None,
-            apps: vec![app],
-        };
+        let app = samples::app("web", (0..500).map(worker).collect());
+        let deployment = samples::deployment("web", vec![app]);
         let mut text = String::new();
         deployment_table(&mut text, &deployment, false);
         assert_eq!(text.lines().count(), 502);

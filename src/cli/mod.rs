@@ -3,11 +3,15 @@ mod act;
 pub mod args;
 pub mod check;
 mod client;
+mod connections;
 mod help;
 mod init;
 mod keep;
 mod list;
 pub mod load;
+mod progress;
+#[cfg(test)]
+mod samples;
 mod show;
 mod start;
 mod startup;
@@ -90,14 +94,17 @@ fn start_log() {
         builder.parse_filters(&level);
     }
     let in_background = std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG);
-    builder.format(move |out, record| match record.level() {
-        // Nobody watches: whoever reads it later wants to know when.
-        log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
-            writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
-        }
-        log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
-        log::Level::Debug | log::Level::Trace => {
-            writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())
+    builder.format(move |out, record| {
+        out.write_all(progress::make_room().as_bytes())?;
+        match record.level() {
+            // Nobody watches: whoever reads it later wants to know when.
+            log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
+                writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
+            }
+            log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
+            log::Level::Debug | log::Level::Trace => {
+                writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())
+            }
         }
     });
     builder.init();

@@ -13,6 +13,7 @@ mod hooks;
 mod keep;
 mod kills;
 mod limits;
+mod progress;
 mod reload;
 mod serve;
 mod signals;
