@@ -147,8 +147,11 @@ pub enum Ask {
     #[command(name = "ls", aliases = ["list", "status"])]
     List {
         /// As JSON, for scripts
-        #[arg(long)]
+        #[arg(long, conflicts_with = "short")]
         json: bool,
+        /// A row per app, without the workers
+        #[arg(short, long)]
+        short: bool,
     },
     /// Show everything about apps (also: show)
     #[command(alias = "show")]

@@ -12,10 +12,12 @@ pub mod load;
 mod progress;
 #[cfg(test)]
 mod samples;
+mod short;
 mod show;
 mod start;
 mod startup;
 mod target;
+mod units;
 
 use crate::keeper;
 use args::{Ask, EXIT_USAGE, Invocation};
@@ -68,7 +70,7 @@ pub fn main() -> ExitCode {
 /// A verb to what is there.
 fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
     match verb {
-        Ask::List { json } => list::list(home, json),
+        Ask::List { json, short } => list::list(home, json, short),
         Ask::Describe { targets, json } => show::describe(home, &targets, json),
         Ask::Env { target, json } => show::env(home, &target, json),
         Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
