@@ -265,6 +265,16 @@ pub const CONTROL_DRAIN_STEP_MS: u64 = 5;
 pub const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
 /// Time between two looks of a CLI that waits, in milliseconds.
 pub const PROGRESS_EVERY_MS: u64 = 200;
+/// Time that such a look may take, in milliseconds.
+pub const PROGRESS_LOOK_MS: u64 = 1_000;
+/// A command that takes longer than this says what it waits for, in milliseconds.
+pub const PROGRESS_AFTER_MS: u64 = 1_000;
+/// How often it says so again by rewriting a line of the terminal, in milliseconds.
+pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
+/// How often by a line of its own where there is no terminal, in milliseconds.
+pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
+/// Columns of a terminal that does not say.
+pub const COLUMNS_UNKNOWN: usize = 80;
 /// Looks that a CLI takes at a master that does not answer before it gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
 /// Size of an answer that the CLI reads, in bytes.

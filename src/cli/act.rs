@@ -1,5 +1,6 @@
 //! Verbs that change something: find who runs the target, ask its master, say in one line what came of it.
-use super::client;
+use super::client::{self, Outcome};
+use super::progress::{Progress, Wait};
 use super::start;
 use super::target::{Found, Known, known};
 use crate::limits;
@@ -7,7 +8,7 @@ use crate::protocol::control::{
     App, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
 };
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,22 +25,23 @@ pub(super) fn reload(home: Option<&Path>, targets: &[String], update_env: bool) 
 /// Reloads an app and waits until that has ended.
 pub(super) fn reload_one(found: &Found, change: &ChangeRequest) -> Result<String, String> {
     let before = client::look(&found.socket)?;
-    let mut progress = Progress::new(&before, &found.app);
+    let mut progress = Progress::of_reload(&before, &found.app);
     let path = format!("/v1/apps/{}/reload", found.app);
-    match client::command_watched(&found.socket, &path, json(change)?, &mut |now| progress.tell(now)) {
-        client::Outcome::Answered(answer) => answer,
-        client::Outcome::Lost => after_the_loss(found, &before),
+    match client::command_watched(&found.socket, &path, json(change)?, &mut progress) {
+        Outcome::Answered(answer) => answer,
+        Outcome::Lost => after_the_loss(found, &before, &mut progress),
     }
 }
 
 /// The master that had the command died: its successor goes on with the reload, so wait for the end of that.
-fn after_the_loss(found: &Found, before: &Deployment) -> Result<String, String> {
+fn after_the_loss(found: &Found, before: &Deployment, progress: &mut Progress) -> Result<String, String> {
     log::warn!("{}: its master was started again; the reload goes on", found.app);
     let generation = |deployment: &Deployment| {
         deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status.clone(), app.generation))
     };
     loop {
         let now = client::look(&found.socket)?;
+        progress.look(Ok(&now));
         match generation(&now) {
             Some((status, _)) if status == "reloading" => {
                 std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
@@ -49,33 +51,6 @@ fn after_the_loss(found: &Found, before: &Deployment) -> Result<String, String> 
             }
             Some(_) => return Err("the old generation serves; the log of clusterd says why".to_owned()),
             None => return Err("it is gone".to_owned()),
-        }
-    }
-}
-
-/// Says which slots have their new worker, as it happens.
-struct Progress {
-    /// (app, slot) to the generation that last served there.
-    seen: BTreeMap<(String, u32), u32>,
-}
-
-impl Progress {
-    fn new(before: &Deployment, app: &str) -> Progress {
-        let apps = before.apps.iter().filter(|a| a.name == app);
-        let slots = apps.flat_map(|a| a.workers.iter().map(|w| ((a.name.clone(), w.slot), w.generation)));
-        Progress { seen: slots.collect() }
-    }
-
-    fn tell(&mut self, now: &Deployment) {
-        for app in &now.apps {
-            for worker in app.workers.iter().filter(|w| w.state == "ready") {
-                let Some(seen) = self.seen.get_mut(&(app.name.clone(), worker.slot)) else { continue };
-                if worker.generation > *seen {
-                    *seen = worker.generation;
-                    let id = worker.id.unwrap_or_default();
-                    log::info!("{}/{}: worker {id} of generation {} serves", app.name, worker.slot, worker.generation);
-                }
-            }
         }
     }
 }
@@ -95,7 +70,7 @@ pub(super) fn restart(home: Option<&Path>, targets: &[String], update_env: bool)
 pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| match &found.view {
         Some(view) if view.status == "stopped" && found.background => Ok(format!("{} has stopped already", found.app)),
-        Some(_) => ended(known, found, command(found, "stop", &StopRequest { now })?),
+        Some(_) => end_one(known, found, "stop", now),
         None => Ok(format!("{} does not run: its keeper is gone", found.app)),
     })
 }
@@ -103,7 +78,7 @@ pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCo
 /// `delete`.
 pub(super) fn delete(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| match &found.view {
-        Some(_) => ended(known, found, command(found, "delete", &StopRequest { now })?),
+        Some(_) => end_one(known, found, "delete", now),
         None => {
             let registry = known.home.registry().map_err(|e| e.to_string())?;
             let mut entry = known.home.entry(&found.deployment).map_err(|e| e.to_string())?;
@@ -126,9 +101,10 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
     };
     known.dead.iter().for_each(|entry| known.home.remove_entry(&entry.name));
     let ended = together(&known.masters, |master| {
-        let body = json(&StopRequest { now })?;
-        let said = client::command(&master.path, "/v1/stop", body).map_err(|why| format!("{}: {why}", master.name))?;
-        wait_for_end(&known, &master.name, &master.path);
+        let mut progress = Progress::new(Wait::End { hint: !now }, &master.name);
+        let said = until_ended(&master.path, "/v1/stop", now, &mut progress, |_| false);
+        let said = said.map_err(|why| format!("{}: {why}", master.name))?;
+        wait_for_end(&known, &master.name, &master.path, &mut progress);
         Ok(said)
     });
     if known.masters.is_empty() {
@@ -137,14 +113,41 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
     say_all(ended)
 }
 
-/// An app is over: where it was the last of its deployment, that is about to be over too, and its name free.
-fn ended(known: &Known, found: &Found, said: String) -> Result<String, String> {
-    wait_for_end(known, &found.deployment, &found.socket);
+/// Stops or deletes an app. Where it was the last of its deployment, that is about to be over too, and its name free.
+pub(super) fn end_one(known: &Known, found: &Found, verb: &str, now: bool) -> Result<String, String> {
+    let mut progress = Progress::new(Wait::End { hint: !now }, &found.app);
+    let gone = |view: &Deployment| !view.apps.iter().any(|app| app.name == found.app);
+    let path = format!("/v1/apps/{}/{verb}", found.app);
+    let said = until_ended(&found.socket, &path, now, &mut progress, gone)?;
+    wait_for_end(known, &found.deployment, &found.socket, &mut progress);
     Ok(said)
 }
 
+/// Has something ended and waits for it. A master that dies meanwhile has a successor, which is asked again: an end is
+/// never undone. `gone`: what was to end is not there any more.
+fn until_ended(
+    socket: &Path,
+    path: &str,
+    now: bool,
+    progress: &mut Progress,
+    gone: impl Fn(&Deployment) -> bool,
+) -> Result<String, String> {
+    for _ in 0..limits::LOOK_TRIES_MAX {
+        if let Outcome::Answered(answer) = client::command_watched(socket, path, json(&StopRequest { now })?, progress)
+        {
+            return answer;
+        }
+        match client::look(socket) {
+            Ok(view) if !gone(&view) => {}
+            Ok(_) => return Ok("it is gone".to_owned()),
+            Err(why) => return Err(why),
+        }
+    }
+    Err("its master dies again and again".to_owned())
+}
+
 /// Waits (bounded) until a deployment that has nothing left is gone.
-fn wait_for_end(known: &Known, deployment: &str, socket: &Path) {
+fn wait_for_end(known: &Known, deployment: &str, socket: &Path, progress: &mut Progress) {
     let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
     while known.home.is_alive(deployment) && Instant::now() < until {
         let view = client::get::<Deployment>(socket, "/v1/apps");
@@ -152,6 +155,7 @@ fn wait_for_end(known: &Known, deployment: &str, socket: &Path) {
         if view.is_ok_and(|view| view.apps.iter().any(|app| !over(app))) {
             return;
         }
+        progress.tell("nothing runs any more; its keeper is about to end");
         std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));
     }
 }
@@ -188,7 +192,13 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
         alive(found)?;
         let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
         let before = number(&client::look(&found.socket)?);
-        client::command(&found.socket, "/v1/upgrade", json(&UpgradeRequest { binary: binary.clone() })?)?;
+        let mut progress = Progress::new(Wait::Other, &found.deployment);
+        let body = json(&UpgradeRequest { binary: binary.clone() })?;
+        match client::command_watched(&found.socket, "/v1/upgrade", body, &mut progress) {
+            Outcome::Answered(answer) => drop(answer?),
+            // Its successor knows whether it was begun.
+            Outcome::Lost => {}
+        }
         let mut serves = None;
         for _ in 0..limits::LOOK_TRIES_MAX {
             let now = client::look(&found.socket)?;
@@ -199,7 +209,7 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
                     serves = Some(message);
                 }
                 Some(Upgrade { ok: Some(true), message, .. }) => return Ok(Some(message)),
-                Some(_) | None => {}
+                Some(_) | None => progress.tell("the new binary takes over"),
             }
             std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
         }

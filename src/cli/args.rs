@@ -149,8 +149,11 @@ pub enum Ask {
     #[command(name = "ls", aliases = ["list", "status"])]
     List {
         /// As JSON, for scripts
-        #[arg(long)]
+        #[arg(long, conflicts_with = "short")]
         json: bool,
+        /// A row per app, without the workers
+        #[arg(short, long)]
+        short: bool,
     },
     /// The same as ls --json, in the words of PM2
     #[command(hide = true, alias = "prettylist")]

@@ -48,9 +48,13 @@ fn what_was_not_typed_stays_unset() {
 #[test]
 fn verbs_and_their_other_names() {
     for line in ["ls", "list", "status"] {
-        assert!(matches!(typed(line), Ok(Invocation::Ask { verb: Ask::List { json: false }, .. })), "{line}");
+        assert!(
+            matches!(typed(line), Ok(Invocation::Ask { verb: Ask::List { json: false, short: false }, .. })),
+            "{line}"
+        );
     }
-    assert!(matches!(typed("ls --json"), Ok(Invocation::Ask { verb: Ask::List { json: true }, .. })));
+    assert!(matches!(typed("ls --json"), Ok(Invocation::Ask { verb: Ask::List { json: true, .. }, .. })));
+    assert!(matches!(typed("ls -s"), Ok(Invocation::Ask { verb: Ask::List { short: true, .. }, .. })));
     for line in ["reload web api", "gracefulReload web api"] {
         assert!(
             matches!(typed(line), Ok(Invocation::Ask { verb: Ask::Reload { targets, .. }, .. }) if targets == ["web", "api"]),

@@ -1,5 +1,6 @@
 //! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
 //! `act`'s business.
+use super::progress::{Progress, Wait};
 use crate::home::Home;
 use crate::limits;
 use crate::protocol::control::{Deployment, Done, Failure};
@@ -31,7 +32,16 @@ enum Broken {
     Failed(String),
 }
 
-/// Asks every master of a home, all at the same time: one that hangs holds nobody up. Dead sockets are left out.
+impl Broken {
+    fn why(&self) -> &str {
+        match self {
+            Broken::Dead => ENDED,
+            Broken::Failed(why) => why,
+        }
+    }
+}
+
+/// Asks every master of a home, all at the same time: one that hangs holds up no other. Dead sockets are left out.
 ///
 /// # Errors
 /// When no home is known, or the client itself cannot start.
@@ -41,21 +51,35 @@ pub(super) fn ask_all(home: &Home) -> Result<Vec<Master>, String> {
     runtime.block_on(async {
         let mut asked = Vec::new();
         for (name, path) in sockets {
-            asked.push(tokio::spawn(async move {
+            let whose = name.clone();
+            let task = tokio::spawn(async move {
                 let deployment = match view(&path).await {
                     Err(Broken::Dead) => return None,
                     Err(Broken::Failed(why)) => Err(why),
                     Ok(deployment) => Ok(deployment),
                 };
                 Some(Master { name, path, deployment })
-            }));
+            });
+            asked.push((task, whose));
         }
         let mut masters = Vec::new();
-        for one in asked {
-            masters.extend(one.await.ok().flatten());
+        for (mut one, name) in asked {
+            let mut progress = Progress::new(Wait::Other, &name);
+            let answered = loop {
+                match tokio::time::timeout(pause(), &mut one).await {
+                    Ok(answered) => break answered,
+                    Err(_) => progress.tell("its master gives no answer yet"),
+                }
+            };
+            masters.extend(answered.ok().flatten());
         }
         Ok(masters)
     })
+}
+
+/// Between two looks of a command that waits.
+fn pause() -> Duration {
+    Duration::from_millis(limits::PROGRESS_EVERY_MS)
 }
 
 /// Nobody listens any more.
@@ -82,43 +106,45 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
                 Err(Broken::Dead) => return Err(ENDED.to_owned()),
                 Err(Broken::Failed(why)) => last = why,
             }
-            tokio::time::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)).await;
+            tokio::time::sleep(pause()).await;
         }
         Err(last)
     })
 }
 
 async fn view(socket: &Path) -> Result<Deployment, Broken> {
-    let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+    view_within(socket, limits::CONTROL_ANSWER_TIMEOUT_MS).await
+}
+
+async fn view_within(socket: &Path, patience_ms: u64) -> Result<Deployment, Broken> {
+    let patience = Some(Duration::from_millis(patience_ms));
     match exchange(socket, Method::GET, "/v1/apps", Vec::new(), patience).await? {
         (StatusCode::OK, body) => serde_json::from_slice(&body).map_err(|e| Broken::Failed(e.to_string())),
         (status, body) => Err(Broken::Failed(failure_text(status, &body))),
     }
 }
 
-/// Sends a command and waits as long as it takes; meanwhile `news` gets to see what runs.
-pub(super) fn command_watched(socket: &Path, path: &str, body: Vec<u8>, news: &mut dyn FnMut(&Deployment)) -> Outcome {
+/// Sends a command and waits as long as it takes; meanwhile `progress` gets to see what runs.
+pub(super) fn command_watched(socket: &Path, path: &str, body: Vec<u8>, progress: &mut Progress) -> Outcome {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => return Outcome::Answered(Err(e)),
     };
     runtime.block_on(async {
         let mut answer = std::pin::pin!(exchange(socket, Method::POST, path, body, None));
-        let pause = Duration::from_millis(limits::PROGRESS_EVERY_MS);
         let answer = loop {
-            if let Ok(answer) = tokio::time::timeout(pause, answer.as_mut()).await {
+            if let Ok(answer) = tokio::time::timeout(pause(), answer.as_mut()).await {
                 break answer;
             }
-            if let Ok(deployment) = view(socket).await {
-                news(&deployment);
-            }
+            let seen = view_within(socket, limits::PROGRESS_LOOK_MS).await;
+            progress.look(seen.as_ref().map_err(Broken::why));
         };
         match answer {
             Err(Broken::Dead) => Outcome::Answered(Err(ENDED.to_owned())),
             Err(Broken::Failed(_)) => Outcome::Lost,
             Ok((status, body)) => {
                 if let Ok(deployment) = view(socket).await {
-                    news(&deployment);
+                    progress.look(Ok(&deployment));
                 }
                 Outcome::Answered(message(status, &body))
             }

@@ -1,7 +1,10 @@
 //! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
 use super::client::Master;
+use super::short;
 use super::target::known;
+use super::units::{short_delay, short_number, short_time};
 use crate::home::Entry;
+use crate::os::terminal;
 use crate::protocol::control::{App, Deployment, Worker};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -9,16 +12,26 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Prints it all.
-pub(super) fn list(home: Option<&Path>, json: bool) -> ExitCode {
+pub(super) fn list(home: Option<&Path>, json: bool, short: bool) -> ExitCode {
     let known = match known(home) {
         Ok(known) => known,
         Err(e) => return super::act::fail(&e),
     };
-    let text = if json { as_json(&known.masters) } else { as_table(&known.masters, &known.dead, colours()) };
+    let text = if json {
+        as_json(&known.masters)
+    } else if known.masters.is_empty() && known.dead.is_empty() {
+        NOTHING.to_owned()
+    } else if short {
+        short::table(&known, terminal::columns(io::stdout()), colours())
+    } else {
+        as_table(&known.masters, &known.dead, colours())
+    };
     // A reader that has left (`clusterd ls | head`) is no failure.
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
+
+const NOTHING: &str = "nothing runs here (clusterd -- COMMAND starts something)\n";
 
 fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -34,9 +47,6 @@ fn as_json(masters: &[Master]) -> String {
 const HEADINGS: [&str; 10] = ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"];
 
 fn as_table(masters: &[Master], dead: &[Entry], colours: bool) -> String {
-    if masters.is_empty() && dead.is_empty() {
-        return "nothing runs here (clusterd -- COMMAND starts something)\n".to_owned();
-    }
     let mut text = String::new();
     for master in masters {
         match &master.deployment {
@@ -134,96 +144,45 @@ fn line(text: &mut String, cells: &[String; 10], widths: &[usize], colour: Optio
 }
 
 /// The terminal's code for a state's colour.
-fn colour(state: &str) -> Option<&'static str> {
+pub(super) fn colour(state: &str) -> Option<&'static str> {
     match state {
         "ready" | "running" => Some("32"),
-        "errored" => Some("31"),
+        "errored" | "gone" | "no answer" => Some("31"),
         "starting" | "online" | "waiting" | "draining" | "stopping" | "reloading" => Some("33"),
         _ => None,
-    }
-}
-
-/// One digit behind the point, or none where the number is long.
-fn short_number(number: f64, unit: &str) -> String {
-    if number < 1000.0 { format!("{number:.1}{unit}") } else { format!("{number:.0}{unit}") }
-}
-
-/// `1ms`, `250ms`, `12s`.
-fn short_delay(ms: f64) -> String {
-    if ms < 999.5 { format!("{ms:.0}ms") } else { short_time(ms as u64) }
-}
-
-/// `5s`, `4m`, `3h`, `2d`: fits a column.
-pub(super) fn short_time(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..=119 => format!("{s}s"),
-        120..=7_199 => format!("{}m", s / 60),
-        7_200..=172_799 => format!("{}h", s / 3_600),
-        _ => format!("{}d", s / 86_400),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::samples;
 
     fn worker(slot: u32) -> Worker {
         Worker {
-            slot,
-            id: Some(u64::from(slot) + 1),
             pid: Some(4_000_000),
             state: "draining".to_owned(),
-            generation: 1,
             uptime_ms: Some(86_400_000 * 30),
             restarts: 1234,
             open_handoffs: 64,
-            handoffs: 0,
             memory_bytes: Some(1_500_000_000),
             cpu_ms: Some(123_456_789),
             loop_delay_ms: Some(999.0),
-            note: None,
+            ..samples::worker(slot)
         }
     }
 
     #[test]
-    fn rows_fit_eighty_columns_and_nothing_is_said_so() {
-        let app = App {
-            name: "web".to_owned(),
-            id: None,
-            namespace: "default".to_owned(),
-            cwd: "/".to_owned(),
-            status: "running".to_owned(),
-            command: vec![],
-            workers_wanted: 500,
-            workers_ready: 500,
-            generation: 1,
-            balance: "round-robin".to_owned(),
-            protocol: "node".to_owned(),
-            listen: vec![],
-            restarts: 0,
-            handoffs: 0,
-            workers: (0..500).map(worker).collect(),
-        };
-        let deployment = Deployment {
-            name: "web".to_owned(),
-            version: "0.2.0".to_owned(),
-            keeper_pid: 1,
-            keeper_version: "0.1.0".to_owned(),
-            master_pid: 2,
-            master_restarts: 0,
-            uptime_ms: 0,
-            upgrade: None,
-            background: false,
-            config: None,
-            apps: vec![app],
-        };
+    fn rows_fit_eighty_columns() {
+        let app = samples::app("web", (0..500).map(worker).collect());
+        let mut deployment = samples::deployment("web", vec![app]);
+        deployment.version = "0.2.0".to_owned();
+        deployment.keeper_version = "0.1.0".to_owned();
         let mut text = String::new();
         deployment_table(&mut text, &deployment, false);
         assert_eq!(text.lines().count(), 503);
         assert!(text.ends_with("the keeper is of version 0.1.0, the master of 0.2.0\n"), "{text}");
         assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
-        assert!(as_table(&[], &[], false).contains("nothing runs"));
         assert_eq!(as_json(&[]), "[]\n");
     }
 }

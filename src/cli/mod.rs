@@ -3,15 +3,21 @@ mod act;
 pub mod args;
 pub mod check;
 mod client;
+mod connections;
 mod help;
 mod init;
 mod keep;
 mod list;
 pub mod load;
+mod progress;
+#[cfg(test)]
+mod samples;
+mod short;
 mod show;
 mod start;
 mod startup;
 mod target;
+mod units;
 
 use crate::keeper;
 use args::{Ask, EXIT_USAGE, Invocation};
@@ -74,8 +80,8 @@ fn answer(first_words: &str, answer: Result<String, String>) -> ExitCode {
 /// A verb to what is there.
 fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
     match verb {
-        Ask::List { json } => list::list(home, json),
-        Ask::Jlist => list::list(home, true),
+        Ask::List { json, short } => list::list(home, json, short),
+        Ask::Jlist => list::list(home, true, false),
         Ask::Describe { targets, json } => show::describe(home, &targets, json),
         Ask::Env { target, json } => show::env(home, &target, json),
         Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
@@ -101,14 +107,17 @@ fn start_log() {
         builder.parse_filters(&level);
     }
     let in_background = std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG);
-    builder.format(move |out, record| match record.level() {
-        // Nobody watches: whoever reads it later wants to know when.
-        log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
-            writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
-        }
-        log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
-        log::Level::Debug | log::Level::Trace => {
-            writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())
+    builder.format(move |out, record| {
+        out.write_all(progress::make_room().as_bytes())?;
+        match record.level() {
+            // Nobody watches: whoever reads it later wants to know when.
+            log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
+                writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
+            }
+            log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
+            log::Level::Debug | log::Level::Trace => {
+                writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())
+            }
         }
     });
     builder.init();

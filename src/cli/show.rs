@@ -1,8 +1,9 @@
 //! `clusterd describe` and `clusterd env`: everything about one app, for people or as JSON for scripts.
 use super::act::fail;
 use super::client;
-use super::list::{self, short_time};
+use super::list;
 use super::target::{Found, known};
+use super::units::short_time;
 use crate::protocol::control::{App, Environment};
 use std::io::{self, Write as _};
 use std::path::Path;

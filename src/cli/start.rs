@@ -4,6 +4,7 @@ use super::act::{self, Order, json};
 use super::args::StartArgs;
 use super::client::{self, Outcome};
 use super::load;
+use super::progress::{Progress, Wait};
 use super::target::{Found, Known, known};
 use super::{BACKGROUND_FLAG, EXIT_USAGE};
 use crate::config::resolve::resolve;
@@ -11,7 +12,7 @@ use crate::config::sources::Sources;
 use crate::home::{self, Entry, Home, Registry};
 use crate::limits;
 use crate::os::process;
-use crate::protocol::control::{ChangeRequest, Deployment};
+use crate::protocol::control::ChangeRequest;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -135,10 +136,9 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) 
 
 /// Has a live deployment start (or restart) an app, and waits for it.
 pub(super) fn ask(found: &Found, verb: &str, change: &ChangeRequest) -> Result<String, String> {
-    let mut progress = Progress::new(&found.app);
+    let mut progress = Progress::new(Wait::Ready, &found.app);
     let path = format!("/v1/apps/{}/{verb}", found.app);
-    let outcome = client::command_watched(&found.socket, &path, json(change)?, &mut |now| progress.tell(now));
-    match outcome {
+    match client::command_watched(&found.socket, &path, json(change)?, &mut progress) {
         Outcome::Answered(answer) => answer,
         Outcome::Lost => wait_until_ready(&found.socket, &mut progress),
     }
@@ -155,7 +155,7 @@ pub(super) fn revive(
     let mut entry = home.entry(deployment).map_err(|e| e.to_string())?;
     if home.is_alive(deployment) {
         drop(registry);
-        return wait_until_ready(&home.socket_path(deployment), &mut Progress::new(deployment));
+        return wait_until_ready(&home.socket_path(deployment), &mut Progress::new(Wait::Ready, deployment));
     }
     let before = entry.sources.take().ok_or("its entry does not say what to run; delete it and start it anew")?;
     // Its files may say something else by now, as they may for a reload.
@@ -204,6 +204,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bo
     let folder = entry.sources.as_ref().map_or("/", |sources| sources.start_folder.as_str());
     let home_path = std::path::absolute(home.path()).map_err(|e| e.to_string())?;
     let args = [OsStr::new(BACKGROUND_FLAG), home_path.as_os_str(), OsStr::new(&entry.name)];
+    let mut progress = Progress::new(Wait::Ready, &entry.name);
     let started = process::start_in_background(&args, Path::new(folder), &log)
         .map_err(|e| format!("cannot start a keeper in {folder}: {e}"))
         .and_then(|mut keeper| {
@@ -220,6 +221,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bo
                     let pid = keeper.id();
                     return Err(format!("its keeper (pid {pid}) does not answer; {} may say why", log_path.display()));
                 }
+                progress.tell("its keeper has no control socket yet");
                 std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));
             }
         });
@@ -230,7 +232,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bo
         return Err(format!("{} was not started: {why}", entry.name));
     }
     drop(registry);
-    let outcome = wait_until_ready(&home.socket_path(&entry.name), &mut Progress::new(&entry.name));
+    let outcome = wait_until_ready(&home.socket_path(&entry.name), &mut progress);
     outcome.map_err(|why| match why.as_str() {
         client::ENDED => format!("{} was not started: {}", entry.name, last_lines(&mut log, told_before)),
         _ => why,
@@ -255,35 +257,12 @@ fn last_lines(log: &mut (impl Read + Seek), since: u64) -> String {
 /// Waits until every app of a deployment is ready, or one has failed; masters may die meanwhile.
 pub(super) fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Result<String, String> {
     for _ in 0..limits::LOOK_TRIES_MAX {
-        let outcome = client::command_watched(socket, "/v1/ready", Vec::new(), &mut |now| progress.tell(now));
-        match outcome {
+        match client::command_watched(socket, "/v1/ready", Vec::new(), progress) {
             Outcome::Answered(answer) => return answer,
             Outcome::Lost => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
         }
     }
     Err("its master dies again and again".to_owned())
-}
-
-/// Says how many workers are ready, when that takes long.
-pub(super) struct Progress {
-    name: String,
-    told: Option<(u32, u32)>,
-}
-
-impl Progress {
-    pub(super) fn new(name: &str) -> Progress {
-        Progress { name: name.to_owned(), told: None }
-    }
-
-    fn tell(&mut self, now: &Deployment) {
-        let ours = |name: &str| name == self.name || now.name == self.name;
-        let apps = now.apps.iter().filter(|app| ours(&app.name) && app.status == "starting");
-        let counts = apps.fold((0, 0), |(ready, all), app| (ready + app.workers_ready, all + app.workers_wanted));
-        if counts.1 > 0 && self.told != Some(counts) {
-            self.told = Some(counts);
-            log::info!("{}: {} of {} workers ready", self.name, counts.0, counts.1);
-        }
-    }
 }
 
 /// The environment of this command, for apps to keep. What is not UTF-8 is left out, which is said.

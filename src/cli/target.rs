@@ -84,6 +84,16 @@ impl Known {
         all
     }
 
+    /// The apps of masters that are there but do not answer, as their entries have them.
+    pub(super) fn silent(&self) -> Vec<(Option<u32>, String)> {
+        let masters = self.masters.iter().filter(|master| master.deployment.is_err());
+        let apps = masters.flat_map(|master| match self.home.entry(&master.name) {
+            Ok(entry) => entry.apps.into_iter().map(|app| (Some(app.id), app.name)).collect(),
+            Err(_) => vec![(None, master.name.clone())],
+        });
+        apps.collect()
+    }
+
     /// The apps that one word means.
     ///
     /// # Errors

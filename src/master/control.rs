@@ -315,6 +315,7 @@ impl Master {
 
     fn app_view(&self, app: &App) -> wire::App {
         let settings = app.settings();
+        let left = |until_ms: u64| until_ms.saturating_sub(self.now_ms);
         let mut workers: Vec<wire::Worker> = app
             .supervisor
             .workers()
@@ -332,6 +333,7 @@ impl Master {
                     restarts,
                     open_handoffs: open,
                     handoffs: here.map_or(0, |h| h.taken),
+                    time_left_ms: w.phase.patience_ends_ms().map(left),
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
@@ -341,11 +343,11 @@ impl Master {
             .collect();
         for (index, slot) in app.supervisor.slots().enumerate() {
             let index = index as u32;
-            let state = match slot.phase {
+            let (state, time_left_ms) = match slot.phase {
                 SlotPhase::Filled => continue,
-                SlotPhase::Waiting { .. } => "waiting",
-                SlotPhase::Errored => "errored",
-                SlotPhase::Stopped => "stopped",
+                SlotPhase::Waiting { until_ms } => ("waiting", Some(left(until_ms))),
+                SlotPhase::Errored => ("errored", None),
+                SlotPhase::Stopped => ("stopped", None),
             };
             if workers.iter().any(|w| w.slot == index) {
                 continue;
@@ -360,6 +362,7 @@ impl Master {
                 restarts: slot.restarts,
                 open_handoffs: 0,
                 handoffs: 0,
+                time_left_ms,
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,

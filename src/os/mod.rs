@@ -17,4 +17,5 @@ pub mod program;
 pub mod signal;
 pub mod sock_diag;
 pub mod spawn;
+pub mod terminal;
 pub mod user;

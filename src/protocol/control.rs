@@ -117,6 +117,10 @@ pub struct Worker {
     pub open_handoffs: u32,
     /// Connections that it took from this master.
     pub handoffs: u64,
+    /// Time that is left to it, in milliseconds: to get ready, to drain, to end after SIGTERM; of a slot that waits,
+    /// until the next try.
+    #[serde(default)]
+    pub time_left_ms: Option<u64>,
     /// Resident memory in bytes, where it can be read.
     pub memory_bytes: Option<u64>,
     /// CPU time used so far in milliseconds, where it can be read.

@@ -28,6 +28,15 @@ impl Phase {
         }
     }
 
+    /// When its patience ends: not ready in time, SIGTERM after a drain, SIGKILL after SIGTERM.
+    pub fn patience_ends_ms(&self) -> Option<u64> {
+        match *self {
+            Phase::Starting { deadline_ms, .. } | Phase::Draining { deadline_ms } => Some(deadline_ms),
+            Phase::Stopping { kill_at_ms } => Some(kill_at_ms),
+            Phase::Ready { .. } | Phase::Killed => None,
+        }
+    }
+
     /// Whether it was told to leave (or left by itself): its end needs no replacement.
     pub fn is_leaving(&self) -> bool {
         matches!(self, Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed)

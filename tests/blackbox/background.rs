@@ -277,3 +277,26 @@ fn a_python_script_and_a_shell_command_need_no_port() {
     home.ok(&["start", &own, "-i", "1", "--ready", "1ms"]);
     assert_eq!(home.app("own").command[0], "bash");
 }
+
+#[test]
+fn a_short_list_has_a_row_for_each_app_also_for_what_is_gone() {
+    let home = Home::new();
+    assert!(home.run(&["ls", "-s"]).1.contains("nothing runs here"));
+    home.web("web", "2");
+    home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--namespace", "back", "--", "sleep", "1000"]);
+    let keeper = home.deployments().iter().find(|d| d.name == "job").unwrap().keeper_pid;
+    kill(keeper, "KILL");
+    let row = |name: &str| {
+        let (_, table, _) = home.run(&["ls", "--short"]);
+        let row = table.lines().find(|line| line.split_whitespace().nth(1) == Some(name)).map(str::to_owned);
+        row.unwrap_or_else(|| panic!("no row of {name}: {table}"))
+    };
+    wait_until("its end", || row("job").contains("gone"));
+    let web = row("web");
+    let cells: Vec<&str> = web.split_whitespace().collect();
+    assert_eq!(cells[..6], ["0", "web", "default", "running", "2/2", "0"], "{web}");
+    assert!(cells[6].ends_with('s') && cells[7].ends_with('M'), "{web}");
+    assert_eq!(cells[8], address(&home.app("web")).to_string());
+    assert!(home.run(&["ls", "--short"]).1.lines().all(|line| line.len() <= 80));
+    assert_eq!(home.run(&["ls", "--short", "--json"]).0, 2);
+}

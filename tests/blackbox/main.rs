@@ -15,6 +15,7 @@ mod hooks;
 mod keep;
 mod kills;
 mod limits;
+mod progress;
 mod refusals;
 mod reload;
 mod serve;

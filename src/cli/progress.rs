@@ -1,0 +1,329 @@
+//! What a command waits for, said once it takes longer than a second: one line that is rewritten where stderr is a
+//! terminal, a line now and then where it is not. How to wait is the verbs' business.
+use super::connections;
+use crate::limits;
+use crate::os::terminal;
+use crate::protocol::control::{App, Deployment, Worker};
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Every worker of an app is ready, or the first has failed.
+    Ready,
+    /// A reload has ended.
+    Reload,
+    /// Nothing is left. `hint`: the option `--now` would spare the drain.
+    End { hint: bool },
+    /// Something that the views do not tell; the verb has the words.
+    Other,
+}
+
+/// One app (or deployment) that a command waits for. What it shows goes away with it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    name: String,
+    wait: Wait,
+    since: Instant,
+    told: Option<Instant>,
+    ticket: u64,
+    on_terminal: bool,
+    /// Of a reload: (app, slot) to the generation that last served there.
+    slots: BTreeMap<(String, u32), u32>,
+}
+
+impl Progress {
+    /// `name`: the app's, or the deployment's where all of it is meant.
+    pub(super) fn new(wait: Wait, name: &str) -> Progress {
+        Progress {
+            name: name.to_owned(),
+            wait,
+            since: Instant::now(),
+            told: None,
+            ticket: board().ticket(),
+            on_terminal: io::stderr().is_terminal(),
+            slots: BTreeMap::new(),
+        }
+    }
+
+    /// A reload of one app, which now looks like this: slots that get their new worker are told as it happens.
+    pub(super) fn of_reload(before: &Deployment, app: &str) -> Progress {
+        let apps = before.apps.iter().filter(|a| a.name == app);
+        let mut progress = Progress::new(Wait::Reload, app);
+        progress.slots =
+            apps.flat_map(|a| a.workers.iter().map(|w| ((a.name.clone(), w.slot), w.generation))).collect();
+        progress
+    }
+
+    /// Something was seen, or the master did not answer.
+    pub(super) fn look(&mut self, news: Result<&Deployment, &str>) {
+        if let Ok(now) = news {
+            self.tell_slots(now);
+        }
+        self.say(|wait, name| match news {
+            Ok(now) => {
+                let meant = |app: &&App| app.name == name || now.name == name;
+                let apps: Vec<&App> = now.apps.iter().filter(meant).collect();
+                waits_for(wait, &apps, connections::held_by_draining(apps.iter().copied()))
+            }
+            Err(why) => format!("its master gives no answer: {why}"),
+        });
+    }
+
+    /// Says these words, if it is time for some.
+    pub(super) fn tell(&mut self, words: &str) {
+        self.say(|_, _| words.to_owned());
+    }
+
+    fn say(&mut self, words: impl FnOnce(Wait, &str) -> String) {
+        let every_ms = if self.on_terminal { limits::PROGRESS_LINE_EVERY_MS } else { limits::PROGRESS_LOG_EVERY_MS };
+        let now = Instant::now();
+        if !log::log_enabled!(log::Level::Info) || !is_due(self.since, self.told, now, every_ms) {
+            return;
+        }
+        self.told = Some(now);
+        let line = format!("{}: {}", self.name, words(self.wait, &self.name));
+        if self.on_terminal {
+            board().set(self.ticket, Some(line), now);
+        } else {
+            log::info!("{line}");
+        }
+    }
+
+    fn tell_slots(&mut self, now: &Deployment) {
+        for app in &now.apps {
+            for worker in app.workers.iter().filter(|w| w.state == "ready") {
+                let Some(seen) = self.slots.get_mut(&(app.name.clone(), worker.slot)) else { continue };
+                if worker.generation > *seen {
+                    *seen = worker.generation;
+                    let id = worker.id.unwrap_or_default();
+                    log::info!("{}/{}: worker {id} of generation {} serves", app.name, worker.slot, worker.generation);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        board().set(self.ticket, None, Instant::now());
+    }
+}
+
+/// Whether it is time to say something: after a first moment of patience, and then not too often.
+fn is_due(since: Instant, told: Option<Instant>, now: Instant, every_ms: u64) -> bool {
+    match told {
+        None => now.duration_since(since) >= Duration::from_millis(limits::PROGRESS_AFTER_MS),
+        Some(told) => now.duration_since(told) >= Duration::from_millis(every_ms),
+    }
+}
+
+// ---- words ----
+
+/// What keeps these apps from being done. `open`: the connections that their draining workers hold, if that is known.
+pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> String {
+    let workers: Vec<&Worker> = apps.iter().flat_map(|app| &app.workers).collect();
+    let mut phrases = Vec::new();
+    match wait {
+        Wait::Ready => {
+            let ready: u32 = apps.iter().map(|app| app.workers_ready).sum();
+            let wanted: u32 = apps.iter().map(|app| app.workers_wanted).sum();
+            phrases.push(format!("{ready} of {wanted} workers ready"));
+        }
+        Wait::Reload => phrases.extend(apps.iter().map(|app| reloaded(app))),
+        Wait::End { .. } | Wait::Other => {}
+    }
+    if wait == Wait::Reload {
+        phrases.extend(counted(&workers, &["starting", "online"], ["worker starts", "workers start"]));
+    }
+    phrases.extend(counted(&workers, &["waiting"], ["slot waits for its next try", "slots wait for their next try"]));
+    let drain = counted(&workers, &["draining"], ["worker drains", "workers drain"]);
+    let drains = drain.is_some();
+    phrases.extend(drain.map(|words| words + &open_connections(open)));
+    phrases.extend(counted(&workers, &["stopping"], ["worker ends", "workers end"]));
+    let busy = |worker: &&&Worker| worker.state != "ready";
+    let most_ms = workers.iter().filter(busy).filter_map(|worker| worker.time_left_ms).max();
+    phrases.extend(most_ms.map(|ms| format!("up to {}", span(ms))));
+    let text = if phrases.is_empty() { "it is about to be done".to_owned() } else { phrases.join("; ") };
+    if drains && wait == (Wait::End { hint: true }) { text + " (--now ends at once)" } else { text }
+}
+
+/// How far a reload has come: `3 of 8 slots have their new worker`.
+fn reloaded(app: &App) -> String {
+    let newest = app.workers.iter().map(|worker| worker.generation).max().unwrap_or_default();
+    let is_new = |worker: &&Worker| worker.state == "ready" && worker.generation == newest;
+    let all_old = newest <= app.generation && app.workers.iter().all(|worker| worker.generation == newest);
+    let new = if all_old && app.status == "reloading" { 0 } else { app.workers.iter().filter(is_new).count() };
+    format!("{new} of {} slots have their new worker", app.workers_wanted)
+}
+
+fn counted(workers: &[&Worker], states: &[&str], words: [&str; 2]) -> Option<String> {
+    let count = workers.iter().filter(|worker| states.contains(&worker.state.as_str())).count();
+    (count > 0).then(|| format!("{count} {}", words[usize::from(count != 1)]))
+}
+
+fn open_connections(open: Option<usize>) -> String {
+    match open {
+        None => String::new(),
+        Some(1) => ", 1 connection open".to_owned(),
+        Some(n) => format!(", {n} connections open"),
+    }
+}
+
+/// `28 s`, `4 m 12 s`: rounded up, for nobody is told to wait for less than it may take.
+pub(super) fn span(ms: u64) -> String {
+    match ms.div_ceil(1000) {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=3_599 => format!("{} m {} s", s / 60, s % 60),
+        s => format!("{} h {} m", s / 3_600, s % 3_600 / 60),
+    }
+}
+
+// ---- the line on the terminal ----
+
+/// The one line that is rewritten, shared by all that wait.
+#[derive(Debug)]
+struct Board {
+    next_ticket: u64,
+    lines: BTreeMap<u64, String>,
+    drawn: Option<Instant>,
+    /// Columns that the line takes now; 0: there is none.
+    columns: usize,
+}
+
+static BOARD: Mutex<Board> = Mutex::new(Board { next_ticket: 0, lines: BTreeMap::new(), drawn: None, columns: 0 });
+
+fn board() -> MutexGuard<'static, Board> {
+    BOARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    fn set(&mut self, ticket: u64, line: Option<String>, now: Instant) {
+        match line {
+            Some(line) => drop(self.lines.insert(ticket, line)),
+            None if self.lines.remove(&ticket).is_none() => return,
+            None => {}
+        }
+        let last = self.lines.is_empty();
+        let rest = Duration::from_millis(limits::PROGRESS_LINE_EVERY_MS);
+        if !last && self.drawn.is_some_and(|at| now.duration_since(at) < rest) {
+            return;
+        }
+        self.drawn = Some(now);
+        let text = self.blank() + &self.draw(terminal::columns(io::stderr()).unwrap_or(limits::COLUMNS_UNKNOWN));
+        // A terminal that is gone needs no line.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    /// Takes the line away.
+    fn blank(&mut self) -> String {
+        match std::mem::take(&mut self.columns) {
+            0 => String::new(),
+            n => format!("\r{:n$}\r", ""),
+        }
+    }
+
+    /// The line, cut so that it does not wrap: what wraps cannot be rewritten.
+    fn draw(&mut self, columns: usize) -> String {
+        let Some(first) = self.lines.values().next() else { return String::new() };
+        let more = match self.lines.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let room = columns.saturating_sub(1 + more.len());
+        let mut text: String = first.chars().filter(|c| !c.is_control()).take(room).collect();
+        text.push_str(&more);
+        self.columns = text.chars().count();
+        text
+    }
+}
+
+/// What a message on stderr has to write first, so that it does not stand behind the line.
+pub(super) fn make_room() -> String {
+    board().blank()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    fn worker(state: &str, generation: u32) -> Worker {
+        Worker { state: state.to_owned(), generation, ..samples::worker(0) }
+    }
+
+    fn draining(left_ms: u64) -> Worker {
+        Worker { time_left_ms: Some(left_ms), ..worker("draining", 1) }
+    }
+
+    fn words(wait: Wait, status: &str, open: Option<usize>, workers: Vec<Worker>) -> String {
+        let ready = workers.iter().filter(|w| w.state == "ready").count() as u32;
+        let app =
+            App { status: status.to_owned(), workers_ready: ready, workers_wanted: 3, ..samples::app("web", workers) };
+        waits_for(wait, &[&app], open)
+    }
+
+    #[test]
+    fn a_stop_says_what_drains_and_how_long_that_may_take() {
+        let two = vec![draining(27_400), draining(3_000)];
+        let said = words(Wait::End { hint: true }, "stopping", Some(3), two);
+        assert_eq!(said, "2 workers drain, 3 connections open; up to 28 s (--now ends at once)");
+        let killed = Worker { time_left_ms: Some(900), ..worker("stopping", 1) };
+        assert_eq!(words(Wait::End { hint: false }, "stopping", None, vec![killed]), "1 worker ends; up to 1 s");
+        assert_eq!(words(Wait::End { hint: true }, "stopped", None, vec![]), "it is about to be done");
+        let unknown = words(Wait::End { hint: true }, "stopping", None, vec![draining(5_000)]);
+        assert_eq!(unknown, "1 worker drains; up to 5 s (--now ends at once)");
+    }
+
+    #[test]
+    fn a_start_counts_who_is_ready() {
+        let starting = Worker { time_left_ms: Some(30_000), ..worker("starting", 1) };
+        let some = vec![worker("ready", 1), starting, Worker { time_left_ms: Some(400), ..worker("waiting", 1) }];
+        let said = words(Wait::Ready, "starting", None, some);
+        assert_eq!(said, "1 of 3 workers ready; 1 slot waits for its next try; up to 30 s");
+    }
+
+    #[test]
+    fn a_reload_counts_slots_and_says_who_leaves() {
+        let begun =
+            words(Wait::Reload, "reloading", None, vec![worker("ready", 1), worker("ready", 1), worker("ready", 1)]);
+        assert_eq!(begun, "0 of 3 slots have their new worker");
+        let first = vec![worker("ready", 1), worker("ready", 1), worker("ready", 1), worker("online", 2)];
+        let said = words(Wait::Reload, "reloading", None, first);
+        assert_eq!(said, "0 of 3 slots have their new worker; 1 worker starts");
+        let halfway = vec![worker("ready", 2), worker("ready", 1), draining(60_000 * 3)];
+        let said = words(Wait::Reload, "reloading", Some(1), halfway);
+        assert_eq!(said, "1 of 3 slots have their new worker; 1 worker drains, 1 connection open; up to 3 m 0 s");
+    }
+
+    #[test]
+    fn nothing_is_said_in_the_first_second_and_then_not_too_often() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!is_due(start, None, at(limits::PROGRESS_AFTER_MS - 1), 10_000));
+        assert!(is_due(start, None, at(limits::PROGRESS_AFTER_MS), 10_000));
+        assert!(!is_due(start, Some(at(1_000)), at(10_999), 10_000));
+        assert!(is_due(start, Some(at(1_000)), at(11_000), 10_000));
+    }
+
+    #[test]
+    fn the_line_never_wraps_and_goes_away_whole() {
+        let mut board = Board { next_ticket: 0, lines: BTreeMap::new(), drawn: None, columns: 0 };
+        assert_eq!(board.blank() + &board.draw(80), "");
+        board.lines.insert(1, format!("web: {}", "x".repeat(100)));
+        let drawn = board.draw(80);
+        assert_eq!(drawn.chars().count(), 79);
+        assert_eq!(board.blank(), format!("\r{}\r", " ".repeat(79)));
+        assert_eq!(board.blank(), "");
+        board.lines.insert(2, "api: y".to_owned());
+        assert!(board.draw(40).ends_with("x (and 1 more)"));
+    }
+}

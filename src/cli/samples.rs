@@ -1,0 +1,60 @@
+//! Answers of the control API for tests of what is shown.
+use crate::protocol::control::{App, Deployment, Worker};
+
+/// A worker with nothing special about it.
+pub(super) fn worker(slot: u32) -> Worker {
+    Worker {
+        slot,
+        id: Some(u64::from(slot) + 1),
+        pid: Some(4_000 + slot as i32),
+        state: "ready".to_owned(),
+        generation: 1,
+        uptime_ms: Some(65_000),
+        restarts: 0,
+        open_handoffs: 0,
+        handoffs: 0,
+        time_left_ms: None,
+        memory_bytes: Some(50 << 20),
+        cpu_ms: Some(1_000),
+        loop_delay_ms: Some(1.0),
+        note: None,
+    }
+}
+
+/// A Node app that runs.
+pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
+    App {
+        name: name.to_owned(),
+        id: Some(0),
+        namespace: "default".to_owned(),
+        cwd: "/srv".to_owned(),
+        status: "running".to_owned(),
+        command: vec!["node".to_owned(), "app.js".to_owned()],
+        workers_wanted: workers.len() as u32,
+        workers_ready: workers.iter().filter(|worker| worker.state == "ready").count() as u32,
+        generation: 1,
+        balance: "round-robin".to_owned(),
+        protocol: "node".to_owned(),
+        listen: vec!["0.0.0.0:8080".to_owned()],
+        restarts: 0,
+        handoffs: 0,
+        workers,
+    }
+}
+
+/// A deployment in the background.
+pub(super) fn deployment(name: &str, apps: Vec<App>) -> Deployment {
+    Deployment {
+        name: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        keeper_pid: 100,
+        keeper_version: String::new(),
+        master_pid: 101,
+        master_restarts: 0,
+        uptime_ms: 100_000,
+        upgrade: None,
+        background: true,
+        config: None,
+        apps,
+    }
+}
