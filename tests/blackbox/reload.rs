@@ -210,7 +210,7 @@ fn a_changed_list_of_addresses_opens_the_new_one_and_drains_the_old_one() {
 fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
     let folder = Folder::new();
     app(&folder, "1");
-    let cluster = start_with(folder, &["--ready-timeout", "700ms"]);
+    let cluster = start_with(folder, &["--ready-timeout", "4s"]);
     let load = Load::start(cluster.address(), 8, false);
     cluster.folder.write("app.js", &APP.replace("process.env.PORT", "0"));
     let refused = cluster.cli(&["reload", "web"]);
