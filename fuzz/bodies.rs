@@ -2,6 +2,11 @@
 //! `fuzz_targets/` and the seeded test `tests/decoders` run the same functions.
 #![allow(dead_code)] // Each target includes all of them and runs one.
 #![allow(clippy::unwrap_used)]
+#[path = "more_bodies.rs"]
+mod more_bodies;
+
+pub(crate) use more_bodies::{inspector, keeper_state};
+
 use clusterd::config::problem::{Place, Problem};
 use clusterd::config::resolve::{env_files_wanted, resolve};
 use clusterd::config::sources::{FileSource, Sources};
@@ -9,15 +14,12 @@ use clusterd::config::{App, Listen, address, env_file, inspect, name, parse};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec::{self, CodecError, Decoded};
 use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
-use clusterd::keeper::state::{self, State, StateError};
-use clusterd::keeper::table::{Child, State as Life, Table};
-use clusterd::keeper::watch::WatchMemory;
 use clusterd::limits;
 use clusterd::protocol::framing::{LineBuffer, Outbox, shown};
 use clusterd::protocol::node::{self, FromWorker, NewconnLine, Reply, SockName};
 use clusterd::protocol::{listen_fds, notify};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What an error message may have beyond the piece of the line that it shows, in characters.
@@ -371,81 +373,6 @@ fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
         }),
         rlimits: from.list(|from| (from.i32(), from.number(), from.number())),
         placements,
-    }
-}
-
-/// What a keeper hands to another binary: as it is, and as made from the bytes.
-pub(crate) fn keeper_state(data: &[u8]) {
-    match state::decode(data) {
-        Ok(state) => state_comes_back(&state),
-        Err(StateError::Foreign | StateError::Newer(_)) => {}
-        Err(StateError::Damaged { error, .. }) => plain_error(&error, b"x"),
-    }
-    state_comes_back(&make_state(&mut Taken(data)));
-}
-
-fn state_comes_back(state: &State<i32>) {
-    let bytes = state::encode(&state.view(), |fd| *fd).unwrap();
-    assert_eq!(state::decode(&bytes).as_ref(), Ok(state));
-    let fds: Vec<i32> = state.view().fds().copied().collect();
-    assert!(fds.iter().all(|fd| *fd > 2), "stdio would get a second owner: {fds:?}");
-    assert_eq!(fds.iter().collect::<BTreeSet<_>>().len(), fds.len(), "two owners of one file: {fds:?}");
-    assert!(state.table.unreaped_pids().all(|pid| pid > 1 && pid != state.master_pid));
-    let step = bytes.len() / 64 + 1;
-    for end in (0..bytes.len()).step_by(step) {
-        assert!(state::decode(&bytes[..end]).is_err(), "cut at {end} of {}", bytes.len());
-    }
-}
-
-fn make_state(from: &mut Taken<'_>) -> State<i32> {
-    // Everything that must differ is counted.
-    let mut next = 2;
-    let mut number = || {
-        next += 1;
-        next
-    };
-    let (mut table, mut reports) = (Table::default(), BTreeMap::new());
-    for _ in 0..from.byte() % 8 {
-        let (worker, pid) = (WorkerId(number() as u64), number());
-        let state = match from.byte() % 4 {
-            0 => Life::Starting,
-            1 => Life::Failing { step: SpawnStep::User, errno: from.i32() },
-            2 => Life::Running,
-            _ => Life::Ended { status: from.i32(), at_ms: from.number() },
-        };
-        if from.flag() {
-            reports.insert(worker, number());
-        }
-        table.restore(worker, Child { pid, tag: from.some_bytes(), started_ms: from.number(), state }).unwrap();
-    }
-    for name in from.list(Taken::text) {
-        let at = number();
-        table.hold(format!("{at}{name}"), at).unwrap();
-    }
-    for key in from.list(Taken::text) {
-        table.note(key, from.some_bytes()).unwrap();
-    }
-    for notice in from.list(make_notice) {
-        table.restore_waiting(notice).unwrap();
-    }
-    let watch = WatchMemory {
-        incarnation: from.number() as u32,
-        started_ms: from.number(),
-        backoff_ms: from.number(),
-        stops_asked: from.number() as u32,
-        stop_now_until_ms: from.flag().then(|| from.number()),
-    };
-    State {
-        file_limit: (from.number(), from.number()),
-        null: number(),
-        binary: number(),
-        watch,
-        master_pid: number(),
-        ours: number(),
-        theirs: number(),
-        news: from.list(make_notice).into(),
-        table,
-        reports,
     }
 }
 

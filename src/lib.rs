@@ -17,4 +17,5 @@ pub mod logs;
 pub mod master;
 pub mod os;
 pub mod protocol;
+pub mod reports;
 pub mod supervisor;

@@ -176,6 +176,9 @@ pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 pub const REPLACE_EVERY_MS: u64 = 10_000;
 /// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
 pub const LIFETIME_JITTER_SHARE: u64 = 10;
+/// Longest pause of a reload between a slot that was replaced and the next one, in milliseconds: less where the old
+/// worker is gone before.
+pub const RELOAD_SETTLE_MS: u64 = 100;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 
@@ -224,6 +227,31 @@ pub const HOOKS_STACK_BYTES: usize = 256 * 1024;
 pub const PING_EVERY_MS: u64 = HEARTBEAT_EVERY_MS;
 /// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
 pub const PING_LOOK_MS: u64 = 1;
+
+// ---- reports of stuck event loops ----
+
+/// Time that a hung worker has to leave a report, in milliseconds; SIGABRT follows. An idle machine needs 300.
+pub const HANG_REPORT_MS: u64 = 3_000;
+/// Workers that are asked for a report at once. Further ones get SIGABRT without.
+pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
+/// First pause between two looks at whether a worker has opened its inspector, in milliseconds. It doubles.
+pub const HANG_LOOK_MIN_MS: u64 = 10;
+/// Longest such pause, in milliseconds.
+pub const HANG_LOOK_MAX_MS: u64 = 200;
+/// Time that one of a worker's ports has to show that it is an inspector, in milliseconds.
+pub const INSPECTOR_SHOWS_MS: u64 = 500;
+/// Listening ports of a worker that are tried.
+pub const INSPECTOR_PORTS_MAX: usize = 16;
+/// Size of an inspector's answer over HTTP, in bytes.
+pub const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Size of a message of the inspector that is looked at, in bytes; longer ones are skipped.
+pub const INSPECTOR_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What one read from an inspector takes, in bytes.
+pub const INSPECTOR_READ_BYTES: usize = 16 * 1024;
+/// Calls of a stack that are told.
+pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
+/// Stack of a thread that waits for a report, in bytes.
+pub const HANG_REPORT_STACK_BYTES: usize = 256 * 1024;
 
 // ---- control socket ----
 

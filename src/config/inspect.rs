@@ -59,6 +59,16 @@ pub fn inspect_flag_for_node_options(node_options: &str, slot: u32) -> Option<St
     port_flag(port, slot)
 }
 
+/// An option that opens nothing, and gives an inspector that is opened by a signal a port that nobody has.
+pub const ANY_PORT: &str = "--inspect-port=0";
+
+/// Whether the command or `NODE_OPTIONS` says anything about the inspector.
+pub fn is_named(command: &[String], node_options: &str) -> bool {
+    let names = |word: &str| FLAGS.contains(&word.split_once('=').map_or(word, |(flag, _)| flag));
+    let flags = &command[..flags_end(command).min(command.len())];
+    flags.iter().any(|word| names(word)) || node_options.split_whitespace().any(names)
+}
+
 /// Where Node's own flags end: at the script, or at `--`.
 fn flags_end(args: &[String]) -> usize {
     let mut index = 1;
@@ -176,6 +186,17 @@ mod tests {
         assert_eq!(args("node --inspect=65535 a", 1), "node --inspect=65535 --inspect-port=1024 a");
         assert_eq!(args("node --inspect=65535 a", 3), "node --inspect=65535 --inspect-port=1026 a");
         assert_eq!(count_up(65535, u32::MAX), 1024 + (u64::from(u32::MAX) - 1) % 64512);
+    }
+
+    #[test]
+    fn whoever_says_something_about_the_inspector_is_left_alone() {
+        let named = |command: &str, options: &str| {
+            is_named(&command.split(' ').map(str::to_owned).collect::<Vec<_>>(), options)
+        };
+        assert!(named("node --inspect app.js", "") && named("node --inspect-port=0 app.js", ""));
+        assert!(named("node app.js", "--max-old-space-size=9 --inspect=7000"));
+        assert!(!named("node app.js --inspect", "--inspect-publish-uid=http") && !is_named(&[], ""));
+        assert_eq!(inspect_flag_for_node_options(ANY_PORT, 3), None);
     }
 
     #[test]

@@ -166,8 +166,10 @@ pub struct Limits {
     pub max_connections: Option<u64>,
     /// Time in which its event loop has to answer.
     pub hang: Option<Duration>,
-    /// SIGABRT comes first.
+    /// A report and SIGABRT come first.
     pub hang_report: bool,
+    /// Where the report goes, as typed; `None`: where Node puts it.
+    pub hang_report_dir: Option<String>,
 }
 
 /// How a reload goes.

@@ -53,7 +53,7 @@ pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 /// Keys of `[app.hooks]`.
 pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];
 /// Keys of `[app.limits]`.
-pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "hang", "hang_report"];
+pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "hang", "hang_report", "hang_report_dir"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
 const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "log", "metrics", "watch"];

@@ -335,6 +335,7 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
         max_connections: raw.max_connections.map(|at| at.value),
         hang: raw.hang.map(|at| at.value),
         hang_report: value_or(raw.hang_report, false),
+        hang_report_dir: raw.hang_report_dir.map(|at| at.value),
     };
     if let Some(spot) = report.filter(|_| limits.hang.is_none()) {
         found.add(spot, "hang_report does nothing without hang");

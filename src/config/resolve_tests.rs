@@ -437,14 +437,14 @@ fn limits_are_unset_unless_typed() {
         config.apps[0].limits.clone()
     };
     assert_eq!(limits(""), Limits::default());
-    let all =
-        "[app.limits]\nmemory = \"2G\"\nlifetime = \"24h\"\nmax_connections = 7\nhang = \"10s\"\nhang_report = true";
+    let all = "[app.limits]\nmemory = \"2G\"\nlifetime = \"24h\"\nmax_connections = 7\nhang = \"10s\"\nhang_report = true\nhang_report_dir = \"reports\"";
     let wanted = Limits {
         memory: Some(2 << 30),
         lifetime: Some(Duration::from_secs(86_400)),
         max_connections: Some(7),
         hang: Some(Duration::from_secs(10)),
         hang_report: true,
+        hang_report_dir: Some("reports".to_owned()),
     };
     assert_eq!(limits(all), wanted);
     says("limits = 1", "limits must be a table");

@@ -21,6 +21,7 @@ mod output;
 mod polls;
 mod pulse;
 mod reload;
+mod report;
 mod resume;
 mod settings;
 mod signals;
@@ -95,6 +96,7 @@ struct Master {
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
     hooks: hooks::HookRuns,
+    reports: report::Reports,
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
@@ -144,7 +146,10 @@ impl Master {
                     Ready::Keeper => self.read_keeper()?,
                     Ready::Listener { app, listener } => self.listener_ready(app, listener),
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
-                    Ready::Calls => self.answer_calls(),
+                    Ready::Calls => {
+                        self.answer_calls();
+                        self.take_reports();
+                    }
                     Ready::Notify => self.read_notify(),
                 }
             }

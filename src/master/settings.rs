@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+const NODE_OPTIONS: &str = "NODE_OPTIONS";
 /// The worker's end of the channel in the worker.
 const CHANNEL_FD: i32 = 3;
 /// Variables of clusterd's own surroundings that are not the workers'.
@@ -178,7 +179,7 @@ impl Settings {
         let mut args = self.config.command.clone();
         if self.protocol == Protocol::Node {
             args = config::inspect::inspect_args(&args, slot.0);
-            let options = env.get(OsStr::new("NODE_OPTIONS")).map(|o| o.to_string_lossy().into_owned());
+            let options = env.get(OsStr::new(NODE_OPTIONS)).map(|o| o.to_string_lossy().into_owned());
             if let Some(flag) = options.and_then(|o| config::inspect::inspect_flag_for_node_options(&o, slot.0)) {
                 args.insert(1, flag);
             }
@@ -202,6 +203,9 @@ impl Settings {
                 set("NODE_CHANNEL_FD", CHANNEL_FD.to_string());
                 set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
                 set("NODE_UNIQUE_ID", place.worker.to_string());
+                if let Some(options) = self.node_options(&env) {
+                    env.insert(NODE_OPTIONS.into(), options);
+                }
             }
             Protocol::ListenFds | Protocol::Auto => {
                 if !place.listen_names.is_empty() {
@@ -215,6 +219,27 @@ impl Settings {
             Protocol::None => {}
         }
         env
+    }
+}
+
+impl Settings {
+    /// What `NODE_OPTIONS` has to be, where it has to be something else: a worker that is to leave a report when it
+    /// hangs opens its inspector on a port of its own. What the user says about the inspector stays as it is.
+    fn node_options(&self, env: &BTreeMap<OsString, OsString>) -> Option<OsString> {
+        let limits = &self.config.limits;
+        let typed = env.get(OsStr::new(NODE_OPTIONS)).cloned().unwrap_or_default();
+        if limits.hang.is_none() || !limits.hang_report {
+            return None;
+        }
+        let mut options = typed;
+        if config::inspect::is_named(&self.config.command, &options.to_string_lossy()) {
+            return None;
+        }
+        if !options.is_empty() {
+            options.push(" ");
+        }
+        options.push(config::inspect::ANY_PORT);
+        Some(options)
     }
 }
 

@@ -156,13 +156,7 @@ impl Master {
         self.admit_no_more(worker);
     }
 
-    /// As [`Master::terminate`], for a worker whose event loop does not turn: it may leave a core.
-    pub(super) fn abort(&mut self, worker: WorkerId) {
-        self.send_signal(worker, signal::ABRT, false);
-        self.admit_no_more(worker);
-    }
-
-    fn admit_no_more(&mut self, worker: WorkerId) {
+    pub(super) fn admit_no_more(&mut self, worker: WorkerId) {
         if let Some(ix) = self.workers.find(worker) {
             // Whatever made it end, it gets nothing more.
             if let Some(w) = self.workers.get_mut(ix) {

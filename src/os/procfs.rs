@@ -78,6 +78,13 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
     None
 }
 
+/// The TCP ports on which a process itself listens, as far as this user may see.
+pub fn listening_ports(pid: i32) -> Vec<u16> {
+    let held = socket_inodes(pid).unwrap_or_default();
+    let listening = tcp_table(|s| s.listening).unwrap_or_default();
+    listening.into_iter().filter(|(_, inode)| held.contains(inode)).map(|(port, _)| port).collect()
+}
+
 /// The inodes of all sockets that a process holds; `None` where we may not look.
 pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
@@ -189,6 +196,8 @@ mod tests {
         let holder = tcp_port_holder(listener.local_addr().unwrap()).unwrap();
         assert_eq!(holder.pid, std::process::id() as i32);
         assert!(!holder.command.is_empty());
+        let port = listener.local_addr().unwrap().port();
+        assert!(listening_ports(holder.pid).contains(&port) && listening_ports(i32::MAX).is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub struct Limits {
     pub max_connections: Option<u64>,
     /// A worker whose event loop does not turn for so long (ms) is hung.
     pub hang_ms: Option<u64>,
-    /// A hung worker gets SIGABRT first, so that it can leave a core.
+    /// A hung worker may leave a report, and a core, before it is killed.
     pub hang_report: bool,
 }
 
@@ -137,7 +137,8 @@ impl App {
         let role = self.role(worker);
         self.bury(cx, worker, role, Cause::Hung(hang_ms), cx.now_ms);
         if report {
-            self.set_phase(worker, Phase::Stopping { kill_at_ms: cx.now_ms + kill_timeout_ms });
+            let kill_at_ms = cx.now_ms + limits::HANG_REPORT_MS + kill_timeout_ms;
+            self.set_phase(worker, Phase::Stopping { kill_at_ms });
             cx.act(Action::Abort { worker });
         } else {
             self.set_phase(worker, Phase::Killed);

@@ -135,7 +135,7 @@ pub enum Action {
     Drain { worker: WorkerId },
     /// Send SIGTERM to the process.
     Terminate { worker: WorkerId },
-    /// Send SIGABRT to the process.
+    /// Have the process leave a report (in `HANG_REPORT_MS`), then send it SIGABRT.
     Abort { worker: WorkerId },
     /// Send SIGKILL to its process group.
     Kill { worker: WorkerId },

@@ -7,8 +7,12 @@ use std::thread::JoinHandle;
 /// Answers with its pid; `/block` stops its event loop until the file `go` is there.
 const APP: &str = "const fs = require('node:fs');
 if (process.env.HEEDLESS) process.on('SIGABRT', () => {});
+process.on('SIGINT', () => {});
+function blockingHandler() { for (;;); }
 require('node:http').createServer((q, s) => {
   if (q.url === '/block') while (!fs.existsSync('go'));
+  if (q.url === '/inside') blockingHandler();
+  if (q.url === '/outside') require('node:child_process').execSync('sleep 1000');
   if (q.url === '/leak') { global.leak ??= []; leak.push(Buffer.alloc(64 * 1024 * 1024, 1)); }
   s.end(JSON.stringify({ pid: process.pid }));
 }).listen(process.env.PORT);";
@@ -73,8 +77,12 @@ fn loses_nothing(load: Load) {
 
 /// A worker that is stuck for good; its pid, and its client.
 fn hang(cluster: &Cluster) -> (i32, JoinHandle<Result<String, String>>) {
+    hang_at(cluster, "/block")
+}
+
+fn hang_at(cluster: &Cluster, path: &'static str) -> (i32, JoinHandle<Result<String, String>>) {
     let address = cluster.address();
-    let client = std::thread::spawn(move || get(address, "/block"));
+    let client = std::thread::spawn(move || get(address, path));
     let view = cluster.wait_view("a stuck loop", |view| slowest(view).loop_delay_ms.unwrap_or(0.0) > 900.0);
     (slowest(&view).pid.unwrap(), client)
 }
@@ -114,6 +122,75 @@ fn a_hung_worker_can_die_of_sigabrt_and_leave_a_core() {
     wait_until("its end", || !alive(stuck));
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+fn node_options(pid: i32) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let variables = environment.split(|&byte| byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    variables.filter_map(|variable| variable.strip_prefix("NODE_OPTIONS=").map(str::to_owned)).next()
+}
+
+#[test]
+fn a_hung_worker_leaves_a_report_that_names_the_function_that_blocks() {
+    let config = "env.NODE_OPTIONS = \"--max-http-header-size=20000\"\nkill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\n\
+                  hang_report = true\nhang_report_dir = \"reports\"\n";
+    let cluster = start(config);
+    let reports = cluster.folder.path().join("reports");
+    std::fs::create_dir(&reports).unwrap();
+    let (stuck, client) = hang_at(&cluster, "/inside");
+    // Nothing of the user's is lost.
+    assert_eq!(node_options(stuck).unwrap(), "--max-http-header-size=20000 --inspect-port=0");
+    let load = Load::start(cluster.address(), 4, false);
+    let line = cluster.wait_line("was stuck in blockingHandler (");
+    assert!(line.contains(&format!("(pid {stuck})")) && line.contains("app.js:"), "{line}");
+    let file = line.split("; its report: ").nth(1).unwrap().to_owned();
+    assert!(file.starts_with(&reports.display().to_string()), "{file}");
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(report["header"]["processId"], stuck);
+    let stack = report["javascriptStack"]["stack"].to_string();
+    assert!(stack.contains("blockingHandler") && stack.contains("app.js"), "{stack}");
+    load.wait_more(20);
+    loses_nothing(load);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn a_worker_that_hangs_outside_of_javascript_leaves_no_report_and_ends_all_the_same() {
+    let cluster = start("kill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    let (stuck, client) = hang_at(&cluster, "/outside");
+    let line = cluster.wait_line("left no report: it opened no inspector: what blocks it is not JavaScript");
+    assert!(line.contains(&format!("(pid {stuck})")), "{line}");
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn a_master_that_dies_while_a_report_is_written_leaves_no_hung_worker_behind() {
+    let cluster = start("kill_timeout = \"200ms\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    let (stuck, client) = hang_at(&cluster, "/outside");
+    cluster.wait_line("its event loop did not answer for 1 s");
+    kill(cluster.master_pid(), "KILL");
+    wait_until("its end", || !alive(stuck));
+    wait_for_others(&cluster, &[stuck]);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn whoever_has_an_inspector_of_his_own_keeps_it() {
+    let cluster =
+        start("env.NODE_OPTIONS = \"--inspect-port=40007\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    assert_eq!(node_options(cluster.worker_pids()[0]).unwrap(), "--inspect-port=40007");
+    cluster.stop();
+    // And without a report nothing is added.
+    let cluster = start("[app.limits]\nhang = \"1s\"\n");
+    assert_eq!(node_options(cluster.worker_pids()[0]), std::env::var("NODE_OPTIONS").ok());
     cluster.stop();
 }
 

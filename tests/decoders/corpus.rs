@@ -170,6 +170,31 @@ pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
     all
 }
 
+/// A byte that says how to cut, then what an inspector says over HTTP or in frames.
+pub(crate) fn inspector_streams() -> Vec<Vec<u8>> {
+    let frame = |text: &str| match text.len() {
+        short @ 0..=125 => [&[0x81, short as u8], text.as_bytes()].concat(),
+        long => [&[0x81, 126][..], &(long as u16).to_be_bytes(), text.as_bytes()].concat(),
+    };
+    let value = r#"{\"file\":\"report.1.json\",\"why\":null,\"stack\":\"Error\\n    at f (/a.js:1:2)\",\"directory\":\"/srv\"}"#;
+    let frames = [
+        frame(r#"{"id":1,"result":{"debuggerId":"7.8"}}"#),
+        frame(
+            r#"{"method":"Debugger.scriptParsed","params":{"scriptId":"7","url":"file:///srv/app.js","sourceMapURL":"data:x"}}"#,
+        ),
+        frame(
+            r#"{"method":"Debugger.paused","params":{"callFrames":[{"callFrameId":"3.1.0","functionName":"f"}],"reason":"other"}}"#,
+        ),
+        frame(&format!(r#"{{"id":3,"result":{{"result":{{"type":"string","value":"{value}"}}}}}}"#)),
+        frame(r#"{"id":2,"error":{"code":-32000,"message":"no"}}"#),
+        vec![0x88, 0],
+    ];
+    let list = "HTTP/1.0 200 OK\r\nContent-Length: 17\r\n\r\n[{\"id\":\"a-b-1\"} ]";
+    let granted = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    let all = [list.as_bytes().to_vec(), granted.as_bytes().to_vec(), frames.concat(), frames[3].clone()];
+    all.iter().zip(0_u8..).map(|(bytes, cut)| [&[cut * 5][..], bytes].concat()).collect()
+}
+
 /// What keepers hand over: one with nothing but a master, one with everything.
 pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     let watch = WatchMemory {

@@ -63,6 +63,13 @@ fn keeper_state() {
 }
 
 #[test]
+fn inspector() {
+    let words: &[&[u8]] =
+        &[&[0x81, 126], &[0x88, 0], b"\r\n\r\n", b"content-length: 9\r\n", b"\"id\":3", b"\"callFrames\":"];
+    run("inspector", 10_000, &corpus::inspector_streams(), words, bodies::inspector);
+}
+
+#[test]
 fn notify() {
     run("notify", 20_000, &corpus::datagrams(), corpus::NOTIFY_WORDS, bodies::notify);
 }

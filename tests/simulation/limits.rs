@@ -182,6 +182,8 @@ fn a_hung_worker_may_leave_a_core_before_it_is_killed() {
     let seen = s.take();
     assert!(seen.contains(&Action::Abort { worker: WorkerId(1) }), "{seen:?}");
     assert!(!seen.contains(&Action::Kill { worker: WorkerId(1) }));
+    s.pass(limits::HANG_REPORT_MS);
+    assert!(!s.take().contains(&Action::Kill { worker: WorkerId(1) }), "it has its time for a report");
     s.pass(2_000);
     assert!(s.take().contains(&Action::Kill { worker: WorkerId(1) }));
 }

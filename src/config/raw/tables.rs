@@ -2,7 +2,7 @@
 use super::super::hooks::HookEvent;
 use super::super::parse;
 use super::super::problem::{At, Spot};
-use super::{Entry, HOOK_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS, Walk, entries, narrow};
+use super::{Entry, HOOK_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS, Walk, entries, narrow, path_text};
 use crate::limits::{FAILURES_REMEMBERED_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub(crate) struct RawLimits {
     pub(crate) max_connections: Option<At<u64>>,
     pub(crate) hang: Option<At<Duration>>,
     pub(crate) hang_report: Option<At<bool>>,
+    pub(crate) hang_report_dir: Option<At<String>>,
 }
 
 impl Walk<'_> {
@@ -99,6 +100,7 @@ impl Walk<'_> {
                 }
                 "hang" => limits.hang = self.duration(&entry, parse::hang),
                 "hang_report" => limits.hang_report = self.boolean(&entry),
+                "hang_report_dir" => limits.hang_report_dir = self.text(&entry, "a string", path_text),
                 _ => self.unknown(&entry, LIMITS_KEYS, " in [app.limits]"),
             }
         }

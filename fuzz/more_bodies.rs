@@ -1,0 +1,130 @@
+//! Two more bodies: what a keeper hands over, and what Node's inspector says.
+use super::{Taken, make_notice, plain_error};
+use clusterd::ids::WorkerId;
+use clusterd::keeper::protocol::SpawnStep;
+use clusterd::keeper::state::{self, State, StateError};
+use clusterd::keeper::table::{Child, State as Life, Table};
+use clusterd::keeper::watch::WatchMemory;
+use clusterd::limits;
+use clusterd::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a keeper hands to another binary: as it is, and as made from the bytes.
+pub(crate) fn keeper_state(data: &[u8]) {
+    match state::decode(data) {
+        Ok(state) => state_comes_back(&state),
+        Err(StateError::Foreign | StateError::Newer(_)) => {}
+        Err(StateError::Damaged { error, .. }) => plain_error(&error, b"x"),
+    }
+    state_comes_back(&make_state(&mut Taken(data)));
+}
+
+fn state_comes_back(state: &State<i32>) {
+    let bytes = state::encode(&state.view(), |fd| *fd).unwrap();
+    assert_eq!(state::decode(&bytes).as_ref(), Ok(state));
+    let fds: Vec<i32> = state.view().fds().copied().collect();
+    assert!(fds.iter().all(|fd| *fd > 2), "stdio would get a second owner: {fds:?}");
+    assert_eq!(fds.iter().collect::<BTreeSet<_>>().len(), fds.len(), "two owners of one file: {fds:?}");
+    assert!(state.table.unreaped_pids().all(|pid| pid > 1 && pid != state.master_pid));
+    let step = bytes.len() / 64 + 1;
+    for end in (0..bytes.len()).step_by(step) {
+        assert!(state::decode(&bytes[..end]).is_err(), "cut at {end} of {}", bytes.len());
+    }
+}
+
+fn make_state(from: &mut Taken<'_>) -> State<i32> {
+    // Everything that must differ is counted.
+    let mut next = 2;
+    let mut number = || {
+        next += 1;
+        next
+    };
+    let (mut table, mut reports) = (Table::default(), BTreeMap::new());
+    for _ in 0..from.byte() % 8 {
+        let (worker, pid) = (WorkerId(number() as u64), number());
+        let state = match from.byte() % 4 {
+            0 => Life::Starting,
+            1 => Life::Failing { step: SpawnStep::User, errno: from.i32() },
+            2 => Life::Running,
+            _ => Life::Ended { status: from.i32(), at_ms: from.number() },
+        };
+        if from.flag() {
+            reports.insert(worker, number());
+        }
+        table.restore(worker, Child { pid, tag: from.some_bytes(), started_ms: from.number(), state }).unwrap();
+    }
+    for name in from.list(Taken::text) {
+        let at = number();
+        table.hold(format!("{at}{name}"), at).unwrap();
+    }
+    for key in from.list(Taken::text) {
+        table.note(key, from.some_bytes()).unwrap();
+    }
+    for notice in from.list(make_notice) {
+        table.restore_waiting(notice).unwrap();
+    }
+    let watch = WatchMemory {
+        incarnation: from.number() as u32,
+        started_ms: from.number(),
+        backoff_ms: from.number(),
+        stops_asked: from.number() as u32,
+        stop_now_until_ms: from.flag().then(|| from.number()),
+    };
+    State {
+        file_limit: (from.number(), from.number()),
+        null: number(),
+        binary: number(),
+        watch,
+        master_pid: number(),
+        ours: number(),
+        theirs: number(),
+        news: from.list(make_notice).into(),
+        table,
+        reports,
+    }
+}
+
+// ---- Node's inspector ----
+
+/// The first byte says how the rest is cut: what an inspector said must not depend on that.
+pub(crate) fn inspector(data: &[u8]) {
+    let (cut, stream) = data.split_first().map_or((1, data), |(cut, rest)| (usize::from(*cut) + 1, rest));
+    let all = |chunk: usize| {
+        let (mut frames, mut seen) = (Frames::default(), Vec::new());
+        for chunk in stream.chunks(chunk) {
+            frames.push(chunk);
+            while let Some(frame) = frames.next_frame() {
+                let ended = frame == Frame::End;
+                seen.push(frame);
+                if ended {
+                    return seen;
+                }
+            }
+        }
+        seen
+    };
+    let whole = all(stream.len().max(1));
+    assert_eq!(whole, all(cut), "cut every {cut}");
+    let messages =
+        whole.iter().filter_map(|frame| if let Frame::Text(text) = frame { Some(text.as_slice()) } else { None });
+    for text in messages.chain([stream]) {
+        if let Said::Report(Written { file, why, stack }) = inspector::said(text) {
+            assert!(stack.len() <= limits::INSPECTOR_FRAMES_TOLD_MAX);
+            let told = stack.iter().chain(&file).chain(&why);
+            assert!(!told.flat_map(|text| text.chars()).any(char::is_control), "not fit for a log");
+        }
+    }
+    for (end, answer) in
+        [(stream.len(), inspector::target(stream)), (stream.len() / 2, inspector::target(&stream[..stream.len() / 2]))]
+    {
+        if let Answer::Whole(target, length) = answer {
+            assert!(length <= end && !target.is_empty());
+            assert!(
+                !String::from_utf8(inspector::upgrade_request(&target)).unwrap().lines().next().unwrap().contains("  ")
+            );
+        }
+    }
+    if let Answer::Whole((), length) = inspector::upgraded(stream) {
+        assert!(length <= stream.len());
+    }
+}

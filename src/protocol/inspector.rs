@@ -1,0 +1,280 @@
+//! Node's inspector as a client needs it to learn where a stuck event loop is: HTTP and WebSocket over one connection
+//! each, and three messages. Pure: bytes in, bytes out, bounded; the socket is `reports`' business.
+//!
+//! A frame that is longer than anybody here has a use for (the source map of a script) is skipped, not kept.
+use crate::limits::{INSPECTOR_ANSWER_BYTES_MAX, INSPECTOR_FRAME_BYTES_MAX, INSPECTOR_FRAMES_TOLD_MAX};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The question for what can be debugged.
+pub const LIST_REQUEST: &[u8] = b"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+/// The largest target name that is believed, in bytes. Node's are UUIDs.
+const TARGET_BYTES_MAX: usize = 64;
+
+/// What an answer over HTTP has come to so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// There is more to come.
+    More,
+    /// This is what it says, and how long it was in bytes.
+    Whole(T, usize),
+    /// It is no answer of an inspector.
+    Foreign,
+}
+
+/// The body of an HTTP answer with this status, from all that has come of it.
+fn body_of<'a>(bytes: &'a [u8], status: &str) -> Answer<&'a [u8]> {
+    if bytes.len() > INSPECTOR_ANSWER_BYTES_MAX {
+        return Answer::Foreign;
+    }
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Answer::More };
+    let Ok(head) = std::str::from_utf8(&bytes[..end]) else { return Answer::Foreign };
+    let mut lines = head.split("\r\n");
+    if lines.next().and_then(|line| line.split(' ').nth(1)) != Some(status) {
+        return Answer::Foreign;
+    }
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
+    });
+    let length = match length {
+        None => 0,
+        Some(Ok(length)) if length <= INSPECTOR_ANSWER_BYTES_MAX => length,
+        Some(_) => return Answer::Foreign,
+    };
+    let start = end + 4;
+    match bytes.get(start..start + length) {
+        Some(body) => Answer::Whole(body, start + length),
+        None => Answer::More,
+    }
+}
+
+/// The first target in the answer to [`LIST_REQUEST`], from all that has come of it.
+pub fn target(bytes: &[u8]) -> Answer<String> {
+    #[derive(Deserialize)]
+    struct Target {
+        id: String,
+    }
+    let (body, length) = match body_of(bytes, "200") {
+        Answer::Whole(body, length) => (body, length),
+        Answer::More => return Answer::More,
+        Answer::Foreign => return Answer::Foreign,
+    };
+    let first = serde_json::from_slice::<Vec<Target>>(body).ok().and_then(|all| all.into_iter().next());
+    let plain = |id: &str| id.len() <= TARGET_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    match first {
+        Some(Target { id }) if !id.is_empty() && plain(&id) => Answer::Whole(id, length),
+        _ => Answer::Foreign,
+    }
+}
+
+/// The request to speak to this target.
+#[must_use]
+pub fn upgrade_request(target: &str) -> Vec<u8> {
+    // The key only shows that the other side speaks WebSocket; it is no secret.
+    format!(
+        "GET /{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: Y2x1c3RlcmQtaGFuZy1sb29r\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Whether it was granted; frames begin behind it.
+#[must_use]
+pub fn upgraded(bytes: &[u8]) -> Answer<()> {
+    match body_of(bytes, "101") {
+        Answer::Whole(_, length) => Answer::Whole((), length),
+        Answer::More => Answer::More,
+        Answer::Foreign => Answer::Foreign,
+    }
+}
+
+// ---- messages ----
+
+/// Asks the debugger to stop the program where it is. The number of its answer is of no interest.
+#[must_use]
+pub fn pause() -> Vec<u8> {
+    let enable = frame(&json!({ "id": 1, "method": "Debugger.enable" }));
+    let pause = frame(&json!({ "id": 2, "method": "Debugger.pause" }));
+    [enable, pause].concat()
+}
+
+/// Number of the answer to [`write_report`].
+const REPORT_ID: u64 = 3;
+
+/// Asks for a report, to be run where the program stands: its file, and the names of what called what.
+#[must_use]
+pub fn write_report(call_frame: &str, directory: Option<&str>) -> Vec<u8> {
+    // What a report leaves out where this version of Node can: secrets, and names that it would have to look up.
+    let code = format!(
+        "(() => {{ const r = globalThis.process.report; const d = {}; let file = null, why = null; \
+         const stack = String(new Error('stack').stack); try {{ if (d !== null) r.directory = d; r.excludeEnv = true; \
+         r.excludeNetwork = true; file = r.writeReport(); }} catch (e) {{ why = String(e); }} \
+         const cwd = globalThis.process.cwd(), at = r.directory || cwd; \
+         return JSON.stringify({{ file, why, stack, directory: at[0] === '/' ? at : cwd + '/' + at }}); }})()",
+        json!(directory)
+    );
+    let params = json!({ "callFrameId": call_frame, "expression": code, "silent": true, "returnByValue": true });
+    frame(&json!({ "id": REPORT_ID, "method": "Debugger.evaluateOnCallFrame", "params": params }))
+}
+
+/// What the debugger says, as far as it is of use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The program stands, in this call.
+    Paused(String),
+    /// The report was written, or not.
+    Report(Written),
+    /// The debugger would not do it.
+    Refused(String),
+    /// Something else.
+    Other,
+}
+
+/// What came of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Absolute path of the file.
+    pub file: Option<String>,
+    /// Why there is none.
+    pub why: Option<String>,
+    /// Where the program stood, innermost first: `blockingHandler (/srv/app.js:3:20)`.
+    pub stack: Vec<String>,
+}
+
+/// Reads one message.
+#[must_use]
+pub fn said(text: &[u8]) -> Said {
+    let Ok(message) = serde_json::from_slice::<Value>(text) else { return Said::Other };
+    if message["method"] == "Debugger.paused" {
+        return match message["params"]["callFrames"][0]["callFrameId"].as_str() {
+            Some(frame) => Said::Paused(frame.to_owned()),
+            None => Said::Refused("the program stands outside of JavaScript".to_owned()),
+        };
+    }
+    if let Some(why) = message["error"]["message"].as_str() {
+        return Said::Refused(tidy(why));
+    }
+    if message["id"] != REPORT_ID {
+        return Said::Other;
+    }
+    let value = &message["result"]["result"]["value"];
+    match value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        Some(value) => Said::Report(written(&value)),
+        None => Said::Refused("the report's code failed".to_owned()),
+    }
+}
+
+fn written(value: &Value) -> Written {
+    let text = |key: &str| value[key].as_str().map(tidy);
+    let file = text("file").map(|file| match text("directory") {
+        Some(directory) if !file.starts_with('/') => format!("{}/{file}", directory.trim_end_matches('/')),
+        _ => file,
+    });
+    let stack = value["stack"].as_str().unwrap_or_default();
+    // Above the program's own calls is our code.
+    let calls = stack.lines().filter_map(|line| line.trim().strip_prefix("at "));
+    let theirs = calls.filter(|call| !call.contains("<anonymous>:1:") && !call.starts_with("eval (eval at"));
+    Written { file, why: text("why"), stack: theirs.take(INSPECTOR_FRAMES_TOLD_MAX).map(tidy).collect() }
+}
+
+/// Fit for one line of a log.
+fn tidy(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(crate::limits::HOOK_REASON_CHARS_MAX).collect()
+}
+
+// ---- frames ----
+
+/// One message as a frame of a client. The mask is zero: it hides nothing from a peer on the same machine.
+fn frame(message: &Value) -> Vec<u8> {
+    let text = message.to_string();
+    let mut out = vec![0x81];
+    match u16::try_from(text.len()) {
+        Ok(length @ 0..=125) => out.push(0x80 | length as u8),
+        Ok(length) => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(text.as_bytes());
+    out
+}
+
+/// Frames from the bytes of a connection.
+#[derive(Debug, Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    /// What is left of a frame that is skipped.
+    skip: u64,
+}
+
+/// What the next frame is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A message.
+    Text(Vec<u8>),
+    /// The other side ends it, or speaks something else.
+    End,
+}
+
+impl Frames {
+    /// Takes in what was read. At most one message and what is pushed at once is held.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        bytes = &bytes[skipped..];
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message; `None`: more has to come.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            let (&first, &second) = (self.bytes.first()?, self.bytes.get(1)?);
+            // A server masks nothing, and no extension was agreed on.
+            if second & 0x80 != 0 || first & 0x70 != 0 {
+                return Some(Frame::End);
+            }
+            let (length, head) = match second {
+                126 => (u64::from(u16::from_be_bytes(self.array(2)?)), 4),
+                127 => (u64::from_be_bytes(self.array(2)?), 10),
+                short => (u64::from(short), 2),
+            };
+            let (whole, text) = (first & 0x80 != 0, first & 0x0f == 1);
+            if first & 0x0f == 8 {
+                return Some(Frame::End);
+            }
+            if length > INSPECTOR_FRAME_BYTES_MAX as u64 || !whole || !text {
+                self.drop_front(head, length);
+                continue;
+            }
+            let end = head + length as usize;
+            if self.bytes.len() < end {
+                return None;
+            }
+            let message = self.bytes[head..end].to_vec();
+            self.bytes.drain(..end);
+            return Some(Frame::Text(message));
+        }
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..at + N)?.try_into().ok()
+    }
+
+    /// Skips a frame, also what has not come of it yet.
+    fn drop_front(&mut self, head: usize, length: u64) {
+        let here = (self.bytes.len() - head) as u64;
+        let now = here.min(length);
+        self.bytes.drain(..head + now as usize);
+        self.skip = length - now;
+    }
+}
+
+#[cfg(test)]
+#[path = "inspector_tests.rs"]
+mod tests;
