@@ -7,6 +7,8 @@
 //!
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few.
+pub mod selection;
+pub mod steering;
 pub mod sticky;
 
 use crate::limits;
