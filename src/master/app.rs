@@ -3,6 +3,7 @@
 use super::listener::Listener;
 use super::settings::Settings;
 use super::worker::WorkerIx;
+use crate::balance::steering::Steering;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
 use crate::ids::Generation;
@@ -33,6 +34,8 @@ pub(super) struct App {
     pub(super) accept_pause_told: bool,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
+    /// How the kernel chooses among the workers was told to the people.
+    pub(super) steering_told: bool,
     pub(super) handoffs: u64,
     pub(super) restarts: u64,
     /// Last word about each slot, for `ls`.
@@ -102,6 +105,7 @@ impl App {
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
+            steering_told: false,
             handoffs: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
@@ -122,12 +126,38 @@ impl App {
     /// Whether the master accepts for this app (instead of giving the listening socket away).
     pub(super) fn master_accepts(&self) -> bool {
         let settings = self.settings();
-        settings.protocol == Protocol::Node && settings.config.balance != Balance::Shared
+        settings.protocol == Protocol::Node && !matches!(settings.config.balance, Balance::Shared | Balance::Kernel)
+    }
+
+    /// Whether slots have listening sockets of their own, in one of its generations.
+    pub(super) fn has_own_sockets(&self) -> bool {
+        self.generations.values().any(Settings::has_own_sockets)
     }
 
     /// The first configured TCP port: the workers' `PORT`.
     pub(super) fn port(&self) -> Option<u16> {
         self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
+    }
+
+    /// How the kernel chooses among the workers' sockets; the weakest way where it differs.
+    pub(super) fn steering(&self) -> Option<Steering> {
+        let streams = self.listeners.iter().filter(|listener| !listener.datagram);
+        streams.filter_map(|listener| listener.spread.as_ref()?.steering).max()
+    }
+
+    /// Connections that the kernel gave to each slot, where it counts them.
+    pub(super) fn steered(&self) -> BTreeMap<u32, u64> {
+        let mut by_slot = BTreeMap::new();
+        for listener in &self.listeners {
+            let counts = listener.steered();
+            for slot in 0..self.supervisor.slot_count() {
+                let socket = listener.spread.as_ref().map_or(0, |spread| spread.selection.socket_of(slot));
+                if let Some(count) = counts.get(socket as usize) {
+                    *by_slot.entry(slot).or_default() += count;
+                }
+            }
+        }
+        by_slot
     }
 
     /// Where the app listens, for people.
@@ -154,6 +184,6 @@ impl App {
 pub(super) fn balance_mode(balance: Balance) -> Mode {
     match balance {
         Balance::Sticky => Mode::Sticky,
-        Balance::RoundRobin | Balance::Shared => Mode::RoundRobin,
+        Balance::RoundRobin | Balance::Shared | Balance::Kernel => Mode::RoundRobin,
     }
 }

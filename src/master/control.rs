@@ -4,14 +4,12 @@ use super::app::App;
 use crate::api::{Answer, Call, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
-use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::logs::Tail;
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -213,19 +211,17 @@ impl Master {
 
     /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
     fn close_app(&mut self, ix: usize, stopped: bool) {
-        let app = &mut self.apps[ix];
         if !stopped {
             return;
         }
-        for listener in &mut app.listeners {
-            crate::os::listen::stop_listening(listener.fd.as_fd());
-            self.link.send(Order::Release { name: listener.held_name(&app.name) });
-            if let Some(path) = listener.unlink.take() {
+        for listener_ix in 0..self.apps[ix].listeners.len() {
+            self.release_listener(ix, listener_ix);
+            if let Some(path) = self.apps[ix].listeners[listener_ix].unlink.take() {
                 // Somebody may have removed it before us.
                 let _ = std::fs::remove_file(path);
             }
         }
-        app.homeless.clear();
+        self.apps[ix].homeless.clear();
     }
 
     fn deployment(&self) -> wire::Deployment {
@@ -243,6 +239,7 @@ impl Master {
 
     fn app_view(&self, app: &App) -> wire::App {
         let settings = app.settings();
+        let steered = app.steered();
         let mut workers: Vec<wire::Worker> = app
             .supervisor
             .workers()
@@ -260,6 +257,7 @@ impl Master {
                     restarts,
                     open_handoffs: open,
                     handoffs: here.map_or(0, |h| h.taken),
+                    steered: steered.get(&w.slot.0).copied(),
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
@@ -288,6 +286,7 @@ impl Master {
                 restarts: slot.restarts,
                 open_handoffs: 0,
                 handoffs: 0,
+                steered: steered.get(&index).copied(),
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
@@ -303,6 +302,7 @@ impl Master {
             workers_ready: app.supervisor.ready_count(),
             generation: app.supervisor.generation().0,
             balance: balance_word(settings.config.balance).to_owned(),
+            steering: app.steering().map(|steering| steering.word().to_owned()),
             protocol: protocol_word(settings.protocol).to_owned(),
             listen: app.addresses(),
             restarts: app.restarts,
@@ -346,6 +346,7 @@ fn balance_word(balance: Balance) -> &'static str {
         Balance::RoundRobin => "round-robin",
         Balance::Sticky => "sticky",
         Balance::Shared => "shared",
+        Balance::Kernel => "kernel",
     }
 }
 

@@ -10,7 +10,6 @@ use crate::os::procfs::{self, ConnectionTable};
 use crate::protocol::node;
 use crate::supervisor::Event;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::os::fd::AsFd;
 
 impl Master {
     /// The supervisor sends a worker into its drain.
@@ -30,7 +29,8 @@ impl Master {
         let Some(worker) = self.workers.get(ix) else { return };
         let app_ix = worker.app;
         let app = &self.apps[app_ix];
-        if app.closed || worker.drain.is_some() {
+        // Only Node workers can be given what waits.
+        if app.closed || worker.drain.is_some() || worker.channel.is_none() {
             return;
         }
         let wanted = |address: &Listen| {
@@ -49,19 +49,17 @@ impl Master {
             .filter(|&n| !others(n))
             .collect();
         for listener in left {
-            self.apps[app_ix].listeners[listener].readable = true;
-            self.accept_from(app_ix, listener);
-            let listener = &mut self.apps[app_ix].listeners[listener];
-            listener.readable = false;
-            listener.leave_poll(&self.polls);
-            crate::os::listen::stop_listening(listener.fd.as_fd());
+            for socket in 0..self.apps[app_ix].listeners[listener].socket_count() {
+                self.accept_batch(app_ix, listener, socket);
+            }
+            self.stop_listening(app_ix, listener);
         }
     }
 
     /// Goes on with a drain after something changed.
     pub(super) fn drain_step(&mut self, ix: WorkerIx) {
         let Some(worker) = self.workers.get_mut(ix) else { return };
-        if worker.drain != Some(Drain::WaitingForAnswers) {
+        if !matches!(worker.drain, Some(Drain::WaitingForAnswers | Drain::EmptyingQueue)) {
             return;
         }
         let app = &self.apps[worker.app];
@@ -70,11 +68,21 @@ impl Master {
         if open > 0 && !gone {
             return;
         }
-        worker.drain = Some(Drain::Finishing);
         let is_node = app.generations.get(&worker.generation).is_some_and(|s| s.protocol == Protocol::Node);
         let id = worker.id;
+        let says_goodbye = !gone && worker.goodbye == Goodbye::Unsaid;
+        let first = worker.drain == Some(Drain::WaitingForAnswers);
+        if first && !is_node && self.empties_its_queue(ix) {
+            if let Some(worker) = self.workers.get_mut(ix) {
+                worker.drain = Some(Drain::EmptyingQueue);
+            }
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.drain = Some(Drain::Finishing);
+        }
         if is_node {
-            if !gone && worker.goodbye == Goodbye::Unsaid {
+            if says_goodbye {
                 self.goodbye(ix);
             }
         } else {

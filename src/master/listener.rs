@@ -1,6 +1,7 @@
 //! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
 //! lives. Which listener a worker's `listen()` means is decided here.
 use super::polls::Polls;
+use super::spread::Spread;
 use crate::balance::GroupIx;
 use crate::config::Listen;
 use crate::limits;
@@ -10,7 +11,7 @@ use crate::protocol::node::{AddressType, NewconnLine, Query};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// One bound socket.
@@ -32,6 +33,8 @@ pub(super) struct Listener {
     pub(super) readable: bool,
     /// Ours to remove from the file system at the end.
     pub(super) unlink: Option<PathBuf>,
+    /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
+    pub(super) spread: Option<Spread>,
 }
 
 /// A listener could not be bound.
@@ -206,11 +209,6 @@ impl Listener {
     pub(super) fn held_name(&self, app: &str) -> String {
         held_name(app, &self.key)
     }
-
-    /// A copy of the fd for a worker.
-    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
-        self.fd.as_fd().try_clone_to_owned()
-    }
 }
 
 impl fmt::Display for Listener {
@@ -241,6 +239,12 @@ fn asked_key(key: &str) -> &str {
 /// The name under which the keeper holds a listener.
 pub(super) fn held_name(app: &str, key: &str) -> String {
     format!("listen/{app}/{key}")
+}
+
+/// The name under which the keeper holds the socket of a slot other than the first. What stands last is the slot, so no
+/// two names are the same.
+pub(super) fn slot_name(app: &str, key: &str, slot: u32) -> String {
+    format!("slot/{app}/{key}/{slot}")
 }
 
 /// Whether the worker's address means this IP: no address means all interfaces.

@@ -166,6 +166,12 @@ pub(super) struct ListenerNote {
     pub(super) data: Option<String>,
     /// The order in which it was made: `LISTEN_FDS` follows it.
     pub(super) order: usize,
+    /// Sockets of its group, the first one included; 0 where there is no group.
+    #[serde(default)]
+    pub(super) sockets: u32,
+    /// The group cannot grow any more.
+    #[serde(default)]
+    pub(super) full: bool,
 }
 
 impl AppNote {
@@ -317,6 +323,8 @@ mod tests {
             configured: Some("\u{1}".repeat(limits::HOST_BYTES_MAX + 8)),
             data: Some("\"".repeat(limits::LISTENER_DATA_BYTES_MAX)),
             order: usize::MAX,
+            sockets: u32::MAX,
+            full: false,
         };
         let bytes = serde_json::to_vec(&note).map_or(usize::MAX, |bytes| bytes.len());
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");

@@ -16,10 +16,12 @@ mod notes;
 mod output;
 mod polls;
 mod pulse;
+mod queues;
 mod reload;
 mod settings;
 mod signals;
 mod spawn;
+mod spread;
 mod start;
 mod tell;
 mod upgrade;
@@ -85,8 +87,12 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
-    /// Pings were sent and not looked at since.
-    pinged: bool,
+    /// Workers that were pinged and not looked at since.
+    pinged: Vec<WorkerIx>,
+    /// What the kernel can do for balance `kernel`, and what it is still to be told.
+    abilities: spread::Abilities,
+    /// Sockets of slots in which connections wait.
+    watch: queues::Watch,
     /// When the next event loop that does not turn counts as hung.
     next_hang_ms: Option<u64>,
     /// Workers whose drain may be able to go on.
@@ -122,9 +128,7 @@ impl Master {
             let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
-            if std::mem::take(&mut self.pinged) {
-                self.look_at_pings();
-            }
+            self.look_at_pings();
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
@@ -132,6 +136,7 @@ impl Master {
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => self.answer_calls(),
                     Ready::Notify => self.read_notify(),
+                    Ready::Queues => self.queues_woke(),
                 }
             }
         }
@@ -164,6 +169,11 @@ impl Master {
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
             self.check_hangs();
+        }
+        self.steer();
+        self.look_at_queues();
+        while let Some(ix) = self.drains_due.pop() {
+            self.drain_step(ix);
         }
         self.work_on_events();
         self.finish_if_over();
@@ -213,10 +223,13 @@ impl Master {
     }
 
     fn timeout_ms(&self) -> u64 {
-        if self.pinged {
+        if !self.pinged.is_empty() {
             return limits::PING_LOOK_MS;
         }
         let mut at = self.next_heartbeat_ms;
+        for check in [self.watch.next_look_ms(), self.abilities.steer_at_ms()].into_iter().flatten() {
+            at = at.min(check);
+        }
         if let Some(since) = self.handing_over_since_ms {
             at = at.min(since + limits::HAND_OVER_MAX_MS);
         }

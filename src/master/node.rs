@@ -3,6 +3,7 @@
 use super::Master;
 use super::channel::{Channel, Read};
 use super::listener::{self, Listener};
+use super::settings::Settings;
 use super::worker::WorkerIx;
 use crate::config::Balance;
 use crate::limits;
@@ -155,8 +156,15 @@ impl Master {
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
     fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), String> {
         let Some(worker) = self.workers.get(ix) else { return Ok(()) };
-        let (app_ix, id) = (worker.app, worker.id);
+        let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
+        let settings = self.apps[app_ix].generations.get(&worker.generation);
+        let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
         let found = self.listener_for(ix, query);
+        if let Ok(listener_ix) = found
+            && own_socket
+        {
+            self.give_slot_a_socket(app_ix, listener_ix, slot);
+        }
         let own = channel.next_seq();
         let mut line = std::mem::take(&mut self.line);
         line.clear();
@@ -167,9 +175,8 @@ impl Master {
                 channel.send_line(&line, None)
             }
             Ok(listener_ix) => {
-                let app = &mut self.apps[app_ix];
-                let shared = app.settings().config.balance == Balance::Shared || app.listeners[listener_ix].datagram;
-                let listener = &mut app.listeners[listener_ix];
+                let listener = &mut self.apps[app_ix].listeners[listener_ix];
+                let shared = shared || listener.datagram;
                 if listener.data.is_none() && query.data.is_some() {
                     listener.data.clone_from(&query.data);
                 }
@@ -178,7 +185,8 @@ impl Master {
                     Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
                 let handle = shared.then_some(if listener.datagram { "dgram.Native" } else { "net.Native" });
                 node::reply(&mut line, seq, own, &reply, handle);
-                channel.send_line(&line, shared.then(|| listener.fd.as_fd()))
+                let handle = if own_socket { listener.socket_of(slot) } else { listener.fd.as_fd() };
+                channel.send_line(&line, shared.then_some(handle))
             }
         };
         self.line = line;
@@ -264,6 +272,7 @@ impl Master {
             polled: false,
             readable: false,
             unlink,
+            spread: None,
         };
         let name = listener.held_name(&app.name);
         self.link.hold(name, listener.fd.as_fd());
@@ -285,6 +294,7 @@ impl Master {
             app.balancer.join(listener.group, member);
         }
         let app_ix = worker.app;
+        self.recount(ix);
         self.note_serves(ix);
         self.poll_listener(app_ix, listener_ix);
     }
@@ -300,6 +310,7 @@ impl Master {
         if worker.serves.is_empty() {
             self.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
         }
+        self.recount(ix);
         self.note_serves(ix);
     }
 
@@ -311,6 +322,8 @@ impl Master {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         worker.severed_ms.get_or_insert(now_ms);
         let (app, id) = (worker.app, worker.id);
+        self.recount(ix);
+        let Some(worker) = self.workers.get(ix) else { return };
         if worker.drain.is_some() {
             self.drain_step(ix);
         } else {
@@ -325,6 +338,7 @@ impl Master {
         }
         self.forget_channel_poll(ix);
         self.take_back(ix);
+        self.recount(ix);
         let Some(worker) = self.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
         self.events.push_back((app, Event::Misbehaved { worker: id, reason }));

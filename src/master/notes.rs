@@ -135,8 +135,14 @@ impl Master {
         let app = &self.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let configured = listener.configured.as_ref().map(ToString::to_string);
-        let note =
-            ListenerNote { key: listener.key.clone(), configured, data: listener.data.clone(), order: listener_ix };
+        let note = ListenerNote {
+            key: listener.key.clone(),
+            configured,
+            data: listener.data.clone(),
+            order: listener_ix,
+            sockets: listener.spread.as_ref().map_or(0, |spread| spread.selection.sockets()),
+            full: listener.spread.as_ref().is_some_and(|spread| spread.full),
+        };
         let key = format!("{LISTENER}{}/{}", app.name, listener.key);
         self.notes.write(&mut self.link, key, &note);
     }

@@ -31,6 +31,12 @@ impl Master {
     fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
+        let configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
+        let given: Vec<usize> = configured.map(|(ix, _)| ix).collect();
+        if settings.has_own_sockets() {
+            given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
+        }
+        let app = &self.apps[app_ix];
         // Whoever asked for a reload wants to see why it failed, unless it is on the terminal before them anyway.
         let tail = app.supervisor.is_reloading() && !self.on_terminal;
         let way = Way { place: (app.name.clone(), slot), prefix: settings.config.prefix, tail };
@@ -48,8 +54,9 @@ impl Master {
                 channel = Some(ours);
             }
             Protocol::ListenFds | Protocol::Auto => {
-                for listener in app.listeners.iter().filter(|l| l.configured.is_some()) {
-                    fds.push(listener.copy().map_err(|e| format!("cannot pass {listener} on: {e}"))?);
+                for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
+                    let copy = listener.socket_of(slot.0).try_clone_to_owned();
+                    fds.push(copy.map_err(|e| format!("cannot pass {listener} on: {e}"))?);
                     listen_names.push(crate::protocol::listen_fds::escape_name(&listener.to_string()));
                 }
             }
@@ -70,7 +77,12 @@ impl Master {
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         self.link.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
-        self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        let has_channel = channel.is_some();
+        let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        if !has_channel && settings.has_own_sockets() {
+            // What a Node worker asks for later, others have from the start.
+            given.into_iter().for_each(|listener| self.join(ix, listener));
+        }
         Ok(())
     }
 
@@ -85,16 +97,21 @@ impl Master {
         channel: Option<(OwnedFd, bool)>,
     ) -> WorkerIx {
         self.hooks.know(id, generation);
+        let settings = self.apps[app].generations.get(&generation);
+        let own_socket = settings.is_some_and(super::settings::Settings::has_own_sockets);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
         let ix = self.workers.insert(Worker {
             id,
             app,
+            slot: slot.0,
             generation,
             pid,
             channel,
             member: None,
             serves: BTreeSet::new(),
+            own_socket,
+            takes: BTreeSet::new(),
             admitted: false,
             drain: None,
             goodbye: Goodbye::Unsaid,
@@ -202,6 +219,7 @@ impl Master {
     pub(super) fn bury(&mut self, id: WorkerId) {
         if let Some(ix) = self.workers.find(id) {
             self.forget_channel_poll(ix);
+            self.admit_no_more(id);
             self.take_back(ix);
             self.workers.remove(ix);
         }

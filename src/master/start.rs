@@ -1,7 +1,7 @@
 //! The master's two ways to start: fresh, from what was typed, or over what a former master left with the keeper.
 use super::app::App;
 use super::keeper::Keeper;
-use super::listener::{self, held_name};
+use super::listener::{self, held_name, slot_name};
 use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
 use super::output::Way;
 use super::polls::Polls;
@@ -130,7 +130,9 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
-            pinged: false,
+            pinged: Vec::new(),
+            abilities: Default::default(),
+            watch: Default::default(),
             next_hang_ms: None,
             drains_due: Vec::new(),
             next_drain_check_ms: None,
@@ -391,6 +393,8 @@ impl Master {
         app.last_generation = Generation(note.last_generation);
         app.restarts = note.restarts;
         app.closed = note.stopping.is_some();
+        // The master before said so.
+        app.steering_told = true;
         let mode = super::app::balance_mode(app.settings().config.balance);
         app.balancer.set_mode(mode);
         self.apps.push(app);
@@ -419,8 +423,14 @@ impl Master {
         for note in found {
             let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
             let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
+            let sockets = (1..note.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &note.key, n)));
+            let sockets: Vec<OwnedFd> = sockets.collect();
             let listener = self.add_listener(ix, fd, note.key, address);
             self.apps[ix].listeners[listener].data = note.data;
+            if note.sockets > 0 {
+                self.resume_group(ix, listener, sockets, note.full);
+                self.note_listener(ix, listener);
+            }
         }
     }
 
@@ -453,7 +463,8 @@ impl Master {
 
     /// What a worker that is no more had with the keeper: the former master died before it could let go of it.
     fn release_unclaimed(&mut self, inherited: &Inheritance) {
-        for name in inherited.fds.keys().filter(|name| name.starts_with("channel/") || name.starts_with("output/")) {
+        let ours = |name: &&String| ["channel/", "output/", "slot/"].iter().any(|kind| name.starts_with(kind));
+        for name in inherited.fds.keys().filter(ours) {
             self.link.send(Order::Release { name: name.clone() });
         }
     }

@@ -12,6 +12,7 @@ pub(super) type WorkerIx = usize;
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) app: usize,
+    pub(super) slot: u32,
     pub(super) generation: Generation,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.
@@ -20,6 +21,10 @@ pub(super) struct Worker {
     pub(super) member: Option<MemberIx>,
     /// Listeners (by index in the app) that it serves.
     pub(super) serves: BTreeSet<usize>,
+    /// It accepts by itself, from the sockets of its slot (balance `kernel`).
+    pub(super) own_socket: bool,
+    /// Listeners for which the kernel is to choose it.
+    pub(super) takes: BTreeSet<usize>,
     /// The supervisor said that it may have connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
@@ -40,6 +45,8 @@ pub(super) struct Worker {
 pub(super) enum Drain {
     /// Hand-offs are still to be answered.
     WaitingForAnswers,
+    /// It accepts by itself and goes on until nothing waits for it any more.
+    EmptyingQueue,
     /// Goodbye was said; it finishes its connections.
     Finishing,
 }
