@@ -81,7 +81,6 @@ impl Master {
                 if sticky { listen::accept_with_peer(from) } else { listen::accept(from).map(|socket| (socket, None)) };
             match accepted {
                 Ok((socket, peer)) => {
-                    app.accept_pause_told = false;
                     let client_hash = peer.map(sticky::hash_ip);
                     let connection = Connection { socket, listener: listener_ix, client_hash };
                     let conn = app.connections.insert(connection);
@@ -103,17 +102,22 @@ impl Master {
         if !crate::os::errno::is_out_of_resources(error) {
             return false;
         }
+        self.pause(app_ix, "accept", error);
+        true
+    }
+
+    /// The system has too little of something: no connections for a moment.
+    fn pause(&mut self, app_ix: usize, what: &str, error: &io::Error) {
         let app = &mut self.apps[app_ix];
         app.accept_pause_until_ms = self.now_ms + limits::ACCEPT_PAUSE_MS;
         if !std::mem::replace(&mut app.accept_pause_told, true) {
             log::warn!(
-                "{}: cannot accept: {error}; connections wait in the kernel's queue, next try in {} ms \
+                "{}: cannot {what}: {error}; connections wait in the kernel's queue, next try in {} ms \
                  (raise the limit on open files: ulimit -n)",
                 app.name,
                 limits::ACCEPT_PAUSE_MS
             );
         }
-        true
     }
 
     /// Gives a connection to a worker, or keeps it until one can take it.
@@ -148,6 +152,12 @@ impl Master {
                     app.balancer.set_eligible(member, false);
                     self.channel_broken(worker_ix);
                 }
+                Sent::Scarce(errno) => {
+                    // Whoever it is given to, it is the same. It is the first to go when there is enough again.
+                    app.homeless.push_front(conn);
+                    self.pause(app_ix, "hand connections on", &io::Error::from_raw_os_error(errno));
+                    return;
+                }
             }
         }
     }
@@ -162,6 +172,7 @@ impl Master {
         worker.pulse.answered(latency_us, self.now_us);
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
+            app.accept_pause_told = false;
             worker.taken += 1;
             app.handoffs += 1;
             app.connections.remove(conn);
@@ -189,6 +200,9 @@ impl Master {
     pub(super) fn rehome(&mut self) {
         for app_ix in 0..self.apps.len() {
             for _ in 0..self.apps[app_ix].homeless.len() {
+                if self.apps[app_ix].accept_pause_until_ms > self.now_ms {
+                    break;
+                }
                 let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
                 self.hand_off(app_ix, conn);
             }
@@ -201,7 +215,8 @@ impl Master {
         let Some(worker) = self.workers.get(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
-        let eligible = worker.admitted && worker.drain.is_none() && open && !worker.pulse.stuck;
+        let well = !worker.pulse.stuck && !worker.pulse.suspect;
+        let eligible = worker.admitted && worker.drain.is_none() && open && well;
         self.apps[worker.app].balancer.set_eligible(member, eligible);
     }
 

@@ -21,13 +21,14 @@ impl Master {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
         let Some(mut channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
         let outcome = self.read_lines(worker_ix, &mut channel, to_end);
-        let closed = channel.closed;
+        let (closed, blocked) = (channel.closed, channel.is_blocked());
         if let Some(worker) = self.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
         }
         match outcome {
             Err(reason) => self.misbehaved(worker_ix, reason),
             Ok(()) if closed => self.channel_closed(worker_ix),
+            Ok(()) if blocked => self.wait_until_writable(worker_ix),
             Ok(()) => {}
         }
     }
@@ -94,14 +95,14 @@ impl Master {
                 self.line = line;
                 self.note_goodbye(ix);
                 self.events.push_back((app, Event::Leaving { worker: id }));
-                return sent.map_err(does_not_read);
+                return sent.map_err(|e| e.to_string());
             }
             FromWorker::Handle { .. } => {
                 // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
                 if channel.fds.pop_front().is_some() {
-                    return channel.send_line(node::HANDLE_ACK, None).map_err(does_not_read);
+                    return channel.send_line(node::HANDLE_ACK, None).map_err(|e| e.to_string());
                 }
-                return channel.send_line(node::HANDLE_NACK, None).map_err(does_not_read);
+                return channel.send_line(node::HANDLE_NACK, None).map_err(|e| e.to_string());
             }
             FromWorker::Answer { .. }
             | FromWorker::HandleAck
@@ -195,7 +196,7 @@ impl Master {
             self.join(ix, listener_ix);
             self.events.push_back((app_ix, Event::ServersOpen { worker: id }));
         }
-        sent.map_err(does_not_read)
+        sent.map_err(|e| e.to_string())
     }
 
     /// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
@@ -348,19 +349,11 @@ impl Master {
     pub(super) fn say(&mut self, ix: WorkerIx, line: &[u8]) {
         let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
         match channel.send_line(line, None) {
-            Ok(()) => {
-                let blocked = channel.is_blocked();
-                if blocked {
-                    self.wait_until_writable(ix);
-                }
-            }
-            Err(full) => self.misbehaved(ix, does_not_read(full)),
+            Ok(()) if channel.is_blocked() => self.wait_until_writable(ix),
+            Ok(()) => {}
+            Err(e) => self.misbehaved(ix, e.to_string()),
         }
     }
-}
-
-fn does_not_read(_: crate::protocol::framing::OutboxFull) -> String {
-    format!("it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)
 }
 
 /// What `server.address()` shall say in the worker.

@@ -117,8 +117,11 @@ impl Master {
         }
         worker.pulse.delay_us = Some(self.now_us.saturating_sub(pinged_us));
         worker.pulse.pinged_us = None;
-        if std::mem::take(&mut worker.pulse.stuck) {
+        let (stuck, suspect) = (worker.pulse.stuck, worker.pulse.suspect);
+        (worker.pulse.stuck, worker.pulse.suspect, worker.pulse.unread_since) = (false, false, None);
+        if stuck || suspect {
             self.refresh_eligibility(ix);
+            self.look_for_someone();
         }
         false
     }

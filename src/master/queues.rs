@@ -11,7 +11,7 @@ use super::worker::{Drain, Worker, WorkerIx};
 use crate::config::Protocol;
 use crate::ids::WorkerId;
 use crate::limits;
-use crate::os::{listen, reuseport};
+use crate::os::{listen, procfs, reuseport};
 use crate::supervisor::SlotPhase;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -27,6 +27,8 @@ pub(super) struct Watch {
     every_ms: u64,
     /// Looks in a row that found nothing.
     quiet: u32,
+    /// Something waits for anybody at all who can take it.
+    for_anyone: bool,
     /// Looks in a row that could hand nothing on, while others had yet to take what they were given.
     hurries: u32,
     /// Where pinging goes on.
@@ -53,6 +55,8 @@ struct Leaving {
 enum Seen {
     /// Nothing waits.
     Empty,
+    /// Something waits, and nobody takes connections from there.
+    Nobodys,
     /// The master hands on what waits.
     Moves,
     /// Something waits, and something is being done about it.
@@ -86,6 +90,13 @@ impl Master {
     /// Something changed: looks in this turn of the loop.
     pub(super) fn look_at_queues_soon(&mut self) {
         self.watch.next_look_ms = Some(self.now_ms);
+    }
+
+    /// A worker can take connections again.
+    pub(super) fn look_for_someone(&mut self) {
+        if self.watch.for_anyone {
+            self.look_at_queues_soon();
+        }
     }
 
     /// After a rest, something came. Most of it is taken within moments.
@@ -138,12 +149,24 @@ impl Master {
         if self.watch.pinged_last.is_some() {
             round.extend(self.watch.busy.range((Bound::Unbounded, upto)).map(|(queue, _)| *queue));
         }
+        // First who is well and who is not, then who gets what.
+        let mut nobodys = Vec::new();
         for queue in round {
             match self.look_at(queue, &mut pings) {
                 Seen::Empty => self.no_longer_busy(queue),
+                Seen::Nobodys => nobodys.push(queue),
                 Seen::Moves => moves = true,
                 Seen::Waits => going_on = true,
                 Seen::Stuck => {}
+            }
+        }
+        self.watch.for_anyone = false;
+        for queue in nobodys {
+            match self.rescue(queue) {
+                Seen::Empty => self.no_longer_busy(queue),
+                Seen::Moves => moves = true,
+                Seen::Waits | Seen::Nobodys => going_on = true,
+                Seen::Stuck => self.watch.for_anyone = true,
             }
         }
         going_on |= self.look_at_leaving();
@@ -186,7 +209,7 @@ impl Master {
         let takers = spread.selection.takers(socket).to_vec();
         if takers.is_empty() {
             // Under another way to balance the first socket is everybody's, and polled where the master accepts.
-            return if socket > 0 || app.has_own_sockets() { self.rescue(queue) } else { Seen::Empty };
+            return if socket > 0 || app.has_own_sockets() { Seen::Nobodys } else { Seen::Empty };
         }
         if !spread.selection.has_others(socket) {
             // Nobody could take it off their hands.
@@ -195,27 +218,30 @@ impl Master {
         for taker in takers {
             self.suspect(taker, queue, pings);
         }
-        if self.takers(queue).is_some_and(<[WorkerIx]>::is_empty) {
-            return self.rescue(queue);
-        }
-        Seen::Waits
+        let nobodys = self.takers(queue).is_some_and(<[WorkerIx]>::is_empty);
+        if nobodys { Seen::Nobodys } else { Seen::Waits }
     }
 
     /// Connections wait for this worker. A Node worker has to read a ping; any other has to take them.
     fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, pings: &mut usize) {
         let Some(worker) = self.workers.get(ix) else { return };
         let (id, pinged_us) = (worker.id, worker.pulse.pinged_us);
-        let waits = match (worker.channel.is_some(), pinged_us) {
+        let stuck = match (worker.channel.is_some(), pinged_us) {
             (true, None) => {
                 if *pings > 0 {
                     *pings -= 1;
                     self.watch.pinged_last = Some(queue);
                     self.ping_now(ix);
+                    self.set_suspect(ix);
                 }
                 false
             }
             (true, Some(at_us)) => {
-                self.waits_for_ping(ix) && self.now_us.saturating_sub(at_us) >= limits::QUEUE_STUCK_US
+                let waits = self.waits_for_ping(ix);
+                if waits {
+                    self.set_suspect(ix);
+                }
+                waits && self.stands_still(ix, self.now_us.saturating_sub(at_us))
             }
             (false, _) => {
                 let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
@@ -226,10 +252,28 @@ impl Master {
                 stalled
             }
         };
-        if waits && let Some(worker) = self.workers.get_mut(ix) {
+        if stuck && let Some(worker) = self.workers.get_mut(ix) {
             worker.pulse.stuck = true;
             self.refresh_eligibility(ix);
         }
+    }
+
+    /// Whether a worker that has not read its ping for this time is stuck, and not only in want of a CPU.
+    fn stands_still(&mut self, ix: WorkerIx, unread_us: u64) -> bool {
+        let now_us = self.now_us;
+        let Some(worker) = self.workers.get_mut(ix) else { return false };
+        let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
+        let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
+        let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
+        unread_us >= if starved { limits::QUEUE_STARVED_US } else { limits::QUEUE_STUCK_US }
+    }
+
+    /// Until it has read its ping it is handed none of others' connections.
+    fn set_suspect(&mut self, ix: WorkerIx) {
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.pulse.suspect = true;
+        }
+        self.refresh_eligibility(ix);
     }
 
     /// Nothing waits there: who got nothing new because of it does again.

@@ -131,6 +131,8 @@ impl Master {
             now_us,
             next_heartbeat_ms: 0,
             pinged: Vec::new(),
+            scarce: Vec::new(),
+            next_scarce_ms: None,
             abilities: Default::default(),
             watch: Default::default(),
             next_hang_ms: None,

@@ -70,6 +70,10 @@ pub(super) struct Pulse {
     pub(super) pinged_us: Option<u64>,
     /// It had not read it when the next one was due: it gets no connections.
     pub(super) stuck: bool,
+    /// It was pinged because connections wait for it: until it has read that, it is handed none of others.
+    pub(super) suspect: bool,
+    /// When it was first seen not to have read that (microseconds), and how long it had waited for a CPU by then.
+    pub(super) unread_since: Option<(u64, u64)>,
     /// Times that the next ping was due since.
     pub(super) missed: u32,
     /// How long the last ping or hand-off waited for it, in microseconds.
@@ -87,7 +91,7 @@ impl Pulse {
     /// to read: that it is not any more is found out at its channel.
     pub(super) fn answered(&mut self, latency_us: u64, now_us: u64) {
         self.delay_us = Some(latency_us);
-        if !self.stuck && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
+        if !self.stuck && !self.suspect && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
             self.pinged_us = None;
         }
     }

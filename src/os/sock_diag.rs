@@ -19,6 +19,7 @@ const REQUEST_PORT_AT: usize = 8;
 /// Where an answer has its local port, and its inode.
 const SOCKET_PORT_AT: usize = 4;
 const SOCKET_ADDRESS_AT: usize = 8;
+const SOCKET_WAITING_AT: usize = 56;
 const SOCKET_INODE_AT: usize = 68;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -48,6 +49,8 @@ pub struct Found {
     pub address: [u8; 16],
     /// Its number in `/proc/PID/fd`.
     pub inode: u64,
+    /// What waits to be received: bytes, or the connections of a socket that listens.
+    pub waiting: u32,
 }
 
 /// What one packet says about the dump.
@@ -177,7 +180,8 @@ fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<Found>) -> Prog
                 if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| *inode != 0) {
                     let mut address = [0; 16];
                     address.copy_from_slice(&body[SOCKET_ADDRESS_AT..SOCKET_ADDRESS_AT + 16]);
-                    found.push(Found { family: body[0], port, address, inode: u64::from(inode) });
+                    let waiting = u32_at(body, SOCKET_WAITING_AT).unwrap_or(0);
+                    found.push(Found { family: body[0], port, address, inode: u64::from(inode), waiting });
                 }
             }
             NLMSG_ERROR | NLMSG_DONE => {

@@ -4,6 +4,7 @@ use super::apps::project;
 use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, PATIENCE, alive, kill, wait_until};
 use super::refusal;
+use clusterd::os::sock_diag;
 use clusterd::protocol::control::Deployment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
@@ -26,18 +27,21 @@ enum As {
     Refused,
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status").unwrap().lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
-/// The same command, run by `setpriv` as nobody.
-fn without_rights(command: &mut Command) {
+/// The same command, run by `setpriv` as this user without any right; a test that is run by such a user stays one.
+pub(crate) fn through_setpriv(command: &mut Command, user: u32) {
     let mut through = Command::new("setpriv");
     if is_root() {
-        through.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]);
+        through.args([&format!("--reuid={user}"), "--regid=65534", "--clear-groups"]);
+        through.args(["--bounding-set=-all", "--inh-caps=-all"]);
     }
     through.arg("--").arg(command.get_program()).args(command.get_args());
-    through.current_dir(command.get_current_dir().unwrap());
+    if let Some(folder) = command.get_current_dir() {
+        through.current_dir(folder);
+    }
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => through.env(name, value),
@@ -52,7 +56,7 @@ fn without_rights(command: &mut Command) {
 fn touch(command: &mut Command, how: As) {
     match how {
         As::Is => {}
-        As::Nobody => without_rights(command),
+        As::Nobody => through_setpriv(command, 65_534),
         As::Refused => refusal::refuse_bpf(command),
     }
 }
@@ -96,26 +100,46 @@ fn fairness(seen: &Tally, workers: usize) -> f64 {
 }
 
 fn load(cluster: &Cluster, answers: u64) -> Tally {
-    let load = Load::start(cluster.address(), 16, false);
+    let load = Load::start(cluster.address(), 4, false);
     load.wait_more(answers);
     load.finish()
 }
 
+/// What the workers were given in so many rounds of 500 answers, as the kernel chose. Where CPUs are scarce a worker may
+/// stand still for so long that what waits for it goes to another: such a round does not count, and is told of.
+fn undisturbed(cluster: &Cluster, rounds: usize) -> Tally {
+    let mut sum = Tally::default();
+    let mut left = rounds;
+    for _ in 0..rounds * 10 {
+        let before = cluster.app().handoffs;
+        let seen = load(cluster, 500);
+        nothing_lost(&seen);
+        let handed = cluster.app().handoffs - before;
+        if handed > 0 {
+            eprintln!("{handed} of {} were handed to another worker", seen.ok);
+            continue;
+        }
+        sum.ok += seen.ok;
+        seen.by_pid.iter().for_each(|(pid, count)| *sum.by_pid.entry(*pid).or_default() += count);
+        left -= 1;
+        if left == 0 {
+            return sum;
+        }
+    }
+    panic!("workers stood still all the time");
+}
+
 #[test]
-fn turns_are_fair_and_the_master_has_little_part_in_it() {
+fn turns_are_fair_and_the_master_has_no_part_in_it() {
     let cluster = start(4);
     if steering(&cluster) != "turns" {
         eprintln!("not tested here: the kernel gives turns only to those with CAP_BPF");
         return;
     }
     cluster.wait_line("the kernel gives connections to the workers in turns");
-    let seen = load(&cluster, 2_000);
-    nothing_lost(&seen);
+    let seen = undisturbed(&cluster, 2);
     assert!(fairness(&seen, 4) >= 0.9, "{seen:?}");
-    // Where CPUs are scarce a worker may stand still long enough to have what waits for it given to another.
-    let app = cluster.app();
-    assert!(app.handoffs * 10 < seen.ok, "{} hand-offs of {}", app.handoffs, seen.ok);
-    let steered: u64 = app.workers.iter().map(|w| w.steered.unwrap()).sum();
+    let steered: u64 = cluster.app().workers.iter().map(|w| w.steered.unwrap()).sum();
     assert!(steered >= seen.ok, "{steered} of {}", seen.ok);
     cluster.stop();
 }
@@ -125,9 +149,8 @@ fn a_user_without_rights_has_connections_spread_at_random_and_fairly() {
     let cluster = start_as(As::Nobody, 4, &[], &["node", "app.js"]);
     assert_eq!(steering(&cluster), "random");
     cluster.wait_line("at random (turns need CAP_BPF");
-    // 3,000 each, give or take 55 (the square root): a tenth is far outside.
-    let seen = load(&cluster, 12_000);
-    nothing_lost(&seen);
+    // 3,000 each, give or take 50 (about the square root): a tenth is far outside.
+    let seen = undisturbed(&cluster, 24);
     assert!(fairness(&seen, 4) >= 0.9, "{seen:?}");
     cluster.stop();
 }
@@ -215,6 +238,11 @@ fn workers_that_are_killed_lose_only_what_they_had_taken() {
     kills_lose_only_what_the_killed_had_taken(As::Nobody);
 }
 
+/// The lengths of the queues of the sockets that listen on an address.
+pub(crate) fn waiting(address: SocketAddr) -> Vec<u32> {
+    sock_diag::unconnected(address.port(), false).unwrap().iter().map(|socket| socket.waiting).collect()
+}
+
 #[test]
 fn what_waits_for_a_dead_worker_is_taken_by_another() {
     let cluster = start(2);
@@ -225,15 +253,7 @@ fn what_waits_for_a_dead_worker_is_taken_by_another() {
     kill(victim.pid.unwrap(), "STOP");
     kill(other, "STOP");
     let clients: Vec<_> = (0..10).map(|_| std::thread::spawn(move || who(address))).collect();
-    wait_until("ten clients in the queues", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let port = format!(":{:04X} ", address.port());
-        let waiting = |line: &str| {
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            fields.get(1).is_some_and(|local| local.ends_with(port.trim())) && fields.get(3) == Some(&"01")
-        };
-        table.lines().filter(|line| waiting(line)).count() >= 10
-    });
+    wait_until("ten clients in the queues", || waiting(address).iter().sum::<u32>() == 10);
     kill(victim.pid.unwrap(), "KILL");
     kill(other, "CONT");
     let served: BTreeSet<i32> = clients.into_iter().map(|client| client.join().unwrap()).collect();

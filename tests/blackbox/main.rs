@@ -14,6 +14,7 @@ mod kills;
 mod limits;
 mod refusal;
 mod reload;
+mod scarce;
 mod serve;
 mod signals;
 mod supervise;
