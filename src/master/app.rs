@@ -36,6 +36,12 @@ pub(super) struct App {
     pub(super) closed: bool,
     /// How the kernel chooses among the workers was told to the people.
     pub(super) steering_told: bool,
+    /// It is no part of the deployment any more; its place stays, because indices name it.
+    pub(super) deleted: bool,
+    /// It was started and has not been ready since.
+    pub(super) starting: bool,
+    /// Why its last start failed, until it is ready; whoever asked for it wants to know.
+    pub(super) start_failure: Option<(String, Option<Arc<Tail>>)>,
     pub(super) handoffs: u64,
     pub(super) restarts: u64,
     /// Last word about each slot, for `ls`.
@@ -106,6 +112,9 @@ impl App {
             accept_pause_told: false,
             closed: false,
             steering_told: false,
+            deleted: false,
+            starting: false,
+            start_failure: None,
             handoffs: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
@@ -160,9 +169,20 @@ impl App {
         by_slot
     }
 
+    /// After a stop: whatever was bound, handed off or counted is of the past.
+    pub(super) fn forget_past(&mut self, first_seq: u64) {
+        self.listeners.clear();
+        self.by_member.clear();
+        self.homeless.clear();
+        self.connections = Connections::default();
+        self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
+        self.slot_notes.clear();
+        self.steering_told = false;
+    }
+
     /// Where the app listens, for people.
     pub(super) fn addresses(&self) -> Vec<String> {
-        self.listeners.iter().map(ToString::to_string).collect()
+        self.listeners.iter().filter(|l| !l.is_retired()).map(ToString::to_string).collect()
     }
 
     /// TCP ports and socket paths of the app, to recognize its connections from outside.

@@ -18,6 +18,12 @@ pub(super) struct DeploymentNote {
     pub(super) exit_code: u8,
     pub(super) notify: Option<String>,
     pub(super) upgrade: UpgradeNote,
+    /// It stays when its apps have stopped.
+    pub(super) background: bool,
+    /// The folder with its entry, where it has one.
+    pub(super) home: Option<String>,
+    /// Ids of the apps, by name.
+    pub(super) ids: BTreeMap<String, u32>,
 }
 
 /// The last upgrade that was begun.
@@ -32,6 +38,8 @@ pub(super) struct UpgradeNote {
     pub(super) inode: u64,
     /// What came of it, for people.
     pub(super) outcome: Option<Result<String, String>>,
+    /// Whether the keeper is of the new binary too: its version, or why it stays what it was.
+    pub(super) keeper: Option<Result<String, String>>,
 }
 
 /// One app.
@@ -50,6 +58,11 @@ pub(super) struct AppNote {
     pub(super) queued_scale: Option<u32>,
     #[serde(default)]
     pub(super) stopping: Option<bool>,
+    #[serde(default)]
+    pub(super) then_start: Option<(u32, u32)>,
+    /// It is no part of the deployment any more.
+    #[serde(default)]
+    pub(super) deleted: bool,
     #[serde(default)]
     pub(super) told_ready: bool,
     #[serde(default)]
@@ -195,6 +208,8 @@ impl AppNote {
             queued: memory.queued.map(|(to, slots)| (to.0, slots)),
             queued_scale: memory.queued_scale,
             stopping: memory.stopping,
+            then_start: memory.then_start.map(|(to, slots)| (to.0, slots)),
+            deleted: false,
             told_ready: memory.told_ready,
             restarts,
         }
@@ -217,6 +232,7 @@ impl AppNote {
             queued: self.queued.map(|(to, slots)| (Generation(to), slots)),
             queued_scale: self.queued_scale,
             stopping: self.stopping,
+            then_start: self.then_start.map(|(to, slots)| (Generation(to), slots)),
             told_ready: self.told_ready,
         }
     }

@@ -9,6 +9,7 @@ mod drain;
 mod handoff;
 mod hooks;
 mod keeper;
+mod lifecycle;
 mod listener;
 mod memory;
 mod node;
@@ -18,6 +19,7 @@ mod polls;
 mod pulse;
 mod queues;
 mod reload;
+mod resume;
 mod settings;
 mod signals;
 mod spawn;
@@ -33,7 +35,8 @@ pub use upgrade::check as check_upgrade;
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
-use crate::keeper::protocol::{Notice, Order};
+use crate::home::Home;
+use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
 use crate::os::clock;
 use crate::supervisor::{Action, Cx, Event};
@@ -52,9 +55,16 @@ struct Master {
     polls: Polls,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
+    /// It stays when its apps have stopped, until they are deleted.
+    background: bool,
+    /// Where its socket and entry are.
+    home: Option<Home>,
+    /// Ids of the apps, by name.
+    ids: BTreeMap<String, u32>,
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
+    about_keeper: About,
     apps: Vec<App>,
     workers: Workers,
     next_worker: u64,
@@ -87,6 +97,7 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    next_log_look_ms: u64,
     /// Workers that were pinged and not looked at since.
     pinged: Vec<WorkerIx>,
     /// Workers with lines that wait for the system to have more, and when they are tried again.
@@ -169,6 +180,7 @@ impl Master {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
+            self.bound_own_log();
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
@@ -269,6 +281,7 @@ impl Master {
             Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
+            Notice::Keeper { about } => self.keeper_is(about),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}

@@ -105,6 +105,7 @@ impl Master {
     pub(super) fn note_app(&mut self, app_ix: usize) {
         let app = &self.apps[app_ix];
         let mut note = AppNote::new(&app.name, &app.supervisor.memory(), app.last_generation, app.restarts);
+        note.deleted = app.deleted;
         note.generations = app
             .generations
             .iter()
@@ -127,6 +128,9 @@ impl Master {
             exit_code: self.exit_code,
             notify: self.notify.as_ref().map(|(_, name)| name.clone()),
             upgrade: self.upgrade.clone(),
+            background: self.background,
+            home: self.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
+            ids: self.ids.clone(),
         };
         self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
     }

@@ -1,5 +1,6 @@
 //! What the signals of the person, systemd or Docker mean (the keeper forwards them).
 use super::Master;
+use crate::api::Change;
 use crate::limits;
 use crate::os::{cpu, signal};
 use crate::supervisor::Event;
@@ -13,8 +14,9 @@ impl Master {
             }
             signal::QUIT => self.stop_all(true),
             signal::HUP => {
-                let all: Vec<usize> = (0..self.apps.len()).collect();
-                self.reload_asked(&all, None);
+                let runs = |ix: &usize| !self.apps[*ix].supervisor.is_stopping();
+                let all: Vec<usize> = (0..self.apps.len()).filter(runs).collect();
+                self.reload_asked(&all, Change::default(), None);
             }
             // Log files are re-opened; without any there is nothing to do, and it must not end the program.
             signal::USR1 => log::debug!("SIGUSR1: there are no log files to re-open"),

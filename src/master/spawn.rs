@@ -11,7 +11,8 @@ use crate::limits;
 use crate::os::{listen, process, procfs, signal};
 use crate::protocol::notify;
 use crate::supervisor::{Event, Evidence, ExitStatus};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which the keeper holds our end of a worker's channel.
@@ -37,8 +38,9 @@ impl Master {
             given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
         }
         let app = &self.apps[app_ix];
-        // Whoever asked for a reload wants to see why it failed, unless it is on the terminal before them anyway.
-        let tail = app.supervisor.is_reloading() && !self.on_terminal;
+        // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
+        let watched = app.supervisor.is_reloading() || (app.starting && self.background);
+        let tail = watched && !self.on_terminal;
         let way = Way { place: (app.name.clone(), slot), prefix: settings.config.prefix, tail };
         let piped = way.prefix || way.tail;
         let mut fds = Vec::new();
@@ -84,6 +86,22 @@ impl Master {
             given.into_iter().for_each(|listener| self.join(ix, listener));
         }
         Ok(())
+    }
+
+    /// The variables that a worker in the first slot of an app has.
+    pub(super) fn worker_environment(&self, app_ix: usize) -> BTreeMap<OsString, OsString> {
+        let app = &self.apps[app_ix];
+        let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
+        let place = SpawnPlace {
+            worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
+            slot: Slot(0),
+            generation: app.supervisor.generation().0,
+            port: app.port(),
+            listen_names: Vec::new(),
+            notify: None,
+            piped: false,
+        };
+        app.settings().environment(&place)
     }
 
     /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
@@ -174,7 +192,7 @@ impl Master {
         self.admit_no_more(worker);
     }
 
-    fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
+    pub(super) fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
         self.link.send(Order::Signal { worker, signal, group });
     }
 
@@ -206,6 +224,7 @@ impl Master {
             // In the order in which they happened: what the lines said comes before the exit.
             self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
+            self.keep_last_words(app, id);
             self.bury(id);
             // Workers that a reload did not replace may outlive it: those that were scaled away with it.
             if self.apps[app].generations.len() > 1 && !self.apps[app].supervisor.is_reloading() {
@@ -213,6 +232,14 @@ impl Master {
             }
         }
         self.link.send(Order::ExitSeen { worker: id });
+    }
+
+    /// What a worker said whose end makes a start fail: that is told once its replacement runs.
+    fn keep_last_words(&mut self, app: usize, id: WorkerId) {
+        let app = &mut self.apps[app];
+        if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
+            app.last_words = self.output.take_tail(id);
+        }
     }
 
     /// Lets go of everything that belonged to a process that is gone.

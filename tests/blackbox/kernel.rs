@@ -444,6 +444,25 @@ fn two_deployments_never_share_an_address() {
 }
 
 #[test]
+fn an_app_that_is_started_again_has_its_sockets_again() {
+    let folder = Folder::new();
+    folder.write("app.js", APP);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let args = ["-w", "3", "-b", "kernel", "--listen", &port.to_string(), "--", "node", "app.js"];
+    let cluster = Cluster::start_in(folder, &args, |_| {});
+    let before: BTreeSet<i32> = cluster.wait_ready(3).iter().filter_map(|w| w.pid).collect();
+    for _ in 0..2 {
+        assert!(cluster.cli(&["restart", "all"]).status.success());
+        let seen = load(&cluster, 300);
+        nothing_lost(&seen);
+        assert_eq!(seen.by_pid.len(), 3);
+        assert!(seen.by_pid.keys().all(|pid| !before.contains(pid)));
+    }
+    assert_ne!(steering(&cluster), "");
+    cluster.stop();
+}
+
+#[test]
 fn servers_that_the_app_itself_asks_for_are_spread_too() {
     let folder = Folder::new();
     // No port and no address: any free one, IPv6 and IPv4.

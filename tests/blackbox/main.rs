@@ -2,13 +2,17 @@
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
 mod apps;
+mod background;
+mod blocked;
 mod client;
 mod cluster;
 
 mod control;
 mod deployments;
 mod errors;
+mod homes;
 mod hooks;
+mod keep;
 mod kernel;
 mod kills;
 mod limits;
