@@ -112,6 +112,8 @@ pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 /// Control lines that wait because the worker does not read its channel.
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
+/// Answers to one worker that are held back until what they mean is noted.
+pub const CHANNEL_HELD_LINES_MAX: usize = 64;
 /// How much of a malformed line an error message shows, in bytes.
 pub const BAD_LINE_SHOWN_BYTES: usize = 80;
 /// How much of the reason why a line is malformed an error message shows, in characters.

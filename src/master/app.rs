@@ -1,6 +1,7 @@
 //! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
 //! that are under way.
 use super::listener::Listener;
+use super::memory::AppNote;
 use super::settings::Settings;
 use super::worker::WorkerIx;
 use crate::balance::steering::Steering;
@@ -34,6 +35,8 @@ pub(super) struct App {
     pub(super) accept_pause_told: bool,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
+    /// What was noted of it last.
+    pub(super) noted: Option<AppNote>,
     /// How the kernel chooses among the workers was told to the people.
     pub(super) steering_told: bool,
     /// It is no part of the deployment any more; its place stays, because indices name it.
@@ -111,6 +114,7 @@ impl App {
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
+            noted: None,
             steering_told: false,
             deleted: false,
             starting: false,

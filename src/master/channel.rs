@@ -20,6 +20,8 @@ pub(super) struct Channel {
     outbox_fds: VecDeque<OwnedFd>,
     /// Our count of messages (`seq` of what we send that is not a hand-off).
     seq: u64,
+    /// Lines that were added and are not to go out yet.
+    held: usize,
     /// The socket took no more at the last try.
     full: bool,
     /// The system has too little for what waits; no event tells when that ends.
@@ -87,6 +89,7 @@ impl Channel {
             outbox: Outbox::new(),
             outbox_fds: VecDeque::new(),
             seq: 0,
+            held: 0,
             full: false,
             scarce: false,
             closed: false,
@@ -177,6 +180,9 @@ impl Channel {
     /// # Errors
     /// It can neither be sent nor wait.
     pub(super) fn send_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+        if self.held > 0 {
+            return self.hold_line(line, fd);
+        }
         let (mut line, mut fd) = (line, fd);
         if !self.closed && self.outbox.is_empty() {
             match fdpass::send_with_fd(self.fd.as_fd(), line, fd) {
@@ -188,11 +194,41 @@ impl Channel {
         if self.closed || line.is_empty() {
             return Ok(());
         }
+        self.enqueue(line, fd)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// As [`Channel::send_line`], but it goes out with [`Channel::flush_held`].
+    ///
+    /// # Errors
+    /// It cannot wait.
+    pub(super) fn hold_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+        if self.closed {
+            return Ok(());
+        }
+        self.enqueue(line, fd)?;
+        self.held += 1;
+        Ok(())
+    }
+
+    /// Lines that are held back.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Sends the lines that were held back.
+    pub(super) fn flush_held(&mut self) {
+        if std::mem::take(&mut self.held) > 0 {
+            self.flush();
+        }
+    }
+
+    fn enqueue(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
         // A copy, because the listener may be gone when the line's turn comes.
         let copy = fd.map(|fd| fd.try_clone_to_owned()).transpose().map_err(Unsendable::NoFd)?;
         self.outbox.push(line, copy.is_some().then_some(0)).map_err(|OutboxFull| Unsendable::Full)?;
         self.outbox_fds.extend(copy);
-        self.flush();
         Ok(())
     }
 

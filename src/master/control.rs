@@ -305,7 +305,7 @@ impl Master {
             .map(|w| {
                 let here = self.workers.find(w.id).and_then(|ix| self.workers.get(ix));
                 let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
-                let restarts = app.supervisor.slots().nth(w.slot.0 as usize).map_or(0, |s| s.restarts);
+                let restarts = app.supervisor.slot(w.slot).map_or(0, |s| s.restarts);
                 wire::Worker {
                     slot: w.slot.0,
                     id: Some(w.id.0),
@@ -324,6 +324,7 @@ impl Master {
                 }
             })
             .collect();
+        let filled: BTreeSet<u32> = workers.iter().map(|w| w.slot).collect();
         for (index, slot) in app.supervisor.slots().enumerate() {
             let index = index as u32;
             let state = match slot.phase {
@@ -332,7 +333,7 @@ impl Master {
                 SlotPhase::Errored => "errored",
                 SlotPhase::Stopped => "stopped",
             };
-            if workers.iter().any(|w| w.slot == index) {
+            if filled.contains(&index) {
                 continue;
             }
             workers.push(wire::Worker {

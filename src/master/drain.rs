@@ -18,6 +18,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         if worker.drain.is_none() {
             worker.drain = Some(Drain::WaitingForAnswers);
+            self.draining.insert(ix);
         }
         self.refresh_eligibility(ix);
         self.drain_step(ix);
@@ -113,9 +114,8 @@ impl Master {
             return;
         }
         self.next_drain_check_ms = None;
-        let finishing: Vec<(WorkerIx, i32)> = self
-            .workers
-            .iter()
+        let draining = || self.draining.iter().filter_map(|ix| Some((*ix, self.workers.get(*ix)?)));
+        let finishing: Vec<(WorkerIx, i32)> = draining()
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
             .filter(|(_, w)| {
                 // A worker that has just closed its channel is about to end by itself, as it likes to.
@@ -124,7 +124,7 @@ impl Master {
             })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();
-        let waiting = self.workers.iter().any(|(_, w)| w.drain.is_some() && w.channel.is_some());
+        let waiting = draining().any(|(_, w)| w.channel.is_some());
         if waiting {
             // Look often at first, then rarely: most drains are over in moments, some take minutes.
             self.drain_check_every_ms = (self.drain_check_every_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);

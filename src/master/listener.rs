@@ -4,10 +4,12 @@ use super::polls::Polls;
 use super::spread::Spread;
 use crate::balance::GroupIx;
 use crate::config::Listen;
+use crate::ids::Generation;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::procfs;
 use crate::protocol::node::{AddressType, NewconnLine, Query};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -33,6 +35,8 @@ pub(super) struct Listener {
     pub(super) readable: bool,
     /// Ours to remove from the file system at the end.
     pub(super) unlink: Option<PathBuf>,
+    /// Admitted workers that serve it, by generation.
+    pub(super) present: BTreeMap<Generation, u32>,
     /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
     pub(super) spread: Option<Spread>,
 }
@@ -152,6 +156,20 @@ fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
 }
 
 impl Listener {
+    /// One admitted worker of this generation more (or less) serves it.
+    pub(super) fn count_present(&mut self, generation: Generation, more: bool) {
+        let count = self.present.entry(generation).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.present.remove(&generation);
+        }
+    }
+
+    /// Whether an admitted worker of another generation serves it.
+    pub(super) fn is_served_by_others_than(&self, generation: Generation) -> bool {
+        self.present.keys().any(|other| *other != generation)
+    }
+
     /// Whether a worker's `listen()` means this socket.
     pub(super) fn matches(&self, query: &Query, key: &str, cwd: &Path) -> bool {
         if asked_key(&self.key) == key {

@@ -43,7 +43,7 @@ use crate::supervisor::{Action, Cx, Event};
 use app::App;
 use keeper::Keeper;
 use polls::{Polls, Ready};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -109,6 +109,8 @@ struct Master {
     watch: queues::Watch,
     /// When the next event loop that does not turn counts as hung.
     next_hang_ms: Option<u64>,
+    /// Workers that drain.
+    draining: BTreeSet<WorkerIx>,
     /// Workers whose drain may be able to go on.
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,

@@ -115,7 +115,11 @@ impl Master {
                 (generation.0, GenerationNote { source: settings.source, cwd, program })
             })
             .collect();
+        if self.apps[app_ix].noted.as_ref() == Some(&note) {
+            return;
+        }
         self.notes.write(&mut self.link, format!("{APP}{app_ix}"), &note);
+        self.apps[app_ix].noted = Some(note);
     }
 
     pub(super) fn note_deployment(&mut self) {
@@ -153,7 +157,8 @@ impl Master {
 
     /// Notes what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
     pub(super) fn note_serves(&mut self, ix: WorkerIx) {
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.unnoted = false;
         let app = &self.apps[worker.app];
         let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
         let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());

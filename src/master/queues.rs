@@ -80,6 +80,11 @@ impl Watch {
         self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, stalled: Vec::new() });
     }
 
+    /// Something changed: the next look is in this turn of the loop.
+    pub(super) fn look_soon(&mut self, now_ms: u64) {
+        self.next_look_ms = Some(now_ms);
+    }
+
     /// When [`Master::look_at_queues`] is due.
     pub(super) fn next_look_ms(&self) -> Option<u64> {
         self.next_look_ms
@@ -89,7 +94,7 @@ impl Watch {
 impl Master {
     /// Something changed: looks in this turn of the loop.
     pub(super) fn look_at_queues_soon(&mut self) {
-        self.watch.next_look_ms = Some(self.now_ms);
+        self.watch.look_soon(self.now_ms);
     }
 
     /// A worker can take connections again.

@@ -202,7 +202,7 @@ impl Master {
                 self.apps[ix].listeners[listener_ix].retire();
             } else if !accepts {
                 listener.leave_poll(&self.polls);
-            } else if self.workers.iter().any(|(_, w)| w.app == ix && w.serves.contains(&listener_ix)) {
+            } else if !listener.present.is_empty() {
                 self.poll_listener(ix, listener_ix);
             }
         }

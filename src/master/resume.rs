@@ -200,6 +200,7 @@ impl Master {
                 self.join(ix, listener);
             }
         }
+        self.note_serves(ix);
     }
 
     /// Processes that the notes do not know have no place: they are ended.

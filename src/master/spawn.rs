@@ -84,6 +84,7 @@ impl Master {
         if !has_channel && settings.has_own_sockets() {
             // What a Node worker asks for later, others have from the start.
             given.into_iter().for_each(|listener| self.join(ix, listener));
+            self.note_serves(ix);
         }
         Ok(())
     }
@@ -128,6 +129,8 @@ impl Master {
             channel,
             member: None,
             serves: BTreeSet::new(),
+            unnoted: false,
+            present: BTreeSet::new(),
             own_socket,
             takes: BTreeSet::new(),
             admitted: false,
@@ -198,8 +201,8 @@ impl Master {
 
     pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {
         let Some(ix) = self.workers.find(id) else { return };
-        let Some(worker) = self.workers.get_mut(ix) else { return };
-        worker.pid = Some(pid);
+        self.workers.set_pid(ix, pid);
+        let Some(worker) = self.workers.get(ix) else { return };
         self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
     }
 
@@ -248,6 +251,7 @@ impl Master {
             self.forget_channel_poll(ix);
             self.admit_no_more(id);
             self.take_back(ix);
+            self.draining.remove(&ix);
             self.workers.remove(ix);
         }
         self.link.send(Order::Release { name: channel_name(id) });
@@ -262,10 +266,10 @@ impl Master {
         for _ in 0..limits::NOTIFY_BATCH_MAX {
             let Some((socket, _)) = &self.notify else { return };
             let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
-            let group = procfs::process_group(pid);
-            let found = self.workers.iter().find(|(_, w)| w.pid == Some(pid));
-            let found = found.or_else(|| self.workers.iter().find(|(_, w)| w.pid.is_some() && w.pid == group));
-            let Some((ix, _)) = found else { continue };
+            // Workers lead process groups of their own.
+            let found = self.workers.find_pid(pid);
+            let found = found.or_else(|| self.workers.find_pid(procfs::process_group(pid)?));
+            let Some(ix) = found else { continue };
             let said = notify::parse(&buffer[..length]);
             let Some(worker) = self.workers.get_mut(ix) else { continue };
             if let Some(text) = said.status {

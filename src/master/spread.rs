@@ -260,40 +260,43 @@ impl Master {
         self.abilities.unsteered.remove(&(app_ix, listener_ix));
     }
 
-    /// Something about a worker changed: does it take connections from its slot's sockets?
+    /// Something about a worker changed: whose listeners does it count for, and from which does it take connections?
     pub(super) fn recount(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get(ix) else { return };
+        let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<usize>>();
+        for listener_ix in worker.serves.union(&counted).copied().collect::<Vec<usize>>() {
+            self.recount_one(ix, listener_ix);
+        }
+    }
+
+    /// The same for one listener.
+    pub(super) fn recount_one(&mut self, ix: WorkerIx, listener_ix: usize) {
         let Some(worker) = self.workers.get_mut(ix) else { return };
-        if !worker.own_socket {
-            return;
-        }
-        let open = worker.channel.as_ref().is_none_or(|channel| !channel.closed);
-        let here = worker.admitted && worker.drain.is_none() && open;
-        let reads = !worker.pulse.stuck && worker.channel.as_ref().is_none_or(|channel| !channel.is_blocked());
         let app_ix = worker.app;
-        let app = &mut self.apps[app_ix];
-        let serves = worker.serves.union(&worker.takes).copied().collect::<Vec<usize>>();
-        let mut looks = false;
-        for listener_ix in serves {
-            let Some(listener) = app.listeners.get_mut(listener_ix) else { continue };
-            // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
-            let takes = here && worker.serves.contains(&listener_ix) && (reads || listener.datagram);
-            let Some(spread) = &mut listener.spread else { continue };
-            if takes && worker.takes.insert(listener_ix) {
-                spread.selection.enter(worker.slot, ix);
-                looks = true;
-            } else if !takes && worker.takes.remove(&listener_ix) {
-                let left = spread.selection.leave(worker.slot, ix);
-                if let Some(socket) = left.filter(|_| !listener.datagram) {
-                    self.watch.add((app_ix, listener_ix, socket), self.now_ms);
-                    looks = true;
-                }
-            }
-            if spread.selection.is_changed() {
-                self.abilities.unsteered.insert((app_ix, listener_ix));
+        let Some(listener) = self.apps[app_ix].listeners.get_mut(listener_ix) else { return };
+        let present = worker.admitted && worker.serves.contains(&listener_ix);
+        let changed = if present { worker.present.insert(listener_ix) } else { worker.present.remove(&listener_ix) };
+        if changed {
+            listener.count_present(worker.generation, present);
+        }
+        let Some(spread) = listener.spread.as_mut().filter(|_| worker.own_socket) else { return };
+        let channel = worker.channel.as_ref();
+        let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
+        let reads = !worker.pulse.stuck && channel.is_none_or(|channel| !channel.is_blocked());
+        // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
+        let takes = here && (reads || listener.datagram);
+        if takes && worker.takes.insert(listener_ix) {
+            spread.selection.enter(worker.slot, ix);
+            self.watch.look_soon(self.now_ms);
+        } else if !takes && worker.takes.remove(&listener_ix) {
+            let left = spread.selection.leave(worker.slot, ix);
+            if let Some(socket) = left.filter(|_| !listener.datagram) {
+                self.watch.add((app_ix, listener_ix, socket), self.now_ms);
+                self.watch.look_soon(self.now_ms);
             }
         }
-        if looks {
-            self.look_at_queues_soon();
+        if spread.selection.is_changed() {
+            self.abilities.unsteered.insert((app_ix, listener_ix));
         }
     }
 

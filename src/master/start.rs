@@ -139,6 +139,7 @@ impl Master {
             abilities: Default::default(),
             watch: Default::default(),
             next_hang_ms: None,
+            draining: Default::default(),
             drains_due: Vec::new(),
             next_drain_check_ms: None,
             drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,

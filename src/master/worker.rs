@@ -21,6 +21,10 @@ pub(super) struct Worker {
     pub(super) member: Option<MemberIx>,
     /// Listeners (by index in the app) that it serves.
     pub(super) serves: BTreeSet<usize>,
+    /// That changed since it was noted.
+    pub(super) unnoted: bool,
+    /// Listeners that count it among those who serve them: `serves`, while it is admitted.
+    pub(super) present: BTreeSet<usize>,
     /// It accepts by itself, from the sockets of its slot (balance `kernel`).
     pub(super) own_socket: bool,
     /// Listeners for which the kernel is to choose it.
@@ -103,11 +107,12 @@ pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
     free: Vec<WorkerIx>,
     by_id: HashMap<WorkerId, WorkerIx>,
+    by_pid: HashMap<i32, WorkerIx>,
 }
 
 impl Workers {
     pub(super) fn insert(&mut self, worker: Worker) -> WorkerIx {
-        let id = worker.id;
+        let (id, pid) = (worker.id, worker.pid);
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix] = Some(worker);
@@ -119,13 +124,31 @@ impl Workers {
             }
         };
         self.by_id.insert(id, ix);
+        self.by_pid.extend(pid.map(|pid| (pid, ix)));
         ix
+    }
+
+    /// Its process is known from now on.
+    pub(super) fn set_pid(&mut self, ix: WorkerIx, pid: i32) {
+        if let Some(worker) = self.get_mut(ix) {
+            worker.pid = Some(pid);
+            self.by_pid.insert(pid, ix);
+        }
+    }
+
+    pub(super) fn find_pid(&self, pid: i32) -> Option<WorkerIx> {
+        self.by_pid.get(&pid).copied()
     }
 
     pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
         let worker = self.slots.get_mut(ix)?.take()?;
         self.free.push(ix);
         self.by_id.remove(&worker.id);
+        if let Some(pid) = worker.pid
+            && self.by_pid.get(&pid) == Some(&ix)
+        {
+            self.by_pid.remove(&pid);
+        }
         Some(worker)
     }
 
