@@ -283,3 +283,10 @@ pub const OUTPUT_FINISH_MS: u64 = 500;
 
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
+
+// ---- log files ----
+
+/// Length of the format of time stamps, in bytes.
+pub const LOG_TIME_CHARS_MAX: usize = 128;
+/// Rotated files that may be kept of one log file.
+pub const LOG_FILES_KEPT_MAX: u32 = 1000;

@@ -279,6 +279,8 @@ impl RunArgs {
             ready_timeout: self.ready_timeout.clone(),
             drain_timeout: self.drain_timeout.clone(),
             kill_timeout: self.kill_timeout.clone(),
+            background: false,
+            log_folder: None,
         }
     }
 }

@@ -80,6 +80,12 @@ pub struct Overrides {
     pub drain_timeout: Option<String>,
     /// `--kill-timeout`.
     pub kill_timeout: Option<String>,
+    /// It runs in the background: output goes to files in `log_folder` where nothing else is said.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
+    /// Absolute path of the folder of those files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_folder: Option<String>,
 }
 
 /// `path` as an absolute one, starting at `folder`; `.` and doubled slashes are dropped, `..` and links are left alone.
