@@ -290,3 +290,40 @@ pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const LOG_TIME_CHARS_MAX: usize = 128;
 /// Rotated files that may be kept of one log file.
 pub const LOG_FILES_KEPT_MAX: u32 = 1000;
+/// Streams (stdout or stderr of one worker) that go to log files at once.
+pub const LOG_STREAMS_MAX: usize = 2 * CHILDREN_MAX;
+/// Pieces of streams that are kept at once: what is left of a line, and what came then.
+pub const LOG_SEGMENTS_MAX: usize = 2 * LOG_STREAMS_MAX;
+/// Size of one of the two spools, in bytes. Memory is used only as far as they are filled.
+pub const LOG_SPOOL_BYTES: usize = 8 * 1024 * 1024;
+/// What a spool may hold before what is left of it moves to the other one, in bytes: little enough to stay in the
+/// processor's cache.
+pub const LOG_SPOOL_TURN_BYTES: usize = 256 * 1024;
+/// Memory of an idle spool that is not given back, in bytes.
+pub const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
+/// What one turn takes from one stream, in bytes: as much as a pipe holds.
+pub const LOG_TAKE_BYTES: usize = 64 * 1024;
+/// Longest line that is written whole, in bytes; a longer one comes in pieces.
+pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// What is written to a file at a time, in bytes; one line more may be.
+pub const LOG_WRITE_BYTES: usize = 256 * 1024;
+/// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
+pub const LOG_PATH_BYTES_MAX: usize = 4096;
+/// Names that are looked at in the folder of a log file.
+pub const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
+/// Stack of the threads that write and compress log files, in bytes.
+pub const LOG_STACK_BYTES: usize = 512 * 1024;
+/// A write that took longer than this, in microseconds, means that the disk is slow: streams that had much to say rest.
+pub const LOG_SLOW_WRITE_US: u64 = 20_000;
+/// They rest so many times as long as the write took (a factor, without a unit).
+pub const LOG_REST_FACTOR: u64 = 4;
+/// Longest such rest, in microseconds.
+pub const LOG_REST_US_MAX: u64 = 1_000_000;
+/// What a stream that has much to say gave in one turn, in bytes.
+pub const LOG_MUCH_BYTES: usize = 32 * 1024;
+/// How long ago a stream with little to say may have spoken to count as one that must not wait, in microseconds.
+pub const LOG_QUIET_US: u64 = 1_000_000;
+/// Pause between two tries to open a log file that cannot be opened, in milliseconds.
+pub const LOG_REOPEN_MS: u64 = 1_000;
+/// Streams that are read in one turn.
+pub const LOG_READY_MAX: usize = 64;
