@@ -327,3 +327,15 @@ pub const LOG_QUIET_US: u64 = 1_000_000;
 pub const LOG_REOPEN_MS: u64 = 1_000;
 /// Streams that are read in one turn.
 pub const LOG_READY_MAX: usize = 64;
+/// Longest nap between two turns, in microseconds: so late a line may be in its file.
+pub const LOG_NAP_US_MAX: u64 = 10_000;
+/// Shortest nap that is worth one, in microseconds.
+pub const LOG_NAP_US_MIN: u64 = 60;
+/// What the stream that says most gives after a nap, in bytes: a part of what its pipe holds.
+pub const LOG_NAP_BYTES: usize = 16 * 1024;
+/// Pause between two looks at streams that rest, in milliseconds.
+pub const LOG_REST_LOOK_MS: u64 = 2;
+/// Orders that wait for the log's thread: two streams of every worker, and what people ask.
+pub const LOG_ORDERS_MAX: usize = LOG_STREAMS_MAX + 1024;
+/// At the end: how long what was printed last may take to get into the files, in milliseconds.
+pub const LOG_FINISH_MS: u64 = 2_000;

@@ -25,7 +25,8 @@ type Reply = Response<Full<Bytes>>;
 
 /// The routes, for people who ask for one that does not exist.
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
-                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/upgrade, \
+                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
+                      POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
 
 /// The running server. It ends with the process.
@@ -158,6 +159,8 @@ enum Route {
     Scale(String),
     Stop(Option<String>),
     Upgrade,
+    ReopenLogs,
+    FlushLogs(Option<String>),
 }
 
 fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
@@ -174,6 +177,9 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["v1", "reload"] => (Method::POST, Route::Reload(None)),
         ["v1", "apps", app, "reload"] => (Method::POST, Route::Reload(Some(name(app)?))),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
+        ["v1", "logs", "reopen"] => (Method::POST, Route::ReopenLogs),
+        ["v1", "logs", "flush"] => (Method::POST, Route::FlushLogs(None)),
+        ["v1", "apps", app, "logs", "flush"] => (Method::POST, Route::FlushLogs(Some(name(app)?))),
         ["v1", "upgrade"] => (Method::POST, Route::Upgrade),
         ["v1", "stop"] => (Method::POST, Route::Stop(None)),
         ["v1", "apps", app, "stop"] => (Method::POST, Route::Stop(Some(name(app)?))),
@@ -198,6 +204,8 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
     };
     let asked = match route {
         Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,
+        Route::ReopenLogs => Request::ReopenLogs,
+        Route::FlushLogs(ref app) => Request::FlushLogs { app: app.clone() },
         Route::Reload(ref app) => Request::Reload { app: app.clone() },
         Route::Scale(ref app) => match body::<ScaleRequest>(request).await {
             Ok(Some(scale)) => Request::Scale { app: app.clone(), workers: scale.workers },

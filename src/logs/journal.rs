@@ -21,7 +21,6 @@ struct Piece {
     stream: u64,
     /// The caller's number of the stream.
     owner: usize,
-    start: usize,
     end: usize,
     /// Written up to here.
     done: usize,
@@ -123,14 +122,7 @@ impl<G: Ground> Journal<G> {
             let written = (written as usize).clamp(start, stop);
             ground.store(at + 2, written as u64);
             ground.store(at + 3, written as u64);
-            pieces.push(Piece {
-                stream: ground.load(at),
-                owner: usize::MAX,
-                start,
-                end: stop,
-                done: written,
-                next: written,
-            });
+            pieces.push(Piece { stream: ground.load(at), owner: usize::MAX, end: stop, done: written, next: written });
         }
         if under_way {
             ground.store(cell::UNDER_WAY, 0);
@@ -189,7 +181,7 @@ impl<G: Ground> Journal<G> {
         if let Ok(Some(bytes @ 1..)) = taken {
             self.end += bytes;
             self.touched[self.current] = self.touched[self.current].max(self.end);
-            self.pieces.push(Piece { stream, owner, start, end: self.end, done: start, next: start });
+            self.pieces.push(Piece { stream, owner, end: self.end, done: start, next: start });
             return Ok(Taken::Piece(number));
         }
         self.ground.store(cell::count(self.current), number as u64);
@@ -279,11 +271,6 @@ impl<G: Ground> Journal<G> {
         self.end >= LOG_SPOOL_TURN_BYTES || self.pieces.len() >= LOG_SEGMENTS_MAX / 2
     }
 
-    /// Whether nothing was ever taken since the last turn.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
     /// The pieces of which something is not written, with their owners.
     pub(super) fn left(&self) -> impl Iterator<Item = (usize, usize)> {
         let pieces = self.pieces.iter().enumerate();
@@ -310,7 +297,7 @@ impl<G: Ground> Journal<G> {
                 end += piece.end - piece.done;
             }
             self.write_piece(to, number, stream, start);
-            pieces.push(Piece { stream, owner: *owner, start, end, done: start, next: start });
+            pieces.push(Piece { stream, owner: *owner, end, done: start, next: start });
         }
         self.ground.seek(to, end as u64)?;
         self.ground.store(cell::count(to), pieces.len() as u64);

@@ -1,7 +1,7 @@
 //! Workers' output on its way to people, on threads of its own, so that a reader that is slow (a terminal, a full disk)
 //! holds up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer`
 //! writes it to files.
-mod archive;
+pub mod archive;
 #[cfg(test)]
 mod crash_tests;
 mod engine;
@@ -9,12 +9,15 @@ mod file;
 mod ground;
 mod journal;
 mod lines;
+mod pace;
 mod pump;
 mod render;
 pub mod rotation;
 mod stamp;
 mod tail;
+mod writer;
 
-pub use engine::SourceLook;
-pub use pump::{Pump, Source, Stream};
+pub use engine::{Source, SourceLook};
+pub use pump::{PassedOn, Pump, Stream};
 pub use tail::Tail;
+pub use writer::{Reply, Writer};

@@ -1,17 +1,19 @@
 //! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
 use super::Master;
 use super::app::App;
+use super::log_files;
 use crate::api::{Answer, Call, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::keeper::protocol::Order;
 use crate::limits;
-use crate::logs::Tail;
+use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -47,6 +49,11 @@ impl Master {
             Request::Deployment => Answer::Deployment(Box::new(self.deployment())),
             Request::Snapshot => self.snapshot(),
             Request::Upgrade { path, binary } => self.upgrade_asked(path, &binary),
+            Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
+            Request::FlushLogs { app } => match self.apps_named(app.as_deref()) {
+                Err(answer) => answer,
+                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
+            },
             Request::Scale { app, workers } => self.scale_asked(&app, &workers),
             Request::Reload { app } => match self.apps_named(app.as_deref()) {
                 Err(answer) => answer,
@@ -78,6 +85,16 @@ impl Master {
                 Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
             }
         }
+    }
+
+    /// The log files of these apps.
+    fn log_paths(&self, apps: &[usize]) -> Vec<PathBuf> {
+        let apps = apps.iter().map(|&ix| &self.apps[ix]);
+        let paths = apps.flat_map(|app| app.settings().config.log.files(app.supervisor.slot_count()));
+        let mut paths: Vec<PathBuf> = paths.collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     fn scale_asked(&mut self, name: &str, wanted: &str) -> Answer {
@@ -237,11 +254,11 @@ impl Master {
             master_restarts: self.incarnation.saturating_sub(1),
             uptime_ms: self.now_ms.saturating_sub(self.started_ms),
             upgrade: self.upgrade_view(),
-            apps: self.apps.iter().map(|app| self.app_view(app)).collect(),
+            apps: self.apps.iter().enumerate().map(|(ix, app)| self.app_view(ix, app)).collect(),
         }
     }
 
-    fn app_view(&self, app: &App) -> wire::App {
+    fn app_view(&self, index: usize, app: &App) -> wire::App {
         let settings = app.settings();
         let mut workers: Vec<wire::Worker> = app
             .supervisor
@@ -267,19 +284,19 @@ impl Master {
                 }
             })
             .collect();
-        for (index, slot) in app.supervisor.slots().enumerate() {
-            let index = index as u32;
+        for (number, slot) in app.supervisor.slots().enumerate() {
+            let number = number as u32;
             let state = match slot.phase {
                 SlotPhase::Filled => continue,
                 SlotPhase::Waiting { .. } => "waiting",
                 SlotPhase::Errored => "errored",
                 SlotPhase::Stopped => "stopped",
             };
-            if workers.iter().any(|w| w.slot == index) {
+            if workers.iter().any(|w| w.slot == number) {
                 continue;
             }
             workers.push(wire::Worker {
-                slot: index,
+                slot: number,
                 id: None,
                 pid: None,
                 state: state.to_owned(),
@@ -291,7 +308,7 @@ impl Master {
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
-                note: app.slot_notes.get(&index).cloned(),
+                note: app.slot_notes.get(&number).cloned(),
             });
         }
         workers.sort_by_key(|w| (w.slot, w.id));
@@ -307,6 +324,8 @@ impl Master {
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,
+            log: log_files::view(&settings.config.log),
+            log_lines_dropped: self.output.files.lost(index),
             workers,
         }
     }
@@ -320,6 +339,17 @@ impl Master {
             self.finish();
         }
     }
+}
+
+/// Has a client told what the log's thread says.
+fn told(reply: oneshot::Sender<Answer>) -> Reply {
+    Box::new(move |result| {
+        // The client may have left.
+        let _ = reply.send(match result {
+            Ok(text) => Answer::Done(text),
+            Err(text) => Answer::Refused(text),
+        });
+    })
 }
 
 fn status_word(app: &App) -> &'static str {

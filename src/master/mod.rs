@@ -10,6 +10,7 @@ mod handoff;
 mod hooks;
 mod keeper;
 mod listener;
+mod log_files;
 mod memory;
 mod node;
 mod notes;
@@ -160,6 +161,7 @@ impl Master {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
+            self.output.files.let_go(&mut self.link);
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

@@ -33,12 +33,9 @@ impl Master {
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         // Whoever asked for a reload wants to see why it failed, unless it is on the terminal before them anyway.
         let tail = app.supervisor.is_reloading() && !self.on_terminal;
-        let way = Way { place: (app.name.clone(), slot), prefix: settings.config.prefix, tail };
-        let piped = way.prefix || way.tail;
-        let mut fds = Vec::new();
-        if piped {
-            fds = self.output.pipes_for(&mut self.link, worker, &way)?;
-        }
+        let way = Way { config: &settings.config, app: app_ix, slot, generation, tail };
+        let output = self.output.for_worker(&mut self.link, worker, &way)?;
+        let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
         match settings.protocol {
@@ -62,7 +59,7 @@ impl Master {
             port: app.port(),
             listen_names,
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
-            piped,
+            stdio,
         };
         let spec = settings.spawn_spec(&place, Vec::new());
         if let Some(ours) = &channel {
@@ -165,6 +162,9 @@ impl Master {
         let Some(ix) = self.workers.find(id) else { return };
         let Some(worker) = self.workers.get_mut(ix) else { return };
         worker.pid = Some(pid);
+        let (app, generation) = (&self.apps[worker.app], worker.generation);
+        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
+        self.output.files.spawned(id, pid, &settings.config);
         self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
     }
 

@@ -8,7 +8,7 @@ use super::polls::Polls;
 use super::reload::{resolve, source_name};
 use super::settings::Settings;
 use super::worker::Goodbye;
-use super::{Master, notes, output, spawn};
+use super::{Master, log_files, notes, output, spawn};
 use crate::api;
 use crate::cli::{args, home, load};
 use crate::config::sources::Sources;
@@ -163,6 +163,7 @@ impl Master {
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(app.clone(), 1, None).map_err(StartError::failed)?;
+            log_files::check(app, app.workers.count(cpu::available().count)).map_err(StartError::failed)?;
             prepared.push(settings);
         }
         // Every address before any process: a taken port is one clear error and nothing has happened yet.
@@ -309,6 +310,7 @@ impl Master {
             let Some(app) = read_note::<AppNote>(&inherited, &format!("{}{ix}", notes::APP)) else { break };
             actions.push(self.resume_app(ix, &app, &mut inherited)?);
         }
+        self.resume_log_files(&mut inherited);
         self.kill_strangers(&inherited);
         self.resume_upgrade(note.upgrade, &previous_end);
         self.release_unclaimed(&inherited);
@@ -400,14 +402,22 @@ impl Master {
             let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
             self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
             self.resume_serves(ix, worker.id, inherited);
-            let way = Way {
-                place: (note.name.clone(), worker.slot),
-                prefix: self.apps[ix].settings().config.prefix,
-                tail: false,
-            };
+            let config = &self.apps[ix].settings().config;
+            let way = Way { config, app: ix, slot: worker.slot, generation: worker.generation, tail: false };
             self.output.adopt(worker.id, &way, &mut inherited.fds);
         }
         Ok(actions)
+    }
+
+    fn resume_log_files(&mut self, inherited: &mut Inheritance) {
+        let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
+        let apps = &self.apps;
+        let config_of = |app: usize, generation| {
+            let app = apps.get(app)?;
+            Some(&app.generations.get(&generation).unwrap_or_else(|| app.settings()).config)
+        };
+        let pid_of = |worker| pids.get(&worker).copied();
+        self.output.files.resume(&mut self.link, &mut inherited.fds, config_of, pid_of);
     }
 
     fn resume_listeners(&mut self, ix: usize, inherited: &mut Inheritance) {
