@@ -339,3 +339,16 @@ pub const LOG_REST_LOOK_MS: u64 = 2;
 pub const LOG_ORDERS_MAX: usize = LOG_STREAMS_MAX + 1024;
 /// At the end: how long what was printed last may take to get into the files, in milliseconds.
 pub const LOG_FINISH_MS: u64 = 2_000;
+
+// ---- clusterd logs ----
+
+/// Last lines of each file that are shown where nothing else was asked for.
+pub const LOGS_LINES_DEFAULT: usize = 15;
+/// How much of a log file is read for its last lines, in bytes.
+pub const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Pause between two looks at the files, in milliseconds.
+pub const LOGS_LOOK_MS: u64 = 200;
+/// Looks at a file that was moved away: its writer may not know yet.
+pub const LOGS_FORMER_LOOKS: u32 = 50;
+/// Time between two questions which files there are, in milliseconds.
+pub const LOGS_ASK_MS: u64 = 2_000;

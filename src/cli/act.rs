@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// What a target means: one app of a deployment, or all of it.
-struct Found {
-    socket: PathBuf,
-    name: String,
+pub(super) struct Found {
+    pub(super) socket: PathBuf,
+    pub(super) name: String,
     /// `None`: the whole deployment.
-    app: Option<String>,
+    pub(super) app: Option<String>,
 }
 
 /// `reload`.
@@ -138,7 +138,11 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
 }
 
 /// Does something with everything that the targets name. Fails when one of them names nothing or is refused.
-fn each(home: Option<&Path>, targets: &[String], act: impl Fn(&Found) -> Result<String, String>) -> ExitCode {
+pub(super) fn each(
+    home: Option<&Path>,
+    targets: &[String],
+    act: impl Fn(&Found) -> Result<String, String>,
+) -> ExitCode {
     let masters = match client::ask_all(home) {
         Ok(masters) => masters,
         Err(e) => {
@@ -172,7 +176,7 @@ fn each(home: Option<&Path>, targets: &[String], act: impl Fn(&Found) -> Result<
 }
 
 /// A deployment by its name, an app by its own, or everything.
-fn find(masters: &[Master], target: &str) -> Result<Vec<Found>, String> {
+pub(super) fn find(masters: &[Master], target: &str) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
     let mut names = Vec::new();
     for master in masters {

@@ -1,6 +1,7 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
 use super::help;
+use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -53,6 +54,27 @@ pub enum Invocation {
         /// `--home`.
         home: Option<PathBuf>,
     },
+    /// `logs`: show log files.
+    Logs {
+        /// What was typed.
+        args: LogsArgs,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `flush`: empty log files.
+    Flush {
+        /// Names of apps, or `all`; at least one.
+        targets: Vec<String>,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
+    /// `reloadLogs`: open log files again.
+    ReopenLogs {
+        /// Names of apps, or `all`; at least one.
+        targets: Vec<String>,
+        /// `--home`.
+        home: Option<PathBuf>,
+    },
     /// `check`: say what would run, or everything that is wrong.
     Check(RunArgs),
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
@@ -84,10 +106,8 @@ const PLANNED_VERBS: &[&str] = &[
     "delete",
     "describe",
     "env",
-    "flush",
     "import",
     "init",
-    "logs",
     "restart",
     "resurrect",
     "save",
@@ -98,7 +118,20 @@ const PLANNED_VERBS: &[&str] = &[
     "top",
     "upgrade",
 ];
-const VERBS: &[&str] = &["ls", "list", "status", "reload", "gracefulReload", "scale", "stop", "check", "help"];
+const VERBS: &[&str] = &[
+    "ls",
+    "list",
+    "status",
+    "reload",
+    "gracefulReload",
+    "scale",
+    "stop",
+    "logs",
+    "flush",
+    "reloadLogs",
+    "check",
+    "help",
+];
 
 #[derive(Debug, Parser)]
 #[command(
@@ -154,6 +187,21 @@ enum Verb {
         /// At once, without finishing what is open
         #[arg(long)]
         now: bool,
+    },
+    /// Show what workers print: the last lines of log files, then what comes
+    Logs(LogsArgs),
+    /// Empty log files
+    Flush {
+        /// Names of apps, or "all"
+        #[arg(default_value = "all", value_name = "APP")]
+        targets: Vec<String>,
+    },
+    /// Open log files again, for a logrotate of your own (also: reopen-logs)
+    #[command(name = "reloadLogs", aliases = ["reopen-logs"])]
+    ReopenLogs {
+        /// Names of apps, or "all"
+        #[arg(default_value = "all", value_name = "APP")]
+        targets: Vec<String>,
     },
     /// Have another clusterd binary take over what runs, losing nothing
     Upgrade {
@@ -337,6 +385,9 @@ where
         Some(Verb::Reload { targets }) => Ok(Invocation::Reload { targets, home }),
         Some(Verb::Scale { target, workers }) => Ok(Invocation::Scale { target, workers, home }),
         Some(Verb::Stop { targets, now }) => Ok(Invocation::Stop { targets, now, home }),
+        Some(Verb::Logs(args)) => Ok(Invocation::Logs { args, home }),
+        Some(Verb::Flush { targets }) => Ok(Invocation::Flush { targets, home }),
+        Some(Verb::ReopenLogs { targets }) => Ok(Invocation::ReopenLogs { targets, home }),
         Some(Verb::Upgrade { targets, binary }) => Ok(Invocation::Upgrade { targets, binary, home }),
         Some(Verb::Help { verb }) => help_of(verb.as_deref()),
     }

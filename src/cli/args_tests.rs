@@ -75,7 +75,7 @@ fn a_command_without_dashes_is_shown_with_them() {
     says("./server --port 1", "clusterd -- ./server --port 1");
     says("relod web", "did you mean \"reload\"?");
     says("start app.js", "the verb \"start\" is not available in this release");
-    says("logs", "not available in this release");
+    says("top", "not available in this release");
     says("help nosuch", "clusterd -- nosuch");
 }
 

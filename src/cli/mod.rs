@@ -7,6 +7,7 @@ mod help;
 pub mod home;
 mod list;
 pub mod load;
+pub mod logs;
 
 use crate::keeper;
 use args::{EXIT_USAGE, Invocation};
@@ -43,6 +44,9 @@ pub fn main() -> ExitCode {
         Ok(Invocation::Reload { targets, home }) => act::reload(home.as_deref(), &targets),
         Ok(Invocation::Scale { target, workers, home }) => act::scale(home.as_deref(), &target, &workers),
         Ok(Invocation::Upgrade { targets, binary, home }) => act::upgrade(home.as_deref(), &targets, binary.as_deref()),
+        Ok(Invocation::Logs { args, home }) => logs::logs(home.as_deref(), &args),
+        Ok(Invocation::Flush { targets, home }) => logs::flush(home.as_deref(), &targets),
+        Ok(Invocation::ReopenLogs { targets, home }) => logs::reopen(home.as_deref(), &targets),
         Ok(Invocation::Stop { targets, now, home }) => act::stop(home.as_deref(), &targets, now),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");

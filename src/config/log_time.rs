@@ -6,6 +6,9 @@ use jiff::tz::TimeZone;
 /// What `time = true` stands for.
 pub const DEFAULT: &str = "%Y-%m-%dT%H:%M:%S";
 
+/// What JSON lines have where no format was typed.
+pub const JSON_DEFAULT: &str = "%Y-%m-%dT%H:%M:%S%.3f%:z";
+
 /// PM2's tokens and what strftime calls them; of two with the same beginning the longer one comes first.
 const TOKENS: [(&str, &str); 31] = [
     ("YYYY", "%Y"),

@@ -48,6 +48,8 @@ struct Frail {
     live: Live,
     fuse: Fuse,
     random: Random,
+    /// What the disk still takes, in bytes.
+    room: Rc<Cell<usize>>,
 }
 
 impl Ground for Frail {
@@ -94,7 +96,13 @@ impl Ground for Frail {
             self.live.write(file, part)?;
             resume_unwind(Box::new(Died));
         }
-        self.live.write(file, if part.is_empty() { bytes } else { part })
+        let part = if part.is_empty() { bytes } else { part };
+        let room = self.room.get();
+        if room == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.room.set(room - part.len().min(room));
+        self.live.write(file, &part[..part.len().min(room)])
     }
 
     fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
@@ -167,7 +175,7 @@ impl World {
     fn engine(&mut self) -> Engine<Frail> {
         let live = Live::adopt(self.held.each_ref().map(|fd| fd.try_clone().unwrap())).unwrap();
         let random = Random(self.random.below(usize::MAX) as u64 | 1);
-        let ground = Frail { live, fuse: self.fuse.clone(), random };
+        let ground = Frail { live, fuse: self.fuse.clone(), random, room: Rc::new(Cell::new(usize::MAX)) };
         let mut engine = Engine::new(ground, TimeZone::UTC).unwrap();
         for (stream, printer) in self.printers.iter().enumerate() {
             let name = if stream == 2 { "own.log" } else { "shared.log" };
@@ -289,6 +297,30 @@ fn many_deaths_one_after_the_other_lose_and_repeat_no_line() {
         assert!(died > 20, "{died} deaths");
         world.check();
     }
+}
+
+#[test]
+fn a_disk_that_gets_full_in_the_middle_of_a_write_keeps_whole_lines() {
+    let path = std::env::temp_dir().join(format!("clusterd-disk-{}.log", std::process::id()));
+    let _ = fs::remove_file(&path);
+    let room = Rc::new(Cell::new(usize::MAX));
+    let fuse = Fuse::default();
+    fuse.left.set(u64::MAX);
+    let ground = Frail { live: Live::new().unwrap(), fuse, random: Random(5), room: Rc::clone(&room) };
+    let mut engine = Engine::new(ground, TimeZone::UTC).unwrap();
+    let (pipe, write) = pipe::pair().unwrap();
+    let mut write = File::from(write);
+    let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
+    let file = Some((path.clone(), rotation));
+    engine.add(Source { key: 1, pipe, app: 9, file, look: SourceLook::Plain { time: None }, tail: None });
+    for (space, text) in [(usize::MAX, "1\n"), (7, "two\nthree\nfour\n"), (0, "five\n"), (usize::MAX, "six\n")] {
+        room.set(space);
+        write.write_all(text.as_bytes()).unwrap();
+        engine.turn(0..1, Now::read()).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), "1\ntwo\nsix\n");
+    assert_eq!(engine.ground().load(cell::LOST + 9), 3);
+    fs::remove_file(path).unwrap();
 }
 
 #[test]

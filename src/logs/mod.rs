@@ -19,5 +19,6 @@ mod writer;
 
 pub use engine::{Source, SourceLook};
 pub use pump::{PassedOn, Pump, Stream};
+pub use render::push_json;
 pub use tail::Tail;
 pub use writer::{Reply, Writer};

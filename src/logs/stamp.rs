@@ -1,10 +1,8 @@
 //! Time stamps: made once for all lines of a turn, however many there are.
 use super::render::push_json;
+use crate::config::log_time::JSON_DEFAULT;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-
-/// What JSON lines have where no format was typed.
-const JSON_DEFAULT: &str = "%Y-%m-%dT%H:%M:%S%.3f%:z";
 
 /// The present time in every format that is in use.
 pub(super) struct Stamps {

@@ -18,7 +18,7 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{clock, cpu, memfd, process, user};
+use crate::os::{clock, cpu, memfd, process, signal, user};
 use crate::supervisor::{self, Action, Cx};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
@@ -55,6 +55,10 @@ impl StartError {
 /// Entry point of the master's role: `argv` is what the person typed.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
     process::set_name("clusterd-master");
+    // A log file that may grow no more is an error of that write. The signal would end the whole master.
+    if let Err(e) = signal::ignore(signal::XFSZ) {
+        log::warn!("cannot ignore SIGXFSZ: {e}");
+    }
     let mut link = match Keeper::new() {
         Ok(link) => link,
         Err(e) => {

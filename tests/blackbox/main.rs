@@ -11,6 +11,8 @@ mod errors;
 mod hooks;
 mod kills;
 mod limits;
+mod logs;
+mod logs_verb;
 mod reload;
 mod serve;
 mod signals;
