@@ -352,3 +352,5 @@ pub const LOGS_LOOK_MS: u64 = 200;
 pub const LOGS_FORMER_LOOKS: u32 = 50;
 /// Time between two questions which files there are, in milliseconds.
 pub const LOGS_ASK_MS: u64 = 2_000;
+/// How much of what was read last is remembered, in bytes, to notice that a file was emptied and filled again.
+pub const LOGS_REMEMBERED_BYTES: u64 = 256;

@@ -7,6 +7,7 @@ use super::client::{self, Master};
 use crate::config::log::slot_path;
 use crate::config::log_time;
 use crate::limits;
+use crate::os::clock;
 use crate::protocol::control::App;
 use clap::Args;
 use follow::Follow;
@@ -16,7 +17,7 @@ use show::{Line, Origin, Style};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Options of `logs`, as typed.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -101,7 +102,7 @@ pub(super) fn logs(home: Option<&Path>, args: &LogsArgs) -> ExitCode {
     };
     let mut shown: Vec<Shown> =
         files.into_iter().map(|(origin, path)| Shown { origin, follow: Follow::new(path) }).collect();
-    let zone = TimeZone::system();
+    let (zone, began) = (TimeZone::system(), clock::wall());
     let mut out = io::stdout().lock();
     // A reader that has left (`clusterd logs | head`) is no failure.
     if show_last(&shown, args.lines, &style, &zone, &mut out).is_err() || args.nostream {
@@ -114,7 +115,7 @@ pub(super) fn logs(home: Option<&Path>, args: &LogsArgs) -> ExitCode {
             let mut written = Ok(());
             follow.look(&mut |line| {
                 let line = show::parse(line, origin, &zone);
-                if style.wants(&line) && written.is_ok() {
+                if style.wants(&line, origin) && written.is_ok() {
                     written = out.write_all(&style.show(&line, origin, Some(Timestamp::now()), &zone));
                 }
             });
@@ -124,18 +125,18 @@ pub(super) fn logs(home: Option<&Path>, args: &LogsArgs) -> ExitCode {
         }
         if asked.elapsed() >= Duration::from_millis(limits::LOGS_ASK_MS) {
             asked = Instant::now();
-            take_in_new(&mut shown, home, args);
+            take_in_new(&mut shown, home, args, began);
         }
     }
 }
 
 /// Files that were not there before: a new worker's, a new app's, or those of a changed configuration.
-fn take_in_new(shown: &mut Vec<Shown>, home: Option<&Path>, args: &LogsArgs) {
+fn take_in_new(shown: &mut Vec<Shown>, home: Option<&Path>, args: &LogsArgs, began: SystemTime) {
     let Ok(files) = client::ask_all(home).and_then(|masters| wanted(&masters, args, false)) else { return };
     for (origin, path) in files {
-        match shown.iter_mut().find(|shown| shown.follow.path() == path && shown.origin.app == origin.app) {
+        match shown.iter_mut().find(|shown| shown.follow.path() == path) {
             Some(known) => known.origin = origin,
-            None => shown.push(Shown { origin, follow: Follow::from_beginning(path) }),
+            None => shown.push(Shown { origin, follow: Follow::since(path, began) }),
         }
     }
 }
@@ -150,7 +151,7 @@ fn show_last(shown: &[Shown], count: usize, style: &Style, zone: &TimeZone, out:
         let lines: Vec<Line> = lines.iter().map(|line| show::parse(line, origin, zone)).collect();
         // A line without a time belongs to the one before it.
         let mut time = lines.iter().find_map(|line| line.time).or(written);
-        for line in lines.into_iter().filter(|line| style.wants(line)) {
+        for line in lines.into_iter().filter(|line| style.wants(line, origin)) {
             time = line.time.or(time);
             all.push((time, line, origin));
         }
@@ -174,19 +175,13 @@ fn wanted(masters: &[Master], args: &LogsArgs, say: bool) -> Result<Vec<(Origin,
                 let apps = deployment.apps.iter().filter(|a| found.app.as_ref().is_none_or(|name| *name == a.name));
                 for app in apps {
                     match files_of(app, args) {
-                        Ok(of_app) => files.extend(of_app),
+                        Ok(of_app) => of_app.into_iter().for_each(|file| add(&mut files, file)),
                         Err(why) => without.push(why),
                     }
                 }
             }
         }
     }
-    let mut known = Vec::new();
-    files.retain(|(origin, path)| {
-        let new = !known.contains(&(origin.app.clone(), path.clone()));
-        known.push((origin.app.clone(), path.clone()));
-        new
-    });
     if files.is_empty() {
         return Err(if without.is_empty() { "nothing runs here".to_owned() } else { without.join("\n") });
     }
@@ -196,13 +191,25 @@ fn wanted(masters: &[Master], args: &LogsArgs, say: bool) -> Result<Vec<(Origin,
     Ok(files)
 }
 
+/// Adds a file. Several apps may write to it, or several targets mean it.
+fn add(files: &mut Vec<(Origin, PathBuf)>, (origin, path): (Origin, PathBuf)) {
+    match files.iter_mut().find(|(_, known)| *known == path) {
+        None => files.push((origin, path)),
+        Some((known, _)) => {
+            known.kind = known.kind.filter(|kind| origin.kind == Some(kind));
+            let new: Vec<String> = origin.apps.into_iter().filter(|app| !known.apps.contains(app)).collect();
+            known.apps.extend(new);
+        }
+    }
+}
+
 /// The files of one app, or why there are none to show.
 fn files_of(app: &App, args: &LogsArgs) -> Result<Vec<(Origin, PathBuf)>, String> {
     let (log, name) = (&app.log, &app.name);
     let path = |typed: &Option<String>| typed.as_ref().filter(|path| *path != "NULL").map(PathBuf::from);
     let (out, err) = (path(&log.out), path(&log.err));
     let json = log.format == "json";
-    let origin = |kind| Origin { app: name.clone(), slot: None, kind, json, time: log.time.clone() };
+    let origin = |kind| Origin { apps: vec![name.clone()], slot: None, kind, json, time: log.time.clone() };
     let one = out.is_some() && out == err;
     if one && !json && (args.out || args.err) {
         return Err(format!(

@@ -23,9 +23,16 @@ pub(super) struct LogFiles {
     /// Started with the first stream.
     writer: Option<Writer>,
     /// Pipes of workers whose process does not exist yet: their lines may have to name its pid.
-    waiting: HashMap<WorkerId, Vec<(Place, OwnedFd, Option<Arc<Tail>>)>>,
+    waiting: HashMap<WorkerId, Vec<Waiting>>,
     /// Names in the keeper of the streams that are read, by key.
     held: HashMap<u64, String>,
+}
+
+/// A stream whose worker's process does not exist yet.
+struct Waiting {
+    place: Place,
+    pipe: OwnedFd,
+    tail: Option<Arc<Tail>>,
 }
 
 /// What a stream is.
@@ -146,7 +153,7 @@ impl LogFiles {
         }
         let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
         keeper.hold(place.name(), read.as_fd());
-        self.waiting.entry(place.worker).or_default().push((place, read, tail));
+        self.waiting.entry(place.worker).or_default().push(Waiting { place, pipe: read, tail });
         Ok(write)
     }
 
@@ -161,7 +168,7 @@ impl LogFiles {
 
     /// The worker's process exists: its output is read from now on.
     pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, config: &config::App) {
-        for (place, pipe, tail) in self.waiting.remove(&worker).unwrap_or_default() {
+        for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
             self.held.insert(place.key(), place.name());
             let source = place.source(config, Some(pid), pipe, tail);
             let order = self.writer.as_ref().map_or(Ok(()), |writer| writer.read(source));
@@ -173,7 +180,7 @@ impl LogFiles {
 
     /// The worker's process never came to be.
     pub(super) fn never_was(&mut self, keeper: &mut Keeper, worker: WorkerId) {
-        for (place, ..) in self.waiting.remove(&worker).unwrap_or_default() {
+        for Waiting { place, .. } in self.waiting.remove(&worker).unwrap_or_default() {
             keeper.send(Order::Release { name: place.name() });
         }
     }

@@ -8,6 +8,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// One file and how far it was read.
 pub(super) struct Follow {
@@ -23,6 +24,8 @@ struct Open {
     file: File,
     identity: (u64, u64),
     at: u64,
+    /// The bytes before that place: where others stand there now, the file was emptied and filled again.
+    before: Vec<u8>,
     /// What came of a line that has no end yet.
     partial: Vec<u8>,
 }
@@ -48,7 +51,8 @@ impl Follow {
         let mut follow = Follow { path, open: None, former: None, newest_aside };
         if let Some(open) = follow.open_now() {
             let at = open.file.metadata().map_or(0, |metadata| metadata.len());
-            follow.open = Some(Open { at, ..open });
+            let before = open.before(at).unwrap_or_default();
+            follow.open = Some(Open { at, before, ..open });
         }
         follow
     }
@@ -57,21 +61,25 @@ impl Follow {
         &self.path
     }
 
-    /// From the beginning of a file that was not there before.
-    pub(super) fn from_beginning(path: PathBuf) -> Follow {
-        let mut follow = Follow { path, open: None, former: None, newest_aside: None };
-        follow.open = follow.open_now();
+    /// What came since `began`: all of a file that was not there then, else from its present end.
+    pub(super) fn since(path: PathBuf, began: SystemTime) -> Follow {
+        let mut follow = Follow::new(path);
+        if let Some(open) = &mut follow.open
+            && open.file.metadata().and_then(|metadata| metadata.created()).is_ok_and(|created| created >= began)
+        {
+            (open.at, open.before) = (0, Vec::new());
+        }
         follow
     }
 
     fn open_now(&self) -> Option<Open> {
         let file = File::open(&self.path).ok()?;
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
-        Some(Open { file, identity: identity(&metadata), at: 0, partial: Vec::new() })
+        Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), partial: Vec::new() })
     }
 
     /// The last lines before the place from which it is followed, oldest first, and when the file was last written.
-    pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<std::time::SystemTime>) {
+    pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<SystemTime>) {
         let Some(open) = &self.open else { return (Vec::new(), None) };
         let mut lines = tail_of(&open.file, open.at, count).unwrap_or_default();
         for (path, kind) in asides(&self.path).into_iter().rev() {
@@ -135,9 +143,11 @@ impl Follow {
 
 impl Open {
     fn read(&mut self, out: &mut dyn FnMut(&[u8])) {
-        if self.file.metadata().is_ok_and(|metadata| metadata.len() < self.at) {
-            // It was emptied.
-            (self.at, self.partial) = (0, Vec::new());
+        match self.file.metadata().map(|metadata| metadata.len()) {
+            Ok(length) if length >= self.at && self.before(self.at).is_ok_and(|before| before == self.before) => {}
+            // It was emptied since.
+            Ok(_) => (self.at, self.partial) = (0, Vec::new()),
+            Err(_) => return,
         }
         let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
         while let Ok(n @ 1..) = self.file.read_at(&mut buffer, self.at) {
@@ -148,6 +158,15 @@ impl Open {
             split(&self.partial).iter().for_each(|line| out(line));
             self.partial = rest;
         }
+        self.before = self.before(self.at).unwrap_or_default();
+    }
+
+    /// Some bytes before this place.
+    fn before(&self, at: u64) -> io::Result<Vec<u8>> {
+        let count = at.min(limits::LOGS_REMEMBERED_BYTES);
+        let mut bytes = vec![0; count as usize];
+        self.file.read_exact_at(&mut bytes, at - count)?;
+        Ok(bytes)
     }
 }
 
@@ -290,5 +309,9 @@ mod tests {
         assert!(news(&mut follow).is_empty());
         folder.append("web.log", "i\n");
         assert_eq!(news(&mut follow), ["i"]);
+        // Emptied, and longer than before when it is looked at again.
+        File::create(folder.0.join("web.log")).unwrap();
+        folder.append("web.log", "j\nk\n");
+        assert_eq!(news(&mut follow), ["j", "k"]);
     }
 }

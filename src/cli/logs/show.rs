@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 /// Where a line comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    pub(super) app: String,
+    /// Those that write to the file and were asked for, at least one.
+    pub(super) apps: Vec<String>,
     /// Where the file is that of one worker.
     pub(super) slot: Option<u32>,
     /// `out` or `err`, where the file is that of one stream.
@@ -43,6 +44,7 @@ pub(super) struct Style {
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
     pub(super) time: Option<Timestamp>,
+    app: Option<String>,
     slot: Option<u32>,
     kind: Option<String>,
     message: Vec<u8>,
@@ -58,6 +60,7 @@ struct Fields<'a> {
     timestamp: Option<&'a RawValue>,
     #[serde(rename = "type")]
     kind: Option<String>,
+    app_name: Option<String>,
     slot: Option<u32>,
 }
 
@@ -65,6 +68,7 @@ struct Fields<'a> {
 pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
     let plain = |time, message: &[u8]| Line {
         time,
+        app: None,
         slot: origin.slot,
         kind: origin.kind.map(str::to_owned),
         message: message.to_vec(),
@@ -75,6 +79,7 @@ pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
         let stamp = fields.timestamp.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
         return Line {
             time: stamp.and_then(|text| time_of(&text, origin.time.as_deref(), zone).map(|(time, _)| time)),
+            app: fields.app_name,
             slot: fields.slot,
             kind: fields.kind,
             message: fields.message.into_bytes(),
@@ -99,12 +104,19 @@ fn time_of(text: &str, format: Option<&str>, zone: &TimeZone) -> Option<(Timesta
     Some((time, length))
 }
 
+impl Line {
+    fn app_name(&self, origin: &Origin) -> String {
+        self.app.clone().unwrap_or_else(|| origin.apps.join("+"))
+    }
+}
+
 impl Style {
     /// Whether this line was asked for.
-    pub(super) fn wants(&self, line: &Line) -> bool {
+    pub(super) fn wants(&self, line: &Line, origin: &Origin) -> bool {
+        let app = line.app.as_ref().is_none_or(|app| origin.apps.contains(app));
         let kind = self.kind.is_none_or(|wanted| line.kind.as_deref() == Some(wanted));
         let slot = self.slot.is_none_or(|wanted| line.slot == Some(wanted));
-        kind && slot
+        app && kind && slot
     }
 
     /// The line as it is shown, with its newline. `seen`: the time of its arrival, where it has none of its own.
@@ -127,7 +139,7 @@ impl Style {
                 Some(_) => "32",
                 None => "36",
             };
-            let name = format!("{}{slot} |", origin.app);
+            let name = format!("{}{slot} |", line.app_name(origin));
             let name = if self.colours { format!("\x1b[{colour}m{name}\x1b[0m ") } else { format!("{name} ") };
             out.extend_from_slice(name.as_bytes());
         }
@@ -165,7 +177,7 @@ impl Style {
         if let Some(kind) = &line.kind {
             field("type", kind);
         }
-        field("app_name", &origin.app);
+        field("app_name", &line.app_name(origin));
         if let Some(slot) = line.slot {
             out.extend_from_slice(format!(",\"slot\":{slot}").as_bytes());
         }
@@ -183,7 +195,13 @@ mod tests {
     use super::*;
 
     fn origin(json: bool, time: Option<&str>) -> Origin {
-        Origin { app: "web".into(), slot: None, kind: Some("out"), json, time: time.map(str::to_owned) }
+        Origin {
+            apps: vec!["web".into(), "api".into()],
+            slot: None,
+            kind: Some("out"),
+            json,
+            time: time.map(str::to_owned),
+        }
     }
 
     fn shown(style: &Style, line: &str, origin: &Origin) -> String {
@@ -196,15 +214,15 @@ mod tests {
         let stamped = origin(false, Some("%Y-%m-%d %H:%M:%S%.3f"));
         let line = "2026-02-03 04:05:06.789: hello: you";
         let style = Style { time: Some("%H.%M".into()), ..Style::default() };
-        assert_eq!(shown(&style, line, &stamped), "04.05 web | hello: you\n");
-        assert_eq!(shown(&Style::default(), "no stamp", &stamped), "web | no stamp\n");
+        assert_eq!(shown(&style, line, &stamped), "04.05 web+api | hello: you\n");
+        assert_eq!(shown(&Style::default(), "no stamp", &stamped), "web+api | no stamp\n");
         let json = origin(true, None);
-        let text = r#"{"message":"hi\n\"x\"","timestamp":"2026-02-03T04:05:06.789+00:00","type":"err","slot":3}"#;
+        let text = r#"{"message":"hi\n\"x\"","timestamp":"2026-02-03T04:05:06.789+00:00","type":"err","app_name":"web","slot":3}"#;
         assert_eq!(shown(&style, text, &json), "04.05 web/3 | hi\n\"x\"\n");
         assert_eq!(shown(&Style { json: true, ..style.clone() }, text, &json), format!("{text}\n"));
         assert_eq!(
             shown(&Style { json: true, ..Style::default() }, line, &stamped),
-            "{\"message\":\"hello: you\",\"timestamp\":\"2026-02-03T04:05:06.789+00:00\",\"type\":\"out\",\"app_name\":\"web\"}\n"
+            "{\"message\":\"hello: you\",\"timestamp\":\"2026-02-03T04:05:06.789+00:00\",\"type\":\"out\",\"app_name\":\"web+api\"}\n"
         );
     }
 
@@ -212,13 +230,15 @@ mod tests {
     fn lines_are_filtered_coloured_and_marked() {
         let json = origin(true, None);
         let line = |text: &str| parse(text.as_bytes(), &json, &TimeZone::UTC);
-        let err = line(r#"{"message":"bad","type":"err","slot":1}"#);
-        assert!(Style { kind: Some("err"), slot: Some(1), ..Style::default() }.wants(&err));
-        assert!(!Style { kind: Some("out"), ..Style::default() }.wants(&err));
-        assert!(!Style { slot: Some(2), ..Style::default() }.wants(&err));
+        let err = line(r#"{"message":"bad","type":"err","slot":1,"app_name":"api"}"#);
+        assert!(Style { kind: Some("err"), slot: Some(1), ..Style::default() }.wants(&err, &json));
+        assert!(!Style { kind: Some("out"), ..Style::default() }.wants(&err, &json));
+        assert!(!Style { slot: Some(2), ..Style::default() }.wants(&err, &json));
+        let other = line(r#"{"message":"bad","app_name":"cron"}"#);
+        assert!(!Style::default().wants(&other, &json), "another app writes to the same file");
         let style = Style { colours: true, highlight: Some("a".into()), ..Style::default() };
         assert_eq!(
-            shown(&style, r#"{"message":"bad","type":"err","slot":1}"#, &json),
+            shown(&style, r#"{"message":"bad","type":"err","slot":1,"app_name":"web"}"#, &json),
             "\u{1b}[31mweb/1 |\u{1b}[0m b\u{1b}[30;43ma\u{1b}[0md\n"
         );
         assert_eq!(shown(&Style { raw: true, ..Style::default() }, "as it is", &json), "as it is\n");
