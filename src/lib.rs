@@ -8,6 +8,7 @@ pub mod api;
 pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod home;
 pub mod hooks;
 pub mod ids;
 pub mod keeper;

@@ -95,6 +95,12 @@ pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
 pub const MASTER_BACKOFF_MAX_MS: u64 = 5_000;
 /// A master that lived this long (ms) has no backoff: it is started again at once.
 pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
+/// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
+pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time that a new binary has to say whether it can be the keeper, in milliseconds.
+pub const KEEPER_CHECK_MS: u64 = 5_000;
+/// After "stop" the keeper itself ends everything when no master has served for this time, in milliseconds.
+pub const STOP_WITHOUT_MASTER_MS: u64 = 10_000;
 /// After "stop now" the keeper itself ends everything when the master has not done so in this time, in milliseconds.
 pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 
@@ -221,8 +227,8 @@ pub const PING_LOOK_MS: u64 = 1;
 
 // ---- control socket ----
 
-/// Size of a request's body, in bytes.
-pub const CONTROL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Size of a request's body, in bytes: a configuration and an environment fit in.
+pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Requests that wait for the master's loop.
 pub const CONTROL_QUEUE_MAX: usize = 128;
 /// Connections to the control socket at once.
@@ -239,6 +245,10 @@ pub const UPGRADE_CHECK_STEP_MS: u64 = 5;
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
 /// Size of a snapshot that a new binary looks at, in bytes.
 pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest number that a note may hold, whatever it counts (2^53): what is beyond is damage, and would overflow.
+pub const NOTE_NUMBER_MAX: u64 = 1 << 53;
+/// Damaged notes of a former master that are told one by one; more are counted only.
+pub const NOTES_TOLD_MAX: usize = 20;
 /// Time in which a master that hands over waits for workers' answers, in milliseconds.
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.
@@ -261,6 +271,28 @@ pub const LOOK_TRIES_MAX: u32 = 50;
 pub const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
+/// How long a start waits for another one that holds the home.
+pub const REGISTRY_WAIT_MS: u64 = 20_000;
+/// Pause between two looks whether it still does.
+pub const REGISTRY_RETRY_MS: u64 = 2;
+/// Tries of a claim whose lock is held: whoever looks whether a deployment lives holds it for microseconds.
+pub const CLAIM_TRIES_MAX: u32 = 25;
+/// Size of the file that `save` writes, in bytes.
+pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Size of what clusterd itself says in the background, in bytes; then the file begins anew and the old one stays beside.
+pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// Pause between two looks at that size.
+pub const OWN_LOG_LOOK_MS: u64 = 60_000;
+/// What a start that failed shows of the words of its deployment, in bytes.
+pub const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
+/// How long a command waits for the end of a keeper that has nothing left.
+pub const END_WAIT_MS: u64 = 5_000;
+/// Apps that a command acts on at the same time.
+pub const COMMANDS_AT_ONCE_MAX: usize = 16;
+/// Pause between two looks whether a master that is being started answers.
+pub const START_LOOK_MS: u64 = 2;
+/// A keeper that has no control socket after this has failed to start.
+pub const START_WAIT_MS: u64 = 30_000;
 
 // ---- output ----
 

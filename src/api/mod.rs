@@ -5,9 +5,11 @@ mod upgrade;
 
 pub use upgrade::{CAN_TAKE_OVER, UPGRADE_ARGV0};
 
+use crate::config::sources::Sources;
 use crate::limits;
 use crate::logs::Tail;
 use crate::protocol::control;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,7 +21,17 @@ pub enum Request {
     /// `GET /v1/apps`, and `GET /v1/apps/NAME` (filtered by the API).
     Deployment,
     /// `POST /v1/apps/NAME/reload`; `None`: `POST /v1/reload`, every app. Answered when the reload has ended.
-    Reload { app: Option<String> },
+    Reload { app: Option<String>, change: Change },
+    /// `POST /v1/ready`. Answered when every app is ready, or its start has failed.
+    Ready,
+    /// `POST /v1/apps/NAME/start` and `/restart`. Answered when the app is ready, or its start has failed.
+    Start { app: String, restart: bool, change: Change },
+    /// `POST /v1/apps/NAME/delete`. Answered when nothing of it is left.
+    Delete { app: String, now: bool },
+    /// `POST /v1/apps/NAME/signal`. Answered when it was asked for.
+    Signal { app: String, signal: i32 },
+    /// `GET /v1/apps/NAME/env`.
+    Environment { app: String },
     /// `POST /v1/apps/NAME/scale`. Answered when it is accepted.
     Scale { app: String, workers: String },
     /// `POST /v1/stop` (the whole deployment) or `POST /v1/apps/NAME/stop`. Answered when it has stopped.
@@ -34,11 +46,22 @@ pub enum Request {
     Upgrade { path: String, binary: Arc<OwnedFd> },
 }
 
+/// What a reload or a start is made from, where it is not what was typed at first.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// A new environment to which apps add theirs.
+    pub env: Option<BTreeMap<String, String>>,
+    /// Something else altogether.
+    pub sources: Option<Box<Sources>>,
+}
+
 /// What the master answers.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::Deployment`].
     Deployment(Box<control::Deployment>),
+    /// To [`Request::Environment`].
+    Environment(BTreeMap<String, String>),
     /// To [`Request::Snapshot`]: a file with it.
     Snapshot(Arc<OwnedFd>),
     /// It was done (or accepted); status 200.

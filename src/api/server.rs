@@ -1,9 +1,12 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. It turns requests into [`Call`]s and
 //! answers into responses; it knows nothing of workers.
-use super::{Answer, Call, CallSender, Request};
+use super::{Answer, Call, CallSender, Change, Request};
 use crate::limits;
 use crate::logs::Tail;
-use crate::protocol::control::{App, Deployment, Done, Failure, ScaleRequest, StopRequest, UpgradeRequest};
+use crate::protocol::control::{
+    App, ChangeRequest, Deployment, Done, Environment, Failure, ScaleRequest, SignalRequest, StopRequest,
+    UpgradeRequest,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -25,7 +28,9 @@ type Reply = Response<Full<Bytes>>;
 
 /// The routes, for people who ask for one that does not exist.
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
-                      POST /v1/apps/NAME/scale, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
+                      POST /v1/apps/NAME/scale, POST /v1/apps/NAME/start, POST /v1/apps/NAME/restart, \
+                      POST /v1/apps/NAME/delete, POST /v1/apps/NAME/signal, GET /v1/apps/NAME/env, \
+                      POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
                       POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
 
@@ -156,6 +161,12 @@ enum Route {
     Live,
     Ready,
     Reload(Option<String>),
+    Start(String),
+    Restart(String),
+    Delete(String),
+    Signal(String),
+    Environment(String),
+    AllReady,
     Scale(String),
     Stop(Option<String>),
     Upgrade,
@@ -176,6 +187,12 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["readyz"] => (Method::GET, Route::Ready),
         ["v1", "reload"] => (Method::POST, Route::Reload(None)),
         ["v1", "apps", app, "reload"] => (Method::POST, Route::Reload(Some(name(app)?))),
+        ["v1", "ready"] => (Method::POST, Route::AllReady),
+        ["v1", "apps", app, "start"] => (Method::POST, Route::Start(name(app)?)),
+        ["v1", "apps", app, "restart"] => (Method::POST, Route::Restart(name(app)?)),
+        ["v1", "apps", app, "delete"] => (Method::POST, Route::Delete(name(app)?)),
+        ["v1", "apps", app, "signal"] => (Method::POST, Route::Signal(name(app)?)),
+        ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?)),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
         ["v1", "logs", "reopen"] => (Method::POST, Route::ReopenLogs),
         ["v1", "logs", "flush"] => (Method::POST, Route::FlushLogs(None)),
@@ -202,24 +219,9 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
         Ok(route) => route,
         Err(reply) => return *reply,
     };
-    let asked = match route {
-        Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,
-        Route::ReopenLogs => Request::ReopenLogs,
-        Route::FlushLogs(ref app) => Request::FlushLogs { app: app.clone() },
-        Route::Reload(ref app) => Request::Reload { app: app.clone() },
-        Route::Scale(ref app) => match body::<ScaleRequest>(request).await {
-            Ok(Some(scale)) => Request::Scale { app: app.clone(), workers: scale.workers },
-            Ok(None) => return failure(StatusCode::BAD_REQUEST, "say how many: {\"workers\": \"4\"}".to_owned()),
-            Err(reply) => return reply,
-        },
-        Route::Upgrade => match upgrade(request, calls).await {
-            Ok(asked) => asked,
-            Err(reply) => return *reply,
-        },
-        Route::Stop(ref app) => match body::<StopRequest>(request).await {
-            Ok(stop) => Request::Stop { app: app.clone(), now: stop.unwrap_or_default().now },
-            Err(reply) => return reply,
-        },
+    let asked = match asked(&route, request, calls).await {
+        Ok(asked) => asked,
+        Err(reply) => return *reply,
     };
     let answered = match put(asked, calls) {
         Ok(answered) => answered,
@@ -241,6 +243,47 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
         Ok(answer) => respond(route, answer),
         Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
     }
+}
+
+/// The question that a route and a body stand for.
+async fn asked(route: &Route, request: hyper::Request<Incoming>, calls: &CallSender) -> Result<Request, Box<Reply>> {
+    let missing = |text: &str| Box::new(failure(StatusCode::BAD_REQUEST, text.to_owned()));
+    Ok(match route {
+        Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,
+        Route::ReopenLogs => Request::ReopenLogs,
+        Route::FlushLogs(app) => Request::FlushLogs { app: app.clone() },
+        Route::AllReady => Request::Ready,
+        Route::Reload(app) => Request::Reload { app: app.clone(), change: change(request).await? },
+        Route::Start(app) => Request::Start { app: app.clone(), restart: false, change: change(request).await? },
+        Route::Restart(app) => Request::Start { app: app.clone(), restart: true, change: change(request).await? },
+        Route::Environment(app) => Request::Environment { app: app.clone() },
+        Route::Delete(app) => {
+            let now = body::<StopRequest>(request).await.map_err(Box::new)?.unwrap_or_default().now;
+            Request::Delete { app: app.clone(), now }
+        }
+        Route::Signal(app) => {
+            let wanted = body::<SignalRequest>(request).await.map_err(Box::new)?;
+            let wanted = wanted.ok_or_else(|| missing("say which: {\"signal\": \"SIGUSR2\"}"))?;
+            let signal = crate::os::signal::from_name(&wanted.signal);
+            let signal = signal.ok_or_else(|| missing(&format!("there is no signal {:?}", wanted.signal)))?;
+            Request::Signal { app: app.clone(), signal }
+        }
+        Route::Scale(app) => {
+            let scale = body::<ScaleRequest>(request).await.map_err(Box::new)?;
+            let scale = scale.ok_or_else(|| missing("say how many: {\"workers\": \"4\"}"))?;
+            Request::Scale { app: app.clone(), workers: scale.workers }
+        }
+        Route::Upgrade => upgrade(request, calls).await?,
+        Route::Stop(app) => {
+            let now = body::<StopRequest>(request).await.map_err(Box::new)?.unwrap_or_default().now;
+            Request::Stop { app: app.clone(), now }
+        }
+    })
+}
+
+async fn change(request: hyper::Request<Incoming>) -> Result<Change, Box<Reply>> {
+    let wanted = body::<ChangeRequest>(request).await.map_err(Box::new)?.unwrap_or_default();
+    Ok(Change { env: wanted.env, sources: wanted.sources.map(Box::new) })
 }
 
 /// Puts a question to the master's loop.
@@ -295,6 +338,7 @@ fn respond(route: Route, answer: Answer) -> Reply {
         (Route::Ready, Answer::Deployment(deployment)) => readiness(&deployment),
         (Route::App(name), Answer::Deployment(deployment)) => one_app(&name, &deployment),
         (_, Answer::Deployment(deployment)) => json(StatusCode::OK, &*deployment),
+        (_, Answer::Environment(env)) => json(StatusCode::OK, &Environment { env }),
         (_, Answer::Snapshot(_)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for".to_owned()),
         (_, Answer::Done(message)) => done(message),
         (_, Answer::NotFound(error)) => failure(StatusCode::NOT_FOUND, error),

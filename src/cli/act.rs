@@ -1,56 +1,55 @@
 //! Verbs that change something: find who runs the target, ask its master, say in one line what came of it.
-use super::client::{self, Master};
-use crate::config::name::did_you_mean;
+use super::client;
+use super::start;
+use super::target::{Found, Known, known};
 use crate::limits;
-use crate::protocol::control::{App, Deployment, ScaleRequest, StopRequest, Upgrade, UpgradeRequest};
+use crate::protocol::control::{
+    App, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
+};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// What a target means: one app of a deployment, or all of it.
-pub(super) struct Found {
-    pub(super) socket: PathBuf,
-    pub(super) name: String,
-    /// `None`: the whole deployment.
-    pub(super) app: Option<String>,
+/// `reload`: one app after the other.
+pub(super) fn reload(home: Option<&Path>, targets: &[String], update_env: bool) -> ExitCode {
+    each(home, targets, Order::OneByOne, |_, found| {
+        alive(found)?;
+        let change = ChangeRequest { env: update_env.then(start::own_environment), sources: None };
+        reload_one(found, &change)
+    })
 }
 
-/// `reload`.
-pub(super) fn reload(home: Option<&Path>, targets: &[String]) -> ExitCode {
-    each(home, targets, |found| {
-        let path = match &found.app {
-            Some(app) => format!("/v1/apps/{app}/reload"),
-            None => "/v1/reload".to_owned(),
-        };
-        let before = client::look(&found.socket)?;
-        let mut progress = Progress::new(&before, found.app.as_deref());
-        match client::command_watched(&found.socket, &path, &mut |now| progress.tell(now)) {
-            client::Outcome::Answered(answer) => answer,
-            client::Outcome::Lost => after_the_loss(found, &before),
-        }
-    })
+/// Reloads an app and waits until that has ended.
+pub(super) fn reload_one(found: &Found, change: &ChangeRequest) -> Result<String, String> {
+    let before = client::look(&found.socket)?;
+    let mut progress = Progress::new(&before, &found.app);
+    let path = format!("/v1/apps/{}/reload", found.app);
+    match client::command_watched(&found.socket, &path, json(change)?, &mut |now| progress.tell(now)) {
+        client::Outcome::Answered(answer) => answer,
+        client::Outcome::Lost => after_the_loss(found, &before),
+    }
 }
 
 /// The master that had the command died: its successor goes on with the reload, so wait for the end of that.
 fn after_the_loss(found: &Found, before: &Deployment) -> Result<String, String> {
-    log::warn!("{}: its master was started again; the reload goes on", found.name);
-    let ours = |app: &&App| found.app.as_ref().is_none_or(|name| *name == app.name);
+    log::warn!("{}: its master was started again; the reload goes on", found.app);
+    let generation = |deployment: &Deployment| {
+        deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status.clone(), app.generation))
+    };
     loop {
         let now = client::look(&found.socket)?;
-        let apps: Vec<&App> = now.apps.iter().filter(ours).collect();
-        if apps.iter().any(|app| app.status == "reloading") {
-            std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
-            continue;
+        match generation(&now) {
+            Some((status, _)) if status == "reloading" => {
+                std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
+            }
+            Some((_, now)) if generation(before).is_none_or(|(_, before)| now > before) => {
+                return Ok(format!("reloaded {}", found.app));
+            }
+            Some(_) => return Err("the old generation serves; the log of clusterd says why".to_owned()),
+            None => return Err("it is gone".to_owned()),
         }
-        let old = |app: &App| before.apps.iter().find(|b| b.name == app.name).map_or(0, |b| b.generation);
-        let back: Vec<&str> =
-            apps.iter().filter(|app| app.generation <= old(app)).map(|app| app.name.as_str()).collect();
-        if back.is_empty() {
-            return Ok(format!("reloaded {}", apps.iter().map(|a| a.name.as_str()).collect::<Vec<_>>().join(", ")));
-        }
-        return Err(format!("{}: the old generation serves; the log of clusterd says why", back.join(", ")));
     }
 }
 
@@ -61,8 +60,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(before: &Deployment, app: Option<&str>) -> Progress {
-        let apps = before.apps.iter().filter(|a| app.is_none_or(|name| name == a.name));
+    fn new(before: &Deployment, app: &str) -> Progress {
+        let apps = before.apps.iter().filter(|a| a.name == app);
         let slots = apps.flat_map(|a| a.workers.iter().map(|w| ((a.name.clone(), w.slot), w.generation)));
         Progress { seen: slots.collect() }
     }
@@ -81,128 +80,245 @@ impl Progress {
     }
 }
 
-/// `upgrade`.
-pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&Path>) -> ExitCode {
-    let binary = binary.map_or_else(std::env::current_exe, std::path::absolute);
-    let binary = match binary {
-        Ok(path) => path.display().to_string(),
-        Err(e) => {
-            log::error!("cannot find the new binary: {e}");
-            return ExitCode::FAILURE;
+/// `restart`: stop, then start; an app that is stopped just starts.
+pub(super) fn restart(home: Option<&Path>, targets: &[String], update_env: bool) -> ExitCode {
+    each(home, targets, Order::Together, |known, found| {
+        let change = ChangeRequest { env: update_env.then(start::own_environment), sources: None };
+        match found.view {
+            Some(_) => start::ask(found, "restart", &change),
+            None => start::revive(&known.home, &found.deployment, Some(&found.app), change),
         }
-    };
-    each(home, targets, |found| {
-        let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
-        let before = number(&client::look(&found.socket)?);
-        client::command(&found.socket, "/v1/upgrade", json(&UpgradeRequest { binary: binary.clone() })?)?;
-        for _ in 0..limits::LOOK_TRIES_MAX {
-            let now = client::look(&found.socket)?;
-            match now.upgrade.filter(|upgrade| upgrade.number > before) {
-                Some(Upgrade { ok: Some(true), message, .. }) => return Ok(message),
-                Some(Upgrade { ok: Some(false), message, .. }) => return Err(message),
-                Some(_) | None => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
-            }
-        }
-        Err("the outcome is not known yet; clusterd ls says which version serves".to_owned())
     })
 }
 
 /// `stop`.
 pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
-    each(home, targets, |found| {
-        let path = match &found.app {
-            Some(app) => format!("/v1/apps/{app}/stop"),
-            None => "/v1/stop".to_owned(),
-        };
-        client::command(&found.socket, &path, json(&StopRequest { now })?)
+    each(home, targets, Order::Together, |known, found| match &found.view {
+        Some(view) if view.status == "stopped" && found.background => Ok(format!("{} has stopped already", found.app)),
+        Some(_) => ended(known, found, command(found, "stop", &StopRequest { now })?),
+        None => Ok(format!("{} does not run: its keeper is gone", found.app)),
     })
+}
+
+/// `delete`.
+pub(super) fn delete(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
+    each(home, targets, Order::Together, |known, found| match &found.view {
+        Some(_) => ended(known, found, command(found, "delete", &StopRequest { now })?),
+        None => {
+            let registry = known.home.registry().map_err(|e| e.to_string())?;
+            let mut entry = known.home.entry(&found.deployment).map_err(|e| e.to_string())?;
+            entry.apps.retain(|app| app.name != found.app);
+            match entry.apps.as_slice() {
+                [] => known.home.remove_entry(&entry.name),
+                [_, ..] => known.home.write_entry(&entry).map_err(|e| e.to_string())?,
+            }
+            drop(registry);
+            Ok(format!("{} is deleted", found.app))
+        }
+    })
+}
+
+/// `kill`: ends every deployment and forgets it.
+pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(e) => return fail(&e),
+    };
+    known.dead.iter().for_each(|entry| known.home.remove_entry(&entry.name));
+    let ended = together(&known.masters, |master| {
+        let body = json(&StopRequest { now })?;
+        let said = client::command(&master.path, "/v1/stop", body).map_err(|why| format!("{}: {why}", master.name))?;
+        wait_for_end(&known, &master.name, &master.path);
+        Ok(said)
+    });
+    if known.masters.is_empty() {
+        log::info!("nothing runs here");
+    }
+    say_all(ended)
+}
+
+/// An app is over: where it was the last of its deployment, that is about to be over too, and its name free.
+fn ended(known: &Known, found: &Found, said: String) -> Result<String, String> {
+    wait_for_end(known, &found.deployment, &found.socket);
+    Ok(said)
+}
+
+/// Waits (bounded) until a deployment that has nothing left is gone.
+fn wait_for_end(known: &Known, deployment: &str, socket: &Path) {
+    let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
+    while known.home.is_alive(deployment) && Instant::now() < until {
+        let view = client::get::<Deployment>(socket, "/v1/apps");
+        let over = |app: &App| !known.stays(deployment) && app.status == "stopped";
+        if view.is_ok_and(|view| view.apps.iter().any(|app| !over(app))) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));
+    }
 }
 
 /// `scale`.
 pub(super) fn scale(home: Option<&Path>, target: &str, workers: &str) -> ExitCode {
-    let targets = [target.to_owned()];
-    each(home, &targets, |found| {
-        let Some(app) = &found.app else {
-            return Err("it runs several apps; name the one to scale".to_owned());
-        };
-        client::command(
-            &found.socket,
-            &format!("/v1/apps/{app}/scale"),
-            json(&ScaleRequest { workers: workers.to_owned() })?,
-        )
+    each(home, &[target.to_owned()], Order::OneByOne, |_, found| {
+        alive(found)?;
+        command(found, "scale", &ScaleRequest { workers: workers.to_owned() })
     })
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+/// `signal`.
+pub(super) fn signal(home: Option<&Path>, signal: &str, targets: &[String]) -> ExitCode {
+    each(home, targets, Order::OneByOne, |_, found| {
+        alive(found)?;
+        command(found, "signal", &SignalRequest { signal: signal.to_owned() })
+    })
+}
+
+/// `upgrade`: of whole deployments.
+pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&Path>) -> ExitCode {
+    let binary = binary.map_or_else(std::env::current_exe, std::path::absolute);
+    let binary = match binary {
+        Ok(path) => path.display().to_string(),
+        Err(e) => return fail(&format!("cannot find the new binary: {e}")),
+    };
+    let mut seen = BTreeSet::new();
+    let seen = std::cell::RefCell::new(&mut seen);
+    one_by_one(home, targets, |found| {
+        if !seen.borrow_mut().insert(found.deployment.clone()) {
+            return Ok(None);
+        }
+        alive(found)?;
+        let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
+        let before = number(&client::look(&found.socket)?);
+        client::command(&found.socket, "/v1/upgrade", json(&UpgradeRequest { binary: binary.clone() })?)?;
+        let mut serves = None;
+        for _ in 0..limits::LOOK_TRIES_MAX {
+            let now = client::look(&found.socket)?;
+            match now.upgrade.filter(|upgrade| upgrade.number > before) {
+                Some(Upgrade { ok: Some(false), message, .. }) => return Err(message),
+                // The keeper follows a moment later, unless it is of a version that cannot.
+                Some(Upgrade { ok: Some(true), keeper: None, message, .. }) if !now.keeper_version.is_empty() => {
+                    serves = Some(message);
+                }
+                Some(Upgrade { ok: Some(true), message, .. }) => return Ok(Some(message)),
+                Some(_) | None => {}
+            }
+            std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
+        }
+        if let Some(message) = serves {
+            return Ok(Some(format!("{message}; whether the keeper follows is not known yet")));
+        }
+        Err("the outcome is not known yet; clusterd ls says which version serves".to_owned())
+    })
+}
+
+pub(super) fn alive(found: &Found) -> Result<&App, String> {
+    let gone = || format!("its keeper is gone; clusterd start {} starts it again", found.app);
+    found.view.as_deref().ok_or_else(gone)
+}
+
+fn command<T: Serialize>(found: &Found, verb: &str, body: &T) -> Result<String, String> {
+    client::command(&found.socket, &format!("/v1/apps/{}/{verb}", found.app), json(body)?)
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
     serde_json::to_vec(value).map_err(|e| e.to_string())
 }
 
-/// Does something with everything that the targets name. Fails when one of them names nothing or is refused.
+pub(super) fn fail(why: &str) -> ExitCode {
+    log::error!("{why}");
+    ExitCode::FAILURE
+}
+
+/// Whether the apps of one command wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    OneByOne,
+    Together,
+}
+
+/// Does something with every app that the words mean, each once. Fails when one word means nothing, or one app is refused.
 pub(super) fn each(
     home: Option<&Path>,
     targets: &[String],
-    act: impl Fn(&Found) -> Result<String, String>,
+    order: Order,
+    act: impl Fn(&Known, &Found) -> Result<String, String> + Sync,
 ) -> ExitCode {
-    let masters = match client::ask_all(home) {
-        Ok(masters) => masters,
-        Err(e) => {
-            log::error!("{e}");
-            return ExitCode::FAILURE;
-        }
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(e) => return fail(&e),
     };
+    let (all, missing) = meant(&known, targets);
+    let act = |found: &Found| act(&known, found).map_err(|why| with_name(&found.app, &why));
+    let done = match order {
+        Order::OneByOne => say_all(all.iter().map(act)),
+        Order::Together => say_all(together(&all, act)),
+    };
+    if missing { ExitCode::FAILURE } else { done }
+}
+
+pub(super) fn one_by_one(
+    home: Option<&Path>,
+    targets: &[String],
+    act: impl Fn(&Found) -> Result<Option<String>, String>,
+) -> ExitCode {
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(e) => return fail(&e),
+    };
+    let (all, missing) = meant(&known, targets);
+    let act = |found: &Found| act(found).map_err(|why| with_name(&found.deployment, &why)).transpose();
+    let done = say_all(all.iter().filter_map(act));
+    if missing { ExitCode::FAILURE } else { done }
+}
+
+/// The apps that the words mean, each once, in their order; and whether a word means none, which is said.
+fn meant(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    let mut missing = false;
+    for word in targets {
+        match known.find(word) {
+            Err(why) => {
+                log::error!("{why}");
+                missing = true;
+            }
+            Ok(found) => all.extend(found.into_iter().filter(|f| seen.insert((f.deployment.clone(), f.app.clone())))),
+        }
+    }
+    (all, missing)
+}
+
+fn with_name(name: &str, why: &str) -> String {
+    let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(why);
+    format!("{name}: {why}")
+}
+
+/// Does something with all of them at the same time, a bounded number at once; the outcomes in their order.
+pub(super) fn together<T: Sync>(
+    all: &[T],
+    act: impl Fn(&T) -> Result<String, String> + Sync,
+) -> Vec<Result<String, String>> {
+    let mut outcomes = Vec::new();
+    for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = some.iter().map(|one| scope.spawn(|| act(one))).collect();
+            for one in running {
+                outcomes.push(one.join().unwrap_or_else(|_| Err("it broke off".to_owned())));
+            }
+        });
+    }
+    outcomes
+}
+
+pub(super) fn say_all(outcomes: impl IntoIterator<Item = Result<String, String>>) -> ExitCode {
     let mut failed = false;
-    for target in targets {
-        match find(&masters, target) {
+    for outcome in outcomes {
+        match outcome {
+            Ok(message) => message.lines().for_each(|line| log::info!("{line}")),
             Err(why) => {
                 log::error!("{why}");
                 failed = true;
             }
-            Ok(all) => {
-                for found in all {
-                    match act(&found) {
-                        Ok(message) => log::info!("{message}"),
-                        Err(why) => {
-                            let name = found.app.as_ref().unwrap_or(&found.name);
-                            let why = why.strip_prefix(&format!("{name}: ")).unwrap_or(&why);
-                            log::error!("{name}: {why}");
-                            failed = true;
-                        }
-                    }
-                }
-            }
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// A deployment by its name, an app by its own, or everything.
-pub(super) fn find(masters: &[Master], target: &str) -> Result<Vec<Found>, String> {
-    let mut found = Vec::new();
-    let mut names = Vec::new();
-    for master in masters {
-        let apps = match &master.deployment {
-            Ok(deployment) => deployment.apps.as_slice(),
-            Err(why) if target == master.name => return Err(format!("{target}: {why}")),
-            Err(_) => continue,
-        };
-        names.extend(apps.iter().map(|app| app.name.as_str()).chain([master.name.as_str()]));
-        let (socket, name) = (master.path.clone(), master.name.clone());
-        if target == "all" || target == master.name {
-            // The only app of a deployment is the deployment, and can be scaled.
-            let app = if let [app] = apps { Some(app.name.clone()) } else { None };
-            found.push(Found { socket, name, app });
-        } else if let Some(app) = apps.iter().find(|app| app.name == target) {
-            found.push(Found { socket, name, app: Some(app.name.clone()) });
-        }
-    }
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    if names.is_empty() {
-        return Err("nothing runs here".to_owned());
-    }
-    names.sort_unstable();
-    names.dedup();
-    let hint = did_you_mean(target, &names);
-    Err(format!("nothing here is called {target:?}{hint} (there is {})", names.join(", ")))
 }

@@ -13,67 +13,21 @@ use std::path::PathBuf;
 pub enum Invocation {
     /// Run a deployment in the foreground.
     Run(RunArgs),
-    /// `ls`: show what runs.
-    List {
-        /// As JSON.
-        json: bool,
+    /// `start`: run something in the background, or again.
+    Start(Box<StartArgs>),
+    /// A verb to what is there.
+    Ask {
+        /// The verb.
+        verb: Ask,
         /// `--home`.
         home: Option<PathBuf>,
     },
-    /// `reload`: replace every worker, one at a time.
-    Reload {
-        /// Names of apps, or `all`; at least one.
-        targets: Vec<String>,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `scale`: change the number of workers.
-    Scale {
-        /// Name of an app, or `all`.
-        target: String,
-        /// `4`, `+3`, `-1`, `max`, `50%`; checked.
-        workers: String,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `stop`: stop apps.
-    Stop {
-        /// Names of apps, or `all`; at least one.
-        targets: Vec<String>,
-        /// Do not drain.
-        now: bool,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `upgrade`: another binary takes over.
-    Upgrade {
-        /// Names of apps, or `all`; at least one.
-        targets: Vec<String>,
-        /// `--binary`.
-        binary: Option<PathBuf>,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `logs`: show log files.
-    Logs {
-        /// What was typed.
-        args: LogsArgs,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `flush`: empty log files.
-    Flush {
-        /// Names of apps, or `all`; at least one.
-        targets: Vec<String>,
-        /// `--home`.
-        home: Option<PathBuf>,
-    },
-    /// `reloadLogs`: open log files again.
-    ReopenLogs {
-        /// Names of apps, or `all`; at least one.
-        targets: Vec<String>,
-        /// `--home`.
-        home: Option<PathBuf>,
+    /// `init`: write an explained configuration.
+    Init {
+        /// Where to.
+        file: PathBuf,
+        /// Over one that is there.
+        force: bool,
     },
     /// `check`: say what would run, or everything that is wrong.
     Check(RunArgs),
@@ -102,34 +56,36 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &[
-    "delete",
-    "describe",
-    "env",
-    "import",
-    "init",
-    "restart",
-    "resurrect",
-    "save",
-    "show",
-    "signal",
-    "start",
-    "startup",
-    "top",
-    "upgrade",
-];
+const PLANNED_VERBS: &[&str] = &["import", "top"];
 const VERBS: &[&str] = &[
+    "start",
     "ls",
     "list",
     "status",
+    "jlist",
+    "describe",
+    "show",
+    "env",
     "reload",
     "gracefulReload",
-    "scale",
+    "restart",
     "stop",
+    "delete",
+    "scale",
+    "signal",
     "logs",
     "flush",
     "reloadLogs",
+    "upgrade",
+    "save",
+    "resurrect",
+    "startup",
+    "unstartup",
+    "kill",
+    "init",
     "check",
+    "completions",
+    "man",
     "help",
 ];
 
@@ -156,9 +112,68 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run something in the background, or start again what was stopped
+    #[command(override_usage = help::START_USAGE)]
+    Start(Box<StartArgs>),
+    #[command(flatten)]
+    Ask(Ask),
+    /// Say what would run, or everything that is wrong
+    #[command(override_usage = help::CHECK_USAGE)]
+    Check(Box<RunArgs>),
+    /// Write a configuration file with every key explained (also: ecosystem)
+    #[command(alias = "ecosystem")]
+    Init {
+        /// Where to
+        #[arg(value_name = "FILE", default_value = "cluster.toml")]
+        file: PathBuf,
+        /// Over a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (clusterd man | man -l -)
+    Man,
+    /// Show this help, or that of a verb
+    Help {
+        /// The verb
+        #[arg(value_name = "VERB")]
+        verb: Option<String>,
+    },
+}
+
+/// Verbs to what is there. TARGET: a name, an id, a namespace, `/a pattern/` or `all`.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Ask {
     /// Show apps and their workers (also: list, status)
     #[command(name = "ls", aliases = ["list", "status"])]
-    Ls {
+    List {
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// The same as ls --json, in the words of PM2
+    #[command(hide = true, alias = "prettylist")]
+    Jlist,
+    /// Show everything about apps (also: show)
+    #[command(alias = "show")]
+    Describe {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the environment of an app's workers
+    Env {
+        /// A name or an id
+        #[arg(value_name = "TARGET")]
+        target: String,
         /// As JSON, for scripts
         #[arg(long)]
         json: bool,
@@ -166,61 +181,133 @@ enum Verb {
     /// Replace every worker, one at a time, losing no connection
     #[command(aliases = ["gracefulReload", "graceful-reload"])]
     Reload {
-        /// Names of apps, or "all"
-        #[arg(required = true, value_name = "APP")]
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
         targets: Vec<String>,
+        /// With the environment of this command instead of that of the start
+        #[arg(long)]
+        update_env: bool,
     },
-    /// Change the number of workers
-    Scale {
-        /// Name of an app, or "all"
-        #[arg(value_name = "APP")]
-        target: String,
-        /// How many (4), how many more (+2) or less (-1), max, max-1, 50%
-        #[arg(value_name = "N", allow_hyphen_values = true, value_parser = scale_value)]
-        workers: String,
+    /// Stop every worker, then start them again; connections wait meanwhile
+    Restart {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        /// With the environment of this command instead of that of the start
+        #[arg(long)]
+        update_env: bool,
     },
-    /// Stop apps: no new connections, finish the open ones, then end
+    /// Stop apps: no new connections, finish the open ones, then end. What
+    /// runs in the background can be started again
     Stop {
-        /// Names of apps, or "all"
-        #[arg(required = true, value_name = "APP")]
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
         targets: Vec<String>,
         /// At once, without finishing what is open
         #[arg(long)]
         now: bool,
     },
+    /// Stop apps and forget them
+    #[command(alias = "del")]
+    Delete {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+        /// At once, without finishing what is open
+        #[arg(long)]
+        now: bool,
+    },
+    /// Change the number of workers
+    Scale {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// How many (4), how many more (+2) or less (-1), max, max-1, 50%
+        #[arg(value_name = "N", allow_hyphen_values = true, value_parser = scale_value)]
+        workers: String,
+    },
+    /// Send a signal to every worker (also: sendSignal)
+    #[command(alias = "sendSignal")]
+    Signal {
+        /// SIGUSR2, USR2 or 12
+        #[arg(value_name = "SIGNAL")]
+        signal: String,
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+    },
     /// Show what workers print: the last lines of log files, then what comes
     Logs(LogsArgs),
     /// Empty log files
     Flush {
-        /// Names of apps, or "all"
-        #[arg(default_value = "all", value_name = "APP")]
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
         targets: Vec<String>,
     },
     /// Open log files again, for a logrotate of your own (also: reopen-logs)
     #[command(name = "reloadLogs", aliases = ["reopen-logs"])]
     ReopenLogs {
-        /// Names of apps, or "all"
-        #[arg(default_value = "all", value_name = "APP")]
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
         targets: Vec<String>,
     },
     /// Have another clusterd binary take over what runs, losing nothing
     Upgrade {
-        /// Names of apps, or "all"
-        #[arg(default_value = "all", value_name = "APP")]
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
         targets: Vec<String>,
         /// The new binary [default: the one that this command is]
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
     },
-    /// Say what would run, or everything that is wrong
-    #[command(override_usage = help::CHECK_USAGE)]
-    Check(Box<RunArgs>),
-    /// Show this help, or that of a verb
-    Help {
-        /// The verb
-        #[arg(value_name = "VERB")]
-        verb: Option<String>,
+    /// Write down what is in the background, for resurrect (also: dump)
+    #[command(alias = "dump")]
+    Save,
+    /// Start what was saved and is not there
+    Resurrect,
+    /// Have systemd resurrect what was saved when the machine starts
+    Startup(UnitArgs),
+    /// Undo startup
+    Unstartup(UnitArgs),
+    /// Stop everything that runs here, and forget it
+    Kill {
+        /// At once, without finishing what is open
+        #[arg(long)]
+        now: bool,
     },
+}
+
+/// Options of `startup` and `unstartup`.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct UnitArgs {
+    /// Print the unit and the commands, and do nothing
+    #[arg(long)]
+    pub print: bool,
+    /// A unit of the whole machine, for this user [default: root's, or the
+    /// user's own manager]
+    #[arg(long, value_name = "USER")]
+    pub system: Option<String>,
+}
+
+/// Options of `start`, as typed.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct StartArgs {
+    /// A script, a configuration file (.toml), or what was stopped: a name, an
+    /// id, a namespace, "/a pattern/" or "all"
+    #[arg(value_name = "SCRIPT|FILE|TARGET")]
+    pub what: Vec<String>,
+    /// Start again with the environment of this command
+    #[arg(long, help_heading = "Surroundings")]
+    pub update_env: bool,
+    /// What runs the script [default: by its ending: node, python3, bash, ruby,
+    /// php]; "none": itself
+    #[arg(long, value_name = "PROGRAM", help_heading = "Surroundings")]
+    pub interpreter: Option<String>,
+    /// Arguments of the interpreter, in one word
+    #[arg(long, alias = "node-args", value_name = "ARGS", allow_hyphen_values = true, help_heading = "Surroundings")]
+    pub interpreter_args: Option<String>,
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// Options of a run, as typed.
@@ -231,13 +318,16 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "N", value_parser = checked(parse::workers), help_heading = "Workers")]
     #[arg(allow_hyphen_values = true)]
     pub workers: Option<String>,
-    /// The same as --workers, in the words of PM2
-    #[arg(short, long, value_name = "N", value_parser = checked(parse::workers), help_heading = "Workers")]
+    /// The same as --workers, in the words of PM2 (0: max, -1: max-1)
+    #[arg(short, long, value_name = "N", value_parser = checked(instances), help_heading = "Workers")]
     #[arg(allow_hyphen_values = true, conflicts_with = "workers")]
     pub instances: Option<String>,
     /// Name of the app [default: from the script]
     #[arg(short, long, value_parser = checked(name::check), help_heading = "Workers")]
     pub name: Option<String>,
+    /// Group that commands may name instead of each app [default: default]
+    #[arg(long, value_parser = checked(name::check), help_heading = "Workers")]
+    pub namespace: Option<String>,
     /// What makes a worker ready: listening, message, notify, or a time ("2s")
     /// [default: as the protocol has it]
     #[arg(long, value_name = "RULE", value_parser = checked(parse::ready), help_heading = "Workers")]
@@ -294,6 +384,9 @@ pub struct RunArgs {
     /// Run what this TOML file says
     #[arg(short, long, value_name = "FILE", help_heading = "Other")]
     pub config: Option<String>,
+    /// Of the file, this app alone; may repeat, or list them: a,b
+    #[arg(long, value_name = "APP", value_delimiter = ',', help_heading = "Other")]
+    pub only: Vec<String>,
     /// The command to run, after "--"
     #[arg(last = true, value_name = "COMMAND", hide = true)]
     pub command: Vec<String>,
@@ -309,7 +402,9 @@ impl RunArgs {
         let pair = |word: &String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         Overrides {
             command: self.command.clone(),
-            workers: self.workers.clone().or_else(|| self.instances.clone()),
+            only: self.only.clone(),
+            namespace: self.namespace.clone(),
+            workers: self.workers.clone().or_else(|| self.instances.as_deref().map(pm2_instances)),
             port: self.port,
             host: self.host.clone(),
             listen: self.listen.clone(),
@@ -327,8 +422,6 @@ impl RunArgs {
             ready_timeout: self.ready_timeout.clone(),
             drain_timeout: self.drain_timeout.clone(),
             kill_timeout: self.kill_timeout.clone(),
-            background: false,
-            log_folder: None,
         }
     }
 }
@@ -338,6 +431,19 @@ fn checked<T: 'static>(
     read: fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
     move |text| read(text).map(|_| text.to_owned())
+}
+
+/// PM2's numbers in our words: `0` is `max`, `-1` is `max-1`.
+fn pm2_instances(text: &str) -> String {
+    match text.strip_prefix('-') {
+        Some(less) => format!("max-{less}"),
+        None if text == "0" => "max".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+fn instances(text: &str) -> Result<crate::config::Workers, String> {
+    parse::workers(&pm2_instances(text))
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -381,14 +487,19 @@ where
     match cli.verb {
         None => to_run(cli.run, home).map(Invocation::Run),
         Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
-        Some(Verb::Ls { json }) => Ok(Invocation::List { json, home }),
-        Some(Verb::Reload { targets }) => Ok(Invocation::Reload { targets, home }),
-        Some(Verb::Scale { target, workers }) => Ok(Invocation::Scale { target, workers, home }),
-        Some(Verb::Stop { targets, now }) => Ok(Invocation::Stop { targets, now, home }),
-        Some(Verb::Logs(args)) => Ok(Invocation::Logs { args, home }),
-        Some(Verb::Flush { targets }) => Ok(Invocation::Flush { targets, home }),
-        Some(Verb::ReopenLogs { targets }) => Ok(Invocation::ReopenLogs { targets, home }),
-        Some(Verb::Upgrade { targets, binary }) => Ok(Invocation::Upgrade { targets, binary, home }),
+        Some(Verb::Start(args)) => to_start(*args, home),
+        Some(Verb::Ask(verb)) => Ok(Invocation::Ask { verb, home }),
+        Some(Verb::Init { file, force }) => Ok(Invocation::Init { file, force }),
+        Some(Verb::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command(), "clusterd", &mut text);
+            Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
+        }
+        Some(Verb::Man) => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut text).map_err(usage)?;
+            Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
+        }
         Some(Verb::Help { verb }) => help_of(verb.as_deref()),
     }
 }
@@ -416,6 +527,27 @@ fn to_run(mut run: RunArgs, home: Option<PathBuf>) -> Result<RunArgs, UsageError
             None => Ok(run),
         },
     }
+}
+
+fn to_start(mut args: StartArgs, home: Option<PathBuf>) -> Result<Invocation, UsageError> {
+    let asked = [!args.what.is_empty(), args.run.config.is_some(), !args.run.command.is_empty()];
+    match asked {
+        [false, false, false] => {
+            return Err(usage("nothing to start: name a script, a file, -- COMMAND, or an app that was stopped"));
+        }
+        [true, true, _] => return Err(usage("a word and --config were given: give one of them")),
+        // The words behind -- are the script's arguments.
+        [true, false, true] if args.what.len() > 1 => {
+            return Err(usage("arguments behind -- go with one script"));
+        }
+        _ => {}
+    }
+    if args.what.is_empty() {
+        args.run = to_run(args.run, home)?;
+    } else {
+        args.run.home = home;
+    }
+    Ok(Invocation::Start(Box::new(args)))
 }
 
 fn help_of(verb: Option<&str>) -> Result<Invocation, UsageError> {

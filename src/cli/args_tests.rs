@@ -48,22 +48,32 @@ fn what_was_not_typed_stays_unset() {
 #[test]
 fn verbs_and_their_other_names() {
     for line in ["ls", "list", "status"] {
-        assert!(matches!(typed(line), Ok(Invocation::List { json: false, .. })), "{line}");
+        assert!(matches!(typed(line), Ok(Invocation::Ask { verb: Ask::List { json: false }, .. })), "{line}");
     }
-    assert!(matches!(typed("ls --json"), Ok(Invocation::List { json: true, .. })));
+    assert!(matches!(typed("ls --json"), Ok(Invocation::Ask { verb: Ask::List { json: true }, .. })));
     for line in ["reload web api", "gracefulReload web api"] {
-        assert!(matches!(typed(line), Ok(Invocation::Reload { targets, .. }) if targets == ["web", "api"]), "{line}");
+        assert!(
+            matches!(typed(line), Ok(Invocation::Ask { verb: Ask::Reload { targets, .. }, .. }) if targets == ["web", "api"]),
+            "{line}"
+        );
     }
     for workers in ["4", "+3", "-1", "max", "max-1", "50%"] {
         let line = format!("scale web {workers}");
-        assert!(matches!(typed(&line), Ok(Invocation::Scale { workers: w, .. }) if w == workers), "{line}");
+        assert!(
+            matches!(typed(&line), Ok(Invocation::Ask { verb: Ask::Scale { workers: w, .. }, .. }) if w == workers),
+            "{line}"
+        );
     }
-    assert!(matches!(typed("stop all --now"), Ok(Invocation::Stop { now: true, targets, .. }) if targets == ["all"]));
+    assert!(
+        matches!(typed("stop all --now"), Ok(Invocation::Ask { verb: Ask::Stop { now: true, targets }, .. }) if targets == ["all"])
+    );
     assert!(matches!(typed("check -c x"), Ok(Invocation::Check(run)) if run.config.as_deref() == Some("x")));
     assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check(run)) if run.command.len() == 2));
     let home = Some(PathBuf::from("/h"));
-    assert!(matches!(typed("--home /h ls"), Ok(Invocation::List { home: h, .. }) if h == home));
-    assert!(matches!(typed("stop web --home /h"), Ok(Invocation::Stop { home: h, .. }) if h == home));
+    assert!(matches!(typed("--home /h ls"), Ok(Invocation::Ask { verb: Ask::List { .. }, home: h }) if h == home));
+    assert!(
+        matches!(typed("stop web --home /h"), Ok(Invocation::Ask { verb: Ask::Stop { .. }, home: h }) if h == home)
+    );
     assert_eq!(run("--home /h -- a").home, home);
 }
 
@@ -74,7 +84,6 @@ fn a_command_without_dashes_is_shown_with_them() {
     says("app.js", "put -- before the command: clusterd -- node app.js");
     says("./server --port 1", "clusterd -- ./server --port 1");
     says("relod web", "did you mean \"reload\"?");
-    says("start app.js", "the verb \"start\" is not available in this release");
     says("top", "not available in this release");
     says("help nosuch", "clusterd -- nosuch");
 }
@@ -83,7 +92,8 @@ fn a_command_without_dashes_is_shown_with_them() {
 fn bad_values_say_what_is_allowed() {
     says("-w 0 -- a", "from 1 to 4096");
     says("-w 100000 -- a", "from 1 to 4096");
-    says("-i -1 -- a", "write \"max-1\"");
+    says("-w -1 -- a", "write \"max-1\"");
+    says("-i -x -- a", "from 1 to 4096");
     says("-w 1 -i 1 -- a", "cannot be used with");
     says("-p 65536 -- a", "from 0 to 65535");
     says("-p http -- a", "from 0 to 65535");
@@ -99,7 +109,7 @@ fn bad_values_say_what_is_allowed() {
     says("scale web +max", "is no change");
     says("scale web -0", "is no change");
     says("scale web", "<N>");
-    says("stop", "<APP>");
+    says("stop", "<TARGET>");
     says("ls x", "\"x\" is one word too many");
     says("", "nothing to run");
     says("-w 2", "nothing to run");
@@ -137,4 +147,22 @@ fn help_fits_80_columns_and_ends_with_examples() {
 #[test]
 fn clap_finds_no_fault_with_its_own_description() {
     command().debug_assert();
+}
+
+#[test]
+fn start_takes_a_script_with_arguments_a_command_a_file_or_names() {
+    let started = |line: &str| match typed(line) {
+        Ok(Invocation::Start(args)) => *args,
+        other => panic!("{line}: {other:?}"),
+    };
+    let script = started("start app.js -i 0 --name web -- --port 3000");
+    assert_eq!((script.what.as_slice(), script.run.command.len()), (&["app.js".to_owned()][..], 2));
+    assert_eq!(script.run.overrides(vec![]).workers.as_deref(), Some("max"));
+    assert_eq!(started("start a -i -1").run.overrides(vec![]).workers.as_deref(), Some("max-1"));
+    assert_eq!(started("start -- node app.js").run.command, ["node", "app.js"]);
+    assert_eq!(started("start web 2 /api.*/").what.len(), 3);
+    assert_eq!(started("start eco.toml --only a,b").run.only, ["a", "b"]);
+    says("start", "nothing to start");
+    says("start a b -- c", "go with one script");
+    says("start a -c b.toml", "give one of them");
 }

@@ -1,12 +1,13 @@
 //! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
 //! `act`'s business.
-use super::home::Home;
+use crate::home::Home;
 use crate::limits;
 use crate::protocol::control::{Deployment, Done, Failure};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ enum Broken {
 ///
 /// # Errors
 /// When no home is known, or the client itself cannot start.
-pub(super) fn ask_all(home: Option<&Path>) -> Result<Vec<Master>, String> {
-    let sockets = Home::find(home).map_err(|e| e.to_string())?.sockets();
+pub(super) fn ask_all(home: &Home) -> Result<Vec<Master>, String> {
+    let sockets = home.sockets();
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut asked = Vec::new();
@@ -57,6 +58,9 @@ pub(super) fn ask_all(home: Option<&Path>) -> Result<Vec<Master>, String> {
     })
 }
 
+/// Nobody listens any more.
+pub(super) const ENDED: &str = "it has just ended";
+
 /// What came of a command that takes long.
 pub(super) enum Outcome {
     /// The master's answer.
@@ -75,7 +79,7 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
         for _ in 0..limits::LOOK_TRIES_MAX {
             match view(socket).await {
                 Ok(deployment) => return Ok(deployment),
-                Err(Broken::Dead) => return Err("it has just ended".to_owned()),
+                Err(Broken::Dead) => return Err(ENDED.to_owned()),
                 Err(Broken::Failed(why)) => last = why,
             }
             tokio::time::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)).await;
@@ -93,13 +97,13 @@ async fn view(socket: &Path) -> Result<Deployment, Broken> {
 }
 
 /// Sends a command and waits as long as it takes; meanwhile `news` gets to see what runs.
-pub(super) fn command_watched(socket: &Path, path: &str, news: &mut dyn FnMut(&Deployment)) -> Outcome {
+pub(super) fn command_watched(socket: &Path, path: &str, body: Vec<u8>, news: &mut dyn FnMut(&Deployment)) -> Outcome {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => return Outcome::Answered(Err(e)),
     };
     runtime.block_on(async {
-        let mut answer = std::pin::pin!(exchange(socket, Method::POST, path, Vec::new(), None));
+        let mut answer = std::pin::pin!(exchange(socket, Method::POST, path, body, None));
         let pause = Duration::from_millis(limits::PROGRESS_EVERY_MS);
         let answer = loop {
             if let Ok(answer) = tokio::time::timeout(pause, answer.as_mut()).await {
@@ -110,7 +114,7 @@ pub(super) fn command_watched(socket: &Path, path: &str, news: &mut dyn FnMut(&D
             }
         };
         match answer {
-            Err(Broken::Dead) => Outcome::Answered(Err("it has just ended".to_owned())),
+            Err(Broken::Dead) => Outcome::Answered(Err(ENDED.to_owned())),
             Err(Broken::Failed(_)) => Outcome::Lost,
             Ok((status, body)) => {
                 if let Ok(deployment) = view(socket).await {
@@ -133,9 +137,20 @@ fn message(status: StatusCode, body: &[u8]) -> Result<String, String> {
 pub(super) fn command(socket: &Path, path: &str, body: Vec<u8>) -> Result<String, String> {
     let answer = runtime()?.block_on(exchange(socket, Method::POST, path, body, None));
     match answer {
-        Err(Broken::Dead) => Err("it has just ended".to_owned()),
+        Err(Broken::Dead) => Err(ENDED.to_owned()),
         Err(Broken::Failed(why)) => Err(why),
         Ok((status, body)) => message(status, &body),
+    }
+}
+
+/// Asks for something that is shown as it is.
+pub(super) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
+    let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+    match runtime()?.block_on(exchange(socket, Method::GET, path, Vec::new(), patience)) {
+        Err(Broken::Dead) => Err(ENDED.to_owned()),
+        Err(Broken::Failed(why)) => Err(why),
+        Ok((StatusCode::OK, body)) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
+        Ok((status, body)) => Err(failure_text(status, &body)),
     }
 }
 
@@ -171,7 +186,11 @@ async fn exchange(
         None => whole.await,
         Some(time) => match tokio::time::timeout(time, whole).await {
             Ok(done) => done,
-            Err(_) => Err(Broken::Failed("not answering".to_owned())),
+            Err(_) => {
+                let way_out =
+                    |keeper| format!("not answering (its keeper is pid {keeper}; kill -QUIT {keeper} ends it all)");
+                Err(Broken::Failed(Home::keeper_of(socket).map_or_else(|| "not answering".to_owned(), way_out)))
+            }
         },
     }
 }

@@ -9,10 +9,17 @@ pub(super) const USAGE: &str = "clusterd [OPTIONS] -- COMMAND [ARG]...   run one
 pub(super) const CHECK_USAGE: &str = "clusterd check [OPTIONS] -c FILE
        clusterd check [OPTIONS] -- COMMAND [ARG]...";
 
+/// First lines of `clusterd start --help`.
+pub(super) const START_USAGE: &str = "clusterd start [OPTIONS] SCRIPT [-- ARG...]
+       clusterd start [OPTIONS] -- COMMAND [ARG]...
+       clusterd start [OPTIONS] FILE
+       clusterd start TARGET...";
+
 /// Last lines of `clusterd --help`.
 pub(super) const AFTER: &str = "Examples:
   clusterd -w max -p 8080 -- node app.js   one app on all CPUs, port 8080
   clusterd -c config/cluster.toml          every app of a file
+  clusterd start app.js -i max -n web      the same in the background
   clusterd reload web                      new code, no connection lost
 
 Signals:

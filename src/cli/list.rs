@@ -1,5 +1,7 @@
 //! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
-use super::client::{self, Master};
+use super::client::Master;
+use super::target::known;
+use crate::home::Entry;
 use crate::protocol::control::{App, Deployment, Worker};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -8,14 +10,11 @@ use std::process::ExitCode;
 
 /// Prints it all.
 pub(super) fn list(home: Option<&Path>, json: bool) -> ExitCode {
-    let masters = match client::ask_all(home) {
-        Ok(masters) => masters,
-        Err(e) => {
-            log::error!("{e}");
-            return ExitCode::FAILURE;
-        }
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(e) => return super::act::fail(&e),
     };
-    let text = if json { as_json(&masters) } else { as_table(&masters, colours()) };
+    let text = if json { as_json(&known.masters) } else { as_table(&known.masters, &known.dead, colours()) };
     // A reader that has left (`clusterd ls | head`) is no failure.
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
@@ -34,8 +33,8 @@ fn as_json(masters: &[Master]) -> String {
 
 const HEADINGS: [&str; 10] = ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"];
 
-fn as_table(masters: &[Master], colours: bool) -> String {
-    if masters.is_empty() {
+fn as_table(masters: &[Master], dead: &[Entry], colours: bool) -> String {
+    if masters.is_empty() && dead.is_empty() {
         return "nothing runs here (clusterd -- COMMAND starts something)\n".to_owned();
     }
     let mut text = String::new();
@@ -46,6 +45,10 @@ fn as_table(masters: &[Master], colours: bool) -> String {
             Ok(deployment) => deployment_table(&mut text, deployment, colours),
         }
     }
+    for app in dead.iter().flat_map(|entry| &entry.apps) {
+        let gone = if colours { "\x1b[31mgone\x1b[0m" } else { "gone" };
+        let _ = writeln!(text, "[{}] {}  {gone}  its keeper was killed: clusterd start {}", app.id, app.name, app.name);
+    }
     text
 }
 
@@ -53,20 +56,29 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
     for app in &deployment.apps {
         let whole = if deployment.name == app.name { String::new() } else { format!("{}: ", deployment.name) };
         let _ = writeln!(text, "{whole}{}", headline(app, deployment, colours));
-        let rows: Vec<[String; 10]> = app.workers.iter().map(row).collect();
-        let widths: Vec<usize> = (0..HEADINGS.len())
-            .map(|n| rows.iter().map(|row| row[n].chars().count()).chain([HEADINGS[n].len()]).max().unwrap_or(0))
-            .collect();
-        line(text, &HEADINGS.map(str::to_owned), &widths, None);
-        for (row, worker) in rows.iter().zip(&app.workers) {
-            line(text, row, &widths, colours.then(|| colour(&worker.state)).flatten());
-        }
+        worker_table(text, app, colours);
     }
     let _ = match deployment.master_restarts {
         0 => Ok(()),
         1 => writeln!(text, "  the master was started again once"),
         n => writeln!(text, "  the master was started again {n} times"),
     };
+    let (keeper, master) = (&deployment.keeper_version, &deployment.version);
+    if !keeper.is_empty() && keeper != master {
+        let _ = writeln!(text, "  the keeper is of version {keeper}, the master of {master}");
+    }
+}
+
+/// The workers of an app, a row for each.
+pub(super) fn worker_table(text: &mut String, app: &App, colours: bool) {
+    let rows: Vec<[String; 10]> = app.workers.iter().map(row).collect();
+    let widths: Vec<usize> = (0..HEADINGS.len())
+        .map(|n| rows.iter().map(|row| row[n].chars().count()).chain([HEADINGS[n].len()]).max().unwrap_or(0))
+        .collect();
+    line(text, &HEADINGS.map(str::to_owned), &widths, None);
+    for (row, worker) in rows.iter().zip(&app.workers) {
+        line(text, row, &widths, colours.then(|| colour(&worker.state)).flatten());
+    }
 }
 
 fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
@@ -75,8 +87,9 @@ fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
         None => app.status.clone(),
     };
     let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
+    let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
     format!(
-        "{}  {status}  {}/{} ready  {listen}  {} {}  generation {}  keeper {}",
+        "{id}{}  {status}  {}/{} ready  {listen}  {} {}  generation {}  keeper {}",
         app.name,
         app.workers_ready,
         app.workers_wanted,
@@ -141,7 +154,7 @@ fn short_delay(ms: f64) -> String {
 }
 
 /// `5s`, `4m`, `3h`, `2d`: fits a column.
-fn short_time(ms: u64) -> String {
+pub(super) fn short_time(ms: u64) -> String {
     let s = ms / 1000;
     match s {
         0..=119 => format!("{s}s"),
@@ -177,6 +190,9 @@ mod tests {
     fn rows_fit_eighty_columns_and_nothing_is_said_so() {
         let app = App {
             name: "web".to_owned(),
+            id: None,
+            namespace: "default".to_owned(),
+            cwd: "/".to_owned(),
             status: "running".to_owned(),
             command: vec![],
             workers_wanted: 500,
@@ -193,19 +209,23 @@ mod tests {
         };
         let deployment = Deployment {
             name: "web".to_owned(),
-            version: String::new(),
+            version: "0.2.0".to_owned(),
             keeper_pid: 1,
+            keeper_version: "0.1.0".to_owned(),
             master_pid: 2,
             master_restarts: 0,
             uptime_ms: 0,
             upgrade: None,
+            background: false,
+            config: None,
             apps: vec![app],
         };
         let mut text = String::new();
         deployment_table(&mut text, &deployment, false);
-        assert_eq!(text.lines().count(), 502);
+        assert_eq!(text.lines().count(), 503);
+        assert!(text.ends_with("the keeper is of version 0.1.0, the master of 0.2.0\n"), "{text}");
         assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
-        assert!(as_table(&[], false).contains("nothing runs"));
+        assert!(as_table(&[], &[], false).contains("nothing runs"));
         assert_eq!(as_json(&[]), "[]\n");
     }
 }

@@ -1,6 +1,6 @@
 //! Reads what the command line names (the configuration, environment files) into [`Sources`]. What they mean is
 //! `config::resolve`'s business.
-use super::args::RunArgs;
+use super::args::{RunArgs, StartArgs};
 use crate::config::resolve::env_files_wanted;
 use crate::config::sources::{EnvFileSource, FileSource, Sources, absolute, shown};
 use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX};
@@ -14,6 +14,13 @@ use std::path::Path;
 pub enum LoadError {
     /// The folder in which clusterd was started is gone, or its name is not UTF-8.
     StartFolder(String),
+    /// What `start` was given is neither a file nor an app.
+    Script {
+        /// As typed.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// The configuration file.
     File {
         /// As a person would type it.
@@ -27,6 +34,7 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoadError::StartFolder(why) => write!(f, "cannot tell the present folder: {why}"),
+            LoadError::Script { path, why } => write!(f, "cannot start {path}: {why}"),
             LoadError::File { path, why } => write!(f, "cannot read the configuration {path}: {why}"),
         }
     }
@@ -44,12 +52,59 @@ pub fn load(args: &RunArgs) -> Result<Sources, LoadError> {
     load_in(folder, args)
 }
 
+/// Reads everything that a `start` names: its word is a configuration file by its ending, else a script.
+///
+/// # Errors
+/// As [`load`]; the script is not there.
+pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
+    let mut run = args.run.clone();
+    let missing = |path: &str, why: &str| LoadError::Script { path: path.to_owned(), why: why.to_owned() };
+    match args.what.as_slice() {
+        [] => {}
+        [word] if Path::new(word).extension().is_some_and(|ending| ending == "toml") => run.config = Some(word.clone()),
+        [script] => {
+            let found = std::fs::metadata(script).map_err(|_| missing(script, "there is no such file, and no app"))?;
+            if found.is_dir() {
+                return Err(missing(script, "it is a folder"));
+            }
+            let mut command = interpreter(args, script);
+            command.append(&mut run.command);
+            run.command = command;
+        }
+        [first, ..] => return Err(missing(first, "not all of these words are apps, and a start takes one script")),
+    }
+    load(&run)
+}
+
+/// The words before a script's own arguments.
+fn interpreter(args: &StartArgs, script: &str) -> Vec<String> {
+    let ending = Path::new(script).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let by_ending = match ending {
+        "js" | "mjs" | "cjs" | "ts" | "mts" | "cts" => Some("node"),
+        "py" => Some("python3"),
+        "sh" => Some("bash"),
+        "rb" => Some("ruby"),
+        "php" => Some("php"),
+        _ => None,
+    };
+    let program = match args.interpreter.as_deref() {
+        Some("none") => None,
+        Some(typed) => Some(typed),
+        None => by_ending,
+    };
+    let further = args.interpreter_args.iter().flat_map(|text| text.split_ascii_whitespace());
+    // A word without a slash would be looked for in PATH.
+    let script = if program.is_none() && !script.contains('/') { format!("./{script}") } else { script.to_owned() };
+    program.into_iter().chain(further).map(str::to_owned).chain([script]).collect()
+}
+
 /// As [`load`], with the start folder given.
 pub(crate) fn load_in(start_folder: &str, args: &RunArgs) -> Result<Sources, LoadError> {
     let path_of = |path: &String| absolute(start_folder, path).display().to_string();
     let overrides = args.overrides(args.env_file.iter().map(path_of).collect());
     let file = args.config.as_ref().map(|path| FileSource { path: path_of(path), text: String::new() });
-    reload(&Sources { start_folder: start_folder.to_owned(), file, env_files: Vec::new(), overrides })
+    let start_folder = start_folder.to_owned();
+    reload(&Sources { start_folder, file, overrides, ..Sources::default() })
 }
 
 /// Reads the same files again; the command line stays as it was.

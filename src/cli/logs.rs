@@ -2,18 +2,22 @@
 mod follow;
 mod show;
 
-use super::act;
-use super::client::{self, Master};
+use super::act::{self, Order};
+use super::client;
+use super::target::{Found, Known, known};
 use crate::config::log::slot_path;
 use crate::config::log_time;
+use crate::config::resolve::resolve;
 use crate::limits;
-use crate::os::clock;
-use crate::protocol::control::App;
+use crate::os::{clock, cpu};
+use crate::protocol::control::Log;
 use clap::Args;
 use follow::Follow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use show::{Line, Origin, Style};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,8 +26,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// Options of `logs`, as typed.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct LogsArgs {
-    /// Names of apps, or "all"
-    #[arg(default_value = "all", value_name = "APP")]
+    /// A name, an id, a namespace, "/a pattern/" or "all"
+    #[arg(default_value = "all", value_name = "TARGET")]
     pub targets: Vec<String>,
     /// So many of the last lines of each file first
     #[arg(long, value_name = "N", default_value_t = limits::LOGS_LINES_DEFAULT)]
@@ -57,21 +61,23 @@ pub struct LogsArgs {
 
 /// `flush`.
 pub(super) fn flush(home: Option<&Path>, targets: &[String]) -> ExitCode {
-    act::each(home, targets, |found| {
-        let path = match &found.app {
-            Some(app) => format!("/v1/apps/{app}/logs/flush"),
-            None => "/v1/logs/flush".to_owned(),
-        };
-        let done = client::command(&found.socket, &path, Vec::new())?;
-        Ok(format!("{}: {done}", found.app.as_ref().unwrap_or(&found.name)))
+    act::each(home, targets, Order::OneByOne, |_, found| {
+        act::alive(found)?;
+        let done = client::command(&found.socket, &format!("/v1/apps/{}/logs/flush", found.app), Vec::new())?;
+        Ok(format!("{}: {done}", found.app))
     })
 }
 
-/// `reloadLogs`.
+/// `reloadLogs`: of whole deployments.
 pub(super) fn reopen(home: Option<&Path>, targets: &[String]) -> ExitCode {
-    act::each(home, targets, |found| {
+    let seen = RefCell::new(BTreeSet::new());
+    act::one_by_one(home, targets, |found| {
+        if !seen.borrow_mut().insert(found.deployment.clone()) {
+            return Ok(None);
+        }
+        act::alive(found)?;
         let done = client::command(&found.socket, "/v1/logs/reopen", Vec::new())?;
-        Ok(format!("{}: {done}", found.name))
+        Ok(Some(format!("{}: {done}", found.deployment)))
     })
 }
 
@@ -93,7 +99,7 @@ pub(super) fn logs(home: Option<&Path>, args: &LogsArgs) -> ExitCode {
         kind: if args.err { Some("err") } else { args.out.then_some("out") },
         slot: args.worker,
     };
-    let files = match client::ask_all(home).and_then(|masters| wanted(&masters, args, true)) {
+    let files = match known(home).and_then(|known| wanted(&known, args, true)) {
         Ok(files) => files,
         Err(why) => {
             log::error!("{why}");
@@ -132,7 +138,7 @@ pub(super) fn logs(home: Option<&Path>, args: &LogsArgs) -> ExitCode {
 
 /// Files that were not there before: a new worker's, a new app's, or those of a changed configuration.
 fn take_in_new(shown: &mut Vec<Shown>, home: Option<&Path>, args: &LogsArgs, began: SystemTime) {
-    let Ok(files) = client::ask_all(home).and_then(|masters| wanted(&masters, args, false)) else { return };
+    let Ok(files) = known(home).and_then(|known| wanted(&known, args, false)) else { return };
     for (origin, path) in files {
         match shown.iter_mut().find(|shown| shown.follow.path() == path) {
             Some(known) => known.origin = origin,
@@ -164,31 +170,40 @@ fn show_last(shown: &[Shown], count: usize, style: &Style, zone: &TimeZone, out:
 }
 
 /// The files that the arguments ask for. `say`: what has none is told.
-fn wanted(masters: &[Master], args: &LogsArgs, say: bool) -> Result<Vec<(Origin, PathBuf)>, String> {
+fn wanted(known: &Known, args: &LogsArgs, say: bool) -> Result<Vec<(Origin, PathBuf)>, String> {
     let mut files: Vec<(Origin, PathBuf)> = Vec::new();
     let mut without = Vec::new();
     for target in &args.targets {
-        for found in act::find(masters, target)? {
-            let deployments =
-                masters.iter().filter(|m| m.path == found.socket).filter_map(|m| m.deployment.as_ref().ok());
-            for deployment in deployments {
-                let apps = deployment.apps.iter().filter(|a| found.app.as_ref().is_none_or(|name| *name == a.name));
-                for app in apps {
-                    match files_of(app, args) {
-                        Ok(of_app) => of_app.into_iter().for_each(|file| add(&mut files, file)),
-                        Err(why) => without.push(why),
-                    }
-                }
+        for found in known.find(target)? {
+            let of_app = where_to(known, &found).and_then(|(log, slots)| files_of(&found.app, &log, &slots, args));
+            match of_app {
+                Ok(of_app) => of_app.into_iter().for_each(|file| add(&mut files, file)),
+                Err(why) => without.push(format!("{}: {why}", found.app)),
             }
         }
     }
     if files.is_empty() {
-        return Err(if without.is_empty() { "nothing runs here".to_owned() } else { without.join("\n") });
+        return Err(without.join("\n"));
     }
     if say {
         without.iter().for_each(|why| log::warn!("{why}"));
     }
     Ok(files)
+}
+
+/// Where an app's output goes, and its slots. One whose keeper is gone is looked up in its entry.
+fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
+    if let Some(app) = &found.view {
+        let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
+        slots.dedup();
+        return Ok((app.log.clone(), slots));
+    }
+    let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
+    let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or("its entry does not say where it wrote to")?;
+    let config =
+        resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
+    let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
+    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).collect()))
 }
 
 /// Adds a file. Several apps may write to it, or several targets mean it.
@@ -204,23 +219,23 @@ fn add(files: &mut Vec<(Origin, PathBuf)>, (origin, path): (Origin, PathBuf)) {
 }
 
 /// The files of one app, or why there are none to show.
-fn files_of(app: &App, args: &LogsArgs) -> Result<Vec<(Origin, PathBuf)>, String> {
-    let (log, name) = (&app.log, &app.name);
+fn files_of(name: &str, log: &Log, slots: &[u32], args: &LogsArgs) -> Result<Vec<(Origin, PathBuf)>, String> {
     let path = |typed: &Option<String>| typed.as_ref().filter(|path| *path != "NULL").map(PathBuf::from);
     let (out, err) = (path(&log.out), path(&log.err));
     let json = log.format == "json";
-    let origin = |kind| Origin { apps: vec![name.clone()], slot: None, kind, json, time: log.time.clone() };
+    let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
     let one = out.is_some() && out == err;
     if one && !json && (args.out || args.err) {
-        return Err(format!(
-            "{name}: stdout and stderr go to one file, whose lines do not say which they are; give them two files, or \
-             format = \"json\""
-        ));
+        return Err(
+            "stdout and stderr go to one file, whose lines do not say which they are; give them two files, or \
+                    format = \"json\""
+                .to_owned(),
+        );
     }
     if args.worker.is_some() && !json && !log.per_worker {
-        return Err(format!(
-            "{name}: its lines do not say which worker they are of; set per_worker = true or format = \"json\" in [app.log]"
-        ));
+        return Err("its lines do not say which worker they are of; set per_worker = true or format = \"json\" in \
+                    [app.log]"
+            .to_owned());
     }
     let streams = if one {
         vec![(origin(None), out)]
@@ -235,19 +250,18 @@ fn files_of(app: &App, args: &LogsArgs) -> Result<Vec<(Origin, PathBuf)>, String
             files.push((origin, path));
             continue;
         }
-        let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
-        slots.dedup();
-        for slot in slots.into_iter().filter(|slot| args.worker.is_none_or(|wanted| wanted == *slot)) {
+        for &slot in slots.iter().filter(|slot| args.worker.is_none_or(|wanted| wanted == **slot)) {
             files.push((Origin { slot: Some(slot), ..origin.clone() }, slot_path(&path, slot)));
         }
     }
     if files.is_empty() {
-        let where_to = if log.out.is_none() || log.err.is_none() {
-            "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] makes one"
+        let why = if log.out.is_none() || log.err.is_none() {
+            "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] \
+             makes one"
         } else {
             "what it prints there is not kept (NULL in [app.log]), or it has no such worker"
         };
-        return Err(format!("{name}: {where_to}"));
+        return Err(why.to_owned());
     }
     Ok(files)
 }

@@ -4,16 +4,25 @@ pub mod args;
 pub mod check;
 mod client;
 mod help;
-pub mod home;
+mod init;
+mod keep;
 mod list;
 pub mod load;
 pub mod logs;
+mod show;
+mod start;
+mod startup;
+mod target;
 
 use crate::keeper;
-use args::{EXIT_USAGE, Invocation};
+use args::{Ask, EXIT_USAGE, Invocation};
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+
+/// argv\[1\] of a deployment in the background; the home and the name of its entry follow.
+pub const BACKGROUND_FLAG: &str = "--background-entry";
 
 /// Entry point of the program, for every role of it: what was typed, the keeper, the master.
 pub fn main() -> ExitCode {
@@ -21,15 +30,19 @@ pub fn main() -> ExitCode {
     let mut argv = std::env::args_os();
     let role = argv.next().unwrap_or_default();
     if role == crate::api::UPGRADE_ARGV0 {
-        let answer = crate::master::check_upgrade();
-        let failed = answer.is_err();
-        let text = answer.unwrap_or_else(|why| format!("{}: {why}", crate::api::CAN_TAKE_OVER));
-        // Whoever asked may have left.
-        let _ = writeln!(io::stdout(), "{text}");
-        return ExitCode::from(u8::from(failed));
+        return answer(crate::api::CAN_TAKE_OVER, crate::master::check_upgrade());
+    }
+    if role == keeper::KEEPER_CHECK_ARGV0 {
+        return answer(keeper::CAN_BE_KEEPER, keeper::check());
+    }
+    if role == keeper::KEEPER_ARGV0 {
+        return keeper::resume(argv.collect());
     }
     if role == keeper::MASTER_ARGV0 {
         return crate::master::run(std::iter::once(OsString::from("clusterd")).chain(argv).collect());
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG) {
+        return keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() });
     }
     match args::parse(std::env::args_os()) {
         Ok(Invocation::Print(text)) => {
@@ -40,18 +53,47 @@ pub fn main() -> ExitCode {
         Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
-        Ok(Invocation::List { json, home }) => list::list(home.as_deref(), json),
-        Ok(Invocation::Reload { targets, home }) => act::reload(home.as_deref(), &targets),
-        Ok(Invocation::Scale { target, workers, home }) => act::scale(home.as_deref(), &target, &workers),
-        Ok(Invocation::Upgrade { targets, binary, home }) => act::upgrade(home.as_deref(), &targets, binary.as_deref()),
-        Ok(Invocation::Logs { args, home }) => logs::logs(home.as_deref(), &args),
-        Ok(Invocation::Flush { targets, home }) => logs::flush(home.as_deref(), &targets),
-        Ok(Invocation::ReopenLogs { targets, home }) => logs::reopen(home.as_deref(), &targets),
-        Ok(Invocation::Stop { targets, now, home }) => act::stop(home.as_deref(), &targets, now),
+        Ok(Invocation::Start(args)) => start::start(&args),
+        Ok(Invocation::Init { file, force }) => init::init(&file, force),
+        Ok(Invocation::Ask { verb, home }) => ask(verb, home.as_deref()),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Says to another clusterd whether this one could take its place.
+fn answer(first_words: &str, answer: Result<String, String>) -> ExitCode {
+    let failed = answer.is_err();
+    let text = answer.unwrap_or_else(|why| format!("{first_words}: {why}"));
+    // Whoever asked may have left.
+    let _ = writeln!(io::stdout(), "{text}");
+    ExitCode::from(u8::from(failed))
+}
+
+/// A verb to what is there.
+fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
+    match verb {
+        Ask::List { json } => list::list(home, json),
+        Ask::Jlist => list::list(home, true),
+        Ask::Describe { targets, json } => show::describe(home, &targets, json),
+        Ask::Env { target, json } => show::env(home, &target, json),
+        Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
+        Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
+        Ask::Stop { targets, now } => act::stop(home, &targets, now),
+        Ask::Delete { targets, now } => act::delete(home, &targets, now),
+        Ask::Save => keep::save(home),
+        Ask::Resurrect => keep::resurrect(home),
+        Ask::Startup(args) => startup::startup(home, &args),
+        Ask::Unstartup(args) => startup::unstartup(home, &args),
+        Ask::Kill { now } => act::kill(home, now),
+        Ask::Scale { target, workers } => act::scale(home, &target, &workers),
+        Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
+        Ask::Logs(args) => logs::logs(home, &args),
+        Ask::Flush { targets } => logs::flush(home, &targets),
+        Ask::ReopenLogs { targets } => logs::reopen(home, &targets),
+        Ask::Upgrade { targets, binary } => act::upgrade(home, &targets, binary.as_deref()),
     }
 }
 
@@ -62,7 +104,12 @@ fn start_log() {
     if let Ok(level) = std::env::var("CLUSTERD_LOG") {
         builder.parse_filters(&level);
     }
-    builder.format(|out, record| match record.level() {
+    let in_background = std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG);
+    builder.format(move |out, record| match record.level() {
+        // Nobody watches: whoever reads it later wants to know when.
+        log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
+            writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
+        }
         log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
         log::Level::Debug | log::Level::Trace => {
             writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())

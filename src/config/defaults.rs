@@ -2,6 +2,8 @@
 use super::{Balance, Protocol, Reload, Restart, Workers};
 use std::time::Duration;
 
+/// The namespace of apps that name none.
+pub const NAMESPACE: &str = "default";
 /// All CPUs that this process may use.
 pub const WORKERS: Workers = Workers::MaxMinus(0);
 /// The master hands off, the least busy worker first.

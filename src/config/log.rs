@@ -2,7 +2,8 @@
 use super::defaults;
 use super::problem::{Found, Spot};
 use super::raw::RawLog;
-use super::sources::{Overrides, absolute};
+use super::sources::{Sources, absolute};
+use crate::protocol::control;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,25 @@ impl Log {
         self
     }
 
+    /// The same for the control API.
+    pub fn view(&self) -> control::Log {
+        let text = |target: &Target| match target {
+            Target::Inherit => None,
+            Target::Null => Some("NULL".to_owned()),
+            Target::File(path) => Some(path.display().to_string()),
+        };
+        control::Log {
+            out: text(&self.out),
+            err: text(&self.err),
+            per_worker: self.per_worker,
+            format: match self.format {
+                Format::Plain => "plain".to_owned(),
+                Format::Json => "json".to_owned(),
+            },
+            time: self.time.clone(),
+        }
+    }
+
     /// Whether a stream goes to a file.
     pub fn has_file(&self) -> bool {
         [&self.out, &self.err].into_iter().any(|target| matches!(target, Target::File(_)))
@@ -134,7 +154,7 @@ pub(super) fn target(typed: &str) -> Result<Target, String> {
 }
 
 /// The settings with every default decided. Relative paths start at `folder`.
-pub(super) fn decide(raw: RawLog, name: &str, folder: &str, typed: &Overrides, found: &mut Found) -> Log {
+pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, found: &mut Found) -> Log {
     let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress } = raw;
     if let (Some(file), Some(_)) = (&file, out.as_ref().or(err.as_ref())) {
         found.add(file.spot, "\"file\" is for both out and err: leave it out, or them");
@@ -159,7 +179,7 @@ pub(super) fn decide(raw: RawLog, name: &str, folder: &str, typed: &Overrides, f
             compress: compress.as_ref().is_some_and(|at| at.value),
         },
     };
-    if let Some(folder) = typed.log_folder.as_ref().filter(|_| typed.background) {
+    if let Some(folder) = sources.log_folder.as_ref().filter(|_| sources.background) {
         log = log.in_background(name, Path::new(folder));
     }
     let useless: [(&str, Option<Spot>); 7] = [

@@ -35,6 +35,8 @@ pub struct Config {
 pub struct App {
     /// Unique in the deployment.
     pub name: String,
+    /// The group that commands may name instead of each app.
+    pub namespace: String,
     /// Program and arguments; never empty.
     pub command: Vec<String>,
     /// How many workers, still relative to the CPUs of the machine.
@@ -53,8 +55,10 @@ pub struct App {
     pub drain_timeout: Duration,
     /// SIGKILL follows SIGTERM after this.
     pub kill_timeout: Duration,
-    /// Added to the environment of clusterd itself; the chosen `env.NAME` table is already laid over.
+    /// Added to the environment of clusterd itself (or `base_env`); the chosen `env.NAME` table is already laid over.
     pub env: BTreeMap<String, String>,
+    /// What `env` is added to, where it is not the environment of clusterd itself.
+    pub base_env: Option<BTreeMap<String, String>>,
     /// As typed; made absolute and links resolved at each generation.
     pub cwd: Option<PathBuf>,
     /// User to run as (name or number).

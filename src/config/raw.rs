@@ -5,20 +5,25 @@
 use super::hooks::HookEvent;
 use super::parse;
 use super::problem::{At, Found, Spot};
-use super::{Balance, Listen, Protocol, Ready, Workers, env_file, name};
-use crate::limits::{APPS_MAX, FAILURES_REMEMBERED_MAX, LISTENERS_PER_APP_MAX, PROBLEMS_MAX, WORKERS_MAX};
+use super::{Balance, Listen, Protocol, Ready, Workers, name};
+use crate::limits::{APPS_MAX, PROBLEMS_MAX};
 pub(crate) use log::RawLog;
 use std::collections::BTreeMap;
 use std::time::Duration;
+pub(crate) use tables::{RawLimits, RawReload, RawRestart};
 use toml::de::{DeTable, DeValue};
+use values::{Entry, entries, narrow};
 
 mod log;
+mod tables;
+mod values;
 
 /// Keys of the whole file.
 pub const FILE_KEYS: &[&str] = &["app"];
 /// Keys of one `[[app]]`.
 pub const APP_KEYS: &[&str] = &[
     "name",
+    "namespace",
     "command",
     "workers",
     "listen",
@@ -102,6 +107,7 @@ pub(crate) struct RawApp {
     /// Place of its `[[app]]`.
     pub(crate) spot: Option<Spot>,
     pub(crate) name: Option<At<String>>,
+    pub(crate) namespace: Option<At<String>>,
     pub(crate) command: Option<At<Vec<String>>>,
     pub(crate) workers: Option<At<Workers>>,
     pub(crate) port: Option<At<u16>>,
@@ -128,36 +134,6 @@ pub(crate) struct RawApp {
     pub(crate) log: RawLog,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
-}
-
-/// `[app.restart]`.
-#[derive(Debug, Default)]
-pub(crate) struct RawRestart {
-    pub(crate) min_uptime: Option<At<Duration>>,
-    /// `Some(None)`: never give up.
-    pub(crate) max_restarts: Option<At<Option<u32>>>,
-    pub(crate) window: Option<At<Duration>>,
-    pub(crate) backoff_min: Option<At<Duration>>,
-    pub(crate) backoff_max: Option<At<Duration>>,
-    pub(crate) stop_exit_codes: Option<Vec<i32>>,
-}
-
-/// `[app.reload]`.
-#[derive(Debug, Default)]
-pub(crate) struct RawReload {
-    pub(crate) surge: Option<At<u32>>,
-    pub(crate) canary: Option<At<Duration>>,
-    pub(crate) drain_spread: Option<At<Duration>>,
-}
-
-/// `[app.limits]`.
-#[derive(Debug, Default)]
-pub(crate) struct RawLimits {
-    pub(crate) memory: Option<At<u64>>,
-    pub(crate) lifetime: Option<At<Duration>>,
-    pub(crate) max_connections: Option<At<u64>>,
-    pub(crate) hang: Option<At<Duration>>,
-    pub(crate) hang_report: Option<At<bool>>,
 }
 
 /// The apps of a configuration file. What is wrong goes to `found`; what is left can still be judged further.
@@ -204,36 +180,7 @@ struct Walk<'a> {
     bad_lines: Vec<usize>,
 }
 
-/// A key with its value.
-struct Entry<'a> {
-    key: &'a str,
-    key_spot: Spot,
-    value: &'a DeValue<'a>,
-    spot: Spot,
-}
-
 impl Walk<'_> {
-    fn add(&mut self, spot: Spot, message: impl Into<String>) {
-        if let Spot::File(offset) = spot
-            && !self.bad_lines.is_empty()
-            && !self.found.is_full()
-            && self.bad_lines.contains(&super::problem::line_column(self.text, offset).0)
-        {
-            return;
-        }
-        self.found.add(spot, message);
-    }
-
-    fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
-        match result {
-            Ok(value) => Some(At { value, spot }),
-            Err(message) => {
-                self.add(spot, message);
-                None
-            }
-        }
-    }
-
     fn file(&mut self, table: &DeTable<'_>) -> Vec<RawApp> {
         let mut apps = Vec::new();
         let mut any = false;
@@ -275,6 +222,9 @@ impl Walk<'_> {
         for entry in entries(table) {
             match entry.key {
                 "name" => app.name = self.text(&entry, "a string", |text| name::check(text).map(|()| text.to_owned())),
+                "namespace" => {
+                    app.namespace = self.text(&entry, "a string", |text| name::check(text).map(|()| text.to_owned()));
+                }
                 "command" => {
                     app.command = self.command(&entry);
                     app.command_bad = app.command.is_none();
@@ -306,82 +256,6 @@ impl Walk<'_> {
         app
     }
 
-    fn restart(&mut self, entry: &Entry<'_>) -> RawRestart {
-        let mut restart = RawRestart::default();
-        let Some(table) = self.table(entry) else { return restart };
-        for entry in entries(table) {
-            match entry.key {
-                "min_uptime" => restart.min_uptime = self.duration(&entry, parse::duration),
-                "max_restarts" => restart.max_restarts = self.max_restarts(&entry),
-                "window" => restart.window = self.duration(&entry, parse::duration_not_zero),
-                "backoff_min" => restart.backoff_min = self.duration(&entry, parse::duration_not_zero),
-                "backoff_max" => restart.backoff_max = self.duration(&entry, parse::duration_not_zero),
-                "stop_exit_codes" => restart.stop_exit_codes = self.exit_codes(&entry),
-                _ => self.unknown(&entry, RESTART_KEYS, " in [app.restart]"),
-            }
-        }
-        restart
-    }
-
-    fn reload(&mut self, entry: &Entry<'_>) -> RawReload {
-        let mut reload = RawReload::default();
-        let Some(table) = self.table(entry) else { return reload };
-        for entry in entries(table) {
-            match entry.key {
-                "surge" => {
-                    let range = format!("surge must be a number from 1 to {WORKERS_MAX}");
-                    reload.surge = self.number(&entry, &range, 1..=i64::from(WORKERS_MAX)).map(|at| narrow(&at));
-                }
-                "canary" => reload.canary = self.duration(&entry, parse::duration),
-                "drain_spread" => reload.drain_spread = self.duration(&entry, parse::duration),
-                _ => self.unknown(&entry, RELOAD_KEYS, " in [app.reload]"),
-            }
-        }
-        reload
-    }
-
-    fn hooks(&mut self, entry: &Entry<'_>) -> BTreeMap<HookEvent, Vec<String>> {
-        let mut hooks = BTreeMap::new();
-        let Some(table) = self.table(entry) else { return hooks };
-        for entry in entries(table) {
-            match HookEvent::ALL.into_iter().find(|event| event.key() == entry.key) {
-                Some(event) => hooks.extend(self.command(&entry).map(|command| (event, command.value))),
-                None => self.unknown(&entry, HOOK_KEYS, " in [app.hooks]"),
-            }
-        }
-        hooks
-    }
-
-    fn limits(&mut self, entry: &Entry<'_>) -> RawLimits {
-        let mut limits = RawLimits::default();
-        let Some(table) = self.table(entry) else { return limits };
-        for entry in entries(table) {
-            match entry.key {
-                "memory" => limits.memory = self.size(&entry),
-                "lifetime" => limits.lifetime = self.duration(&entry, parse::duration_not_zero),
-                "max_connections" => {
-                    let most = i64::MAX;
-                    let range = format!("max_connections must be a number from 1 to {most}");
-                    limits.max_connections = self.number(&entry, &range, 1..=most).map(|at| narrow(&at));
-                }
-                "hang" => limits.hang = self.duration(&entry, parse::hang),
-                "hang_report" => limits.hang_report = self.boolean(&entry),
-                _ => self.unknown(&entry, LIMITS_KEYS, " in [app.limits]"),
-            }
-        }
-        limits
-    }
-
-    fn size(&mut self, entry: &Entry<'_>) -> Option<At<u64>> {
-        match integer(entry.value) {
-            Some(number) => self.keep(
-                entry.spot,
-                Err(format!("{} is {number} of what? Add a unit, in quotes: \"{number}M\" for megabytes", entry.key)),
-            ),
-            None => self.text(entry, "a size with its unit, in quotes, such as \"512M\"", parse::size),
-        }
-    }
-
     fn unknown(&mut self, entry: &Entry<'_>, known: &[&str], table: &str) {
         if self.found.is_full() {
             return; // Looking for the nearest name takes its time.
@@ -395,223 +269,6 @@ impl Walk<'_> {
             format!("unknown key \"{}\"{table}{}", key.escape_debug(), name::did_you_mean(key, known))
         };
         self.add(entry.key_spot, message);
-    }
-
-    fn wrong_type<T>(&mut self, entry: &Entry<'_>, wants: &str) -> Option<T> {
-        self.add(entry.spot, format!("{} must be {wants}, not {}", entry.key, type_name(entry.value)));
-        None
-    }
-
-    fn table<'v>(&mut self, entry: &Entry<'v>) -> Option<&'v DeTable<'v>> {
-        match entry.value {
-            DeValue::Table(table) => Some(table),
-            _ => self.wrong_type(entry, "a table"),
-        }
-    }
-
-    fn text<T>(&mut self, entry: &Entry<'_>, wants: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<At<T>> {
-        match entry.value.as_str() {
-            Some(text) => self.keep(entry.spot, read(text)),
-            None => self.wrong_type(entry, wants),
-        }
-    }
-
-    fn duration(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<Duration, String>) -> Option<At<Duration>> {
-        match integer(entry.value) {
-            Some(number) => self.keep(
-                entry.spot,
-                Err(format!(
-                    "{} is {number} of what? Add a unit, in quotes: \"{number}s\" for seconds, \"{number}ms\" for milliseconds",
-                    entry.key
-                )),
-            ),
-            None => self.text(entry, "a time with its unit, in quotes, such as \"30s\"", read),
-        }
-    }
-
-    fn number(&mut self, entry: &Entry<'_>, rule: &str, range: std::ops::RangeInclusive<i64>) -> Option<At<i64>> {
-        match (entry.value, integer(entry.value)) {
-            (_, Some(number)) if range.contains(&number) => Some(At { value: number, spot: entry.spot }),
-            (DeValue::Integer(typed), _) => self.keep(entry.spot, Err(format!("{rule}, not {typed}"))),
-            _ => self.keep(entry.spot, Err(format!("{rule}, not {}", type_name(entry.value)))),
-        }
-    }
-
-    fn boolean(&mut self, entry: &Entry<'_>) -> Option<At<bool>> {
-        match entry.value.as_bool() {
-            Some(value) => Some(At { value, spot: entry.spot }),
-            None => self.wrong_type(entry, "true or false"),
-        }
-    }
-
-    fn workers(&mut self, entry: &Entry<'_>) -> Option<At<Workers>> {
-        match entry.value {
-            DeValue::Integer(typed) => self.keep(entry.spot, parse::workers(&typed.to_string())),
-            _ => self.text(entry, "a number, \"max\", \"max-1\" or \"50%\"", parse::workers),
-        }
-    }
-
-    fn port(&mut self, entry: &Entry<'_>) -> Option<At<u16>> {
-        let rule = "port must be a number from 0 to 65535 (0: any free one)";
-        self.number(entry, rule, 0..=65535).map(|at| narrow(&at))
-    }
-
-    /// One string, or an array of strings (a number is taken as a port).
-    fn listen(&mut self, entry: &Entry<'_>) -> Vec<At<Listen>> {
-        let count = entry.value.as_array().map_or(1, |array| array.len());
-        if count > LISTENERS_PER_APP_MAX {
-            let most = LISTENERS_PER_APP_MAX;
-            self.add(entry.spot, format!("{count} addresses to listen on are too many: {most} is the most"));
-            return Vec::new();
-        }
-        self.strings(entry, parse::listen)
-    }
-
-    fn strings<T>(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<T, String>) -> Vec<At<T>> {
-        let wants = "a string or an array of strings";
-        match entry.value {
-            DeValue::Array(array) => {
-                let items = array.iter().map(|item| (item.get_ref(), Spot::File(item.span().start)));
-                let items = items.map(|(value, spot)| Entry { key: entry.key, key_spot: spot, value, spot });
-                items.filter_map(|item| self.text(&item, wants, read)).collect()
-            }
-            _ => self.text(entry, wants, read).into_iter().collect(),
-        }
-    }
-
-    fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
-        let DeValue::Array(array) = entry.value else {
-            let read = |text: &str| parse::command_line(text).map_err(|message| named(entry.key, message));
-            return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", read);
-        };
-        if let Some(item) = array.iter().find(|item| !item.get_ref().is_str()) {
-            let wrong = format!("{} must hold strings only, not {}", entry.key, type_name(item.get_ref()));
-            return self.keep(Spot::File(item.span().start), Err(wrong));
-        }
-        let words: Vec<String> = array.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-        let checked = parse::command(&words).map_err(|message| named(entry.key, message));
-        self.keep(entry.spot, checked.map(|()| words))
-    }
-
-    /// `NAME = "value"`, and tables `NAME = { ... }` for `--env NAME`.
-    fn env(&mut self, entry: &Entry<'_>, app: &mut RawApp) {
-        let Some(table) = self.table(entry) else { return };
-        for entry in entries(table) {
-            if let DeValue::Table(named) = entry.value {
-                let pairs = entries(named).into_iter().filter_map(|entry| self.variable(&entry)).collect();
-                app.env_named.insert(entry.key.to_owned(), pairs);
-            } else if let Some((name, value)) = self.variable(&entry) {
-                app.env.insert(name, value);
-            }
-        }
-    }
-
-    fn variable(&mut self, entry: &Entry<'_>) -> Option<(String, String)> {
-        let value = match entry.value {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Boolean(value) => value.to_string(),
-            DeValue::Float(number) => number.to_string(),
-            DeValue::Integer(typed) => {
-                integer(entry.value).map_or_else(|| typed.to_string(), |number| number.to_string())
-            }
-            other => {
-                let name = entry.key;
-                self.add(entry.spot, format!("the variable {name} must be a string, not {}", type_name(other)));
-                return None;
-            }
-        };
-        let checked = env_file::check(entry.key, &value);
-        self.keep(entry.key_spot, checked).map(|_| (entry.key.to_owned(), value))
-    }
-
-    /// A name, or a number.
-    fn identity(&mut self, entry: &Entry<'_>) -> Option<At<String>> {
-        match integer(entry.value) {
-            Some(number) if (0..i64::from(u32::MAX)).contains(&number) => {
-                Some(At { value: number.to_string(), spot: entry.spot })
-            }
-            _ => self.text(entry, "a name or a number", identity_text),
-        }
-    }
-
-    fn umask(&mut self, entry: &Entry<'_>) -> Option<At<u32>> {
-        match entry.value {
-            // TOML's own octal form says what it is; a decimal number would be taken for octal by mistake.
-            DeValue::Integer(typed) if typed.radix() == 8 => self.keep(entry.spot, parse::umask(typed.as_str())),
-            DeValue::Integer(typed) => {
-                let message = format!("umask must be octal digits in quotes, such as \"027\", not the number {typed}");
-                self.keep(entry.spot, Err(message))
-            }
-            _ => self.text(entry, "octal digits in quotes, such as \"027\"", parse::umask),
-        }
-    }
-
-    fn max_restarts(&mut self, entry: &Entry<'_>) -> Option<At<Option<u32>>> {
-        let rule =
-            format!("max_restarts must be a number from 1 to {FAILURES_REMEMBERED_MAX}, or \"never\" (never give up)");
-        match entry.value.as_str() {
-            Some("never" | "unlimited") => Some(At { value: None, spot: entry.spot }),
-            Some(other) => self.keep(entry.spot, Err(format!("{rule}, not \"{other}\""))),
-            None => {
-                let at = self.number(entry, &rule, 1..=FAILURES_REMEMBERED_MAX as i64)?;
-                let spot = at.spot;
-                Some(At { value: Some(narrow::<u32>(&at).value), spot })
-            }
-        }
-    }
-
-    fn exit_codes(&mut self, entry: &Entry<'_>) -> Option<Vec<i32>> {
-        let DeValue::Array(array) = entry.value else {
-            return self.wrong_type(entry, "an array of exit codes, such as [0, 3]");
-        };
-        let rule = "stop_exit_codes must be numbers from 0 to 255";
-        let mut codes = Vec::new();
-        for item in array.iter() {
-            let spot = Spot::File(item.span().start);
-            let item = Entry { key: entry.key, key_spot: spot, value: item.get_ref(), spot };
-            codes.extend(self.number(&item, rule, 0..=255).map(|at| narrow::<i32>(&at).value));
-        }
-        codes.sort_unstable();
-        codes.dedup();
-        Some(codes)
-    }
-}
-
-/// What is wrong with a command, said of the key that holds it.
-fn named(key: &str, message: String) -> String {
-    message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)
-}
-
-/// A number whose range was checked, as a smaller type.
-fn narrow<T: TryFrom<i64> + Default>(at: &At<i64>) -> At<T> {
-    At { value: T::try_from(at.value).unwrap_or_default(), spot: at.spot }
-}
-
-fn entries<'v>(table: &'v DeTable<'_>) -> Vec<Entry<'v>> {
-    let entry = |(key, value): (&'v toml::Spanned<toml::de::DeString<'_>>, &'v toml::Spanned<DeValue<'_>>)| Entry {
-        key: key.get_ref(),
-        key_spot: Spot::File(key.span().start),
-        value: value.get_ref(),
-        spot: Spot::File(value.span().start),
-    };
-    table.iter().map(entry).collect()
-}
-
-/// The value of an integer of any radix, where it fits.
-fn integer(value: &DeValue<'_>) -> Option<i64> {
-    let typed = value.as_integer()?;
-    i64::from_str_radix(typed.as_str(), typed.radix()).ok()
-}
-
-fn type_name(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
     }
 }
 

@@ -31,6 +31,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         overlay(raw, &sources.overrides, several, if index == 0 { &mut found } else { &mut unheard });
     }
     let names = names(&raws, text, &mut found);
+    let (mut raws, names) = only(raws, names, &sources.overrides.only, &mut found);
     check_addresses(&mut raws, &names, sources, &mut found);
     let apps: Vec<App> =
         raws.into_iter().zip(names).filter_map(|(raw, name)| decide(raw, name, sources, &mut found)).collect();
@@ -103,6 +104,8 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
         raw.command = found.keep(Spot::Whole, parse::command(&typed.command).map(|()| typed.command.clone()));
         raw.command_bad = raw.command.is_none();
     }
+    let named = |text: &str| name::check(text).map(|()| text.to_owned());
+    put(&mut raw.namespace, "--namespace", typed.namespace.as_ref(), named, found);
     put(&mut raw.workers, "--workers", typed.workers.as_ref(), parse::workers, found);
     put(&mut raw.balance, "--balance", typed.balance.as_ref(), parse::balance, found);
     put(&mut raw.protocol, "--protocol", typed.protocol.as_ref(), parse::protocol, found);
@@ -117,7 +120,6 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     }
     if !several {
         put(&mut raw.cwd, "--cwd", typed.cwd.as_ref(), raw::path_text, found);
-        let named = |text: &str| name::check(text).map(|()| text.to_owned());
         put(&mut raw.name, "--name", typed.name.as_ref(), named, found);
         overlay_listen(raw, typed, found);
     }
@@ -170,6 +172,18 @@ fn names(raws: &[RawApp], text: &str, found: &mut Found) -> Vec<String> {
         }
     };
     raws.iter().map(&mut named).collect()
+}
+
+/// The apps that `--only` names.
+fn only(raws: Vec<RawApp>, names: Vec<String>, wanted: &[String], found: &mut Found) -> (Vec<RawApp>, Vec<String>) {
+    for word in wanted.iter().filter(|word| !names.contains(word)) {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hint = name::did_you_mean(word, &known);
+        let text = format!("there is no app \"{}\": there is {}{hint}", word.escape_debug(), known.join(", "));
+        found.add(Spot::Option("--only"), text);
+    }
+    let chosen = |name: &String| wanted.is_empty() || wanted.contains(name);
+    raws.into_iter().zip(names).filter(|(_, name)| chosen(name)).unzip()
 }
 
 fn on_line(spot: Spot, text: &str) -> String {
@@ -253,7 +267,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
     let limits = decide_limits(raw.limits, protocol, balance, found);
     let folder = raw.cwd.as_ref().map(|at| absolute(&sources.start_folder, &at.value));
     let log_folder = folder.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
-    let log = super::log::decide(raw.log, &name, &log_folder, &sources.overrides, found);
+    let log = super::log::decide(raw.log, &name, &log_folder, sources, found);
     let Some(command) = raw.command else {
         if !raw.command_bad
             && let Some(spot) = raw.spot
@@ -264,6 +278,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
     };
     Some(App {
         name,
+        namespace: value_or(raw.namespace, defaults::NAMESPACE.to_owned()),
         command: command.value,
         workers: value_or(raw.workers, defaults::WORKERS),
         listen: raw.listen.into_iter().map(|at| at.value).collect(),
@@ -274,6 +289,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         drain_timeout: value_or(raw.drain_timeout, defaults::DRAIN_TIMEOUT),
         kill_timeout: value_or(raw.kill_timeout, defaults::KILL_TIMEOUT),
         env,
+        base_env: sources.base_env.clone(),
         cwd: folder,
         user: raw.user.map(|at| at.value),
         group: raw.group.map(|at| at.value),

@@ -85,8 +85,8 @@ fn log_settings_are_decided_together() {
 fn an_app_in_the_background_has_log_files() {
     use crate::config::log::Target;
     let mut sources = command(&["node", "web.js"]);
-    sources.overrides.background = true;
-    sources.overrides.log_folder = Some("/home/logs".into());
+    sources.background = true;
+    sources.log_folder = Some("/home/logs".into());
     let log = resolve(&sources).unwrap().apps.remove(0).log;
     assert_eq!(log.out, Target::File("/home/logs/web-out.log".into()));
     assert_eq!(log.err, Target::File("/home/logs/web-error.log".into()));

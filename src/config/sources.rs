@@ -1,11 +1,12 @@
 //! Everything that a [`super::Config`] is made from, as plain data: the same sources always resolve to the same
 //! configuration. The master keeps them as JSON, so that a restarted one resolves them again. No file is read here.
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// What was typed, files included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sources {
     /// Absolute path of the folder in which clusterd was started. Relative paths in the file and on the command line
     /// start here.
@@ -16,6 +17,13 @@ pub struct Sources {
     pub env_files: Vec<EnvFileSource>,
     /// What the command line said.
     pub overrides: Overrides,
+    /// The environment that apps add to, as it was at the start; `None`: that of clusterd itself.
+    pub base_env: Option<BTreeMap<String, String>>,
+    /// It runs in the background: what it prints goes to files in `log_folder` where nothing else is said.
+    pub background: bool,
+    /// Absolute path of the folder of those files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_folder: Option<String>,
 }
 
 /// A configuration file that was read.
@@ -44,6 +52,10 @@ pub struct EnvFileSource {
 pub struct Overrides {
     /// Program and arguments after `--`.
     pub command: Vec<String>,
+    /// Every `--only`, in order: of a file, these apps alone.
+    pub only: Vec<String>,
+    /// `--namespace`.
+    pub namespace: Option<String>,
     /// `--workers`.
     pub workers: Option<String>,
     /// `--port`.
@@ -80,12 +92,6 @@ pub struct Overrides {
     pub drain_timeout: Option<String>,
     /// `--kill-timeout`.
     pub kill_timeout: Option<String>,
-    /// It runs in the background: output goes to files in `log_folder` where nothing else is said.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub background: bool,
-    /// Absolute path of the folder of those files.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_folder: Option<String>,
 }
 
 /// `path` as an absolute one, starting at `folder`; `.` and doubled slashes are dropped, `..` and links are left alone.
@@ -118,6 +124,9 @@ mod tests {
                 env: vec![("A".into(), "ü\u{2028}".into())],
                 ..Overrides::default()
             },
+            base_env: Some(BTreeMap::from([("HOME".into(), "/root".into())])),
+            background: true,
+            log_folder: Some("/home/logs".into()),
         };
         let json = serde_json::to_string(&sources).unwrap();
         assert_eq!(serde_json::from_str::<Sources>(&json).unwrap(), sources);

@@ -6,7 +6,7 @@
 //! before it lets a tick be judged.
 use crate::limits::{
     HEARTBEAT_EVERY_MS, MASTER_BACKOFF_MAX_MS, MASTER_BACKOFF_MIN_MS, MASTER_MIN_UPTIME_MS, MASTER_START_TIMEOUT_MS,
-    STOP_NOW_GRACE_MS, WATCHDOG_MISSED_TICKS_MAX,
+    STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS, WATCHDOG_MISSED_TICKS_MAX,
 };
 
 /// Ticks that a new master has until it is ready.
@@ -46,6 +46,21 @@ pub enum AfterEnd {
     StartAfter(u64),
 }
 
+/// What another binary has to know of the watch to go on, while a master serves. Times are CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchMemory {
+    /// The number of the master.
+    pub incarnation: u32,
+    /// When it was started.
+    pub started_ms: u64,
+    /// The wait after the next early death.
+    pub backoff_ms: u64,
+    /// How often the user asked for a stop.
+    pub stops_asked: u32,
+    /// Until when everything has to have stopped.
+    pub stop_now_until_ms: Option<u64>,
+}
+
 /// The watch over all masters of one keeper.
 #[derive(Debug)]
 pub struct Watch {
@@ -54,6 +69,8 @@ pub struct Watch {
     backoff_ms: u64,
     stops_asked: u32,
     stop_now_until_ms: Option<u64>,
+    /// Until when a master has to serve for a stop to be graceful; set while a stop is asked for and none does.
+    stop_needs_master_until_ms: Option<u64>,
 }
 
 impl Watch {
@@ -66,6 +83,35 @@ impl Watch {
             backoff_ms: MASTER_BACKOFF_MIN_MS,
             stops_asked: 0,
             stop_now_until_ms: None,
+            stop_needs_master_until_ms: None,
+        }
+    }
+
+    /// What another binary needs to go on; `None` while no master serves.
+    #[must_use]
+    pub fn memory(&self) -> Option<WatchMemory> {
+        let Phase::Serving { started_ms, .. } = self.phase else { return None };
+        Some(WatchMemory {
+            incarnation: self.incarnation,
+            started_ms,
+            backoff_ms: self.backoff_ms,
+            stops_asked: self.stops_asked,
+            stop_now_until_ms: self.stop_now_until_ms,
+        })
+    }
+
+    /// Goes on from what another binary left.
+    #[must_use]
+    pub fn resume(memory: WatchMemory, now_ms: u64) -> Watch {
+        let WatchMemory { incarnation, started_ms, backoff_ms, stops_asked, stop_now_until_ms } = memory;
+        let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
+        Watch {
+            incarnation,
+            phase: Phase::Serving { started_ms, missed: 0, next_tick_ms },
+            backoff_ms: backoff_ms.clamp(MASTER_BACKOFF_MIN_MS, MASTER_BACKOFF_MAX_MS),
+            stops_asked,
+            stop_now_until_ms,
+            stop_needs_master_until_ms: None,
         }
     }
 
@@ -111,6 +157,7 @@ impl Watch {
             Phase::Starting { started_ms, .. } => {
                 let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
                 self.phase = Phase::Serving { started_ms, missed: 0, next_tick_ms };
+                self.stop_needs_master_until_ms = None;
                 true
             }
             // It said so before it died; the message was still on its way.
@@ -152,6 +199,9 @@ impl Watch {
 
     /// The master has ended, and all that it had sent was taken in.
     pub fn ended(&mut self, now_ms: u64) -> AfterEnd {
+        if self.stops_asked > 0 {
+            self.stop_needs_master_until_ms.get_or_insert(now_ms + STOP_WITHOUT_MASTER_MS);
+        }
         let (started_ms, was_ready) = match self.phase {
             Phase::Starting { started_ms, .. } => (started_ms, false),
             Phase::Serving { started_ms, .. } => (started_ms, true),
@@ -189,6 +239,12 @@ impl Watch {
         }
     }
 
+    /// When the present master will have proved itself if it lives on; `None` while it does not serve.
+    #[must_use]
+    pub fn proved_at_ms(&self) -> Option<u64> {
+        self.memory().map(|memory| memory.started_ms.saturating_add(MASTER_MIN_UPTIME_MS))
+    }
+
     fn back_off(&mut self, now_ms: u64) -> AfterEnd {
         let wait_ms = self.backoff_ms;
         self.backoff_ms = (self.backoff_ms * 2).min(MASTER_BACKOFF_MAX_MS);
@@ -199,6 +255,9 @@ impl Watch {
     /// The user asked for a graceful stop. The second time means "now".
     pub fn stop_asked(&mut self, now_ms: u64) {
         self.stops_asked = self.stops_asked.saturating_add(1);
+        if !matches!(self.phase, Phase::Serving { .. }) {
+            self.stop_needs_master_until_ms.get_or_insert(now_ms + STOP_WITHOUT_MASTER_MS);
+        }
         if self.stops_asked >= 2 {
             self.stop_now_asked(now_ms);
         }
@@ -207,6 +266,12 @@ impl Watch {
     /// The user asked for a stop without grace.
     pub fn stop_now_asked(&mut self, now_ms: u64) {
         self.stop_now_until_ms.get_or_insert(now_ms + STOP_NOW_GRACE_MS);
+    }
+
+    /// Whether a stop was asked for, and no master came that could carry it out.
+    #[must_use]
+    pub fn stop_has_no_master(&self, now_ms: u64) -> bool {
+        self.stop_needs_master_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
     }
 
     /// Whether the master had its time to stop now and did not.
@@ -223,10 +288,7 @@ impl Watch {
             Phase::Down { start_at_ms } => Some(start_at_ms),
             Phase::Starting { next_tick_ms, .. } | Phase::Serving { next_tick_ms, .. } => Some(next_tick_ms),
         };
-        match (next_ms, self.stop_now_until_ms) {
-            (Some(next_ms), Some(until_ms)) => Some(next_ms.min(until_ms)),
-            (next_ms, until_ms) => next_ms.or(until_ms),
-        }
+        [next_ms, self.stop_now_until_ms, self.stop_needs_master_until_ms].into_iter().flatten().min()
     }
 }
 
@@ -337,6 +399,55 @@ mod tests {
         watch.condemned();
         assert!(!watch.ready(40_000));
         assert_eq!(watch.ended(40_000), AfterEnd::StartAfter(0));
+    }
+
+    #[test]
+    fn a_stop_that_no_master_can_carry_out_ends_all_the_same() {
+        let mut watch = serving();
+        watch.stop_asked(100);
+        assert!(!watch.stop_has_no_master(1_000_000), "it serves, and may take its time");
+        assert_eq!(watch.ended(5_000), AfterEnd::StartAfter(0));
+        // Masters that die again and again move nothing; one that serves does.
+        watch.started(5_000);
+        watch.ended(5_010);
+        assert!(!watch.stop_has_no_master(5_000 + STOP_WITHOUT_MASTER_MS - 1));
+        watch.started(6_000);
+        watch.ready(6_010);
+        assert!(!watch.stop_has_no_master(1_000_000));
+        watch.ended(9_000);
+        assert_eq!(watch.wake_at_ms(), Some(9_000));
+        watch.started(9_000);
+        watch.ended(9_001);
+        assert!(watch.stop_has_no_master(9_000 + STOP_WITHOUT_MASTER_MS));
+        let mut watch = serving();
+        watch.ended(5_000);
+        assert!(!watch.stop_has_no_master(1_000_000), "nobody asked");
+        watch.stop_asked(6_000);
+        assert!(watch.stop_has_no_master(6_000 + STOP_WITHOUT_MASTER_MS));
+    }
+
+    #[test]
+    fn another_binary_goes_on_with_the_same_watch() {
+        let mut watch = Watch::new(0);
+        assert_eq!(watch.memory(), None);
+        watch.started(5);
+        assert_eq!((watch.memory(), watch.proved_at_ms()), (None, None));
+        watch.ready(8);
+        assert_eq!(watch.proved_at_ms(), Some(5 + MASTER_MIN_UPTIME_MS));
+        watch.stop_asked(10);
+        watch.stop_asked(20);
+        let Some(memory) = watch.memory() else { panic!("it serves") };
+        let now = 5 + MASTER_MIN_UPTIME_MS;
+        let mut next = Watch::resume(memory, now);
+        assert_eq!(next.memory(), Some(memory));
+        assert!(next.is_proved(now) && !next.stop_now_is_over(now));
+        assert!(next.stop_now_is_over(20 + STOP_NOW_GRACE_MS));
+        // The time in which nobody listened counts for nothing.
+        assert_eq!(next.tick(now), None);
+        assert_eq!(next.ended(now), AfterEnd::StartAfter(0));
+        assert_eq!(next.started(now), 2);
+        let damaged = Watch::resume(WatchMemory { backoff_ms: 0, ..memory }, 9);
+        assert_eq!(damaged.memory().map(|memory| memory.backoff_ms), Some(MASTER_BACKOFF_MIN_MS));
     }
 
     #[test]

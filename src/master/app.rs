@@ -1,5 +1,6 @@
 //! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
 //! that are under way.
+use super::connections::Connections;
 use super::listener::Listener;
 use super::settings::Settings;
 use super::worker::WorkerIx;
@@ -22,7 +23,7 @@ pub(super) struct App {
     pub(super) last_generation: Generation,
     pub(super) listeners: Vec<Listener>,
     pub(super) balancer: Balancer,
-    pub(super) connections: Connections,
+    pub(super) connections: Connections<OwnedFd>,
     /// The worker behind each member of the balancer.
     pub(super) by_member: Vec<WorkerIx>,
     /// Connections whose worker died or refused, waiting for another.
@@ -33,56 +34,18 @@ pub(super) struct App {
     pub(super) accept_pause_told: bool,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
+    /// It is no part of the deployment any more; its place stays, because indices name it.
+    pub(super) deleted: bool,
+    /// It was started and has not been ready since.
+    pub(super) starting: bool,
+    /// Why its last start failed, until it is ready; whoever asked for it wants to know.
+    pub(super) start_failure: Option<(String, Option<Arc<Tail>>)>,
     pub(super) handoffs: u64,
     pub(super) restarts: u64,
     /// Last word about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
     /// What the worker printed that made the present reload fail.
     pub(super) last_words: Option<Arc<Tail>>,
-}
-
-/// A connection that was accepted and is not yet taken by a worker.
-pub(super) struct Connection {
-    pub(super) socket: OwnedFd,
-    pub(super) listener: usize,
-    pub(super) client_hash: Option<u64>,
-}
-
-/// Connections under way, by index; indices are used again.
-#[derive(Default)]
-pub(super) struct Connections {
-    slots: Vec<Option<Connection>>,
-    free: Vec<u32>,
-}
-
-impl Connections {
-    pub(super) fn insert(&mut self, connection: Connection) -> ConnIx {
-        match self.free.pop() {
-            Some(ix) => {
-                self.slots[ix as usize] = Some(connection);
-                ConnIx(ix)
-            }
-            None => {
-                self.slots.push(Some(connection));
-                ConnIx(self.slots.len() as u32 - 1)
-            }
-        }
-    }
-
-    pub(super) fn get(&self, conn: ConnIx) -> Option<&Connection> {
-        self.slots.get(conn.0 as usize)?.as_ref()
-    }
-
-    /// Closes our copy and frees the index.
-    pub(super) fn remove(&mut self, conn: ConnIx) {
-        if self.slots.get_mut(conn.0 as usize).and_then(Option::take).is_some() {
-            self.free.push(conn.0);
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
 }
 
 impl App {
@@ -102,6 +65,9 @@ impl App {
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
+            deleted: false,
+            starting: false,
+            start_failure: None,
             handoffs: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
@@ -119,6 +85,11 @@ impl App {
             .expect("an app has at least one generation")
     }
 
+    /// What there is after a reload that failed.
+    pub(super) fn serves_still(&self) -> &'static str {
+        if self.supervisor.is_errored() { "nothing serves, as before" } else { "the old generation serves" }
+    }
+
     /// Whether the master accepts for this app (instead of giving the listening socket away).
     pub(super) fn master_accepts(&self) -> bool {
         let settings = self.settings();
@@ -130,9 +101,19 @@ impl App {
         self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
     }
 
+    /// After a stop: whatever was bound, handed off or counted is of the past.
+    pub(super) fn forget_past(&mut self, first_seq: u64) {
+        self.listeners.clear();
+        self.by_member.clear();
+        self.homeless.clear();
+        self.connections = Connections::default();
+        self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
+        self.slot_notes.clear();
+    }
+
     /// Where the app listens, for people.
     pub(super) fn addresses(&self) -> Vec<String> {
-        self.listeners.iter().map(ToString::to_string).collect()
+        self.listeners.iter().filter(|l| !l.is_retired()).map(ToString::to_string).collect()
     }
 
     /// TCP ports and socket paths of the app, to recognize its connections from outside.

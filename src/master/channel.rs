@@ -1,22 +1,53 @@
 //! The master's end of one worker's channel: bytes in and out of the socket, fds beside them. What the lines mean is
 //! `node`'s business.
 use crate::limits;
-use crate::os::{fdpass, packet};
+use crate::os::fdpass::{self, Received};
+use crate::os::packet;
 use crate::protocol::framing::{LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// What a channel's bytes go through: a socket, or a script that stands in for one.
+pub trait Wire {
+    /// What rides beside the bytes.
+    type Passed;
+
+    /// Sends as much as fits, with what rides on its first byte.
+    ///
+    /// # Errors
+    /// As [`fdpass::send_with_fd`].
+    fn send(&self, bytes: &[u8], passed: Option<&Self::Passed>) -> io::Result<usize>;
+
+    /// Receives what is there.
+    ///
+    /// # Errors
+    /// As [`fdpass::recv_with_fds`].
+    fn receive(&self, into: &mut [u8], passed: &mut VecDeque<Self::Passed>) -> io::Result<Received>;
+}
+
+impl Wire for OwnedFd {
+    type Passed = OwnedFd;
+
+    fn send(&self, bytes: &[u8], passed: Option<&OwnedFd>) -> io::Result<usize> {
+        fdpass::send_with_fd(self.as_fd(), bytes, passed.map(AsFd::as_fd))
+    }
+
+    fn receive(&self, into: &mut [u8], passed: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
+        fdpass::recv_with_fds(self.as_fd(), into, passed)
+    }
+}
+
 /// One channel.
-pub(super) struct Channel {
-    fd: OwnedFd,
+pub struct Channel<W: Wire = OwnedFd> {
+    wire: W,
     /// Lines that arrive.
-    pub(super) inbox: LineBuffer,
+    pub inbox: LineBuffer,
     /// Fds that arrived with them, not yet claimed by a line.
-    pub(super) fds: VecDeque<OwnedFd>,
+    pub(super) fds: VecDeque<W::Passed>,
     outbox: Outbox,
     /// Copies of fds that wait in the outbox with their line, in order.
-    outbox_fds: VecDeque<OwnedFd>,
+    outbox_fds: VecDeque<W::Passed>,
     /// Our count of messages (`seq` of what we send that is not a hand-off).
     seq: u64,
     /// The other side closed, or the socket broke.
@@ -25,7 +56,7 @@ pub(super) struct Channel {
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub enum Read {
     /// Bytes are in the inbox; there may be more in the socket.
     Some,
     /// Bytes are in the inbox and the socket is empty for now.
@@ -40,7 +71,7 @@ pub(super) enum Read {
 
 /// Whether a line went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub enum Sent {
     /// All of it.
     Whole,
     /// The worker does not read at the moment; nothing was sent.
@@ -49,12 +80,12 @@ pub(super) enum Sent {
     Broken,
 }
 
-impl Channel {
+impl<W: Wire> Channel<W> {
     /// `resumed`: a former master read from it, so the first line may be a piece of one.
-    pub(super) fn new(fd: OwnedFd, resumed: bool) -> Channel {
+    pub fn new(wire: W, resumed: bool) -> Channel<W> {
         let inbox = if resumed { LineBuffer::resumed() } else { LineBuffer::new() };
         Channel {
-            fd,
+            wire,
             inbox,
             fds: VecDeque::new(),
             outbox: Outbox::new(),
@@ -64,21 +95,12 @@ impl Channel {
         }
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    pub(super) fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
-        self.seq
-    }
-
     /// One read into the inbox.
-    pub(super) fn read(&mut self) -> Read {
+    pub fn read(&mut self) -> Read {
         let space = self.inbox.spare(limits::CHANNEL_READ_BYTES);
         let room = space.len();
         let before = self.fds.len();
-        match fdpass::recv_with_fds(self.fd.as_fd(), space, &mut self.fds) {
+        match self.wire.receive(space, &mut self.fds) {
             Ok(got) if got.bytes == 0 => Read::Closed,
             Ok(got) => {
                 self.inbox.filled(got.bytes);
@@ -98,17 +120,12 @@ impl Channel {
     }
 
     /// Whether lines wait because the worker does not read.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub fn is_blocked(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// Whether the worker has read everything that was sent to it.
-    pub(super) fn all_read(&self) -> bool {
-        !self.is_blocked() && fdpass::unread_by_peer(self.fd.as_fd()) == 0
-    }
-
     /// Sends a hand-off: whole or not at all, and never past lines that wait.
-    pub(super) fn send_handoff(&mut self, line: &[u8], socket: BorrowedFd<'_>) -> Sent {
+    pub fn send_handoff(&mut self, line: &[u8], socket: &W::Passed) -> Sent {
         if self.closed {
             return Sent::Broken;
         }
@@ -116,7 +133,7 @@ impl Channel {
             return Sent::Blocked;
         }
         loop {
-            match fdpass::send_with_fd(self.fd.as_fd(), line, Some(socket)) {
+            match self.wire.send(line, Some(socket)) {
                 Ok(sent) if sent == line.len() => return Sent::Whole,
                 // A small message on a unix stream socket is all or nothing; should it ever be cut, the fd is gone with
                 // the first part, so the rest has to follow.
@@ -130,6 +147,42 @@ impl Channel {
                 Err(e) => return if is_transient(&e) { Sent::Blocked } else { Sent::Broken },
             }
         }
+    }
+
+    /// Writes what waits, as far as the worker reads.
+    pub(super) fn flush(&mut self) {
+        while let Some((bytes, attachment)) = self.outbox.front() {
+            match self.wire.send(bytes, attachment.and_then(|_| self.outbox_fds.front())) {
+                Ok(sent) => {
+                    if attachment.is_some() {
+                        self.outbox_fds.pop_front();
+                    }
+                    self.outbox.written(sent);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_transient(&e) => return,
+                Err(_) => {
+                    self.closed = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.as_fd()
+    }
+
+    pub(super) fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Whether the worker has read everything that was sent to it.
+    pub(super) fn all_read(&self) -> bool {
+        !self.is_blocked() && fdpass::unread_by_peer(self.as_fd()) == 0
     }
 
     /// Sends a control line, or lets it wait its turn.
@@ -152,27 +205,6 @@ impl Channel {
         self.outbox.push(line, attachment)?;
         self.flush();
         Ok(())
-    }
-
-    /// Writes what waits, as far as the worker reads.
-    pub(super) fn flush(&mut self) {
-        while let Some((bytes, attachment)) = self.outbox.front() {
-            let fd = attachment.and_then(|_| self.outbox_fds.front()).map(AsFd::as_fd);
-            match fdpass::send_with_fd(self.fd.as_fd(), bytes, fd) {
-                Ok(sent) => {
-                    if attachment.is_some() {
-                        self.outbox_fds.pop_front();
-                    }
-                    self.outbox.written(sent);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if is_transient(&e) => return,
-                Err(_) => {
-                    self.closed = true;
-                    return;
-                }
-            }
-        }
     }
 }
 

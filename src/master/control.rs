@@ -1,8 +1,8 @@
 //! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
 use super::Master;
 use super::app::App;
-use super::log_files;
-use crate::api::{Answer, Call, Request};
+use super::lifecycle::StartState;
+use crate::api::{Answer, Call, Change, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::keeper::protocol::Order;
@@ -11,7 +11,7 @@ use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +26,11 @@ pub(super) struct Waiter {
 }
 
 /// What has to end.
-enum Wait {
+pub(super) enum Wait {
     /// These reloads (app index to generation); the text of those that failed.
     Reload { open: BTreeMap<usize, Generation>, failures: Vec<String>, done: Vec<String> },
+    /// The start of these apps.
+    Start { open: BTreeSet<usize> },
     /// The stop of one app.
     StopApp { app: usize },
     /// The stop of everything.
@@ -55,20 +57,41 @@ impl Master {
                 Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
             },
             Request::Scale { app, workers } => self.scale_asked(&app, &workers),
-            Request::Reload { app } => match self.apps_named(app.as_deref()) {
+            Request::Reload { app: None, change } => {
+                return self.reload_asked(&self.apps_that_run(), change, Some(reply));
+            }
+            Request::Reload { app: Some(name), change } => match self.apps_named(Some(&name)) {
                 Err(answer) => answer,
-                Ok(apps) => return self.reload_asked(&apps, Some(reply)),
+                Ok(apps) => return self.reload_asked(&apps, change, Some(reply)),
+            },
+            Request::Ready => return self.ready_asked(reply),
+            Request::Start { app, restart, change } => match self.apps_named(Some(&app)) {
+                Err(answer) => answer,
+                Ok(apps) => return self.start_asked(apps[0], restart, change, reply),
+            },
+            Request::Delete { app, now } => match self.apps_named(Some(&app)) {
+                Err(answer) => answer,
+                Ok(apps) => return self.delete_asked(apps[0], now, reply),
+            },
+            Request::Signal { app, signal } => match self.apps_named(Some(&app)) {
+                Err(answer) => answer,
+                Ok(apps) => self.signal_asked(apps[0], signal),
+            },
+            Request::Environment { app } => match self.apps_named(Some(&app)) {
+                Err(answer) => answer,
+                Ok(apps) => self.environment_asked(apps[0]),
             },
             Request::Stop { app: None, now } => {
-                self.waiters.push(Waiter { what: Wait::StopAll, reply: Some(reply), said: None });
-                return self.stop_all(now);
+                self.stop_all(now);
+                return self.wait_for(Wait::StopAll, reply);
             }
             Request::Stop { app: Some(name), now } => match self.apps_named(Some(&name)) {
                 Err(answer) => answer,
                 Ok(apps) => {
                     let app = apps[0];
-                    self.waiters.push(Waiter { what: Wait::StopApp { app }, reply: Some(reply), said: None });
-                    return self.stop_app(app, now);
+                    self.stop_app(app, now);
+                    self.note_states();
+                    return self.wait_for(Wait::StopApp { app }, reply);
                 }
             },
         };
@@ -76,12 +99,24 @@ impl Master {
         let _ = reply.send(answer);
     }
 
+    /// Has a client wait; it is answered at once when there is nothing to wait for.
+    pub(super) fn wait_for(&mut self, what: Wait, reply: oneshot::Sender<Answer>) {
+        self.waiters.push(Waiter { what, reply: Some(reply), said: None });
+        self.settle_waiters();
+    }
+
+    /// "Everything" means what is not stopped.
+    pub(super) fn apps_that_run(&self) -> Vec<usize> {
+        (0..self.apps.len()).filter(|ix| !self.apps[*ix].supervisor.is_stopping()).collect()
+    }
+
     fn apps_named(&self, name: Option<&str>) -> Result<Vec<usize>, Answer> {
-        let Some(name) = name else { return Ok((0..self.apps.len()).collect()) };
-        match self.apps.iter().position(|a| a.name == name) {
+        let there = |ix: &usize| !self.apps[*ix].deleted;
+        let Some(name) = name else { return Ok((0..self.apps.len()).filter(there).collect()) };
+        match (0..self.apps.len()).filter(there).find(|&ix| self.apps[ix].name == name) {
             Some(ix) => Ok(vec![ix]),
             None => {
-                let names: Vec<&str> = self.apps.iter().map(|a| a.name.as_str()).collect();
+                let names: Vec<&str> = self.apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
                 Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
             }
         }
@@ -103,8 +138,8 @@ impl Master {
             Err(answer) => return answer,
         };
         let now = self.apps[ix].supervisor.slot_count();
-        if self.apps[ix].supervisor.is_stopping() {
-            return Answer::Refused(format!("{name} is stopping"));
+        if let Some(why) = self.refusal_while_stopped(ix) {
+            return Answer::Refused(why);
         }
         match scale_target(wanted, now) {
             Err(reason) => Answer::Refused(reason),
@@ -115,11 +150,24 @@ impl Master {
         }
     }
 
+    /// Why nothing can be done with an app that is not meant to run, if it is not.
+    pub(super) fn refusal_while_stopped(&self, ix: usize) -> Option<String> {
+        let app = &self.apps[ix];
+        if !app.supervisor.is_stopping() {
+            return None;
+        }
+        let state = if app.supervisor.is_stopped() { "stopped" } else { "stopping" };
+        Some(match self.background {
+            true => format!("{} is {state}; start it: clusterd start {}", app.name, app.name),
+            false => format!("{} is {state}", app.name),
+        })
+    }
+
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
-    pub(super) fn reload_asked(&mut self, apps: &[usize], reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<oneshot::Sender<Answer>>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
-        match self.prepare_reload(apps) {
+        match self.prepare_reload(apps, change) {
             Err(reason) => failures.push(reason),
             Ok(events) => {
                 for (ix, to, event) in events {
@@ -148,9 +196,10 @@ impl Master {
         self.settle_waiters();
     }
 
-    fn stop_app(&mut self, ix: usize, now: bool) {
+    pub(super) fn stop_app(&mut self, ix: usize, now: bool) {
         let app = &mut self.apps[ix];
         app.closed = true;
+        app.starting = false;
         for listener in &mut app.listeners {
             listener.leave_poll(&self.polls);
         }
@@ -160,6 +209,7 @@ impl Master {
     /// Looks whether a report is what somebody waits for, and whether everything is over.
     pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
         let name = self.apps[app_ix].name.clone();
+        self.note_start(app_ix, report);
         if let Report::WorkerDied { worker, next: Next::None, .. } = report {
             let tail = self.output.take_tail(*worker);
             let last_words = &mut self.apps[app_ix].last_words;
@@ -180,7 +230,7 @@ impl Master {
                 }
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
-                    failures.push(format!("{name}: {reason}; the old generation serves"));
+                    failures.push(format!("{name}: {reason}; {}", self.apps[app_ix].serves_still()));
                     waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
                 Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
@@ -190,7 +240,15 @@ impl Master {
                 _ => {}
             }
         }
+        if matches!(report, Report::ReloadFailed { .. }) {
+            self.forget_failed_sources();
+        }
+        if matches!(report, Report::ReloadDone { .. }) && !self.apps.iter().any(|app| app.supervisor.is_errored()) {
+            // What had given up is back.
+            self.exit_code = 0;
+        }
         if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
+            self.note_states();
             self.drop_old_generations(app_ix);
         }
         if matches!(report, Report::AppStopped | Report::AppErrored | Report::AppFinished) {
@@ -212,8 +270,16 @@ impl Master {
                 Wait::Reload { failures, .. } => {
                     Answer::Failed { error: failures.join("; "), said: waiter.said.take() }
                 }
+                Wait::Start { open } => {
+                    let states: Vec<StartState> = open.iter().map(|&ix| apps[ix].start_state()).collect();
+                    match outcome(states) {
+                        Some(answer) => answer,
+                        None => continue,
+                    }
+                }
                 Wait::StopApp { app } if apps[*app].supervisor.is_stopped() => {
-                    Answer::Done(format!("{} has stopped", apps[*app].name))
+                    let what = if apps[*app].deleted { "is deleted" } else { "has stopped" };
+                    Answer::Done(format!("{} {what}", apps[*app].name))
                 }
                 Wait::StopAll if apps.iter().all(|a| a.supervisor.is_stopped()) => {
                     Answer::Done(format!("{} has stopped", self.name))
@@ -241,6 +307,8 @@ impl Master {
                 // Somebody may have removed it before us.
                 let _ = std::fs::remove_file(path);
             }
+            listener.leave_poll(&self.polls);
+            listener.retire();
         }
         app.homeless.clear();
     }
@@ -250,15 +318,19 @@ impl Master {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper_pid,
+            keeper_version: self.about_keeper.version.clone(),
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
             uptime_ms: self.now_ms.saturating_sub(self.started_ms),
             upgrade: self.upgrade_view(),
-            apps: self.apps.iter().enumerate().map(|(ix, app)| self.app_view(ix, app)).collect(),
+            background: self.background,
+            config: self.sources.get(&self.last_source).and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
+            apps: (0..self.apps.len()).filter(|&ix| !self.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
         }
     }
 
-    fn app_view(&self, index: usize, app: &App) -> wire::App {
+    fn app_view(&self, index: usize) -> wire::App {
+        let app = &self.apps[index];
         let settings = app.settings();
         let mut workers: Vec<wire::Worker> = app
             .supervisor
@@ -314,6 +386,9 @@ impl Master {
         workers.sort_by_key(|w| (w.slot, w.id));
         wire::App {
             name: app.name.clone(),
+            id: self.ids.get(&app.name).copied(),
+            namespace: settings.config.namespace.clone(),
+            cwd: settings.cwd.to_string_lossy().into_owned(),
             status: status_word(app).to_owned(),
             command: settings.config.command.clone(),
             workers_wanted: app.supervisor.slot_count(),
@@ -324,7 +399,7 @@ impl Master {
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,
-            log: log_files::view(&settings.config.log),
+            log: settings.config.log.view(),
             log_lines_dropped: self.output.files.lost(index),
             workers,
         }
@@ -333,7 +408,7 @@ impl Master {
     /// Ends the deployment when nothing is left to run.
     pub(super) fn finish_if_over(&mut self) {
         let over = self.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
-        if !over || !self.events.is_empty() {
+        if !over || !self.events.is_empty() || self.stays_when_over() {
             self.hooks.goes_on();
         } else if !self.finished && self.hooks.may_end(self.now_ms) {
             self.finish();
@@ -352,10 +427,26 @@ fn told(reply: oneshot::Sender<Answer>) -> Reply {
     })
 }
 
+/// What came of several starts, once it is known of all, or one has failed.
+fn outcome(states: Vec<StartState>) -> Option<Answer> {
+    let mut ready = Vec::new();
+    let mut pending = false;
+    for state in states {
+        match state {
+            StartState::Failed(error, said) => return Some(Answer::Failed { error, said }),
+            StartState::Ready(text) => ready.push(text),
+            StartState::Pending => pending = true,
+        }
+    }
+    (!pending).then(|| Answer::Done(ready.join("\n")))
+}
+
 fn status_word(app: &App) -> &'static str {
     let s = &app.supervisor;
     if s.is_stopped() {
         "stopped"
+    } else if s.is_restarting() {
+        "starting"
     } else if s.is_stopping() {
         "stopping"
     } else if s.is_errored() {

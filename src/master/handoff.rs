@@ -1,8 +1,9 @@
 //! The hot path: accept a connection, give it to a worker, close our copy when the worker has answered. No policy, no
 //! log line and no allocation per connection; who gets it is `balance`'s business.
 use super::Master;
-use super::app::Connection;
 use super::channel::Sent;
+use super::connections::Connection;
+use super::offer::{Answer, Offer, Offered};
 use super::worker::WorkerIx;
 use crate::balance::{ConnIx, sticky};
 use crate::config::Balance;
@@ -106,32 +107,33 @@ impl Master {
             let app = &mut self.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
             let listener = &app.listeners[connection.listener];
-            let Some(member) = app.balancer.pick(listener.group, connection.client_hash, self.now_us) else {
-                app.homeless.push_back(conn);
-                return;
+            let offer = Offer {
+                conn,
+                socket: &connection.socket,
+                group: listener.group,
+                client_hash: connection.client_hash,
+                newconn: &listener.newconn,
             };
-            let worker_ix = app.by_member[member.0 as usize];
-            let Some(channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.as_mut()) else {
-                app.balancer.set_eligible(member, false);
-                continue;
-            };
-            let seq = app.balancer.next_seq(member);
-            listener.newconn.render(seq, &mut self.line);
-            match channel.send_handoff(&self.line, connection.socket.as_fd()) {
-                Sent::Whole => {
-                    self.behind = u64::from(app.balancer.open_count(member));
-                    app.balancer.opened(member, conn, self.now_us);
+            let offered = offer.send(
+                &mut app.balancer,
+                &app.by_member,
+                |worker| self.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+                &mut self.line,
+                self.now_us,
+            );
+            match offered {
+                Offered::Sent { before } => {
+                    self.behind = u64::from(before);
                     self.open_handoffs += 1;
                     return;
                 }
-                Sent::Blocked => {
-                    app.balancer.set_eligible(member, false);
-                    self.wait_until_writable(worker_ix);
+                Offered::Nobody => {
+                    app.homeless.push_back(conn);
+                    return;
                 }
-                Sent::Broken => {
-                    app.balancer.set_eligible(member, false);
-                    self.channel_broken(worker_ix);
-                }
+                Offered::Unsent { worker, why: Some(Sent::Blocked) } => self.wait_until_writable(worker),
+                Offered::Unsent { worker, why: Some(Sent::Broken) } => self.channel_broken(worker),
+                Offered::Unsent { .. } => {}
             }
         }
     }
@@ -142,15 +144,14 @@ impl Master {
         let Some(member) = worker.member else { return };
         let app_ix = worker.app;
         let app = &mut self.apps[app_ix];
-        let Some((conn, latency_us)) = app.balancer.answered(member, seq, self.now_us) else { return };
+        let answer = Answer { member, seq, accepted };
+        let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.homeless, self.now_us);
+        let Some(latency_us) = closed else { return };
         worker.pulse.answered(latency_us, self.now_us);
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
             worker.taken += 1;
             app.handoffs += 1;
-            app.connections.remove(conn);
-        } else {
-            app.homeless.push_back(conn);
         }
         if worker.drain.is_some() {
             // Not now: its channel is being read, and goodbye is said over it.

@@ -49,7 +49,7 @@ pub(super) fn prepare(
                 continue;
             }
         };
-        let mut env = base_environment(&config.env);
+        let mut env = base_environment(config);
         env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
         let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
         let command = Command {
@@ -237,7 +237,10 @@ impl Master {
             | Report::Scaled { .. }
             | Report::AppErrored
             | Report::AppFinished
-            | Report::AppStopped => {}
+            | Report::AppStopped
+            | Report::Started { .. }
+            | Report::StartDropped { .. }
+            | Report::StartSuperseded { .. } => {}
         }
     }
 

@@ -179,6 +179,16 @@ impl Listener {
         }
     }
 
+    /// Whether a configured address means this socket. Port 0 means any, so the real port may take its place.
+    pub(super) fn serves(&self, wanted: &Listen) -> bool {
+        let LocalAddress::Inet(local) = &self.local else { return self.configured.as_ref() == Some(wanted) };
+        match (&self.configured, wanted) {
+            (Some(Listen::Tcp(own)), Listen::Tcp(wanted)) => wanted == local || own == wanted,
+            (Some(Listen::Any(own)), Listen::Any(wanted)) => *wanted == local.port() || own == wanted,
+            (own, wanted) => own.as_ref() == Some(wanted),
+        }
+    }
+
     /// The master accepts from it no more.
     pub(super) fn leave_poll(&mut self, polls: &Polls) {
         if std::mem::take(&mut self.polled) {
@@ -200,6 +210,10 @@ impl Listener {
         self.local = LocalAddress::Other;
         self.key = format!("retired {}", self.key);
         self.readable = false;
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.configured.is_none() && matches!(self.local, LocalAddress::Other)
     }
 
     /// The name of its fd in the keeper.
@@ -241,6 +255,12 @@ fn asked_key(key: &str) -> &str {
 /// The name under which the keeper holds a listener.
 pub(super) fn held_name(app: &str, key: &str) -> String {
     format!("listen/{app}/{key}")
+}
+
+/// The app and the key in such a name.
+pub(super) fn names_in(held: &str) -> Option<(&str, &str)> {
+    // The name of an app has no slash.
+    held.strip_prefix("listen/")?.split_once('/')
 }
 
 /// Whether the worker's address means this IP: no address means all interfaces.

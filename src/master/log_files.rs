@@ -2,13 +2,12 @@
 //! stream's pipe, by a name that says what it is, until all of it is in its file: a successor goes on with it also when
 //! the worker is long gone.
 use super::keeper::Keeper;
-use crate::config::log::{Format, Log, Target};
+use crate::config::log::{Format, Target};
 use crate::config::{self};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
 use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer};
 use crate::os::{append, pipe};
-use crate::protocol::control as wire;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -36,11 +35,12 @@ struct Waiting {
 }
 
 /// What a stream is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) worker: WorkerId,
     pub(super) stream: Stream,
-    pub(super) app: usize,
+    /// The app's name.
+    pub(super) app: String,
     pub(super) slot: Slot,
     pub(super) generation: Generation,
 }
@@ -58,7 +58,7 @@ impl Place {
         Some(Place {
             worker: WorkerId(worker.parse().ok()?),
             stream: [Stream::Out, Stream::Err].into_iter().find(|known| word(*known) == *stream)?,
-            app: app.parse().ok()?,
+            app: (*app).to_owned(),
             slot: Slot(slot.parse().ok()?),
             generation: Generation(generation.parse().ok()?),
         })
@@ -69,7 +69,8 @@ impl Place {
         self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
     }
 
-    fn source(&self, config: &config::App, pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
+    fn source(&self, app: (usize, &config::App), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
+        let (app, config) = app;
         let log = &config.log;
         let target = match self.stream {
             Stream::Out => &log.out,
@@ -93,7 +94,7 @@ impl Place {
                 SourceLook::Json { time, fields }
             }
         };
-        Source { key: self.key(), pipe, app: self.app, file, look, tail }
+        Source { key: self.key(), pipe, app, file, look, tail }
     }
 }
 
@@ -116,25 +117,6 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
         })?;
     }
     Ok(())
-}
-
-/// For the control API.
-pub(super) fn view(log: &Log) -> wire::Log {
-    let text = |target: &Target| match target {
-        Target::Inherit => None,
-        Target::Null => Some("NULL".to_owned()),
-        Target::File(path) => Some(path.display().to_string()),
-    };
-    wire::Log {
-        out: text(&log.out),
-        err: text(&log.err),
-        per_worker: log.per_worker,
-        format: match log.format {
-            Format::Plain => "plain".to_owned(),
-            Format::Json => "json".to_owned(),
-        },
-        time: log.time.clone(),
-    }
 }
 
 impl LogFiles {
@@ -167,10 +149,10 @@ impl LogFiles {
     }
 
     /// The worker's process exists: its output is read from now on.
-    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, config: &config::App) {
+    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: usize, config: &config::App) {
         for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
             self.held.insert(place.key(), place.name());
-            let source = place.source(config, Some(pid), pipe, tail);
+            let source = place.source((app, config), Some(pid), pipe, tail);
             let order = self.writer.as_ref().map_or(Ok(()), |writer| writer.read(source));
             if let Err(e) = order {
                 log::error!("{}/{}: its output is not written: {e}", config.name, place.slot);
@@ -185,26 +167,26 @@ impl LogFiles {
         }
     }
 
-    /// Goes on with what a former master was writing. `config_of`: the settings of an app's generation; `pid_of`: of a
-    /// worker that the keeper knows.
+    /// Goes on with what a former master was writing. `config_of`: the index and the settings of an app's generation;
+    /// `pid_of`: of a worker that the keeper knows.
     pub(super) fn resume<'a>(
         &mut self,
         keeper: &mut Keeper,
         fds: &mut HashMap<String, OwnedFd>,
-        config_of: impl Fn(usize, Generation) -> Option<&'a config::App>,
+        config_of: impl Fn(&str, Generation) -> Option<(usize, &'a config::App)>,
         pid_of: impl Fn(WorkerId) -> Option<i32>,
     ) {
         let names: Vec<String> = fds.keys().filter(|name| name.starts_with(PIPE)).cloned().collect();
         let mut sources = Vec::new();
         for name in names {
             let (Some(pipe), Some(place)) = (fds.remove(&name), Place::from_name(&name)) else { continue };
-            let Some(config) = config_of(place.app, place.generation) else {
+            let Some(app) = config_of(&place.app, place.generation) else {
                 log::error!("a worker's output is not written: {name} belongs to no app");
                 keeper.send(Order::Release { name });
                 continue;
             };
             self.held.insert(place.key(), name);
-            sources.push(place.source(config, pid_of(place.worker), pipe, None));
+            sources.push(place.source(app, pid_of(place.worker), pipe, None));
         }
         let left = Writer::HELD.map(|name| fds.remove(name));
         let left = match left {
@@ -270,9 +252,14 @@ mod tests {
 
     #[test]
     fn a_pipe_is_known_by_its_name() {
-        let place =
-            Place { worker: WorkerId(77), stream: Stream::Err, app: 3, slot: Slot(12), generation: Generation(4) };
-        assert_eq!(place.name(), "log/pipe/77/err/3/12/4");
+        let place = Place {
+            worker: WorkerId(77),
+            stream: Stream::Err,
+            app: "web-2.x".into(),
+            slot: Slot(12),
+            generation: Generation(4),
+        };
+        assert_eq!(place.name(), "log/pipe/77/err/web-2.x/12/4");
         assert_eq!(Place::from_name(&place.name()), Some(place));
         assert_eq!(Place::from_name("log/pipe/77/err/3"), None);
         assert_eq!(Place::from_name("log/cells"), None);

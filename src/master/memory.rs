@@ -1,8 +1,12 @@
 //! The notes' wire format: JSON that a master of the release before or after can read. Fields may be added with a
 //! default, never renamed. Conversions to and from the supervisor's plain data; no behaviour.
+use super::notes;
 use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
 use crate::supervisor::{AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The deployment as a whole.
@@ -18,6 +22,12 @@ pub(super) struct DeploymentNote {
     pub(super) exit_code: u8,
     pub(super) notify: Option<String>,
     pub(super) upgrade: UpgradeNote,
+    /// It stays when its apps have stopped.
+    pub(super) background: bool,
+    /// The folder with its entry, where it has one.
+    pub(super) home: Option<String>,
+    /// Ids of the apps, by name.
+    pub(super) ids: BTreeMap<String, u32>,
 }
 
 /// The last upgrade that was begun.
@@ -32,6 +42,8 @@ pub(super) struct UpgradeNote {
     pub(super) inode: u64,
     /// What came of it, for people.
     pub(super) outcome: Option<Result<String, String>>,
+    /// Whether the keeper is of the new binary too: its version, or why it stays what it was.
+    pub(super) keeper: Option<Result<String, String>>,
 }
 
 /// One app.
@@ -50,6 +62,11 @@ pub(super) struct AppNote {
     pub(super) queued_scale: Option<u32>,
     #[serde(default)]
     pub(super) stopping: Option<bool>,
+    #[serde(default)]
+    pub(super) then_start: Option<(u32, u32)>,
+    /// It is no part of the deployment any more.
+    #[serde(default)]
+    pub(super) deleted: bool,
     #[serde(default)]
     pub(super) told_ready: bool,
     #[serde(default)]
@@ -168,7 +185,19 @@ pub(super) struct ListenerNote {
     pub(super) order: usize,
 }
 
+impl GenerationNote {
+    /// For one of which only the configuration is known: folder and program are looked up again.
+    pub(super) fn looked_up_anew(source: u32) -> GenerationNote {
+        GenerationNote { source, cwd: String::new(), program: String::new() }
+    }
+}
+
 impl AppNote {
+    /// Whether a reload is starting a new worker in this slot.
+    pub(super) fn reload_starts(&self, index: u32) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.starting.contains(&index))
+    }
+
     pub(super) fn new(name: &str, memory: &AppMemory, last: Generation, restarts: u64) -> AppNote {
         AppNote {
             name: name.to_owned(),
@@ -189,6 +218,8 @@ impl AppNote {
             queued: memory.queued.map(|(to, slots)| (to.0, slots)),
             queued_scale: memory.queued_scale,
             stopping: memory.stopping,
+            then_start: memory.then_start.map(|(to, slots)| (to.0, slots)),
+            deleted: false,
             told_ready: memory.told_ready,
             restarts,
         }
@@ -211,6 +242,7 @@ impl AppNote {
             queued: self.queued.map(|(to, slots)| (Generation(to), slots)),
             queued_scale: self.queued_scale,
             stopping: self.stopping,
+            then_start: self.then_start.map(|(to, slots)| (Generation(to), slots)),
             told_ready: self.told_ready,
         }
     }
@@ -304,10 +336,68 @@ impl From<WorkerNote> for WorkerMemory {
     }
 }
 
+/// Whether a note can be read as what its key says that it is.
+///
+/// # Errors
+/// Why not.
+pub(super) fn reads_as_its_kind(key: &str, bytes: &[u8]) -> Result<(), String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let sound = |sound: bool, why: &str| if sound { Ok(()) } else { Err(why.to_owned()) };
+    let ends_with = |number: u64| key.rsplit('/').next() == Some(number.to_string().as_str());
+    // Every master wrote these: without them it is something else, whatever has a default.
+    let has = |fields: &[&str]| match fields.iter().find(|field| value.get(field).is_none()) {
+        Some(field) => Err(format!("missing field `{field}`")),
+        None => Ok(()),
+    };
+    if key == notes::DEPLOYMENT {
+        has(&["name", "worker_ids_below", "last_source"])?;
+        let note: DeploymentNote = read(value)?;
+        return sound(note.worker_ids_below.max(note.started_ms) <= limits::NOTE_NUMBER_MAX, ABSURD);
+    }
+    sound(!has_absurd_number(&value), ABSURD)?;
+    if key.starts_with(notes::APP) {
+        let note: AppNote = read(value)?;
+        // A reload counts on.
+        return sound(note.last_generation < u32::MAX, ABSURD);
+    }
+    if key.starts_with(notes::SLOT) {
+        let note: SlotNote = read(value)?;
+        return sound(note.index < limits::WORKERS_MAX && ends_with(u64::from(note.index)), OTHER);
+    }
+    if key.starts_with(notes::WORKER) {
+        let note: WorkerNote = read(value)?;
+        return sound(note.slot < limits::WORKERS_MAX && ends_with(note.id), OTHER);
+    }
+    if key.starts_with(notes::SERVES) {
+        has(&["keys"])?;
+        return read::<ServesNote>(value).map(|_| ());
+    }
+    if key.starts_with(notes::LISTENER) {
+        return read::<ListenerNote>(value).map(|_| ());
+    }
+    Err("of a kind that this version does not know: it is older than what runs".to_owned())
+}
+
+const ABSURD: &str = "a number in it makes no sense";
+const OTHER: &str = "it is not about what its key says";
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+/// Times and ids stay far below; what is beyond would overflow somewhere.
+fn has_absurd_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64().is_some_and(|number| number > limits::NOTE_NUMBER_MAX),
+        Value::Array(all) => all.iter().any(has_absurd_number),
+        Value::Object(all) => all.values().any(has_absurd_number),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits;
 
     #[test]
     fn a_listener_with_the_most_that_a_worker_may_say_fits_its_note() {
@@ -316,7 +406,7 @@ mod tests {
             key: "\u{1}".repeat(limits::LISTENER_KEY_BYTES_MAX + 64),
             configured: Some("\u{1}".repeat(limits::HOST_BYTES_MAX + 8)),
             data: Some("\"".repeat(limits::LISTENER_DATA_BYTES_MAX)),
-            order: usize::MAX,
+            order: 1 << 53,
         };
         let bytes = serde_json::to_vec(&note).map_or(usize::MAX, |bytes| bytes.len());
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");

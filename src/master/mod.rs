@@ -3,21 +3,26 @@
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
 mod app;
-mod channel;
+pub mod channel;
+pub mod connections;
 mod control;
 mod drain;
 mod handoff;
 mod hooks;
 mod keeper;
+mod lifecycle;
 mod listener;
 mod log_files;
 mod memory;
+mod mend;
 mod node;
 mod notes;
+pub mod offer;
 mod output;
 mod polls;
 mod pulse;
 mod reload;
+mod resume;
 mod settings;
 mod signals;
 mod spawn;
@@ -32,7 +37,8 @@ pub use upgrade::check as check_upgrade;
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
-use crate::keeper::protocol::{Notice, Order};
+use crate::home::Home;
+use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
 use crate::os::clock;
 use crate::supervisor::{Action, Cx, Event};
@@ -51,9 +57,16 @@ struct Master {
     polls: Polls,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
+    /// It stays when its apps have stopped, until they are deleted.
+    background: bool,
+    /// Where its socket and entry are.
+    home: Option<Home>,
+    /// Ids of the apps, by name.
+    ids: BTreeMap<String, u32>,
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
+    about_keeper: About,
     apps: Vec<App>,
     workers: Workers,
     next_worker: u64,
@@ -86,6 +99,7 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    next_log_look_ms: u64,
     /// Pings were sent and not looked at since.
     pinged: bool,
     /// When the next event loop that does not turn counts as hung.
@@ -161,6 +175,7 @@ impl Master {
             self.link.send(Order::Heartbeat);
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
+            self.bound_own_log();
             self.output.files.let_go(&mut self.link);
         }
         self.check_drains();
@@ -252,6 +267,7 @@ impl Master {
             Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
+            Notice::Keeper { about } => self.keeper_is(about),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}

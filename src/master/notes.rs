@@ -65,6 +65,17 @@ impl Notes {
         }
     }
 
+    /// A note that was mended, or that is none any more.
+    pub(super) fn replace(&mut self, link: &mut Keeper, key: String, value: Option<Vec<u8>>) {
+        match value {
+            None => self.forget(link, key),
+            Some(value) => {
+                self.last.insert(key.clone(), value.clone());
+                link.send(Order::Note { key, value });
+            }
+        }
+    }
+
     /// A worker is gone for good.
     pub(super) fn forget_serves(&mut self, link: &mut Keeper, worker: WorkerId) {
         self.forget(link, format!("{SERVES}{worker}"));
@@ -105,6 +116,7 @@ impl Master {
     pub(super) fn note_app(&mut self, app_ix: usize) {
         let app = &self.apps[app_ix];
         let mut note = AppNote::new(&app.name, &app.supervisor.memory(), app.last_generation, app.restarts);
+        note.deleted = app.deleted;
         note.generations = app
             .generations
             .iter()
@@ -127,6 +139,9 @@ impl Master {
             exit_code: self.exit_code,
             notify: self.notify.as_ref().map(|(_, name)| name.clone()),
             upgrade: self.upgrade.clone(),
+            background: self.background,
+            home: self.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
+            ids: self.ids.clone(),
         };
         self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
     }

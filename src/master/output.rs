@@ -26,8 +26,6 @@ pub(super) struct Output {
 /// What is to happen to a worker's output.
 pub(super) struct Way<'a> {
     pub(super) config: &'a config::App,
-    /// Index of the app.
-    pub(super) app: usize,
     pub(super) slot: Slot,
     pub(super) generation: Generation,
     /// Keep the last lines.
@@ -73,8 +71,8 @@ impl Output {
                     process::null_device().map_err(|e| format!("cannot open /dev/null for its output: {e}"))?
                 }
                 Target::Null | Target::File(_) => {
-                    let Way { app, slot, generation, .. } = *way;
-                    let place = Place { worker, stream, app, slot, generation };
+                    let Way { slot, generation, .. } = *way;
+                    let place = Place { worker, stream, app: way.config.name.clone(), slot, generation };
                     self.files.pipe_for(keeper, place, tail.clone())?
                 }
             };

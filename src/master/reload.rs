@@ -4,24 +4,28 @@ use super::Master;
 use super::app::balance_mode;
 use super::settings::Settings;
 use super::{listener, log_files};
+use crate::api::Change;
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::Generation;
 use crate::keeper::protocol::Order;
 use crate::os::{cpu, memfd};
-use crate::supervisor::Event;
+use crate::supervisor::{Event, Policy};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which the keeper holds what a generation was made from.
-pub(super) fn source_name(source: u32) -> String {
+fn source_name(source: u32) -> String {
     format!("source/{source}")
 }
+
+/// A generation that is ready to be: the app, its number, its policy and its number of slots.
+type Prepared = (usize, Generation, Policy, u32);
 
 impl Master {
     /// What the configuration says now, without doing anything about it.
     pub(super) fn configured_again(&self) -> Result<Config, String> {
-        resolve(&self.sources_again()?)
+        resolve(&self.sources_again(Change::default())?)
     }
 
     /// Whether the deployment came from a file.
@@ -29,28 +33,53 @@ impl Master {
         self.sources.get(&self.last_source).is_some_and(|s| s.file.is_some())
     }
 
-    fn sources_again(&self) -> Result<Sources, String> {
+    /// What was typed, its files read again, or what is to take its place.
+    fn sources_again(&self, change: Change) -> Result<Sources, String> {
+        if let Some(sources) = change.sources {
+            return Ok(Sources { background: self.background, ..*sources });
+        }
         let previous = self.sources.get(&self.last_source).ok_or("the configuration it runs from is not known")?;
-        load::reload(previous).map_err(|e| e.to_string())
+        let again = load::reload(previous).map_err(|e| e.to_string())?;
+        Ok(Sources { base_env: change.env.or(again.base_env), ..again })
     }
 
     /// Gets a new generation ready for each of these apps. Nothing has changed when this fails.
-    pub(super) fn prepare_reload(&mut self, apps: &[usize]) -> Result<Vec<(usize, Generation, Event)>, String> {
-        let sources = self.sources_again()?;
+    pub(super) fn prepare_reload(
+        &mut self,
+        apps: &[usize],
+        change: Change,
+    ) -> Result<Vec<(usize, Generation, Event)>, String> {
+        if let Some(why) = apps.iter().find_map(|&ix| self.refusal_while_stopped(ix)) {
+            return Err(why);
+        }
+        let prepared = self.prepare_generations(apps, change)?;
+        let reload = |(ix, to, policy, slots)| (ix, to, Event::Reload { to, policy, slots });
+        Ok(prepared.into_iter().map(reload).collect())
+    }
+
+    /// Gets the start of an app ready: what it needs is looked up and bound anew. Nothing has changed when this fails.
+    pub(super) fn prepare_start(&mut self, ix: usize, change: Change) -> Result<(), String> {
+        let prepared = self.prepare_generations(&[ix], change)?;
+        for (ix, to, policy, slots) in prepared {
+            self.apps[ix].starting = true;
+            self.apps[ix].start_failure = None;
+            self.events.push_back((ix, Event::Start { to, policy, slots }));
+        }
+        Ok(())
+    }
+
+    fn prepare_generations(&mut self, apps: &[usize], change: Change) -> Result<Vec<Prepared>, String> {
+        let sources = self.sources_again(change)?;
         let config = resolve(&sources)?;
         self.refuse_other_apps(&config)?;
-        let source = self.last_source + 1;
+        let source = self.sources.keys().next_back().map_or(1, |last| last + 1);
         let mut prepared = Vec::new();
         for &ix in apps {
             let name = &self.apps[ix].name;
-            if self.apps[ix].supervisor.is_stopping() {
-                return Err(format!("{name} is stopping"));
-            }
             let app = config.apps.iter().find(|a| &a.name == name).cloned();
             let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
             let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
-            let slots = settings.config.workers.count(cpu::available().count);
-            log_files::check(&settings.config, slots)?;
+            log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))?;
             settings.warn_of_hooks();
             let bound = self.bind_new(ix, &settings.config.listen)?;
             prepared.push((ix, settings, bound));
@@ -82,7 +111,7 @@ impl Master {
         let app = &self.apps[ix];
         let mut bound = Vec::new();
         for address in wanted {
-            if !app.listeners.iter().any(|l| l.configured.as_ref() == Some(address)) {
+            if !app.listeners.iter().any(|l| l.serves(address)) {
                 let fd = listener::bind_configured(address).map_err(|e| format!("{}: {e}", app.name))?;
                 bound.push((address.clone(), fd));
             }
@@ -90,32 +119,34 @@ impl Master {
         Ok(bound)
     }
 
-    fn commit_generation(
-        &mut self,
-        ix: usize,
-        settings: Settings,
-        bound: Vec<(Listen, OwnedFd)>,
-    ) -> (usize, Generation, Event) {
-        for (address, fd) in bound {
-            self.add_configured_listener(ix, address, fd);
-        }
+    fn commit_generation(&mut self, ix: usize, settings: Settings, bound: Vec<(Listen, OwnedFd)>) -> Prepared {
+        let first_seq = self.first_seq();
         let app = &mut self.apps[ix];
         let to = Generation(app.last_generation.0 + 1);
         app.last_generation = to;
-        let event = Event::Reload {
-            to,
-            policy: settings.policy(),
-            slots: settings.config.workers.count(cpu::available().count),
-        };
+        if app.supervisor.is_stopped() {
+            app.forget_past(first_seq);
+        }
+        for (address, fd) in bound {
+            self.add_configured_listener(ix, address, fd, settings.protocol);
+        }
+        let (policy, slots) = (settings.policy(), settings.config.workers.count(cpu::available().count));
+        let app = &mut self.apps[ix];
         app.balancer.set_mode(balance_mode(settings.config.balance));
         app.generations.insert(to, settings);
-        (ix, to, event)
+        (ix, to, policy, slots)
     }
 
     /// Takes a configured address into the app.
-    pub(super) fn add_configured_listener(&mut self, ix: usize, address: Listen, fd: OwnedFd) -> usize {
+    pub(super) fn add_configured_listener(
+        &mut self,
+        ix: usize,
+        address: Listen,
+        fd: OwnedFd,
+        protocol: config::Protocol,
+    ) -> usize {
         let key = format!("{}#{}", address, self.apps[ix].listeners.len());
-        if self.apps[ix].settings().protocol != config::Protocol::Node {
+        if protocol != config::Protocol::Node {
             // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket, theirs to change.
             if let Err(e) = crate::os::listen::set_nonblocking(fd.as_fd(), false) {
                 log::warn!("cannot make {address} blocking: {e}");
@@ -136,6 +167,13 @@ impl Master {
 
     /// Keeps what a generation was made from where a successor finds it.
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
+        self.hold_sources(source, sources);
+        self.last_source = source;
+        self.note_deployment();
+    }
+
+    /// The same, without a word of it in the notes.
+    pub(super) fn hold_sources(&mut self, source: u32, sources: Sources) {
         match serde_json::to_vec(&sources)
             .map_err(std::io::Error::other)
             .and_then(|json| memfd::with_contents("source", &json))
@@ -144,15 +182,22 @@ impl Master {
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
         self.sources.insert(source, sources);
-        self.last_source = source;
-        self.note_deployment();
+    }
+
+    /// A reload has failed: the next one begins with what serves, not with what did not.
+    pub(super) fn forget_failed_sources(&mut self) {
+        let serving = self.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
+        if let Some(source) = serving.filter(|source| self.sources.contains_key(source)) {
+            self.last_source = source;
+            self.note_deployment();
+        }
     }
 
     /// After a reload: settings, sources and addresses that nothing uses any more.
     pub(super) fn drop_old_generations(&mut self, ix: usize) {
         // A reload that was asked for a moment ago is not yet known to the supervisor.
         let asked = self.events.iter().filter_map(|(app, event)| match event {
-            Event::Reload { to, .. } if *app == ix => Some(*to),
+            Event::Reload { to, .. } | Event::Start { to, .. } if *app == ix => Some(*to),
             _ => None,
         });
         let app = &mut self.apps[ix];
@@ -161,7 +206,7 @@ impl Master {
         app.generations.retain(|generation, _| used.contains(generation));
         let wanted = app.settings().config.listen.clone();
         for listener in &mut app.listeners {
-            let gone = listener.configured.as_ref().is_some_and(|address| !wanted.contains(address));
+            let gone = listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address));
             if gone {
                 log::info!("{}: no longer listening on {listener}", app.name);
                 listener.leave_poll(&self.polls);

@@ -71,7 +71,7 @@ impl Settings {
         fixed: Option<(PathBuf, PathBuf)>,
     ) -> Result<Settings, String> {
         let user = user::resolve(config.user.as_deref(), config.group.as_deref()).map_err(|e| e.to_string())?;
-        let path = path_variable(&config.env);
+        let path = path_variable(&config);
         let (cwd, found) = match fixed {
             Some((cwd, program)) => {
                 let found = program::find(&program.to_string_lossy(), &path, Some(&cwd));
@@ -186,8 +186,9 @@ impl Settings {
         args.into_iter().map(String::into_bytes).collect()
     }
 
-    fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
-        let mut env = base_environment(&self.config.env);
+    /// The variables of a worker at this place.
+    pub(super) fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
+        let mut env = base_environment(&self.config);
         if let Some(port) = place.port {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
         }
@@ -217,10 +218,14 @@ impl Settings {
     }
 }
 
-/// Clusterd's own environment without what is meant for itself, and what the app adds.
-pub(super) fn base_environment(added: &BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
-    let own = std::env::vars_os().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own));
-    own.chain(added.iter().map(|(name, value)| (name.into(), value.into()))).collect()
+/// The environment of the start (or clusterd's own) without what is meant for clusterd itself, and what the app adds.
+pub(super) fn base_environment(app: &config::App) -> BTreeMap<OsString, OsString> {
+    let all: Vec<(OsString, OsString)> = match &app.base_env {
+        Some(base) => base.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        None => std::env::vars_os().collect(),
+    };
+    let own = all.into_iter().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own));
+    own.chain(app.env.iter().map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
 /// The rule in the supervisor's terms. A program that was given no rule and may speak up earlier (`READY=1`) is heard.
@@ -249,8 +254,9 @@ fn ms(time: Duration) -> u64 {
 }
 
 /// The PATH that the command is searched in: the app's own where it sets one.
-fn path_variable(env: &BTreeMap<String, String>) -> OsString {
-    env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+fn path_variable(app: &config::App) -> OsString {
+    let typed = app.env.get("PATH").or_else(|| app.base_env.as_ref().and_then(|base| base.get("PATH")));
+    typed.map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
 /// The folder with its links resolved, so that `current -> releases/42` stays what it was for this generation.

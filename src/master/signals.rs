@@ -1,5 +1,6 @@
 //! What the signals of the person, systemd or Docker mean (the keeper forwards them).
 use super::Master;
+use crate::api::Change;
 use crate::limits;
 use crate::os::{cpu, signal};
 use crate::supervisor::Event;
@@ -13,8 +14,8 @@ impl Master {
             }
             signal::QUIT => self.stop_all(true),
             signal::HUP => {
-                let all: Vec<usize> = (0..self.apps.len()).collect();
-                self.reload_asked(&all, None);
+                let all = self.apps_that_run();
+                self.reload_asked(&all, Change::default(), None);
             }
             signal::USR1 => self.output.files.reopen(None),
             signal::USR2 => self.scale_by_signal(value),

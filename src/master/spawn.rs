@@ -1,6 +1,7 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
 use super::Master;
 use super::channel::Channel;
+use super::mend::Tag;
 use super::output::Way;
 use super::settings::SpawnPlace;
 use super::worker::{Goodbye, Pulse, Worker, WorkerIx};
@@ -11,7 +12,8 @@ use crate::limits;
 use crate::os::{listen, process, procfs, signal};
 use crate::protocol::notify;
 use crate::supervisor::{Event, Evidence, ExitStatus};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which the keeper holds our end of a worker's channel.
@@ -31,9 +33,10 @@ impl Master {
     fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        // Whoever asked for a reload wants to see why it failed, unless it is on the terminal before them anyway.
-        let tail = app.supervisor.is_reloading() && !self.on_terminal;
-        let way = Way { config: &settings.config, app: app_ix, slot, generation, tail };
+        // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
+        let watched = app.supervisor.is_reloading() || (app.starting && self.background);
+        let tail = watched && !self.on_terminal;
+        let way = Way { config: &settings.config, slot, generation, tail };
         let output = self.output.for_worker(&mut self.link, worker, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
@@ -61,7 +64,8 @@ impl Master {
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
             stdio,
         };
-        let spec = settings.spawn_spec(&place, Vec::new());
+        let tag = Tag { app: app.name.clone(), slot, generation };
+        let spec = settings.spawn_spec(&place, tag.to_bytes());
         if let Some(ours) = &channel {
             self.link.hold(channel_name(worker), ours.as_fd());
         }
@@ -69,6 +73,22 @@ impl Master {
         self.link.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
         self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
         Ok(())
+    }
+
+    /// The variables that a worker in the first slot of an app has.
+    pub(super) fn worker_environment(&self, app_ix: usize) -> BTreeMap<OsString, OsString> {
+        let app = &self.apps[app_ix];
+        let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
+        let place = SpawnPlace {
+            worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
+            slot: Slot(0),
+            generation: app.supervisor.generation().0,
+            port: app.port(),
+            listen_names: Vec::new(),
+            notify: None,
+            stdio: Vec::new(),
+        };
+        app.settings().environment(&place)
     }
 
     /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
@@ -154,7 +174,7 @@ impl Master {
         self.admit_no_more(worker);
     }
 
-    fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
+    pub(super) fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
         self.link.send(Order::Signal { worker, signal, group });
     }
 
@@ -164,7 +184,7 @@ impl Master {
         worker.pid = Some(pid);
         let (app, generation) = (&self.apps[worker.app], worker.generation);
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
-        self.output.files.spawned(id, pid, &settings.config);
+        self.output.files.spawned(id, pid, worker.app, &settings.config);
         self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
     }
 
@@ -189,6 +209,7 @@ impl Master {
             // In the order in which they happened: what the lines said comes before the exit.
             self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
+            self.keep_last_words(app, id);
             self.bury(id);
             // Workers that a reload did not replace may outlive it: those that were scaled away with it.
             if self.apps[app].generations.len() > 1 && !self.apps[app].supervisor.is_reloading() {
@@ -196,6 +217,14 @@ impl Master {
             }
         }
         self.link.send(Order::ExitSeen { worker: id });
+    }
+
+    /// What a worker said whose end makes a start fail: that is told once its replacement runs.
+    fn keep_last_words(&mut self, app: usize, id: WorkerId) {
+        let app = &mut self.apps[app];
+        if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
+            app.last_words = self.output.take_tail(id);
+        }
     }
 
     /// Lets go of everything that belonged to a process that is gone.

@@ -107,7 +107,8 @@ impl Master {
                 log::info!("{name}: reloaded, generation {to} serves alone");
             }
             Report::ReloadFailed { to, reason } => {
-                log::error!("{name}: reload to generation {to} failed: {reason}; the old generation serves");
+                let still = self.apps[app_ix].serves_still();
+                log::error!("{name}: reload to generation {to} failed: {reason}; {still}");
             }
             Report::ReloadSuperseded { to } => {
                 log::info!("{name}: reload to generation {to} was replaced by a later one");
@@ -116,9 +117,26 @@ impl Master {
             Report::AppErrored => log::error!("{name}: every worker failed too often; nothing serves any more"),
             Report::AppFinished => log::info!("{name}: every worker has finished"),
             Report::AppStopped => log::info!("{name}: stopped"),
+            Report::Started { .. } => self.tell_start(app_ix),
+            Report::StartDropped { .. } => log::info!("{name}: it stays stopped: a stop came after the restart"),
+            Report::StartSuperseded { to } => {
+                log::info!("{name}: start of generation {to} was replaced by a later one")
+            }
         }
         self.run_hook(app_ix, &report);
         self.after_report(app_ix, &report);
+    }
+
+    /// Says that the workers of an app are on their way.
+    pub(super) fn tell_start(&self, app_ix: usize) {
+        let app = &self.apps[app_ix];
+        log::info!(
+            "{}: starting {} {} of: {}",
+            app.name,
+            app.supervisor.slot_count(),
+            plural(app.supervisor.slot_count(), "worker"),
+            app.settings().config.command.join(" ")
+        );
     }
 
     fn tell_ready(&self, app_ix: usize, workers: u32) {

@@ -2,10 +2,11 @@
 //! it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the keeper
 //! goes back to the former binary when the new one does not serve.
 use super::Master;
-use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, UpgradeNote, WorkerNote};
+use super::memory::{AppNote, UpgradeNote, reads_as_its_kind};
 use super::{notes, reload};
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
+use crate::keeper::protocol::{About, OwnUpgrade};
 use crate::limits;
 use crate::os::memfd;
 use crate::protocol::control as wire;
@@ -58,6 +59,7 @@ impl Master {
             device: metadata.dev(),
             inode: metadata.ino(),
             outcome: None,
+            keeper: None,
         };
         self.note_deployment();
         self.link.upgrade(binary.as_fd());
@@ -94,15 +96,40 @@ impl Master {
         self.note_deployment();
     }
 
+    /// What the keeper says of itself. It takes its own part in an upgrade a moment after the master.
+    pub(super) fn keeper_is(&mut self, about: About) {
+        self.about_keeper = about;
+        let serves = self.upgrade.outcome.as_ref().is_some_and(Result::is_ok);
+        if !serves || self.upgrade.keeper.is_some() || self.handing_over_since_ms.is_some() {
+            return;
+        }
+        let version = &self.about_keeper.version;
+        self.upgrade.keeper = Some(match &self.about_keeper.upgrade {
+            OwnUpgrade::Open if version.is_empty() => Err("it is of a version that cannot change".to_owned()),
+            OwnUpgrade::Open => return,
+            OwnUpgrade::Done => {
+                log::info!("upgraded: the keeper too is of {} (version {version})", self.upgrade.path);
+                Ok(version.clone())
+            }
+            // The keeper itself has said so.
+            OwnUpgrade::Stays(why) => Err(why.clone()),
+        });
+        self.note_deployment();
+    }
+
     pub(super) fn upgrade_view(&self) -> Option<wire::Upgrade> {
-        (self.upgrade.number > 0).then(|| wire::Upgrade {
-            number: self.upgrade.number,
-            ok: self.upgrade.outcome.as_ref().map(Result::is_ok),
-            message: match &self.upgrade.outcome {
-                Some(Ok(text) | Err(text)) => text.clone(),
-                None => format!("handing over to {}", self.upgrade.path),
+        let UpgradeNote { number, path, outcome, keeper, .. } = &self.upgrade;
+        let message = match (outcome, keeper) {
+            (None, _) => format!("handing over to {path}"),
+            (Some(Ok(text)), Some(Ok(version))) => format!("{text}; the keeper too has version {version}"),
+            (Some(Ok(text)), Some(Err(why))) => match self.about_keeper.version.as_str() {
+                "" => format!("{text}; the keeper stays what it was: {why}"),
+                version => format!("{text}; the keeper stays at version {version}: {why}"),
             },
-        })
+            (Some(Ok(text) | Err(text)), _) => text.clone(),
+        };
+        let (ok, keeper) = (outcome.as_ref().map(Result::is_ok), keeper.as_ref().map(Result::is_ok));
+        (*number > 0).then_some(wire::Upgrade { number: *number, ok, keeper, message })
     }
 }
 
@@ -121,9 +148,6 @@ pub fn check() -> Result<String, String> {
 /// How many apps the snapshot holds, in words.
 fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
     let snapshot: Snapshot = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot is damaged: {e}"))?;
-    fn reads<T: for<'a> Deserialize<'a>>(text: &str) -> Result<(), String> {
-        serde_json::from_str::<T>(text).map(|_| ()).map_err(|e| e.to_string())
-    }
     if !snapshot.notes.contains_key(notes::DEPLOYMENT) {
         return Err("the snapshot is damaged: it names no deployment".to_owned());
     }
@@ -133,25 +157,18 @@ fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
     }
     let mut apps = 0;
     for (key, text) in &snapshot.notes {
-        let read = match key.as_str() {
-            notes::DEPLOYMENT => reads::<DeploymentNote>(text),
-            key if key.starts_with(notes::APP) => {
-                apps += 1;
-                serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
-                    app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
-                        None => Err(format!("source {} of its configuration is missing", generation.source)),
-                        Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
-                        Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
-                        Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
-                    })
+        let mut read = reads_as_its_kind(key, text.as_bytes());
+        if read.is_ok() && key.starts_with(notes::APP) {
+            apps += 1;
+            read = serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
+                app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
+                    None => Err(format!("source {} of its configuration is missing", generation.source)),
+                    Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
+                    Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
+                    Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
                 })
-            }
-            key if key.starts_with(notes::SLOT) => reads::<SlotNote>(text),
-            key if key.starts_with(notes::WORKER) => reads::<WorkerNote>(text),
-            key if key.starts_with(notes::SERVES) => reads::<ServesNote>(text),
-            key if key.starts_with(notes::LISTENER) => reads::<ListenerNote>(text),
-            _ => Err("of a kind that this version does not know: it is older than what runs".to_owned()),
-        };
+            });
+        }
         read.map_err(|why| format!("the note {key}: {why}"))?;
     }
     if apps == 0 {

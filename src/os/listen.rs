@@ -212,10 +212,18 @@ pub fn bind_notify_abstract() -> io::Result<(OwnedFd, String)> {
     socket.set_nonblocking(true)?;
     // The pid of the sender tells which worker spoke.
     nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::PassCred, &true)?;
+    let name = abstract_name(socket.as_fd())?;
+    Ok((socket.into(), name))
+}
+
+/// The name of a socket that is bound to an abstract one, with the `@` that stands for its first byte.
+///
+/// # Errors
+/// It has none.
+pub fn abstract_name(socket: BorrowedFd<'_>) -> io::Result<String> {
     let name: nix::sys::socket::UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
     let name = name.as_abstract().map(|bytes| format!("@{}", String::from_utf8_lossy(bytes)));
-    let name = name.ok_or_else(|| io::Error::other("the kernel gave the notify socket no name"))?;
-    Ok((socket.into(), name))
+    name.ok_or_else(|| io::Error::other("the socket has no abstract name"))
 }
 
 /// One datagram with the pid of its sender.

@@ -3,11 +3,14 @@
 use super::{poll, signal};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 /// Largest write to a pipe that is whole or not at all, and that a pipe with room takes without blocking, in bytes.
 const PIPE_WRITE_BYTES_MAX: usize = 4096;
@@ -172,6 +175,23 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Has this fd survive an exec. [`close_on_exec_from`] takes that back.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sets a flag of an fd that is open as long as it is lent.
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
+    Ok(())
+}
+
+/// Whether this number is that of an open fd.
+#[must_use]
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: asks for a flag; a number that is not open is an error.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
 /// Takes ownership of an fd that our parent opened for us under an agreed number, and makes it close-on-exec. To be
 /// called at the start of a process, once for each number: whoever calls twice has two owners of one fd.
 ///
@@ -236,6 +256,20 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Starts this program again in a session of its own, so that no terminal's end reaches it: without input, what it
+/// says goes to `log`. The caller may leave it alone.
+///
+/// # Errors
+/// Those of fork and exec, and of a folder that is gone.
+pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());
+    command.stdout(log.try_clone()?).stderr(log.try_clone()?);
+    // SAFETY: setsid is async-signal-safe and touches no memory.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
+    command.spawn()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -254,6 +288,18 @@ mod tests {
     fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
         assert!(take_inherited_fd(1).is_err());
         assert!(take_inherited_fd(999_999).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_over_an_exec_can_be_taken_back() {
+        let (read, _write) = io::pipe().unwrap();
+        // SAFETY: asks for a flag.
+        let closes = || unsafe { libc::fcntl(read.as_raw_fd(), libc::F_GETFD) } == libc::FD_CLOEXEC;
+        assert!(closes() && is_open(read.as_raw_fd()) && !is_open(999_999));
+        keep_over_exec(read.as_fd()).unwrap();
+        assert!(!closes());
+        close_on_exec_from(3).unwrap();
+        assert!(closes());
     }
 
     #[test]

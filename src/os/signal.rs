@@ -166,6 +166,17 @@ pub fn name(signal: i32) -> Cow<'static, str> {
     }
 }
 
+/// The number of `SIGUSR2`, `USR2`, `usr2` or `12`.
+#[must_use]
+pub fn from_name(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    full.parse::<Signal>().ok().map(|known| known as i32)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -199,6 +210,8 @@ mod tests {
 
     #[test]
     fn names_are_the_ones_that_people_know() {
+        assert_eq!(["SIGUSR2", "usr2", "12"].map(from_name), [Some(USR2); 3]);
+        assert_eq!(["", "SIG", "0", "-9", "900", "NOPE"].map(from_name), [None; 6]);
         assert_eq!(name(9), "SIGKILL");
         assert_eq!(name(15), "SIGTERM");
         assert_eq!(name(40), "signal 40");

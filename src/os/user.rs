@@ -4,6 +4,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use std::ffi::CString;
 use std::fmt;
+use std::path::PathBuf;
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
@@ -132,6 +133,11 @@ fn supplementary(name: &str, gid: Gid) -> Result<Vec<u32>, UserError> {
     let text = CString::new(name).map_err(|_| UserError::NoUser(name.to_owned()))?;
     let groups = getgrouplist(&text, gid).map_err(lookup(name))?;
     Ok(groups.into_iter().map(Gid::as_raw).collect())
+}
+
+/// The home folder of a user, by name.
+pub fn home_of(name: &str) -> Option<PathBuf> {
+    User::from_name(name).ok().flatten().map(|user| user.dir)
 }
 
 /// Whether this process may bind `port` (Unix sockets and port 0 aside): the machine's first unprivileged port, or

@@ -1,17 +1,22 @@
 //! The JSON of the control API: what it answers and what it takes. Wire types only; the master fills them.
 //!
 //! Fields are stable: they may be added, never renamed or removed.
+use crate::config::sources::Sources;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `GET /v1/apps`: everything that one master runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
     pub name: String,
-    /// Version of clusterd that runs it.
+    /// Version of clusterd that runs it: the master's.
     pub version: String,
     /// Pid that signals go to.
     pub keeper_pid: i32,
+    /// Version of clusterd that the keeper is of; "" where it does not say.
+    #[serde(default)]
+    pub keeper_version: String,
     /// Pid of the present master.
     pub master_pid: i32,
     /// How often the master was started again.
@@ -21,6 +26,12 @@ pub struct Deployment {
     /// The last upgrade that was begun.
     #[serde(default)]
     pub upgrade: Option<Upgrade>,
+    /// It stays when its apps stop, and they can be started again.
+    #[serde(default)]
+    pub background: bool,
+    /// The configuration file that it came from.
+    #[serde(default)]
+    pub config: Option<String>,
     /// Its apps.
     pub apps: Vec<App>,
 }
@@ -32,6 +43,9 @@ pub struct Upgrade {
     pub number: u32,
     /// Whether the new binary serves; absent while that is not known.
     pub ok: Option<bool>,
+    /// Whether the keeper is of the new binary too; absent while that is not known. It comes after `ok`.
+    #[serde(default)]
+    pub keeper: Option<bool>,
     /// The same for a person.
     pub message: String,
 }
@@ -49,6 +63,15 @@ pub struct UpgradeRequest {
 pub struct App {
     /// Its name.
     pub name: String,
+    /// Its number in the home, by which commands may call it too; absent where there is no home.
+    #[serde(default)]
+    pub id: Option<u32>,
+    /// The group that it belongs to.
+    #[serde(default)]
+    pub namespace: String,
+    /// The folder of its workers, links resolved.
+    #[serde(default)]
+    pub cwd: String,
     /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is).
     pub status: String,
     /// The command and its arguments.
@@ -134,6 +157,32 @@ pub struct Worker {
 pub struct ScaleRequest {
     /// `4`, `+3`, `-1`, `max`, `50%`.
     pub workers: String,
+}
+
+/// Body of `POST /v1/apps/NAME/reload`, `/start` and `/restart`. An empty body means what was typed at first, with its
+/// files read again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// The environment to which apps add theirs, from now on.
+    pub env: Option<BTreeMap<String, String>>,
+    /// What the command line and its files say now.
+    pub sources: Option<Sources>,
+}
+
+/// Body of `POST /v1/apps/NAME/signal`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// `SIGUSR2`, `USR2` or `12`.
+    pub signal: String,
+}
+
+/// Answer to `GET /v1/apps/NAME/env`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Every variable of a worker, by name.
+    pub env: BTreeMap<String, String>,
 }
 
 /// Body of `POST /v1/apps/NAME/stop` and `POST /v1/stop`. An empty body means the defaults.

@@ -1,4 +1,4 @@
-//! The state machine of one app: slots, workers, deaths, stop and scale. Reloads are in `reload`.
+//! The state machine of one app: slots, workers, deaths and scale. Reloads are in `reload`, stop and start in `start`.
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::timers::{TimerKey, Timers};
@@ -41,6 +41,8 @@ pub struct App {
     pub(super) queued: Option<Queued>,
     pub(super) queued_scale: Option<u32>,
     pub(super) stopping: Option<Stopping>,
+    /// What to start when the stop has ended.
+    pub(super) then_start: Option<Queued>,
     /// Whether `AppReady` was said since the app last had no ready worker.
     pub(super) told_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
@@ -69,6 +71,7 @@ impl App {
             queued: None,
             queued_scale: None,
             stopping: None,
+            then_start: None,
             told_ready: false,
             told_end: false,
             touched_slots: (0..slots).collect(),
@@ -76,7 +79,7 @@ impl App {
         }
     }
 
-    /// Fills every slot.
+    /// Fills every slot of a new app.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.slots.len() as u32 {
             self.fill(cx, index);
@@ -101,7 +104,8 @@ impl App {
             Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
             Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),
             Event::Scale { slots } => self.ask_scale(cx, slots),
-            Event::Stop { now } => self.stop(cx, now),
+            Event::Start { to, policy, slots } => self.ask_start(cx, Queued { to, policy, slots }),
+            Event::Stop { now } => self.ask_stop(cx, now),
         }
     }
 
@@ -134,6 +138,11 @@ impl App {
     /// Whether the app was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
+    }
+
+    /// Whether it starts again once it has stopped.
+    pub fn is_restarting(&self) -> bool {
+        self.then_start.is_some()
     }
 
     /// Whether it was told to stop and no worker is left.
@@ -187,7 +196,7 @@ impl App {
         all.insert(self.generation);
         all.extend(self.slots.iter().map(|s| s.generation));
         all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
-        all.extend(self.queued.iter().map(|q| q.to));
+        all.extend(self.queued.iter().chain(&self.then_start).map(|q| q.to));
         all
     }
 
@@ -533,9 +542,12 @@ impl App {
     }
 
     /// Says once that nothing will run any more.
-    fn tell_end(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tell_end(&mut self, cx: &mut Cx<'_>) {
         if self.told_end {
             return;
+        }
+        if self.is_stopped() && self.then_start.is_some() {
+            return self.begin_start(cx);
         }
         if self.is_stopped() {
             cx.report(Report::AppStopped);
@@ -609,28 +621,6 @@ impl App {
             }
         }
         cx.report(Report::Scaled { slots });
-    }
-
-    fn stop(&mut self, cx: &mut Cx<'_>, now: bool) {
-        let now = now || self.stopping.is_some_and(|s| s.now);
-        self.stopping = Some(Stopping { now });
-        self.told_end = false;
-        self.abandon_reload(cx);
-        for index in 0..self.slots.len() as u32 {
-            self.set_slot_phase(index, SlotPhase::Stopped);
-            if let Some(slot) = self.slot_mut(index) {
-                (slot.current, slot.incoming) = (None, None);
-            }
-        }
-        let everyone: Vec<WorkerId> = self.workers.keys().copied().collect();
-        for worker in everyone {
-            if !now {
-                self.retire(cx, worker);
-            } else if self.workers.get(&worker).is_some_and(|w| w.phase != Phase::Killed) {
-                self.terminate(cx, worker);
-            }
-        }
-        self.tell_end(cx);
     }
 }
 

@@ -43,6 +43,8 @@ pub struct AppMemory {
     pub queued_scale: Option<u32>,
     /// `Some(now)` while stopping.
     pub stopping: Option<bool>,
+    /// The start that follows the stop: its generation and number of slots.
+    pub then_start: Option<(Generation, u32)>,
     /// Whether all slots were ready once.
     pub told_ready: bool,
 }
@@ -127,6 +129,7 @@ impl App {
             queued: self.queued.as_ref().map(|q| (q.to, q.slots)),
             queued_scale: self.queued_scale,
             stopping: self.stopping.map(|s| s.now),
+            then_start: self.then_start.as_ref().map(|q| (q.to, q.slots)),
             told_ready: self.told_ready,
         }
     }
@@ -198,12 +201,14 @@ impl App {
             queued: None,
             queued_scale: memory.queued_scale,
             stopping: memory.stopping.map(|now| Stopping { now }),
+            then_start: None,
             told_ready: memory.told_ready,
             told_end: false,
             touched_slots: BTreeSet::new(),
             touched_workers: BTreeSet::new(),
         };
         app.queued = memory.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
+        app.then_start = memory.then_start.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
         let restored: Vec<WorkerId> = workers.iter().map(|w| w.id).collect();
         app.restore_workers(workers, known_pid);
         app.restore_slots(memory.slots, slots, cx);
@@ -211,6 +216,7 @@ impl App {
             app.rejoin(cx, id);
         }
         app.resume_reload(cx);
+        app.resume_start(cx);
         app
     }
 
@@ -276,7 +282,9 @@ impl App {
             slot.failures = s.failures.into_iter().collect();
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;
-            self.set_slot_phase(s.index, s.phase);
+            // Of a start that died with its master the slots may be noted, and nothing else.
+            let phase = if self.stopping.is_some() { SlotPhase::Stopped } else { s.phase };
+            self.set_slot_phase(s.index, phase);
         }
         // A slot that should have a worker and lost it between two notes gets a new one.
         for index in 0..count {

@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 mod reload;
 mod slot;
+mod start;
 mod timers;
 mod worker;
 
@@ -117,6 +118,8 @@ pub enum Event {
     Reload { to: Generation, policy: Policy, slots: u32 },
     /// Go to so many slots.
     Scale { slots: u32 },
+    /// Stop what runs, if anything does, then start with this generation in so many slots.
+    Start { to: Generation, policy: Policy, slots: u32 },
     /// End: gracefully, or without a drain.
     Stop { now: bool },
 }
@@ -175,6 +178,12 @@ pub enum Report {
     AppFinished,
     /// A stop has ended: no worker is left.
     AppStopped,
+    /// The workers of a start are on their way; of what ran before none is left.
+    Started { to: Generation },
+    /// A start that waited for the stop before it will not come: the app is to stay stopped.
+    StartDropped { to: Generation },
+    /// A start that waited for the stop before it was replaced by a later one.
+    StartSuperseded { to: Generation },
 }
 
 /// Why a worker was lost.

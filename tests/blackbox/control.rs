@@ -57,7 +57,7 @@ fn requests_that_make_no_sense_get_a_clear_answer_and_disturb_nobody() {
         (request("POST", "/v1/apps/hello/scale", "{\"workers\": 3"), &["400", "line 1"]),
         (request("POST", "/v1/apps/hello/scale", "{\"workers\": \"3\", \"x\": 1}"), &["400", "unknown field"]),
         (request("POST", "/v1/apps/hello/scale", "{\"workers\": \"zero\"}"), &["409", "zero"]),
-        (request("POST", "/v1/apps/hello/stop", &"x".repeat(200_000)), &["413"]),
+        (request("POST", "/v1/apps/hello/stop", &"x".repeat(4_200_000)), &["413"]),
         (b"\x16\x03\x01 not http at all\r\n\r\n".to_vec(), &["400"]),
     ];
     for (bytes, words) in cases {

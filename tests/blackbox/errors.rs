@@ -111,6 +111,11 @@ fn a_home_that_cannot_be_written_costs_only_the_control_socket() {
 fn a_typed_name_that_runs_already_is_refused() {
     let first = Cluster::start(&["-w", "1", "--name", "one", "--ready", "50ms", "--", "sleep", "1000"]);
     first.wait_ready(1);
-    fails_in(&first.folder, &["-w", "1", "--name", "one", "--", "sleep", "1"], 1, &["\"one\"", "runs already"]);
+    fails_in(
+        &first.folder,
+        &["-w", "1", "--name", "one", "--", "sleep", "1"],
+        1,
+        &["\"one\"", "is there already", "keeper is pid"],
+    );
     first.stop();
 }

@@ -2,17 +2,22 @@
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
 mod apps;
+mod background;
+mod blocked;
 mod client;
 mod cluster;
 
 mod control;
 mod deployments;
 mod errors;
+mod homes;
 mod hooks;
+mod keep;
 mod kills;
 mod limits;
 mod logs;
 mod logs_verb;
+mod refusals;
 mod reload;
 mod serve;
 mod signals;

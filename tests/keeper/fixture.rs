@@ -102,6 +102,18 @@ impl Fixture {
         until(part, || self.stderr().contains(part).then_some(()));
     }
 
+    /// Lets no master live until the keeper has ended; its exit code.
+    pub(crate) fn exit_code_without_masters(&mut self) -> Option<i32> {
+        let status = until("the keeper's end", || {
+            while let Ok((stream, _)) = self.listener.accept() {
+                // It ends when nobody tells it anything any more.
+                drop(stream);
+            }
+            self.keeper.try_wait().unwrap()
+        });
+        status.code()
+    }
+
     /// The keeper's exit code.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         until("the keeper's end", || self.keeper.try_wait().unwrap()).code()

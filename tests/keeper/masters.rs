@@ -307,3 +307,36 @@ pub(crate) fn an_upgrade_that_does_not_serve_is_taken_back() {
     assert_eq!(next.hello["previous_end"], "exited with code 1");
     fixture.wait_stderr("exited with code 1 right after the upgrade; going back to the former binary");
 }
+
+/// A keeper whose masters die as soon as they begin is told to end; how it did.
+fn end_without_masters(signal: i32) -> (Fixture, Option<i32>, Duration) {
+    let mut fixture = Fixture::start();
+    let mut master = fixture.serving();
+    let polite = "trap 'echo asked > \"$OUT\"; echo end >> \"$OUT\"; exit 0' TERM; while :; do sleep 0.05; done";
+    master.script(1, polite, &fixture.path("polite"));
+    master.script(2, "trap '' TERM; while :; do sleep 0.05; done", "");
+    let pids = [1, 2].map(|worker| master.expect_of("spawned", worker)["pid"].as_i64().unwrap() as i32);
+    master.kill(signal::KILL);
+    drop(master);
+    drop(fixture.master());
+    signal::send(fixture.pid(), signal).unwrap();
+    let asked = Instant::now();
+    let code = fixture.exit_code_without_masters();
+    assert!(pids.iter().all(|&pid| !runs(pid)), "workers live on");
+    assert_eq!(fixture.output("polite"), "asked\n", "it was not asked first");
+    (fixture, code, asked.elapsed())
+}
+
+pub(crate) fn a_stop_ends_everything_when_no_master_serves() {
+    let (fixture, code, took) = end_without_masters(signal::TERM);
+    assert_eq!(code, Some(1));
+    assert!((9..16).contains(&took.as_secs()), "{took:?}");
+    fixture.wait_stderr("no master has served for 10 s to carry out the stop; ending everything");
+}
+
+pub(crate) fn a_stop_now_ends_everything_when_no_master_serves() {
+    let (fixture, code, took) = end_without_masters(signal::QUIT);
+    assert_eq!(code, Some(1));
+    assert!((9..16).contains(&took.as_secs()), "{took:?}");
+    fixture.wait_stderr("not everything had stopped after 10 s; killing the rest");
+}

@@ -324,3 +324,49 @@ fn an_errored_app_can_be_brought_back_by_a_reload() {
     assert!(reports.contains(&Report::ReloadDone { to: Generation(2) }), "{reports:?}");
     assert!(!s.app.is_errored());
 }
+
+#[test]
+fn a_restart_starts_nothing_before_the_last_old_worker_is_gone() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::Start { to: Generation(2), policy: policy(), slots: 3 });
+    s.exit(1, 0);
+    assert!(s.spawned().is_empty(), "one old worker lives");
+    s.exit(2, 0);
+    let seen = s.take();
+    assert!(seen.contains(&Action::Report(Report::Started { to: Generation(2) })), "{seen:?}");
+    assert!(!seen.contains(&Action::Report(Report::AppStopped)), "it has not stopped for those who look");
+    assert_eq!(seen.iter().filter(|a| matches!(a, Action::Spawn { generation: Generation(2), .. })).count(), 3);
+    (3..=5).for_each(|id| s.make_ready(id));
+    assert!(s.reports().contains(&Report::AppReady { workers: 3 }));
+}
+
+#[test]
+fn a_stopped_or_errored_app_starts_with_a_clean_slate() {
+    let mut s = Stage::new(1);
+    (1..=4).for_each(|id| {
+        s.exit(id, 1);
+        s.pass(1_000);
+    });
+    assert!(s.app.is_errored());
+    s.take();
+    s.tell(Event::Start { to: Generation(2), policy: policy(), slots: 1 });
+    assert_eq!(s.spawned(), [5]);
+    s.exit(5, 1);
+    assert_eq!(s.spawned(), [6], "its first failure, as of a new app");
+    s.tell(Event::Stop { now: true });
+    s.exit(6, 9);
+    assert!(s.reports().contains(&Report::AppStopped));
+    s.tell(Event::Start { to: Generation(3), policy: policy(), slots: 2 });
+    assert_eq!(s.spawned(), [7, 8]);
+}
+
+#[test]
+fn a_stop_during_a_restart_is_the_last_word() {
+    let mut s = Stage::ready(1);
+    s.tell(Event::Start { to: Generation(2), policy: policy(), slots: 1 });
+    s.tell(Event::Stop { now: false });
+    assert!(s.reports().iter().any(|r| matches!(r, Report::StartDropped { to: Generation(2), .. })));
+    s.exit(1, 0);
+    let seen = s.take();
+    assert!(seen.contains(&Action::Report(Report::AppStopped)) && s.app.is_stopped(), "{seen:?}");
+}

@@ -1,11 +1,13 @@
 //! A world around one supervised app: a keeper that holds notes and processes, workers that start slowly, crash, hang,
 //! leave and lie, commands at random moments, and a master that dies at any step and is restored from the notes that
 //! had reached the keeper. Invariants hold after every step, and every world comes to rest.
+mod invariants;
+
 use super::random::Random;
 use clusterd::ids::{Generation, WorkerId};
 use clusterd::supervisor::{
     Action, App, AppMemory, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
-    SlotMemory, SlotPhase, WorkerMemory,
+    SlotMemory, WorkerMemory,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +43,7 @@ enum Coming {
     Exceeds(WorkerId),
     /// Its event loop does not turn any more.
     Hangs(WorkerId),
-    Command(Event),
+    Command(Box<Event>),
     MasterDies,
     MasterStarts,
 }
@@ -106,6 +108,7 @@ struct World {
     reaped: BTreeSet<WorkerId>,
     never_ran: BTreeSet<WorkerId>,
     reloads_open: BTreeSet<Generation>,
+    starts_open: BTreeSet<Generation>,
     deaths_of_master: u32,
     stopped: bool,
     floor: Option<u32>,
@@ -162,6 +165,7 @@ pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
         reaped: BTreeSet::new(),
         never_ran: BTreeSet::new(),
         reloads_open: BTreeSet::new(),
+        starts_open: BTreeSet::new(),
         deaths_of_master: 0,
         stopped: false,
         floor: None,
@@ -185,7 +189,7 @@ impl World {
     fn plan_trouble(&mut self) {
         for _ in 0..self.random.between(0, 6) {
             let at = self.random.between(100, TROUBLE_ENDS_MS - 1_000);
-            let command = match self.random.between(0, 5) {
+            let command = match self.random.between(0, 7) {
                 0..=2 => {
                     let to = Generation(self.policies.len() as u32 + 1);
                     let policy = policy(&mut self.random);
@@ -196,10 +200,16 @@ impl World {
                     Event::Reload { to, policy, slots: self.random.between(1, 5) as u32 }
                 }
                 3 | 4 => Event::Scale { slots: self.random.between(1, 6) as u32 },
+                5 | 6 => {
+                    let to = Generation(self.policies.len() as u32 + 1);
+                    let policy = policy(&mut self.random);
+                    self.policies.insert(to, policy.clone());
+                    Event::Start { to, policy, slots: self.random.between(1, 5) as u32 }
+                }
                 _ if self.random.percent(50) => Event::Stop { now: self.random.percent(30) },
                 _ => Event::Scale { slots: 2 },
             };
-            self.plan(at, Coming::Command(command));
+            self.plan(at, Coming::Command(Box::new(command)));
         }
         for _ in 0..self.random.between(0, 5) {
             let at = self.random.between(1, TROUBLE_ENDS_MS - 1_000);
@@ -267,7 +277,7 @@ impl World {
                 self.over_limit(worker, Coming::Exceeds(worker), Event::Replace { worker, excess });
             }
             Coming::Hangs(worker) => self.over_limit(worker, Coming::Hangs(worker), Event::Hung { worker }),
-            Coming::Command(command) => self.command(command),
+            Coming::Command(command) => self.command(*command),
             Coming::MasterDies => {
                 // At any point of what it sends next, or at once.
                 if self.random.percent(50) {
@@ -290,11 +300,15 @@ impl World {
 
     fn command(&mut self, command: Event) {
         if self.master.is_none() {
-            self.plan(50, Coming::Command(command));
+            self.plan(50, Coming::Command(Box::new(command)));
             return;
         }
         match &command {
             Event::Reload { to, .. } => drop(self.reloads_open.insert(*to)),
+            Event::Start { to, .. } => {
+                self.stopped = false;
+                self.starts_open.insert(*to);
+            }
             Event::Stop { .. } => self.stopped = true,
             _ => {}
         }
@@ -550,6 +564,17 @@ impl World {
                 let open = self.reloads_open.remove(&to);
                 assert!(open || self.deaths_of_master > 0, "reload to {to} ended twice");
             }
+            Report::Started { to } => {
+                let open = self.starts_open.remove(&to);
+                assert!(open || self.deaths_of_master > 0, "start of {to} ended twice");
+                self.floor = None;
+                let living = self.processes.iter().find(|(_, p)| p.ended.is_none() && p.generation != to);
+                assert!(living.is_none(), "a start found an old worker alive: {:?}", living.map(|(id, _)| id));
+            }
+            Report::StartDropped { to } | Report::StartSuperseded { to } => {
+                let open = self.starts_open.remove(&to);
+                assert!(open || self.deaths_of_master > 0, "start of {to} ended twice");
+            }
             _ => {}
         }
     }
@@ -605,69 +630,5 @@ impl World {
                 self.say(worker, says);
             }
         }
-    }
-
-    // ---- invariants ----
-
-    fn check(&self) {
-        let Some(app) = &self.master else { return };
-        let mut places: BTreeMap<u32, u32> = BTreeMap::new();
-        for worker in app.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })) {
-            let listened = self.processes.get(&worker.id).is_none_or(|p| p.listened);
-            assert!(listened, "worker {} counts as ready and never listened", worker.id);
-        }
-        for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
-            *places.entry(worker.slot.0).or_default() += 1;
-        }
-        for (&slot, &count) in &places {
-            assert!(count <= 2, "slot {slot} has {count} workers that count");
-        }
-        let doubled = places.values().filter(|&&count| count == 2).count();
-        assert!(app.is_reloading() || doubled <= 1, "{doubled} slots are being replaced at once: {places:?}");
-        // Ends are told at once, so whoever lives is known (strangers were killed).
-        for (id, process) in &self.processes {
-            let known = app.worker(*id).is_some();
-            let dying = self.coming.values().any(|c| matches!(c, Coming::Ends(w, _) if w == id));
-            assert!(known || dying || process.ended.is_some(), "worker {id} lives and nobody knows it");
-            let limit = 3_000 + 2_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
-            if let Some(began) = process.drain_began_ms {
-                assert!(self.now_ms <= began + limit, "the drain of worker {id} does not end");
-            }
-        }
-    }
-
-    fn check_rest(&mut self) {
-        let app = self.master.as_ref().expect("a master lives");
-        assert!(
-            !app.is_reloading(),
-            "a reload has not ended: {:?} {:?}",
-            app.memory(),
-            app.workers().collect::<Vec<_>>()
-        );
-        assert!(self.deaths_of_master > 0 || self.reloads_open.is_empty(), "a reload was never answered");
-        for id in &self.spawned {
-            let lives = self.processes.contains_key(id);
-            assert!(lives != self.reaped.contains(id), "worker {id} is neither alive nor reaped, or both");
-        }
-        if self.stopped && app.is_stopping() {
-            assert!(self.processes.is_empty(), "the app has stopped and processes live");
-            return;
-        }
-        for (index, slot) in app.slots().enumerate() {
-            match slot.phase {
-                SlotPhase::Errored | SlotPhase::Stopped => {}
-                SlotPhase::Waiting { .. } => panic!("slot {index} waits for ever"),
-                SlotPhase::Filled => {
-                    let worker = slot.current.unwrap_or_else(|| panic!("slot {index} is empty"));
-                    let word = worker.phase.word();
-                    assert!(self.bad.contains(&worker.generation) || word == "ready", "slot {index} is {word}");
-                }
-            }
-        }
-        let filled = app.slots().filter(|s| s.current.is_some()).count();
-        let known: Vec<_> = app.workers().map(|w| (w.id, w.slot, w.phase)).collect();
-        let living: Vec<_> =
-            self.processes.iter().map(|(id, p)| (id, p.generation, p.running, p.ended, p.deaf)).collect();
-        assert_eq!(living.len(), filled, "processes beyond the slots live on: {living:?}; known: {known:?}");
     }
 }

@@ -2,7 +2,8 @@
 use super::super::log::{Format, Target, target};
 use super::super::problem::At;
 use super::super::{log_time, parse};
-use super::{Entry, LOG_KEYS, Walk, entries, narrow};
+use super::values::{Entry, entries, narrow};
+use super::{LOG_KEYS, Walk};
 use crate::limits::LOG_FILES_KEPT_MAX;
 use std::time::Duration;
 

@@ -1,5 +1,12 @@
-//! The home of control sockets: `$CLUSTERD_HOME/run/NAME.sock`, one for each deployment. Names are claimed by a lock that
-//! dies with the last process that holds it, so nothing left behind by a crash is ever in the way.
+//! The home: `$CLUSTERD_HOME/run` with a socket, a lock and an entry for each deployment. Names are claimed by a lock
+//! that dies with the last process that holds it, so nothing left behind by a crash is ever in the way. What entries say
+//! is in `entry`, what survives a reboot in `dump`.
+mod dump;
+mod entry;
+
+pub use dump::Dump;
+pub use entry::{Entry, EntryApp, Registry, deployment_name};
+
 use crate::limits;
 use crate::os::{listen, lock, user};
 use std::fmt;
@@ -9,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Longest path of a unix socket, in bytes (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -26,10 +34,19 @@ pub struct Claim {
     pub name: String,
     /// Holds the lock; every copy of it does.
     pub lock: OwnedFd,
-    /// The control socket, listening.
-    pub socket: UnixListener,
-    /// Its path.
-    pub path: PathBuf,
+    /// Where its control socket is to be.
+    path: PathBuf,
+}
+
+impl Claim {
+    /// Binds the control socket: from now on others find us.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn listen(&self) -> Result<UnixListener, HomeError> {
+        let run = self.path.parent().unwrap_or(&self.path).to_owned();
+        listen::bind_control(&self.path).map_err(|source| HomeError::Unusable { path: run, source })
+    }
 }
 
 /// Why there is no control socket.
@@ -45,6 +62,10 @@ pub enum HomeError {
     PathTooLong(PathBuf),
     /// The typed name belongs to a deployment that runs.
     Taken { name: String, holder: String },
+    /// Another start holds the home for too long.
+    Busy(PathBuf),
+    /// An entry cannot be written, or not be read.
+    Entry { path: PathBuf, why: String },
 }
 
 impl fmt::Display for HomeError {
@@ -69,9 +90,16 @@ impl fmt::Display for HomeError {
             ),
             HomeError::Taken { name, holder } => write!(
                 f,
-                "a deployment called {name:?} runs already ({holder}); choose another --name, or stop that one: \
-                 clusterd stop {name}"
+                "an app or deployment called {name:?} is there already ({holder}); choose another --name, or delete \
+                 that one: clusterd delete {name}"
             ),
+            HomeError::Busy(path) => write!(
+                f,
+                "another start has held {} for {} s; try again when it has ended",
+                path.display(),
+                limits::REGISTRY_WAIT_MS / 1000
+            ),
+            HomeError::Entry { path, why } => write!(f, "{}: {why}", path.display()),
         }
     }
 }
@@ -84,7 +112,7 @@ impl HomeError {
             | HomeError::Unusable { .. }
             | HomeError::Insecure { .. }
             | HomeError::PathTooLong(_) => true,
-            HomeError::Taken { .. } => false,
+            HomeError::Taken { .. } | HomeError::Busy(_) | HomeError::Entry { .. } => false,
         }
     }
 }
@@ -102,8 +130,44 @@ impl Home {
         }
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn run_dir(&self) -> PathBuf {
         self.path.join("run")
+    }
+
+    /// Where the control socket of a deployment is, or would be.
+    pub fn socket_path(&self, name: &str) -> PathBuf {
+        self.run_dir().join(format!("{name}.sock"))
+    }
+
+    /// Where a deployment in the background says what it does: made with its folder where that is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn log_path(&self, name: &str) -> Result<PathBuf, HomeError> {
+        let folder = self.path.join("logs");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| HomeError::Unusable { path: folder.clone(), source })?;
+        Ok(folder.join(format!("{name}.clusterd.log")))
+    }
+
+    /// Whether somebody holds the name of this deployment.
+    pub fn is_alive(&self, name: &str) -> bool {
+        let path = self.run_dir().join(format!("{name}.lock"));
+        // A lock that cannot be looked at is nobody's that we could speak to.
+        path.exists() && matches!(lock::take(&path), Ok(None))
+    }
+
+    /// The keeper behind a control socket: whom signals go to where no master answers.
+    pub fn keeper_of(socket: &Path) -> Option<i32> {
+        fs::read_to_string(socket.with_extension("lock")).ok()?.trim().parse().ok()
     }
 
     /// Makes the folder where it is missing, and looks whether others may meddle with it.
@@ -137,38 +201,37 @@ impl Home {
         found
     }
 
-    /// Claims a name and binds its socket. A derived name that is taken becomes `NAME-2` and so on; a typed one
-    /// (`explicit`) is refused.
+    /// Claims a name.
     ///
     /// # Errors
-    /// See [`HomeError`].
-    pub fn claim(&self, wanted: &str, explicit: bool) -> Result<Claim, HomeError> {
+    /// See [`HomeError`]; `Taken` when somebody holds the name.
+    pub fn claim(&self, name: &str) -> Result<Claim, HomeError> {
         let run = self.open()?;
-        for n in 1..=limits::MASTERS_PER_HOME_MAX {
-            let name = if n == 1 { wanted.to_owned() } else { format!("{wanted}-{n}") };
-            let path = run.join(format!("{name}.sock"));
-            if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-                return Err(HomeError::PathTooLong(path));
-            }
-            let unusable = |source| HomeError::Unusable { path: run.clone(), source };
-            let lock_path = run.join(format!("{name}.lock"));
-            let Some(mut lock) = lock::take(&lock_path).map_err(unusable)? else {
-                if explicit {
-                    let pid = fs::read_to_string(&lock_path).unwrap_or_default();
-                    let holder = format!("its keeper is pid {}", pid.trim());
-                    return Err(HomeError::Taken { name, holder });
-                }
-                continue;
-            };
-            // Whoever meets the lock wants to know whose it is; the keeper is the parent of the master that claims.
-            lock.set_len(0)
-                .and_then(|()| writeln!(lock, "{}", std::os::unix::process::parent_id()))
-                .map_err(unusable)?;
-            let socket = listen::bind_control(&path).map_err(unusable)?;
-            return Ok(Claim { name, lock: lock.into(), socket, path });
+        let path = run.join(format!("{name}.sock"));
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(HomeError::PathTooLong(path));
         }
-        let holder = "as are its numbered names".to_owned();
-        Err(HomeError::Taken { name: wanted.to_owned(), holder })
+        let unusable = |source| HomeError::Unusable { path: run.clone(), source };
+        let lock_path = run.join(format!("{name}.lock"));
+        let mut taken = lock::take(&lock_path).map_err(unusable)?;
+        for _ in 0..limits::CLAIM_TRIES_MAX {
+            if taken.is_some() {
+                break;
+            }
+            // Somebody may only be looking whether it is held.
+            std::thread::sleep(Duration::from_millis(limits::REGISTRY_RETRY_MS));
+            taken = lock::take(&lock_path).map_err(unusable)?;
+        }
+        let Some(mut lock) = taken else {
+            let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+            return Err(HomeError::Taken {
+                name: name.to_owned(),
+                holder: format!("its keeper is pid {}", pid.trim()),
+            });
+        };
+        // Whoever meets the lock wants to know whose it is; the keeper is the parent of the master that claims.
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::os::unix::process::parent_id())).map_err(unusable)?;
+        Ok(Claim { name: name.to_owned(), lock: lock.into(), path })
     }
 }
 
@@ -184,37 +247,37 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_free_again_when_their_holder_is_gone() {
+    fn a_name_is_held_while_its_holder_lives_and_free_afterwards() {
         let home = home("names");
-        let first = home.claim("web", false).unwrap();
-        assert_eq!(first.name, "web");
+        let first = home.claim("web").unwrap();
         assert_eq!(fs::metadata(home.run_dir()).unwrap().permissions().mode() & 0o777, 0o700);
-        let second = home.claim("web", false).unwrap();
-        assert_eq!(second.name, "web-2");
-        let error = home.claim("web", true).unwrap_err();
-        assert!(error.to_string().contains("runs already"), "{error}");
-        assert!(!error.is_unusable_home());
-        // The socket file stays behind, as after a crash.
+        let error = home.claim("web").unwrap_err();
+        assert!(error.to_string().contains("is there already"), "{error}");
+        assert!(!error.is_unusable_home() && home.is_alive("web"));
+        drop(first.listen().unwrap());
+        // The socket file stays behind, as after a crash. Another test's child may hold a copy of the lock until it
+        // execs.
         drop(first);
-        assert_eq!(home.claim("web", true).unwrap().name, "web");
-        assert_eq!(home.sockets().len(), 2);
+        let again = (0..1_000).find_map(|_| home.claim("web").ok());
+        assert_eq!(again.unwrap().name, "web");
+        assert_eq!(home.sockets().len(), 1);
         fs::remove_dir_all(home.path).unwrap();
     }
 
     #[test]
     fn a_home_that_cannot_hold_a_socket_says_why() {
         let long = Home { path: home("long").path.join("x".repeat(100)) };
-        let error = long.claim("web", false).unwrap_err();
+        let error = long.claim("web").unwrap_err();
         assert!(error.to_string().contains("shorter CLUSTERD_HOME"), "{error}");
         let file = home("file");
         fs::write(&file.path, "").unwrap();
-        let error = file.claim("web", false).unwrap_err();
+        let error = file.claim("web").unwrap_err();
         assert!(error.is_unusable_home() && error.to_string().contains("CLUSTERD_HOME"), "{error}");
         fs::remove_file(file.path).unwrap();
         let open = home("open");
         fs::create_dir_all(open.run_dir()).unwrap();
         fs::set_permissions(open.run_dir(), fs::Permissions::from_mode(0o777)).unwrap();
-        let error = open.claim("web", false).unwrap_err();
+        let error = open.claim("web").unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
         fs::remove_dir_all(open.path).unwrap();
     }

@@ -1,0 +1,174 @@
+//! Hand-offs without a system: the product's own balancer, lines, channels and ledger over a scripted wire. Each worker of
+//! the script reads the number in the line that it is sent and answers as Node does, when it is its turn.
+use clusterd::balance::sticky;
+use clusterd::balance::{Balancer, GroupIx, MemberIx, Mode};
+use clusterd::limits;
+use clusterd::master::channel::{Channel, Read, Wire};
+use clusterd::master::connections::{Connection, Connections};
+use clusterd::master::offer::{Answer, Offer, Offered};
+use clusterd::os::fdpass::Received;
+use clusterd::protocol::node::{self, FromWorker, NewconnLine};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What is counted.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    mode: Mode,
+    workers: u32,
+}
+
+pub(crate) const CASES: [Case; 3] = [
+    Case { name: "round-robin-2", mode: Mode::RoundRobin, workers: 2 },
+    Case { name: "round-robin-8", mode: Mode::RoundRobin, workers: 8 },
+    Case { name: "sticky-8", mode: Mode::Sticky, workers: 8 },
+];
+
+/// Connections that one wake-up finds, as under load.
+const PER_TURN: u64 = 8;
+/// Time from a turn to its answers, in microseconds: fast workers.
+const ANSWER_US: u64 = 300;
+/// The first number of a first master.
+const FIRST_SEQ: u64 = 1 << 32;
+
+/// Stands in for a socket: what it is sent, it answers.
+struct Worker {
+    answers: RefCell<Vec<u8>>,
+}
+
+impl Wire for Worker {
+    /// A number stands for a connection's socket.
+    type Passed = u64;
+
+    fn send(&self, line: &[u8], passed: Option<&u64>) -> io::Result<usize> {
+        let digits = line.strip_suffix(b"}}\n").and_then(|line| {
+            let before = line.iter().rposition(|byte| !byte.is_ascii_digit())?;
+            Some(&line[before + 1..])
+        });
+        let (Some(digits), Some(_)) = (digits, passed) else { return Err(io::ErrorKind::InvalidData.into()) };
+        let mut answers = self.answers.borrow_mut();
+        answers.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":");
+        answers.extend_from_slice(digits);
+        answers.extend_from_slice(b",\"accepted\":true,\"seq\":1234}\n");
+        Ok(line.len())
+    }
+
+    fn receive(&self, into: &mut [u8], _passed: &mut VecDeque<u64>) -> io::Result<Received> {
+        let mut answers = self.answers.borrow_mut();
+        if answers.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let bytes = answers.len();
+        into[..bytes].copy_from_slice(&answers);
+        answers.clear();
+        Ok(Received { bytes, truncated_fds: false, truncated_bytes: false })
+    }
+}
+
+/// One app as the master has it.
+struct App {
+    sticky: bool,
+    balancer: Balancer,
+    group: GroupIx,
+    by_member: Vec<usize>,
+    channels: Vec<Channel<Worker>>,
+    connections: Connections<u64>,
+    homeless: VecDeque<clusterd::balance::ConnIx>,
+    newconn: NewconnLine,
+    line: Vec<u8>,
+    now_us: u64,
+    accepted: u64,
+    closed: u64,
+}
+
+/// Hands `count` connections off; how many were closed by an answer.
+pub(crate) fn run(case: &Case, count: u64) -> u64 {
+    let mut app = App::new(case);
+    while app.accepted < count {
+        app.accept(PER_TURN.min(count - app.accepted));
+        app.now_us += ANSWER_US;
+        for worker in 0..app.channels.len() {
+            app.read(worker);
+        }
+    }
+    assert!(app.connections.is_empty() && app.homeless.is_empty(), "every connection was taken");
+    app.closed
+}
+
+impl App {
+    fn new(case: &Case) -> App {
+        let mut balancer = Balancer::new(case.mode, FIRST_SEQ);
+        let group = balancer.add_group();
+        for slot in 0..case.workers {
+            let member = balancer.add_member(slot);
+            balancer.join(group, member);
+            balancer.set_eligible(member, true);
+        }
+        let worker = || Channel::new(Worker { answers: RefCell::default() }, false);
+        App {
+            sticky: case.mode == Mode::Sticky,
+            balancer,
+            group,
+            by_member: (0..case.workers as usize).collect(),
+            channels: (0..case.workers).map(|_| worker()).collect(),
+            connections: Connections::default(),
+            homeless: VecDeque::new(),
+            newconn: NewconnLine::new("null:8080:4::0"),
+            line: Vec::new(),
+            now_us: 1_000_000,
+            accepted: 0,
+            closed: 0,
+        }
+    }
+
+    /// As `Master::accept_batch` and `Master::hand_off`, less what asks the system.
+    fn accept(&mut self, waiting: u64) {
+        for _ in 0..waiting {
+            if self.connections.len() >= limits::HANDOFFS_OPEN_MAX || !self.balancer.can_take(self.group, self.now_us) {
+                return;
+            }
+            self.accepted += 1;
+            let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32)));
+            let client_hash = peer.map(sticky::hash_ip);
+            let conn = self.connections.insert(Connection { socket: self.accepted, listener: 0, client_hash });
+            let Some(connection) = self.connections.get(conn) else { continue };
+            let offer = Offer {
+                conn,
+                socket: &connection.socket,
+                group: self.group,
+                client_hash: connection.client_hash,
+                newconn: &self.newconn,
+            };
+            let channels = &mut self.channels;
+            let offered = offer.send(
+                &mut self.balancer,
+                &self.by_member,
+                |worker| channels.get_mut(worker),
+                &mut self.line,
+                self.now_us,
+            );
+            assert!(matches!(offered, Offered::Sent { .. }), "a worker takes it: {offered:?}");
+        }
+    }
+
+    /// As `Master::read_lines` and `Master::answered`.
+    fn read(&mut self, worker: usize) {
+        let channel = &mut self.channels[worker];
+        loop {
+            let read = channel.read();
+            while let Ok(Some(line)) = channel.inbox.next_line() {
+                let Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) = node::decode(line.bytes) else {
+                    panic!("an answer is not understood")
+                };
+                let answer = Answer { member: MemberIx(worker as u32), seq: ack, accepted };
+                let closed = answer.close(&mut self.balancer, &mut self.connections, &mut self.homeless, self.now_us);
+                self.closed += u64::from(closed.is_some());
+            }
+            if matches!(read, Read::Last | Read::Nothing) {
+                return;
+            }
+        }
+    }
+}

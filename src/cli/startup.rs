@@ -1,0 +1,178 @@
+//! `clusterd startup`: a systemd unit that resurrects what was saved when the machine starts. A user's own manager needs no
+//! privilege; a unit of the whole machine is root's to install.
+use super::act::fail;
+use super::args::UnitArgs;
+use crate::home::Home;
+use crate::os::user;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// A unit, and what makes systemd take it.
+struct Unit {
+    path: PathBuf,
+    name: String,
+    text: String,
+    /// Arguments of systemctl before the verb.
+    manager: &'static [&'static str],
+    /// What else the person has to do.
+    advice: Option<String>,
+}
+
+/// `startup`.
+pub(super) fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
+    let unit = match plan(home, args) {
+        Ok(unit) => unit,
+        Err(why) => return fail(&why),
+    };
+    if args.print {
+        let mut text = format!("# {}\n{}", unit.path.display(), unit.text);
+        let _ = writeln!(text, "\n# then: systemctl {} enable {}", unit.manager.join(" "), unit.name);
+        // A reader that has left is no failure.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let folder = unit.path.parent().unwrap_or(Path::new("/"));
+    if let Err(e) = fs::create_dir_all(folder).and_then(|()| fs::write(&unit.path, &unit.text)) {
+        return fail(&format!("cannot write {}: {e}", unit.path.display()));
+    }
+    log::info!("{} is written; it starts what clusterd save has written down", unit.path.display());
+    let done = systemctl(&unit, &["daemon-reload"]).and_then(|()| systemctl(&unit, &["enable", &unit.name]));
+    if let Some(advice) = &unit.advice {
+        log::info!("{advice}");
+    }
+    match done {
+        Ok(()) => {
+            log::info!("systemd starts {} from the next start of the machine on", unit.name);
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(&format!("the unit is there, but systemd has not taken it: {why}")),
+    }
+}
+
+/// `unstartup`.
+pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
+    let unit = match plan(home, args) {
+        Ok(unit) => unit,
+        Err(why) => return fail(&why),
+    };
+    if args.print {
+        let text = format!("systemctl {} disable {}\nrm {}\n", unit.manager.join(" "), unit.name, unit.path.display());
+        // A reader that has left is no failure.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    if !unit.path.exists() {
+        return fail(&format!("{} is not there: nothing to undo", unit.path.display()));
+    }
+    // Without a systemd that answers, the unit is still to go.
+    if let Err(why) = systemctl(&unit, &["disable", &unit.name]) {
+        log::warn!("systemd does not know the unit: {why}");
+    }
+    match fs::remove_file(&unit.path) {
+        Ok(()) => {
+            log::info!("{} is gone", unit.path.display());
+            ExitCode::SUCCESS
+        }
+        Err(e) => fail(&format!("cannot remove {}: {e}", unit.path.display())),
+    }
+}
+
+fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), String> {
+    let output = Command::new("systemctl").args(unit.manager).args(verb).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(e) => Err(format!("systemctl cannot be run: {e}")),
+    }
+}
+
+/// Which unit, and where.
+fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, String> {
+    let is_root = user::own_uid() == 0;
+    let binary = std::env::current_exe().map_err(|e| format!("cannot tell where clusterd is: {e}"))?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let own_home = || {
+        let home = Home::find(home).map_err(|e| e.to_string())?;
+        std::path::absolute(home.path()).map_err(|e| format!("cannot tell where the home is: {e}"))
+    };
+    let system = |name: String, user: Option<&str>, home: &Path| Unit {
+        path: Path::new("/etc/systemd/system").join(&name),
+        text: text(&binary, home, &path, user),
+        name,
+        manager: &[],
+        advice: None,
+    };
+    match (&args.system, is_root) {
+        (Some(_), false) if !args.print => {
+            Err("a unit of the whole machine is root's to write: sudo clusterd startup --system USER, or leave \
+                 --system out for your own manager, which needs no privilege"
+                .to_owned())
+        }
+        (Some(name), _) => {
+            let folder = user::home_of(name).ok_or_else(|| format!("there is no user called {name}"))?;
+            let home = home.map_or_else(|| folder.join(".clusterd"), Path::to_owned);
+            Ok(system(format!("clusterd-{name}.service"), Some(name), &home))
+        }
+        (None, true) => Ok(system("clusterd.service".to_owned(), None, &own_home()?)),
+        (None, false) => {
+            let config = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let config = config.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
+            let config = config.ok_or("neither XDG_CONFIG_HOME nor HOME is set")?;
+            Ok(Unit {
+                path: config.join("systemd/user/clusterd.service"),
+                name: "clusterd.service".to_owned(),
+                text: text(&binary, &own_home()?, &path, None).replace("multi-user.target", "default.target"),
+                manager: &["--user"],
+                advice: Some("to start without a login too: sudo loginctl enable-linger \"$USER\"".to_owned()),
+            })
+        }
+    }
+}
+
+/// The unit's text.
+fn text(binary: &Path, home: &Path, path: &str, user: Option<&str>) -> String {
+    let word = |text: &str| {
+        // systemd.syntax(7) and systemd.service(5): quotes, backslashes and specifiers.
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+    };
+    let command = |verb: &str| {
+        let binary = word(&binary.display().to_string()).replace('$', "$$");
+        let home = word(&home.display().to_string()).replace('$', "$$");
+        format!("{binary} {verb} --home {home}")
+    };
+    let mut text = String::from(
+        "# Written by clusterd startup; clusterd unstartup removes it.\n[Unit]\nDescription=clusterd: what was saved\n\
+         After=network-online.target\nWants=network-online.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n",
+    );
+    if let Some(user) = user {
+        let _ = writeln!(text, "User={user}");
+    }
+    let _ = writeln!(text, "Environment={}", word(&format!("PATH={path}")));
+    let _ = writeln!(text, "ExecStart={}", command("resurrect"));
+    let _ = writeln!(text, "ExecReload={}", command("reload all"));
+    // Every app has its own drain time; systemd has to wait for all of them.
+    let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill"));
+    text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_says_what_systemd_understands() {
+        let text = text(Path::new("/opt/my tools/clusterd"), Path::new("/srv/100%"), "/bin", Some("web"));
+        for line in [
+            "User=web",
+            "Environment=\"PATH=/bin\"",
+            "ExecStart=\"/opt/my tools/clusterd\" resurrect --home \"/srv/100%%\"",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
+    }
+}

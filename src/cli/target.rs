@@ -1,0 +1,141 @@
+//! What the words behind a verb mean: an id, a name, a namespace, a deployment, `/a pattern/`, or `all`.
+use super::client::{self, Master};
+use crate::config::name::did_you_mean;
+use crate::home::{Entry, Home};
+use crate::protocol::control::App;
+use regex_lite::Regex;
+use std::path::{Path, PathBuf};
+
+/// Everything that a home knows.
+pub(super) struct Known {
+    /// The home.
+    pub(super) home: Home,
+    /// Deployments that live.
+    pub(super) masters: Vec<Master>,
+    /// Deployments of the background whose keeper is gone.
+    pub(super) dead: Vec<Entry>,
+}
+
+/// One app that a word means.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// The deployment.
+    pub(super) deployment: String,
+    /// Its control socket.
+    pub(super) socket: PathBuf,
+    /// The app.
+    pub(super) app: String,
+    /// Its number.
+    pub(super) id: Option<u32>,
+    /// What its master says of it; `None`: its keeper is gone.
+    pub(super) view: Option<Box<App>>,
+    /// The deployment stays when its apps stop.
+    pub(super) background: bool,
+}
+
+/// Asks everybody who is in the home.
+///
+/// # Errors
+/// No home is known, or it cannot be asked.
+pub(super) fn known(home: Option<&Path>) -> Result<Known, String> {
+    let home = Home::find(home).map_err(|e| e.to_string())?;
+    let masters = client::ask_all(&home)?;
+    let mut dead = Vec::new();
+    for entry in home.entries() {
+        match entry {
+            Ok(entry) => {
+                let answered = masters.iter().any(|m| m.name == entry.name);
+                if entry.background && !answered && !home.is_alive(&entry.name) {
+                    dead.push(entry);
+                }
+            }
+            Err(e) => log::warn!("{e}"),
+        }
+    }
+    Ok(Known { home, masters, dead })
+}
+
+impl Known {
+    /// Every app that is there, in the order of ids.
+    pub(super) fn all(&self) -> Vec<Found> {
+        let mut all = Vec::new();
+        for master in &self.masters {
+            let Ok(deployment) = &master.deployment else { continue };
+            all.extend(deployment.apps.iter().map(|app| Found {
+                deployment: master.name.clone(),
+                socket: master.path.clone(),
+                app: app.name.clone(),
+                id: app.id,
+                view: Some(Box::new(app.clone())),
+                background: deployment.background,
+            }));
+        }
+        for entry in &self.dead {
+            all.extend(entry.apps.iter().map(|app| Found {
+                deployment: entry.name.clone(),
+                socket: self.home.socket_path(&entry.name),
+                app: app.name.clone(),
+                id: Some(app.id),
+                view: None,
+                background: true,
+            }));
+        }
+        all.sort_by(|a, b| (a.id.is_none(), a.id, &a.app).cmp(&(b.id.is_none(), b.id, &b.app)));
+        all
+    }
+
+    /// The apps that one word means.
+    ///
+    /// # Errors
+    /// A sentence: nothing is called so, with the nearest name.
+    pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, String> {
+        let all = self.all();
+        let wanted = matcher(word)?;
+        let found: Vec<Found> = all.iter().filter(|one| wanted(one)).cloned().collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // A master that does not answer still has a name.
+        if let Some(why) = self.masters.iter().filter(|m| m.name == word).find_map(|m| m.deployment.as_ref().err()) {
+            return Err(format!("{word}: {why}"));
+        }
+        if all.is_empty() {
+            return Err("nothing runs here".to_owned());
+        }
+        let mut names: Vec<&str> = all.iter().flat_map(|f| [f.app.as_str(), f.deployment.as_str()]).collect();
+        names.sort_unstable();
+        names.dedup();
+        let hint = did_you_mean(word, &names);
+        Err(format!("nothing here is called {word:?}{hint} (there is {})", names.join(", ")))
+    }
+
+    /// Whether a deployment stays when its apps have stopped.
+    pub(super) fn stays(&self, deployment: &str) -> bool {
+        let views = self.masters.iter().filter(|m| m.name == deployment).filter_map(|m| m.deployment.as_ref().ok());
+        views.into_iter().any(|view| view.background)
+    }
+
+    /// Whether a word means anything here.
+    pub(super) fn means_something(&self, word: &str) -> bool {
+        self.find(word).is_ok()
+    }
+}
+
+type Matcher = Box<dyn Fn(&Found) -> bool>;
+
+/// Whether an app is what a word means. A name counts before a number: an app may be called `7`.
+fn matcher(word: &str) -> Result<Matcher, String> {
+    if word == "all" {
+        return Ok(Box::new(|_| true));
+    }
+    if let Some(pattern) = word.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty()) {
+        let pattern = Regex::new(pattern).map_err(|e| format!("{word} is no pattern: {e}"))?;
+        return Ok(Box::new(move |found| pattern.is_match(&found.app)));
+    }
+    let word = word.to_owned();
+    let number = word.parse::<u32>().ok();
+    Ok(Box::new(move |found| {
+        let namespace = found.view.as_ref().is_some_and(|app| app.namespace == word);
+        found.app == word || found.deployment == word || namespace || (number.is_some() && found.id == number)
+    }))
+}

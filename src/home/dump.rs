@@ -1,0 +1,119 @@
+//! The saved list: what `save` writes and `resurrect` starts. One file in the home, replaced whole; the one before stays
+//! beside it for the day on which the new one cannot be read.
+use super::entry::write_whole;
+use super::{Entry, Home, HomeError};
+use crate::limits;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The format that this version writes.
+const VERSION: u32 = 1;
+
+/// Everything that was saved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dump {
+    /// Format of the file.
+    pub version: u32,
+    /// The deployments of the background, each with what it was made from.
+    pub deployments: Vec<Entry>,
+}
+
+impl Home {
+    fn dump_path(&self) -> PathBuf {
+        self.path().join("saved.json")
+    }
+
+    fn former_dump_path(&self) -> PathBuf {
+        self.path().join("saved.before.json")
+    }
+
+    /// Saves these deployments for `resurrect`; what was saved before is kept beside it.
+    ///
+    /// # Errors
+    /// The home cannot be written; what was saved before is still there.
+    pub fn save(&self, deployments: Vec<Entry>) -> Result<PathBuf, HomeError> {
+        // Made where it is missing, and looked at whether others may meddle with it.
+        let _held = self.registry()?;
+        let path = self.dump_path();
+        let fresh = self.path().join("saved.new.json");
+        let failed = |e: io::Error| HomeError::Entry { path: path.clone(), why: format!("cannot be written: {e}") };
+        write_whole(&fresh, &Dump { version: VERSION, deployments }, true).map_err(failed)?;
+        match fs::rename(&path, self.former_dump_path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(&fresh, &path).map_err(failed)?;
+        File::open(self.path()).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(path)
+    }
+
+    /// What was saved last, and what is wrong with it where an earlier file had to take its place.
+    ///
+    /// # Errors
+    /// Nothing was saved, or nothing of it can be read.
+    pub fn saved(&self) -> Result<(Dump, Option<String>), HomeError> {
+        let path = self.dump_path();
+        let why = match read(&path) {
+            Ok(dump) => return Ok((dump, None)),
+            Err(why) => why,
+        };
+        let former = self.former_dump_path();
+        match read(&former) {
+            Ok(dump) => {
+                let text = format!("{} {why}; {} is used instead", path.display(), former.display());
+                Ok((dump, Some(text)))
+            }
+            Err(_) => Err(HomeError::Entry { path, why: format!("{why}; clusterd save writes it") }),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Dump, String> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limits::SAVED_BYTES_MAX).read_to_end(&mut text));
+    read.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => "is not there".to_owned(),
+        _ => format!("cannot be read: {e}"),
+    })?;
+    let dump: Dump = serde_json::from_slice(&text).map_err(|e| format!("is damaged: {e}"))?;
+    match dump.version {
+        VERSION => Ok(dump),
+        other => Err(format!("has format {other}, and this clusterd reads {VERSION}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn entry(name: &str) -> Entry {
+        Entry { version: 1, name: name.to_owned(), background: true, apps: Vec::new(), sources: None }
+    }
+
+    #[test]
+    fn the_former_list_takes_the_place_of_a_damaged_one() {
+        let path = std::env::temp_dir().join(format!("clusterd-saved-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let home = Home::find(Some(&path)).unwrap();
+        assert!(home.saved().unwrap_err().to_string().contains("clusterd save writes it"));
+        let file = home.save(vec![entry("one")]).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        home.save(vec![entry("one"), entry("two")]).unwrap();
+        let (dump, wrong) = home.saved().unwrap();
+        assert_eq!((dump.deployments.len(), wrong), (2, None));
+        for damage in ["{", "", "{\"version\": 9, \"deployments\": []}"] {
+            fs::write(&file, damage).unwrap();
+            let (dump, wrong) = home.saved().unwrap();
+            assert_eq!(dump.deployments.len(), 1, "{damage}");
+            assert!(wrong.is_some_and(|why| why.contains("saved.json") && why.contains("used instead")));
+        }
+        // A save that broke off between the two renames.
+        fs::remove_file(&file).unwrap();
+        assert_eq!(home.saved().unwrap().0.deployments.len(), 1);
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,306 @@
+//! Entries: who is who in a home. One file per deployment (`run/NAME.json`) with the names and ids of its apps and, for
+//! one in the background, everything that is needed to start it again. Changed under the registry's lock, so that two
+//! starts at the same moment get different names and ids.
+use super::{Claim, Home, HomeError};
+use crate::config::sources::Sources;
+use crate::config::{Config, name};
+use crate::limits;
+use crate::os::lock;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The format of entries that this version writes.
+const VERSION: u32 = 1;
+
+/// One deployment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Format of the file.
+    pub version: u32,
+    /// Its name: that of its socket and lock too.
+    pub name: String,
+    /// Started in the background: it stays when its apps stop, and can be started again.
+    pub background: bool,
+    /// Its apps, without those that were deleted.
+    pub apps: Vec<EntryApp>,
+    /// What it was made from; only of those in the background.
+    #[serde(default)]
+    pub sources: Option<Sources>,
+}
+
+/// One app of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryApp {
+    /// Unique in the home.
+    pub name: String,
+    /// Unique in the home.
+    pub id: u32,
+    /// It is not to run until somebody starts it.
+    #[serde(default)]
+    pub stopped: bool,
+    /// The number of its workers, where it was scaled.
+    #[serde(default)]
+    pub workers: Option<u32>,
+}
+
+/// The right to add entries; held for moments.
+#[derive(Debug)]
+pub struct Registry<'a> {
+    home: &'a Home,
+    run: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    /// Waits (bounded) for the right to add entries, and clears away what dead runs in the foreground left.
+    ///
+    /// # Errors
+    /// The home cannot be used, or somebody else holds it for too long.
+    pub fn registry(&self) -> Result<Registry<'_>, HomeError> {
+        let run = self.open()?;
+        let path = run.join("registry.lock");
+        let until = Instant::now() + Duration::from_millis(limits::REGISTRY_WAIT_MS);
+        loop {
+            match lock::take(&path) {
+                Ok(Some(lock)) => {
+                    let registry = Registry { home: self, run, _lock: lock };
+                    registry.clear_dead();
+                    return Ok(registry);
+                }
+                Ok(None) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(limits::REGISTRY_RETRY_MS));
+                }
+                Ok(None) => return Err(HomeError::Busy(path)),
+                Err(source) => return Err(HomeError::Unusable { path: run, source }),
+            }
+        }
+    }
+
+    /// Every entry, by name; of one that cannot be read, why.
+    pub fn entries(&self) -> Vec<Result<Entry, HomeError>> {
+        let Ok(files) = fs::read_dir(self.run_dir()) else { return Vec::new() };
+        let mut paths: Vec<PathBuf> = files
+            .flatten()
+            .take(4 * limits::MASTERS_PER_HOME_MAX)
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .collect();
+        paths.sort();
+        paths.iter().map(|path| read(path)).collect()
+    }
+
+    /// The entry of a deployment.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn entry(&self, name: &str) -> Result<Entry, HomeError> {
+        read(&self.entry_path(name))
+    }
+
+    /// Where the entry of a deployment is.
+    pub fn entry_path(&self, name: &str) -> PathBuf {
+        self.run_dir().join(format!("{name}.json"))
+    }
+
+    /// Writes an entry whole or not at all, for its owner's eyes.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_entry(&self, entry: &Entry) -> Result<(), HomeError> {
+        let path = self.entry_path(&entry.name);
+        // Not for ever: after a power cut `resurrect` has its own file.
+        write_whole(&path, entry, false).map_err(|e| HomeError::Entry { path, why: format!("cannot be written: {e}") })
+    }
+
+    /// Forgets a deployment. Its lock's file stays: somebody may be about to take it.
+    pub fn remove_entry(&self, name: &str) {
+        // Somebody may have removed it before us.
+        let _ = fs::remove_file(self.entry_path(name));
+    }
+}
+
+impl Registry<'_> {
+    /// Entries of the foreground whose keeper is gone stand for nothing.
+    fn clear_dead(&self) {
+        for entry in self.home.entries().into_iter().flatten() {
+            if !entry.background && !self.home.is_alive(&entry.name) {
+                self.home.remove_entry(&entry.name);
+            }
+        }
+    }
+
+    /// Names and ids for a deployment that is about to be: an entry that is not written yet. Names that were not typed
+    /// (`explicit`) become `NAME-2` and so on where they are taken; `apps` are the names of its apps.
+    ///
+    /// # Errors
+    /// A typed name is taken.
+    pub fn plan(&self, wanted: &str, explicit: bool, apps: &[String]) -> Result<Entry, HomeError> {
+        let others: Vec<Entry> = self.home.entries().into_iter().flatten().collect();
+        let holder = |name: &str| {
+            let entry = others.iter().find(|e| e.name == name || e.apps.iter().any(|a| a.name == name));
+            entry.map(|e| if e.name == name { "a deployment".to_owned() } else { format!("of {}", e.name) })
+        };
+        let is_taken = |name: &str| holder(name).is_some() || self.home.is_alive(name);
+        let alone = matches!(apps, [only] if only == wanted);
+        let name = if explicit { wanted.to_owned() } else { name::unique(wanted, is_taken) };
+        let names = if alone { vec![name.clone()] } else { apps.to_vec() };
+        for name in names.iter().chain([&name]) {
+            if is_taken(name) {
+                let pid = fs::read_to_string(self.run.join(format!("{name}.lock"))).unwrap_or_default();
+                let holder = match (holder(name), pid.trim()) {
+                    (Some(whose), "") => whose,
+                    (_, pid) => format!("its keeper is pid {pid}"),
+                };
+                return Err(HomeError::Taken { name: name.clone(), holder });
+            }
+        }
+        let next = others.iter().flat_map(|e| &e.apps).map(|a| a.id + 1).max().unwrap_or(0);
+        let apps = names
+            .into_iter()
+            .zip(next..)
+            .map(|(name, id)| EntryApp { name, id, stopped: false, workers: None })
+            .collect();
+        Ok(Entry { version: VERSION, name, background: false, apps, sources: None })
+    }
+
+    /// Whether no other deployment has one of this one's names; then its ids are made unique too.
+    ///
+    /// # Errors
+    /// Another one has a name of it.
+    pub fn admit(&self, entry: &mut Entry) -> Result<(), HomeError> {
+        let others: Vec<Entry> = self.home.entries().into_iter().flatten().filter(|e| e.name != entry.name).collect();
+        let theirs: Vec<&EntryApp> = others.iter().flat_map(|e| &e.apps).collect();
+        if let Some(taken) = entry.apps.iter().find(|app| theirs.iter().any(|other| other.name == app.name)) {
+            return Err(HomeError::Taken { name: taken.name.clone(), holder: "of another deployment".to_owned() });
+        }
+        let own = entry.apps.iter().map(|app| app.id);
+        let mut next = theirs.iter().map(|app| app.id).chain(own).map(|id| id + 1).max().unwrap_or(0);
+        for app in &mut entry.apps {
+            if theirs.iter().any(|other| other.id == app.id) {
+                app.id = next;
+                next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the entry of a run in the foreground and claims its name.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn claim(&self, entry: &Entry) -> Result<Claim, HomeError> {
+        let claim = self.home.claim(&entry.name)?;
+        self.home.write_entry(entry)?;
+        Ok(claim)
+    }
+}
+
+/// The name of a deployment, the only app's or else the file's; and whether a person chose it.
+pub fn deployment_name(sources: &Sources, config: &Config) -> (String, bool) {
+    match (config.apps.as_slice(), &sources.file) {
+        ([app], file) => (app.name.clone(), sources.overrides.name.is_some() || file.is_some()),
+        (_, Some(file)) => {
+            let stem = Path::new(&file.path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            (name::from_command(&[stem]), true)
+        }
+        (_, None) => ("clusterd".to_owned(), false),
+    }
+}
+
+fn read(path: &Path) -> Result<Entry, HomeError> {
+    let failed = |why: String| HomeError::Entry { path: path.to_owned(), why };
+    let text = fs::read(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => failed("there is no such entry".to_owned()),
+        _ => failed(format!("cannot be read: {e}")),
+    })?;
+    let entry: Entry = serde_json::from_slice(&text).map_err(|e| failed(format!("is damaged: {e}; remove it")))?;
+    match entry.version {
+        VERSION => Ok(entry),
+        other => Err(failed(format!("has format {other}; this clusterd reads {VERSION}"))),
+    }
+}
+
+/// Writes a file beside the old one, and puts it in its place; `durable`: a power cut afterwards does not matter.
+pub(super) fn write_whole<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(
+        |mut file| {
+            file.write_all(&serde_json::to_vec_pretty(value)?)?;
+            if durable { file.sync_all() } else { Ok(()) }
+        },
+    );
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| drop(fs::remove_file(&beside)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn home(name: &str) -> Home {
+        let path = std::env::temp_dir().join(format!("clusterd-entry-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Home::find(Some(&path)).unwrap()
+    }
+
+    fn add(home: &Home, wanted: &str, explicit: bool, apps: &[&str]) -> Result<Entry, HomeError> {
+        let apps: Vec<String> = apps.iter().map(|a| (*a).to_owned()).collect();
+        let registry = home.registry()?;
+        let entry = Entry { background: true, ..registry.plan(wanted, explicit, &apps)? };
+        home.write_entry(&entry)?;
+        Ok(entry)
+    }
+
+    #[test]
+    fn names_and_ids_are_never_given_twice() {
+        let home = home("unique");
+        let first = add(&home, "web", false, &["web"]).unwrap();
+        assert_eq!((first.name.as_str(), first.apps[0].id), ("web", 0));
+        let second = add(&home, "web", false, &["web"]).unwrap();
+        assert_eq!((second.apps[0].name.as_str(), second.apps[0].id), ("web-2", 1));
+        assert!(add(&home, "web", true, &["web"]).unwrap_err().to_string().contains("delete"));
+        let site = add(&home, "site", true, &["api", "jobs"]).unwrap();
+        assert_eq!(site.apps.iter().map(|a| a.id).collect::<Vec<_>>(), [2, 3]);
+        assert!(add(&home, "api", true, &["api"]).is_err(), "an app of another deployment has that name");
+        assert!(add(&home, "other", true, &["x", "jobs"]).is_err());
+        home.remove_entry("site");
+        assert_eq!(add(&home, "api", true, &["api"]).unwrap().apps[0].id, 2);
+        fs::remove_dir_all(home.path()).unwrap();
+    }
+
+    #[test]
+    fn a_dead_run_of_the_foreground_leaves_nothing_behind() {
+        let home = home("dead");
+        let entry = {
+            let registry = home.registry().unwrap();
+            let entry = registry.plan("web", true, &["web".to_owned()]).unwrap();
+            let claim = registry.claim(&entry).unwrap();
+            assert!(home.is_alive("web"));
+            drop(claim);
+            entry
+        };
+        assert_eq!(home.entry("web").unwrap(), entry);
+        // Another test's child may hold a copy of the lock until it execs.
+        let cleared = (0..1_000).any(|_| {
+            drop(home.registry().unwrap());
+            home.entry("web").is_err()
+        });
+        assert!(cleared);
+        fs::remove_dir_all(home.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_entry_is_named_and_in_nobodys_way() {
+        let home = home("damaged");
+        add(&home, "web", true, &["web"]).unwrap();
+        fs::write(home.entry_path("web"), "{").unwrap();
+        let error = home.entry("web").unwrap_err().to_string();
+        assert!(error.contains("web.json") && error.contains("damaged"), "{error}");
+        add(&home, "api", true, &["api"]).unwrap();
+        fs::remove_dir_all(home.path()).unwrap();
+    }
+}

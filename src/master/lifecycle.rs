@@ -1,0 +1,194 @@
+//! Start, restart and delete on demand: what the commands `start`, `restart` and `delete` ask of a deployment that is
+//! there, and who waits for it. What starting means for the workers is the supervisor's business.
+use super::Master;
+use super::app::App;
+use super::control::Wait;
+use super::tell::{cause_words, plural};
+use crate::api::{Answer, Change};
+use crate::home::EntryApp;
+use crate::limits;
+use crate::logs::Tail;
+use crate::os::cpu;
+use crate::supervisor::Report;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What came of a start, as far as it is known.
+pub(super) enum StartState {
+    /// Nothing yet.
+    Pending,
+    /// Every worker is ready.
+    Ready(String),
+    /// One of its first workers failed; what it printed.
+    Failed(String, Option<Arc<Tail>>),
+}
+
+impl App {
+    /// The number of workers, where it is not the configured one.
+    fn scaled(&self) -> Option<u32> {
+        let configured = self.settings().config.workers.count(cpu::available().count);
+        Some(self.supervisor.slot_count()).filter(|count| *count != configured)
+    }
+
+    pub(super) fn start_state(&self) -> StartState {
+        if let Some((why, said)) = &self.start_failure {
+            return StartState::Failed(format!("{}: {why}", self.name), said.clone());
+        }
+        if self.starting {
+            return StartState::Pending;
+        }
+        if self.supervisor.is_stopping() {
+            return StartState::Failed(format!("{} was stopped", self.name), None);
+        }
+        let workers = self.supervisor.ready_count();
+        let at = match self.addresses().join(" ") {
+            none if none.is_empty() => none,
+            at => format!(" on {at}"),
+        };
+        StartState::Ready(format!("{}: {workers} {} ready{at}", self.name, plural(workers, "worker")))
+    }
+}
+
+impl Master {
+    /// Starts an app that does not run; `restart`: or one that does, after a stop.
+    pub(super) fn start_asked(&mut self, ix: usize, restart: bool, change: Change, reply: oneshot::Sender<Answer>) {
+        let app = &self.apps[ix];
+        let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
+        let answer = if self.stop_asked {
+            Answer::Refused(format!("{} is being ended", self.name))
+        } else if !idle && !restart && !app.supervisor.is_stopping() && change.sources.is_none() {
+            // Somebody else was a moment faster: what they started is waited for.
+            return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);
+        } else if !idle && !restart && !app.supervisor.is_stopping() {
+            Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
+        } else {
+            match self.prepare_start(ix, change) {
+                Ok(()) => {
+                    self.note_states();
+                    return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);
+                }
+                Err(why) => Answer::Refused(why),
+            }
+        };
+        // The client may have left.
+        let _ = reply.send(answer);
+    }
+
+    /// Answers when every app is ready, or one of its first workers has failed.
+    pub(super) fn ready_asked(&mut self, reply: oneshot::Sender<Answer>) {
+        let open = (0..self.apps.len()).filter(|&ix| self.apps[ix].starting && !self.apps[ix].deleted).collect();
+        self.wait_for(Wait::Start { open }, reply);
+    }
+
+    /// Takes an app out of the deployment; what runs of it ends first.
+    pub(super) fn delete_asked(&mut self, ix: usize, now: bool, reply: oneshot::Sender<Answer>) {
+        self.apps[ix].deleted = true;
+        self.note_app(ix);
+        self.note_states();
+        self.stop_app(ix, now);
+        self.wait_for(Wait::StopApp { app: ix }, reply);
+    }
+
+    /// Keeps what a successor in a later life has to know of each app in the entry: which there are and which run.
+    pub(super) fn note_states(&self) {
+        let Some(home) = self.home.as_ref().filter(|_| self.background) else { return };
+        let mut entry = match home.entry(&self.name) {
+            Ok(entry) => entry,
+            Err(e) => return log::warn!("the entry of {} is not what it should be: {e}", self.name),
+        };
+        let stays = |app: &&App| !app.deleted;
+        entry.apps = self
+            .apps
+            .iter()
+            .filter(stays)
+            .map(|app| EntryApp {
+                name: app.name.clone(),
+                id: self.ids.get(&app.name).copied().unwrap_or_default(),
+                stopped: app.closed && !app.starting,
+                workers: app.scaled(),
+            })
+            .collect();
+        let serving = self.apps.iter().filter(stays).map(|app| app.settings().source).max();
+        entry.sources = serving.and_then(|source| self.sources.get(&source)).cloned();
+        if let Err(e) = home.write_entry(&entry) {
+            log::warn!("{e}");
+        }
+    }
+
+    /// Keeps what we ourselves say in the background from growing for ever: the file begins anew, the old one stays
+    /// beside. (Keeper and master share the file, and append to it.)
+    pub(super) fn bound_own_log(&mut self) {
+        if !self.background || self.now_ms < self.next_log_look_ms {
+            return;
+        }
+        self.next_log_look_ms = self.now_ms + limits::OWN_LOG_LOOK_MS;
+        let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
+        let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
+        if too_large {
+            let kept = std::fs::copy(&path, path.with_extension("log.1")).map(drop);
+            let emptied = std::fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+            if let Err(e) = kept.and(emptied) {
+                log::warn!("{} cannot be begun anew: {e}", path.display());
+            }
+        }
+    }
+
+    /// What a report means for a start that is under way.
+    pub(super) fn note_start(&mut self, ix: usize, report: &Report) {
+        match report {
+            Report::AppReady { .. } => {
+                self.apps[ix].starting = false;
+                self.apps[ix].start_failure = None;
+                let ids: Vec<_> = self.apps[ix].supervisor.workers().map(|w| w.id).collect();
+                ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
+            }
+            Report::WorkerDied { worker, cause, lived_ms, .. } => {
+                let newest = self.apps[ix].last_generation;
+                let here = self.workers.find(*worker).and_then(|w| self.workers.get(w));
+                let is_new = here.is_none_or(|w| w.generation == newest);
+                if self.apps[ix].starting && is_new && self.apps[ix].start_failure.is_none() {
+                    let said = self.apps[ix].last_words.take().or_else(|| self.output.take_tail(*worker));
+                    let lived = super::tell::human_ms(*lived_ms);
+                    let why = format!("its first worker {} after {lived}; it is tried again", cause_words(cause));
+                    self.apps[ix].start_failure = Some((why, said));
+                }
+            }
+            Report::StartDropped { .. } => {
+                self.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
+            }
+            Report::Started { .. } => {
+                self.apps[ix].last_words = None;
+                self.apps[ix].closed = false;
+                self.exit_code = 0;
+                self.drop_old_generations(ix);
+            }
+            Report::Scaled { .. } => self.note_states(),
+            Report::AppErrored | Report::AppFinished | Report::AppStopped => self.apps[ix].starting = false,
+            _ => {}
+        }
+    }
+
+    /// Sends a signal to every process of an app.
+    pub(super) fn signal_asked(&mut self, ix: usize, signal: i32) -> Answer {
+        let workers: Vec<_> = self.apps[ix].supervisor.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
+        for worker in &workers {
+            self.send_signal(*worker, signal, false);
+        }
+        let count = workers.len() as u32;
+        let name = crate::os::signal::name(signal);
+        Answer::Done(format!("{}: {name} sent to {count} {}", self.apps[ix].name, plural(count, "worker")))
+    }
+
+    /// The variables that a worker of an app has now, as its first slot sees them.
+    pub(super) fn environment_asked(&self, ix: usize) -> Answer {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let env = self.worker_environment(ix);
+        Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
+    }
+
+    /// Whether a deployment stays although nothing of it runs: it can be started again.
+    pub(super) fn stays_when_over(&self) -> bool {
+        self.background && !self.stop_asked && self.apps.iter().any(|app| !app.deleted)
+    }
+}

@@ -1,0 +1,395 @@
+//! Tests of mending: whatever note is damaged, what runs goes on.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::config::resolve::resolve;
+use crate::config::sources::{FileSource, Sources};
+use crate::supervisor::{self, Action, Cx, Policy, ReadyRule};
+
+const NOW_MS: u64 = 100_000;
+
+/// Two apps of one file: `web` with three workers, `api` with one.
+fn config() -> Config {
+    let text = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"a.js\"]\nworkers = 3\nlisten = \"127.0.0.1:8080\"\n\
+                [[app]]\nname = \"api\"\ncommand = [\"true\"]\nprotocol = \"none\"\nworkers = 1\n";
+    let file = Some(FileSource { path: "/c.toml".to_owned(), text: text.to_owned() });
+    resolve(&Sources { start_folder: "/".to_owned(), file, ..Sources::default() }).unwrap()
+}
+
+fn policy() -> Policy {
+    Policy {
+        ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
+        ready_timeout_ms: 30_000,
+        drain_timeout_ms: 30_000,
+        kill_timeout_ms: 5_000,
+        min_uptime_ms: 1_000,
+        max_restarts: None,
+        window_ms: 60_000,
+        backoff_min_ms: 100,
+        backoff_max_ms: 15_000,
+        stop_exit_codes: Vec::new(),
+        surge: 1,
+        canary_ms: 0,
+        drain_spread_ms: 0,
+        limits: supervisor::Limits::default(),
+    }
+}
+
+/// What a master left, and what is there.
+struct Left {
+    notes: Notes,
+    children: Vec<ChildInfo>,
+    held: BTreeSet<String>,
+    configs: BTreeMap<u32, Config>,
+}
+
+impl Left {
+    fn note<T: Serialize>(&mut self, key: &str, note: &T) {
+        self.notes.insert(key.to_owned(), serde_json::to_vec(note).unwrap());
+    }
+
+    fn worker(&mut self, app: (usize, &str), id: u64, slot: u32, generation: u32, phase: Phase) {
+        let (worker, pid, slot, generation) = (WorkerId(id), 1_000 + id as i32, Slot(slot), Generation(generation));
+        let memory = WorkerMemory { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
+        self.note(&format!("v1/worker/{}/{id}", app.0), &WorkerNote::from(&memory));
+        let tag = Tag { app: app.1.to_owned(), slot, generation }.to_bytes();
+        self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None });
+        if app.1 == "web" {
+            self.held.insert(format!("channel/{id}"));
+            let (keys, goodbye) = (vec!["127.0.0.1:8080#0".to_owned()], phase.is_leaving());
+            let keys = if matches!(phase, Phase::Starting { .. }) { Vec::new() } else { keys };
+            if !keys.is_empty() {
+                self.note(&format!("v1/serves/{id}"), &ServesNote { keys, goodbye, taken: 0 });
+            }
+        }
+    }
+
+    fn slot(&mut self, app: usize, index: u32, generation: u32, current: Option<u64>, incoming: Option<u64>) {
+        let memory = SlotMemory {
+            index,
+            generation: Generation(generation),
+            phase: SlotPhase::Filled,
+            current: current.map(WorkerId),
+            incoming: incoming.map(WorkerId),
+            failures: Vec::new(),
+            consecutive: 0,
+            restarts: 4,
+            replace_after_ms: 0,
+        };
+        self.note(&format!("v1/slot/{app}/{index}"), &SlotNote::from(&memory));
+    }
+
+    fn app(&mut self, ix: usize, name: &str, generation: u32, slots: u32, reload: Option<supervisor::ReloadMemory>) {
+        let last = reload.as_ref().map_or(Generation(generation), |reload| reload.to);
+        let memory = AppMemory {
+            generation: Generation(generation),
+            slots,
+            reload,
+            queued: None,
+            queued_scale: None,
+            stopping: None,
+            then_start: None,
+            told_ready: true,
+        };
+        let mut note = AppNote::new(name, &memory, last, 9);
+        for generation in [generation, last.0] {
+            note.generations.insert(generation, GenerationNote::looked_up_anew(1));
+        }
+        self.note(&format!("v1/app/{ix}"), &note);
+    }
+
+    fn mend(&mut self) -> Mended {
+        let ground = Ground {
+            children: &self.children,
+            held: self.held.clone(),
+            configs: self.configs.clone(),
+            cpus: 2,
+            now_ms: NOW_MS,
+        };
+        mend(&mut self.notes, &ground, |last_source, worker_ids_below| DeploymentNote {
+            name: "made".to_owned(),
+            last_source,
+            worker_ids_below,
+            ..DeploymentNote::default()
+        })
+    }
+
+    /// What a new master would do first for each app.
+    fn restore(&self) -> Vec<(AppNote, supervisor::App, Vec<Action>)> {
+        let prefix = |prefix: &str, ix: usize| format!("{prefix}{ix}/");
+        let mut restored = Vec::new();
+        for ix in 0.. {
+            let Some(bytes) = self.notes.get(&format!("v1/app/{ix}")) else { break };
+            let app: AppNote = serde_json::from_slice(bytes).unwrap();
+            let of = |prefix: String| self.notes.iter().filter(move |(key, _)| key.starts_with(&prefix));
+            let slots = of(prefix(notes::SLOT, ix)).map(|(_, b)| serde_json::from_slice::<SlotNote>(b).unwrap().into());
+            let workers =
+                of(prefix(notes::WORKER, ix)).map(|(_, b)| serde_json::from_slice::<WorkerNote>(b).unwrap().into());
+            let policies = app.generations.keys().map(|generation| (Generation(*generation), policy())).collect();
+            let (mut next_worker, mut actions) = (1_000, Vec::new());
+            let mut cx = Cx { now_ms: NOW_MS, next_worker: &mut next_worker, actions: &mut actions };
+            let pids: BTreeMap<WorkerId, i32> = self.children.iter().map(|child| (child.worker, child.pid)).collect();
+            let known = |id: WorkerId| pids.get(&id).copied();
+            let rules =
+                supervisor::App::restore(app.memory(), slots.collect(), workers.collect(), policies, &known, &mut cx);
+            restored.push((app, rules, actions));
+        }
+        restored
+    }
+
+    /// Whether every process that lives has its place in its own app.
+    fn everybody_is_known(&self) {
+        let restored = self.restore();
+        for child in self.children.iter().filter(|child| child.status.is_none()) {
+            let tag = Tag::read(&child.tag).unwrap();
+            let (_, rules, _) = restored.iter().find(|(note, ..)| note.name == tag.app).expect("its app");
+            let worker = rules.worker(child.worker).expect("its worker");
+            assert_eq!((worker.slot, worker.pid), (tag.slot, Some(child.pid)));
+        }
+    }
+}
+
+fn ready() -> Phase {
+    Phase::Ready { since_ms: 600, idle_since_ms: None, severed_at_ms: None }
+}
+
+/// Everything is well; one old worker of `web` drains.
+fn at_rest() -> Left {
+    let mut left = Left {
+        notes: Notes::new(),
+        children: Vec::new(),
+        held: BTreeSet::from(["listen/web/127.0.0.1:8080#0".to_owned(), "listen/web/null:9:4::0".to_owned()]),
+        configs: BTreeMap::from([(1, config())]),
+    };
+    let deployment = DeploymentNote { name: "c".into(), worker_ids_below: 257, last_source: 1, ..Default::default() };
+    left.note(notes::DEPLOYMENT, &deployment);
+    let listener = |key: &str, configured: Option<&str>, order| ListenerNote {
+        key: key.to_owned(),
+        configured: configured.map(str::to_owned),
+        data: None,
+        order,
+    };
+    left.note("v1/listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0));
+    left.note("v1/listener/web/null:9:4::0", &listener("null:9:4::0", None, 1));
+    for (slot, id) in [(0, 1), (1, 2), (2, 3)] {
+        left.worker((0, "web"), id, slot, 1, ready());
+        left.slot(0, slot, 1, Some(id), None);
+    }
+    left.worker((0, "web"), 5, 1, 1, Phase::Draining { deadline_ms: NOW_MS + 5 });
+    left.app(0, "web", 1, 3, None);
+    left.worker((1, "api"), 4, 0, 1, ready());
+    left.slot(1, 0, 1, Some(4), None);
+    left.app(1, "api", 1, 1, None);
+    left
+}
+
+/// Ways in which a note is damaged.
+fn damages(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let absurd = text.replace("_ms\":", "_ms\":99999999999999999").replace("\"id\":", "\"id\":777");
+    vec![
+        Some(b"not JSON".to_vec()),
+        Some(bytes[..bytes.len() / 2].to_vec()),
+        Some(Vec::new()),
+        Some(br#"{"version":2,"everything":"else"}"#.to_vec()),
+        Some(b"[1,2,3]".to_vec()),
+        Some(absurd.into_bytes()),
+    ]
+}
+
+#[test]
+fn sound_notes_stay_as_they_are() {
+    let mut left = at_rest();
+    let before = left.notes.clone();
+    assert_eq!(left.mend(), Mended::default());
+    assert_eq!(left.notes, before);
+}
+
+#[test]
+fn whichever_note_is_damaged_everybody_goes_on_serving() {
+    let sound = at_rest();
+    for (key, bytes) in &sound.notes {
+        for damage in damages(bytes) {
+            let mut left = at_rest();
+            left.notes.insert(key.clone(), damage.unwrap());
+            if left.notes[key] == *bytes {
+                continue;
+            }
+            let told = left.mend().told;
+            left.everybody_is_known();
+            assert!(told.iter().any(|line| line.contains(key.as_str())), "{key}: {told:?}");
+            let wanted = [vec![1, 2, 3], vec![4]];
+            for ((note, _, actions), wanted) in left.restore().into_iter().zip(wanted) {
+                let serve: Vec<u64> = actions
+                    .iter()
+                    .filter_map(|a| if let Action::Serve { worker } = a { Some(worker.0) } else { None })
+                    .collect();
+                assert_eq!(serve, wanted, "{key} of {}: {actions:?}", note.name);
+                let drain = Action::Drain { worker: WorkerId(5) };
+                let rest: Vec<&Action> = actions
+                    .iter()
+                    .filter(|a| !matches!(a, Action::Serve { .. } | Action::Report(_)) && **a != drain)
+                    .collect();
+                assert!(rest.is_empty(), "{key} of {}: {rest:?}", note.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_made_up_says_what_it_said_as_far_as_anybody_knows() {
+    let sound = at_rest();
+    let mut left = at_rest();
+    for key in ["v1/listener/web/127.0.0.1:8080#0", "v1/listener/web/null:9:4::0", "v1/serves/1", "v1/serves/5"] {
+        left.notes.insert(key.to_owned(), b"?".to_vec());
+    }
+    assert_eq!(left.mend().changed.len(), 4);
+    let listener = "v1/listener/web/127.0.0.1:8080#0";
+    assert_eq!(left.notes[listener], sound.notes[listener]);
+    let serves: ServesNote = serde_json::from_slice(&left.notes["v1/serves/1"]).unwrap();
+    assert_eq!((serves.keys.len(), serves.goodbye), (2, false));
+    let serves: ServesNote = serde_json::from_slice(&left.notes["v1/serves/5"]).unwrap();
+    assert!(serves.goodbye, "one that drains was told so, and is not told twice");
+    let mut left = at_rest();
+    left.notes.insert(notes::DEPLOYMENT.to_owned(), b"{".to_vec());
+    left.mend();
+    let note: DeploymentNote = serde_json::from_slice(&left.notes[notes::DEPLOYMENT]).unwrap();
+    assert_eq!((note.name.as_str(), note.last_source, note.worker_ids_below), ("made", 1, 6));
+    // Something of a later version is left out, so that a later one never takes it for its own.
+    let mut left = at_rest();
+    left.notes.insert("v2/app/0".to_owned(), b"{}".to_vec());
+    let mended = left.mend();
+    assert!(!left.notes.contains_key("v2/app/0") && mended.changed.contains("v2/app/0"));
+    assert!(mended.told[0].contains("older than what runs"), "{mended:?}");
+}
+
+#[test]
+fn with_no_note_at_all_the_tags_say_who_is_where() {
+    let mut left = at_rest();
+    left.notes.clear();
+    left.mend();
+    left.everybody_is_known();
+    let restored = left.restore();
+    let names: Vec<&str> = restored.iter().map(|(note, ..)| note.name.as_str()).collect();
+    assert_eq!(names, ["web", "api"]);
+    let mut left = at_rest();
+    left.notes.values_mut().for_each(|note| *note = b"\0".to_vec());
+    left.mend();
+    left.everybody_is_known();
+    // Of the two in one slot, nobody knows any more which one drains: the younger one stays.
+    let serving = [vec![1, 3, 5], vec![4]];
+    for ((_, _, actions), serving) in left.restore().into_iter().zip(serving) {
+        assert!(serving.iter().all(|id| actions.contains(&Action::Serve { worker: WorkerId(*id) })), "{actions:?}");
+        let hurts = |a: &Action| matches!(a, Action::Kill { .. } | Action::Terminate { .. } | Action::Spawn { .. });
+        assert!(!actions.iter().any(hurts), "{actions:?}");
+    }
+}
+
+#[test]
+fn an_app_that_was_about_to_be_started_is_started() {
+    let mut left = at_rest();
+    left.notes.retain(|key, _| key == notes::DEPLOYMENT);
+    left.children.clear();
+    left.mend();
+    let spawned = |actions: &[Action]| actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count();
+    let counts: Vec<usize> = left.restore().iter().map(|(_, _, actions)| spawned(actions)).collect();
+    assert_eq!(counts, [3, 1]);
+}
+
+#[test]
+fn an_app_that_was_stopped_stays_so() {
+    let mut left = at_rest();
+    left.children.retain(|child| child.worker != WorkerId(4));
+    left.notes.remove("v1/worker/1/4");
+    let stopped = SlotMemory::from(serde_json::from_slice::<SlotNote>(&left.notes["v1/slot/1/0"]).unwrap());
+    left.note("v1/slot/1/0", &SlotNote::from(&SlotMemory { phase: SlotPhase::Stopped, current: None, ..stopped }));
+    left.notes.insert("v1/app/1".to_owned(), b"x".to_vec());
+    left.mend();
+    let (_, api, actions) = left.restore().remove(1);
+    assert!(api.is_stopped() && !actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "{actions:?}");
+}
+
+#[test]
+fn a_configuration_that_is_lost_is_replaced_by_the_one_that_is_there() {
+    let mut left = at_rest();
+    left.configs = BTreeMap::from([(7, config())]);
+    let mended = left.mend();
+    assert_eq!(mended.changed.len(), 3, "{mended:?}");
+    for (note, ..) in left.restore() {
+        assert!(note.generations.values().all(|generation| generation.source == 7));
+    }
+}
+
+/// Half of `web` is of the new generation, one is starting.
+fn in_a_reload() -> Left {
+    let mut left = at_rest();
+    left.worker((0, "web"), 6, 0, 2, ready());
+    left.worker((0, "web"), 1, 0, 1, Phase::Draining { deadline_ms: NOW_MS + 9 });
+    left.children.pop();
+    left.slot(0, 0, 2, Some(6), None);
+    let starting = Phase::Starting { deadline_ms: NOW_MS + 9, ready_at_ms: None, online: true, severed_at_ms: None };
+    left.worker((0, "web"), 7, 1, 2, starting);
+    left.slot(0, 1, 1, Some(2), Some(7));
+    let reload = supervisor::ReloadMemory {
+        from: Generation(1),
+        to: Generation(2),
+        slots: 3,
+        pending: vec![2],
+        starting: vec![1],
+        done: vec![0],
+        failed: None,
+        canary_until_ms: None,
+    };
+    left.app(0, "web", 1, 3, Some(reload));
+    left
+}
+
+#[test]
+fn in_the_middle_of_a_reload_no_note_costs_a_worker_that_serves() {
+    let sound = in_a_reload();
+    for (key, bytes) in &sound.notes {
+        for damage in damages(bytes) {
+            let mut left = in_a_reload();
+            left.notes.insert(key.clone(), damage.unwrap());
+            left.mend();
+            left.everybody_is_known();
+            let (_, _, actions) = left.restore().remove(0);
+            for id in [6, 2, 3] {
+                let serves = actions.contains(&Action::Serve { worker: WorkerId(id) });
+                assert!(serves, "{key}: worker {id} does not serve on: {actions:?}");
+            }
+            assert!(!actions.iter().any(|a| matches!(a, Action::Kill { .. })), "{key}: {actions:?}");
+        }
+    }
+}
+
+#[test]
+fn any_mixture_of_damage_is_survived() {
+    let mut seed = 0x5eed_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    for round in 0..2_000 {
+        let mut left = if round % 2 == 0 { at_rest() } else { in_a_reload() };
+        for (key, bytes) in left.notes.clone() {
+            match random(5) {
+                0 => drop(left.notes.insert(key, damages(&bytes)[random(6)].clone().unwrap())),
+                1 => drop(left.notes.remove(&key)),
+                2 => {
+                    let mut bytes = bytes;
+                    let at = random(bytes.len());
+                    bytes[at] = b"0123456789{}[],:\"ntf "[random(21)];
+                    left.notes.insert(key, bytes);
+                }
+                _ => {}
+            }
+        }
+        left.mend();
+        left.everybody_is_known();
+        let after = left.notes.clone();
+        let again = left.mend();
+        assert_eq!((again.told.len(), left.notes == after), (0, true), "round {round}: {again:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The part of a hand-off that needs no system: who gets the connection, the line that says so, the ledger that is closed
+//! by the answer. It works over any [`Wire`], so that its instructions can be counted under a script that stands in for
+//! sockets (`benches/instructions`). What follows when a worker cannot be reached is `handoff`'s business.
+use super::channel::{Channel, Sent, Wire};
+use super::connections::Connections;
+use super::worker::WorkerIx;
+use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
+use crate::protocol::node::NewconnLine;
+use std::collections::VecDeque;
+
+/// A connection that looks for a worker.
+pub struct Offer<'a, S> {
+    /// Its index.
+    pub conn: ConnIx,
+    /// Its socket.
+    pub socket: &'a S,
+    /// The workers that serve its listener.
+    pub group: GroupIx,
+    /// Its client, for sticky balancing.
+    pub client_hash: Option<u64>,
+    /// Its listener's line.
+    pub newconn: &'a NewconnLine,
+}
+
+/// What came of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// A worker has it.
+    Sent {
+        /// Hand-offs that this worker had not answered before this one.
+        before: u32,
+    },
+    /// Nobody can take it now.
+    Nobody,
+    /// It did not go out to this worker, who is given nothing from now on.
+    Unsent {
+        /// The worker.
+        worker: WorkerIx,
+        /// Why; `None` without a channel.
+        why: Option<Sent>,
+    },
+}
+
+impl<S> Offer<'_, S> {
+    /// Sends it to the worker whose turn it is. `line` is scratch space.
+    pub fn send<'c, W: Wire<Passed = S> + 'c>(
+        &self,
+        balancer: &mut Balancer,
+        by_member: &[WorkerIx],
+        channel_of: impl FnOnce(WorkerIx) -> Option<&'c mut Channel<W>>,
+        line: &mut Vec<u8>,
+        now_us: u64,
+    ) -> Offered {
+        let Some(member) = balancer.pick(self.group, self.client_hash, now_us) else { return Offered::Nobody };
+        let worker = by_member[member.0 as usize];
+        let Some(channel) = channel_of(worker) else {
+            balancer.set_eligible(member, false);
+            return Offered::Unsent { worker, why: None };
+        };
+        self.newconn.render(balancer.next_seq(member), line);
+        match channel.send_handoff(line, self.socket) {
+            Sent::Whole => {
+                let before = balancer.open_count(member);
+                balancer.opened(member, self.conn, now_us);
+                Offered::Sent { before }
+            }
+            why @ (Sent::Blocked | Sent::Broken) => {
+                balancer.set_eligible(member, false);
+                Offered::Unsent { worker, why: Some(why) }
+            }
+        }
+    }
+}
+
+/// A worker's answer to a hand-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its place in the balancer.
+    pub member: MemberIx,
+    /// The hand-off's number.
+    pub seq: u64,
+    /// Whether it took the connection.
+    pub accepted: bool,
+}
+
+impl Answer {
+    /// Closes the hand-off: a connection that was taken is closed on our side, another one looks for a worker again. How
+    /// long the answer took in microseconds; `None` for a number that is not open.
+    pub fn close<S>(
+        self,
+        balancer: &mut Balancer,
+        connections: &mut Connections<S>,
+        homeless: &mut VecDeque<ConnIx>,
+        now_us: u64,
+    ) -> Option<u64> {
+        let (conn, latency_us) = balancer.answered(self.member, self.seq, now_us)?;
+        if self.accepted {
+            connections.remove(conn);
+        } else {
+            homeless.push_back(conn);
+        }
+        Some(latency_us)
+    }
+}

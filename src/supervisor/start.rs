@@ -1,0 +1,78 @@
+//! Stop, and start after it. A restart is a stop that a start follows: never two generations at a time.
+use super::Report;
+use super::app::{App, Cx, Stopping};
+use super::reload::Queued;
+use super::slot::{SlotPhase, SlotState};
+use super::worker::Phase;
+use crate::ids::WorkerId;
+use crate::limits;
+
+impl App {
+    /// Ends every worker: gracefully, or without a drain. What was to be started after an earlier stop is not.
+    pub(super) fn ask_stop(&mut self, cx: &mut Cx<'_>, now: bool) {
+        if let Some(earlier) = self.then_start.take() {
+            cx.report(Report::StartDropped { to: earlier.to });
+        }
+        self.stop(cx, now);
+        self.tell_end(cx);
+    }
+
+    /// Starts the app anew, whatever it does now: what runs is stopped first.
+    pub(super) fn ask_start(&mut self, cx: &mut Cx<'_>, asked: Queued) {
+        if let Some(earlier) = self.then_start.replace(asked) {
+            cx.report(Report::StartSuperseded { to: earlier.to });
+        }
+        if !self.is_stopped() {
+            let now = self.stopping.is_some_and(|s| s.now);
+            self.stop(cx, now);
+        }
+        if self.is_stopped() {
+            self.begin_start(cx);
+        }
+    }
+
+    /// Goes on with a start whose stop ended while no master lived.
+    pub(super) fn resume_start(&mut self, cx: &mut Cx<'_>) {
+        if self.is_stopped() && self.then_start.is_some() {
+            self.begin_start(cx);
+        }
+    }
+
+    /// Nothing runs any more: new slots, new workers, and nothing of the past counts.
+    pub(super) fn begin_start(&mut self, cx: &mut Cx<'_>) {
+        let Some(Queued { to, policy, slots }) = self.then_start.take() else { return };
+        self.stopping = None;
+        self.told_ready = false;
+        self.told_end = false;
+        self.policies.insert(to, policy);
+        self.generation = to;
+        let slots = slots.clamp(1, limits::WORKERS_MAX);
+        self.touched_slots.extend(0..slots.max(self.slots.len() as u32));
+        self.slots = (0..slots).map(|_| SlotState::new(to)).collect();
+        let wanted = self.generations();
+        self.policies.retain(|generation, _| wanted.contains(generation));
+        cx.report(Report::Started { to });
+        self.start(cx);
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>, now: bool) {
+        let now = now || self.stopping.is_some_and(|s| s.now);
+        self.stopping = Some(Stopping { now });
+        self.told_end = false;
+        self.abandon_reload(cx);
+        for index in 0..self.slots.len() as u32 {
+            self.set_slot_phase(index, SlotPhase::Stopped);
+            if let Some(slot) = self.slot_mut(index) {
+                (slot.current, slot.incoming) = (None, None);
+            }
+        }
+        let everyone: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for worker in everyone {
+            if !now {
+                self.retire(cx, worker);
+            } else if self.workers.get(&worker).is_some_and(|w| w.phase != Phase::Killed) {
+                self.terminate(cx, worker);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Reloads of apps that do not run as they should, and upgrades to files that cannot take over: what is said, and that
+//! the rest serves on.
+use super::client::{Load, get};
+use super::cluster::{Cluster, Folder, command};
+use clusterd::api::UPGRADE_ARGV0;
+use clusterd::protocol::control::{App, Deployment};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const GOOD: &str = "require('node:http').createServer((q, s) => s.end(JSON.stringify({ pid: process.pid }))).listen(process.env.PORT);";
+
+/// `good` serves, `other` is as its file says; both in the foreground.
+fn two_apps(other: &str) -> Cluster {
+    let folder = Folder::new();
+    folder.write("good.js", GOOD);
+    folder.write("other.js", other);
+    let app = |name: &str| {
+        format!(
+            "[[app]]\nname = \"{name}\"\ncommand = [\"node\", \"{name}.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n\
+             restart = {{ max_restarts = 2, backoff_min = \"10ms\", backoff_max = \"20ms\" }}\n"
+        )
+    };
+    folder.write("c.toml", &format!("{}{}", app("good"), app("other")));
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_view("the good one", |view| view.apps.len() == 2 && view.apps[0].workers_ready == 2);
+    cluster
+}
+
+fn other(view: &Deployment) -> &App {
+    &view.apps[1]
+}
+
+fn address(app: &App) -> SocketAddr {
+    app.listen[0].parse().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn loses_nothing(load: Load) {
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+}
+
+#[test]
+fn an_app_that_gave_up_comes_back_with_a_reload_to_code_that_works() {
+    let cluster = two_apps("throw new Error('no database');");
+    let view = cluster.wait_view("an app that gave up", |view| other(view).status == "errored");
+    let before = view.apps[0].workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
+    let load = Load::start(address(&view.apps[0]), 4, false);
+    load.wait_more(20);
+    // Still the same code: the command fails with what it said, and the app stays what it was.
+    let failed = cluster.cli(&["reload", "other"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    for words in ["no database", "nothing serves, as before"] {
+        assert!(said(&failed).contains(words), "{}", said(&failed));
+    }
+    cluster.wait_view("what it was", |view| other(view).status == "errored" && other(view).workers_ready == 0);
+    cluster.folder.write("other.js", GOOD);
+    let done = cluster.cli(&["reload", "other"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let view = cluster.wait_view("the app", |view| other(view).workers_ready == 2);
+    assert_eq!(other(&view).status, "running");
+    assert!(get(address(other(&view)), "/").unwrap().contains("pid"));
+    let after = view.apps[0].workers.iter().map(|worker| worker.pid).collect::<Vec<_>>();
+    assert_eq!(before, after, "its neighbour has nothing to do with it");
+    load.wait_more(20);
+    loses_nothing(load);
+    cluster.stop();
+}
+
+#[test]
+fn an_app_that_was_stopped_is_not_reloaded_and_its_neighbour_is() {
+    let cluster = two_apps(GOOD);
+    cluster.wait_view("both", |view| other(view).workers_ready == 2);
+    assert!(cluster.cli(&["stop", "other"]).status.success());
+    let refused = cluster.cli(&["reload", "other"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("other: is stopped") || said(&refused).contains("other is stopped"),
+        "{}",
+        said(&refused)
+    );
+    let view = cluster.wait_view("what it was", |view| other(view).status == "stopped");
+    assert_eq!((other(&view).generation, other(&view).workers_ready), (1, 0));
+    let load = Load::start(address(&view.apps[0]), 4, false);
+    load.wait_more(20);
+    // What means everything means everything that runs.
+    cluster.signal("HUP");
+    cluster.wait_view("the next generation", |view| view.apps[0].generation == 2 && view.apps[0].status == "running");
+    let answer = http(&cluster, "c", "POST /v1/reload");
+    assert!(answer.contains("200 OK") && answer.contains("reloaded good"), "{answer}");
+    let view = cluster.wait_view("the third", |view| view.apps[0].generation == 3 && view.apps[0].workers_ready == 2);
+    assert_eq!((other(&view).status.as_str(), other(&view).generation), ("stopped", 1));
+    load.wait_more(20);
+    loses_nothing(load);
+    cluster.stop();
+}
+
+#[test]
+fn an_app_that_nobody_knows_is_not_reloaded() {
+    let cluster = two_apps(GOOD);
+    for (word, hint) in [("goood", "did you mean \"good\""), ("9", "there is"), ("/^x/", "there is")] {
+        let refused = cluster.cli(&["reload", word]);
+        assert_eq!(refused.status.code(), Some(1), "{word}: {}", said(&refused));
+        assert!(
+            said(&refused).contains("nothing here is called") && said(&refused).contains(hint),
+            "{}",
+            said(&refused)
+        );
+    }
+    let answer = http(&cluster, "c", "POST /v1/apps/goood/reload");
+    assert!(answer.contains("404") && answer.contains("good, other"), "{answer}");
+    let view = cluster.wait_view("what it was", |_| true);
+    assert!(view.apps.iter().all(|app| app.generation == 1 && app.status == "running"));
+    cluster.stop();
+}
+
+/// One request to the control socket; the whole answer.
+fn http(cluster: &Cluster, name: &str, request: &str) -> String {
+    use std::io::{Read, Write};
+    let path = cluster.folder.path().join(format!("home/run/{name}.sock"));
+    let mut stream = UnixStream::connect(path).unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+// ---- upgrade ----
+
+/// Programs that are called like a clusterd in an upgrade; the name of the file says what they do.
+const IMPOSTOR: &str = r#"
+fn main() {
+    let asked = std::env::args().next().unwrap().contains("take over");
+    let name = std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    match (name.as_str(), asked) {
+        ("crashes-when-asked", true) => std::process::abort(),
+        ("older", true) => {
+            println!("clusterd: the note v2/app/0: of a kind that this version does not know: it is older than what runs");
+            std::process::exit(1)
+        }
+        ("says-much", true) => loop { println!("clusterd: yes, but") },
+        (_, true) => println!("clusterd 9.9.9 can take over 1 app"),
+        ("crashes-at-start", false) => std::process::abort(),
+        (_, false) => std::process::exit(3),
+    }
+}
+"#;
+
+fn impostors(cluster: &Cluster, names: &[&str]) -> Vec<PathBuf> {
+    let source = cluster.folder.write("impostor.rs", IMPOSTOR);
+    let folder = cluster.folder.path();
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let built =
+        Command::new(rustc).args(["-o", &folder.join("impostor").display().to_string(), &source]).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let copy = |name: &&str| {
+        fs::copy(folder.join("impostor"), folder.join(name)).unwrap();
+        folder.join(name)
+    };
+    names.iter().map(copy).collect()
+}
+
+#[test]
+fn upgrades_to_what_crashes_or_is_too_old_change_nothing() {
+    let cluster = Cluster::hello(2);
+    let workers = cluster.worker_pids();
+    let own = fs::read_link(format!("/proc/{}/exe", cluster.keeper_pid())).unwrap();
+    let cases = [
+        ("crashes-when-asked", "is not a clusterd that can take over (signal: 6"),
+        (
+            "older",
+            "cannot take over: the note v2/app/0: of a kind that this version does not know: it is older than what runs",
+        ),
+        ("says-much", "gave no answer in 10 s"),
+        ("crashes-at-start", "did not serve on (was killed by SIGABRT"),
+    ];
+    let binaries = impostors(&cluster, &cases.map(|(name, _)| name));
+    let load = Load::start(cluster.address(), 8, false);
+    load.wait_more(20);
+    for ((name, wanted), binary) in cases.iter().zip(binaries) {
+        let refused = cluster.cli(&["upgrade", "--binary", &binary.display().to_string()]);
+        assert_eq!(refused.status.code(), Some(1), "{name}: {}", said(&refused));
+        assert!(said(&refused).contains(wanted) && said(&refused).contains(name), "{name}: {}", said(&refused));
+        load.wait_more(20);
+    }
+    loses_nothing(load);
+    assert_eq!(cluster.worker_pids(), workers);
+    for pid in [cluster.keeper_pid(), cluster.master_pid()] {
+        assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), own);
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_clusterd_that_is_asked_names_what_it_cannot_read() {
+    let folder = Folder::new();
+    let asked = |snapshot: &str| {
+        let path = folder.write("snapshot", snapshot);
+        let input = fs::File::open(path).unwrap();
+        let output = command(&folder).arg0(UPGRADE_ARGV0).stdin(input).stderr(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let source = r#"{"start_folder":"/","file":null,"env_files":[],"overrides":{"command":["true"]}}"#;
+    let deployment = r#""v1/deployment":"{\"name\":\"true\",\"worker_ids_below\":9,\"last_source\":1}""#;
+    let app = r#""v1/app/0":"{\"name\":\"true\",\"generation\":1,\"last_generation\":1,\"slots\":1,\"generations\":{\"1\":{\"source\":1,\"cwd\":\"/\",\"program\":\"/bin/true\"}}}""#;
+    let snapshot = |more: &str| format!(r#"{{"notes":{{{deployment},{app}{more}}},"sources":{{"1":{source}}}}}"#);
+    assert_eq!(
+        asked(&snapshot("")),
+        (Some(0), format!("clusterd {} can take over 1 app\n", env!("CARGO_PKG_VERSION")))
+    );
+    for (more, wanted) in [
+        (
+            r#","v2/app/0":"{}""#,
+            "the note v2/app/0: of a kind that this version does not know: it is older than what runs",
+        ),
+        (r#","v1/slot/0/0":"{\"index\":0}""#, "the note v1/slot/0/0: missing field"),
+        (r#","v1/worker/0/7":"cut of""#, "the note v1/worker/0/7: expected"),
+    ] {
+        let (code, text) = asked(&snapshot(more));
+        assert!(code == Some(1) && text.contains(wanted), "{text}");
+    }
+    assert_eq!(asked("").0, Some(1));
+    assert!(asked("{").1.contains("the snapshot is damaged"));
+}

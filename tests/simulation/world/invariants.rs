@@ -1,0 +1,73 @@
+//! What holds in a world after every step, and once it has come to rest.
+use super::{Coming, World};
+use clusterd::supervisor::{Phase, SlotPhase};
+use std::collections::BTreeMap;
+
+impl World {
+    pub(super) fn check(&self) {
+        let Some(app) = &self.master else { return };
+        let mut places: BTreeMap<u32, u32> = BTreeMap::new();
+        for worker in app.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })) {
+            let listened = self.processes.get(&worker.id).is_none_or(|p| p.listened);
+            assert!(listened, "worker {} counts as ready and never listened", worker.id);
+        }
+        for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
+            *places.entry(worker.slot.0).or_default() += 1;
+        }
+        for (&slot, &count) in &places {
+            assert!(count <= 2, "slot {slot} has {count} workers that count");
+        }
+        let doubled = places.values().filter(|&&count| count == 2).count();
+        assert!(app.is_reloading() || doubled <= 1, "{doubled} slots are being replaced at once: {places:?}");
+        // Ends are told at once, so whoever lives is known (strangers were killed).
+        for (id, process) in &self.processes {
+            let known = app.worker(*id).is_some();
+            let dying = self.coming.values().any(|c| matches!(c, Coming::Ends(w, _) if w == id));
+            assert!(known || dying || process.ended.is_some(), "worker {id} lives and nobody knows it");
+            let limit = 3_000 + 2_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
+            if let Some(began) = process.drain_began_ms {
+                assert!(self.now_ms <= began + limit, "the drain of worker {id} does not end");
+            }
+        }
+    }
+
+    pub(super) fn check_rest(&mut self) {
+        let app = self.master.as_ref().expect("a master lives");
+        assert!(
+            !app.is_reloading(),
+            "a reload has not ended: {:?} {:?}",
+            app.memory(),
+            app.workers().collect::<Vec<_>>()
+        );
+        assert!(self.deaths_of_master > 0 || self.reloads_open.is_empty(), "a reload was never answered");
+        assert!(self.deaths_of_master > 0 || self.starts_open.is_empty(), "a start never came");
+        assert!(!app.is_restarting(), "a start waits for ever");
+        // A command that died with its master was never heard.
+        let obeyed = self.stopped == app.is_stopping();
+        assert!(self.deaths_of_master > 0 || obeyed, "the last word was start, or stop, and the app does the other");
+        for id in &self.spawned {
+            let lives = self.processes.contains_key(id);
+            assert!(lives != self.reaped.contains(id), "worker {id} is neither alive nor reaped, or both");
+        }
+        if app.is_stopping() {
+            assert!(self.processes.is_empty(), "the app has stopped and processes live");
+            return;
+        }
+        for (index, slot) in app.slots().enumerate() {
+            match slot.phase {
+                SlotPhase::Errored | SlotPhase::Stopped => {}
+                SlotPhase::Waiting { .. } => panic!("slot {index} waits for ever"),
+                SlotPhase::Filled => {
+                    let worker = slot.current.unwrap_or_else(|| panic!("slot {index} is empty"));
+                    let word = worker.phase.word();
+                    assert!(self.bad.contains(&worker.generation) || word == "ready", "slot {index} is {word}");
+                }
+            }
+        }
+        let filled = app.slots().filter(|s| s.current.is_some()).count();
+        let known: Vec<_> = app.workers().map(|w| (w.id, w.slot, w.phase)).collect();
+        let living: Vec<_> =
+            self.processes.iter().map(|(id, p)| (id, p.generation, p.running, p.ended, p.deaf)).collect();
+        assert_eq!(living.len(), filled, "processes beyond the slots live on: {living:?}; known: {known:?}");
+    }
+}
