@@ -6,6 +6,7 @@ pub mod address;
 pub mod defaults;
 pub mod env_file;
 pub mod hooks;
+pub mod import;
 pub mod inspect;
 pub mod name;
 pub mod parse;
@@ -136,6 +137,19 @@ pub enum Ready {
     Notify,
     /// It lived this long.
     After(Duration),
+    /// Whichever comes first.
+    Or(Said, Duration),
+}
+
+/// What a worker can say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Node's `listening`.
+    Listening,
+    /// `process.send('ready')`.
+    Message,
+    /// `READY=1` on `NOTIFY_SOCKET`.
+    Notify,
 }
 
 /// What happens when a worker dies. Failures are counted per slot in a sliding window.
@@ -233,6 +247,18 @@ impl fmt::Display for Ready {
             Ready::Message => f.write_str("message"),
             Ready::Notify => f.write_str("notify"),
             Ready::After(time) => write!(f, "{time:?}"),
+            Ready::Or(said, time) => write!(f, "{} or {time:?}", said.alone()),
+        }
+    }
+}
+
+impl Said {
+    /// The rule that wants this and nothing else.
+    pub fn alone(self) -> Ready {
+        match self {
+            Said::Listening => Ready::Listening,
+            Said::Message => Ready::Message,
+            Said::Notify => Ready::Notify,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! From what was typed to a [`Config`]: the command line is laid over the file, defaults are filled in, settings are
 //! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
+use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::raw::{self, RawApp, RawLimits, RawRestart};
-use super::sources::{EnvFileSource, Overrides, Sources, absolute, shown};
+use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
 use super::{
     App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules,
 };
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     let mut found = Found::default();
     let (path, text) = match &sources.file {
-        Some(file) => (shown(&sources.start_folder, &file.path), file.text.as_str()),
+        Some(file) => (place_of(file, &sources.start_folder), file.text.as_str()),
         None => (String::new(), ""),
     };
     let mut raws = match sources.file {
@@ -39,6 +40,15 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         return Err(found.into_problems(&path, text));
     }
     Ok(Config { apps })
+}
+
+/// How problems name a file: what they count lines in is the text that it was converted to, where it was.
+fn place_of(file: &FileSource, start_folder: &str) -> String {
+    let shown = shown(start_folder, &file.path);
+    match file.format() {
+        Format::Toml => shown,
+        Format::Script | Format::Json | Format::Yaml => format!("{shown}, as clusterd import writes it"),
+    }
 }
 
 /// Absolute paths of the environment files that a configuration file names. Nothing is complained of here:

@@ -10,7 +10,7 @@ use std::time::Duration;
 fn file(text: &str) -> Sources {
     Sources {
         start_folder: "/srv".into(),
-        file: Some(FileSource { path: "/srv/c.toml".into(), text: text.into() }),
+        file: Some(FileSource { path: "/srv/c.toml".into(), text: text.into(), notes: Vec::new() }),
         ..Sources::default()
     }
 }

@@ -235,6 +235,7 @@ fn ready_rule(protocol: Protocol, typed: bool, ready: &Ready) -> ReadyRule {
         Ready::Listening => evidence(Evidence::Listening),
         Ready::Message => evidence(Evidence::Message),
         Ready::Notify => evidence(Evidence::Notify),
+        Ready::Or(said, time) => ReadyRule { after_ms: Some(ms(*time)), ..ready_rule(protocol, typed, &said.alone()) },
         Ready::After(time) => {
             let may_speak = !typed && protocol == Protocol::ListenFds;
             ReadyRule { evidence: may_speak.then_some(Evidence::Notify), after_ms: Some(ms(*time)) }

@@ -10,6 +10,7 @@ mod control;
 mod deployments;
 mod errors;
 mod hooks;
+mod import;
 mod keep;
 mod kills;
 mod limits;
