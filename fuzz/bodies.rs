@@ -8,13 +8,16 @@ use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Listen, address, env_file, inspect, name, parse};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec::{self, CodecError, Decoded};
-use clusterd::keeper::protocol::{Credentials, Notice, Order, SpawnSpec, SpawnStep};
+use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
+use clusterd::keeper::state::{self, State, StateError};
+use clusterd::keeper::table::{Child, State as Life, Table};
+use clusterd::keeper::watch::WatchMemory;
 use clusterd::limits;
 use clusterd::protocol::framing::{LineBuffer, Outbox, shown};
 use clusterd::protocol::node::{self, FromWorker, NewconnLine, Reply, SockName};
 use clusterd::protocol::{listen_fds, notify};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What an error message may have beyond the piece of the line that it shows, in characters.
@@ -226,12 +229,12 @@ fn said_to_a_worker(text: &str) {
 pub(crate) fn keeper(data: &[u8]) {
     match codec::decode_order(data) {
         Ok(Decoded::Known(order)) => order_comes_back(&order),
-        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=10).contains(&kind)),
+        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=11).contains(&kind)),
         Err(error) => plain_error(&error, data),
     }
     match codec::decode_notice(data) {
         Ok(Decoded::Known(notice)) => notice_comes_back(&notice),
-        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=9).contains(&kind)),
+        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=10).contains(&kind)),
         Err(error) => plain_error(&error, data),
     }
     match codec::decode_spawn_spec(data) {
@@ -296,7 +299,7 @@ fn prefixes(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<CodecError>) {
 }
 
 fn make_order(from: &mut Taken<'_>) -> Order {
-    let (kind, worker) = (from.byte() % 10, WorkerId(from.number()));
+    let (kind, worker) = (from.byte() % 11, WorkerId(from.number()));
     match kind {
         0 => Order::Hold { name: from.text() },
         1 => Order::Release { name: from.text() },
@@ -307,18 +310,20 @@ fn make_order(from: &mut Taken<'_>) -> Order {
         6 => Order::ExitSeen { worker },
         7 => Order::Heartbeat,
         8 => Order::Ready,
+        9 => Order::Upgrade,
         _ => Order::Finish { code: from.byte() },
     }
 }
 
 fn make_notice(from: &mut Taken<'_>) -> Notice {
     const STEPS: [SpawnStep; 4] = [SpawnStep::Description, SpawnStep::Fork, SpawnStep::User, SpawnStep::Exec];
-    let (kind, worker) = (from.byte() % 9, WorkerId(from.number()));
+    let (kind, worker) = (from.byte() % 10, WorkerId(from.number()));
     match kind {
         0 => Notice::Hello {
             version: from.number() as u16,
             incarnation: from.number() as u32,
             previous_end: from.text(),
+            about: make_about(from),
         },
         1 => Notice::Child {
             worker,
@@ -333,8 +338,18 @@ fn make_notice(from: &mut Taken<'_>) -> Notice {
         5 => Notice::Spawned { worker, pid: from.i32() },
         6 => Notice::SpawnFailed { worker, step: STEPS[usize::from(from.byte() % 4)], errno: from.i32() },
         7 => Notice::Exited { worker, status: from.i32(), at_ms: from.number() },
+        8 => Notice::Keeper { about: make_about(from) },
         _ => Notice::Signal { signal: from.i32(), value: from.flag().then(|| from.i32()) },
     }
+}
+
+fn make_about(from: &mut Taken<'_>) -> About {
+    let upgrade = match from.byte() % 3 {
+        0 => OwnUpgrade::Open,
+        1 => OwnUpgrade::Done,
+        _ => OwnUpgrade::Stays(from.text()),
+    };
+    About { version: from.text(), upgrade }
 }
 
 fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
@@ -356,6 +371,81 @@ fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
         }),
         rlimits: from.list(|from| (from.i32(), from.number(), from.number())),
         placements,
+    }
+}
+
+/// What a keeper hands to another binary: as it is, and as made from the bytes.
+pub(crate) fn keeper_state(data: &[u8]) {
+    match state::decode(data) {
+        Ok(state) => state_comes_back(&state),
+        Err(StateError::Foreign | StateError::Newer(_)) => {}
+        Err(StateError::Damaged { error, .. }) => plain_error(&error, b"x"),
+    }
+    state_comes_back(&make_state(&mut Taken(data)));
+}
+
+fn state_comes_back(state: &State<i32>) {
+    let bytes = state::encode(&state.view(), |fd| *fd).unwrap();
+    assert_eq!(state::decode(&bytes).as_ref(), Ok(state));
+    let fds: Vec<i32> = state.view().fds().copied().collect();
+    assert!(fds.iter().all(|fd| *fd > 2), "stdio would get a second owner: {fds:?}");
+    assert_eq!(fds.iter().collect::<BTreeSet<_>>().len(), fds.len(), "two owners of one file: {fds:?}");
+    assert!(state.table.unreaped_pids().all(|pid| pid > 1 && pid != state.master_pid));
+    let step = bytes.len() / 64 + 1;
+    for end in (0..bytes.len()).step_by(step) {
+        assert!(state::decode(&bytes[..end]).is_err(), "cut at {end} of {}", bytes.len());
+    }
+}
+
+fn make_state(from: &mut Taken<'_>) -> State<i32> {
+    // Everything that must differ is counted.
+    let mut next = 2;
+    let mut number = || {
+        next += 1;
+        next
+    };
+    let (mut table, mut reports) = (Table::default(), BTreeMap::new());
+    for _ in 0..from.byte() % 8 {
+        let (worker, pid) = (WorkerId(number() as u64), number());
+        let state = match from.byte() % 4 {
+            0 => Life::Starting,
+            1 => Life::Failing { step: SpawnStep::User, errno: from.i32() },
+            2 => Life::Running,
+            _ => Life::Ended { status: from.i32(), at_ms: from.number() },
+        };
+        if from.flag() {
+            reports.insert(worker, number());
+        }
+        table.restore(worker, Child { pid, tag: from.some_bytes(), started_ms: from.number(), state }).unwrap();
+    }
+    for name in from.list(Taken::text) {
+        let at = number();
+        table.hold(format!("{at}{name}"), at).unwrap();
+    }
+    for key in from.list(Taken::text) {
+        table.note(key, from.some_bytes()).unwrap();
+    }
+    for notice in from.list(make_notice) {
+        table.restore_waiting(notice).unwrap();
+    }
+    let watch = WatchMemory {
+        incarnation: from.number() as u32,
+        started_ms: from.number(),
+        backoff_ms: from.number(),
+        stops_asked: from.number() as u32,
+        stop_now_until_ms: from.flag().then(|| from.number()),
+    };
+    State {
+        file_limit: (from.number(), from.number()),
+        null: number(),
+        binary: number(),
+        watch,
+        master_pid: number(),
+        ours: number(),
+        theirs: number(),
+        news: from.list(make_notice).into(),
+        table,
+        reports,
     }
 }
 

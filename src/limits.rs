@@ -109,6 +109,10 @@ pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
 pub const MASTER_BACKOFF_MAX_MS: u64 = 5_000;
 /// A master that lived this long (ms) has no backoff: it is started again at once.
 pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
+/// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
+pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time that a new binary has to say whether it can be the keeper, in milliseconds.
+pub const KEEPER_CHECK_MS: u64 = 5_000;
 /// After "stop now" the keeper itself ends everything when the master has not done so in this time, in milliseconds.
 pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 

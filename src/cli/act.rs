@@ -189,13 +189,22 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
         let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
         let before = number(&client::look(&found.socket)?);
         client::command(&found.socket, "/v1/upgrade", json(&UpgradeRequest { binary: binary.clone() })?)?;
+        let mut serves = None;
         for _ in 0..limits::LOOK_TRIES_MAX {
             let now = client::look(&found.socket)?;
             match now.upgrade.filter(|upgrade| upgrade.number > before) {
-                Some(Upgrade { ok: Some(true), message, .. }) => return Ok(Some(message)),
                 Some(Upgrade { ok: Some(false), message, .. }) => return Err(message),
-                Some(_) | None => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
+                // The keeper follows a moment later, unless it is of a version that cannot.
+                Some(Upgrade { ok: Some(true), keeper: None, message, .. }) if !now.keeper_version.is_empty() => {
+                    serves = Some(message);
+                }
+                Some(Upgrade { ok: Some(true), message, .. }) => return Ok(Some(message)),
+                Some(_) | None => {}
             }
+            std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
+        }
+        if let Some(message) = serves {
+            return Ok(Some(format!("{message}; whether the keeper follows is not known yet")));
         }
         Err("the outcome is not known yet; clusterd ls says which version serves".to_owned())
     })

@@ -70,6 +70,7 @@ const VERBS: &[&str] = &[
     "ls",
     "list",
     "status",
+    "jlist",
     "describe",
     "show",
     "env",
@@ -125,7 +126,8 @@ enum Verb {
     /// Say what would run, or everything that is wrong
     #[command(override_usage = help::CHECK_USAGE)]
     Check(Box<RunArgs>),
-    /// Write a configuration file with every key explained
+    /// Write a configuration file with every key explained (also: ecosystem)
+    #[command(alias = "ecosystem")]
     Init {
         /// Where to
         #[arg(value_name = "FILE", default_value = "cluster.toml")]
@@ -172,6 +174,9 @@ pub enum Ask {
         #[arg(long)]
         json: bool,
     },
+    /// The same as ls --json, in the words of PM2
+    #[command(hide = true, alias = "prettylist")]
+    Jlist,
     /// Show everything about apps (also: show)
     #[command(alias = "show")]
     Describe {

@@ -63,6 +63,10 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
         1 => writeln!(text, "  the master was started again once"),
         n => writeln!(text, "  the master was started again {n} times"),
     };
+    let (keeper, master) = (&deployment.keeper_version, &deployment.version);
+    if !keeper.is_empty() && keeper != master {
+        let _ = writeln!(text, "  the keeper is of version {keeper}, the master of {master}");
+    }
 }
 
 /// The workers of an app, a row for each.
@@ -203,8 +207,9 @@ mod tests {
         };
         let deployment = Deployment {
             name: "web".to_owned(),
-            version: String::new(),
+            version: "0.2.0".to_owned(),
             keeper_pid: 1,
+            keeper_version: "0.1.0".to_owned(),
             master_pid: 2,
             master_restarts: 0,
             uptime_ms: 0,
@@ -215,7 +220,8 @@ mod tests {
         };
         let mut text = String::new();
         deployment_table(&mut text, &deployment, false);
-        assert_eq!(text.lines().count(), 502);
+        assert_eq!(text.lines().count(), 503);
+        assert!(text.ends_with("the keeper is of version 0.1.0, the master of 0.2.0\n"), "{text}");
         assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
         assert!(as_table(&[], &[], false).contains("nothing runs"));
         assert_eq!(as_json(&[]), "[]\n");

@@ -31,12 +31,13 @@ pub fn main() -> ExitCode {
     let mut argv = std::env::args_os();
     let role = argv.next().unwrap_or_default();
     if role == crate::api::UPGRADE_ARGV0 {
-        let answer = crate::master::check_upgrade();
-        let failed = answer.is_err();
-        let text = answer.unwrap_or_else(|why| format!("{}: {why}", crate::api::CAN_TAKE_OVER));
-        // Whoever asked may have left.
-        let _ = writeln!(io::stdout(), "{text}");
-        return ExitCode::from(u8::from(failed));
+        return answer(crate::api::CAN_TAKE_OVER, crate::master::check_upgrade());
+    }
+    if role == keeper::KEEPER_CHECK_ARGV0 {
+        return answer(keeper::CAN_BE_KEEPER, keeper::check());
+    }
+    if role == keeper::KEEPER_ARGV0 {
+        return keeper::resume(argv.collect());
     }
     if role == keeper::MASTER_ARGV0 {
         return crate::master::run(std::iter::once(OsString::from("clusterd")).chain(argv).collect());
@@ -64,10 +65,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Says to another clusterd whether this one could take its place.
+fn answer(first_words: &str, answer: Result<String, String>) -> ExitCode {
+    let failed = answer.is_err();
+    let text = answer.unwrap_or_else(|why| format!("{first_words}: {why}"));
+    // Whoever asked may have left.
+    let _ = writeln!(io::stdout(), "{text}");
+    ExitCode::from(u8::from(failed))
+}
+
 /// A verb to what is there.
 fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
     match verb {
         Ask::List { json } => list::list(home, json),
+        Ask::Jlist => list::list(home, true),
         Ask::Describe { targets, json } => show::describe(home, &targets, json),
         Ask::Env { target, json } => show::env(home, &target, json),
         Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),

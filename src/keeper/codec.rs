@@ -6,13 +6,12 @@
 //! a kind that is not known is [`Decoded::Unknown`], bytes after the last known field are ignored, and a message that
 //! ends where a field of a later version would begin has that field's default. Identifiers have no default: a
 //! message without them is damaged.
-use super::protocol::{Credentials, Notice, Order, SpawnSpec, SpawnStep};
-use crate::ids::WorkerId;
+pub use super::bytes::CodecError;
+use super::bytes::{Reader, Writer, beginning, within};
+use super::protocol::{About, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use crate::limits::{
-    KEEPER_NAME_BYTES_MAX, KEEPER_PACKET_BYTES_MAX, NOTE_BYTES_MAX, PLACED_FD_NUMBER_MAX, SPAWN_SPEC_BYTES_MAX,
-    SPAWN_TAG_BYTES_MAX,
+    KEEPER_NAME_BYTES_MAX, NOTE_BYTES_MAX, PLACED_FD_NUMBER_MAX, SPAWN_SPEC_BYTES_MAX, SPAWN_TAG_BYTES_MAX,
 };
-use std::fmt;
 
 /// The version of this encoding, in [`Notice::Hello`].
 pub const VERSION: u16 = 1;
@@ -25,29 +24,6 @@ pub enum Decoded<T> {
     /// To be ignored.
     Unknown(u8),
 }
-
-/// Why bytes are no message, or a message cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CodecError {
-    /// The bytes end inside this field, or before one that must be there.
-    Short(&'static str),
-    /// This field is longer than its bound, in bytes or entries.
-    TooLong { field: &'static str, is: usize, max: usize },
-    /// This field has a value that means nothing.
-    Bad(&'static str),
-}
-
-impl fmt::Display for CodecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CodecError::Short(field) => write!(f, "it ends before or inside its {field}"),
-            CodecError::TooLong { field, is, max } => write!(f, "its {field} is {is} long; the most is {max}"),
-            CodecError::Bad(field) => write!(f, "its {field} makes no sense"),
-        }
-    }
-}
-
-impl std::error::Error for CodecError {}
 
 /// Encodes an order.
 ///
@@ -95,16 +71,16 @@ pub fn decode_order(bytes: &[u8]) -> Result<Decoded<Order>, CodecError> {
     }))
 }
 
-/// Encodes a notice. `previous_end` is cut at [`KEEPER_NAME_BYTES_MAX`].
+/// Encodes a notice. Texts for people are cut at [`KEEPER_NAME_BYTES_MAX`].
 ///
 /// # Errors
 /// A name, tag or value over its bound.
 pub fn encode_notice(notice: &Notice) -> Result<Vec<u8>, CodecError> {
     let mut out = Writer::default();
     match notice {
-        Notice::Hello { version, incarnation, previous_end } => {
+        Notice::Hello { version, incarnation, previous_end, about } => {
             let cut = beginning(previous_end, KEEPER_NAME_BYTES_MAX);
-            out.kind(1).u16(*version).u32(*incarnation).name("previous end", cut)?
+            about_keeper(out.kind(1).u16(*version).u32(*incarnation).name("previous end", cut)?, about)?
         }
         Notice::Child { worker, pid, tag, started_ms, status } => out
             .kind(2)
@@ -120,13 +96,36 @@ pub fn encode_notice(notice: &Notice) -> Result<Vec<u8>, CodecError> {
         Notice::SpawnFailed { worker, step, errno } => out.kind(7).u64(worker.0).u8(step_number(*step)).i32(*errno),
         Notice::Exited { worker, status, at_ms } => out.kind(8).u64(worker.0).i32(*status).u64(*at_ms),
         Notice::Signal { signal, value } => out.kind(9).i32(*signal).optional_i32(*value),
+        Notice::Keeper { about } => about_keeper(out.kind(10), about)?,
     };
     out.finish()
 }
 
+fn about_keeper<'w>(out: &'w mut Writer, about: &About) -> Result<&'w mut Writer, CodecError> {
+    let (number, reason) = match &about.upgrade {
+        OwnUpgrade::Open => (0, ""),
+        OwnUpgrade::Done => (1, ""),
+        OwnUpgrade::Stays(reason) => (2, reason.as_str()),
+    };
+    let version = beginning(&about.version, KEEPER_NAME_BYTES_MAX);
+    out.name("keeper's version", version)?.u8(number).name("reason", beginning(reason, KEEPER_NAME_BYTES_MAX))
+}
+
+fn read_about(from: &mut Reader<'_>) -> Result<About, CodecError> {
+    let version = from.or(String::new(), |from| from.name("keeper's version"))?;
+    let number = from.or(0, |from| from.u8("upgrade"))?;
+    let reason = from.or(String::new(), |from| from.name("reason"))?;
+    let upgrade = match number {
+        1 => OwnUpgrade::Done,
+        2 => OwnUpgrade::Stays(reason),
+        _ => OwnUpgrade::Open,
+    };
+    Ok(About { version, upgrade })
+}
+
 /// Decodes a notice. Defaults of missing fields: `incarnation` 1, `previous_end` "", `tag` empty, `started_ms` and
 /// `at_ms` 0, `status` of a child and `value` of a signal none, `step` [`SpawnStep::Exec`] (also for a step that only
-/// a newer version knows), `errno` 0.
+/// a newer version knows), `errno` 0, everything about the keeper empty.
 ///
 /// # Errors
 /// Damaged bytes.
@@ -137,6 +136,7 @@ pub fn decode_notice(bytes: &[u8]) -> Result<Decoded<Notice>, CodecError> {
             version: from.u16("version")?,
             incarnation: from.or(1, |from| from.u32("incarnation"))?,
             previous_end: from.or(String::new(), |from| from.name("previous end"))?,
+            about: read_about(&mut from)?,
         },
         2 => Notice::Child {
             worker: from.worker()?,
@@ -160,6 +160,7 @@ pub fn decode_notice(bytes: &[u8]) -> Result<Decoded<Notice>, CodecError> {
             at_ms: from.or(0, |from| from.u64("time"))?,
         },
         9 => Notice::Signal { signal: from.i32("signal")?, value: from.or(None, Reader::optional_i32)? },
+        10 => Notice::Keeper { about: read_about(&mut from)? },
         kind => return Ok(Decoded::Unknown(kind)),
     }))
 }
@@ -255,7 +256,7 @@ const STEPS: [SpawnStep; 12] = [
 ];
 
 /// Its place in [`STEPS`], so that the two directions cannot disagree; a new step goes to the end of both.
-fn step_number(step: SpawnStep) -> u8 {
+pub(super) fn step_number(step: SpawnStep) -> u8 {
     match step {
         SpawnStep::Description => 0,
         SpawnStep::Fork => 1,
@@ -272,186 +273,8 @@ fn step_number(step: SpawnStep) -> u8 {
     }
 }
 
-fn step_of(number: u8) -> SpawnStep {
+pub(super) fn step_of(number: u8) -> SpawnStep {
     STEPS.get(usize::from(number)).copied().unwrap_or(SpawnStep::Exec)
-}
-
-fn within(field: &'static str, is: usize, max: usize) -> Result<(), CodecError> {
-    if is > max { Err(CodecError::TooLong { field, is, max }) } else { Ok(()) }
-}
-
-/// The text's beginning, at most so many bytes, never ending inside a character.
-fn beginning(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-#[derive(Default)]
-struct Writer {
-    bytes: Vec<u8>,
-}
-
-impl Writer {
-    fn finish(self) -> Result<Vec<u8>, CodecError> {
-        within("packet", self.bytes.len(), KEEPER_PACKET_BYTES_MAX)?;
-        Ok(self.bytes)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> &mut Self {
-        self.bytes.extend_from_slice(bytes);
-        self
-    }
-
-    fn kind(&mut self, kind: u8) -> &mut Self {
-        self.put(&[kind])
-    }
-
-    fn u8(&mut self, value: u8) -> &mut Self {
-        self.put(&[value])
-    }
-
-    fn bool(&mut self, value: bool) -> &mut Self {
-        self.put(&[u8::from(value)])
-    }
-
-    fn u16(&mut self, value: u16) -> &mut Self {
-        self.put(&value.to_le_bytes())
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.put(&value.to_le_bytes())
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.put(&value.to_le_bytes())
-    }
-
-    fn i32(&mut self, value: i32) -> &mut Self {
-        self.put(&value.to_le_bytes())
-    }
-
-    fn optional_i32(&mut self, value: Option<i32>) -> &mut Self {
-        match value {
-            None => self.bool(false),
-            Some(value) => self.bool(true).i32(value),
-        }
-    }
-
-    /// A count too large for u32 belongs to a list that is over every bound too.
-    fn count(&mut self, count: usize) -> &mut Self {
-        self.u32(u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    fn bytes(&mut self, field: &'static str, bytes: &[u8], max: usize) -> Result<&mut Self, CodecError> {
-        within(field, bytes.len(), max)?;
-        Ok(self.count(bytes.len()).put(bytes))
-    }
-
-    fn name(&mut self, field: &'static str, name: &str) -> Result<&mut Self, CodecError> {
-        self.bytes(field, name.as_bytes(), KEEPER_NAME_BYTES_MAX)
-    }
-}
-
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, field: &'static str, count: usize) -> Result<&'a [u8], CodecError> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(CodecError::Short(field))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], CodecError> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(CodecError::Short(field))?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    /// A field that a message of an older version may lack.
-    fn or<T>(&mut self, default: T, read: impl FnOnce(&mut Self) -> Result<T, CodecError>) -> Result<T, CodecError> {
-        if self.rest.is_empty() { Ok(default) } else { read(self) }
-    }
-
-    fn kind(&mut self) -> Result<u8, CodecError> {
-        self.u8("kind")
-    }
-
-    fn u8(&mut self, field: &'static str) -> Result<u8, CodecError> {
-        self.array::<1>(field).map(|[byte]| byte)
-    }
-
-    fn bool(&mut self) -> Result<bool, CodecError> {
-        match self.u8("flag")? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(CodecError::Bad("flag")),
-        }
-    }
-
-    fn u16(&mut self, field: &'static str) -> Result<u16, CodecError> {
-        self.array(field).map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self, field: &'static str) -> Result<u32, CodecError> {
-        self.array(field).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, CodecError> {
-        self.array(field).map(u64::from_le_bytes)
-    }
-
-    fn i32(&mut self, field: &'static str) -> Result<i32, CodecError> {
-        self.array(field).map(i32::from_le_bytes)
-    }
-
-    fn worker(&mut self) -> Result<WorkerId, CodecError> {
-        self.u64("worker id").map(WorkerId)
-    }
-
-    fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, CodecError>) -> Result<Option<T>, CodecError> {
-        if self.bool()? { read(self).map(Some) } else { Ok(None) }
-    }
-
-    fn optional_i32(&mut self) -> Result<Option<i32>, CodecError> {
-        self.optional(|from| from.i32("number"))
-    }
-
-    fn bytes(&mut self, field: &'static str, max: usize) -> Result<Vec<u8>, CodecError> {
-        let count = usize::try_from(self.u32(field)?).unwrap_or(usize::MAX);
-        within(field, count, max)?;
-        Ok(self.take(field, count)?.to_vec())
-    }
-
-    fn name(&mut self, field: &'static str) -> Result<String, CodecError> {
-        String::from_utf8(self.bytes(field, KEEPER_NAME_BYTES_MAX)?).map_err(|_| CodecError::Bad(field))
-    }
-
-    /// A list whose entries take at least `entry_bytes` each: a count that cannot be true allocates nothing.
-    fn list<T>(
-        &mut self,
-        field: &'static str,
-        entry_bytes: usize,
-        mut read: impl FnMut(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Vec<T>, CodecError> {
-        let count = usize::try_from(self.u32(field)?).unwrap_or(usize::MAX);
-        if count > self.rest.len() / entry_bytes {
-            return Err(CodecError::Short(field));
-        }
-        (0..count).map(|_| read(self)).collect()
-    }
-
-    fn credentials(&mut self) -> Result<Credentials, CodecError> {
-        Ok(Credentials {
-            uid: self.u32("user id")?,
-            gid: self.u32("group id")?,
-            groups: self.list("groups", 4, |from| from.u32("group"))?,
-        })
-    }
 }
 
 #[cfg(test)]

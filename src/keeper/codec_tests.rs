@@ -1,6 +1,8 @@
 //! Tests of the keeper's encoding: round trips, other versions, damage.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::ids::WorkerId;
+use crate::keeper::protocol::Credentials;
 
 fn orders() -> Vec<Order> {
     let worker = WorkerId(u64::MAX - 1);
@@ -19,10 +21,18 @@ fn orders() -> Vec<Order> {
     ]
 }
 
+fn hello(incarnation: u32, previous_end: &str, upgrade: OwnUpgrade) -> Notice {
+    let about = About { version: "1.2.3".into(), upgrade };
+    Notice::Hello { version: VERSION, incarnation, previous_end: previous_end.into(), about }
+}
+
 fn notices() -> Vec<Notice> {
     let worker = WorkerId(7);
     let mut all = vec![
-        Notice::Hello { version: VERSION, incarnation: 3, previous_end: "was killed by SIGKILL".into() },
+        hello(3, "was killed by SIGKILL", OwnUpgrade::Open),
+        hello(1, "", OwnUpgrade::Stays("too old".into())),
+        Notice::Keeper { about: About { version: "2.0.1".into(), upgrade: OwnUpgrade::Done } },
+        Notice::Keeper { about: About { version: String::new(), upgrade: OwnUpgrade::Stays(String::new()) } },
         Notice::Child { worker, pid: 12, tag: vec![1, 2], started_ms: 99, status: None },
         Notice::Child { worker, pid: 12, tag: vec![], started_ms: 99, status: Some(-1) },
         Notice::Held { name: "n".into() },
@@ -97,6 +107,11 @@ fn an_older_version_may_lack_the_last_fields() {
     let child = [&[2][..], &id, &[5, 0, 0, 0]].concat();
     let expected = Notice::Child { worker, pid: 5, tag: vec![], started_ms: 0, status: None };
     assert_eq!(decode_notice(&child), Ok(Decoded::Known(expected)));
+    let old_hello = [&[1, 1, 0, 4, 0, 0, 0][..], &[0; 4]].concat();
+    let about = About::default();
+    let expected = Notice::Hello { version: 1, incarnation: 4, previous_end: String::new(), about: about.clone() };
+    assert_eq!(decode_notice(&old_hello), Ok(Decoded::Known(expected)));
+    assert_eq!(decode_notice(&[10]), Ok(Decoded::Known(Notice::Keeper { about })));
     let minimal = [&[0, 0, 0, 0][..], &[1, 0, 0, 0], b"p", &[0, 0, 0, 0]].concat();
     let expected = SpawnSpec { program: b"p".to_vec(), ..SpawnSpec::default() };
     assert_eq!(decode_spawn_spec(&minimal), Ok(expected));
@@ -111,11 +126,10 @@ fn bounds_hold_in_both_directions() {
     assert!(matches!(encode_order(&note), Err(CodecError::TooLong { .. })));
     let largest = Order::Note { key: "k".repeat(KEEPER_NAME_BYTES_MAX), value: vec![0; NOTE_BYTES_MAX] };
     assert_eq!(decode_order(&encode_order(&largest).unwrap()), Ok(Decoded::Known(largest)));
-    let hello = Notice::Hello { version: 1, incarnation: 1, previous_end: "é".repeat(KEEPER_NAME_BYTES_MAX) };
-    let Ok(Decoded::Known(Notice::Hello { previous_end, .. })) = decode_notice(&encode_notice(&hello).unwrap()) else {
-        panic!("a hello")
-    };
-    assert_eq!(previous_end.len(), KEEPER_NAME_BYTES_MAX);
+    let text = "é".repeat(KEEPER_NAME_BYTES_MAX);
+    let cut = "é".repeat(KEEPER_NAME_BYTES_MAX / 2);
+    let hello_back = decode_notice(&encode_notice(&hello(1, &text, OwnUpgrade::Stays(text.clone()))).unwrap());
+    assert_eq!(hello_back, Ok(Decoded::Known(hello(1, &cut, OwnUpgrade::Stays(cut.clone())))));
     let big = SpawnSpec { env: vec![vec![b'x'; SPAWN_SPEC_BYTES_MAX]], ..SpawnSpec::default() };
     assert!(matches!(encode_spawn_spec(&big), Err(CodecError::TooLong { .. })));
     // A count of four billion in a message of a few bytes allocates nothing.

@@ -1,7 +1,7 @@
 //! What the keeper sends to one master: first everything that it holds, then news. Nothing is copied in advance: the
 //! walk over the table goes on where it was whenever the master has read some more.
 use super::codec;
-use super::protocol::Notice;
+use super::protocol::{About, Notice};
 use super::table::{State, Table};
 use crate::ids::WorkerId;
 use crate::limits::{KEEPER_OUTBOX_MAX, KEEPER_SEND_PAUSE_MS};
@@ -30,6 +30,7 @@ pub(crate) struct Overflow;
 pub(crate) struct Delivery {
     incarnation: u32,
     previous_end: String,
+    about: About,
     walk: Walk,
     news: VecDeque<Notice>,
     /// The socket was full: go on when it can be written.
@@ -39,8 +40,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(incarnation: u32, previous_end: String, news: VecDeque<Notice>) -> Delivery {
-        Delivery { incarnation, previous_end, walk: Walk::Hello, news, full: false, paused_until_ms: None }
+    pub(crate) fn new(incarnation: u32, previous_end: String, about: About, news: VecDeque<Notice>) -> Delivery {
+        Delivery { incarnation, previous_end, about, walk: Walk::Hello, news, full: false, paused_until_ms: None }
     }
 
     /// Adds news, to be sent after all that was there before.
@@ -64,6 +65,16 @@ impl Delivery {
             }
             _ => false,
         }
+    }
+
+    /// Goes on where another binary was: what was held has been told.
+    pub(crate) fn resume(incarnation: u32, news: VecDeque<Notice>) -> Delivery {
+        Delivery { walk: Walk::News, ..Delivery::new(incarnation, String::new(), About::default(), news) }
+    }
+
+    /// The news that wait, once everything that was held has been told.
+    pub(crate) fn only_news(&self) -> Option<&VecDeque<Notice>> {
+        (self.walk == Walk::News).then_some(&self.news)
     }
 
     /// The news that were not sent.
@@ -125,7 +136,8 @@ impl Delivery {
             walk = match walk {
                 Walk::Hello => {
                     let (incarnation, previous_end) = (self.incarnation, self.previous_end.clone());
-                    let hello = Notice::Hello { version: codec::VERSION, incarnation, previous_end };
+                    let about = self.about.clone();
+                    let hello = Notice::Hello { version: codec::VERSION, incarnation, previous_end, about };
                     return Some((hello, None, Walk::Children(None)));
                 }
                 Walk::Children(last) => match table.child_after(last) {
@@ -172,9 +184,14 @@ fn send(socket: BorrowedFd<'_>, notice: &Notice, fd: Option<BorrowedFd<'_>>) -> 
 mod tests {
     use super::*;
     use crate::keeper::codec::{Decoded, decode_notice};
+    use crate::keeper::protocol::OwnUpgrade;
     use crate::limits::KEEPER_PACKET_BYTES_MAX;
     use crate::os::packet::Packet;
     use std::fs::File;
+
+    fn about() -> About {
+        About { version: "1.2.3".into(), upgrade: OwnUpgrade::Done }
+    }
 
     fn read_all(socket: &OwnedFd) -> Vec<(Notice, usize)> {
         let mut buffer = vec![0; KEEPER_PACKET_BYTES_MAX];
@@ -196,7 +213,7 @@ mod tests {
         }
         table.hold("null".into(), OwnedFd::from(File::open("/dev/null").unwrap())).unwrap();
         table.note("k".into(), b"v".to_vec()).unwrap();
-        let mut delivery = Delivery::new(2, "was killed by SIGKILL".into(), VecDeque::new());
+        let mut delivery = Delivery::new(2, "was killed by SIGKILL".into(), about(), VecDeque::new());
         table.reaped(101, 9, 50);
         delivery.push(Notice::Exited { worker: WorkerId(1), status: 9, at_ms: 50 }).unwrap();
         delivery.push(Notice::Signal { signal: 1, value: None }).unwrap();
@@ -212,7 +229,7 @@ mod tests {
         };
         let previous_end = "was killed by SIGKILL".to_owned();
         let expected = [
-            (Notice::Hello { version: codec::VERSION, incarnation: 2, previous_end }, 0),
+            (Notice::Hello { version: codec::VERSION, incarnation: 2, previous_end, about: about() }, 0),
             (child(1, Some(9)), 0),
             (child(2, None), 0),
             (child(3, None), 0),
@@ -232,7 +249,7 @@ mod tests {
         for n in 0..500 {
             table.note(format!("{n:04}"), vec![7; 4000]).unwrap();
         }
-        let mut delivery = Delivery::new(1, String::new(), VecDeque::new());
+        let mut delivery = Delivery::new(1, String::new(), about(), VecDeque::new());
         let mut got = Vec::new();
         let mut rounds = 0;
         while !matches!(got.last(), Some((Notice::Begin, _))) {
@@ -253,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_master_that_never_reads_overflows() {
-        let mut delivery = Delivery::new(1, String::new(), VecDeque::new());
+        let mut delivery = Delivery::new(1, String::new(), about(), VecDeque::new());
         for n in 0..KEEPER_OUTBOX_MAX {
             delivery.push(Notice::Signal { signal: 1, value: Some(n as i32) }).unwrap();
         }

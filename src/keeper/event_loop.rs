@@ -2,7 +2,8 @@
 //! running. What becomes of the children is in `workers`; when a master is started or given up, in `watch`.
 use super::codec::{self, Decoded};
 use super::delivery::Delivery;
-use super::protocol::{Notice, Order};
+use super::protocol::{About, Notice, Order, OwnUpgrade};
+use super::renewal::{self, Renewal};
 use super::table::Table;
 use super::watch::{AfterEnd, Hung, Watch};
 use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
@@ -18,12 +19,13 @@ use crate::os::spawn::{self, Plan, Program, Report};
 use crate::os::{clock, signal};
 use std::collections::{BTreeMap, VecDeque};
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// What the keeper hears. All but SIGCHLD are for the master.
-const SIGNALS: [i32; 9] = [
+pub(super) const SIGNALS: [i32; 9] = [
     signal::TERM,
     signal::INT,
     signal::QUIT,
@@ -39,21 +41,22 @@ const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES
 
 /// A running master.
 #[derive(Debug)]
-struct Master {
-    pid: i32,
-    ours: OwnedFd,
+pub(super) struct Master {
+    pub(super) pid: i32,
+    pub(super) ours: OwnedFd,
     /// A copy of the master's end: what it had not read when it died can still be read here. Its being open also
     /// means that the end of a master is known from SIGCHLD alone.
-    theirs: OwnedFd,
-    report: OwnedFd,
-    delivery: Delivery,
+    pub(super) theirs: OwnedFd,
+    /// Where it says that it cannot be executed; none once it is known that it was.
+    pub(super) report: Option<OwnedFd>,
+    pub(super) delivery: Delivery,
     /// Why the keeper killed it, if it did.
-    killed_for: Option<String>,
+    pub(super) killed_for: Option<String>,
 }
 
 /// A master that ended, until its successor serves and the story can be told as one.
 #[derive(Debug)]
-struct Gap {
+pub(super) struct Gap {
     story: String,
     since_ms: u64,
 }
@@ -61,27 +64,29 @@ struct Gap {
 /// The whole keeper.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    args: Vec<Vec<u8>>,
-    env: Vec<Vec<u8>>,
-    binary: OwnedFd,
+    pub(super) args: Vec<Vec<u8>>,
+    pub(super) env: Vec<Vec<u8>>,
+    pub(super) binary: OwnedFd,
     /// What the next master is to run.
-    next_binary: Option<OwnedFd>,
+    pub(super) next_binary: Option<OwnedFd>,
     /// What ran before an upgrade whose master has not proved itself yet.
-    former_binary: Option<OwnedFd>,
+    pub(super) former_binary: Option<OwnedFd>,
     pub(super) null: OwnedFd,
     pub(super) file_limit: FileLimit,
-    signals: signal::Watch,
+    pub(super) signals: signal::Watch,
     pub(super) table: Table<OwnedFd>,
     /// Children that have not yet said whether their program runs.
     pub(super) reports: BTreeMap<WorkerId, OwnedFd>,
-    watch: Watch,
-    master: Option<Master>,
-    previous_end: String,
-    gap: Option<Gap>,
-    complaints: u32,
-    buffer: Vec<u8>,
+    pub(super) watch: Watch,
+    pub(super) master: Option<Master>,
+    pub(super) previous_end: String,
+    pub(super) gap: Option<Gap>,
+    pub(super) complaints: u32,
+    pub(super) buffer: Vec<u8>,
+    pub(super) renewal: Renewal,
+    pub(super) about: About,
     /// Set when everything is over: the exit code.
-    over: Option<u8>,
+    pub(super) over: Option<u8>,
 }
 
 impl Keeper {
@@ -97,15 +102,9 @@ impl Keeper {
         // A parent may have left it ignored, and then the kernel reaps our children before we can.
         signal::reset(signal::CHLD).map_err(|error| ("watching SIGCHLD", error))?;
         signal::ignore(signal::PIPE).map_err(|error| ("ignoring SIGPIPE", error))?;
-        let env = env::vars_os()
-            .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
-            .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
-            .collect();
-        let mut args = vec![MASTER_ARGV0.as_bytes().to_vec()];
-        args.extend(launch.args.into_iter().map(OsStringExt::into_vec));
         Ok(Keeper {
-            args,
-            env,
+            args: with_master_name(launch.args),
+            env: environment(),
             binary: process::own_binary().map_err(|error| ("opening /proc/self/exe (is /proc mounted?)", error))?,
             next_binary: None,
             former_binary: None,
@@ -120,6 +119,8 @@ impl Keeper {
             gap: None,
             complaints: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
+            renewal: Renewal::None,
+            about: renewal::about(OwnUpgrade::Open),
             over: None,
         })
     }
@@ -135,6 +136,7 @@ impl Keeper {
                 self.end_everything();
                 return code;
             }
+            self.renew(now_ms);
             self.flush(now_ms);
             let ready = self.wait(now_ms);
             self.turn(ready);
@@ -144,7 +146,8 @@ impl Keeper {
     /// Waits for something to do. Returns the children whose reports can be read.
     fn wait(&self, now_ms: u64) -> Vec<WorkerId> {
         let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
-        let wake_at_ms = [self.watch.wake_at_ms(), paused].into_iter().flatten().min();
+        let due = [self.watch.wake_at_ms(), paused, self.renewal_wake_ms(now_ms)];
+        let wake_at_ms = due.into_iter().flatten().min();
         let mut interests = Vec::with_capacity(2 + self.reports.len());
         interests.push(Interest::new(self.signals.as_fd(), false));
         interests.extend(self.reports.values().map(|report| Interest::new(report.as_fd(), false)));
@@ -159,7 +162,7 @@ impl Keeper {
     }
 
     /// Does everything that there is to do at the moment.
-    fn turn(&mut self, reports: Vec<WorkerId>) {
+    pub(super) fn turn(&mut self, reports: Vec<WorkerId>) {
         let now_ms = clock::monotonic_ms();
         self.read_signals(now_ms);
         let all_read = self.read_orders(now_ms);
@@ -220,8 +223,9 @@ impl Keeper {
         match self.fork_master() {
             Ok((pid, report, ours, theirs)) => {
                 let incarnation = self.watch.started(now_ms);
-                let delivery = Delivery::new(incarnation, self.previous_end.clone(), self.table.take_waiting());
-                self.master = Some(Master { pid, ours, theirs, report, delivery, killed_for: None });
+                let (previous_end, about) = (self.previous_end.clone(), self.about.clone());
+                let delivery = Delivery::new(incarnation, previous_end, about, self.table.take_waiting());
+                self.master = Some(Master { pid, ours, theirs, report: Some(report), delivery, killed_for: None });
                 self.complaints = 0;
             }
             Err(why) => match self.watch.start_failed(now_ms) {
@@ -275,7 +279,8 @@ impl Keeper {
             self.obey(order, fds, now_ms);
         }
         self.save_unread(&master.theirs);
-        let how = match (master.killed_for, spawn::read_report(master.report.as_fd())) {
+        let report = master.report.map_or(Report::Executed, |report| spawn::read_report(report.as_fd()));
+        let how = match (master.killed_for, report) {
             (Some(reason), _) => reason,
             (None, Report::Failed(failure)) => format!("could not be started: {}", describe_failure(&failure)),
             (None, Report::Executed | Report::Pending) => process::describe_status(status),
@@ -315,9 +320,11 @@ impl Keeper {
     fn change_binary(&mut self, proved: bool, story: &str, now_ms: u64) -> bool {
         if let Some(next) = self.next_binary.take() {
             self.former_binary = Some(std::mem::replace(&mut self.binary, next));
+            self.renewal_begins();
         } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
             say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
             self.binary = former;
+            self.forget_renewal();
         } else {
             return false;
         }
@@ -433,7 +440,10 @@ impl Keeper {
             Order::Finish { code } => self.over = Some(code),
             Order::Upgrade => match fds.pop_front() {
                 None => self.complain("cannot upgrade: no binary came with the order"),
-                Some(binary) => self.next_binary = Some(binary),
+                Some(binary) => {
+                    self.forget_renewal();
+                    self.next_binary = Some(binary);
+                }
             },
         }
     }
@@ -460,6 +470,7 @@ impl Keeper {
     /// Kills whatever is left and waits, for a bounded time, until it is gone: who starts clusterd again right after
     /// finds its ports free.
     fn end_everything(&mut self) {
+        self.forget_renewal();
         let master_pid = self.master.as_ref().map(|master| master.pid);
         for pid in self.table.unreaped_pids().chain(master_pid) {
             // Not reaped, so the pid is its own; it may have left its group, so both.
@@ -494,6 +505,20 @@ fn workers_text(count: usize) -> String {
 
 fn describe_failure(failure: &spawn::Failure) -> String {
     format!("{:?}: {}", failure.step, process::describe_errno(failure.errno))
+}
+
+/// What each master is called with.
+pub(super) fn with_master_name(args: Vec<OsString>) -> Vec<Vec<u8>> {
+    let name = MASTER_ARGV0.as_bytes().to_vec();
+    std::iter::once(name).chain(args.into_iter().map(OsStringExt::into_vec)).collect()
+}
+
+/// Our own environment, less what is for us alone.
+pub(super) fn environment() -> Vec<Vec<u8>> {
+    env::vars_os()
+        .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
+        .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
+        .collect()
 }
 
 /// Holds the sockets that our own parent passed to us the systemd way, so that every master finds them.

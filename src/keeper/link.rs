@@ -2,7 +2,7 @@
 //! it hears is not known here.
 use super::MASTER_KEEPER_FD;
 use super::codec::{self, CodecError, Decoded};
-use super::protocol::{Notice, Order, SpawnSpec};
+use super::protocol::{About, Notice, Order, SpawnSpec};
 use crate::ids::WorkerId;
 use crate::limits::{ADOPT_TIMEOUT_MS, FDS_PER_PACKET_MAX, KEEPER_OUTBOX_MAX, KEEPER_PACKET_BYTES_MAX};
 use crate::os::packet::{self, Packet};
@@ -35,6 +35,8 @@ pub struct Inheritance {
     pub incarnation: u32,
     /// How the master before ended; "" for the first.
     pub previous_end: String,
+    /// What the keeper says of itself.
+    pub about: About,
     /// In the order of their ids. One whose program does not run yet is among them; `Spawned` or `SpawnFailed`
     /// follows for it. One whose spawn failed is not; its `SpawnFailed` follows unless an earlier master read it.
     pub children: Vec<ChildInfo>,
@@ -221,8 +223,9 @@ enum Step {
 /// Adds one notice to what is inherited.
 fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: VecDeque<OwnedFd>) -> Step {
     match notice {
-        Notice::Hello { incarnation, previous_end, .. } => {
+        Notice::Hello { incarnation, previous_end, about, .. } => {
             *greeted = true;
+            into.about = about;
             into.incarnation = incarnation;
             into.previous_end = previous_end;
         }
@@ -236,7 +239,11 @@ fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: 
         Notice::Noted { key, value } => drop(into.notes.insert(key, value)),
         Notice::Begin if *greeted => return Step::Done,
         Notice::Begin => return Step::Nonsense("the keeper began without a greeting"),
-        Notice::Spawned { .. } | Notice::SpawnFailed { .. } | Notice::Exited { .. } | Notice::Signal { .. } => {
+        Notice::Spawned { .. }
+        | Notice::SpawnFailed { .. }
+        | Notice::Exited { .. }
+        | Notice::Signal { .. }
+        | Notice::Keeper { .. } => {
             return Step::Nonsense("the keeper sent news before all that it holds");
         }
     }
@@ -262,6 +269,10 @@ mod tests {
         packet::send(keeper.as_fd(), &codec::encode_notice(notice).unwrap(), fds).unwrap();
     }
 
+    fn hello(incarnation: u32, previous_end: &str) -> Notice {
+        Notice::Hello { version: 9, incarnation, previous_end: previous_end.into(), about: About::default() }
+    }
+
     fn hear(keeper: &OwnedFd) -> Option<(Order, usize)> {
         let mut buffer = vec![0; KEEPER_PACKET_BYTES_MAX];
         let mut fds = VecDeque::new();
@@ -279,7 +290,7 @@ mod tests {
     fn an_inheritance_is_taken_up_to_its_end_and_news_stay_for_later() {
         let (keeper, mut link) = pair();
         let null = File::open("/dev/null").unwrap();
-        tell(&keeper, &Notice::Hello { version: 9, incarnation: 4, previous_end: "gone".into() }, &[]);
+        tell(&keeper, &hello(4, "gone"), &[]);
         let child = Notice::Child { worker: WorkerId(1), pid: 5, tag: vec![1], started_ms: 8, status: Some(9) };
         tell(&keeper, &child, &[]);
         tell(&keeper, &Notice::Held { name: "null".into() }, &[null.as_fd()]);
@@ -307,7 +318,7 @@ mod tests {
         tell(&keeper, &Notice::Signal { signal: 1, value: None }, &[]);
         assert_eq!(link.adopt().unwrap_err().kind(), io::ErrorKind::InvalidData);
         let (keeper, mut link) = pair();
-        tell(&keeper, &Notice::Hello { version: 1, incarnation: 1, previous_end: String::new() }, &[]);
+        tell(&keeper, &hello(1, ""), &[]);
         drop(keeper);
         assert_eq!(link.adopt().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }

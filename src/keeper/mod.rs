@@ -1,22 +1,33 @@
 //! The keeper: parent of the master and of every worker. It spawns, reaps, signals, holds fds and notes, watches the
 //! master and forwards signals. It parses no configuration, opens no socket to the outside, starts no thread.
 //!
-//! `table` and `watch` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `link` is the
-//! master's side of the connection.
+//! `table` and `watch` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `renewal` is how it
+//! becomes another binary, `state` what it then takes along. `link` is the master's side of the connection.
+mod bytes;
 pub mod codec;
 mod delivery;
 mod event_loop;
 pub mod link;
 pub mod protocol;
+mod renewal;
+pub mod state;
 pub mod table;
 pub mod watch;
 mod workers;
+
+pub use renewal::check;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// argv\[0\] of a master: how the program knows, at its start, that it is one.
 pub const MASTER_ARGV0: &str = "clusterd: master";
+/// argv\[0\] of a keeper that was another binary before.
+pub const KEEPER_ARGV0: &str = "clusterd: keeper";
+/// argv\[0\] of a binary that is asked whether it could be the keeper.
+pub const KEEPER_CHECK_ARGV0: &str = "clusterd: can you be the keeper?";
+/// First words of the answer of one that can.
+pub const CAN_BE_KEEPER: &str = "clusterd keeper";
 /// The fd number under which a master finds its connection to the keeper.
 pub const MASTER_KEEPER_FD: i32 = 3;
 /// Sockets that clusterd itself was given by its parent (systemd, `LISTEN_FDS`) are held under
@@ -41,4 +52,18 @@ pub fn run(launch: Launch) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Goes on as the keeper that this process was with another binary, which executed this one as [`KEEPER_ARGV0`]. `args`
+/// is argv without that. The same holds as for [`run`].
+#[must_use]
+pub fn resume(args: Vec<OsString>) -> ExitCode {
+    renewal::resume(args)
+}
+
+/// What a binary does that was executed as [`KEEPER_ARGV0`] and cannot go on: hands back to the one before, or says what
+/// ends. Returns only when nothing else is left.
+#[must_use]
+pub fn decline(args: Vec<OsString>, why: &str) -> ExitCode {
+    renewal::decline(args, why)
 }

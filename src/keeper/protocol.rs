@@ -26,7 +26,8 @@ pub enum Order {
     /// Everything is done: end with this exit code.
     Finish { code: u8 },
     /// The next master runs this binary (attached: one fd). It starts at once when this one has ended; if it does not
-    /// get ready, or ends young, the one after it runs the former binary again.
+    /// get ready, or ends young, the one after it runs the former binary again. Once it has proved itself, the keeper
+    /// itself becomes this binary too, if that can go on from what it holds; [`Notice::Keeper`] says what came of it.
     Upgrade,
 }
 
@@ -34,8 +35,8 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Always first. `incarnation` counts masters of this keeper from 1; `previous_end` says how the one before ended
-    /// ("" for the first).
-    Hello { version: u16, incarnation: u32, previous_end: String },
+    /// ("" for the first); `about` is the keeper itself.
+    Hello { version: u16, incarnation: u32, previous_end: String, about: About },
     /// After `Hello`: a child that exists, with the tag its spawn carried. `status` is set when it has already ended
     /// (raw wait status) and nobody has said `ExitSeen` yet. `started_ms` is CLOCK_MONOTONIC.
     Child { worker: WorkerId, pid: i32, tag: Vec<u8>, started_ms: u64, status: Option<i32> },
@@ -53,6 +54,29 @@ pub enum Notice {
     Exited { worker: WorkerId, status: i32, at_ms: u64 },
     /// The keeper got this signal; `value` is what `sigqueue` carried.
     Signal { signal: i32, value: Option<i32> },
+    /// It is known what came of the keeper's own part in an upgrade.
+    Keeper { about: About },
+}
+
+/// What the keeper says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Its version; "" for one that does not say.
+    pub version: String,
+    /// What came of its own part in the last upgrade.
+    pub upgrade: OwnUpgrade,
+}
+
+/// The keeper's own part in an upgrade.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OwnUpgrade {
+    /// There was none, or it is not decided yet.
+    #[default]
+    Open,
+    /// The keeper is of the new binary.
+    Done,
+    /// It stays what it was, for this reason.
+    Stays(String),
 }
 
 /// Where a spawn failed.

@@ -62,8 +62,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Everything that outlives a master. `F` is a held fd.
-#[derive(Debug)]
+/// Everything that outlives a master, and the keeper's binary too. `F` is a held fd.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Table<F> {
     children: BTreeMap<WorkerId, Child>,
     by_pid: HashMap<i32, WorkerId>,
@@ -249,6 +249,7 @@ impl<F> Table<F> {
             | Notice::Held { .. }
             | Notice::Noted { .. }
             | Notice::Begin
+            | Notice::Keeper { .. }
             | Notice::Spawned { .. }
             | Notice::Exited { .. } => false,
         };
@@ -260,6 +261,69 @@ impl<F> Table<F> {
     /// Takes the news that wait, in their order.
     pub fn take_waiting(&mut self) -> VecDeque<Notice> {
         std::mem::take(&mut self.waiting)
+    }
+
+    // ---- what goes to another binary, and comes from it ----
+
+    /// Every child, in the order of ids.
+    pub fn children(&self) -> impl Iterator<Item = (WorkerId, &Child)> {
+        self.children.iter().map(|(worker, child)| (*worker, child))
+    }
+
+    /// Every held fd, in the order of names.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &F)> {
+        self.held.iter().map(|(name, fd)| (name.as_str(), fd))
+    }
+
+    /// Every note, in the order of keys.
+    pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.notes.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+    }
+
+    /// The news that wait, in their order.
+    pub fn waiting(&self) -> impl Iterator<Item = &Notice> {
+        self.waiting.iter()
+    }
+
+    /// Puts back a child as it was.
+    ///
+    /// # Errors
+    /// The bound; its id or its pid is in use.
+    pub fn restore(&mut self, worker: WorkerId, child: Child) -> Result<(), Refusal> {
+        self.may_start(worker)?;
+        match child.state {
+            State::Starting | State::Failing { .. } | State::Running => {
+                if self.by_pid.insert(child.pid, worker).is_some() {
+                    return Err(Refusal::InUse(worker));
+                }
+            }
+            State::Ended { .. } => {}
+        }
+        self.children.insert(worker, child);
+        Ok(())
+    }
+
+    /// Puts back news that waited.
+    ///
+    /// # Errors
+    /// The bound.
+    pub fn restore_waiting(&mut self, notice: Notice) -> Result<(), Refusal> {
+        let max = CHILDREN_MAX + SIGNALS_PENDING_MAX;
+        if self.waiting.len() >= max {
+            return Err(Refusal::Full { what: "waiting news", max });
+        }
+        self.waiting.push_back(notice);
+        Ok(())
+    }
+
+    /// The same with other fds.
+    ///
+    /// # Errors
+    /// The first one of `change`.
+    pub fn try_map<G, E>(self, mut change: impl FnMut(F) -> Result<G, E>) -> Result<Table<G>, E> {
+        let Table { children, by_pid, held, notes, waiting } = self;
+        let held = held.into_iter().map(|(name, fd)| Ok((name, change(fd)?))).collect::<Result<_, E>>()?;
+        Ok(Table { children, by_pid, held, notes, waiting })
     }
 }
 

@@ -46,6 +46,21 @@ pub enum AfterEnd {
     StartAfter(u64),
 }
 
+/// What another binary has to know of the watch to go on, while a master serves. Times are CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchMemory {
+    /// The number of the master.
+    pub incarnation: u32,
+    /// When it was started.
+    pub started_ms: u64,
+    /// The wait after the next early death.
+    pub backoff_ms: u64,
+    /// How often the user asked for a stop.
+    pub stops_asked: u32,
+    /// Until when everything has to have stopped.
+    pub stop_now_until_ms: Option<u64>,
+}
+
 /// The watch over all masters of one keeper.
 #[derive(Debug)]
 pub struct Watch {
@@ -66,6 +81,33 @@ impl Watch {
             backoff_ms: MASTER_BACKOFF_MIN_MS,
             stops_asked: 0,
             stop_now_until_ms: None,
+        }
+    }
+
+    /// What another binary needs to go on; `None` while no master serves.
+    #[must_use]
+    pub fn memory(&self) -> Option<WatchMemory> {
+        let Phase::Serving { started_ms, .. } = self.phase else { return None };
+        Some(WatchMemory {
+            incarnation: self.incarnation,
+            started_ms,
+            backoff_ms: self.backoff_ms,
+            stops_asked: self.stops_asked,
+            stop_now_until_ms: self.stop_now_until_ms,
+        })
+    }
+
+    /// Goes on from what another binary left.
+    #[must_use]
+    pub fn resume(memory: WatchMemory, now_ms: u64) -> Watch {
+        let WatchMemory { incarnation, started_ms, backoff_ms, stops_asked, stop_now_until_ms } = memory;
+        let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
+        Watch {
+            incarnation,
+            phase: Phase::Serving { started_ms, missed: 0, next_tick_ms },
+            backoff_ms: backoff_ms.clamp(MASTER_BACKOFF_MIN_MS, MASTER_BACKOFF_MAX_MS),
+            stops_asked,
+            stop_now_until_ms,
         }
     }
 
@@ -187,6 +229,12 @@ impl Watch {
             }
             Phase::Starting { .. } | Phase::Condemned { was_ready: false, .. } | Phase::Down { .. } => false,
         }
+    }
+
+    /// When the present master will have proved itself if it lives on; `None` while it does not serve.
+    #[must_use]
+    pub fn proved_at_ms(&self) -> Option<u64> {
+        self.memory().map(|memory| memory.started_ms.saturating_add(MASTER_MIN_UPTIME_MS))
     }
 
     fn back_off(&mut self, now_ms: u64) -> AfterEnd {
@@ -337,6 +385,30 @@ mod tests {
         watch.condemned();
         assert!(!watch.ready(40_000));
         assert_eq!(watch.ended(40_000), AfterEnd::StartAfter(0));
+    }
+
+    #[test]
+    fn another_binary_goes_on_with_the_same_watch() {
+        let mut watch = Watch::new(0);
+        assert_eq!(watch.memory(), None);
+        watch.started(5);
+        assert_eq!((watch.memory(), watch.proved_at_ms()), (None, None));
+        watch.ready(8);
+        assert_eq!(watch.proved_at_ms(), Some(5 + MASTER_MIN_UPTIME_MS));
+        watch.stop_asked(10);
+        watch.stop_asked(20);
+        let Some(memory) = watch.memory() else { panic!("it serves") };
+        let now = 5 + MASTER_MIN_UPTIME_MS;
+        let mut next = Watch::resume(memory, now);
+        assert_eq!(next.memory(), Some(memory));
+        assert!(next.is_proved(now) && !next.stop_now_is_over(now));
+        assert!(next.stop_now_is_over(20 + STOP_NOW_GRACE_MS));
+        // The time in which nobody listened counts for nothing.
+        assert_eq!(next.tick(now), None);
+        assert_eq!(next.ended(now), AfterEnd::StartAfter(0));
+        assert_eq!(next.started(now), 2);
+        let damaged = Watch::resume(WatchMemory { backoff_ms: 0, ..memory }, 9);
+        assert_eq!(damaged.memory().map(|memory| memory.backoff_ms), Some(MASTER_BACKOFF_MIN_MS));
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Keeper {
                 Err(error) => return self.complain(&format!("cannot ask which processes ended: {error}")),
             };
             let worker = self.table.worker_of(pid);
-            if worker.is_some() || self.is_master(pid) {
+            let asked = self.asked_pid() == Some(pid);
+            if worker.is_some() || asked || self.is_master(pid) {
                 // As long as its leader is not reaped, the number can mean no other group. ESRCH: it was alone.
                 let _ = signal::send_group(pid, signal::KILL);
             }
@@ -113,6 +114,10 @@ impl Keeper {
             };
             if self.is_master(pid) {
                 self.master_ended(status, now_ms);
+                continue;
+            }
+            if asked {
+                self.answered(status);
                 continue;
             }
             if let Some(worker) = worker {

@@ -299,6 +299,7 @@ impl Master {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper_pid,
+            keeper_version: self.about_keeper.version.clone(),
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
             uptime_ms: self.now_ms.saturating_sub(self.started_ms),

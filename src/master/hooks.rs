@@ -239,7 +239,8 @@ impl Master {
             | Report::AppFinished
             | Report::AppStopped
             | Report::Started { .. }
-            | Report::StartDropped { .. } => {}
+            | Report::StartDropped { .. }
+            | Report::StartSuperseded { .. } => {}
         }
     }
 

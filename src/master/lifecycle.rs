@@ -64,8 +64,12 @@ impl Master {
     pub(super) fn start_with(&mut self, ix: usize, restart: bool, input: Input, reply: oneshot::Sender<Answer>) {
         let app = &self.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
+        let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let answer = if self.stop_asked {
             Answer::Refused(format!("{} is being ended", self.name))
+        } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
+            // Somebody else was a moment faster: what they started is waited for.
+            return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);
         } else if !idle && !restart && !app.supervisor.is_stopping() {
             Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
         } else {
@@ -160,8 +164,8 @@ impl Master {
                     self.apps[ix].start_failure = Some((why, said));
                 }
             }
-            Report::StartDropped { reason, .. } => {
-                self.apps[ix].start_failure = Some((reason.clone(), None));
+            Report::StartDropped { .. } => {
+                self.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
             }
             Report::Started { .. } => {
                 self.apps[ix].last_words = None;

@@ -38,6 +38,8 @@ pub(super) struct UpgradeNote {
     pub(super) inode: u64,
     /// What came of it, for people.
     pub(super) outcome: Option<Result<String, String>>,
+    /// Whether the keeper is of the new binary too: its version, or why it stays what it was.
+    pub(super) keeper: Option<Result<String, String>>,
 }
 
 /// One app.

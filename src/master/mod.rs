@@ -19,6 +19,7 @@ mod polls;
 mod pulse;
 mod reading;
 mod reload;
+mod resume;
 mod settings;
 mod signals;
 mod spawn;
@@ -34,7 +35,7 @@ use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::config::sources::Sources;
 use crate::home::Home;
-use crate::keeper::protocol::{Notice, Order};
+use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
 use crate::os::clock;
 use crate::supervisor::{Action, Cx, Event};
@@ -63,6 +64,7 @@ struct Master {
     incarnation: u32,
     started_ms: u64,
     keeper_pid: i32,
+    about_keeper: About,
     apps: Vec<App>,
     workers: Workers,
     next_worker: u64,
@@ -268,6 +270,7 @@ impl Master {
             Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
+            Notice::Keeper { about } => self.keeper_is(about),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}

@@ -1,26 +1,23 @@
-//! The master's two ways to start: fresh, from what was typed, or over what a former master left with the keeper.
+//! How a master starts: which way, and the fresh one, from what was typed. Over what a former one left: `resume`.
 use super::app::App;
 use super::keeper::Keeper;
-use super::listener::{self, held_name};
-use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
-use super::output::Way;
+use super::listener;
 use super::polls::Polls;
-use super::reload::{resolve, source_name};
+use super::reload::resolve;
 use super::settings::Settings;
-use super::worker::Goodbye;
-use super::{Master, notes, output, spawn};
+use super::{Master, notes, output};
 use crate::api;
 use crate::cli::{args, load};
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
 use crate::home::{self, Home, HomeError};
-use crate::ids::{Generation, WorkerId};
+use crate::ids::Generation;
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{clock, cpu, memfd, process, user};
-use crate::supervisor::{self, Action, Cx};
+use crate::os::{clock, cpu, process, user};
+use crate::supervisor::{self, Cx};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -32,20 +29,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Name of the control socket in the keeper.
-const CONTROL_SOCKET: &str = "control/socket";
+pub(super) const CONTROL_SOCKET: &str = "control/socket";
 /// Name of the lock on the deployment's name in the keeper.
 const CONTROL_LOCK: &str = "control/lock";
 /// Name of the notify socket in the keeper.
-const NOTIFY: &str = "notify";
+pub(super) const NOTIFY: &str = "notify";
 
 /// Why a start failed: what to say, and the exit code.
-struct StartError {
-    message: String,
-    code: u8,
+pub(super) struct StartError {
+    pub(super) message: String,
+    pub(super) code: u8,
 }
 
 impl StartError {
-    fn failed(message: impl ToString) -> StartError {
+    pub(super) fn failed(message: impl ToString) -> StartError {
         StartError { message: message.to_string(), code: 1 }
     }
 
@@ -96,7 +93,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
 }
 
 impl Master {
-    fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, (Keeper, StartError)> {
+    pub(super) fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, (Keeper, StartError)> {
         let polls = match Polls::new(&link) {
             Ok(polls) => polls,
             Err(e) => return Err((link, StartError::failed(format!("cannot make an epoll: {e}")))),
@@ -116,6 +113,7 @@ impl Master {
             incarnation: inherited.incarnation,
             started_ms: now_us / 1000,
             keeper_pid: std::os::unix::process::parent_id() as i32,
+            about_keeper: inherited.about.clone(),
             apps: Vec::new(),
             workers: Default::default(),
             next_worker: 1,
@@ -317,7 +315,7 @@ impl Master {
         Ok(claimed)
     }
 
-    fn serve_control(&mut self, socket: UnixListener) {
+    pub(super) fn serve_control(&mut self, socket: UnixListener) {
         self.control_path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
         let (sender, receiver) = api::channel(Arc::clone(&self.wake));
         self.calls = Some(receiver);
@@ -337,197 +335,11 @@ impl Master {
         }
     }
 
-    fn take_notify(&mut self, socket: OwnedFd, name: String) {
+    pub(super) fn take_notify(&mut self, socket: OwnedFd, name: String) {
         if let Err(e) = self.polls.add_notify(&socket) {
             log::warn!("the notify socket cannot be polled: {e}");
         }
         self.notify = Some((socket, name));
-    }
-
-    // ---- over what a former master left ----
-
-    fn resume(link: Keeper, inherited: Inheritance) -> Result<Master, (Keeper, StartError)> {
-        let mut master = Master::empty(link, &inherited)?;
-        match master.resume_all(inherited) {
-            Ok(()) => Ok(master),
-            Err(error) => Err((master.link, error)),
-        }
-    }
-
-    fn resume_all(&mut self, mut inherited: Inheritance) -> Result<(), StartError> {
-        let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
-            .ok_or_else(|| StartError::failed("the former master's notes cannot be read"))?;
-        self.name = note.name;
-        self.background = note.background;
-        self.home = note.home.and_then(|path| Home::find(Some(Path::new(&path))).ok());
-        self.ids = note.ids;
-        self.started_ms = note.started_ms;
-        self.stop_asked = note.stop_asked;
-        self.exit_code = note.exit_code;
-        self.next_worker = note.worker_ids_below;
-        self.last_source = note.last_source;
-        let previous_end = inherited.previous_end.clone();
-        self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
-        self.resume_sources(&mut inherited)?;
-        if let (Some(socket), Some(name)) = (inherited.fds.remove(NOTIFY), note.notify) {
-            self.take_notify(socket, name);
-        }
-        if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
-            self.serve_control(UnixListener::from(socket));
-        }
-        let mut actions = Vec::new();
-        for ix in 0..limits::APPS_MAX {
-            let Some(app) = read_note::<AppNote>(&inherited, &format!("{}{ix}", notes::APP)) else { break };
-            actions.push(self.resume_app(ix, &app, &mut inherited)?);
-        }
-        self.kill_strangers(&inherited);
-        self.resume_upgrade(note.upgrade, &previous_end);
-        self.release_unclaimed(&inherited);
-        self.link.send(Order::Ready);
-        for (ix, actions) in actions.into_iter().enumerate() {
-            self.carry_out(ix, actions);
-        }
-        for child in inherited.children.into_iter() {
-            if let Some(status) = child.status {
-                self.on_exited(child.worker, status, self.now_ms);
-            }
-        }
-        for ix in 0..self.workers.bound() {
-            self.read_channel(ix, true);
-        }
-        Ok(())
-    }
-
-    fn resume_sources(&mut self, inherited: &mut Inheritance) -> Result<(), StartError> {
-        let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with("source/")).cloned().collect();
-        for name in names {
-            let Some(fd) = inherited.fds.remove(&name) else { continue };
-            let Some(source) = name.strip_prefix("source/").and_then(|n| n.parse::<u32>().ok()) else { continue };
-            let sources = memfd::contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
-                .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other));
-            match sources {
-                Ok(sources) => {
-                    self.sources.insert(source, sources);
-                }
-                Err(e) => log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}"),
-            }
-        }
-        if self.sources.contains_key(&self.last_source) {
-            return Ok(());
-        }
-        let wanted = source_name(self.last_source);
-        Err(StartError::failed(format!("the former master left no readable configuration ({wanted})")))
-    }
-
-    fn resume_app(
-        &mut self,
-        ix: usize,
-        note: &AppNote,
-        inherited: &mut Inheritance,
-    ) -> Result<Vec<Action>, StartError> {
-        let mut generations = BTreeMap::new();
-        for (&number, generation) in &note.generations {
-            let Some(sources) = self.sources.get(&generation.source) else { continue };
-            let config = resolve(sources).map_err(StartError::failed)?;
-            let Some(app) = config.apps.into_iter().find(|a| a.name == note.name) else { continue };
-            let fixed = Some((PathBuf::from(&generation.cwd), PathBuf::from(&generation.program)));
-            match Settings::prepare(app, generation.source, fixed) {
-                Ok(settings) => {
-                    generations.insert(Generation(number), settings);
-                }
-                Err(e) => log::error!("{}: generation {number} cannot be used any more: {e}", note.name),
-            }
-        }
-        let policies = generations.iter().map(|(&generation, settings)| (generation, settings.policy())).collect();
-        let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
-        let slots = notes_of::<SlotNote>(inherited, &format!("{}{ix}/", notes::SLOT));
-        let workers = notes_of::<WorkerNote>(inherited, &format!("{}{ix}/", notes::WORKER));
-        let known: Vec<supervisor::WorkerMemory> = workers.into_iter().map(Into::into).collect();
-        let mut actions = Vec::new();
-        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
-        let rules = supervisor::App::restore(
-            note.memory(),
-            slots.into_iter().map(Into::into).collect(),
-            known.clone(),
-            policies,
-            &|worker| pids.get(&worker).copied(),
-            &mut cx,
-        );
-        let settings = generations.values().next_back().cloned();
-        let Some(settings) = settings else {
-            return Err(StartError::failed(format!("{}: no generation of it can be restored", note.name)));
-        };
-        let mut app = App::new(note.name.clone(), rules, settings, self.first_seq());
-        app.generations = generations;
-        app.last_generation = Generation(note.last_generation);
-        app.restarts = note.restarts;
-        app.closed = note.stopping.is_some();
-        app.deleted = note.deleted;
-        let mode = super::app::balance_mode(app.settings().config.balance);
-        app.balancer.set_mode(mode);
-        self.apps.push(app);
-        self.resume_listeners(ix, inherited);
-        for worker in known {
-            let Some(&pid) = pids.get(&worker.id) else { continue };
-            let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
-            self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
-            self.resume_serves(ix, worker.id, inherited);
-            let way = Way {
-                place: (note.name.clone(), worker.slot),
-                prefix: self.apps[ix].settings().config.prefix,
-                tail: false,
-            };
-            self.output.adopt(worker.id, &way, &mut inherited.fds);
-        }
-        Ok(actions)
-    }
-
-    fn resume_listeners(&mut self, ix: usize, inherited: &mut Inheritance) {
-        let name = self.apps[ix].name.clone();
-        let mut found = notes_of::<ListenerNote>(inherited, &format!("{}{name}/", notes::LISTENER));
-        found.sort_by_key(|l| l.order);
-        let configured: Vec<Listen> =
-            self.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
-        for note in found {
-            let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
-            let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
-            let listener = self.add_listener(ix, fd, note.key, address);
-            self.apps[ix].listeners[listener].data = note.data;
-        }
-    }
-
-    /// The listeners that a worker served go on being its own.
-    fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
-        let note: ServesNote = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
-        let Some(ix) = self.workers.find(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(ix) {
-            worker.taken_before = note.taken;
-            if note.goodbye {
-                worker.goodbye = Goodbye::SaidBefore;
-            }
-        }
-        for key in note.keys {
-            if let Some(listener) = self.apps[app_ix].listeners.iter().position(|l| l.key == key) {
-                self.join(ix, listener);
-            }
-        }
-    }
-
-    /// Processes that the notes do not know have no place: they are ended.
-    fn kill_strangers(&mut self, inherited: &Inheritance) {
-        for child in &inherited.children {
-            if child.status.is_none() && self.workers.find(child.worker).is_none() {
-                log::warn!("worker {} (pid {}) is in no note of the former master; killed", child.worker, child.pid);
-                self.kill(child.worker);
-            }
-        }
-    }
-
-    /// What a worker that is no more had with the keeper: the former master died before it could let go of it.
-    fn release_unclaimed(&mut self, inherited: &Inheritance) {
-        for name in inherited.fds.keys().filter(|name| name.starts_with("channel/") || name.starts_with("output/")) {
-            self.link.send(Order::Release { name: name.clone() });
-        }
     }
 
     // ---- the end ----
@@ -672,20 +484,4 @@ fn is_address(fd: &OwnedFd, address: &Listen) -> bool {
         (Ok(LocalAddress::Unix(local)), Listen::Unix(wanted)) => local == *wanted,
         _ => false,
     }
-}
-
-fn read_note<T: serde::de::DeserializeOwned>(inherited: &Inheritance, key: &str) -> Option<T> {
-    let bytes = inherited.notes.get(key)?;
-    match serde_json::from_slice(bytes) {
-        Ok(note) => Some(note),
-        Err(e) => {
-            log::error!("the former master's note {key} cannot be read: {e}");
-            None
-        }
-    }
-}
-
-fn notes_of<T: serde::de::DeserializeOwned>(inherited: &Inheritance, prefix: &str) -> Vec<T> {
-    let keys = inherited.notes.range(prefix.to_owned()..).map(|(key, _)| key).take_while(|key| key.starts_with(prefix));
-    keys.filter_map(|key| read_note(inherited, key)).collect()
 }

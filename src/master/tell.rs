@@ -117,7 +117,10 @@ impl Master {
             Report::AppFinished => log::info!("{name}: every worker has finished"),
             Report::AppStopped => log::info!("{name}: stopped"),
             Report::Started { .. } => self.tell_start(app_ix),
-            Report::StartDropped { reason, .. } => log::warn!("{name}: it does not start: {reason}"),
+            Report::StartDropped { .. } => log::info!("{name}: it stays stopped: a stop came after the restart"),
+            Report::StartSuperseded { to } => {
+                log::info!("{name}: start of generation {to} was replaced by a later one")
+            }
         }
         self.run_hook(app_ix, &report);
         self.after_report(app_ix, &report);

@@ -6,6 +6,7 @@ use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote,
 use super::{notes, reload};
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
+use crate::keeper::protocol::{About, OwnUpgrade};
 use crate::limits;
 use crate::os::memfd;
 use crate::protocol::control as wire;
@@ -58,6 +59,7 @@ impl Master {
             device: metadata.dev(),
             inode: metadata.ino(),
             outcome: None,
+            keeper: None,
         };
         self.note_deployment();
         self.link.upgrade(binary.as_fd());
@@ -94,15 +96,40 @@ impl Master {
         self.note_deployment();
     }
 
+    /// What the keeper says of itself. It takes its own part in an upgrade a moment after the master.
+    pub(super) fn keeper_is(&mut self, about: About) {
+        self.about_keeper = about;
+        let serves = self.upgrade.outcome.as_ref().is_some_and(Result::is_ok);
+        if !serves || self.upgrade.keeper.is_some() || self.handing_over_since_ms.is_some() {
+            return;
+        }
+        let version = &self.about_keeper.version;
+        self.upgrade.keeper = Some(match &self.about_keeper.upgrade {
+            OwnUpgrade::Open if version.is_empty() => Err("it is of a version that cannot change".to_owned()),
+            OwnUpgrade::Open => return,
+            OwnUpgrade::Done => {
+                log::info!("upgraded: the keeper too is of {} (version {version})", self.upgrade.path);
+                Ok(version.clone())
+            }
+            // The keeper itself has said so.
+            OwnUpgrade::Stays(why) => Err(why.clone()),
+        });
+        self.note_deployment();
+    }
+
     pub(super) fn upgrade_view(&self) -> Option<wire::Upgrade> {
-        (self.upgrade.number > 0).then(|| wire::Upgrade {
-            number: self.upgrade.number,
-            ok: self.upgrade.outcome.as_ref().map(Result::is_ok),
-            message: match &self.upgrade.outcome {
-                Some(Ok(text) | Err(text)) => text.clone(),
-                None => format!("handing over to {}", self.upgrade.path),
+        let UpgradeNote { number, path, outcome, keeper, .. } = &self.upgrade;
+        let message = match (outcome, keeper) {
+            (None, _) => format!("handing over to {path}"),
+            (Some(Ok(text)), Some(Ok(version))) => format!("{text}; the keeper too has version {version}"),
+            (Some(Ok(text)), Some(Err(why))) => match self.about_keeper.version.as_str() {
+                "" => format!("{text}; the keeper stays what it was: {why}"),
+                version => format!("{text}; the keeper stays at version {version}: {why}"),
             },
-        })
+            (Some(Ok(text) | Err(text)), _) => text.clone(),
+        };
+        let (ok, keeper) = (outcome.as_ref().map(Result::is_ok), keeper.as_ref().map(Result::is_ok));
+        (*number > 0).then_some(wire::Upgrade { number: *number, ok, keeper, message })
     }
 }
 

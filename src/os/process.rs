@@ -175,6 +175,23 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Has this fd survive an exec. [`close_on_exec_from`] takes that back.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: sets a flag of an fd that is open as long as it is lent.
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) })?;
+    Ok(())
+}
+
+/// Whether this number is that of an open fd.
+#[must_use]
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: asks for a flag; a number that is not open is an error.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
 /// Takes ownership of an fd that our parent opened for us under an agreed number, and makes it close-on-exec. To be
 /// called at the start of a process, once for each number: whoever calls twice has two owners of one fd.
 ///
@@ -287,6 +304,18 @@ mod tests {
     fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
         assert!(take_inherited_fd(1).is_err());
         assert!(take_inherited_fd(999_999).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_over_an_exec_can_be_taken_back() {
+        let (read, _write) = io::pipe().unwrap();
+        // SAFETY: asks for a flag.
+        let closes = || unsafe { libc::fcntl(read.as_raw_fd(), libc::F_GETFD) } == libc::FD_CLOEXEC;
+        assert!(closes() && is_open(read.as_raw_fd()) && !is_open(999_999));
+        keep_over_exec(read.as_fd()).unwrap();
+        assert!(!closes());
+        close_on_exec_from(3).unwrap();
+        assert!(closes());
     }
 
     #[test]

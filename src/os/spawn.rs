@@ -180,6 +180,23 @@ pub fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
     Ok(Started { pid, report })
 }
 
+/// Becomes this program, with what is kept over an exec. Returns only when that failed.
+#[must_use]
+pub fn replace(program: BorrowedFd<'_>, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error {
+    let (args, env) = match (strings(args), strings(env)) {
+        (Ok(args), Ok(env)) => (args, env),
+        (Err(errno), _) | (_, Err(errno)) => return errno.into(),
+    };
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(&args), pointers(&env));
+    let (fd, flags) = (libc::c_long::from(program.as_raw_fd()), libc::c_long::from(libc::AT_EMPTY_PATH));
+    // SAFETY: both lists end with a null pointer, and their strings live in `args` and `env` until the call returns.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), flags) };
+    io::Error::last_os_error()
+}
+
 /// Reads a report without waiting.
 #[must_use]
 pub fn read_report(report: BorrowedFd<'_>) -> Report {

@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
     pub name: String,
-    /// Version of clusterd that runs it.
+    /// Version of clusterd that runs it: the master's.
     pub version: String,
     /// Pid that signals go to.
     pub keeper_pid: i32,
+    /// Version of clusterd that the keeper is of; "" where it does not say.
+    #[serde(default)]
+    pub keeper_version: String,
     /// Pid of the present master.
     pub master_pid: i32,
     /// How often the master was started again.
@@ -40,6 +43,9 @@ pub struct Upgrade {
     pub number: u32,
     /// Whether the new binary serves; absent while that is not known.
     pub ok: Option<bool>,
+    /// Whether the keeper is of the new binary too; absent while that is not known. It comes after `ok`.
+    #[serde(default)]
+    pub keeper: Option<bool>,
     /// The same for a person.
     pub message: String,
 }

@@ -180,8 +180,10 @@ pub enum Report {
     AppStopped,
     /// The workers of a start are on their way; of what ran before none is left.
     Started { to: Generation },
-    /// A start that waited for a stop will not come.
-    StartDropped { to: Generation, reason: String },
+    /// A start that waited for the stop before it will not come: the app is to stay stopped.
+    StartDropped { to: Generation },
+    /// A start that waited for the stop before it was replaced by a later one.
+    StartSuperseded { to: Generation },
 }
 
 /// Why a worker was lost.

@@ -10,27 +10,24 @@ use crate::limits;
 impl App {
     /// Ends every worker: gracefully, or without a drain. What was to be started after an earlier stop is not.
     pub(super) fn ask_stop(&mut self, cx: &mut Cx<'_>, now: bool) {
-        self.forget_start(cx, "the app was stopped");
+        if let Some(earlier) = self.then_start.take() {
+            cx.report(Report::StartDropped { to: earlier.to });
+        }
         self.stop(cx, now);
         self.tell_end(cx);
     }
 
     /// Starts the app anew, whatever it does now: what runs is stopped first.
     pub(super) fn ask_start(&mut self, cx: &mut Cx<'_>, asked: Queued) {
-        self.forget_start(cx, "a later start took its place");
-        self.then_start = Some(asked);
+        if let Some(earlier) = self.then_start.replace(asked) {
+            cx.report(Report::StartSuperseded { to: earlier.to });
+        }
         if !self.is_stopped() {
             let now = self.stopping.is_some_and(|s| s.now);
             self.stop(cx, now);
         }
         if self.is_stopped() {
             self.begin_start(cx);
-        }
-    }
-
-    fn forget_start(&mut self, cx: &mut Cx<'_>, why: &str) {
-        if let Some(earlier) = self.then_start.take() {
-            cx.report(Report::StartDropped { to: earlier.to, reason: why.to_owned() });
         }
     }
 

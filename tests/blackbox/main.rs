@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used)]
 mod apps;
 mod background;
+mod blocked;
 mod client;
 mod cluster;
 
 mod control;
 mod deployments;
 mod errors;
+mod homes;
 mod hooks;
 mod import;
 mod keep;

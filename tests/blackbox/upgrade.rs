@@ -1,43 +1,143 @@
 //! Upgrade in place: another binary takes over under load, and files that cannot are refused.
 use super::client::{Load, get};
-use super::cluster::{Cluster, kill};
+use super::cluster::{Cluster, alive, kill, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
-fn said(output: &std::process::Output) -> String {
+fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A file of its own: which binary runs is told by the file, not by its name or version.
+fn copy(cluster: &Cluster, name: &str) -> PathBuf {
+    let binary = cluster.folder.path().join(name);
+    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
+    binary
+}
+
+fn exe(pid: i32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap()
+}
+
+fn upgrade(cluster: &Cluster, binary: &Path) -> Output {
+    cluster.cli(&["upgrade", "--binary", &binary.display().to_string()])
+}
+
 #[test]
-fn another_binary_takes_over_and_no_client_notices() {
+fn another_binary_takes_over_keeper_and_master_and_no_client_notices() {
     let cluster = Cluster::hello(2);
     let workers = cluster.worker_pids();
-    // A file of its own: which binary runs is told by the file, not by its name or version.
-    let binary = cluster.folder.path().join("clusterd-new");
-    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
     let (short, kept) = (Load::start(cluster.address(), 16, false), Load::start(cluster.address(), 8, true));
     short.wait_more(100);
-    let master = cluster.master_pid();
-    let done = cluster.cli(&["upgrade", "--binary", &binary.display().to_string()]);
-    assert!(done.status.success(), "{}", said(&done));
-    assert!(said(&done).contains("clusterd-new (version"), "{}", said(&done));
-    let view = cluster.wait_view("a new master", |view| view.master_pid != master);
-    let exe = fs::read_link(format!("/proc/{}/exe", view.master_pid)).unwrap();
-    assert_eq!(exe, binary);
-    short.wait_more(100);
-    // A new one that dies before it has proved itself is taken back.
-    let before = view.master_restarts;
-    kill(view.master_pid, "KILL");
-    let view = cluster.wait_view("the former binary", |view| view.master_restarts == before + 1);
-    assert_ne!(fs::read_link(format!("/proc/{}/exe", view.master_pid)).unwrap(), binary);
-    assert_eq!(view.upgrade.unwrap().ok, Some(false));
-    kept.wait_more(100);
-    for (load, cut) in [(short, 1), (kept, 0)] {
+    // And a second time, from a binary that was come to by an upgrade.
+    for name in ["clusterd-new", "clusterd-newer"] {
+        let (binary, master) = (copy(&cluster, name), cluster.master_pid());
+        let done = upgrade(&cluster, &binary);
+        assert!(done.status.success(), "{}", said(&done));
+        let version = env!("CARGO_PKG_VERSION");
+        let wanted = format!("{name} (version {version}) serves; the keeper too has version {version}");
+        assert!(said(&done).contains(&wanted), "{}", said(&done));
+        let view = cluster.wait_view("a new master", |view| view.master_pid != master);
+        assert_eq!((exe(view.master_pid), exe(cluster.keeper_pid())), (binary.clone(), binary));
+        assert_eq!((view.keeper_pid, view.keeper_version.as_str()), (cluster.keeper_pid(), version));
+        assert_eq!(view.upgrade.map(|upgrade| (upgrade.ok, upgrade.keeper)), Some((Some(true), Some(true))));
+        short.wait_more(100);
+        kept.wait_more(100);
+    }
+    for load in [short, kept] {
         let seen = load.finish();
-        assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
-        assert!(seen.cut <= cut, "{seen:?}");
+        let lost = (seen.refused, seen.hung, seen.wrong, seen.cut, seen.idle_closed);
+        assert_eq!(lost, (0, 0, 0, 0, 0), "{seen:?}");
     }
     assert_eq!(cluster.worker_pids(), workers);
+    // The new keeper keeps: a dead master comes back, a dead worker too, and nothing outlives it.
+    kill(cluster.master_pid(), "KILL");
+    let view = cluster.wait_view("the next master", |view| view.master_restarts == 3);
+    assert_eq!(exe(view.master_pid), exe(cluster.keeper_pid()));
+    kill(workers[0], "KILL");
+    cluster.wait_view("another worker", |view| {
+        let app = &view.apps[0];
+        app.workers_ready == 2 && app.workers.iter().all(|worker| worker.pid != Some(workers[0]))
+    });
+    let mut family = cluster.worker_pids();
+    family.push(cluster.master_pid());
+    kill(cluster.keeper_pid(), "KILL");
+    wait_until("the end of the family", || family.iter().all(|&pid| !alive(pid)));
+}
+
+#[test]
+fn a_new_master_that_dies_before_it_has_proved_itself_is_taken_back() {
+    let cluster = Cluster::hello(2);
+    let (workers, own) = (cluster.worker_pids(), exe(cluster.keeper_pid()));
+    let binary = copy(&cluster, "clusterd-new");
+    let load = Load::start(cluster.address(), 16, false);
+    load.wait_more(100);
+    let done = std::thread::scope(|scope| {
+        let command = scope.spawn(|| upgrade(&cluster, &binary));
+        let children = format!("/proc/{0}/task/{0}/children", cluster.keeper_pid());
+        let of_new = || {
+            let pids = fs::read_to_string(&children).unwrap_or_default();
+            let mut pids = pids.split_ascii_whitespace().map(|pid| pid.parse::<i32>().unwrap());
+            pids.find(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == binary))
+        };
+        wait_until("a master of the new binary", || of_new().is_some());
+        // Before it has lived for a second.
+        kill(of_new().unwrap(), "KILL");
+        command.join().unwrap()
+    });
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    assert!(said(&done).contains("did not serve on (was killed by SIGKILL)"), "{}", said(&done));
+    let view = cluster.wait_view("the former binary", |view| view.apps[0].workers_ready == 2);
+    assert_eq!((exe(view.master_pid), exe(cluster.keeper_pid())), (own.clone(), own));
+    assert_eq!(view.upgrade.map(|upgrade| (upgrade.ok, upgrade.keeper)), Some((Some(false), None)));
+    load.wait_more(100);
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
+    // The one connection that a killed master may have in hand.
+    assert!(seen.cut <= 1, "{seen:?}");
+    assert_eq!(cluster.worker_pids(), workers);
+    cluster.stop();
+}
+
+#[test]
+fn workers_that_die_while_the_keeper_changes_are_reaped_and_replaced() {
+    let cluster = Cluster::hello(3);
+    let binary = copy(&cluster, "clusterd-new");
+    let load = Load::start(cluster.address(), 8, false);
+    load.wait_more(50);
+    let killed = std::thread::scope(|scope| {
+        let command = scope.spawn(|| upgrade(&cluster, &binary));
+        let mut killed = Vec::new();
+        while exe(cluster.keeper_pid()) != binary {
+            // One at a time, so that somebody serves; the last one about when the keeper changes.
+            let view = cluster.try_view();
+            let workers = view.map(|view| view.apps[0].workers.clone()).unwrap_or_default();
+            let ready: Vec<i32> = workers.iter().filter(|w| w.state == "ready").filter_map(|w| w.pid).collect();
+            if ready.len() == 3 {
+                let pid = ready[killed.len() % 3];
+                kill(pid, "KILL");
+                killed.push(pid);
+            }
+            assert!(!command.is_finished() || exe(cluster.keeper_pid()) == binary);
+        }
+        killed.push(cluster.wait_ready(3)[0].pid.unwrap());
+        kill(killed[killed.len() - 1], "KILL");
+        let done = command.join().unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        killed
+    });
+    cluster.wait_view("three workers, all of them new", |view| {
+        let app = &view.apps[0];
+        app.workers_ready == 3 && app.workers.iter().all(|w| w.pid.is_some_and(|pid| !killed.contains(&pid)))
+    });
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", cluster.keeper_pid())).unwrap();
+    assert_eq!(children.split_ascii_whitespace().count(), 4, "a zombie is left: {children}");
+    load.wait_more(50);
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");
+    assert!(seen.cut <= 8 * killed.len() as u64, "{seen:?} after {} kills", killed.len());
     cluster.stop();
 }
 

@@ -37,6 +37,9 @@ pub(crate) const ACTIONS: &[(&str, u64, Act)] = &[
     ("scale by signal", 3, scale_by_signal),
     ("kill the master during a scale", 6, scale_and_kill_master),
     ("scale during a reload", 4, scale_during_reload),
+    ("upgrade", 4, upgrade),
+    ("kill a worker during an upgrade", 4, upgrade_and_kill_worker),
+    ("kill the master during an upgrade", 4, upgrade_and_kill_master),
     ("garbage on the control socket", 5, garbage),
 ];
 
@@ -397,6 +400,39 @@ fn scale_during_reload(chaos: &mut Chaos) -> Outcome {
     expect_success(&scaled.ok_or("no scale")?, "a scale during a reload")?;
     reloaded(chaos, app, version);
     chaos.site.expected[app].workers = count;
+    Ok(())
+}
+
+// ---- upgrades ----
+
+/// Keeper and master of another file.
+fn upgrade(chaos: &mut Chaos) -> Outcome {
+    let binary = chaos.site.other_binary();
+    let said = chaos.site.cli(&["upgrade", "--binary", &binary]);
+    expect_success(&said, "an upgrade")?;
+    let keeper = chaos.site.keeper_binary();
+    if keeper == binary { Ok(()) } else { Err(format!("the keeper is of {keeper} after {said:?}")) }
+}
+
+fn upgrade_and_kill_worker(chaos: &mut Chaos) -> Outcome {
+    let (app, number, binary) = (chaos.some_app(), chaos.random.next(), chaos.site.other_binary());
+    let pid = chaos.site.worker(app, number);
+    let said = during(chaos, &["upgrade", "--binary", &binary], |chaos| {
+        // The keeper changes a good second after the command came.
+        pause(chaos, 1_400);
+        strike(chaos, app, pid, "KILL");
+        Ok(())
+    })?;
+    expect_success(&said, "an upgrade during which a worker was killed")
+}
+
+/// Whichever master it hits: the new one is taken back, or was through.
+fn upgrade_and_kill_master(chaos: &mut Chaos) -> Outcome {
+    let binary = chaos.site.other_binary();
+    during(chaos, &["upgrade", "--binary", &binary], |chaos| {
+        pause(chaos, 1_600);
+        chaos.end_master("KILL")
+    })?;
     Ok(())
 }
 

@@ -79,6 +79,23 @@ impl Site {
         write_file(&self.cluster.folder, time);
     }
 
+    /// The file whose program the keeper is.
+    pub(crate) fn keeper_binary(&self) -> String {
+        let exe = fs::read_link(format!("/proc/{}/exe", self.cluster.keeper_pid()));
+        exe.map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    /// A copy of the program that the keeper is not.
+    pub(crate) fn other_binary(&self) -> String {
+        let keeper = self.keeper_binary();
+        let paths = ["clusterd-a", "clusterd-b"].map(|name| self.cluster.folder.path().join(name));
+        let path = paths.into_iter().find(|path| path.display().to_string() != keeper).unwrap();
+        if !path.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_clusterd"), &path).unwrap();
+        }
+        path.display().to_string()
+    }
+
     /// A verb, which must end.
     pub(crate) fn cli(&self, args: &[&str]) -> Said {
         cli_at(self.cluster.folder.path(), args)

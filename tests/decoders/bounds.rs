@@ -1,9 +1,10 @@
 //! What decoders promise at their bounds: memory, lengths, what comes after an error.
 use super::memory;
 use clusterd::keeper::codec::{self, CodecError};
+use clusterd::keeper::state::{self, StateError};
 use clusterd::limits::{
-    CHANNEL_LINE_BYTES_MAX, CHANNEL_READ_BYTES, KEEPER_PACKET_BYTES_MAX, LISTENER_DATA_BYTES_MAX,
-    LISTENER_KEY_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
+    CHANNEL_LINE_BYTES_MAX, CHANNEL_READ_BYTES, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX,
+    LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
 };
 use clusterd::protocol::framing::{LineBuffer, Oversize};
 use clusterd::protocol::node::{self, FromWorker};
@@ -159,13 +160,32 @@ fn counts_that_lie_allocate_nothing() {
 }
 
 #[test]
+fn a_keepers_state_costs_no_more_than_what_it_says() {
+    let valid = super::corpus::keeper_states().pop().unwrap();
+    // A record that says that it is as long as everything may be.
+    let at = b"clusterd keeper\n".len() + 2 + 1;
+    let mut liar = valid.clone();
+    liar[at..at + 4].copy_from_slice(&(KEEPER_STATE_BYTES_MAX as u32).to_le_bytes());
+    let (decoded, peak) = memory::peak(|| state::decode(&liar));
+    assert!(matches!(decoded, Err(StateError::Damaged { part: "records", .. })), "{decoded:?}");
+    assert!(peak < 4096, "{peak} bytes held");
+    // So many records without a field that there is room for.
+    let mut empty = valid[..at - 1].to_vec();
+    empty.resize(4 * 1024 * 1024, 0);
+    let (decoded, peak) = memory::peak(|| state::decode(&empty));
+    assert!(decoded.is_err() && peak < 4096, "{peak} bytes held");
+    let (decoded, peak) = memory::peak(|| state::decode(&valid));
+    assert!(decoded.is_ok() && peak < 8 * valid.len() + 16 * 1024, "{peak} bytes held for {}", valid.len());
+}
+
+#[test]
 fn a_packet_costs_no_more_than_itself() {
     let mut random = super::random::Random::new(1);
     for length in [0, 1, 17, 1024, KEEPER_PACKET_BYTES_MAX] {
         for _ in 0..20 {
             let mut packet: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
             if let Some(kind) = packet.first_mut() {
-                *kind %= 11;
+                *kind %= 12;
             }
             let (_, peak) = memory::peak(|| (codec::decode_order(&packet), codec::decode_notice(&packet)));
             assert!(peak <= 2 * length + 256, "{peak} bytes held for {length}");

@@ -1,7 +1,11 @@
 //! Valid inputs, as builders: what Node, keeper, master, programs and people really write.
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec;
-use clusterd::keeper::protocol::{Credentials, Notice, Order, SpawnSpec, SpawnStep};
+use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
+use clusterd::keeper::state::{self, State};
+use clusterd::keeper::table::{Child, State as Life, Table};
+use clusterd::keeper::watch::WatchMemory;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const JSON_WORDS: &[&[u8]] = &[
     b"\"cmd\":",
@@ -117,13 +121,24 @@ fn orders() -> Vec<Order> {
         Order::Heartbeat,
         Order::Ready,
         Order::Finish { code: 1 },
+        Order::Upgrade,
     ]
+}
+
+fn about(upgrade: OwnUpgrade) -> About {
+    About { version: "1.2.3".into(), upgrade }
 }
 
 fn notices() -> Vec<Notice> {
     let worker = WorkerId(7);
     vec![
-        Notice::Hello { version: codec::VERSION, incarnation: 2, previous_end: "was killed by SIGKILL".into() },
+        Notice::Hello {
+            version: codec::VERSION,
+            incarnation: 2,
+            previous_end: "was killed by SIGKILL".into(),
+            about: about(OwnUpgrade::Done),
+        },
+        Notice::Keeper { about: about(OwnUpgrade::Stays("the new binary gave no answer in 5 s".into())) },
         Notice::Child { worker, pid: 4711, tag: b"web/3".to_vec(), started_ms: 1_000, status: Some(256) },
         Notice::Held { name: "source/1".into() },
         Notice::Noted { key: "app/web".into(), value: b"{}".to_vec() },
@@ -153,6 +168,40 @@ pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
     all.extend(notices().iter().map(|notice| codec::encode_notice(notice).unwrap()));
     all.extend([spec, SpawnSpec::default()].iter().map(|spec| codec::encode_spawn_spec(spec).unwrap()));
     all
+}
+
+/// What keepers hand over: one with nothing but a master, one with everything.
+pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
+    let watch = WatchMemory {
+        incarnation: 2,
+        started_ms: 5_000,
+        backoff_ms: 50,
+        stops_asked: 0,
+        stop_now_until_ms: Some(60_000),
+    };
+    let mut state = State {
+        file_limit: (1024, 4096),
+        null: 3,
+        binary: 4,
+        watch,
+        master_pid: 4711,
+        ours: 5,
+        theirs: 6,
+        news: VecDeque::new(),
+        table: Table::default(),
+        reports: BTreeMap::new(),
+    };
+    let empty = state::encode(&state.view(), |fd| *fd).unwrap();
+    for (id, life) in (1..).zip([Life::Starting, Life::Running, Life::Ended { status: 9, at_ms: 7_000 }]) {
+        let child = Child { pid: 5_000 + id, tag: b"web/3".to_vec(), started_ms: 6_000, state: life };
+        state.table.restore(WorkerId(id as u64), child).unwrap();
+    }
+    state.reports.insert(WorkerId(1), 7);
+    state.table.hold("listen/web/null:8080:4::0".into(), 8).unwrap();
+    state.table.note("v1/app/0".into(), b"{}".to_vec()).unwrap();
+    state.table.restore_waiting(Notice::Signal { signal: 15, value: None }).unwrap();
+    state.news.push_back(Notice::Exited { worker: WorkerId(3), status: 9, at_ms: 7_000 });
+    vec![empty, state::encode(&state.view(), |fd| *fd).unwrap()]
 }
 
 pub(crate) fn datagrams() -> Vec<Vec<u8>> {

@@ -52,6 +52,17 @@ fn keeper() {
 }
 
 #[test]
+fn keeper_state() {
+    run(
+        "keeper_state",
+        5_000,
+        &corpus::keeper_states(),
+        &[&[0xff; 4], &[0; 8], &[255, 4, 0, 0, 0]],
+        bodies::keeper_state,
+    );
+}
+
+#[test]
 fn notify() {
     run("notify", 20_000, &corpus::datagrams(), corpus::NOTIFY_WORDS, bodies::notify);
 }

@@ -4,6 +4,7 @@
 mod fixture;
 mod master;
 mod masters;
+mod renewal;
 mod spawning;
 
 use std::panic::catch_unwind;
@@ -25,6 +26,27 @@ const TESTS: &[(&str, fn())] = &[
     ("an_upgrade_starts_the_new_binary_at_once", masters::an_upgrade_starts_the_new_binary_at_once),
     ("an_upgrade_that_does_not_serve_is_taken_back", masters::an_upgrade_that_does_not_serve_is_taken_back),
     ("the_death_of_the_keeper_takes_everything_down", masters::the_death_of_the_keeper_takes_everything_down),
+    (
+        "the_keeper_becomes_the_new_binary_and_loses_nothing",
+        renewal::the_keeper_becomes_the_new_binary_and_loses_nothing,
+    ),
+    (
+        "who_ends_or_calls_while_the_keeper_changes_is_heard",
+        renewal::who_ends_or_calls_while_the_keeper_changes_is_heard,
+    ),
+    ("a_binary_that_cannot_be_the_keeper_changes_nothing", renewal::a_binary_that_cannot_be_the_keeper_changes_nothing),
+    ("a_binary_that_is_silent_is_not_waited_for", renewal::a_binary_that_is_silent_is_not_waited_for),
+    (
+        "a_binary_that_cannot_be_executed_any_more_changes_nothing",
+        renewal::a_binary_that_cannot_be_executed_any_more_changes_nothing,
+    ),
+    ("the_command_says_that_the_keeper_stays", renewal::the_command_says_that_the_keeper_stays),
+    ("a_keeper_that_cannot_go_on_at_all_says_what_ends", renewal::a_keeper_that_cannot_go_on_at_all_says_what_ends),
+    ("a_binary_that_fails_after_all_hands_back", renewal::a_binary_that_fails_after_all_hands_back),
+    (
+        "a_second_upgrade_before_the_first_is_through_is_the_one",
+        renewal::a_second_upgrade_before_the_first_is_through_is_the_one,
+    ),
     ("garbage_is_ignored", masters::garbage_is_ignored),
     ("sockets_of_systemd_are_held", masters::sockets_of_systemd_are_held),
     ("a_worker_gets_clean_surroundings", spawning::a_worker_gets_clean_surroundings),
@@ -42,10 +64,20 @@ const THREADS: usize = 4;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    if args.next().is_some_and(|name| name == clusterd::keeper::MASTER_ARGV0) {
+    let name = args.next().unwrap_or_default();
+    let args: Vec<_> = args.collect();
+    if renewal::is_clusterd() && name != clusterd::keeper::KEEPER_CHECK_ARGV0 {
+        return clusterd::cli::main();
+    }
+    if name == clusterd::keeper::MASTER_ARGV0 {
         return master::run();
     }
-    let args: Vec<_> = args.collect();
+    if name == clusterd::keeper::KEEPER_CHECK_ARGV0 {
+        return renewal::asked();
+    }
+    if name == clusterd::keeper::KEEPER_ARGV0 {
+        return renewal::resume(args);
+    }
     if args.first().is_some_and(|role| role == fixture::KEEPER_ROLE) {
         return clusterd::keeper::run(clusterd::keeper::Launch { args: args[1..].to_vec() });
     }

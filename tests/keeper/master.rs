@@ -2,7 +2,7 @@
 //! the test's socket, says what it inherited, reports every notice, and obeys commands, one JSON value a line.
 use clusterd::ids::WorkerId;
 use clusterd::keeper::link::{Inheritance, Link};
-use clusterd::keeper::protocol::{Credentials, Notice, Order, SpawnSpec};
+use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec};
 use clusterd::limits::HEARTBEAT_EVERY_MS;
 use clusterd::os::poll::{self, Interest};
 use clusterd::os::{clock, packet, process};
@@ -64,6 +64,15 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+fn about_json(about: &About) -> Value {
+    let (upgrade, why) = match &about.upgrade {
+        OwnUpgrade::Open => ("open", ""),
+        OwnUpgrade::Done => ("done", ""),
+        OwnUpgrade::Stays(why) => ("stays", why.as_str()),
+    };
+    json!({"is": "keeper", "version": about.version, "upgrade": upgrade, "why": why})
+}
+
 impl Master {
     fn say(&mut self, value: &Value) {
         self.control.write_all(format!("{value}\n").as_bytes()).unwrap();
@@ -88,6 +97,7 @@ impl Master {
         let value = json!({
             "is": "master", "pid": std::process::id(), "incarnation": inherited.incarnation,
             "previous_end": inherited.previous_end, "children": children, "fds": fds, "notes": notes, "args": args,
+            "about": about_json(&inherited.about),
         });
         self.say(&value);
     }
@@ -100,6 +110,7 @@ impl Master {
             }
             Notice::Exited { worker, status, .. } => json!({"is": "exited", "worker": worker.0, "status": status}),
             Notice::Signal { signal, value } => json!({"is": "signal", "signal": signal, "value": value}),
+            Notice::Keeper { about } => about_json(about),
             other => json!({"is": "nonsense", "notice": format!("{other:?}")}),
         };
         self.say(&value);

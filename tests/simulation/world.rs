@@ -571,7 +571,7 @@ impl World {
                 let living = self.processes.iter().find(|(_, p)| p.ended.is_none() && p.generation != to);
                 assert!(living.is_none(), "a start found an old worker alive: {:?}", living.map(|(id, _)| id));
             }
-            Report::StartDropped { to, .. } => {
+            Report::StartDropped { to } | Report::StartSuperseded { to } => {
                 let open = self.starts_open.remove(&to);
                 assert!(open || self.deaths_of_master > 0, "start of {to} ended twice");
             }
