@@ -58,6 +58,10 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// What `env` is added to, where it is not the environment of clusterd itself.
     pub base_env: Option<BTreeMap<String, String>>,
+    /// The variable that holds a worker's slot.
+    pub instance_var: String,
+    /// A variable of `env`, a number, that each slot gets with its slot added.
+    pub increment_var: Option<String>,
     /// As typed; made absolute and links resolved at each generation.
     pub cwd: Option<PathBuf>,
     /// User to run as (name or number).
@@ -193,6 +197,14 @@ pub struct Reload {
     pub canary: Duration,
     /// Over this time the old workers' drains reach their deadlines.
     pub drain_spread: Duration,
+}
+
+impl App {
+    /// The variable that counts up with the slots, and its value in slot 0.
+    pub fn first_of_increment(&self) -> Option<(&str, i64)> {
+        let name = self.increment_var.as_deref()?;
+        Some((name, self.env.get(name)?.parse().ok()?))
+    }
 }
 
 impl Workers {

@@ -1,5 +1,5 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
-use super::{Balance, Listen, Protocol, Ready, Said, Workers};
+use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
 use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX,
     WORKERS_PERCENT_MAX,
@@ -107,6 +107,16 @@ pub fn size(text: &str) -> Result<u64, String> {
         Some(bytes) => Ok(bytes),
         None => Err(format!("{text} is too much: {}G is the most", MEMORY_LIMIT_BYTES_MAX >> 30)),
     }
+}
+
+/// The name of the variable that holds the slot.
+pub fn instance_variable(text: &str) -> Result<String, String> {
+    if text == defaults::INSTANCE_VAR { Ok(text.to_owned()) } else { own_variable(text) }
+}
+
+/// The name of a variable that clusterd does not set by itself.
+pub fn own_variable(text: &str) -> Result<String, String> {
+    env_file::check(text, "").map(|()| text.to_owned())
 }
 
 /// The name of a way to balance.

@@ -14,6 +14,7 @@ mod homes;
 mod hooks;
 mod import;
 mod keep;
+mod keys;
 mod kills;
 mod limits;
 mod reload;

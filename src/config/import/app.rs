@@ -1,5 +1,5 @@
 //! One app of PM2's as one `[[app]]`.
-use super::super::env_file;
+use super::super::{defaults, env_file};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
@@ -213,7 +213,7 @@ impl Conversion<'_, '_> {
             let rule = format!("listening or {}", duration(patience));
             self.section.app.text("ready", &rule, "in fork mode PM2 does not wait for listen()");
         }
-        let default = ms(super::super::defaults::READY_TIMEOUT);
+        let default = ms(defaults::READY_TIMEOUT);
         if let Some(timeout) = timeout.filter(|timeout| *timeout > default) {
             self.section.app.text(
                 "ready_timeout",
@@ -226,7 +226,7 @@ impl Conversion<'_, '_> {
     fn time_to_end(&mut self) {
         self.fields.take(&["shutdown_with_message"]);
         let Some(timeout) = self.ms(&["kill_timeout"]) else { return };
-        if timeout > ms(super::super::defaults::DRAIN_TIMEOUT) {
+        if timeout > ms(defaults::DRAIN_TIMEOUT) {
             self.section.app.text("drain_timeout", &duration(timeout), "the time to finish connections is apart here");
         }
         self.section.app.text("kill_timeout", &duration(timeout), "");
@@ -255,7 +255,7 @@ impl Conversion<'_, '_> {
         }
         if let Some(delay) = self.ms(&["exp_backoff_restart_delay"]).filter(|delay| *delay > 0) {
             self.section.restart.text("backoff_min", &duration(delay), "exp_backoff_restart_delay; it doubles");
-            let most = ms(super::super::defaults::restart().backoff_max);
+            let most = ms(defaults::restart().backoff_max);
             if delay > most {
                 self.section.restart.text("backoff_max", &duration(delay), "");
             }
@@ -282,6 +282,7 @@ impl Conversion<'_, '_> {
         if let Some(port) = self.get(&["port"], "a number", fields::integer) {
             self.section.env.insert("PORT".to_owned(), port.to_string());
         }
+        self.slot_variables();
         let tables: Vec<(&str, &Value)> = self.fields.rest().filter(|(key, _)| key.starts_with("env_")).collect();
         for (key, value) in tables {
             self.fields.take(&[key]);
@@ -292,6 +293,36 @@ impl Conversion<'_, '_> {
             }
             let table = self.variables(key, value);
             self.section.named.insert(name, table);
+        }
+    }
+
+    fn slot_variables(&mut self) {
+        let instance = self.text(&["instance_var"]).filter(|name| name != defaults::INSTANCE_VAR);
+        if let Some(name) = instance
+            && self.fits("instance_var", &name)
+        {
+            if self.section.env.remove(&name).is_some() {
+                self.note(format!("env: {name} holds the slot, as instance_var says"));
+            }
+            self.section.app.text("instance_var", &name, "");
+        }
+        if let Some(name) = self.text(&["increment_var"])
+            && self.fits("increment_var", &name)
+        {
+            let first = self.section.env.get(&name).and_then(|value| value.parse::<i64>().ok()).unwrap_or_default();
+            self.section.env.insert(name.clone(), first.to_string());
+            self.section.app.text("increment_var", &name, "");
+        }
+    }
+
+    /// Whether each slot may have this variable with a value of its own.
+    fn fits(&mut self, key: &str, name: &str) -> bool {
+        match env_file::check(name, "") {
+            Ok(()) => true,
+            Err(why) => {
+                self.note(format!("{key}: {why}"));
+                false
+            }
         }
     }
 

@@ -17,8 +17,6 @@ pub(super) const LOST: &[(&str, &str)] = &[
     ("error_file", "output goes where clusterd's own goes"),
     ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
     ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),
-    ("increment_var", "not available in this release"),
-    ("instance_var", "not available in this release; the slot is in NODE_APP_INSTANCE"),
     ("io", "there is no agent"),
     ("log_date_format", "output goes where clusterd's own goes"),
     ("log_file", "output goes where clusterd's own goes"),

@@ -187,6 +187,17 @@ fn variables_are_text_and_tables_wait_for_their_name() {
 }
 
 #[test]
+fn variables_of_each_slot() {
+    let first = |keys| whole(keys).first_of_increment().map(|(name, first)| (name.to_owned(), first));
+    assert_eq!(whole(json!({ "instance_var": "SLOT" })).instance_var, "SLOT");
+    assert_eq!(whole(json!({ "instance_var": "NODE_APP_INSTANCE" })).instance_var, "NODE_APP_INSTANCE");
+    assert_eq!(first(json!({ "increment_var": "PORT", "port": 3000 })), Some(("PORT".into(), 3000)));
+    assert_eq!(first(json!({ "increment_var": "N", "env": { "N": "x" } })), Some(("N".into(), 0)));
+    let (app, notes) = app(json!({ "instance_var": "S", "increment_var": "LISTEN_FDS", "env": { "S": 1 } }));
+    assert_eq!((app.env.len(), app.increment_var, notes.len()), (0, None, 2), "{notes:?}");
+}
+
+#[test]
 fn who_and_where() {
     let app = whole(json!({ "uid": 1000, "gid": "www-data", "cwd": "/srv/shop" }));
     assert_eq!((app.user.as_deref(), app.group.as_deref()), (Some("1000"), Some("www-data")));
