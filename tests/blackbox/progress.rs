@@ -50,8 +50,10 @@ fn a_slow_start_counts_who_is_ready_and_a_quick_one_says_nothing_of_it() {
     let said = home.ok(&["restart", "late"]);
     assert!(said.contains("late: 0 of 1 workers ready"), "{said}");
     home.ok(&["delete", "late"]);
+    let from = std::time::Instant::now();
     let said = home.ok(&["start", &app, "-i", "1", "--ready", "message", "-e", "LATE_MS=1"]);
-    assert!(!said.contains("of 1 workers ready"), "{said}");
+    // On a machine that is too busy even the quick one takes its second.
+    assert!(from.elapsed().as_millis() >= 1_000 || !said.contains("of 1 workers ready"), "{said}");
 }
 
 #[test]
