@@ -176,9 +176,6 @@ pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 pub const REPLACE_EVERY_MS: u64 = 10_000;
 /// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
 pub const LIFETIME_JITTER_SHARE: u64 = 10;
-/// Longest pause of a reload between a slot that was replaced and the next one, in milliseconds: less where the old
-/// worker is gone before.
-pub const RELOAD_SETTLE_MS: u64 = 100;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 

@@ -121,7 +121,6 @@ impl App {
                 TimerKey::Slot(index) => self.on_slot_timer(cx, index),
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
                 TimerKey::Canary => self.end_canary(cx),
-                TimerKey::Settle => self.step_reload(cx),
             }
         }
     }

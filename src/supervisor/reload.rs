@@ -6,7 +6,6 @@ use super::timers::TimerKey;
 use super::worker::Phase;
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
-use crate::limits;
 use std::collections::VecDeque;
 
 /// A reload that was asked for.
@@ -174,20 +173,7 @@ impl App {
             reload.starting.retain(|&i| i != index);
             reload.done.push(index);
         }
-        if !self.let_settle(cx, old) {
-            self.step_reload(cx);
-        }
-    }
-
-    /// The clients of the old worker come to others now, while it ends: the start of the next process can wait until it is
-    /// gone, for a moment. Whether the reload waits.
-    fn let_settle(&mut self, cx: &Cx<'_>, old: Option<WorkerId>) -> bool {
-        let lives = old.is_some_and(|old| self.workers.get(&old).is_some_and(|w| w.phase.is_leaving()));
-        let more = self.reload.as_ref().is_some_and(|reload| reload.failed.is_none() && !reload.pending.is_empty());
-        if lives && more {
-            self.timers.set(TimerKey::Settle, Some(cx.now_ms + limits::RELOAD_SETTLE_MS));
-        }
-        lives && more
+        self.step_reload(cx);
     }
 
     /// With `drain_spread` the deadlines of the old workers lie apart, so that their last clients do not all come back
@@ -208,7 +194,6 @@ impl App {
             slot.incoming = None;
         }
         self.timers.set(TimerKey::Canary, None);
-        self.timers.set(TimerKey::Settle, None);
         let Some(reload) = &mut self.reload else { return self.replacement_failed(cx, index) };
         reload.canary_until_ms = None;
         reload.starting.retain(|&i| i != index);
@@ -315,15 +300,13 @@ impl App {
     /// A process is gone: perhaps the reload waited for it.
     pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
         if self.reload.is_some() {
-            self.timers.set(TimerKey::Settle, None);
-            self.step_reload(cx);
+            self.settle_reload(cx);
         }
     }
 
     /// The app stops: whoever waits for the reload is told.
     pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
         self.timers.set(TimerKey::Canary, None);
-        self.timers.set(TimerKey::Settle, None);
         let waiting = self.reload.take().map(|r| r.to).into_iter().chain(self.queued.take().map(|q| q.to));
         for to in waiting {
             cx.report(Report::ReloadFailed { to, reason: "the app was stopped".to_owned() });

@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum TimerKey {
     /// The canary time of the reload.
     Canary,
-    /// The pause of the reload between two slots.
-    Settle,
     /// A worker's.
     Worker(WorkerId),
     /// A slot's.
