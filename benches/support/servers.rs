@@ -220,7 +220,7 @@ impl Server {
         let path = self.folder.join("nginx.conf");
         fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut command = Command::new(&nginx.program);
-        command.arg("-p").arg(&self.folder).arg("-c").arg(path).args(["-e", "nginx.log"]);
+        command.arg("-p").arg(&self.folder).arg("-c").arg(path);
         Ok(command)
     }
 
@@ -252,9 +252,9 @@ impl Server {
     }
 
     fn last_words(&self) -> String {
-        let text = ["stderr", "stdout"].map(|name| fs::read_to_string(self.folder.join(name)).unwrap_or_default());
-        let lines = text.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
-        lines.last().unwrap_or("it said nothing").trim().to_owned()
+        let text = ["stdout", "stderr"].map(|name| fs::read_to_string(self.folder.join(name)).unwrap_or_default());
+        let mut lines = text.iter().flat_map(|text| text.lines()).filter(|line| !line.trim().is_empty());
+        lines.next_back().unwrap_or("it said nothing").trim().to_owned()
     }
 
     fn ready_file(&self) -> PathBuf {
