@@ -66,7 +66,7 @@ impl Polls {
         Ok(Polls { all, urgent, channels, events, keeper_writes: false, quiet_waits: 0 })
     }
 
-    /// A waker for the control API's thread.
+    /// The waker of the loop. There is one; threads share it.
     pub(super) fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.urgent.registry(), CALLS)
     }
