@@ -170,7 +170,7 @@ fn a_picture_has_its_text_as_text_and_reads_on_light_and_dark() {
     {
         assert!(svg.contains(text), "no {text} in\n{svg}");
     }
-    assert!(svg.contains("median of 3 alternating rounds"), "{svg}");
+    assert!(svg.contains("median of 3 rounds in turns"), "{svg}");
     assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
     let width = attribute(&svg, "width");
     for line in svg.lines().filter(|line| line.trim_start().starts_with("<rect class=\"o")) {

@@ -58,7 +58,7 @@ pub(crate) fn draw(part: &Connections) -> Option<String> {
     }
     let rounds = rows.iter().map(|row| row.rounds.len()).max().unwrap_or(0);
     let foot = format!(
-        "{}, {} clients on the same machine; bars: median of {rounds} alternating rounds, lines: lowest to highest",
+        "{}, {} clients on the same machine; bars: median of {rounds} rounds in turns, lines: lowest to highest",
         MAIN.title(),
         part.clients
     );
@@ -81,7 +81,7 @@ fn panels(rows: &[&Row]) -> [Panel; 2] {
         },
         Panel {
             left: left + PANEL_WIDTH + GAP,
-            head: "CPU µs per connection, before the workers",
+            head: "Master CPU, µs per connection",
             note: "less is better",
             values: of(|round| round.cpu_us),
             digits: 1,
