@@ -55,12 +55,14 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "import", "logs", "top"];
+const PLANNED_VERBS: &[&str] = &["flush", "import", "logs"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
     "list",
     "status",
+    "top",
+    "monit",
     "describe",
     "show",
     "env",
@@ -153,6 +155,9 @@ pub enum Ask {
         #[arg(short, long)]
         short: bool,
     },
+    /// Watch apps and their workers live, with keys to act (also: monit)
+    #[command(alias = "monit")]
+    Top,
     /// Show everything about apps (also: show)
     #[command(alias = "show")]
     Describe {
