@@ -114,7 +114,7 @@ mod tests {
         let (kinds, total, name) = laid_out(200, 64);
         assert!(kinds.contains(&Kind::Where) && kinds.contains(&Kind::Open));
         assert_eq!((total, name), (200, NAME_MAX));
-        assert_eq!(laid_out(40, 4).0, [Kind::Id, Kind::Name, Kind::Status]);
+        assert_eq!(laid_out(39, 4).0, [Kind::Id, Kind::Name, Kind::Status]);
         assert!(laid_out(10, 4).0.contains(&Kind::Status), "cut by the terminal, but there");
     }
 }

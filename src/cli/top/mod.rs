@@ -7,6 +7,8 @@ mod model;
 mod rates;
 mod run;
 mod screen;
+#[cfg(test)]
+mod tests;
 mod view;
 mod watch;
 
@@ -149,7 +151,7 @@ impl Top {
 
     fn show(&mut self) -> io::Result<()> {
         let size = self.tty.size()?;
-        self.model.settle(view::room(&self.model, usize::from(size.1)).table);
+        view::settle(&mut self.model, usize::from(size.1));
         let title = self.log_title(usize::from(size.0));
         let screen = view::view(&self.model, &self.place, &title, size, self.now_ms());
         self.tty.show(&screen)

@@ -187,6 +187,8 @@ pub(super) struct Model {
     pub(super) offset: usize,
     /// Rows that the table shows.
     room: usize,
+    /// Rows that it could show, were there more of them: then the log shrinks.
+    room_most: usize,
     pub(super) question: Option<Order>,
     pub(super) pending: Vec<Pending>,
     pub(super) said: Option<Said>,
@@ -238,7 +240,7 @@ impl Model {
         let apps: Vec<(AppKey, usize)> =
             seen.deployment.apps.iter().map(|app| ((master.to_owned(), app.name.clone()), app.workers.len())).collect();
         for (key, workers) in apps {
-            if self.known.insert(key.clone()) && self.items().len() + workers <= self.room {
+            if self.known.insert(key.clone()) && self.items().len() + workers <= self.room_most {
                 self.open.insert(key);
             }
         }
@@ -274,8 +276,8 @@ impl Model {
     }
 
     /// The table shows so many rows: the selected one is to be among them.
-    pub(super) fn settle(&mut self, room: usize) {
-        self.room = room;
+    pub(super) fn settle(&mut self, room: usize, room_most: usize) {
+        (self.room, self.room_most) = (room, room_most);
         let last = self.items().len().saturating_sub(1);
         self.offset = self.offset.min((last + 1).saturating_sub(room));
         self.offset = self.offset.min(self.selected).max((self.selected + 1).saturating_sub(room.max(1)));

@@ -8,6 +8,7 @@ use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::{Position, Rect};
 use std::io::{self, IsTerminal, Stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,7 +59,9 @@ impl Tty {
 
     /// Draws everything anew the next time: something else has written on the terminal.
     pub(super) fn redraw(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // `clear` would ask the terminal where its cursor is, and wait for an answer that the thread of keys reads.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Takes it again after it was given back.
@@ -140,8 +143,51 @@ pub(super) fn key(event: &Event) -> Option<Key> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::limits;
+    use std::fs;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    /// Set for the run of this test that is to panic.
+    const PANICS: &str = "CLUSTERD_TEST_TOP_PANICS";
+
+    /// Runs itself once more, in a terminal (tmux), where a thread of it panics while the terminal is taken.
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_can_be_read() {
+        if std::env::var_os(PANICS).is_some() {
+            let _tty = Tty::take().unwrap();
+            // The hook ends it all; joining is the wait for that.
+            let _ = std::thread::spawn(|| panic!("on purpose")).join();
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("clusterd-top-panic-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let own = std::env::current_exe().unwrap();
+        let script = format!(
+            "stty -a >before; {PANICS}=1 '{}' --exact {}::a_panic_gives_the_terminal_back_and_can_be_read --nocapture; \
+             echo \"it ended with $?\"; stty -a >after; exec sleep 1000",
+            own.display(),
+            module_path!().split_once("::").unwrap().1,
+        );
+        let tmux = |args: &[&str]| {
+            let output = Command::new("tmux").arg("-S").arg("socket").args(args).current_dir(&folder).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "sh", "-c", &script]);
+        let deadline = Instant::now() + Duration::from_millis(limits::START_WAIT_MS);
+        let stty = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        while stty("after").is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let (screen, state) = (tmux(&["capture-pane", "-p"]), tmux(&["display-message", "-p", "#{alternate_on}"]));
+        tmux(&["kill-server"]);
+        assert!(screen.contains("on purpose") && screen.contains("it ended with 101"), "{screen}");
+        assert_eq!((stty("before"), state.trim()), (stty("after"), "0"));
+        fs::remove_dir_all(folder).unwrap();
+    }
 
     fn with(set: &[(&str, &str)]) -> (bool, bool) {
         let means = means(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()));

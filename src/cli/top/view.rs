@@ -73,7 +73,7 @@ const TABLE_LINES_MIN: usize = 4;
 const STATUS_LINES_MAX: usize = 8;
 
 /// Rows, details and log share what there is; the log gets a third of it, and what the rows do not need.
-pub(super) fn heights(height: usize, rows: usize, status: usize, log: bool) -> Heights {
+fn heights(height: usize, rows: usize, status: usize, log: bool) -> Heights {
     let status = status.clamp(1, STATUS_LINES_MAX).min(height.saturating_sub(FIXED_LINES + 1));
     let rest = height.saturating_sub(FIXED_LINES + status);
     let detail = if rest >= DETAIL_LINES + TABLE_LINES_MIN { DETAIL_LINES } else { 0 };
@@ -86,8 +86,15 @@ pub(super) fn heights(height: usize, rows: usize, status: usize, log: bool) -> H
 }
 
 /// How many lines each part gets now.
-pub(super) fn room(model: &Model, height: usize) -> Heights {
+fn room(model: &Model, height: usize) -> Heights {
     heights(height, model.items().len(), status(model).len(), !model.log_hidden)
+}
+
+/// Has the selected row among those that are shown on so many lines.
+pub(super) fn settle(model: &mut Model, height: usize) {
+    let most = heights(height, usize::MAX, status(model).len(), !model.log_hidden).table;
+    let room = room(model, height).table;
+    model.settle(room, most);
 }
 
 /// The screen. `home`: how the home is called; `log_title`: what the log is.
@@ -344,14 +351,26 @@ fn status(model: &Model) -> Vec<(Tone, String)> {
     }
     if let Some(said) = &model.said {
         let tone = if said.ok { Tone::Good } else { Tone::Bad };
-        let mut lines: Vec<(Tone, String)> = said.text.lines().map(|line| (tone, line.to_owned())).collect();
-        // What was said first and last counts; between them it is cut.
-        if lines.len() > STATUS_LINES_MAX {
-            lines.drain(1..=lines.len() - STATUS_LINES_MAX);
-        }
-        return lines;
+        return shortened(&said.text).into_iter().map(|line| (tone, line.to_owned())).collect();
     }
     model.wrong.iter().take(1).map(|why| (Tone::Bad, why.clone())).collect()
+}
+
+/// As many lines as there is room for: of a worker's last words, what it printed counts more than where it happened; the
+/// first line and the last ones stay.
+fn shortened(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    if lines.len() > STATUS_LINES_MAX {
+        let is_frame = |line: &str| {
+            let said = line.trim_start_matches([' ', '|']);
+            said.is_empty() || said == "^" || said.starts_with("at ")
+        };
+        lines.retain(|line| !is_frame(line));
+    }
+    if lines.len() > STATUS_LINES_MAX {
+        lines.drain(1..=lines.len() - STATUS_LINES_MAX);
+    }
+    lines
 }
 
 /// How far a command has come: `reloading web: 3 of 8 slots have their new worker; ...`.
@@ -365,6 +384,8 @@ fn doing(model: &Model, pending: &Pending) -> String {
     };
     let name = &pending.app.1;
     match model.find(&pending.app) {
+        // The last look at it is from before the command.
+        Some((_, app)) if wait == Wait::Reload && app.status != "reloading" => format!("{word} {name} ..."),
         Some((seen, app)) => format!("{word} {name}: {}", waits_for(wait, &[app], seen.held.get(name).copied())),
         None => format!("{word} {name} ..."),
     }
