@@ -59,8 +59,9 @@ impl App {
         if self.stopping.is_some() {
             cx.report(Report::ReloadFailed { to: asked.to, reason: "the app is stopping".to_owned() });
         } else if self.reload.is_some() {
+            let by = asked.to;
             if let Some(earlier) = self.queued.replace(asked) {
-                cx.report(Report::ReloadSuperseded { to: earlier.to });
+                cx.report(Report::ReloadSuperseded { to: earlier.to, by });
             }
         } else {
             self.begin_reload(cx, asked);

@@ -6,7 +6,6 @@ mod background;
 mod blocked;
 mod client;
 mod cluster;
-
 mod control;
 mod deployments;
 mod errors;
@@ -15,6 +14,7 @@ mod hooks;
 mod keep;
 mod kills;
 mod limits;
+mod peers;
 mod progress;
 mod refusals;
 mod reload;

@@ -259,7 +259,7 @@ fn a_reload_during_a_reload_runs_once_after_it() {
     for to in 2..=4 {
         s.tell(Event::Reload { to: Generation(to), policy: policy(), slots: 1 });
     }
-    assert!(s.reports().contains(&Report::ReloadSuperseded { to: Generation(3) }));
+    assert!(s.reports().contains(&Report::ReloadSuperseded { to: Generation(3), by: Generation(4) }));
     s.make_ready(2);
     s.exit(1, 0);
     let reports = s.reports();
