@@ -14,6 +14,20 @@ pub const LISTENERS_PER_APP_MAX: usize = 128;
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Size of everything that a configuration was made from (file, command line, env files), in bytes.
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Time that node may take to evaluate a configuration, in milliseconds.
+pub const EVALUATION_MS_MAX: u64 = 10_000;
+/// Pause between two looks at whether it has, where the kernel does not tell, in milliseconds.
+pub const EVALUATION_LOOK_MS: u64 = 5;
+/// How much an evaluated configuration may print, its result included, in bytes.
+pub const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How much of its complaints is read, in bytes.
+pub const EVALUATION_WORDS_BYTES_MAX: u64 = 256 * 1024;
+/// Stack of a thread that reads them, in bytes.
+pub const EVALUATION_STACK_BYTES: usize = 128 * 1024;
+/// Stack of the thread on which a running deployment evaluates its configuration, in bytes.
+pub const READING_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// How much of a script is looked at to tell text from a binary, in bytes.
+pub const SCRIPT_HEAD_BYTES: u64 = 8 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Problems of one configuration that are told; the rest is told when these are gone.
@@ -302,6 +316,26 @@ pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 /// Columns of a terminal that does not say.
 pub const COLUMNS_UNKNOWN: usize = 80;
+/// How often `top` looks at every master, in milliseconds.
+pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
+/// A master that has given no answer for so long counts as silent there, in milliseconds.
+pub const TOP_SILENT_MS: u64 = 3_000;
+/// Messages that wait for its loop.
+pub const TOP_MESSAGES_MAX: usize = 1_024;
+/// Good news is shown so long, in milliseconds.
+pub const TOP_SAID_MS: u64 = 15_000;
+/// Lines of the log that it keeps.
+pub const TOP_LOG_LINES_MAX: usize = 500;
+/// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
+pub const TOP_LOG_READ_BYTES: u64 = 64 * 1024;
+/// How often it looks whether a log has grown, in milliseconds.
+pub const TOP_LOG_LOOK_MS: u64 = 250;
+/// A loop delay that is worth a colour, in milliseconds.
+pub const TOP_DELAY_BUSY_MS: u64 = 100;
+/// A loop delay that is worth a louder one, in milliseconds.
+pub const TOP_DELAY_BAD_MS: u64 = 1_000;
+/// A terminal with fewer columns sees the time of day of a log's line, not its date.
+pub const TOP_WIDE_COLUMNS: usize = 100;
 /// Looks that a CLI takes at a master that does not answer before it gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
 /// Size of an answer that the CLI reads, in bytes.

@@ -4,7 +4,9 @@ pub mod args;
 pub mod check;
 mod client;
 mod connections;
+mod evaluate;
 mod help;
+mod import;
 mod init;
 mod keep;
 mod list;
@@ -17,6 +19,7 @@ mod show;
 mod start;
 mod startup;
 mod target;
+mod top;
 mod units;
 
 use crate::keeper;
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Invocation::Import { file, output, force }) => import::import(&file, output.as_deref(), force),
         Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
@@ -88,6 +92,7 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
         Ask::Stop { targets, now } => act::stop(home, &targets, now),
         Ask::Delete { targets, now } => act::delete(home, &targets, now),
+        Ask::Top => top::top(home),
         Ask::Save => keep::save(home),
         Ask::Resurrect => keep::resurrect(home),
         Ask::Startup(args) => startup::startup(home, &args),
