@@ -16,6 +16,7 @@ mod keep;
 mod keys;
 mod kills;
 mod limits;
+mod peers;
 mod progress;
 mod refusals;
 mod reload;
