@@ -25,3 +25,4 @@ mod signals;
 mod supervise;
 mod top;
 mod upgrade;
+mod verbs;
