@@ -203,6 +203,8 @@ mod tests {
             listen: vec![],
             restarts: 0,
             handoffs: 0,
+            log: Default::default(),
+            log_lines_dropped: 0,
             workers: (0..500).map(worker).collect(),
         };
         let deployment = Deployment {
