@@ -1,6 +1,7 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
 use super::help;
+use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -55,7 +56,7 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "import", "logs", "top"];
+const PLANNED_VERBS: &[&str] = &["import", "top"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
@@ -72,6 +73,9 @@ const VERBS: &[&str] = &[
     "delete",
     "scale",
     "signal",
+    "logs",
+    "flush",
+    "reloadLogs",
     "upgrade",
     "save",
     "resurrect",
@@ -233,6 +237,21 @@ pub enum Ask {
         signal: String,
         /// A name, an id, a namespace, "/a pattern/" or "all"
         #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Show what workers print: the last lines of log files, then what comes
+    Logs(LogsArgs),
+    /// Empty log files
+    Flush {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Open log files again, for a logrotate of your own (also: reopen-logs)
+    #[command(name = "reloadLogs", aliases = ["reopen-logs"])]
+    ReopenLogs {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
         targets: Vec<String>,
     },
     /// Have another clusterd binary take over what runs, losing nothing

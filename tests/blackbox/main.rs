@@ -15,6 +15,8 @@ mod hooks;
 mod keep;
 mod kills;
 mod limits;
+mod logs;
+mod logs_verb;
 mod progress;
 mod refusals;
 mod reload;
