@@ -306,7 +306,11 @@ fn a_log_file_that_cannot_be_opened_is_one_clear_error_before_anything_starts() 
 #[test]
 fn a_reload_that_fails_shows_the_last_words_that_went_to_a_file() {
     let cluster = running(&shell("sleep 1000"), 1, "log.file = \"web.log\"");
-    deployment(&cluster.folder, &shell("echo no such database >&2; exit 7"), 1, "log.file = \"web.log\"");
+    let keys = "log.file = \"web.log\"";
+    deployment(&cluster.folder, &shell("echo no such database >&2; exit 7"), 1, keys);
+    // Ready after a while, so that its end comes first.
+    let text = fs::read_to_string(cluster.folder.path().join("c.toml")).unwrap();
+    cluster.folder.write("c.toml", &text.replace("1ms", "20s"));
     let reload = cluster.cli(&["reload", "web"]);
     let text = String::from_utf8_lossy(&reload.stderr).into_owned();
     assert!(!reload.status.success() && text.contains("| no such database"), "{text}");
