@@ -64,14 +64,14 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit code of a command line or configuration that is wrong.
 pub const EXIT_USAGE: u8 = 2;
 
-/// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["top"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
     "list",
     "status",
     "jlist",
+    "top",
+    "monit",
     "describe",
     "show",
     "env",
@@ -184,6 +184,9 @@ pub enum Ask {
     /// The same as ls --json, in the words of PM2
     #[command(hide = true, alias = "prettylist")]
     Jlist,
+    /// Watch apps and their workers live, with keys to act (also: monit)
+    #[command(alias = "monit")]
+    Top,
     /// Show everything about apps (also: show)
     #[command(alias = "show")]
     Describe {
@@ -617,11 +620,8 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
-/// A first word that is no verb: a verb of a later release, a slip of the finger, or a command without `--`.
+/// A first word that is no verb: a slip of the finger, or a command without `--`.
 fn unknown_verb(word: &str, rest: &[&str]) -> String {
-    if PLANNED_VERBS.contains(&word) {
-        return format!("the verb \"{word}\" is not available in this release");
-    }
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let hint = name::did_you_mean(word, VERBS);
     if !hint.is_empty() && !script && !VERBS.contains(&word) {

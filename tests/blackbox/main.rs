@@ -6,7 +6,6 @@ mod background;
 mod blocked;
 mod client;
 mod cluster;
-
 mod control;
 mod deployments;
 mod errors;
@@ -25,4 +24,5 @@ mod reload;
 mod serve;
 mod signals;
 mod supervise;
+mod top;
 mod upgrade;
