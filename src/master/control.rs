@@ -242,9 +242,9 @@ impl Master {
                     failures.push(format!("{name}: {reason}; {}", self.apps[app_ix].serves_still()));
                     waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
-                Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
-                    open.remove(&app_ix);
-                    failures.push(format!("{name}: a later reload took its place"));
+                Report::ReloadSuperseded { to, by } if open.get(&app_ix) == Some(to) => {
+                    // The later one brings whatever this one was to bring.
+                    open.insert(app_ix, *by);
                 }
                 _ => {}
             }

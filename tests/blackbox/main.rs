@@ -18,6 +18,7 @@ mod kills;
 mod limits;
 mod logs;
 mod logs_verb;
+mod peers;
 mod progress;
 mod refusals;
 mod reload;
