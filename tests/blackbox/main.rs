@@ -16,6 +16,8 @@ mod keep;
 mod keys;
 mod kills;
 mod limits;
+mod logs;
+mod logs_verb;
 mod peers;
 mod progress;
 mod refusals;
