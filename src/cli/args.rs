@@ -1,6 +1,7 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
 use super::help;
+use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -38,7 +39,12 @@ pub enum Invocation {
         force: bool,
     },
     /// `check`: say what would run, or everything that is wrong.
-    Check(RunArgs),
+    Check {
+        /// What to run.
+        run: RunArgs,
+        /// As JSON.
+        json: bool,
+    },
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
     Print(String),
 }
@@ -63,8 +69,6 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit code of a command line or configuration that is wrong.
 pub const EXIT_USAGE: u8 = 2;
 
-/// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "logs"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
@@ -83,6 +87,9 @@ const VERBS: &[&str] = &[
     "delete",
     "scale",
     "signal",
+    "logs",
+    "flush",
+    "reloadLogs",
     "upgrade",
     "save",
     "resurrect",
@@ -127,7 +134,13 @@ enum Verb {
     Ask(Ask),
     /// Say what would run, or everything that is wrong
     #[command(override_usage = help::CHECK_USAGE)]
-    Check(Box<RunArgs>),
+    Check {
+        #[command(flatten)]
+        run: Box<RunArgs>,
+        /// As JSON, for scripts
+        #[arg(long, help_heading = "Other")]
+        json: bool,
+    },
     /// Write a configuration file with every key explained (also: ecosystem)
     #[command(alias = "ecosystem")]
     Init {
@@ -170,7 +183,7 @@ enum Verb {
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Ask {
     /// Show apps and their workers (also: list, status)
-    #[command(name = "ls", aliases = ["list", "status"])]
+    #[command(name = "ls", aliases = ["list", "status", "l", "ps"])]
     List {
         /// As JSON, for scripts
         #[arg(long, conflicts_with = "short")]
@@ -186,7 +199,7 @@ pub enum Ask {
     #[command(alias = "monit")]
     Top,
     /// Show everything about apps (also: show)
-    #[command(alias = "show")]
+    #[command(aliases = ["show", "desc", "info"])]
     Describe {
         /// A name, an id, a namespace, "/a pattern/" or "all"
         #[arg(required = true, value_name = "TARGET")]
@@ -262,6 +275,21 @@ pub enum Ask {
         #[arg(required = true, value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Show what workers print: the last lines of log files, then what comes
+    Logs(LogsArgs),
+    /// Empty log files
+    Flush {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Open log files again, for a logrotate of your own (also: reopen-logs)
+    #[command(name = "reloadLogs", aliases = ["reopen-logs"])]
+    ReopenLogs {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
+        targets: Vec<String>,
+    },
     /// Have another clusterd binary take over what runs, losing nothing
     Upgrade {
         /// A name, an id, a namespace, "/a pattern/" or "all"
@@ -294,6 +322,9 @@ pub struct UnitArgs {
     /// Print the unit and the commands, and do nothing
     #[arg(long)]
     pub print: bool,
+    /// Print them as JSON, for scripts
+    #[arg(long, requires = "print")]
+    pub json: bool,
     /// A unit of the whole machine, for this user [default: root's, or the
     /// user's own manager]
     #[arg(long, value_name = "USER")]
@@ -499,7 +530,7 @@ where
     }
     match cli.verb {
         None => to_run(cli.run, home).map(Invocation::Run),
-        Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
+        Some(Verb::Check { run, json }) => to_run(*run, home).map(|run| Invocation::Check { run, json }),
         Some(Verb::Start(args)) => to_start(*args, home),
         Some(Verb::Ask(verb)) => Ok(Invocation::Ask { verb, home }),
         Some(Verb::Init { file, force }) => Ok(Invocation::Init { file, force }),
@@ -603,11 +634,8 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
-/// A first word that is no verb: a verb of a later release, a slip of the finger, or a command without `--`.
+/// A first word that is no verb: a slip of the finger, or a command without `--`.
 fn unknown_verb(word: &str, rest: &[&str]) -> String {
-    if PLANNED_VERBS.contains(&word) {
-        return format!("the verb \"{word}\" is not available in this release");
-    }
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let hint = name::did_you_mean(word, VERBS);
     if !hint.is_empty() && !script && !VERBS.contains(&word) {

@@ -71,8 +71,10 @@ fn verbs_and_their_other_names() {
     assert!(
         matches!(typed("stop all --now"), Ok(Invocation::Ask { verb: Ask::Stop { now: true, targets }, .. }) if targets == ["all"])
     );
-    assert!(matches!(typed("check -c x"), Ok(Invocation::Check(run)) if run.config.as_deref() == Some("x")));
-    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check(run)) if run.command.len() == 2));
+    assert!(
+        matches!(typed("check -c x"), Ok(Invocation::Check { run, json: false }) if run.config.as_deref() == Some("x"))
+    );
+    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check { run, .. }) if run.command.len() == 2));
     let home = Some(PathBuf::from("/h"));
     assert!(matches!(typed("--home /h ls"), Ok(Invocation::Ask { verb: Ask::List { .. }, home: h }) if h == home));
     assert!(
@@ -88,7 +90,6 @@ fn a_command_without_dashes_is_shown_with_them() {
     says("app.js", "put -- before the command: clusterd -- node app.js");
     says("./server --port 1", "clusterd -- ./server --port 1");
     says("relod web", "did you mean \"reload\"?");
-    says("logs", "not available in this release");
     says("help nosuch", "clusterd -- nosuch");
 }
 

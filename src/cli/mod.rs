@@ -11,6 +11,7 @@ mod init;
 mod keep;
 mod list;
 pub mod load;
+pub mod logs;
 mod progress;
 #[cfg(test)]
 mod samples;
@@ -59,7 +60,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Invocation::Import { file, output, force }) => import::import(&file, output.as_deref(), force),
-        Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
+        Ok(Invocation::Check { run, json }) => {
+            ExitCode::from(check::check(&run, json, &mut io::stdout(), &mut io::stderr()))
+        }
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
         Ok(Invocation::Start(args)) => start::start(&args),
@@ -100,6 +103,9 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Kill { now } => act::kill(home, now),
         Ask::Scale { target, workers } => act::scale(home, &target, &workers),
         Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
+        Ask::Logs(args) => logs::logs(home, &args),
+        Ask::Flush { targets } => logs::flush(home, &targets),
+        Ask::ReopenLogs { targets } => logs::reopen(home, &targets),
         Ask::Upgrade { targets, binary } => act::upgrade(home, &targets, binary.as_deref()),
     }
 }

@@ -2,9 +2,9 @@
 //! before the first worker is touched, so that a mistake costs nothing. The rolling itself is the supervisor's.
 use super::Master;
 use super::app::balance_mode;
-use super::listener;
 use super::reading::Input;
 use super::settings::Settings;
+use super::{listener, log_files};
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
@@ -73,9 +73,12 @@ impl Master {
     }
 
     fn prepare_generations(&mut self, apps: &[usize], input: Input) -> Result<Vec<Prepared>, String> {
+        let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let sources = self.sources_again(input)?;
         let config = resolve(&sources)?;
         self.refuse_other_apps(&config)?;
+        // A file that is read again has the last word; a command line cannot have changed since somebody scaled.
+        let keeps_scale = sources.file.is_none() && !is_new;
         let source = self.sources.keys().next_back().map_or(1, |last| last + 1);
         let mut prepared = Vec::new();
         for &ix in apps {
@@ -83,12 +86,16 @@ impl Master {
             let app = config.apps.iter().find(|a| &a.name == name).cloned();
             let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
             let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
+            log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))?;
             settings.warn_of_hooks();
             let bound = self.bind_new(ix, &settings.config.listen)?;
             prepared.push((ix, settings, bound));
         }
         self.remember_sources(source, sources);
-        Ok(prepared.into_iter().map(|(ix, settings, bound)| self.commit_generation(ix, settings, bound)).collect())
+        Ok(prepared
+            .into_iter()
+            .map(|(ix, settings, bound)| self.commit_generation(ix, settings, bound, keeps_scale))
+            .collect())
     }
 
     /// Apps that came or went need a start of their own: a reload replaces what runs.
@@ -122,7 +129,13 @@ impl Master {
         Ok(bound)
     }
 
-    fn commit_generation(&mut self, ix: usize, settings: Settings, bound: Vec<(Listen, OwnedFd)>) -> Prepared {
+    fn commit_generation(
+        &mut self,
+        ix: usize,
+        settings: Settings,
+        bound: Vec<(Listen, OwnedFd)>,
+        keeps_scale: bool,
+    ) -> Prepared {
         let first_seq = self.first_seq();
         let app = &mut self.apps[ix];
         let to = Generation(app.last_generation.0 + 1);
@@ -133,8 +146,12 @@ impl Master {
         for (address, fd) in bound {
             self.add_configured_listener(ix, address, fd, settings.protocol);
         }
-        let (policy, slots) = (settings.policy(), settings.config.workers.count(cpu::available().count));
         let app = &mut self.apps[ix];
+        let slots = match keeps_scale {
+            true => app.supervisor.slot_count(),
+            false => settings.config.workers.count(cpu::available().count),
+        };
+        let policy = settings.policy();
         app.balancer.set_mode(balance_mode(settings.config.balance));
         app.generations.insert(to, settings);
         (ix, to, policy, slots)

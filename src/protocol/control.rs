@@ -5,23 +5,28 @@ use crate::config::sources::Sources;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `GET /v1/apps`: everything that one master runs.
+/// `GET /v1/apps`: everything that one master runs. What has a default is not in `ls --json` of one that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
     pub name: String,
     /// Version of clusterd that runs it: the master's.
+    #[serde(default)]
     pub version: String,
     /// Pid that signals go to.
+    #[serde(default)]
     pub keeper_pid: i32,
     /// Version of clusterd that the keeper is of; "" where it does not say.
     #[serde(default)]
     pub keeper_version: String,
     /// Pid of the present master.
+    #[serde(default)]
     pub master_pid: i32,
     /// How often the master was started again.
+    #[serde(default)]
     pub master_restarts: u32,
     /// Time since the deployment started, in milliseconds.
+    #[serde(default)]
     pub uptime_ms: u64,
     /// The last upgrade that was begun.
     #[serde(default)]
@@ -59,7 +64,7 @@ pub struct UpgradeRequest {
 }
 
 /// One app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct App {
     /// Its name.
     pub name: String,
@@ -72,7 +77,8 @@ pub struct App {
     /// The folder of its workers, links resolved.
     #[serde(default)]
     pub cwd: String,
-    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is).
+    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is); of the CLI also `gone` (its
+    /// keeper is).
     pub status: String,
     /// The command and its arguments.
     pub command: Vec<String>,
@@ -92,8 +98,30 @@ pub struct App {
     pub restarts: u64,
     /// Connections handed off by this master.
     pub handoffs: u64,
+    /// Where its output goes.
+    #[serde(default)]
+    pub log: Log,
+    /// Lines of its output that could not be written (a full disk).
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// Its slots, in order; a slot that is being replaced has two rows.
     pub workers: Vec<Worker>,
+}
+
+/// Where the output of an app goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// Absolute path of the file of stdout; absent: clusterd's own stdout; `NULL`: nowhere.
+    pub out: Option<String>,
+    /// The same of stderr.
+    pub err: Option<String>,
+    /// Each slot has its own files: the slot stands before the ending (`web-out-0.log`).
+    pub per_worker: bool,
+    /// `plain` or `json`.
+    pub format: String,
+    /// Format of the time stamps, strftime's; absent: none, or JSON's own.
+    pub time: Option<String>,
 }
 
 /// One worker, or a slot without one.
