@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 20] = [
+const NAMES: [&[&str]; 24] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["top", "monit"],
@@ -30,6 +30,10 @@ const NAMES: [&[&str]; 20] = [
     &["completions"],
     &["man"],
     &["check"],
+    &["logs"],
+    &["flush"],
+    &["reloadLogs", "reopen-logs"],
+    &["import"],
 ];
 
 #[test]
@@ -75,6 +79,10 @@ fn a_session_as_a_user_of_pm2_types_it() {
     home.ok(&["reload", "app"]);
     home.ok(&["restart", "app"]);
     assert_eq!(home.app("app").workers_ready, 4);
+    assert!(home.run(&["logs", "app", "--lines", "5", "--nostream"]).0 == 0);
+    home.ok(&["flush"]);
+    home.ok(&["reloadLogs"]);
+    assert!(home.fails(&["monit"]).contains("wants a terminal"));
     // A signal that is ignored reaches who gets it.
     assert!(home.ok(&["sendSignal", "SIGWINCH", "my-api"]).contains("sent to 1 worker"));
     home.ok(&["stop", "0", "my-api"]);
@@ -99,7 +107,7 @@ fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
     }
     home.ok(&["start", "-n", "webshop", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     let pid = home.app("webshop").workers[0].pid;
-    let typed: [&[&str]; 11] = [
+    let typed: [&[&str]; 14] = [
         &["start", "webshp"],
         &["describe", "webshp"],
         &["describe", "webshp", "--json"],
@@ -111,6 +119,9 @@ fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
         &["scale", "webshp", "2"],
         &["signal", "SIGTERM", "webshp"],
         &["upgrade", "webshp"],
+        &["logs", "webshp"],
+        &["flush", "webshp"],
+        &["reloadLogs", "webshp"],
     ];
     for args in typed {
         let said = home.fails(args);
@@ -182,6 +193,17 @@ fn the_fields_of_json_are_those_that_are_documented() {
     }
     let unreadable = json(&home, &["check", "--json", "-c", "no.toml"], 1);
     assert!(unreadable["problems"][0].as_str().unwrap().contains("no such file"), "{unreadable}");
+
+    home.folder.write(
+        "talk.toml",
+        "[[app]]\nname = \"talk\"\ncommand = [\"sh\", \"-c\", \"echo hello; exec sleep 1000\"]\nworkers = 1\n\
+         ready = \"1ms\"\n[app.log]\nformat = \"json\"\n",
+    );
+    home.ok(&["start", "talk.toml"]);
+    let logs = || home.run(&["logs", "talk", "--json", "--nostream"]).1;
+    wait_until("what it printed", || logs().contains("hello"));
+    let lines: Vec<Value> = logs().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(printed(&lines), documented(cli, "| logs | |"));
 
     for verb in ["startup", "unstartup"] {
         let shown = json(&home, &[verb, "--print", "--json"], 0);
