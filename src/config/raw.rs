@@ -9,10 +9,12 @@ use super::{Balance, Listen, Protocol, Ready, Workers, name};
 use crate::limits::{APPS_MAX, PROBLEMS_MAX};
 use std::collections::BTreeMap;
 use std::time::Duration;
+pub(crate) use agent::RawAgent;
 pub(crate) use tables::{RawLimits, RawReload, RawRestart};
 use toml::de::{DeTable, DeValue};
 use values::{Entry, entries, narrow};
 
+mod agent;
 mod tables;
 mod values;
 
@@ -43,6 +45,7 @@ pub const APP_KEYS: &[&str] = &[
     "reload",
     "hooks",
     "limits",
+    "agent",
 ];
 /// Keys of `[app.restart]`.
 pub const RESTART_KEYS: &[&str] =
@@ -55,8 +58,11 @@ pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "
 /// Keys of `[app.limits]`.
 pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "hang", "hang_report", "hang_report_dir"];
 
+/// Keys of `[app.agent]`.
+pub const AGENT_KEYS: &[&str] = &["command", "protocol", "ready", "ready_timeout", "kill_timeout", "restart_delay"];
+
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
-const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "log", "metrics", "watch"];
+const PLANNED_KEYS: &[&str] = &["control", "cron_restart", "log", "metrics", "watch"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -119,6 +125,7 @@ pub(crate) struct RawApp {
     pub(crate) reload: RawReload,
     pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
     pub(crate) limits: RawLimits,
+    pub(crate) agent: Option<RawAgent>,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -236,6 +243,7 @@ impl Walk<'_> {
                 "reload" => app.reload = self.reload(&entry),
                 "hooks" => app.hooks = self.hooks(&entry),
                 "limits" => app.limits = self.limits(&entry),
+                "agent" => app.agent = self.agent(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }

@@ -4,7 +4,8 @@ use super::problem::{At, Found, Problem, Spot};
 use super::raw::{self, RawApp, RawLimits, RawRestart};
 use super::sources::{EnvFileSource, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules,
+    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, agent, defaults, env_file, name, parse,
+    rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -265,6 +266,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         }
     }
     let limits = decide_limits(raw.limits, protocol, balance, found);
+    let agent = agent::decide(raw.agent, found);
     let Some(command) = raw.command else {
         if !raw.command_bad
             && let Some(spot) = raw.spot
@@ -299,6 +301,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         },
         hooks: raw.hooks,
         limits,
+        agent,
         prefix: value_or(raw.prefix, false),
     })
 }

@@ -2,6 +2,7 @@
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
+mod agent_memory;
 mod app;
 pub mod channel;
 pub mod connections;
@@ -218,6 +219,7 @@ impl Master {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
+                Action::SpawnAgent { .. } => {}
                 Action::Serve { worker } => self.serve(worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.workers.find(worker) {

@@ -133,6 +133,7 @@ impl Settings {
             canary_ms: ms(c.reload.canary),
             drain_spread_ms: ms(c.reload.drain_spread),
             limits: self.limits(),
+            agent: None,
         }
     }
 

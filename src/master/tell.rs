@@ -99,6 +99,10 @@ impl Master {
             Report::Overdue { worker, slot, kill: true } => {
                 log::warn!("{name}/{slot}: worker {worker} has not ended in time; SIGKILL");
             }
+            Report::AgentReady { .. }
+            | Report::AgentDied { .. }
+            | Report::AgentLeft { .. }
+            | Report::AgentOverdue { .. } => {}
             Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
             Report::CanaryWatched { worker, for_ms, .. } => {
                 log::info!("{name}: worker {worker} of the new generation is watched for {}", human_ms(*for_ms));
