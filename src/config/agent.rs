@@ -58,7 +58,8 @@ pub(super) fn decide(raw: Option<RawAgent>, found: &mut Found) -> Option<Agent> 
     }
     let Some(command) = raw.command else {
         if !raw.command_bad {
-            let hint = "command is missing in [app.agent]: say what to run, for example command = [\"node\", \"agent.js\"]";
+            let hint =
+                "command is missing in [app.agent]: say what to run, for example command = [\"node\", \"agent.js\"]";
             found.add(raw.spot, hint);
         }
         return None;

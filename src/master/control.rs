@@ -71,9 +71,9 @@ impl Master {
                 Err(answer) => answer,
                 Ok(apps) => self.signal_asked(apps[0], signal),
             },
-            Request::Environment { app } => match self.apps_named(Some(&app)) {
+            Request::Environment { app, agent } => match self.apps_named(Some(&app)) {
                 Err(answer) => answer,
-                Ok(apps) => self.environment_asked(apps[0]),
+                Ok(apps) => self.environment_asked(apps[0], agent),
             },
             Request::Stop { app: None, now } => {
                 self.stop_all(now);
@@ -187,6 +187,7 @@ impl Master {
         for listener in &mut app.listeners {
             listener.leave_poll(&self.polls);
         }
+        self.tell_agent(ix, "stopping", serde_json::json!({ "now": now }));
         self.events.push_back((ix, Event::Stop { now }));
     }
 
@@ -194,7 +195,9 @@ impl Master {
     pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
         let name = self.apps[app_ix].name.clone();
         self.note_start(app_ix, report);
-        if let Report::WorkerDied { worker, next: Next::None, .. } = report {
+        if let Report::WorkerDied { worker, next: Next::None, .. }
+        | Report::AgentDied { agent: worker, next: Next::None, .. } = report
+        {
             let tail = self.output.take_tail(*worker);
             let last_words = &mut self.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
@@ -309,11 +312,12 @@ impl Master {
             upgrade: self.upgrade_view(),
             background: self.background,
             config: self.sources.get(&self.last_source).and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
-            apps: self.apps.iter().filter(|app| !app.deleted).map(|app| self.app_view(app)).collect(),
+            apps: (0..self.apps.len()).filter(|&ix| !self.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
         }
     }
 
-    fn app_view(&self, app: &App) -> wire::App {
+    fn app_view(&self, ix: usize) -> wire::App {
+        let app = &self.apps[ix];
         let settings = app.settings();
         let left = |until_ms: u64| until_ms.saturating_sub(self.now_ms);
         let mut workers: Vec<wire::Worker> = app
@@ -337,6 +341,7 @@ impl Master {
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
+                    messages_lost: here.map_or(0, |h| h.mail.lost),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
             })
@@ -366,6 +371,7 @@ impl Master {
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
+                messages_lost: 0,
                 note: app.slot_notes.get(&index).cloned(),
             });
         }
@@ -386,6 +392,7 @@ impl Master {
             restarts: app.restarts,
             handoffs: app.handoffs,
             workers,
+            agent: self.agent_view(ix),
         }
     }
 

@@ -47,6 +47,15 @@ impl AgentPhase {
         }
     }
 
+    /// When its patience ends: not ready in time, SIGKILL after SIGTERM.
+    pub fn patience_ends_ms(&self) -> Option<u64> {
+        match *self {
+            AgentPhase::Starting { deadline_ms, .. } => Some(deadline_ms),
+            AgentPhase::Stopping { kill_at_ms } => Some(kill_at_ms),
+            AgentPhase::Ready { .. } | AgentPhase::Killed => None,
+        }
+    }
+
     /// Whether its end was asked for.
     pub fn is_leaving(&self) -> bool {
         matches!(self, AgentPhase::Stopping { .. } | AgentPhase::Killed)
