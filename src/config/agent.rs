@@ -31,6 +31,7 @@ pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, String> {
         None if is_node => Ok(Ready::Message),
         None => Ok(Ready::After(defaults::READY_AFTER)),
         Some(Ready::After(time)) => Ok(Ready::After(*time)),
+        Some(rule @ Ready::Or(said, _)) => ready(is_node, Some(&said.alone())).map(|_| rule.clone()),
         Some(rule @ Ready::Message) if is_node => Ok(rule.clone()),
         Some(rule @ Ready::Notify) if !is_node => Ok(rule.clone()),
         Some(rule) if is_node => never(rule, "a Node agent says \"message\" (process.send('ready')), or use a time"),

@@ -70,6 +70,8 @@ impl fmt::Display for BadMessage<'_> {
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(default, borrow)]
+    cmd: Option<&'a RawValue>,
+    #[serde(default, borrow)]
     action: Option<&'a RawValue>,
     #[serde(default, borrow)]
     to: Option<&'a RawValue>,
@@ -109,6 +111,13 @@ pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMe
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(line).ok()?;
+    // However it is written, Node would take it for a word of its own, and the receiver for one of ours.
+    let is_text = |raw: &&RawValue| raw.get().starts_with('"');
+    if let Some(cmd) = fields.cmd.filter(is_text)
+        && serde_json::from_str::<String>(cmd.get()).map_or(true, |cmd| cmd.starts_with("NODE_"))
+    {
+        return None;
+    }
     if let Some(own) = fields.clusterd {
         return Some(decode_own(own, fields.message));
     }
@@ -257,6 +266,8 @@ mod tests {
             assert_eq!(decode(line.as_bytes(), true), None, "{line}");
         }
         assert_eq!(to(r#"{"action":"x","receiverPid":"none"}"#, true), None);
+        // Nobody speaks for the master.
+        assert_eq!(to(r#"{"cmd":"\u004eODE_CLUSTER","act":"disconnect","action":"x","to":"app"}"#, false), None);
     }
 
     #[test]

@@ -121,6 +121,11 @@ impl App {
         has.then_some(&self.agent)
     }
 
+    /// Whether every slot was ready once since the app last had no ready worker.
+    pub fn was_ready(&self) -> bool {
+        self.told_ready
+    }
+
     /// The agent that can be talked to.
     pub fn ready_agent(&self) -> Option<WorkerId> {
         let process = self.agent.process.filter(|p| matches!(p.phase, AgentPhase::Ready { .. }));

@@ -163,11 +163,6 @@ impl App {
         self.workers.is_empty() && self.agent.process.is_none()
     }
 
-    /// Whether every slot was ready once since the app last had no ready worker.
-    pub fn was_ready(&self) -> bool {
-        self.told_ready
-    }
-
     /// Whether every slot is errored.
     pub fn is_errored(&self) -> bool {
         !self.slots.is_empty() && self.slots.iter().all(|slot| slot.phase == SlotPhase::Errored)

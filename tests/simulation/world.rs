@@ -82,7 +82,7 @@ struct Process {
 
 /// One thing on its way from the master to the keeper.
 enum Order {
-    Header(AppMemory),
+    Header(Box<AppMemory>),
     Slot(u32, Option<SlotMemory>),
     Worker(WorkerId, Option<WorkerMemory>),
     Do(Action),
@@ -150,7 +150,11 @@ fn stream(app: &mut App, actions: Vec<Action>) -> Vec<Order> {
     let (slots, workers) = app.take_changes();
     let slots = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot));
     let workers = workers.into_iter().map(|(id, worker)| Order::Worker(id, worker));
-    slots.chain(workers).chain([Order::Header(app.memory())]).chain(actions.into_iter().map(Order::Do)).collect()
+    slots
+        .chain(workers)
+        .chain([Order::Header(Box::new(app.memory()))])
+        .chain(actions.into_iter().map(Order::Do))
+        .collect()
 }
 
 /// Lives one world to its rest.
@@ -524,7 +528,7 @@ impl World {
                     if self.sabotage == Some(Sabotage::LostAgentNote) {
                         header.agent = Default::default();
                     }
-                    self.notes.header = Some(header);
+                    self.notes.header = Some(*header);
                 }
                 Order::Slot(index, Some(slot)) => drop(self.notes.slots.insert(index, slot)),
                 Order::Slot(index, None) => drop(self.notes.slots.remove(&index)),
