@@ -142,9 +142,9 @@ pub(crate) fn messages(data: &[u8]) {
     for line in data.split(|&b| b == b'\n') {
         for from in [From::Agent, From::Worker { slot: 3, pid: 77 }] {
             let Some(out) = passed_on(line, from) else { continue };
-            let told: Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), 1, "{}", out.escape_ascii());
-            assert!(out.ends_with(b"}\n") && told.is_object());
+            assert!(out.ends_with(b"}\n") && out.starts_with(b"{"));
+            let told = as_json(&out);
             assert!(!told["cmd"].as_str().is_some_and(|cmd| cmd.starts_with("NODE_")), "{told}");
             assert_eq!(node::decode(&out[..out.len() - 1]), Ok(FromWorker::User), "{told}");
             if outbox.push_message(&out).is_ok() {
@@ -162,6 +162,12 @@ pub(crate) fn messages(data: &[u8]) {
     assert!(outbox.is_empty() && !outbox.is_high() && !outbox.is_cut());
 }
 
+/// JSON as it is; null where JavaScript takes it and Rust does not: half a surrogate pair is no text here.
+fn as_json(bytes: &[u8]) -> Value {
+    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(), "{}", bytes.escape_ascii());
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
 /// What the receiver gets of a line, or the sender where it makes no sense.
 fn passed_on(line: &[u8], from: From) -> Option<Vec<u8>> {
     let mut out = Vec::new();
@@ -170,7 +176,10 @@ fn passed_on(line: &[u8], from: From) -> Option<Vec<u8>> {
         Ok(_) if node::decode(line) != Ok(FromWorker::User) => None,
         Ok(message) => {
             message.render(from, &mut out);
-            let told: Value = serde_json::from_slice(&out).unwrap();
+            let told = as_json(&out);
+            if told.is_null() {
+                return Some(out);
+            }
             let name = if message.wants_answer() { &told["clusterd"]["from"] } else { &told["from"] };
             let wanted = match (from, message.wants_answer()) {
                 (From::Agent, _) => Value::from("agent"),
@@ -180,7 +189,7 @@ fn passed_on(line: &[u8], from: From) -> Option<Vec<u8>> {
             assert_eq!(*name, wanted);
             let mut answer = Vec::new();
             message.render_undelivered(1, "a \"reason\"", &mut answer);
-            assert!(serde_json::from_slice::<Value>(&answer).unwrap()["clusterd"]["reason"].is_string());
+            assert!(as_json(&answer).is_null() || as_json(&answer)["clusterd"]["reason"].is_string());
             Some(out)
         }
         Err(bad) => {
