@@ -334,6 +334,26 @@ pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 /// Columns of a terminal that does not say.
 pub const COLUMNS_UNKNOWN: usize = 80;
+/// How often `top` looks at every master, in milliseconds.
+pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
+/// A master that has given no answer for so long counts as silent there, in milliseconds.
+pub const TOP_SILENT_MS: u64 = 3_000;
+/// Messages that wait for its loop.
+pub const TOP_MESSAGES_MAX: usize = 1_024;
+/// Good news is shown so long, in milliseconds.
+pub const TOP_SAID_MS: u64 = 15_000;
+/// Lines of the log that it keeps.
+pub const TOP_LOG_LINES_MAX: usize = 500;
+/// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
+pub const TOP_LOG_READ_BYTES: u64 = 64 * 1024;
+/// How often it looks whether a log has grown, in milliseconds.
+pub const TOP_LOG_LOOK_MS: u64 = 250;
+/// A loop delay that is worth a colour, in milliseconds.
+pub const TOP_DELAY_BUSY_MS: u64 = 100;
+/// A loop delay that is worth a louder one, in milliseconds.
+pub const TOP_DELAY_BAD_MS: u64 = 1_000;
+/// A terminal with fewer columns sees the time of day of a log's line, not its date.
+pub const TOP_WIDE_COLUMNS: usize = 100;
 /// Looks that a CLI takes at a master that does not answer before it gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
 /// Size of an answer that the CLI reads, in bytes.

@@ -64,13 +64,15 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "logs", "top"];
+const PLANNED_VERBS: &[&str] = &["flush", "logs"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
     "list",
     "status",
     "jlist",
+    "top",
+    "monit",
     "describe",
     "show",
     "env",
@@ -180,6 +182,9 @@ pub enum Ask {
     /// The same as ls --json, in the words of PM2
     #[command(hide = true, alias = "prettylist")]
     Jlist,
+    /// Watch apps and their workers live, with keys to act (also: monit)
+    #[command(alias = "monit")]
+    Top,
     /// Show everything about apps (also: show)
     #[command(alias = "show")]
     Describe {

@@ -19,6 +19,7 @@ mod show;
 mod start;
 mod startup;
 mod target;
+mod top;
 mod units;
 
 use crate::keeper;
@@ -91,6 +92,7 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
         Ask::Stop { targets, now } => act::stop(home, &targets, now),
         Ask::Delete { targets, now } => act::delete(home, &targets, now),
+        Ask::Top => top::top(home),
         Ask::Save => keep::save(home),
         Ask::Resurrect => keep::resurrect(home),
         Ask::Startup(args) => startup::startup(home, &args),

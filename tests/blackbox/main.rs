@@ -7,7 +7,6 @@ mod background;
 mod blocked;
 mod client;
 mod cluster;
-
 mod control;
 mod deployments;
 mod errors;
@@ -24,4 +23,5 @@ mod reload;
 mod serve;
 mod signals;
 mod supervise;
+mod top;
 mod upgrade;
