@@ -73,10 +73,10 @@ fn wait_log(cluster: &Cluster, name: &str, count: usize, holds: impl Fn(&serde_j
 }
 
 /// Has whichever worker answers send this message; its slot.
-fn a_worker_sends(cluster: &Cluster, message: &str) -> String {
+fn a_worker_sends(cluster: &Cluster, message: &str) -> u64 {
     let encoded: String = message.bytes().map(|b| format!("%{b:02x}")).collect();
     let answer = get(cluster.address(), &format!("/{encoded}")).unwrap();
-    serde_json::from_str::<serde_json::Value>(&answer).unwrap()["slot"].to_string()
+    serde_json::from_str::<serde_json::Value>(&answer).unwrap()["slot"].as_u64().unwrap()
 }
 
 /// Has the agent send this message.
@@ -172,7 +172,7 @@ fn our_own_messages_reach_a_slot_anyone_or_all_and_tell_when_they_do_not() {
     }
     let slot = a_worker_sends(&cluster, r#"{"clusterd":{"to":"agent"},"message":[1]}"#);
     wait_log(&cluster, "agent.log", 1, |line| {
-        line["clusterd"]["from"]["slot"].to_string() == slot && line["message"] == serde_json::json!([1])
+        line["clusterd"]["from"]["slot"] == slot && line["message"] == serde_json::json!([1])
     });
     for (to, id) in [(r#"{"slot":7}"#, 1), (r#""nobody""#, 2)] {
         the_agent_sends(&cluster, &format!(r#"{{"clusterd":{{"to":{to},"id":{id}}},"message":0}}"#));
