@@ -222,7 +222,7 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
     })
 }
 
-fn alive(found: &Found) -> Result<&App, String> {
+pub(super) fn alive(found: &Found) -> Result<&App, String> {
     let gone = || format!("its keeper is gone; clusterd start {} starts it again", found.app);
     found.view.as_deref().ok_or_else(gone)
 }
@@ -268,7 +268,7 @@ pub(super) fn each(
     if missing { ExitCode::FAILURE } else { done }
 }
 
-fn one_by_one(
+pub(super) fn one_by_one(
     home: Option<&Path>,
     targets: &[String],
     act: impl Fn(&Found) -> Result<Option<String>, String>,

@@ -11,6 +11,7 @@ mod init;
 mod keep;
 mod list;
 pub mod load;
+pub mod logs;
 mod progress;
 #[cfg(test)]
 mod samples;
@@ -100,6 +101,9 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Kill { now } => act::kill(home, now),
         Ask::Scale { target, workers } => act::scale(home, &target, &workers),
         Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
+        Ask::Logs(args) => logs::logs(home, &args),
+        Ask::Flush { targets } => logs::flush(home, &targets),
+        Ask::ReopenLogs { targets } => logs::reopen(home, &targets),
         Ask::Upgrade { targets, binary } => act::upgrade(home, &targets, binary.as_deref()),
     }
 }

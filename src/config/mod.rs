@@ -9,6 +9,8 @@ pub mod env_file;
 pub mod hooks;
 pub mod import;
 pub mod inspect;
+pub mod log;
+pub mod log_time;
 pub mod name;
 pub mod parse;
 pub mod problem;
@@ -81,6 +83,8 @@ pub struct App {
     pub limits: Limits,
     /// The process beside the workers.
     pub agent: Option<agent::Agent>,
+    /// Where output goes.
+    pub log: log::Log,
     /// Put `name/slot | ` before each line of output.
     pub prefix: bool,
 }

@@ -16,7 +16,7 @@ use crate::supervisor::{Event, Phase, Report, WorkerView};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 impl Master {
     // ---- its process ----
@@ -34,9 +34,9 @@ impl Master {
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let watched = app.supervisor.is_reloading() || (app.starting && self.background);
         let tail = watched && !self.on_terminal;
-        let way = Way { place: (app.name.clone(), Slot::AGENT), prefix: settings.config.prefix, tail };
-        let piped = way.prefix || way.tail;
-        let mut fds = if piped { self.output.pipes_for(&mut self.link, agent, &way)? } else { Vec::new() };
+        let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
+        let output = self.output.for_worker(&mut self.link, agent, &way)?;
+        let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
         let mut channel = None;
         if is_node {
@@ -44,7 +44,7 @@ impl Master {
             fds.push(theirs);
             channel = Some(ours);
         }
-        let place = self.agent_place(app_ix, agent, generation, piped);
+        let place = self.agent_place(app_ix, agent, generation, stdio);
         let tag = agent_tag_bytes(&self.apps[app_ix].name, generation);
         let spec = settings.agent_spec(&place, tag).ok_or("no agent is configured")?;
         if let Some(ours) = &channel {
@@ -56,7 +56,7 @@ impl Master {
         Ok(())
     }
 
-    fn agent_place(&self, app_ix: usize, agent: WorkerId, generation: Generation, piped: bool) -> SpawnPlace<'_> {
+    fn agent_place(&self, app_ix: usize, agent: WorkerId, generation: Generation, stdio: Vec<i32>) -> SpawnPlace<'_> {
         SpawnPlace {
             worker: agent,
             slot: Slot::AGENT,
@@ -64,7 +64,7 @@ impl Master {
             port: self.apps[app_ix].port(),
             listen_names: Vec::new(),
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
-            piped,
+            stdio,
         }
     }
 
@@ -76,7 +76,8 @@ impl Master {
         self.add_worker(ix, process.id, Slot::AGENT, process.generation, Some(pid), channel);
         self.resume_serves(ix, process.id, inherited);
         let app = &self.apps[ix];
-        let way = Way { place: (app.name.clone(), Slot::AGENT), prefix: app.settings().config.prefix, tail: false };
+        let settings = app.generations.get(&process.generation).unwrap_or_else(|| app.settings());
+        let way = Way { config: &settings.config, slot: Slot::AGENT, generation: process.generation, tail: false };
         self.output.adopt(process.id, &way, &mut inherited.fds);
     }
 
@@ -87,7 +88,7 @@ impl Master {
         let process = app.supervisor.agent().and_then(|agent| agent.process);
         let (id, generation) =
             process.map_or((WorkerId(0), app.supervisor.generation()), |process| (process.id, process.generation));
-        Some(app.settings().agent_environment(&self.agent_place(app_ix, id, generation, false)))
+        Some(app.settings().agent_environment(&self.agent_place(app_ix, id, generation, Vec::new())))
     }
 
     /// What is shown of it; `None`: the app has none.

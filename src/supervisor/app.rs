@@ -129,6 +129,7 @@ impl App {
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
                 TimerKey::Canary => self.end_canary(cx),
                 TimerKey::Agent => self.on_agent_timer(cx),
+                TimerKey::Settling => self.settle(cx),
             }
             self.reconcile_agent(cx);
         }

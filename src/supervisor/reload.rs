@@ -3,12 +3,16 @@
 //!
 //! An agent goes first, alone: the old one ends, the new one starts, and the workers follow when it is ready. When it
 //! fails, no worker was touched.
+//!
+//! The next slot waits a moment for the old worker to be gone: its clients come back to a worker whose code is cold, and
+//! a further process that starts just then would make them wait for the CPU as well.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
 use super::timers::TimerKey;
 use super::worker::Phase;
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
 use std::collections::VecDeque;
 
 /// A reload that was asked for.
@@ -37,6 +41,9 @@ pub(super) struct Reload {
     pub(super) failed: Option<String>,
     /// Until when the first new worker is watched (absolute milliseconds).
     pub(super) canary_until_ms: Option<u64>,
+    /// Old workers whose clients are coming back, and until when that holds up the next slot (absolute milliseconds). Not
+    /// remembered: a new master has taken longer to come.
+    pub(super) settling: Vec<(WorkerId, u64)>,
 }
 
 impl Reload {
@@ -55,8 +62,9 @@ impl App {
         if self.stopping.is_some() {
             cx.report(Report::ReloadFailed { to: asked.to, reason: "the app is stopping".to_owned() });
         } else if self.reload.is_some() {
+            let by = asked.to;
             if let Some(earlier) = self.queued.replace(asked) {
-                cx.report(Report::ReloadSuperseded { to: earlier.to });
+                cx.report(Report::ReloadSuperseded { to: earlier.to, by });
             }
         } else {
             self.begin_reload(cx, asked);
@@ -80,6 +88,7 @@ impl App {
             done: Vec::new(),
             failed: None,
             canary_until_ms: None,
+            settling: Vec::new(),
         });
         cx.report(Report::ReloadStarted { to });
         self.step_reload(cx);
@@ -95,7 +104,7 @@ impl App {
                 return;
             }
             let to = reload.to;
-            let busy = reload.starting.len() as u32;
+            let busy = (reload.starting.len() + reload.settling.len()) as u32;
             let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
             let surge = if alone { 1 } else { self.policy(to).surge.max(1) };
             let Some(reload) = &mut self.reload else { return };
@@ -180,7 +189,20 @@ impl App {
         if let Some(reload) = &mut self.reload {
             reload.starting.retain(|&i| i != index);
             reload.done.push(index);
+            if reload.failed.is_none() {
+                reload.settling.extend(old.map(|old| (old, cx.now_ms + limits::RELOAD_SETTLE_MS_MAX)));
+            }
         }
+        self.settle(cx);
+    }
+
+    /// Old workers that are gone, or have had their time, hold up the next slot no more.
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+        let Some(reload) = &mut self.reload else { return };
+        let workers = &self.workers;
+        reload.settling.retain(|(old, until_ms)| *until_ms > cx.now_ms && workers.contains_key(old));
+        let until_ms = reload.settling.iter().map(|(_, until_ms)| *until_ms).min();
+        self.timers.set(TimerKey::Settling, until_ms);
         self.step_reload(cx);
     }
 
@@ -234,6 +256,7 @@ impl App {
         let Some(reload) = self.reload.as_mut().filter(|reload| reload.failed.is_none()) else { return Vec::new() };
         reload.failed = Some(reason);
         let others = std::mem::take(&mut reload.starting);
+        reload.settling.clear();
         reload.pending = std::mem::take(&mut reload.done).into();
         for &other in &others {
             let incoming = self.slot_mut(other).and_then(|s| s.incoming.take());
@@ -328,13 +351,14 @@ impl App {
     /// A process is gone: perhaps the reload waited for it.
     pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
         if self.reload.is_some() {
-            self.settle_reload(cx);
+            self.settle(cx);
         }
     }
 
     /// The app stops: whoever waits for the reload is told.
     pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
         self.timers.set(TimerKey::Canary, None);
+        self.timers.set(TimerKey::Settling, None);
         let waiting = self.reload.take().map(|r| r.to).into_iter().chain(self.queued.take().map(|q| q.to));
         for to in waiting {
             cx.report(Report::ReloadFailed { to, reason: "the app was stopped".to_owned() });
