@@ -28,3 +28,4 @@ mod signals;
 mod supervise;
 mod top;
 mod upgrade;
+mod verbs;
