@@ -347,6 +347,8 @@ pub const TOP_SILENT_MS: u64 = 3_000;
 pub const TOP_MESSAGES_MAX: usize = 1_024;
 /// Good news is shown so long, in milliseconds.
 pub const TOP_SAID_MS: u64 = 15_000;
+/// Log files of an app that it follows.
+pub const TOP_LOG_FILES_MAX: usize = 64;
 /// Lines of the log that it keeps.
 pub const TOP_LOG_LINES_MAX: usize = 500;
 /// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
