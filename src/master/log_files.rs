@@ -110,6 +110,13 @@ fn word(stream: Stream) -> &'static str {
 /// # Errors
 /// Which, why, and the way out.
 pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
+    let idle = app.log.idle_keys();
+    if !idle.is_empty() {
+        let (name, keys) = (&app.name, idle.join(", "));
+        log::warn!(
+            "{name}: {keys} in [app.log] does nothing here: its output goes where clusterd's own goes. Add out, err or file"
+        );
+    }
     for path in app.log.files(slots) {
         append::open(&path).map_err(|e| {
             let (name, path) = (&app.name, path.display());
