@@ -71,7 +71,8 @@ impl Wanted {
         let mut wanted =
             Wanted { apps: Vec::new(), lines: limits::LOGS_LINES_DEFAULT, follow: false, filter: Filter::default() };
         for word in query.unwrap_or_default().split('&').filter(|word| !word.is_empty()) {
-            let bad = || format!("{word:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0");
+            let bad =
+                || format!("{word:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0");
             let (key, value) = word.split_once('=').ok_or_else(bad)?;
             match key {
                 "app" => wanted.apps.push(decode(value).ok_or_else(bad)?),
@@ -131,7 +132,7 @@ impl Drop for Follower {
 }
 
 /// The answer.
-pub(super) async fn answer(wanted: Wanted, deployment: &Deployment, calls: &CallSender) -> Reply {
+pub(super) fn answer(wanted: Wanted, deployment: &Deployment, calls: &CallSender) -> Reply {
     let files = match wanted.files(deployment) {
         Ok(files) => files,
         Err((status, why)) => return failure(status, why),

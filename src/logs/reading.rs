@@ -60,20 +60,27 @@ impl Files {
         let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
         let one = out.is_some() && out == err;
         if one && !json && filter.kind.is_some() {
-            return Err("stdout and stderr go to one file, whose lines do not say which they are; give them two files, \
+            return Err(
+                "stdout and stderr go to one file, whose lines do not say which they are; give them two files, \
                         or format = \"json\""
-                .to_owned());
+                    .to_owned(),
+            );
         }
         if filter.slot.is_some() && !json && !log.per_worker {
-            return Err("its lines do not say which worker they are of; set per_worker = true or format = \"json\" in \
+            return Err(
+                "its lines do not say which worker they are of; set per_worker = true or format = \"json\" in \
                         [app.log]"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let streams = if one {
             vec![(None, out)]
         } else {
             let wanted = |kind| filter.kind.is_none_or(|wanted| wanted == kind);
-            vec![(Some(Kind::Out), out.filter(|_| wanted(Kind::Out))), (Some(Kind::Err), err.filter(|_| wanted(Kind::Err)))]
+            vec![
+                (Some(Kind::Out), out.filter(|_| wanted(Kind::Out))),
+                (Some(Kind::Err), err.filter(|_| wanted(Kind::Err))),
+            ]
         };
         let mut some = false;
         for (kind, path) in streams {
