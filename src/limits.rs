@@ -105,8 +105,9 @@ pub const WATCHDOG_MISSED_TICKS_MAX: u32 = 5;
 pub const MASTER_START_TIMEOUT_MS: u64 = 30_000;
 /// First wait before a master that died again at once is started again, in milliseconds. It doubles.
 pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
-/// Longest wait before a master that keeps dying is started again, in milliseconds.
-pub const MASTER_BACKOFF_MAX_MS: u64 = 5_000;
+/// Longest wait before a master that keeps dying is started again, in milliseconds. Nobody accepts meanwhile, so clients
+/// wait as long; a start costs some milliseconds of CPU.
+pub const MASTER_BACKOFF_MAX_MS: u64 = 1_000;
 /// A master that lived this long (ms) has no backoff: it is started again at once.
 pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
 /// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
