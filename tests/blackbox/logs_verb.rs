@@ -72,7 +72,7 @@ fn the_last_lines_of_each_file_are_shown_and_filtered() {
     let json: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
     assert_eq!((&json["message"], &json["slot"], &json["type"]), (&"oops".into(), &0.into(), &"err".into()));
     assert!(refused(&cluster, &["wbe"]).contains("did you mean \"web\""));
-    assert!(refused(&cluster, &["--worker", "7"]).contains("no such worker"));
+    assert!(refused(&cluster, &["--worker", "7"]).contains("it has no worker in slot 7"));
     cluster.stop();
 }
 
