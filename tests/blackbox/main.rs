@@ -27,3 +27,4 @@ mod signals;
 mod supervise;
 mod top;
 mod upgrade;
+mod verbs;
