@@ -2,6 +2,7 @@
 //! Files are read on threads of their own; a client that reads slowly holds up its own alone.
 use super::server::{Reply, failure, put};
 use super::{Answer, CallSender, Request};
+use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
 use crate::protocol::control::Deployment;
@@ -104,6 +105,7 @@ impl Wanted {
         for app in deployment.apps.iter().filter(|app| self.apps.is_empty() || self.apps.contains(&app.name)) {
             let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
             slots.dedup();
+            slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
             if let Err(why) = files.add_app(&app.name, &app.log, &slots, &self.filter) {
                 without.push(format!("{}: {why}", app.name));
             }

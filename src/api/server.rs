@@ -34,6 +34,7 @@ const LOGS: &str = "/v1/logs";
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
                       POST /v1/apps/NAME/scale, POST /v1/apps/NAME/start, POST /v1/apps/NAME/restart, \
                       POST /v1/apps/NAME/delete, POST /v1/apps/NAME/signal, GET /v1/apps/NAME/env, \
+                      GET /v1/apps/NAME/agent/env, \
                       POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, GET /v1/logs, POST /v1/logs/reopen, \
                       POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
@@ -174,7 +175,7 @@ enum Route {
     Restart(String),
     Delete(String),
     Signal(String),
-    Environment(String),
+    Environment(String, bool),
     AllReady,
     Scale(String),
     Stop(Option<String>),
@@ -202,7 +203,8 @@ fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Box<
         ["v1", "apps", app, "restart"] => (Method::POST, Route::Restart(name(app)?)),
         ["v1", "apps", app, "delete"] => (Method::POST, Route::Delete(name(app)?)),
         ["v1", "apps", app, "signal"] => (Method::POST, Route::Signal(name(app)?)),
-        ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?)),
+        ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?, false)),
+        ["v1", "apps", app, "agent", "env"] => (Method::GET, Route::Environment(name(app)?, true)),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
         ["v1", "logs"] => match logs::Wanted::parse(query, decode_percent) {
             Ok(wanted) => (Method::GET, Route::Logs(wanted)),
@@ -271,7 +273,7 @@ async fn asked(route: &Route, request: hyper::Request<Incoming>, calls: &CallSen
         Route::Reload(app) => Request::Reload { app: app.clone(), change: change(request).await? },
         Route::Start(app) => Request::Start { app: app.clone(), restart: false, change: change(request).await? },
         Route::Restart(app) => Request::Start { app: app.clone(), restart: true, change: change(request).await? },
-        Route::Environment(app) => Request::Environment { app: app.clone() },
+        Route::Environment(app, agent) => Request::Environment { app: app.clone(), agent: *agent },
         Route::Delete(app) => {
             let now = body::<StopRequest>(request).await.map_err(Box::new)?.unwrap_or_default().now;
             Request::Delete { app: app.clone(), now }

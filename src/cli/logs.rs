@@ -4,6 +4,7 @@ use super::client;
 use super::target::{Found, Known, known};
 use crate::config::log_time;
 use crate::config::resolve::resolve;
+use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
 use crate::os::cpu;
@@ -147,6 +148,7 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
     if let Some(app) = &found.view {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
+        slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
         return Ok((app.log.clone(), slots));
     }
     let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
@@ -154,5 +156,6 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
     let config =
         resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
     let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
-    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).collect()))
+    let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
+    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
 }

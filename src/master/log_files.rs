@@ -51,7 +51,7 @@ impl Place {
     /// The name under which the keeper holds its pipe.
     fn name(&self) -> String {
         let Place { worker, app, slot, generation, .. } = self;
-        format!("{PIPE}{worker}/{}/{app}/{slot}/{generation}", word(self.stream))
+        format!("{PIPE}{worker}/{}/{app}/{}/{generation}", word(self.stream), slot.0)
     }
 
     fn from_name(name: &str) -> Option<Place> {
@@ -86,7 +86,10 @@ impl Place {
         let look = match log.format {
             Format::Plain => SourceLook::Plain { time },
             Format::Json => {
-                let (kind, slot, generation) = (word(self.stream), self.slot, self.generation);
+                let (kind, generation) = (word(self.stream), self.generation);
+                // The agent has none.
+                let slot = Some(self.slot).filter(|slot| *slot != Slot::AGENT);
+                let slot = slot.map_or_else(|| "null".to_owned(), |slot| slot.to_string());
                 let name = serde_json::Value::from(config.name.as_str());
                 let pid = pid.map_or_else(|| "null".to_owned(), |pid| pid.to_string());
                 let fields = format!(
@@ -119,7 +122,7 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
             "{name}: {keys} in [app.log] does nothing here: its output goes where clusterd's own goes. Add out, err or file"
         );
     }
-    for path in app.log.files(slots) {
+    for path in app.log.files(slots, app.agent.is_some()) {
         append::open(&path).map_err(|e| {
             let (name, path) = (&app.name, path.display());
             format!("{name}: cannot open the log file {path}: {e}; let this user write there, or choose another in [app.log]")

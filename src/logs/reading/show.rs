@@ -2,6 +2,7 @@
 use super::super::render::push_json;
 use super::{Filter, Kind};
 use crate::config::log_time;
+use crate::ids::Slot;
 use jiff::Timestamp;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
@@ -131,7 +132,7 @@ impl Style {
                 out.extend_from_slice(time.as_bytes());
                 out.push(b' ');
             }
-            let slot = line.slot.map(|slot| format!("/{slot}")).unwrap_or_default();
+            let slot = line.slot.map(|slot| format!("/{}", Slot(slot))).unwrap_or_default();
             let colour = match line.kind.as_deref() {
                 Some("err") => "31",
                 Some(_) => "32",
@@ -176,7 +177,7 @@ impl Style {
             field("type", kind);
         }
         field("app_name", &line.app_name(origin));
-        if let Some(slot) = line.slot {
+        if let Some(slot) = line.slot.filter(|slot| Slot(*slot) != Slot::AGENT) {
             out.extend_from_slice(format!(",\"slot\":{slot}").as_bytes());
         }
         out.push(b'}');
