@@ -123,6 +123,8 @@ pub(super) struct SlotNote {
     #[serde(default)]
     restarts: u64,
     #[serde(default)]
+    runs: u32,
+    #[serde(default)]
     replace_after_ms: u64,
 }
 
@@ -264,6 +266,7 @@ impl From<&SlotMemory> for SlotNote {
             failures: s.failures.clone(),
             consecutive: s.consecutive,
             restarts: s.restarts,
+            runs: s.runs,
             replace_after_ms: s.replace_after_ms,
         }
     }
@@ -285,6 +288,7 @@ impl From<SlotNote> for SlotMemory {
             failures: s.failures,
             consecutive: s.consecutive,
             restarts: s.restarts,
+            runs: s.runs,
             replace_after_ms: s.replace_after_ms,
         }
     }

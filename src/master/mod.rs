@@ -24,6 +24,7 @@ mod reading;
 mod reload;
 mod report;
 mod resume;
+mod schedule;
 mod settings;
 mod signals;
 mod spawn;
@@ -88,6 +89,7 @@ struct Master {
     /// Wakes the loop, from any thread.
     wake: Arc<dyn Fn() + Send + Sync>,
     readings: reading::Readings,
+    last_look_at_time: Option<jiff::Zoned>,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
     /// The control socket's file, removed at the end.
@@ -155,6 +157,7 @@ impl Master {
                         self.take_readings();
                         self.answer_calls();
                         self.take_reports();
+                        self.take_changes();
                     }
                     Ready::Notify => self.read_notify(),
                 }
@@ -186,6 +189,7 @@ impl Master {
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
             self.bound_own_log();
+            self.follow_schedules();
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

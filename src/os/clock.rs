@@ -19,6 +19,12 @@ pub fn monotonic_us() -> u64 {
     }
 }
 
+/// The time of day here, by the zone of the system (or `TZ`).
+#[must_use]
+pub fn local_time() -> jiff::Zoned {
+    jiff::Zoned::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

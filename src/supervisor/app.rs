@@ -509,6 +509,10 @@ impl App {
         let policy = self.policy(generation).clone();
         let now_ms = cx.now_ms;
         let Some(slot) = self.slot_mut(index) else { return };
+        if slot.count_run(&policy) {
+            return self.end_last_run(cx, index);
+        }
+        let Some(slot) = self.slot_mut(index) else { return };
         let failures = slot.count_death(&policy, young, now_ms);
         if young && policy.max_restarts.is_some_and(|max| failures >= max) {
             let death = slot.death.take();
@@ -529,6 +533,17 @@ impl App {
         if let Some(death) = death {
             let next = Next::Waiting { ms: wait_ms, failures, max: policy.max_restarts };
             cx.report(died(death, Slot(index), next));
+        }
+    }
+
+    /// The slot has had all the runs that it may have.
+    fn end_last_run(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let Some(slot) = self.slot_mut(index) else { return };
+        let (runs, death) = (slot.runs, slot.death.take());
+        let failed = death.as_ref().is_some_and(|death| death.cause != Cause::Ended(ExitStatus::Code(0)));
+        self.set_slot_phase(index, if failed { SlotPhase::Errored } else { SlotPhase::Stopped });
+        if let Some(death) = death {
+            cx.report(died(death, Slot(index), Next::LastRun { runs, failed }));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary, real node and python, and a strict client for which every request must get one
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
+mod again;
 mod apps;
 mod background;
 mod blocked;
@@ -10,6 +11,7 @@ mod cluster;
 mod control;
 mod deployments;
 mod errors;
+mod forever;
 mod homes;
 mod hooks;
 mod import;
@@ -17,6 +19,7 @@ mod keep;
 mod keys;
 mod kills;
 mod limits;
+mod pm2_session;
 mod progress;
 mod refusals;
 mod reload;
