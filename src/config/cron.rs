@@ -1,6 +1,10 @@
 //! Cron expressions: the times at which an app is restarted. Which time it is, and where on earth, is told from outside.
-use croner::Cron;
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use croner::errors::CronError;
+use croner::{CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday};
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp, ZonedDateTime};
+use std::cmp::Ordering;
 use std::str::FromStr;
 
 /// Checks an expression: five fields (minute, hour, day, month, day of the week), or six with seconds in front.
@@ -23,15 +27,57 @@ pub fn read(text: &str) -> Result<String, String> {
         )));
     }
     Cron::from_str(text).map_err(|e| wrong(&e))?;
-    match next(text, &Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC)) {
+    match next(text, &Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC)) {
         Some(_) => Ok(text.to_owned()),
         None => Err(format!("\"{text}\": that time never comes")),
     }
 }
 
 /// The first time after this one that an expression names.
-pub fn next(text: &str, after: &Zoned) -> Option<Zoned> {
-    Cron::from_str(text).ok()?.find_next_occurrence(after, false).ok()
+pub fn next(text: &str, after: &ZonedDateTime) -> Option<ZonedDateTime> {
+    Cron::from_str(text).ok()?.find_next_occurrence(&Here(after.clone()), false).ok().map(|Here(time)| time)
+}
+
+/// A time here, for the searching crate: it asks for the calendar, the zone's rules are `jiff`'s.
+#[derive(Clone)]
+struct Here(ZonedDateTime);
+
+impl CronDateTime for Here {
+    fn to_civil(&self) -> CivilDateTime {
+        let time = &self.0;
+        let part = |part: i8| u32::from(part.unsigned_abs());
+        CivilDateTime::new(
+            CivilDate::from_parts_unchecked(i32::from(time.year()), part(time.month()), part(time.day())),
+            CivilTime::from_parts_unchecked(part(time.hour()), part(time.minute()), part(time.second())),
+        )
+    }
+
+    fn civil_weekday(&self) -> Weekday {
+        Weekday::from_days_from_sunday(u32::from(self.0.weekday().to_sunday_zero_offset().unsigned_abs()))
+    }
+
+    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Here>, CronError> {
+        let year = i16::try_from(civil.year()).map_err(|_| CronError::InvalidDate)?;
+        let part = |part: u32| i8::try_from(part).map_err(|_| CronError::InvalidTime);
+        let [month, day] = [part(civil.month())?, part(civil.day())?];
+        let [hour, minute, second] = [part(civil.hour())?, part(civil.minute())?, part(civil.second())?];
+        let time = DateTime::new(year, month, day, hour, minute, second, 0).map_err(|_| CronError::InvalidDate)?;
+        let found = self.0.time_zone().to_ambiguous_zoned_datetime(time);
+        let here = |time: Result<ZonedDateTime, jiff::Error>| time.map(Here).map_err(|_| CronError::InvalidTime);
+        Ok(match found.offset() {
+            AmbiguousOffset::Unambiguous { .. } => Resolution::Single(here(found.unambiguous())?),
+            AmbiguousOffset::Fold { .. } => Resolution::Ambiguous(here(found.clone().earlier())?, here(found.later())?),
+            AmbiguousOffset::Gap { .. } => Resolution::Gap,
+        })
+    }
+
+    fn checked_add_seconds(&self, seconds: i64) -> Option<Here> {
+        self.0.checked_add(SignedDuration::from_secs(seconds)).ok().map(Here)
+    }
+
+    fn cmp_instant(&self, other: &Here) -> Ordering {
+        self.0.timestamp().cmp(&other.0.timestamp())
+    }
 }
 
 #[cfg(test)]

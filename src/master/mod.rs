@@ -12,6 +12,7 @@ mod hooks;
 mod keeper;
 mod lifecycle;
 mod listener;
+mod log_files;
 mod memory;
 mod mend;
 mod node;
@@ -89,7 +90,7 @@ struct Master {
     /// Wakes the loop, from any thread.
     wake: Arc<dyn Fn() + Send + Sync>,
     readings: reading::Readings,
-    last_look_at_time: Option<jiff::Zoned>,
+    last_look_at_time: Option<jiff::ZonedDateTime>,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
     /// The control socket's file, removed at the end.
@@ -190,6 +191,7 @@ impl Master {
             self.look_at_workers();
             self.bound_own_log();
             self.follow_schedules();
+            self.output.files.let_go(&mut self.link);
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

@@ -7,7 +7,7 @@ use crate::config::cron;
 use crate::home::Home;
 use crate::os::clock;
 use crate::watch::{Spec, Watcher};
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub(super) struct Schedule {
     watching: Option<(Spec, Option<Watcher>)>,
     /// The expression, and the next time that it names.
-    next: Option<(String, Option<Zoned>)>,
+    next: Option<(String, Option<ZonedDateTime>)>,
 }
 
 impl App {
@@ -65,7 +65,7 @@ impl Master {
         });
     }
 
-    fn look_at_time(&mut self, ix: usize, now: &Zoned) {
+    fn look_at_time(&mut self, ix: usize, now: &ZonedDateTime) {
         let app = &self.apps[ix];
         let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.comes_back()) else {
             self.apps[ix].schedule.next = None;

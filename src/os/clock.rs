@@ -1,5 +1,6 @@
 //! The only reader of clocks. Everything else takes the time as an argument.
 use nix::time::{ClockId, clock_gettime};
+use std::time::SystemTime;
 
 /// CLOCK_MONOTONIC in milliseconds. It does not count time that the machine was suspended, and is the same in every
 /// process of one machine, so a stamp survives the process that took it.
@@ -21,8 +22,14 @@ pub fn monotonic_us() -> u64 {
 
 /// The time of day here, by the zone of the system (or `TZ`).
 #[must_use]
-pub fn local_time() -> jiff::Zoned {
-    jiff::Zoned::now()
+pub fn local_time() -> jiff::ZonedDateTime {
+    jiff::ZonedDateTime::now()
+}
+
+/// The time of the calendar.
+#[must_use]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-const APP: &str = "require('http').createServer((q, a) => a.end(JSON.stringify({ pid: process.pid, \
+const APP: &str = "console.log('up'); require('http').createServer((q, a) => a.end(JSON.stringify({ pid: process.pid, \
                    slot: process.env.NODE_APP_INSTANCE, mode: process.env.MODE }))).listen(process.env.PORT, '127.0.0.1')";
 
 /// The first row of `ls` with this word in it.
@@ -44,6 +44,12 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     }
     let (_, env, _) = home.run(&["env", "0"]);
     assert!(env.lines().any(|line| line == port_of_app), "{env}");
+
+    // logs: the last lines, then no more; flushed they are gone.
+    wait_until("its first line", || home.run(&["logs", "api", "--lines", "5", "--nostream"]).1.contains("up"));
+    home.ok(&["reloadLogs"]);
+    home.ok(&["flush", "api"]);
+    assert!(!home.run(&["logs", "api", "--nostream"]).1.contains("up"));
 
     // scale, reload and restart, under load where nothing may be lost.
     home.ok(&["scale", "api", "2"]);

@@ -3,7 +3,7 @@ use super::super::{defaults, env_file};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
-use crate::config::{cron, name, parse};
+use crate::config::{cron, log, log_time, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ struct Conversion<'a, 'w> {
     label: String,
     words: &'w mut Words,
     section: Section,
+    /// It has, or may have, more than one worker.
+    several: bool,
 }
 
 /// Converts one app. `names` are those of the apps before it.
@@ -29,7 +31,13 @@ pub(super) fn convert(
     around: &Surroundings<'_>,
     words: &mut Words,
 ) -> Section {
-    let mut it = Conversion { fields: Fields::new(app), label: String::new(), words, section: Section::default() };
+    let mut it = Conversion {
+        fields: Fields::new(app),
+        label: String::new(),
+        words,
+        section: Section::default(),
+        several: false,
+    };
     it.name(index, names);
     let cwd = it.text(&["cwd"]);
     let is_node = it.command(cwd.as_deref(), around);
@@ -44,6 +52,7 @@ pub(super) fn convert(
     it.times_and_files();
     it.memory();
     it.environment();
+    it.logs();
     it.rest(is_dump);
     it.section
 }
@@ -179,6 +188,7 @@ impl Conversion<'_, '_> {
                 }
             }
         };
+        self.several = workers != "1";
         self.section.app.raw("workers", workers, why);
         match mode.as_deref() {
             Some("cluster" | "cluster_mode") => false,
@@ -315,6 +325,57 @@ impl Conversion<'_, '_> {
         }
     }
 
+    // ---- logs ----
+
+    fn logs(&mut self) {
+        let out = self.log_target(&["out_file", "out", "output", "out_log"]);
+        let err = self.log_target(&["error_file", "error", "err", "err_file", "err_log"]);
+        let both = self.log_target(&["log_file", "log"]);
+        let merged = self.yes(&["merge_logs", "combine_logs"]);
+        let silent = self.yes(&["disable_logs"]);
+        let files = !silent && (out.is_some() || err.is_some() || both.is_some());
+        match (silent, out.is_some() || err.is_some(), both) {
+            (true, _, _) => self.section.log.text("file", "NULL", "disable_logs"),
+            (false, true, Some(_)) => self.lost("log_file", "log_file"),
+            (false, _, Some(both)) => self.section.log.text("file", &both, "log_file"),
+            (false, _, None) => {}
+        }
+        for (key, path) in [("out", out), ("err", err)] {
+            if let Some(path) = path.filter(|_| !silent) {
+                self.section.log.text(key, &path, "");
+            }
+        }
+        if files && !merged && self.several {
+            self.section.log.raw("per_worker", "true", "without merge_logs each has its own");
+        }
+        let time = self.yes(&["time"]);
+        match self.text(&["log_date_format"]) {
+            Some(format) if log_time::strftime(&format).is_ok() => {
+                self.section.log.text("time", &format, "log_date_format")
+            }
+            Some(format) => self.note(format!("log_date_format: \"{format}\" is no format of a time; left out")),
+            None if time => self.section.log.raw("time", "true", ""),
+            None => {}
+        }
+        if self.text(&["log_type"]).as_deref() == Some("json") {
+            self.section.log.text("format", "json", "log_type");
+        }
+    }
+
+    /// Where output goes, as `[app.log]` has it.
+    fn log_target(&mut self, names: &[&str]) -> Option<String> {
+        let (typed, value) = self.fields.take(names)?;
+        match value {
+            Value::Bool(_) => None,
+            Value::String(text) if matches!(text.as_str(), "NULL" | "/dev/null") => Some("NULL".to_owned()),
+            Value::String(text) if log::target(text).is_ok() => Some(text.clone()),
+            other => {
+                self.note(format!("{typed}: {other} is no path; left out"));
+                None
+            }
+        }
+    }
+
     // ---- environment ----
 
     fn environment(&mut self) {
@@ -387,18 +448,10 @@ impl Conversion<'_, '_> {
     // ---- what is left ----
 
     fn rest(&mut self, is_dump: bool) {
-        let logs: [&[&str]; 5] = [
-            &["out_file", "out", "output", "out_log"],
-            &["error_file", "error", "err", "err_file", "err_log"],
-            &["log_file", "log"],
-            &["pid_file", "pid"],
-            &["merge_logs", "combine_logs"],
-        ];
-        for names in logs {
-            let Some((typed, value)) = self.fields.take(names) else { continue };
-            if *value != Value::Bool(false) {
-                self.lost(typed, names[0]);
-            }
+        if let Some((typed, value)) = self.fields.take(&["pid_file", "pid"])
+            && *value != Value::Bool(false)
+        {
+            self.lost(typed, "pid_file");
         }
         let rest: Vec<(&str, &Value)> = self.fields.rest().collect();
         for (key, value) in rest {

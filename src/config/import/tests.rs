@@ -189,6 +189,35 @@ fn what_starts_it_again() {
 }
 
 #[test]
+fn log_files_and_what_stands_in_them() {
+    let toml = |keys: Value| {
+        let mut whole = json!({ "script": "app.js" });
+        whole.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let converted = import(&whole).unwrap();
+        assert!(converted.notes.is_empty(), "{:?}", converted.notes);
+        config(&converted.toml, &[]);
+        converted.toml
+    };
+    let all = toml(json!({ "out_file": "./out.log", "error": "/dev/null", "instances": 2, "log_type": "json",
+        "log_date_format": "YYYY-MM-DD HH:mm Z" }));
+    for line in [
+        "out = \"./out.log\"",
+        "err = \"NULL\"",
+        "per_worker = true",
+        "format = \"json\"",
+        "time = \"YYYY-MM-DD HH:mm Z\"",
+    ] {
+        assert!(all.contains(line), "{line}: {all}");
+    }
+    let merged = toml(json!({ "log_file": "all.log", "merge_logs": true, "instances": 2, "time": true }));
+    assert!(merged.contains("file = \"all.log\"") && merged.contains("time = true") && !merged.contains("per_worker"));
+    assert!(toml(json!({ "disable_logs": true, "out_file": "x.log" })).contains("file = \"NULL\""));
+    assert!(!toml(json!({ "merge_logs": true })).contains("[app.log]"));
+    let (_, notes) = app(json!({ "log_file": "all.log", "out_file": "out.log" }));
+    assert!(notes[0].contains("no third file"), "{notes:?}");
+}
+
+#[test]
 fn variables_are_text_and_tables_wait_for_their_name() {
     let converted = import(&json!({ "script": "a.js", "port": 9000,
         "env": { "N": 3, "B": true, "O": { "a": 1 }, "NONE": null, "Q": "a\"b\nc" },
@@ -236,15 +265,13 @@ fn what_has_no_counterpart_is_named_with_a_way_out() {
         let notes = import(&json!({ "apps": [{ "script": "a.js" }], key: {} })).unwrap().notes;
         assert!(notes[0].starts_with(key), "{notes:?}");
     }
-    let (_, notes) = app(
-        json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "a.log", "error": "b.log" }),
-    );
+    let (_, notes) =
+        app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": 3, "error": "" }));
     for word in [
         "wacth: PM2 has no such key",
         "max_memory_restart: [] is not",
         "stop_exit_codes: [\"x\"] is not",
-        "out: output",
-        "error: output",
+        "out: 3 is no path",
     ] {
         assert!(notes.iter().any(|note| note.contains(word)), "{word}: {notes:?}");
     }
