@@ -257,7 +257,8 @@ fn who_and_where() {
 
 #[test]
 fn what_has_no_counterpart_is_named_with_a_way_out() {
-    for (key, _) in keys::LOST {
+    // A log file is lost only beside others, as another test has it.
+    for (key, _) in keys::LOST.iter().filter(|(key, _)| *key != "log_file") {
         let (_, notes) = app(json!({ *key: "x y" }));
         assert!(notes.iter().any(|note| note.starts_with("app: ") && note.contains(key)), "{key}: {notes:?}");
     }
