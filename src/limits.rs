@@ -319,6 +319,8 @@ pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 /// Columns of a terminal that does not say.
 pub const COLUMNS_UNKNOWN: usize = 80;
+/// Names that the refusal of an unknown one lists.
+pub const NAMES_SHOWN_MAX: usize = 20;
 /// How often `top` looks at every master, in milliseconds.
 pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
 /// A master that has given no answer for so long counts as silent there, in milliseconds.
@@ -327,6 +329,8 @@ pub const TOP_SILENT_MS: u64 = 3_000;
 pub const TOP_MESSAGES_MAX: usize = 1_024;
 /// Good news is shown so long, in milliseconds.
 pub const TOP_SAID_MS: u64 = 15_000;
+/// Log files of an app that it follows.
+pub const TOP_LOG_FILES_MAX: usize = 64;
 /// Lines of the log that it keeps.
 pub const TOP_LOG_LINES_MAX: usize = 500;
 /// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
