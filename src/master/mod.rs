@@ -2,6 +2,8 @@
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
+mod agent;
+mod agent_memory;
 mod app;
 pub mod channel;
 pub mod connections;
@@ -13,6 +15,7 @@ mod keeper;
 mod lifecycle;
 mod listener;
 mod log_files;
+mod mail;
 mod memory;
 mod mend;
 mod node;
@@ -104,6 +107,7 @@ struct Master {
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
     hooks: hooks::HookRuns,
+    post: mail::Post,
     reports: report::Reports,
     now_ms: u64,
     now_us: u64,
@@ -142,10 +146,11 @@ impl Master {
                 }
                 return Ok(());
             }
-            let timeout_ms = self.timeout_ms();
+            let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
             let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
+            self.go_on_with_post();
             if std::mem::take(&mut self.pinged) {
                 self.look_at_pings();
             }
@@ -230,6 +235,7 @@ impl Master {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
+                Action::SpawnAgent { agent, generation } => self.spawn_agent(app, agent, generation),
                 Action::Serve { worker } => self.serve(worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.workers.find(worker) {
@@ -300,8 +306,9 @@ impl Master {
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
-            channel.flush();
+            let any_read = channel.flush();
             let blocked = channel.is_blocked();
+            self.has_read(ix, any_read);
             let waits = self.waits_for_ping(ix);
             if !blocked {
                 self.refresh_eligibility(ix);

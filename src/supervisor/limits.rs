@@ -58,6 +58,17 @@ fn own_lifetime_ms(worker: WorkerId, lifetime_ms: u64) -> u64 {
 }
 
 impl App {
+    /// The slot has had all the runs that it may have.
+    pub(super) fn end_last_run(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let Some(slot) = self.slot_mut(index) else { return };
+        let (runs, death) = (slot.runs, slot.death.take());
+        let failed = death.as_ref().is_some_and(|death| death.cause != Cause::Ended(ExitStatus::Code(0)));
+        self.set_slot_phase(index, if failed { SlotPhase::Errored } else { SlotPhase::Stopped });
+        if let Some(death) = death {
+            cx.report(died(death, Slot(index), Next::LastRun { runs, failed }));
+        }
+    }
+
     /// Starts a replacement beside a worker that has passed a limit; it drains when that one is ready. One slot at a
     /// time, and never during a reload: the shell asks again.
     pub(super) fn on_replace(&mut self, cx: &mut Cx<'_>, worker: WorkerId, excess: Excess) {

@@ -2,6 +2,7 @@
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
 mod again;
+mod agent;
 mod apps;
 mod background;
 mod blocked;
