@@ -1,8 +1,9 @@
 //! Limits of a worker's life, and what follows when one is passed: a replacement beside it, or its end when it is hung.
-use super::app::{App, Cx, Role};
+use super::app::{App, Cx, Role, died};
+use super::slot::SlotPhase;
 use super::worker::Phase;
-use super::{Action, Cause, Next, Report};
-use crate::ids::WorkerId;
+use super::{Action, Cause, ExitStatus, Next, Report};
+use crate::ids::{Slot, WorkerId};
 use crate::limits;
 
 /// What a worker may use. `None`: as much as it likes.
@@ -122,8 +123,8 @@ impl App {
         if self.workers.get(&incoming).is_some_and(|w| w.pid.is_some())
             && let Some(death) = self.slot_mut(index).and_then(|slot| slot.death.take())
         {
-            let slot = crate::ids::Slot(index);
-            cx.report(super::app::died(death, slot, Next::Replaced { after_ms: 0 }));
+            let slot = Slot(index);
+            cx.report(died(death, slot, Next::Replaced { after_ms: 0 }));
         }
         true
     }

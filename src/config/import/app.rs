@@ -1,9 +1,9 @@
 //! One app of PM2's as one `[[app]]`.
-use super::super::{defaults, env_file};
+use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
-use crate::config::{cron, log, log_time, name, parse};
+use crate::config::{cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -18,8 +18,6 @@ struct Conversion<'a, 'w> {
     label: String,
     words: &'w mut Words,
     section: Section,
-    /// It has, or may have, more than one worker.
-    several: bool,
 }
 
 /// Converts one app. `names` are those of the apps before it.
@@ -31,13 +29,7 @@ pub(super) fn convert(
     around: &Surroundings<'_>,
     words: &mut Words,
 ) -> Section {
-    let mut it = Conversion {
-        fields: Fields::new(app),
-        label: String::new(),
-        words,
-        section: Section::default(),
-        several: false,
-    };
+    let mut it = Conversion { fields: Fields::new(app), label: String::new(), words, section: Section::default() };
     it.name(index, names);
     let cwd = it.text(&["cwd"]);
     let is_node = it.command(cwd.as_deref(), around);
@@ -188,7 +180,6 @@ impl Conversion<'_, '_> {
                 }
             }
         };
-        self.several = workers != "1";
         self.section.app.raw("workers", workers, why);
         match mode.as_deref() {
             Some("cluster" | "cluster_mode") => false,
@@ -325,57 +316,6 @@ impl Conversion<'_, '_> {
         }
     }
 
-    // ---- logs ----
-
-    fn logs(&mut self) {
-        let out = self.log_target(&["out_file", "out", "output", "out_log"]);
-        let err = self.log_target(&["error_file", "error", "err", "err_file", "err_log"]);
-        let both = self.log_target(&["log_file", "log"]);
-        let merged = self.yes(&["merge_logs", "combine_logs"]);
-        let silent = self.yes(&["disable_logs"]);
-        let files = !silent && (out.is_some() || err.is_some() || both.is_some());
-        match (silent, out.is_some() || err.is_some(), both) {
-            (true, _, _) => self.section.log.text("file", "NULL", "disable_logs"),
-            (false, true, Some(_)) => self.lost("log_file", "log_file"),
-            (false, _, Some(both)) => self.section.log.text("file", &both, "log_file"),
-            (false, _, None) => {}
-        }
-        for (key, path) in [("out", out), ("err", err)] {
-            if let Some(path) = path.filter(|_| !silent) {
-                self.section.log.text(key, &path, "");
-            }
-        }
-        if files && !merged && self.several {
-            self.section.log.raw("per_worker", "true", "without merge_logs each has its own");
-        }
-        let time = self.yes(&["time"]);
-        match self.text(&["log_date_format"]) {
-            Some(format) if log_time::strftime(&format).is_ok() => {
-                self.section.log.text("time", &format, "log_date_format")
-            }
-            Some(format) => self.note(format!("log_date_format: \"{format}\" is no format of a time; left out")),
-            None if time => self.section.log.raw("time", "true", ""),
-            None => {}
-        }
-        if self.text(&["log_type"]).as_deref() == Some("json") {
-            self.section.log.text("format", "json", "log_type");
-        }
-    }
-
-    /// Where output goes, as `[app.log]` has it.
-    fn log_target(&mut self, names: &[&str]) -> Option<String> {
-        let (typed, value) = self.fields.take(names)?;
-        match value {
-            Value::Bool(_) => None,
-            Value::String(text) if matches!(text.as_str(), "NULL" | "/dev/null") => Some("NULL".to_owned()),
-            Value::String(text) if log::target(text).is_ok() => Some(text.clone()),
-            other => {
-                self.note(format!("{typed}: {other} is no path; left out"));
-                None
-            }
-        }
-    }
-
     // ---- environment ----
 
     fn environment(&mut self) {
@@ -443,6 +383,55 @@ impl Conversion<'_, '_> {
             }
         }
         env
+    }
+
+    // ---- log files ----
+
+    fn logs(&mut self) {
+        let both = self.log_path(&["log_file", "log"]);
+        let out = self.log_path(&["out_file", "out", "output", "out_log"]);
+        let err = self.log_path(&["error_file", "error", "err", "err_file", "err_log"]);
+        if self.yes(&["disable_logs"]) {
+            self.section.log.text("file", "NULL", "disable_logs");
+        } else if let (Some(both), None, None) = (&both, &out, &err) {
+            self.section.log.text("file", both, "log_file");
+        } else {
+            if both.is_some() {
+                self.note("log_file: there is no third file beside those of stdout and stderr; left out");
+            }
+            for (key, path) in [("out", out), ("err", err)] {
+                if let Some(path) = path {
+                    self.section.log.text(key, &path, "");
+                }
+            }
+        }
+        let merge = &["merge_logs", "combine_logs"];
+        if self.get(merge, "true or false", fields::boolean) == Some(false) {
+            self.section.log.raw("per_worker", "true", "merge_logs: false");
+        }
+        if self.text(&["log_type"]).is_some_and(|kind| kind == "json") {
+            self.section.log.text("format", "json", "log_type");
+        }
+        let stamped = self.yes(&["time"]);
+        match self.text(&["log_date_format"]).map(|format| (log_time::strftime(&format), format)) {
+            Some((Ok(_), format)) => self.section.log.text("time", &format, "log_date_format"),
+            Some((Err(why), _)) => self.note(format!("log_date_format: {why}")),
+            None if stamped => self.section.log.raw("time", "true", ""),
+            None => {}
+        }
+    }
+
+    /// Where a stream goes; what cannot be a path is noted.
+    fn log_path(&mut self, names: &[&str]) -> Option<String> {
+        let typed = self.text(names).filter(|text| text != "true" && text != "false")?;
+        match log::target(&typed) {
+            Ok(log::Target::File(_)) => Some(typed),
+            Ok(log::Target::Null | log::Target::Inherit) => Some("NULL".to_owned()),
+            Err(why) => {
+                self.note(format!("{}: {why}", names[0]));
+                None
+            }
+        }
     }
 
     // ---- what is left ----

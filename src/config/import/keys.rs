@@ -14,7 +14,6 @@ pub(super) const LOST: &[(&str, &str)] = &[
     ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
     ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),
     ("io", "there is no agent"),
-    ("log_file", "there is no third file beside out and err in [app.log]; give both the same path"),
     ("name_prefix", "names stay as they are; name says the whole"),
     ("pid_file", "clusterd writes no pid files; clusterd ls --json has the pids"),
     ("post_update", "there is no dashboard that updates code; hooks are in [app.hooks]"),

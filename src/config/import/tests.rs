@@ -1,6 +1,7 @@
 //! Every key of PM2's by itself, the shapes of a file, and that whatever comes out can be resolved.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::config::log::{self, Target};
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Overrides, Sources};
 use crate::config::{App, Config, Ready, Said, Workers};
@@ -189,35 +190,6 @@ fn what_starts_it_again() {
 }
 
 #[test]
-fn log_files_and_what_stands_in_them() {
-    let toml = |keys: Value| {
-        let mut whole = json!({ "script": "app.js" });
-        whole.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-        let converted = import(&whole).unwrap();
-        assert!(converted.notes.is_empty(), "{:?}", converted.notes);
-        config(&converted.toml, &[]);
-        converted.toml
-    };
-    let all = toml(json!({ "out_file": "./out.log", "error": "/dev/null", "instances": 2, "log_type": "json",
-        "log_date_format": "YYYY-MM-DD HH:mm Z" }));
-    for line in [
-        "out = \"./out.log\"",
-        "err = \"NULL\"",
-        "per_worker = true",
-        "format = \"json\"",
-        "time = \"YYYY-MM-DD HH:mm Z\"",
-    ] {
-        assert!(all.contains(line), "{line}: {all}");
-    }
-    let merged = toml(json!({ "log_file": "all.log", "merge_logs": true, "instances": 2, "time": true }));
-    assert!(merged.contains("file = \"all.log\"") && merged.contains("time = true") && !merged.contains("per_worker"));
-    assert!(toml(json!({ "disable_logs": true, "out_file": "x.log" })).contains("file = \"NULL\""));
-    assert!(!toml(json!({ "merge_logs": true })).contains("[app.log]"));
-    let (_, notes) = app(json!({ "log_file": "all.log", "out_file": "out.log" }));
-    assert!(notes[0].contains("no third file"), "{notes:?}");
-}
-
-#[test]
 fn variables_are_text_and_tables_wait_for_their_name() {
     let converted = import(&json!({ "script": "a.js", "port": 9000,
         "env": { "N": 3, "B": true, "O": { "a": 1 }, "NONE": null, "Q": "a\"b\nc" },
@@ -257,8 +229,7 @@ fn who_and_where() {
 
 #[test]
 fn what_has_no_counterpart_is_named_with_a_way_out() {
-    // A log file is lost only beside others, as another test has it.
-    for (key, _) in keys::LOST.iter().filter(|(key, _)| *key != "log_file") {
+    for (key, _) in keys::LOST {
         let (_, notes) = app(json!({ *key: "x y" }));
         assert!(notes.iter().any(|note| note.starts_with("app: ") && note.contains(key)), "{key}: {notes:?}");
     }
@@ -267,17 +238,32 @@ fn what_has_no_counterpart_is_named_with_a_way_out() {
         assert!(notes[0].starts_with(key), "{notes:?}");
     }
     let (_, notes) =
-        app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": 3, "error": "" }));
+        app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "logs/", "pid": "p" }));
     for word in [
         "wacth: PM2 has no such key",
         "max_memory_restart: [] is not",
         "stop_exit_codes: [\"x\"] is not",
-        "out: 3 is no path",
+        "out_file: \"logs/\" names a folder",
+        "pid: clusterd writes no pid files",
     ] {
         assert!(notes.iter().any(|note| note.contains(word)), "{word}: {notes:?}");
     }
     let (_, notes) = app(json!({ "filter_env": ["SECRET"] }));
     assert_eq!(notes.len(), 1);
+}
+
+#[test]
+fn log_files_and_what_their_lines_look_like_are_taken_over() {
+    let app = whole(json!({ "cwd": "/srv", "out_file": "o.log", "error_file": "/dev/null", "merge_logs": false,
+        "log_date_format": "YYYY-MM-DD HH:mm", "log_type": "json" }));
+    assert_eq!((app.log.out, app.log.err), (Target::File("/srv/o.log".into()), Target::Null));
+    assert_eq!((app.log.per_worker, app.log.format), (true, log::Format::Json));
+    assert_eq!(app.log.time.as_deref(), Some("%Y-%m-%d %H:%M"));
+    let app = whole(json!({ "cwd": "/srv", "log": "all.log", "time": true }));
+    assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
+    assert_eq!(app.log.time.as_deref(), Some(crate::config::log_time::DEFAULT));
+    assert_eq!(whole(json!({ "disable_logs": true, "out_file": "x" })).log.out, Target::Null);
+    assert_eq!(whole(json!({ "time": true })).log.out, Target::Inherit);
 }
 
 #[test]
