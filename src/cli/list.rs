@@ -88,8 +88,9 @@ fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
     };
     let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
+    let steering = app.steering.as_ref().map_or(String::new(), |how| format!(" ({how})"));
     format!(
-        "{id}{}  {status}  {}/{} ready  {listen}  {} {}  generation {}  keeper {}",
+        "{id}{}  {status}  {}/{} ready  {listen}  {} {}{steering}  generation {}  keeper {}",
         app.name,
         app.workers_ready,
         app.workers_wanted,
@@ -179,6 +180,7 @@ mod tests {
             restarts: 1234,
             open_handoffs: 64,
             handoffs: 0,
+            steered: None,
             memory_bytes: Some(1_500_000_000),
             cpu_ms: Some(123_456_789),
             loop_delay_ms: Some(999.0),
@@ -199,6 +201,7 @@ mod tests {
             workers_ready: 500,
             generation: 1,
             balance: "round-robin".to_owned(),
+            steering: None,
             protocol: "node".to_owned(),
             listen: vec![],
             restarts: 0,
