@@ -1,7 +1,7 @@
 //! What a connection costs: `cargo bench --bench handoff [-- --quick]`.
 //!
 //! Runs, in turns, the floor (a bare accept + sendmsg + close loop), Node's own cluster (round-robin and shared) and
-//! clusterd (round-robin, sticky and shared) in front of the same app with two workers, under short connections over
+//! clusterd (round-robin, sticky, shared and kernel) in front of the same app with two workers, under short connections over
 //! loopback, and prints one table: connections/s, latency, CPU of the primary per connection. Then memory with 8
 //! workers, the time in which a crashed worker is replaced, and 500 workers of `sleep`. Ratios within one run count;
 //! absolute figures depend on the machine. Bounded, and ends by itself.
@@ -27,15 +27,17 @@ enum Kind {
     RoundRobin,
     Sticky,
     Shared,
+    Kernel,
 }
 
-const KINDS: [(Kind, &str); 6] = [
+const KINDS: [(Kind, &str); 7] = [
     (Kind::Floor, "floor (bare loop)"),
     (Kind::NodeRoundRobin, "node cluster, round-robin"),
     (Kind::NodeShared, "node cluster, shared"),
     (Kind::RoundRobin, "clusterd, round-robin"),
     (Kind::Sticky, "clusterd, sticky"),
     (Kind::Shared, "clusterd, shared"),
+    (Kind::Kernel, "clusterd, kernel"),
 ];
 
 /// One server under measurement; ended by pid when dropped.
@@ -231,10 +233,11 @@ impl Server {
                 c.arg(apps.join("primary.js")).args([&count, policy]).env("PORT", port.to_string());
                 c
             }
-            Kind::RoundRobin | Kind::Sticky | Kind::Shared => {
+            Kind::RoundRobin | Kind::Sticky | Kind::Shared | Kind::Kernel => {
                 let balance = match kind {
                     Kind::Sticky => "sticky",
                     Kind::Shared => "shared",
+                    Kind::Kernel => "kernel",
                     _ => "round-robin",
                 };
                 let mut c = clusterd(&home);
@@ -254,7 +257,9 @@ impl Server {
         while start.elapsed() < Duration::from_secs(20) {
             let serving = TcpStream::connect(self.address).is_ok();
             let started = match self.kind {
-                Kind::RoundRobin | Kind::Sticky | Kind::Shared => workers_of(self.child.id() as i32).len(),
+                Kind::RoundRobin | Kind::Sticky | Kind::Shared | Kind::Kernel => {
+                    workers_of(self.child.id() as i32).len()
+                }
                 Kind::Floor | Kind::NodeRoundRobin | Kind::NodeShared => children_of(self.child.id() as i32).len(),
             };
             if serving && started >= workers {
@@ -272,7 +277,7 @@ impl Server {
         let pid = self.child.id() as i32;
         match self.kind {
             Kind::Floor | Kind::NodeRoundRobin | Kind::NodeShared => pid,
-            Kind::RoundRobin | Kind::Sticky | Kind::Shared => {
+            Kind::RoundRobin | Kind::Sticky | Kind::Shared | Kind::Kernel => {
                 children_of(pid).into_iter().find(|&child| is_master(child)).expect("a master")
             }
         }

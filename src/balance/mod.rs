@@ -7,10 +7,12 @@
 //!
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few.
+pub mod selection;
+pub mod steering;
 pub mod sticky;
 
 use crate::limits;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,26 +46,39 @@ struct Open {
 #[derive(Clone, Debug)]
 struct Member {
     slot: u32,
+    /// Its place among all, by age: turns go from place to place.
+    place: u64,
     eligible: bool,
     window: u32,
     /// Oldest first: workers answer in order.
     open: VecDeque<Open>,
+    /// Its oldest hand-off was seen to be late: nothing more before it answers.
+    late: bool,
+    /// Where it stands in `Balancer::ready`.
+    standing: Option<Standing>,
+    groups: BTreeSet<GroupIx>,
 }
+
+/// Fewest open hand-offs first, then by place.
+type Standing = (u32, u64, MemberIx);
 
 #[derive(Clone, Debug, Default)]
 struct Group {
-    members: Vec<MemberIx>,
-    /// Where the next turn begins.
-    turn: usize,
+    members: BTreeSet<MemberIx>,
+    /// The place where the next turn begins.
+    turn: u64,
 }
 
-/// The balancer of one app.
+/// The balancer of one app. Nothing but a choice by client address (`sticky`) takes longer with more workers.
 #[derive(Clone, Debug)]
 pub struct Balancer {
     mode: Mode,
     members: Vec<Option<Member>>,
     free: Vec<u32>,
     groups: Vec<Group>,
+    /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
+    ready: BTreeSet<Standing>,
+    next_place: u64,
     next_seq: u64,
     total_open: usize,
 }
@@ -71,7 +86,16 @@ pub struct Balancer {
 impl Balancer {
     /// An empty one. Hand-offs are numbered from `first_seq`.
     pub fn new(mode: Mode, first_seq: u64) -> Balancer {
-        Balancer { mode, members: Vec::new(), free: Vec::new(), groups: Vec::new(), next_seq: first_seq, total_open: 0 }
+        Balancer {
+            mode,
+            members: Vec::new(),
+            free: Vec::new(),
+            groups: Vec::new(),
+            ready: BTreeSet::new(),
+            next_place: 0,
+            next_seq: first_seq,
+            total_open: 0,
+        }
     }
 
     /// Changes the way to choose.
@@ -87,7 +111,17 @@ impl Balancer {
 
     /// A new worker; it is not eligible yet.
     pub fn add_member(&mut self, slot: u32) -> MemberIx {
-        let member = Member { slot, eligible: false, window: limits::HANDOFF_WINDOW_START, open: VecDeque::new() };
+        let member = Member {
+            slot,
+            place: self.next_place,
+            eligible: false,
+            window: limits::HANDOFF_WINDOW_START,
+            open: VecDeque::new(),
+            late: false,
+            standing: None,
+            groups: BTreeSet::new(),
+        };
+        self.next_place += 1;
         match self.free.pop() {
             Some(ix) => {
                 self.members[ix as usize] = Some(member);
@@ -105,32 +139,57 @@ impl Balancer {
         let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
-        for group in &mut self.groups {
-            group.remove(member);
+        if let Some(standing) = gone.standing {
+            self.ready.remove(&standing);
+        }
+        for group in gone.groups {
+            self.groups[group.0 as usize].members.remove(&member);
         }
         self.free.push(member.0);
     }
 
     /// The worker serves this listener.
     pub fn join(&mut self, group: GroupIx, member: MemberIx) {
-        let Some(group) = self.groups.get_mut(group.0 as usize) else { return };
-        if !group.members.contains(&member) {
-            group.members.push(member);
-        }
+        let (Some(entry), Some(who)) =
+            (self.groups.get_mut(group.0 as usize), self.members.get_mut(member.0 as usize).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        entry.members.insert(member);
+        who.groups.insert(group);
     }
 
     /// The worker serves this listener no more.
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
-        if let Some(group) = self.groups.get_mut(group.0 as usize) {
-            group.remove(member);
+        if let Some(entry) = self.groups.get_mut(group.0 as usize) {
+            entry.members.remove(&member);
+        }
+        if let Some(who) = self.member_mut(member) {
+            who.groups.remove(&group);
         }
     }
 
     /// Whether the worker may be given connections (ready, reading its channel, not draining).
     pub fn set_eligible(&mut self, member: MemberIx, eligible: bool) {
-        if let Some(member) = self.member_mut(member) {
-            member.eligible = eligible;
+        if let Some(who) = self.member_mut(member) {
+            who.eligible = eligible;
+            self.stand(member);
         }
+    }
+
+    /// Puts a worker where it belongs in `ready`.
+    fn stand(&mut self, ix: MemberIx) {
+        let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
+        let open = member.open.len() as u32;
+        let may = member.eligible && !member.late && (open == 0 || open < member.window);
+        let standing = may.then_some((open, member.place, ix));
+        if member.standing == standing {
+            return;
+        }
+        if let Some(former) = std::mem::replace(&mut member.standing, standing) {
+            self.ready.remove(&former);
+        }
+        self.ready.extend(standing);
     }
 
     /// The worker for the next connection; `None` when nobody can take it now.
@@ -142,35 +201,40 @@ impl Balancer {
     }
 
     /// Whether somebody could take a connection now.
-    pub fn can_take(&self, group: GroupIx, now_us: u64) -> bool {
-        let Some(group) = self.groups.get(group.0 as usize) else { return false };
-        group.members.iter().any(|&m| self.member(m).is_some_and(|m| m.can_take(now_us)))
+    pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
+        self.find_in_turn(group, now_us).is_some()
     }
 
-    fn pick_in_turn(&mut self, group_ix: GroupIx, now_us: u64) -> Option<MemberIx> {
-        let group = self.groups.get(group_ix.0 as usize)?;
-        let count = group.members.len();
-        let mut best: Option<(usize, usize)> = None;
-        for step in 0..count {
-            // `turn` and `step` are below `count`, so one subtraction is the remainder.
-            let at = group.turn + step;
-            let at = if at >= count { at - count } else { at };
-            let Some(member) = self.member(group.members[at]) else { continue };
-            if !member.can_take(now_us) {
+    fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
+        let (_, place, member) = self.find_in_turn(group, now_us)?;
+        self.groups.get_mut(group.0 as usize)?.turn = place + 1;
+        Some(member)
+    }
+
+    /// The first in turn among those with the fewest open hand-offs. Who is late is met once, and not again before it
+    /// answers.
+    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<Standing> {
+        let mut from = (0, 0, MemberIx(0));
+        loop {
+            let open = self.ready.range(from..).next()?.0;
+            let at = |place| (open, place, MemberIx(0));
+            let next = (open + 1, 0, MemberIx(0));
+            let entry = self.groups.get(group.0 as usize)?;
+            let round = self.ready.range(at(entry.turn)..next).chain(self.ready.range(at(0)..at(entry.turn)));
+            let serves = |&&(_, _, member): &&Standing| entry.members.contains(&member);
+            let Some(&found) = round.into_iter().find(serves) else {
+                from = next;
                 continue;
+            };
+            let oldest_us = self.member(found.2).and_then(|member| member.open.front()).map(|open| open.since_us);
+            if oldest_us.is_none_or(|since_us| now_us.saturating_sub(since_us) <= limits::HANDOFF_SLOW_US) {
+                return Some(found);
             }
-            let open = member.open.len();
-            if best.is_none_or(|(fewest, _)| open < fewest) {
-                best = Some((open, at));
+            if let Some(member) = self.member_mut(found.2) {
+                member.late = true;
             }
-            if open == 0 {
-                break;
-            }
+            self.stand(found.2);
         }
-        let (_, at) = best?;
-        let group = self.groups.get_mut(group_ix.0 as usize)?;
-        group.turn = if at + 1 >= count { 0 } else { at + 1 };
-        Some(group.members[at])
     }
 
     /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
@@ -195,9 +259,10 @@ impl Balancer {
     pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
-        if let Some(member) = self.member_mut(member) {
-            member.open.push_back(Open { seq, conn, since_us: now_us });
+        if let Some(who) = self.member_mut(member) {
+            who.open.push_back(Open { seq, conn, since_us: now_us });
             self.total_open += 1;
+            self.stand(member);
         }
         seq
     }
@@ -205,17 +270,19 @@ impl Balancer {
     /// The worker answered. `None` for a number that is not open: a former master's, or nonsense. Returns the connection
     /// and how long the answer took.
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
-        let member = self.members.get_mut(member.0 as usize)?.as_mut()?;
-        let at = member.open.iter().position(|open| open.seq == seq)?;
-        let was_full = member.open.len() as u32 >= member.window;
-        let open = member.open.remove(at)?;
+        let who = self.members.get_mut(member.0 as usize)?.as_mut()?;
+        let at = who.open.iter().position(|open| open.seq == seq)?;
+        let was_full = who.open.len() as u32 >= who.window;
+        let open = who.open.remove(at)?;
         self.total_open -= 1;
         let took_us = now_us.saturating_sub(open.since_us);
         if took_us > limits::HANDOFF_SLOW_US {
-            member.window = 1;
-        } else if was_full || member.window == 1 {
-            member.window = (member.window + 1).min(limits::HANDOFF_WINDOW_MAX);
+            who.window = 1;
+        } else if was_full || who.window == 1 {
+            who.window = (who.window + 1).min(limits::HANDOFF_WINDOW_MAX);
         }
+        who.late = false;
+        self.stand(member);
         Some((open.conn, took_us))
     }
 
@@ -253,19 +320,6 @@ impl Member {
                         && now_us.saturating_sub(oldest.since_us) <= limits::HANDOFF_SLOW_US
                 }
             }
-    }
-}
-
-impl Group {
-    fn remove(&mut self, member: MemberIx) {
-        let Some(at) = self.members.iter().position(|&m| m == member) else { return };
-        self.members.remove(at);
-        if self.turn > at {
-            self.turn -= 1;
-        }
-        if self.turn >= self.members.len() {
-            self.turn = 0;
-        }
     }
 }
 

@@ -418,24 +418,36 @@ fn a_hand_off_among_a_thousand_idle_workers_costs_what_it_costs_among_ten() {
     assert!(thousand < 10 * ten + Duration::from_millis(5), "{thousand:?} among 1,000, {ten:?} among 10");
 }
 
-#[test]
-fn with_a_thousand_workers_the_worst_pick_is_one_look_at_each() {
-    // All busy, all full, and by a client's address: linear, so that ten times the workers are near ten times the cost.
-    for (mode, open) in [(Mode::RoundRobin, 1), (Mode::RoundRobin, limits::HANDOFF_WINDOW_START), (Mode::Sticky, 1)] {
-        let cost = |count| {
-            let (mut balancer, group, members) = workers(mode, count);
-            for &member in &members {
-                for _ in 0..open {
-                    balancer.opened(member, ConnIx(0), 0);
-                }
-            }
-            fastest(|| {
-                for n in 0..50 {
-                    assert_eq!(balancer.pick(group, client(n), 0).is_some(), open == 1);
-                }
-            })
-        };
-        let (hundred, thousand) = (cost(100), cost(1_000));
-        assert!(thousand < 40 * hundred + Duration::from_millis(5), "{mode:?}: {thousand:?}, {hundred:?} among 100");
+/// What so many picks take among so many workers that have this many open hand-offs each, the oldest this old.
+fn cost_of_picks(mode: Mode, picks: u32, count: u32, open: u32, age_us: u64) -> Duration {
+    let (mut balancer, group, members) = workers(mode, count);
+    for &member in &members {
+        for _ in 0..open {
+            balancer.opened(member, ConnIx(0), 0);
+        }
     }
+    fastest(|| {
+        for n in 0..picks {
+            let takes = open < limits::HANDOFF_WINDOW_START && age_us <= limits::HANDOFF_SLOW_US;
+            assert_eq!(balancer.pick(group, client(n), age_us).is_some(), takes);
+            assert!(mode == Mode::Sticky || balancer.can_take(group, age_us) == takes);
+        }
+    })
+}
+
+#[test]
+fn among_a_thousand_busy_full_or_late_workers_it_costs_the_same() {
+    for (open, age_us) in [(1, 0), (limits::HANDOFF_WINDOW_START, 0), (1, limits::HANDOFF_SLOW_US + 1)] {
+        let cost = |count| cost_of_picks(Mode::RoundRobin, 5_000, count, open, age_us);
+        let (ten, thousand) = (cost(10), cost(1_000));
+        assert!(thousand < 10 * ten + Duration::from_millis(5), "{open} open: {thousand:?}, {ten:?} among 10");
+    }
+}
+
+#[test]
+fn by_a_clients_address_the_worst_pick_is_one_look_at_each() {
+    // Linear, so that ten times the workers are near ten times the cost.
+    let cost = |count| cost_of_picks(Mode::Sticky, 50, count, 1, 0);
+    let (hundred, thousand) = (cost(100), cost(1_000));
+    assert!(thousand < 40 * hundred + Duration::from_millis(5), "{thousand:?}, {hundred:?} among 100");
 }

@@ -14,6 +14,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod program;
+pub mod reuseport;
 pub mod signal;
 pub mod sock_diag;
 pub mod spawn;
