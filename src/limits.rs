@@ -143,6 +143,8 @@ pub const HANDOFFS_OPEN_MAX: usize = 16 * 1024;
 pub const HANDOFF_WINDOW_START: u32 = 8;
 /// Open hand-offs that one worker may have when it answers fast.
 pub const HANDOFF_WINDOW_MAX: u32 = 64;
+/// Clients whose worker is remembered, for each app with sticky balancing: 128 KiB.
+pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
 /// Connections accepted from one listener before the others are looked at.

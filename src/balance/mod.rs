@@ -8,10 +8,12 @@
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few.
 pub mod selection;
+mod standings;
 pub mod steering;
 pub mod sticky;
 
 use crate::limits;
+use standings::{Bits, Standings};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
@@ -46,30 +48,26 @@ struct Open {
 #[derive(Clone, Debug)]
 struct Member {
     slot: u32,
-    /// Its place among all, by age: turns go from place to place.
-    place: u64,
     eligible: bool,
     window: u32,
     /// Oldest first: workers answer in order.
     open: VecDeque<Open>,
     /// Its oldest hand-off was seen to be late: nothing more before it answers.
     late: bool,
-    /// Where it stands in `Balancer::ready`.
-    standing: Option<Standing>,
+    /// Its level in `Balancer::ready`.
+    standing: Option<u32>,
     groups: BTreeSet<GroupIx>,
 }
 
-/// Fewest open hand-offs first, then by place.
-type Standing = (u32, u64, MemberIx);
-
 #[derive(Clone, Debug, Default)]
 struct Group {
-    members: BTreeSet<MemberIx>,
-    /// The place where the next turn begins.
-    turn: u64,
+    members: Bits,
+    /// The member with whom the next turn begins.
+    turn: u32,
 }
 
-/// The balancer of one app. Nothing but a choice by client address (`sticky`) takes longer with more workers.
+/// The balancer of one app. Nothing takes longer with more workers, but the choice by address (`sticky`)
+/// for a client that is new, or whose worker cannot take it.
 #[derive(Clone, Debug)]
 pub struct Balancer {
     mode: Mode,
@@ -77,8 +75,8 @@ pub struct Balancer {
     free: Vec<u32>,
     groups: Vec<Group>,
     /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
-    ready: BTreeSet<Standing>,
-    next_place: u64,
+    ready: Standings,
+    homes: sticky::Homes,
     next_seq: u64,
     total_open: usize,
 }
@@ -91,8 +89,8 @@ impl Balancer {
             members: Vec::new(),
             free: Vec::new(),
             groups: Vec::new(),
-            ready: BTreeSet::new(),
-            next_place: 0,
+            ready: Standings::new(),
+            homes: sticky::Homes::default(),
             next_seq: first_seq,
             total_open: 0,
         }
@@ -113,7 +111,6 @@ impl Balancer {
     pub fn add_member(&mut self, slot: u32) -> MemberIx {
         let member = Member {
             slot,
-            place: self.next_place,
             eligible: false,
             window: limits::HANDOFF_WINDOW_START,
             open: VecDeque::new(),
@@ -121,7 +118,6 @@ impl Balancer {
             standing: None,
             groups: BTreeSet::new(),
         };
-        self.next_place += 1;
         match self.free.pop() {
             Some(ix) => {
                 self.members[ix as usize] = Some(member);
@@ -137,13 +133,14 @@ impl Balancer {
     /// Takes a worker out; the connections that it had not answered for are added to `taken_back`, oldest first.
     pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
         let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
+        self.homes.forget();
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
-        if let Some(standing) = gone.standing {
-            self.ready.remove(&standing);
+        if let Some(level) = gone.standing {
+            self.ready.leave(level, member.0);
         }
         for group in gone.groups {
-            self.groups[group.0 as usize].members.remove(&member);
+            self.groups[group.0 as usize].members.remove(member.0);
         }
         self.free.push(member.0);
     }
@@ -155,14 +152,16 @@ impl Balancer {
         else {
             return;
         };
-        entry.members.insert(member);
+        self.homes.forget();
+        entry.members.insert(member.0);
         who.groups.insert(group);
     }
 
     /// The worker serves this listener no more.
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
+        self.homes.forget();
         if let Some(entry) = self.groups.get_mut(group.0 as usize) {
-            entry.members.remove(&member);
+            entry.members.remove(member.0);
         }
         if let Some(who) = self.member_mut(member) {
             who.groups.remove(&group);
@@ -171,8 +170,11 @@ impl Balancer {
 
     /// Whether the worker may be given connections (ready, reading its channel, not draining).
     pub fn set_eligible(&mut self, member: MemberIx, eligible: bool) {
-        if let Some(who) = self.member_mut(member) {
+        if let Some(who) = self.member_mut(member)
+            && who.eligible != eligible
+        {
             who.eligible = eligible;
+            self.homes.forget();
             self.stand(member);
         }
     }
@@ -182,14 +184,16 @@ impl Balancer {
         let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
         let open = member.open.len() as u32;
         let may = member.eligible && !member.late && (open == 0 || open < member.window);
-        let standing = may.then_some((open, member.place, ix));
+        let standing = may.then_some(open);
         if member.standing == standing {
             return;
         }
         if let Some(former) = std::mem::replace(&mut member.standing, standing) {
-            self.ready.remove(&former);
+            self.ready.leave(former, ix.0);
         }
-        self.ready.extend(standing);
+        if let Some(level) = standing {
+            self.ready.enter(level, ix.0);
+        }
     }
 
     /// The worker for the next connection; `None` when nobody can take it now.
@@ -206,48 +210,47 @@ impl Balancer {
     }
 
     fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
-        let (_, place, member) = self.find_in_turn(group, now_us)?;
-        self.groups.get_mut(group.0 as usize)?.turn = place + 1;
+        let member = self.find_in_turn(group, now_us)?;
+        self.groups.get_mut(group.0 as usize)?.turn = member.0 + 1;
         Some(member)
     }
 
     /// The first in turn among those with the fewest open hand-offs. Who is late is met once, and not again before it
     /// answers.
-    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<Standing> {
-        let mut from = (0, 0, MemberIx(0));
+    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
         loop {
-            let open = self.ready.range(from..).next()?.0;
-            let at = |place| (open, place, MemberIx(0));
-            let next = (open + 1, 0, MemberIx(0));
             let entry = self.groups.get(group.0 as usize)?;
-            let round = self.ready.range(at(entry.turn)..next).chain(self.ready.range(at(0)..at(entry.turn)));
-            let serves = |&&(_, _, member): &&Standing| entry.members.contains(&member);
-            let Some(&found) = round.into_iter().find(serves) else {
-                from = next;
-                continue;
-            };
-            let oldest_us = self.member(found.2).and_then(|member| member.open.front()).map(|open| open.since_us);
+            let found = MemberIx(self.ready.next(&entry.members, entry.turn)?);
+            let member = self.member_mut(found)?;
+            let oldest_us = member.open.front().map(|open| open.since_us);
             if oldest_us.is_none_or(|since_us| now_us.saturating_sub(since_us) <= limits::HANDOFF_SLOW_US) {
                 return Some(found);
             }
-            if let Some(member) = self.member_mut(found.2) {
-                member.late = true;
-            }
-            self.stand(found.2);
+            member.late = true;
+            self.stand(found);
         }
     }
 
     /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
     /// while it may have more open; only one that cannot be given anything is passed over.
-    fn pick_sticky(&self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
-        let group = self.groups.get(group.0 as usize)?;
-        group
-            .members
-            .iter()
-            .filter_map(|&ix| self.member(ix).map(|member| (ix, member)))
-            .filter(|(_, member)| member.can_take(now_us))
-            .max_by_key(|(_, member)| sticky::weight(hash, member.slot))
-            .map(|(ix, _)| ix)
+    fn pick_sticky(&mut self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
+        let known = self.homes.of(group, hash);
+        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(now_us))) {
+            return known;
+        }
+        let (mut home, mut pick) = (None, None);
+        for ix in self.groups.get(group.0 as usize)?.members.iter().map(MemberIx) {
+            let Some(member) = self.member(ix).filter(|member| member.eligible) else { continue };
+            let heavier = Some((sticky::weight(hash, member.slot), ix));
+            home = home.max(heavier);
+            if member.can_take(now_us) {
+                pick = pick.max(heavier);
+            }
+        }
+        if let Some((_, home)) = home {
+            self.homes.remember(group, hash, home);
+        }
+        pick.map(|(_, ix)| ix)
     }
 
     /// The number that the next hand-off to this worker will have.

@@ -1,9 +1,8 @@
 //! Properties of the balancer over seeded sequences: fairness, windows, what becomes of a dead worker's connections,
-//! stickiness, cost. `tests/simulation/ledger.rs` has it against a model.
+//! stickiness. `tests/simulation/ledger.rs` has it against a model.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 const SEEDS: u32 = 200;
 
@@ -392,62 +391,4 @@ fn sticky_spreads_clients_evenly_and_knows_them_in_both_families() {
     let v4 = std::net::Ipv4Addr::new(10, 0, 0, 1);
     assert_eq!(sticky::hash_ip(v4.into()), sticky::hash_ip(v4.to_ipv6_mapped().into()));
     assert_ne!(sticky::hash_ip(v4.into()), sticky::hash_ip(v4.to_ipv6_compatible().into()));
-}
-
-/// The fastest of some tries: others use the machine too.
-fn fastest(mut work: impl FnMut()) -> Duration {
-    let one = |work: &mut dyn FnMut()| {
-        let start = Instant::now();
-        work();
-        start.elapsed()
-    };
-    (0..5).map(|_| one(&mut work)).min().unwrap()
-}
-
-#[test]
-fn a_hand_off_among_a_thousand_idle_workers_costs_what_it_costs_among_ten() {
-    let cost = |count| {
-        let (mut balancer, group, _) = workers(Mode::RoundRobin, count);
-        fastest(|| {
-            for _ in 0..5_000 {
-                assert!(serve(&mut balancer, group, 0).is_some());
-            }
-        })
-    };
-    let (ten, thousand) = (cost(10), cost(1_000));
-    assert!(thousand < 10 * ten + Duration::from_millis(5), "{thousand:?} among 1,000, {ten:?} among 10");
-}
-
-/// What so many picks take among so many workers that have this many open hand-offs each, the oldest this old.
-fn cost_of_picks(mode: Mode, picks: u32, count: u32, open: u32, age_us: u64) -> Duration {
-    let (mut balancer, group, members) = workers(mode, count);
-    for &member in &members {
-        for _ in 0..open {
-            balancer.opened(member, ConnIx(0), 0);
-        }
-    }
-    fastest(|| {
-        for n in 0..picks {
-            let takes = open < limits::HANDOFF_WINDOW_START && age_us <= limits::HANDOFF_SLOW_US;
-            assert_eq!(balancer.pick(group, client(n), age_us).is_some(), takes);
-            assert!(mode == Mode::Sticky || balancer.can_take(group, age_us) == takes);
-        }
-    })
-}
-
-#[test]
-fn among_a_thousand_busy_full_or_late_workers_it_costs_the_same() {
-    for (open, age_us) in [(1, 0), (limits::HANDOFF_WINDOW_START, 0), (1, limits::HANDOFF_SLOW_US + 1)] {
-        let cost = |count| cost_of_picks(Mode::RoundRobin, 5_000, count, open, age_us);
-        let (ten, thousand) = (cost(10), cost(1_000));
-        assert!(thousand < 10 * ten + Duration::from_millis(5), "{open} open: {thousand:?}, {ten:?} among 10");
-    }
-}
-
-#[test]
-fn by_a_clients_address_the_worst_pick_is_one_look_at_each() {
-    // Linear, so that ten times the workers are near ten times the cost.
-    let cost = |count| cost_of_picks(Mode::Sticky, 50, count, 1, 0);
-    let (hundred, thousand) = (cost(100), cost(1_000));
-    assert!(thousand < 40 * hundred + Duration::from_millis(5), "{thousand:?}, {hundred:?} among 100");
 }
