@@ -422,7 +422,7 @@ pub(crate) fn config(data: &[u8]) {
     for path in env_files_wanted(&text, "/srv") {
         assert!(path.starts_with('/'), "{path:?}");
     }
-    let file = Some(FileSource { path: "/srv/app/cluster.toml".into(), text: text.clone() });
+    let file = Some(FileSource { path: "/srv/app/cluster.toml".into(), text: text.clone(), notes: Vec::new() });
     let sources = Sources { start_folder: "/srv".into(), file, ..Sources::default() };
     let resolved = resolve(&sources);
     assert_eq!(resolved, resolve(&sources));

@@ -14,6 +14,20 @@ pub const LISTENERS_PER_APP_MAX: usize = 128;
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 /// Size of everything that a configuration was made from (file, command line, env files), in bytes.
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Time that node may take to evaluate a configuration, in milliseconds.
+pub const EVALUATION_MS_MAX: u64 = 10_000;
+/// Pause between two looks at whether it has, where the kernel does not tell, in milliseconds.
+pub const EVALUATION_LOOK_MS: u64 = 5;
+/// How much an evaluated configuration may print, its result included, in bytes.
+pub const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How much of its complaints is read, in bytes.
+pub const EVALUATION_WORDS_BYTES_MAX: u64 = 256 * 1024;
+/// Stack of a thread that reads them, in bytes.
+pub const EVALUATION_STACK_BYTES: usize = 128 * 1024;
+/// Stack of the thread on which a running deployment evaluates its configuration, in bytes.
+pub const READING_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// How much of a script is looked at to tell text from a binary, in bytes.
+pub const SCRIPT_HEAD_BYTES: u64 = 8 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Problems of one configuration that are told; the rest is told when these are gone.

@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
 }
 
 fn load(text: String) -> Config {
-    let file = Some(FileSource { path: "/srv/sample.toml".into(), text });
+    let file = Some(FileSource { path: "/srv/sample.toml".into(), text, notes: Vec::new() });
     let sources = Sources { start_folder: "/srv".into(), file, ..Sources::default() };
     resolve(&sources).unwrap_or_else(|problems| {
         panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))

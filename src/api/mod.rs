@@ -92,9 +92,9 @@ pub struct CallReceiver {
 }
 
 /// A bounded queue of calls; `wake` is called after each push.
-pub fn channel(wake: Box<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) {
+pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) {
     let (sender, receiver) = sync_channel(limits::CONTROL_QUEUE_MAX);
-    (CallSender { queue: sender, wake: wake.into() }, CallReceiver { queue: receiver })
+    (CallSender { queue: sender, wake }, CallReceiver { queue: receiver })
 }
 
 impl CallSender {

@@ -28,6 +28,15 @@ pub enum Invocation {
         /// Over one that is there.
         force: bool,
     },
+    /// `import`: convert a configuration of PM2's.
+    Import {
+        /// What to convert.
+        file: String,
+        /// Where to; `None`: stdout.
+        output: Option<PathBuf>,
+        /// Over one that is there.
+        force: bool,
+    },
     /// `check`: say what would run, or everything that is wrong.
     Check(RunArgs),
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
@@ -55,7 +64,7 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 
 /// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "import", "logs", "top"];
+const PLANNED_VERBS: &[&str] = &["flush", "logs", "top"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
@@ -79,6 +88,7 @@ const VERBS: &[&str] = &[
     "unstartup",
     "kill",
     "init",
+    "import",
     "check",
     "completions",
     "man",
@@ -124,6 +134,18 @@ enum Verb {
         file: PathBuf,
         /// Over a file that is there
         #[arg(long)]
+        force: bool,
+    },
+    /// Convert a configuration of PM2's, and say what has no counterpart
+    Import {
+        /// An ecosystem file (.js, .cjs, .mjs, .json, .yaml), or PM2's dump.pm2
+        #[arg(value_name = "FILE")]
+        file: String,
+        /// Where to [default: stdout]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Over a file that is there
+        #[arg(long, requires = "output")]
         force: bool,
     },
     /// Print the completions for a shell
@@ -276,8 +298,9 @@ pub struct UnitArgs {
 /// Options of `start`, as typed.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct StartArgs {
-    /// A script, a configuration file (.toml), or what was stopped: a name, an
-    /// id, a namespace, "/a pattern/" or "all"
+    /// A script, a configuration file (.toml, or PM2's: .config.js, .json,
+    /// .yaml), or what was stopped: a name, an id, a namespace, "/a pattern/" or
+    /// "all"
     #[arg(value_name = "SCRIPT|FILE|TARGET")]
     pub what: Vec<String>,
     /// Start again with the environment of this command
@@ -366,7 +389,8 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Surroundings")]
     pub prefix: bool,
 
-    /// Run what this TOML file says
+    /// Run what this file says: clusterd's own (TOML), or one of PM2's (.js,
+    /// .json, .yaml)
     #[arg(short, long, value_name = "FILE", help_heading = "Other")]
     pub config: Option<String>,
     /// Of the file, this app alone; may repeat, or list them: a,b
@@ -475,6 +499,7 @@ where
         Some(Verb::Start(args)) => to_start(*args, home),
         Some(Verb::Ask(verb)) => Ok(Invocation::Ask { verb, home }),
         Some(Verb::Init { file, force }) => Ok(Invocation::Init { file, force }),
+        Some(Verb::Import { file, output, force }) => Ok(Invocation::Import { file, output, force }),
         Some(Verb::Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut command(), "clusterd", &mut text);

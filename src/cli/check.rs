@@ -1,6 +1,6 @@
 //! `clusterd check`: says what would run on this machine, or everything that is wrong. Nothing is bound or started.
 use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs};
-use super::load::load;
+use super::load::{load, notes};
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
 use crate::config::{App, Config, Listen, Protocol, rules};
@@ -20,10 +20,11 @@ pub fn check(args: &RunArgs, out: &mut impl Write, err: &mut impl Write) -> u8 {
     let sources = match load(args) {
         Ok(sources) => sources,
         Err(error) => {
-            complain(format!("clusterd: {error}"));
-            return EXIT_FAILED;
+            error.to_string().lines().for_each(|line| complain(format!("clusterd: {line}")));
+            return error.code();
         }
     };
+    notes(&sources, None).into_iter().for_each(&mut complain);
     let config = match resolve(&sources) {
         Ok(config) => config,
         Err(problems) => {

@@ -20,6 +20,7 @@ pub(super) const AFTER: &str = "Examples:
   clusterd -w max -p 8080 -- node app.js   one app on all CPUs, port 8080
   clusterd -c config/cluster.toml          every app of a file
   clusterd start app.js -i max -n web      the same in the background
+  clusterd start ecosystem.config.js       what PM2 ran
   clusterd reload web                      new code, no connection lost
 
 Signals:

@@ -1,6 +1,8 @@
 //! Reads what the command line names (the configuration, environment files) into [`Sources`]. What they mean is
-//! `config::resolve`'s business.
-use super::args::{RunArgs, StartArgs};
+//! `config::resolve`'s business; how a file of PM2's is evaluated is `evaluate`'s.
+use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs, StartArgs};
+use super::evaluate;
+use crate::config::import::{self, Converted, Format, Surroundings};
 use crate::config::resolve::env_files_wanted;
 use crate::config::sources::{EnvFileSource, FileSource, Sources, absolute, shown};
 use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX};
@@ -28,6 +30,23 @@ pub enum LoadError {
         /// Why.
         why: String,
     },
+    /// A configuration of PM2's that cannot be converted.
+    Import {
+        /// As a person would type it.
+        path: String,
+        /// Why not; never empty.
+        problems: Vec<String>,
+    },
+}
+
+impl LoadError {
+    /// The exit code of a command that fails with it.
+    pub fn code(&self) -> u8 {
+        match self {
+            LoadError::StartFolder(_) | LoadError::Script { .. } | LoadError::File { .. } => EXIT_FAILED,
+            LoadError::Import { .. } => EXIT_USAGE,
+        }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -36,6 +55,10 @@ impl fmt::Display for LoadError {
             LoadError::StartFolder(why) => write!(f, "cannot tell the present folder: {why}"),
             LoadError::Script { path, why } => write!(f, "cannot start {path}: {why}"),
             LoadError::File { path, why } => write!(f, "cannot read the configuration {path}: {why}"),
+            LoadError::Import { path, problems } => {
+                let lines: Vec<String> = problems.iter().map(|problem| format!("{path}: {problem}")).collect();
+                f.write_str(&lines.join("\n"))
+            }
         }
     }
 }
@@ -52,7 +75,7 @@ pub fn load(args: &RunArgs) -> Result<Sources, LoadError> {
     load_in(folder, args)
 }
 
-/// Reads everything that a `start` names: its word is a configuration file by its ending, else a script.
+/// Reads everything that a `start` names: its word is a configuration file by its name, else a script.
 ///
 /// # Errors
 /// As [`load`]; the script is not there.
@@ -61,7 +84,7 @@ pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
     let missing = |path: &str, why: &str| LoadError::Script { path: path.to_owned(), why: why.to_owned() };
     match args.what.as_slice() {
         [] => {}
-        [word] if Path::new(word).extension().is_some_and(|ending| ending == "toml") => run.config = Some(word.clone()),
+        [word] if import::is_configuration(word) => run.config = Some(word.clone()),
         [script] => {
             let found = std::fs::metadata(script).map_err(|_| missing(script, "there is no such file, and no app"))?;
             if found.is_dir() {
@@ -74,6 +97,18 @@ pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
         [first, ..] => return Err(missing(first, "not all of these words are apps, and a start takes one script")),
     }
     load(&run)
+}
+
+/// Reads and converts one file of PM2's.
+///
+/// # Errors
+/// As [`load`]; it is a file of clusterd's own.
+pub fn pm2_file(path: &str) -> Result<Sources, LoadError> {
+    if Format::of(path) == Format::Toml {
+        let why = "import takes JavaScript (.js, .cjs, .mjs), JSON (.json, .pm2) and YAML (.yaml, .yml)".to_owned();
+        return Err(LoadError::File { path: path.to_owned(), why });
+    }
+    load(&RunArgs { config: Some(path.to_owned()), ..RunArgs::default() })
 }
 
 /// The words before a script's own arguments.
@@ -102,12 +137,18 @@ fn interpreter(args: &StartArgs, script: &str) -> Vec<String> {
 pub(crate) fn load_in(start_folder: &str, args: &RunArgs) -> Result<Sources, LoadError> {
     let path_of = |path: &String| absolute(start_folder, path).display().to_string();
     let overrides = args.overrides(args.env_file.iter().map(path_of).collect());
-    let file = args.config.as_ref().map(|path| FileSource { path: path_of(path), text: String::new() });
+    let file = args.config.as_ref().map(|path| FileSource { path: path_of(path), ..FileSource::default() });
     let start_folder = start_folder.to_owned();
     reload(&Sources { start_folder, file, overrides, ..Sources::default() })
 }
 
-/// Reads the same files again; the command line stays as it was.
+/// Whether reading these sources again takes more than reading files: it may take seconds.
+pub fn takes_long(sources: &Sources) -> bool {
+    sources.file.as_ref().is_some_and(|file| file.format() != Format::Toml)
+}
+
+/// Reads the same files again; the command line stays as it was. What an evaluation needs of the environment is that of
+/// the start, where that was kept.
 ///
 /// # Errors
 /// As [`load`]. The previous sources are still good.
@@ -116,8 +157,19 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
     let folder = &sources.start_folder;
     let mut wanted = sources.overrides.env_files.clone();
     if let Some(file) = &mut sources.file {
-        file.text = read(&file.path, CONFIG_BYTES_MAX)
-            .map_err(|why| LoadError::File { path: shown(folder, &file.path), why: why_not_toml(&file.path, why) })?;
+        let shown = shown(folder, &file.path);
+        let failed = |why| LoadError::File { path: shown.clone(), why };
+        file.text = read(&file.path, CONFIG_BYTES_MAX).map_err(failed)?;
+        file.notes.clear();
+        if file.format() != Format::Toml {
+            let env = evaluate::environment(previous.base_env.as_ref());
+            let value = evaluate::value(&file.path, &file.text, folder, &env).map_err(failed)?;
+            let look = |cwd: Option<&str>, script: &str| evaluate::look_at_script(folder, &env, cwd, script);
+            let around = Surroundings { file: &shown, env: &env, look: &look };
+            let failed = |problems| LoadError::Import { path: shown.clone(), problems };
+            let Converted { toml, notes } = import::convert(&value, &around).map_err(failed)?;
+            (file.text, file.notes) = (toml, notes);
+        }
         wanted.extend(env_files_wanted(&file.text, folder));
     }
     wanted.sort();
@@ -127,12 +179,12 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
     Ok(sources)
 }
 
-fn why_not_toml(path: &str, why: String) -> String {
-    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    match ending {
-        "js" | "cjs" | "mjs" | "json" | "yaml" | "yml" => format!("{why} (a TOML file is wanted)"),
-        _ => why,
-    }
+/// What could not be taken over from a file of PM2's, one line each; less what was said of the `before` ones.
+pub fn notes(sources: &Sources, before: Option<&Sources>) -> Vec<String> {
+    let Some(file) = &sources.file else { return Vec::new() };
+    let told = before.and_then(|before| before.file.as_ref()).map_or(&[][..], |file| &file.notes);
+    let shown = shown(&sources.start_folder, &file.path);
+    file.notes.iter().filter(|note| !told.contains(note)).map(|note| format!("{shown}: {note}")).collect()
 }
 
 /// A whole text file of at most `bytes_max`.

@@ -4,7 +4,9 @@ pub mod args;
 pub mod check;
 mod client;
 mod connections;
+mod evaluate;
 mod help;
+mod import;
 mod init;
 mod keep;
 mod list;
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Invocation::Import { file, output, force }) => import::import(&file, output.as_deref(), force),
         Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),

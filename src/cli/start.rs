@@ -36,8 +36,12 @@ pub(super) fn start(args: &StartArgs) -> ExitCode {
     }
     let sources = match load::background(args) {
         Ok(sources) => Sources { base_env: Some(own_environment()), background: true, ..sources },
-        Err(e) => return act::fail(&e.to_string()),
+        Err(e) => {
+            e.to_string().lines().for_each(|line| log::error!("{line}"));
+            return ExitCode::from(e.code());
+        }
     };
+    load::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
     match start_new(&known, sources) {
         Ok(outcomes) => act::say_all(outcomes),
         Err(Refusal { message, code }) => {
@@ -163,6 +167,7 @@ pub(super) fn revive(
         Some(sources) => sources,
         None => load::reload(&before).map_err(|e| e.to_string())?,
     };
+    load::notes(&sources, Some(&before)).iter().for_each(|note| log::warn!("{note}"));
     sources.base_env = change.env.or(sources.base_env).or(before.base_env);
     entry.sources = Some(sources);
     for one in entry.apps.iter_mut().filter(|one| app.is_none_or(|app| one.name == app)) {

@@ -6,6 +6,7 @@ pub mod address;
 pub mod defaults;
 pub mod env_file;
 pub mod hooks;
+pub mod import;
 pub mod inspect;
 pub mod name;
 pub mod parse;
@@ -57,6 +58,10 @@ pub struct App {
     pub env: BTreeMap<String, String>,
     /// What `env` is added to, where it is not the environment of clusterd itself.
     pub base_env: Option<BTreeMap<String, String>>,
+    /// The variable that holds a worker's slot.
+    pub instance_var: String,
+    /// A variable of `env`, a number, that each slot gets with its slot added.
+    pub increment_var: Option<String>,
     /// As typed; made absolute and links resolved at each generation.
     pub cwd: Option<PathBuf>,
     /// User to run as (name or number).
@@ -138,6 +143,19 @@ pub enum Ready {
     Notify,
     /// It lived this long.
     After(Duration),
+    /// Whichever comes first.
+    Or(Said, Duration),
+}
+
+/// What a worker can say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Node's `listening`.
+    Listening,
+    /// `process.send('ready')`.
+    Message,
+    /// `READY=1` on `NOTIFY_SOCKET`.
+    Notify,
 }
 
 /// What happens when a worker dies. Failures are counted per slot in a sliding window.
@@ -183,6 +201,14 @@ pub struct Reload {
     pub canary: Duration,
     /// Over this time the old workers' drains reach their deadlines.
     pub drain_spread: Duration,
+}
+
+impl App {
+    /// The variable that counts up with the slots, and its value in slot 0.
+    pub fn first_of_increment(&self) -> Option<(&str, i64)> {
+        let name = self.increment_var.as_deref()?;
+        Some((name, self.env.get(name)?.parse().ok()?))
+    }
 }
 
 impl Workers {
@@ -238,6 +264,18 @@ impl fmt::Display for Ready {
             Ready::Message => f.write_str("message"),
             Ready::Notify => f.write_str("notify"),
             Ready::After(time) => write!(f, "{time:?}"),
+            Ready::Or(said, time) => write!(f, "{} or {time:?}", said.alone()),
+        }
+    }
+}
+
+impl Said {
+    /// The rule that wants this and nothing else.
+    pub fn alone(self) -> Ready {
+        match self {
+            Said::Listening => Ready::Listening,
+            Said::Message => Ready::Message,
+            Said::Notify => Ready::Notify,
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn from_command(command: &[String]) -> String {
         })
     };
     let name = if says_nothing(stem) { folder().unwrap_or_else(|| stem.to_owned()) } else { stem.to_owned() };
-    clean(&name)
+    cleaned(&name)
 }
 
 fn has_script_ending(word: &str) -> bool {
@@ -52,7 +52,8 @@ fn says_nothing(stem: &str) -> bool {
     ["index", "main", "server", "app", "src", "dist", "build", "bin", "lib"].contains(&stem)
 }
 
-fn clean(name: &str) -> String {
+/// The nearest thing to `name` that may be a name.
+pub fn cleaned(name: &str) -> String {
     let cleaned: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).take(NAME_CHARS_MAX).collect();
     let cleaned = cleaned.trim_start_matches(['.', '-']);
     if cleaned.is_empty() || cleaned == "all" { "app".to_owned() } else { cleaned.to_owned() }

@@ -1,5 +1,5 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
-use super::{Balance, Listen, Protocol, Ready, Workers};
+use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
 use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX,
     WORKERS_PERCENT_MAX,
@@ -109,6 +109,16 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The name of the variable that holds the slot.
+pub fn instance_variable(text: &str) -> Result<String, String> {
+    if text == defaults::INSTANCE_VAR { Ok(text.to_owned()) } else { own_variable(text) }
+}
+
+/// The name of a variable that clusterd does not set by itself.
+pub fn own_variable(text: &str) -> Result<String, String> {
+    env_file::check(text, "").map(|()| text.to_owned())
+}
+
 /// The name of a way to balance.
 pub fn balance(text: &str) -> Result<Balance, String> {
     match text {
@@ -133,6 +143,9 @@ pub fn protocol(text: &str) -> Result<Protocol, String> {
 
 /// What makes a worker ready.
 pub fn ready(text: &str) -> Result<Ready, String> {
+    if let Some((said, time)) = text.split_once(" or ") {
+        return ready_or(said.trim(), time.trim());
+    }
     match text {
         "listening" => Ok(Ready::Listening),
         "message" => Ok(Ready::Message),
@@ -142,8 +155,20 @@ pub fn ready(text: &str) -> Result<Ready, String> {
                  use \"listening\", \"message\", \"notify\" or a time such as \"2s\""
         )),
         _ if text.starts_with(|c: char| c.is_ascii_digit()) => duration_not_zero(text).map(Ready::After),
-        _ => Err(choice("ready", text, &["listening", "message", "notify"]) + ", or a time such as \"2s\""),
+        _ => Err(choice("ready", text, &["listening", "message", "notify"])
+            + ", a time such as \"2s\", or both: \"listening or 2s\""),
     }
+}
+
+/// `listening or 3s`.
+fn ready_or(said: &str, time: &str) -> Result<Ready, String> {
+    let said = match said {
+        "listening" => Said::Listening,
+        "message" => Said::Message,
+        "notify" => Said::Notify,
+        _ => return Err(choice("ready", said, &["listening", "message", "notify"])),
+    };
+    duration_not_zero(time).map(|time| Ready::Or(said, time))
 }
 
 /// "... must be one of these", with the nearest one named.

@@ -1,8 +1,9 @@
 //! From what was typed to a [`Config`]: the command line is laid over the file, defaults are filled in, settings are
 //! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
+use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::raw::{self, RawApp, RawLimits, RawRestart};
-use super::sources::{EnvFileSource, Overrides, Sources, absolute, shown};
+use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
 use super::{
     App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules,
 };
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     let mut found = Found::default();
     let (path, text) = match &sources.file {
-        Some(file) => (shown(&sources.start_folder, &file.path), file.text.as_str()),
+        Some(file) => (place_of(file, &sources.start_folder), file.text.as_str()),
         None => (String::new(), ""),
     };
     let mut raws = match sources.file {
@@ -39,6 +40,15 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         return Err(found.into_problems(&path, text));
     }
     Ok(Config { apps })
+}
+
+/// How problems name a file: what they count lines in is the text that it was converted to, where it was.
+fn place_of(file: &FileSource, start_folder: &str) -> String {
+    let shown = shown(start_folder, &file.path);
+    match file.format() {
+        Format::Toml => shown,
+        Format::Script | Format::Json | Format::Yaml => format!("{shown}, as clusterd import writes it"),
+    }
 }
 
 /// Absolute paths of the environment files that a configuration file names. Nothing is complained of here:
@@ -244,6 +254,7 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
 /// One app with every default decided, or `None` where problems were noted that leave no app.
 fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Option<App> {
     let env = environment(&raw, sources, found);
+    check_slot_variables(&raw, &env, found);
     let restart = decide_restart(raw.restart, found);
     let protocol = raw.protocol.as_ref().map_or(defaults::PROTOCOL, |at| at.value);
     let balance = raw.balance.as_ref().map_or(defaults::BALANCE, |at| at.value);
@@ -287,6 +298,8 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         kill_timeout: value_or(raw.kill_timeout, defaults::KILL_TIMEOUT),
         env,
         base_env: sources.base_env.clone(),
+        instance_var: value_or(raw.instance_var, defaults::INSTANCE_VAR.to_owned()),
+        increment_var: raw.increment_var.map(|at| at.value),
         cwd: raw.cwd.map(|at| absolute(&sources.start_folder, &at.value)),
         user: raw.user.map(|at| at.value),
         group: raw.group.map(|at| at.value),
@@ -366,6 +379,27 @@ fn environment(raw: &RawApp, sources: &Sources, found: &mut Found) -> BTreeMap<S
     }
     env.extend(typed.env.iter().cloned());
     env
+}
+
+/// Variables that each slot has with a value of its own must not be meant to hold anything else.
+fn check_slot_variables(raw: &RawApp, env: &BTreeMap<String, String>, found: &mut Found) {
+    if let Some(At { value: name, spot }) = raw.instance_var.as_ref().filter(|at| env.contains_key(&at.value)) {
+        found.add(*spot, format!("env sets {name} too: instance_var would write the slot over it"));
+    }
+    let Some(At { value: name, spot }) = &raw.increment_var else { return };
+    if raw.instance_var.as_ref().is_some_and(|at| at.value == *name) {
+        return found.add(*spot, format!("{name} holds the slot already: increment_var must be another variable"));
+    }
+    match env.get(name).map(|value| value.parse::<i64>()) {
+        Some(Ok(_)) => {}
+        Some(Err(_)) => {
+            found.add(*spot, format!("increment_var adds the slot to {name}, but env sets it to no whole number"))
+        }
+        None => found.add(
+            *spot,
+            format!("increment_var counts from the value of {name} in env: add one, such as {name} = \"9000\""),
+        ),
+    }
 }
 
 fn read_env_file(path: &str, spot: Spot, sources: &Sources, env: &mut BTreeMap<String, String>, found: &mut Found) {

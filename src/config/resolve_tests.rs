@@ -10,7 +10,7 @@ use std::time::Duration;
 fn file(text: &str) -> Sources {
     Sources {
         start_folder: "/srv".into(),
-        file: Some(FileSource { path: "/srv/c.toml".into(), text: text.into() }),
+        file: Some(FileSource { path: "/srv/c.toml".into(), text: text.into(), notes: Vec::new() }),
         ..Sources::default()
     }
 }
@@ -84,6 +84,8 @@ user = 33
 group = "www-data"
 umask = "027"
 prefix = true
+instance_var = "SLOT"
+increment_var = "B"
 [app.restart]
 min_uptime = "2s"
 max_restarts = "never"
@@ -109,6 +111,7 @@ drain_spread = "1m"
     assert_eq!((app.user.as_deref(), app.group.as_deref()), (Some("33"), Some("www-data")));
     assert_eq!(app.umask, Some(0o027));
     assert!(app.prefix);
+    assert_eq!((app.instance_var.as_str(), app.first_of_increment()), ("SLOT", Some(("B", 2))));
     assert_eq!(app.restart.max_restarts, None);
     assert_eq!(app.restart.stop_exit_codes, [0, 3]);
     assert_eq!(app.reload.surge, 2);
@@ -263,6 +266,12 @@ fn settings_that_contradict_each_other() {
         ("ready = \"listening\"\nprotocol = \"listen-fds\"", "never comes"),
         ("ready = \"notify\"\nprotocol = \"node\"", "never comes"),
         ("balance = \"sticky\"\nprotocol = \"listen-fds\"", "needs protocol \"node\""),
+        ("instance_var = \"CLUSTERD_SLOT\"", "is set by clusterd"),
+        ("instance_var = \"A\"\nenv = { A = 1 }", "env sets A too"),
+        ("increment_var = \"A\"\ninstance_var = \"A\"", "holds the slot already"),
+        ("increment_var = \"NODE_APP_INSTANCE\"", "is set by clusterd"),
+        ("increment_var = \"A\"", "counts from the value of A"),
+        ("increment_var = \"A\"\nenv = { A = 1.5 }", "no whole number"),
     ] {
         says(lines, wants);
     }

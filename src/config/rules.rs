@@ -10,6 +10,7 @@ use super::{Balance, Limits, Protocol, Ready, defaults};
 pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String> {
     match (protocol, typed) {
         (_, Some(Ready::After(time))) => Ok(Ready::After(*time)),
+        (_, Some(Ready::Or(said, time))) => ready(protocol, Some(&said.alone())).map(|_| Ready::Or(*said, *time)),
         (Protocol::Node, None) => Ok(Ready::Listening),
         (Protocol::Node, Some(rule @ (Ready::Listening | Ready::Message))) => Ok(rule.clone()),
         (Protocol::Auto | Protocol::ListenFds | Protocol::None, None) => Ok(Ready::After(defaults::READY_AFTER)),
@@ -79,6 +80,7 @@ pub fn limits(protocol: Protocol, balance: Balance, limits: &Limits) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Said;
     use super::*;
     use std::time::Duration;
 
@@ -100,6 +102,9 @@ mod tests {
             assert!(ready(protocol, Some(&rule)).is_err(), "{protocol} {rule}");
         }
         assert_eq!(ready(Protocol::Auto, Some(&Ready::Notify)), Ok(Ready::Notify));
+        let either = Ready::Or(Said::Listening, Duration::from_secs(3));
+        assert_eq!(ready(Protocol::Node, Some(&either)), Ok(either.clone()));
+        assert!(ready(Protocol::None, Some(&either)).is_err());
     }
 
     #[test]

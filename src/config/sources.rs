@@ -1,5 +1,6 @@
 //! Everything that a [`super::Config`] is made from, as plain data: the same sources always resolve to the same
 //! configuration. The master keeps them as JSON, so that a restarted one resolves them again. No file is read here.
+use super::import::Format;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -29,8 +30,18 @@ pub struct Sources {
 pub struct FileSource {
     /// Absolute.
     pub path: String,
-    /// The whole text.
+    /// The whole text; of a file of PM2's, what it was converted to.
     pub text: String,
+    /// What that could not take over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl FileSource {
+    /// How the file itself is written.
+    pub fn format(&self) -> Format {
+        Format::of(&self.path)
+    }
 }
 
 /// An environment file that was read, or could not be.
@@ -111,7 +122,7 @@ mod tests {
     fn sources_survive_json() {
         let sources = Sources {
             start_folder: "/srv".into(),
-            file: Some(FileSource { path: "/srv/c.toml".into(), text: "[[app]]\n".into() }),
+            file: Some(FileSource { path: "/srv/c.toml".into(), text: "[[app]]\n".into(), notes: Vec::new() }),
             env_files: vec![
                 EnvFileSource { path: "/srv/.env".into(), text: Ok("A=1".into()) },
                 EnvFileSource { path: "/srv/none".into(), text: Err("no such file".into()) },

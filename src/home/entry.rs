@@ -2,11 +2,13 @@
 //! one in the background, everything that is needed to start it again. Changed under the registry's lock, so that two
 //! starts at the same moment get different names and ids.
 use super::{Claim, Home, HomeError};
-use crate::config::sources::Sources;
+use crate::config::import::Format;
+use crate::config::sources::{FileSource, Sources};
 use crate::config::{Config, name};
 use crate::limits;
 use crate::os::lock;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -146,7 +148,8 @@ impl Registry<'_> {
         };
         let is_taken = |name: &str| holder(name).is_some() || self.home.is_alive(name);
         let alone = matches!(apps, [only] if only == wanted);
-        let name = if explicit { wanted.to_owned() } else { name::unique(wanted, is_taken) };
+        // A file of several apps gives the name of the whole, which nobody has to type.
+        let name = if explicit && alone { wanted.to_owned() } else { name::unique(wanted, is_taken) };
         let names = if alone { vec![name.clone()] } else { apps.to_vec() };
         for name in names.iter().chain([&name]) {
             if is_taken(name) {
@@ -203,12 +206,20 @@ impl Registry<'_> {
 pub fn deployment_name(sources: &Sources, config: &Config) -> (String, bool) {
     match (config.apps.as_slice(), &sources.file) {
         ([app], file) => (app.name.clone(), sources.overrides.name.is_some() || file.is_some()),
-        (_, Some(file)) => {
-            let stem = Path::new(&file.path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            (name::from_command(&[stem]), true)
-        }
+        (_, Some(file)) => (name_of_file(file), true),
         (_, None) => ("clusterd".to_owned(), false),
     }
+}
+
+/// The name of a file without its ending; of one of PM2's, which are all called the same, that of its folder.
+fn name_of_file(file: &FileSource) -> String {
+    let path = Path::new(&file.path);
+    let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let word = match file.format() {
+        Format::Toml => text(path.file_stem()),
+        Format::Script | Format::Json | Format::Yaml => text(path.parent().and_then(Path::file_name)),
+    };
+    name::cleaned(&word)
 }
 
 fn read(path: &Path) -> Result<Entry, HomeError> {

@@ -2,6 +2,7 @@
 use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
+use super::reading::{Input, Purpose};
 use crate::api::{Answer, Call, Change, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
@@ -147,9 +148,17 @@ impl Master {
 
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
     pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<oneshot::Sender<Answer>>) {
+        if self.takes_long(&change) {
+            return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
+        }
+        self.reload_with(apps, Input::Change(change), reply);
+    }
+
+    /// The same with what was read.
+    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<oneshot::Sender<Answer>>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
-        match self.prepare_reload(apps, change) {
+        match self.prepare_reload(apps, input) {
             Err(reason) => failures.push(reason),
             Ok(events) => {
                 for (ix, to, event) in events {

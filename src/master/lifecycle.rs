@@ -3,6 +3,7 @@
 use super::Master;
 use super::app::App;
 use super::control::Wait;
+use super::reading::{Input, Purpose};
 use super::tell::{cause_words, plural};
 use crate::api::{Answer, Change};
 use crate::home::EntryApp;
@@ -53,17 +54,26 @@ impl App {
 impl Master {
     /// Starts an app that does not run; `restart`: or one that does, after a stop.
     pub(super) fn start_asked(&mut self, ix: usize, restart: bool, change: Change, reply: oneshot::Sender<Answer>) {
+        if self.takes_long(&change) {
+            return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
+        }
+        self.start_with(ix, restart, Input::Change(change), reply);
+    }
+
+    /// The same with what was read.
+    pub(super) fn start_with(&mut self, ix: usize, restart: bool, input: Input, reply: oneshot::Sender<Answer>) {
         let app = &self.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
+        let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let answer = if self.stop_asked {
             Answer::Refused(format!("{} is being ended", self.name))
-        } else if !idle && !restart && !app.supervisor.is_stopping() && change.sources.is_none() {
+        } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
             // Somebody else was a moment faster: what they started is waited for.
             return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);
         } else if !idle && !restart && !app.supervisor.is_stopping() {
             Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
         } else {
-            match self.prepare_start(ix, change) {
+            match self.prepare_start(ix, input) {
                 Ok(()) => {
                     self.note_states();
                     return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);

@@ -11,7 +11,7 @@ const NOW_MS: u64 = 100_000;
 fn config() -> Config {
     let text = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"a.js\"]\nworkers = 3\nlisten = \"127.0.0.1:8080\"\n\
                 [[app]]\nname = \"api\"\ncommand = [\"true\"]\nprotocol = \"none\"\nworkers = 1\n";
-    let file = Some(FileSource { path: "/c.toml".to_owned(), text: text.to_owned() });
+    let file = Some(FileSource { path: "/c.toml".to_owned(), text: text.to_owned(), ..FileSource::default() });
     resolve(&Sources { start_folder: "/".to_owned(), file, ..Sources::default() }).unwrap()
 }
 

@@ -21,6 +21,7 @@ mod output;
 mod polls;
 mod pulse;
 mod queues;
+mod reading;
 mod reload;
 mod report;
 mod resume;
@@ -51,6 +52,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use worker::{WorkerIx, Workers};
 
 /// Everything that the master has in its hands.
@@ -85,6 +87,9 @@ struct Master {
     /// with the fewest, so the next connection would wait behind so many too.
     behind: u64,
     notes: notes::Notes,
+    /// Wakes the loop, from any thread.
+    wake: Arc<dyn Fn() + Send + Sync>,
+    readings: reading::Readings,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
     /// The control socket's file, removed at the end.
@@ -156,6 +161,7 @@ impl Master {
                     Ready::Listener { app, listener } => self.listener_ready(app, listener),
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => {
+                        self.take_readings();
                         self.answer_calls();
                         self.take_reports();
                     }

@@ -22,7 +22,6 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 const KEEPER: Token = Token(0);
@@ -68,7 +67,6 @@ pub(super) struct Polls {
     keeper_writes: bool,
     /// Waits in a row that brought nothing: a worker that is stuck must not keep the loop turning.
     quiet_waits: u32,
-    waker: Option<Arc<Waker>>,
 }
 
 impl Polls {
@@ -79,27 +77,13 @@ impl Polls {
         }
         urgent.registry().register(&mut SourceFd(&link.as_raw_fd()), KEEPER, Interest::READABLE)?;
         let events = Events::with_capacity(limits::POLL_EVENTS_MAX);
-        Ok(Polls {
-            all,
-            urgent,
-            channels,
-            queues,
-            queues_wake: false,
-            events,
-            keeper_writes: false,
-            quiet_waits: 0,
-            waker: None,
-        })
+        let (queues_wake, keeper_writes, quiet_waits) = (false, false, 0);
+        Ok(Polls { all, urgent, channels, queues, queues_wake, events, keeper_writes, quiet_waits })
     }
 
-    /// What wakes the loop from another thread. A poll can have one, so everybody has the same.
-    pub(super) fn waker(&mut self) -> io::Result<Arc<Waker>> {
-        let waker = match self.waker.take() {
-            Some(waker) => waker,
-            None => Arc::new(Waker::new(self.urgent.registry(), CALLS)?),
-        };
-        self.waker = Some(Arc::clone(&waker));
-        Ok(waker)
+    /// What wakes the loop from another thread. There can be one; threads share it (`Master::wake`).
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        Waker::new(self.urgent.registry(), CALLS)
     }
 
     pub(super) fn add_notify(&self, socket: &OwnedFd) -> io::Result<()> {

@@ -3,9 +3,9 @@
 use super::Master;
 use super::app::balance_mode;
 use super::listener;
+use super::reading::Input;
 use super::settings::Settings;
 use super::spread::prepare_for_workers;
-use crate::api::Change;
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
@@ -25,8 +25,8 @@ type Prepared = (usize, Generation, Policy, u32);
 
 impl Master {
     /// What the configuration says now, without doing anything about it.
-    pub(super) fn configured_again(&self) -> Result<Config, String> {
-        resolve(&self.sources_again(Change::default())?)
+    pub(super) fn configured_again(&self, input: Input) -> Result<Config, String> {
+        resolve(&self.sources_again(input)?)
     }
 
     /// Whether the deployment came from a file.
@@ -35,7 +35,11 @@ impl Master {
     }
 
     /// What was typed, its files read again, or what is to take its place.
-    fn sources_again(&self, change: Change) -> Result<Sources, String> {
+    fn sources_again(&self, input: Input) -> Result<Sources, String> {
+        let change = match input {
+            Input::Read(read) => return read.map(|sources| *sources),
+            Input::Change(change) => change,
+        };
         if let Some(sources) = change.sources {
             return Ok(Sources { background: self.background, ..*sources });
         }
@@ -48,19 +52,19 @@ impl Master {
     pub(super) fn prepare_reload(
         &mut self,
         apps: &[usize],
-        change: Change,
+        input: Input,
     ) -> Result<Vec<(usize, Generation, Event)>, String> {
         if let Some(why) = apps.iter().find_map(|&ix| self.refusal_while_stopped(ix)) {
             return Err(why);
         }
-        let prepared = self.prepare_generations(apps, change)?;
+        let prepared = self.prepare_generations(apps, input)?;
         let reload = |(ix, to, policy, slots)| (ix, to, Event::Reload { to, policy, slots });
         Ok(prepared.into_iter().map(reload).collect())
     }
 
     /// Gets the start of an app ready: what it needs is looked up and bound anew. Nothing has changed when this fails.
-    pub(super) fn prepare_start(&mut self, ix: usize, change: Change) -> Result<(), String> {
-        let prepared = self.prepare_generations(&[ix], change)?;
+    pub(super) fn prepare_start(&mut self, ix: usize, input: Input) -> Result<(), String> {
+        let prepared = self.prepare_generations(&[ix], input)?;
         for (ix, to, policy, slots) in prepared {
             self.apps[ix].starting = true;
             self.apps[ix].start_failure = None;
@@ -69,8 +73,8 @@ impl Master {
         Ok(())
     }
 
-    fn prepare_generations(&mut self, apps: &[usize], change: Change) -> Result<Vec<Prepared>, String> {
-        let sources = self.sources_again(change)?;
+    fn prepare_generations(&mut self, apps: &[usize], input: Input) -> Result<Vec<Prepared>, String> {
+        let sources = self.sources_again(input)?;
         let config = resolve(&sources)?;
         self.refuse_other_apps(&config)?;
         let source = self.sources.keys().next_back().map_or(1, |last| last + 1);

@@ -47,18 +47,11 @@ impl Master {
         let label = format!("{}{slot}: worker {id} (pid {pid})", app.name);
         let directory = settings.config.limits.hang_report_dir.clone();
         let ask = Ask { worker: id, pid, directory, not_ports: app.ports_and_paths().0 };
-        let waker = match self.polls.waker() {
-            Ok(waker) => waker,
-            Err(e) => {
-                log::warn!("{label}: cannot wait for a report of it: {e}");
-                return false;
-            }
-        };
-        let sender = self.reports.told.0.clone();
+        let (sender, wake) = (self.reports.told.0.clone(), std::sync::Arc::clone(&self.wake));
         let started = reports::start(ask, move |told| {
             // Without a receiver the loop is gone, and the process with it.
             let _ = sender.send(told);
-            let _ = waker.wake();
+            wake();
         });
         if let Err(e) = started {
             log::warn!("{label}: cannot ask it for a report: {e}");

@@ -199,7 +199,10 @@ impl Settings {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
         }
         let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
-        set("NODE_APP_INSTANCE", place.slot.to_string());
+        set(&self.config.instance_var, place.slot.to_string());
+        if let Some((name, first)) = self.config.first_of_increment() {
+            set(name, first.saturating_add(i64::from(place.slot.0)).to_string());
+        }
         set("CLUSTERD_SLOT", place.slot.to_string());
         set("CLUSTERD_APP", self.config.name.clone());
         set("CLUSTERD_GENERATION", place.generation.to_string());
@@ -265,6 +268,7 @@ fn ready_rule(protocol: Protocol, typed: bool, ready: &Ready) -> ReadyRule {
         Ready::Listening => evidence(Evidence::Listening),
         Ready::Message => evidence(Evidence::Message),
         Ready::Notify => evidence(Evidence::Notify),
+        Ready::Or(said, time) => ReadyRule { after_ms: Some(ms(*time)), ..ready_rule(protocol, typed, &said.alone()) },
         Ready::After(time) => {
             let may_speak = !typed && protocol == Protocol::ListenFds;
             ReadyRule { evidence: may_speak.then_some(Evidence::Notify), after_ms: Some(ms(*time)) }

@@ -1,5 +1,6 @@
 //! What the signals of the person, systemd or Docker mean (the keeper forwards them).
 use super::Master;
+use super::reading::{Input, Purpose};
 use crate::api::Change;
 use crate::limits;
 use crate::os::{cpu, signal};
@@ -38,7 +39,16 @@ impl Master {
             }
             return;
         }
-        let configured = match self.configured_again() {
+        let change = Change::default();
+        if self.takes_long(&change) {
+            return self.read_apart(Purpose::Scale, change);
+        }
+        self.scale_as_configured(Input::Change(change));
+    }
+
+    /// The same with what was read.
+    pub(super) fn scale_as_configured(&mut self, input: Input) {
+        let configured = match self.configured_again(input) {
             Ok(config) => config,
             Err(reason) => {
                 log::error!("SIGUSR2: {reason}; the number of workers stays");

@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Name of the control socket in the keeper.
 pub(super) const CONTROL_SOCKET: &str = "control/socket";
@@ -98,6 +99,10 @@ impl Master {
             Ok(polls) => polls,
             Err(e) => return Err((link, StartError::failed(format!("cannot make an epoll: {e}")))),
         };
+        let waker = match polls.waker() {
+            Ok(waker) => waker,
+            Err(e) => return Err((link, StartError::failed(format!("cannot make a waker: {e}")))),
+        };
         let now_us = clock::monotonic_us();
         Ok(Master {
             link,
@@ -123,6 +128,9 @@ impl Master {
             handing_over_since_ms: None,
             on_terminal: io::stderr().is_terminal(),
             notes: Default::default(),
+            // A failed wake-up means that the loop is gone, and the process with it.
+            wake: Arc::new(move || drop(waker.wake())),
+            readings: Default::default(),
             calls: None,
             api: None,
             control_path: None,
@@ -316,15 +324,9 @@ impl Master {
 
     pub(super) fn serve_control(&mut self, socket: UnixListener) {
         self.control_path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
-        let started = self.polls.waker().and_then(|waker| {
-            let (sender, receiver) = api::channel(Box::new(move || {
-                // A failed wake-up means that the loop is gone, and the process with it.
-                let _ = waker.wake();
-            }));
-            self.calls = Some(receiver);
-            api::server::start(socket, sender, user::own_uid())
-        });
-        match started {
+        let (sender, receiver) = api::channel(Arc::clone(&self.wake));
+        self.calls = Some(receiver);
+        match api::server::start(socket, sender, user::own_uid()) {
             Ok(server) => self.api = Some(server),
             Err(e) => log::error!("the control socket cannot be served: {e}"),
         }
@@ -438,7 +440,8 @@ pub(super) fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError
     let args::Invocation::Run(run) = args::parse(argv).map_err(StartError::usage)? else {
         return Err(StartError::usage("the master runs deployments only"));
     };
-    let sources = load::load(&run).map_err(|e| StartError { code: 1, message: e.to_string() })?;
+    let sources = load::load(&run).map_err(|e| StartError { code: e.code(), message: e.to_string() })?;
+    load::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
     Ok((Launch::Foreground(Box::new(run)), sources))
 }
 

@@ -204,7 +204,7 @@ mod tests {
 
     fn snapshot(notes: &BTreeMap<String, String>) -> Vec<u8> {
         let text = "[[app]]\nname = \"web\"\ncommand = [\"true\"]\n";
-        let file = Some(FileSource { path: "/cluster.toml".to_owned(), text: text.to_owned() });
+        let file = Some(FileSource { path: "/cluster.toml".to_owned(), text: text.to_owned(), notes: Vec::new() });
         let sources = Sources { start_folder: "/".to_owned(), file, ..Sources::default() };
         serde_json::to_vec(&serde_json::json!({ "notes": notes, "sources": { "1": sources } })).unwrap()
     }

@@ -270,6 +270,22 @@ pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Re
     command.spawn()
 }
 
+/// Has what `command` starts end by SIGKILL when the thread that starts it ends first.
+pub fn end_with_this_thread(command: &mut Command) {
+    let thread_of = std::process::id();
+    // SAFETY: prctl and getppid are async-signal-safe and touch no memory.
+    unsafe {
+        command.pre_exec(move || {
+            Errno::result(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))?;
+            // Gone before it was asked for: nobody would tell us.
+            if libc::getppid().cast_unsigned() != thread_of {
+                return Err(Errno::ESRCH.into());
+            }
+            Ok(())
+        });
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -231,6 +231,11 @@ fn shebang(path: &Path) -> Vec<String> {
     String::from_utf8_lossy(line).split_whitespace().map(str::to_owned).collect()
 }
 
+/// The name of the program that the `#!` line of a file runs; `None`: it has no such line.
+pub fn interpreter_of(path: &Path) -> Option<String> {
+    interpreter(&shebang(path))
+}
+
 /// The name of the program that a `#!` line runs in the end, through `env` too.
 fn interpreter(shebang: &[String]) -> Option<String> {
     let base = |word: &str| Path::new(word).file_name().and_then(OsStr::to_str).map(str::to_owned);

@@ -1,0 +1,44 @@
+'use strict';
+// Gives what a configuration file exports to clusterd, as one line of JSON behind a mark on stdout; or, on stderr, why not.
+const { readFileSync, writeSync } = require('fs');
+const { pathToFileURL } = require('url');
+const [how, file, mark] = process.argv.slice(1);
+
+const say = (fd, text, code) => {
+  const bytes = Buffer.from(`\n${mark}${text}\n`);
+  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+  process.exit(code);
+};
+
+const fail = (error) => {
+  const stack = String((error && error.stack) || error).split('\n');
+  const places = stack.map((line) => /(.*?):(\d+)(?::\d+)?\)?$/.exec(line)).filter(Boolean);
+  const place = places.find(([, path]) => path.endsWith(file));
+  const what = error instanceof Error || (error && error.message) ? `${error.name}: ${error.message}` : String(error);
+  say(2, what.split('\n')[0] + (place ? ` (line ${place[2]})` : ''), 1);
+};
+
+// JSON knows neither patterns nor large numbers; functions are left out, as PM2 does.
+const plain = (key, value) => (value instanceof RegExp || typeof value === 'bigint' ? String(value) : value);
+
+const give = (value) => {
+  const text = JSON.stringify(value, plain);
+  if (text === undefined || text === 'null') throw new TypeError(`it exports ${typeof value}, not an object`);
+  say(1, text, 0);
+};
+
+const exported = (module) => {
+  const value = module.default === undefined ? module : module.default;
+  return value && value.__esModule && value.default !== undefined ? value.default : value;
+};
+
+if (how === 'module') {
+  import(pathToFileURL(file).href).then(exported).then(give).catch(fail);
+} else {
+  try {
+    const text = readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
+    give(require('vm').runInNewContext(`(${text}\n)`, {}, { filename: file, timeout: 1000 }));
+  } catch (error) {
+    fail(error);
+  }
+}

@@ -1,0 +1,179 @@
+//! Reads a configuration of PM2's into plain data: JSON and YAML here, JavaScript by node in a child process with a
+//! time-out and bounded output. What the data means is `config::import`'s business.
+use crate::config::import::{Format, Script};
+use crate::limits;
+use crate::os::{poll, process, program, signal};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Begins the line that holds the result, or the reason why there is none: whatever else is printed is not ours.
+const MARK: &str = "\u{1}clusterd:";
+/// What node runs: argv is the way to read the file, its absolute path, and the mark.
+const SCRIPT: &str = include_str!("evaluate.js");
+/// Variables that would make the child take part in somebody's cluster.
+const NOT_FOR_THE_CHILD: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
+
+/// The environment of an evaluation: that of the apps where they have one of their own, else ours.
+pub(super) fn environment(base: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    let own =
+        || std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    base.cloned().unwrap_or_else(|| own().collect())
+}
+
+/// What a file holds. `text`: of a file that was read already; `folder`: where clusterd was started.
+///
+/// # Errors
+/// A sentence: where it is wrong, or why it could not be evaluated.
+pub(super) fn value(path: &str, text: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, String> {
+    let text = text.trim_start_matches('\u{feff}');
+    match Format::of(path) {
+        Format::Toml => Err("it is TOML, and no configuration of PM2".to_owned()),
+        Format::Yaml => yaml(text),
+        Format::Script => by_node("module", path, folder, env),
+        Format::Json => match serde_json::from_str(text) {
+            Ok(value) => Ok(value),
+            // PM2 takes any expression: comments, trailing commas, keys without quotes.
+            Err(wrong) => by_node("expression", path, folder, env).map_err(|why| format!("{why} (as JSON: {wrong})")),
+        },
+    }
+}
+
+fn yaml(text: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|wrong| wrong.to_string())
+}
+
+/// Has node evaluate a file.
+fn by_node(how: &str, path: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, String> {
+    let search = env.get("PATH").map(OsString::from).unwrap_or_default();
+    let node = program::find("node", &search, Some(Path::new(folder)))
+        .map_err(|why| format!("node is needed to evaluate it: {why}"))?;
+    let mut command = Command::new(&node.path);
+    command.args(["-e", SCRIPT, "--", how, path, MARK]).current_dir(folder).env_clear().envs(env);
+    for name in NOT_FOR_THE_CHILD {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (status, out, err) = run(command).map_err(|why| format!("node {why}"))?;
+    if let Some(json) = marked(&out) {
+        return serde_json::from_str(json).map_err(|wrong| format!("what it exports is no data: {wrong}"));
+    }
+    if let Some(why) = marked(&err) {
+        return Err(why.to_owned());
+    }
+    let said = err.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Err(format!("node could not evaluate it ({status}): {}", said.trim()))
+}
+
+fn marked(text: &str) -> Option<&str> {
+    text.lines().rev().find_map(|line| line.strip_prefix(MARK))
+}
+
+/// Runs a command to its end, for a bounded time; how it ended, and the beginning of what it printed.
+fn run(mut command: Command) -> Result<(ExitStatus, String, String), String> {
+    // A group of its own, so that whatever it starts ends with it.
+    command.process_group(0);
+    process::end_with_this_thread(&mut command);
+    let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
+    let out = child.stdout.take().map(|pipe| read(pipe, limits::EVALUATION_BYTES_MAX));
+    let err = child.stderr.take().map(|pipe| read(pipe, limits::EVALUATION_WORDS_BYTES_MAX));
+    let until = Instant::now() + Duration::from_millis(limits::EVALUATION_MS_MAX);
+    let ended = end_of(&mut child, until);
+    let [out, err] = [out, err].map(|text| text.map_or(Ok(String::new()), |text| collect(&text, until)));
+    Ok((ended?, out?, err?))
+}
+
+/// Reads a pipe on a thread of its own, up to a bound: the child is not to wait for us with a full one.
+fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<String, String>> {
+    let (sender, receiver) = channel();
+    let reader = move || {
+        let mut bytes = Vec::new();
+        let all = pipe.take(bytes_max + 1).read_to_end(&mut bytes);
+        let text = match all {
+            Ok(_) if bytes.len() as u64 > bytes_max => Err(format!("printed more than {} KiB", bytes_max / 1024)),
+            Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(e) => Err(format!("cannot be read from: {e}")),
+        };
+        // Whoever asked may have given up.
+        let _ = sender.send(text);
+    };
+    // Where no thread can be had, its sender is gone: an error like any other.
+    let thread = std::thread::Builder::new().name("clusterd-read".to_owned());
+    drop(thread.stack_size(limits::EVALUATION_STACK_BYTES).spawn(reader));
+    receiver
+}
+
+fn collect(text: &Receiver<Result<String, String>>, until: Instant) -> Result<String, String> {
+    match text.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(text) => text,
+        Err(RecvTimeoutError::Timeout) => Err(too_long()),
+        Err(RecvTimeoutError::Disconnected) => Err("cannot be read from: no thread".to_owned()),
+    }
+}
+
+/// Waits for its end, and ends whatever it has left running: nobody reads its output any more.
+fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
+    let left_ms = || u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or_default();
+    let pidfd = process::pidfd(child.id().cast_signed());
+    let over = loop {
+        match &pidfd {
+            // Not reaped yet, so that its number still means its group.
+            Ok(pidfd) => {
+                let mut interests = [poll::Interest::new(pidfd.as_fd(), false)];
+                poll::wait(&mut interests, Some(left_ms())).map_err(|e| format!("cannot be waited for: {e}"))?;
+                if interests[0].readable() {
+                    break true;
+                }
+            }
+            // Kernels before 5.3.
+            Err(_) => match child.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(limits::EVALUATION_LOOK_MS)),
+                Err(e) => return Err(format!("cannot be waited for: {e}")),
+            },
+        }
+        if left_ms() == 0 {
+            break false;
+        }
+    };
+    // Nobody may be left in it.
+    let _ = signal::send_group(child.id().cast_signed(), signal::KILL);
+    let status = child.wait().map_err(|e| format!("cannot be waited for: {e}"))?;
+    if over { Ok(status) } else { Err(too_long()) }
+}
+
+fn too_long() -> String {
+    format!("did not end within {} s", limits::EVALUATION_MS_MAX / 1000)
+}
+
+/// What the word in `script` names, for an app in `cwd`.
+pub(super) fn look_at_script(folder: &str, env: &BTreeMap<String, String>, cwd: Option<&str>, script: &str) -> Script {
+    let place = cwd.map_or_else(|| Path::new(folder).to_owned(), |cwd| Path::new(folder).join(cwd));
+    let path = place.join(script);
+    let Ok(metadata) = std::fs::metadata(&path) else {
+        let search = env.get("PATH").map(OsString::from).unwrap_or_default();
+        let found = !script.contains('/') && program::find(script, &search, Some(&place)).is_ok();
+        return if found { Script::InPath } else { Script::Missing };
+    };
+    if metadata.is_dir() {
+        return Script::Text;
+    }
+    let mut head = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(limits::SCRIPT_HEAD_BYTES).read_to_end(&mut head));
+    if read.is_ok() && head.contains(&0) {
+        return Script::Binary;
+    }
+    match program::interpreter_of(&path) {
+        Some(interpreter) if !interpreter.starts_with("node") => Script::Itself,
+        Some(_) | None => Script::Text,
+    }
+}

@@ -1,0 +1,426 @@
+//! One app of PM2's as one `[[app]]`.
+use super::super::{defaults, env_file};
+use super::fields::{self, Fields};
+use super::write::Section;
+use super::{Script, Surroundings, Words, keys};
+use crate::config::name;
+use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// What PM2 waits for a worker that is to listen, in milliseconds.
+const PM2_LISTEN_TIMEOUT_MS: u64 = 3_000;
+
+/// An app while it is converted.
+struct Conversion<'a, 'w> {
+    fields: Fields<'a>,
+    /// How messages name it.
+    label: String,
+    words: &'w mut Words,
+    section: Section,
+}
+
+/// Converts one app. `names` are those of the apps before it.
+pub(super) fn convert(
+    app: &Map<String, Value>,
+    index: usize,
+    is_dump: bool,
+    names: &mut Vec<String>,
+    around: &Surroundings<'_>,
+    words: &mut Words,
+) -> Section {
+    let mut it = Conversion { fields: Fields::new(app), label: String::new(), words, section: Section::default() };
+    it.name(index, names);
+    let cwd = it.text(&["cwd"]);
+    let is_node = it.command(cwd.as_deref(), around);
+    let is_fork = it.workers(is_node);
+    if let Some(cwd) = &cwd {
+        it.section.app.text("cwd", cwd, "");
+    }
+    it.identity();
+    it.readiness(is_node, is_fork);
+    it.time_to_end();
+    it.restart();
+    it.memory();
+    it.environment();
+    it.rest(is_dump);
+    it.section
+}
+
+impl Conversion<'_, '_> {
+    fn note(&mut self, text: impl AsRef<str>) {
+        self.words.note(&self.label, text);
+    }
+
+    /// The value under one of these names, in the shape that is wanted. What has another shape is noted and left out.
+    fn get<T>(&mut self, names: &[&str], wants: &str, read: fn(&Value) -> Option<T>) -> Option<T> {
+        let (typed, value) = self.fields.take(names)?;
+        let found = read(value);
+        if found.is_none() {
+            self.note(format!("{typed}: {value} is not {wants}; left out"));
+        }
+        found
+    }
+
+    fn text(&mut self, names: &[&str]) -> Option<String> {
+        self.get(names, "text", fields::text).filter(|text| !text.is_empty() && !text.contains('\0'))
+    }
+
+    fn yes(&mut self, names: &[&str]) -> bool {
+        self.get(names, "true or false", fields::boolean) == Some(true)
+    }
+
+    fn ms(&mut self, names: &[&str]) -> Option<u64> {
+        let ms = self.get(names, "a number of milliseconds", fields::milliseconds)?;
+        Some(ms.min(DURATION_MS_MAX))
+    }
+
+    // ---- name, command, workers ----
+
+    /// PM2 takes any name, several times if need be.
+    fn name(&mut self, index: usize, names: &mut Vec<String>) {
+        self.label = format!("app {}", index + 1);
+        let typed = self.text(&["name"]);
+        let script = self.fields.take(&["script", "exec", "cmd", "command", "pm_exec_path"]);
+        let script = script.and_then(|(_, value)| value.as_str()).unwrap_or_default();
+        let wanted = typed.clone().unwrap_or_else(|| {
+            let file = script.rsplit('/').next().unwrap_or_default();
+            file.rsplit_once('.').map_or(file, |(stem, _)| stem).to_owned()
+        });
+        let fits = if name::check(&wanted).is_ok() { wanted.clone() } else { name::cleaned(&wanted) };
+        let free = name::unique(&fits, |name| names.iter().any(|other| other == name));
+        names.push(free.clone());
+        if !wanted.is_empty() {
+            self.label.clone_from(&free);
+        }
+        let why = if typed.is_none() { "from its script" } else { "" };
+        self.section.app.text("name", &free, why);
+        if typed.as_ref().is_some_and(|typed| *typed != free) {
+            self.note(format!(
+                "name: \"{wanted}\" is called {free} here: a name is unique, and one word of letters, digits and .-_"
+            ));
+        }
+        if let Some(namespace) = self.text(&["namespace"]).filter(|namespace| namespace != "default") {
+            match name::check(&namespace) {
+                Ok(()) => self.section.app.text("namespace", &namespace, ""),
+                Err(why) => self.note(format!("namespace: {why}; left out")),
+            }
+        }
+    }
+
+    /// Whether node runs it.
+    fn command(&mut self, cwd: Option<&str>, around: &Surroundings<'_>) -> bool {
+        let script = self.text(&["script", "exec", "cmd", "command", "pm_exec_path"]);
+        let args = self.get(&["args"], "a string or a list", fields::words).unwrap_or_default();
+        let typed = self.text(&["exec_interpreter", "interpreter"]);
+        let flags = self.get(&["node_args", "interpreter_args"], "a string or a list", fields::words);
+        let mut flags = flags.unwrap_or_default();
+        let Some(script) = script else {
+            self.words.problem(&self.label, "script is missing: say what to run");
+            return false;
+        };
+        if script.contains(char::is_whitespace) && (around.look)(cwd, &script) == Script::Missing {
+            let command = ["bash", "-c", &script].map(str::to_owned);
+            self.section.app.list("command", &command, "script is a line for a shell");
+            self.note(format!(
+                "script: a shell stands between clusterd and \"{script}\"; name the program itself, and for a Node app its script"
+            ));
+            return false;
+        }
+        let interpreter = match typed.as_deref() {
+            Some("none") => None,
+            Some(typed) if typed.starts_with("node@") => {
+                self.note(format!(
+                    "interpreter: {typed} is nvm's; the node of PATH is used: write its path to choose one"
+                ));
+                Some("node".to_owned())
+            }
+            Some(typed) => Some(typed.to_owned()),
+            None => interpreter(&script, (around.look)(cwd, &script)).map(str::to_owned),
+        };
+        let runner = interpreter.as_deref().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
+        let is_node = matches!(runner, "node" | "nodejs");
+        if self.yes(&["source_map_support"]) && is_node {
+            flags.insert(0, "--enable-source-maps".to_owned());
+        }
+        // A word without a slash would be looked for in PATH.
+        let own = interpreter.is_none() && !script.contains('/') && (around.look)(cwd, &script) != Script::InPath;
+        let script = if own { format!("./{script}") } else { script };
+        let flags = if interpreter.is_some() { flags } else { Vec::new() };
+        let command: Vec<String> = interpreter.into_iter().chain(flags).chain([script]).chain(args).collect();
+        if let Err(why) = crate::config::parse::command(&command) {
+            self.words.problem(&self.label, why);
+            return false;
+        }
+        self.section.app.list("command", &command, "");
+        is_node
+    }
+
+    /// Whether the app binds its addresses itself in PM2.
+    fn workers(&mut self, is_node: bool) -> bool {
+        let mode = self.text(&["exec_mode"]);
+        let typed = self.fields.take(&["instances"]);
+        let (workers, why) = match typed {
+            None => ("1".to_owned(), "PM2 runs one where nothing is said".to_owned()),
+            Some((_, value)) => {
+                let shown = format!("instances: {value}");
+                match fields::integer(value).unwrap_or_default() {
+                    0 => ("\"max\"".to_owned(), shown),
+                    less @ ..0 => (format!("\"max-{}\"", less.unsigned_abs().min(u64::from(WORKERS_MAX - 1))), shown),
+                    count if count > i64::from(WORKERS_MAX) => {
+                        self.words.problem(
+                            &self.label,
+                            format!("instances: {count} are too many: {WORKERS_MAX} is the most"),
+                        );
+                        (WORKERS_MAX.to_string(), shown)
+                    }
+                    count => (count.to_string(), String::new()),
+                }
+            }
+        };
+        self.section.app.raw("workers", workers, why);
+        match mode.as_deref() {
+            Some("cluster" | "cluster_mode") => false,
+            Some("fork" | "fork_mode") => true,
+            Some(other) => {
+                self.note(format!("exec_mode: \"{other}\" is neither cluster nor fork; left out"));
+                typed.is_none()
+            }
+            None => typed.is_none() || !is_node,
+        }
+    }
+
+    fn identity(&mut self) {
+        if let Some(user) = self.text(&["uid", "user"]) {
+            self.section.app.text("user", &user, "");
+        }
+        if let Some(group) = self.text(&["gid"]) {
+            self.section.app.text("group", &group, "");
+        }
+    }
+
+    // ---- the life of a worker ----
+
+    fn readiness(&mut self, is_node: bool, is_fork: bool) {
+        let wait = self.yes(&["wait_ready"]);
+        let timeout = self.ms(&["listen_timeout"]);
+        let patience = timeout.unwrap_or(PM2_LISTEN_TIMEOUT_MS).max(1);
+        if wait && is_node {
+            self.section.app.text("ready", "message", "wait_ready");
+        } else if wait {
+            self.note("wait_ready: only Node programs have process.send; ready = \"notify\" is for READY=1");
+        } else if is_node && is_fork {
+            let rule = format!("listening or {}", duration(patience));
+            self.section.app.text("ready", &rule, "in fork mode PM2 does not wait for listen()");
+        }
+        let default = ms(defaults::READY_TIMEOUT);
+        if let Some(timeout) = timeout.filter(|timeout| *timeout > default) {
+            self.section.app.text(
+                "ready_timeout",
+                &duration(timeout),
+                format!("listen_timeout: {timeout}; failure here, success in PM2"),
+            );
+        }
+    }
+
+    fn time_to_end(&mut self) {
+        self.fields.take(&["shutdown_with_message"]);
+        let Some(timeout) = self.ms(&["kill_timeout"]) else { return };
+        if timeout > ms(defaults::DRAIN_TIMEOUT) {
+            self.section.app.text("drain_timeout", &duration(timeout), "the time to finish connections is apart here");
+        }
+        self.section.app.text("kill_timeout", &duration(timeout), "");
+    }
+
+    fn restart(&mut self) {
+        if self.get(&["autorestart"], "true or false", fields::boolean) == Some(false) {
+            self.note("autorestart: not available in this release; stop_exit_codes in [app.restart] says which ends are for good");
+        }
+        if let Some(uptime) = self.ms(&["min_uptime"]) {
+            self.section.restart.text("min_uptime", &duration(uptime), "");
+        }
+        if let Some(max) = self.get(&["max_restarts"], "a number", fields::integer) {
+            let most = FAILURES_REMEMBERED_MAX as i64;
+            match max {
+                ..=0 => self.section.restart.raw("max_restarts", "1", format!("max_restarts: {max}")),
+                max if max > most => {
+                    self.section.restart.text(
+                        "max_restarts",
+                        "never",
+                        format!("max_restarts: {max}; {most} is the most"),
+                    );
+                }
+                max => self.section.restart.raw("max_restarts", max.to_string(), ""),
+            }
+        }
+        if let Some(delay) = self.ms(&["exp_backoff_restart_delay"]).filter(|delay| *delay > 0) {
+            self.section.restart.text("backoff_min", &duration(delay), "exp_backoff_restart_delay; it doubles");
+            let most = ms(defaults::restart().backoff_max);
+            if delay > most {
+                self.section.restart.text("backoff_max", &duration(delay), "");
+            }
+        }
+        let codes = self.get(&["stop_exit_codes"], "a list of exit codes", fields::exit_codes).unwrap_or_default();
+        if !codes.is_empty() {
+            self.section.restart.raw("stop_exit_codes", format!("[{}]", codes.join(", ")), "");
+        }
+    }
+
+    fn memory(&mut self) {
+        let Some(bytes) = self.get(&["max_memory_restart"], "a size such as \"300M\"", fields::bytes) else { return };
+        if bytes > 0 {
+            self.section.limits.text("memory", &size(bytes.min(MEMORY_LIMIT_BYTES_MAX)), "max_memory_restart");
+        }
+    }
+
+    // ---- environment ----
+
+    fn environment(&mut self) {
+        if let Some((_, value)) = self.fields.take(&["env"]) {
+            self.section.env = self.variables("env", value);
+        }
+        if let Some(port) = self.get(&["port"], "a number", fields::integer) {
+            self.section.env.insert("PORT".to_owned(), port.to_string());
+        }
+        self.slot_variables();
+        let tables: Vec<(&str, &Value)> = self.fields.rest().filter(|(key, _)| key.starts_with("env_")).collect();
+        for (key, value) in tables {
+            self.fields.take(&[key]);
+            let name = key.strip_prefix("env_").unwrap_or(key).to_owned();
+            if self.section.env.contains_key(&name) {
+                self.note(format!("{key}: there is a variable {name} too, and TOML keeps both in one place; left out"));
+                continue;
+            }
+            let table = self.variables(key, value);
+            self.section.named.insert(name, table);
+        }
+    }
+
+    fn slot_variables(&mut self) {
+        let instance = self.text(&["instance_var"]).filter(|name| name != defaults::INSTANCE_VAR);
+        if let Some(name) = instance
+            && self.fits("instance_var", &name)
+        {
+            if self.section.env.remove(&name).is_some() {
+                self.note(format!("env: {name} holds the slot, as instance_var says"));
+            }
+            self.section.app.text("instance_var", &name, "");
+        }
+        if let Some(name) = self.text(&["increment_var"])
+            && self.fits("increment_var", &name)
+        {
+            let first = self.section.env.get(&name).and_then(|value| value.parse::<i64>().ok()).unwrap_or_default();
+            self.section.env.insert(name.clone(), first.to_string());
+            self.section.app.text("increment_var", &name, "");
+        }
+    }
+
+    /// Whether each slot may have this variable with a value of its own.
+    fn fits(&mut self, key: &str, name: &str) -> bool {
+        match env_file::check(name, "") {
+            Ok(()) => true,
+            Err(why) => {
+                self.note(format!("{key}: {why}"));
+                false
+            }
+        }
+    }
+
+    fn variables(&mut self, key: &str, value: &Value) -> BTreeMap<String, String> {
+        let Some(object) = value.as_object() else {
+            self.note(format!("{key}: it is no list of variables; left out"));
+            return BTreeMap::new();
+        };
+        let mut env = BTreeMap::new();
+        for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let text = fields::text(value).unwrap_or_else(|| value.to_string());
+            match env_file::check(name, &text) {
+                Ok(()) => drop(env.insert(name.clone(), text)),
+                Err(why) => self.note(format!("{key}: {why}")),
+            }
+        }
+        env
+    }
+
+    // ---- what is left ----
+
+    fn rest(&mut self, is_dump: bool) {
+        let logs: [&[&str]; 5] = [
+            &["out_file", "out", "output", "out_log"],
+            &["error_file", "error", "err", "err_file", "err_log"],
+            &["log_file", "log"],
+            &["pid_file", "pid"],
+            &["merge_logs", "combine_logs"],
+        ];
+        for names in logs {
+            let Some((typed, value)) = self.fields.take(names) else { continue };
+            if *value != Value::Bool(false) {
+                self.lost(typed, names[0]);
+            }
+        }
+        let rest: Vec<(&str, &Value)> = self.fields.rest().collect();
+        for (key, value) in rest {
+            let off = *value == Value::Bool(false) || *value == Value::String(String::new());
+            let harmless = keys::HARMLESS.contains(&key) || off;
+            if keys::LOST.iter().any(|(lost, _)| *lost == key) && (!off || key == "autostart") {
+                if !(key == "autostart" && *value == Value::Bool(true)) {
+                    self.lost(key, key);
+                }
+            } else if !harmless && !is_dump {
+                self.note(format!("{key}: PM2 has no such key; left out"));
+            }
+        }
+    }
+
+    fn lost(&mut self, typed: &str, key: &str) {
+        let advice = keys::LOST.iter().find(|(lost, _)| *lost == key).map_or("left out", |(_, advice)| advice);
+        self.note(format!("{typed}: {advice}"));
+    }
+}
+
+/// What runs a script where that was not typed.
+fn interpreter(script: &str, kind: Script) -> Option<&'static str> {
+    let file = script.rsplit('/').next().unwrap_or_default();
+    match file.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("js" | "mjs" | "cjs" | "ts" | "mts" | "cts" | "tsx" | "jsx") => return Some("node"),
+        Some("py") => return Some("python3"),
+        Some("sh") => return Some("bash"),
+        Some("rb") => return Some("ruby"),
+        Some("php") => return Some("php"),
+        Some("pl") => return Some("perl"),
+        Some("coffee") => return Some("coffee"),
+        Some("ls") => return Some("lsc"),
+        Some(_) | None => {}
+    }
+    match kind {
+        Script::InPath | Script::Binary | Script::Itself => None,
+        // Such as bin/www: PM2 has node run whatever it does not know.
+        Script::Text => Some("node"),
+        Script::Missing => script.contains('/').then_some("node"),
+    }
+}
+
+/// Milliseconds as a time that a configuration may hold.
+fn duration(ms: u64) -> String {
+    match ms {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// Bytes as a size that a configuration may hold, rounded up to kibibytes.
+fn size(bytes: u64) -> String {
+    let kib = bytes.div_ceil(1 << 10).max(1);
+    match kib {
+        kib if kib % (1 << 20) == 0 => format!("{}G", kib >> 20),
+        kib if kib % (1 << 10) == 0 => format!("{}M", kib >> 10),
+        kib => format!("{kib}K"),
+    }
+}
+
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

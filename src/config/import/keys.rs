@@ -1,0 +1,56 @@
+//! PM2's keys that have no counterpart, with what to do instead; and those whose loss changes nothing.
+
+/// Keys beside `apps`.
+pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
+    ("deploy", "clusterd does not copy code to machines; end your own deployment with: clusterd reload NAME"),
+    ("static", "clusterd serves no files; run a web server as an app"),
+];
+
+/// Keys of an app that are not taken over.
+pub(super) const LOST: &[(&str, &str)] = &[
+    ("append_env_to_name", "names stay as they are; --name sets another"),
+    ("autostart", "every app is started; --only names those that you want, and stop keeps one stopped"),
+    ("cron_restart", "not available in this release; let cron run: clusterd reload NAME"),
+    ("cron", "not available in this release; let cron run: clusterd reload NAME"),
+    ("deep_monitoring", "there is no agent; clusterd ls --json and the control API tell about workers"),
+    ("disable_logs", "output goes where clusterd's own goes"),
+    ("error_file", "output goes where clusterd's own goes"),
+    ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
+    ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),
+    ("io", "there is no agent"),
+    ("log_date_format", "output goes where clusterd's own goes"),
+    ("log_file", "output goes where clusterd's own goes"),
+    ("log_type", "output goes where clusterd's own goes"),
+    ("merge_logs", "output goes where clusterd's own goes"),
+    ("name_prefix", "names stay as they are; name says the whole"),
+    ("out_file", "output goes where clusterd's own goes"),
+    ("pid_file", "clusterd writes no pid files; clusterd ls --json has the pids"),
+    ("post_update", "there is no dashboard that updates code; hooks are in [app.hooks]"),
+    ("restart_delay", "not available in this release; see backoff_min in [app.restart]"),
+    ("time", "output goes where clusterd's own goes"),
+    ("trace", "there is no agent"),
+    ("v8", "there is no agent"),
+    ("watch", "not available in this release"),
+    ("watch_options", "the watcher has watch, watch_ignore and watch_delay"),
+];
+
+/// Keys that mean nothing here, or what clusterd does anyway: nothing is lost with them.
+pub(super) const HARMLESS: &[&str] = &[
+    "automation",
+    "disable_source_map_support",
+    "disable_trace",
+    "execute_command",
+    "force",
+    "ignore_watch",
+    "install_url",
+    "kill_retry_time",
+    "pmx",
+    "shutdown_with_message",
+    "treekill",
+    "username",
+    "version",
+    "vizion",
+    "watch_delay",
+    "windowsHide",
+    "write",
+];
