@@ -105,8 +105,9 @@ pub const WATCHDOG_MISSED_TICKS_MAX: u32 = 5;
 pub const MASTER_START_TIMEOUT_MS: u64 = 30_000;
 /// First wait before a master that died again at once is started again, in milliseconds. It doubles.
 pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
-/// Longest wait before a master that keeps dying is started again, in milliseconds.
-pub const MASTER_BACKOFF_MAX_MS: u64 = 5_000;
+/// Longest wait before a master that keeps dying is started again, in milliseconds. Nobody accepts meanwhile, so clients
+/// wait as long; a start costs some milliseconds of CPU.
+pub const MASTER_BACKOFF_MAX_MS: u64 = 1_000;
 /// A master that lived this long (ms) has no backoff: it is started again at once.
 pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
 /// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
@@ -236,6 +237,8 @@ pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 /// A slot is replaced for passing a limit no more often than this, in milliseconds.
 pub const REPLACE_EVERY_MS: u64 = 10_000;
+/// A reload waits this long, in milliseconds, for an old worker to be gone before it starts the next new one.
+pub const RELOAD_SETTLE_MS_MAX: u64 = 150;
 /// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
 pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
@@ -362,6 +365,26 @@ pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 /// Columns of a terminal that does not say.
 pub const COLUMNS_UNKNOWN: usize = 80;
+/// How often `top` looks at every master, in milliseconds.
+pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
+/// A master that has given no answer for so long counts as silent there, in milliseconds.
+pub const TOP_SILENT_MS: u64 = 3_000;
+/// Messages that wait for its loop.
+pub const TOP_MESSAGES_MAX: usize = 1_024;
+/// Good news is shown so long, in milliseconds.
+pub const TOP_SAID_MS: u64 = 15_000;
+/// Lines of the log that it keeps.
+pub const TOP_LOG_LINES_MAX: usize = 500;
+/// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
+pub const TOP_LOG_READ_BYTES: u64 = 64 * 1024;
+/// How often it looks whether a log has grown, in milliseconds.
+pub const TOP_LOG_LOOK_MS: u64 = 250;
+/// A loop delay that is worth a colour, in milliseconds.
+pub const TOP_DELAY_BUSY_MS: u64 = 100;
+/// A loop delay that is worth a louder one, in milliseconds.
+pub const TOP_DELAY_BAD_MS: u64 = 1_000;
+/// A terminal with fewer columns sees the time of day of a log's line, not its date.
+pub const TOP_WIDE_COLUMNS: usize = 100;
 /// Looks that a CLI takes at a master that does not answer before it gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
 /// Size of an answer that the CLI reads, in bytes.
@@ -412,3 +435,74 @@ pub const OUTPUT_FINISH_MS: u64 = 500;
 
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
+
+// ---- log files ----
+
+/// Length of the format of time stamps, in bytes.
+pub const LOG_TIME_CHARS_MAX: usize = 128;
+/// Rotated files that may be kept of one log file.
+pub const LOG_FILES_KEPT_MAX: u32 = 1000;
+/// Streams (stdout or stderr of one worker) that go to log files at once.
+pub const LOG_STREAMS_MAX: usize = 2 * CHILDREN_MAX;
+/// Pieces of streams that are kept at once: what is left of a line, and what came then.
+pub const LOG_SEGMENTS_MAX: usize = 2 * LOG_STREAMS_MAX;
+/// Size of one of the two spools, in bytes. Memory is used only as far as they are filled.
+pub const LOG_SPOOL_BYTES: usize = 8 * 1024 * 1024;
+/// What a spool may hold before what is left of it moves to the other one, in bytes: little enough to stay in the
+/// processor's cache.
+pub const LOG_SPOOL_TURN_BYTES: usize = 256 * 1024;
+/// Memory of an idle spool that is not given back, in bytes.
+pub const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
+/// What one turn takes from one stream, in bytes: as much as a pipe holds.
+pub const LOG_TAKE_BYTES: usize = 64 * 1024;
+/// Longest line that is written whole, in bytes; a longer one comes in pieces.
+pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
+/// What is written to a file at a time, in bytes; one line more may be.
+pub const LOG_WRITE_BYTES: usize = 256 * 1024;
+/// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
+pub const LOG_PATH_BYTES_MAX: usize = 4096;
+/// Names that are looked at in the folder of a log file.
+pub const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
+/// Stack of the threads that write and compress log files, in bytes.
+pub const LOG_STACK_BYTES: usize = 512 * 1024;
+/// A write that took longer than this, in microseconds, means that the disk is slow: streams that had much to say rest.
+pub const LOG_SLOW_WRITE_US: u64 = 20_000;
+/// They rest so many times as long as the write took (a factor, without a unit).
+pub const LOG_REST_FACTOR: u64 = 4;
+/// Longest such rest, in microseconds.
+pub const LOG_REST_US_MAX: u64 = 1_000_000;
+/// What a stream that has much to say gave in one turn, in bytes.
+pub const LOG_MUCH_BYTES: usize = 32 * 1024;
+/// How long ago a stream with little to say may have spoken to count as one that must not wait, in microseconds.
+pub const LOG_QUIET_US: u64 = 1_000_000;
+/// Pause between two tries to open a log file that cannot be opened, in milliseconds.
+pub const LOG_REOPEN_MS: u64 = 1_000;
+/// Streams that are read in one turn.
+pub const LOG_READY_MAX: usize = 64;
+/// Longest nap between two turns, in microseconds: so late a line may be in its file.
+pub const LOG_NAP_US_MAX: u64 = 10_000;
+/// Shortest nap that is worth one, in microseconds.
+pub const LOG_NAP_US_MIN: u64 = 60;
+/// What the stream that says most gives after a nap, in bytes: a part of what its pipe holds.
+pub const LOG_NAP_BYTES: usize = 16 * 1024;
+/// Pause between two looks at streams that rest, in milliseconds.
+pub const LOG_REST_LOOK_MS: u64 = 2;
+/// Orders that wait for the log's thread: two streams of every worker, and what people ask.
+pub const LOG_ORDERS_MAX: usize = LOG_STREAMS_MAX + 1024;
+/// At the end: how long what was printed last may take to get into the files, in milliseconds.
+pub const LOG_FINISH_MS: u64 = 2_000;
+
+// ---- clusterd logs ----
+
+/// Last lines of each file that are shown where nothing else was asked for.
+pub const LOGS_LINES_DEFAULT: usize = 15;
+/// How much of a log file is read for its last lines, in bytes.
+pub const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Pause between two looks at the files, in milliseconds.
+pub const LOGS_LOOK_MS: u64 = 200;
+/// Looks at a file that was moved away: its writer may not know yet.
+pub const LOGS_FORMER_LOOKS: u32 = 50;
+/// Time between two questions which files there are, in milliseconds.
+pub const LOGS_ASK_MS: u64 = 2_000;
+/// How much of what was read last is remembered, in bytes, to notice that a file was emptied and filled again.
+pub const LOGS_REMEMBERED_BYTES: u64 = 256;

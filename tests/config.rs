@@ -1,7 +1,7 @@
 //! The samples in `config/` load, and every key and flag is documented.
 #![allow(clippy::unwrap_used)]
 use clusterd::cli::args;
-use clusterd::config::raw::{APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use clusterd::config::raw::{APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, LOG_KEYS, RELOAD_KEYS, RESTART_KEYS};
 use clusterd::config::resolve::resolve;
 use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Config};
@@ -39,7 +39,7 @@ fn every_sample_loads() {
 #[test]
 fn the_reference_shows_every_key_with_its_default() {
     let text = read("config/cluster.toml");
-    let tables = ["env", "restart", "reload", "limits", "hooks"];
+    let tables = ["env", "restart", "reload", "limits", "hooks", "log"];
     for key in APP_KEYS.iter().filter(|key| !tables.contains(*key)).chain(LIMITS_KEYS) {
         let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
         assert!(shown, "config/cluster.toml does not show {key}");
@@ -50,7 +50,11 @@ fn the_reference_shows_every_key_with_its_default() {
     for key in HOOK_KEYS {
         assert!(text.lines().any(|line| line.starts_with(&format!("# {key} = "))), "config/cluster.toml: {key}");
     }
-    let tables = ["env", "env.production", "restart", "reload", "limits", "hooks"].map(|name| format!("[app.{name}]"));
+    for key in LOG_KEYS {
+        assert!(text.contains(&format!(" {key} = ")), "config/cluster.toml: {key}");
+    }
+    let tables =
+        ["env", "env.production", "restart", "reload", "limits", "hooks", "log"].map(|name| format!("[app.{name}]"));
     for table in &tables {
         assert!(text.contains(table), "config/cluster.toml: {table}");
     }
@@ -73,12 +77,13 @@ fn the_examples_in_the_reference_are_right() {
     let app = load(all).apps.remove(0);
     assert_eq!((app.user.as_deref(), app.umask, app.listen.len()), (Some("www-data"), Some(0o027), 2));
     assert_eq!(app.hooks.len(), HOOK_KEYS.len());
+    assert!(app.log.has_file() && app.log.rotation.max_size.is_some(), "{:?}", app.log);
 }
 
 #[test]
 fn every_key_is_documented() {
     let text = read("docs/configuration.md");
-    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS].concat();
+    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS, LOG_KEYS].concat();
     for key in FILE_KEYS.iter().chain(APP_KEYS).chain(&tables) {
         assert!(text.contains(&format!("`{key}`")), "docs/configuration.md does not name `{key}`");
     }

@@ -83,12 +83,13 @@ fn the_core_knows_no_fd_no_clock_and_no_system() {
 
 #[test]
 fn each_outer_crate_is_named_only_where_it_belongs() {
-    let places: [(&str, &[&str]); 7] = [
+    let places: [(&str, &[&str]); 8] = [
         ("nix", &["src/os"]),
         ("libc", &["src/os"]),
         ("socket2", &["src/os"]),
         ("mio", &["src/master", "src/keeper"]),
         ("clap", &["src/cli"]),
+        ("ratatui", &["src/cli/top"]),
         ("tokio", &["src/api", "src/cli", "src/master/control.rs"]),
         ("hyper", &["src/api", "src/cli"]),
     ];

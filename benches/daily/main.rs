@@ -30,7 +30,7 @@ fn main() {
 
 /// A start beside the same program started by hand, in turns: from the command to the first answer.
 fn starts(home: &Home, times: usize) {
-    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/apps/hello.js");
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/apps/web.js");
     let (mut alone, mut started, mut returned) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..times {
         let port = free_port();

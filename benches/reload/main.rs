@@ -6,15 +6,18 @@
 //! Loopback only, bounded, and ends by itself.
 #![allow(clippy::print_stdout)] // The figures are the point.
 mod load;
+#[path = "../support/mod.rs"]
+#[allow(dead_code)]
+mod support;
 
 use load::{Load, Tally};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use support::processes;
+use support::servers::{Programs, Server, Tool};
+use support::stats::{median, spread};
 
 /// Workers of the app whose reload is timed, and of the one that serves a load meanwhile.
 const IDLE_WORKERS: usize = 8;
@@ -23,10 +26,9 @@ const CLIENTS: usize = 16;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Reloads (or turns of unrelated processes) in one round.
 const TURNS: usize = 3;
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
+    let _end = processes::end_together();
     let quick = std::env::args().any(|arg| arg == "--quick");
     idle_reload(if quick { 3 } else { 10 });
     master_kills(if quick { 5 } else { 20 });
@@ -39,11 +41,11 @@ fn idle_reload(times: usize) {
     let start = Instant::now();
     stop(unrelated());
     let node = start.elapsed();
-    let server = Server::start(IDLE_WORKERS);
+    let server = started(IDLE_WORKERS);
     let took: Vec<f64> = (0..times)
         .map(|_| {
             let from = Instant::now();
-            server.reload();
+            server.reload().expect("a reload");
             from.elapsed().as_secs_f64() * 1000.0
         })
         .collect();
@@ -59,7 +61,7 @@ fn idle_reload(times: usize) {
 // ---- 2: the master's death ----
 
 fn master_kills(kills: usize) {
-    let server = Server::start(2);
+    let server = started(2);
     let background = Load::start(server.address, 4, false, Duration::from_millis(10));
     let mut took = Vec::new();
     for _ in 0..kills {
@@ -67,9 +69,9 @@ fn master_kills(kills: usize) {
         std::thread::sleep(Duration::from_millis(1200));
         let Some(master) = server.master() else { continue };
         let from = Instant::now();
-        kill(Pid::from_raw(master), Signal::SIGKILL).expect("a master to kill");
+        processes::send(master, Signal::SIGKILL);
         // Whatever is opened from now on, only the next one can accept.
-        while alive(master) {
+        while processes::alive(master) {
             std::hint::spin_loop();
         }
         if load::ask(server.address, false, &mut None) {
@@ -93,14 +95,14 @@ fn master_kills(kills: usize) {
 // ---- 3: latency during a reload ----
 
 fn latency(rounds: usize) {
-    let server = Server::start(WORKERS);
+    let server = started(WORKERS);
     let under_load = |act: &dyn Fn()| -> Tally {
         let load = Load::start(server.address, CLIENTS, true, PAUSE);
         act();
         load.finish()
     };
     let quiet = || std::thread::sleep(Duration::from_secs(2));
-    let reloads = || (0..TURNS).for_each(|_| server.reload());
+    let reloads = || (0..TURNS).for_each(|_| server.reload().expect("a reload"));
     // As a reload does it: the next one starts, is up, and then the one before it ends.
     let beside = || {
         let mut before = None;
@@ -155,18 +157,11 @@ fn latency(rounds: usize) {
     );
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn spread(values: &[f64], digits: usize) -> String {
-    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
-    format!("{low:.digits$} to {high:.digits$}")
-}
-
 // ---- processes ----
+
+fn started(workers: usize) -> Server {
+    Server::start(Tool::RoundRobin, workers, &Programs::none()).expect("a server")
+}
 
 /// A Node web server that has nothing to do with clusterd, and is up.
 fn unrelated() -> Child {
@@ -180,85 +175,6 @@ fn unrelated() -> Child {
 }
 
 fn stop(mut child: Child) {
-    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    processes::send(child.id() as i32, Signal::SIGTERM);
     let _ = child.wait();
-}
-
-/// One clusterd; ended by pid when dropped, and everything below it with it.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    home: PathBuf,
-}
-
-impl Server {
-    fn start(workers: usize) -> Server {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let home = std::env::temp_dir().join(format!("clusterd-reload-bench-{}-{n}", std::process::id()));
-        let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/node/hello.js");
-        let child = clusterd(&home)
-            .args(["-w", &workers.to_string(), "--host", "127.0.0.1", "--port", "0", "--name", "bench", "--", "node"])
-            .arg(app)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("clusterd");
-        let mut server = Server { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), home };
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(address) = server.ready(workers) {
-                server.address = address;
-                return server;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("clusterd did not start");
-    }
-
-    /// Its address once all workers are ready.
-    fn ready(&self, workers: usize) -> Option<SocketAddr> {
-        let listed = clusterd(&self.home).args(["ls", "--json"]).output().ok()?.stdout;
-        let listed: Vec<clusterd::protocol::control::Deployment> = serde_json::from_slice(&listed).ok()?;
-        let app = listed.first()?.apps.first()?;
-        if app.workers_ready as usize != workers {
-            return None;
-        }
-        app.listen.first()?.parse().ok()
-    }
-
-    fn reload(&self) {
-        let done = clusterd(&self.home).args(["reload", "bench"]).output().expect("clusterd");
-        assert!(done.status.success(), "{done:?}");
-    }
-
-    fn master(&self) -> Option<i32> {
-        let keeper = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
-        let is_master = |pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.starts_with(clusterd::keeper::MASTER_ARGV0.as_bytes())
-        };
-        children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).find(is_master)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.home);
-    }
-}
-
-fn clusterd(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clusterd"));
-    command.env("CLUSTERD_HOME", home).stdin(Stdio::null());
-    command
-}
-
-/// Whether a process exists and is no zombie.
-fn alive(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
 }

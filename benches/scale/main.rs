@@ -5,9 +5,12 @@
 //! use at rest (a ping to each worker, once a second); how long `ls` takes. Then 1,000 workers that serve 100 listeners
 //! each. What one event costs should not grow with the number of workers. Bounded, and ends by itself.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // The table is the point, and what cannot be measured ends it.
-#[path = "../handoff/load.rs"]
+#[path = "../support/load.rs"]
 #[allow(dead_code)]
 mod load;
+#[path = "../support/stats.rs"]
+#[allow(dead_code)]
+mod stats;
 #[path = "../../tests/scale/worker.rs"]
 mod worker;
 
@@ -48,12 +51,10 @@ fn row(balance: &str, workers: u32) {
     cluster.rest = cluster.cpu_of(|| std::thread::sleep(Duration::from_secs(3)));
     let rest = per(cluster.rest, 3);
     cluster.rest = (cluster.rest.0 / 3.0, cluster.rest.1 / 3.0);
-    load::run(addresses[0], CLIENTS, Duration::from_millis(500));
+    serve(addresses[0], Duration::from_millis(500));
     let mut served = 0;
     let per_connection = cluster.cpu_of(|| {
-        let tally = load::run(addresses[0], CLIENTS, Duration::from_secs(3));
-        assert_eq!(tally.failed, 0);
-        served = tally.ok;
+        served = serve(addresses[0], Duration::from_secs(3));
     });
     let per_death = cluster.cpu_of(|| (0..DEATHS).for_each(|n| cluster.kill_and_wait(n % workers as usize)));
     let per_reload = cluster.cpu_of(|| {
@@ -79,7 +80,7 @@ fn many_listeners() {
     let cluster = Cluster::start("round-robin", 1_000, &addresses);
     let start = Instant::now();
     for address in &addresses {
-        assert_eq!(load::run(*address, CLIENTS, Duration::from_millis(20)).failed, 0);
+        serve(*address, Duration::from_millis(20));
     }
     let served = start.elapsed();
     let start = Instant::now();
@@ -91,6 +92,13 @@ fn many_listeners() {
         served.as_secs_f64(),
         start.elapsed().as_secs_f64()
     );
+}
+
+/// Short connections for this time; how many were answered.
+fn serve(address: SocketAddr, time: Duration) -> u64 {
+    let tally = load::Plan::short(address, CLIENTS).run(time);
+    assert_eq!(tally.failed(), 0);
+    tally.whole
 }
 
 fn per((master_us, keeper_us): (f64, f64), count: u64) -> String {

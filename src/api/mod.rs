@@ -36,6 +36,10 @@ pub enum Request {
     Scale { app: String, workers: String },
     /// `POST /v1/stop` (the whole deployment) or `POST /v1/apps/NAME/stop`. Answered when it has stopped.
     Stop { app: Option<String>, now: bool },
+    /// `POST /v1/logs/reopen`. Answered when every file is open again.
+    ReopenLogs,
+    /// `POST /v1/apps/NAME/logs/flush`; `None`: `POST /v1/logs/flush`, every app. Answered when they are empty.
+    FlushLogs { app: Option<String> },
     /// First part of `POST /v1/upgrade`: what a successor would find.
     Snapshot,
     /// The second: this binary says that it can take over.

@@ -30,7 +30,8 @@ type Reply = Response<Full<Bytes>>;
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
                       POST /v1/apps/NAME/scale, POST /v1/apps/NAME/start, POST /v1/apps/NAME/restart, \
                       POST /v1/apps/NAME/delete, POST /v1/apps/NAME/signal, GET /v1/apps/NAME/env, \
-                      POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/upgrade, \
+                      POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
+                      POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
 
 /// The running server. It ends with the process.
@@ -175,6 +176,8 @@ enum Route {
     Scale(String),
     Stop(Option<String>),
     Upgrade,
+    ReopenLogs,
+    FlushLogs(Option<String>),
 }
 
 fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
@@ -197,6 +200,9 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["v1", "apps", app, "signal"] => (Method::POST, Route::Signal(name(app)?)),
         ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?)),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
+        ["v1", "logs", "reopen"] => (Method::POST, Route::ReopenLogs),
+        ["v1", "logs", "flush"] => (Method::POST, Route::FlushLogs(None)),
+        ["v1", "apps", app, "logs", "flush"] => (Method::POST, Route::FlushLogs(Some(name(app)?))),
         ["v1", "upgrade"] => (Method::POST, Route::Upgrade),
         ["v1", "stop"] => (Method::POST, Route::Stop(None)),
         ["v1", "apps", app, "stop"] => (Method::POST, Route::Stop(Some(name(app)?))),
@@ -250,6 +256,8 @@ async fn asked(route: &Route, request: hyper::Request<Incoming>, calls: &CallSen
     let missing = |text: &str| Box::new(failure(StatusCode::BAD_REQUEST, text.to_owned()));
     Ok(match route {
         Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,
+        Route::ReopenLogs => Request::ReopenLogs,
+        Route::FlushLogs(app) => Request::FlushLogs { app: app.clone() },
         Route::AllReady => Request::Ready,
         Route::Reload(app) => Request::Reload { app: app.clone(), change: change(request).await? },
         Route::Start(app) => Request::Start { app: app.clone(), restart: false, change: change(request).await? },

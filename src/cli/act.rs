@@ -3,6 +3,7 @@ use super::client::{self, Outcome};
 use super::progress::{Progress, Wait};
 use super::start;
 use super::target::{Found, Known, known};
+use crate::home::Home;
 use crate::limits;
 use crate::protocol::control::{
     App, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
@@ -70,7 +71,7 @@ pub(super) fn restart(home: Option<&Path>, targets: &[String], update_env: bool)
 pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| match &found.view {
         Some(view) if view.status == "stopped" && found.background => Ok(format!("{} has stopped already", found.app)),
-        Some(_) => end_one(known, found, "stop", now),
+        Some(_) => end_one(&known.home, found, "stop", now),
         None => Ok(format!("{} does not run: its keeper is gone", found.app)),
     })
 }
@@ -78,7 +79,7 @@ pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCo
 /// `delete`.
 pub(super) fn delete(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| match &found.view {
-        Some(_) => end_one(known, found, "delete", now),
+        Some(_) => end_one(&known.home, found, "delete", now),
         None => {
             let registry = known.home.registry().map_err(|e| e.to_string())?;
             let mut entry = known.home.entry(&found.deployment).map_err(|e| e.to_string())?;
@@ -104,7 +105,8 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
         let mut progress = Progress::new(Wait::End { hint: !now }, &master.name);
         let said = until_ended(&master.path, "/v1/stop", now, &mut progress, |_| false);
         let said = said.map_err(|why| format!("{}: {why}", master.name))?;
-        wait_for_end(&known, &master.name, &master.path, &mut progress);
+        let stays = master.deployment.as_ref().is_ok_and(|view| view.background);
+        wait_for_end(&known.home, stays, &master.name, &master.path, &mut progress);
         Ok(said)
     });
     if known.masters.is_empty() {
@@ -114,12 +116,12 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
 }
 
 /// Stops or deletes an app. Where it was the last of its deployment, that is about to be over too, and its name free.
-pub(super) fn end_one(known: &Known, found: &Found, verb: &str, now: bool) -> Result<String, String> {
+pub(super) fn end_one(home: &Home, found: &Found, verb: &str, now: bool) -> Result<String, String> {
     let mut progress = Progress::new(Wait::End { hint: !now }, &found.app);
     let gone = |view: &Deployment| !view.apps.iter().any(|app| app.name == found.app);
     let path = format!("/v1/apps/{}/{verb}", found.app);
     let said = until_ended(&found.socket, &path, now, &mut progress, gone)?;
-    wait_for_end(known, &found.deployment, &found.socket, &mut progress);
+    wait_for_end(home, found.background, &found.deployment, &found.socket, &mut progress);
     Ok(said)
 }
 
@@ -146,12 +148,12 @@ fn until_ended(
     Err("its master dies again and again".to_owned())
 }
 
-/// Waits (bounded) until a deployment that has nothing left is gone.
-fn wait_for_end(known: &Known, deployment: &str, socket: &Path, progress: &mut Progress) {
+/// Waits (bounded) until a deployment that has nothing left is gone; `stays`: it is not over when its apps have stopped.
+fn wait_for_end(home: &Home, stays: bool, deployment: &str, socket: &Path, progress: &mut Progress) {
     let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
-    while known.home.is_alive(deployment) && Instant::now() < until {
+    while home.is_alive(deployment) && Instant::now() < until {
         let view = client::get::<Deployment>(socket, "/v1/apps");
-        let over = |app: &App| !known.stays(deployment) && app.status == "stopped";
+        let over = |app: &App| !stays && app.status == "stopped";
         if view.is_ok_and(|view| view.apps.iter().any(|app| !over(app))) {
             return;
         }
@@ -220,12 +222,13 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
     })
 }
 
-fn alive(found: &Found) -> Result<&App, String> {
+pub(super) fn alive(found: &Found) -> Result<&App, String> {
     let gone = || format!("its keeper is gone; clusterd start {} starts it again", found.app);
     found.view.as_deref().ok_or_else(gone)
 }
 
-fn command<T: Serialize>(found: &Found, verb: &str, body: &T) -> Result<String, String> {
+/// A command to one app that is answered at once.
+pub(super) fn command<T: Serialize>(found: &Found, verb: &str, body: &T) -> Result<String, String> {
     client::command(&found.socket, &format!("/v1/apps/{}/{verb}", found.app), json(body)?)
 }
 
@@ -265,7 +268,7 @@ pub(super) fn each(
     if missing { ExitCode::FAILURE } else { done }
 }
 
-fn one_by_one(
+pub(super) fn one_by_one(
     home: Option<&Path>,
     targets: &[String],
     act: impl Fn(&Found) -> Result<Option<String>, String>,

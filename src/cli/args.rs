@@ -1,6 +1,7 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
 use super::help;
+use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -63,14 +64,14 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit code of a command line or configuration that is wrong.
 pub const EXIT_USAGE: u8 = 2;
 
-/// Verbs of later releases: named, so that the answer is not "unknown".
-const PLANNED_VERBS: &[&str] = &["flush", "logs", "top"];
 const VERBS: &[&str] = &[
     "start",
     "ls",
     "list",
     "status",
     "jlist",
+    "top",
+    "monit",
     "describe",
     "show",
     "env",
@@ -81,6 +82,9 @@ const VERBS: &[&str] = &[
     "delete",
     "scale",
     "signal",
+    "logs",
+    "flush",
+    "reloadLogs",
     "upgrade",
     "save",
     "resurrect",
@@ -180,6 +184,9 @@ pub enum Ask {
     /// The same as ls --json, in the words of PM2
     #[command(hide = true, alias = "prettylist")]
     Jlist,
+    /// Watch apps and their workers live, with keys to act (also: monit)
+    #[command(alias = "monit")]
+    Top,
     /// Show everything about apps (also: show)
     #[command(alias = "show")]
     Describe {
@@ -255,6 +262,21 @@ pub enum Ask {
         signal: String,
         /// A name, an id, a namespace, "/a pattern/" or "all"
         #[arg(required = true, value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Show what workers print: the last lines of log files, then what comes
+    Logs(LogsArgs),
+    /// Empty log files
+    Flush {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
+        targets: Vec<String>,
+    },
+    /// Open log files again, for a logrotate of your own (also: reopen-logs)
+    #[command(name = "reloadLogs", aliases = ["reopen-logs"])]
+    ReopenLogs {
+        /// A name, an id, a namespace, "/a pattern/" or "all"
+        #[arg(default_value = "all", value_name = "TARGET")]
         targets: Vec<String>,
     },
     /// Have another clusterd binary take over what runs, losing nothing
@@ -599,11 +621,8 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
-/// A first word that is no verb: a verb of a later release, a slip of the finger, or a command without `--`.
+/// A first word that is no verb: a slip of the finger, or a command without `--`.
 fn unknown_verb(word: &str, rest: &[&str]) -> String {
-    if PLANNED_VERBS.contains(&word) {
-        return format!("the verb \"{word}\" is not available in this release");
-    }
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let hint = name::did_you_mean(word, VERBS);
     if !hint.is_empty() && !script && !VERBS.contains(&word) {

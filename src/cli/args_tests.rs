@@ -88,7 +88,6 @@ fn a_command_without_dashes_is_shown_with_them() {
     says("app.js", "put -- before the command: clusterd -- node app.js");
     says("./server --port 1", "clusterd -- ./server --port 1");
     says("relod web", "did you mean \"reload\"?");
-    says("logs", "not available in this release");
     says("help nosuch", "clusterd -- nosuch");
 }
 

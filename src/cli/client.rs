@@ -25,7 +25,7 @@ pub(super) struct Master {
 
 /// How an exchange failed.
 #[derive(Debug)]
-enum Broken {
+pub(super) enum Broken {
     /// Nobody listens: the socket was left behind.
     Dead,
     /// Somebody is there, but there was no whole answer.
@@ -112,7 +112,8 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
     })
 }
 
-async fn view(socket: &Path) -> Result<Deployment, Broken> {
+/// Asks a master once what it runs.
+pub(super) async fn view(socket: &Path) -> Result<Deployment, Broken> {
     view_within(socket, limits::CONTROL_ANSWER_TIMEOUT_MS).await
 }
 
@@ -180,7 +181,7 @@ pub(super) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, S
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))
 }
 

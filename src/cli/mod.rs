@@ -11,6 +11,7 @@ mod init;
 mod keep;
 mod list;
 pub mod load;
+pub mod logs;
 mod progress;
 #[cfg(test)]
 mod samples;
@@ -19,6 +20,7 @@ mod show;
 mod start;
 mod startup;
 mod target;
+mod top;
 mod units;
 
 use crate::keeper;
@@ -91,6 +93,7 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
         Ask::Stop { targets, now } => act::stop(home, &targets, now),
         Ask::Delete { targets, now } => act::delete(home, &targets, now),
+        Ask::Top => top::top(home),
         Ask::Save => keep::save(home),
         Ask::Resurrect => keep::resurrect(home),
         Ask::Startup(args) => startup::startup(home, &args),
@@ -98,6 +101,9 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Kill { now } => act::kill(home, now),
         Ask::Scale { target, workers } => act::scale(home, &target, &workers),
         Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
+        Ask::Logs(args) => logs::logs(home, &args),
+        Ask::Flush { targets } => logs::flush(home, &targets),
+        Ask::ReopenLogs { targets } => logs::reopen(home, &targets),
         Ask::Upgrade { targets, binary } => act::upgrade(home, &targets, binary.as_deref()),
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn start(args: &StartArgs) -> ExitCode {
         return start_known(home, &args.what, args.update_env);
     }
     let sources = match load::background(args) {
-        Ok(sources) => Sources { base_env: Some(own_environment()), background: true, ..sources },
+        Ok(sources) => {
+            let log_folder = Some(log_folder(&known.home));
+            Sources { base_env: Some(own_environment()), background: true, log_folder, ..sources }
+        }
         Err(e) => {
             e.to_string().lines().for_each(|line| log::error!("{line}"));
             return ExitCode::from(e.code());
@@ -49,6 +52,12 @@ pub(super) fn start(args: &StartArgs) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Where apps in the background write what they print.
+fn log_folder(home: &Home) -> String {
+    let folder = home.path().join("logs");
+    std::path::absolute(&folder).unwrap_or(folder).display().to_string()
 }
 
 /// Starts apps that are there.
@@ -196,6 +205,11 @@ pub(super) fn resurrect(home: &Home, saved: &Entry) -> Result<String, String> {
 
 /// Writes the entry, starts the keeper, and waits until its apps are ready. `new`: a failure leaves no entry behind.
 pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bool) -> Result<String, String> {
+    let mut entry = entry.clone();
+    if let Some(sources) = &mut entry.sources {
+        sources.log_folder.get_or_insert_with(|| log_folder(home));
+    }
+    let entry = &entry;
     let log_path = home.log_path(&entry.name).map_err(|e| e.to_string())?;
     let mut log = OpenOptions::new()
         .read(true)

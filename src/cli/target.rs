@@ -119,12 +119,6 @@ impl Known {
         Err(format!("nothing here is called {word:?}{hint} (there is {})", names.join(", ")))
     }
 
-    /// Whether a deployment stays when its apps have stopped.
-    pub(super) fn stays(&self, deployment: &str) -> bool {
-        let views = self.masters.iter().filter(|m| m.name == deployment).filter_map(|m| m.deployment.as_ref().ok());
-        views.into_iter().any(|view| view.background)
-    }
-
     /// Whether a word means anything here.
     pub(super) fn means_something(&self, word: &str) -> bool {
         self.find(word).is_ok()

@@ -39,6 +39,16 @@ pub(super) fn size(bytes: u64) -> String {
     if number < 99.95 { format!("{number:.1}T") } else { format!("{number:.0}T") }
 }
 
+/// A number of things, never more than five characters: `0`, `99999`, `410k`, `12M`.
+pub(super) fn count(number: u64) -> String {
+    match number {
+        n if n < 100_000 => n.to_string(),
+        n if n < 10_000_000 => format!("{}k", n / 1_000),
+        n if n < 10_000_000_000 => format!("{}M", n / 1_000_000),
+        n => format!("{}G", n / 1_000_000_000),
+    }
+}
+
 /// A text in so many columns; what does not fit ends in `~`, or in an ellipsis where the terminal has one.
 pub(super) fn fit(text: &str, columns: usize, end: char) -> String {
     if text.chars().count() <= columns {
@@ -59,6 +69,8 @@ mod tests {
         let shown = ["0K", "512K", "1023K", "1.0M", "50.1M", "512M", "1023M", "1.0G", "128G", "4.0T"];
         assert_eq!(sizes.map(size), shown);
         assert_eq!(size((1 << 20) - 1), "1.0M");
+        let numbers = [0, 99_999, 100_000, 9_999_999, 10_000_000, 9_999_999_999, 10_000_000_000];
+        assert_eq!(numbers.map(count), ["0", "99999", "100k", "9999k", "10M", "9999M", "10G"]);
         assert_eq!([999, 99_949, 99_950, 7_200_000].map(cpu_time), ["1.0s", "99.9s", "99s", "2h"]);
     }
 

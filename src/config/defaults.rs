@@ -21,6 +21,9 @@ pub const INSTANCE_VAR: &str = "NODE_APP_INSTANCE";
 /// A program that has no way to say that it is ready counts as ready after this.
 pub const READY_AFTER: Duration = Duration::from_secs(1);
 
+/// Rotated log files that are kept.
+pub const LOG_KEEP: u32 = 30;
+
 /// Sixteen failures within five minutes end a slot. With the backoff below they take about two minutes, so that a
 /// database that is away for a minute takes no service down for good.
 pub fn restart() -> Restart {

@@ -8,6 +8,8 @@ pub mod env_file;
 pub mod hooks;
 pub mod import;
 pub mod inspect;
+pub mod log;
+pub mod log_time;
 pub mod name;
 pub mod parse;
 pub mod problem;
@@ -78,6 +80,8 @@ pub struct App {
     pub hooks: BTreeMap<hooks::HookEvent, Vec<String>>,
     /// What a worker may use.
     pub limits: Limits,
+    /// Where output goes.
+    pub log: log::Log,
     /// Put `name/slot | ` before each line of output.
     pub prefix: bool,
 }

@@ -87,6 +87,26 @@ pub fn hang(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// A time that may also be in days, `7d`, and is not zero.
+pub fn age(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('d').and_then(digits) {
+        Some(days) => duration_not_zero(&format!("{}h", u64::from(days) * 24)).map_err(|message| {
+            let hours = format!("{}h", u64::from(days) * 24);
+            message.replacen(&hours, text, 1)
+        }),
+        None => duration_not_zero(text),
+    }
+}
+
+/// What a line in a log file looks like.
+pub fn log_format(text: &str) -> Result<super::log::Format, String> {
+    match text {
+        "plain" => Ok(super::log::Format::Plain),
+        "json" => Ok(super::log::Format::Json),
+        _ => Err(choice("format", text, &["plain", "json"])),
+    }
+}
+
 /// `512M`, `2G`, `65536K`: whole numbers with their unit, in bytes.
 pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("a size must be a whole number with the unit K, M or G (\"512M\", \"2G\"), not \"{text}\"");

@@ -7,12 +7,14 @@ use super::parse;
 use super::problem::{At, Found, Spot};
 use super::{Balance, Listen, Protocol, Ready, Workers, name};
 use crate::limits::{APPS_MAX, PROBLEMS_MAX};
+pub(crate) use log::RawLog;
 use std::collections::BTreeMap;
 use std::time::Duration;
 pub(crate) use tables::{RawLimits, RawReload, RawRestart};
 use toml::de::{DeTable, DeValue};
 use values::{Entry, entries, narrow};
 
+mod log;
 mod tables;
 mod values;
 
@@ -45,6 +47,7 @@ pub const APP_KEYS: &[&str] = &[
     "reload",
     "hooks",
     "limits",
+    "log",
 ];
 /// Keys of `[app.restart]`.
 pub const RESTART_KEYS: &[&str] =
@@ -56,9 +59,12 @@ pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];
 /// Keys of `[app.limits]`.
 pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "hang", "hang_report", "hang_report_dir"];
+/// Keys of `[app.log]`.
+pub const LOG_KEYS: &[&str] =
+    &["file", "out", "err", "per_worker", "format", "time", "max_size", "max_age", "keep", "compress"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
-const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "log", "metrics", "watch"];
+const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "metrics", "watch"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -68,6 +74,8 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("bind", "write listen = [\"127.0.0.1:8080\"]"),
     ("cmd", "did you mean \"command\"?"),
     ("environment", "did you mean \"env\"?"),
+    ("err_file", "write err in [app.log]"),
+    ("error_file", "write err in [app.log]"),
     ("exec", "did you mean \"command\"?"),
     ("exec_mode", "leave it out: protocol = \"auto\" decides by the program"),
     ("gid", "did you mean \"group\"?"),
@@ -78,12 +86,16 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("kill_signal", "the signals are fixed: SIGTERM, then SIGKILL after kill_timeout"),
     ("listen_timeout", "did you mean \"ready_timeout\"?"),
     ("lifetime", "put it into [app.limits]"),
+    ("log_date_format", "write time in [app.log]"),
+    ("log_file", "write file in [app.log]"),
+    ("log_type", "write format in [app.log]"),
     ("max_connections", "put it into [app.limits]"),
     ("max_memory_restart", "write memory = \"512M\" in [app.limits]"),
     ("max_restarts", "put it into [app.restart]"),
     ("memory", "put it into [app.limits]"),
     ("min_uptime", "put it into [app.restart]"),
     ("node_args", "put them into command: [\"node\", \"--flag\", \"app.js\"]"),
+    ("out_file", "write out in [app.log]"),
     ("script", "write command = [\"node\", \"app.js\"]"),
     ("stop_exit_codes", "put it into [app.restart]"),
     ("uid", "did you mean \"user\"?"),
@@ -123,6 +135,7 @@ pub(crate) struct RawApp {
     pub(crate) reload: RawReload,
     pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
     pub(crate) limits: RawLimits,
+    pub(crate) log: RawLog,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
 }
@@ -242,6 +255,7 @@ impl Walk<'_> {
                 "reload" => app.reload = self.reload(&entry),
                 "hooks" => app.hooks = self.hooks(&entry),
                 "limits" => app.limits = self.limits(&entry),
+                "log" => app.log = self.log(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }
         }

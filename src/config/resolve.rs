@@ -276,6 +276,9 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         }
     }
     let limits = decide_limits(raw.limits, protocol, balance, found);
+    let folder = raw.cwd.as_ref().map(|at| absolute(&sources.start_folder, &at.value));
+    let log_folder = folder.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
+    let log = super::log::decide(raw.log, &name, &log_folder, sources, found);
     let Some(command) = raw.command else {
         if !raw.command_bad
             && let Some(spot) = raw.spot
@@ -298,9 +301,9 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         kill_timeout: value_or(raw.kill_timeout, defaults::KILL_TIMEOUT),
         env,
         base_env: sources.base_env.clone(),
+        cwd: folder,
         instance_var: value_or(raw.instance_var, defaults::INSTANCE_VAR.to_owned()),
         increment_var: raw.increment_var.map(|at| at.value),
-        cwd: raw.cwd.map(|at| absolute(&sources.start_folder, &at.value)),
         user: raw.user.map(|at| at.value),
         group: raw.group.map(|at| at.value),
         umask: raw.umask.map(|at| at.value),
@@ -312,6 +315,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         },
         hooks: raw.hooks,
         limits,
+        log,
         prefix: value_or(raw.prefix, false),
     })
 }

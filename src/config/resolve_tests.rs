@@ -49,6 +49,52 @@ fn says(line: &str, wants: &str) {
 }
 
 #[test]
+fn log_settings_are_decided_together() {
+    use crate::config::log::{Format, Target};
+    let log = |text: &str| app(&format!("[[app]]\ncommand = \"node web.js\"\n{text}")).log;
+    assert_eq!(log(""), Default::default());
+    let both = log("cwd = \"site\"\nlog.file = \"logs/./web.log\"\n");
+    assert_eq!((&both.out, &both.err), (&Target::File("/srv/site/logs/web.log".into()), &both.out));
+    let full = log(
+        "[app.log]\nout = \"/var/log/o\"\nerr = \"NULL\"\nformat = \"json\"\ntime = \"HH:mm\"\nmax_size = \"10M\"\n\
+         max_age = \"7d\"\nkeep = 3\ncompress = true\nper_worker = true\n",
+    );
+    assert_eq!((full.out.clone(), full.err.clone()), (Target::File("/var/log/o".into()), Target::Null));
+    assert_eq!((full.format, full.time.as_deref(), full.per_worker), (Format::Json, Some("%H:%M"), true));
+    assert_eq!(full.rotation.max_age, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!((full.rotation.max_size, full.rotation.keep, full.rotation.compress), (Some(10 << 20), 3, true));
+    assert_eq!(full.files(2), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
+
+    says("log.out = \"logs/\"", "add the name of the file");
+    says("log.out = \"web-%d.log\"", "per_worker = true");
+    says("log.time = true", "time does nothing without a file");
+    says("log.keep = 3", "keep does nothing without a file");
+    says("log = { file = \"a\", keep = 3 }", "keep does nothing without max_size or max_age");
+    says("log = { file = \"a\", keep = 0, max_size = \"1K\" }", "from 1 to 1000");
+    says("log = { file = \"a\", out = \"b\" }", "\"file\" is for both");
+    says("log = { file = \"a\", max_age = \"0d\" }", "0d is no time at all");
+    says("log = { file = \"a\", max_age = \"45d\" }", "45d is too long: 30 days");
+    says("log = { file = \"a\", max_size = 10 }", "\"10M\" for megabytes");
+    says("log = { file = \"a\", format = \"jsn\" }", "did you mean \"json\"");
+    says("log = { file = \"a\", time = \"in UTC\" }", "holds no time");
+    says("log = { files = \"a\" }", "did you mean \"file\"");
+    says("error_file = \"a\"", "write err in [app.log]");
+}
+
+#[test]
+fn an_app_in_the_background_has_log_files() {
+    use crate::config::log::Target;
+    let mut sources = command(&["node", "web.js"]);
+    sources.background = true;
+    sources.log_folder = Some("/home/logs".into());
+    let log = resolve(&sources).unwrap().apps.remove(0).log;
+    assert_eq!(log.out, Target::File("/home/logs/web-out.log".into()));
+    assert_eq!(log.err, Target::File("/home/logs/web-error.log".into()));
+    let json = serde_json::to_string(&sources).unwrap();
+    assert_eq!(serde_json::from_str::<Sources>(&json).unwrap(), sources);
+}
+
+#[test]
 fn a_command_alone_gets_every_default() {
     let config = resolve(&command(&["node", "web.js"])).unwrap();
     let app = &config.apps[0];

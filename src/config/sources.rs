@@ -20,8 +20,11 @@ pub struct Sources {
     pub overrides: Overrides,
     /// The environment that apps add to, as it was at the start; `None`: that of clusterd itself.
     pub base_env: Option<BTreeMap<String, String>>,
-    /// It runs in the background: nobody reads what it prints.
+    /// It runs in the background: what it prints goes to files in `log_folder` where nothing else is said.
     pub background: bool,
+    /// Absolute path of the folder of those files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_folder: Option<String>,
 }
 
 /// A configuration file that was read.
@@ -134,6 +137,7 @@ mod tests {
             },
             base_env: Some(BTreeMap::from([("HOME".into(), "/root".into())])),
             background: true,
+            log_folder: Some("/home/logs".into()),
         };
         let json = serde_json::to_string(&sources).unwrap();
         assert_eq!(serde_json::from_str::<Sources>(&json).unwrap(), sources);

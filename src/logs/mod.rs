@@ -1,8 +1,24 @@
-//! Workers' output on its way to people: read from pipes line by line, on a thread of its own, so that a reader that is
-//! slow (a terminal, a full disk) holds up the workers that write and never the master.
+//! Workers' output on its way to people, on threads of its own, so that a reader that is slow (a terminal, a full disk)
+//! holds up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer`
+//! writes it to files.
+pub mod archive;
+#[cfg(test)]
+mod crash_tests;
+mod engine;
+mod file;
+mod ground;
+mod journal;
 mod lines;
+mod pace;
 mod pump;
+mod render;
+pub mod rotation;
+mod stamp;
 mod tail;
+mod writer;
 
-pub use pump::{Pump, Source, Stream};
+pub use engine::{Source, SourceLook};
+pub use pump::{PassedOn, Pump, Stream};
+pub use render::push_json;
 pub use tail::Tail;
+pub use writer::{Reply, Writer};

@@ -23,7 +23,7 @@ pub enum Stream {
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
 enum Order {
-    Read(Source),
+    Read(PassedOn),
     /// Read what is there, then say so.
     Finish(SyncSender<()>),
 }
@@ -35,7 +35,7 @@ pub struct Pump {
 }
 
 /// One pipe.
-pub struct Source {
+pub struct PassedOn {
     pipe: OwnedFd,
     /// What goes before each line, and the slot that chooses its colour; `None`: bytes pass as they are.
     label: Option<(String, u32)>,
@@ -45,10 +45,10 @@ pub struct Source {
     lines: Lines,
 }
 
-impl Source {
+impl PassedOn {
     /// A pipe whose bytes go to `stream`. `label`: the text before each line, and the slot that chooses its colour.
-    pub fn new(pipe: OwnedFd, stream: Stream, label: Option<(String, u32)>, tail: Option<Arc<Tail>>) -> Source {
-        Source { pipe, label, stream, tail, lines: Lines::default() }
+    pub fn new(pipe: OwnedFd, stream: Stream, label: Option<(String, u32)>, tail: Option<Arc<Tail>>) -> PassedOn {
+        PassedOn { pipe, label, stream, tail, lines: Lines::default() }
     }
 }
 
@@ -68,7 +68,7 @@ impl Pump {
     }
 
     /// Reads this pipe to its end.
-    pub fn read(&self, source: Source) {
+    pub fn read(&self, source: PassedOn) {
         self.order(Order::Read(source));
     }
 
@@ -88,7 +88,7 @@ impl Pump {
 }
 
 fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
-    let mut sources: Vec<Source> = Vec::new();
+    let mut sources: Vec<PassedOn> = Vec::new();
     let mut finishing = None;
     let mut buffer = vec![0u8; limits::OUTPUT_READ_BYTES];
     loop {
@@ -121,7 +121,7 @@ fn take_orders(
     orders: &Receiver<Order>,
     woken: &OwnedFd,
     buffer: &mut [u8],
-    sources: &mut Vec<Source>,
+    sources: &mut Vec<PassedOn>,
     finishing: &mut Option<SyncSender<()>>,
 ) -> bool {
     if matches!(process::read_now(woken.as_fd(), buffer), Ok(Some(0)) | Err(_)) {
@@ -136,7 +136,7 @@ fn take_orders(
     true
 }
 
-impl Source {
+impl PassedOn {
     /// Passes on what is there. Whether more may come.
     fn pass_on(&mut self, buffer: &mut [u8]) -> bool {
         // Nobody else wants to know any more: lines need not be looked for.

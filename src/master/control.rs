@@ -7,11 +7,12 @@ use crate::api::{Answer, Call, Change, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::limits;
-use crate::logs::Tail;
+use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -49,6 +50,11 @@ impl Master {
             Request::Deployment => Answer::Deployment(Box::new(self.deployment())),
             Request::Snapshot => self.snapshot(),
             Request::Upgrade { path, binary } => self.upgrade_asked(path, &binary),
+            Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
+            Request::FlushLogs { app } => match self.apps_named(app.as_deref()) {
+                Err(answer) => answer,
+                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
+            },
             Request::Scale { app, workers } => self.scale_asked(&app, &workers),
             Request::Reload { app: None, change } => {
                 return self.reload_asked(&self.apps_that_run(), change, Some(reply));
@@ -113,6 +119,16 @@ impl Master {
                 Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
             }
         }
+    }
+
+    /// The log files of these apps.
+    fn log_paths(&self, apps: &[usize]) -> Vec<PathBuf> {
+        let apps = apps.iter().map(|&ix| &self.apps[ix]);
+        let paths = apps.flat_map(|app| app.settings().config.log.files(app.supervisor.slot_count()));
+        let mut paths: Vec<PathBuf> = paths.collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     fn scale_asked(&mut self, name: &str, wanted: &str) -> Answer {
@@ -224,9 +240,9 @@ impl Master {
                     failures.push(format!("{name}: {reason}; {}", self.apps[app_ix].serves_still()));
                     waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
-                Report::ReloadSuperseded { to } if open.get(&app_ix) == Some(to) => {
-                    open.remove(&app_ix);
-                    failures.push(format!("{name}: a later reload took its place"));
+                Report::ReloadSuperseded { to, by } if open.get(&app_ix) == Some(to) => {
+                    // The later one brings whatever this one was to bring.
+                    open.insert(app_ix, *by);
                 }
                 _ => {}
             }
@@ -313,11 +329,12 @@ impl Master {
             upgrade: self.upgrade_view(),
             background: self.background,
             config: self.sources.get(&self.last_source).and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
-            apps: self.apps.iter().filter(|app| !app.deleted).map(|app| self.app_view(app)).collect(),
+            apps: (0..self.apps.len()).filter(|&ix| !self.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
         }
     }
 
-    fn app_view(&self, app: &App) -> wire::App {
+    fn app_view(&self, index: usize) -> wire::App {
+        let app = &self.apps[index];
         let settings = app.settings();
         let left = |until_ms: u64| until_ms.saturating_sub(self.now_ms);
         let steered = app.steered();
@@ -348,19 +365,19 @@ impl Master {
             })
             .collect();
         let filled: BTreeSet<u32> = workers.iter().map(|w| w.slot).collect();
-        for (index, slot) in app.supervisor.slots().enumerate() {
-            let index = index as u32;
+        for (number, slot) in app.supervisor.slots().enumerate() {
+            let number = number as u32;
             let (state, time_left_ms) = match slot.phase {
                 SlotPhase::Filled => continue,
                 SlotPhase::Waiting { until_ms } => ("waiting", Some(left(until_ms))),
                 SlotPhase::Errored => ("errored", None),
                 SlotPhase::Stopped => ("stopped", None),
             };
-            if filled.contains(&index) {
+            if filled.contains(&number) {
                 continue;
             }
             workers.push(wire::Worker {
-                slot: index,
+                slot: number,
                 id: None,
                 pid: None,
                 state: state.to_owned(),
@@ -370,11 +387,11 @@ impl Master {
                 open_handoffs: 0,
                 handoffs: 0,
                 time_left_ms,
-                steered: steered.get(&index).copied(),
+                steered: steered.get(&number).copied(),
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
-                note: app.slot_notes.get(&index).cloned(),
+                note: app.slot_notes.get(&number).cloned(),
             });
         }
         workers.sort_by_key(|w| (w.slot, w.id));
@@ -394,6 +411,8 @@ impl Master {
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,
+            log: settings.config.log.view(),
+            log_lines_dropped: self.output.files.lost(index),
             workers,
         }
     }
@@ -407,6 +426,17 @@ impl Master {
             self.finish();
         }
     }
+}
+
+/// Has a client told what the log's thread says.
+fn told(reply: oneshot::Sender<Answer>) -> Reply {
+    Box::new(move |result| {
+        // The client may have left.
+        let _ = reply.send(match result {
+            Ok(text) => Answer::Done(text),
+            Err(text) => Answer::Refused(text),
+        });
+    })
 }
 
 /// What came of several starts, once it is known of all, or one has failed.

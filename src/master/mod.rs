@@ -12,6 +12,7 @@ mod hooks;
 mod keeper;
 mod lifecycle;
 mod listener;
+mod log_files;
 mod memory;
 mod mend;
 mod node;
@@ -197,6 +198,7 @@ impl Master {
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
             self.bound_own_log();
+            self.output.files.let_go(&mut self.link);
         }
         self.check_drains();
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {

@@ -1,10 +1,14 @@
-//! Workers' output: inherited by default, or over pipes to `logs` when it is to be prefixed or its last lines are to be
-//! shown. The keeper holds the reading ends, so that a worker never writes into a pipe that broke with the master.
+//! Workers' output: inherited by default; to log files where they are configured; or over pipes to our own stdout and
+//! stderr when it is to be prefixed or its last lines are to be shown. The keeper holds the reading ends, so that a
+//! worker never writes into a pipe that broke with the master.
 use super::keeper::Keeper;
-use crate::ids::{Slot, WorkerId};
+use super::log_files::{LogFiles, Place};
+use crate::config::log::Target;
+use crate::config::{self};
+use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{Pump, Source, Stream, Tail};
-use crate::os::pipe;
+use crate::logs::{PassedOn, Pump, Stream, Tail};
+use crate::os::{pipe, process};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,15 +20,14 @@ pub(super) struct Output {
     pump: Option<Pump>,
     /// Of workers that a reload has started.
     tails: HashMap<WorkerId, Arc<Tail>>,
+    pub(super) files: LogFiles,
 }
 
 /// What is to happen to a worker's output.
-#[derive(Clone, Debug)]
-pub(super) struct Way {
-    /// The app and the slot, for the prefix.
-    pub(super) place: (String, Slot),
-    /// Prefix each line.
-    pub(super) prefix: bool,
+pub(super) struct Way<'a> {
+    pub(super) config: &'a config::App,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
     /// Keep the last lines.
     pub(super) tail: bool,
 }
@@ -36,39 +39,56 @@ fn held_name(worker: WorkerId, stream: &str) -> String {
 }
 
 impl Output {
-    /// The ends that a new worker gets as stdout and stderr.
+    /// What a new worker gets as stdout and stderr, with the fd number of each; what is not there is inherited.
     ///
     /// # Errors
     /// A sentence: out of fds or threads.
-    pub(super) fn pipes_for(
+    pub(super) fn for_worker(
         &mut self,
         keeper: &mut Keeper,
         worker: WorkerId,
-        way: &Way,
-    ) -> Result<Vec<OwnedFd>, String> {
+        way: &Way<'_>,
+    ) -> Result<Vec<(i32, OwnedFd)>, String> {
         let mut ends = Vec::new();
         let tail = way.tail.then(|| Arc::new(Tail::new(STREAMS.len())));
         if let Some(tail) = &tail {
             self.tails.insert(worker, Arc::clone(tail));
         }
         for (stream, name) in STREAMS {
-            let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
-            keeper.hold(held_name(worker, name), read.as_fd());
-            self.read(read, stream, way, tail.clone())?;
-            ends.push(write);
+            let (number, target) = match stream {
+                Stream::Out => (1, &way.config.log.out),
+                Stream::Err => (2, &way.config.log.err),
+            };
+            let end = match target {
+                Target::Inherit if !way.config.prefix && !way.tail => continue,
+                Target::Inherit => {
+                    let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
+                    keeper.hold(held_name(worker, name), read.as_fd());
+                    self.read(read, stream, way, tail.clone())?;
+                    write
+                }
+                Target::Null if !way.tail => {
+                    process::null_device().map_err(|e| format!("cannot open /dev/null for its output: {e}"))?
+                }
+                Target::Null | Target::File(_) => {
+                    let Way { slot, generation, .. } = *way;
+                    let place = Place { worker, stream, app: way.config.name.clone(), slot, generation };
+                    self.files.pipe_for(keeper, place, tail.clone())?
+                }
+            };
+            ends.push((number, end));
         }
         Ok(ends)
     }
 
-    fn read(&mut self, pipe: OwnedFd, stream: Stream, way: &Way, tail: Option<Arc<Tail>>) -> Result<(), String> {
+    fn read(&mut self, pipe: OwnedFd, stream: Stream, way: &Way<'_>, tail: Option<Arc<Tail>>) -> Result<(), String> {
         if self.pump.is_none() {
             let started = Pump::start().map_err(|e| format!("cannot start the output's thread: {e}"))?;
             self.pump = Some(started);
         }
-        let (app, slot) = &way.place;
-        let label = way.prefix.then(|| (format!("{app}/{slot}"), slot.0));
+        let label = way.config.prefix.then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));
         if let Some(pump) = &self.pump {
-            pump.read(Source::new(pipe, stream, label, tail));
+            pump.read(PassedOn::new(pipe, stream, label, tail));
         }
         Ok(())
     }
@@ -78,12 +98,12 @@ impl Output {
         self.tails.remove(&worker)
     }
 
-    /// Goes on with the pipes of a worker that a former master started.
-    pub(super) fn adopt(&mut self, worker: WorkerId, way: &Way, fds: &mut HashMap<String, OwnedFd>) {
+    /// Goes on with the pipes of a worker that a former master started. Those of log files follow by themselves.
+    pub(super) fn adopt(&mut self, worker: WorkerId, way: &Way<'_>, fds: &mut HashMap<String, OwnedFd>) {
         for (stream, name) in STREAMS {
             let Some(pipe) = fds.remove(&held_name(worker, name)) else { continue };
             if let Err(e) = self.read(pipe, stream, way, None) {
-                log::error!("{}/{}: {e}", way.place.0, way.place.1);
+                log::error!("{}/{}: {e}", way.config.name, way.slot);
             }
         }
     }
@@ -91,6 +111,7 @@ impl Output {
     /// The worker is gone; what it wrote last is still read.
     pub(super) fn release(&mut self, keeper: &mut Keeper, worker: WorkerId) {
         self.tails.remove(&worker);
+        self.files.never_was(keeper, worker);
         if self.pump.is_some() {
             for (_, name) in STREAMS {
                 keeper.send(Order::Release { name: held_name(worker, name) });
@@ -103,5 +124,6 @@ impl Output {
         if let Some(pump) = &self.pump {
             pump.finish();
         }
+        self.files.finish();
     }
 }

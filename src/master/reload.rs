@@ -2,10 +2,10 @@
 //! before the first worker is touched, so that a mistake costs nothing. The rolling itself is the supervisor's.
 use super::Master;
 use super::app::balance_mode;
-use super::listener;
 use super::reading::Input;
 use super::settings::Settings;
 use super::spread::prepare_for_workers;
+use super::{listener, log_files};
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
@@ -84,6 +84,7 @@ impl Master {
             let app = config.apps.iter().find(|a| &a.name == name).cloned();
             let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
             let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
+            log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))?;
             settings.warn_of_hooks();
             let bound = self.bind_new(ix, &settings.config.listen)?;
             prepared.push((ix, settings, bound));

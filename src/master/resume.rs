@@ -87,6 +87,7 @@ impl Master {
             let Some(app) = read_note::<AppNote>(&inherited, &format!("{}{ix}", notes::APP)) else { break };
             actions.push(self.resume_app(ix, &app, &mut inherited)?);
         }
+        self.resume_log_files(&mut inherited);
         self.kill_strangers(&inherited);
         self.resume_upgrade(note.upgrade, &previous_end);
         self.keeper_is(inherited.about.clone());
@@ -261,14 +262,22 @@ impl Master {
             let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
             self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
             self.resume_serves(ix, worker.id, inherited);
-            let way = Way {
-                place: (note.name.clone(), worker.slot),
-                prefix: self.apps[ix].settings().config.prefix,
-                tail: false,
-            };
+            let config = &self.apps[ix].settings().config;
+            let way = Way { config, slot: worker.slot, generation: worker.generation, tail: false };
             self.output.adopt(worker.id, &way, &mut inherited.fds);
         }
         Ok(actions)
+    }
+
+    fn resume_log_files(&mut self, inherited: &mut Inheritance) {
+        let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
+        let apps = &self.apps;
+        let config_of = |name: &str, generation| {
+            let (ix, app) = apps.iter().enumerate().find(|(_, app)| app.name == name)?;
+            Some((ix, &app.generations.get(&generation).unwrap_or_else(|| app.settings()).config))
+        };
+        let pid_of = |worker| pids.get(&worker).copied();
+        self.output.files.resume(&mut self.link, &mut inherited.fds, config_of, pid_of);
     }
 
     fn resume_listeners(&mut self, ix: usize, inherited: &mut Inheritance) {

@@ -57,8 +57,8 @@ pub(super) struct SpawnPlace<'a> {
     pub(super) listen_names: Vec<String>,
     /// Value of `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
-    /// Whether stdout and stderr are pipes of ours (placed first: 1, 2).
-    pub(super) piped: bool,
+    /// Which of stdout (1) and stderr (2) are ours; they are placed first.
+    pub(super) stdio: Vec<i32>,
 }
 
 impl Settings {
@@ -153,10 +153,10 @@ impl Settings {
         }
     }
 
-    /// The description of one worker's process. The fds are placed in this order: stdout and stderr when piped, then
-    /// the channel (node) or the listeners (listen-fds).
+    /// The description of one worker's process. The fds are placed in this order: stdout and stderr where they are not
+    /// inherited, then the channel (node) or the listeners (listen-fds).
     pub(super) fn spawn_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> SpawnSpec {
-        let mut placements = if place.piped { vec![1, 2] } else { Vec::new() };
+        let mut placements = place.stdio.clone();
         match self.protocol {
             Protocol::Node => placements.push(CHANNEL_FD),
             Protocol::ListenFds | Protocol::Auto => {

@@ -18,8 +18,7 @@ impl Master {
                 let all = self.apps_that_run();
                 self.reload_asked(&all, Change::default(), None);
             }
-            // Log files are re-opened; without any there is nothing to do, and it must not end the program.
-            signal::USR1 => log::debug!("SIGUSR1: there are no log files to re-open"),
+            signal::USR1 => self.output.files.reopen(None),
             signal::USR2 => self.scale_by_signal(value),
             signal::TTIN => self.scale_all(|now| now + 1),
             signal::TTOU => self.scale_all(|now| now.saturating_sub(1)),

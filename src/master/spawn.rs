@@ -42,12 +42,9 @@ impl Master {
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && self.background);
         let tail = watched && !self.on_terminal;
-        let way = Way { place: (app.name.clone(), slot), prefix: settings.config.prefix, tail };
-        let piped = way.prefix || way.tail;
-        let mut fds = Vec::new();
-        if piped {
-            fds = self.output.pipes_for(&mut self.link, worker, &way)?;
-        }
+        let way = Way { config: &settings.config, slot, generation, tail };
+        let output = self.output.for_worker(&mut self.link, worker, &way)?;
+        let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
         match settings.protocol {
@@ -72,7 +69,7 @@ impl Master {
             port: app.port(),
             listen_names,
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
-            piped,
+            stdio,
         };
         let tag = Tag { app: app.name.clone(), slot, generation };
         let spec = settings.spawn_spec(&place, tag.to_bytes());
@@ -102,7 +99,7 @@ impl Master {
             port: app.port(),
             listen_names: Vec::new(),
             notify: None,
-            piped: false,
+            stdio: Vec::new(),
         };
         app.settings().environment(&place)
     }
@@ -199,6 +196,9 @@ impl Master {
         let Some(ix) = self.workers.find(id) else { return };
         self.workers.set_pid(ix, pid);
         let Some(worker) = self.workers.get(ix) else { return };
+        let (app, generation) = (&self.apps[worker.app], worker.generation);
+        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
+        self.output.files.spawned(id, pid, worker.app, &settings.config);
         self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
     }
 

@@ -5,7 +5,7 @@ use super::listener;
 use super::polls::Polls;
 use super::reload::resolve;
 use super::settings::Settings;
-use super::{Master, output};
+use super::{Master, log_files, output};
 use crate::api;
 use crate::cli::{args, load};
 use crate::config::sources::Sources;
@@ -16,7 +16,7 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{clock, cpu, process, user};
+use crate::os::{clock, cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
@@ -54,6 +54,10 @@ impl StartError {
 /// Entry point of the master's role: `argv` is what the person typed.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
     process::set_name("clusterd-master");
+    // A log file that may grow no more is an error of that write. The signal would end the whole master.
+    if let Err(e) = signal::ignore(signal::XFSZ) {
+        log::warn!("cannot ignore SIGXFSZ: {e}");
+    }
     let mut link = match Keeper::new() {
         Ok(link) => link,
         Err(e) => {
@@ -186,6 +190,7 @@ impl Master {
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(app.clone(), 1, None).map_err(StartError::failed)?;
+            log_files::check(app, app.workers.count(cpu::available().count)).map_err(StartError::failed)?;
             prepared.push(settings);
         }
         // Every address before any process: a taken port is one clear error and nothing has happened yet.

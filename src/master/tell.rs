@@ -110,7 +110,7 @@ impl Master {
                 let still = self.apps[app_ix].serves_still();
                 log::error!("{name}: reload to generation {to} failed: {reason}; {still}");
             }
-            Report::ReloadSuperseded { to } => {
+            Report::ReloadSuperseded { to, .. } => {
                 log::info!("{name}: reload to generation {to} was replaced by a later one");
             }
             Report::Scaled { slots } => log::info!("{name}: {slots} {} from now on", plural(*slots, "worker")),

@@ -1,5 +1,6 @@
 //! The only reader of clocks. Everything else takes the time as an argument.
 use nix::time::{ClockId, clock_gettime};
+use std::time::SystemTime;
 
 /// CLOCK_MONOTONIC in milliseconds. It does not count time that the machine was suspended, and is the same in every
 /// process of one machine, so a stamp survives the process that took it.
@@ -17,6 +18,12 @@ pub fn monotonic_us() -> u64 {
         // Cannot fail on Linux: the id is valid and the pointer is ours.
         Err(_) => 0,
     }
+}
+
+/// The time of the calendar.
+#[must_use]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
+pub mod append;
 pub mod clock;
 pub mod cpu;
+pub mod epoll;
 pub mod errno;
 pub mod fdpass;
 pub mod listen;
@@ -15,8 +17,10 @@ pub mod process;
 pub mod procfs;
 pub mod program;
 pub mod reuseport;
+pub mod shared;
 pub mod signal;
 pub mod sock_diag;
 pub mod spawn;
+pub mod spool;
 pub mod terminal;
 pub mod user;

@@ -23,6 +23,8 @@ pub const USR1: i32 = libc::SIGUSR1;
 pub const USR2: i32 = libc::SIGUSR2;
 /// A peer that is gone was written to.
 pub const PIPE: i32 = libc::SIGPIPE;
+/// A file grew over its limit (ulimit -f).
+pub const XFSZ: i32 = libc::SIGXFSZ;
 /// Stop gracefully.
 pub const TERM: i32 = libc::SIGTERM;
 /// A child changed.

@@ -95,8 +95,30 @@ pub struct App {
     pub restarts: u64,
     /// Connections handed off by this master.
     pub handoffs: u64,
+    /// Where its output goes.
+    #[serde(default)]
+    pub log: Log,
+    /// Lines of its output that could not be written (a full disk).
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// Its slots, in order; a slot that is being replaced has two rows.
     pub workers: Vec<Worker>,
+}
+
+/// Where the output of an app goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// Absolute path of the file of stdout; absent: clusterd's own stdout; `NULL`: nowhere.
+    pub out: Option<String>,
+    /// The same of stderr.
+    pub err: Option<String>,
+    /// Each slot has its own files: the slot stands before the ending (`web-out-0.log`).
+    pub per_worker: bool,
+    /// `plain` or `json`.
+    pub format: String,
+    /// Format of the time stamps, strftime's; absent: none, or JSON's own.
+    pub time: Option<String>,
 }
 
 /// One worker, or a slot without one.

@@ -121,6 +121,7 @@ impl App {
                 TimerKey::Slot(index) => self.on_slot_timer(cx, index),
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
                 TimerKey::Canary => self.end_canary(cx),
+                TimerKey::Settling => self.settle(cx),
             }
         }
     }

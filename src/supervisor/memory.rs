@@ -197,6 +197,7 @@ impl App {
                 done: r.done,
                 failed: r.failed,
                 canary_until_ms: r.canary_until_ms,
+                settling: Vec::new(),
             }),
             queued: None,
             queued_scale: memory.queued_scale,

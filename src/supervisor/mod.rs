@@ -168,8 +168,8 @@ pub enum Report {
     ReloadDone { to: Generation },
     /// The reload failed and the old generation serves (again).
     ReloadFailed { to: Generation, reason: String },
-    /// A reload that waited was replaced by a later one.
-    ReloadSuperseded { to: Generation },
+    /// A reload that waited was replaced by a later one, `by`.
+    ReloadSuperseded { to: Generation, by: Generation },
     /// The app has so many slots from now on.
     Scaled { slots: u32 },
     /// Every slot is errored: nothing serves.

@@ -1,11 +1,15 @@
 //! Rolling reload and its roll-back: per slot the new worker starts beside the old one, is ready, and only then the old
 //! one drains. The number of ready workers never falls below what it was. One reload at a time per app.
+//!
+//! The next slot waits a moment for the old worker to be gone: its clients come back to a worker whose code is cold, and
+//! a further process that starts just then would make them wait for the CPU as well.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
 use super::timers::TimerKey;
 use super::worker::Phase;
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
 use std::collections::VecDeque;
 
 /// A reload that was asked for.
@@ -34,6 +38,9 @@ pub(super) struct Reload {
     pub(super) failed: Option<String>,
     /// Until when the first new worker is watched (absolute milliseconds).
     pub(super) canary_until_ms: Option<u64>,
+    /// Old workers whose clients are coming back, and until when that holds up the next slot (absolute milliseconds). Not
+    /// remembered: a new master has taken longer to come.
+    pub(super) settling: Vec<(WorkerId, u64)>,
 }
 
 impl Reload {
@@ -52,8 +59,9 @@ impl App {
         if self.stopping.is_some() {
             cx.report(Report::ReloadFailed { to: asked.to, reason: "the app is stopping".to_owned() });
         } else if self.reload.is_some() {
+            let by = asked.to;
             if let Some(earlier) = self.queued.replace(asked) {
-                cx.report(Report::ReloadSuperseded { to: earlier.to });
+                cx.report(Report::ReloadSuperseded { to: earlier.to, by });
             }
         } else {
             self.begin_reload(cx, asked);
@@ -76,6 +84,7 @@ impl App {
             done: Vec::new(),
             failed: None,
             canary_until_ms: None,
+            settling: Vec::new(),
         });
         cx.report(Report::ReloadStarted { to });
         self.step_reload(cx);
@@ -87,7 +96,7 @@ impl App {
             let Some(reload) = &mut self.reload else { return };
             let target = reload.target();
             let to = reload.to;
-            let busy = reload.starting.len() as u32;
+            let busy = (reload.starting.len() + reload.settling.len()) as u32;
             let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
             let surge = if alone { 1 } else { self.policy(to).surge.max(1) };
             let Some(reload) = &mut self.reload else { return };
@@ -172,7 +181,20 @@ impl App {
         if let Some(reload) = &mut self.reload {
             reload.starting.retain(|&i| i != index);
             reload.done.push(index);
+            if reload.failed.is_none() {
+                reload.settling.extend(old.map(|old| (old, cx.now_ms + limits::RELOAD_SETTLE_MS_MAX)));
+            }
         }
+        self.settle(cx);
+    }
+
+    /// Old workers that are gone, or have had their time, hold up the next slot no more.
+    pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+        let Some(reload) = &mut self.reload else { return };
+        let workers = &self.workers;
+        reload.settling.retain(|(old, until_ms)| *until_ms > cx.now_ms && workers.get(old).is_some());
+        let until_ms = reload.settling.iter().map(|(_, until_ms)| *until_ms).min();
+        self.timers.set(TimerKey::Settling, until_ms);
         self.step_reload(cx);
     }
 
@@ -201,6 +223,7 @@ impl App {
         if reload.failed.is_none() {
             reload.failed = Some(reason);
             others = std::mem::take(&mut reload.starting);
+            reload.settling.clear();
             reload.pending = std::mem::take(&mut reload.done).into();
         }
         for &other in &others {
@@ -300,13 +323,14 @@ impl App {
     /// A process is gone: perhaps the reload waited for it.
     pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
         if self.reload.is_some() {
-            self.settle_reload(cx);
+            self.settle(cx);
         }
     }
 
     /// The app stops: whoever waits for the reload is told.
     pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
         self.timers.set(TimerKey::Canary, None);
+        self.timers.set(TimerKey::Settling, None);
         let waiting = self.reload.take().map(|r| r.to).into_iter().chain(self.queued.take().map(|q| q.to));
         for to in waiting {
             cx.report(Report::ReloadFailed { to, reason: "the app was stopped".to_owned() });

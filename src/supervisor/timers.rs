@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum TimerKey {
     /// The canary time of the reload.
     Canary,
+    /// The reload waits for old workers to be gone.
+    Settling,
     /// A worker's.
     Worker(WorkerId),
     /// A slot's.

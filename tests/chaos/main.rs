@@ -299,7 +299,7 @@ impl Chaos {
     }
 
     /// Waits until the keeper has started the next master. Masters that die again at once are started after a pause of
-    /// up to 5 s; nobody accepts meanwhile, and clients may wait for so long.
+    /// up to a second; nobody accepts meanwhile, and clients may wait for so long.
     pub(crate) fn next_master(&mut self, from: Instant) -> actions::Outcome {
         self.master()?;
         self.ledger.master_stopped(from);

@@ -1,6 +1,7 @@
 //! The canary time of a reload, and drains that are spread: the rules, one named scenario each.
 use super::scenarios::{Stage, policy};
 use clusterd::ids::{Generation, WorkerId};
+use clusterd::limits::RELOAD_SETTLE_MS_MAX;
 use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, Report};
 
 fn watched() -> Policy {
@@ -33,7 +34,9 @@ fn the_first_new_worker_is_watched_alone_and_nobody_is_drained_meanwhile() {
     s.pass(1);
     let actions = s.take();
     assert!(actions.contains(&Action::Drain { worker: WorkerId(1) }), "{actions:?}");
-    assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 2, "now as many as the surge");
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 1, "worker 1 settles");
+    s.exit(1, 0);
+    assert_eq!(s.spawned(), [6], "now as many as the surge");
 }
 
 #[test]
@@ -117,4 +120,46 @@ fn spread_drains_end_one_after_the_other() {
         }));
     }
     assert_eq!(ended, [(10_000, 1), (13_000, 2), (16_000, 3)], "the time-out, and a third of the spread each");
+}
+
+#[test]
+fn the_next_slot_waits_for_the_old_worker_to_be_gone_but_not_for_long() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, policy());
+    assert_eq!(s.spawned(), [4]);
+    s.make_ready(4);
+    let actions = s.take();
+    assert!(actions.contains(&Action::Drain { worker: WorkerId(1) }), "{actions:?}");
+    assert!(!actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "its clients come back now: {actions:?}");
+    s.pass(10);
+    s.exit(1, 0);
+    assert_eq!(s.spawned(), [5], "gone: the next one follows at once");
+    s.make_ready(5);
+    s.take();
+    s.pass(RELOAD_SETTLE_MS_MAX - 1);
+    assert!(s.spawned().is_empty());
+    s.pass(1);
+    assert_eq!(s.spawned(), [6], "connections that last do not hold the reload up");
+}
+
+#[test]
+fn slots_that_settle_count_as_part_of_the_surge() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, Policy { surge: 2, ..policy() });
+    assert_eq!(s.spawned(), [4, 5]);
+    s.make_ready(4);
+    assert!(s.spawned().is_empty());
+    s.exit(1, 0);
+    assert_eq!(s.spawned(), [6], "one of two is done");
+}
+
+#[test]
+fn a_way_back_waits_for_nobody() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, policy());
+    s.make_ready(4);
+    s.pass(RELOAD_SETTLE_MS_MAX);
+    assert_eq!(s.spawned(), [4, 5]);
+    s.exit(5, 1);
+    assert_eq!(s.spawned(), [6], "the slot that was done is done again, at once");
 }

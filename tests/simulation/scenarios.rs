@@ -1,5 +1,6 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
+use clusterd::limits::RELOAD_SETTLE_MS_MAX;
 use clusterd::supervisor::{
     Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
 };
@@ -222,6 +223,7 @@ fn a_reload_starts_the_new_beside_the_old_and_drains_only_what_is_replaced() {
     assert!(
         seen.contains(&Action::Drain { worker: WorkerId(1) }) && !seen.contains(&Action::Drain { worker: WorkerId(2) })
     );
+    s.pass(RELOAD_SETTLE_MS_MAX);
     s.make_ready(4);
     s.take();
     s.exit(1, 0);
@@ -257,7 +259,7 @@ fn a_reload_during_a_reload_runs_once_after_it() {
     for to in 2..=4 {
         s.tell(Event::Reload { to: Generation(to), policy: policy(), slots: 1 });
     }
-    assert!(s.reports().contains(&Report::ReloadSuperseded { to: Generation(3) }));
+    assert!(s.reports().contains(&Report::ReloadSuperseded { to: Generation(3), by: Generation(4) }));
     s.make_ready(2);
     s.exit(1, 0);
     let reports = s.reports();
@@ -272,6 +274,7 @@ fn a_slot_that_a_scale_keeps_from_a_shrinking_reload_is_replaced_too() {
     s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 1 });
     s.tell(Event::Scale { slots: 3 });
     s.make_ready(3);
+    s.pass(RELOAD_SETTLE_MS_MAX);
     assert_eq!(s.spawned(), [3, 4], "the second slot stays, so it is replaced");
     s.make_ready(4);
     s.exit(1, 0);

@@ -560,7 +560,7 @@ impl World {
 
     fn heard(&mut self, report: Report) {
         match report {
-            Report::ReloadDone { to } | Report::ReloadFailed { to, .. } | Report::ReloadSuperseded { to } => {
+            Report::ReloadDone { to } | Report::ReloadFailed { to, .. } | Report::ReloadSuperseded { to, .. } => {
                 let open = self.reloads_open.remove(&to);
                 assert!(open || self.deaths_of_master > 0, "reload to {to} ended twice");
             }

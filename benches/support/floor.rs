@@ -1,15 +1,36 @@
 //! The floor: the least that a primary can do. A bare accept4 + sendmsg + close loop that gives connections in turn to
-//! workers which read the request and answer. No protocol, no answers from workers, no supervision.
-use clusterd::os::{fdpass, listen};
+//! workers which read the request and answer. No protocol, no answers from workers, no supervision, and one request per
+//! connection.
+use clusterd::os::fdpass;
+use nix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
+use std::time::Duration;
 
-/// The primary: never returns.
-pub(crate) fn primary(port: u16, workers: usize) -> ! {
+/// CPU time of the job at /job, as in apps/web.js.
+const JOB: Duration = Duration::from_millis(5);
+
+/// What to call first in `main`: a bench's binary is the floor's processes too.
+pub(crate) fn be_one_of_it(args: &[String]) {
+    match args.first().map(String::as_str) {
+        Some("floor") => primary(args[1].parse().expect("a port"), args[2].parse().expect("a number")),
+        Some("floor-worker") => worker(),
+        _ => {}
+    }
+}
+
+/// The command of its primary.
+pub(crate) fn command(port: u16, workers: usize) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("own path"));
+    command.args(["floor", &port.to_string(), &workers.to_string()]);
+    command
+}
+
+fn primary(port: u16, workers: usize) -> ! {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
     let mut channels = Vec::new();
     for _ in 0..workers {
@@ -37,11 +58,16 @@ fn spawn_worker(channel: UnixStream) -> Child {
 }
 
 /// A worker: its channel is its stdin.
-pub(crate) fn worker() -> ! {
+fn worker() -> ! {
     let stdin = std::io::stdin();
     let channel: BorrowedFd<'_> = stdin.as_fd();
     let mut fds = VecDeque::new();
     let mut buffer = [0u8; 512];
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 6\r\nx-worker: {}\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nconnection: \
+         close\r\n\r\nhello\n",
+        std::process::id()
+    );
     loop {
         match wait_and_receive(channel, &mut buffer, &mut fds) {
             Ok(0) | Err(_) => std::process::exit(0),
@@ -51,11 +77,18 @@ pub(crate) fn worker() -> ! {
             let mut socket = TcpStream::from(fd);
             let mut request = [0u8; 1024];
             let _ = socket.read(&mut request);
-            let _ = socket.write_all(
-                b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\nhello\n",
-            );
+            if request.starts_with(b"GET /job ") {
+                job();
+            }
+            let _ = socket.write_all(answer.as_bytes());
         }
     }
+}
+
+fn job() {
+    let used = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock"));
+    let start = used();
+    while used() - start < JOB {}
 }
 
 fn wait_and_receive(channel: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> std::io::Result<usize> {
@@ -67,14 +100,5 @@ fn wait_and_receive(channel: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeq
             }
             other => return other.map(|received| received.bytes),
         }
-    }
-}
-
-/// A free port of the loopback.
-pub(crate) fn free_port() -> u16 {
-    let socket = listen::bind_tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false, 1).expect("a port");
-    match listen::local_address(socket.as_fd()) {
-        Ok(listen::LocalAddress::Inet(address)) => address.port(),
-        _ => panic!("no port"),
     }
 }

@@ -1,0 +1,317 @@
+//! Reading a log file that is being written: its last lines, then what comes, also when it is moved aside, emptied or
+//! made anew.
+use crate::limits;
+use crate::logs::archive;
+use crate::logs::rotation::Kind;
+use flate2::read::GzDecoder;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// One file and how far it was read.
+pub(super) struct Follow {
+    path: PathBuf,
+    open: Option<Open>,
+    /// The file before this one: whoever moved it may not have told its writer yet.
+    former: Option<Former>,
+    /// The newest file that was moved aside of it, as far as is known.
+    newest_aside: Option<PathBuf>,
+}
+
+struct Open {
+    file: File,
+    identity: (u64, u64),
+    at: u64,
+    /// The bytes before that place: where others stand there now, the file was emptied and filled again.
+    before: Vec<u8>,
+    /// What came of a line that has no end yet.
+    partial: Vec<u8>,
+}
+
+struct Former {
+    open: Open,
+    looks_left: u32,
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The name of a file that was moved aside, compressed or not.
+fn aside_name(path: &Path) -> PathBuf {
+    if path.extension().is_some_and(|ending| ending == "gz") { path.with_extension("") } else { path.to_owned() }
+}
+
+impl Follow {
+    /// From the present end of the file, where there is one.
+    pub(super) fn new(path: PathBuf) -> Follow {
+        let newest_aside = asides(&path).pop().map(|(path, _)| aside_name(&path));
+        let mut follow = Follow { path, open: None, former: None, newest_aside };
+        if let Some(open) = follow.open_now() {
+            let at = open.file.metadata().map_or(0, |metadata| metadata.len());
+            let before = open.before(at).unwrap_or_default();
+            follow.open = Some(Open { at, before, ..open });
+        }
+        follow
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What came since `began`: all of a file that was not there then, else from its present end.
+    pub(super) fn since(path: PathBuf, began: SystemTime) -> Follow {
+        let mut follow = Follow::new(path);
+        if let Some(open) = &mut follow.open
+            && open.file.metadata().and_then(|metadata| metadata.created()).is_ok_and(|created| created >= began)
+        {
+            (open.at, open.before) = (0, Vec::new());
+        }
+        follow
+    }
+
+    fn open_now(&self) -> Option<Open> {
+        let file = File::open(&self.path).ok()?;
+        let metadata = file.metadata().ok().filter(Metadata::is_file)?;
+        Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), partial: Vec::new() })
+    }
+
+    /// The last lines before the place from which it is followed, oldest first, and when the file was last written.
+    pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<SystemTime>) {
+        let Some(open) = &self.open else { return (Vec::new(), None) };
+        let mut lines = tail_of(&open.file, open.at, count).unwrap_or_default();
+        for (path, kind) in asides(&self.path).into_iter().rev() {
+            if lines.len() >= count {
+                break;
+            }
+            let mut older = Vec::new();
+            if read_aside(&path, kind, &mut older).is_ok() {
+                let mut all: Vec<Vec<u8>> = split(&older);
+                all.drain(..all.len().saturating_sub(count - lines.len()));
+                all.append(&mut lines);
+                lines = all;
+            }
+        }
+        (lines, open.file.metadata().ok().and_then(|metadata| metadata.modified().ok()))
+    }
+
+    /// Every whole line that came since the last look.
+    pub(super) fn look(&mut self, out: &mut dyn FnMut(&[u8])) {
+        if let Some(former) = &mut self.former {
+            former.open.read(out);
+            former.looks_left -= 1;
+            if former.looks_left == 0 {
+                self.former = None;
+            }
+        }
+        let named = fs::metadata(&self.path).ok().map(|metadata| identity(&metadata));
+        if let Some(open) = &mut self.open {
+            open.read(out);
+            if named.is_none_or(|named| named == open.identity) {
+                return;
+            }
+        }
+        let Some(new) = self.open_now() else { return };
+        self.catch_up(out);
+        if let Some(open) = self.open.replace(new) {
+            self.former = Some(Former { open, looks_left: limits::LOGS_FORMER_LOOKS });
+        }
+        if let Some(open) = &mut self.open {
+            open.read(out);
+        }
+    }
+
+    /// What came into files that were begun and moved aside since the last look.
+    fn catch_up(&mut self, out: &mut dyn FnMut(&[u8])) {
+        let asides = asides(&self.path);
+        let known = self.newest_aside.take();
+        let new = asides.iter().filter(|(path, _)| known.as_ref().is_none_or(|known| aside_name(path) > *known));
+        // The first of them is the one that was open, and is read already.
+        let missed: Vec<_> = new.skip(usize::from(self.open.is_some())).cloned().collect();
+        self.newest_aside = asides.last().map(|(path, _)| aside_name(path)).or(known);
+        for (path, kind) in missed {
+            let mut text = Vec::new();
+            // One that cannot be read (any more) is no reason to stop.
+            if read_aside(&path, kind, &mut text).is_ok() {
+                split(&text).iter().for_each(|line| out(line));
+            }
+        }
+    }
+}
+
+impl Open {
+    fn read(&mut self, out: &mut dyn FnMut(&[u8])) {
+        match self.file.metadata().map(|metadata| metadata.len()) {
+            Ok(length) if length >= self.at && self.before(self.at).is_ok_and(|before| before == self.before) => {}
+            // It was emptied since.
+            Ok(_) => (self.at, self.partial) = (0, Vec::new()),
+            Err(_) => return,
+        }
+        let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
+        while let Ok(n @ 1..) = self.file.read_at(&mut buffer, self.at) {
+            self.at += n as u64;
+            self.partial.extend_from_slice(&buffer[..n]);
+            let Some(last) = memchr::memrchr(b'\n', &self.partial) else { continue };
+            let rest = self.partial.split_off(last + 1);
+            split(&self.partial).iter().for_each(|line| out(line));
+            self.partial = rest;
+        }
+        self.before = self.before(self.at).unwrap_or_default();
+    }
+
+    /// Some bytes before this place.
+    fn before(&self, at: u64) -> io::Result<Vec<u8>> {
+        let count = at.min(limits::LOGS_REMEMBERED_BYTES);
+        let mut bytes = vec![0; count as usize];
+        self.file.read_exact_at(&mut bytes, at - count)?;
+        Ok(bytes)
+    }
+}
+
+/// Files that were moved aside, oldest first, none twice.
+fn asides(path: &Path) -> Vec<(PathBuf, Kind)> {
+    let mut found = archive::list(path).unwrap_or_default();
+    found.retain(|(_, kind)| *kind != Kind::Unfinished);
+    found.dedup_by(|later, earlier| aside_name(&later.0) == earlier.0);
+    found
+}
+
+fn read_aside(path: &Path, kind: Kind, text: &mut Vec<u8>) -> io::Result<()> {
+    let file = File::open(path)?;
+    let most = limits::LOGS_READ_BYTES_MAX;
+    match kind {
+        Kind::Compressed => GzDecoder::new(file).take(most).read_to_end(text)?,
+        Kind::Rotated | Kind::Unfinished => file.take(most).read_to_end(text)?,
+    };
+    Ok(())
+}
+
+fn split(text: &[u8]) -> Vec<Vec<u8>> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// The last lines before `end`.
+fn tail_of(file: &File, end: u64, count: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut text: Vec<u8> = Vec::new();
+    let mut start = end;
+    // One newline more than lines: the one before the first of them.
+    while start > 0 && memchr::memchr_iter(b'\n', &text).count() <= count {
+        if (end - start) > limits::LOGS_READ_BYTES_MAX {
+            break;
+        }
+        let bytes = start.min(limits::OUTPUT_READ_BYTES as u64);
+        start -= bytes;
+        let mut block = vec![0; bytes as usize];
+        file.read_exact_at(&mut block, start)?;
+        block.append(&mut text);
+        text = block;
+    }
+    let mut lines = split(&text);
+    lines.drain(..lines.len().saturating_sub(count));
+    Ok(lines)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("clusterd-follow-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn append(&self, name: &str, text: &str) {
+            let file = File::options().append(true).create(true).open(self.0.join(name));
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        fn rename(&self, from: &str, to: &str) {
+            fs::rename(self.0.join(from), self.0.join(to)).unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn news(follow: &mut Follow) -> Vec<String> {
+        let mut got = Vec::new();
+        follow.look(&mut |line| got.push(String::from_utf8(line.to_vec()).unwrap()));
+        got
+    }
+
+    fn text(lines: Vec<Vec<u8>>) -> Vec<String> {
+        lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_last_lines_reach_back_into_files_that_were_moved_aside() {
+        let folder = Folder::new("last");
+        folder.append("web-20260101T000000.000Z.log", "1\n2\n");
+        let packed = File::create(folder.0.join("web-20260101T000000.000Z.log.gz")).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+        packed.write_all(b"1\n2\n").unwrap();
+        packed.finish().unwrap();
+        folder.append("web-20260102T000000.000Z.log", "3\n");
+        folder.append("web.log", "\n5\n");
+        let follow = Follow::new(folder.0.join("web.log"));
+        assert_eq!(text(follow.last_lines(1).0), ["5"]);
+        assert_eq!(text(follow.last_lines(4).0), ["2", "3", "", "5"]);
+        assert_eq!(text(follow.last_lines(100).0), ["1", "2", "3", "", "5"]);
+        folder.append("long.log", &format!("{}\nb\n", "a".repeat(200_000)));
+        assert_eq!(text(Follow::new(folder.0.join("long.log")).last_lines(2).0)[0].len(), 200_000);
+    }
+
+    #[test]
+    fn what_comes_is_seen_once_whatever_becomes_of_the_file() {
+        let folder = Folder::new("comes");
+        folder.append("web.log", "old\n");
+        let mut follow = Follow::new(folder.0.join("web.log"));
+        assert!(news(&mut follow).is_empty());
+        folder.append("web.log", "a\nb");
+        assert_eq!(news(&mut follow), ["a"]);
+        folder.append("web.log", "b\n");
+        assert_eq!(news(&mut follow), ["bb"]);
+        // Twice moved aside between two looks.
+        folder.append("web.log", "c\n");
+        folder.rename("web.log", "web-20260101T000000.000Z.log");
+        folder.append("web.log", "d\n");
+        folder.rename("web.log", "web-20260101T000000.001Z.log");
+        folder.append("web.log", "e\n");
+        assert_eq!(news(&mut follow), ["c", "d", "e"]);
+        // Somebody else moves it, and its writer goes on for a while.
+        folder.rename("web.log", "web.log.1");
+        assert!(news(&mut follow).is_empty());
+        folder.append("web.log.1", "f\n");
+        assert_eq!(news(&mut follow), ["f"]);
+        folder.append("web.log", "");
+        assert!(news(&mut follow).is_empty());
+        folder.append("web.log.1", "g\n");
+        assert_eq!(news(&mut follow), ["g"]);
+        folder.append("web.log", "h\n");
+        assert_eq!(news(&mut follow), ["h"]);
+        // Emptied.
+        File::create(folder.0.join("web.log")).unwrap();
+        assert!(news(&mut follow).is_empty());
+        folder.append("web.log", "i\n");
+        assert_eq!(news(&mut follow), ["i"]);
+        // Emptied, and longer than before when it is looked at again.
+        File::create(folder.0.join("web.log")).unwrap();
+        folder.append("web.log", "j\nk\n");
+        assert_eq!(news(&mut follow), ["j", "k"]);
+    }
+}

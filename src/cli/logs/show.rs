@@ -1,0 +1,246 @@
+//! How a line of a log is shown: with the app's name before it, as JSON, coloured; and when it was written.
+use crate::config::log_time;
+use crate::logs::push_json;
+use jiff::Timestamp;
+use jiff::fmt::strtime::BrokenDownTime;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Where a line comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Those that write to the file and were asked for, at least one.
+    pub(super) apps: Vec<String>,
+    /// Where the file is that of one worker.
+    pub(super) slot: Option<u32>,
+    /// `out` or `err`, where the file is that of one stream.
+    pub(super) kind: Option<&'static str>,
+    /// Its lines are JSON.
+    pub(super) json: bool,
+    /// Format of the time stamps before its lines.
+    pub(super) time: Option<String>,
+}
+
+/// How lines are shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Style {
+    /// One JSON object a line.
+    pub(super) json: bool,
+    /// Nothing before the line.
+    pub(super) raw: bool,
+    /// Show the time, in this format (strftime's).
+    pub(super) time: Option<String>,
+    pub(super) highlight: Option<String>,
+    /// For a terminal.
+    pub(super) colours: bool,
+    /// Only of this stream.
+    pub(super) kind: Option<&'static str>,
+    /// Only of this slot.
+    pub(super) slot: Option<u32>,
+}
+
+/// One line, taken apart.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    pub(super) time: Option<Timestamp>,
+    app: Option<String>,
+    slot: Option<u32>,
+    kind: Option<String>,
+    message: Vec<u8>,
+    /// The line as it stands in its file, where that is JSON.
+    json: Option<Vec<u8>>,
+}
+
+/// The fields of a JSON line that matter here.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    message: String,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    app_name: Option<String>,
+    slot: Option<u32>,
+}
+
+/// Takes a line apart.
+pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
+    let plain = |time, message: &[u8]| Line {
+        time,
+        app: None,
+        slot: origin.slot,
+        kind: origin.kind.map(str::to_owned),
+        message: message.to_vec(),
+        json: None,
+    };
+    if origin.json {
+        let Ok(fields) = serde_json::from_slice::<Fields<'_>>(line) else { return plain(None, line) };
+        let stamp = fields.timestamp.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        return Line {
+            time: stamp.and_then(|text| time_of(&text, origin.time.as_deref(), zone).map(|(time, _)| time)),
+            app: fields.app_name,
+            slot: fields.slot,
+            kind: fields.kind,
+            message: fields.message.into_bytes(),
+            json: Some(line.to_vec()),
+        };
+    }
+    let Some(format) = &origin.time else { return plain(None, line) };
+    // Time stamps are short, and no UTF-8 is cut in two for them.
+    let head = String::from_utf8_lossy(&line[..line.len().min(4 * crate::limits::LOG_TIME_CHARS_MAX)]);
+    match time_of(&head, Some(format), zone) {
+        Some((time, length)) => plain(Some(time), line[length..].strip_prefix(b": ").unwrap_or(&line[length..])),
+        None => plain(None, line),
+    }
+}
+
+/// The time at the beginning of a text, and how many bytes it has there.
+fn time_of(text: &str, format: Option<&str>, zone: &TimeZone) -> Option<(Timestamp, usize)> {
+    let Some(format) = format else { return text.parse().ok().map(|time| (time, text.len())) };
+    let (parts, length) = BrokenDownTime::parse_prefix(format, text).ok()?;
+    let with_offset = parts.to_timestamp().ok();
+    let time = with_offset.or_else(|| zone.to_timestamp(parts.to_datetime().ok()?).ok())?;
+    Some((time, length))
+}
+
+impl Line {
+    fn app_name(&self, origin: &Origin) -> String {
+        self.app.clone().unwrap_or_else(|| origin.apps.join("+"))
+    }
+}
+
+impl Style {
+    /// Whether this line was asked for.
+    pub(super) fn wants(&self, line: &Line, origin: &Origin) -> bool {
+        let app = line.app.as_ref().is_none_or(|app| origin.apps.contains(app));
+        let kind = self.kind.is_none_or(|wanted| line.kind.as_deref() == Some(wanted));
+        let slot = self.slot.is_none_or(|wanted| line.slot == Some(wanted));
+        app && kind && slot
+    }
+
+    /// The line as it is shown, with its newline. `seen`: the time of its arrival, where it has none of its own.
+    pub(super) fn show(&self, line: &Line, origin: &Origin, seen: Option<Timestamp>, zone: &TimeZone) -> Vec<u8> {
+        let time = line.time.or(seen);
+        let mut out = Vec::with_capacity(line.message.len() + 64);
+        if self.json {
+            self.show_json(line, origin, time, zone, &mut out);
+            out.push(b'\n');
+            return out;
+        }
+        if !self.raw {
+            if let Some(time) = self.time.as_ref().and_then(|format| text_of(time?, format, zone)) {
+                out.extend_from_slice(time.as_bytes());
+                out.push(b' ');
+            }
+            let slot = line.slot.map(|slot| format!("/{slot}")).unwrap_or_default();
+            let colour = match line.kind.as_deref() {
+                Some("err") => "31",
+                Some(_) => "32",
+                None => "36",
+            };
+            let name = format!("{}{slot} |", line.app_name(origin));
+            let name = if self.colours { format!("\x1b[{colour}m{name}\x1b[0m ") } else { format!("{name} ") };
+            out.extend_from_slice(name.as_bytes());
+        }
+        match self.highlight.as_ref().filter(|word| self.colours && !word.is_empty()) {
+            Some(word) => {
+                let mut rest = &line.message[..];
+                while let Some(at) = memchr::memmem::find(rest, word.as_bytes()) {
+                    out.extend_from_slice(&rest[..at]);
+                    out.extend([b"\x1b[30;43m", word.as_bytes(), b"\x1b[0m"].concat());
+                    rest = &rest[at + word.len()..];
+                }
+                out.extend_from_slice(rest);
+            }
+            None => out.extend_from_slice(&line.message),
+        }
+        out.push(b'\n');
+        out
+    }
+
+    fn show_json(&self, line: &Line, origin: &Origin, time: Option<Timestamp>, zone: &TimeZone, out: &mut Vec<u8>) {
+        if let Some(json) = &line.json {
+            out.extend_from_slice(json);
+            return;
+        }
+        out.extend_from_slice(b"{\"message\":");
+        push_json(out, &line.message);
+        let format = self.time.as_deref().unwrap_or(log_time::JSON_DEFAULT);
+        let mut field = |name: &str, text: &str| {
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            push_json(out, text.as_bytes());
+        };
+        if let Some(time) = time.and_then(|time| text_of(time, format, zone)) {
+            field("timestamp", &time);
+        }
+        if let Some(kind) = &line.kind {
+            field("type", kind);
+        }
+        field("app_name", &line.app_name(origin));
+        if let Some(slot) = line.slot {
+            out.extend_from_slice(format!(",\"slot\":{slot}").as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+fn text_of(time: Timestamp, format: &str, zone: &TimeZone) -> Option<String> {
+    jiff::fmt::strtime::format(format, &time.to_zoned_datetime(zone.clone())).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn origin(json: bool, time: Option<&str>) -> Origin {
+        Origin {
+            apps: vec!["web".into(), "api".into()],
+            slot: None,
+            kind: Some("out"),
+            json,
+            time: time.map(str::to_owned),
+        }
+    }
+
+    fn shown(style: &Style, line: &str, origin: &Origin) -> String {
+        let line = parse(line.as_bytes(), origin, &TimeZone::UTC);
+        String::from_utf8(style.show(&line, origin, None, &TimeZone::UTC)).unwrap()
+    }
+
+    #[test]
+    fn a_time_is_known_from_its_stamp_and_shown_when_asked_for() {
+        let stamped = origin(false, Some("%Y-%m-%d %H:%M:%S%.3f"));
+        let line = "2026-02-03 04:05:06.789: hello: you";
+        let style = Style { time: Some("%H.%M".into()), ..Style::default() };
+        assert_eq!(shown(&style, line, &stamped), "04.05 web+api | hello: you\n");
+        assert_eq!(shown(&Style::default(), "no stamp", &stamped), "web+api | no stamp\n");
+        let json = origin(true, None);
+        let text = r#"{"message":"hi\n\"x\"","timestamp":"2026-02-03T04:05:06.789+00:00","type":"err","app_name":"web","slot":3}"#;
+        assert_eq!(shown(&style, text, &json), "04.05 web/3 | hi\n\"x\"\n");
+        assert_eq!(shown(&Style { json: true, ..style.clone() }, text, &json), format!("{text}\n"));
+        assert_eq!(
+            shown(&Style { json: true, ..Style::default() }, line, &stamped),
+            "{\"message\":\"hello: you\",\"timestamp\":\"2026-02-03T04:05:06.789+00:00\",\"type\":\"out\",\"app_name\":\"web+api\"}\n"
+        );
+    }
+
+    #[test]
+    fn lines_are_filtered_coloured_and_marked() {
+        let json = origin(true, None);
+        let line = |text: &str| parse(text.as_bytes(), &json, &TimeZone::UTC);
+        let err = line(r#"{"message":"bad","type":"err","slot":1,"app_name":"api"}"#);
+        assert!(Style { kind: Some("err"), slot: Some(1), ..Style::default() }.wants(&err, &json));
+        assert!(!Style { kind: Some("out"), ..Style::default() }.wants(&err, &json));
+        assert!(!Style { slot: Some(2), ..Style::default() }.wants(&err, &json));
+        let other = line(r#"{"message":"bad","app_name":"cron"}"#);
+        assert!(!Style::default().wants(&other, &json), "another app writes to the same file");
+        let style = Style { colours: true, highlight: Some("a".into()), ..Style::default() };
+        assert_eq!(
+            shown(&style, r#"{"message":"bad","type":"err","slot":1,"app_name":"web"}"#, &json),
+            "\u{1b}[31mweb/1 |\u{1b}[0m b\u{1b}[30;43ma\u{1b}[0md\n"
+        );
+        assert_eq!(shown(&Style { raw: true, ..Style::default() }, "as it is", &json), "as it is\n");
+    }
+}

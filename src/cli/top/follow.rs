@@ -1,0 +1,194 @@
+//! The live log: the last lines of some files, and then whatever is written to them; also when they are rotated.
+use crate::home::Home;
+use crate::limits;
+use crate::protocol::control::App;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// The log files of an app: what its deployment says. In the foreground that goes to a terminal, and there is none.
+/// `app`: as its master shows it; it is not known of an app that is gone.
+pub(super) fn log_files(home: &Home, deployment: &str, background: bool, _app: Option<&App>) -> Vec<PathBuf> {
+    if background { home.log_path(deployment).into_iter().collect() } else { Vec::new() }
+}
+
+/// Lines with the number of their file; `true`: of other files than before.
+pub(super) type Lines = (Vec<(usize, String)>, bool);
+
+/// Follows the files that were asked for last, until nobody asks or listens any more.
+pub(super) fn follow(wanted: &Receiver<Vec<PathBuf>>, tell: impl Fn(Lines) -> bool) {
+    let mut files: Vec<Followed> = Vec::new();
+    loop {
+        let anew = match wanted.recv_timeout(Duration::from_millis(limits::TOP_LOG_LOOK_MS)) {
+            Ok(paths) => {
+                // Whoever moves through the table is only interested in where that ends.
+                let paths = wanted.try_iter().last().unwrap_or(paths);
+                files = paths.into_iter().map(Followed::new).collect();
+                true
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let mut lines = Vec::new();
+        for (number, file) in files.iter_mut().enumerate() {
+            lines.extend(file.more().into_iter().map(|line| (number, line)));
+        }
+        if (anew || !lines.is_empty()) && !tell((lines, anew)) {
+            return;
+        }
+    }
+}
+
+/// One file.
+struct Followed {
+    path: PathBuf,
+    /// The open file, and its inode.
+    file: Option<(File, u64)>,
+    /// Where it was read to.
+    at: u64,
+    /// A line that has no end yet.
+    rest: Vec<u8>,
+}
+
+impl Followed {
+    fn new(path: PathBuf) -> Followed {
+        Followed { path, file: None, at: 0, rest: Vec::new() }
+    }
+
+    /// The lines that are new; of a file that is met for the first time, the last ones.
+    fn more(&mut self) -> Vec<String> {
+        let mut lines = VecDeque::new();
+        if self.file.is_none() {
+            self.open();
+        }
+        self.read(&mut lines);
+        // Rotated: what came before the new file is read by now.
+        let present = inode(&self.path);
+        if present.is_some() && present != self.file.as_ref().map(|(_, inode)| *inode) {
+            self.open();
+            self.read(&mut lines);
+        }
+        lines.into()
+    }
+
+    fn open(&mut self) {
+        self.at = 0;
+        self.rest.clear();
+        let opened = File::open(&self.path).and_then(|file| file.metadata().map(|found| (file, found.ino())));
+        // It may come into being later.
+        self.file = opened.ok();
+    }
+
+    fn read(&mut self, lines: &mut VecDeque<String>) {
+        let Some((file, _)) = &mut self.file else { return };
+        let length = file.metadata().map_or(0, |found| found.len());
+        if length < self.at {
+            // Cut off, and written from the start.
+            (self.at, self.rest) = (0, Vec::new());
+        }
+        // What was written too fast to be read by anybody is left out.
+        let from = self.at.max(length.saturating_sub(limits::TOP_LOG_READ_BYTES));
+        let skipped = from > self.at;
+        let mut bytes = Vec::new();
+        let read = file
+            .seek(SeekFrom::Start(from))
+            .and_then(|_| file.take(limits::TOP_LOG_READ_BYTES).read_to_end(&mut bytes));
+        if read.is_err() {
+            return;
+        }
+        self.at = from + bytes.len() as u64;
+        if skipped {
+            self.rest.clear();
+            let whole = bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |end| end + 1);
+            bytes.drain(..whole);
+        }
+        self.rest.extend(bytes);
+        let Some(end) = self.rest.iter().rposition(|&b| b == b'\n') else {
+            self.rest.truncate(limits::TOP_LOG_READ_BYTES as usize);
+            return;
+        };
+        let whole: Vec<u8> = self.rest.drain(..=end).collect();
+        for line in whole[..end].split(|&b| b == b'\n') {
+            lines.push_back(printable(&String::from_utf8_lossy(line)));
+            if lines.len() > limits::TOP_LOG_LINES_MAX {
+                lines.pop_front();
+            }
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|found| found.ino())
+}
+
+/// A line without what would move the cursor: escape sequences are left out, tabs become spaces.
+pub(super) fn printable(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => match chars.next() {
+                // CSI: parameters, then one final letter.
+                Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
+                // OSC: up to BEL or ESC \.
+                Some(']') => while chars.next().is_some_and(|c| c != '\x07' && c != '\\') {},
+                Some(_) | None => {}
+            },
+            '\t' => shown.push_str("    "),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_log_is_followed_through_a_rotation_and_a_cut() {
+        let folder = std::env::temp_dir().join(format!("clusterd-follow-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a.log");
+        let mut followed = Followed::new(path.clone());
+        assert!(followed.more().is_empty(), "it is not there yet");
+        fs::write(&path, "one\ntwo\nthr").unwrap();
+        assert_eq!(followed.more(), ["one", "two"]);
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"ee\nfour\n").unwrap();
+        assert_eq!(followed.more(), ["three", "four"]);
+        file.write_all(b"last words\n").unwrap();
+        fs::rename(&path, folder.join("a.log.1")).unwrap();
+        fs::write(&path, "of the new file\n").unwrap();
+        assert_eq!(followed.more(), ["last words", "of the new file"]);
+        fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap().write_all(b"cut\n").unwrap();
+        assert_eq!(followed.more(), ["cut"]);
+        assert!(followed.more().is_empty());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn of_a_long_log_only_the_end_is_read() {
+        let path = std::env::temp_dir().join(format!("clusterd-follow-long-{}", std::process::id()));
+        let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+        fs::write(&path, text).unwrap();
+        let lines = Followed::new(path.clone()).more();
+        assert!(lines.len() <= limits::TOP_LOG_LINES_MAX);
+        assert_eq!(lines.last().map(String::as_str), Some("line 199999"));
+        assert!(lines.iter().all(|line| line.starts_with("line ")));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_left_out() {
+        assert_eq!(printable("\x1b[31;1mred\x1b[0m\tx\r\x07 \x1b]0;title\x07y\x1b"), "red    x y");
+        assert_eq!(printable("grüße 漢字"), "grüße 漢字");
+    }
+}

@@ -1,0 +1,260 @@
+//! `clusterd top`: what runs here, live, on a terminal. One loop over news, keys and the log; whatever may wait (masters,
+//! commands, files, the keyboard) has a thread of its own.
+mod columns;
+mod draw;
+mod follow;
+mod model;
+mod rates;
+mod run;
+mod screen;
+#[cfg(test)]
+mod tests;
+mod view;
+mod watch;
+
+use super::act::fail;
+use crate::home::Home;
+use crate::limits;
+use crate::os::{poll, signal};
+use model::{AppKey, Do, Key, Model, News, Order};
+use ratatui::crossterm::event::{self, Event};
+use screen::Tty;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a program that panicked ends with, as by default.
+const EXIT_PANIC: u8 = 101;
+/// Signals that end it, with the terminal as it was.
+const ENDS: [i32; 4] = [signal::TERM, signal::HUP, signal::INT, signal::QUIT];
+
+/// Whatever happens.
+enum Message {
+    News(News),
+    Key(Key),
+    /// The terminal has another size.
+    Resized,
+    Log(follow::Lines),
+    /// What came of an order.
+    Ended(u64, Result<String, String>),
+    Signal(i32),
+    /// A thread that is needed cannot go on.
+    Broken(String),
+}
+
+/// The verb.
+pub(super) fn top(home: Option<&Path>) -> ExitCode {
+    let home = match Home::find(home) {
+        Ok(home) => home,
+        Err(e) => return fail(&e.to_string()),
+    };
+    if let Some(why) = screen::refusal() {
+        return fail(&why);
+    }
+    // Blocked here, they are in every thread that follows.
+    let signals = match signal::Watch::new(&ENDS) {
+        Ok(signals) => signals,
+        Err(e) => return fail(&format!("cannot watch for signals: {e}")),
+    };
+    // Words on stderr would tear the screen; what verbs have to say comes back as their outcome.
+    let level = log::max_level();
+    log::set_max_level(log::LevelFilter::Off);
+    let ended = Tty::take()
+        .map_err(|e| format!("cannot take the terminal: {e}"))
+        .and_then(|tty| Top::new(home, tty).run(signals));
+    screen::give_back();
+    log::set_max_level(level);
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(why) => fail(&why),
+    }
+}
+
+struct Top {
+    home: Home,
+    tty: Tty,
+    model: Model,
+    began: Instant,
+    /// Where the home is, as a person says it.
+    place: String,
+    sender: SyncSender<Message>,
+    messages: Receiver<Message>,
+    /// Asks for other log files.
+    log: Sender<Vec<PathBuf>>,
+    /// The log that is shown.
+    log_of: Option<(AppKey, Vec<PathBuf>)>,
+}
+
+impl Top {
+    fn new(home: Home, tty: Tty) -> Top {
+        let (sender, messages) = mpsc::sync_channel(limits::TOP_MESSAGES_MAX);
+        let (log, wanted) = mpsc::channel();
+        let tell = sender.clone();
+        thread::spawn(move || follow::follow(&wanted, |lines| tell.send(Message::Log(lines)).is_ok()));
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let place =
+            format!("{}:{}", host.trim(), view::tilde(&home.path().to_string_lossy(), own_folder().as_deref(), 40));
+        let model = Model::default();
+        Top { home, tty, model, began: Instant::now(), place, sender, messages, log, log_of: None }
+    }
+
+    /// Until a key or a signal ends it: the exit code.
+    fn run(mut self, signals: signal::Watch) -> Result<u8, String> {
+        self.start_threads(signals);
+        loop {
+            self.show().map_err(|e| format!("the terminal cannot be written: {e}"))?;
+            let mut next = match self.messages.recv_timeout(Duration::from_millis(limits::TOP_LOOK_EVERY_MS)) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Err("every thread of it has ended".to_owned()),
+            };
+            // What has come meanwhile is drawn once.
+            for _ in 0..limits::TOP_MESSAGES_MAX {
+                let Some(message) = next.take() else { break };
+                if let Some(code) = self.take(message)? {
+                    return Ok(code);
+                }
+                next = self.messages.try_recv().ok();
+            }
+            if let Some(message) = next
+                && let Some(code) = self.take(message)?
+            {
+                return Ok(code);
+            }
+            self.model.tick(self.now_ms());
+            self.choose_log();
+        }
+    }
+
+    fn start_threads(&self, signals: signal::Watch) {
+        let (home, tell) = (self.home.clone(), self.sender.clone());
+        thread::spawn(move || {
+            let news = tell.clone();
+            if let Err(why) = watch::watch(&home, move |found| news.send(Message::News(found)).is_ok()) {
+                // Nobody listens: it is over anyway.
+                let _ = tell.send(Message::Broken(why));
+            }
+        });
+        let tell = self.sender.clone();
+        thread::spawn(move || read_keys(&tell));
+        let tell = self.sender.clone();
+        thread::spawn(move || wait_for_signals(signals, &tell));
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn show(&mut self) -> io::Result<()> {
+        let size = self.tty.size()?;
+        view::settle(&mut self.model, usize::from(size.1));
+        let title = self.log_title(usize::from(size.0));
+        let screen = view::view(&self.model, &self.place, &title, size, self.now_ms());
+        self.tty.show(&screen)
+    }
+
+    /// Acts on one message; the exit code when it is the last.
+    fn take(&mut self, message: Message) -> Result<Option<u8>, String> {
+        let now_ms = self.now_ms();
+        match message {
+            Message::News(news) => self.model.apply(news, now_ms),
+            Message::Log((lines, anew)) => self.model.log(lines, anew),
+            Message::Ended(number, outcome) => self.model.ended(number, outcome, now_ms),
+            Message::Resized => {}
+            Message::Signal(number) => return Ok(Some(128 + u8::try_from(number).unwrap_or_default())),
+            Message::Broken(why) => return Err(why),
+            Message::Key(key) => match self.model.press(key) {
+                None => {}
+                Some(Do::Quit) => return Ok(Some(0)),
+                Some(Do::Redraw) => self.tty.redraw().map_err(|e| e.to_string())?,
+                Some(Do::Suspend) => self.suspend().map_err(|e| format!("cannot stop: {e}"))?,
+                Some(Do::Run(order)) => self.begin(order),
+            },
+        }
+        Ok(None)
+    }
+
+    fn begin(&self, order: Order) {
+        let (home, tell) = (self.home.clone(), self.sender.clone());
+        thread::spawn(move || {
+            let outcome = run::run(&home, &order);
+            // Who has left does not want to know; what was begun goes on.
+            let _ = tell.send(Message::Ended(order.number, outcome));
+        });
+    }
+
+    /// Ctrl-Z: gives the terminal to the shell until somebody says "go on".
+    fn suspend(&mut self) -> io::Result<()> {
+        screen::give_back();
+        signal::send(std::process::id().cast_signed(), signal::STOP)?;
+        self.tty.take_again()
+    }
+
+    /// The log of the selected app is what is followed.
+    fn choose_log(&mut self) {
+        let wanted = self.model.selected_app().map(|(key, background)| {
+            let app = self.model.find(&key).map(|(_, app)| app);
+            let files = follow::log_files(&self.home, &key.0, background, app);
+            (key, files)
+        });
+        if wanted != self.log_of {
+            let files = wanted.as_ref().map(|(_, files)| files.clone()).unwrap_or_default();
+            self.log_of = wanted;
+            // The thread lives as long as we do.
+            let _ = self.log.send(files);
+        }
+    }
+
+    fn log_title(&self, width: usize) -> String {
+        match &self.log_of {
+            None => "log".to_owned(),
+            Some((key, files)) if files.is_empty() => {
+                format!("log: {} runs in the foreground, its words are on its terminal", key.1)
+            }
+            Some((_, files)) => {
+                let names: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+                format!("log: {}", view::tilde(&names.join(" "), own_folder().as_deref(), width.saturating_sub(12)))
+            }
+        }
+    }
+}
+
+fn own_folder() -> Option<String> {
+    std::env::var("HOME").ok()
+}
+
+/// Until the terminal is gone.
+fn read_keys(tell: &SyncSender<Message>) {
+    loop {
+        let message = match event::read() {
+            Ok(Event::Resize(..)) => Message::Resized,
+            Ok(event) => match screen::key(&event) {
+                Some(key) => Message::Key(key),
+                None => continue,
+            },
+            Err(e) => Message::Broken(format!("the terminal cannot be read: {e}")),
+        };
+        let last = matches!(message, Message::Broken(_));
+        if tell.send(message).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn wait_for_signals(mut signals: signal::Watch, tell: &SyncSender<Message>) {
+    loop {
+        let waited = poll::wait(&mut [poll::Interest::new(signals.as_fd(), false)], None);
+        let message = match waited.and_then(|()| signals.next_caught()) {
+            Ok(Some(caught)) => Message::Signal(caught.signal),
+            Ok(None) => continue,
+            Err(e) => Message::Broken(format!("cannot watch for signals: {e}")),
+        };
+        // Whoever would read it has ended.
+        let _ = tell.send(message);
+        return;
+    }
+}

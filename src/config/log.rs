@@ -1,0 +1,226 @@
+//! `[app.log]`: where the output of an app's workers goes, and what a line looks like there. Pure: no file is touched.
+use super::defaults;
+use super::problem::{Found, Spot};
+use super::raw::RawLog;
+use super::sources::{Sources, absolute};
+use crate::protocol::control;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where an app's output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Of stdout.
+    pub out: Target,
+    /// Of stderr. The same file as `out`: one file for both.
+    pub err: Target,
+    /// Every slot has files of its own: [`slot_path`].
+    pub per_worker: bool,
+    /// What a line looks like.
+    pub format: Format,
+    /// Time stamps, in strftime's words; `None`: none (JSON lines have one anyway).
+    pub time: Option<String>,
+    /// When a file is moved aside.
+    pub rotation: Rotation,
+}
+
+/// Where one stream goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Where clusterd's own goes.
+    Inherit,
+    /// Nowhere.
+    Null,
+    /// To this file; absolute, links not resolved.
+    File(PathBuf),
+}
+
+/// What a line looks like in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As the worker printed it, behind the time stamp.
+    Plain,
+    /// One JSON object.
+    Json,
+}
+
+/// When a file is moved aside, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// When it would be larger than this, in bytes.
+    pub max_size: Option<u64>,
+    /// When it was begun longer ago than this.
+    pub max_age: Option<Duration>,
+    /// So many are kept beside the one that is written.
+    pub keep: u32,
+    /// They are compressed.
+    pub compress: bool,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log {
+            out: Target::Inherit,
+            err: Target::Inherit,
+            per_worker: false,
+            format: Format::Plain,
+            time: None,
+            rotation: Rotation { max_size: None, max_age: None, keep: defaults::LOG_KEEP, compress: false },
+        }
+    }
+}
+
+impl Log {
+    /// The same with the files that an app in the background has where nothing else was said: `FOLDER/NAME-out.log` and
+    /// `FOLDER/NAME-error.log`.
+    #[must_use]
+    pub fn in_background(mut self, name: &str, folder: &Path) -> Log {
+        for (target, kind) in [(&mut self.out, "out"), (&mut self.err, "error")] {
+            if *target == Target::Inherit {
+                *target = Target::File(folder.join(format!("{name}-{kind}.log")));
+            }
+        }
+        self
+    }
+
+    /// The same for the control API.
+    pub fn view(&self) -> control::Log {
+        let text = |target: &Target| match target {
+            Target::Inherit => None,
+            Target::Null => Some("NULL".to_owned()),
+            Target::File(path) => Some(path.display().to_string()),
+        };
+        control::Log {
+            out: text(&self.out),
+            err: text(&self.err),
+            per_worker: self.per_worker,
+            format: match self.format {
+                Format::Plain => "plain".to_owned(),
+                Format::Json => "json".to_owned(),
+            },
+            time: self.time.clone(),
+        }
+    }
+
+    /// Whether a stream goes to a file.
+    pub fn has_file(&self) -> bool {
+        [&self.out, &self.err].into_iter().any(|target| matches!(target, Target::File(_)))
+    }
+
+    /// The files of `slots` slots, each once.
+    pub fn files(&self, slots: u32) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for slot in 0..if self.per_worker { slots } else { 1 } {
+            for target in [&self.out, &self.err] {
+                // Only the two of one slot can be the same.
+                if let Target::File(path) = self.of_slot(target, slot)
+                    && paths.last() != Some(&path)
+                {
+                    paths.push(path);
+                }
+            }
+        }
+        paths
+    }
+
+    /// Where a stream of the worker in this slot goes.
+    pub fn of_slot(&self, target: &Target, slot: u32) -> Target {
+        match target {
+            Target::File(path) if self.per_worker => Target::File(slot_path(path, slot)),
+            Target::Inherit | Target::Null | Target::File(_) => target.clone(),
+        }
+    }
+}
+
+/// The file of one slot: `logs/web-out.log` is `logs/web-out-3.log` for slot 3.
+pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{slot}{ending}"))
+}
+
+/// A target as typed: a path, or `NULL`.
+pub(super) fn target(typed: &str) -> Result<Target, String> {
+    match typed {
+        "NULL" | "/dev/null" => Ok(Target::Null),
+        "" => Err("a log path is empty; write \"NULL\" to discard the output".into()),
+        _ if typed.contains('\0') => Err("a log path holds a zero byte".into()),
+        _ if typed.contains('%') => Err(format!(
+            "\"{typed}\": a log path is taken as it is; write it without % (per_worker = true adds the slot)"
+        )),
+        _ if typed.ends_with('/') => Err(format!("\"{typed}\" names a folder; add the name of the file")),
+        _ => Ok(Target::File(PathBuf::from(typed))),
+    }
+}
+
+/// The settings with every default decided. Relative paths start at `folder`.
+pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, found: &mut Found) -> Log {
+    let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress } = raw;
+    if let (Some(file), Some(_)) = (&file, out.as_ref().or(err.as_ref())) {
+        found.add(file.spot, "\"file\" is for both out and err: leave it out, or them");
+    }
+    let both = file.map(|at| at.value);
+    let place = |target: Option<Target>| match target.or_else(|| both.clone()) {
+        Some(Target::File(path)) => Target::File(absolute(folder, &path.to_string_lossy())),
+        Some(other) => other,
+        None => Target::Inherit,
+    };
+    let default = Log::default();
+    let mut log = Log {
+        out: place(out.map(|at| at.value)),
+        err: place(err.map(|at| at.value)),
+        per_worker: per_worker.as_ref().is_some_and(|at| at.value),
+        format: format.as_ref().map_or(default.format, |at| at.value),
+        time: time.as_ref().and_then(|at| at.value.clone()),
+        rotation: Rotation {
+            max_size: max_size.as_ref().map(|at| at.value),
+            max_age: max_age.as_ref().map(|at| at.value),
+            keep: keep.as_ref().map_or(default.rotation.keep, |at| at.value),
+            compress: compress.as_ref().is_some_and(|at| at.value),
+        },
+    };
+    if let Some(folder) = sources.log_folder.as_ref().filter(|_| sources.background) {
+        log = log.in_background(name, Path::new(folder));
+    }
+    let useless: [(&str, Option<Spot>); 7] = [
+        ("per_worker", per_worker.filter(|at| at.value).map(|at| at.spot)),
+        ("format", format.filter(|at| at.value != Format::Plain).map(|at| at.spot)),
+        ("time", time.filter(|at| at.value.is_some()).map(|at| at.spot)),
+        ("max_size", max_size.map(|at| at.spot)),
+        ("max_age", max_age.map(|at| at.spot)),
+        ("keep", keep.map(|at| at.spot)),
+        ("compress", compress.filter(|at| at.value).map(|at| at.spot)),
+    ];
+    let rotates = log.rotation.max_size.is_some() || log.rotation.max_age.is_some();
+    for (key, spot) in useless {
+        let Some(spot) = spot else { continue };
+        if !log.has_file() {
+            found.add(spot, format!("{key} does nothing without a file: add out, err, or file for both"));
+        } else if !rotates && matches!(key, "keep" | "compress") {
+            found
+                .add(spot, format!("{key} does nothing without max_size or max_age: a file is then never moved aside"));
+        }
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_its_own_file_before_the_ending() {
+        assert_eq!(slot_path(Path::new("/l/web-out.log"), 3), Path::new("/l/web-out-3.log"));
+        assert_eq!(slot_path(Path::new("/l/a.b/out"), 0), Path::new("/l/a.b/out-0"));
+    }
+
+    #[test]
+    fn the_background_has_files_where_nothing_was_said() {
+        let log = Log { err: Target::Null, ..Log::default() }.in_background("web", Path::new("/h/logs"));
+        assert_eq!((log.out, log.err), (Target::File("/h/logs/web-out.log".into()), Target::Null));
+        let log = Log::default().in_background("web", Path::new("/h/logs"));
+        assert_eq!(log.err, Target::File("/h/logs/web-error.log".into()));
+        assert_eq!(log.files(5).len(), 2);
+        assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5).len(), 5);
+    }
+}

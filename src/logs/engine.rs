@@ -1,0 +1,482 @@
+//! One turn of the log: takes what is in the pipes, writes the whole lines to their files, keeps the rest. Fair among
+//! streams, and never mixing two of them in a line. Waiting for pipes is `writer`'s business.
+use super::archive::Archive;
+use super::file::{self, LogFile, Now, Part};
+use super::ground::Ground;
+use super::journal::{Announced, Journal, Taken};
+use super::render::{self, Input, Look};
+use super::stamp::Stamps;
+use super::tail::Tail;
+use crate::config::log::Rotation;
+use crate::limits;
+use crate::os::clock;
+use jiff::tz::TimeZone;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One stream of one worker, as the master describes it.
+pub struct Source {
+    /// Never used twice in a deployment, and the same for every master.
+    pub key: u64,
+    /// The end to read, non-blocking.
+    pub pipe: OwnedFd,
+    /// Index of the app, for the count of lost lines.
+    pub app: usize,
+    /// Where it goes; `None`: nowhere.
+    pub file: Option<(PathBuf, Rotation)>,
+    /// What a line looks like.
+    pub look: SourceLook,
+    /// Keeps the last lines, as long as somebody else wants them.
+    pub tail: Option<Arc<Tail>>,
+}
+
+/// What a line of a stream looks like.
+#[derive(Clone, Debug)]
+pub enum SourceLook {
+    /// As it was printed, behind the time in this format.
+    Plain { time: Option<String> },
+    /// JSON, with the time in this format and these fields (`"name":value`, with commas between).
+    Json { time: Option<String>, fields: String },
+}
+
+struct Stream {
+    key: u64,
+    pipe: OwnedFd,
+    app: usize,
+    file: Option<usize>,
+    look: StreamLook,
+    tail: Option<Arc<Tail>>,
+    /// Pieces that are not wholly written: what was left of a line, and what came then.
+    left: [Option<usize>; 2],
+    /// No writer is left.
+    ended: bool,
+    /// Its rest is a line, newline or not.
+    closed: bool,
+    /// What it gave in this turn.
+    gave: usize,
+    /// It is not read before this time.
+    rests_until_us: u64,
+}
+
+enum StreamLook {
+    Plain,
+    Stamped(usize),
+    Json { stamp: usize, rest: Vec<u8> },
+}
+
+/// What a turn brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turned {
+    /// The most that one stream gave, in bytes.
+    pub(super) most: usize,
+    /// A stream that is ready was left alone: its disk is slow.
+    pub(super) resting: bool,
+}
+
+/// See the module.
+pub(super) struct Engine<G> {
+    journal: Journal<G>,
+    streams: Slots<Stream>,
+    files: Slots<LogFile>,
+    stamps: Stamps,
+    archive: Archive,
+    /// What is written next, and whose it is.
+    out: Vec<u8>,
+    parts: Vec<Part>,
+    /// Streams of this turn.
+    touched: Vec<usize>,
+    /// Streams that ended: their key and pipe.
+    ended: Vec<(u64, OwnedFd)>,
+    /// When a stream with little to say last said something.
+    quiet_seen_us: u64,
+    /// The longest write of this turn.
+    slowest_us: u64,
+}
+
+impl<G: Ground> Engine<G> {
+    /// Goes on where the ground says.
+    ///
+    /// # Errors
+    /// The ground makes no sense.
+    pub(super) fn new(ground: G, zone: TimeZone) -> io::Result<Engine<G>> {
+        Engine::with_find(ground, zone, file::find)
+    }
+
+    fn with_find(ground: G, zone: TimeZone, find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Engine<G>> {
+        Ok(Engine {
+            journal: Journal::recover(ground, find)?,
+            streams: Slots::default(),
+            files: Slots::default(),
+            stamps: Stamps::new(zone),
+            archive: Archive::default(),
+            out: Vec::new(),
+            parts: Vec::new(),
+            touched: Vec::new(),
+            ended: Vec::new(),
+            quiet_seen_us: 0,
+            slowest_us: 0,
+        })
+    }
+
+    /// Takes a stream in. The number under which it is ready; `None`: there are too many.
+    pub(super) fn add(&mut self, source: Source) -> Option<usize> {
+        if self.streams.len() >= limits::LOG_STREAMS_MAX {
+            return None;
+        }
+        let file = source.file.map(|(path, rotation)| self.file(path, rotation));
+        let look = match source.look {
+            SourceLook::Plain { time: None } => StreamLook::Plain,
+            SourceLook::Plain { time: Some(time) } => StreamLook::Stamped(self.stamps.number(Some(&time))),
+            SourceLook::Json { time, fields } => StreamLook::Json {
+                stamp: self.stamps.number(time.as_deref()),
+                rest: format!(",{fields}}}\n").into_bytes(),
+            },
+        };
+        let number = self.streams.insert(Stream {
+            key: source.key,
+            pipe: source.pipe,
+            app: source.app,
+            file,
+            look,
+            tail: source.tail,
+            left: [None, None],
+            ended: false,
+            closed: false,
+            gave: 0,
+            rests_until_us: 0,
+        });
+        let claimed = self.journal.claim(source.key, number);
+        if let Some(stream) = self.streams.get_mut(number) {
+            stream.left = [claimed.first().copied(), claimed.get(1).copied()];
+            if stream.left[0].is_some() {
+                self.touched.push(number);
+            }
+        }
+        Some(number)
+    }
+
+    /// All streams that a former master had are there again: writes what it left of them. What it left of others is
+    /// nobody's; how many bytes.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`].
+    pub(super) fn all_are_there(&mut self, now: Now) -> io::Result<usize> {
+        let nobodys = self.journal.drop_unclaimed();
+        self.stamps.set(now.wall);
+        self.write_touched(now)?;
+        Ok(nobodys)
+    }
+
+    pub(super) fn pipe(&self, stream: usize) -> Option<&OwnedFd> {
+        self.streams.get(stream).map(|stream| &stream.pipe)
+    }
+
+    /// The streams that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> impl Iterator<Item = (u64, OwnedFd)> {
+        self.ended.drain(..)
+    }
+
+    /// Reads these streams, at most [`limits::LOG_READY_MAX`], and writes.
+    ///
+    /// # Errors
+    /// The ground gave way: this process cannot go on.
+    pub(super) fn turn(&mut self, ready: impl Iterator<Item = usize>, now: Now) -> io::Result<Turned> {
+        self.stamps.set(now.wall);
+        self.slowest_us = 0;
+        let mut turned = Turned::default();
+        if !self.journal.has_room(limits::LOG_READY_MAX * limits::LOG_TAKE_BYTES) {
+            self.turn_over(now)?;
+        }
+        for number in ready.take(limits::LOG_READY_MAX) {
+            let Some(stream) = self.streams.get_mut(number) else { continue };
+            if now.us < stream.rests_until_us {
+                turned.resting = true;
+                continue;
+            }
+            match self.journal.take(stream.key, number, stream.pipe.as_fd(), limits::LOG_TAKE_BYTES) {
+                Ok(Taken::Piece(piece)) => {
+                    stream.gave = self.journal.rest(piece).len();
+                    turned.most = turned.most.max(stream.gave);
+                    let place = usize::from(stream.left[0].is_some());
+                    stream.left[place] = Some(piece);
+                }
+                Ok(Taken::Nothing) => continue,
+                Ok(Taken::End) => (stream.ended, stream.closed) = (true, true),
+                Err(e) => {
+                    log::error!("a worker's output cannot be read: {e}");
+                    (stream.ended, stream.closed) = (true, true);
+                }
+            }
+            self.touched.push(number);
+        }
+        self.write_touched(now)?;
+        Ok(turned)
+    }
+
+    /// Writes what is left of lines that have no newline yet.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`].
+    pub(super) fn close_lines(&mut self, now: Now) -> io::Result<()> {
+        self.stamps.set(now.wall);
+        for (number, stream) in self.streams.iter_mut() {
+            if stream.left[0].is_some() {
+                stream.closed = true;
+                self.touched.push(number);
+            }
+        }
+        self.write_touched(now)
+    }
+
+    fn write_touched(&mut self, now: Now) -> io::Result<()> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_by_key(|&number| self.streams.get(number).and_then(|stream| stream.file));
+        let mut ragged = false;
+        let mut at = 0;
+        while at < touched.len() {
+            let file = self.streams.get(touched[at]).and_then(|stream| stream.file);
+            while at < touched.len() && self.streams.get(touched[at]).and_then(|stream| stream.file) == file {
+                self.render(touched[at], now);
+                at += 1;
+            }
+            self.flush(file, now);
+        }
+        for number in touched.drain(..) {
+            ragged |= self.sort_out(number, now);
+        }
+        self.touched = touched;
+        if ragged || self.journal.is_used_up() {
+            self.turn_over(now)?;
+        }
+        Ok(())
+    }
+
+    /// The whole lines of one stream to `out`; what is too much at once is written on the way.
+    fn render(&mut self, number: usize, now: Now) {
+        loop {
+            let Some(stream) = self.streams.get_mut(number) else { return };
+            // Nobody else wants to know any more: lines need not be looked for.
+            stream.tail.take_if(|tail| Arc::strong_count(tail) == 1);
+            let look = match &stream.look {
+                _ if stream.file.is_none() => Look::Nothing,
+                StreamLook::Plain => Look::Plain,
+                StreamLook::Stamped(stamp) => {
+                    self.stamps.make(*stamp);
+                    Look::Stamped(self.stamps.plain(*stamp))
+                }
+                StreamLook::Json { stamp, rest } => {
+                    self.stamps.make(*stamp);
+                    Look::Json { stamp: self.stamps.json(*stamp), rest }
+                }
+            };
+            let rest = |piece: Option<usize>| piece.map_or(&[][..], |piece| self.journal.rest(piece));
+            let input = Input { first: rest(stream.left[0]), second: rest(stream.left[1]), closed: stream.closed };
+            let first = input.first.len();
+            let used = render::fill(&mut self.out, input, look, stream.tail.as_deref(), limits::LOG_WRITE_BYTES);
+            if used == 0 {
+                return;
+            }
+            let of_first = used.min(first);
+            for (piece, bytes) in stream.left.into_iter().zip([of_first, used - of_first]) {
+                if let Some(piece) = piece.filter(|_| bytes > 0) {
+                    self.journal.plan(piece, bytes);
+                }
+            }
+            self.parts.push(Part { app: stream.app, end: self.out.len() });
+            let file = stream.file;
+            if self.out.len() >= limits::LOG_WRITE_BYTES || file.is_none() {
+                self.flush(file, now);
+            }
+        }
+    }
+
+    /// Writes `out`.
+    fn flush(&mut self, file: Option<usize>, now: Now) {
+        match file.and_then(|file| self.files.get_mut(file)) {
+            Some(file) if !self.out.is_empty() => {
+                let before_us = clock::monotonic_us();
+                file.append(&mut self.journal, &self.out, &self.parts, now, &self.archive);
+                self.slowest_us = self.slowest_us.max(clock::monotonic_us().saturating_sub(before_us));
+            }
+            Some(_) | None => self.journal.settle(),
+        }
+        self.out.clear();
+        self.parts.clear();
+    }
+
+    /// After the writing: what is left of a stream. Whether that lies in two pieces.
+    fn sort_out(&mut self, number: usize, now: Now) -> bool {
+        let Some(stream) = self.streams.get_mut(number) else { return false };
+        let journal = &self.journal;
+        let has_rest = |piece: &usize| !journal.rest(*piece).is_empty();
+        let [first, second] = stream.left.map(|piece| piece.filter(has_rest));
+        stream.left = if first.is_some() { [first, second] } else { [second, None] };
+        let gave = std::mem::take(&mut stream.gave);
+        if gave >= limits::LOG_MUCH_BYTES {
+            let others = now.us < self.quiet_seen_us + limits::LOG_QUIET_US;
+            if self.slowest_us >= limits::LOG_SLOW_WRITE_US && others {
+                let rest_us = (self.slowest_us * limits::LOG_REST_FACTOR).min(limits::LOG_REST_US_MAX);
+                stream.rests_until_us = clock::monotonic_us() + rest_us;
+            }
+        } else if gave > 0 {
+            self.quiet_seen_us = now.us;
+        }
+        stream.closed = stream.ended;
+        let ragged = stream.left[1].is_some();
+        if stream.ended {
+            self.end(number);
+        }
+        ragged
+    }
+
+    fn end(&mut self, number: usize) {
+        let Some(stream) = self.streams.remove(number) else { return };
+        if let Some(tail) = &stream.tail {
+            tail.stream_ended();
+        }
+        if let Some(number) = stream.file
+            && let Some(file) = self.files.get_mut(number)
+        {
+            file.users -= 1;
+            if file.users == 0 {
+                self.files.remove(number);
+            }
+        }
+        self.ended.push((stream.key, stream.pipe));
+    }
+
+    /// Turns to the other spool, with what is left of lines. Where that is too much, the longest come in pieces.
+    fn turn_over(&mut self, now: Now) -> io::Result<()> {
+        let mut groups = self.groups();
+        let size = |journal: &Journal<G>, parts: &[Option<usize>; 2]| -> usize {
+            parts.iter().flatten().map(|piece| journal.rest(*piece).len()).sum()
+        };
+        let most = limits::LOG_SPOOL_BYTES / 2;
+        if groups.iter().map(|(_, parts)| size(&self.journal, parts)).sum::<usize>() > most {
+            let each = most / groups.len();
+            groups.retain(|(_, parts)| size(&self.journal, parts) > each);
+            for (number, _) in groups {
+                let Some(stream) = self.streams.get_mut(number) else { continue };
+                stream.closed = true;
+                let file = stream.file;
+                self.render(number, now);
+                self.flush(file, now);
+                self.sort_out(number, now);
+            }
+            groups = self.groups();
+        }
+        self.journal.turn_over(&groups)?;
+        for (piece, (number, _)) in groups.into_iter().enumerate() {
+            if let Some(stream) = self.streams.get_mut(number) {
+                stream.left = [Some(piece), None];
+            }
+        }
+        Ok(())
+    }
+
+    /// Streams with something left, each with its pieces.
+    fn groups(&self) -> Vec<(usize, [Option<usize>; 2])> {
+        let left = self.journal.left().filter_map(|(piece, owner)| {
+            let stream = self.streams.get(owner)?;
+            (stream.left[0] == Some(piece)).then_some((owner, stream.left))
+        });
+        left.collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn ground(&self) -> &G {
+        self.journal.ground()
+    }
+
+    /// Nothing is to be done for a while.
+    pub(super) fn rest(&mut self) {
+        self.journal.shrink();
+    }
+
+    /// Opens every file again, whatever its path names now. How many; those that cannot, with the reason.
+    pub(super) fn reopen(&mut self) -> (usize, Vec<String>) {
+        let mut failed = Vec::new();
+        let mut opened = 0;
+        for (_, file) in self.files.iter_mut() {
+            match file.reopen() {
+                Ok(()) => opened += 1,
+                Err(e) => failed.push(format!("{}: {e}", file.path.display())),
+            }
+        }
+        (opened, failed)
+    }
+
+    /// Empties these files.
+    pub(super) fn empty(&mut self, paths: &[PathBuf]) -> (usize, Vec<String>) {
+        let mut failed = Vec::new();
+        let mut emptied = 0;
+        for path in paths {
+            let open = self.files.iter_mut().find(|(_, file)| file.path == *path);
+            match open.map_or_else(|| file::empty(path), |(_, file)| file.empty()) {
+                Ok(()) => emptied += 1,
+                Err(e) => failed.push(format!("{}: {e}", path.display())),
+            }
+        }
+        (emptied, failed)
+    }
+
+    /// The number of the file at this path, with one more user.
+    fn file(&mut self, path: PathBuf, rotation: Rotation) -> usize {
+        let known = self.files.iter_mut().find(|(_, file)| *file.path == *path).map(|(number, _)| number);
+        let number = known.unwrap_or_else(|| self.files.insert(LogFile::new(path, rotation.clone())));
+        if let Some(file) = self.files.get_mut(number) {
+            file.users += 1;
+            // The latest configuration counts.
+            file.rotation = rotation;
+        }
+        number
+    }
+}
+
+/// Things by number; numbers are used again.
+struct Slots<T> {
+    slots: Vec<Option<T>>,
+    free: Vec<usize>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Slots<T> {
+        Slots { slots: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn insert(&mut self, thing: T) -> usize {
+        if let Some(number) = self.free.pop() {
+            self.slots[number] = Some(thing);
+            return number;
+        }
+        self.slots.push(Some(thing));
+        self.slots.len() - 1
+    }
+
+    fn remove(&mut self, number: usize) -> Option<T> {
+        let thing = self.slots.get_mut(number)?.take()?;
+        self.free.push(number);
+        Some(thing)
+    }
+
+    fn get(&self, number: usize) -> Option<&T> {
+        self.slots.get(number)?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: usize) -> Option<&mut T> {
+        self.slots.get_mut(number)?.as_mut()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
+        self.slots.iter_mut().enumerate().filter_map(|(number, slot)| Some((number, slot.as_mut()?)))
+    }
+}

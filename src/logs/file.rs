@@ -1,0 +1,261 @@
+//! One log file: opened, written at its end, moved aside when it is due. What it cannot take is counted as lost.
+use super::archive::Archive;
+use super::ground::Ground;
+use super::journal::{Announced, Identity, Journal};
+use super::rotation;
+use crate::config::log::Rotation;
+use crate::limits;
+use crate::os::{append, clock};
+use jiff::Timestamp;
+use memchr::memchr_iter;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// The time of a turn, in the ways that it is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Of the calendar.
+    pub(super) wall: Timestamp,
+    /// The same.
+    pub(super) system: SystemTime,
+    /// CLOCK_MONOTONIC, in microseconds.
+    pub(super) us: u64,
+}
+
+impl Now {
+    pub(super) fn read() -> Now {
+        let system = clock::wall();
+        // A clock that is off by 10,000 years shows the epoch.
+        Now { wall: Timestamp::try_from(system).unwrap_or(Timestamp::UNIX_EPOCH), system, us: clock::monotonic_us() }
+    }
+}
+
+/// Lines of one app in what is to be written: up to this place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) app: usize,
+    pub(super) end: usize,
+}
+
+/// What a file cannot take for now.
+#[derive(Debug)]
+struct Trouble {
+    lost: u64,
+    /// An open that failed is tried again then.
+    reopen_us: u64,
+}
+
+/// See the module.
+pub(super) struct LogFile {
+    pub(super) path: PathBuf,
+    pub(super) rotation: Rotation,
+    /// Streams that are written to it.
+    pub(super) users: usize,
+    open: Option<Open>,
+    trouble: Option<Trouble>,
+}
+
+struct Open {
+    file: File,
+    device: u64,
+    inode: u64,
+    /// What is no regular file has no length and is never moved aside.
+    regular: bool,
+    begun: SystemTime,
+}
+
+impl LogFile {
+    pub(super) fn new(path: PathBuf, rotation: Rotation) -> LogFile {
+        LogFile { path, rotation, users: 0, open: None, trouble: None }
+    }
+
+    /// Opens it anew, whatever the path names now.
+    ///
+    /// # Errors
+    /// As open(2); then it stays as it was.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        let file = append::open(&self.path)?;
+        let metadata = file.metadata()?;
+        let begun = metadata.created().or_else(|_| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
+        self.open =
+            Some(Open { file, device: metadata.dev(), inode: metadata.ino(), regular: metadata.is_file(), begun });
+        Ok(())
+    }
+
+    /// Empties it.
+    ///
+    /// # Errors
+    /// As open(2) and ftruncate(2).
+    pub(super) fn empty(&mut self) -> io::Result<()> {
+        match &self.open {
+            Some(open) if open.regular => open.file.set_len(0),
+            Some(_) => Ok(()),
+            None => empty(&self.path),
+        }
+    }
+
+    /// Appends what the journal has planned, or loses it.
+    pub(super) fn append<G: Ground>(
+        &mut self,
+        journal: &mut Journal<G>,
+        bytes: &[u8],
+        parts: &[Part],
+        now: Now,
+        archive: &Archive,
+    ) {
+        let written = match (self.prepare(bytes.len(), now, archive), &self.open) {
+            (Err(e), _) => Err((0, e)),
+            (Ok(_), None) => Err((0, io::ErrorKind::NotFound.into())),
+            (Ok(length), Some(open)) => {
+                let file = Identity { device: open.device, inode: open.inode, length };
+                journal.announce(&self.path, &file, bytes.len());
+                journal.append(&open.file, bytes).map_err(|(written, e)| {
+                    let Some(before) = length else { return (written, e) };
+                    // Only whole lines stay.
+                    let kept = memchr::memrchr(b'\n', &bytes[..written]).map_or(0, |last| last + 1);
+                    // When even that fails, there is half a line more than there should be.
+                    let _ = journal.cut(&open.file, before + kept as u64);
+                    (kept, e)
+                })
+            }
+        };
+        match written {
+            Ok(()) => self.works_again(),
+            Err((kept, e)) => self.lose(journal, bytes, kept, parts, now, &e),
+        }
+        journal.settle();
+    }
+
+    /// Opens the file where it is not, and moves it aside when it is due; its length then.
+    fn prepare(&mut self, more: usize, now: Now, archive: &Archive) -> io::Result<Option<u64>> {
+        if self.open.is_none() {
+            if self.trouble.as_ref().is_some_and(|trouble| now.us < trouble.reopen_us) {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            self.reopen()?;
+            if self.rotation.compress {
+                archive.look_after(&self.path, &self.rotation);
+            }
+        }
+        match self.length()? {
+            Some(length) if self.rotate_when_due(length, more, now, archive)? => self.length(),
+            length => Ok(length),
+        }
+    }
+
+    fn length(&self) -> io::Result<Option<u64>> {
+        match &self.open {
+            Some(open) if open.regular => Ok(Some(open.file.metadata()?.len())),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether there is another file now.
+    fn rotate_when_due(&mut self, length: u64, more: usize, now: Now, archive: &Archive) -> io::Result<bool> {
+        let Some(open) = &mut self.open else { return Ok(false) };
+        if length == 0 {
+            open.begun = now.system;
+        }
+        let age = now.system.duration_since(open.begun).unwrap_or(Duration::ZERO);
+        if !rotation::is_due(&self.rotation, length, more as u64, age) {
+            return Ok(false);
+        }
+        // Where somebody else has moved it already, the path only has to be opened again.
+        let named = fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (open.device, open.inode));
+        if named && let Err(e) = move_aside(&self.path, now.wall) {
+            log::debug!("{}: stays too large, it cannot be moved aside: {e}", self.path.display());
+            return Ok(false);
+        }
+        self.open = None;
+        self.reopen()?;
+        archive.look_after(&self.path, &self.rotation);
+        Ok(true)
+    }
+
+    fn works_again(&mut self) {
+        if let Some(trouble) = self.trouble.take() {
+            let (path, lost) = (self.path.display(), trouble.lost);
+            log::warn!("{path}: written again; {lost} {} lost", if lost == 1 { "line was" } else { "lines were" });
+        }
+    }
+
+    fn lose<G: Ground>(
+        &mut self,
+        journal: &mut Journal<G>,
+        bytes: &[u8],
+        kept: usize,
+        parts: &[Part],
+        now: Now,
+        why: &io::Error,
+    ) {
+        let mut start = kept;
+        let mut all = 0;
+        for part in parts.iter().filter(|part| part.end > kept) {
+            let lines = memchr_iter(b'\n', &bytes[start..part.end]).count() as u64;
+            journal.lost(part.app, lines);
+            all += lines;
+            start = part.end;
+        }
+        let reopen_us = now.us + limits::LOG_REOPEN_MS * 1000;
+        match &mut self.trouble {
+            Some(trouble) => {
+                trouble.lost += all;
+                if now.us >= trouble.reopen_us {
+                    trouble.reopen_us = reopen_us;
+                }
+            }
+            None => {
+                log::warn!(
+                    "{}: cannot be written: {why}; lines are lost (and counted) until it can",
+                    self.path.display()
+                );
+                self.trouble = Some(Trouble { lost: all, reopen_us });
+            }
+        }
+    }
+}
+
+fn move_aside(path: &Path, wall: Timestamp) -> io::Result<()> {
+    let mut at = wall;
+    loop {
+        let to = rotation::rotated(path, at);
+        let mut packed = to.clone().into_os_string();
+        packed.push(rotation::COMPRESSED);
+        if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(packed).is_err() {
+            return fs::rename(path, to);
+        }
+        // Twice in one millisecond: the name of the next one.
+        at = at.checked_add(Duration::from_millis(1)).map_err(io::Error::other)?;
+    }
+}
+
+/// Empties the file at this path, if there is one.
+///
+/// # Errors
+/// As open(2) and ftruncate(2).
+pub(super) fn empty(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => File::options().write(true).open(path)?.set_len(0),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Looks for the file that an append was announced for: at its path, or moved aside in the same folder.
+pub(super) fn find(announced: &Announced) -> Option<File> {
+    let is_it = |metadata: &Metadata| {
+        (metadata.dev(), metadata.ino()) == (announced.file.device, announced.file.inode) && metadata.is_file()
+    };
+    let open = |path: &Path| {
+        let file = File::options().append(true).open(path).ok()?;
+        file.metadata().is_ok_and(|metadata| is_it(&metadata)).then_some(file)
+    };
+    if fs::metadata(&announced.path).is_ok_and(|metadata| is_it(&metadata)) {
+        return open(&announced.path);
+    }
+    let entries = fs::read_dir(announced.path.parent()?).ok()?.take(limits::LOG_FOLDER_ENTRIES_MAX).flatten();
+    entries.into_iter().find(|e| e.metadata().is_ok_and(|m| is_it(&m))).and_then(|entry| open(&entry.path()))
+}

@@ -1,0 +1,146 @@
+//! What a log survives its master on: numbers in shared memory, two spools, and the files. Every change of them goes
+//! through [`Ground`], so that a test can let the process die before each one.
+use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES};
+use crate::os::shared::Shared;
+use crate::os::spool::Spool;
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Cells of the shared memory. A change of the layout is a new [`VERSION_NOW`].
+pub(super) mod cell {
+    use super::{APPS_MAX, LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX};
+    pub(crate) const VERSION: usize = 0;
+    /// The spool that is filled.
+    pub(crate) const CURRENT: usize = 1;
+    /// 1: the append that the next cells describe is under way.
+    pub(crate) const UNDER_WAY: usize = 2;
+    pub(crate) const DEVICE: usize = 3;
+    pub(crate) const INODE: usize = 4;
+    pub(crate) const BEFORE: usize = 5;
+    pub(crate) const PLANNED: usize = 6;
+    pub(crate) const PATH_BYTES: usize = 7;
+    pub(crate) const PATH: usize = 8;
+    /// Lines that each app has lost.
+    pub(crate) const LOST: usize = PATH + LOG_PATH_BYTES_MAX / 8;
+    /// Two tables: how many pieces, then the pieces.
+    const TABLES: usize = LOST + APPS_MAX;
+    const PIECE: usize = 4;
+    const TABLE: usize = 1 + PIECE * LOG_SEGMENTS_MAX;
+    pub(crate) const ALL: usize = TABLES + 2 * TABLE;
+
+    /// How many pieces a spool holds.
+    pub(crate) fn count(spool: usize) -> usize {
+        TABLES + spool * TABLE
+    }
+
+    /// The first cell of a piece: its stream, where it begins, how far it is written, how far it will be.
+    pub(crate) fn piece(spool: usize, number: usize) -> usize {
+        count(spool) + 1 + PIECE * number
+    }
+}
+
+/// Says which layout the cells have.
+pub(super) const VERSION_NOW: u64 = 1;
+
+/// See the module.
+pub(super) trait Ground {
+    fn load(&self, cell: usize) -> u64;
+    fn store(&mut self, cell: usize, value: u64);
+    fn position(&self, spool: usize) -> io::Result<u64>;
+    fn seek(&mut self, spool: usize, to: u64) -> io::Result<()>;
+    /// As [`Spool::take`].
+    fn take(&mut self, spool: usize, pipe: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Option<usize>>;
+    fn bytes(&self, spool: usize) -> &[u8];
+    /// Copies a piece of one spool to a place in the other.
+    fn copy(&mut self, from: usize, piece: Range<usize>, at: usize);
+    fn give_back(&mut self, spool: usize, from: usize);
+    fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize>;
+    fn cut(&mut self, file: &File, length: u64) -> io::Result<()>;
+}
+
+/// The real one.
+#[derive(Debug)]
+pub(super) struct Live {
+    cells: Arc<Shared>,
+    spools: [Spool; 2],
+}
+
+/// Names under which the keeper holds it: the cells, the spools.
+pub(super) const HELD: [&str; 3] = ["log/cells", "log/spool/0", "log/spool/1"];
+
+impl Live {
+    pub(super) fn new() -> io::Result<Live> {
+        let cells = Arc::new(Shared::new(HELD[0], cell::ALL * size_of::<u64>())?);
+        cells.cells()[cell::VERSION].store(VERSION_NOW, Ordering::Release);
+        Ok(Live { cells, spools: [Spool::new(HELD[1], LOG_SPOOL_BYTES)?, Spool::new(HELD[2], LOG_SPOOL_BYTES)?] })
+    }
+
+    /// What a former master left.
+    pub(super) fn adopt(fds: [OwnedFd; 3]) -> io::Result<Live> {
+        let [cells, first, second] = fds;
+        let cells = Arc::new(Shared::adopt(cells, cell::ALL * size_of::<u64>())?);
+        if cells.cells()[cell::VERSION].load(Ordering::Acquire) != VERSION_NOW {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is another version's"));
+        }
+        Ok(Live { cells, spools: [Spool::adopt(first, LOG_SPOOL_BYTES)?, Spool::adopt(second, LOG_SPOOL_BYTES)?] })
+    }
+
+    /// Its fds, in the order of [`HELD`].
+    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        [self.cells.as_fd(), self.spools[0].as_fd(), self.spools[1].as_fd()]
+    }
+
+    /// The cells, for whoever wants to look at the counts.
+    pub(super) fn cells(&self) -> Arc<Shared> {
+        Arc::clone(&self.cells)
+    }
+}
+
+impl Ground for Live {
+    fn load(&self, cell: usize) -> u64 {
+        self.cells.cells()[cell].load(Ordering::Acquire)
+    }
+
+    fn store(&mut self, cell: usize, value: u64) {
+        // In the order of the program: that is what a successor relies on.
+        self.cells.cells()[cell].store(value, Ordering::Release);
+    }
+
+    fn position(&self, spool: usize) -> io::Result<u64> {
+        self.spools[spool].position()
+    }
+
+    fn seek(&mut self, spool: usize, to: u64) -> io::Result<()> {
+        self.spools[spool].seek(to)
+    }
+
+    fn take(&mut self, spool: usize, pipe: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Option<usize>> {
+        self.spools[spool].take(pipe, bytes_max)
+    }
+
+    fn bytes(&self, spool: usize) -> &[u8] {
+        self.spools[spool].bytes()
+    }
+
+    fn copy(&mut self, from: usize, piece: Range<usize>, at: usize) {
+        let [first, second] = &mut self.spools;
+        let (from, to) = if from == 0 { (first, second) } else { (second, first) };
+        to.put(at, from, piece);
+    }
+
+    fn give_back(&mut self, spool: usize, from: usize) {
+        self.spools[spool].give_back(from as u64);
+    }
+
+    fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        file.write(bytes)
+    }
+
+    fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
+    }
+}

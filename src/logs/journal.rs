@@ -1,0 +1,371 @@
+//! Exactly once: which bytes of which stream were taken out of its pipe, and which of them are in a file. What is not in
+//! a file yet lies in one of two spools, in pieces, one after the other.
+//!
+//! The kernel keeps how far a spool is filled (see `os::spool`). An append is announced before it is made: the file, how
+//! long it was, how long it gets, and how far every piece is written then. A successor that finds one announced looks
+//! at the file's length and knows whether it happened. When a spool is used up, what is left of it moves to the other.
+use super::ground::{Ground, cell};
+use crate::limits::{
+    LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES, LOG_SPOOL_IDLE_BYTES, LOG_SPOOL_TURN_BYTES,
+};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A piece of a stream in the current spool.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    stream: u64,
+    /// The caller's number of the stream.
+    owner: usize,
+    end: usize,
+    /// Written up to here.
+    done: usize,
+    /// Written up to here when the present append is done.
+    next: usize,
+}
+
+/// Which file, and how long it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// Before the append; `None`: it has no length that would tell anything (a pipe, a terminal).
+    pub(super) length: Option<u64>,
+}
+
+/// An append that was announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub(super) path: PathBuf,
+    pub(super) file: Identity,
+    pub(super) planned: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All of it is in the file.
+    Done,
+    /// Not all of it: the file gets its former length and it is made again.
+    Cut { to: u64 },
+    /// None of it, or nobody can tell: it is made again.
+    Again,
+}
+
+/// Judges by the length that the file has now; `None`: it is gone.
+pub(super) fn judge(announced: &Announced, length: Option<u64>) -> Verdict {
+    match (announced.file.length, length) {
+        (Some(before), Some(now)) if now >= before + announced.planned => Verdict::Done,
+        (Some(before), Some(now)) if now > before => Verdict::Cut { to: before },
+        // Shorter than before: somebody emptied it since.
+        (Some(_) | None, Some(_) | None) => Verdict::Again,
+    }
+}
+
+/// What came of taking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// A new piece.
+    Piece(usize),
+    /// Nothing now.
+    Nothing,
+    /// No writer is left.
+    End,
+}
+
+/// See the module.
+pub(super) struct Journal<G> {
+    ground: G,
+    current: usize,
+    pieces: Vec<Piece>,
+    end: usize,
+    /// Pieces of which something is in the append that is being made.
+    planned: Vec<usize>,
+    /// How far each spool was ever filled since its memory was given back.
+    touched: [usize; 2],
+}
+
+impl<G: Ground> Journal<G> {
+    /// Goes on where the ground says (which may be new: then there is nothing). `find` looks for a file that an append
+    /// was announced for. Owners are unknown until [`Journal::claim`].
+    ///
+    /// # Errors
+    /// The ground makes no sense.
+    pub(super) fn recover(mut ground: G, mut find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Journal<G>> {
+        let current = usize::from(ground.load(cell::CURRENT) != 0);
+        let count = (ground.load(cell::count(current)) as usize).min(LOG_SEGMENTS_MAX);
+        let end = (ground.position(current)? as usize).min(LOG_SPOOL_BYTES);
+        let mut done = false;
+        let under_way = ground.load(cell::UNDER_WAY) != 0;
+        if under_way {
+            let announced = announced(&ground);
+            let file = find(&announced);
+            let length = file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
+            match (judge(&announced, length), file) {
+                (Verdict::Done, _) => done = true,
+                (Verdict::Cut { to }, Some(file)) => ground.cut(&file, to)?,
+                (Verdict::Cut { .. } | Verdict::Again, _) => {}
+            }
+        }
+        let mut pieces = Vec::with_capacity(count);
+        for number in 0..count {
+            let at = cell::piece(current, number);
+            let start = (ground.load(at + 1) as usize).min(end);
+            let following =
+                if number + 1 < count { ground.load(cell::piece(current, number + 1) + 1) } else { end as u64 };
+            let stop = (following as usize).clamp(start, end);
+            let written = ground.load(if done { at + 3 } else { at + 2 });
+            let written = (written as usize).clamp(start, stop);
+            ground.store(at + 2, written as u64);
+            ground.store(at + 3, written as u64);
+            pieces.push(Piece { stream: ground.load(at), owner: usize::MAX, end: stop, done: written, next: written });
+        }
+        if under_way {
+            ground.store(cell::UNDER_WAY, 0);
+        }
+        let touched = [LOG_SPOOL_BYTES; 2];
+        Ok(Journal { ground, current, pieces, end, planned: Vec::new(), touched })
+    }
+
+    /// Pieces of this stream that a former master left, in order; from now on they are `owner`'s.
+    pub(super) fn claim(&mut self, stream: u64, owner: usize) -> Vec<usize> {
+        let mut own = Vec::new();
+        for (number, piece) in self.pieces.iter_mut().enumerate() {
+            if piece.stream == stream && piece.owner == usize::MAX && piece.done < piece.end {
+                piece.owner = owner;
+                own.push(number);
+            }
+        }
+        own
+    }
+
+    /// Gives up what nobody claimed; how many bytes that were.
+    pub(super) fn drop_unclaimed(&mut self) -> usize {
+        let mut bytes = 0;
+        for number in 0..self.pieces.len() {
+            let piece = self.pieces[number];
+            if piece.owner == usize::MAX && piece.done < piece.end {
+                bytes += piece.end - piece.done;
+                self.plan(number, piece.end - piece.done);
+            }
+        }
+        self.settle();
+        bytes
+    }
+
+    /// Whether a whole take fits.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.end + bytes <= LOG_SPOOL_BYTES && self.pieces.len() < LOG_SEGMENTS_MAX
+    }
+
+    /// Moves what is in the pipe, at most `bytes_max`, into a new piece.
+    ///
+    /// # Errors
+    /// The pipe cannot be read.
+    pub(super) fn take(
+        &mut self,
+        stream: u64,
+        owner: usize,
+        pipe: BorrowedFd<'_>,
+        bytes_max: usize,
+    ) -> io::Result<Taken> {
+        let number = self.pieces.len();
+        let start = self.end;
+        self.write_piece(self.current, number, stream, start);
+        self.ground.store(cell::count(self.current), number as u64 + 1);
+        let taken = self.ground.take(self.current, pipe, bytes_max);
+        if let Ok(Some(bytes @ 1..)) = taken {
+            self.end += bytes;
+            self.touched[self.current] = self.touched[self.current].max(self.end);
+            self.pieces.push(Piece { stream, owner, end: self.end, done: start, next: start });
+            return Ok(Taken::Piece(number));
+        }
+        self.ground.store(cell::count(self.current), number as u64);
+        Ok(if taken?.is_some() { Taken::End } else { Taken::Nothing })
+    }
+
+    fn write_piece(&mut self, spool: usize, number: usize, stream: u64, start: usize) {
+        let at = cell::piece(spool, number);
+        self.ground.store(at, stream);
+        for n in 1..4 {
+            self.ground.store(at + n, start as u64);
+        }
+    }
+
+    /// What of a piece is neither written nor planned.
+    pub(super) fn rest(&self, piece: usize) -> &[u8] {
+        let piece = &self.pieces[piece];
+        &self.ground.bytes(self.current)[piece.next..piece.end]
+    }
+
+    /// The next `bytes` of a piece are in the append that is being made.
+    pub(super) fn plan(&mut self, number: usize, bytes: usize) {
+        let piece = &mut self.pieces[number];
+        if piece.next == piece.done {
+            self.planned.push(number);
+        }
+        piece.next += bytes;
+        let next = piece.next as u64;
+        self.ground.store(cell::piece(self.current, number) + 3, next);
+    }
+
+    /// Announces that what was planned is appended to this file.
+    pub(super) fn announce(&mut self, path: &Path, file: &Identity, planned: usize) {
+        let bytes = path.as_os_str().as_bytes();
+        let bytes = &bytes[..bytes.len().min(LOG_PATH_BYTES_MAX)];
+        let ground = &mut self.ground;
+        for (n, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            ground.store(cell::PATH + n, u64::from_le_bytes(word));
+        }
+        ground.store(cell::PATH_BYTES, bytes.len() as u64);
+        ground.store(cell::DEVICE, file.device);
+        ground.store(cell::INODE, file.inode);
+        ground.store(cell::BEFORE, file.length.unwrap_or(u64::MAX));
+        ground.store(cell::PLANNED, planned as u64);
+        ground.store(cell::UNDER_WAY, 1);
+    }
+
+    /// Appends. How much was written before an error, and the error.
+    pub(super) fn append(&mut self, file: &File, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let whole = bytes.len();
+        while !bytes.is_empty() {
+            match self.ground.write(file, bytes) {
+                Ok(0) => return Err((whole - bytes.len(), io::ErrorKind::WriteZero.into())),
+                Ok(written) => bytes = &bytes[written..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err((whole - bytes.len(), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a file this length.
+    pub(super) fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
+        self.ground.cut(file, length)
+    }
+
+    /// What was planned is written, or given up.
+    pub(super) fn settle(&mut self) {
+        for number in self.planned.drain(..) {
+            let piece = &mut self.pieces[number];
+            piece.done = piece.next;
+            self.ground.store(cell::piece(self.current, number) + 2, piece.done as u64);
+        }
+        self.ground.store(cell::UNDER_WAY, 0);
+    }
+
+    /// Counts lines that an app has lost.
+    pub(super) fn lost(&mut self, app: usize, lines: u64) {
+        let before = self.ground.load(cell::LOST + app);
+        self.ground.store(cell::LOST + app, before + lines);
+    }
+
+    /// Whether the spool is used up far enough to turn to the other.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.end >= LOG_SPOOL_TURN_BYTES || self.pieces.len() >= LOG_SEGMENTS_MAX / 2
+    }
+
+    /// The pieces of which something is not written, with their owners.
+    pub(super) fn left(&self) -> impl Iterator<Item = (usize, usize)> {
+        let pieces = self.pieces.iter().enumerate();
+        pieces.filter(|(_, piece)| piece.done < piece.end).map(|(number, piece)| (number, piece.owner))
+    }
+
+    /// Turns to the other spool. Each group (owner, its one or two pieces) becomes one piece there, numbered by its
+    /// place; everything else has to be written by now.
+    ///
+    /// # Errors
+    /// As lseek(2): nothing has changed.
+    pub(super) fn turn_over(&mut self, groups: &[(usize, [Option<usize>; 2])]) -> io::Result<()> {
+        let (from, to) = (self.current, 1 - self.current);
+        self.ground.store(cell::count(to), 0);
+        let mut end = 0;
+        let mut pieces = Vec::with_capacity(groups.len());
+        for (number, (owner, parts)) in groups.iter().enumerate() {
+            let start = end;
+            let mut stream = 0;
+            for part in parts.iter().flatten() {
+                let piece = self.pieces[*part];
+                stream = piece.stream;
+                self.ground.copy(from, piece.done..piece.end, end);
+                end += piece.end - piece.done;
+            }
+            self.write_piece(to, number, stream, start);
+            pieces.push(Piece { stream, owner: *owner, end, done: start, next: start });
+        }
+        self.ground.seek(to, end as u64)?;
+        self.ground.store(cell::count(to), pieces.len() as u64);
+        self.ground.store(cell::CURRENT, to as u64);
+        self.current = to;
+        self.pieces = pieces;
+        self.end = end;
+        self.touched[to] = self.touched[to].max(end);
+        Ok(())
+    }
+
+    /// Gives memory back that is not needed now.
+    pub(super) fn shrink(&mut self) {
+        for spool in 0..2 {
+            let needed = if spool == self.current { self.end } else { 0 };
+            let keep = needed.max(LOG_SPOOL_IDLE_BYTES).next_multiple_of(4096);
+            if self.touched[spool] > keep {
+                self.ground.give_back(spool, keep);
+                self.touched[spool] = keep;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ground(&self) -> &G {
+        &self.ground
+    }
+}
+
+fn announced(ground: &impl Ground) -> Announced {
+    let length = (ground.load(cell::PATH_BYTES) as usize).min(LOG_PATH_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(8));
+    for n in 0..length.div_ceil(8) {
+        bytes.extend_from_slice(&ground.load(cell::PATH + n).to_le_bytes());
+    }
+    bytes.truncate(length);
+    let before = ground.load(cell::BEFORE);
+    Announced {
+        path: PathBuf::from(OsStr::from_bytes(&bytes)),
+        file: Identity {
+            device: ground.load(cell::DEVICE),
+            inode: ground.load(cell::INODE),
+            length: (before != u64::MAX).then_some(before),
+        },
+        planned: ground.load(cell::PLANNED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_the_file_tells_whether_an_append_happened() {
+        let file = Identity { device: 1, inode: 2, length: Some(100) };
+        let announced = Announced { path: "/l".into(), file, planned: 50 };
+        for (now, verdict) in [
+            (Some(100), Verdict::Again),
+            (Some(101), Verdict::Cut { to: 100 }),
+            (Some(149), Verdict::Cut { to: 100 }),
+            (Some(150), Verdict::Done),
+            (Some(151), Verdict::Done),
+            (Some(0), Verdict::Again),
+            (None, Verdict::Again),
+        ] {
+            assert_eq!(judge(&announced, now), verdict, "{now:?}");
+        }
+        let pipe = Identity { length: None, ..announced.file.clone() };
+        assert_eq!(judge(&Announced { file: pipe, ..announced }, Some(0)), Verdict::Again);
+    }
+}

@@ -1,0 +1,42 @@
+//! How long the log's thread naps between two turns, so that one turn takes many lines and no pipe gets full. Pure.
+use crate::limits::{LOG_MUCH_BYTES, LOG_NAP_BYTES, LOG_NAP_US_MAX, LOG_NAP_US_MIN};
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last_us: u64,
+}
+
+impl Pace {
+    /// A turn that began at `begun_us` and ended at `ended_us` took at most `most` bytes from one stream. How long to
+    /// nap now, in microseconds; 0: wait for what comes.
+    pub(super) fn nap_us(&mut self, begun_us: u64, ended_us: u64, most: usize) -> u64 {
+        let since_us = begun_us.saturating_sub(self.last_us);
+        self.last_us = begun_us;
+        // Lines that come more rarely than a nap is long are not worth one; a pipe that is nearly full must be read.
+        if most == 0 || most >= LOG_MUCH_BYTES || since_us >= 2 * LOG_NAP_US_MAX {
+            return 0;
+        }
+        let until_us = since_us.saturating_mul(LOG_NAP_BYTES as u64) / most as u64;
+        let nap_us = until_us.min(LOG_NAP_US_MAX).saturating_sub(ended_us.saturating_sub(begun_us));
+        if nap_us < LOG_NAP_US_MIN { 0 } else { nap_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_follow_the_stream() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.nap_us(1_000_000, 1_000_010, 100), 0, "the first line after a silence");
+        assert_eq!(pace.nap_us(1_001_000, 1_001_010, 100), LOG_NAP_US_MAX - 10, "a line each millisecond");
+        assert_eq!(pace.nap_us(1_002_000, 1_002_010, LOG_MUCH_BYTES), 0, "nearly full");
+        // 10 KiB in 200 µs: a little later there is as much as a nap is for.
+        let nap_us = pace.nap_us(1_002_200, 1_002_220, 10 * 1024);
+        assert_eq!(nap_us, 200 * LOG_NAP_BYTES as u64 / (10 * 1024) - 20);
+        assert_eq!(pace.nap_us(1_002_210, 1_002_220, 16 * 1024), 0, "too short to be one");
+        assert_eq!(pace.nap_us(1_003_000, 1_003_001, 0), 0);
+    }
+}

@@ -1,0 +1,279 @@
+//! The thread that writes log files: waits for pipes, lets the engine turn, naps so that a turn is worth it, does what
+//! the master orders. When it cannot go on the whole process ends: the next master can, and workers must not wait for
+//! a reader that is gone.
+use super::engine::{Engine, Source};
+use super::file::Now;
+use super::ground::{HELD, Live, cell};
+use super::pace::Pace;
+use crate::limits;
+use crate::os::epoll::Epoll;
+use crate::os::shared::Shared;
+use crate::os::{clock, pipe, process};
+use jiff::tz::TimeZone;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Called with what came of an order: a sentence.
+pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
+
+enum Order {
+    Read(Box<Source>),
+    Reopen(Option<Reply>),
+    Empty(Vec<PathBuf>, Reply),
+    Finish(SyncSender<()>),
+}
+
+/// What the thread and the master share.
+#[derive(Default)]
+struct Desk {
+    orders: Mutex<VecDeque<Order>>,
+    /// Streams that have ended and are in their files.
+    ended: Mutex<Vec<u64>>,
+}
+
+/// The thread. It ends when this is dropped.
+pub struct Writer {
+    desk: Arc<Desk>,
+    wake: OwnedFd,
+    cells: Arc<Shared>,
+    held: [OwnedFd; 3],
+}
+
+/// Token of the pipe by which the master wakes the thread.
+const WOKEN: u64 = u64::MAX;
+
+impl Writer {
+    /// Starts the thread, over what a former master left (the fds in the order of [`Writer::HELD`]) where it left
+    /// anything; `sources`: the streams that go on.
+    ///
+    /// # Errors
+    /// A sentence: out of fds, memory or threads.
+    pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, String> {
+        let failed = |e: io::Error| format!("cannot start the log's thread: {e}");
+        let live = match left.map(Live::adopt) {
+            Some(Ok(live)) => live,
+            Some(Err(e)) => {
+                log::error!("what a former master was writing to log files is lost: {e}");
+                Live::new().map_err(failed)?
+            }
+            None => Live::new().map_err(failed)?,
+        };
+        let cells = live.cells();
+        let [first, second, third] = live.fds().map(|fd| fd.try_clone_to_owned());
+        let held = [first.map_err(failed)?, second.map_err(failed)?, third.map_err(failed)?];
+        let (woken, wake) = pipe::pair().map_err(failed)?;
+        let epoll = Epoll::new(limits::LOG_READY_MAX).map_err(failed)?;
+        epoll.add(&woken, WOKEN).map_err(failed)?;
+        let engine = Engine::new(live, TimeZone::system()).map_err(failed)?;
+        let desk = Arc::new(Desk::default());
+        let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), pace: Pace::default() };
+        std::thread::Builder::new()
+            .name("clusterd-logs".to_owned())
+            .stack_size(limits::LOG_STACK_BYTES)
+            .spawn(move || {
+                let end = EndOfProcess;
+                match thread.run(sources) {
+                    Ok(()) => std::mem::forget(end),
+                    Err(e) => log::error!("log files cannot be written any more: {e}"),
+                }
+            })
+            .map_err(failed)?;
+        Ok(Writer { desk, wake, cells, held })
+    }
+
+    /// The names of what a successor needs.
+    pub const HELD: [&'static str; 3] = HELD;
+
+    /// What a successor needs, by these names.
+    pub fn held(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        HELD.into_iter().zip(self.held.iter().map(AsFd::as_fd))
+    }
+
+    /// Reads this stream to its end.
+    ///
+    /// # Errors
+    /// Too many orders wait.
+    pub fn read(&self, source: Source) -> Result<(), String> {
+        self.order(Order::Read(Box::new(source)))
+    }
+
+    /// Opens every file again, whatever its path names now.
+    ///
+    /// # Errors
+    /// Too many orders wait.
+    pub fn reopen(&self, reply: Option<Reply>) -> Result<(), String> {
+        self.order(Order::Reopen(reply))
+    }
+
+    /// Empties these files.
+    ///
+    /// # Errors
+    /// Too many orders wait.
+    pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), String> {
+        self.order(Order::Empty(paths, reply))
+    }
+
+    /// Waits (bounded) until everything that was printed so far is in its file.
+    pub fn finish(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.order(Order::Finish(done)).is_ok() {
+            // A disk that takes nothing must not keep us from ending.
+            let _ = wait.recv_timeout(Duration::from_millis(limits::LOG_FINISH_MS));
+        }
+    }
+
+    /// The streams that have ended since the last call: nothing of them is needed any more.
+    pub fn take_ended(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.desk.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lines that an app has lost.
+    pub fn lost(&self, app: usize) -> u64 {
+        self.cells.cells()[cell::LOST + app].load(Ordering::Acquire)
+    }
+
+    fn order(&self, order: Order) -> Result<(), String> {
+        {
+            let mut orders = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            if orders.len() >= limits::LOG_ORDERS_MAX {
+                return Err("the log's thread is busy; try again in a moment".to_owned());
+            }
+            orders.push_back(order);
+        }
+        pipe::write_byte(self.wake.as_fd());
+        Ok(())
+    }
+}
+
+/// Ends the process when it is dropped, by a panic too.
+struct EndOfProcess;
+
+impl Drop for EndOfProcess {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+struct Thread {
+    engine: Engine<Live>,
+    epoll: Epoll,
+    woken: OwnedFd,
+    desk: Arc<Desk>,
+    pace: Pace,
+}
+
+impl Thread {
+    fn run(&mut self, sources: Vec<Source>) -> io::Result<()> {
+        for source in sources {
+            self.add(source);
+        }
+        let nobodys = self.engine.all_are_there(Now::read())?;
+        if nobodys > 0 {
+            log::error!("{nobodys} bytes of output that a former master had read are lost: their stream is not known");
+        }
+        let mut finishing = None;
+        let mut resting = false;
+        let mut ready = Vec::new();
+        loop {
+            let timeout_ms = match (&finishing, resting) {
+                (Some(_), _) => Some(0),
+                (None, true) => Some(limits::LOG_REST_LOOK_MS as u16),
+                (None, false) => None,
+            };
+            if timeout_ms.is_none() {
+                self.engine.rest();
+            }
+            ready.clear();
+            ready.extend(self.epoll.wait(timeout_ms)?);
+            let orders = ready.contains(&WOKEN);
+            ready.retain(|token| *token != WOKEN);
+            let now = Now::read();
+            let turned = self.engine.turn(ready.iter().map(|&token| token as usize), now)?;
+            self.let_go();
+            if turned.most == 0 && finishing.is_some() && !turned.resting {
+                self.engine.close_lines(now)?;
+                if let Some(done) = finishing.take() {
+                    let done: SyncSender<()> = done;
+                    // Whoever asked may have waited long enough.
+                    let _ = done.send(());
+                }
+            }
+            if orders && !self.take_orders(&mut finishing) {
+                return Ok(());
+            }
+            let nap_us = self.pace.nap_us(now.us, clock::monotonic_us(), turned.most);
+            if nap_us > 0 && finishing.is_none() {
+                std::thread::sleep(Duration::from_micros(nap_us));
+            }
+            resting = turned.resting;
+            if resting && turned.most == 0 {
+                // They are ready all the time, so that waiting for them would not wait.
+                std::thread::sleep(Duration::from_millis(limits::LOG_REST_LOOK_MS));
+            }
+        }
+    }
+
+    fn add(&mut self, source: Source) {
+        let Some(number) = self.engine.add(source) else {
+            log::error!("a worker's output is not written: {} streams are the most", limits::LOG_STREAMS_MAX);
+            return;
+        };
+        if let Some(pipe) = self.engine.pipe(number)
+            && let Err(e) = self.epoll.add(pipe, number as u64)
+        {
+            log::error!("a worker's output is not written: it cannot be waited for: {e}");
+        }
+    }
+
+    /// Forgets streams that have ended.
+    fn let_go(&mut self) {
+        for (key, pipe) in self.engine.take_ended() {
+            // The keeper has it open too: closing it would not end the wait for it.
+            self.epoll.remove(&pipe);
+            self.desk.ended.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        }
+    }
+
+    /// Whether the master is still there.
+    fn take_orders(&mut self, finishing: &mut Option<SyncSender<()>>) -> bool {
+        if matches!(process::read_now(self.woken.as_fd(), &mut [0; 4096]), Ok(Some(0)) | Err(_)) {
+            return false;
+        }
+        loop {
+            let order = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match order {
+                None => return true,
+                Some(Order::Read(source)) => self.add(*source),
+                Some(Order::Finish(done)) => *finishing = Some(done),
+                Some(Order::Reopen(reply)) => {
+                    let (opened, failed) = self.engine.reopen();
+                    answer(reply, "open again", opened, &failed);
+                }
+                Some(Order::Empty(paths, reply)) => {
+                    let (emptied, failed) = self.engine.empty(&paths);
+                    answer(Some(reply), "emptied", emptied, &failed);
+                }
+            }
+        }
+    }
+}
+
+/// Says what came of an order, in the log where nobody waits for it.
+fn answer(reply: Option<Reply>, what: &str, count: usize, failed: &[String]) {
+    let files = if count == 1 { "log file" } else { "log files" };
+    let result = match failed {
+        [] => Ok(format!("{count} {files} {what}")),
+        _ => Err(format!("{count} {files} {what}; not: {}", failed.join(", "))),
+    };
+    match (reply, result) {
+        (Some(reply), result) => reply(result),
+        (None, Ok(text)) => log::info!("{text}"),
+        (None, Err(text)) => log::error!("{text}"),
+    }
+}

@@ -1,0 +1,267 @@
+//! Which stream of which worker goes to which log file: the master's side of `logs::Writer`. The keeper holds every
+//! stream's pipe, by a name that says what it is, until all of it is in its file: a successor goes on with it also when
+//! the worker is long gone.
+use super::keeper::Keeper;
+use crate::config::log::{Format, Target};
+use crate::config::{self};
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::keeper::protocol::Order;
+use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer};
+use crate::os::{append, pipe};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Prefix of the names of pipes in the keeper.
+const PIPE: &str = "log/pipe/";
+
+/// The log files of a deployment.
+#[derive(Default)]
+pub(super) struct LogFiles {
+    /// Started with the first stream.
+    writer: Option<Writer>,
+    /// Pipes of workers whose process does not exist yet: their lines may have to name its pid.
+    waiting: HashMap<WorkerId, Vec<Waiting>>,
+    /// Names in the keeper of the streams that are read, by key.
+    held: HashMap<u64, String>,
+}
+
+/// A stream whose worker's process does not exist yet.
+struct Waiting {
+    place: Place,
+    pipe: OwnedFd,
+    tail: Option<Arc<Tail>>,
+}
+
+/// What a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) worker: WorkerId,
+    pub(super) stream: Stream,
+    /// The app's name.
+    pub(super) app: String,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+}
+
+impl Place {
+    /// The name under which the keeper holds its pipe.
+    fn name(&self) -> String {
+        let Place { worker, app, slot, generation, .. } = self;
+        format!("{PIPE}{worker}/{}/{app}/{slot}/{generation}", word(self.stream))
+    }
+
+    fn from_name(name: &str) -> Option<Place> {
+        let parts: Vec<&str> = name.strip_prefix(PIPE)?.split('/').collect();
+        let [worker, stream, app, slot, generation] = parts.as_slice() else { return None };
+        Some(Place {
+            worker: WorkerId(worker.parse().ok()?),
+            stream: [Stream::Out, Stream::Err].into_iter().find(|known| word(*known) == *stream)?,
+            app: (*app).to_owned(),
+            slot: Slot(slot.parse().ok()?),
+            generation: Generation(generation.parse().ok()?),
+        })
+    }
+
+    /// Its number in the log's memory.
+    fn key(&self) -> u64 {
+        self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
+    }
+
+    fn source(&self, app: (usize, &config::App), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
+        let (app, config) = app;
+        let log = &config.log;
+        let target = match self.stream {
+            Stream::Out => &log.out,
+            Stream::Err => &log.err,
+        };
+        let file = match log.of_slot(target, self.slot.0) {
+            Target::File(path) => Some((path, log.rotation.clone())),
+            Target::Null | Target::Inherit => None,
+        };
+        let time = log.time.clone();
+        let look = match log.format {
+            Format::Plain => SourceLook::Plain { time },
+            Format::Json => {
+                let (kind, slot, generation) = (word(self.stream), self.slot, self.generation);
+                let name = serde_json::Value::from(config.name.as_str());
+                let pid = pid.map_or_else(|| "null".to_owned(), |pid| pid.to_string());
+                let fields = format!(
+                    "\"type\":\"{kind}\",\"process_id\":{slot},\"app_name\":{name},\"slot\":{slot},\"pid\":{pid},\
+                     \"generation\":{generation}"
+                );
+                SourceLook::Json { time, fields }
+            }
+        };
+        Source { key: self.key(), pipe, app, file, look, tail }
+    }
+}
+
+fn word(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Out => "out",
+        Stream::Err => "err",
+    }
+}
+
+/// Opens every log file of an app once, so that one that cannot be opened is known before anything starts.
+///
+/// # Errors
+/// Which, why, and the way out.
+pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
+    for path in app.log.files(slots) {
+        append::open(&path).map_err(|e| {
+            let (name, path) = (&app.name, path.display());
+            format!("{name}: cannot open the log file {path}: {e}; let this user write there, or choose another in [app.log]")
+        })?;
+    }
+    Ok(())
+}
+
+impl LogFiles {
+    /// The end that a new worker gets for this stream. It is read once the process exists.
+    ///
+    /// # Errors
+    /// A sentence: out of fds, memory or threads.
+    pub(super) fn pipe_for(
+        &mut self,
+        keeper: &mut Keeper,
+        place: Place,
+        tail: Option<Arc<Tail>>,
+    ) -> Result<OwnedFd, String> {
+        if self.writer.is_none() {
+            self.start(keeper, None, Vec::new())?;
+        }
+        let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
+        keeper.hold(place.name(), read.as_fd());
+        self.waiting.entry(place.worker).or_default().push(Waiting { place, pipe: read, tail });
+        Ok(write)
+    }
+
+    fn start(&mut self, keeper: &mut Keeper, left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<(), String> {
+        let writer = Writer::start(left, sources)?;
+        for (name, fd) in writer.held() {
+            keeper.hold(name.to_owned(), fd);
+        }
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    /// The worker's process exists: its output is read from now on.
+    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: usize, config: &config::App) {
+        for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
+            self.held.insert(place.key(), place.name());
+            let source = place.source((app, config), Some(pid), pipe, tail);
+            let order = self.writer.as_ref().map_or(Ok(()), |writer| writer.read(source));
+            if let Err(e) = order {
+                log::error!("{}/{}: its output is not written: {e}", config.name, place.slot);
+            }
+        }
+    }
+
+    /// The worker's process never came to be.
+    pub(super) fn never_was(&mut self, keeper: &mut Keeper, worker: WorkerId) {
+        for Waiting { place, .. } in self.waiting.remove(&worker).unwrap_or_default() {
+            keeper.send(Order::Release { name: place.name() });
+        }
+    }
+
+    /// Goes on with what a former master was writing. `config_of`: the index and the settings of an app's generation;
+    /// `pid_of`: of a worker that the keeper knows.
+    pub(super) fn resume<'a>(
+        &mut self,
+        keeper: &mut Keeper,
+        fds: &mut HashMap<String, OwnedFd>,
+        config_of: impl Fn(&str, Generation) -> Option<(usize, &'a config::App)>,
+        pid_of: impl Fn(WorkerId) -> Option<i32>,
+    ) {
+        let names: Vec<String> = fds.keys().filter(|name| name.starts_with(PIPE)).cloned().collect();
+        let mut sources = Vec::new();
+        for name in names {
+            let (Some(pipe), Some(place)) = (fds.remove(&name), Place::from_name(&name)) else { continue };
+            let Some(app) = config_of(&place.app, place.generation) else {
+                log::error!("a worker's output is not written: {name} belongs to no app");
+                keeper.send(Order::Release { name });
+                continue;
+            };
+            self.held.insert(place.key(), name);
+            sources.push(place.source(app, pid_of(place.worker), pipe, None));
+        }
+        let left = Writer::HELD.map(|name| fds.remove(name));
+        let left = match left {
+            [Some(cells), Some(first), Some(second)] => Some([cells, first, second]),
+            _ if sources.is_empty() => return,
+            _ => None,
+        };
+        if let Err(e) = self.start(keeper, left, sources) {
+            log::error!("{e}; workers' output waits for the next master");
+        }
+    }
+
+    /// Has the keeper let go of streams that are wholly in their files.
+    pub(super) fn let_go(&mut self, keeper: &mut Keeper) {
+        for key in self.writer.as_ref().map(Writer::take_ended).unwrap_or_default() {
+            if let Some(name) = self.held.remove(&key) {
+                keeper.send(Order::Release { name });
+            }
+        }
+    }
+
+    /// Opens every file again.
+    pub(super) fn reopen(&self, reply: Option<Reply>) {
+        match (&self.writer, reply) {
+            (None, Some(reply)) => reply(Ok("there are no log files".to_owned())),
+            (None, None) => log::debug!("there are no log files to re-open"),
+            (Some(writer), reply) => {
+                if let Err(e) = writer.reopen(reply) {
+                    log::error!("log files were not re-opened: {e}");
+                }
+            }
+        }
+    }
+
+    /// Empties these files.
+    pub(super) fn empty(&self, paths: Vec<PathBuf>, reply: Reply) {
+        match &self.writer {
+            None => reply(Ok("there are no log files".to_owned())),
+            Some(writer) => {
+                if let Err(e) = writer.empty(paths, reply) {
+                    log::error!("log files were not emptied: {e}");
+                }
+            }
+        }
+    }
+
+    /// Lines that an app has lost.
+    pub(super) fn lost(&self, app: usize) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.lost(app))
+    }
+
+    /// Everything is over: what was printed gets into the files.
+    pub(super) fn finish(&self) {
+        if let Some(writer) = &self.writer {
+            writer.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_known_by_its_name() {
+        let place = Place {
+            worker: WorkerId(77),
+            stream: Stream::Err,
+            app: "web-2.x".into(),
+            slot: Slot(12),
+            generation: Generation(4),
+        };
+        assert_eq!(place.name(), "log/pipe/77/err/web-2.x/12/4");
+        assert_eq!(Place::from_name(&place.name()), Some(place));
+        assert_eq!(Place::from_name("log/pipe/77/err/3"), None);
+        assert_eq!(Place::from_name("log/cells"), None);
+    }
+}
