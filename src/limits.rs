@@ -365,6 +365,8 @@ pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 /// Columns of a terminal that does not say.
 pub const COLUMNS_UNKNOWN: usize = 80;
+/// Names that the refusal of an unknown one lists.
+pub const NAMES_SHOWN_MAX: usize = 20;
 /// How often `top` looks at every master, in milliseconds.
 pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
 /// A master that has given no answer for so long counts as silent there, in milliseconds.

@@ -39,7 +39,12 @@ pub enum Invocation {
         force: bool,
     },
     /// `check`: say what would run, or everything that is wrong.
-    Check(RunArgs),
+    Check {
+        /// What to run.
+        run: RunArgs,
+        /// As JSON.
+        json: bool,
+    },
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
     Print(String),
 }
@@ -129,7 +134,13 @@ enum Verb {
     Ask(Ask),
     /// Say what would run, or everything that is wrong
     #[command(override_usage = help::CHECK_USAGE)]
-    Check(Box<RunArgs>),
+    Check {
+        #[command(flatten)]
+        run: Box<RunArgs>,
+        /// As JSON, for scripts
+        #[arg(long, help_heading = "Other")]
+        json: bool,
+    },
     /// Write a configuration file with every key explained (also: ecosystem)
     #[command(alias = "ecosystem")]
     Init {
@@ -172,7 +183,7 @@ enum Verb {
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Ask {
     /// Show apps and their workers (also: list, status)
-    #[command(name = "ls", aliases = ["list", "status"])]
+    #[command(name = "ls", aliases = ["list", "status", "l", "ps"])]
     List {
         /// As JSON, for scripts
         #[arg(long, conflicts_with = "short")]
@@ -188,7 +199,7 @@ pub enum Ask {
     #[command(alias = "monit")]
     Top,
     /// Show everything about apps (also: show)
-    #[command(alias = "show")]
+    #[command(aliases = ["show", "desc", "info"])]
     Describe {
         /// A name, an id, a namespace, "/a pattern/" or "all"
         #[arg(required = true, value_name = "TARGET")]
@@ -311,6 +322,9 @@ pub struct UnitArgs {
     /// Print the unit and the commands, and do nothing
     #[arg(long)]
     pub print: bool,
+    /// Print them as JSON, for scripts
+    #[arg(long, requires = "print")]
+    pub json: bool,
     /// A unit of the whole machine, for this user [default: root's, or the
     /// user's own manager]
     #[arg(long, value_name = "USER")]
@@ -517,7 +531,7 @@ where
     }
     match cli.verb {
         None => to_run(cli.run, home).map(Invocation::Run),
-        Some(Verb::Check(run)) => to_run(*run, home).map(Invocation::Check),
+        Some(Verb::Check { run, json }) => to_run(*run, home).map(|run| Invocation::Check { run, json }),
         Some(Verb::Start(args)) => to_start(*args, home),
         Some(Verb::Ask(verb)) => Ok(Invocation::Ask { verb, home }),
         Some(Verb::Init { file, force }) => Ok(Invocation::Init { file, force }),

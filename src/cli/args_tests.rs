@@ -71,8 +71,10 @@ fn verbs_and_their_other_names() {
     assert!(
         matches!(typed("stop all --now"), Ok(Invocation::Ask { verb: Ask::Stop { now: true, targets }, .. }) if targets == ["all"])
     );
-    assert!(matches!(typed("check -c x"), Ok(Invocation::Check(run)) if run.config.as_deref() == Some("x")));
-    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check(run)) if run.command.len() == 2));
+    assert!(
+        matches!(typed("check -c x"), Ok(Invocation::Check { run, json: false }) if run.config.as_deref() == Some("x"))
+    );
+    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check { run, .. }) if run.command.len() == 2));
     let home = Some(PathBuf::from("/h"));
     assert!(matches!(typed("--home /h ls"), Ok(Invocation::Ask { verb: Ask::List { .. }, home: h }) if h == home));
     assert!(

@@ -3,63 +3,111 @@ use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs};
 use super::load::{load, notes};
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
-use crate::config::{App, Config, Listen, Protocol, rules};
+use crate::config::{App, Listen, Protocol, rules};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::{program, user};
+use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Runs the verb; the exit code. What would run goes to `out`, problems and warnings to `err`.
+/// Runs the verb; the exit code. What would run goes to `out`, problems and warnings to `err`; `json`: all of it to `out`.
 ///
 /// 0: it would run. 1: a file cannot be read, or this machine does not fit (command, user, folder, port). 2: the file
 /// or the command line is wrong.
-pub fn check(args: &RunArgs, out: &mut impl Write, err: &mut impl Write) -> u8 {
+pub fn check(args: &RunArgs, json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    let report = report(args);
     // Whoever reads the output may have left; the exit code says enough.
-    let mut complain = |line: String| drop(writeln!(err, "{line}"));
+    if json {
+        let text = serde_json::to_string_pretty(&report).unwrap_or_default();
+        drop(writeln!(out, "{text}"));
+    } else {
+        let mut complain = |line: String| drop(writeln!(err, "{line}"));
+        report.warnings.iter().cloned().for_each(&mut complain);
+        let whose = if report.unreadable { "clusterd: " } else { "" };
+        report.problems.iter().for_each(|problem| complain(format!("{whose}{problem}")));
+        for finding in &report.apps {
+            finding.problems.iter().for_each(|problem| complain(format!("app {}: {problem}", finding.name)));
+            finding.warnings.iter().for_each(|warning| complain(format!("app {}: warning: {warning}", finding.name)));
+        }
+        if report.ok {
+            drop(print(&report, out));
+        }
+    }
+    report.code
+}
+
+/// Everything that was found out. Its fields are those of `--json`.
+#[derive(Default, Serialize)]
+struct Report {
+    /// It would run.
+    ok: bool,
+    #[serde(skip)]
+    code: u8,
+    /// There is nothing to look at: the problems have no place in a file.
+    #[serde(skip)]
+    unreadable: bool,
+    /// What is wrong with the file or the command line as a whole.
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    /// Of the configuration: the file, or that it is the command line.
+    source: String,
+    cpus: u32,
+    #[serde(skip)]
+    cpus_reason: String,
+    apps: Vec<Finding>,
+}
+
+fn report(args: &RunArgs) -> Report {
+    let mut report = Report::default();
     let sources = match load(args) {
         Ok(sources) => sources,
         Err(error) => {
-            error.to_string().lines().for_each(|line| complain(format!("clusterd: {line}")));
-            return error.code();
+            report.problems = error.to_string().lines().map(str::to_owned).collect();
+            (report.unreadable, report.code) = (true, error.code());
+            return report;
         }
     };
-    notes(&sources, None).into_iter().for_each(&mut complain);
+    let file = sources.file.as_ref();
+    report.source = file.map_or_else(|| "the command line".to_owned(), |file| shown(&sources.start_folder, &file.path));
+    report.warnings = notes(&sources, None);
     let config = match resolve(&sources) {
         Ok(config) => config,
         Err(problems) => {
-            problems.iter().for_each(|problem| complain(problem.to_string()));
-            return EXIT_USAGE;
+            report.problems = problems.iter().map(ToString::to_string).collect();
+            report.code = EXIT_USAGE;
+            return report;
         }
     };
     let cpus = cpu::available();
-    let findings: Vec<Finding> = config.apps.iter().map(|app| examine(app, &sources, &cpus)).collect();
-    let mut failed = false;
-    for finding in &findings {
-        for problem in &finding.problems {
-            failed = true;
-            complain(format!("app {}: {problem}", finding.name));
-        }
-        for warning in &finding.warnings {
-            complain(format!("app {}: warning: {warning}", finding.name));
-        }
-    }
-    if failed {
-        return EXIT_FAILED;
-    }
-    drop(print(&config, &sources, &cpus, &findings, out));
-    0
+    report.apps = config.apps.iter().map(|app| examine(app, &sources, &cpus)).collect();
+    (report.cpus, report.cpus_reason) = (cpus.count, cpus.reason);
+    report.ok = report.apps.iter().all(|finding| finding.problems.is_empty());
+    report.code = if report.ok { 0 } else { EXIT_FAILED };
+    report
 }
 
-/// What was found out about one app.
+/// What was found out about one app. Its fields are those of `--json`.
+#[derive(Default, Serialize)]
 struct Finding {
     name: String,
-    /// Label and text, in order.
-    rows: Vec<(&'static str, String)>,
+    command: Vec<String>,
+    /// The program that was found.
+    program: Option<String>,
+    cwd: String,
+    workers: u32,
+    listen: Vec<String>,
+    protocol: String,
+    balance: Option<String>,
+    ready: Option<String>,
+    ready_timeout_ms: u64,
     /// It cannot run here.
     problems: Vec<String>,
     /// It can, but perhaps not as meant.
     warnings: Vec<String>,
+    /// Label and text for people, in order.
+    #[serde(skip)]
+    rows: Vec<(&'static str, String)>,
 }
 
 impl Finding {
@@ -74,21 +122,31 @@ impl Finding {
 }
 
 fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
-    let mut finding = Finding { name: app.name.clone(), rows: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
     let folder = app.cwd.clone().unwrap_or_else(|| PathBuf::from(&sources.start_folder));
+    let mut finding = Finding {
+        name: app.name.clone(),
+        command: app.command.clone(),
+        cwd: folder.display().to_string(),
+        workers: app.workers.count(cpus.count),
+        ready_timeout_ms: u64::try_from(app.ready_timeout.as_millis()).unwrap_or(u64::MAX),
+        ..Finding::default()
+    };
     if !folder.is_dir() {
         let what = if folder.exists() { "is not a folder" } else { "does not exist" };
         finding.problems.push(format!("cwd {} {what}", folder.display()));
     }
     let kind = examine_command(app, &folder, &mut finding);
-    let workers = app.workers.count(cpus.count);
+    let workers = finding.workers;
     let typed = app.workers.to_string();
     let note = if typed == workers.to_string() { String::new() } else { format!(" ({typed})") };
     finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
     let protocol = kind.map_or(app.protocol, |kind| program::protocol_for(kind, !app.listen.is_empty(), app.protocol));
     examine_sockets(app, protocol, &mut finding);
     match rules::ready(protocol, app.ready.as_ref()) {
-        Ok(ready) => finding.row("ready", format!("{ready}, within {:?}", app.ready_timeout)),
+        Ok(ready) => {
+            finding.ready = Some(ready.to_string());
+            finding.row("ready", format!("{ready}, within {:?}", app.ready_timeout));
+        }
         Err(problem) => finding.problems.push(problem),
     }
     match user::resolve(app.user.as_deref(), app.group.as_deref()) {
@@ -105,6 +163,7 @@ fn examine_command(app: &App, folder: &Path, finding: &mut Finding) -> Option<pr
     let command0 = app.command.first().map_or("", String::as_str);
     let found = program::find(command0, &path_of(app), Some(folder)).map_err(|error| error.to_string());
     let found = finding.keep(found)?;
+    finding.program = Some(found.path.display().to_string());
     finding.row("command", format!("{} ({})", app.command.join(" "), found.path.display()));
     if app.protocol == Protocol::Auto {
         finding.warnings.extend(program::advice(found.kind, &app.command, folder));
@@ -130,6 +189,7 @@ fn path_of(app: &App) -> OsString {
 fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {
     let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
     finding.row("listen", if listen.is_empty() { "nothing".to_owned() } else { listen.join(", ") });
+    (finding.listen, finding.protocol) = (listen, protocol.to_string());
     for address in &app.listen {
         finding.problems.extend(address_problem(address));
     }
@@ -137,6 +197,7 @@ fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {
     if let Some(balance) = finding.keep(balance) {
         // Without a socket there is nothing to balance.
         let none = protocol == Protocol::None;
+        finding.balance = (!none).then(|| balance.to_string());
         finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
     }
     finding.keep(rules::limits(protocol, app.balance, &app.limits));
@@ -161,20 +222,10 @@ fn address_problem(address: &Listen) -> Option<String> {
     })
 }
 
-fn print(
-    config: &Config,
-    sources: &Sources,
-    cpus: &CpuCount,
-    findings: &[Finding],
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let what = sources
-        .file
-        .as_ref()
-        .map_or_else(|| "the command line".to_owned(), |file| shown(&sources.start_folder, &file.path));
-    let apps = plural(u32::try_from(config.apps.len()).unwrap_or(u32::MAX), "app");
-    writeln!(out, "{what} is fine: {apps}; {}", cpus.reason)?;
-    for finding in findings {
+fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let apps = plural(u32::try_from(report.apps.len()).unwrap_or(u32::MAX), "app");
+    writeln!(out, "{} is fine: {apps}; {}", report.source, report.cpus_reason)?;
+    for finding in &report.apps {
         writeln!(out, "\n{}", finding.name)?;
         for (label, text) in &finding.rows {
             writeln!(out, "  {label:<9} {text}")?;
@@ -194,7 +245,7 @@ mod tests {
 
     fn run(args: RunArgs) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = check(&args, &mut out, &mut err);
+        let code = check(&args, false, &mut out, &mut err);
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

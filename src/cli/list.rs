@@ -6,6 +6,7 @@ use super::units::{short_delay, short_number, short_time};
 use crate::home::Entry;
 use crate::os::terminal;
 use crate::protocol::control::{App, Deployment, Worker};
+use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
@@ -18,7 +19,12 @@ pub(super) fn list(home: Option<&Path>, json: bool, short: bool) -> ExitCode {
         Err(e) => return super::act::fail(&e),
     };
     let text = if json {
-        as_json(&known.masters)
+        for master in &known.masters {
+            if let Err(why) = &master.deployment {
+                log::warn!("{}: {why}; it is left out", master.name);
+            }
+        }
+        as_json(&known.masters, &known.dead)
     } else if known.masters.is_empty() && known.dead.is_empty() {
         NOTHING.to_owned()
     } else if short {
@@ -37,11 +43,41 @@ fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn as_json(masters: &[Master]) -> String {
-    let deployments: Vec<&Deployment> = masters.iter().filter_map(|m| m.deployment.as_ref().ok()).collect();
-    let mut text = serde_json::to_string_pretty(&deployments).unwrap_or_default();
+/// A deployment whose keeper is gone, as far as its entry tells.
+#[derive(Serialize)]
+struct Gone<'a> {
+    name: &'a str,
+    background: bool,
+    /// Why there is no more.
+    problem: &'static str,
+    apps: Vec<App>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed<'a> {
+    There(&'a Deployment),
+    Gone(Gone<'a>),
+}
+
+fn as_json(masters: &[Master], dead: &[Entry]) -> String {
+    let there = masters.iter().filter_map(|m| m.deployment.as_ref().ok()).map(Listed::There);
+    let gone = dead.iter().map(|entry| {
+        Listed::Gone(Gone {
+            name: &entry.name,
+            background: entry.background,
+            problem: "its keeper was killed",
+            apps: entry.apps.iter().map(|app| gone_app(&app.name, Some(app.id))).collect(),
+        })
+    });
+    let mut text = serde_json::to_string_pretty(&there.chain(gone).collect::<Vec<_>>()).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// What is known of an app whose keeper is gone.
+pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
+    App { name: name.to_owned(), id, status: "gone".to_owned(), ..App::default() }
 }
 
 const HEADINGS: [&str; 10] = ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"];
@@ -184,6 +220,6 @@ mod tests {
         assert_eq!(text.lines().count(), 503);
         assert!(text.ends_with("the keeper is of version 0.1.0, the master of 0.2.0\n"), "{text}");
         assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
-        assert_eq!(as_json(&[]), "[]\n");
+        assert_eq!(as_json(&[], &[]), "[]\n");
     }
 }

@@ -86,7 +86,8 @@ pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
         [] => {}
         [word] if import::is_configuration(word) => run.config = Some(word.clone()),
         [script] => {
-            let found = std::fs::metadata(script).map_err(|_| missing(script, "there is no such file, and no app"))?;
+            let found = std::fs::metadata(script)
+                .map_err(|_| missing(script, "there is no such file, and no app of that name"))?;
             if found.is_dir() {
                 return Err(missing(script, "it is a folder"));
             }

@@ -60,7 +60,9 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Invocation::Import { file, output, force }) => import::import(&file, output.as_deref(), force),
-        Ok(Invocation::Check(args)) => ExitCode::from(check::check(&args, &mut io::stdout(), &mut io::stderr())),
+        Ok(Invocation::Check { run, json }) => {
+            ExitCode::from(check::check(&run, json, &mut io::stdout(), &mut io::stderr()))
+        }
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
         Ok(Invocation::Start(args)) => start::start(&args),

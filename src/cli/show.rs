@@ -27,7 +27,9 @@ pub(super) fn describe(home: Option<&Path>, targets: &[String], json: bool) -> E
         }
     }
     let text = if json {
-        let apps: Vec<&App> = all.iter().filter_map(|found| found.view.as_deref()).collect();
+        let of = |found: &Found| found.view.as_deref().cloned();
+        let apps: Vec<App> =
+            all.iter().map(|found| of(found).unwrap_or_else(|| list::gone_app(&found.app, found.id))).collect();
         serde_json::to_string_pretty(&apps).unwrap_or_default() + "\n"
     } else {
         all.iter().map(|found| card(found, &known)).collect::<Vec<_>>().join("\n")

@@ -40,7 +40,10 @@ pub(super) fn start(args: &StartArgs) -> ExitCode {
             Sources { base_env: Some(own_environment()), background: true, log_folder, ..sources }
         }
         Err(e) => {
-            e.to_string().lines().for_each(|line| log::error!("{line}"));
+            let is_word = matches!(e, load::LoadError::Script { .. });
+            let unknown = args.what.iter().find(|word| is_word && !known.means_something(word));
+            let hint = unknown.map(|word| known.did_you_mean(word)).unwrap_or_default();
+            format!("{e}{hint}").lines().for_each(|line| log::error!("{line}"));
             return ExitCode::from(e.code());
         }
     };

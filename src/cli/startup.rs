@@ -27,6 +27,9 @@ pub(super) fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         Ok(unit) => unit,
         Err(why) => return fail(&why),
     };
+    if args.json {
+        return print_json(&unit, Some(&unit.text), &["enable"]);
+    }
     if args.print {
         let mut text = format!("# {}\n{}", unit.path.display(), unit.text);
         let _ = writeln!(text, "\n# then: systemctl {} enable {}", unit.manager.join(" "), unit.name);
@@ -58,6 +61,9 @@ pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         Ok(unit) => unit,
         Err(why) => return fail(&why),
     };
+    if args.json {
+        return print_json(&unit, None, &["disable"]);
+    }
     if args.print {
         let text = format!("systemctl {} disable {}\nrm {}\n", unit.manager.join(" "), unit.name, unit.path.display());
         // A reader that has left is no failure.
@@ -78,6 +84,21 @@ pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         }
         Err(e) => fail(&format!("cannot remove {}: {e}", unit.path.display())),
     }
+}
+
+/// `--print --json`: the unit, and the command that makes systemd take it.
+fn print_json(unit: &Unit, text: Option<&str>, verb: &[&str]) -> ExitCode {
+    let words = [&["systemctl"], unit.manager, verb, &[unit.name.as_str()]];
+    let shown = serde_json::json!({
+        "path": unit.path,
+        "name": unit.name,
+        "unit": text,
+        "command": words.concat(),
+    });
+    let text = serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n";
+    // A reader that has left is no failure.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), String> {

@@ -2,6 +2,7 @@
 use super::client::{self, Master};
 use crate::config::name::did_you_mean;
 use crate::home::{Entry, Home};
+use crate::limits;
 use crate::protocol::control::App;
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
@@ -112,11 +113,27 @@ impl Known {
         if all.is_empty() {
             return Err("nothing runs here".to_owned());
         }
-        let mut names: Vec<&str> = all.iter().flat_map(|f| [f.app.as_str(), f.deployment.as_str()]).collect();
+        let names = self.names();
+        let more = match names.len().saturating_sub(limits::NAMES_SHOWN_MAX) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let shown = &names[..names.len().min(limits::NAMES_SHOWN_MAX)];
+        Err(format!("nothing here is called {word:?}{} (here: {}{more})", self.did_you_mean(word), shown.join(", ")))
+    }
+
+    /// The names of apps and deployments.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.all().into_iter().flat_map(|found| [found.app, found.deployment]).collect();
         names.sort_unstable();
         names.dedup();
-        let hint = did_you_mean(word, &names);
-        Err(format!("nothing here is called {word:?}{hint} (there is {})", names.join(", ")))
+        names
+    }
+
+    /// The name that somebody who typed this word may have meant, as a question; or nothing.
+    pub(super) fn did_you_mean(&self, word: &str) -> String {
+        let names = self.names();
+        did_you_mean(word, &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Whether a word means anything here.

@@ -74,9 +74,12 @@ impl Master {
     }
 
     fn prepare_generations(&mut self, apps: &[usize], input: Input) -> Result<Vec<Prepared>, String> {
+        let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let sources = self.sources_again(input)?;
         let config = resolve(&sources)?;
         self.refuse_other_apps(&config)?;
+        // A file that is read again has the last word; a command line cannot have changed since somebody scaled.
+        let keeps_scale = sources.file.is_none() && !is_new;
         let source = self.sources.keys().next_back().map_or(1, |last| last + 1);
         let mut prepared = Vec::new();
         for &ix in apps {
@@ -90,7 +93,10 @@ impl Master {
             prepared.push((ix, settings, bound));
         }
         self.remember_sources(source, sources);
-        Ok(prepared.into_iter().map(|(ix, settings, bound)| self.commit_generation(ix, settings, bound)).collect())
+        Ok(prepared
+            .into_iter()
+            .map(|(ix, settings, bound)| self.commit_generation(ix, settings, bound, keeps_scale))
+            .collect())
     }
 
     /// Apps that came or went need a start of their own: a reload replaces what runs.
@@ -124,7 +130,13 @@ impl Master {
         Ok(bound)
     }
 
-    fn commit_generation(&mut self, ix: usize, settings: Settings, bound: Vec<(Listen, OwnedFd)>) -> Prepared {
+    fn commit_generation(
+        &mut self,
+        ix: usize,
+        settings: Settings,
+        bound: Vec<(Listen, OwnedFd)>,
+        keeps_scale: bool,
+    ) -> Prepared {
         let first_seq = self.first_seq();
         let app = &mut self.apps[ix];
         let to = Generation(app.last_generation.0 + 1);
@@ -135,8 +147,12 @@ impl Master {
         for (address, fd) in bound {
             self.add_configured_listener(ix, address, fd, settings.protocol);
         }
-        let (policy, slots) = (settings.policy(), settings.config.workers.count(cpu::available().count));
         let app = &mut self.apps[ix];
+        let slots = match keeps_scale {
+            true => app.supervisor.slot_count(),
+            false => settings.config.workers.count(cpu::available().count),
+        };
+        let policy = settings.policy();
         app.balancer.set_mode(balance_mode(settings.config.balance));
         app.generations.insert(to, settings);
         (ix, to, policy, slots)

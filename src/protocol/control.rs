@@ -5,23 +5,28 @@ use crate::config::sources::Sources;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// `GET /v1/apps`: everything that one master runs.
+/// `GET /v1/apps`: everything that one master runs. What has a default is not in `ls --json` of one that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
     pub name: String,
     /// Version of clusterd that runs it: the master's.
+    #[serde(default)]
     pub version: String,
     /// Pid that signals go to.
+    #[serde(default)]
     pub keeper_pid: i32,
     /// Version of clusterd that the keeper is of; "" where it does not say.
     #[serde(default)]
     pub keeper_version: String,
     /// Pid of the present master.
+    #[serde(default)]
     pub master_pid: i32,
     /// How often the master was started again.
+    #[serde(default)]
     pub master_restarts: u32,
     /// Time since the deployment started, in milliseconds.
+    #[serde(default)]
     pub uptime_ms: u64,
     /// The last upgrade that was begun.
     #[serde(default)]
@@ -59,7 +64,7 @@ pub struct UpgradeRequest {
 }
 
 /// One app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct App {
     /// Its name.
     pub name: String,
@@ -72,7 +77,8 @@ pub struct App {
     /// The folder of its workers, links resolved.
     #[serde(default)]
     pub cwd: String,
-    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is).
+    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is); of the CLI also `gone` (its
+    /// keeper is).
     pub status: String,
     /// The command and its arguments.
     pub command: Vec<String>,

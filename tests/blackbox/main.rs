@@ -30,3 +30,4 @@ mod signals;
 mod supervise;
 mod top;
 mod upgrade;
+mod verbs;

@@ -156,7 +156,8 @@ fn keys_reload_scale_restart_and_stop_what_is_selected() {
     home.web("other", "1");
     let other = home.app("other").workers[0].pid;
     let terminal = Terminal::open(&home, (80, 24), "true");
-    terminal.wait_word("other");
+    terminal
+        .wait("both", |screen| ["web", "other"].iter().all(|name| row(screen, name).contains(&"running".to_owned())));
     terminal.keys(&["r"]);
     terminal.wait_word("reloaded web");
     assert_eq!(home.app("web").generation, 2);

@@ -1,6 +1,7 @@
 //! A screen into cells: where each part stands, and which colour a tone has on this terminal. Pure.
 use super::columns::MARK_COLUMNS;
 use super::view::{Mark, Row, Screen, Tone};
+use crate::cli::units::fit;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -120,13 +121,10 @@ pub(super) fn draw(screen: &Screen, means: Means, area: Rect, buffer: &mut Buffe
 fn title(pen: &mut Pen<'_>, screen: &Screen) {
     let bar = pen.means.bar();
     pen.shade(bar);
-    let end = pen.put(pen.area.x + 1, &screen.title[0], bar.add_modifier(Modifier::BOLD));
-    let totals = &screen.title[1];
     // Where both do not fit, the totals count more than the rest of the name.
-    let from = pen.area.right().saturating_sub(totals.chars().count() as u16 + 1);
-    if end >= from {
-        pen.put(from.saturating_sub(1), " ", bar);
-    }
+    let totals = &screen.title[1];
+    let room = usize::from(pen.area.width).saturating_sub(totals.chars().count() + 3);
+    pen.put(pen.area.x + 1, &fit(&screen.title[0], room, '~'), bar.add_modifier(Modifier::BOLD));
     pen.put_right(&format!("{totals} "), bar);
     pen.y += 1;
 }

@@ -438,7 +438,7 @@ impl Model {
         let key = self.key.as_ref()?.app().clone();
         let refused = |why: &str| Some(Said { ok: false, text: format!("{}: {why}", key.1), at_ms: 0 });
         let Some(target) = self.target(&key) else {
-            self.said = refused("its master gives no answer; wait a moment");
+            self.said = refused("its master has not answered yet; wait a moment");
             return None;
         };
         let status = target.view.as_ref().map(|app| app.status.as_str());

@@ -1,0 +1,191 @@
+//! Every verb as somebody types it who comes from PM2: all names of it, what it says of a target that is not there, and
+//! the fields of `--json`, which are those of the documentation.
+use super::apps::{hello, project};
+use super::background::{Home, address};
+use super::client::get;
+use super::cluster::{alive, kill, run, wait_until};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// Names of a verb, side by side.
+const NAMES: [&[&str]; 20] = [
+    &["start"],
+    &["ls", "list", "status", "ps", "l"],
+    &["top", "monit"],
+    &["describe", "show", "info", "desc"],
+    &["stop"],
+    &["restart"],
+    &["reload", "gracefulReload"],
+    &["delete", "del"],
+    &["scale"],
+    &["env"],
+    &["signal", "sendSignal"],
+    &["save", "dump"],
+    &["resurrect"],
+    &["startup"],
+    &["unstartup"],
+    &["init", "ecosystem"],
+    &["kill"],
+    &["completions"],
+    &["man"],
+    &["check"],
+];
+
+#[test]
+fn every_verb_has_the_names_that_people_know_and_help_that_is_documented() {
+    let home = Home::new();
+    let docs = fs::read_to_string(project("docs/command-line.md")).unwrap();
+    for names in NAMES {
+        let help = home.run(&["help", names[0]]);
+        assert_eq!(help.0, 0, "{names:?}: {}", help.2);
+        for name in names {
+            assert_eq!(home.run(&["help", name]), help, "{name}");
+            assert!(docs.contains(&format!("`{name}`")) || docs.contains(&format!("`{name} ")), "{name} in the docs");
+        }
+    }
+}
+
+#[test]
+fn a_session_as_a_user_of_pm2_types_it() {
+    let home = Home::new();
+    let app = home.folder.write("app.js", &fs::read_to_string(hello()).unwrap());
+    home.ok(&["start", "app.js", "-i", "2", "--host", "127.0.0.1", "-p", "0"]);
+    home.ok(&["start", &app, "--name", "my-api", "-i", "1", "--host", "127.0.0.1", "-p", "0", "--", "--flag"]);
+    for list in ["list", "ls", "status"] {
+        let (code, out, _) = home.run(&[list]);
+        assert!(code == 0 && out.contains("[0] app") && out.contains("[1] my-api"), "{out}");
+    }
+    let (_, listed, _) = home.run(&["jlist"]);
+    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()[1]["apps"][0]["id"], 1);
+    assert!(home.run(&["show", "0"]).1.contains("folder"));
+    assert!(home.run(&["env", "1"]).1.contains("NODE_APP_INSTANCE=0"));
+    let first = home.app("app").workers[0].pid.unwrap();
+    home.ok(&["restart", "app"]);
+    assert!(!alive(first));
+    home.ok(&["reload", "all"]);
+    home.ok(&["gracefulReload", "my-api"]);
+    assert!(get(address(&home.app("my-api")), "/").is_ok());
+    home.ok(&["scale", "app", "+1"]);
+    wait_until("three", || home.app("app").workers_ready == 3);
+    home.ok(&["scale", "app", "-1"]);
+    home.ok(&["scale", "app", "4"]);
+    wait_until("four", || home.app("app").workers_ready == 4);
+    // Nothing but another scale changes that.
+    home.ok(&["reload", "app"]);
+    home.ok(&["restart", "app"]);
+    assert_eq!(home.app("app").workers_ready, 4);
+    // A signal that is ignored reaches who gets it.
+    assert!(home.ok(&["sendSignal", "SIGWINCH", "my-api"]).contains("sent to 1 worker"));
+    home.ok(&["stop", "0", "my-api"]);
+    assert!(home.deployments().iter().flat_map(|d| &d.apps).all(|app| app.status == "stopped"));
+    home.ok(&["dump"]);
+    home.ok(&["del", "all"]);
+    home.ok(&["resurrect"]);
+    assert_eq!(home.app("app").status, "stopped", "as it was saved");
+    home.ok(&["start", "all"]);
+    assert_eq!((home.app("app").workers_ready, home.app("my-api").workers_ready), (4, 1));
+    assert!(home.run(&["startup", "--print"]).1.contains("resurrect"));
+    assert!(home.run(&["unstartup", "--print"]).1.contains("disable"));
+    home.ok(&["kill"]);
+    assert!(home.run(&["list"]).1.contains("nothing runs here"));
+}
+
+#[test]
+fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
+    let home = Home::new();
+    for verb in ["describe", "env", "reload", "restart", "stop", "delete"] {
+        assert!(home.fails(&[verb, "webshop"]).contains("nothing runs here"), "{verb}");
+    }
+    home.ok(&["start", "-n", "webshop", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    let pid = home.app("webshop").workers[0].pid;
+    let typed: [&[&str]; 11] = [
+        &["start", "webshp"],
+        &["describe", "webshp"],
+        &["describe", "webshp", "--json"],
+        &["env", "webshp"],
+        &["reload", "webshp"],
+        &["restart", "webshp"],
+        &["stop", "webshp"],
+        &["delete", "webshp"],
+        &["scale", "webshp", "2"],
+        &["signal", "SIGTERM", "webshp"],
+        &["upgrade", "webshp"],
+    ];
+    for args in typed {
+        let said = home.fails(args);
+        assert!(said.contains("did you mean \"webshop\"?"), "{args:?}: {said}");
+    }
+    // Of several words the others are carried out, and the command has failed all the same.
+    assert!(home.fails(&["signal", "SIGWINCH", "webshp", "webshop"]).contains("sent to 1 worker"));
+    assert_eq!(home.app("webshop").workers[0].pid, pid);
+}
+
+/// The names in the first column of the table that begins with this heading.
+fn documented(page: &str, heading: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(project(page)).unwrap();
+    let table = text.split_once(heading).unwrap_or_else(|| panic!("{heading} in {page}")).1;
+    let rows = table.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let cells = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+    let names: BTreeSet<String> =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect();
+    assert!(!names.is_empty(), "{heading} in {page} has no rows");
+    names
+}
+
+/// The names that any of these objects has.
+fn printed<'a>(objects: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+    objects.into_iter().flat_map(|object| object.as_object().unwrap().keys().cloned()).collect()
+}
+
+fn json(home: &Home, args: &[&str], code: i32) -> Value {
+    let (got, out, err) = home.run(args);
+    assert_eq!(got, code, "{args:?}: {err}");
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{args:?}: {e}\n{out}"))
+}
+
+fn all<'a>(values: &'a Value, field: &str) -> Vec<&'a Value> {
+    values.as_array().unwrap().iter().flat_map(|value| value[field].as_array().unwrap()).collect()
+}
+
+#[test]
+fn the_fields_of_json_are_those_that_are_documented() {
+    let (cli, api) = ("docs/command-line.md", "docs/control-api.md");
+    let home = Home::new();
+    home.web("web", "1");
+    home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    kill(home.deployments().iter().find(|d| d.name == "job").unwrap().keeper_pid, "KILL");
+    wait_until("its end", || home.app("job").status == "gone");
+
+    let listed = json(&home, &["ls", "--json"], 0);
+    let deployments = documented(api, "**Deployment**").into_iter().chain(documented(cli, "| ls | |")).collect();
+    assert_eq!(printed(listed.as_array().unwrap()), deployments);
+    let apps = all(&listed, "apps");
+    assert_eq!(apps.len(), 2);
+    assert_eq!(printed(apps.iter().copied()), documented(api, "**App**"));
+    let workers: Vec<&Value> = apps.iter().flat_map(|app| app["workers"].as_array().unwrap()).collect();
+    assert_eq!(printed(workers), documented(api, "**Worker**"));
+
+    let described = json(&home, &["describe", "all", "--json"], 0);
+    assert_eq!(described.as_array().unwrap().len(), 2, "what is gone too");
+    assert_eq!(printed(described.as_array().unwrap()), documented(api, "**App**"));
+
+    let env = json(&home, &["env", "web", "--json"], 0);
+    assert!(env.as_object().unwrap().values().all(Value::is_string));
+    assert_eq!(env["CLUSTERD_APP"], "web");
+
+    for (args, code) in [(&["-w", "2", "--", "sleep", "1"][..], 0), (&["--", "no-such-command"], 1)] {
+        let checked = json(&home, &[&["check", "--json"], args].concat(), code);
+        assert_eq!(printed([&checked]), documented(cli, "| check | |"));
+        assert_eq!(printed(checked["apps"].as_array().unwrap()), documented(cli, "| app of check | |"));
+        assert_eq!(checked["ok"], code == 0);
+    }
+    let unreadable = json(&home, &["check", "--json", "-c", "no.toml"], 1);
+    assert!(unreadable["problems"][0].as_str().unwrap().contains("no such file"), "{unreadable}");
+
+    for verb in ["startup", "unstartup"] {
+        let shown = json(&home, &[verb, "--print", "--json"], 0);
+        assert_eq!(printed([&shown]), documented(cli, "| startup | |"));
+    }
+    assert_eq!(run(&home.folder, &["startup", "--json"]).0, 2, "it prints nothing without --print");
+}
