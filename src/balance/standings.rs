@@ -30,7 +30,12 @@ impl Bits {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         let bits = |(at, &word): (usize, &u64)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(at as u32 * 64 + bit)
+            })
         };
         self.words.iter().enumerate().flat_map(bits)
     }
