@@ -1,4 +1,4 @@
-//! Two more bodies: what a keeper hands over, and what Node's inspector says.
+//! More bodies: what a keeper hands over, what Node's inspector says, messages between agent and workers.
 use super::{Taken, make_notice, plain_error};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::protocol::SpawnStep;
@@ -6,7 +6,11 @@ use clusterd::keeper::state::{self, State, StateError};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watch::WatchMemory;
 use clusterd::limits;
+use clusterd::protocol::framing::Outbox;
 use clusterd::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
+use clusterd::protocol::messages::{self, From};
+use clusterd::protocol::node::{self, FromWorker};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a keeper hands to another binary: as it is, and as made from the bytes.
@@ -126,5 +130,71 @@ pub(crate) fn inspector(data: &[u8]) {
     }
     if let Answer::Whole((), length) = inspector::upgraded(stream) {
         assert!(length <= stream.len());
+    }
+}
+
+// ---- messages between agent and workers ----
+
+/// Lines, as agent and as worker: what is passed on is one line of JSON, says who sent it, and is no word of Node's own.
+pub(crate) fn messages(data: &[u8]) {
+    let mut outbox = Outbox::new();
+    let (mut waiting, mut waiting_bytes) = (0, 0);
+    for line in data.split(|&b| b == b'\n') {
+        for from in [From::Agent, From::Worker { slot: 3, pid: 77 }] {
+            let Some(out) = passed_on(line, from) else { continue };
+            assert_eq!(out.iter().filter(|&&b| b == b'\n').count(), 1, "{}", out.escape_ascii());
+            assert!(out.ends_with(b"}\n") && out.starts_with(b"{"));
+            let told = as_json(&out);
+            assert!(!told["cmd"].as_str().is_some_and(|cmd| cmd.starts_with("NODE_")), "{told}");
+            assert_eq!(node::decode(&out[..out.len() - 1]), Ok(FromWorker::User), "{told}");
+            if outbox.push_message(&out).is_ok() {
+                (waiting, waiting_bytes) = (waiting + 1, waiting_bytes + out.len());
+            }
+            assert!(waiting <= limits::MESSAGES_WAITING_MAX && waiting_bytes <= limits::MESSAGES_WAITING_BYTES_MAX);
+        }
+    }
+    // Words of the master have room whatever waits.
+    outbox.push(b"x\n", None).unwrap();
+    while let Some((bytes, _)) = outbox.front() {
+        let count = bytes.len().min(1_000);
+        outbox.written(count);
+    }
+    assert!(outbox.is_empty() && !outbox.is_high() && !outbox.is_cut());
+}
+
+/// JSON as it is; null where JavaScript takes it and Rust does not: half a surrogate pair is no text here.
+fn as_json(bytes: &[u8]) -> Value {
+    assert!(serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(), "{}", bytes.escape_ascii());
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+/// What the receiver gets of a line, or the sender where it makes no sense.
+fn passed_on(line: &[u8], from: From) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    match messages::decode(line, from == From::Agent)? {
+        // The channel has looked at it before.
+        Ok(_) if node::decode(line) != Ok(FromWorker::User) => None,
+        Ok(message) => {
+            message.render(from, &mut out);
+            let told = as_json(&out);
+            if told.is_null() {
+                return Some(out);
+            }
+            let name = if message.wants_answer() { &told["clusterd"]["from"] } else { &told["from"] };
+            let wanted = match (from, message.wants_answer()) {
+                (From::Agent, _) => Value::from("agent"),
+                (From::Worker { .. }, false) => Value::from("app"),
+                (From::Worker { slot, pid }, true) => serde_json::json!({ "slot": slot, "pid": pid }),
+            };
+            assert_eq!(*name, wanted);
+            let mut answer = Vec::new();
+            message.render_undelivered(1, "a \"reason\"", &mut answer);
+            assert!(as_json(&answer).is_null() || as_json(&answer)["clusterd"]["reason"].is_string());
+            Some(out)
+        }
+        Err(bad) => {
+            bad.render(&mut out);
+            Some(out)
+        }
     }
 }

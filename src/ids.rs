@@ -13,6 +13,11 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
+impl Slot {
+    /// The place of an app's agent, where its output or its place in a list has to have one. No worker has it.
+    pub const AGENT: Slot = Slot(u32::MAX);
+}
+
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -21,6 +26,9 @@ impl fmt::Display for WorkerId {
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Slot::AGENT {
+            return f.write_str("agent");
+        }
         write!(f, "{}", self.0)
     }
 }

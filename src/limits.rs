@@ -135,6 +135,26 @@ pub const CHANNEL_HELD_LINES_MAX: usize = 64;
 pub const BAD_LINE_SHOWN_BYTES: usize = 80;
 /// How much of the reason why a line is malformed an error message shows, in characters.
 pub const BAD_LINE_REASON_CHARS_MAX: usize = 200;
+/// Size of a message between agent and workers, in bytes; larger ones reach nobody.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Size of the sender's own name for a message, in bytes.
+pub const MESSAGE_ID_BYTES_MAX: usize = 256;
+/// Messages that wait because their receiver does not read its channel.
+pub const MESSAGES_WAITING_MAX: usize = 4096;
+/// Their size together, in bytes.
+pub const MESSAGES_WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// From here on an agent's messages to a receiver that reads are left in the agent's channel.
+pub const MESSAGES_HIGH_WATER: usize = 1024;
+/// The same in bytes. One read, and one message more, still fit.
+pub const MESSAGES_HIGH_WATER_BYTES: usize = 512 * 1024;
+/// A receiver that has read nothing for this time holds the agent up no more, in milliseconds.
+pub const MESSAGES_STALL_MS: u64 = 200;
+/// How often it is looked whether an agent that was held up may go on, in milliseconds.
+pub const MESSAGES_PAUSE_LOOK_MS: u64 = 5;
+/// Messages of one sender that are passed on before the loop does something else, in bytes (each counts for 256 more).
+pub const MESSAGES_PER_TURN_BYTES_MAX: usize = 512 * 1024;
+/// How often it is said that a process does not read its messages, in milliseconds.
+pub const MESSAGES_TOLD_EVERY_MS: u64 = 10_000;
 /// Listener keys that the workers of one app may ask for.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
 /// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes. It goes into a note
@@ -375,6 +395,8 @@ pub const TOP_SILENT_MS: u64 = 3_000;
 pub const TOP_MESSAGES_MAX: usize = 1_024;
 /// Good news is shown so long, in milliseconds.
 pub const TOP_SAID_MS: u64 = 15_000;
+/// Log files of an app that it follows.
+pub const TOP_LOG_FILES_MAX: usize = 64;
 /// Lines of the log that it keeps.
 pub const TOP_LOG_LINES_MAX: usize = 500;
 /// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.

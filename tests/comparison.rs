@@ -90,7 +90,7 @@ fn ratios_are_those_of_the_medians_and_nothing_is_divided_by_nothing() {
 #[test]
 fn every_table_is_whole_and_other_setups_fold_away() {
     let text = table::connections(&measured());
-    let (open, folded) = text.split_once("<details><summary>The other 1 setups</summary>").expect("the other setups");
+    let (open, folded) = text.split_once("<details><summary>Other setups: 1</summary>").expect("the other setups");
     assert!(open.contains("**Short connections, hello, 2 workers**"), "{open}");
     assert!(folded.contains("**Kept-alive connections, 5 ms of CPU, 8 workers**\n\n| what |"), "{folded}");
     assert!(folded.contains("| the clusterd | 390 | 3.46"), "{folded}");

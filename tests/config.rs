@@ -1,7 +1,9 @@
 //! The samples in `config/` load, and every key and flag is documented.
 #![allow(clippy::unwrap_used)]
 use clusterd::cli::args;
-use clusterd::config::raw::{APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, LOG_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use clusterd::config::raw::{
+    AGENT_KEYS, APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, LOG_KEYS, RELOAD_KEYS, RESTART_KEYS,
+};
 use clusterd::config::resolve::resolve;
 use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Config};
@@ -39,7 +41,7 @@ fn every_sample_loads() {
 #[test]
 fn the_reference_shows_every_key_with_its_default() {
     let text = read("config/cluster.toml");
-    let tables = ["env", "restart", "reload", "limits", "hooks", "log"];
+    let tables = ["env", "restart", "reload", "limits", "hooks", "log", "agent"];
     for key in APP_KEYS.iter().filter(|key| !tables.contains(*key)).chain(LIMITS_KEYS) {
         let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
         assert!(shown, "config/cluster.toml does not show {key}");
@@ -47,14 +49,14 @@ fn the_reference_shows_every_key_with_its_default() {
     for key in RESTART_KEYS.iter().chain(RELOAD_KEYS) {
         assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "config/cluster.toml: {key}");
     }
-    for key in HOOK_KEYS {
+    for key in HOOK_KEYS.iter().chain(AGENT_KEYS) {
         assert!(text.lines().any(|line| line.starts_with(&format!("# {key} = "))), "config/cluster.toml: {key}");
     }
     for key in LOG_KEYS {
         assert!(text.contains(&format!(" {key} = ")), "config/cluster.toml: {key}");
     }
-    let tables =
-        ["env", "env.production", "restart", "reload", "limits", "hooks", "log"].map(|name| format!("[app.{name}]"));
+    let tables = ["env", "env.production", "restart", "reload", "limits", "hooks", "log", "agent"]
+        .map(|name| format!("[app.{name}]"));
     for table in &tables {
         assert!(text.contains(table), "config/cluster.toml: {table}");
     }
@@ -83,7 +85,7 @@ fn the_examples_in_the_reference_are_right() {
 #[test]
 fn every_key_is_documented() {
     let text = read("docs/configuration.md");
-    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS, LOG_KEYS].concat();
+    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS, LOG_KEYS, AGENT_KEYS].concat();
     for key in FILE_KEYS.iter().chain(APP_KEYS).chain(&tables) {
         assert!(text.contains(&format!("`{key}`")), "docs/configuration.md does not name `{key}`");
     }

@@ -21,7 +21,7 @@ const GONE: Duration = Duration::from_secs(1);
 const BESIDE: Duration = Duration::from_millis(500);
 /// Workers and masters that have lived for a second are replaced without a pause.
 const PAUSE: Duration = Duration::from_millis(1200);
-/// Bound of the wait for the end of a process that was killed.
+/// Bound of the wait for the end of a process that was killed, and of those that go with it.
 const DEATH_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(plan: &Plan, tools: &[Tool], programs: &Programs) -> Changes {
@@ -34,7 +34,7 @@ pub(crate) fn run(plan: &Plan, tools: &[Tool], programs: &Programs) -> Changes {
             break;
         }
         for change in Change::ALL {
-            for kept in [false, true] {
+            for &kept in if plan.kept_too { &[false, true][..] } else { &[false] } {
                 for n in 0..tools.len() {
                     let tool = tools[(n + round) % tools.len()];
                     if found.missing.iter().any(|missing| missing.label == tool.label()) {
@@ -97,12 +97,17 @@ fn worker_kills(server: &Server, times: u64) -> Result<u64, String> {
     Ok(times)
 }
 
-/// Kills what hands out connections, as long as somebody brings it back.
+/// Kills what hands out connections, as long as somebody brings it back; returns when that has happened, or when the last
+/// worker has gone with it.
 fn master_kills(server: &Server, times: u64) -> Result<u64, String> {
     for done in 0..times {
         std::thread::sleep(PAUSE);
         let Some(master) = server.master() else { return Ok(done) };
         kill(master);
+        let start = Instant::now();
+        while server.master().is_none() && !server.workers().is_empty() && start.elapsed() < DEATH_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     Ok(times)
 }

@@ -59,6 +59,7 @@ pub(crate) fn named(tool: Tool) -> Named {
 /// Every load that goes with so many workers, on one server.
 fn measure(plan: &Plan, tool: Tool, workers: usize, programs: &Programs, rows: &mut [Row]) -> Result<(), String> {
     let server = Server::start(tool, workers, programs)?;
+    load::Plan::short(server.address, CLIENTS).run(plan.first_warm_up);
     for row in rows.iter_mut().filter(|row| row.tool.name == tool.name() && row.setup.workers == workers) {
         row.rounds.push(one(plan, &server, row.setup));
     }

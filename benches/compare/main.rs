@@ -44,7 +44,8 @@ fn main() {
 fn run(wanted: &Wanted) -> Result<(), String> {
     let kept = kept_folder()?.join("report.json");
     if wanted.draw {
-        let text = fs::read_to_string(&kept).map_err(|e| format!("{}: {e}", kept.display()))?;
+        let text = fs::read_to_string(&kept)
+            .map_err(|e| format!("{}: {e}: a whole run leaves its figures there; start one first", kept.display()))?;
         let report = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", kept.display()))?;
         return write(&report, true);
     }

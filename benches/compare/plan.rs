@@ -74,11 +74,15 @@ fn tools(names: &str) -> Result<Vec<Tool>, String> {
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) load: Duration,
+    /// Before each load, and before the first one of a server whose code is not yet compiled.
     pub(crate) warm_up: Duration,
+    pub(crate) first_warm_up: Duration,
     pub(crate) setups: Vec<Setup>,
     /// No round of connections begins that would end after this.
     pub(crate) connections_max: Duration,
     pub(crate) change_rounds: usize,
+    /// Kept-alive connections too, not only short ones.
+    pub(crate) kept_too: bool,
     pub(crate) reloads: u64,
     pub(crate) kills: u64,
     /// The same for the second part.
@@ -96,26 +100,30 @@ impl Plan {
         }
         Plan {
             rounds: 5,
-            load: Duration::from_millis(1500),
-            warm_up: Duration::from_millis(400),
+            load: Duration::from_millis(1300),
+            warm_up: Duration::from_millis(300),
+            first_warm_up: Duration::from_secs(1),
             setups,
-            connections_max: Duration::from_secs(13 * 60),
+            connections_max: Duration::from_secs(12 * 60),
             change_rounds: 2,
+            kept_too: true,
             reloads: 3,
             kills: 3,
-            changes_max: Duration::from_secs(6 * 60),
+            changes_max: Duration::from_secs(7 * 60 + 30),
         }
     }
 
     /// Two minutes on a machine that does other things meanwhile.
     pub(crate) fn quick() -> Plan {
-        let setups = vec![MAIN, Setup { kept: true, job: true, ..MAIN }, Setup { workers: 8, ..MAIN }];
+        let setups = vec![MAIN, Setup { kept: true, job: true, ..MAIN }];
         Plan {
             rounds: 1,
             load: Duration::from_millis(300),
             warm_up: Duration::from_millis(100),
+            first_warm_up: Duration::from_millis(100),
             setups,
             change_rounds: 1,
+            kept_too: false,
             reloads: 1,
             kills: 1,
             ..Plan::full()

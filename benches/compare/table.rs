@@ -36,7 +36,7 @@ pub(crate) fn connections(part: &Connections) -> String {
     text += &missing(&part.missing);
     let others = others(part);
     if !others.is_empty() {
-        let _ = writeln!(text, "\n<details><summary>The other {} setups</summary>", others.len());
+        let _ = writeln!(text, "\n<details><summary>Other setups: {}</summary>", others.len());
         for other in others {
             let _ = write!(text, "\n**{}**\n\n{}", capital(&other.title()), setup(part, other));
         }

@@ -30,8 +30,8 @@ pub enum Request {
     Delete { app: String, now: bool },
     /// `POST /v1/apps/NAME/signal`. Answered when it was asked for.
     Signal { app: String, signal: i32 },
-    /// `GET /v1/apps/NAME/env`.
-    Environment { app: String },
+    /// `GET /v1/apps/NAME/env`, and `GET /v1/apps/NAME/agent/env`.
+    Environment { app: String, agent: bool },
     /// `POST /v1/apps/NAME/scale`. Answered when it is accepted.
     Scale { app: String, workers: String },
     /// `POST /v1/stop` (the whole deployment) or `POST /v1/apps/NAME/stop`. Answered when it has stopped.

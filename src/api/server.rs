@@ -30,6 +30,7 @@ type Reply = Response<Full<Bytes>>;
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
                       POST /v1/apps/NAME/scale, POST /v1/apps/NAME/start, POST /v1/apps/NAME/restart, \
                       POST /v1/apps/NAME/delete, POST /v1/apps/NAME/signal, GET /v1/apps/NAME/env, \
+                      GET /v1/apps/NAME/agent/env, \
                       POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
                       POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
@@ -171,7 +172,7 @@ enum Route {
     Restart(String),
     Delete(String),
     Signal(String),
-    Environment(String),
+    Environment(String, bool),
     AllReady,
     Scale(String),
     Stop(Option<String>),
@@ -198,7 +199,8 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["v1", "apps", app, "restart"] => (Method::POST, Route::Restart(name(app)?)),
         ["v1", "apps", app, "delete"] => (Method::POST, Route::Delete(name(app)?)),
         ["v1", "apps", app, "signal"] => (Method::POST, Route::Signal(name(app)?)),
-        ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?)),
+        ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?, false)),
+        ["v1", "apps", app, "agent", "env"] => (Method::GET, Route::Environment(name(app)?, true)),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
         ["v1", "logs", "reopen"] => (Method::POST, Route::ReopenLogs),
         ["v1", "logs", "flush"] => (Method::POST, Route::FlushLogs(None)),
@@ -262,7 +264,7 @@ async fn asked(route: &Route, request: hyper::Request<Incoming>, calls: &CallSen
         Route::Reload(app) => Request::Reload { app: app.clone(), change: change(request).await? },
         Route::Start(app) => Request::Start { app: app.clone(), restart: false, change: change(request).await? },
         Route::Restart(app) => Request::Start { app: app.clone(), restart: true, change: change(request).await? },
-        Route::Environment(app) => Request::Environment { app: app.clone() },
+        Route::Environment(app, agent) => Request::Environment { app: app.clone(), agent: *agent },
         Route::Delete(app) => {
             let now = body::<StopRequest>(request).await.map_err(Box::new)?.unwrap_or_default().now;
             Request::Delete { app: app.clone(), now }

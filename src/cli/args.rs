@@ -213,6 +213,9 @@ pub enum Ask {
         /// A name or an id
         #[arg(value_name = "TARGET")]
         target: String,
+        /// Of its agent instead
+        #[arg(long)]
+        agent: bool,
         /// As JSON, for scripts
         #[arg(long)]
         json: bool,

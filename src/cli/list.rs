@@ -5,7 +5,7 @@ use super::target::known;
 use super::units::{short_delay, short_number, short_time};
 use crate::home::Entry;
 use crate::os::terminal;
-use crate::protocol::control::{App, Deployment, Worker};
+use crate::protocol::control::{Agent, App, Deployment, Worker};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -117,13 +117,15 @@ fn deployment_table(text: &mut String, deployment: &Deployment, colours: bool) {
 
 /// The workers of an app, a row for each.
 pub(super) fn worker_table(text: &mut String, app: &App, colours: bool) {
-    let rows: Vec<[String; 10]> = app.workers.iter().map(row).collect();
+    let agent = app.agent.as_ref().map(|agent| (agent_row(agent), agent.state.as_str()));
+    let workers = app.workers.iter().map(|worker| (row(worker), worker.state.as_str()));
+    let (rows, states): (Vec<[String; 10]>, Vec<&str>) = agent.into_iter().chain(workers).unzip();
     let widths: Vec<usize> = (0..HEADINGS.len())
         .map(|n| rows.iter().map(|row| row[n].chars().count()).chain([HEADINGS[n].len()]).max().unwrap_or(0))
         .collect();
     line(text, &HEADINGS.map(str::to_owned), &widths, None);
-    for (row, worker) in rows.iter().zip(&app.workers) {
-        line(text, row, &widths, colours.then(|| colour(&worker.state)).flatten());
+    for (row, state) in rows.iter().zip(states) {
+        line(text, row, &widths, colours.then(|| colour(state)).flatten());
     }
 }
 
@@ -160,6 +162,23 @@ fn row(worker: &Worker) -> [String; 10] {
         worker.memory_bytes.map_or_else(dash, |bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
         worker.open_handoffs.to_string(),
         worker.loop_delay_ms.map_or_else(dash, short_delay),
+    ]
+}
+
+/// The agent, which has no slot and takes no connections.
+fn agent_row(agent: &Agent) -> [String; 10] {
+    let dash = || "-".to_owned();
+    [
+        "agent".to_owned(),
+        agent.id.map_or_else(dash, |id| id.to_string()),
+        agent.pid.map_or_else(dash, |pid| pid.to_string()),
+        agent.state.clone(),
+        agent.uptime_ms.map_or_else(dash, short_time),
+        agent.restarts.to_string(),
+        agent.cpu_ms.map_or_else(dash, |ms| short_number(ms as f64 / 1000.0, "s")),
+        agent.memory_bytes.map_or_else(dash, |bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
+        dash(),
+        dash(),
     ]
 }
 

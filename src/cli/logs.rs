@@ -8,6 +8,7 @@ use super::target::{Found, Known, known};
 use crate::config::log::slot_path;
 use crate::config::log_time;
 use crate::config::resolve::resolve;
+use crate::ids::Slot;
 use crate::limits;
 use crate::os::{clock, cpu};
 use crate::protocol::control::Log;
@@ -196,6 +197,7 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
     if let Some(app) = &found.view {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
+        slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
         return Ok((app.log.clone(), slots));
     }
     let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
@@ -203,7 +205,8 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
     let config =
         resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
     let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
-    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).collect()))
+    let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
+    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
 }
 
 /// Adds a file. Several apps may write to it, or several targets mean it.

@@ -90,7 +90,7 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::List { json, short } => list::list(home, json, short),
         Ask::Jlist => list::list(home, true, false),
         Ask::Describe { targets, json } => show::describe(home, &targets, json),
-        Ask::Env { target, json } => show::env(home, &target, json),
+        Ask::Env { target, agent, json } => show::env(home, &target, agent, json),
         Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
         Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
         Ask::Stop { targets, now } => act::stop(home, &targets, now),

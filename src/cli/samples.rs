@@ -18,6 +18,7 @@ pub(super) fn worker(slot: u32) -> Worker {
         memory_bytes: Some(50 << 20),
         cpu_ms: Some(1_000),
         loop_delay_ms: Some(1.0),
+        messages_lost: 0,
         note: None,
     }
 }
@@ -43,6 +44,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         log: Default::default(),
         log_lines_dropped: 0,
         workers,
+        agent: None,
     }
 }
 

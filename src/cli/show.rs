@@ -62,6 +62,10 @@ fn card(found: &Found, known: &super::target::Known) -> String {
         ("restarts", app.restarts.to_string()),
         ("hand-offs", app.handoffs.to_string()),
     ];
+    if let Some(agent) = &app.agent {
+        rows.push(("agent", agent.command.join(" ")));
+        rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
+    }
     if let Some(deployment) = deployment {
         rows.push(("deployment", deployment.name.clone()));
         rows.push(("runs in the", if deployment.background { "background" } else { "foreground" }.to_owned()));
@@ -81,14 +85,24 @@ fn card(found: &Found, known: &super::target::Known) -> String {
     for worker in app.workers.iter().filter(|w| w.note.is_some()) {
         text.push_str(&format!("  slot {}: {}\n", worker.slot, worker.note.as_deref().unwrap_or_default()));
     }
+    if let Some(note) = app.agent.as_ref().and_then(|agent| agent.note.as_deref()) {
+        text.push_str(&format!("  agent: {note}\n"));
+    }
+    for worker in app.workers.iter().filter(|w| w.messages_lost > 0) {
+        text.push_str(&format!(
+            "  slot {}: {} messages lost, as it did not read them\n",
+            worker.slot, worker.messages_lost
+        ));
+    }
     text
 }
 
 /// `env`.
-pub(super) fn env(home: Option<&Path>, target: &str, json: bool) -> ExitCode {
+pub(super) fn env(home: Option<&Path>, target: &str, agent: bool, json: bool) -> ExitCode {
+    let what = if agent { "agent/env" } else { "env" };
     let shown = known(home).and_then(|known| known.find(target)).and_then(|all| match all.as_slice() {
         [found] if found.view.is_none() => Err(format!("{}: its keeper is gone", found.app)),
-        [found] => client::get::<Environment>(&found.socket, &format!("/v1/apps/{}/env", found.app)),
+        [found] => client::get::<Environment>(&found.socket, &format!("/v1/apps/{}/{what}", found.app)),
         several => {
             let names: Vec<&str> = several.iter().map(|found| found.app.as_str()).collect();
             Err(format!("{target:?} means {}; name one", names.join(", ")))

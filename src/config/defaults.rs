@@ -16,6 +16,8 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is left to a worker between SIGTERM and SIGKILL.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the death of an agent and the next one, as with egg.
+pub const AGENT_RESTART_DELAY: Duration = Duration::from_secs(1);
 /// What holds a worker's slot: the name that PM2 made known.
 pub const INSTANCE_VAR: &str = "NODE_APP_INSTANCE";
 /// A program that has no way to say that it is ready counts as ready after this.

@@ -3,6 +3,7 @@ use super::defaults;
 use super::problem::{Found, Spot};
 use super::raw::RawLog;
 use super::sources::{Sources, absolute};
+use crate::ids::Slot;
 use crate::protocol::control;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,10 +108,11 @@ impl Log {
         [&self.out, &self.err].into_iter().any(|target| matches!(target, Target::File(_)))
     }
 
-    /// The files of `slots` slots, each once.
-    pub fn files(&self, slots: u32) -> Vec<PathBuf> {
+    /// The files of `slots` slots, and of an agent, each once.
+    pub fn files(&self, slots: u32, agent: bool) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        for slot in 0..if self.per_worker { slots } else { 1 } {
+        let agent = (agent && self.per_worker).then_some(Slot::AGENT.0);
+        for slot in (0..if self.per_worker { slots } else { 1 }).chain(agent) {
             for target in [&self.out, &self.err] {
                 // Only the two of one slot can be the same.
                 if let Target::File(path) = self.of_slot(target, slot)
@@ -132,11 +134,11 @@ impl Log {
     }
 }
 
-/// The file of one slot: `logs/web-out.log` is `logs/web-out-3.log` for slot 3.
+/// The file of one slot: `logs/web-out.log` is `logs/web-out-3.log` for slot 3, `logs/web-out-agent.log` for the agent.
 pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
-    path.with_file_name(format!("{stem}-{slot}{ending}"))
+    path.with_file_name(format!("{stem}-{}{ending}", Slot(slot)))
 }
 
 /// A target as typed: a path, or `NULL`.
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!((log.out, log.err), (Target::File("/h/logs/web-out.log".into()), Target::Null));
         let log = Log::default().in_background("web", Path::new("/h/logs"));
         assert_eq!(log.err, Target::File("/h/logs/web-error.log".into()));
-        assert_eq!(log.files(5).len(), 2);
-        assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5).len(), 5);
+        assert_eq!(log.files(5, false).len(), 2);
+        assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5, true).len(), 6);
     }
 }

@@ -3,6 +3,7 @@
 //! [`sources::Sources`] (what was typed, as plain data) goes through [`resolve::resolve`] to a [`Config`]. Reading the
 //! files is `cli::load`'s business.
 pub mod address;
+pub mod agent;
 pub mod defaults;
 pub mod env_file;
 pub mod hooks;
@@ -80,6 +81,8 @@ pub struct App {
     pub hooks: BTreeMap<hooks::HookEvent, Vec<String>>,
     /// What a worker may use.
     pub limits: Limits,
+    /// The process beside the workers.
+    pub agent: Option<agent::Agent>,
     /// Where output goes.
     pub log: log::Log,
     /// Put `name/slot | ` before each line of output.

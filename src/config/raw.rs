@@ -7,6 +7,7 @@ use super::parse;
 use super::problem::{At, Found, Spot};
 use super::{Balance, Listen, Protocol, Ready, Workers, name};
 use crate::limits::{APPS_MAX, PROBLEMS_MAX};
+pub(crate) use agent::RawAgent;
 pub(crate) use log::RawLog;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub(crate) use tables::{RawLimits, RawReload, RawRestart};
 use toml::de::{DeTable, DeValue};
 use values::{Entry, entries, narrow};
 
+mod agent;
 mod log;
 mod tables;
 mod values;
@@ -47,6 +49,7 @@ pub const APP_KEYS: &[&str] = &[
     "reload",
     "hooks",
     "limits",
+    "agent",
     "log",
 ];
 /// Keys of `[app.restart]`.
@@ -63,8 +66,11 @@ pub const LIMITS_KEYS: &[&str] = &["memory", "lifetime", "max_connections", "han
 pub const LOG_KEYS: &[&str] =
     &["file", "out", "err", "per_worker", "format", "time", "max_size", "max_age", "keep", "compress"];
 
+/// Keys of `[app.agent]`.
+pub const AGENT_KEYS: &[&str] = &["command", "protocol", "ready", "ready_timeout", "kill_timeout", "restart_delay"];
+
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
-const PLANNED_KEYS: &[&str] = &["agent", "control", "cron_restart", "metrics", "watch"];
+const PLANNED_KEYS: &[&str] = &["control", "cron_restart", "metrics", "watch"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -135,6 +141,7 @@ pub(crate) struct RawApp {
     pub(crate) reload: RawReload,
     pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
     pub(crate) limits: RawLimits,
+    pub(crate) agent: Option<RawAgent>,
     pub(crate) log: RawLog,
     /// `command` was there but unusable: that it is missing is not said as well.
     pub(crate) command_bad: bool,
@@ -255,6 +262,7 @@ impl Walk<'_> {
                 "reload" => app.reload = self.reload(&entry),
                 "hooks" => app.hooks = self.hooks(&entry),
                 "limits" => app.limits = self.limits(&entry),
+                "agent" => app.agent = self.agent(&entry),
                 "log" => app.log = self.log(&entry),
                 _ => self.unknown(&entry, APP_KEYS, ""),
             }

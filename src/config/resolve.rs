@@ -5,7 +5,8 @@ use super::problem::{At, Found, Problem, Spot};
 use super::raw::{self, RawApp, RawLimits, RawRestart};
 use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, defaults, env_file, name, parse, rules,
+    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, agent, defaults, env_file, name, parse,
+    rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -276,6 +277,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         }
     }
     let limits = decide_limits(raw.limits, protocol, balance, found);
+    let agent = agent::decide(raw.agent, found);
     let folder = raw.cwd.as_ref().map(|at| absolute(&sources.start_folder, &at.value));
     let log_folder = folder.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
     let log = super::log::decide(raw.log, &name, &log_folder, sources, found);
@@ -315,6 +317,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         },
         hooks: raw.hooks,
         limits,
+        agent,
         log,
         prefix: value_or(raw.prefix, false),
     })

@@ -63,7 +63,7 @@ fn log_settings_are_decided_together() {
     assert_eq!((full.format, full.time.as_deref(), full.per_worker), (Format::Json, Some("%H:%M"), true));
     assert_eq!(full.rotation.max_age, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!((full.rotation.max_size, full.rotation.keep, full.rotation.compress), (Some(10 << 20), 3, true));
-    assert_eq!(full.files(2), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
+    assert_eq!(full.files(2, false), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
 
     says("log.out = \"logs/\"", "add the name of the file");
     says("log.out = \"web-%d.log\"", "per_worker = true");

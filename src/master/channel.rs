@@ -192,9 +192,10 @@ impl<W: Wire> Channel<W> {
         }
     }
 
-    /// Writes what waits, as far as the worker reads.
-    pub(super) fn flush(&mut self) {
+    /// Writes what waits, as far as the worker reads. Whether anything went out.
+    pub(super) fn flush(&mut self) -> bool {
         (self.full, self.scarce) = (false, false);
+        let mut any = false;
         while let Some((bytes, attachment)) = self.outbox.front() {
             match self.wire.send(bytes, attachment.and_then(|_| self.outbox_fds.front())) {
                 Ok(sent) => {
@@ -202,18 +203,20 @@ impl<W: Wire> Channel<W> {
                         self.outbox_fds.pop_front();
                     }
                     self.outbox.written(sent);
+                    any = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if may_pass(&e) => {
                     self.scarce = e.kind() != io::ErrorKind::WouldBlock;
-                    return;
+                    return any;
                 }
                 Err(_) => {
                     self.closed = true;
-                    return;
+                    return any;
                 }
             }
         }
+        any
     }
 }
 
@@ -230,6 +233,26 @@ impl Channel {
     /// Whether the worker has read everything that was sent to it.
     pub(super) fn all_read(&self) -> bool {
         !self.is_blocked() && fdpass::unread_by_peer(self.as_fd()) == 0
+    }
+
+    /// Whether a line went out in part: whoever writes next would spoil it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.outbox.is_cut() && !self.closed
+    }
+
+    /// Whether so many messages wait for the worker that their senders should wait too.
+    pub(super) fn is_high(&self) -> bool {
+        self.outbox.is_high()
+    }
+
+    /// Sends a message that somebody else sent, or lets it wait its turn.
+    ///
+    /// # Errors
+    /// When too many wait: this one is not sent, and nothing else happens.
+    pub(super) fn send_message(&mut self, line: &[u8]) -> Result<(), OutboxFull> {
+        self.outbox.push_message(line)?;
+        self.flush();
+        Ok(())
     }
 
     /// Sends a control line, or lets it wait its turn.

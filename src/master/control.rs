@@ -76,9 +76,9 @@ impl Master {
                 Err(answer) => answer,
                 Ok(apps) => self.signal_asked(apps[0], signal),
             },
-            Request::Environment { app } => match self.apps_named(Some(&app)) {
+            Request::Environment { app, agent } => match self.apps_named(Some(&app)) {
                 Err(answer) => answer,
-                Ok(apps) => self.environment_asked(apps[0]),
+                Ok(apps) => self.environment_asked(apps[0], agent),
             },
             Request::Stop { app: None, now } => {
                 self.stop_all(now);
@@ -124,7 +124,10 @@ impl Master {
     /// The log files of these apps.
     fn log_paths(&self, apps: &[usize]) -> Vec<PathBuf> {
         let apps = apps.iter().map(|&ix| &self.apps[ix]);
-        let paths = apps.flat_map(|app| app.settings().config.log.files(app.supervisor.slot_count()));
+        let paths = apps.flat_map(|app| {
+            let config = &app.settings().config;
+            config.log.files(app.supervisor.slot_count(), config.agent.is_some())
+        });
         let mut paths: Vec<PathBuf> = paths.collect();
         paths.sort();
         paths.dedup();
@@ -210,6 +213,7 @@ impl Master {
         for listener in &mut app.listeners {
             listener.leave_poll(&self.polls);
         }
+        self.tell_agent(ix, "stopping", serde_json::json!({ "now": now }));
         self.events.push_back((ix, Event::Stop { now }));
     }
 
@@ -217,7 +221,9 @@ impl Master {
     pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
         let name = self.apps[app_ix].name.clone();
         self.note_start(app_ix, report);
-        if let Report::WorkerDied { worker, next: Next::None, .. } = report {
+        if let Report::WorkerDied { worker, next: Next::None, .. }
+        | Report::AgentDied { agent: worker, next: Next::None, .. } = report
+        {
             let tail = self.output.take_tail(*worker);
             let last_words = &mut self.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
@@ -360,6 +366,7 @@ impl Master {
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
+                    messages_lost: here.map_or(0, |h| h.mail.lost),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
             })
@@ -391,6 +398,7 @@ impl Master {
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
+                messages_lost: 0,
                 note: app.slot_notes.get(&number).cloned(),
             });
         }
@@ -414,6 +422,7 @@ impl Master {
             log: settings.config.log.view(),
             log_lines_dropped: self.output.files.lost(index),
             workers,
+            agent: self.agent_view(index),
         }
     }
 

@@ -227,7 +227,12 @@ impl Master {
                 let told = Told { generation: Some(*to), reason: Some(reason.clone()), ..Told::default() };
                 self.push_hook(app, HookEvent::ReloadFailed, &told);
             }
-            Report::AppReady { .. }
+            // Hooks tell of workers and reloads; the agent's own affairs are in the log.
+            Report::AgentReady { .. }
+            | Report::AgentDied { .. }
+            | Report::AgentLeft { .. }
+            | Report::AgentOverdue { .. }
+            | Report::AppReady { .. }
             | Report::WorkerLeaving { .. }
             | Report::Overdue { .. }
             | Report::ReloadStarted { .. }

@@ -164,6 +164,14 @@ impl Master {
                     self.apps[ix].start_failure = Some((why, said));
                 }
             }
+            Report::AgentDied { agent, cause, lived_ms, .. }
+                if self.apps[ix].starting && self.apps[ix].start_failure.is_none() =>
+            {
+                let said = self.apps[ix].last_words.take().or_else(|| self.output.take_tail(*agent));
+                let lived = super::tell::human_ms(*lived_ms);
+                let why = format!("its agent {} after {lived}; it is tried again", cause_words(cause));
+                self.apps[ix].start_failure = Some((why, said));
+            }
             Report::StartDropped { .. } => {
                 self.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
             }
@@ -181,19 +189,27 @@ impl Master {
 
     /// Sends a signal to every process of an app.
     pub(super) fn signal_asked(&mut self, ix: usize, signal: i32) -> Answer {
-        let workers: Vec<_> = self.apps[ix].supervisor.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
-        for worker in &workers {
+        let rules = &self.apps[ix].supervisor;
+        let workers: Vec<_> = rules.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
+        let agent = rules.agent().and_then(|agent| agent.process).filter(|p| p.pid.is_some()).map(|p| p.id);
+        for worker in workers.iter().chain(&agent) {
             self.send_signal(*worker, signal, false);
         }
         let count = workers.len() as u32;
         let name = crate::os::signal::name(signal);
-        Answer::Done(format!("{}: {name} sent to {count} {}", self.apps[ix].name, plural(count, "worker")))
+        let and_agent = if agent.is_some() { " and the agent" } else { "" };
+        let workers = plural(count, "worker");
+        Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.apps[ix].name))
     }
 
     /// The variables that a worker of an app has now, as its first slot sees them.
-    pub(super) fn environment_asked(&self, ix: usize) -> Answer {
+    pub(super) fn environment_asked(&self, ix: usize, agent: bool) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let env = self.worker_environment(ix);
+        let env = match agent {
+            false => Some(self.worker_environment(ix)),
+            true => self.agent_environment(ix),
+        };
+        let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.apps[ix].name)) };
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
     }
 

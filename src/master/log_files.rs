@@ -49,7 +49,7 @@ impl Place {
     /// The name under which the keeper holds its pipe.
     fn name(&self) -> String {
         let Place { worker, app, slot, generation, .. } = self;
-        format!("{PIPE}{worker}/{}/{app}/{slot}/{generation}", word(self.stream))
+        format!("{PIPE}{worker}/{}/{app}/{}/{generation}", word(self.stream), slot.0)
     }
 
     fn from_name(name: &str) -> Option<Place> {
@@ -84,7 +84,10 @@ impl Place {
         let look = match log.format {
             Format::Plain => SourceLook::Plain { time },
             Format::Json => {
-                let (kind, slot, generation) = (word(self.stream), self.slot, self.generation);
+                let (kind, generation) = (word(self.stream), self.generation);
+                // The agent has none.
+                let slot = Some(self.slot).filter(|slot| *slot != Slot::AGENT);
+                let slot = slot.map_or_else(|| "null".to_owned(), |slot| slot.to_string());
                 let name = serde_json::Value::from(config.name.as_str());
                 let pid = pid.map_or_else(|| "null".to_owned(), |pid| pid.to_string());
                 let fields = format!(
@@ -110,7 +113,7 @@ fn word(stream: Stream) -> &'static str {
 /// # Errors
 /// Which, why, and the way out.
 pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
-    for path in app.log.files(slots) {
+    for path in app.log.files(slots, app.agent.is_some()) {
         append::open(&path).map_err(|e| {
             let (name, path) = (&app.name, path.display());
             format!("{name}: cannot open the log file {path}: {e}; let this user write there, or choose another in [app.log]")

@@ -1,5 +1,6 @@
 //! The notes' wire format: JSON that a master of the release before or after can read. Fields may be added with a
 //! default, never renamed. Conversions to and from the supervisor's plain data; no behaviour.
+use super::agent_memory::AgentNote;
 use super::notes;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
@@ -71,6 +72,8 @@ pub(super) struct AppNote {
     pub(super) told_ready: bool,
     #[serde(default)]
     pub(super) restarts: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) agent: Option<AgentNote>,
 }
 
 /// Where a generation's settings came from, and what was looked up for it.
@@ -79,6 +82,9 @@ pub(super) struct GenerationNote {
     pub(super) source: u32,
     pub(super) cwd: String,
     pub(super) program: String,
+    /// The agent's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) agent_program: Option<String>,
 }
 
 /// What passed over a worker's channel.
@@ -91,6 +97,9 @@ pub(super) struct ServesNote {
     pub(super) goodbye: bool,
     /// Connections that it took, where a limit makes them count.
     pub(super) taken: u64,
+    /// It was told that the app is ready (apps with an agent).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) greeted: bool,
 }
 
 /// A reload under way.
@@ -230,7 +239,7 @@ mod runs {
 impl GenerationNote {
     /// For one of which only the configuration is known: folder and program are looked up again.
     pub(super) fn looked_up_anew(source: u32) -> GenerationNote {
-        GenerationNote { source, cwd: String::new(), program: String::new() }
+        GenerationNote { source, cwd: String::new(), program: String::new(), agent_program: None }
     }
 }
 
@@ -264,6 +273,7 @@ impl AppNote {
             deleted: false,
             told_ready: memory.told_ready,
             restarts,
+            agent: AgentNote::of(&memory.agent),
         }
     }
 
@@ -286,6 +296,7 @@ impl AppNote {
             stopping: self.stopping,
             then_start: self.then_start.map(|(to, slots)| (Generation(to), slots)),
             told_ready: self.told_ready,
+            agent: self.agent.clone().map(Into::into).unwrap_or_default(),
         }
     }
 }

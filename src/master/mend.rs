@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::ChildInfo;
 use crate::limits;
-use crate::supervisor::{AppMemory, Phase, SlotMemory, SlotPhase, WorkerMemory};
+use crate::supervisor::{AgentMemory, AgentPhase, AgentProcess, AppMemory, Phase, SlotMemory, SlotPhase, WorkerMemory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +62,18 @@ impl Tag {
         let app = parts.next().filter(|app| !app.is_empty())?.to_owned();
         Some(Tag { app, slot: Slot(slot), generation: Generation(generation) })
     }
+}
+
+/// What the process of an app's agent was spawned for.
+pub(super) fn agent_tag_bytes(app: &str, generation: Generation) -> Vec<u8> {
+    format!("{}/agent/{app}", generation.0).into_bytes()
+}
+
+/// The generation of an agent of this app, where the tag is one's.
+fn agent_tag(bytes: &[u8], app: &str) -> Option<Generation> {
+    let (generation, rest) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
+    let own = rest.strip_prefix("agent/").is_some_and(|name| name == app);
+    generation.parse().ok().filter(|_| own).map(Generation)
 }
 
 /// Puts notes that can be read in the place of those that cannot. `deployment` makes one for the deployment as a whole;
@@ -265,6 +277,7 @@ impl Work<'_> {
             stopping: stopped.then_some(false),
             then_start: None,
             told_ready: !alive.is_empty(),
+            agent: self.agent_of(&name, &seen),
         };
         let mut note = AppNote::new(&name, &memory, seen.last().copied().unwrap_or(generation).max(generation), 0);
         let source = self.last_config().map_or(0, |(number, _)| number);
@@ -272,6 +285,20 @@ impl Work<'_> {
         note.generations =
             generations.map(|generation| (generation.0, GenerationNote::looked_up_anew(source))).collect();
         note
+    }
+
+    /// The agent of an app, where one lives. Whoever has workers of a generation had its agent.
+    fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentMemory {
+        let living = self.ground.children.iter().filter(|child| child.status.is_none());
+        let agents = living.filter_map(|child| Some((child, agent_tag(&child.tag, name)?)));
+        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| AgentProcess {
+            id: child.worker,
+            generation,
+            pid: Some(child.pid),
+            spawned_at_ms: child.started_ms,
+            phase: AgentPhase::Ready { since_ms: child.started_ms },
+        });
+        AgentMemory { ready_in: seen.clone(), process, ..AgentMemory::default() }
     }
 
     // ---- listeners ----
@@ -409,7 +436,7 @@ impl Work<'_> {
             let of_app = self.notes.keys().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect();
             let workers = (0..self.app_count()).flat_map(|ix| self.workers_of(ix));
             let goodbye = workers.into_iter().any(|worker| worker.id == id && worker.phase.is_leaving());
-            self.put(key, &ServesNote { keys: of_app, goodbye, taken: 0 });
+            self.put(key, &ServesNote { keys: of_app, goodbye, taken: 0, greeted: true });
         }
     }
 }

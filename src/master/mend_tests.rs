@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Sources};
-use crate::supervisor::{self, Action, Cx, Policy, ReadyRule};
+use crate::supervisor::{self, Action, AgentMemory, Cx, Policy, ReadyRule};
 
 const NOW_MS: u64 = 100_000;
 
@@ -31,6 +31,7 @@ fn policy() -> Policy {
         canary_ms: 0,
         drain_spread_ms: 0,
         limits: supervisor::Limits::default(),
+        agent: None,
     }
 }
 
@@ -58,7 +59,7 @@ impl Left {
             let (keys, goodbye) = (vec!["127.0.0.1:8080#0".to_owned()], phase.is_leaving());
             let keys = if matches!(phase, Phase::Starting { .. }) { Vec::new() } else { keys };
             if !keys.is_empty() {
-                self.note(&format!("v1/serves/{id}"), &ServesNote { keys, goodbye, taken: 0 });
+                self.note(&format!("v1/serves/{id}"), &ServesNote { keys, goodbye, taken: 0, greeted: false });
             }
         }
     }
@@ -89,6 +90,7 @@ impl Left {
             stopping: None,
             then_start: None,
             told_ready: true,
+            agent: AgentMemory::default(),
         };
         let mut note = AppNote::new(name, &memory, last, 9);
         for generation in [generation, last.0] {

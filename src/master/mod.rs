@@ -2,6 +2,8 @@
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
+mod agent;
+mod agent_memory;
 mod app;
 pub mod channel;
 pub mod connections;
@@ -13,6 +15,7 @@ mod keeper;
 mod lifecycle;
 mod listener;
 mod log_files;
+mod mail;
 mod memory;
 mod mend;
 mod node;
@@ -104,6 +107,7 @@ struct Master {
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
     hooks: hooks::HookRuns,
+    post: mail::Post,
     reports: report::Reports,
     now_ms: u64,
     now_us: u64,
@@ -151,10 +155,11 @@ impl Master {
                 }
                 return Ok(());
             }
-            let timeout_ms = self.timeout_ms();
+            let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
             let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
+            self.go_on_with_post();
             self.look_at_pings();
             for event in ready.drain(..) {
                 match event {
@@ -242,6 +247,7 @@ impl Master {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
+                Action::SpawnAgent { agent, generation } => self.spawn_agent(app, agent, generation),
                 Action::Serve { worker } => self.serve(worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.workers.find(worker) {
@@ -318,10 +324,9 @@ impl Master {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
             let waited = channel.is_scarce();
-            if !waited {
-                channel.flush();
-            }
+            let any_read = !waited && channel.flush();
             let (blocked, scarce) = (channel.is_blocked(), channel.is_scarce());
+            self.has_read(ix, any_read);
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {
                 self.wait_until_writable(ix);

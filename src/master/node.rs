@@ -25,6 +25,9 @@ impl Master {
         if let Some(worker) = self.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
         }
+        if blocked && !closed {
+            self.wait_until_writable(worker_ix);
+        }
         match outcome {
             Err(reason) => self.misbehaved(worker_ix, reason),
             Ok(()) if closed => self.channel_closed(worker_ix),
@@ -38,6 +41,9 @@ impl Master {
             return Ok(());
         }
         loop {
+            if !to_end && self.leaves_post(worker_ix) {
+                return Ok(());
+            }
             let read = channel.read();
             let worked = self.work_on_lines(worker_ix, channel);
             self.note_and_answer(worker_ix, channel);
@@ -68,13 +74,26 @@ impl Master {
     fn work_on_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
         loop {
             let (message, resumed) = match channel.inbox.next_line() {
-                Ok(Some(line)) => (node::decode(line.bytes), line.resumed),
+                Ok(Some(line)) => {
+                    let message = node::decode(line.bytes);
+                    if matches!(message, Ok(FromWorker::User)) {
+                        self.pass_on(worker_ix, line.bytes);
+                    }
+                    (message, line.resumed)
+                }
                 Ok(None) => return Ok(()),
                 Err(oversize) => return Err(oversize.to_string()),
             };
             match message {
                 Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => self.answered(worker_ix, ack, accepted),
-                Ok(message) => self.on_message(worker_ix, channel, message)?,
+                Ok(FromWorker::User) => self.own_post(worker_ix, channel),
+                Ok(message) => {
+                    if matches!(message, FromWorker::Online { .. }) {
+                        self.introduce(worker_ix);
+                        self.own_post(worker_ix, channel);
+                    }
+                    self.on_message(worker_ix, channel, message)?;
+                }
                 // The first piece of a line that a former master had begun to read.
                 Err(_) if resumed => {}
                 Err(bad) => return Err(bad.to_string()),
@@ -86,6 +105,9 @@ impl Master {
         let Some(worker) = self.workers.get(ix) else { return Ok(()) };
         let (app, id) = (worker.app, worker.id);
         match message {
+            // An agent is no worker: it serves nothing.
+            FromWorker::QueryServer { .. } | FromWorker::Close { .. } | FromWorker::ExitedAfterDisconnect { .. }
+                if worker.is_agent => {}
             FromWorker::Online { .. } => self.events.push_back((app, Event::Online { worker: id })),
             FromWorker::QueryServer { seq, query } => return self.on_query(ix, channel, seq, &query),
             FromWorker::Listening { .. } if self.serves_too_little(ix) => {}

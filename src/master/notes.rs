@@ -123,7 +123,8 @@ impl Master {
             .map(|(generation, settings)| {
                 let cwd = settings.cwd.to_string_lossy().into_owned();
                 let program = settings.program.to_string_lossy().into_owned();
-                (generation.0, GenerationNote { source: settings.source, cwd, program })
+                let agent_program = settings.agent.as_ref().map(|a| a.program.to_string_lossy().into_owned());
+                (generation.0, GenerationNote { source: settings.source, cwd, program, agent_program })
             })
             .collect();
         if self.apps[app_ix].noted.as_ref() == Some(&note) {
@@ -174,7 +175,7 @@ impl Master {
         let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
         let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
         let taken = if counts { worker.taken_before + worker.taken } else { 0 };
-        let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid, taken };
+        let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid, taken, greeted: worker.greeted };
         self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &note);
     }
 

@@ -7,7 +7,7 @@ use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote,
 use super::mend::{Ground, mend};
 use super::output::Way;
 use super::reload::resolve;
-use super::settings::Settings;
+use super::settings::{Fixed, Settings};
 use super::start::{CONTROL_SOCKET, NOTIFY, StartError, typed};
 use super::worker::Goodbye;
 use super::{Master, notes, spawn};
@@ -103,6 +103,9 @@ impl Master {
         }
         for ix in 0..self.workers.bound() {
             self.read_channel(ix, true);
+        }
+        for ix in 0..self.apps.len() {
+            self.greet_all(ix);
         }
         Ok(())
     }
@@ -216,7 +219,11 @@ impl Master {
             let Some(sources) = self.sources.get(&generation.source) else { continue };
             let config = resolve(sources).map_err(StartError::failed)?;
             let Some(app) = config.apps.into_iter().find(|a| a.name == note.name) else { continue };
-            let fixed = (PathBuf::from(&generation.cwd), PathBuf::from(&generation.program));
+            let fixed = Fixed {
+                cwd: PathBuf::from(&generation.cwd),
+                program: PathBuf::from(&generation.program),
+                agent_program: generation.agent_program.as_ref().map(PathBuf::from),
+            };
             // A note that was made up does not know them.
             let fixed = Some(fixed).filter(|_| !generation.program.is_empty());
             match Settings::prepare(app, generation.source, fixed) {
@@ -266,6 +273,7 @@ impl Master {
             let way = Way { config, slot: worker.slot, generation: worker.generation, tail: false };
             self.output.adopt(worker.id, &way, &mut inherited.fds);
         }
+        self.resume_agent(ix, &pids, inherited);
         Ok(actions)
     }
 
@@ -301,11 +309,12 @@ impl Master {
     }
 
     /// The listeners that a worker served go on being its own.
-    fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
+    pub(super) fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
         let note: ServesNote = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
         let Some(ix) = self.workers.find(worker) else { return };
         if let Some(worker) = self.workers.get_mut(ix) {
             worker.taken_before = note.taken;
+            worker.greeted = note.greeted;
             if note.goodbye {
                 worker.goodbye = Goodbye::SaidBefore;
             }

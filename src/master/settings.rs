@@ -5,7 +5,7 @@ use crate::config::{self, Balance, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
 use crate::os::{program, user};
-use crate::supervisor::{Evidence, Limits, Policy, ReadyRule};
+use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -44,6 +44,23 @@ pub(super) struct Settings {
     pub(super) hooks: hooks::Prepared,
     /// Hooks whose command is not there.
     hook_problems: Vec<String>,
+    pub(super) agent: Option<AgentSettings>,
+}
+
+/// What was looked up for the agent of a generation.
+#[derive(Clone, Debug)]
+pub(super) struct AgentSettings {
+    pub(super) program: PathBuf,
+    /// It gets a channel like the one that Node's `child_process.fork` makes.
+    pub(super) is_node: bool,
+    ready: ReadyRule,
+}
+
+/// What a former master had found for a generation.
+pub(super) struct Fixed {
+    pub(super) cwd: PathBuf,
+    pub(super) program: PathBuf,
+    pub(super) agent_program: Option<PathBuf>,
 }
 
 /// What a spawn needs beyond the settings.
@@ -62,29 +79,19 @@ pub(super) struct SpawnPlace<'a> {
 }
 
 impl Settings {
-    /// Looks everything up. `cwd_fixed` and `program_fixed` are what a former master had found for this generation.
+    /// Looks everything up. `fixed` is what a former master had found for this generation.
     ///
     /// # Errors
     /// A sentence that names what is missing and the way out.
-    pub(super) fn prepare(
-        config: config::App,
-        source: u32,
-        fixed: Option<(PathBuf, PathBuf)>,
-    ) -> Result<Settings, String> {
+    pub(super) fn prepare(config: config::App, source: u32, fixed: Option<Fixed>) -> Result<Settings, String> {
         let user = user::resolve(config.user.as_deref(), config.group.as_deref()).map_err(|e| e.to_string())?;
         let path = path_variable(&config);
-        let (cwd, found) = match fixed {
-            Some((cwd, program)) => {
-                let found = program::find(&program.to_string_lossy(), &path, Some(&cwd));
-                let found = found.unwrap_or(program::Program { path: program, kind: program::ProgramKind::Other });
-                (cwd, found)
-            }
-            None => {
-                let cwd = resolve_cwd(config.cwd.as_deref())?;
-                let found = program::find(&config.command[0], &path, Some(&cwd)).map_err(|e| e.to_string())?;
-                (cwd, found)
-            }
+        let (cwd, program, agent_program) = match fixed {
+            Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
+            None => (resolve_cwd(config.cwd.as_deref())?, None, None),
         };
+        let found = find_program(&config.command[0], program, &path, &cwd)?;
+        let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
         let protocol = program::protocol_for(found.kind, !config.listen.is_empty(), config.protocol);
         let mut config = config;
         config.balance = rules::balance(protocol, config.balance)?;
@@ -105,6 +112,7 @@ impl Settings {
             advice,
             hooks,
             hook_problems,
+            agent,
         })
     }
 
@@ -138,7 +146,18 @@ impl Settings {
             canary_ms: ms(c.reload.canary),
             drain_spread_ms: ms(c.reload.drain_spread),
             limits: self.limits(),
+            agent: self.agent_policy(),
         }
+    }
+
+    fn agent_policy(&self) -> Option<AgentPolicy> {
+        let (config, found) = (self.config.agent.as_ref()?, self.agent.as_ref()?);
+        Some(AgentPolicy {
+            ready: found.ready.clone(),
+            ready_timeout_ms: ms(config.ready_timeout),
+            kill_timeout_ms: ms(config.kill_timeout),
+            restart_delay_ms: ms(config.restart_delay),
+        })
     }
 
     /// What each worker may use.
@@ -230,7 +249,62 @@ impl Settings {
     }
 }
 
+impl AgentSettings {
+    fn prepare(
+        app: &config::App,
+        fixed: Option<PathBuf>,
+        path: &OsStr,
+        cwd: &Path,
+    ) -> Result<Option<AgentSettings>, String> {
+        let Some(agent) = &app.agent else { return Ok(None) };
+        let found = find_program(&agent.command[0], fixed, path, cwd).map_err(|e| format!("its agent: {e}"))?;
+        let is_node = program::protocol_for(found.kind, false, agent.protocol) == Protocol::Node;
+        let ready = config::agent::ready(is_node, agent.ready.as_ref())?;
+        let protocol = if is_node { Protocol::Node } else { Protocol::ListenFds };
+        let ready = ready_rule(protocol, agent.ready.is_some(), &ready);
+        Ok(Some(AgentSettings { program: found.path, is_node, ready }))
+    }
+}
+
 impl Settings {
+    /// The description of the agent's process; `None` where there is none. Its fds are placed as a worker's.
+    pub(super) fn agent_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> Option<SpawnSpec> {
+        let (config, found) = (self.config.agent.as_ref()?, self.agent.as_ref()?);
+        let mut placements = place.stdio.clone();
+        placements.extend(found.is_node.then_some(CHANNEL_FD));
+        Some(SpawnSpec {
+            tag,
+            program: found.program.as_os_str().as_bytes().to_vec(),
+            args: config.command.iter().cloned().map(String::into_bytes).collect(),
+            env: self.agent_environment(place).into_iter().map(|(name, value)| entry(name, &value)).collect(),
+            listen_pid: false,
+            cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
+            umask: self.config.umask,
+            credentials: self.credentials.clone(),
+            rlimits: Vec::new(),
+            placements,
+        })
+    }
+
+    /// The variables of the agent: the workers', but for their place.
+    pub(super) fn agent_environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
+        let mut env = base_environment(&self.config);
+        if let Some(port) = place.port {
+            env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
+        }
+        let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
+        set("CLUSTERD_AGENT", "1".to_owned());
+        set("CLUSTERD_APP", self.config.name.clone());
+        set("CLUSTERD_GENERATION", place.generation.to_string());
+        if self.agent.as_ref().is_some_and(|agent| agent.is_node) {
+            set("NODE_CHANNEL_FD", CHANNEL_FD.to_string());
+            set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
+        } else if let Some(notify) = place.notify {
+            set("NOTIFY_SOCKET", notify.to_owned());
+        }
+        env
+    }
+
     /// What `NODE_OPTIONS` has to be, where it has to be something else: a worker that is to leave a report when it
     /// hangs opens its inspector on a port of its own. What the user says about the inspector stays as it is.
     fn node_options(&self, env: &BTreeMap<OsString, OsString>) -> Option<OsString> {
@@ -291,6 +365,17 @@ fn ms(time: Duration) -> u64 {
 fn path_variable(app: &config::App) -> OsString {
     let typed = app.env.get("PATH").or_else(|| app.base_env.as_ref().and_then(|base| base.get("PATH")));
     typed.map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+}
+
+/// The program that a command names; `fixed`: what a former master found.
+fn find_program(name: &str, fixed: Option<PathBuf>, path: &OsStr, cwd: &Path) -> Result<program::Program, String> {
+    match fixed {
+        None => program::find(name, path, Some(cwd)).map_err(|e| e.to_string()),
+        Some(fixed) => {
+            let found = program::find(&fixed.to_string_lossy(), path, Some(cwd));
+            Ok(found.unwrap_or(program::Program { path: fixed, kind: program::ProgramKind::Other }))
+        }
+    }
 }
 
 /// The folder with its links resolved, so that `current -> releases/42` stays what it was for this generation.

@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::mend::Tag;
 use super::output::Way;
 use super::settings::SpawnPlace;
-use super::worker::{Goodbye, Pulse, Worker, WorkerIx};
+use super::worker::{Goodbye, Mail, Pulse, Worker, WorkerIx};
 use crate::config::Protocol;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -114,9 +114,13 @@ impl Master {
         pid: Option<i32>,
         channel: Option<(OwnedFd, bool)>,
     ) -> WorkerIx {
-        self.hooks.know(id, generation);
+        let is_agent = slot == Slot::AGENT;
+        if !is_agent {
+            self.hooks.know(id, generation);
+        }
         let settings = self.apps[app].generations.get(&generation);
-        let own_socket = settings.is_some_and(super::settings::Settings::has_own_sockets);
+        // An agent is no slot.
+        let own_socket = !is_agent && settings.is_some_and(super::settings::Settings::has_own_sockets);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
         let ix = self.workers.insert(Worker {
@@ -124,6 +128,7 @@ impl Master {
             app,
             slot: slot.0,
             generation,
+            is_agent,
             pid,
             channel,
             member: None,
@@ -140,8 +145,14 @@ impl Master {
             taken_before: 0,
             pulse: Pulse::default(),
             status_text: None,
+            greeted: false,
+            mail: Mail::default(),
         });
-        if has_channel {
+        if is_agent {
+            if let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+                self.polls.add_channel(ix, channel.as_fd());
+            }
+        } else if has_channel {
             let app = &mut self.apps[app];
             let member = app.balancer.add_member(slot.0);
             let place = member.0 as usize;
@@ -206,7 +217,7 @@ impl Master {
         let Some(worker) = self.workers.find(id).and_then(|ix| self.workers.get(ix)) else { return };
         let app = worker.app;
         let settings = self.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.apps[app].settings());
-        let reason = spawn_failure(step, code, settings);
+        let reason = spawn_failure(step, code, settings, worker.is_agent);
         self.bury(id);
         self.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
     }
@@ -280,9 +291,10 @@ impl Master {
 }
 
 /// A failed spawn in a sentence with the way out.
-fn spawn_failure(step: SpawnStep, code: i32, settings: &super::settings::Settings) -> String {
+fn spawn_failure(step: SpawnStep, code: i32, settings: &super::settings::Settings, is_agent: bool) -> String {
     let what = process::describe_errno(code);
-    let program = settings.program.display();
+    let agent = settings.agent.as_ref().filter(|_| is_agent);
+    let program = agent.map_or(&settings.program, |agent| &agent.program).display();
     match step {
         SpawnStep::Exec => format!("cannot run {program}: {what}"),
         SpawnStep::WorkingDirectory => format!("cannot enter the folder {}: {what}", settings.cwd.display()),

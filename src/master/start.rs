@@ -142,6 +142,7 @@ impl Master {
             notify: None,
             output: output::Output::default(),
             hooks: Default::default(),
+            post: Default::default(),
             reports: Default::default(),
             now_ms: now_us / 1000,
             now_us,

@@ -44,7 +44,7 @@ fn excess_words(excess: Excess) -> String {
     }
 }
 
-fn next_words(next: Next) -> String {
+pub(super) fn next_words(next: Next) -> String {
     match next {
         Next::Replaced { after_ms } => format!("; replaced in {}", human_ms(after_ms)),
         Next::Waiting { ms, failures, max: Some(max) } => {
@@ -99,6 +99,10 @@ impl Master {
             Report::Overdue { worker, slot, kill: true } => {
                 log::warn!("{name}/{slot}: worker {worker} has not ended in time; SIGKILL");
             }
+            Report::AgentReady { .. }
+            | Report::AgentDied { .. }
+            | Report::AgentLeft { .. }
+            | Report::AgentOverdue { .. } => self.tell_of_agent(app_ix, &report),
             Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
             Report::CanaryWatched { worker, for_ms, .. } => {
                 log::info!("{name}: worker {worker} of the new generation is watched for {}", human_ms(*for_ms));
@@ -123,6 +127,7 @@ impl Master {
                 log::info!("{name}: start of generation {to} was replaced by a later one")
             }
         }
+        self.agent_hears(app_ix, &report);
         self.run_hook(app_ix, &report);
         self.after_report(app_ix, &report);
     }

@@ -71,7 +71,8 @@ impl Master {
     /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
     pub(super) fn has_handed_over(&self) -> bool {
         let Some(since_ms) = self.handing_over_since_ms else { return false };
-        let in_hand = self.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0;
+        let in_hand =
+            self.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0 || self.has_cut_lines();
         !in_hand || self.now_ms >= since_ms + limits::HAND_OVER_MAX_MS
     }
 

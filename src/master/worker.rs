@@ -14,6 +14,8 @@ pub(super) struct Worker {
     pub(super) app: usize,
     pub(super) slot: u32,
     pub(super) generation: Generation,
+    /// It is its app's agent: it has no slot, and gets no connections.
+    pub(super) is_agent: bool,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.
     pub(super) channel: Option<Channel>,
@@ -42,6 +44,21 @@ pub(super) struct Worker {
     pub(super) pulse: Pulse,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
+    /// It was told that the app is ready (apps with an agent).
+    pub(super) greeted: bool,
+    pub(super) mail: Mail,
+}
+
+/// Messages between agent and workers, as their receiver has them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mail {
+    /// When it last read some of those that waited (milliseconds).
+    pub(super) read_ms: u64,
+    /// Those that were not for it because too many waited.
+    pub(super) lost: u64,
+    /// When that was said last (milliseconds), and how many were lost by then.
+    pub(super) told_ms: Option<u64>,
+    pub(super) told: u64,
 }
 
 /// How far a drain has come.

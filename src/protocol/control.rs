@@ -109,6 +109,42 @@ pub struct App {
     pub log_lines_dropped: u64,
     /// Its slots, in order; a slot that is being replaced has two rows.
     pub workers: Vec<Worker>,
+    /// The process beside the workers; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+}
+
+/// The agent of an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// `node`: it has a channel and gets messages; or `none`.
+    pub protocol: String,
+    /// Its id, of those of the workers; absent while it has no process.
+    pub id: Option<u64>,
+    /// Process id; absent while it does not run.
+    pub pid: Option<i32>,
+    /// `starting`, `ready`, `stopping`, `waiting` (for its next start), `stopped`.
+    pub state: String,
+    /// The reload that it belongs to.
+    pub generation: u32,
+    /// Time since it was spawned, in milliseconds.
+    pub uptime_ms: Option<u64>,
+    /// How often it was started again after it ended without being asked to.
+    pub restarts: u64,
+    /// Time that is left to it, in milliseconds: to get ready, to end after SIGTERM; while it waits, until the next try.
+    #[serde(default)]
+    pub time_left_ms: Option<u64>,
+    /// Resident memory in bytes, where it can be read.
+    pub memory_bytes: Option<u64>,
+    /// CPU time used so far in milliseconds, where it can be read.
+    pub cpu_ms: Option<u64>,
+    /// Messages that were not for it because it did not read, since this master began.
+    #[serde(default)]
+    pub messages_lost: u64,
+    /// What happened last, for a person.
+    pub note: Option<String>,
 }
 
 /// Where the output of an app goes.
@@ -163,8 +199,15 @@ pub struct Worker {
     /// that, how long so far. Node workers only; about 1 when idle.
     #[serde(default)]
     pub loop_delay_ms: Option<f64>,
+    /// Messages (of apps with an agent) that were not for it because it did not read, since this master began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub messages_lost: u64,
     /// What happened last, for a person: "exited with code 1 after 12 s".
     pub note: Option<String>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Body of `POST /v1/apps/NAME/scale`.

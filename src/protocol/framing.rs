@@ -112,11 +112,21 @@ impl LineBuffer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxFull;
 
+#[derive(Debug)]
+struct Waiting {
+    line: Vec<u8>,
+    attachment: Option<u32>,
+    is_message: bool,
+}
+
 /// Lines that wait to be written. A line may carry an attachment (the shell's business), which belongs to its first
 /// byte.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    lines: VecDeque<(Vec<u8>, Option<u32>)>,
+    lines: VecDeque<Waiting>,
+    /// Messages among them, and their bytes.
+    messages: usize,
+    message_bytes: usize,
     /// Bytes of the first line that were written.
     written: usize,
 }
@@ -137,25 +147,53 @@ impl Outbox {
     /// # Errors
     /// When too many wait already.
     pub fn push(&mut self, line: &[u8], attachment: Option<u32>) -> Result<(), OutboxFull> {
-        if self.lines.len() >= limits::CHANNEL_OUTBOX_LINES_MAX {
+        if self.lines.len() - self.messages >= limits::CHANNEL_OUTBOX_LINES_MAX {
             return Err(OutboxFull);
         }
-        self.lines.push_back((line.to_vec(), attachment));
+        self.lines.push_back(Waiting { line: line.to_vec(), attachment, is_message: false });
         Ok(())
+    }
+
+    /// Adds a message that others sent, at the end. It takes nothing from the room that [`Outbox::push`] has.
+    ///
+    /// # Errors
+    /// When too many wait already, or they are too large together.
+    pub fn push_message(&mut self, line: &[u8]) -> Result<(), OutboxFull> {
+        let bytes = self.message_bytes + line.len();
+        if self.messages >= limits::MESSAGES_WAITING_MAX || bytes > limits::MESSAGES_WAITING_BYTES_MAX {
+            return Err(OutboxFull);
+        }
+        (self.messages, self.message_bytes) = (self.messages + 1, bytes);
+        self.lines.push_back(Waiting { line: line.to_vec(), attachment: None, is_message: true });
+        Ok(())
+    }
+
+    /// Whether so many messages wait that their senders should wait too.
+    pub fn is_high(&self) -> bool {
+        self.messages >= limits::MESSAGES_HIGH_WATER || self.message_bytes >= limits::MESSAGES_HIGH_WATER_BYTES
+    }
+
+    /// Whether a line was written in part.
+    pub fn is_cut(&self) -> bool {
+        self.written > 0
     }
 
     /// What is to be written next, with the attachment while it has not gone out.
     pub fn front(&self) -> Option<(&[u8], Option<u32>)> {
-        let (line, attachment) = self.lines.front()?;
+        let Waiting { line, attachment, .. } = self.lines.front()?;
         Some((&line[self.written..], attachment.filter(|_| self.written == 0)))
     }
 
     /// `count` bytes of [`Outbox::front`] were written.
     pub fn written(&mut self, count: usize) {
         self.written += count;
-        if self.lines.front().is_some_and(|(line, _)| self.written >= line.len()) {
-            self.lines.pop_front();
+        let is_done = self.lines.front().is_some_and(|waiting| self.written >= waiting.line.len());
+        if let Some(done) = is_done.then(|| self.lines.pop_front()).flatten() {
             self.written = 0;
+            if done.is_message {
+                self.messages -= 1;
+                self.message_bytes -= done.line.len();
+            }
         }
     }
 }

@@ -5,5 +5,6 @@ pub mod control;
 pub mod framing;
 pub mod inspector;
 pub mod listen_fds;
+pub mod messages;
 pub mod node;
 pub mod notify;

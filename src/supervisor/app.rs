@@ -1,4 +1,6 @@
-//! The state machine of one app: slots, workers, deaths and scale. Reloads are in `reload`, stop and start in `start`.
+//! The state machine of one app: slots, workers, deaths and scale. Reloads are in `reload`, stop and start in `start`,
+//! the agent in `agent`.
+use super::agent::AgentMemory;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::timers::{TimerKey, Timers};
@@ -43,6 +45,7 @@ pub struct App {
     pub(super) stopping: Option<Stopping>,
     /// What to start when the stop has ended.
     pub(super) then_start: Option<Queued>,
+    pub(super) agent: AgentMemory,
     /// Whether `AppReady` was said since the app last had no ready worker.
     pub(super) told_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
@@ -72,6 +75,7 @@ impl App {
             queued_scale: None,
             stopping: None,
             then_start: None,
+            agent: AgentMemory::default(),
             told_ready: false,
             told_end: false,
             touched_slots: (0..slots).collect(),
@@ -79,16 +83,18 @@ impl App {
         }
     }
 
-    /// Fills every slot of a new app.
+    /// Fills every slot of a new app; where it has an agent, once that is ready.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.slots.len() as u32 {
             self.fill(cx, index);
         }
+        self.reconcile_agent(cx);
     }
 
     /// Takes one event. Events about workers that no longer exist are ignored: they crossed an exit.
     pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
+            event if self.is_agent(event.worker()) => self.on_agent_event(cx, event),
             Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(cx, worker, reason),
             Event::Online { worker } => self.on_online(worker),
@@ -107,6 +113,7 @@ impl App {
             Event::Start { to, policy, slots } => self.ask_start(cx, Queued { to, policy, slots }),
             Event::Stop { now } => self.ask_stop(cx, now),
         }
+        self.reconcile_agent(cx);
     }
 
     /// When [`App::advance`] has to be called, at the latest.
@@ -121,8 +128,10 @@ impl App {
                 TimerKey::Slot(index) => self.on_slot_timer(cx, index),
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
                 TimerKey::Canary => self.end_canary(cx),
+                TimerKey::Agent => self.on_agent_timer(cx),
                 TimerKey::Settling => self.settle(cx),
             }
+            self.reconcile_agent(cx);
         }
     }
 
@@ -146,9 +155,13 @@ impl App {
         self.then_start.is_some()
     }
 
-    /// Whether it was told to stop and no worker is left.
+    /// Whether it was told to stop and no process is left.
     pub fn is_stopped(&self) -> bool {
-        self.stopping.is_some() && self.workers.is_empty()
+        self.stopping.is_some() && self.runs_nothing()
+    }
+
+    fn runs_nothing(&self) -> bool {
+        self.workers.is_empty() && self.agent.process.is_none()
     }
 
     /// Whether every slot is errored.
@@ -158,7 +171,7 @@ impl App {
 
     /// Whether no slot will ever have a worker again without a command: all errored or stopped.
     pub fn is_over(&self) -> bool {
-        self.workers.is_empty() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
+        self.runs_nothing() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
     }
 
     /// The number of slots.
@@ -204,6 +217,7 @@ impl App {
     pub fn generations(&self) -> BTreeSet<Generation> {
         let mut all: BTreeSet<Generation> = self.workers.values().map(|w| w.generation).collect();
         all.insert(self.generation);
+        all.extend(self.agent.process.map(|p| p.generation));
         all.extend(self.slots.iter().map(|s| s.generation));
         all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
         all.extend(self.queued.iter().chain(&self.then_start).map(|q| q.to));
@@ -260,11 +274,14 @@ impl App {
         worker
     }
 
-    /// Gives an empty slot a worker of the generation that last served there.
+    /// Gives an empty slot a worker of the generation that last served there, as soon as its agent lets it.
     pub(super) fn fill(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
-        let worker = self.spawn(cx, index, generation);
         self.set_slot_phase(index, SlotPhase::Filled);
+        if !self.agent_lets_start(generation) {
+            return;
+        }
+        let worker = self.spawn(cx, index, generation);
         if let Some(slot) = self.slot_mut(index) {
             slot.current = Some(worker);
         }
@@ -466,7 +483,7 @@ impl App {
         match role {
             Role::Gone | Role::Leaving => cx.report(died(death, slot, Next::None)),
             Role::Incoming(index) => {
-                let reason = cause_text(&death.cause);
+                let reason = cause_text("worker", &death.cause);
                 cx.report(died(death, slot, Next::None));
                 self.incoming_failed(cx, index, reason);
             }
@@ -671,14 +688,14 @@ pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
     Report::WorkerDied { worker, slot, pid, cause, lived_ms, next }
 }
 
-/// A cause in a few words, for the reason of a failed reload.
-pub(super) fn cause_text(cause: &Cause) -> String {
+/// A cause in a few words, for the reason of a failed reload: what became of the new `who`.
+pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
     match cause {
-        Cause::Ended(ExitStatus::Code(code)) => format!("the new worker exited with code {code}"),
-        Cause::Ended(ExitStatus::Signal(signal)) => format!("the new worker was killed by signal {signal}"),
-        Cause::NotStarted(reason) => format!("the new worker could not be started: {reason}"),
-        Cause::NotReady(ms) => format!("the new worker was not ready after {} s", *ms as f64 / 1000.0),
-        Cause::Misbehaved(reason) => format!("the new worker failed: {reason}"),
-        Cause::Hung(ms) => format!("the new worker's event loop did not answer for {} s", *ms as f64 / 1000.0),
+        Cause::Ended(ExitStatus::Code(code)) => format!("the new {who} exited with code {code}"),
+        Cause::Ended(ExitStatus::Signal(signal)) => format!("the new {who} was killed by signal {signal}"),
+        Cause::NotStarted(reason) => format!("the new {who} could not be started: {reason}"),
+        Cause::NotReady(ms) => format!("the new {who} was not ready after {} s", *ms as f64 / 1000.0),
+        Cause::Misbehaved(reason) => format!("the new {who} failed: {reason}"),
+        Cause::Hung(ms) => format!("the new {who}'s event loop did not answer for {} s", *ms as f64 / 1000.0),
     }
 }

@@ -1,5 +1,6 @@
 //! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
 //! the shell's business.
+use super::agent::AgentMemory;
 use super::app::{App, Cx, Role, Stopping, phase_timer};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
@@ -26,6 +27,7 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     canary_ms: 0,
     drain_spread_ms: 0,
     limits: Limits::NONE,
+    agent: None,
 };
 
 /// The app as a whole.
@@ -47,6 +49,8 @@ pub struct AppMemory {
     pub then_start: Option<(Generation, u32)>,
     /// Whether all slots were ready once.
     pub told_ready: bool,
+    /// The agent.
+    pub agent: AgentMemory,
 }
 
 /// A reload under way.
@@ -131,6 +135,7 @@ impl App {
             stopping: self.stopping.map(|s| s.now),
             then_start: self.then_start.as_ref().map(|q| (q.to, q.slots)),
             told_ready: self.told_ready,
+            agent: self.agent.clone(),
         }
     }
 
@@ -203,6 +208,7 @@ impl App {
             queued_scale: memory.queued_scale,
             stopping: memory.stopping.map(|now| Stopping { now }),
             then_start: None,
+            agent: memory.agent,
             told_ready: memory.told_ready,
             told_end: false,
             touched_slots: BTreeSet::new(),
@@ -213,11 +219,13 @@ impl App {
         let restored: Vec<WorkerId> = workers.iter().map(|w| w.id).collect();
         app.restore_workers(workers, known_pid);
         app.restore_slots(memory.slots, slots, cx);
+        app.rejoin_agent(cx, known_pid);
         for id in restored {
             app.rejoin(cx, id);
         }
         app.resume_reload(cx);
         app.resume_start(cx);
+        app.reconcile_agent(cx);
         app
     }
 
@@ -294,6 +302,7 @@ impl App {
                 .get(index as usize)
                 .is_some_and(|s| s.phase == SlotPhase::Filled && s.current.is_none() && s.incoming.is_none());
             if empty && self.stopping.is_none() {
+                self.keep_to_agent(index);
                 self.fill(cx, index);
             }
         }

@@ -6,6 +6,7 @@
 //! ```text
 //! starting -> online -> ready -> draining -> stopping -> exited      (slot: + waiting (backoff), errored, stopped)
 //! ```
+mod agent;
 mod app;
 mod limits;
 mod memory;
@@ -15,6 +16,7 @@ mod start;
 mod timers;
 mod worker;
 
+pub use agent::{AgentMemory, AgentPhase, AgentPolicy, AgentProcess};
 pub use app::{App, Cx};
 pub use limits::{Excess, Limits};
 pub use memory::{AppMemory, ReloadMemory, SlotMemory, WorkerMemory};
@@ -54,6 +56,8 @@ pub struct Policy {
     pub drain_spread_ms: u64,
     /// What a worker may use.
     pub limits: Limits,
+    /// The one process beside the workers, where there is one.
+    pub agent: Option<AgentPolicy>,
 }
 
 /// A worker is ready when the evidence arrives, or when it has lived so long, whichever is set and comes first.
@@ -124,11 +128,35 @@ pub enum Event {
     Stop { now: bool },
 }
 
+impl Event {
+    /// The process that it is about.
+    pub fn worker(&self) -> Option<WorkerId> {
+        match *self {
+            Event::Spawned { worker, .. }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Online { worker }
+            | Event::Evidence { worker, .. }
+            | Event::ServersClosed { worker }
+            | Event::ServersOpen { worker }
+            | Event::ChannelClosed { worker }
+            | Event::Leaving { worker }
+            | Event::Misbehaved { worker, .. }
+            | Event::Replace { worker, .. }
+            | Event::Hung { worker }
+            | Event::Drained { worker }
+            | Event::Exited { worker, .. } => Some(worker),
+            Event::Reload { .. } | Event::Scale { .. } | Event::Start { .. } | Event::Stop { .. } => None,
+        }
+    }
+}
+
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start a process for this slot.
     Spawn { worker: WorkerId, slot: Slot, generation: Generation },
+    /// Start the agent's process.
+    SpawnAgent { agent: WorkerId, generation: Generation },
     /// Give it connections from now on.
     Serve { worker: WorkerId },
     /// No new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds nothing more.
@@ -160,6 +188,14 @@ pub enum Report {
     Replacing { worker: WorkerId, slot: Slot, pid: Option<i32>, excess: Excess },
     /// A draining worker did not end in time and got SIGTERM, or SIGKILL (`kill`).
     Overdue { worker: WorkerId, slot: Slot, kill: bool },
+    /// The agent became ready, `after_ms` after its spawn.
+    AgentReady { agent: WorkerId, pid: Option<i32>, after_ms: u64 },
+    /// An agent's end that nobody asked for, and when the next one starts.
+    AgentDied { agent: WorkerId, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
+    /// An agent that had been asked to end is gone.
+    AgentLeft { agent: WorkerId, pid: Option<i32>, status: ExitStatus, killed: bool },
+    /// An agent did not end in time and got SIGKILL.
+    AgentOverdue { agent: WorkerId },
     /// A reload began.
     ReloadStarted { to: Generation },
     /// The first worker of the new generation is ready and is watched before the others follow.

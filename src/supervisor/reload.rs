@@ -1,6 +1,9 @@
 //! Rolling reload and its roll-back: per slot the new worker starts beside the old one, is ready, and only then the old
 //! one drains. The number of ready workers never falls below what it was. One reload at a time per app.
 //!
+//! An agent goes first, alone: the old one ends, the new one starts, and the workers follow when it is ready. When it
+//! fails, no worker was touched.
+//!
 //! The next slot waits a moment for the old worker to be gone: its clients come back to a worker whose code is cold, and
 //! a further process that starts just then would make them wait for the CPU as well.
 use super::app::{App, Cx, Role};
@@ -72,6 +75,7 @@ impl App {
         let Queued { to, policy, slots } = asked;
         self.policies.insert(to, policy);
         self.abandon_replacements(cx);
+        self.agent_begins_anew();
         self.told_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
@@ -90,11 +94,15 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// Starts as many new workers as the surge allows; ends the reload when nothing is left to start.
+    /// Starts as many new workers as the surge allows; ends the reload when nothing is left to start. Nothing happens
+    /// before the agent of the new generation was ready.
     pub(super) fn step_reload(&mut self, cx: &mut Cx<'_>) {
         loop {
-            let Some(reload) = &mut self.reload else { return };
+            let Some(reload) = &self.reload else { return };
             let target = reload.target();
+            if !self.agent_lets_start(target) && !reload.pending.is_empty() {
+                return;
+            }
             let to = reload.to;
             let busy = (reload.starting.len() + reload.settling.len()) as u32;
             let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
@@ -219,24 +227,44 @@ impl App {
         let Some(reload) = &mut self.reload else { return self.replacement_failed(cx, index) };
         reload.canary_until_ms = None;
         reload.starting.retain(|&i| i != index);
-        let mut others = Vec::new();
-        if reload.failed.is_none() {
-            reload.failed = Some(reason);
-            others = std::mem::take(&mut reload.starting);
-            reload.settling.clear();
-            reload.pending = std::mem::take(&mut reload.done).into();
+        let others = self.turn_round(cx, reason);
+        self.refill_emptied(cx, index);
+        for other in others {
+            self.refill_emptied(cx, other);
         }
+        self.step_reload(cx);
+    }
+
+    /// The agent of the new generation failed before any worker was touched.
+    pub(super) fn fail_reload(&mut self, cx: &mut Cx<'_>, reason: String) {
+        self.turn_round(cx, reason);
+        self.agent_begins_anew();
+        self.step_reload(cx);
+    }
+
+    /// The agent that belongs to what is gone back to cannot be had: the slots stay as they are.
+    pub(super) fn end_roll_back(&mut self, cx: &mut Cx<'_>) {
+        if let Some(reload) = &mut self.reload {
+            reload.pending.clear();
+        }
+        self.settle_reload(cx);
+    }
+
+    /// From now on the reload goes back, unless it does already: what was starting ends, what was done is to be done
+    /// again. The slots that were starting.
+    fn turn_round(&mut self, cx: &mut Cx<'_>, reason: String) -> Vec<u32> {
+        let Some(reload) = self.reload.as_mut().filter(|reload| reload.failed.is_none()) else { return Vec::new() };
+        reload.failed = Some(reason);
+        let others = std::mem::take(&mut reload.starting);
+        reload.settling.clear();
+        reload.pending = std::mem::take(&mut reload.done).into();
         for &other in &others {
             let incoming = self.slot_mut(other).and_then(|s| s.incoming.take());
             if let Some(worker) = incoming {
                 self.retire(cx, worker);
             }
         }
-        self.refill_emptied(cx, index);
-        for other in others {
-            self.refill_emptied(cx, other);
-        }
-        self.step_reload(cx);
+        others
     }
 
     /// A slot whose old worker died while the new one was being started has neither now: fill it from the generation

@@ -1,5 +1,6 @@
 //! Stop, and start after it. A restart is a stop that a start follows: never two generations at a time.
 use super::Report;
+use super::agent::AgentMemory;
 use super::app::{App, Cx, Stopping};
 use super::reload::Queued;
 use super::slot::{SlotPhase, SlotState};
@@ -49,6 +50,7 @@ impl App {
         let slots = slots.clamp(1, limits::WORKERS_MAX);
         self.touched_slots.extend(0..slots.max(self.slots.len() as u32));
         self.slots = (0..slots).map(|_| SlotState::new(to)).collect();
+        self.agent = AgentMemory::default();
         let wanted = self.generations();
         self.policies.retain(|generation, _| wanted.contains(generation));
         cx.report(Report::Started { to });
@@ -73,6 +75,9 @@ impl App {
             } else if self.workers.get(&worker).is_some_and(|w| w.phase != Phase::Killed) {
                 self.terminate(cx, worker);
             }
+        }
+        if now {
+            self.hurry_agent(cx);
         }
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum TimerKey {
     Worker(WorkerId),
     /// A slot's.
     Slot(u32),
+    /// The agent's: its process's, or the one before its next start.
+    Agent,
 }
 
 /// A set of deadlines.

@@ -170,6 +170,24 @@ pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
     all
 }
 
+/// Messages in both shapes, and lines that are none.
+pub(crate) fn messages() -> Vec<Vec<u8>> {
+    [
+        r#"{"action":"a","data":{"x":[1,"\u0000"]},"to":"app"}"#,
+        r#"{"action":"a","to":"agent","from":"master"}"#,
+        r#"{"action":"a","data":"b","receiverPid":"42"}"#,
+        r#"{"action":"agent-start","to":"master"}"#,
+        r#"{"clusterd":{"to":"random","id":"x\"y"},"message":{"action":"a"}}"#,
+        "{\"clusterd\":{\"to\":{\"slot\":3}}}\n{\"clusterd\":{\"to\":{\"pid\":9},\"id\":7},\"message\":[1]}",
+        r#" {"clusterd":{"to":"all"},"message":"x" } "#,
+        r#"{"clusterd":{"to":"nobody","id":1},"message":null}"#,
+        r#"{"cmd":"\u004eODE_CLUSTER","act":"disconnect","action":"a","to":"app"}"#,
+        r#""ready""#,
+    ]
+    .map(|line| line.as_bytes().to_vec())
+    .to_vec()
+}
+
 /// A byte that says how to cut, then what an inspector says over HTTP or in frames.
 pub(crate) fn inspector_streams() -> Vec<Vec<u8>> {
     let frame = |text: &str| match text.len() {

@@ -70,6 +70,11 @@ fn inspector() {
 }
 
 #[test]
+fn messages() {
+    run("messages", 20_000, &corpus::messages(), corpus::JSON_WORDS, bodies::messages);
+}
+
+#[test]
 fn notify() {
     run("notify", 20_000, &corpus::datagrams(), corpus::NOTIFY_WORDS, bodies::notify);
 }

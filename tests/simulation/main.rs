@@ -31,8 +31,8 @@ const SEEDS_TO_FIND: u64 = 300;
 
 #[test]
 fn bugs_put_in_on_purpose_are_found() {
-    use world::Sabotage::{LostExit, LostNote, NoKill, ReadyTooEarly};
-    for sabotage in [LostExit, LostNote, NoKill, ReadyTooEarly] {
+    use world::Sabotage::{AgentReadyTooEarly, LostAgentNote, LostExit, LostNote, NoKill, ReadyTooEarly};
+    for sabotage in [LostExit, LostNote, NoKill, ReadyTooEarly, AgentReadyTooEarly, LostAgentNote] {
         let live = |seed| std::panic::catch_unwind(|| world::live(seed, Some(sabotage)));
         assert!((0..SEEDS_TO_FIND).any(|seed| live(seed).is_err()), "{sabotage:?} is not found");
     }

@@ -29,6 +29,7 @@ pub(crate) fn policy() -> Policy {
         canary_ms: 0,
         drain_spread_ms: 0,
         limits: Limits::NONE,
+        agent: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A world around one supervised app: a keeper that holds notes and processes, workers that start slowly, crash, hang,
 //! leave and lie, commands at random moments, and a master that dies at any step and is restored from the notes that
 //! had reached the keeper. Invariants hold after every step, and every world comes to rest.
+mod agent;
 mod invariants;
 
 use super::random::Random;
@@ -29,6 +30,10 @@ pub(crate) enum Sabotage {
     ReadyTooEarly,
     /// Workers are not noted, only slots.
     LostNote,
+    /// The agent counts as ready as soon as its process exists.
+    AgentReadyTooEarly,
+    /// The agent is not noted.
+    LostAgentNote,
 }
 
 /// What will happen.
@@ -52,6 +57,7 @@ enum Coming {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Says {
     Online,
+    Ready,
     Listening,
     Closes,
     Reopens,
@@ -68,6 +74,7 @@ struct Process {
     ended: Option<(ExitStatus, u64)>,
     deaf: bool,
     listened: bool,
+    agent: bool,
     generation: Generation,
     drain_began_ms: Option<u64>,
     waiting: Vec<Says>,
@@ -75,7 +82,7 @@ struct Process {
 
 /// One thing on its way from the master to the keeper.
 enum Order {
-    Header(AppMemory),
+    Header(Box<AppMemory>),
     Slot(u32, Option<SlotMemory>),
     Worker(WorkerId, Option<WorkerMemory>),
     Do(Action),
@@ -100,6 +107,9 @@ struct World {
     master: Option<App>,
     policies: BTreeMap<Generation, Policy>,
     bad: BTreeSet<Generation>,
+    bad_agents: BTreeSet<Generation>,
+    /// Generations whose agent has said once that it is ready.
+    agents_ready: BTreeSet<Generation>,
     next_worker: u64,
     next_pid: i32,
     /// Orders that the keeper still receives before the master dies.
@@ -111,6 +121,7 @@ struct World {
     starts_open: BTreeSet<Generation>,
     deaths_of_master: u32,
     stopped: bool,
+    stopped_now: bool,
     floor: Option<u32>,
 }
 
@@ -130,6 +141,7 @@ fn policy(random: &mut Random) -> Policy {
         canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
         drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
         limits: Limits { hang_ms: Some(3_000), hang_report: random.percent(50), ..Limits::NONE },
+        agent: agent::policy(random),
     }
 }
 
@@ -138,7 +150,11 @@ fn stream(app: &mut App, actions: Vec<Action>) -> Vec<Order> {
     let (slots, workers) = app.take_changes();
     let slots = slots.into_iter().map(|(index, slot)| Order::Slot(index, slot));
     let workers = workers.into_iter().map(|(id, worker)| Order::Worker(id, worker));
-    slots.chain(workers).chain([Order::Header(app.memory())]).chain(actions.into_iter().map(Order::Do)).collect()
+    slots
+        .chain(workers)
+        .chain([Order::Header(Box::new(app.memory()))])
+        .chain(actions.into_iter().map(Order::Do))
+        .collect()
 }
 
 /// Lives one world to its rest.
@@ -158,6 +174,8 @@ pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
         processes: BTreeMap::new(),
         notes: Notes::default(),
         bad: BTreeSet::new(),
+        bad_agents: BTreeSet::new(),
+        agents_ready: BTreeSet::new(),
         next_worker: 1,
         next_pid: 100,
         dies_after: None,
@@ -168,8 +186,12 @@ pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
         starts_open: BTreeSet::new(),
         deaths_of_master: 0,
         stopped: false,
+        stopped_now: false,
         floor: None,
     };
+    if world.random.percent(10) {
+        world.bad_agents.insert(generation);
+    }
     world.plan_trouble();
     world.with_master(|app, cx| app.start(cx));
     world.turn();
@@ -191,9 +213,7 @@ impl World {
             let at = self.random.between(100, TROUBLE_ENDS_MS - 1_000);
             let command = match self.random.between(0, 7) {
                 0..=2 => {
-                    let to = Generation(self.policies.len() as u32 + 1);
-                    let policy = policy(&mut self.random);
-                    self.policies.insert(to, policy.clone());
+                    let (to, policy) = self.another_generation();
                     if self.random.percent(40) {
                         self.bad.insert(to);
                     }
@@ -201,9 +221,7 @@ impl World {
                 }
                 3 | 4 => Event::Scale { slots: self.random.between(1, 6) as u32 },
                 5 | 6 => {
-                    let to = Generation(self.policies.len() as u32 + 1);
-                    let policy = policy(&mut self.random);
-                    self.policies.insert(to, policy.clone());
+                    let (to, policy) = self.another_generation();
                     Event::Start { to, policy, slots: self.random.between(1, 5) as u32 }
                 }
                 _ if self.random.percent(50) => Event::Stop { now: self.random.percent(30) },
@@ -215,6 +233,16 @@ impl World {
             let at = self.random.between(1, TROUBLE_ENDS_MS - 1_000);
             self.plan(at, Coming::MasterDies);
         }
+    }
+
+    fn another_generation(&mut self) -> (Generation, Policy) {
+        let to = Generation(self.policies.len() as u32 + 1);
+        let policy = policy(&mut self.random);
+        self.policies.insert(to, policy.clone());
+        if self.random.percent(20) {
+            self.bad_agents.insert(to);
+        }
+        (to, policy)
     }
 
     fn turn(&mut self) {
@@ -245,8 +273,11 @@ impl World {
                     return;
                 }
                 process.running = true;
-                let pid = process.pid;
+                let (pid, agent) = (process.pid, process.agent);
                 self.tell(Event::Spawned { worker, pid });
+                if agent {
+                    return self.plan_agent_life(worker);
+                }
                 if self.sabotage == Some(Sabotage::ReadyTooEarly) {
                     self.tell(Event::Evidence { worker, evidence: Evidence::Listening });
                 }
@@ -309,7 +340,10 @@ impl World {
                 self.stopped = false;
                 self.starts_open.insert(*to);
             }
-            Event::Stop { .. } => self.stopped = true,
+            Event::Stop { now } => {
+                self.stopped = true;
+                self.stopped_now |= now;
+            }
             _ => {}
         }
         self.tell(command);
@@ -370,12 +404,19 @@ impl World {
             return;
         }
         process.listened |= says == Says::Listening;
+        if process.agent {
+            process.listened = says == Says::Ready || (process.listened && says != Says::Garbage);
+        }
+        if says == Says::Ready {
+            self.agents_ready.insert(process.generation);
+        }
         if self.master.is_none() {
             process.waiting.push(says);
             return;
         }
         let event = match says {
             Says::Online => Event::Online { worker },
+            Says::Ready => Event::Evidence { worker, evidence: Evidence::Message },
             Says::Listening => Event::Evidence { worker, evidence: Evidence::Listening },
             Says::Closes => Event::ServersClosed { worker },
             Says::Reopens => Event::ServersOpen { worker },
@@ -420,13 +461,17 @@ impl World {
         let mut actions = Vec::new();
         let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
         step(&mut app, &mut cx);
-        if std::env::var_os("SIM_TRACE").is_some() {
-            actions.iter().for_each(|action| eprintln!("{:>6} {action:?}", self.now_ms));
-        }
+        self.trace("", &actions);
         self.check_floor(&app, ready_before, &actions);
         let orders = stream(&mut app, actions);
         self.master = Some(app);
         self.receive(orders);
+    }
+
+    fn trace(&self, who: &str, actions: &[Action]) {
+        if std::env::var_os("SIM_TRACE").is_some() {
+            actions.iter().for_each(|action| eprintln!("{:>6} {who}{action:?}", self.now_ms));
+        }
     }
 
     /// During a reload nothing is drained that would leave fewer ready workers than there were.
@@ -452,8 +497,11 @@ impl World {
             // Workers that misbehave are lost without having ended.
             let failed =
                 actions.iter().filter(|a| matches!(a, Action::Report(Report::WorkerDied { .. }))).count() as u32;
-            let ended =
-                |a: &&Action| matches!(a, Action::Terminate { .. } | Action::Abort { .. } | Action::Kill { .. });
+            let is_agent = |id: &WorkerId| self.processes.get(id).is_some_and(|p| p.agent);
+            let ended = |a: &&Action| match a {
+                Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => !is_agent(worker),
+                _ => false,
+            };
             let failed = failed + actions.iter().filter(ended).count() as u32;
             if failed > 0 {
                 self.floor = Some(floor.saturating_sub(failed));
@@ -476,7 +524,12 @@ impl World {
                 None => {}
             }
             match order {
-                Order::Header(header) => self.notes.header = Some(header),
+                Order::Header(mut header) => {
+                    if self.sabotage == Some(Sabotage::LostAgentNote) {
+                        header.agent = Default::default();
+                    }
+                    self.notes.header = Some(*header);
+                }
                 Order::Slot(index, Some(slot)) => drop(self.notes.slots.insert(index, slot)),
                 Order::Slot(index, None) => drop(self.notes.slots.remove(&index)),
                 Order::Worker(..) if self.sabotage == Some(Sabotage::LostNote) => {}
@@ -498,26 +551,10 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, generation, .. } => {
-                // A spawn that failed while the master died is tried again: nothing of it had run.
-                let again = self.never_ran.remove(&worker) && self.reaped.remove(&worker);
-                assert!(self.spawned.insert(worker) || again, "worker {worker} was spawned twice");
-                self.next_pid += 1;
-                let deaf = self.trouble() && self.random.percent(10);
-                let process = Process {
-                    pid: self.next_pid,
-                    running: false,
-                    ended: None,
-                    deaf,
-                    listened: false,
-                    generation,
-                    drain_began_ms: None,
-                    waiting: Vec::new(),
-                };
-                self.processes.insert(worker, process);
-                let fails = self.bad.contains(&generation) && self.random.percent(20);
-                let took = self.random.between(0, 20);
-                self.plan(took, if fails { Coming::ExecFails(worker) } else { Coming::ExecDone(worker) });
+                self.check_spawn(worker, generation);
+                self.begin_process(worker, generation, false);
             }
+            Action::SpawnAgent { agent, generation } => self.spawn_agent(agent, generation),
             Action::Drain { worker } => {
                 let now_ms = self.now_ms;
                 let Some(process) = self.processes.get_mut(&worker) else { return };
@@ -530,6 +567,7 @@ impl World {
                 }
             }
             Action::Terminate { worker } => {
+                self.check_terminate(worker);
                 let deaf = self.processes.get(&worker).is_some_and(|p| p.deaf);
                 if !deaf {
                     let took = self.random.between(0, 30);
@@ -610,11 +648,12 @@ impl World {
             &|worker| pids.get(&worker).copied(),
             &mut cx,
         );
-        let strangers: Vec<WorkerId> = pids.keys().copied().filter(|&id| app.worker(id).is_none()).collect();
+        let strangers: Vec<WorkerId> = pids.keys().copied().filter(|&id| !agent::knows(&app, id)).collect();
         for stranger in strangers {
             let ended = self.processes[&stranger].ended.is_some();
             assert!(ended, "worker {stranger} lives and is in no note: a successor would end it");
         }
+        self.trace("a successor:", &actions);
         let orders = stream(&mut app, actions);
         self.master = Some(app);
         self.receive(orders);

@@ -1,5 +1,6 @@
 //! How a line of a log is shown: with the app's name before it, as JSON, coloured; and when it was written.
 use crate::config::log_time;
+use crate::ids::Slot;
 use crate::logs::push_json;
 use jiff::Timestamp;
 use jiff::fmt::strtime::BrokenDownTime;
@@ -133,7 +134,7 @@ impl Style {
                 out.extend_from_slice(time.as_bytes());
                 out.push(b' ');
             }
-            let slot = line.slot.map(|slot| format!("/{slot}")).unwrap_or_default();
+            let slot = line.slot.map(|slot| format!("/{}", Slot(slot))).unwrap_or_default();
             let colour = match line.kind.as_deref() {
                 Some("err") => "31",
                 Some(_) => "32",
@@ -178,7 +179,7 @@ impl Style {
             field("type", kind);
         }
         field("app_name", &line.app_name(origin));
-        if let Some(slot) = line.slot {
+        if let Some(slot) = line.slot.filter(|slot| Slot(*slot) != Slot::AGENT) {
             out.extend_from_slice(format!(",\"slot\":{slot}").as_bytes());
         }
         out.push(b'}');

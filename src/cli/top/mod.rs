@@ -21,7 +21,7 @@ use ratatui::crossterm::event::{self, Event};
 use screen::Tty;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
@@ -84,9 +84,9 @@ struct Top {
     sender: SyncSender<Message>,
     messages: Receiver<Message>,
     /// Asks for other log files.
-    log: Sender<Vec<PathBuf>>,
+    log: Sender<Vec<follow::Source>>,
     /// The log that is shown.
-    log_of: Option<(AppKey, Vec<PathBuf>)>,
+    log_of: Option<(AppKey, Vec<follow::Source>)>,
 }
 
 impl Top {
@@ -198,7 +198,7 @@ impl Top {
     fn choose_log(&mut self) {
         let wanted = self.model.selected_app().map(|(key, background)| {
             let app = self.model.find(&key).map(|(_, app)| app);
-            let files = follow::log_files(&self.home, &key.0, background, app);
+            let files = follow::sources(&self.home, &key.0, background, app);
             (key, files)
         });
         if wanted != self.log_of {
@@ -216,8 +216,13 @@ impl Top {
                 format!("log: {} runs in the foreground, its words are on its terminal", key.1)
             }
             Some((_, files)) => {
-                let names: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-                format!("log: {}", view::tilde(&names.join(" "), own_folder().as_deref(), width.saturating_sub(12)))
+                let folder = files[0].path.parent();
+                let names = files.iter().enumerate().map(|(at, file)| match file.path.file_name() {
+                    Some(name) if at > 0 && file.path.parent() == folder => name.to_string_lossy().into_owned(),
+                    Some(_) | None => file.path.to_string_lossy().into_owned(),
+                });
+                let names = names.collect::<Vec<_>>().join(" ");
+                format!("log: {}", view::tilde(&names, own_folder().as_deref(), width.saturating_sub(12)))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What `top` knows, and what a key means: news and keys in, orders out. Pure; time is an argument. How it looks is
 //! `view`'s business.
+use super::follow::Voice;
 use super::rates::{self, AppRates, Rates};
 use crate::cli::target::Found;
 use crate::limits;
@@ -194,8 +195,8 @@ pub(super) struct Model {
     pub(super) said: Option<Said>,
     pub(super) help: bool,
     pub(super) log_hidden: bool,
-    /// The last lines of the log: the number of its file, and the text.
-    pub(super) log: VecDeque<(usize, String)>,
+    /// The last lines of the log, and whose words they are.
+    pub(super) log: VecDeque<(Voice, String)>,
     orders: u64,
 }
 
@@ -259,7 +260,7 @@ impl Model {
     }
 
     /// Lines that the log grew by; `anew`: it is another log.
-    pub(super) fn log(&mut self, lines: Vec<(usize, String)>, anew: bool) {
+    pub(super) fn log(&mut self, lines: Vec<(Voice, String)>, anew: bool) {
         if anew {
             self.log.clear();
         }

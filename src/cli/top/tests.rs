@@ -1,6 +1,7 @@
 //! What `top` draws and what its keys do, without a terminal: a model that is fed by hand, on a screen in memory.
 #![allow(clippy::unwrap_used)]
 use super::draw::{Means, draw};
+use super::follow::Voice;
 use super::model::{Answer, Do, Gone, Key, Model, News, Place, Verb};
 use super::view;
 use crate::cli::samples;
@@ -70,7 +71,10 @@ fn a_whole_screen() {
     }
     now.apps[0].workers[1].loop_delay_ms = Some(1_200.0);
     model.apply(answer(now), 1_000);
-    model.log(vec![(0, "2026-11-24T10:11:12.123Z GET /".to_owned()), (1, "a warning".to_owned())], true);
+    model.log(
+        vec![(Voice::Out, "2026-11-24T10:11:12.123Z GET /".to_owned()), (Voice::Err, "a warning".to_owned())],
+        true,
+    );
     let lines = drawn(&mut model, 80, 24, 1_000);
     let expected = [
         "    ID APP           STATUS        READY   CPU MEMORY DELAY CONN/S RESTARTS   UP",
@@ -215,7 +219,8 @@ fn of_a_long_failure_its_words_are_kept_and_its_frames_are_not() {
 fn the_log_is_bounded() {
     let mut model = model(&[deployment("web", 0, 1)]);
     for part in 0..10 {
-        model.log((0..limits::TOP_LOG_LINES_MAX).map(|n| (0, format!("line {part}/{n}"))).collect(), part == 0);
+        model
+            .log((0..limits::TOP_LOG_LINES_MAX).map(|n| (Voice::Out, format!("line {part}/{n}"))).collect(), part == 0);
     }
     assert_eq!(model.log.len(), limits::TOP_LOG_LINES_MAX);
     let last = format!("line 9/{}", limits::TOP_LOG_LINES_MAX - 1);

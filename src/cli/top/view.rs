@@ -1,6 +1,7 @@
 //! What stands on the screen, as plain text with tones: from the model, for a terminal of this size. Pure. Which colour a
 //! tone has is `draw`'s business.
 use super::columns::{Column, Kind, columns};
+use super::follow::Voice;
 use super::model::{Item, Model, Pending, RowKey, Verb};
 use super::rates::Rates;
 use crate::cli::progress::{Wait, waits_for};
@@ -124,12 +125,18 @@ pub(super) fn view(model: &Model, home: &str, log_title: &str, size: (u16, u16),
         heights,
         detail,
         log_title: log_title.to_owned(),
-        log: log
-            .map(|(file, line)| (if *file == 0 { Tone::Plain } else { Tone::Busy }, stamped(line, width)))
-            .collect(),
+        log: log.map(|(voice, line)| (spoken(*voice), stamped(line, width))).collect(),
         status: status(model),
         keys: keys(width),
         help: model.help,
+    }
+}
+
+fn spoken(voice: Voice) -> Tone {
+    match voice {
+        Voice::Out => Tone::Plain,
+        Voice::Err => Tone::Busy,
+        Voice::Clusterd => Tone::Dim,
     }
 }
 

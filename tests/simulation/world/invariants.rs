@@ -21,7 +21,7 @@ impl World {
         assert!(app.is_reloading() || doubled <= 1, "{doubled} slots are being replaced at once: {places:?}");
         // Ends are told at once, so whoever lives is known (strangers were killed).
         for (id, process) in &self.processes {
-            let known = app.worker(*id).is_some();
+            let known = super::agent::knows(app, *id);
             let dying = self.coming.values().any(|c| matches!(c, Coming::Ends(w, _) if w == id));
             assert!(known || dying || process.ended.is_some(), "worker {id} lives and nobody knows it");
             let limit = 3_000 + 2_000 + 1_000 + 500 + 200 + 100 * u64::from(self.deaths_of_master);
@@ -57,6 +57,7 @@ impl World {
             match slot.phase {
                 SlotPhase::Errored | SlotPhase::Stopped => {}
                 SlotPhase::Waiting { .. } => panic!("slot {index} waits for ever"),
+                SlotPhase::Filled if slot.current.is_none() && self.may_wait(slot.generation) => {}
                 SlotPhase::Filled => {
                     let worker = slot.current.unwrap_or_else(|| panic!("slot {index} is empty"));
                     let word = worker.phase.word();
@@ -68,6 +69,7 @@ impl World {
         let known: Vec<_> = app.workers().map(|w| (w.id, w.slot, w.phase)).collect();
         let living: Vec<_> =
             self.processes.iter().map(|(id, p)| (id, p.generation, p.running, p.ended, p.deaf)).collect();
-        assert_eq!(living.len(), filled, "processes beyond the slots live on: {living:?}; known: {known:?}");
+        let agents = self.check_agent_at_rest(app);
+        assert_eq!(living.len(), filled + agents, "processes beyond the slots live on: {living:?}; known: {known:?}");
     }
 }

@@ -1,0 +1,327 @@
+//! The agent of an app, the master's side: its process, and what it and the workers are told of each other. When it
+//! starts and ends is the supervisor's business; messages that they send are passed on in `mail`.
+use super::Master;
+use super::mend::agent_tag_bytes;
+use super::output::Way;
+use super::settings::SpawnPlace;
+use super::spawn::channel_name;
+use super::tell::{cause_words, human_ms};
+use super::worker::WorkerIx;
+use crate::ids::{Generation, Slot, WorkerId};
+use crate::keeper::link::Inheritance;
+use crate::os::{listen, procfs};
+use crate::protocol::control as wire;
+use crate::protocol::messages;
+use crate::supervisor::{Event, Phase, Report, WorkerView};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Master {
+    // ---- its process ----
+
+    /// Has the keeper start an agent. What goes wrong here is an event like a failure there.
+    pub(super) fn spawn_agent(&mut self, app: usize, agent: WorkerId, generation: Generation) {
+        if let Err(reason) = self.try_spawn_agent(app, agent, generation) {
+            self.bury(agent);
+            self.events.push_back((app, Event::SpawnFailed { worker: agent, reason }));
+        }
+    }
+
+    fn try_spawn_agent(&mut self, app_ix: usize, agent: WorkerId, generation: Generation) -> Result<(), String> {
+        let app = &self.apps[app_ix];
+        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
+        let watched = app.supervisor.is_reloading() || (app.starting && self.background);
+        let tail = watched && !self.on_terminal;
+        let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
+        let output = self.output.for_worker(&mut self.link, agent, &way)?;
+        let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
+        let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
+        let mut channel = None;
+        if is_node {
+            let (ours, theirs) = listen::channel_pair().map_err(|e| format!("cannot make its channel: {e}"))?;
+            fds.push(theirs);
+            channel = Some(ours);
+        }
+        let place = self.agent_place(app_ix, agent, generation, stdio);
+        let tag = agent_tag_bytes(&self.apps[app_ix].name, generation);
+        let spec = settings.agent_spec(&place, tag).ok_or("no agent is configured")?;
+        if let Some(ours) = &channel {
+            self.link.hold(channel_name(agent), ours.as_fd());
+        }
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.link.spawn(agent, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
+        self.add_worker(app_ix, agent, Slot::AGENT, generation, None, channel.map(|fd| (fd, false)));
+        Ok(())
+    }
+
+    fn agent_place(&self, app_ix: usize, agent: WorkerId, generation: Generation, stdio: Vec<i32>) -> SpawnPlace<'_> {
+        SpawnPlace {
+            worker: agent,
+            slot: Slot::AGENT,
+            generation: generation.0,
+            port: self.apps[app_ix].port(),
+            listen_names: Vec::new(),
+            notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
+            stdio,
+        }
+    }
+
+    /// Goes on with the agent that a former master started.
+    pub(super) fn resume_agent(&mut self, ix: usize, pids: &HashMap<WorkerId, i32>, inherited: &mut Inheritance) {
+        let Some(process) = self.apps[ix].supervisor.agent().and_then(|agent| agent.process) else { return };
+        let Some(&pid) = pids.get(&process.id) else { return };
+        let channel = inherited.fds.remove(&channel_name(process.id)).map(|fd| (fd, true));
+        self.add_worker(ix, process.id, Slot::AGENT, process.generation, Some(pid), channel);
+        self.resume_serves(ix, process.id, inherited);
+        let app = &self.apps[ix];
+        let settings = app.generations.get(&process.generation).unwrap_or_else(|| app.settings());
+        let way = Way { config: &settings.config, slot: Slot::AGENT, generation: process.generation, tail: false };
+        self.output.adopt(process.id, &way, &mut inherited.fds);
+    }
+
+    /// The variables that the agent of an app has; `None`: it has none.
+    pub(super) fn agent_environment(&self, app_ix: usize) -> Option<BTreeMap<OsString, OsString>> {
+        let app = &self.apps[app_ix];
+        app.settings().agent.as_ref()?;
+        let process = app.supervisor.agent().and_then(|agent| agent.process);
+        let (id, generation) =
+            process.map_or((WorkerId(0), app.supervisor.generation()), |process| (process.id, process.generation));
+        Some(app.settings().agent_environment(&self.agent_place(app_ix, id, generation, Vec::new())))
+    }
+
+    /// What is shown of it; `None`: the app has none.
+    pub(super) fn agent_view(&self, app_ix: usize) -> Option<wire::Agent> {
+        let app = &self.apps[app_ix];
+        let memory = app.supervisor.agent()?;
+        let settings = app.settings();
+        let here = memory.process.and_then(|p| self.workers.find(p.id)).and_then(|ix| self.workers.get(ix));
+        let left = |at_ms: u64| at_ms.saturating_sub(self.now_ms);
+        let state = match (&memory.process, memory.waiting_until_ms) {
+            (Some(process), _) => process.phase.word(),
+            (None, Some(_)) => "waiting",
+            (None, None) => "stopped",
+        };
+        let pid = memory.process.and_then(|process| process.pid);
+        let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
+        Some(wire::Agent {
+            command: settings.config.agent.as_ref().map(|agent| agent.command.clone()).unwrap_or_default(),
+            protocol: if is_node { "node" } else { "none" }.to_owned(),
+            id: memory.process.map(|process| process.id.0),
+            pid,
+            state: state.to_owned(),
+            generation: memory.process.map_or(app.supervisor.generation(), |process| process.generation).0,
+            uptime_ms: memory.process.map(|process| self.now_ms.saturating_sub(process.spawned_at_ms)),
+            restarts: memory.restarts,
+            time_left_ms: match &memory.process {
+                Some(process) => process.phase.patience_ends_ms().map(left),
+                None => memory.waiting_until_ms.map(left),
+            },
+            memory_bytes: pid.and_then(procfs::memory_bytes),
+            cpu_ms: pid.and_then(procfs::cpu_ms),
+            messages_lost: here.map_or(0, |here| here.mail.lost),
+            note: here
+                .and_then(|here| here.status_text.clone())
+                .or_else(|| app.slot_notes.get(&Slot::AGENT.0).cloned()),
+        })
+    }
+
+    // ---- what people are told ----
+
+    /// Tells people what became of it.
+    pub(super) fn tell_of_agent(&mut self, app_ix: usize, report: &Report) {
+        let name = self.apps[app_ix].name.clone();
+        let pid = |pid: &Option<i32>| pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+        match report {
+            Report::AgentReady { pid: known, after_ms, .. } => {
+                log::info!("{name}/agent: ready{} after {}", pid(known), human_ms(*after_ms));
+            }
+            Report::AgentDied { pid: known, cause, lived_ms, next, .. } => {
+                let lived = match cause {
+                    crate::supervisor::Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
+                    _ => String::new(),
+                };
+                let text = format!("agent{} {}{lived}", pid(known), cause_words(cause));
+                self.apps[app_ix].slot_notes.insert(Slot::AGENT.0, text.clone());
+                log::warn!(
+                    "{name}/agent: {text}{}{}",
+                    super::tell::next_words(*next),
+                    self.agent_advice(app_ix, cause)
+                );
+            }
+            Report::AgentLeft { pid: known, status, killed, .. } => {
+                let overdue = if *killed { " (it did not end by itself)" } else { "" };
+                let ended = super::tell::ended(*status);
+                log::debug!("{name}/agent: agent{} has left: {ended}{overdue}", pid(known));
+            }
+            Report::AgentOverdue { .. } => log::warn!("{name}/agent: it has not ended in time; SIGKILL"),
+            _ => {}
+        }
+    }
+
+    fn agent_advice(&self, app_ix: usize, cause: &crate::supervisor::Cause) -> &'static str {
+        use crate::supervisor::Evidence;
+        if !matches!(cause, crate::supervisor::Cause::NotReady(_)) {
+            return "";
+        }
+        let policy = self.apps[app_ix].settings().policy().agent;
+        match policy.and_then(|policy| policy.ready.evidence) {
+            Some(Evidence::Message) => "; it never called process.send('ready') (or give it agent.ready = \"2s\")",
+            Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET",
+            Some(Evidence::Listening) | None => "",
+        }
+    }
+
+    // ---- what agent and workers are told ----
+
+    /// Whether the app has an agent, now or at its next start.
+    fn has_agent(&self, app_ix: usize) -> bool {
+        self.apps.get(app_ix).is_some_and(|app| app.supervisor.agent().is_some())
+    }
+
+    pub(super) fn ready_agent_ix(&self, app_ix: usize) -> Option<WorkerIx> {
+        self.apps[app_ix].supervisor.ready_agent().and_then(|agent| self.workers.find(agent))
+    }
+
+    fn ready_workers(&self, app_ix: usize) -> Vec<WorkerView> {
+        let workers = self.apps[app_ix].supervisor.workers();
+        workers.filter(|w| matches!(w.phase, Phase::Ready { .. })).collect()
+    }
+
+    /// Tells the agent, and the workers where it matters to them, what has just happened.
+    pub(super) fn agent_hears(&mut self, app_ix: usize, report: &Report) {
+        if !self.has_agent(app_ix) {
+            return;
+        }
+        let about = |worker: &WorkerId, slot: &Slot, pid: Option<i32>| {
+            let generation = self.apps[app_ix].supervisor.worker(*worker).map(|view| view.generation.0);
+            json!({ "worker": worker.0, "slot": slot.0, "pid": pid, "generation": generation })
+        };
+        let pid_of = |worker: &WorkerId| self.apps[app_ix].supervisor.worker(*worker).and_then(|view| view.pid);
+        match report {
+            Report::AgentReady { .. } => self.introduce_agent(app_ix),
+            Report::WorkerReady { worker, slot, .. } => {
+                let about = about(worker, slot, pid_of(worker));
+                if self.apps[app_ix].supervisor.was_ready()
+                    && let Some(ix) = self.workers.find(*worker)
+                {
+                    self.greet(app_ix, ix);
+                }
+                self.tell_agent(app_ix, "worker_ready", about);
+                self.tell_pids(app_ix);
+            }
+            Report::AppReady { workers } => {
+                self.tell_agent(app_ix, "app_ready", json!({ "workers": workers }));
+                self.greet_all(app_ix);
+            }
+            Report::WorkerDied { worker, slot, pid, cause, .. } => {
+                let mut about = about(worker, slot, *pid);
+                about["reason"] = cause_words(cause).into();
+                self.tell_agent(app_ix, "worker_exit", about);
+                self.tell_pids(app_ix);
+            }
+            Report::WorkerLeft { worker, slot, pid, .. } => {
+                let about = about(worker, slot, *pid);
+                self.tell_agent(app_ix, "worker_exit", about);
+                self.tell_pids(app_ix);
+            }
+            Report::WorkerLeaving { worker, slot } => {
+                let about = about(worker, slot, pid_of(worker));
+                self.tell_agent(app_ix, "worker_leaving", about);
+                self.tell_pids(app_ix);
+            }
+            Report::Scaled { slots } => self.tell_agent(app_ix, "scaled", json!({ "workers": slots })),
+            Report::ReloadStarted { to } => self.tell_agent(app_ix, "reload_started", json!({ "generation": to.0 })),
+            Report::ReloadDone { to } => self.tell_agent(app_ix, "reload_done", json!({ "generation": to.0 })),
+            Report::ReloadFailed { to, reason } => {
+                self.tell_agent(app_ix, "reload_failed", json!({ "generation": to.0, "reason": reason }));
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells a ready agent what happened, in our own shape.
+    pub(super) fn tell_agent(&mut self, app_ix: usize, event: &str, about: Value) {
+        let Some(agent) = self.ready_agent_ix(app_ix) else { return };
+        let mut line = Vec::new();
+        messages::event(event, about, &mut line);
+        self.post(agent, &line);
+    }
+
+    /// egg's list of the workers that serve.
+    fn tell_pids(&mut self, app_ix: usize) {
+        let Some(agent) = self.ready_agent_ix(app_ix) else { return };
+        let pids: Vec<i32> = self.ready_workers(app_ix).iter().filter_map(|w| w.pid).collect();
+        let mut line = Vec::new();
+        messages::egg_action("egg-pids", &json!(pids), &mut line);
+        self.post(agent, &line);
+    }
+
+    /// A new agent learns who is there; the workers learn its pid.
+    fn introduce_agent(&mut self, app_ix: usize) {
+        let workers = self.ready_workers(app_ix);
+        let list: Vec<Value> = workers
+            .iter()
+            .map(|w| json!({ "worker": w.id.0, "slot": w.slot.0, "pid": w.pid, "generation": w.generation.0 }))
+            .collect();
+        let app = &self.apps[app_ix];
+        let about = json!({
+            "app": app.name,
+            "generation": app.supervisor.generation().0,
+            "wanted": app.supervisor.slot_count(),
+            "workers": list,
+        });
+        self.tell_agent(app_ix, "state", about);
+        self.tell_pids(app_ix);
+        let mut line = self.agents_pid(app_ix).unwrap_or_default();
+        messages::egg_action("agent-start", &Value::Null, &mut line);
+        for ix in 0..self.workers.bound() {
+            if self.workers.get(ix).is_some_and(|w| w.app == app_ix && !w.is_agent) {
+                for line in line.split_inclusive(|&b| b == b'\n') {
+                    self.post(ix, line);
+                }
+            }
+        }
+        self.greet_all(app_ix);
+    }
+
+    /// The line from which a worker learns the pid of an agent that is ready.
+    pub(super) fn agents_pid(&self, app_ix: usize) -> Option<Vec<u8>> {
+        let pid = self.ready_agent_ix(app_ix).and_then(|agent| self.workers.get(agent)?.pid)?;
+        let mut line = Vec::new();
+        messages::egg_action("egg-pids", &json!([pid]), &mut line);
+        Some(line)
+    }
+
+    /// Every worker was ready once: whoever has not heard of it does now.
+    pub(super) fn greet_all(&mut self, app_ix: usize) {
+        if !self.has_agent(app_ix) || !self.apps[app_ix].supervisor.was_ready() {
+            return;
+        }
+        let workers: Vec<WorkerId> = self.ready_workers(app_ix).iter().map(|w| w.id).collect();
+        for worker in workers {
+            if let Some(ix) = self.workers.find(worker) {
+                self.greet(app_ix, ix);
+            }
+        }
+        if let Some(agent) = self.ready_agent_ix(app_ix) {
+            self.greet(app_ix, agent);
+        }
+    }
+
+    fn greet(&mut self, app_ix: usize, ix: WorkerIx) {
+        if self.workers.get(ix).is_none_or(|worker| worker.greeted) {
+            return;
+        }
+        let app = &self.apps[app_ix];
+        let data = json!({ "port": app.port(), "workers": app.supervisor.slot_count(), "name": app.name });
+        let mut line = Vec::new();
+        messages::egg_action("egg-ready", &data, &mut line);
+        self.post(ix, &line);
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.greeted = true;
+        }
+        self.note_serves(ix);
+    }
+}
