@@ -251,6 +251,8 @@ pub const WORKER_IDS_RESERVED: u64 = 256;
 
 /// How many past failures a slot remembers.
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
+/// Largest `max_runs`.
+pub const RUNS_MAX: u32 = 1_000_000;
 /// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
 pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 /// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
@@ -438,6 +440,19 @@ pub const START_LOOK_MS: u64 = 2;
 /// A keeper that has no control socket after this has failed to start.
 pub const START_WAIT_MS: u64 = 30_000;
 
+// ---- watching ----
+
+/// Folders that the watcher of one app looks at: the system has a limit too (fs.inotify.max_user_watches).
+pub const WATCH_FOLDERS_MAX: usize = 8_192;
+/// Paths that an app may have watched, and patterns that it may have ignored.
+pub const WATCH_PATHS_MAX: usize = 128;
+/// Changes that wait for a watcher's thread; when more come, it only knows that something changed.
+pub const WATCH_NEWS_MAX: usize = 1_024;
+/// Changes that never pause are told after this many times `watch_delay`.
+pub const WATCH_DELAYS_MAX: u32 = 10;
+/// Stack of a watcher's thread, in bytes.
+pub const WATCH_STACK_BYTES: usize = 256 * 1024;
+
 // ---- output ----
 
 /// What one read of a worker's output takes, in bytes.
@@ -522,6 +537,16 @@ pub const LOG_FINISH_MS: u64 = 2_000;
 pub const LOGS_LINES_DEFAULT: usize = 15;
 /// How much of a log file is read for its last lines, in bytes.
 pub const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest line that is shown whole, in bytes; a longer one comes in pieces. JSON makes six bytes of one.
+pub const LOGS_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Last lines of each file that the control API gives at most.
+pub const LOGS_API_LINES_MAX: usize = 10_000;
+/// Clients of the control API that follow logs at the same time.
+pub const LOGS_API_FOLLOWERS_MAX: usize = 16;
+/// Pieces of text that wait for such a client before its files are not read any further.
+pub const LOGS_API_PIECES_MAX: usize = 16;
+/// Size of such a piece, in bytes; one line more may be.
+pub const LOGS_API_PIECE_BYTES: usize = 64 * 1024;
 /// Pause between two looks at the files, in milliseconds.
 pub const LOGS_LOOK_MS: u64 = 200;
 /// Looks at a file that was moved away: its writer may not know yet.

@@ -1,9 +1,9 @@
 //! One app of PM2's as one `[[app]]`.
-use super::super::{defaults, env_file};
+use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
-use crate::config::name;
+use crate::config::{cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -41,8 +41,10 @@ pub(super) fn convert(
     it.readiness(is_node, is_fork);
     it.time_to_end();
     it.restart();
+    it.times_and_files();
     it.memory();
     it.environment();
+    it.logs();
     it.rest(is_dump);
     it.section
 }
@@ -148,7 +150,7 @@ impl Conversion<'_, '_> {
         let script = if own { format!("./{script}") } else { script };
         let flags = if interpreter.is_some() { flags } else { Vec::new() };
         let command: Vec<String> = interpreter.into_iter().chain(flags).chain([script]).chain(args).collect();
-        if let Err(why) = crate::config::parse::command(&command) {
+        if let Err(why) = parse::command(&command) {
             self.words.problem(&self.label, why);
             return false;
         }
@@ -234,7 +236,10 @@ impl Conversion<'_, '_> {
 
     fn restart(&mut self) {
         if self.get(&["autorestart"], "true or false", fields::boolean) == Some(false) {
-            self.note("autorestart: not available in this release; stop_exit_codes in [app.restart] says which ends are for good");
+            self.section.restart.raw("max_runs", "1", "autorestart: false");
+        }
+        if let Some(delay) = self.ms(&["restart_delay"]).filter(|delay| *delay > 0) {
+            self.section.restart.text("delay", &duration(delay), "restart_delay");
         }
         if let Some(uptime) = self.ms(&["min_uptime"]) {
             self.section.restart.text("min_uptime", &duration(uptime), "");
@@ -264,6 +269,44 @@ impl Conversion<'_, '_> {
         if !codes.is_empty() {
             self.section.restart.raw("stop_exit_codes", format!("[{}]", codes.join(", ")), "");
         }
+    }
+
+    /// What has its workers replaced by itself.
+    fn times_and_files(&mut self) {
+        let text = |value: &Value| fields::text(value).filter(|text| !matches!(text.as_str(), "" | "0" | "false"));
+        if let Some(text) = self.fields.take(&["cron_restart", "cron"]).and_then(|(_, value)| text(value)) {
+            match cron::read(&text) {
+                Ok(text) => self.section.app.text("cron_restart", &text, "local time; rolling"),
+                Err(why) => self.note(format!("cron_restart: {why}; left out")),
+            }
+        }
+        let ignore = self.get(&["ignore_watch"], "a pattern or a list of them", fields::texts).unwrap_or_default();
+        let delay = self.ms(&["watch_delay"]).filter(|delay| *delay > 0);
+        let Some((_, value)) = self.fields.take(&["watch"]) else { return };
+        match (fields::boolean(value), fields::texts(value)) {
+            (Some(false), _) => return,
+            (Some(true), _) => self.section.app.raw("watch", "true", ""),
+            (None, Some(paths)) if !paths.is_empty() => self.section.app.list("watch", &paths, ""),
+            (None, _) => return self.note(format!("watch: {value} is neither true nor a list of paths; left out")),
+        }
+        let ignore: Vec<String> = ignore.into_iter().filter_map(|pattern| self.ignored(&pattern)).collect();
+        if !ignore.is_empty() {
+            self.section.app.list("watch_ignore", &ignore, "");
+        }
+        if let Some(delay) = delay {
+            self.section.app.text("watch_delay", &duration(delay), "");
+        }
+    }
+
+    /// A pattern of PM2's as a line of a `.gitignore`.
+    fn ignored(&mut self, pattern: &str) -> Option<String> {
+        let line = pattern.strip_prefix("./").map_or_else(|| pattern.to_owned(), |rest| format!("/{rest}"));
+        let expression = pattern.contains(['\\', '^', '$', '|', '(']);
+        if expression || parse::pattern(&line).is_err() {
+            self.note(format!("ignore_watch: \"{pattern}\" is a regular expression; write a line of a .gitignore"));
+            return None;
+        }
+        Some(line)
     }
 
     fn memory(&mut self) {
@@ -342,21 +385,62 @@ impl Conversion<'_, '_> {
         env
     }
 
+    // ---- log files ----
+
+    fn logs(&mut self) {
+        let both = self.log_path(&["log_file", "log"]);
+        let out = self.log_path(&["out_file", "out", "output", "out_log"]);
+        let err = self.log_path(&["error_file", "error", "err", "err_file", "err_log"]);
+        if self.yes(&["disable_logs"]) {
+            self.section.log.text("file", "NULL", "disable_logs");
+        } else if let (Some(both), None, None) = (&both, &out, &err) {
+            self.section.log.text("file", both, "log_file");
+        } else {
+            if both.is_some() {
+                self.note("log_file: there is no third file beside those of stdout and stderr; left out");
+            }
+            for (key, path) in [("out", out), ("err", err)] {
+                if let Some(path) = path {
+                    self.section.log.text(key, &path, "");
+                }
+            }
+        }
+        let merge = &["merge_logs", "combine_logs"];
+        if self.get(merge, "true or false", fields::boolean) == Some(false) {
+            self.section.log.raw("per_worker", "true", "merge_logs: false");
+        }
+        if self.text(&["log_type"]).is_some_and(|kind| kind == "json") {
+            self.section.log.text("format", "json", "log_type");
+        }
+        let stamped = self.yes(&["time"]);
+        match self.text(&["log_date_format"]).map(|format| (log_time::strftime(&format), format)) {
+            Some((Ok(_), format)) => self.section.log.text("time", &format, "log_date_format"),
+            Some((Err(why), _)) => self.note(format!("log_date_format: {why}")),
+            None if stamped => self.section.log.raw("time", "true", ""),
+            None => {}
+        }
+    }
+
+    /// Where a stream goes; what cannot be a path is noted.
+    fn log_path(&mut self, names: &[&str]) -> Option<String> {
+        let typed = self.text(names).filter(|text| text != "true" && text != "false")?;
+        match log::target(&typed) {
+            Ok(log::Target::File(_)) => Some(typed),
+            Ok(log::Target::Null | log::Target::Inherit) => Some("NULL".to_owned()),
+            Err(why) => {
+                self.note(format!("{}: {why}", names[0]));
+                None
+            }
+        }
+    }
+
     // ---- what is left ----
 
     fn rest(&mut self, is_dump: bool) {
-        let logs: [&[&str]; 5] = [
-            &["out_file", "out", "output", "out_log"],
-            &["error_file", "error", "err", "err_file", "err_log"],
-            &["log_file", "log"],
-            &["pid_file", "pid"],
-            &["merge_logs", "combine_logs"],
-        ];
-        for names in logs {
-            let Some((typed, value)) = self.fields.take(names) else { continue };
-            if *value != Value::Bool(false) {
-                self.lost(typed, names[0]);
-            }
+        if let Some((typed, value)) = self.fields.take(&["pid_file", "pid"])
+            && *value != Value::Bool(false)
+        {
+            self.lost(typed, "pid_file");
         }
         let rest: Vec<(&str, &Value)> = self.fields.rest().collect();
         for (key, value) in rest {

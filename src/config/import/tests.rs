@@ -1,6 +1,7 @@
 //! Every key of PM2's by itself, the shapes of a file, and that whatever comes out can be resolved.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::config::log::{self, Target};
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Overrides, Sources};
 use crate::config::{App, Config, Ready, Said, Workers};
@@ -168,6 +169,27 @@ fn restarts_and_memory() {
 }
 
 #[test]
+fn what_starts_it_again() {
+    let once = whole(json!({ "autorestart": false, "cron_restart": "0 3 * * *", "restart_delay": 4000 }));
+    assert_eq!((once.restart.max_runs, once.restart.delay), (Some(1), Duration::from_secs(4)));
+    assert_eq!(once.cron_restart.as_deref(), Some("0 3 * * *"));
+    assert_eq!(whole(json!({ "cron_restart": 0, "restart_delay": 0 })).cron_restart, None);
+    assert!(app(json!({ "cron_restart": "soon" })).1[0].contains("no cron expression"));
+    let watch =
+        whole(json!({ "watch": true, "ignore_watch": ["node_modules", "./tmp", "*.log"], "watch_delay": 1000 }));
+    let watch = watch.watch.unwrap();
+    assert_eq!(
+        (watch.paths.len(), watch.ignore, watch.delay.as_secs()),
+        (0, vec!["node_modules".into(), "/tmp".into(), "*.log".into()], 1)
+    );
+    let paths = whole(json!({ "watch": ["server", "client"] })).watch.unwrap().paths;
+    assert_eq!(paths, [std::path::Path::new("/srv/server"), std::path::Path::new("/srv/client")]);
+    assert_eq!(whole(json!({ "watch": false, "ignore_watch": "x", "watch_delay": 5 })).watch, None);
+    let (watched, notes) = app(json!({ "watch": "src", "ignore_watch": ["[\\/\\\\]\\./"] }));
+    assert!(watched.watch.is_some() && notes[0].contains("regular expression"), "{notes:?}");
+}
+
+#[test]
 fn variables_are_text_and_tables_wait_for_their_name() {
     let converted = import(&json!({ "script": "a.js", "port": 9000,
         "env": { "N": 3, "B": true, "O": { "a": 1 }, "NONE": null, "Q": "a\"b\nc" },
@@ -215,20 +237,33 @@ fn what_has_no_counterpart_is_named_with_a_way_out() {
         let notes = import(&json!({ "apps": [{ "script": "a.js" }], key: {} })).unwrap().notes;
         assert!(notes[0].starts_with(key), "{notes:?}");
     }
-    let (_, notes) = app(
-        json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "a.log", "error": "b.log" }),
-    );
+    let (_, notes) =
+        app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "logs/", "pid": "p" }));
     for word in [
         "wacth: PM2 has no such key",
         "max_memory_restart: [] is not",
         "stop_exit_codes: [\"x\"] is not",
-        "out: output",
-        "error: output",
+        "out_file: \"logs/\" names a folder",
+        "pid: clusterd writes no pid files",
     ] {
         assert!(notes.iter().any(|note| note.contains(word)), "{word}: {notes:?}");
     }
     let (_, notes) = app(json!({ "filter_env": ["SECRET"] }));
     assert_eq!(notes.len(), 1);
+}
+
+#[test]
+fn log_files_and_what_their_lines_look_like_are_taken_over() {
+    let app = whole(json!({ "cwd": "/srv", "out_file": "o.log", "error_file": "/dev/null", "merge_logs": false,
+        "log_date_format": "YYYY-MM-DD HH:mm", "log_type": "json" }));
+    assert_eq!((app.log.out, app.log.err), (Target::File("/srv/o.log".into()), Target::Null));
+    assert_eq!((app.log.per_worker, app.log.format), (true, log::Format::Json));
+    assert_eq!(app.log.time.as_deref(), Some("%Y-%m-%d %H:%M"));
+    let app = whole(json!({ "cwd": "/srv", "log": "all.log", "time": true }));
+    assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
+    assert_eq!(app.log.time.as_deref(), Some(crate::config::log_time::DEFAULT));
+    assert_eq!(whole(json!({ "disable_logs": true, "out_file": "x" })).log.out, Target::Null);
+    assert_eq!(whole(json!({ "time": true })).log.out, Target::Inherit);
 }
 
 #[test]
