@@ -474,6 +474,16 @@ pub const LOG_FINISH_MS: u64 = 2_000;
 pub const LOGS_LINES_DEFAULT: usize = 15;
 /// How much of a log file is read for its last lines, in bytes.
 pub const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Longest line that is shown whole, in bytes; a longer one comes in pieces. JSON makes six bytes of one.
+pub const LOGS_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Last lines of each file that the control API gives at most.
+pub const LOGS_API_LINES_MAX: usize = 10_000;
+/// Clients of the control API that follow logs at the same time.
+pub const LOGS_API_FOLLOWERS_MAX: usize = 16;
+/// Pieces of text that wait for such a client before its files are not read any further.
+pub const LOGS_API_PIECES_MAX: usize = 16;
+/// Size of such a piece, in bytes; one line more may be.
+pub const LOGS_API_PIECE_BYTES: usize = 64 * 1024;
 /// Pause between two looks at the files, in milliseconds.
 pub const LOGS_LOOK_MS: u64 = 200;
 /// Looks at a file that was moved away: its writer may not know yet.

@@ -1,5 +1,6 @@
 //! The control API: HTTP/1.1 with JSON over the control socket, on a thread of its own. The master's loop answers
 //! [`Call`]s and never waits for a client.
+mod logs;
 pub mod server;
 mod upgrade;
 

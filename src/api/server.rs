@@ -1,5 +1,6 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. It turns requests into [`Call`]s and
 //! answers into responses; it knows nothing of workers.
+use super::logs::{self, Content};
 use super::{Answer, Call, CallSender, Change, Request};
 use crate::limits;
 use crate::logs::Tail;
@@ -18,20 +19,23 @@ use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Content>;
+
+/// The path of log lines.
+const LOGS: &str = "/v1/logs";
 
 /// The routes, for people who ask for one that does not exist.
 const ROUTES: &str = "GET /v1/apps, GET /v1/apps/NAME, POST /v1/reload, POST /v1/apps/NAME/reload, \
                       POST /v1/apps/NAME/scale, POST /v1/apps/NAME/start, POST /v1/apps/NAME/restart, \
                       POST /v1/apps/NAME/delete, POST /v1/apps/NAME/signal, GET /v1/apps/NAME/env, \
                       GET /v1/apps/NAME/agent/env, \
-                      POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, POST /v1/logs/reopen, \
+                      POST /v1/ready, POST /v1/stop, POST /v1/apps/NAME/stop, GET /v1/logs, POST /v1/logs/reopen, \
                       POST /v1/logs/flush, POST /v1/apps/NAME/logs/flush, POST /v1/upgrade, \
                       GET /livez, GET /readyz";
 
@@ -133,9 +137,14 @@ impl Drop for Counted {
 }
 
 async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<String>, counted: Counted) {
+    let counted = Mutex::new(Some(counted));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (calls, refusal) = (calls.clone(), refusal.clone());
+        let (calls, refusal, counted) = (calls.clone(), refusal.clone(), &counted);
         async move {
+            if request.uri().path() == LOGS {
+                // Whoever follows logs does not keep the master from ending.
+                counted.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
             Ok::<Reply, Infallible>(match refusal {
                 Some(why) => failure(StatusCode::FORBIDDEN, why),
                 None => answer(request, &calls).await,
@@ -171,11 +180,12 @@ enum Route {
     Scale(String),
     Stop(Option<String>),
     Upgrade,
+    Logs(logs::Wanted),
     ReopenLogs,
     FlushLogs(Option<String>),
 }
 
-fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
+fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Route, Box<Reply>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let name = |text: &str| {
         let bad = || Box::new(failure(StatusCode::BAD_REQUEST, "the app's name is not UTF-8".to_owned()));
@@ -196,6 +206,10 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
         ["v1", "apps", app, "env"] => (Method::GET, Route::Environment(name(app)?, false)),
         ["v1", "apps", app, "agent", "env"] => (Method::GET, Route::Environment(name(app)?, true)),
         ["v1", "apps", app, "scale"] => (Method::POST, Route::Scale(name(app)?)),
+        ["v1", "logs"] => match logs::Wanted::parse(query, decode_percent) {
+            Ok(wanted) => (Method::GET, Route::Logs(wanted)),
+            Err(why) => return Err(Box::new(failure(StatusCode::BAD_REQUEST, why))),
+        },
         ["v1", "logs", "reopen"] => (Method::POST, Route::ReopenLogs),
         ["v1", "logs", "flush"] => (Method::POST, Route::FlushLogs(None)),
         ["v1", "apps", app, "logs", "flush"] => (Method::POST, Route::FlushLogs(Some(name(app)?))),
@@ -217,7 +231,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Box<Reply>> {
 }
 
 async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply {
-    let route = match route(request.method(), request.uri().path()) {
+    let route = match route(request.method(), request.uri().path(), request.uri().query()) {
         Ok(route) => route,
         Err(reply) => return *reply,
     };
@@ -241,9 +255,10 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
     if let Ok(Answer::Failed { said: Some(tail), .. }) = &answered {
         last_words(tail).await;
     }
-    match answered {
-        Ok(answer) => respond(route, answer),
-        Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
+    match (route, answered) {
+        (Route::Logs(wanted), Ok(Answer::Deployment(deployment))) => logs::answer(wanted, &deployment, calls),
+        (route, Ok(answer)) => respond(route, answer),
+        (_, Err(_)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
     }
 }
 
@@ -251,7 +266,7 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
 async fn asked(route: &Route, request: hyper::Request<Incoming>, calls: &CallSender) -> Result<Request, Box<Reply>> {
     let missing = |text: &str| Box::new(failure(StatusCode::BAD_REQUEST, text.to_owned()));
     Ok(match route {
-        Route::Apps | Route::App(_) | Route::Live | Route::Ready => Request::Deployment,
+        Route::Apps | Route::App(_) | Route::Live | Route::Ready | Route::Logs(_) => Request::Deployment,
         Route::ReopenLogs => Request::ReopenLogs,
         Route::FlushLogs(app) => Request::FlushLogs { app: app.clone() },
         Route::AllReady => Request::Ready,
@@ -289,7 +304,7 @@ async fn change(request: hyper::Request<Incoming>) -> Result<Change, Box<Reply>>
 }
 
 /// Puts a question to the master's loop.
-fn put(request: Request, calls: &CallSender) -> Result<oneshot::Receiver<Answer>, Box<Reply>> {
+pub(super) fn put(request: Request, calls: &CallSender) -> Result<oneshot::Receiver<Answer>, Box<Reply>> {
     let (reply, answered) = oneshot::channel();
     match calls.push(Call { request, reply }) {
         Ok(()) => Ok(answered),
@@ -398,14 +413,14 @@ fn done(message: String) -> Reply {
     json(StatusCode::OK, &Done { ok: true, message })
 }
 
-fn failure(status: StatusCode, error: String) -> Reply {
+pub(super) fn failure(status: StatusCode, error: String) -> Reply {
     json(status, &Failure { error, output: Vec::new() })
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     let mut bytes = serde_json::to_vec(value).unwrap_or_default();
     bytes.push(b'\n');
-    let mut reply = Response::new(Full::new(Bytes::from(bytes)));
+    let mut reply = Response::new(Content::Whole(Full::new(Bytes::from(bytes))));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     reply

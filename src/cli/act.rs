@@ -78,20 +78,38 @@ pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCo
 
 /// `delete`.
 pub(super) fn delete(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
-    each(home, targets, Order::Together, |known, found| match &found.view {
-        Some(_) => end_one(&known.home, found, "delete", now),
-        None => {
-            let registry = known.home.registry().map_err(|e| e.to_string())?;
-            let mut entry = known.home.entry(&found.deployment).map_err(|e| e.to_string())?;
-            entry.apps.retain(|app| app.name != found.app);
-            match entry.apps.as_slice() {
-                [] => known.home.remove_entry(&entry.name),
-                [_, ..] => known.home.write_entry(&entry).map_err(|e| e.to_string())?,
-            }
-            drop(registry);
-            Ok(format!("{} is deleted", found.app))
-        }
+    each(home, targets, Order::Together, |known, found| {
+        let said = match &found.view {
+            Some(_) => end_one(&known.home, found, "delete", now)?,
+            None => format!("{} is deleted", found.app),
+        };
+        forget(&known.home, found)?;
+        Ok(said)
     })
+}
+
+/// Takes an app out of its entry, where its master has not: that is gone, or may not write to the home.
+fn forget(home: &Home, found: &Found) -> Result<(), String> {
+    let named = |home: &Home| {
+        let entry = home.entry(&found.deployment).ok();
+        entry.filter(|entry| found.background && entry.apps.iter().any(|app| app.name == found.app))
+    };
+    if named(home).is_none() {
+        return Ok(());
+    }
+    let registry = home.registry().map_err(|e| e.to_string())?;
+    let Some(mut entry) = named(home) else { return Ok(()) };
+    entry.apps.retain(|app| app.name != found.app);
+    match entry.apps.as_slice() {
+        [] => home.remove_entry(&entry.name),
+        [_, ..] => home.write_entry(&entry).map_err(|e| e.to_string())?,
+    }
+    drop(registry);
+    let path = home.entry_path(&found.deployment);
+    match named(home) {
+        None => Ok(()),
+        Some(_) => Err(format!("it does not run, but {} cannot be removed; let this user write there", path.display())),
+    }
 }
 
 /// `kill`: ends every deployment and forgets it.

@@ -9,7 +9,7 @@ use super::target::{Found, Known, known};
 use super::{BACKGROUND_FLAG, EXIT_USAGE};
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
-use crate::home::{self, Entry, Home, Registry};
+use crate::home::{self, Entry, Home, HomeError, Registry};
 use crate::limits;
 use crate::os::process;
 use crate::protocol::control::ChangeRequest;
@@ -220,7 +220,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, new: bo
         .create(true)
         .mode(0o600)
         .open(&log_path)
-        .map_err(|e| format!("cannot open {}: {e}", log_path.display()))?;
+        .map_err(|source| HomeError::Unusable { path: log_path.clone(), source }.to_string())?;
     let told_before = log.seek(SeekFrom::End(0)).unwrap_or_default();
     home.write_entry(entry).map_err(|e| e.to_string())?;
     let folder = entry.sources.as_ref().map_or("/", |sources| sources.start_folder.as_str());

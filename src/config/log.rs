@@ -108,6 +108,18 @@ impl Log {
         [&self.out, &self.err].into_iter().any(|target| matches!(target, Target::File(_)))
     }
 
+    /// Keys that do nothing, because no stream goes to a file: in the foreground, with none given.
+    pub fn idle_keys(&self) -> Vec<&'static str> {
+        let set = [
+            ("per_worker", self.per_worker),
+            ("format", self.format != Format::Plain),
+            ("time", self.time.is_some()),
+            ("max_size", self.rotation.max_size.is_some()),
+            ("max_age", self.rotation.max_age.is_some()),
+        ];
+        set.into_iter().filter(|(_, set)| *set && !self.has_file()).map(|(key, _)| key).collect()
+    }
+
     /// The files of `slots` slots, and of an agent, each once.
     pub fn files(&self, slots: u32, agent: bool) -> Vec<PathBuf> {
         let mut paths = Vec::new();
@@ -196,8 +208,8 @@ pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, f
     let rotates = log.rotation.max_size.is_some() || log.rotation.max_age.is_some();
     for (key, spot) in useless {
         let Some(spot) = spot else { continue };
-        if !log.has_file() {
-            found.add(spot, format!("{key} does nothing without a file: add out, err, or file for both"));
+        if log.out == Target::Null && log.err == Target::Null {
+            found.add(spot, format!("{key} does nothing: both out and err are discarded"));
         } else if !rotates && matches!(key, "keep" | "compress") {
             found
                 .add(spot, format!("{key} does nothing without max_size or max_age: a file is then never moved aside"));
@@ -222,6 +234,9 @@ mod tests {
         assert_eq!((log.out, log.err), (Target::File("/h/logs/web-out.log".into()), Target::Null));
         let log = Log::default().in_background("web", Path::new("/h/logs"));
         assert_eq!(log.err, Target::File("/h/logs/web-error.log".into()));
+        let stamped = Log { time: Some("%H".to_owned()), ..Log::default() };
+        assert_eq!(stamped.idle_keys(), ["time"]);
+        assert!(stamped.in_background("web", Path::new("/h/logs")).idle_keys().is_empty());
         assert_eq!(log.files(5, false).len(), 2);
         assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5, true).len(), 6);
     }

@@ -67,8 +67,8 @@ fn log_settings_are_decided_together() {
 
     says("log.out = \"logs/\"", "add the name of the file");
     says("log.out = \"web-%d.log\"", "per_worker = true");
-    says("log.time = true", "time does nothing without a file");
-    says("log.keep = 3", "keep does nothing without a file");
+    says("log = { file = \"NULL\", time = true }", "time does nothing: both out and err are discarded");
+    says("log.keep = 3", "keep does nothing without max_size or max_age");
     says("log = { file = \"a\", keep = 3 }", "keep does nothing without max_size or max_age");
     says("log = { file = \"a\", keep = 0, max_size = \"1K\" }", "from 1 to 1000");
     says("log = { file = \"a\", out = \"b\" }", "\"file\" is for both");

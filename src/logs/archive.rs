@@ -85,7 +85,7 @@ fn tidy(path: &Path, rotation: &Rotation) -> Result<(), (PathBuf, io::Error)> {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn list(path: &Path) -> io::Result<Vec<(PathBuf, Kind)>> {
+pub(super) fn list(path: &Path) -> io::Result<Vec<(PathBuf, Kind)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))?.take(limits::LOG_FOLDER_ENTRIES_MAX) {
         let name = entry?.file_name();

@@ -2,12 +2,24 @@
 use crate::limits;
 
 /// The unfinished line of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
     partial: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines::bounded(limits::OUTPUT_LINE_BYTES_MAX)
+    }
 }
 
 impl Lines {
+    /// Longer lines than this come in pieces.
+    pub(super) fn bounded(bytes_max: usize) -> Lines {
+        Lines { partial: Vec::new(), bytes_max }
+    }
+
     /// Takes bytes; every line that they complete is given to `out`, without its end.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut out: impl FnMut(&[u8])) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
@@ -21,7 +33,7 @@ impl Lines {
             bytes = &bytes[end + 1..];
         }
         self.partial.extend_from_slice(bytes);
-        if self.partial.len() >= limits::OUTPUT_LINE_BYTES_MAX {
+        if self.partial.len() >= self.bytes_max {
             out(&self.partial);
             self.partial.clear();
         }

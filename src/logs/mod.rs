@@ -1,7 +1,7 @@
 //! Workers' output on its way to people, on threads of its own, so that a reader that is slow (a terminal, a full disk)
 //! holds up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer`
-//! writes it to files.
-pub mod archive;
+//! writes it to files. `reading` shows them to people.
+mod archive;
 #[cfg(test)]
 mod crash_tests;
 mod engine;
@@ -11,14 +11,14 @@ mod journal;
 mod lines;
 mod pace;
 mod pump;
+pub mod reading;
 mod render;
-pub mod rotation;
+mod rotation;
 mod stamp;
 mod tail;
 mod writer;
 
 pub use engine::{Source, SourceLook};
 pub use pump::{PassedOn, Pump, Stream};
-pub use render::push_json;
 pub use tail::Tail;
 pub use writer::{Reply, Writer};

@@ -133,7 +133,7 @@ fn line(out: &mut Vec<u8>, text: &[u8], look: Look<'_>, tail: Option<&Tail>) {
 }
 
 /// Text as a JSON string; what is no UTF-8 is replaced.
-pub fn push_json(out: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn push_json(out: &mut Vec<u8>, text: &[u8]) {
     let written = match std::str::from_utf8(text) {
         Ok(text) => serde_json::to_writer(&mut *out, text),
         Err(_) => serde_json::to_writer(&mut *out, &String::from_utf8_lossy(text)),

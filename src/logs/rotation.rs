@@ -30,7 +30,7 @@ pub(super) fn rotated(path: &Path, at: Timestamp) -> PathBuf {
 
 /// What a name in the folder of a log file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A file that was moved aside.
     Rotated,
     /// The same, compressed.
@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// What the file `name` in the folder of `path` is to it; `None`: nothing.
-pub fn kind(path: &Path, name: &str) -> Option<Kind> {
+pub(super) fn kind(path: &Path, name: &str) -> Option<Kind> {
     let (before, behind) = around(path);
     let rest = name.strip_prefix(before.as_str())?;
     let (time, rest) = rest.split_at_checked(TIME_CHARS)?;

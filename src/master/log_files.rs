@@ -8,7 +8,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
 use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer};
 use crate::os::{append, pipe};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub(super) struct LogFiles {
     waiting: HashMap<WorkerId, Vec<Waiting>>,
     /// Names in the keeper of the streams that are read, by key.
     held: HashMap<u64, String>,
+    /// Keys of pipes that a former master made for a process that never came to be; the next pipe has their name now.
+    replaced: HashSet<u64>,
 }
 
 /// A stream whose worker's process does not exist yet.
@@ -113,6 +115,13 @@ fn word(stream: Stream) -> &'static str {
 /// # Errors
 /// Which, why, and the way out.
 pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
+    let idle = app.log.idle_keys();
+    if !idle.is_empty() {
+        let (name, keys) = (&app.name, idle.join(", "));
+        log::warn!(
+            "{name}: {keys} in [app.log] does nothing here: its output goes where clusterd's own goes. Add out, err or file"
+        );
+    }
     for path in app.log.files(slots, app.agent.is_some()) {
         append::open(&path).map_err(|e| {
             let (name, path) = (&app.name, path.display());
@@ -138,6 +147,9 @@ impl LogFiles {
         }
         let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
         keeper.hold(place.name(), read.as_fd());
+        if self.held.contains_key(&place.key()) {
+            self.replaced.insert(place.key());
+        }
         self.waiting.entry(place.worker).or_default().push(Waiting { place, pipe: read, tail });
         Ok(write)
     }
@@ -205,7 +217,10 @@ impl LogFiles {
     /// Has the keeper let go of streams that are wholly in their files.
     pub(super) fn let_go(&mut self, keeper: &mut Keeper) {
         for key in self.writer.as_ref().map(Writer::take_ended).unwrap_or_default() {
-            if let Some(name) = self.held.remove(&key) {
+            // Nobody has the other end of a pipe that was replaced, so its end comes first.
+            if !self.replaced.remove(&key)
+                && let Some(name) = self.held.remove(&key)
+            {
                 keeper.send(Order::Release { name });
             }
         }

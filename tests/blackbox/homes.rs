@@ -71,6 +71,52 @@ fn a_read_only_home_and_one_of_another_user_are_refused_with_the_way_out() {
     assert!(code == 1 && err.contains("ermission denied") && err.contains("CLUSTERD_HOME"), "{code}: {err}");
 }
 
+#[test]
+fn in_a_home_that_became_read_only_verbs_work_or_say_what_they_could_not_do() {
+    if is_not_root() {
+        return;
+    }
+    let home = Home::new();
+    let binary = home.folder.path().join("clusterd");
+    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
+    for path in [binary.as_path(), home.folder.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let own = home.folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    let as_nobody = |args: &[&str]| {
+        let mut run = std::process::Command::new(&binary);
+        run.args(args).env("CLUSTERD_HOME", own.join("home")).current_dir("/");
+        let output = run.stdin(Stdio::null()).uid(NOBODY).gid(NOBODY).output().unwrap();
+        let (code, err) = said(&output);
+        (code, String::from_utf8_lossy(&output.stdout).into_owned(), err)
+    };
+    let writable = |mode| {
+        for part in ["home", "home/run", "home/logs"] {
+            fs::set_permissions(own.join(part), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let (code, _, err) = as_nobody(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    assert_eq!(code, 0, "{err}");
+    writable(0o500);
+    for args in [&["ls"][..], &["scale", "job", "2"], &["reload", "job"], &["stop", "job"], &["start", "job"]] {
+        let (code, _, err) = as_nobody(args);
+        assert_eq!(code, 0, "{args:?}: {err}");
+    }
+    let (code, _, err) = as_nobody(&["save"]);
+    assert!(code == 1 && err.contains("saved.json") && err.contains("cannot be written"), "{err}");
+    let (code, _, err) = as_nobody(&["start", "-n", "two", "-w", "1", "--", "sleep", "1000"]);
+    assert!(code == 1 && err.contains("set CLUSTERD_HOME to a folder that this user may write"), "{err}");
+    // It ends, and that it is not forgotten is a failure.
+    let (code, _, err) = as_nobody(&["delete", "job"]);
+    assert!(code == 1 && err.contains("job.json cannot be removed"), "{err}");
+    assert!(as_nobody(&["ls"]).1.contains("gone"));
+    writable(0o700);
+    assert_eq!(as_nobody(&["delete", "job"]).0, 0);
+    assert!(as_nobody(&["ls"]).1.contains("nothing runs here"));
+}
+
 /// Only root may become somebody else.
 fn is_not_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -304,6 +304,71 @@ fn a_log_file_that_cannot_be_opened_is_one_clear_error_before_anything_starts() 
 }
 
 #[test]
+fn a_path_that_is_a_folder_or_may_not_be_written_is_told_with_its_reason() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    deployment(&folder, &shell("sleep 1000"), 1, "log.file = \"logs\"");
+    let (code, _, err) = run(&folder, &["-c", "c.toml"]);
+    assert!(code == 1 && err.contains("web: cannot open the log file") && err.contains("Is a directory"), "{err}");
+    deployment(&folder, &shell("sleep 1000"), 1, "log.file = \"logs/\"");
+    let (code, _, err) = run(&folder, &["-c", "c.toml"]);
+    assert!(code == 2 && err.contains("names a folder; add the name of the file"), "{err}");
+    // Nobody, root neither, can make a file there.
+    deployment(&folder, &shell("sleep 1000"), 1, "log.file = \"/proc/none/web.log\"");
+    let (code, _, err) = run(&folder, &["-c", "c.toml"]);
+    assert!(code == 1 && err.contains("cannot open the log file /proc/none/web.log"), "{err}");
+}
+
+#[test]
+fn a_folder_that_vanishes_under_it_is_made_again_when_the_file_is_opened() {
+    let cluster = running(&shell("while :; do echo a line; sleep 0.01; done"), 1, "log.file = \"logs/web.log\"");
+    wait_until("lines", || !read(&cluster, "logs/web.log").is_empty());
+    fs::remove_dir_all(cluster.folder.path().join("logs")).unwrap();
+    // Where a file stands in place of the folder it cannot be opened: that is told, and the former one is kept.
+    cluster.folder.write("logs", "");
+    let opened = cluster.cli(&["reloadLogs"]);
+    let said = String::from_utf8_lossy(&opened.stderr).into_owned();
+    assert!(!opened.status.success() && said.contains("logs/web.log: Not a directory"), "{said}");
+    fs::remove_file(cluster.folder.path().join("logs")).unwrap();
+    assert!(cluster.cli(&["reloadLogs"]).status.success());
+    wait_until("lines again", || read(&cluster, "logs/web.log").contains("a line\n"));
+    assert_eq!(cluster.app().log_lines_dropped, 0);
+    cluster.stop();
+}
+
+#[test]
+fn two_apps_share_a_file_and_no_line_of_theirs_is_mixed() {
+    let folder = Folder::new();
+    let app = |name: &str| {
+        format!(
+            "[[app]]\nname = \"{name}\"\nworkers = 2\nprotocol = \"none\"\nready = \"1ms\"\ncommand = {}\nlog.file = \
+             \"all.log\"\n",
+            shell(
+                "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); printf '%s ' $CLUSTERD_APP/$CLUSTERD_SLOT; echo $i; done; sleep 1000"
+            )
+        )
+    };
+    folder.write("c.toml", &[app("web"), app("api")].concat());
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    wait_until("every line", || read(&cluster, "all.log").lines().count() == 8000);
+    let text = read(&cluster, "all.log");
+    for who in ["web/0", "web/1", "api/0", "api/1"] {
+        let numbers = text.lines().filter_map(|line| line.strip_prefix(who)).map(|n| n.trim().parse::<u32>().unwrap());
+        assert!(numbers.eq(1..=2000), "{who}");
+    }
+    let shown = cluster.cli(&["logs", "--nostream", "--lines", "1"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).starts_with("web+api | "), "{shown:?}");
+    cluster.stop();
+}
+
+#[test]
+fn without_a_file_the_other_keys_are_told_to_do_nothing_in_the_foreground() {
+    let cluster = running(&shell("echo on the terminal; sleep 1000"), 1, "log = { time = true, max_size = \"1M\" }");
+    cluster.wait_line("web: time, max_size in [app.log] does nothing here");
+    cluster.stop();
+}
+
+#[test]
 fn a_reload_that_fails_shows_the_last_words_that_went_to_a_file() {
     let cluster = running(&shell("sleep 1000"), 1, "log.file = \"web.log\"");
     let keys = "log.file = \"web.log\"";

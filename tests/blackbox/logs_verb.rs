@@ -1,7 +1,9 @@
 //! `clusterd logs`: the last lines, then what comes, over restarts and rotation; and what it says when there is nothing.
+use super::background::Home;
 use super::cluster::{Cluster, Folder, PATIENCE, command, kill, wait_until};
 use super::logs::{deployment, read, running, shell};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -70,7 +72,7 @@ fn the_last_lines_of_each_file_are_shown_and_filtered() {
     let json: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
     assert_eq!((&json["message"], &json["slot"], &json["type"]), (&"oops".into(), &0.into(), &"err".into()));
     assert!(refused(&cluster, &["wbe"]).contains("did you mean \"web\""));
-    assert!(refused(&cluster, &["--worker", "7"]).contains("no such worker"));
+    assert!(refused(&cluster, &["--worker", "7"]).contains("it has no worker in slot 7"));
     cluster.stop();
 }
 
@@ -105,7 +107,7 @@ fn what_comes_is_shown_over_kills_reloads_and_rotation() {
     let following = Following::start(&cluster, &["web"]);
     let mut say = std::fs::File::options().read(true).write(true).open(go).unwrap();
     let mut say_and_see = |word: &str| {
-        std::io::Write::write_all(&mut say, format!("{word}\n").as_bytes()).unwrap();
+        say.write_all(format!("{word}\n").as_bytes()).unwrap();
         for n in 1..=12 {
             let line = following.next();
             assert!(line.starts_with(&format!("web | {word} {n} x")), "{line:?}, not {word} {n}");
@@ -152,4 +154,64 @@ fn new_workers_are_followed_and_what_has_no_file_is_said() {
     assert!(refused(&cluster, &["--err"]).contains("do not say which they are"));
     assert!(refused(&cluster, &["--worker", "0"]).contains("per_worker = true"));
     cluster.stop();
+}
+
+#[test]
+fn the_control_api_gives_lines_and_what_comes_and_does_not_hold_up_the_end() {
+    let script = shell("echo first; while read line; do echo $line; done < go; exec sleep 1000");
+    let folder = Folder::new();
+    let go = folder.path().join("go");
+    assert!(std::process::Command::new("mkfifo").arg(&go).status().unwrap().success());
+    deployment(&folder, &script, 1, "log = { out = \"o.log\", err = \"e.log\" }");
+    let mut cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(1);
+    wait_until("a line", || read(&cluster, "o.log") == "first\n");
+    let entries = std::fs::read_dir(cluster.folder.path().join("home/run")).unwrap().map(|entry| entry.unwrap().path());
+    let socket = entries.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "sock")).unwrap();
+    // HTTP/1.0 has no chunks: behind the head come the lines as they are.
+    let ask = |query: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(format!("GET /v1/logs{query} HTTP/1.0\r\nhost: x\r\n\r\n").as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        (lines.next().unwrap(), lines.by_ref().skip_while(|line| !line.is_empty()).skip(1).collect::<Vec<_>>())
+    };
+    let (head, lines) = ask("?lines=5&type=out");
+    assert!(head.contains("200") && lines.len() == 1, "{head}: {lines:?}");
+    let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&line["message"], &line["type"], &line["app_name"]), (&"first".into(), &"out".into(), &"web".into()));
+    for (query, status, wanted) in [
+        ("?app=wbe", "404", "no app is called"),
+        ("?lines=x", "400", "means nothing here"),
+        ("?slot=0", "409", "per_worker = true"),
+    ] {
+        let (head, lines) = ask(query);
+        assert!(head.contains(status) && lines.concat().contains(wanted), "{query}: {head}: {lines:?}");
+    }
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"GET /v1/logs?lines=1&follow=true HTTP/1.0\r\nhost: x\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok).skip_while(|line| !line.is_empty()).skip(1);
+    assert!(lines.next().unwrap().contains("\"message\":\"first\""));
+    std::fs::write(&go, "second\n").unwrap();
+    assert!(lines.next().unwrap().contains("\"message\":\"second\""));
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn in_the_background_there_are_files_where_nothing_was_said_and_logs_finds_them() {
+    let home = Home::new();
+    let script = "echo to out; echo to err >&2; exec sleep 1000";
+    home.ok(&["start", "-n", "web", "-w", "1", "--ready", "1ms", "--", "sh", "-c", script]);
+    let path = |name: &str| home.folder.path().join("home/logs").join(name);
+    let file = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+    wait_until("both", || file("web-out.log") == "to out\n" && file("web-error.log") == "to err\n");
+    assert_eq!(home.run(&["logs", "web", "--nostream", "--err"]).1, "web | to err\n");
+    home.ok(&["flush", "web"]);
+    assert_eq!(file("web-out.log"), "");
+    // A restart goes on in the same files.
+    home.ok(&["restart", "web"]);
+    wait_until("the next worker's", || file("web-out.log") == "to out\n");
+    home.ok(&["stop", "web"]);
+    assert_eq!(home.run(&["logs", "web", "--nostream", "--out"]).1, "web | to out\n");
 }

@@ -5,11 +5,11 @@ use super::background::{Home, address};
 use super::client::get;
 use super::cluster::{alive, kill, run, wait_until};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 20] = [
+const NAMES: [&[&str]; 24] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["top", "monit"],
@@ -30,6 +30,10 @@ const NAMES: [&[&str]; 20] = [
     &["completions"],
     &["man"],
     &["check"],
+    &["logs"],
+    &["flush"],
+    &["reloadLogs", "reopen-logs"],
+    &["import"],
 ];
 
 #[test]
@@ -75,6 +79,10 @@ fn a_session_as_a_user_of_pm2_types_it() {
     home.ok(&["reload", "app"]);
     home.ok(&["restart", "app"]);
     assert_eq!(home.app("app").workers_ready, 4);
+    assert!(home.run(&["logs", "app", "--lines", "5", "--nostream"]).0 == 0);
+    home.ok(&["flush"]);
+    home.ok(&["reloadLogs"]);
+    assert!(home.fails(&["monit"]).contains("wants a terminal"));
     // A signal that is ignored reaches who gets it.
     assert!(home.ok(&["sendSignal", "SIGWINCH", "my-api"]).contains("sent to 1 worker"));
     home.ok(&["stop", "0", "my-api"]);
@@ -99,7 +107,7 @@ fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
     }
     home.ok(&["start", "-n", "webshop", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     let pid = home.app("webshop").workers[0].pid;
-    let typed: [&[&str]; 11] = [
+    let typed: [&[&str]; 14] = [
         &["start", "webshp"],
         &["describe", "webshp"],
         &["describe", "webshp", "--json"],
@@ -111,6 +119,9 @@ fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
         &["scale", "webshp", "2"],
         &["signal", "SIGTERM", "webshp"],
         &["upgrade", "webshp"],
+        &["logs", "webshp"],
+        &["flush", "webshp"],
+        &["reloadLogs", "webshp"],
     ];
     for args in typed {
         let said = home.fails(args);
@@ -121,16 +132,30 @@ fn a_target_that_is_not_there_is_refused_by_every_verb_with_the_nearest_name() {
     assert_eq!(home.app("webshop").workers[0].pid, pid);
 }
 
-/// The names in the first column of the table that begins with this heading.
-fn documented(page: &str, heading: &str) -> BTreeSet<String> {
+/// The names in the first column of the table that begins with this heading; `true`: it may be absent, as its row says.
+fn documented(page: &str, heading: &str) -> BTreeMap<String, bool> {
     let text = fs::read_to_string(project(page)).unwrap();
     let table = text.split_once(heading).unwrap_or_else(|| panic!("{heading} in {page}")).1;
     let rows = table.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
-    let cells = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
-    let names: BTreeSet<String> =
-        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut names = BTreeMap::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        names.extend(cell.split('`').skip(1).step_by(2).map(|name| (name.to_owned(), row.contains("absent"))));
+    }
     assert!(!names.is_empty(), "{heading} in {page} has no rows");
     names
+}
+
+/// What is printed is documented, and the other way round.
+#[track_caller]
+fn agree(printed: &BTreeSet<String>, documented: &BTreeMap<String, bool>) {
+    let unknown: Vec<&String> = printed.iter().filter(|name| !documented.contains_key(*name)).collect();
+    let missing: Vec<&String> = documented
+        .iter()
+        .filter(|(name, absent)| !**absent && !printed.contains(*name))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(unknown.is_empty() && missing.is_empty(), "not documented: {unknown:?}; not printed: {missing:?}");
 }
 
 /// The names that any of these objects has.
@@ -153,22 +178,31 @@ fn the_fields_of_json_are_those_that_are_documented() {
     let (cli, api) = ("docs/command-line.md", "docs/control-api.md");
     let home = Home::new();
     home.web("web", "1");
+    home.folder.write(
+        "talk.toml",
+        "[[app]]\nname = \"talk\"\ncommand = [\"sh\", \"-c\", \"echo hello; exec sleep 1000\"]\nworkers = 1\n\
+         ready = \"1ms\"\n[app.log]\nformat = \"json\"\n[app.agent]\ncommand = [\"sleep\", \"1000\"]\nready = \"1ms\"\n",
+    );
+    home.ok(&["start", "talk.toml"]);
     home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     kill(home.deployments().iter().find(|d| d.name == "job").unwrap().keeper_pid, "KILL");
     wait_until("its end", || home.app("job").status == "gone");
 
     let listed = json(&home, &["ls", "--json"], 0);
     let deployments = documented(api, "**Deployment**").into_iter().chain(documented(cli, "| ls | |")).collect();
-    assert_eq!(printed(listed.as_array().unwrap()), deployments);
+    agree(&printed(listed.as_array().unwrap()), &deployments);
     let apps = all(&listed, "apps");
-    assert_eq!(apps.len(), 2);
-    assert_eq!(printed(apps.iter().copied()), documented(api, "**App**"));
+    assert_eq!(apps.len(), 3);
+    agree(&printed(apps.iter().copied()), &documented(api, "**App**"));
     let workers: Vec<&Value> = apps.iter().flat_map(|app| app["workers"].as_array().unwrap()).collect();
-    assert_eq!(printed(workers), documented(api, "**Worker**"));
+    agree(&printed(workers), &documented(api, "**Worker**"));
+
+    let agents: Vec<&Value> = apps.iter().filter_map(|app| app.get("agent")).collect();
+    agree(&printed(agents), &documented(api, "**Agent**"));
 
     let described = json(&home, &["describe", "all", "--json"], 0);
-    assert_eq!(described.as_array().unwrap().len(), 2, "what is gone too");
-    assert_eq!(printed(described.as_array().unwrap()), documented(api, "**App**"));
+    assert_eq!(described.as_array().unwrap().len(), 3, "what is gone too");
+    agree(&printed(described.as_array().unwrap()), &documented(api, "**App**"));
 
     let env = json(&home, &["env", "web", "--json"], 0);
     assert!(env.as_object().unwrap().values().all(Value::is_string));
@@ -176,16 +210,21 @@ fn the_fields_of_json_are_those_that_are_documented() {
 
     for (args, code) in [(&["-w", "2", "--", "sleep", "1"][..], 0), (&["--", "no-such-command"], 1)] {
         let checked = json(&home, &[&["check", "--json"], args].concat(), code);
-        assert_eq!(printed([&checked]), documented(cli, "| check | |"));
-        assert_eq!(printed(checked["apps"].as_array().unwrap()), documented(cli, "| app of check | |"));
+        agree(&printed([&checked]), &documented(cli, "| check | |"));
+        agree(&printed(checked["apps"].as_array().unwrap()), &documented(cli, "| app of check | |"));
         assert_eq!(checked["ok"], code == 0);
     }
     let unreadable = json(&home, &["check", "--json", "-c", "no.toml"], 1);
     assert!(unreadable["problems"][0].as_str().unwrap().contains("no such file"), "{unreadable}");
 
+    let logs = || home.run(&["logs", "talk", "--json", "--nostream"]).1;
+    wait_until("what it printed", || logs().contains("hello"));
+    let lines: Vec<Value> = logs().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    agree(&printed(&lines), &documented(cli, "| logs | |"));
+
     for verb in ["startup", "unstartup"] {
         let shown = json(&home, &[verb, "--print", "--json"], 0);
-        assert_eq!(printed([&shown]), documented(cli, "| startup | |"));
+        agree(&printed([&shown]), &documented(cli, "| startup | |"));
     }
     assert_eq!(run(&home.folder, &["startup", "--json"]).0, 2, "it prints nothing without --print");
 }

@@ -302,7 +302,7 @@ fn detail(key: &RowKey, item: &Item<'_>, now_ms: u64) -> (String, Vec<(Tone, Str
     let name = &key.app().1;
     match item {
         Item::App { app, master, .. } => {
-            let first = format!(
+            let mut first = format!(
                 "{}   {} {}   generation {}   namespace {}",
                 addresses(app),
                 app.protocol,
@@ -310,6 +310,10 @@ fn detail(key: &RowKey, item: &Item<'_>, now_ms: u64) -> (String, Vec<(Tone, Str
                 app.generation,
                 app.namespace
             );
+            if let Some(agent) = &app.agent {
+                let pid = agent.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                first.push_str(&format!("   agent {}{pid}", agent.state));
+            }
             let second = match master.silence(now_ms) {
                 Some(silence) => (Tone::Bad, silence),
                 None => (Tone::Dim, app.command.join(" ")),

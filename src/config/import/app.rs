@@ -1,5 +1,5 @@
 //! One app of PM2's as one `[[app]]`.
-use super::super::{defaults, env_file};
+use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
@@ -43,6 +43,7 @@ pub(super) fn convert(
     it.restart();
     it.memory();
     it.environment();
+    it.logs();
     it.rest(is_dump);
     it.section
 }
@@ -342,21 +343,62 @@ impl Conversion<'_, '_> {
         env
     }
 
+    // ---- log files ----
+
+    fn logs(&mut self) {
+        let both = self.log_path(&["log_file", "log"]);
+        let out = self.log_path(&["out_file", "out", "output", "out_log"]);
+        let err = self.log_path(&["error_file", "error", "err", "err_file", "err_log"]);
+        if self.yes(&["disable_logs"]) {
+            self.section.log.text("file", "NULL", "disable_logs");
+        } else if let (Some(both), None, None) = (&both, &out, &err) {
+            self.section.log.text("file", both, "log_file");
+        } else {
+            if both.is_some() {
+                self.note("log_file: there is no third file beside those of stdout and stderr; left out");
+            }
+            for (key, path) in [("out", out), ("err", err)] {
+                if let Some(path) = path {
+                    self.section.log.text(key, &path, "");
+                }
+            }
+        }
+        let merge = &["merge_logs", "combine_logs"];
+        if self.get(merge, "true or false", fields::boolean) == Some(false) {
+            self.section.log.raw("per_worker", "true", "merge_logs: false");
+        }
+        if self.text(&["log_type"]).is_some_and(|kind| kind == "json") {
+            self.section.log.text("format", "json", "log_type");
+        }
+        let stamped = self.yes(&["time"]);
+        match self.text(&["log_date_format"]).map(|format| (log_time::strftime(&format), format)) {
+            Some((Ok(_), format)) => self.section.log.text("time", &format, "log_date_format"),
+            Some((Err(why), _)) => self.note(format!("log_date_format: {why}")),
+            None if stamped => self.section.log.raw("time", "true", ""),
+            None => {}
+        }
+    }
+
+    /// Where a stream goes; what cannot be a path is noted.
+    fn log_path(&mut self, names: &[&str]) -> Option<String> {
+        let typed = self.text(names).filter(|text| text != "true" && text != "false")?;
+        match log::target(&typed) {
+            Ok(log::Target::File(_)) => Some(typed),
+            Ok(log::Target::Null | log::Target::Inherit) => Some("NULL".to_owned()),
+            Err(why) => {
+                self.note(format!("{}: {why}", names[0]));
+                None
+            }
+        }
+    }
+
     // ---- what is left ----
 
     fn rest(&mut self, is_dump: bool) {
-        let logs: [&[&str]; 5] = [
-            &["out_file", "out", "output", "out_log"],
-            &["error_file", "error", "err", "err_file", "err_log"],
-            &["log_file", "log"],
-            &["pid_file", "pid"],
-            &["merge_logs", "combine_logs"],
-        ];
-        for names in logs {
-            let Some((typed, value)) = self.fields.take(names) else { continue };
-            if *value != Value::Bool(false) {
-                self.lost(typed, names[0]);
-            }
+        if let Some((typed, value)) = self.fields.take(&["pid_file", "pid"])
+            && *value != Value::Bool(false)
+        {
+            self.lost(typed, "pid_file");
         }
         let rest: Vec<(&str, &Value)> = self.fields.rest().collect();
         for (key, value) in rest {

@@ -1,6 +1,7 @@
 //! Every key of PM2's by itself, the shapes of a file, and that whatever comes out can be resolved.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::config::log::{self, Target};
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Overrides, Sources};
 use crate::config::{App, Config, Ready, Said, Workers};
@@ -215,20 +216,33 @@ fn what_has_no_counterpart_is_named_with_a_way_out() {
         let notes = import(&json!({ "apps": [{ "script": "a.js" }], key: {} })).unwrap().notes;
         assert!(notes[0].starts_with(key), "{notes:?}");
     }
-    let (_, notes) = app(
-        json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "a.log", "error": "b.log" }),
-    );
+    let (_, notes) =
+        app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "logs/", "pid": "p" }));
     for word in [
         "wacth: PM2 has no such key",
         "max_memory_restart: [] is not",
         "stop_exit_codes: [\"x\"] is not",
-        "out: output",
-        "error: output",
+        "out_file: \"logs/\" names a folder",
+        "pid: clusterd writes no pid files",
     ] {
         assert!(notes.iter().any(|note| note.contains(word)), "{word}: {notes:?}");
     }
     let (_, notes) = app(json!({ "filter_env": ["SECRET"] }));
     assert_eq!(notes.len(), 1);
+}
+
+#[test]
+fn log_files_and_what_their_lines_look_like_are_taken_over() {
+    let app = whole(json!({ "cwd": "/srv", "out_file": "o.log", "error_file": "/dev/null", "merge_logs": false,
+        "log_date_format": "YYYY-MM-DD HH:mm", "log_type": "json" }));
+    assert_eq!((app.log.out, app.log.err), (Target::File("/srv/o.log".into()), Target::Null));
+    assert_eq!((app.log.per_worker, app.log.format), (true, log::Format::Json));
+    assert_eq!(app.log.time.as_deref(), Some("%Y-%m-%d %H:%M"));
+    let app = whole(json!({ "cwd": "/srv", "log": "all.log", "time": true }));
+    assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
+    assert_eq!(app.log.time.as_deref(), Some(crate::config::log_time::DEFAULT));
+    assert_eq!(whole(json!({ "disable_logs": true, "out_file": "x" })).log.out, Target::Null);
+    assert_eq!(whole(json!({ "time": true })).log.out, Target::Inherit);
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(super) struct Section {
     pub(super) named: BTreeMap<String, BTreeMap<String, String>>,
     pub(super) restart: Table,
     pub(super) limits: Table,
+    pub(super) log: Table,
 }
 
 /// The whole file.
@@ -67,7 +68,7 @@ pub(super) fn file(path: &str, sections: &[Section], notes: &[String]) -> String
             line(&mut out, &format!("\n[app.env.{}]", key(name)));
             variables(&mut out, env);
         }
-        for (head, settings) in [("restart", &section.restart), ("limits", &section.limits)] {
+        for (head, settings) in [("restart", &section.restart), ("limits", &section.limits), ("log", &section.log)] {
             if !settings.0.is_empty() {
                 line(&mut out, &format!("\n[app.{head}]"));
                 table(&mut out, settings);

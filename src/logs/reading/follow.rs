@@ -1,9 +1,11 @@
 //! Reading a log file that is being written: its last lines, then what comes, also when it is moved aside, emptied or
 //! made anew.
+use super::super::lines::Lines;
+use super::super::rotation::Kind;
+use super::archive;
 use crate::limits;
-use crate::logs::archive;
-use crate::logs::rotation::Kind;
 use flate2::read::GzDecoder;
+use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -27,7 +29,7 @@ struct Open {
     /// The bytes before that place: where others stand there now, the file was emptied and filled again.
     before: Vec<u8>,
     /// What came of a line that has no end yet.
-    partial: Vec<u8>,
+    lines: Lines,
 }
 
 struct Former {
@@ -75,24 +77,21 @@ impl Follow {
     fn open_now(&self) -> Option<Open> {
         let file = File::open(&self.path).ok()?;
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
-        Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), partial: Vec::new() })
+        Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), lines: new_lines() })
     }
 
     /// The last lines before the place from which it is followed, oldest first, and when the file was last written.
     pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<SystemTime>) {
         let Some(open) = &self.open else { return (Vec::new(), None) };
-        let mut lines = tail_of(&open.file, open.at, count).unwrap_or_default();
+        let (mut lines, mut whole) = tail_of(&open.file, open.at, count).unwrap_or_default();
         for (path, kind) in asides(&self.path).into_iter().rev() {
-            if lines.len() >= count {
+            if lines.len() >= count || !whole {
                 break;
             }
-            let mut older = Vec::new();
-            if read_aside(&path, kind, &mut older).is_ok() {
-                let mut all: Vec<Vec<u8>> = split(&older);
-                all.drain(..all.len().saturating_sub(count - lines.len()));
-                all.append(&mut lines);
-                lines = all;
-            }
+            // One that cannot be read (any more) is no reason to show nothing.
+            let Ok((mut all, all_of_it)) = last_of_aside(&path, kind, count - lines.len()) else { continue };
+            all.append(&mut lines);
+            (lines, whole) = (all, all_of_it);
         }
         (lines, open.file.metadata().ok().and_then(|metadata| metadata.modified().ok()))
     }
@@ -103,6 +102,7 @@ impl Follow {
             former.open.read(out);
             former.looks_left -= 1;
             if former.looks_left == 0 {
+                former.open.lines.finish(&mut *out);
                 self.former = None;
             }
         }
@@ -132,11 +132,8 @@ impl Follow {
         let missed: Vec<_> = new.skip(usize::from(self.open.is_some())).cloned().collect();
         self.newest_aside = asides.last().map(|(path, _)| aside_name(path)).or(known);
         for (path, kind) in missed {
-            let mut text = Vec::new();
             // One that cannot be read (any more) is no reason to stop.
-            if read_aside(&path, kind, &mut text).is_ok() {
-                split(&text).iter().for_each(|line| out(line));
-            }
+            let _ = read_aside(&path, kind, out);
         }
     }
 }
@@ -146,17 +143,13 @@ impl Open {
         match self.file.metadata().map(|metadata| metadata.len()) {
             Ok(length) if length >= self.at && self.before(self.at).is_ok_and(|before| before == self.before) => {}
             // It was emptied since.
-            Ok(_) => (self.at, self.partial) = (0, Vec::new()),
+            Ok(_) => (self.at, self.lines) = (0, new_lines()),
             Err(_) => return,
         }
         let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
         while let Ok(n @ 1..) = self.file.read_at(&mut buffer, self.at) {
             self.at += n as u64;
-            self.partial.extend_from_slice(&buffer[..n]);
-            let Some(last) = memchr::memrchr(b'\n', &self.partial) else { continue };
-            let rest = self.partial.split_off(last + 1);
-            split(&self.partial).iter().for_each(|line| out(line));
-            self.partial = rest;
+            self.lines.push(&buffer[..n], &mut *out);
         }
         self.before = self.before(self.at).unwrap_or_default();
     }
@@ -178,14 +171,46 @@ fn asides(path: &Path) -> Vec<(PathBuf, Kind)> {
     found
 }
 
-fn read_aside(path: &Path, kind: Kind, text: &mut Vec<u8>) -> io::Result<()> {
+fn new_lines() -> Lines {
+    Lines::bounded(limits::LOGS_LINE_BYTES_MAX)
+}
+
+/// Every line of a file that was moved aside.
+fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let file = File::open(path)?;
-    let most = limits::LOGS_READ_BYTES_MAX;
-    match kind {
-        Kind::Compressed => GzDecoder::new(file).take(most).read_to_end(text)?,
-        Kind::Rotated | Kind::Unfinished => file.take(most).read_to_end(text)?,
+    let mut from: Box<dyn Read> = match kind {
+        Kind::Compressed => Box::new(GzDecoder::new(file)),
+        Kind::Rotated | Kind::Unfinished => Box::new(file),
     };
+    let mut lines = new_lines();
+    let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => break,
+            n => lines.push(&buffer[..n], &mut *out),
+        }
+    }
+    lines.finish(out);
     Ok(())
+}
+
+/// Its last lines, and whether they are all that it has.
+fn last_of_aside(path: &Path, kind: Kind, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    if kind != Kind::Compressed {
+        let file = File::open(path)?;
+        return tail_of(&file, file.metadata()?.len(), count);
+    }
+    let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+    let (mut bytes, mut whole) = (0, true);
+    read_aside(path, kind, &mut |line| {
+        bytes += line.len() as u64;
+        last.push_back(line.to_vec());
+        while last.len() > count || bytes > limits::LOGS_READ_BYTES_MAX {
+            whole = false;
+            bytes -= last.pop_front().map_or(bytes, |line| line.len() as u64);
+        }
+    })?;
+    Ok((last.into(), whole))
 }
 
 fn split(text: &[u8]) -> Vec<Vec<u8>> {
@@ -196,25 +221,24 @@ fn split(text: &[u8]) -> Vec<Vec<u8>> {
     text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
-/// The last lines before `end`.
-fn tail_of(file: &File, end: u64, count: usize) -> io::Result<Vec<Vec<u8>>> {
-    let mut text: Vec<u8> = Vec::new();
-    let mut start = end;
+/// The last lines before `end`, and whether they are all that there are.
+fn tail_of(file: &File, end: u64, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let (mut start, mut newlines) = (end, 0);
     // One newline more than lines: the one before the first of them.
-    while start > 0 && memchr::memchr_iter(b'\n', &text).count() <= count {
-        if (end - start) > limits::LOGS_READ_BYTES_MAX {
-            break;
-        }
+    while start > 0 && newlines <= count && end - start < limits::LOGS_READ_BYTES_MAX {
         let bytes = start.min(limits::OUTPUT_READ_BYTES as u64);
         start -= bytes;
         let mut block = vec![0; bytes as usize];
         file.read_exact_at(&mut block, start)?;
-        block.append(&mut text);
-        text = block;
+        newlines += memchr::memchr_iter(b'\n', &block).count();
+        blocks.push(block);
     }
-    let mut lines = split(&text);
+    blocks.reverse();
+    let mut lines = split(&blocks.concat());
+    let whole = start == 0 && lines.len() <= count;
     lines.drain(..lines.len().saturating_sub(count));
-    Ok(lines)
+    Ok((lines, whole))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! How a line of a log is shown: with the app's name before it, as JSON, coloured; and when it was written.
+use super::super::render::push_json;
+use super::{Filter, Kind};
 use crate::config::log_time;
 use crate::ids::Slot;
-use crate::logs::push_json;
 use jiff::Timestamp;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
@@ -15,8 +16,8 @@ pub(super) struct Origin {
     pub(super) apps: Vec<String>,
     /// Where the file is that of one worker.
     pub(super) slot: Option<u32>,
-    /// `out` or `err`, where the file is that of one stream.
-    pub(super) kind: Option<&'static str>,
+    /// Where the file is that of one stream.
+    pub(super) kind: Option<Kind>,
     /// Its lines are JSON.
     pub(super) json: bool,
     /// Format of the time stamps before its lines.
@@ -25,20 +26,17 @@ pub(super) struct Origin {
 
 /// How lines are shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Style {
+pub struct Style {
     /// One JSON object a line.
-    pub(super) json: bool,
+    pub json: bool,
     /// Nothing before the line.
-    pub(super) raw: bool,
+    pub raw: bool,
     /// Show the time, in this format (strftime's).
-    pub(super) time: Option<String>,
-    pub(super) highlight: Option<String>,
+    pub time: Option<String>,
+    /// A word that is marked.
+    pub highlight: Option<String>,
     /// For a terminal.
-    pub(super) colours: bool,
-    /// Only of this stream.
-    pub(super) kind: Option<&'static str>,
-    /// Only of this slot.
-    pub(super) slot: Option<u32>,
+    pub colours: bool,
 }
 
 /// One line, taken apart.
@@ -71,7 +69,7 @@ pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
         time,
         app: None,
         slot: origin.slot,
-        kind: origin.kind.map(str::to_owned),
+        kind: origin.kind.map(|kind| kind.word().to_owned()),
         message: message.to_vec(),
         json: None,
     };
@@ -106,20 +104,20 @@ fn time_of(text: &str, format: Option<&str>, zone: &TimeZone) -> Option<(Timesta
 }
 
 impl Line {
+    /// Whether this line was asked for.
+    pub(super) fn is_wanted(&self, origin: &Origin, filter: &Filter) -> bool {
+        let app = self.app.as_ref().is_none_or(|app| origin.apps.contains(app));
+        let kind = filter.kind.is_none_or(|wanted| self.kind.as_deref() == Some(wanted.word()));
+        let slot = filter.slot.is_none_or(|wanted| self.slot == Some(wanted));
+        app && kind && slot
+    }
+
     fn app_name(&self, origin: &Origin) -> String {
         self.app.clone().unwrap_or_else(|| origin.apps.join("+"))
     }
 }
 
 impl Style {
-    /// Whether this line was asked for.
-    pub(super) fn wants(&self, line: &Line, origin: &Origin) -> bool {
-        let app = line.app.as_ref().is_none_or(|app| origin.apps.contains(app));
-        let kind = self.kind.is_none_or(|wanted| line.kind.as_deref() == Some(wanted));
-        let slot = self.slot.is_none_or(|wanted| line.slot == Some(wanted));
-        app && kind && slot
-    }
-
     /// The line as it is shown, with its newline. `seen`: the time of its arrival, where it has none of its own.
     pub(super) fn show(&self, line: &Line, origin: &Origin, seen: Option<Timestamp>, zone: &TimeZone) -> Vec<u8> {
         let time = line.time.or(seen);
@@ -199,7 +197,7 @@ mod tests {
         Origin {
             apps: vec!["web".into(), "api".into()],
             slot: None,
-            kind: Some("out"),
+            kind: Some(Kind::Out),
             json,
             time: time.map(str::to_owned),
         }
@@ -232,11 +230,11 @@ mod tests {
         let json = origin(true, None);
         let line = |text: &str| parse(text.as_bytes(), &json, &TimeZone::UTC);
         let err = line(r#"{"message":"bad","type":"err","slot":1,"app_name":"api"}"#);
-        assert!(Style { kind: Some("err"), slot: Some(1), ..Style::default() }.wants(&err, &json));
-        assert!(!Style { kind: Some("out"), ..Style::default() }.wants(&err, &json));
-        assert!(!Style { slot: Some(2), ..Style::default() }.wants(&err, &json));
+        assert!(err.is_wanted(&json, &Filter { kind: Some(Kind::Err), slot: Some(1) }));
+        assert!(!err.is_wanted(&json, &Filter { kind: Some(Kind::Out), slot: None }));
+        assert!(!err.is_wanted(&json, &Filter { kind: None, slot: Some(2) }));
         let other = line(r#"{"message":"bad","app_name":"cron"}"#);
-        assert!(!Style::default().wants(&other, &json), "another app writes to the same file");
+        assert!(!other.is_wanted(&json, &Filter::default()), "another app writes to the same file");
         let style = Style { colours: true, highlight: Some("a".into()), ..Style::default() };
         assert_eq!(
             shown(&style, r#"{"message":"bad","type":"err","slot":1,"app_name":"web"}"#, &json),

@@ -1,0 +1,206 @@
+//! Log files read back: which files an app has, their last lines, and what comes then. For `clusterd logs` and the control
+//! API; nobody here knows what a worker is.
+mod follow;
+mod show;
+
+use super::archive;
+use crate::config::log::slot_path;
+use crate::os::clock;
+use crate::protocol::control::Log;
+use follow::Follow;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use show::{Line, Origin};
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+pub use show::Style;
+
+/// What of an app's output is wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Only this stream.
+    pub kind: Option<Kind>,
+    /// Only the worker in this slot.
+    pub slot: Option<u32>,
+}
+
+/// One of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// stdout.
+    Out,
+    /// stderr.
+    Err,
+}
+
+impl Kind {
+    /// As it stands in JSON lines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Out => "out",
+            Kind::Err => "err",
+        }
+    }
+}
+
+/// Log files, and whose they are.
+#[derive(Debug, Default)]
+pub struct Files(Vec<(Origin, PathBuf)>);
+
+impl Files {
+    /// Adds those of one app, in which what is wanted stands.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), String> {
+        let path = |typed: &Option<String>| typed.as_ref().filter(|path| *path != "NULL").map(PathBuf::from);
+        let (out, err) = (path(&log.out), path(&log.err));
+        let json = log.format == "json";
+        let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
+        let one = out.is_some() && out == err;
+        if one && !json && filter.kind.is_some() {
+            return Err(
+                "stdout and stderr go to one file, whose lines do not say which they are; give them two files, \
+                        or format = \"json\""
+                    .to_owned(),
+            );
+        }
+        if filter.slot.is_some() && !json && !log.per_worker {
+            return Err(
+                "its lines do not say which worker they are of; set per_worker = true or format = \"json\" in \
+                        [app.log]"
+                    .to_owned(),
+            );
+        }
+        let streams = if one {
+            vec![(None, out)]
+        } else {
+            let wanted = |kind| filter.kind.is_none_or(|wanted| wanted == kind);
+            vec![
+                (Some(Kind::Out), out.filter(|_| wanted(Kind::Out))),
+                (Some(Kind::Err), err.filter(|_| wanted(Kind::Err))),
+            ]
+        };
+        let mut some = false;
+        for (kind, path) in streams {
+            let Some(path) = path else { continue };
+            let origin = origin(kind);
+            if !log.per_worker {
+                some = true;
+                self.add(origin, path);
+                continue;
+            }
+            for &slot in slots.iter().filter(|slot| filter.slot.is_none_or(|wanted| wanted == **slot)) {
+                some = true;
+                self.add(Origin { slot: Some(slot), ..origin.clone() }, slot_path(&path, slot));
+            }
+        }
+        if some { Ok(()) } else { Err(nothing(log, slots, filter)) }
+    }
+
+    /// Several apps may write to one file, or be asked for twice.
+    fn add(&mut self, origin: Origin, path: PathBuf) {
+        match self.0.iter_mut().find(|(_, known)| *known == path) {
+            None => self.0.push((origin, path)),
+            Some((known, _)) => {
+                known.kind = known.kind.filter(|kind| origin.kind == Some(*kind));
+                let new: Vec<String> = origin.apps.into_iter().filter(|app| !known.apps.contains(app)).collect();
+                known.apps.extend(new);
+            }
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Why an app has no file with what is wanted.
+fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
+    let typed = match filter.kind {
+        Some(Kind::Out) => [&log.out, &log.out],
+        Some(Kind::Err) => [&log.err, &log.err],
+        None => [&log.out, &log.err],
+    };
+    if let Some(slot) = filter.slot.filter(|slot| !slots.contains(slot)) {
+        return format!("it has no worker in slot {slot}; clusterd ls shows the slots");
+    }
+    if typed.iter().any(|path| path.is_none()) {
+        return "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] \
+                makes one"
+            .to_owned();
+    }
+    "what it prints there is not kept: [app.log] says NULL".to_owned()
+}
+
+/// One file that is read.
+struct Shown {
+    origin: Origin,
+    follow: Follow,
+}
+
+/// Reads files, and makes of every line what is shown.
+pub struct Reader {
+    style: Style,
+    filter: Filter,
+    zone: TimeZone,
+    began: SystemTime,
+    shown: Vec<Shown>,
+}
+
+impl Reader {
+    /// From where these files end now.
+    pub fn new(files: Files, style: Style, filter: Filter) -> Reader {
+        let shown = files.0.into_iter().map(|(origin, path)| Shown { origin, follow: Follow::new(path) });
+        Reader { style, filter, zone: TimeZone::system(), began: clock::wall(), shown: shown.collect() }
+    }
+
+    /// The last lines of every file, in the order of their times as far as these are known; else file by file, the one
+    /// that was written last at the end.
+    pub fn last(&self, count: usize) -> Vec<u8> {
+        let mut all: Vec<(Option<Timestamp>, Line, &Origin)> = Vec::new();
+        for Shown { origin, follow } in &self.shown {
+            let (lines, written) = follow.last_lines(count);
+            let written = written.and_then(|time| Timestamp::try_from(time).ok());
+            let lines: Vec<Line> = lines.iter().map(|line| show::parse(line, origin, &self.zone)).collect();
+            // A line without a time belongs to the one before it.
+            let mut time = lines.iter().find_map(|line| line.time).or(written);
+            for line in lines.into_iter().filter(|line| line.is_wanted(origin, &self.filter)) {
+                time = line.time.or(time);
+                all.push((time, line, origin));
+            }
+        }
+        all.sort_by_key(|(time, ..)| *time);
+        let shown = all.iter().map(|(_, line, origin)| self.style.show(line, origin, None, &self.zone));
+        shown.collect::<Vec<_>>().concat()
+    }
+
+    /// What came since the last look, line by line, as long as `out` answers true.
+    pub fn look(&mut self, out: &mut dyn FnMut(&[u8]) -> bool) {
+        let Reader { style, filter, zone, shown, .. } = self;
+        let mut wanted = true;
+        for Shown { origin, follow } in shown {
+            follow.look(&mut |line| {
+                let line = show::parse(line, origin, zone);
+                if wanted && line.is_wanted(origin, filter) {
+                    wanted = out(&style.show(&line, origin, Some(Timestamp::now()), zone));
+                }
+            });
+            if !wanted {
+                return;
+            }
+        }
+    }
+
+    /// Files that were not there before: a new worker's, a new app's, or those of a changed configuration.
+    pub fn take_in(&mut self, files: Files) {
+        for (origin, path) in files.0 {
+            match self.shown.iter_mut().find(|shown| shown.follow.path() == path) {
+                Some(known) => known.origin = origin,
+                None => self.shown.push(Shown { origin, follow: Follow::since(path, self.began) }),
+            }
+        }
+    }
+}
