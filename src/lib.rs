@@ -19,3 +19,4 @@ pub mod os;
 pub mod protocol;
 pub mod reports;
 pub mod supervisor;
+pub mod watch;

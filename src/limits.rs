@@ -203,6 +203,8 @@ pub const WORKER_IDS_RESERVED: u64 = 256;
 
 /// How many past failures a slot remembers.
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
+/// Largest `max_runs`.
+pub const RUNS_MAX: u32 = 1_000_000;
 /// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
 pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 /// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
@@ -389,6 +391,19 @@ pub const COMMANDS_AT_ONCE_MAX: usize = 16;
 pub const START_LOOK_MS: u64 = 2;
 /// A keeper that has no control socket after this has failed to start.
 pub const START_WAIT_MS: u64 = 30_000;
+
+// ---- watching ----
+
+/// Folders that the watcher of one app looks at: the system has a limit too (fs.inotify.max_user_watches).
+pub const WATCH_FOLDERS_MAX: usize = 8_192;
+/// Paths that an app may have watched, and patterns that it may have ignored.
+pub const WATCH_PATHS_MAX: usize = 128;
+/// Changes that wait for a watcher's thread; when more come, it only knows that something changed.
+pub const WATCH_NEWS_MAX: usize = 1_024;
+/// Changes that never pause are told after this many times `watch_delay`.
+pub const WATCH_DELAYS_MAX: u32 = 10;
+/// Stack of a watcher's thread, in bytes.
+pub const WATCH_STACK_BYTES: usize = 256 * 1024;
 
 // ---- output ----
 

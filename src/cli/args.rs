@@ -1,5 +1,6 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
+use super::habits::HabitArgs;
 use super::help;
 use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
@@ -338,7 +339,7 @@ pub struct UnitArgs {
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct StartArgs {
     /// A script, a configuration file (.toml, or PM2's: .config.js, .json,
-    /// .yaml), or what was stopped: a name, an id, a namespace, "/a pattern/" or
+    /// .yaml; -: standard input), or what was stopped: a name, an id, a namespace, "/a pattern/" or
     /// "all"
     #[arg(value_name = "SCRIPT|FILE|TARGET")]
     pub what: Vec<String>,
@@ -427,6 +428,9 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Surroundings")]
     pub prefix: bool,
 
+    #[command(flatten)]
+    pub habits: HabitArgs,
+
     /// Run what this file says: clusterd's own (TOML), or one of PM2's (.js,
     /// .json, .yaml)
     #[arg(short, long, value_name = "FILE", help_heading = "Other")]
@@ -469,12 +473,13 @@ impl RunArgs {
             ready_timeout: self.ready_timeout.clone(),
             drain_timeout: self.drain_timeout.clone(),
             kill_timeout: self.kill_timeout.clone(),
+            habits: self.habits.habits(),
         }
     }
 }
 
 /// Keeps the text as typed when `read` accepts it: what it means is decided later, with the file at hand.
-fn checked<T: 'static>(
+pub(super) fn checked<T: 'static>(
     read: fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
     move |text| read(text).map(|_| text.to_owned())

@@ -6,6 +6,7 @@ use crate::config::import::{self, Converted, Format, Surroundings};
 use crate::config::resolve::env_files_wanted;
 use crate::config::sources::{EnvFileSource, FileSource, Sources, absolute, shown};
 use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -84,6 +85,7 @@ pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
     let missing = |path: &str, why: &str| LoadError::Script { path: path.to_owned(), why: why.to_owned() };
     match args.what.as_slice() {
         [] => {}
+        [word] if word == STDIN => return from_stdin(&run),
         [word] if import::is_configuration(word) => run.config = Some(word.clone()),
         [script] => {
             let found = std::fs::metadata(script)
@@ -98,6 +100,38 @@ pub fn background(args: &StartArgs) -> Result<Sources, LoadError> {
         [first, ..] => return Err(missing(first, "not all of these words are apps, and a start takes one script")),
     }
     load(&run)
+}
+
+/// What stands for standard input where a file is named.
+const STDIN: &str = "-";
+
+/// A configuration from standard input: TOML, or JSON as PM2 has it. It cannot be read again: a reload goes on with it.
+fn from_stdin(args: &RunArgs) -> Result<Sources, LoadError> {
+    let failed = |why: String| LoadError::File { path: STDIN.to_owned(), why };
+    let text = read("/dev/stdin", CONFIG_BYTES_MAX).map_err(failed)?;
+    let mut sources = load(&RunArgs { config: None, ..args.clone() })?;
+    let mut file = FileSource { path: STDIN.to_owned(), text, notes: Vec::new() };
+    if let Ok(value) = serde_json::from_str(&file.text) {
+        convert(&mut file, &value, &sources.start_folder, &evaluate::environment(None))?;
+    }
+    sources.file = Some(file);
+    reload(&sources)
+}
+
+/// A configuration of PM2's as TOML.
+fn convert(
+    file: &mut FileSource,
+    value: &serde_json::Value,
+    folder: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<(), LoadError> {
+    let shown = shown(folder, &file.path);
+    let look = |cwd: Option<&str>, script: &str| evaluate::look_at_script(folder, env, cwd, script);
+    let around = Surroundings { file: &shown, env, look: &look };
+    let failed = |problems| LoadError::Import { path: shown.clone(), problems };
+    let Converted { toml, notes } = import::convert(value, &around).map_err(failed)?;
+    (file.text, file.notes) = (toml, notes);
+    Ok(())
 }
 
 /// Reads and converts one file of PM2's.
@@ -160,16 +194,14 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
     if let Some(file) = &mut sources.file {
         let shown = shown(folder, &file.path);
         let failed = |why| LoadError::File { path: shown.clone(), why };
-        file.text = read(&file.path, CONFIG_BYTES_MAX).map_err(failed)?;
-        file.notes.clear();
+        if file.path != STDIN {
+            file.text = read(&file.path, CONFIG_BYTES_MAX).map_err(failed)?;
+            file.notes.clear();
+        }
         if file.format() != Format::Toml {
             let env = evaluate::environment(previous.base_env.as_ref());
             let value = evaluate::value(&file.path, &file.text, folder, &env).map_err(failed)?;
-            let look = |cwd: Option<&str>, script: &str| evaluate::look_at_script(folder, &env, cwd, script);
-            let around = Surroundings { file: &shown, env: &env, look: &look };
-            let failed = |problems| LoadError::Import { path: shown.clone(), problems };
-            let Converted { toml, notes } = import::convert(&value, &around).map_err(failed)?;
-            (file.text, file.notes) = (toml, notes);
+            convert(file, &value, folder, &env)?;
         }
         wanted.extend(env_files_wanted(&file.text, folder));
     }

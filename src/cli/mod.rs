@@ -5,6 +5,7 @@ pub mod check;
 mod client;
 mod connections;
 mod evaluate;
+mod habits;
 mod help;
 mod import;
 mod init;

@@ -1,6 +1,10 @@
 //! What the words behind a verb mean: an id, a name, a namespace, a deployment, `/a pattern/`, or `all`.
+use super::args::RunArgs;
 use super::client::{self, Master};
+use super::load;
+use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
+use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
 use crate::limits;
 use crate::protocol::control::App;
@@ -95,11 +99,35 @@ impl Known {
         apps.collect()
     }
 
-    /// The apps that one word means.
+    /// The apps that one word means; where nothing is called so, those of the file that it names.
     ///
     /// # Errors
     /// A sentence: nothing is called so, with the nearest name.
     pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, String> {
+        self.called(word).or_else(|why| {
+            let of_file = self.of_file(word)?;
+            if of_file.is_empty() { Err(why) } else { Ok(of_file) }
+        })
+    }
+
+    /// The apps that a configuration file names, or that run a script.
+    fn of_file(&self, word: &str) -> Result<Vec<Found>, String> {
+        let Ok(path) = std::fs::canonicalize(word) else { return Ok(Vec::new()) };
+        let all = self.all();
+        if !is_configuration(word) {
+            let runs = |found: &&Found| found.view.as_ref().is_some_and(|app| runs(app, &path));
+            return Ok(all.iter().filter(runs).cloned().collect());
+        }
+        let args = RunArgs { config: Some(word.to_owned()), ..RunArgs::default() };
+        let sources = load::load(&args).map_err(|e| e.to_string())?;
+        let config = resolve(&sources)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        let named = |found: &&Found| config.apps.iter().any(|app| app.name == found.app);
+        Ok(all.iter().filter(named).cloned().collect())
+    }
+
+    /// The apps that are called so.
+    fn called(&self, word: &str) -> Result<Vec<Found>, String> {
         let all = self.all();
         let wanted = matcher(word)?;
         let found: Vec<Found> = all.iter().filter(|one| wanted(one)).cloned().collect();
@@ -138,8 +166,14 @@ impl Known {
 
     /// Whether a word means anything here.
     pub(super) fn means_something(&self, word: &str) -> bool {
-        self.find(word).is_ok()
+        self.called(word).is_ok()
     }
+}
+
+/// Whether a word of an app's command is this file.
+fn runs(app: &App, path: &Path) -> bool {
+    let same = |word: &String| std::fs::canonicalize(Path::new(&app.cwd).join(word)).is_ok_and(|file| file == path);
+    app.command.iter().any(same)
 }
 
 type Matcher = Box<dyn Fn(&Found) -> bool>;

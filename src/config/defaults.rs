@@ -33,11 +33,17 @@ pub fn restart() -> Restart {
         min_uptime: Duration::from_secs(1),
         max_restarts: Some(16),
         window: Duration::from_secs(5 * 60),
+        backoff_first: Duration::ZERO,
         backoff_min: Duration::from_millis(100),
         backoff_max: Duration::from_secs(15),
+        delay: Duration::ZERO,
+        max_runs: None,
         stop_exit_codes: Vec::new(),
     }
 }
+
+/// An editor, a checkout or a build changes several files in a row.
+pub const WATCH_DELAY: Duration = Duration::from_millis(300);
 
 /// One slot at a time: the least extra memory.
 pub fn reload() -> Reload {

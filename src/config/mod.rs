@@ -4,6 +4,7 @@
 //! files is `cli::load`'s business.
 pub mod address;
 pub mod agent;
+pub mod cron;
 pub mod defaults;
 pub mod env_file;
 pub mod hooks;
@@ -73,6 +74,10 @@ pub struct App {
     pub group: Option<String>,
     /// File mode mask of the workers.
     pub umask: Option<u32>,
+    /// When every worker is replaced, as a cron expression in local time.
+    pub cron_restart: Option<String>,
+    /// Files whose change has every worker replaced.
+    pub watch: Option<Watch>,
     /// What happens when a worker dies.
     pub restart: Restart,
     /// How a reload goes.
@@ -172,12 +177,29 @@ pub struct Restart {
     pub max_restarts: Option<u32>,
     /// Length of the sliding window.
     pub window: Duration,
-    /// First wait; it doubles.
+    /// Wait after the first failure in a row.
+    pub backoff_first: Duration,
+    /// Wait after the second; it doubles.
     pub backoff_min: Duration,
     /// Longest wait.
     pub backoff_max: Duration,
+    /// Least wait after any end that nobody asked for.
+    pub delay: Duration,
+    /// Ends that nobody asked for after which the slot is left empty; `None`: no number of them.
+    pub max_runs: Option<u32>,
     /// Exit codes after which the slot is stopped, not refilled.
     pub stop_exit_codes: Vec<i32>,
+}
+
+/// Which files are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Absolute; none: the folder of the app.
+    pub paths: Vec<PathBuf>,
+    /// What does not count, as lines of a `.gitignore`.
+    pub ignore: Vec<String>,
+    /// A change is acted on when none came for so long.
+    pub delay: Duration,
 }
 
 /// What a worker may use before it is replaced, or killed (`hang`). `None`: as much as it likes.

@@ -1,8 +1,8 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
 use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
 use crate::limits::{
-    DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, WORKERS_MAX,
-    WORKERS_PERCENT_MAX,
+    DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX,
+    RUNS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -87,6 +87,25 @@ pub fn hang(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// `max_restarts` on the command line: a number, or `never`.
+pub fn max_restarts(text: &str) -> Result<Option<u32>, String> {
+    if matches!(text, "never" | "unlimited") {
+        return Ok(None);
+    }
+    let most = FAILURES_REMEMBERED_MAX as u32;
+    let number = digits(text).filter(|number| (1..=most).contains(number)).map(Some);
+    number.ok_or_else(|| format!("write a number from 1 to {most}, or \"never\" (never give up), not \"{text}\""))
+}
+
+/// `max_runs` on the command line: a number, or `unlimited`.
+pub fn max_runs(text: &str) -> Result<Option<u32>, String> {
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let number = digits(text).filter(|number| (1..=RUNS_MAX).contains(number)).map(Some);
+    number.ok_or_else(|| format!("write a number from 1 to {RUNS_MAX}, or \"unlimited\", not \"{text}\""))
+}
+
 /// A time that may also be in days, `7d`, and is not zero.
 pub fn age(text: &str) -> Result<Duration, String> {
     match text.strip_suffix('d').and_then(digits) {
@@ -127,6 +146,17 @@ pub fn size(text: &str) -> Result<u64, String> {
         Some(bytes) => Ok(bytes),
         None => Err(format!("{text} is too much: {}G is the most", MEMORY_LIMIT_BYTES_MAX >> 30)),
     }
+}
+
+/// What is not to be watched, as a line of a `.gitignore`.
+pub fn pattern(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.contains(['\n', '\0']) {
+        return Err("a pattern is one line of a .gitignore, such as \"*.log\" or \"tmp/\"".into());
+    }
+    if text.starts_with('#') {
+        return Err(format!("\"{text}\" would be a comment: write \"\\\\{text}\""));
+    }
+    Ok(text.to_owned())
 }
 
 /// The name of the variable that holds the slot.

@@ -5,13 +5,13 @@
 use super::hooks::HookEvent;
 use super::parse;
 use super::problem::{At, Found, Spot};
-use super::{Balance, Listen, Protocol, Ready, Workers, name};
+use super::{Balance, Listen, Protocol, Ready, Workers, cron, name};
 use crate::limits::{APPS_MAX, PROBLEMS_MAX};
 pub(crate) use agent::RawAgent;
 pub(crate) use log::RawLog;
 use std::collections::BTreeMap;
 use std::time::Duration;
-pub(crate) use tables::{RawLimits, RawReload, RawRestart};
+pub(crate) use tables::{RawLimits, RawReload, RawRestart, RawWatch};
 use toml::de::{DeTable, DeValue};
 use values::{Entry, entries, narrow};
 
@@ -45,6 +45,10 @@ pub const APP_KEYS: &[&str] = &[
     "group",
     "umask",
     "prefix",
+    "cron_restart",
+    "watch",
+    "watch_ignore",
+    "watch_delay",
     "restart",
     "reload",
     "hooks",
@@ -53,8 +57,17 @@ pub const APP_KEYS: &[&str] = &[
     "log",
 ];
 /// Keys of `[app.restart]`.
-pub const RESTART_KEYS: &[&str] =
-    &["min_uptime", "max_restarts", "window", "backoff_min", "backoff_max", "stop_exit_codes"];
+pub const RESTART_KEYS: &[&str] = &[
+    "min_uptime",
+    "max_restarts",
+    "window",
+    "backoff_first",
+    "backoff_min",
+    "backoff_max",
+    "delay",
+    "max_runs",
+    "stop_exit_codes",
+];
 /// Keys of `[app.reload]`.
 pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
 
@@ -70,7 +83,7 @@ pub const LOG_KEYS: &[&str] =
 pub const AGENT_KEYS: &[&str] = &["command", "protocol", "ready", "ready_timeout", "kill_timeout", "restart_delay"];
 
 /// Keys that have a meaning in a later release. To take them silently would be a lie.
-const PLANNED_KEYS: &[&str] = &["control", "cron_restart", "metrics", "watch"];
+const PLANNED_KEYS: &[&str] = &["control", "metrics"];
 
 /// What other tools call a setting, and what it is here.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -78,7 +91,9 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("backoff", "write backoff_min and backoff_max"),
     ("args", "put the arguments into command, one string each"),
     ("bind", "write listen = [\"127.0.0.1:8080\"]"),
+    ("autorestart", "write max_runs = 1 in [app.restart]"),
     ("cmd", "did you mean \"command\"?"),
+    ("cron", "did you mean \"cron_restart\"?"),
     ("environment", "did you mean \"env\"?"),
     ("err_file", "write err in [app.log]"),
     ("error_file", "write err in [app.log]"),
@@ -87,6 +102,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("gid", "did you mean \"group\"?"),
     ("hang", "put it into [app.limits]"),
     ("host", "write listen = [\"127.0.0.1:8080\"]"),
+    ("ignore_watch", "did you mean \"watch_ignore\"?"),
     ("instances", "did you mean \"workers\"?"),
     ("interpreter", "put it first into command: [\"node\", \"app.js\"]"),
     ("kill_signal", "the signals are fixed: SIGTERM, then SIGKILL after kill_timeout"),
@@ -97,11 +113,13 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("log_type", "write format in [app.log]"),
     ("max_connections", "put it into [app.limits]"),
     ("max_memory_restart", "write memory = \"512M\" in [app.limits]"),
+    ("max_runs", "put it into [app.restart]"),
     ("max_restarts", "put it into [app.restart]"),
     ("memory", "put it into [app.limits]"),
     ("min_uptime", "put it into [app.restart]"),
     ("node_args", "put them into command: [\"node\", \"--flag\", \"app.js\"]"),
     ("out_file", "write out in [app.log]"),
+    ("restart_delay", "write delay in [app.restart]"),
     ("script", "write command = [\"node\", \"app.js\"]"),
     ("stop_exit_codes", "put it into [app.restart]"),
     ("uid", "did you mean \"user\"?"),
@@ -137,6 +155,8 @@ pub(crate) struct RawApp {
     pub(crate) group: Option<At<String>>,
     pub(crate) umask: Option<At<u32>>,
     pub(crate) prefix: Option<At<bool>>,
+    pub(crate) cron_restart: Option<At<String>>,
+    pub(crate) watch: RawWatch,
     pub(crate) restart: RawRestart,
     pub(crate) reload: RawReload,
     pub(crate) hooks: BTreeMap<HookEvent, Vec<String>>,
@@ -258,6 +278,10 @@ impl Walk<'_> {
                 "group" => app.group = self.identity(&entry),
                 "umask" => app.umask = self.umask(&entry),
                 "prefix" => app.prefix = self.boolean(&entry),
+                "cron_restart" => app.cron_restart = self.text(&entry, "a string", cron::read),
+                "watch" => self.watch(&entry, &mut app.watch),
+                "watch_ignore" => app.watch.ignore = Some(self.patterns(&entry)),
+                "watch_delay" => app.watch.delay = self.duration(&entry, parse::duration_not_zero),
                 "restart" => app.restart = self.restart(&entry),
                 "reload" => app.reload = self.reload(&entry),
                 "hooks" => app.hooks = self.hooks(&entry),

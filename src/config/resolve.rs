@@ -2,14 +2,15 @@
 //! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
-use super::raw::{self, RawApp, RawLimits, RawRestart};
-use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
+use super::raw::{self, RawApp, RawLimits, RawRestart, RawWatch};
+use super::sources::{EnvFileSource, FileSource, Habits, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, address, agent, defaults, env_file, name, parse,
-    rules,
+    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, Watch, address, agent, cron, defaults, env_file,
+    name, parse, rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The configuration that these sources stand for.
 ///
@@ -126,6 +127,7 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     put(&mut raw.kill_timeout, "--kill-timeout", typed.kill_timeout.as_ref(), parse::duration, found);
     put(&mut raw.user, "--user", typed.user.as_ref(), raw::identity_text, found);
     put(&mut raw.group, "--group", typed.group.as_ref(), raw::identity_text, found);
+    overlay_habits(raw, &typed.habits, found);
     if let Some(value) = typed.prefix {
         raw.prefix = Some(At { value, spot: Spot::Option("--prefix") });
     }
@@ -138,6 +140,44 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
         if let Err(message) = env_file::check(name, value) {
             found.add(Spot::Option("--env"), message);
         }
+    }
+}
+
+/// When and how often an app is started again.
+fn overlay_habits(raw: &mut RawApp, typed: &Habits, found: &mut Found) {
+    let mut time = |place: &mut Option<At<Duration>>, option, text: &Option<String>| {
+        if let Some(text) = text {
+            *place = found.keep(Spot::Option(option), parse::duration(text));
+        }
+    };
+    time(&mut raw.restart.min_uptime, "--min-uptime", &typed.min_uptime);
+    time(&mut raw.restart.delay, "--restart-delay", &typed.restart_delay);
+    time(&mut raw.watch.delay, "--watch-delay", &typed.watch_delay);
+    for place in [&mut raw.restart.backoff_first, &mut raw.restart.backoff_min, &mut raw.restart.backoff_max] {
+        time(place, "--spin-sleep", &typed.spin_sleep);
+    }
+    if let Some(text) = &typed.max_restarts {
+        raw.restart.max_restarts = found.keep(Spot::Option("--max-restarts"), parse::max_restarts(text));
+    }
+    if let Some(text) = &typed.max_runs {
+        raw.restart.max_runs = found.keep(Spot::Option("--max-runs"), parse::max_runs(text));
+    }
+    if let Some(text) = &typed.max_memory {
+        raw.limits.memory = found.keep(Spot::Option("--max-memory"), parse::size(text));
+    }
+    if let Some(text) = &typed.cron_restart {
+        raw.cron_restart = found.keep(Spot::Option("--cron-restart"), cron::read(text));
+    }
+    if !typed.stop_exit_codes.is_empty() {
+        raw.restart.stop_exit_codes = Some(typed.stop_exit_codes.iter().map(|code| i32::from(*code)).collect());
+    }
+    if typed.watch {
+        raw.watch.on = Some(true);
+    }
+    if !typed.watch_ignore.is_empty() {
+        let option = Spot::Option("--watch-ignore");
+        let patterns = typed.watch_ignore.iter().filter_map(|text| found.keep(option, parse::pattern(text)));
+        raw.watch.ignore = Some(patterns.collect());
     }
 }
 
@@ -309,6 +349,8 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         user: raw.user.map(|at| at.value),
         group: raw.group.map(|at| at.value),
         umask: raw.umask.map(|at| at.value),
+        cron_restart: raw.cron_restart.map(|at| at.value),
+        watch: decide_watch(raw.watch, sources),
         restart,
         reload: Reload {
             surge: value_or(raw.reload.surge, defaults::reload().surge),
@@ -327,6 +369,16 @@ fn value_or<T>(at: Option<At<T>>, default: T) -> T {
     at.map_or(default, |at| at.value)
 }
 
+/// What is to be watched. Ignoring alone watches nothing.
+fn decide_watch(raw: RawWatch, sources: &Sources) -> Option<Watch> {
+    raw.on.filter(|on| *on)?;
+    Some(Watch {
+        paths: raw.paths.iter().map(|path| absolute(&sources.start_folder, path)).collect(),
+        ignore: raw.ignore.unwrap_or_default().into_iter().map(|at| at.value).collect(),
+        delay: value_or(raw.delay, defaults::WATCH_DELAY),
+    })
+}
+
 fn decide_restart(raw: RawRestart, found: &mut Found) -> Restart {
     let default = defaults::restart();
     let min = raw.backoff_min.as_ref().map_or(default.backoff_min, |at| at.value);
@@ -340,8 +392,11 @@ fn decide_restart(raw: RawRestart, found: &mut Found) -> Restart {
         min_uptime: value_or(raw.min_uptime, default.min_uptime),
         max_restarts: value_or(raw.max_restarts, default.max_restarts),
         window: value_or(raw.window, default.window),
+        backoff_first: value_or(raw.backoff_first, default.backoff_first),
         backoff_min: min,
         backoff_max: max,
+        delay: value_or(raw.delay, default.delay),
+        max_runs: value_or(raw.max_runs, default.max_runs),
         stop_exit_codes: raw.stop_exit_codes.unwrap_or(default.stop_exit_codes),
     }
 }

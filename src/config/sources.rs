@@ -103,6 +103,36 @@ pub struct Overrides {
     pub drain_timeout: Option<String>,
     /// `--kill-timeout`.
     pub kill_timeout: Option<String>,
+    /// When and how often it is started again.
+    pub habits: Habits,
+}
+
+/// What the command line said of when and how often an app is started again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Habits {
+    /// `--max-runs`, or `1` for `--no-autorestart`.
+    pub max_runs: Option<String>,
+    /// `--max-restarts`.
+    pub max_restarts: Option<String>,
+    /// `--min-uptime`.
+    pub min_uptime: Option<String>,
+    /// `--spin-sleep`.
+    pub spin_sleep: Option<String>,
+    /// `--restart-delay`.
+    pub restart_delay: Option<String>,
+    /// Every `--stop-exit-codes`.
+    pub stop_exit_codes: Vec<u8>,
+    /// `--max-memory`.
+    pub max_memory: Option<String>,
+    /// `--cron-restart`.
+    pub cron_restart: Option<String>,
+    /// `--watch`.
+    pub watch: bool,
+    /// Every `--watch-ignore`.
+    pub watch_ignore: Vec<String>,
+    /// `--watch-delay`.
+    pub watch_delay: Option<String>,
 }
 
 /// `path` as an absolute one, starting at `folder`; `.` and doubled slashes are dropped, `..` and links are left alone.

@@ -2,6 +2,7 @@
 //! that are under way.
 use super::connections::Connections;
 use super::listener::Listener;
+use super::schedule::Schedule;
 use super::settings::Settings;
 use super::worker::WorkerIx;
 use crate::balance::{Balancer, ConnIx, Mode};
@@ -44,6 +45,7 @@ pub(super) struct App {
     pub(super) restarts: u64,
     /// Last word about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
+    pub(super) schedule: Schedule,
     /// What the worker printed that made the present reload fail.
     pub(super) last_words: Option<Arc<Tail>>,
 }
@@ -71,6 +73,7 @@ impl App {
             handoffs: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
+            schedule: Schedule::default(),
             last_words: None,
         }
     }

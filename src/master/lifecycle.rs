@@ -10,7 +10,7 @@ use crate::home::EntryApp;
 use crate::limits;
 use crate::logs::Tail;
 use crate::os::cpu;
-use crate::supervisor::Report;
+use crate::supervisor::{Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -41,6 +41,9 @@ impl App {
         }
         if self.supervisor.is_stopping() {
             return StartState::Failed(format!("{} was stopped", self.name), None);
+        }
+        if self.supervisor.is_over() && !self.supervisor.is_errored() {
+            return StartState::Ready(format!("{}: it has finished", self.name));
         }
         let workers = self.supervisor.ready_count();
         let at = match self.addresses().join(" ") {
@@ -153,14 +156,17 @@ impl Master {
                 let ids: Vec<_> = self.apps[ix].supervisor.workers().map(|w| w.id).collect();
                 ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
             }
-            Report::WorkerDied { worker, cause, lived_ms, .. } => {
+            Report::WorkerDied { next: Next::Stopped | Next::LastRun { failed: false, .. }, .. } => {}
+            Report::WorkerDied { worker, cause, lived_ms, next, .. } => {
                 let newest = self.apps[ix].last_generation;
                 let here = self.workers.find(*worker).and_then(|w| self.workers.get(w));
                 let is_new = here.is_none_or(|w| w.generation == newest);
                 if self.apps[ix].starting && is_new && self.apps[ix].start_failure.is_none() {
                     let said = self.apps[ix].last_words.take().or_else(|| self.output.take_tail(*worker));
                     let lived = super::tell::human_ms(*lived_ms);
-                    let why = format!("its first worker {} after {lived}; it is tried again", cause_words(cause));
+                    let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
+                    let again = if again { "; it is tried again" } else { "" };
+                    let why = format!("its first worker {} after {lived}{again}", cause_words(cause));
                     self.apps[ix].start_failure = Some((why, said));
                 }
             }
@@ -213,8 +219,8 @@ impl Master {
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
     }
 
-    /// Whether a deployment stays although nothing of it runs: it can be started again.
+    /// Whether a deployment stays although nothing of it runs: it can be started again, by somebody or by itself.
     pub(super) fn stays_when_over(&self) -> bool {
-        self.background && !self.stop_asked && self.apps.iter().any(|app| !app.deleted)
+        !self.stop_asked && self.apps.iter().any(|app| app.comes_back() || (self.background && !app.deleted))
     }
 }

@@ -132,6 +132,8 @@ pub(super) struct SlotNote {
     #[serde(default)]
     restarts: u64,
     #[serde(default)]
+    runs: u32,
+    #[serde(default)]
     replace_after_ms: u64,
 }
 
@@ -275,6 +277,7 @@ impl From<&SlotMemory> for SlotNote {
             failures: s.failures.clone(),
             consecutive: s.consecutive,
             restarts: s.restarts,
+            runs: s.runs,
             replace_after_ms: s.replace_after_ms,
         }
     }
@@ -296,6 +299,7 @@ impl From<SlotNote> for SlotMemory {
             failures: s.failures,
             consecutive: s.consecutive,
             restarts: s.restarts,
+            runs: s.runs,
             replace_after_ms: s.replace_after_ms,
         }
     }

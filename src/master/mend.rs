@@ -414,6 +414,7 @@ impl Work<'_> {
                 failures: Vec::new(),
                 consecutive: 0,
                 restarts: 0,
+                runs: 0,
                 replace_after_ms: 0,
             };
             self.put(key, &SlotNote::from(&slot));

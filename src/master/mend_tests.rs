@@ -24,8 +24,11 @@ fn policy() -> Policy {
         min_uptime_ms: 1_000,
         max_restarts: None,
         window_ms: 60_000,
+        backoff_first_ms: 0,
         backoff_min_ms: 100,
         backoff_max_ms: 15_000,
+        restart_delay_ms: 0,
+        max_runs: None,
         stop_exit_codes: Vec::new(),
         surge: 1,
         canary_ms: 0,
@@ -74,6 +77,7 @@ impl Left {
             failures: Vec::new(),
             consecutive: 0,
             restarts: 4,
+            runs: 0,
             replace_after_ms: 0,
         };
         self.note(&format!("v1/slot/{app}/{index}"), &SlotNote::from(&memory));

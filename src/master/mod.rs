@@ -28,6 +28,7 @@ mod reading;
 mod reload;
 mod report;
 mod resume;
+mod schedule;
 mod settings;
 mod signals;
 mod spawn;
@@ -92,6 +93,7 @@ struct Master {
     /// Wakes the loop, from any thread.
     wake: Arc<dyn Fn() + Send + Sync>,
     readings: reading::Readings,
+    last_look_at_time: Option<jiff::ZonedDateTime>,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
     /// The control socket's file, removed at the end.
@@ -161,6 +163,7 @@ impl Master {
                         self.take_readings();
                         self.answer_calls();
                         self.take_reports();
+                        self.take_changes();
                     }
                     Ready::Notify => self.read_notify(),
                 }
@@ -192,6 +195,7 @@ impl Master {
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
             self.bound_own_log();
+            self.follow_schedules();
             self.output.files.let_go(&mut self.link);
         }
         self.check_drains();

@@ -135,6 +135,7 @@ impl Master {
             // A failed wake-up means that the loop is gone, and the process with it.
             wake: Arc::new(move || drop(waker.wake())),
             readings: Default::default(),
+            last_look_at_time: None,
             calls: None,
             api: None,
             control_path: None,

@@ -47,12 +47,14 @@ fn excess_words(excess: Excess) -> String {
 pub(super) fn next_words(next: Next) -> String {
     match next {
         Next::Replaced { after_ms } => format!("; replaced in {}", human_ms(after_ms)),
-        Next::Waiting { ms, failures, max: Some(max) } => {
+        Next::Waiting { ms, failures, max: Some(max) } if failures > 0 => {
             format!("; next try in {} (failure {failures} of {max})", human_ms(ms))
         }
-        Next::Waiting { ms, failures: _, max: None } => format!("; next try in {}", human_ms(ms)),
+        Next::Waiting { ms, .. } => format!("; next try in {}", human_ms(ms)),
         Next::Errored { failures } => format!("; failed {failures} times, given up (errored)"),
         Next::Stopped => "; not restarted, as its exit code asks".to_owned(),
+        Next::LastRun { runs: 1, .. } => "; not restarted, as max_runs asks".to_owned(),
+        Next::LastRun { runs, .. } => format!("; not restarted after {runs} runs, as max_runs asks"),
         Next::None => String::new(),
     }
 }

@@ -20,6 +20,12 @@ pub fn monotonic_us() -> u64 {
     }
 }
 
+/// The time of day here, by the zone of the system (or `TZ`).
+#[must_use]
+pub fn local_time() -> jiff::ZonedDateTime {
+    jiff::ZonedDateTime::now()
+}
+
 /// The time of the calendar.
 #[must_use]
 pub fn wall() -> SystemTime {

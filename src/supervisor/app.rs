@@ -527,6 +527,10 @@ impl App {
         let policy = self.policy(generation).clone();
         let now_ms = cx.now_ms;
         let Some(slot) = self.slot_mut(index) else { return };
+        if slot.count_run(&policy) {
+            return self.end_last_run(cx, index);
+        }
+        let Some(slot) = self.slot_mut(index) else { return };
         let failures = slot.count_death(&policy, young, now_ms);
         if young && policy.max_restarts.is_some_and(|max| failures >= max) {
             let death = slot.death.take();

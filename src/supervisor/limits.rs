@@ -1,8 +1,9 @@
 //! Limits of a worker's life, and what follows when one is passed: a replacement beside it, or its end when it is hung.
-use super::app::{App, Cx, Role};
+use super::app::{App, Cx, Role, died};
+use super::slot::SlotPhase;
 use super::worker::Phase;
-use super::{Action, Cause, Next, Report};
-use crate::ids::WorkerId;
+use super::{Action, Cause, ExitStatus, Next, Report};
+use crate::ids::{Slot, WorkerId};
 use crate::limits;
 
 /// What a worker may use. `None`: as much as it likes.
@@ -58,6 +59,17 @@ fn own_lifetime_ms(worker: WorkerId, lifetime_ms: u64) -> u64 {
 }
 
 impl App {
+    /// The slot has had all the runs that it may have.
+    pub(super) fn end_last_run(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let Some(slot) = self.slot_mut(index) else { return };
+        let (runs, death) = (slot.runs, slot.death.take());
+        let failed = death.as_ref().is_some_and(|death| death.cause != Cause::Ended(ExitStatus::Code(0)));
+        self.set_slot_phase(index, if failed { SlotPhase::Errored } else { SlotPhase::Stopped });
+        if let Some(death) = death {
+            cx.report(died(death, Slot(index), Next::LastRun { runs, failed }));
+        }
+    }
+
     /// Starts a replacement beside a worker that has passed a limit; it drains when that one is ready. One slot at a
     /// time, and never during a reload: the shell asks again.
     pub(super) fn on_replace(&mut self, cx: &mut Cx<'_>, worker: WorkerId, excess: Excess) {
@@ -111,8 +123,8 @@ impl App {
         if self.workers.get(&incoming).is_some_and(|w| w.pid.is_some())
             && let Some(death) = self.slot_mut(index).and_then(|slot| slot.death.take())
         {
-            let slot = crate::ids::Slot(index);
-            cx.report(super::app::died(death, slot, Next::Replaced { after_ms: 0 }));
+            let slot = Slot(index);
+            cx.report(died(death, slot, Next::Replaced { after_ms: 0 }));
         }
         true
     }

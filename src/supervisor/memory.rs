@@ -20,8 +20,11 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     min_uptime_ms: 1_000,
     max_restarts: None,
     window_ms: 60_000,
+    backoff_first_ms: 0,
     backoff_min_ms: 100,
     backoff_max_ms: 15_000,
+    restart_delay_ms: 0,
+    max_runs: None,
     stop_exit_codes: Vec::new(),
     surge: 1,
     canary_ms: 0,
@@ -93,6 +96,8 @@ pub struct SlotMemory {
     pub consecutive: u32,
     /// Refills so far.
     pub restarts: u64,
+    /// Ends that nobody asked for, for `max_runs`.
+    pub runs: u32,
     /// No replacement for passing a limit before this time (absolute milliseconds).
     pub replace_after_ms: u64,
 }
@@ -161,6 +166,7 @@ impl App {
             failures: slot.failures.iter().copied().collect(),
             consecutive: slot.consecutive,
             restarts: slot.restarts,
+            runs: slot.runs,
             replace_after_ms: slot.replace_after_ms,
         })
     }
@@ -291,6 +297,7 @@ impl App {
             slot.failures = s.failures.into_iter().collect();
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;
+            slot.runs = s.runs;
             // Of a start that died with its master the slots may be noted, and nothing else.
             let phase = if self.stopping.is_some() { SlotPhase::Stopped } else { s.phase };
             self.set_slot_phase(s.index, phase);

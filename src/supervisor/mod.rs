@@ -42,10 +42,16 @@ pub struct Policy {
     pub max_restarts: Option<u32>,
     /// Length of the sliding window.
     pub window_ms: u64,
-    /// First wait of the backoff.
+    /// The wait after the first young failure in a row.
+    pub backoff_first_ms: u64,
+    /// The wait after the second; it doubles from there.
     pub backoff_min_ms: u64,
     /// Longest wait of the backoff.
     pub backoff_max_ms: u64,
+    /// The least wait before any worker that follows one whose end nobody asked for.
+    pub restart_delay_ms: u64,
+    /// Ends that nobody asked for after which a slot is left empty; `None`: no number of them.
+    pub max_runs: Option<u32>,
     /// Exit codes after which a slot is left empty.
     pub stop_exit_codes: Vec<i32>,
     /// Slots that a reload replaces at a time.
@@ -210,7 +216,7 @@ pub enum Report {
     Scaled { slots: u32 },
     /// Every slot is errored: nothing serves.
     AppErrored,
-    /// Every slot was left empty by `stop_exit_codes`.
+    /// Every slot was left empty by `stop_exit_codes` or `max_runs`.
     AppFinished,
     /// A stop has ended: no worker is left.
     AppStopped,
@@ -248,6 +254,8 @@ pub enum Next {
     Errored { failures: u32 },
     /// The exit code says: do not restart.
     Stopped,
+    /// It was the last of `max_runs`; `failed`: and it did not end well.
+    LastRun { runs: u32, failed: bool },
     /// The app is stopping, or a reload is about to fill the slot.
     None,
 }

@@ -44,6 +44,8 @@ pub(super) struct SlotState {
     pub(super) consecutive: u32,
     /// Refills after an end that nobody asked for.
     pub(super) restarts: u64,
+    /// Ends that nobody asked for, since the slot began or its worker was last replaced on purpose.
+    pub(super) runs: u32,
     /// Its worker is not replaced for passing a limit before this time (absolute milliseconds).
     pub(super) replace_after_ms: u64,
     /// The last death, until its replacement runs.
@@ -73,6 +75,7 @@ impl SlotState {
             failures: VecDeque::new(),
             consecutive: 0,
             restarts: 0,
+            runs: 0,
             replace_after_ms: 0,
             death: None,
         }
@@ -96,20 +99,30 @@ impl SlotState {
         self.failures.len() as u32
     }
 
-    /// The wait before the next try: none after a death of age or the first young one, then doubling.
+    /// The wait before the next try: after a death of age the ordinary one, after the first young one its own, then
+    /// doubling.
     pub(super) fn backoff_ms(&self, policy: &Policy) -> u64 {
-        match self.consecutive {
-            0 | 1 => 0,
+        let backoff_ms = match self.consecutive {
+            0 => 0,
+            1 => policy.backoff_first_ms,
             n => policy
                 .backoff_min_ms
                 .saturating_mul(1u64.checked_shl(n - 2).unwrap_or(u64::MAX))
                 .min(policy.backoff_max_ms),
-        }
+        };
+        backoff_ms.max(policy.restart_delay_ms)
+    }
+
+    /// Counts an end that nobody asked for; whether it was the last one allowed.
+    pub(super) fn count_run(&mut self, policy: &Policy) -> bool {
+        self.runs = self.runs.saturating_add(1);
+        policy.max_runs.is_some_and(|max| self.runs >= max)
     }
 
     /// A worker of this slot has proved itself: old failures count no more.
     pub(super) fn forgive(&mut self) {
         self.failures.clear();
         self.consecutive = 0;
+        self.runs = 0;
     }
 }

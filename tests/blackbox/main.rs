@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary, real node and python, and a strict client for which every request must get one
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
+mod again;
 mod agent;
 mod apps;
 mod background;
@@ -10,6 +11,7 @@ mod cluster;
 mod control;
 mod deployments;
 mod errors;
+mod forever;
 mod homes;
 mod hooks;
 mod import;
@@ -20,6 +22,7 @@ mod limits;
 mod logs;
 mod logs_verb;
 mod peers;
+mod pm2_session;
 mod progress;
 mod refusals;
 mod reload;

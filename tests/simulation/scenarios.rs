@@ -22,8 +22,11 @@ pub(crate) fn policy() -> Policy {
         min_uptime_ms: 1_000,
         max_restarts: Some(4),
         window_ms: 60_000,
+        backoff_first_ms: 0,
         backoff_min_ms: 100,
         backoff_max_ms: 300,
+        restart_delay_ms: 0,
+        max_runs: None,
         stop_exit_codes: vec![42],
         surge: 1,
         canary_ms: 0,
@@ -146,6 +149,53 @@ fn failures_in_the_window_make_a_slot_errored_and_old_ones_fall_out_of_it() {
     assert!(matches!(reports[0], Report::WorkerDied { next: Next::Errored { failures: 4 }, .. }), "{reports:?}");
     assert_eq!(reports[1], Report::AppErrored);
     assert!(s.app.is_errored() && s.app.next_deadline_ms().is_none());
+}
+
+#[test]
+fn so_many_runs_and_no_more_however_they_end() {
+    let mut s = Stage::under(Policy { max_runs: Some(2), ..policy() }, 1);
+    s.make_ready(1);
+    s.pass(5_000);
+    s.exit(1, 1);
+    s.make_ready(2);
+    s.pass(5_000);
+    s.take();
+    s.exit(2, 0);
+    let reports = s.reports();
+    let last = Next::LastRun { runs: 2, failed: false };
+    assert!(matches!(&reports[0], Report::WorkerDied { next, .. } if *next == last), "{reports:?}");
+    assert_eq!(reports[1], Report::AppFinished);
+    // A start counts anew; a last run that fails is an error.
+    s.tell(Event::Start { to: Generation(2), policy: Policy { max_runs: Some(1), ..policy() }, slots: 1 });
+    s.make_ready(3);
+    s.take();
+    s.exit(3, 7);
+    let reports = s.reports();
+    assert!(matches!(reports[0], Report::WorkerDied { next: Next::LastRun { runs: 1, failed: true }, .. }));
+    assert_eq!(reports[1], Report::AppErrored);
+}
+
+#[test]
+fn the_first_wait_and_the_least_wait_are_as_asked() {
+    let spin = Policy { backoff_first_ms: 300, backoff_min_ms: 300, backoff_max_ms: 300, ..policy() };
+    let mut s = Stage::under(Policy { max_restarts: None, ..spin }, 1);
+    s.take();
+    for id in 1..=9 {
+        s.exit(id, 1);
+        s.pass(299);
+        assert!(s.spawned().is_empty());
+        s.pass(1);
+        assert_eq!(s.spawned(), [id + 1], "the same wait each time");
+    }
+    let mut s = Stage::under(Policy { restart_delay_ms: 1_000, ..policy() }, 1);
+    s.make_ready(1);
+    s.pass(5_000);
+    s.take();
+    s.exit(1, 0);
+    s.pass(999);
+    assert!(s.spawned().is_empty(), "of age, and yet");
+    s.pass(1);
+    assert_eq!(s.spawned(), [2]);
 }
 
 #[test]

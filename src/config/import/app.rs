@@ -3,7 +3,7 @@ use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
-use crate::config::name;
+use crate::config::{cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -41,6 +41,7 @@ pub(super) fn convert(
     it.readiness(is_node, is_fork);
     it.time_to_end();
     it.restart();
+    it.times_and_files();
     it.memory();
     it.environment();
     it.logs();
@@ -149,7 +150,7 @@ impl Conversion<'_, '_> {
         let script = if own { format!("./{script}") } else { script };
         let flags = if interpreter.is_some() { flags } else { Vec::new() };
         let command: Vec<String> = interpreter.into_iter().chain(flags).chain([script]).chain(args).collect();
-        if let Err(why) = crate::config::parse::command(&command) {
+        if let Err(why) = parse::command(&command) {
             self.words.problem(&self.label, why);
             return false;
         }
@@ -235,7 +236,10 @@ impl Conversion<'_, '_> {
 
     fn restart(&mut self) {
         if self.get(&["autorestart"], "true or false", fields::boolean) == Some(false) {
-            self.note("autorestart: not available in this release; stop_exit_codes in [app.restart] says which ends are for good");
+            self.section.restart.raw("max_runs", "1", "autorestart: false");
+        }
+        if let Some(delay) = self.ms(&["restart_delay"]).filter(|delay| *delay > 0) {
+            self.section.restart.text("delay", &duration(delay), "restart_delay");
         }
         if let Some(uptime) = self.ms(&["min_uptime"]) {
             self.section.restart.text("min_uptime", &duration(uptime), "");
@@ -265,6 +269,44 @@ impl Conversion<'_, '_> {
         if !codes.is_empty() {
             self.section.restart.raw("stop_exit_codes", format!("[{}]", codes.join(", ")), "");
         }
+    }
+
+    /// What has its workers replaced by itself.
+    fn times_and_files(&mut self) {
+        let text = |value: &Value| fields::text(value).filter(|text| !matches!(text.as_str(), "" | "0" | "false"));
+        if let Some(text) = self.fields.take(&["cron_restart", "cron"]).and_then(|(_, value)| text(value)) {
+            match cron::read(&text) {
+                Ok(text) => self.section.app.text("cron_restart", &text, "local time; rolling"),
+                Err(why) => self.note(format!("cron_restart: {why}; left out")),
+            }
+        }
+        let ignore = self.get(&["ignore_watch"], "a pattern or a list of them", fields::texts).unwrap_or_default();
+        let delay = self.ms(&["watch_delay"]).filter(|delay| *delay > 0);
+        let Some((_, value)) = self.fields.take(&["watch"]) else { return };
+        match (fields::boolean(value), fields::texts(value)) {
+            (Some(false), _) => return,
+            (Some(true), _) => self.section.app.raw("watch", "true", ""),
+            (None, Some(paths)) if !paths.is_empty() => self.section.app.list("watch", &paths, ""),
+            (None, _) => return self.note(format!("watch: {value} is neither true nor a list of paths; left out")),
+        }
+        let ignore: Vec<String> = ignore.into_iter().filter_map(|pattern| self.ignored(&pattern)).collect();
+        if !ignore.is_empty() {
+            self.section.app.list("watch_ignore", &ignore, "");
+        }
+        if let Some(delay) = delay {
+            self.section.app.text("watch_delay", &duration(delay), "");
+        }
+    }
+
+    /// A pattern of PM2's as a line of a `.gitignore`.
+    fn ignored(&mut self, pattern: &str) -> Option<String> {
+        let line = pattern.strip_prefix("./").map_or_else(|| pattern.to_owned(), |rest| format!("/{rest}"));
+        let expression = pattern.contains(['\\', '^', '$', '|', '(']);
+        if expression || parse::pattern(&line).is_err() {
+            self.note(format!("ignore_watch: \"{pattern}\" is a regular expression; write a line of a .gitignore"));
+            return None;
+        }
+        Some(line)
     }
 
     fn memory(&mut self) {

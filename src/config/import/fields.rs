@@ -102,6 +102,15 @@ pub(super) fn bytes(value: &Value) -> Option<u64> {
     Some((number * unit as f64) as u64)
 }
 
+/// A list of texts, or one.
+pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        Value::String(one) => Some(vec![one.clone()]),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
 /// A list of scalars, or one string of words: parts in quotes stay together.
 pub(super) fn words(value: &Value) -> Option<Vec<String>> {
     match value {

@@ -10,8 +10,6 @@ pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
 pub(super) const LOST: &[(&str, &str)] = &[
     ("append_env_to_name", "names stay as they are; --name sets another"),
     ("autostart", "every app is started; --only names those that you want, and stop keeps one stopped"),
-    ("cron_restart", "not available in this release; let cron run: clusterd reload NAME"),
-    ("cron", "not available in this release; let cron run: clusterd reload NAME"),
     ("deep_monitoring", "there is no agent; clusterd ls --json and the control API tell about workers"),
     ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
     ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),
@@ -19,10 +17,8 @@ pub(super) const LOST: &[(&str, &str)] = &[
     ("name_prefix", "names stay as they are; name says the whole"),
     ("pid_file", "clusterd writes no pid files; clusterd ls --json has the pids"),
     ("post_update", "there is no dashboard that updates code; hooks are in [app.hooks]"),
-    ("restart_delay", "not available in this release; see backoff_min in [app.restart]"),
     ("trace", "there is no agent"),
     ("v8", "there is no agent"),
-    ("watch", "not available in this release"),
     ("watch_options", "the watcher has watch, watch_ignore and watch_delay"),
 ];
 
@@ -33,7 +29,6 @@ pub(super) const HARMLESS: &[&str] = &[
     "disable_trace",
     "execute_command",
     "force",
-    "ignore_watch",
     "install_url",
     "kill_retry_time",
     "pmx",
@@ -42,7 +37,6 @@ pub(super) const HARMLESS: &[&str] = &[
     "username",
     "version",
     "vizion",
-    "watch_delay",
     "windowsHide",
     "write",
 ];

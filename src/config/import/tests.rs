@@ -169,6 +169,27 @@ fn restarts_and_memory() {
 }
 
 #[test]
+fn what_starts_it_again() {
+    let once = whole(json!({ "autorestart": false, "cron_restart": "0 3 * * *", "restart_delay": 4000 }));
+    assert_eq!((once.restart.max_runs, once.restart.delay), (Some(1), Duration::from_secs(4)));
+    assert_eq!(once.cron_restart.as_deref(), Some("0 3 * * *"));
+    assert_eq!(whole(json!({ "cron_restart": 0, "restart_delay": 0 })).cron_restart, None);
+    assert!(app(json!({ "cron_restart": "soon" })).1[0].contains("no cron expression"));
+    let watch =
+        whole(json!({ "watch": true, "ignore_watch": ["node_modules", "./tmp", "*.log"], "watch_delay": 1000 }));
+    let watch = watch.watch.unwrap();
+    assert_eq!(
+        (watch.paths.len(), watch.ignore, watch.delay.as_secs()),
+        (0, vec!["node_modules".into(), "/tmp".into(), "*.log".into()], 1)
+    );
+    let paths = whole(json!({ "watch": ["server", "client"] })).watch.unwrap().paths;
+    assert_eq!(paths, [std::path::Path::new("/srv/server"), std::path::Path::new("/srv/client")]);
+    assert_eq!(whole(json!({ "watch": false, "ignore_watch": "x", "watch_delay": 5 })).watch, None);
+    let (watched, notes) = app(json!({ "watch": "src", "ignore_watch": ["[\\/\\\\]\\./"] }));
+    assert!(watched.watch.is_some() && notes[0].contains("regular expression"), "{notes:?}");
+}
+
+#[test]
 fn variables_are_text_and_tables_wait_for_their_name() {
     let converted = import(&json!({ "script": "a.js", "port": 9000,
         "env": { "N": 3, "B": true, "O": { "a": 1 }, "NONE": null, "Q": "a\"b\nc" },

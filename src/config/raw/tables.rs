@@ -3,7 +3,7 @@ use super::super::hooks::HookEvent;
 use super::super::parse;
 use super::super::problem::{At, Spot};
 use super::{Entry, HOOK_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS, Walk, entries, narrow, path_text};
-use crate::limits::{FAILURES_REMEMBERED_MAX, WORKERS_MAX};
+use crate::limits::{FAILURES_REMEMBERED_MAX, RUNS_MAX, WATCH_PATHS_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -15,8 +15,12 @@ pub(crate) struct RawRestart {
     /// `Some(None)`: never give up.
     pub(crate) max_restarts: Option<At<Option<u32>>>,
     pub(crate) window: Option<At<Duration>>,
+    pub(crate) backoff_first: Option<At<Duration>>,
     pub(crate) backoff_min: Option<At<Duration>>,
     pub(crate) backoff_max: Option<At<Duration>>,
+    pub(crate) delay: Option<At<Duration>>,
+    /// `Some(None)`: no number of runs.
+    pub(crate) max_runs: Option<At<Option<u32>>>,
     pub(crate) stop_exit_codes: Option<Vec<i32>>,
 }
 
@@ -39,7 +43,42 @@ pub(crate) struct RawLimits {
     pub(crate) hang_report_dir: Option<At<String>>,
 }
 
+/// `watch`, `watch_ignore` and `watch_delay`.
+#[derive(Debug, Default)]
+pub(crate) struct RawWatch {
+    /// `false`: nothing; `true`: the app's folder.
+    pub(crate) on: Option<bool>,
+    /// What to watch instead of the app's folder.
+    pub(crate) paths: Vec<String>,
+    pub(crate) ignore: Option<Vec<At<String>>>,
+    pub(crate) delay: Option<At<Duration>>,
+}
+
 impl Walk<'_> {
+    pub(super) fn watch(&mut self, entry: &Entry<'_>, watch: &mut RawWatch) {
+        match entry.value.as_bool() {
+            Some(on) => watch.on = Some(on),
+            None if entry.value.is_str() || entry.value.is_array() => {
+                watch.paths = self.few(entry, path_text).into_iter().map(|at| at.value).collect();
+                watch.on = Some(!watch.paths.is_empty());
+            }
+            None => drop(self.wrong_type::<()>(entry, "true, false, a path, or an array of paths")),
+        }
+    }
+
+    pub(super) fn patterns(&mut self, entry: &Entry<'_>) -> Vec<At<String>> {
+        self.few(entry, parse::pattern)
+    }
+
+    fn few(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<String, String>) -> Vec<At<String>> {
+        let count = entry.value.as_array().map_or(1, |array| array.len());
+        if count > WATCH_PATHS_MAX {
+            self.add(entry.spot, format!("{count} entries are too many: {WATCH_PATHS_MAX} is the most"));
+            return Vec::new();
+        }
+        self.strings(entry, read)
+    }
+
     pub(super) fn restart(&mut self, entry: &Entry<'_>) -> RawRestart {
         let mut restart = RawRestart::default();
         let Some(table) = self.table(entry) else { return restart };
@@ -48,8 +87,11 @@ impl Walk<'_> {
                 "min_uptime" => restart.min_uptime = self.duration(&entry, parse::duration),
                 "max_restarts" => restart.max_restarts = self.max_restarts(&entry),
                 "window" => restart.window = self.duration(&entry, parse::duration_not_zero),
+                "backoff_first" => restart.backoff_first = self.duration(&entry, parse::duration),
                 "backoff_min" => restart.backoff_min = self.duration(&entry, parse::duration_not_zero),
                 "backoff_max" => restart.backoff_max = self.duration(&entry, parse::duration_not_zero),
+                "delay" => restart.delay = self.duration(&entry, parse::duration),
+                "max_runs" => restart.max_runs = self.max_runs(&entry),
                 "stop_exit_codes" => restart.stop_exit_codes = self.exit_codes(&entry),
                 _ => self.unknown(&entry, RESTART_KEYS, " in [app.restart]"),
             }
@@ -115,6 +157,19 @@ impl Walk<'_> {
             Some(other) => self.keep(entry.spot, Err(format!("{rule}, not \"{other}\""))),
             None => {
                 let at = self.number(entry, &rule, 1..=FAILURES_REMEMBERED_MAX as i64)?;
+                let spot = at.spot;
+                Some(At { value: Some(narrow::<u32>(&at).value), spot })
+            }
+        }
+    }
+
+    fn max_runs(&mut self, entry: &Entry<'_>) -> Option<At<Option<u32>>> {
+        let rule = format!("max_runs must be a number from 1 to {RUNS_MAX}, or \"unlimited\"");
+        match entry.value.as_str() {
+            Some("unlimited") => Some(At { value: None, spot: entry.spot }),
+            Some(other) => self.keep(entry.spot, Err(format!("{rule}, not \"{other}\""))),
+            None => {
+                let at = self.number(entry, &rule, 1..=i64::from(RUNS_MAX))?;
                 let spot = at.spot;
                 Some(At { value: Some(narrow::<u32>(&at).value), spot })
             }

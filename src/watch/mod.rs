@@ -1,0 +1,329 @@
+//! Watches an app's files, on a thread of its own: what changed is told when no other change followed for a while. What
+//! a change is for is not known here; what does not count is in `ignored`.
+mod ignored;
+
+use crate::limits;
+use ignored::Ignored;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+/// What to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Whom messages name.
+    pub app: String,
+    /// Files and folders, absolute.
+    pub paths: Vec<PathBuf>,
+    /// Nobody named them: what the repository around them ignores does not count.
+    pub whole_folder: bool,
+    /// What does not count, as lines of a `.gitignore`.
+    pub ignore: Vec<String>,
+    /// A folder that is nobody's business: clusterd's own.
+    pub apart: Option<PathBuf>,
+    /// A change is told when none came for so long.
+    pub delay: Duration,
+}
+
+/// A change that is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The first path that changed.
+    pub path: PathBuf,
+    /// How many more did.
+    pub others: usize,
+}
+
+/// A watcher at work; dropped, it ends.
+pub struct Watcher {
+    change: Arc<Mutex<Option<Change>>>,
+    stop: Arc<AtomicBool>,
+    news: SyncSender<News>,
+}
+
+/// What the thread hears.
+enum News {
+    /// Something happened to this path.
+    Path(PathBuf),
+    /// More happened than could be told.
+    Lost,
+    /// Look whether it is time to end.
+    Nudge,
+}
+
+impl Watcher {
+    /// Begins; `wake` is called on its thread when there is a change to take.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub fn start(spec: Spec, wake: impl Fn() + Send + 'static) -> io::Result<Watcher> {
+        let (news, heard) = sync_channel(limits::WATCH_NEWS_MAX);
+        let (change, stop) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
+        let watcher = Watcher { change: Arc::clone(&change), stop: Arc::clone(&stop), news: news.clone() };
+        let tell = move |told: Change| {
+            *change.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            wake();
+        };
+        let thread = std::thread::Builder::new().name("clusterd-watch".to_owned());
+        thread.stack_size(limits::WATCH_STACK_BYTES).spawn(move || watch(spec, news, &heard, &stop, &tell))?;
+        Ok(watcher)
+    }
+
+    /// What changed since it was last asked.
+    pub fn take(&self) -> Option<Change> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // When there is no room the thread has enough to hear, and looks after each.
+        let _ = self.news.try_send(News::Nudge);
+    }
+}
+
+/// The thread.
+fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &AtomicBool, tell: &dyn Fn(Change)) {
+    let lost = Arc::new(AtomicBool::new(false));
+    let watcher = notify::recommended_watcher(listener(news, Arc::clone(&lost)));
+    let mut place = match watcher {
+        Ok(watcher) => Place::new(spec, watcher),
+        Err(e) => return log::warn!("{}: cannot watch files: {e}", spec.app),
+    };
+    place.look_at_all();
+    place.tell_begin();
+    let mut pending: Option<Pending> = None;
+    loop {
+        let news = match &pending {
+            None => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(pending) => heard.recv_timeout(pending.due.saturating_duration_since(Instant::now())),
+        };
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let mut changed = match news {
+            Ok(News::Path(path)) => place.see(path),
+            Ok(News::Lost) => place.look_at_all().or_else(|| place.first()),
+            Ok(News::Nudge) => None,
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if lost.swap(false, Ordering::AcqRel) {
+            changed = place.look_at_all().or(changed).or_else(|| place.first());
+        }
+        let now = Instant::now();
+        if let Some(path) = changed {
+            let delay = place.spec.delay;
+            let open = pending.get_or_insert_with(|| Pending::new(path.clone(), now));
+            open.due = (now + delay).min(open.began + delay * limits::WATCH_DELAYS_MAX);
+            if open.paths.len() < limits::WATCH_NEWS_MAX {
+                open.paths.insert(path);
+            }
+        }
+        if let Some(Pending { first, paths, .. }) = pending.take_if(|pending| pending.due <= now) {
+            tell(Change { path: first, others: paths.len() - 1 });
+        }
+    }
+}
+
+/// Changes that wait for a pause.
+struct Pending {
+    first: PathBuf,
+    /// All of them, as far as they are counted.
+    paths: BTreeSet<PathBuf>,
+    began: Instant,
+    due: Instant,
+}
+
+impl Pending {
+    fn new(first: PathBuf, now: Instant) -> Pending {
+        Pending { first, paths: BTreeSet::new(), began: now, due: now }
+    }
+}
+
+/// Passes on what may be a change of a file: not that somebody read it.
+fn listener(news: SyncSender<News>, lost: Arc<AtomicBool>) -> impl Fn(notify::Result<Event>) + Send + 'static {
+    move |event| {
+        let send = |one: News| {
+            if news.try_send(one).is_err() {
+                lost.store(true, Ordering::Release);
+            }
+        };
+        match event {
+            Ok(event) if event.need_rescan() => send(News::Lost),
+            Ok(event) => {
+                let counts = match event.kind {
+                    EventKind::Create(_) | EventKind::Remove(_) => true,
+                    EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(_) | ModifyKind::Any) => true,
+                    EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+                    EventKind::Access(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => false,
+                };
+                if counts {
+                    event.paths.into_iter().for_each(|path| send(News::Path(path)));
+                }
+            }
+            Err(_) => send(News::Lost),
+        }
+    }
+}
+
+/// The folders that are looked at.
+struct Place {
+    spec: Spec,
+    watcher: RecommendedWatcher,
+    /// Each with what does not count there, and the one file where a file was named.
+    roots: Vec<Root>,
+    folders: BTreeSet<PathBuf>,
+    /// That not all can be looked at was said.
+    told_limit: bool,
+}
+
+struct Root {
+    folder: PathBuf,
+    file: Option<PathBuf>,
+    ignored: Ignored,
+}
+
+impl Place {
+    fn new(spec: Spec, watcher: RecommendedWatcher) -> Place {
+        let mut roots = Vec::new();
+        let apart = spec.apart.as_ref().and_then(|folder| fs::canonicalize(folder).ok());
+        for path in &spec.paths {
+            let found = fs::canonicalize(path).and_then(|path| Ok((fs::metadata(&path)?.is_dir(), path)));
+            match found {
+                Ok((true, folder)) => {
+                    let ignored = Ignored::new(&folder, spec.whole_folder, &spec.ignore, apart.clone());
+                    roots.push(Root { folder, file: None, ignored });
+                }
+                // Editors put another file in its place: only the folder sees that.
+                Ok((false, file)) => {
+                    let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
+                    let ignored = Ignored::new(&folder, false, &[], None);
+                    roots.push(Root { folder, file: Some(file), ignored });
+                }
+                Err(e) => log::warn!("{}: cannot watch {}: {e}", spec.app, path.display()),
+            }
+        }
+        Place { spec, watcher, roots, folders: BTreeSet::new(), told_limit: false }
+    }
+
+    /// Some path, where none is known to have changed.
+    fn first(&self) -> Option<PathBuf> {
+        self.roots.first().map(|root| root.folder.clone())
+    }
+
+    fn tell_begin(&self) {
+        let folders = self.folders.len();
+        let noun = if folders == 1 { "folder" } else { "folders" };
+        log::info!("{}: watching {folders} {noun}", self.spec.app);
+    }
+
+    /// Looks at every folder from now on that counts; a file in one that was not looked at before.
+    fn look_at_all(&mut self) -> Option<PathBuf> {
+        let mut new = None;
+        for index in 0..self.roots.len() {
+            self.roots[index].ignored.forget();
+            let folder = self.roots[index].folder.clone();
+            let found = match self.roots[index].file {
+                Some(_) => self.add(&folder).then_some(None).flatten(),
+                None => self.look_below(index, folder),
+            };
+            new = new.or(found);
+        }
+        new
+    }
+
+    /// Looks at a folder and those below it; a file there.
+    fn look_below(&mut self, root: usize, folder: PathBuf) -> Option<PathBuf> {
+        let mut file = None;
+        let mut open = vec![folder];
+        while let Some(folder) = open.pop() {
+            let is_new = self.add(&folder);
+            // One that is gone, or may not be read, has nothing to look at.
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let path = entry.path();
+                if self.roots[root].ignored.is(&path, is_folder) {
+                    continue;
+                }
+                if is_folder {
+                    open.push(path);
+                } else if is_new {
+                    file = file.or(Some(path));
+                }
+            }
+            if self.told_limit {
+                break;
+            }
+        }
+        file
+    }
+
+    /// Whether the folder was not looked at before.
+    fn add(&mut self, folder: &Path) -> bool {
+        if self.folders.contains(folder) {
+            return false;
+        }
+        let result = match self.folders.len() < limits::WATCH_FOLDERS_MAX {
+            true => self.watcher.watch(folder, RecursiveMode::NonRecursive),
+            false => Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)),
+        };
+        match result {
+            Ok(()) => self.folders.insert(folder.to_owned()),
+            Err(e) if matches!(e.kind, notify::ErrorKind::MaxFilesWatch) => {
+                if !std::mem::replace(&mut self.told_limit, true) {
+                    log::warn!(
+                        "{}: {} folders are watched and the others not: more would pass a limit ({} here, or the \
+                         system's fs.inotify.max_user_watches); name what to watch, or ignore more",
+                        self.spec.app,
+                        self.folders.len(),
+                        limits::WATCH_FOLDERS_MAX
+                    );
+                }
+                false
+            }
+            // It may be gone again.
+            Err(e) => {
+                log::debug!("{}: cannot watch {}: {e}", self.spec.app, folder.display());
+                false
+            }
+        }
+    }
+
+    /// What has happened to a path: the path, where it counts.
+    fn see(&mut self, path: PathBuf) -> Option<PathBuf> {
+        let is_folder = fs::symlink_metadata(&path).is_ok_and(|file| file.is_dir());
+        if path.file_name().is_some_and(|name| name == ".gitignore") {
+            return self.look_at_all();
+        }
+        if !is_folder && self.folders.remove(&path) {
+            // A folder that is gone; if another comes in its place it is new.
+            return self.roots.iter().any(|root| root.file.is_none()).then_some(path);
+        }
+        let mut found = None;
+        for index in 0..self.roots.len() {
+            let root = &mut self.roots[index];
+            let counts = match &root.file {
+                Some(file) => *file == path,
+                None => path.starts_with(&root.folder) && path != root.folder && !root.ignored.is(&path, is_folder),
+            };
+            if counts && is_folder {
+                found = found.or(self.look_below(index, path.clone()));
+            } else if counts {
+                found = found.or(Some(path.clone()));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests;
