@@ -297,7 +297,9 @@ fn what_others_write_on_the_terminal_is_wiped_by_a_key() {
     home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     let terminal = Terminal::open(&home, (80, 24), "true");
     terminal.wait_word("running");
-    fs::write(terminal.tmux(&["display-message", "-p", "#{pane_tty}"]).trim(), "a message of the system").unwrap();
+    // Where nothing stands that changes by itself.
+    let message = "\x1b[18;5Ha message of the system";
+    fs::write(terminal.tmux(&["display-message", "-p", "#{pane_tty}"]).trim(), message).unwrap();
     terminal.wait_word("a message of the system");
     terminal.keys(&["C-l"]);
     terminal.wait("a clean screen", |screen| !screen.contains("of the system") && screen.contains("running"));
