@@ -129,6 +129,8 @@ pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 /// Control lines that wait because the worker does not read its channel.
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
+/// Answers to one worker that are held back until what they mean is noted.
+pub const CHANNEL_HELD_LINES_MAX: usize = 64;
 /// How much of a malformed line an error message shows, in bytes.
 pub const BAD_LINE_SHOWN_BYTES: usize = 80;
 /// How much of the reason why a line is malformed an error message shows, in characters.
@@ -176,6 +178,8 @@ pub const HANDOFFS_OPEN_MAX: usize = 16 * 1024;
 pub const HANDOFF_WINDOW_START: u32 = 8;
 /// Open hand-offs that one worker may have when it answers fast.
 pub const HANDOFF_WINDOW_MAX: u32 = 64;
+/// Clients whose worker is remembered, for each app with sticky balancing: 128 KiB.
+pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
 /// Connections accepted from one listener before the others are looked at.
@@ -195,6 +199,50 @@ pub const POLL_EVENTS_MAX: usize = 256;
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Length of the accept queue that clusterd asks for; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
+
+// ---- kernel balance ----
+
+/// Instructions of a classic BPF program (the kernel's BPF_MAXINSNS).
+pub const STEERING_INSTRUCTIONS_MAX: usize = 4096;
+/// Runs of neighbouring sockets that a program can tell apart; each takes up to four instructions.
+pub const STEERING_RUNS_MAX: usize = 960;
+/// The same for a program that goes by a hash; each takes up to three.
+pub const STEERING_FLOW_RUNS_MAX: usize = 1280;
+/// Sockets of one group: one for each slot.
+pub const GROUP_SOCKETS_MAX: u32 = WORKERS_MAX;
+/// Sockets of all groups of a deployment; slots beyond share them.
+pub const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
+/// Pause after the choice of sockets was changed in the kernel, before the next change, in milliseconds.
+pub const STEER_EVERY_MS: u64 = 5;
+/// Pause between two looks at the queues of slots while connections come, in milliseconds.
+pub const QUEUE_LOOK_MS: u64 = 10;
+/// First look after a rest: by then a worker that is well has taken what came, in milliseconds.
+pub const QUEUE_FIRST_LOOK_MS: u64 = 2;
+/// Pause between two looks while the master hands on what waits, in milliseconds.
+pub const QUEUE_HURRY_MS: u64 = 1;
+/// Such looks in a row in which nothing could be handed on.
+pub const QUEUE_HURRIES_MAX: u32 = 20;
+/// Longest pause between two looks while connections wait for which nobody can do anything, in milliseconds.
+pub const QUEUE_LOOK_MAX_MS: u64 = 100;
+/// Looks in a row that found nothing, after which the next connection wakes the master again.
+pub const QUEUE_QUIET_LOOKS: u32 = 2;
+/// Workers that are pinged at one look because connections wait for them.
+pub const QUEUE_PINGS_PER_LOOK_MAX: usize = 32;
+/// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
+/// microseconds.
+pub const QUEUE_STUCK_US: u64 = 20_000;
+/// The same for one that has spent most of this time waiting for a CPU: others would not have had it either.
+pub const QUEUE_STARVED_US: u64 = 100_000;
+/// Another worker for whose slot connections have waited for this time gets none until it has taken them, in milliseconds.
+pub const QUEUE_STALLED_MS: u64 = 50;
+/// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.
+pub const QUEUE_EMPTY_MS: u64 = 50;
+/// Longest wait for that, in milliseconds.
+pub const QUEUE_EMPTY_MAX_MS: u64 = 2_000;
+/// Connections that wait for a slot which will have no worker again are ended after this, in milliseconds.
+pub const QUEUE_STRANDED_MS: u64 = 1_000;
+/// Sockets of a group that the kernel can count connections for, at first; it doubles.
+pub const STEERING_COUNTERS_MIN: u32 = 16;
 
 // ---- supervision ----
 

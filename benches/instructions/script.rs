@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 
 /// What is counted.
 pub(crate) struct Case {
@@ -20,9 +21,10 @@ pub(crate) struct Case {
     workers: u32,
 }
 
-pub(crate) const CASES: [Case; 3] = [
+pub(crate) const CASES: [Case; 4] = [
     Case { name: "round-robin-2", mode: Mode::RoundRobin, workers: 2 },
     Case { name: "round-robin-8", mode: Mode::RoundRobin, workers: 8 },
+    Case { name: "round-robin-1000", mode: Mode::RoundRobin, workers: 1_000 },
     Case { name: "sticky-8", mode: Mode::Sticky, workers: 8 },
 ];
 
@@ -35,7 +37,10 @@ const FIRST_SEQ: u64 = 1 << 32;
 
 /// Stands in for a socket: what it is sent, it answers.
 struct Worker {
+    number: usize,
     answers: RefCell<Vec<u8>>,
+    /// Those of all workers that have answers, as epoll tells the master.
+    readable: Rc<RefCell<VecDeque<usize>>>,
 }
 
 impl Wire for Worker {
@@ -49,6 +54,9 @@ impl Wire for Worker {
         });
         let (Some(digits), Some(_)) = (digits, passed) else { return Err(io::ErrorKind::InvalidData.into()) };
         let mut answers = self.answers.borrow_mut();
+        if answers.is_empty() {
+            self.readable.borrow_mut().push_back(self.number);
+        }
         answers.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":");
         answers.extend_from_slice(digits);
         answers.extend_from_slice(b",\"accepted\":true,\"seq\":1234}\n");
@@ -74,6 +82,7 @@ struct App {
     group: GroupIx,
     by_member: Vec<usize>,
     channels: Vec<Channel<Worker>>,
+    readable: Rc<RefCell<VecDeque<usize>>>,
     connections: Connections<u64>,
     homeless: VecDeque<clusterd::balance::ConnIx>,
     newconn: NewconnLine,
@@ -89,7 +98,7 @@ pub(crate) fn run(case: &Case, count: u64) -> u64 {
     while app.accepted < count {
         app.accept(PER_TURN.min(count - app.accepted));
         app.now_us += ANSWER_US;
-        for worker in 0..app.channels.len() {
+        while let Some(worker) = app.next_readable() {
             app.read(worker);
         }
     }
@@ -106,13 +115,17 @@ impl App {
             balancer.join(group, member);
             balancer.set_eligible(member, true);
         }
-        let worker = || Channel::new(Worker { answers: RefCell::default() }, false);
+        let readable = Rc::new(RefCell::new(VecDeque::new()));
+        let worker = |number| {
+            Channel::new(Worker { number, answers: RefCell::default(), readable: Rc::clone(&readable) }, false)
+        };
         App {
             sticky: case.mode == Mode::Sticky,
             balancer,
             group,
             by_member: (0..case.workers as usize).collect(),
-            channels: (0..case.workers).map(|_| worker()).collect(),
+            channels: (0..case.workers as usize).map(worker).collect(),
+            readable: Rc::clone(&readable),
             connections: Connections::default(),
             homeless: VecDeque::new(),
             newconn: NewconnLine::new("null:8080:4::0"),
@@ -151,6 +164,10 @@ impl App {
             );
             assert!(matches!(offered, Offered::Sent { .. }), "a worker takes it: {offered:?}");
         }
+    }
+
+    fn next_readable(&self) -> Option<usize> {
+        self.readable.borrow_mut().pop_front()
     }
 
     /// As `Master::read_lines` and `Master::answered`.

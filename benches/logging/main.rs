@@ -1,8 +1,8 @@
 //! Lines of output per second of CPU time, beside PM2: `cargo bench --bench logging [-- --quick]`.
 //!
 //! The same Node app prints the same lines at the same pace below PM2 (cluster and fork mode) and below clusterd, in
-//! turns; into log files, plain and with time stamps. What it costs is the CPU time of everything that runs, less that of
-//! the app alone printing into /dev/null; PM2's cluster mode writes its files in the app's own process. PM2 comes from
+//! turns; into log files, plain and with time stamps. What it costs is the CPU time of everything that runs, the app
+//! too: PM2's cluster mode writes its files in the app's own process. Beside it stands the app alone, into /dev/null. PM2 comes from
 //! npm, into `bench-deps` below the target folder. Bounded, and ends by itself.
 #![allow(clippy::print_stdout)] // The table is the point.
 #[path = "../support/mod.rs"]
@@ -81,18 +81,21 @@ fn table(plan: Plan, pm2: Option<&Path>, stamped: bool) {
     }
     println!("{}", if stamped { "with time stamps" } else { "plain" });
     let alone = median(&cost_us[0]);
-    let beyond = |costs: &[f64]| -> Vec<f64> { costs.iter().map(|cost| (cost - alone).max(1.0)).collect() };
-    let per_second = |us: f64| plan.lines as f64 / us * 1e6;
-    let own = median(&beyond(&cost_us[1]));
+    let own = median(&cost_us[1]);
     for (writer, costs) in writers.iter().zip(&cost_us) {
+        let cost = median(costs);
         let all: Vec<f64> = costs.iter().map(|cost| cost / 1000.0).collect();
-        print!("  {:<28} {:>7.0} ms of CPU time in all ({})", writer.name(), median(&all), spread(&all, 0));
+        print!(
+            "  {:<28} {:>8.0} lines per CPU second ({} ms in all)",
+            writer.name(),
+            plan.lines as f64 / cost * 1e6,
+            spread(&all, 0)
+        );
         if *writer != Writer::Alone {
-            let logging = median(&beyond(costs));
-            print!("; logging alone {:>9.0} lines per CPU second", per_second(logging));
-            if *writer != Writer::Clusterd {
-                print!("; clusterd: {:.1} times as many (goal: 3)", logging / own);
-            }
+            print!("; {:.0} ms more than the app alone", (cost - alone) / 1000.0);
+        }
+        if matches!(writer, Writer::Pm2Cluster | Writer::Pm2Fork) {
+            print!("; clusterd: {:.1} times its lines (goal: 3)", cost / own);
         }
         println!();
     }

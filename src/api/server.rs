@@ -81,12 +81,18 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
         }
     };
     let connections = Arc::new(tokio::sync::Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
+    let mut told = false;
     loop {
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                told = false;
+                stream
+            }
             Err(e) => {
                 // Out of fds, most likely: wait a little instead of turning in a circle.
-                log::warn!("the control socket cannot accept: {e}");
+                if !std::mem::replace(&mut told, true) {
+                    log::warn!("the control socket cannot accept: {e}");
+                }
                 tokio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
                 continue;
             }

@@ -7,10 +7,14 @@
 //!
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few.
+pub mod selection;
+mod standings;
+pub mod steering;
 pub mod sticky;
 
 use crate::limits;
-use std::collections::VecDeque;
+use standings::{Bits, Standings};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,22 +52,31 @@ struct Member {
     window: u32,
     /// Oldest first: workers answer in order.
     open: VecDeque<Open>,
+    /// Its oldest hand-off was seen to be late: nothing more before it answers.
+    late: bool,
+    /// Its level in `Balancer::ready`.
+    standing: Option<u32>,
+    groups: BTreeSet<GroupIx>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Group {
-    members: Vec<MemberIx>,
-    /// Where the next turn begins.
-    turn: usize,
+    members: Bits,
+    /// The member with whom the next turn begins.
+    turn: u32,
 }
 
-/// The balancer of one app.
+/// The balancer of one app. Nothing takes longer with more workers, but the choice by address (`sticky`)
+/// for a client that is new, or whose worker cannot take it.
 #[derive(Clone, Debug)]
 pub struct Balancer {
     mode: Mode,
     members: Vec<Option<Member>>,
     free: Vec<u32>,
     groups: Vec<Group>,
+    /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
+    ready: Standings,
+    homes: sticky::Homes,
     next_seq: u64,
     total_open: usize,
 }
@@ -71,7 +84,16 @@ pub struct Balancer {
 impl Balancer {
     /// An empty one. Hand-offs are numbered from `first_seq`.
     pub fn new(mode: Mode, first_seq: u64) -> Balancer {
-        Balancer { mode, members: Vec::new(), free: Vec::new(), groups: Vec::new(), next_seq: first_seq, total_open: 0 }
+        Balancer {
+            mode,
+            members: Vec::new(),
+            free: Vec::new(),
+            groups: Vec::new(),
+            ready: Standings::new(),
+            homes: sticky::Homes::default(),
+            next_seq: first_seq,
+            total_open: 0,
+        }
     }
 
     /// Changes the way to choose.
@@ -87,7 +109,15 @@ impl Balancer {
 
     /// A new worker; it is not eligible yet.
     pub fn add_member(&mut self, slot: u32) -> MemberIx {
-        let member = Member { slot, eligible: false, window: limits::HANDOFF_WINDOW_START, open: VecDeque::new() };
+        let member = Member {
+            slot,
+            eligible: false,
+            window: limits::HANDOFF_WINDOW_START,
+            open: VecDeque::new(),
+            late: false,
+            standing: None,
+            groups: BTreeSet::new(),
+        };
         match self.free.pop() {
             Some(ix) => {
                 self.members[ix as usize] = Some(member);
@@ -103,33 +133,66 @@ impl Balancer {
     /// Takes a worker out; the connections that it had not answered for are added to `taken_back`, oldest first.
     pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
         let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
+        self.homes.forget();
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
-        for group in &mut self.groups {
-            group.remove(member);
+        if let Some(level) = gone.standing {
+            self.ready.leave(level, member.0);
+        }
+        for group in gone.groups {
+            self.groups[group.0 as usize].members.remove(member.0);
         }
         self.free.push(member.0);
     }
 
     /// The worker serves this listener.
     pub fn join(&mut self, group: GroupIx, member: MemberIx) {
-        let Some(group) = self.groups.get_mut(group.0 as usize) else { return };
-        if !group.members.contains(&member) {
-            group.members.push(member);
-        }
+        let (Some(entry), Some(who)) =
+            (self.groups.get_mut(group.0 as usize), self.members.get_mut(member.0 as usize).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        self.homes.forget();
+        entry.members.insert(member.0);
+        who.groups.insert(group);
     }
 
     /// The worker serves this listener no more.
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
-        if let Some(group) = self.groups.get_mut(group.0 as usize) {
-            group.remove(member);
+        self.homes.forget();
+        if let Some(entry) = self.groups.get_mut(group.0 as usize) {
+            entry.members.remove(member.0);
+        }
+        if let Some(who) = self.member_mut(member) {
+            who.groups.remove(&group);
         }
     }
 
     /// Whether the worker may be given connections (ready, reading its channel, not draining).
     pub fn set_eligible(&mut self, member: MemberIx, eligible: bool) {
-        if let Some(member) = self.member_mut(member) {
-            member.eligible = eligible;
+        if let Some(who) = self.member_mut(member)
+            && who.eligible != eligible
+        {
+            who.eligible = eligible;
+            self.homes.forget();
+            self.stand(member);
+        }
+    }
+
+    /// Puts a worker where it belongs in `ready`.
+    fn stand(&mut self, ix: MemberIx) {
+        let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
+        let open = member.open.len() as u32;
+        let may = member.eligible && !member.late && (open == 0 || open < member.window);
+        let standing = may.then_some(open);
+        if member.standing == standing {
+            return;
+        }
+        if let Some(former) = std::mem::replace(&mut member.standing, standing) {
+            self.ready.leave(former, ix.0);
+        }
+        if let Some(level) = standing {
+            self.ready.enter(level, ix.0);
         }
     }
 
@@ -142,48 +205,52 @@ impl Balancer {
     }
 
     /// Whether somebody could take a connection now.
-    pub fn can_take(&self, group: GroupIx, now_us: u64) -> bool {
-        let Some(group) = self.groups.get(group.0 as usize) else { return false };
-        group.members.iter().any(|&m| self.member(m).is_some_and(|m| m.can_take(now_us)))
+    pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
+        self.find_in_turn(group, now_us).is_some()
     }
 
-    fn pick_in_turn(&mut self, group_ix: GroupIx, now_us: u64) -> Option<MemberIx> {
-        let group = self.groups.get(group_ix.0 as usize)?;
-        let count = group.members.len();
-        let mut best: Option<(usize, usize)> = None;
-        for step in 0..count {
-            // `turn` and `step` are below `count`, so one subtraction is the remainder.
-            let at = group.turn + step;
-            let at = if at >= count { at - count } else { at };
-            let Some(member) = self.member(group.members[at]) else { continue };
-            if !member.can_take(now_us) {
-                continue;
+    fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
+        let member = self.find_in_turn(group, now_us)?;
+        self.groups.get_mut(group.0 as usize)?.turn = member.0 + 1;
+        Some(member)
+    }
+
+    /// The first in turn among those with the fewest open hand-offs. Who is late is met once, and not again before it
+    /// answers.
+    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
+        loop {
+            let entry = self.groups.get(group.0 as usize)?;
+            let found = MemberIx(self.ready.next(&entry.members, entry.turn)?);
+            let member = self.member_mut(found)?;
+            let oldest_us = member.open.front().map(|open| open.since_us);
+            if oldest_us.is_none_or(|since_us| now_us.saturating_sub(since_us) <= limits::HANDOFF_SLOW_US) {
+                return Some(found);
             }
-            let open = member.open.len();
-            if best.is_none_or(|(fewest, _)| open < fewest) {
-                best = Some((open, at));
-            }
-            if open == 0 {
-                break;
-            }
+            member.late = true;
+            self.stand(found);
         }
-        let (_, at) = best?;
-        let group = self.groups.get_mut(group_ix.0 as usize)?;
-        group.turn = if at + 1 >= count { 0 } else { at + 1 };
-        Some(group.members[at])
     }
 
     /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
     /// while it may have more open; only one that cannot be given anything is passed over.
-    fn pick_sticky(&self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
-        let group = self.groups.get(group.0 as usize)?;
-        group
-            .members
-            .iter()
-            .filter_map(|&ix| self.member(ix).map(|member| (ix, member)))
-            .filter(|(_, member)| member.can_take(now_us))
-            .max_by_key(|(_, member)| sticky::weight(hash, member.slot))
-            .map(|(ix, _)| ix)
+    fn pick_sticky(&mut self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
+        let known = self.homes.of(group, hash);
+        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(now_us))) {
+            return known;
+        }
+        let (mut home, mut pick) = (None, None);
+        for ix in self.groups.get(group.0 as usize)?.members.iter().map(MemberIx) {
+            let Some(member) = self.member(ix).filter(|member| member.eligible) else { continue };
+            let heavier = Some((sticky::weight(hash, member.slot), ix));
+            home = home.max(heavier);
+            if member.can_take(now_us) {
+                pick = pick.max(heavier);
+            }
+        }
+        if let Some((_, home)) = home {
+            self.homes.remember(group, hash, home);
+        }
+        pick.map(|(_, ix)| ix)
     }
 
     /// The number that the next hand-off to this worker will have.
@@ -195,9 +262,10 @@ impl Balancer {
     pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
-        if let Some(member) = self.member_mut(member) {
-            member.open.push_back(Open { seq, conn, since_us: now_us });
+        if let Some(who) = self.member_mut(member) {
+            who.open.push_back(Open { seq, conn, since_us: now_us });
             self.total_open += 1;
+            self.stand(member);
         }
         seq
     }
@@ -205,17 +273,19 @@ impl Balancer {
     /// The worker answered. `None` for a number that is not open: a former master's, or nonsense. Returns the connection
     /// and how long the answer took.
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
-        let member = self.members.get_mut(member.0 as usize)?.as_mut()?;
-        let at = member.open.iter().position(|open| open.seq == seq)?;
-        let was_full = member.open.len() as u32 >= member.window;
-        let open = member.open.remove(at)?;
+        let who = self.members.get_mut(member.0 as usize)?.as_mut()?;
+        let at = who.open.iter().position(|open| open.seq == seq)?;
+        let was_full = who.open.len() as u32 >= who.window;
+        let open = who.open.remove(at)?;
         self.total_open -= 1;
         let took_us = now_us.saturating_sub(open.since_us);
         if took_us > limits::HANDOFF_SLOW_US {
-            member.window = 1;
-        } else if was_full || member.window == 1 {
-            member.window = (member.window + 1).min(limits::HANDOFF_WINDOW_MAX);
+            who.window = 1;
+        } else if was_full || who.window == 1 {
+            who.window = (who.window + 1).min(limits::HANDOFF_WINDOW_MAX);
         }
+        who.late = false;
+        self.stand(member);
         Some((open.conn, took_us))
     }
 
@@ -253,19 +323,6 @@ impl Member {
                         && now_us.saturating_sub(oldest.since_us) <= limits::HANDOFF_SLOW_US
                 }
             }
-    }
-}
-
-impl Group {
-    fn remove(&mut self, member: MemberIx) {
-        let Some(at) = self.members.iter().position(|&m| m == member) else { return };
-        self.members.remove(at);
-        if self.turn > at {
-            self.turn -= 1;
-        }
-        if self.turn >= self.members.len() {
-            self.turn = 0;
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! Properties of the balancer over seeded sequences: fairness, windows, what becomes of a dead worker's connections,
-//! stickiness, cost. `tests/simulation/ledger.rs` has it against a model.
+//! stickiness. `tests/simulation/ledger.rs` has it against a model.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 const SEEDS: u32 = 200;
 
@@ -392,50 +391,4 @@ fn sticky_spreads_clients_evenly_and_knows_them_in_both_families() {
     let v4 = std::net::Ipv4Addr::new(10, 0, 0, 1);
     assert_eq!(sticky::hash_ip(v4.into()), sticky::hash_ip(v4.to_ipv6_mapped().into()));
     assert_ne!(sticky::hash_ip(v4.into()), sticky::hash_ip(v4.to_ipv6_compatible().into()));
-}
-
-/// The fastest of some tries: others use the machine too.
-fn fastest(mut work: impl FnMut()) -> Duration {
-    let one = |work: &mut dyn FnMut()| {
-        let start = Instant::now();
-        work();
-        start.elapsed()
-    };
-    (0..5).map(|_| one(&mut work)).min().unwrap()
-}
-
-#[test]
-fn a_hand_off_among_a_thousand_idle_workers_costs_what_it_costs_among_ten() {
-    let cost = |count| {
-        let (mut balancer, group, _) = workers(Mode::RoundRobin, count);
-        fastest(|| {
-            for _ in 0..5_000 {
-                assert!(serve(&mut balancer, group, 0).is_some());
-            }
-        })
-    };
-    let (ten, thousand) = (cost(10), cost(1_000));
-    assert!(thousand < 10 * ten + Duration::from_millis(5), "{thousand:?} among 1,000, {ten:?} among 10");
-}
-
-#[test]
-fn with_a_thousand_workers_the_worst_pick_is_one_look_at_each() {
-    // All busy, all full, and by a client's address: linear, so that ten times the workers are near ten times the cost.
-    for (mode, open) in [(Mode::RoundRobin, 1), (Mode::RoundRobin, limits::HANDOFF_WINDOW_START), (Mode::Sticky, 1)] {
-        let cost = |count| {
-            let (mut balancer, group, members) = workers(mode, count);
-            for &member in &members {
-                for _ in 0..open {
-                    balancer.opened(member, ConnIx(0), 0);
-                }
-            }
-            fastest(|| {
-                for n in 0..50 {
-                    assert_eq!(balancer.pick(group, client(n), 0).is_some(), open == 1);
-                }
-            })
-        };
-        let (hundred, thousand) = (cost(100), cost(1_000));
-        assert!(thousand < 40 * hundred + Duration::from_millis(5), "{mode:?}: {thousand:?}, {hundred:?} among 100");
-    }
 }

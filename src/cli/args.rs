@@ -400,7 +400,8 @@ pub struct RunArgs {
     #[arg(help = "8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat", long_help = None)]
     pub listen: Vec<String>,
     /// Who gets the next connection: round-robin, sticky (by client address),
-    /// shared (whoever accepts first) [default: round-robin]
+    /// shared (whoever accepts first), kernel (a socket for each worker)
+    /// [default: round-robin]
     #[arg(short, long, value_name = "WAY", value_parser = checked(parse::balance), help_heading = "Sockets")]
     pub balance: Option<String>,
     /// How the program takes its sockets: auto, node, listen-fds, none

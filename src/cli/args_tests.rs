@@ -104,7 +104,7 @@ fn bad_values_say_what_is_allowed() {
     says("-p http -- a", "from 0 to 65535");
     says("--host x -- a", "--port");
     says("-l localhost -- a", "has no port");
-    says("-b kernel -- a", "not available in this release");
+    says("-b kernal -- a", "did you mean \"kernel\"?");
     says("--ready http:/x -- a", "not available in this release");
     says("--kill-timeout 5 -- a", "Add a unit");
     says("-n a/b -- a", "cannot be a name");

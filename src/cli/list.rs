@@ -136,8 +136,9 @@ fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
     };
     let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
+    let steering = app.steering.as_ref().map_or(String::new(), |how| format!(" ({how})"));
     format!(
-        "{id}{}  {status}  {}/{} ready  {listen}  {} {}  generation {}  keeper {}",
+        "{id}{}  {status}  {}/{} ready  {listen}  {} {}{steering}  generation {}  keeper {}",
         app.name,
         app.workers_ready,
         app.workers_wanted,

@@ -127,6 +127,8 @@ pub enum Balance {
     Sticky,
     /// Every worker gets the listening socket itself.
     Shared,
+    /// Every slot has a listening socket of its own; the kernel chooses among them.
+    Kernel,
 }
 
 /// How a command takes its sockets.
@@ -268,6 +270,7 @@ impl fmt::Display for Balance {
             Balance::RoundRobin => "round-robin",
             Balance::Sticky => "sticky",
             Balance::Shared => "shared",
+            Balance::Kernel => "kernel",
         })
     }
 }

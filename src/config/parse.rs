@@ -175,10 +175,8 @@ pub fn balance(text: &str) -> Result<Balance, String> {
         "round-robin" => Ok(Balance::RoundRobin),
         "sticky" => Ok(Balance::Sticky),
         "shared" => Ok(Balance::Shared),
-        "kernel" => Err("balance \"kernel\" is not available in this release; \
-             use \"round-robin\", \"sticky\" or \"shared\""
-            .into()),
-        _ => Err(choice("balance", text, &["round-robin", "sticky", "shared"])),
+        "kernel" => Ok(Balance::Kernel),
+        _ => Err(choice("balance", text, &["round-robin", "sticky", "shared", "kernel"])),
     }
 }
 

@@ -85,7 +85,7 @@ fn listen_errors_name_the_way_out() {
 #[test]
 fn names_of_choices_are_suggested() {
     assert!(balance("roundrobin").unwrap_err().contains("did you mean \"round-robin\"?"));
-    assert!(balance("kernel").unwrap_err().contains("not available in this release"));
+    assert!(balance("kernal").unwrap_err().contains("did you mean \"kernel\"?"));
     assert!(protocol("Node").unwrap_err().contains("did you mean \"node\"?"));
     assert!(ready("listning").unwrap_err().contains("did you mean \"listening\"?"));
     assert!(ready("http:/healthz").unwrap_err().contains("not available in this release"));

@@ -295,7 +295,6 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("user = -1", "must be a name or a number");
     says("name = \"a/b\"", "cannot be a name");
     says("cwd = \"\"", "empty");
-    says("balance = \"kernel\"", "not available in this release");
     says("ready = \"http:/healthz\"", "not available in this release");
     says("restart = 1", "restart must be a table");
     says("restart.max_restarts = 0", "from 1 to 256, or \"never\"");
@@ -512,5 +511,8 @@ fn limits_are_unset_unless_typed() {
     says("limits.max_connections = 0", "max_connections must be a number from 1");
     says("limits.hang_report = true", "does nothing without hang");
     says("limits.hang = \"1s\"\nprotocol = \"listen-fds\"", "limits.hang needs protocol \"node\"");
-    says("limits.max_connections = 1\nbalance = \"shared\"\nprotocol = \"node\"", "limits.max_connections needs");
+    for way in ["shared", "kernel"] {
+        let lines = format!("limits.max_connections = 1\nbalance = \"{way}\"\nprotocol = \"node\"");
+        says(&lines, "limits.max_connections needs");
+    }
 }

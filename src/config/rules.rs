@@ -32,8 +32,8 @@ fn never(rule: &Ready, protocol: Protocol, way_out: &str) -> String {
     format!("ready \"{rule}\" never comes with protocol \"{protocol}\": {way_out}")
 }
 
-/// How connections reach the workers under a decided protocol. A program that takes the listening socket itself always
-/// shares it.
+/// How connections reach the workers under a decided protocol. A program that takes the listening socket itself shares it,
+/// or has the one of its slot.
 ///
 /// # Errors
 /// The typed way cannot be had under this protocol.
@@ -44,7 +44,7 @@ pub fn balance(protocol: Protocol, typed: Balance) -> Result<Balance, String> {
                 .into())
         }
         (Protocol::ListenFds | Protocol::None, Balance::RoundRobin | Balance::Shared) => Ok(Balance::Shared),
-        (Protocol::Auto | Protocol::Node, _) | (Protocol::None, Balance::Sticky) => Ok(typed),
+        (Protocol::Auto | Protocol::Node, _) | (_, Balance::Kernel) | (Protocol::None, Balance::Sticky) => Ok(typed),
     }
 }
 
@@ -70,7 +70,7 @@ pub fn limits(protocol: Protocol, balance: Balance, limits: &Limits) -> Result<(
     if limits.hang.is_some() && !node {
         return Err(format!("limits.hang needs protocol \"node\": with \"{protocol}\" there is no event loop to ask"));
     }
-    if limits.max_connections.is_some() && (!node || balance == Balance::Shared) {
+    if limits.max_connections.is_some() && (!node || matches!(balance, Balance::Shared | Balance::Kernel)) {
         return Err("limits.max_connections needs protocol \"node\" and balance \"round-robin\" or \"sticky\": \
                     connections that workers accept by themselves are not counted"
             .into());
@@ -112,6 +112,7 @@ mod tests {
         assert_eq!(balance(Protocol::ListenFds, Balance::RoundRobin), Ok(Balance::Shared));
         assert!(balance(Protocol::ListenFds, Balance::Sticky).is_err());
         assert_eq!(balance(Protocol::Node, Balance::Sticky), Ok(Balance::Sticky));
+        assert_eq!(balance(Protocol::ListenFds, Balance::Kernel), Ok(Balance::Kernel));
         assert!(listen(Protocol::None, true).is_err());
     }
 
@@ -122,6 +123,7 @@ mod tests {
         let memory = Limits { memory: Some(1), lifetime: Some(Duration::from_secs(1)), ..Limits::default() };
         assert!(limits(Protocol::ListenFds, Balance::Shared, &hang).is_err());
         assert!(limits(Protocol::Node, Balance::Shared, &connections).is_err());
+        assert!(limits(Protocol::Node, Balance::Kernel, &connections).is_err());
         for fine in [&hang, &memory] {
             assert_eq!(limits(Protocol::Node, Balance::Shared, fine), Ok(()));
         }

@@ -51,6 +51,8 @@ pub struct Inheritance {
 pub struct Link {
     socket: OwnedFd,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// The last try failed for want of memory or of fds under way.
+    scarce: bool,
     buffer: Vec<u8>,
 }
 
@@ -74,7 +76,7 @@ impl Link {
     /// The same over any SOCK_SEQPACKET connection.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Link {
-        Link { socket, outbox: VecDeque::new(), buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
+        Link { socket, outbox: VecDeque::new(), scarce: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
     }
 
     /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. To be called once, before
@@ -115,7 +117,7 @@ impl Link {
         if self.outbox.is_empty() {
             match packet::send(self.socket.as_fd(), &bytes, fds) {
                 Ok(()) => return Ok(()),
-                Err(error) if packet::is_temporary(&error) => {}
+                Err(error) if packet::is_temporary(&error) => self.scarce = error.kind() != io::ErrorKind::WouldBlock,
                 Err(error) => return Err(error),
             }
         } else if *order == Order::Heartbeat {
@@ -149,11 +151,17 @@ impl Link {
         self.order(&Order::Spawn { worker }, &attached)
     }
 
-    /// Whether orders wait for the keeper to read. Then call [`Link::flush`] when the fd can be written, and also now
-    /// and then: the kernel's bound of fds under way ends without such an event.
+    /// Whether orders wait for the keeper to read. Then call [`Link::flush`] when the fd can be written.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         !self.outbox.is_empty()
+    }
+
+    /// Whether they wait for the system to have more (memory, fds under way). Then call [`Link::flush`] now and then: no
+    /// event tells when that ends, and each failed try is one.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.scarce && !self.outbox.is_empty()
     }
 
     /// Sends as many of the waiting orders as the keeper takes.
@@ -165,7 +173,10 @@ impl Link {
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             match packet::send(self.socket.as_fd(), bytes, &borrowed) {
                 Ok(()) => drop(self.outbox.pop_front()),
-                Err(error) if packet::is_temporary(&error) => return Ok(()),
+                Err(error) if packet::is_temporary(&error) => {
+                    self.scarce = error.kind() != io::ErrorKind::WouldBlock;
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -2,9 +2,11 @@
 //! that are under way.
 use super::connections::Connections;
 use super::listener::Listener;
+use super::memory::AppNote;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::worker::WorkerIx;
+use crate::balance::steering::Steering;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
 use crate::ids::Generation;
@@ -35,6 +37,10 @@ pub(super) struct App {
     pub(super) accept_pause_told: bool,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
+    /// What was noted of it last.
+    pub(super) noted: Option<AppNote>,
+    /// How the kernel chooses among the workers was told to the people.
+    pub(super) steering_told: bool,
     /// It is no part of the deployment any more; its place stays, because indices name it.
     pub(super) deleted: bool,
     /// It was started and has not been ready since.
@@ -67,6 +73,8 @@ impl App {
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
+            noted: None,
+            steering_told: false,
             deleted: false,
             starting: false,
             start_failure: None,
@@ -96,12 +104,38 @@ impl App {
     /// Whether the master accepts for this app (instead of giving the listening socket away).
     pub(super) fn master_accepts(&self) -> bool {
         let settings = self.settings();
-        settings.protocol == Protocol::Node && settings.config.balance != Balance::Shared
+        settings.protocol == Protocol::Node && !matches!(settings.config.balance, Balance::Shared | Balance::Kernel)
+    }
+
+    /// Whether slots have listening sockets of their own, in one of its generations.
+    pub(super) fn has_own_sockets(&self) -> bool {
+        self.generations.values().any(Settings::has_own_sockets)
     }
 
     /// The first configured TCP port: the workers' `PORT`.
     pub(super) fn port(&self) -> Option<u16> {
         self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
+    }
+
+    /// How the kernel chooses among the workers' sockets; the weakest way where it differs.
+    pub(super) fn steering(&self) -> Option<Steering> {
+        let streams = self.listeners.iter().filter(|listener| !listener.datagram);
+        streams.filter_map(|listener| listener.spread.as_ref()?.steering).max()
+    }
+
+    /// Connections that the kernel gave to each slot, where it counts them.
+    pub(super) fn steered(&self) -> BTreeMap<u32, u64> {
+        let mut by_slot = BTreeMap::new();
+        for listener in &self.listeners {
+            let counts = listener.steered();
+            for slot in 0..self.supervisor.slot_count() {
+                let socket = listener.spread.as_ref().map_or(0, |spread| spread.selection.socket_of(slot));
+                if let Some(count) = counts.get(socket as usize) {
+                    *by_slot.entry(slot).or_default() += count;
+                }
+            }
+        }
+        by_slot
     }
 
     /// After a stop: whatever was bound, handed off or counted is of the past.
@@ -112,6 +146,7 @@ impl App {
         self.connections = Connections::default();
         self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
         self.slot_notes.clear();
+        self.steering_told = false;
     }
 
     /// Where the app listens, for people.
@@ -138,6 +173,6 @@ impl App {
 pub(super) fn balance_mode(balance: Balance) -> Mode {
     match balance {
         Balance::Sticky => Mode::Sticky,
-        Balance::RoundRobin | Balance::Shared => Mode::RoundRobin,
+        Balance::RoundRobin | Balance::Shared | Balance::Kernel => Mode::RoundRobin,
     }
 }

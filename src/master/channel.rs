@@ -5,6 +5,7 @@ use crate::os::fdpass::{self, Received};
 use crate::os::packet;
 use crate::protocol::framing::{LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -50,6 +51,12 @@ pub struct Channel<W: Wire = OwnedFd> {
     outbox_fds: VecDeque<W::Passed>,
     /// Our count of messages (`seq` of what we send that is not a hand-off).
     seq: u64,
+    /// Lines that were added and are not to go out yet.
+    held: usize,
+    /// The socket took no more at the last try.
+    full: bool,
+    /// The system has too little for what waits; no event tells when that ends.
+    scarce: bool,
     /// The other side closed, or the socket broke.
     pub(super) closed: bool,
 }
@@ -69,6 +76,26 @@ pub enum Read {
     TooManyFds,
 }
 
+/// A line cannot be sent, now or later.
+#[derive(Debug)]
+pub(super) enum Unsendable {
+    /// Too many wait: the worker does not read its channel.
+    Full,
+    /// It carries an fd and has to wait, and there is no free fd for a copy of it.
+    NoFd(io::Error),
+}
+
+impl fmt::Display for Unsendable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unsendable::Full => {
+                write!(f, "it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)
+            }
+            Unsendable::NoFd(e) => write!(f, "it asked for a socket, and clusterd cannot keep a copy for it: {e}"),
+        }
+    }
+}
+
 /// Whether a line went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -76,6 +103,8 @@ pub enum Sent {
     Whole,
     /// The worker does not read at the moment; nothing was sent.
     Blocked,
+    /// The system has too little (fds under way, memory), whatever the worker does; nothing was sent.
+    Scarce(i32),
     /// The channel is broken.
     Broken,
 }
@@ -91,6 +120,9 @@ impl<W: Wire> Channel<W> {
             outbox: Outbox::new(),
             outbox_fds: VecDeque::new(),
             seq: 0,
+            held: 0,
+            full: false,
+            scarce: false,
             closed: false,
         }
     }
@@ -104,7 +136,8 @@ impl<W: Wire> Channel<W> {
             Ok(got) if got.bytes == 0 => Read::Closed,
             Ok(got) => {
                 self.inbox.filled(got.bytes);
-                if got.truncated_fds || self.fds.len() > limits::CHANNEL_FDS_PENDING_MAX {
+                // One that got lost, because no fd was free, is asked for again when its line comes.
+                if self.fds.len() > limits::CHANNEL_FDS_PENDING_MAX {
                     Read::TooManyFds
                 } else if got.bytes < room && self.fds.len() == before {
                     // A short read of a stream without fds has emptied it; what comes later is a new event.
@@ -119,9 +152,14 @@ impl<W: Wire> Channel<W> {
         }
     }
 
-    /// Whether lines wait because the worker does not read.
+    /// Whether lines wait because the worker does not read, or would have to.
     pub fn is_blocked(&self) -> bool {
-        !self.outbox.is_empty()
+        self.full || !self.outbox.is_empty()
+    }
+
+    /// Whether lines wait that only time can send.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.scarce && !self.outbox.is_empty()
     }
 
     /// Sends a hand-off: whole or not at all, and never past lines that wait.
@@ -144,13 +182,19 @@ impl<W: Wire> Channel<W> {
                     };
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return if is_transient(&e) { Sent::Blocked } else { Sent::Broken },
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.full = true;
+                    return Sent::Blocked;
+                }
+                Err(e) if packet::is_temporary(&e) => return Sent::Scarce(e.raw_os_error().unwrap_or(0)),
+                Err(_) => return Sent::Broken,
             }
         }
     }
 
     /// Writes what waits, as far as the worker reads. Whether anything went out.
     pub(super) fn flush(&mut self) -> bool {
+        (self.full, self.scarce) = (false, false);
         let mut any = false;
         while let Some((bytes, attachment)) = self.outbox.front() {
             match self.wire.send(bytes, attachment.and_then(|_| self.outbox_fds.front())) {
@@ -162,7 +206,10 @@ impl<W: Wire> Channel<W> {
                     any = true;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if is_transient(&e) => return any,
+                Err(e) if may_pass(&e) => {
+                    self.scarce = e.kind() != io::ErrorKind::WouldBlock;
+                    return any;
+                }
                 Err(_) => {
                     self.closed = true;
                     return any;
@@ -211,27 +258,62 @@ impl Channel {
     /// Sends a control line, or lets it wait its turn.
     ///
     /// # Errors
-    /// When too many lines wait: the worker does not read its channel.
-    pub(super) fn send_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), OutboxFull> {
+    /// It can neither be sent nor wait.
+    pub(super) fn send_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+        if self.held > 0 {
+            return self.hold_line(line, fd);
+        }
+        let (mut line, mut fd) = (line, fd);
+        if !self.closed && self.outbox.is_empty() {
+            match fdpass::send_with_fd(self.wire.as_fd(), line, fd) {
+                Ok(sent) => (line, fd) = (&line[sent..], None),
+                Err(e) if may_pass(&e) => {}
+                Err(_) => self.closed = true,
+            }
+        }
+        if self.closed || line.is_empty() {
+            return Ok(());
+        }
+        self.enqueue(line, fd)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// As [`Channel::send_line`], but it goes out with [`Channel::flush_held`].
+    ///
+    /// # Errors
+    /// It cannot wait.
+    pub(super) fn hold_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
         if self.closed {
             return Ok(());
         }
-        let attachment = match fd {
-            Some(fd) => {
-                // A copy, because the listener may be gone when the line's turn comes.
-                let Ok(copy) = fd.try_clone_to_owned() else { return Err(OutboxFull) };
-                self.outbox_fds.push_back(copy);
-                Some(0)
-            }
-            None => None,
-        };
-        self.outbox.push(line, attachment)?;
-        self.flush();
+        self.enqueue(line, fd)?;
+        self.held += 1;
+        Ok(())
+    }
+
+    /// Lines that are held back.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Sends the lines that were held back.
+    pub(super) fn flush_held(&mut self) {
+        if std::mem::take(&mut self.held) > 0 {
+            self.flush();
+        }
+    }
+
+    fn enqueue(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+        // A copy, because the listener may be gone when the line's turn comes.
+        let copy = fd.map(|fd| fd.try_clone_to_owned()).transpose().map_err(Unsendable::NoFd)?;
+        self.outbox.push(line, copy.is_some().then_some(0)).map_err(|OutboxFull| Unsendable::Full)?;
+        self.outbox_fds.extend(copy);
         Ok(())
     }
 }
 
-/// Full socket, or too many fds under way that the worker has not read (unix(7), ETOOMANYREFS).
-fn is_transient(error: &io::Error) -> bool {
-    packet::is_temporary(error)
+/// Full socket, or too many fds under way that nobody has read yet (unix(7), ETOOMANYREFS).
+fn may_pass(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted || packet::is_temporary(error)
 }

@@ -6,14 +6,12 @@ use super::reading::{Input, Purpose};
 use crate::api::{Answer, Call, Change, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
-use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -311,21 +309,18 @@ impl Master {
 
     /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
     fn close_app(&mut self, ix: usize, stopped: bool) {
-        let app = &mut self.apps[ix];
         if !stopped {
             return;
         }
-        for listener in &mut app.listeners {
-            crate::os::listen::stop_listening(listener.fd.as_fd());
-            self.link.send(Order::Release { name: listener.held_name(&app.name) });
-            if let Some(path) = listener.unlink.take() {
+        for listener_ix in 0..self.apps[ix].listeners.len() {
+            self.release_listener(ix, listener_ix);
+            if let Some(path) = self.apps[ix].listeners[listener_ix].unlink.take() {
                 // Somebody may have removed it before us.
                 let _ = std::fs::remove_file(path);
             }
-            listener.leave_poll(&self.polls);
-            listener.retire();
+            self.apps[ix].listeners[listener_ix].retire();
         }
-        app.homeless.clear();
+        self.apps[ix].homeless.clear();
     }
 
     fn deployment(&self) -> wire::Deployment {
@@ -348,13 +343,14 @@ impl Master {
         let app = &self.apps[index];
         let settings = app.settings();
         let left = |until_ms: u64| until_ms.saturating_sub(self.now_ms);
+        let steered = app.steered();
         let mut workers: Vec<wire::Worker> = app
             .supervisor
             .workers()
             .map(|w| {
                 let here = self.workers.find(w.id).and_then(|ix| self.workers.get(ix));
                 let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
-                let restarts = app.supervisor.slots().nth(w.slot.0 as usize).map_or(0, |s| s.restarts);
+                let restarts = app.supervisor.slot(w.slot).map_or(0, |s| s.restarts);
                 wire::Worker {
                     slot: w.slot.0,
                     id: Some(w.id.0),
@@ -366,6 +362,7 @@ impl Master {
                     open_handoffs: open,
                     handoffs: here.map_or(0, |h| h.taken),
                     time_left_ms: w.phase.patience_ends_ms().map(left),
+                    steered: steered.get(&w.slot.0).copied(),
                     memory_bytes: w.pid.and_then(procfs::memory_bytes),
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
@@ -374,6 +371,7 @@ impl Master {
                 }
             })
             .collect();
+        let filled: BTreeSet<u32> = workers.iter().map(|w| w.slot).collect();
         for (number, slot) in app.supervisor.slots().enumerate() {
             let number = number as u32;
             let (state, time_left_ms) = match slot.phase {
@@ -382,7 +380,7 @@ impl Master {
                 SlotPhase::Errored => ("errored", None),
                 SlotPhase::Stopped => ("stopped", None),
             };
-            if workers.iter().any(|w| w.slot == number) {
+            if filled.contains(&number) {
                 continue;
             }
             workers.push(wire::Worker {
@@ -396,6 +394,7 @@ impl Master {
                 open_handoffs: 0,
                 handoffs: 0,
                 time_left_ms,
+                steered: steered.get(&number).copied(),
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: None,
@@ -415,6 +414,7 @@ impl Master {
             workers_ready: app.supervisor.ready_count(),
             generation: app.supervisor.generation().0,
             balance: balance_word(settings.config.balance).to_owned(),
+            steering: app.steering().map(|steering| steering.word().to_owned()),
             protocol: protocol_word(settings.protocol).to_owned(),
             listen: app.addresses(),
             restarts: app.restarts,
@@ -488,6 +488,7 @@ fn balance_word(balance: Balance) -> &'static str {
         Balance::RoundRobin => "round-robin",
         Balance::Sticky => "sticky",
         Balance::Shared => "shared",
+        Balance::Kernel => "kernel",
     }
 }
 

@@ -10,7 +10,6 @@ use crate::os::procfs::{self, ConnectionTable};
 use crate::protocol::node;
 use crate::supervisor::Event;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::os::fd::AsFd;
 
 impl Master {
     /// The supervisor sends a worker into its drain.
@@ -19,6 +18,7 @@ impl Master {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         if worker.drain.is_none() {
             worker.drain = Some(Drain::WaitingForAnswers);
+            self.draining.insert(ix);
         }
         self.refresh_eligibility(ix);
         self.drain_step(ix);
@@ -30,7 +30,8 @@ impl Master {
         let Some(worker) = self.workers.get(ix) else { return };
         let app_ix = worker.app;
         let app = &self.apps[app_ix];
-        if app.closed || worker.drain.is_some() {
+        // Only Node workers can be given what waits.
+        if app.closed || worker.drain.is_some() || worker.channel.is_none() {
             return;
         }
         let wanted = |address: &Listen| {
@@ -49,19 +50,17 @@ impl Master {
             .filter(|&n| !others(n))
             .collect();
         for listener in left {
-            self.apps[app_ix].listeners[listener].readable = true;
-            self.accept_from(app_ix, listener);
-            let listener = &mut self.apps[app_ix].listeners[listener];
-            listener.readable = false;
-            listener.leave_poll(&self.polls);
-            crate::os::listen::stop_listening(listener.fd.as_fd());
+            for socket in 0..self.apps[app_ix].listeners[listener].socket_count() {
+                self.accept_batch(app_ix, listener, socket);
+            }
+            self.stop_listening(app_ix, listener);
         }
     }
 
     /// Goes on with a drain after something changed.
     pub(super) fn drain_step(&mut self, ix: WorkerIx) {
         let Some(worker) = self.workers.get_mut(ix) else { return };
-        if worker.drain != Some(Drain::WaitingForAnswers) {
+        if !matches!(worker.drain, Some(Drain::WaitingForAnswers | Drain::EmptyingQueue)) {
             return;
         }
         let app = &self.apps[worker.app];
@@ -70,11 +69,21 @@ impl Master {
         if open > 0 && !gone {
             return;
         }
-        worker.drain = Some(Drain::Finishing);
         let is_node = app.generations.get(&worker.generation).is_some_and(|s| s.protocol == Protocol::Node);
         let id = worker.id;
+        let says_goodbye = !gone && worker.goodbye == Goodbye::Unsaid;
+        let first = worker.drain == Some(Drain::WaitingForAnswers);
+        if first && !is_node && self.empties_its_queue(ix) {
+            if let Some(worker) = self.workers.get_mut(ix) {
+                worker.drain = Some(Drain::EmptyingQueue);
+            }
+            return;
+        }
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.drain = Some(Drain::Finishing);
+        }
         if is_node {
-            if !gone && worker.goodbye == Goodbye::Unsaid {
+            if says_goodbye {
                 self.goodbye(ix);
             }
         } else {
@@ -105,9 +114,8 @@ impl Master {
             return;
         }
         self.next_drain_check_ms = None;
-        let finishing: Vec<(WorkerIx, i32)> = self
-            .workers
-            .iter()
+        let draining = || self.draining.iter().filter_map(|ix| Some((*ix, self.workers.get(*ix)?)));
+        let finishing: Vec<(WorkerIx, i32)> = draining()
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
             .filter(|(_, w)| {
                 // A worker that has just closed its channel is about to end by itself, as it likes to.
@@ -116,7 +124,7 @@ impl Master {
             })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();
-        let waiting = self.workers.iter().any(|(_, w)| w.drain.is_some() && w.channel.is_some());
+        let waiting = draining().any(|(_, w)| w.channel.is_some());
         if waiting {
             // Look often at first, then rarely: most drains are over in moments, some take minutes.
             self.drain_check_every_ms = (self.drain_check_every_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);

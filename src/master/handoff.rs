@@ -11,7 +11,17 @@ use crate::limits;
 use crate::os::listen;
 use crate::supervisor::Event;
 use std::io;
-use std::os::fd::AsFd;
+
+/// What came of accepting from a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// Everything that waited.
+    All,
+    /// A batch; there may be more.
+    Some,
+    /// Nobody can take a connection now, or accepting is paused.
+    NotNow,
+}
 
 impl Master {
     /// Accepts from every listener on which connections wait, as long as somebody can take them.
@@ -32,13 +42,24 @@ impl Master {
 
     /// Accepts a batch from one listener. Whether it has to be looked at again.
     pub(super) fn accept_from(&mut self, app_ix: usize, listener_ix: usize) -> bool {
-        let Some(app) = self.apps.get_mut(app_ix) else { return false };
+        let Some(app) = self.apps.get(app_ix) else { return false };
         let Some(listener) = app.listeners.get(listener_ix) else { return false };
         if app.closed || !listener.readable {
             return false;
         }
+        let all = self.accept_batch(app_ix, listener_ix, 0) == Accepted::All;
+        if all && let Some(listener) = self.apps[app_ix].listeners.get_mut(listener_ix) {
+            listener.readable = false;
+        }
+        !all
+    }
+
+    /// Accepts a batch from one socket of a listener.
+    pub(super) fn accept_batch(&mut self, app_ix: usize, listener_ix: usize, socket: u32) -> Accepted {
+        let app = &self.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
         if app.accept_pause_until_ms > self.now_ms {
-            return true;
+            return Accepted::NotNow;
         }
         let sticky = app.settings().config.balance == Balance::Sticky;
         let group = listener.group;
@@ -46,41 +67,34 @@ impl Master {
         // be closed in every worker.
         let of_this = |conn: &ConnIx| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
         if app.homeless.iter().any(of_this) {
-            return true;
+            return Accepted::NotNow;
         }
         let waiting_elsewhere = app.homeless.len();
         for _ in 0..limits::ACCEPT_BATCH_MAX {
             let app = &mut self.apps[app_ix];
             let room = app.homeless.len() == waiting_elsewhere && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
             if !room || !app.balancer.can_take(group, self.now_us) {
-                return true;
+                return Accepted::NotNow;
             }
-            let listener = &mut app.listeners[listener_ix];
-            let accepted = if sticky {
-                listen::accept_with_peer(listener.fd.as_fd())
-            } else {
-                listen::accept(listener.fd.as_fd()).map(|socket| (socket, None))
-            };
+            let from = app.listeners[listener_ix].socket(socket);
+            let accepted =
+                if sticky { listen::accept_with_peer(from) } else { listen::accept(from).map(|socket| (socket, None)) };
             match accepted {
                 Ok((socket, peer)) => {
-                    app.accept_pause_told = false;
                     let client_hash = peer.map(sticky::hash_ip);
                     let connection = Connection { socket, listener: listener_ix, client_hash };
                     let conn = app.connections.insert(connection);
                     self.hand_off(app_ix, conn);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    listener.readable = false;
-                    return false;
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Accepted::All,
                 Err(e) => {
                     if self.accept_failed(app_ix, &e) {
-                        return true;
+                        return Accepted::NotNow;
                     }
                 }
             }
         }
-        true
+        Accepted::Some
     }
 
     /// Whether to stop accepting for a while. A connection that was reset while it waited is no reason.
@@ -88,17 +102,22 @@ impl Master {
         if !crate::os::errno::is_out_of_resources(error) {
             return false;
         }
+        self.pause(app_ix, "accept", error);
+        true
+    }
+
+    /// The system has too little of something: no connections for a moment.
+    fn pause(&mut self, app_ix: usize, what: &str, error: &io::Error) {
         let app = &mut self.apps[app_ix];
         app.accept_pause_until_ms = self.now_ms + limits::ACCEPT_PAUSE_MS;
         if !std::mem::replace(&mut app.accept_pause_told, true) {
             log::warn!(
-                "{}: cannot accept: {error}; connections wait in the kernel's queue, next try in {} ms \
+                "{}: cannot {what}: {error}; connections wait in the kernel's queue, next try in {} ms \
                  (raise the limit on open files: ulimit -n)",
                 app.name,
                 limits::ACCEPT_PAUSE_MS
             );
         }
-        true
     }
 
     /// Gives a connection to a worker, or keeps it until one can take it.
@@ -134,6 +153,12 @@ impl Master {
                 Offered::Unsent { worker, why: Some(Sent::Blocked) } => self.wait_until_writable(worker),
                 Offered::Unsent { worker, why: Some(Sent::Broken) } => self.channel_broken(worker),
                 Offered::Unsent { .. } => {}
+                Offered::Scarce { errno } => {
+                    // Whoever it is given to, it is the same. It is the first to go when there is enough again.
+                    app.homeless.push_front(conn);
+                    self.pause(app_ix, "hand connections on", &io::Error::from_raw_os_error(errno));
+                    return;
+                }
             }
         }
     }
@@ -150,6 +175,7 @@ impl Master {
         worker.pulse.answered(latency_us, self.now_us);
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
+            app.accept_pause_told = false;
             worker.taken += 1;
             app.handoffs += 1;
         }
@@ -174,6 +200,9 @@ impl Master {
     pub(super) fn rehome(&mut self) {
         for app_ix in 0..self.apps.len() {
             for _ in 0..self.apps[app_ix].homeless.len() {
+                if self.apps[app_ix].accept_pause_until_ms > self.now_ms {
+                    break;
+                }
                 let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
                 self.hand_off(app_ix, conn);
             }
@@ -182,10 +211,12 @@ impl Master {
 
     /// Whether a worker may be handed connections at this moment.
     pub(super) fn refresh_eligibility(&mut self, worker_ix: WorkerIx) {
+        self.recount(worker_ix);
         let Some(worker) = self.workers.get(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
-        let eligible = worker.admitted && worker.drain.is_none() && open && !worker.pulse.stuck;
+        let well = !worker.pulse.stuck && !worker.pulse.suspect;
+        let eligible = worker.admitted && worker.drain.is_none() && open && well;
         self.apps[worker.app].balancer.set_eligible(member, eligible);
     }
 

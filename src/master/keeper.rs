@@ -3,6 +3,7 @@
 use crate::ids::WorkerId;
 use crate::keeper::link::{Inheritance, Link};
 use crate::keeper::protocol::{Notice, Order, SpawnSpec};
+use crate::limits;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -10,11 +11,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 pub(super) struct Keeper {
     link: Link,
     broken: Option<io::Error>,
+    /// What waits is tried again at this time (milliseconds).
+    retry_at_ms: Option<u64>,
 }
 
 impl Keeper {
     pub(super) fn new() -> io::Result<Keeper> {
-        Ok(Keeper { link: Link::from_inherited()?, broken: None })
+        Ok(Keeper { link: Link::from_inherited()?, broken: None, retry_at_ms: None })
     }
 
     pub(super) fn adopt(&mut self) -> io::Result<Inheritance> {
@@ -53,15 +56,31 @@ impl Keeper {
     ///
     /// # Errors
     /// The keeper is gone, now or since an earlier call.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        match self.broken.take() {
-            Some(e) => Err(e),
-            None => self.link.flush(),
+    pub(super) fn flush(&mut self, now_ms: u64) -> io::Result<()> {
+        if let Some(e) = self.broken.take() {
+            return Err(e);
         }
+        if self.link.is_scarce() && self.retry_at_ms.is_some_and(|at| at > now_ms) {
+            return Ok(());
+        }
+        self.link.flush()?;
+        self.retry_at_ms = self.link.is_scarce().then_some(now_ms + limits::KEEPER_SEND_PAUSE_MS);
+        Ok(())
     }
 
-    pub(super) fn wants_write(&self) -> bool {
+    /// Whether something waits to be sent.
+    pub(super) fn has_more(&self) -> bool {
         self.link.wants_write()
+    }
+
+    /// Whether it goes on when the keeper reads.
+    pub(super) fn wants_write(&self) -> bool {
+        self.link.wants_write() && !self.link.is_scarce()
+    }
+
+    /// When to try again what the system had too little for.
+    pub(super) fn retry_at_ms(&self) -> Option<u64> {
+        self.retry_at_ms
     }
 
     pub(super) fn receive(&mut self) -> io::Result<Option<Notice>> {

@@ -1,16 +1,19 @@
 //! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
 //! lives. Which listener a worker's `listen()` means is decided here.
 use super::polls::Polls;
+use super::spread::Spread;
 use crate::balance::GroupIx;
 use crate::config::Listen;
+use crate::ids::Generation;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::procfs;
 use crate::protocol::node::{AddressType, NewconnLine, Query};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// One bound socket.
@@ -32,6 +35,10 @@ pub(super) struct Listener {
     pub(super) readable: bool,
     /// Ours to remove from the file system at the end.
     pub(super) unlink: Option<PathBuf>,
+    /// Admitted workers that serve it, by generation.
+    pub(super) present: BTreeMap<Generation, u32>,
+    /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
+    pub(super) spread: Option<Spread>,
 }
 
 /// A listener could not be bound.
@@ -149,6 +156,20 @@ fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
 }
 
 impl Listener {
+    /// One admitted worker of this generation more (or less) serves it.
+    pub(super) fn count_present(&mut self, generation: Generation, more: bool) {
+        let count = self.present.entry(generation).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.present.remove(&generation);
+        }
+    }
+
+    /// Whether an admitted worker of another generation serves it.
+    pub(super) fn is_served_by_others_than(&self, generation: Generation) -> bool {
+        self.present.keys().any(|other| *other != generation)
+    }
+
     /// Whether a worker's `listen()` means this socket.
     pub(super) fn matches(&self, query: &Query, key: &str, cwd: &Path) -> bool {
         if asked_key(&self.key) == key {
@@ -220,11 +241,6 @@ impl Listener {
     pub(super) fn held_name(&self, app: &str) -> String {
         held_name(app, &self.key)
     }
-
-    /// A copy of the fd for a worker.
-    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
-        self.fd.as_fd().try_clone_to_owned()
-    }
 }
 
 impl fmt::Display for Listener {
@@ -261,6 +277,12 @@ pub(super) fn held_name(app: &str, key: &str) -> String {
 pub(super) fn names_in(held: &str) -> Option<(&str, &str)> {
     // The name of an app has no slash.
     held.strip_prefix("listen/")?.split_once('/')
+}
+
+/// The name under which the keeper holds the socket of a slot other than the first. What stands last is the slot, so no
+/// two names are the same.
+pub(super) fn slot_name(app: &str, key: &str, slot: u32) -> String {
+    format!("slot/{app}/{key}/{slot}")
 }
 
 /// Whether the worker's address means this IP: no address means all interfaces.

@@ -108,8 +108,10 @@ pub(super) struct ReloadNote {
     from: u32,
     to: u32,
     slots: u32,
+    #[serde(with = "runs")]
     pending: Vec<u32>,
     starting: Vec<u32>,
+    #[serde(with = "runs")]
     done: Vec<u32>,
     #[serde(default)]
     failed: Option<String>,
@@ -194,6 +196,46 @@ pub(super) struct ListenerNote {
     pub(super) data: Option<String>,
     /// The order in which it was made: `LISTEN_FDS` follows it.
     pub(super) order: usize,
+    /// Sockets of its group, the first one included; 0 where there is no group.
+    #[serde(default)]
+    pub(super) sockets: u32,
+    /// The group cannot grow any more.
+    #[serde(default)]
+    pub(super) full: bool,
+}
+
+/// Slots as runs of neighbours (`[[0, 999]]`): a note stays short however many they are. Plain numbers can be read too.
+mod runs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Clone, Copy, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Run {
+        One(u32),
+        FromTo(u32, u32),
+    }
+
+    pub(super) fn serialize<S: Serializer>(slots: &[u32], to: S) -> Result<S::Ok, S::Error> {
+        let mut runs: Vec<Run> = Vec::new();
+        for &slot in slots {
+            match runs.last_mut() {
+                Some(Run::FromTo(_, last)) if last.checked_add(1) == Some(slot) => *last = slot,
+                _ => runs.push(Run::FromTo(slot, slot)),
+            }
+        }
+        runs.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+        let runs = Vec::<Run>::deserialize(from)?;
+        let most = crate::limits::WORKERS_MAX;
+        let slots = runs.into_iter().flat_map(|run| match run {
+            Run::One(slot) => slot..=slot,
+            Run::FromTo(first, last) => first..=last.min(most),
+        });
+        // Each run is bounded; a damaged note may have many.
+        Ok(slots.take(most as usize).collect())
+    }
 }
 
 impl GenerationNote {
@@ -415,6 +457,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn slots_of_a_reload_are_noted_as_runs_and_read_in_either_form() {
+        let note = ReloadNote {
+            from: 1,
+            to: 2,
+            slots: 1000,
+            pending: (400..1000).chain([7, 8]).collect(),
+            starting: vec![399],
+            done: (0..399).collect(),
+            failed: None,
+            canary_until_ms: None,
+        };
+        let text = serde_json::to_string(&note).unwrap_or_default();
+        assert!(text.contains("\"pending\":[[400,999],[7,8]]") && text.contains("\"done\":[[0,398]]"), "{text}");
+        assert_eq!(serde_json::from_str(&text).ok(), Some(note.clone()));
+        let plain = text.replace("[[400,999],[7,8]]", "[400,7]");
+        let read: Option<ReloadNote> = serde_json::from_str(&plain).ok();
+        assert_eq!(read.map(|note| note.pending), Some(vec![400, 7]));
+    }
+
+    #[test]
     fn a_listener_with_the_most_that_a_worker_may_say_fits_its_note() {
         let note = ListenerNote {
             // Control characters take six bytes each, quotes two.
@@ -422,6 +484,8 @@ mod tests {
             configured: Some("\u{1}".repeat(limits::HOST_BYTES_MAX + 8)),
             data: Some("\"".repeat(limits::LISTENER_DATA_BYTES_MAX)),
             order: 1 << 53,
+            sockets: u32::MAX,
+            full: false,
         };
         let bytes = serde_json::to_vec(&note).map_or(usize::MAX, |bytes| bytes.len());
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");

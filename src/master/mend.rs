@@ -323,7 +323,10 @@ impl Work<'_> {
         });
         let (configured, order) =
             found.map_or((None, limits::LISTENER_KEYS_PER_APP_MAX), |(address, order)| (Some(address), order));
-        ListenerNote { key: key.to_owned(), configured, data: None, order }
+        // The sockets of a group are held one by one, its first as the listener itself.
+        let more = (1..).take_while(|slot| self.ground.held.contains(&listener::slot_name(app, key, *slot))).count();
+        let sockets = if more > 0 { more as u32 + 1 } else { 0 };
+        ListenerNote { key: key.to_owned(), configured, data: None, order, sockets, full: false }
     }
 
     // ---- workers ----

@@ -163,19 +163,23 @@ fn at_rest() -> Left {
     let mut left = Left {
         notes: Notes::new(),
         children: Vec::new(),
-        held: BTreeSet::from(["listen/web/127.0.0.1:8080#0".to_owned(), "listen/web/null:9:4::0".to_owned()]),
+        held: ["listen/web/127.0.0.1:8080#0", "listen/web/null:9:4::0", "slot/web/null:9:4::0/1"]
+            .map(str::to_owned)
+            .into(),
         configs: BTreeMap::from([(1, config())]),
     };
     let deployment = DeploymentNote { name: "c".into(), worker_ids_below: 257, last_source: 1, ..Default::default() };
     left.note(notes::DEPLOYMENT, &deployment);
-    let listener = |key: &str, configured: Option<&str>, order| ListenerNote {
+    let listener = |key: &str, configured: Option<&str>, order, sockets| ListenerNote {
         key: key.to_owned(),
         configured: configured.map(str::to_owned),
         data: None,
         order,
+        sockets,
+        full: false,
     };
-    left.note("v1/listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0));
-    left.note("v1/listener/web/null:9:4::0", &listener("null:9:4::0", None, 1));
+    left.note("v1/listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0, 0));
+    left.note("v1/listener/web/null:9:4::0", &listener("null:9:4::0", None, 1, 2));
     for (slot, id) in [(0, 1), (1, 2), (2, 3)] {
         left.worker((0, "web"), id, slot, 1, ready());
         left.slot(0, slot, 1, Some(id), None);

@@ -24,6 +24,7 @@ pub mod offer;
 mod output;
 mod polls;
 mod pulse;
+mod queues;
 mod reading;
 mod reload;
 mod report;
@@ -32,6 +33,7 @@ mod schedule;
 mod settings;
 mod signals;
 mod spawn;
+mod spread;
 mod start;
 mod tell;
 mod upgrade;
@@ -51,7 +53,7 @@ use crate::supervisor::{Action, Cx, Event};
 use app::App;
 use keeper::Keeper;
 use polls::{Polls, Ready};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -113,10 +115,19 @@ struct Master {
     now_us: u64,
     next_heartbeat_ms: u64,
     next_log_look_ms: u64,
-    /// Pings were sent and not looked at since.
-    pinged: bool,
+    /// Workers that were pinged and not looked at since.
+    pinged: Vec<WorkerIx>,
+    /// Workers with lines that wait for the system to have more, and when they are tried again.
+    scarce: Vec<WorkerIx>,
+    next_scarce_ms: Option<u64>,
+    /// What the kernel can do for balance `kernel`, and what it is still to be told.
+    abilities: spread::Abilities,
+    /// Sockets of slots in which connections wait.
+    watch: queues::Watch,
     /// When the next event loop that does not turn counts as hung.
     next_hang_ms: Option<u64>,
+    /// Workers that drain.
+    draining: BTreeSet<WorkerIx>,
     /// Workers whose drain may be able to go on.
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
@@ -137,10 +148,10 @@ impl Master {
         loop {
             self.now();
             self.settle()?;
-            if self.finished && !self.link.wants_write() {
+            if self.finished && !self.link.has_more() {
                 return Ok(());
             }
-            if self.has_handed_over() && !self.link.wants_write() {
+            if self.has_handed_over() && !self.link.has_more() {
                 if let Some(api) = &self.api {
                     api.drain();
                 }
@@ -151,9 +162,7 @@ impl Master {
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
             self.go_on_with_post();
-            if std::mem::take(&mut self.pinged) {
-                self.look_at_pings();
-            }
+            self.look_at_pings();
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
@@ -166,6 +175,7 @@ impl Master {
                         self.take_changes();
                     }
                     Ready::Notify => self.read_notify(),
+                    Ready::Queues => self.queues_woke(),
                 }
             }
         }
@@ -179,6 +189,7 @@ impl Master {
     /// Everything that follows from what happened, until nothing more does.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
+        self.try_scarce();
         loop {
             self.work_on_events();
             while let Some(ix) = self.drains_due.pop() {
@@ -202,9 +213,14 @@ impl Master {
         if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
             self.check_hangs();
         }
+        self.steer();
+        self.look_at_queues();
+        while let Some(ix) = self.drains_due.pop() {
+            self.drain_step(ix);
+        }
         self.work_on_events();
         self.finish_if_over();
-        self.link.flush()?;
+        self.link.flush(self.now_ms)?;
         self.polls.keeper_interest(&self.link)
     }
 
@@ -251,10 +267,15 @@ impl Master {
     }
 
     fn timeout_ms(&self) -> u64 {
-        if self.pinged {
+        if !self.pinged.is_empty() {
             return limits::PING_LOOK_MS;
         }
         let mut at = self.next_heartbeat_ms;
+        let checks =
+            [self.watch.next_look_ms(), self.abilities.steer_at_ms(), self.next_scarce_ms, self.link.retry_at_ms()];
+        for check in checks.into_iter().flatten() {
+            at = at.min(check);
+        }
         if let Some(since) = self.handing_over_since_ms {
             at = at.min(since + limits::HAND_OVER_MAX_MS);
         }
@@ -306,11 +327,14 @@ impl Master {
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
         if writable {
             let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
-            let any_read = channel.flush();
-            let blocked = channel.is_blocked();
+            let waited = channel.is_scarce();
+            let any_read = !waited && channel.flush();
+            let (blocked, scarce) = (channel.is_blocked(), channel.is_scarce());
             self.has_read(ix, any_read);
             let waits = self.waits_for_ping(ix);
-            if !blocked {
+            if scarce && !waited {
+                self.wait_until_writable(ix);
+            } else if !blocked {
                 self.refresh_eligibility(ix);
             }
             if !blocked
@@ -323,11 +347,38 @@ impl Master {
         self.read_channel(ix, ended);
     }
 
-    /// Asks to be told when the worker reads its channel again.
+    /// Asks to be told when the worker reads its channel again, or tries again in a while where that is no help.
     fn wait_until_writable(&mut self, ix: WorkerIx) {
         let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
-        self.polls.channel_wants_write(ix, channel.as_fd());
+        if channel.is_scarce() {
+            // Each try that fails would be an event.
+            self.polls.channel_writable_done(ix, channel.as_fd());
+            self.scarce.push(ix);
+            self.next_scarce_ms.get_or_insert(self.now_ms + limits::ACCEPT_PAUSE_MS);
+        } else {
+            self.polls.channel_wants_write(ix, channel.as_fd());
+        }
         self.refresh_eligibility(ix);
+    }
+
+    /// Lines that waited because the system had too little.
+    fn try_scarce(&mut self) {
+        if self.next_scarce_ms.is_none_or(|at| at > self.now_ms) {
+            return;
+        }
+        self.next_scarce_ms = None;
+        let mut waiting = std::mem::take(&mut self.scarce);
+        waiting.sort_unstable();
+        waiting.dedup();
+        for ix in waiting {
+            let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { continue };
+            channel.flush();
+            if channel.is_blocked() {
+                self.wait_until_writable(ix);
+            } else {
+                self.refresh_eligibility(ix);
+            }
+        }
     }
 
     fn forget_channel_poll(&mut self, ix: WorkerIx) {

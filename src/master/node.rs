@@ -1,8 +1,9 @@
 //! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `protocol::node`'s,
 //! sockets are `listener`'s; hand-offs are in `handoff`.
 use super::Master;
-use super::channel::{Channel, Read};
+use super::channel::{Channel, Read, Unsendable};
 use super::listener::{self, Listener};
+use super::settings::Settings;
 use super::worker::WorkerIx;
 use crate::config::Balance;
 use crate::limits;
@@ -10,8 +11,8 @@ use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
 use crate::protocol::node::{self, FromWorker, Query, Reply, SockName};
 use crate::supervisor::{Event, Evidence};
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 impl Master {
     /// Reads one channel until it is empty and acts on every line. `to_end`: the other side may have closed, which a
@@ -30,6 +31,7 @@ impl Master {
         match outcome {
             Err(reason) => self.misbehaved(worker_ix, reason),
             Ok(()) if closed => self.channel_closed(worker_ix),
+            Ok(()) if blocked => self.wait_until_writable(worker_ix),
             Ok(()) => {}
         }
     }
@@ -43,7 +45,9 @@ impl Master {
                 return Ok(());
             }
             let read = channel.read();
-            self.work_on_lines(worker_ix, channel)?;
+            let worked = self.work_on_lines(worker_ix, channel);
+            self.note_and_answer(worker_ix, channel);
+            worked?;
             match read {
                 Read::Some => {}
                 Read::Last if to_end => {}
@@ -57,6 +61,14 @@ impl Master {
                 }
             }
         }
+    }
+
+    /// Writes down what the worker serves by now, then sends what it waits for.
+    fn note_and_answer(&mut self, ix: WorkerIx, channel: &mut Channel) {
+        if self.workers.get(ix).is_some_and(|worker| worker.unnoted) {
+            self.note_serves(ix);
+        }
+        channel.flush_held();
     }
 
     fn work_on_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
@@ -115,14 +127,14 @@ impl Master {
                 self.line = line;
                 self.note_goodbye(ix);
                 self.events.push_back((app, Event::Leaving { worker: id }));
-                return sent.map_err(does_not_read);
+                return sent.map_err(|e| e.to_string());
             }
             FromWorker::Handle { .. } => {
                 // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
                 if channel.fds.pop_front().is_some() {
-                    return channel.send_line(node::HANDLE_ACK, None).map_err(does_not_read);
+                    return channel.send_line(node::HANDLE_ACK, None).map_err(|e| e.to_string());
                 }
-                return channel.send_line(node::HANDLE_NACK, None).map_err(does_not_read);
+                return channel.send_line(node::HANDLE_NACK, None).map_err(|e| e.to_string());
             }
             FromWorker::Answer { .. }
             | FromWorker::HandleAck
@@ -142,11 +154,8 @@ impl Master {
         let wanted = |n: &usize| {
             app.listeners[*n].configured.as_ref().is_some_and(|address| settings.config.listen.contains(address))
         };
-        let present: BTreeSet<usize> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.app == worker.app && w.generation != worker.generation && w.admitted)
-            .flat_map(|(_, w)| w.serves.iter().copied())
+        let present: BTreeSet<usize> = (0..app.listeners.len())
+            .filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation))
             .collect();
         let configured: Vec<usize> = (0..app.listeners.len()).filter(wanted).collect();
         let lacking: Vec<usize> = if present.iter().any(wanted) {
@@ -177,39 +186,62 @@ impl Master {
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
     fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), String> {
         let Some(worker) = self.workers.get(ix) else { return Ok(()) };
-        let (app_ix, id) = (worker.app, worker.id);
+        let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
+        let settings = self.apps[app_ix].generations.get(&worker.generation);
+        let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
         let found = self.listener_for(ix, query);
-        let own = channel.next_seq();
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
-        let sent = match found {
-            Err(code) => {
-                let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
-                node::reply(&mut line, seq, own, &reply, None);
-                channel.send_line(&line, None)
-            }
-            Ok(listener_ix) => {
-                let app = &mut self.apps[app_ix];
-                let shared = app.settings().config.balance == Balance::Shared || app.listeners[listener_ix].datagram;
-                let listener = &mut app.listeners[listener_ix];
-                if listener.data.is_none() && query.data.is_some() {
-                    listener.data.clone_from(&query.data);
-                }
-                let sockname = sock_name(&listener.local);
-                let reply =
-                    Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
-                let handle = shared.then_some(if listener.datagram { "dgram.Native" } else { "net.Native" });
-                node::reply(&mut line, seq, own, &reply, handle);
-                channel.send_line(&line, shared.then(|| listener.fd.as_fd()))
-            }
-        };
-        self.line = line;
+        if let Ok(listener_ix) = found
+            && own_socket
+        {
+            self.give_slot_a_socket(app_ix, listener_ix, slot);
+        }
         if let Ok(listener_ix) = found {
+            let listener = &mut self.apps[app_ix].listeners[listener_ix];
+            if listener.data.is_none() && query.data.is_some() {
+                listener.data.clone_from(&query.data);
+            }
             self.note_listener(app_ix, listener_ix);
             self.join(ix, listener_ix);
             self.events.push_back((app_ix, Event::ServersOpen { worker: id }));
         }
-        sent.map_err(does_not_read)
+        let own = channel.next_seq();
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let given = match found {
+            Err(code) => {
+                let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
+                node::reply(&mut line, seq, own, &reply, None);
+                None
+            }
+            Ok(listener_ix) => {
+                let listener = &self.apps[app_ix].listeners[listener_ix];
+                let sockname = sock_name(&listener.local);
+                let reply =
+                    Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
+                let kind = if listener.datagram { "dgram.Native" } else { "net.Native" };
+                let given = shared || listener.datagram;
+                node::reply(&mut line, seq, own, &reply, given.then_some(kind));
+                given.then_some(listener_ix)
+            }
+        };
+        let own_slot = own_socket.then_some(slot);
+        let mut sent = channel.hold_line(&line, given.map(|listener| self.handle_of(app_ix, listener, own_slot)));
+        if let Err(Unsendable::NoFd(_)) = sent {
+            // It cannot be held back without a copy: noted now, and sent.
+            self.note_and_answer(ix, channel);
+            sent = channel.send_line(&line, given.map(|listener| self.handle_of(app_ix, listener, own_slot)));
+        }
+        self.line = line;
+        if channel.held() >= limits::CHANNEL_HELD_LINES_MAX {
+            self.note_and_answer(ix, channel);
+        }
+        sent.map_err(|e| e.to_string())
+    }
+
+    /// The socket itself, for a worker that accepts by itself: its slot's, or the one that all share.
+    fn handle_of(&self, app_ix: usize, listener_ix: usize, own_slot: Option<u32>) -> BorrowedFd<'_> {
+        let listener = &self.apps[app_ix].listeners[listener_ix];
+        own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
     }
 
     /// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
@@ -286,6 +318,8 @@ impl Master {
             polled: false,
             readable: false,
             unlink,
+            present: BTreeMap::new(),
+            spread: None,
         };
         let name = listener.held_name(&app.name);
         self.link.hold(name, listener.fd.as_fd());
@@ -298,16 +332,17 @@ impl Master {
         listener_ix
     }
 
-    /// The worker serves this listener from now on.
+    /// The worker serves this listener from now on. To be noted by the caller.
     pub(super) fn join(&mut self, ix: WorkerIx, listener_ix: usize) {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         worker.serves.insert(listener_ix);
+        worker.unnoted = true;
         let app = &mut self.apps[worker.app];
         if let (Some(member), Some(listener)) = (worker.member, app.listeners.get(listener_ix)) {
             app.balancer.join(listener.group, member);
         }
         let app_ix = worker.app;
-        self.note_serves(ix);
+        self.recount_one(ix, listener_ix);
         self.poll_listener(app_ix, listener_ix);
     }
 
@@ -316,13 +351,14 @@ impl Master {
         let app = &mut self.apps[worker.app];
         let Some(listener_ix) = app.listeners.iter().position(|l| l.key == key) else { return };
         worker.serves.remove(&listener_ix);
+        worker.unnoted = true;
         if let Some(member) = worker.member {
             app.balancer.leave(app.listeners[listener_ix].group, member);
         }
         if worker.serves.is_empty() {
             self.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
         }
-        self.note_serves(ix);
+        self.recount_one(ix, listener_ix);
     }
 
     /// The other end is closed and everything that came before was read: what it had not answered for was not taken.
@@ -333,6 +369,8 @@ impl Master {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         worker.severed_ms.get_or_insert(now_ms);
         let (app, id) = (worker.app, worker.id);
+        self.recount(ix);
+        let Some(worker) = self.workers.get(ix) else { return };
         if worker.drain.is_some() {
             self.drain_step(ix);
         } else {
@@ -347,6 +385,7 @@ impl Master {
         }
         self.forget_channel_poll(ix);
         self.take_back(ix);
+        self.recount(ix);
         let Some(worker) = self.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
         self.events.push_back((app, Event::Misbehaved { worker: id, reason }));
@@ -356,19 +395,11 @@ impl Master {
     pub(super) fn say(&mut self, ix: WorkerIx, line: &[u8]) {
         let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
         match channel.send_line(line, None) {
-            Ok(()) => {
-                let blocked = channel.is_blocked();
-                if blocked {
-                    self.wait_until_writable(ix);
-                }
-            }
-            Err(full) => self.misbehaved(ix, does_not_read(full)),
+            Ok(()) if channel.is_blocked() => self.wait_until_writable(ix),
+            Ok(()) => {}
+            Err(e) => self.misbehaved(ix, e.to_string()),
         }
     }
-}
-
-fn does_not_read(_: crate::protocol::framing::OutboxFull) -> String {
-    format!("it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)
 }
 
 /// What `server.address()` shall say in the worker.

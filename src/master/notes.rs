@@ -127,7 +127,11 @@ impl Master {
                 (generation.0, GenerationNote { source: settings.source, cwd, program, agent_program })
             })
             .collect();
+        if self.apps[app_ix].noted.as_ref() == Some(&note) {
+            return;
+        }
         self.notes.write(&mut self.link, format!("{APP}{app_ix}"), &note);
+        self.apps[app_ix].noted = Some(note);
     }
 
     pub(super) fn note_deployment(&mut self) {
@@ -151,15 +155,22 @@ impl Master {
         let app = &self.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let configured = listener.configured.as_ref().map(ToString::to_string);
-        let note =
-            ListenerNote { key: listener.key.clone(), configured, data: listener.data.clone(), order: listener_ix };
+        let note = ListenerNote {
+            key: listener.key.clone(),
+            configured,
+            data: listener.data.clone(),
+            order: listener_ix,
+            sockets: listener.spread.as_ref().map_or(0, |spread| spread.selection.sockets()),
+            full: listener.spread.as_ref().is_some_and(|spread| spread.full),
+        };
         let key = format!("{LISTENER}{}/{}", app.name, listener.key);
         self.notes.write(&mut self.link, key, &note);
     }
 
     /// Notes what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
     pub(super) fn note_serves(&mut self, ix: WorkerIx) {
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.unnoted = false;
         let app = &self.apps[worker.app];
         let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
         let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());

@@ -32,6 +32,11 @@ pub enum Offered {
     },
     /// Nobody can take it now.
     Nobody,
+    /// The system has too little for it, whoever the worker is.
+    Scarce {
+        /// What it has too little of.
+        errno: i32,
+    },
     /// It did not go out to this worker, who is given nothing from now on.
     Unsent {
         /// The worker.
@@ -64,6 +69,7 @@ impl<S> Offer<'_, S> {
                 balancer.opened(member, self.conn, now_us);
                 Offered::Sent { before }
             }
+            Sent::Scarce(errno) => Offered::Scarce { errno },
             why @ (Sent::Blocked | Sent::Broken) => {
                 balancer.set_eligible(member, false);
                 Offered::Unsent { worker, why: Some(why) }

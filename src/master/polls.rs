@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! all ─┬─ urgent     keeper, listeners, control API, notify socket
+//!      │   └ queues   the listening sockets of slots (balance "kernel"), while nothing happens there
 //!      └─ channels   the workers' channels
 //! ```
 //!
@@ -11,6 +12,9 @@
 //!
 //! When every worker is behind, a new connection would wait in a worker's queue: the loop then naps for a moment and
 //! takes several at once. That is half of the rest.
+//!
+//! Workers with listening sockets of their own take connections without us. That something came is told once, after a
+//! rest; from then on `queues` is looked at now and then (`take_queues`), until it rests again.
 use super::keeper::Keeper;
 use super::worker::WorkerIx;
 use crate::limits;
@@ -23,8 +27,10 @@ use std::time::Duration;
 const KEEPER: Token = Token(0);
 const CALLS: Token = Token(1);
 const NOTIFY: Token = Token(2);
+const QUEUES: Token = Token(3);
 /// Listeners count from here; their token carries app and listener.
 const LISTENER_FIRST: usize = 16;
+const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 
 /// Something that can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(super) enum Ready {
     Keeper,
     Calls,
     Notify,
+    /// Something came to a slot's socket.
+    Queues,
     Listener {
         app: usize,
         listener: usize,
@@ -44,11 +52,17 @@ pub(super) enum Ready {
     },
 }
 
-/// The three epolls.
+/// The listening socket of a slot: app, listener, number in its group.
+pub(super) type QueueIx = (usize, usize, u32);
+
+/// The epolls.
 pub(super) struct Polls {
     all: Poll,
     urgent: Poll,
     channels: Poll,
+    queues: Poll,
+    /// What comes to `queues` wakes the loop.
+    queues_wake: bool,
     events: Events,
     keeper_writes: bool,
     /// Waits in a row that brought nothing: a worker that is stuck must not keep the loop turning.
@@ -57,13 +71,14 @@ pub(super) struct Polls {
 
 impl Polls {
     pub(super) fn new(link: &Keeper) -> io::Result<Polls> {
-        let (all, urgent, channels) = (Poll::new()?, Poll::new()?, Poll::new()?);
+        let (all, urgent, channels, queues) = (Poll::new()?, Poll::new()?, Poll::new()?, Poll::new()?);
         for (n, inner) in [&urgent, &channels].into_iter().enumerate() {
             all.registry().register(&mut SourceFd(&inner.as_raw_fd()), Token(n), Interest::READABLE)?;
         }
         urgent.registry().register(&mut SourceFd(&link.as_raw_fd()), KEEPER, Interest::READABLE)?;
         let events = Events::with_capacity(limits::POLL_EVENTS_MAX);
-        Ok(Polls { all, urgent, channels, events, keeper_writes: false, quiet_waits: 0 })
+        let (queues_wake, keeper_writes, quiet_waits) = (false, false, 0);
+        Ok(Polls { all, urgent, channels, queues, queues_wake, events, keeper_writes, quiet_waits })
     }
 
     /// What wakes the loop from another thread. There can be one; threads share it (`Master::wake`).
@@ -119,6 +134,54 @@ impl Polls {
     pub(super) fn remove_listener(&self, fd: &OwnedFd) {
         // The fd may already be out of the poll: then there is nothing to do.
         let _ = self.urgent.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    /// Whether it worked; a failure is logged.
+    pub(super) fn add_queue(&self, (app, listener, socket): QueueIx, fd: BorrowedFd<'_>) -> bool {
+        let place = app * limits::LISTENER_KEYS_PER_APP_MAX + listener;
+        let token = Token(place * GROUP + socket as usize);
+        added(self.queues.registry(), fd.as_raw_fd(), token)
+    }
+
+    pub(super) fn remove_queue(&self, fd: BorrowedFd<'_>) {
+        // As above.
+        let _ = self.queues.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    /// Whether the loop is to be woken when something comes to a slot's socket.
+    pub(super) fn wake_for_queues(&mut self, wanted: bool) {
+        if self.queues_wake == wanted {
+            return;
+        }
+        self.queues_wake = wanted;
+        let inner = self.queues.as_raw_fd();
+        let mut source = SourceFd(&inner);
+        let done = if wanted {
+            self.urgent.registry().register(&mut source, QUEUES, Interest::READABLE)
+        } else {
+            self.urgent.registry().deregister(&mut source)
+        };
+        if let Err(e) = done {
+            log::error!("cannot watch the queues of slots: {e}");
+        }
+    }
+
+    /// The slots' sockets to which something came since the last call, and where it still waits.
+    pub(super) fn take_queues(&mut self, news: &mut Vec<QueueIx>) -> io::Result<()> {
+        sleep(&mut self.queues, &mut self.events, 0)?;
+        loop {
+            let mut count = 0;
+            for event in self.events.iter() {
+                let (place, socket) = (event.token().0 / GROUP, event.token().0 % GROUP);
+                let per_app = limits::LISTENER_KEYS_PER_APP_MAX;
+                news.push((place / per_app, place % per_app, socket as u32));
+                count += 1;
+            }
+            if count < limits::POLL_EVENTS_MAX {
+                return Ok(());
+            }
+            sleep(&mut self.queues, &mut self.events, 0)?;
+        }
     }
 
     /// Whether it worked; a failure is logged.
@@ -192,6 +255,7 @@ fn urgent_event(event: &mio::event::Event) -> Ready {
         KEEPER => Ready::Keeper,
         CALLS => Ready::Calls,
         NOTIFY => Ready::Notify,
+        QUEUES => Ready::Queues,
         Token(n) => {
             let n = n - LISTENER_FIRST;
             let per_app = limits::LISTENER_KEYS_PER_APP_MAX;

@@ -81,19 +81,25 @@ impl Master {
         if oldest.is_some_and(|at| self.now_us.saturating_sub(at) <= limits::HANDOFF_SLOW_US) {
             return;
         }
+        self.ping_now(ix);
+    }
+
+    /// Sends a ping to a worker that has none to read.
+    pub(super) fn ping_now(&mut self, ix: WorkerIx) {
+        let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if !channel.is_blocked() {
             self.say(ix, node::PING);
         } // Else it has enough to read.
         if let Some(worker) = self.workers.get_mut(ix) {
             worker.pulse.pinged_us = Some(self.now_us);
             worker.pulse.missed = 0;
-            self.pinged = true;
+            self.pinged.push(ix);
         }
     }
 
     /// A moment later: who has not read its ping is watched until it does.
     pub(super) fn look_at_pings(&mut self) {
-        for ix in 0..self.workers.bound() {
+        for ix in std::mem::take(&mut self.pinged) {
             if self.waits_for_ping(ix)
                 && let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref())
             {
@@ -111,8 +117,11 @@ impl Master {
         }
         worker.pulse.delay_us = Some(self.now_us.saturating_sub(pinged_us));
         worker.pulse.pinged_us = None;
-        if std::mem::take(&mut worker.pulse.stuck) {
+        let (stuck, suspect) = (worker.pulse.stuck, worker.pulse.suspect);
+        (worker.pulse.stuck, worker.pulse.suspect, worker.pulse.unread_since) = (false, false, None);
+        if stuck || suspect {
             self.refresh_eligibility(ix);
+            self.look_for_someone();
         }
         false
     }

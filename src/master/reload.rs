@@ -4,6 +4,7 @@ use super::Master;
 use super::app::balance_mode;
 use super::reading::Input;
 use super::settings::Settings;
+use super::spread::prepare_for_workers;
 use super::{listener, log_files};
 use crate::cli::load;
 use crate::config::sources::Sources;
@@ -166,18 +167,10 @@ impl Master {
         protocol: config::Protocol,
     ) -> usize {
         let key = format!("{}#{}", address, self.apps[ix].listeners.len());
-        if protocol != config::Protocol::Node {
-            // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket, theirs to change.
-            if let Err(e) = crate::os::listen::set_nonblocking(fd.as_fd(), false) {
-                log::warn!("cannot make {address} blocking: {e}");
-            }
-            // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on:
-            // 40 ms for each answer on a kept connection.
-            if !matches!(address, Listen::Unix(_))
-                && let Err(e) = crate::os::listen::set_nodelay(fd.as_fd())
-            {
-                log::warn!("cannot set TCP_NODELAY on {address}: {e}");
-            }
+        let blocking = protocol != config::Protocol::Node;
+        let no_tcp = matches!(address, Listen::Unix(_));
+        if let Err(e) = prepare_for_workers(fd.as_fd(), blocking, no_tcp) {
+            log::warn!("cannot make {address} blocking, or set TCP_NODELAY on it: {e}");
         }
         let listener_ix = self.add_listener(ix, fd, key, Some(address));
         let app = &self.apps[ix];
@@ -225,16 +218,21 @@ impl Master {
         used.extend(asked);
         app.generations.retain(|generation, _| used.contains(generation));
         let wanted = app.settings().config.listen.clone();
-        for listener in &mut app.listeners {
-            let gone = listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address));
-            if gone {
+        let accepts = app.master_accepts();
+        for listener_ix in 0..app.listeners.len() {
+            let app = &mut self.apps[ix];
+            let listener = &mut app.listeners[listener_ix];
+            if listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address)) {
                 log::info!("{}: no longer listening on {listener}", app.name);
+                self.release_listener(ix, listener_ix);
+                self.apps[ix].listeners[listener_ix].retire();
+            } else if !accepts {
                 listener.leave_poll(&self.polls);
-                crate::os::listen::stop_listening(listener.fd.as_fd());
-                self.link.send(Order::Release { name: listener.held_name(&app.name) });
-                listener.retire();
+            } else if !listener.present.is_empty() {
+                self.poll_listener(ix, listener_ix);
             }
         }
+        self.steer_anew(ix);
         let in_use: Vec<u32> = self.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
         let last = self.last_source;
         let unused: Vec<u32> =

@@ -2,7 +2,7 @@
 //! is in `start`.
 use super::app::App;
 use super::keeper::Keeper;
-use super::listener::held_name;
+use super::listener::{held_name, slot_name};
 use super::memory::{AppNote, DeploymentNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
 use super::mend::{Ground, mend};
 use super::output::Way;
@@ -258,6 +258,8 @@ impl Master {
         app.restarts = note.restarts;
         app.closed = note.stopping.is_some();
         app.deleted = note.deleted;
+        // The master before said so.
+        app.steering_told = true;
         let mode = super::app::balance_mode(app.settings().config.balance);
         app.balancer.set_mode(mode);
         self.apps.push(app);
@@ -295,8 +297,14 @@ impl Master {
         for note in found {
             let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
             let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
+            let sockets = (1..note.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &note.key, n)));
+            let sockets: Vec<OwnedFd> = sockets.collect();
             let listener = self.add_listener(ix, fd, note.key, address);
             self.apps[ix].listeners[listener].data = note.data;
+            if note.sockets > 0 {
+                self.resume_group(ix, listener, sockets, note.full);
+                self.note_listener(ix, listener);
+            }
         }
     }
 
@@ -316,6 +324,7 @@ impl Master {
                 self.join(ix, listener);
             }
         }
+        self.note_serves(ix);
     }
 
     /// Processes that the notes do not know have no place: they are ended.
@@ -330,7 +339,8 @@ impl Master {
 
     /// What a worker that is no more had with the keeper: the former master died before it could let go of it.
     fn release_unclaimed(&mut self, inherited: &Inheritance) {
-        for name in inherited.fds.keys().filter(|name| name.starts_with("channel/") || name.starts_with("output/")) {
+        let ours = |name: &&String| ["channel/", "output/", "slot/"].iter().any(|kind| name.starts_with(kind));
+        for name in inherited.fds.keys().filter(ours) {
             self.link.send(Order::Release { name: name.clone() });
         }
     }

@@ -1,7 +1,7 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
 use super::hooks;
-use crate::config::{self, Protocol, Ready, rules};
+use crate::config::{self, Balance, Protocol, Ready, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
 use crate::os::{program, user};
@@ -121,6 +121,11 @@ impl Settings {
         for problem in &self.hook_problems {
             log::warn!("{}: {problem}", self.config.name);
         }
+    }
+
+    /// Whether each slot has a listening socket of its own.
+    pub(super) fn has_own_sockets(&self) -> bool {
+        self.config.balance == Balance::Kernel && self.protocol != Protocol::None
     }
 
     /// What the supervisor has to know.

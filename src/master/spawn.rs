@@ -33,6 +33,12 @@ impl Master {
     fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
         let app = &self.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
+        let configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
+        let given: Vec<usize> = configured.map(|(ix, _)| ix).collect();
+        if settings.has_own_sockets() {
+            given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
+        }
+        let app = &self.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && self.background);
         let tail = watched && !self.on_terminal;
@@ -48,8 +54,9 @@ impl Master {
                 channel = Some(ours);
             }
             Protocol::ListenFds | Protocol::Auto => {
-                for listener in app.listeners.iter().filter(|l| l.configured.is_some()) {
-                    fds.push(listener.copy().map_err(|e| format!("cannot pass {listener} on: {e}"))?);
+                for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
+                    let copy = listener.socket_of(slot.0).try_clone_to_owned();
+                    fds.push(copy.map_err(|e| format!("cannot pass {listener} on: {e}"))?);
                     listen_names.push(crate::protocol::listen_fds::escape_name(&listener.to_string()));
                 }
             }
@@ -71,7 +78,13 @@ impl Master {
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         self.link.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
-        self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        let has_channel = channel.is_some();
+        let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        if !has_channel && settings.has_own_sockets() {
+            // What a Node worker asks for later, others have from the start.
+            given.into_iter().for_each(|listener| self.join(ix, listener));
+            self.note_serves(ix);
+        }
         Ok(())
     }
 
@@ -105,17 +118,25 @@ impl Master {
         if !is_agent {
             self.hooks.know(id, generation);
         }
+        let settings = self.apps[app].generations.get(&generation);
+        // An agent is no slot.
+        let own_socket = !is_agent && settings.is_some_and(super::settings::Settings::has_own_sockets);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
         let ix = self.workers.insert(Worker {
             id,
             app,
+            slot: slot.0,
             generation,
             is_agent,
             pid,
             channel,
             member: None,
             serves: BTreeSet::new(),
+            unnoted: false,
+            present: BTreeSet::new(),
+            own_socket,
+            takes: BTreeSet::new(),
             admitted: false,
             drain: None,
             goodbye: Goodbye::Unsaid,
@@ -184,8 +205,8 @@ impl Master {
 
     pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {
         let Some(ix) = self.workers.find(id) else { return };
-        let Some(worker) = self.workers.get_mut(ix) else { return };
-        worker.pid = Some(pid);
+        self.workers.set_pid(ix, pid);
+        let Some(worker) = self.workers.get(ix) else { return };
         let (app, generation) = (&self.apps[worker.app], worker.generation);
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
         self.output.files.spawned(id, pid, worker.app, &settings.config);
@@ -235,7 +256,9 @@ impl Master {
     pub(super) fn bury(&mut self, id: WorkerId) {
         if let Some(ix) = self.workers.find(id) {
             self.forget_channel_poll(ix);
+            self.admit_no_more(id);
             self.take_back(ix);
+            self.draining.remove(&ix);
             self.workers.remove(ix);
         }
         self.link.send(Order::Release { name: channel_name(id) });
@@ -250,10 +273,10 @@ impl Master {
         for _ in 0..limits::NOTIFY_BATCH_MAX {
             let Some((socket, _)) = &self.notify else { return };
             let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
-            let group = procfs::process_group(pid);
-            let found = self.workers.iter().find(|(_, w)| w.pid == Some(pid));
-            let found = found.or_else(|| self.workers.iter().find(|(_, w)| w.pid.is_some() && w.pid == group));
-            let Some((ix, _)) = found else { continue };
+            // Workers lead process groups of their own.
+            let found = self.workers.find_pid(pid);
+            let found = found.or_else(|| self.workers.find_pid(procfs::process_group(pid)?));
+            let Some(ix) = found else { continue };
             let said = notify::parse(&buffer[..length]);
             let Some(worker) = self.workers.get_mut(ix) else { continue };
             if let Some(text) = said.status {

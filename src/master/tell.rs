@@ -152,8 +152,8 @@ impl Master {
         if !app.master_accepts() {
             return;
         }
-        for (ix, listener) in app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some()) {
-            if !self.workers.iter().any(|(_, w)| w.app == app_ix && w.serves.contains(&ix)) {
+        for listener in app.listeners.iter().filter(|l| l.configured.is_some()) {
+            if listener.present.is_empty() {
                 log::warn!(
                     "{}: no worker listens on {listener}, so connections to it wait; the app should listen on \
                      process.env.PORT",

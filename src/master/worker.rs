@@ -12,6 +12,7 @@ pub(super) type WorkerIx = usize;
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) app: usize,
+    pub(super) slot: u32,
     pub(super) generation: Generation,
     /// It is its app's agent: it has no slot, and gets no connections.
     pub(super) is_agent: bool,
@@ -22,6 +23,14 @@ pub(super) struct Worker {
     pub(super) member: Option<MemberIx>,
     /// Listeners (by index in the app) that it serves.
     pub(super) serves: BTreeSet<usize>,
+    /// That changed since it was noted.
+    pub(super) unnoted: bool,
+    /// Listeners that count it among those who serve them: `serves`, while it is admitted.
+    pub(super) present: BTreeSet<usize>,
+    /// It accepts by itself, from the sockets of its slot (balance `kernel`).
+    pub(super) own_socket: bool,
+    /// Listeners for which the kernel is to choose it.
+    pub(super) takes: BTreeSet<usize>,
     /// The supervisor said that it may have connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
@@ -57,6 +66,8 @@ pub(super) struct Mail {
 pub(super) enum Drain {
     /// Hand-offs are still to be answered.
     WaitingForAnswers,
+    /// It accepts by itself and goes on until nothing waits for it any more.
+    EmptyingQueue,
     /// Goodbye was said; it finishes its connections.
     Finishing,
 }
@@ -80,6 +91,10 @@ pub(super) struct Pulse {
     pub(super) pinged_us: Option<u64>,
     /// It had not read it when the next one was due: it gets no connections.
     pub(super) stuck: bool,
+    /// It was pinged because connections wait for it: until it has read that, it is handed none of others.
+    pub(super) suspect: bool,
+    /// When it was first seen not to have read that (microseconds), and how long it had waited for a CPU by then.
+    pub(super) unread_since: Option<(u64, u64)>,
     /// Times that the next ping was due since.
     pub(super) missed: u32,
     /// How long the last ping or hand-off waited for it, in microseconds.
@@ -97,7 +112,7 @@ impl Pulse {
     /// to read: that it is not any more is found out at its channel.
     pub(super) fn answered(&mut self, latency_us: u64, now_us: u64) {
         self.delay_us = Some(latency_us);
-        if !self.stuck && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
+        if !self.stuck && !self.suspect && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
             self.pinged_us = None;
         }
     }
@@ -109,11 +124,12 @@ pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
     free: Vec<WorkerIx>,
     by_id: HashMap<WorkerId, WorkerIx>,
+    by_pid: HashMap<i32, WorkerIx>,
 }
 
 impl Workers {
     pub(super) fn insert(&mut self, worker: Worker) -> WorkerIx {
-        let id = worker.id;
+        let (id, pid) = (worker.id, worker.pid);
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.slots[ix] = Some(worker);
@@ -125,13 +141,31 @@ impl Workers {
             }
         };
         self.by_id.insert(id, ix);
+        self.by_pid.extend(pid.map(|pid| (pid, ix)));
         ix
+    }
+
+    /// Its process is known from now on.
+    pub(super) fn set_pid(&mut self, ix: WorkerIx, pid: i32) {
+        if let Some(worker) = self.get_mut(ix) {
+            worker.pid = Some(pid);
+            self.by_pid.insert(pid, ix);
+        }
+    }
+
+    pub(super) fn find_pid(&self, pid: i32) -> Option<WorkerIx> {
+        self.by_pid.get(&pid).copied()
     }
 
     pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
         let worker = self.slots.get_mut(ix)?.take()?;
         self.free.push(ix);
         self.by_id.remove(&worker.id);
+        if let Some(pid) = worker.pid
+            && self.by_pid.get(&pid) == Some(&ix)
+        {
+            self.by_pid.remove(&pid);
+        }
         Some(worker)
     }
 

@@ -16,6 +16,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod program;
+pub mod reuseport;
 pub mod shared;
 pub mod signal;
 pub mod sock_diag;

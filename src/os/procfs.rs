@@ -30,6 +30,12 @@ pub fn cpu_ms(pid: i32) -> Option<u64> {
     Some(ticks * 1000 / per_second.max(1) as u64)
 }
 
+/// How long the main thread of a process has been waiting for a CPU, all in all, in microseconds.
+pub fn cpu_wait_us(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|ns| ns / 1000)
+}
+
 /// The process that listens on a TCP port (or unix path), as far as this user may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -227,6 +233,7 @@ mod tests {
         let me = std::process::id() as i32;
         assert!(memory_bytes(me).unwrap() > 100_000);
         assert!(cpu_ms(me).is_some());
+        assert!(cpu_wait_us(me).is_none_or(|us| us < 3_600_000_000));
         assert_eq!(memory_bytes(i32::MAX), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The machine's TCP connections by NETLINK_SOCK_DIAG: local port and inode of each, sockets in TIME_WAIT left out by the
+//! The machine's sockets by NETLINK_SOCK_DIAG: local address and inode of each, sockets in TIME_WAIT left out by the
 //! kernel itself. `/proc/net/tcp` tells the same and formats a line for every socket that lingers.
 use super::{clock, poll};
 use crate::limits;
@@ -18,6 +18,8 @@ const REQUEST_STATES_AT: usize = 4;
 const REQUEST_PORT_AT: usize = 8;
 /// Where an answer has its local port, and its inode.
 const SOCKET_PORT_AT: usize = 4;
+const SOCKET_ADDRESS_AT: usize = 8;
+const SOCKET_WAITING_AT: usize = 56;
 const SOCKET_INODE_AT: usize = 68;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -31,6 +33,25 @@ const NLMSG_DONE: u16 = 3;
 /// Bits of the states in which a socket is a connection that a process may hold: all of the kernel's TCP states (1 to
 /// 12) but SYN_RECV (3), TIME_WAIT (6), CLOSE (7), LISTEN (10) and NEW_SYN_RECV (12).
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+
+/// Bits of the states of a TCP socket that listens (LISTEN) and of a UDP socket that is only bound (CLOSE).
+const LISTENING: u32 = 1 << 10;
+const BOUND: u32 = 1 << 7;
+
+/// One socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The kernel's number of its family.
+    pub family: u8,
+    /// Its local port.
+    pub port: u16,
+    /// Its local address, as the kernel writes it.
+    pub address: [u8; 16],
+    /// Its number in `/proc/PID/fd`.
+    pub inode: u64,
+    /// What waits to be received: bytes, or the connections of a socket that listens.
+    pub waiting: u32,
+}
 
 /// What one packet says about the dump.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +70,23 @@ enum Progress {
 /// Netlink is refused here (seccomp, gVisor, no such kernel module); `TimedOut` when it takes longer than the master's
 /// loop may wait.
 pub fn connections(port: Option<u16>) -> io::Result<Vec<(u16, u64)>> {
+    let found = sockets(libc::IPPROTO_TCP, CONNECTED, port)?;
+    Ok(found.into_iter().map(|socket| (socket.port, socket.inode)).collect())
+}
+
+/// The sockets that listen on a TCP port, or are bound to a UDP port (`datagram`).
+///
+/// # Errors
+/// As [`connections`].
+pub fn unconnected(port: u16, datagram: bool) -> io::Result<Vec<Found>> {
+    let (protocol, state) = if datagram { (libc::IPPROTO_UDP, BOUND) } else { (libc::IPPROTO_TCP, LISTENING) };
+    let mut found = sockets(protocol, state, Some(port))?;
+    // For UDP not every kernel looks at the port.
+    found.retain(|socket| socket.port == port);
+    Ok(found)
+}
+
+fn sockets(protocol: i32, states: u32, port: Option<u16>) -> io::Result<Vec<Found>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -58,7 +96,7 @@ pub fn connections(port: Option<u16>) -> io::Result<Vec<(u16, u64)>> {
     let deadline_ms = clock::monotonic_ms() + limits::SOCK_DIAG_MS_MAX;
     let mut found = Vec::new();
     for (sequence, family) in [(1, libc::AF_INET), (2, libc::AF_INET6)] {
-        let request = request(sequence, family as u8, port);
+        let request = request(sequence, family as u8, protocol as u8, states, port);
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
         dump(&netlink, sequence, deadline_ms, &mut found)?;
     }
@@ -66,7 +104,7 @@ pub fn connections(port: Option<u16>) -> io::Result<Vec<(u16, u64)>> {
 }
 
 /// Receives what the kernel has to say to one request.
-fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, found: &mut Vec<(u16, u64)>) -> io::Result<()> {
+fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, found: &mut Vec<Found>) -> io::Result<()> {
     let mut buffer = vec![0_u8; limits::SOCK_DIAG_PACKET_BYTES];
     for _ in 0..limits::SOCK_DIAG_PACKETS_MAX {
         let now_ms = clock::monotonic_ms();
@@ -98,7 +136,13 @@ fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, found: &mut Vec<(u16
 }
 
 /// `struct nlmsghdr` with `struct inet_diag_req_v2`.
-fn request(sequence: u32, family: u8, port: Option<u16>) -> [u8; HEAD_BYTES + REQUEST_BYTES] {
+fn request(
+    sequence: u32,
+    family: u8,
+    protocol: u8,
+    states: u32,
+    port: Option<u16>,
+) -> [u8; HEAD_BYTES + REQUEST_BYTES] {
     let mut bytes = [0; HEAD_BYTES + REQUEST_BYTES];
     bytes[..4].copy_from_slice(&((HEAD_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
     bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -106,14 +150,14 @@ fn request(sequence: u32, family: u8, port: Option<u16>) -> [u8; HEAD_BYTES + RE
     bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     let body = &mut bytes[HEAD_BYTES..];
     body[0] = family;
-    body[1] = libc::IPPROTO_TCP as u8;
-    body[REQUEST_STATES_AT..REQUEST_STATES_AT + 4].copy_from_slice(&CONNECTED.to_ne_bytes());
+    body[1] = protocol;
+    body[REQUEST_STATES_AT..REQUEST_STATES_AT + 4].copy_from_slice(&states.to_ne_bytes());
     body[REQUEST_PORT_AT..REQUEST_PORT_AT + 2].copy_from_slice(&port.unwrap_or(0).to_be_bytes());
     bytes
 }
 
 /// The sockets in one packet, which holds whole messages, each padded to four bytes.
-fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<(u16, u64)>) -> Progress {
+fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<Found>) -> Progress {
     while !packet.is_empty() {
         let (Some(length), Some(kind), Some(flags), Some(number)) =
             (u32_at(packet, 0), u16_at(packet, 4), u16_at(packet, 6), u32_at(packet, 8))
@@ -134,7 +178,10 @@ fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<(u16, u64)>) ->
                 let port = u16::from_be_bytes([body[SOCKET_PORT_AT], body[SOCKET_PORT_AT + 1]]);
                 // A socket that no process holds any more has inode 0.
                 if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| *inode != 0) {
-                    found.push((port, u64::from(inode)));
+                    let mut address = [0; 16];
+                    address.copy_from_slice(&body[SOCKET_ADDRESS_AT..SOCKET_ADDRESS_AT + 16]);
+                    let waiting = u32_at(body, SOCKET_WAITING_AT).unwrap_or(0);
+                    found.push(Found { family: body[0], port, address, inode: u64::from(inode), waiting });
                 }
             }
             NLMSG_ERROR | NLMSG_DONE => {
@@ -187,7 +234,8 @@ mod tests {
 
     fn read(packet: &[u8]) -> (Progress, Vec<(u16, u64)>) {
         let mut found = Vec::new();
-        (read_packet(packet, 7, &mut found), found)
+        let progress = read_packet(packet, 7, &mut found);
+        (progress, found.into_iter().map(|socket| (socket.port, socket.inode)).collect())
     }
 
     #[test]

@@ -88,8 +88,11 @@ pub struct App {
     pub workers_ready: u32,
     /// Counts reloads, from 1.
     pub generation: u32,
-    /// `round-robin`, `sticky` or `shared`.
+    /// `round-robin`, `sticky`, `shared` or `kernel`.
     pub balance: String,
+    /// How the kernel chooses among the workers, with balance `kernel`: `turns`, `random` or `hash`.
+    #[serde(default)]
+    pub steering: Option<String>,
     /// `node`, `listen-fds` or `none`.
     pub protocol: String,
     /// Addresses that are bound, with the real port where 0 was asked for.
@@ -185,6 +188,9 @@ pub struct Worker {
     /// until the next try.
     #[serde(default)]
     pub time_left_ms: Option<u64>,
+    /// Connections that the kernel gave to its slot under this master, where it counts them (steering `turns`).
+    #[serde(default)]
+    pub steered: Option<u64>,
     /// Resident memory in bytes, where it can be read.
     pub memory_bytes: Option<u64>,
     /// CPU time used so far in milliseconds, where it can be read.

@@ -4,7 +4,7 @@ use super::agent::AgentMemory;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::timers::{TimerKey, Timers};
-use super::worker::{Phase, Worker, WorkerView};
+use super::worker::{Crew, Phase, Worker, WorkerView};
 use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
@@ -37,7 +37,7 @@ pub struct App {
     /// The generation that serves; new slots belong to it.
     pub(super) generation: Generation,
     pub(super) slots: Vec<SlotState>,
-    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) workers: Crew,
     pub(super) timers: Timers,
     pub(super) reload: Option<Reload>,
     pub(super) queued: Option<Queued>,
@@ -68,7 +68,7 @@ impl App {
             policies: BTreeMap::from([(generation, policy)]),
             generation,
             slots: (0..slots).map(|_| SlotState::new(generation)).collect(),
-            workers: BTreeMap::new(),
+            workers: Crew::default(),
             timers: Timers::default(),
             reload: None,
             queued: None,
@@ -181,12 +181,21 @@ impl App {
 
     /// The slots in order.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> + '_ {
-        self.slots.iter().map(|slot| SlotView {
+        self.slots.iter().map(|slot| self.view(slot))
+    }
+
+    fn view(&self, slot: &SlotState) -> SlotView {
+        SlotView {
             generation: slot.generation,
             phase: slot.phase,
             current: slot.current.and_then(|id| self.workers.get(&id)).map(Worker::view),
             restarts: slot.restarts,
-        })
+        }
+    }
+
+    /// One slot.
+    pub fn slot(&self, slot: Slot) -> Option<SlotView> {
+        self.slots.get(slot.0 as usize).map(|slot| self.view(slot))
     }
 
     /// Every worker, by id.
@@ -201,7 +210,7 @@ impl App {
 
     /// Workers that are ready to serve.
     pub fn ready_count(&self) -> u32 {
-        self.workers.values().filter(|w| matches!(w.phase, Phase::Ready { .. })).count() as u32
+        self.workers.ready()
     }
 
     /// The generations that still have a worker or may get one.
@@ -228,8 +237,9 @@ impl App {
     }
 
     pub(super) fn set_phase(&mut self, worker: WorkerId, phase: Phase) {
-        let Some(w) = self.workers.get_mut(&worker) else { return };
-        w.phase = phase;
+        if !self.workers.set_phase(&worker, phase) {
+            return;
+        }
         let timer = phase_timer(&phase);
         self.timers.set(TimerKey::Worker(worker), timer);
         self.touched_workers.insert(worker);
@@ -257,10 +267,8 @@ impl App {
         *cx.next_worker += 1;
         let deadline_ms = cx.now_ms + self.policy(generation).ready_timeout_ms;
         let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
-        self.workers.insert(
-            worker,
-            Worker { id: worker, slot: Slot(index), generation, pid: None, spawned_at_ms: cx.now_ms, phase },
-        );
+        let slot = Slot(index);
+        self.workers.insert(Worker { id: worker, slot, generation, pid: None, spawned_at_ms: cx.now_ms, phase });
         self.set_phase(worker, phase);
         cx.act(Action::Spawn { worker, slot: Slot(index), generation });
         worker
@@ -364,10 +372,12 @@ impl App {
 
     /// Says `AppReady` once every slot serves.
     fn tell_ready(&mut self, cx: &mut Cx<'_>) {
-        let serving = |slot: &SlotState| {
-            slot.current.and_then(|id| self.workers.get(&id)).is_some_and(|w| matches!(w.phase, Phase::Ready { .. }))
-        };
-        if !self.told_ready && self.stopping.is_none() && self.slots.iter().all(serving) {
+        if self.told_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
+            return;
+        }
+        let serving =
+            |slot: &SlotState| slot.current.and_then(|id| self.workers.get(&id)).is_some_and(Worker::is_ready);
+        if self.slots.iter().all(serving) {
             self.told_ready = true;
             self.told_end = false;
             cx.report(Report::AppReady { workers: self.slots.len() as u32 });
@@ -512,8 +522,8 @@ impl App {
         if let Some(slot) = self.slot_mut(index).filter(|slot| slot.current == Some(worker)) {
             slot.current = None;
         }
-        let others_ready = |w: &&Worker| w.id != worker && matches!(w.phase, Phase::Ready { .. });
-        if !self.workers.values().any(|w| others_ready(&w)) {
+        let itself = u32::from(self.workers.get(&worker).is_some_and(Worker::is_ready));
+        if self.workers.ready() == itself {
             self.told_ready = false;
         }
     }

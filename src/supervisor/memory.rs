@@ -5,7 +5,7 @@ use super::app::{App, Cx, Role, Stopping, phase_timer};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
 use super::timers::{TimerKey, Timers};
-use super::worker::{Phase, Worker};
+use super::worker::{Crew, Phase, Worker};
 use super::{Action, Limits, Policy, ReadyRule};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
@@ -197,7 +197,7 @@ impl App {
             policies,
             generation: memory.generation,
             slots: Vec::new(),
-            workers: BTreeMap::new(),
+            workers: Crew::default(),
             timers: Timers::default(),
             reload: memory.reload.map(|r| Reload {
                 from: r.from,
@@ -239,7 +239,7 @@ impl App {
         for w in workers {
             let pid = known_pid(w.id);
             let WorkerMemory { id, slot, generation, spawned_at_ms, phase, .. } = w;
-            self.workers.insert(id, Worker { id, slot, generation, pid, spawned_at_ms, phase });
+            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase });
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }
     }

@@ -200,7 +200,7 @@ impl App {
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         let Some(reload) = &mut self.reload else { return };
         let workers = &self.workers;
-        reload.settling.retain(|(old, until_ms)| *until_ms > cx.now_ms && workers.contains_key(old));
+        reload.settling.retain(|(old, until_ms)| *until_ms > cx.now_ms && workers.get(old).is_some());
         let until_ms = reload.settling.iter().map(|(_, until_ms)| *until_ms).min();
         self.timers.set(TimerKey::Settling, until_ms);
         self.step_reload(cx);

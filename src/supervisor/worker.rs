@@ -1,5 +1,6 @@
 //! One worker as the supervisor sees it. Transitions live in `app`; here is what a worker is.
 use crate::ids::{Generation, Slot, WorkerId};
+use std::collections::BTreeMap;
 
 /// Where a worker stands. States carry their data; times are absolute milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,63 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
 }
 
+/// All workers of an app, by id, and how many of them are ready.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crew {
+    by_id: BTreeMap<WorkerId, Worker>,
+    ready: u32,
+}
+
+impl Crew {
+    pub(super) fn get(&self, id: &WorkerId) -> Option<&Worker> {
+        self.by_id.get(id)
+    }
+
+    /// For everything but its phase, which [`Crew::set_phase`] changes.
+    pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
+        self.by_id.get_mut(id)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Worker> {
+        self.by_id.values()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &WorkerId> {
+        self.by_id.keys()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Those that are ready.
+    pub(super) fn ready(&self) -> u32 {
+        self.ready
+    }
+
+    pub(super) fn insert(&mut self, worker: Worker) {
+        self.ready += u32::from(worker.is_ready());
+        if let Some(former) = self.by_id.insert(worker.id, worker) {
+            self.ready -= u32::from(former.is_ready());
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &WorkerId) {
+        if let Some(gone) = self.by_id.remove(id) {
+            self.ready -= u32::from(gone.is_ready());
+        }
+    }
+
+    /// Whether there is such a worker.
+    pub(super) fn set_phase(&mut self, id: &WorkerId, phase: Phase) -> bool {
+        let Some(worker) = self.by_id.get_mut(id) else { return false };
+        self.ready -= u32::from(worker.is_ready());
+        worker.phase = phase;
+        self.ready += u32::from(worker.is_ready());
+        true
+    }
+}
+
 /// What others may see of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerView {
@@ -72,6 +130,10 @@ pub struct WorkerView {
 }
 
 impl Worker {
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. })
+    }
+
     pub(super) fn view(&self) -> WorkerView {
         WorkerView {
             id: self.id,

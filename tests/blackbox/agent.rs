@@ -303,6 +303,28 @@ fn a_worker_that_reads_no_message_costs_itself_only() {
 }
 
 #[test]
+fn an_agent_that_sends_faster_than_workers_read_is_held_up_and_loses_nothing() {
+    // Each worker writes every message down before it reads the next: far slower than they are sent.
+    let flood = "for (let n = 0; n < 4000; n++) process.send({ action: 'flood', data: 'x'.repeat(2000), to: 'app' }); \
+                 process.send({ action: 'last', to: 'app' });";
+    let cluster =
+        start(&format!("{}process.on('message', (m) => {{ if (m.action === 'go') {{ {flood} }} }});", plain()), "");
+    a_worker_sends(&cluster, r#"{"action":"go","to":"agent"}"#);
+    let count = |name: &str, what: &str| {
+        let text = fs::read_to_string(cluster.folder.path().join(name)).unwrap_or_default();
+        text.matches(what).count()
+    };
+    for name in ["app0.log", "app1.log"] {
+        wait_until("the last message", || count(name, "\"action\":\"last\"") == 1);
+        assert_eq!(count(name, "\"action\":\"flood\""), 4000, "{name}");
+    }
+    assert!(cluster.app().workers.iter().all(|worker| worker.messages_lost == 0));
+    // Nobody was kept from serving.
+    assert!(get(cluster.address(), "/").unwrap().contains("pid"));
+    cluster.stop();
+}
+
+#[test]
 fn an_agent_that_is_no_node_program_is_ready_by_the_notify_socket() {
     let folder = Folder::new();
     folder.write("app.js", &format!("{LOG}{APP}"));

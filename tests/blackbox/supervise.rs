@@ -2,6 +2,7 @@
 use super::apps::misbehave;
 use super::client::{Load, get, who};
 use super::cluster::{Cluster, Folder, alive, kill, wait_until};
+use clusterd::limits;
 use std::time::Instant;
 
 #[test]
@@ -128,6 +129,70 @@ fn a_worker_whose_loop_is_stuck_gets_no_more_connections() {
     }
     assert!(slow <= 8, "{slow} of 200 waited for the stuck worker");
     blocked.join().unwrap().unwrap();
+    cluster.stop();
+}
+
+/// Two workers, one of which no longer reads its channel when the file `deaf` is there.
+fn half_deaf(balance: &str, more: &str) -> Cluster {
+    let folder = Folder::new();
+    let script = misbehave("deaf.py");
+    folder.write(
+        "c.toml",
+        &format!(
+            "[[app]]\nname = \"web\"\ncommand = [\"python3\", \"{script}\"]\nprotocol = \"node\"\nworkers = 2\n\
+             listen = \"127.0.0.1:0\"\nbalance = \"{balance}\"\nenv.DEAF = \"0\"\n{more}"
+        ),
+    );
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(2);
+    cluster
+}
+
+#[test]
+fn a_worker_that_never_reads_its_channel_keeps_few_clients_waiting_and_no_other() {
+    for balance in ["round-robin", "kernel"] {
+        let cluster = half_deaf(balance, "drain_timeout = \"1s\"\n");
+        let address = cluster.address();
+        let deaf = cluster.wait_ready(2)[0].pid.unwrap();
+        assert_eq!((0..4).filter(|_| who(address) == deaf).count(), 2);
+        cluster.folder.write("deaf", "");
+        let clients: Vec<_> = (0..200)
+            .map(|n| {
+                // Not all at once: what comes first is given to both.
+                std::thread::sleep(std::time::Duration::from_millis(u64::from(n % 10 == 0) * 20));
+                std::thread::spawn(move || get(address, "/"))
+            })
+            .collect();
+        let unanswered = clients.into_iter().map(|client| client.join().unwrap()).filter(Result::is_err).count();
+        assert!(
+            unanswered <= limits::HANDOFF_WINDOW_START as usize,
+            "{balance}: {unanswered} wait for the deaf worker"
+        );
+        // From now on nobody does.
+        for _ in 0..50 {
+            let asked = Instant::now();
+            assert_ne!(who(address), deaf);
+            assert!(asked.elapsed().as_millis() < 1_000, "{balance}");
+        }
+        let open = cluster.wait_ready(2)[0].open_handoffs;
+        assert!(open <= limits::HANDOFF_WINDOW_START, "{balance}: {open}");
+        cluster.stop();
+    }
+}
+
+#[test]
+fn clients_of_a_worker_that_never_reads_its_channel_go_to_another_when_it_is_killed() {
+    let cluster = half_deaf("round-robin", "kill_timeout = \"200ms\"\n[app.limits]\nhang = \"2s\"\n");
+    let address = cluster.address();
+    let deaf = cluster.wait_ready(2)[0].pid.unwrap();
+    cluster.folder.write("deaf", "");
+    let clients: Vec<_> = (0..20).map(|_| std::thread::spawn(move || who(address))).collect();
+    assert!(clients.into_iter().all(|client| client.join().unwrap() != deaf));
+    cluster.wait_line("its event loop did not answer for 2 s");
+    std::fs::remove_file(cluster.folder.path().join("deaf")).unwrap();
+    cluster.wait_view("another one", |view| {
+        view.apps[0].workers_ready == 2 && view.apps[0].workers.iter().all(|w| w.pid != Some(deaf))
+    });
     cluster.stop();
 }
 

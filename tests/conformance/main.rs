@@ -130,12 +130,9 @@ fn under_node(case: &str, scene: Scene) -> Transcript {
     transcript
 }
 
-fn under_clusterd(case: &str, scene: Scene) -> Transcript {
+fn under_clusterd(case: &str, scene: Scene, balance: &str) -> Transcript {
     let worker = file("worker.js").display().to_string();
-    let mut args = vec!["-w", "2"];
-    if scene.shared {
-        args.extend(["--balance", "shared"]);
-    }
+    let mut args = vec!["-w", "2", "--balance", balance];
     let node = node();
     args.extend(["--", &node, &worker, case]);
     let cluster = Cluster::start_in(Folder::new(), &[], |command| {
@@ -164,10 +161,14 @@ fn under_clusterd(case: &str, scene: Scene) -> Transcript {
 
 fn same(case: &str, scene: Scene) {
     let expected = under_node(case, scene);
-    let seen = under_clusterd(case, scene);
-    for (slot, expected) in &expected {
-        let seen = seen.get(slot).cloned().unwrap_or_default();
-        assert_eq!(&seen, expected, "{case}, slot {slot}: clusterd on the left, Node on the right");
+    // For the app a socket of its own is the same as the one that all share.
+    let ways: &[&str] = if scene.shared { &["shared", "kernel"] } else { &["round-robin"] };
+    for balance in ways {
+        let seen = under_clusterd(case, scene, balance);
+        for (slot, expected) in &expected {
+            let seen = seen.get(slot).cloned().unwrap_or_default();
+            assert_eq!(&seen, expected, "{case}, {balance}, slot {slot}: clusterd on the left, Node on the right");
+        }
     }
 }
 
@@ -210,11 +211,36 @@ cases! {
     web: Scene::default();
 }
 
-/// The cases about addresses and errors are the same when the workers accept by themselves.
+/// Cases that do not depend on turns are the same when the workers accept by themselves.
 mod shared {
     use super::{Scene, same};
 
     const SHARED: Scene = Scene { shared: true, leave_at: None, inherits: false };
+
+    #[test]
+    fn datagrams() {
+        same("datagrams", SHARED);
+    }
+
+    #[test]
+    fn sockets() {
+        same("sockets", SHARED);
+    }
+
+    #[test]
+    fn messages() {
+        same("messages", SHARED);
+    }
+
+    #[test]
+    fn leave_process_disconnect() {
+        same("leave_process_disconnect", SHARED);
+    }
+
+    #[test]
+    fn leave_kill() {
+        same("leave_kill", SHARED);
+    }
 
     #[test]
     fn errors() {

@@ -1,4 +1,4 @@
-//! Frameworks and runtimes as people use them, unmodified, under the built binary: Express, Fastify, Koa, ws, uvicorn,
+//! Frameworks and runtimes as people use them, unmodified, under the built binary: Express, Fastify, Koa, egg, ws, uvicorn,
 //! gunicorn, and every supported version of Node. The first run installs them below the target folder (`install`);
 //! later ones need no network.
 #![allow(clippy::unwrap_used)]
@@ -11,6 +11,7 @@ mod client;
 #[path = "../blackbox/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod egg;
 mod install;
 mod support;
 

@@ -1,0 +1,146 @@
+//! Which sockets of an SO_REUSEPORT group get new connections: those that somebody takes connections from. Pure; workers
+//! are indices of the shell.
+//!
+//! Each slot has a socket of its own. Where there are fewer sockets than slots, slots share them.
+use std::collections::BTreeSet;
+
+/// The sockets of one group, and who takes connections from each.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// By number of the socket in its group.
+    takers: Vec<Vec<usize>>,
+    /// Numbers of those with a taker.
+    taken: BTreeSet<u32>,
+    /// What was selected when nobody took connections any more: they wait there.
+    last: Vec<u32>,
+    changed: bool,
+}
+
+impl Selection {
+    /// A group of one socket.
+    pub fn new() -> Selection {
+        Selection { takers: vec![Vec::new()], taken: BTreeSet::new(), last: vec![0], changed: true }
+    }
+
+    /// One socket more.
+    pub fn grow(&mut self) {
+        self.takers.push(Vec::new());
+        self.changed = true;
+    }
+
+    /// The socket of a slot.
+    pub fn socket_of(&self, slot: u32) -> u32 {
+        slot % self.takers.len().max(1) as u32
+    }
+
+    /// A worker takes connections from its slot's socket.
+    pub fn enter(&mut self, slot: u32, worker: usize) {
+        let socket = self.socket_of(slot);
+        let Some(takers) = self.takers.get_mut(socket as usize) else { return };
+        if !takers.contains(&worker) {
+            takers.push(worker);
+        }
+        self.changed |= self.taken.insert(socket);
+    }
+
+    /// It does no more. The number of the socket when nobody else takes from it.
+    pub fn leave(&mut self, slot: u32, worker: usize) -> Option<u32> {
+        let socket = self.socket_of(slot);
+        let takers = self.takers.get_mut(socket as usize)?;
+        let before = takers.len();
+        takers.retain(|taker| *taker != worker);
+        if !takers.is_empty() || before == 0 {
+            return None;
+        }
+        if self.taken.len() == 1 {
+            self.last = self.taken.iter().copied().collect();
+        }
+        self.taken.remove(&socket);
+        self.changed = true;
+        Some(socket)
+    }
+
+    /// Who takes connections from a socket.
+    pub fn takers(&self, socket: u32) -> &[usize] {
+        self.takers.get(socket as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a socket other than this one has takers.
+    pub fn has_others(&self, socket: u32) -> bool {
+        self.taken.iter().any(|other| *other != socket)
+    }
+
+    /// The number of sockets.
+    pub fn sockets(&self) -> u32 {
+        self.takers.len() as u32
+    }
+
+    /// Those that are to get new connections, ascending; never none.
+    pub fn selected(&self) -> Vec<u32> {
+        if self.taken.is_empty() { self.last.clone() } else { self.taken.iter().copied().collect() }
+    }
+
+    /// Whether that, or the number of sockets, may have changed since it was last settled.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// What is selected now has been told to the kernel.
+    pub fn settle(&mut self) {
+        self.changed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sockets: u32) -> Selection {
+        let mut selection = Selection::new();
+        (1..sockets).for_each(|_| selection.grow());
+        selection.settle();
+        selection
+    }
+
+    #[test]
+    fn sockets_with_a_taker_are_selected_and_the_last_one_stays() {
+        let mut group = of(3);
+        assert_eq!(group.selected(), [0], "until somebody is there connections wait in one place");
+        group.enter(1, 7);
+        group.enter(2, 8);
+        assert!(group.is_changed());
+        assert_eq!(group.selected(), [1, 2]);
+        assert!(group.has_others(1) && group.has_others(0));
+        group.settle();
+        assert_eq!(group.leave(1, 7), Some(1));
+        assert!(!group.has_others(2));
+        assert_eq!(group.leave(2, 8), Some(2));
+        assert_eq!(group.selected(), [2]);
+        group.enter(0, 9);
+        assert_eq!(group.selected(), [0]);
+    }
+
+    #[test]
+    fn old_and_new_worker_of_a_slot_take_from_one_socket() {
+        let mut group = of(2);
+        group.enter(1, 7);
+        group.settle();
+        group.enter(1, 8);
+        group.enter(1, 8);
+        assert_eq!(group.takers(1), [7, 8]);
+        assert_eq!(group.leave(1, 7), None);
+        assert_eq!(group.leave(1, 7), None, "it has left before");
+        assert!(!group.is_changed());
+        assert_eq!(group.leave(1, 8), Some(1));
+    }
+
+    #[test]
+    fn slots_share_where_sockets_are_few() {
+        let mut group = of(2);
+        assert_eq!((group.socket_of(0), group.socket_of(5)), (0, 1));
+        group.enter(1, 7);
+        group.enter(3, 8);
+        assert_eq!(group.leave(1, 7), None);
+        assert_eq!(group.selected(), [1]);
+    }
+}

@@ -1,0 +1,147 @@
+//! Who could take a connection now, by the number of open hand-offs: plain bits, one for each worker at each number.
+//! Finding the next in turn looks at 64 workers at a time.
+use crate::limits;
+
+/// A worker may have this many numbers of open hand-offs and still take one more.
+const LEVELS: usize = limits::HANDOFF_WINDOW_MAX as usize;
+
+const _: () = assert!(LEVELS <= 64, "`Standings::some` has one bit for each level");
+
+/// A set of indices.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    pub(super) fn insert(&mut self, index: u32) {
+        let word = index as usize / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (index % 64);
+    }
+
+    pub(super) fn remove(&mut self, index: u32) {
+        if let Some(word) = self.words.get_mut(index as usize / 64) {
+            *word &= !(1 << (index % 64));
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        let bits = |(at, &word): (usize, &u64)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(at as u32 * 64 + bit)
+            })
+        };
+        self.words.iter().enumerate().flat_map(bits)
+    }
+
+    /// The first index from `from` on, then from the start, that both have.
+    fn next_common(&self, other: &Bits, from: u32) -> Option<u32> {
+        let count = self.words.len().min(other.words.len());
+        let both = |at: usize| self.words[at] & other.words[at];
+        let found = |at: usize, word: u64| (word != 0).then(|| at as u32 * 64 + word.trailing_zeros());
+        let start = from as usize / 64;
+        if start < count {
+            let rest = found(start, both(start) & (u64::MAX << (from % 64)));
+            if rest.is_some() {
+                return rest;
+            }
+        }
+        let after = (start + 1).min(count)..count;
+        after.chain(0..(start + 1).min(count)).find_map(|at| found(at, both(at)))
+    }
+}
+
+/// Those that could take a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Standings {
+    /// By number of open hand-offs.
+    levels: Vec<Bits>,
+    counts: [u32; LEVELS],
+    /// One bit for each level with somebody.
+    some: u64,
+}
+
+impl Standings {
+    pub(super) fn new() -> Standings {
+        Standings { levels: vec![Bits::default(); LEVELS], counts: [0; LEVELS], some: 0 }
+    }
+
+    /// From now on it has so many open hand-offs (below the most), and could take one more.
+    pub(super) fn enter(&mut self, level: u32, index: u32) {
+        let at = level as usize;
+        self.levels[at].insert(index);
+        self.counts[at] += 1;
+        self.some |= 1 << level;
+    }
+
+    /// It was at this level, and is no more.
+    pub(super) fn leave(&mut self, level: u32, index: u32) {
+        let at = level as usize;
+        self.levels[at].remove(index);
+        self.counts[at] -= 1;
+        if self.counts[at] == 0 {
+            self.some &= !(1 << level);
+        }
+    }
+
+    /// Of `among`, the first from `from` on with the fewest.
+    pub(super) fn next(&self, among: &Bits, from: u32) -> Option<u32> {
+        let mut left = self.some;
+        while left != 0 {
+            let found = self.levels[left.trailing_zeros() as usize].next_common(among, from);
+            if found.is_some() {
+                return found;
+            }
+            left &= left - 1;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(indices: &[u32]) -> Bits {
+        let mut bits = Bits::default();
+        indices.iter().for_each(|&index| bits.insert(index));
+        bits
+    }
+
+    #[test]
+    fn the_next_in_turn_is_found_from_anywhere() {
+        let mut standings = Standings::new();
+        let all = [3, 63, 64, 200, 999];
+        all.iter().for_each(|&index| standings.enter(0, index));
+        let among = bits(&all);
+        for from in 0..1100 {
+            let expected = all.iter().find(|&&index| index >= from).unwrap_or(&3);
+            assert_eq!(standings.next(&among, from), Some(*expected), "from {from}");
+        }
+        assert_eq!(standings.next(&bits(&[5, 64]), 65), Some(64), "only those that serve");
+        assert_eq!(standings.next(&bits(&[5, 3000]), 0), None);
+        assert_eq!(among.iter().collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn the_fewest_come_first_and_who_left_is_not_found() {
+        let mut standings = Standings::new();
+        let among = bits(&[0, 1, 2]);
+        for (level, index) in [(63, 0), (5, 1), (5, 2)] {
+            standings.enter(level, index);
+        }
+        assert_eq!(standings.next(&among, 2), Some(2));
+        standings.leave(5, 2);
+        assert_eq!(standings.next(&among, 2), Some(1));
+        standings.leave(5, 1);
+        assert_eq!(standings.next(&among, 2), Some(0));
+        standings.leave(63, 0);
+        assert_eq!(standings.next(&among, 2), None);
+    }
+}

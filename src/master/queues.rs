@@ -1,0 +1,420 @@
+//! Balance `kernel`: what waits in the sockets of slots. Workers take connections by themselves; the master looks after
+//! those that nobody takes: behind a worker that is stuck, dead or leaving it accepts them itself and hands them to
+//! another. Other programs than Node cannot be given connections: there they wait for the slot's next worker.
+//!
+//! At rest the next connection to any slot wakes the master; from then on it looks every `QUEUE_LOOK_MS` until nothing
+//! waits any more. How many connections come in between costs nothing.
+use super::Master;
+use super::handoff::Accepted;
+use super::polls::QueueIx;
+use super::worker::{Drain, Worker, WorkerIx};
+use crate::config::Protocol;
+use crate::ids::WorkerId;
+use crate::limits;
+use crate::os::{listen, procfs, reuseport};
+use crate::supervisor::SlotPhase;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What is known of the slots' sockets.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// Sockets in which something waited at the last look.
+    busy: BTreeMap<QueueIx, Busy>,
+    news: Vec<QueueIx>,
+    /// The next look; `None` while nothing happens.
+    next_look_ms: Option<u64>,
+    every_ms: u64,
+    /// Looks in a row that found nothing.
+    quiet: u32,
+    /// Something waits for anybody at all who can take it.
+    for_anyone: bool,
+    /// Looks in a row that could hand nothing on, while others had yet to take what they were given.
+    hurries: u32,
+    /// Where pinging goes on.
+    pinged_last: Option<QueueIx>,
+    /// Workers that are to end once nothing waits for them.
+    leaving: Vec<Leaving>,
+}
+
+struct Busy {
+    since_ms: u64,
+    /// Workers that get nothing new until they have taken what waits.
+    stalled: Vec<(WorkerIx, WorkerId)>,
+}
+
+struct Leaving {
+    ix: WorkerIx,
+    id: WorkerId,
+    since_ms: u64,
+    empty_since_ms: u64,
+}
+
+/// What a look at one socket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nothing waits.
+    Empty,
+    /// Something waits, and nobody takes connections from there.
+    Nobodys,
+    /// The master hands on what waits.
+    Moves,
+    /// Something waits, and something is being done about it.
+    Waits,
+    /// Something waits, and nobody can do anything.
+    Stuck,
+}
+
+/// What waits for a worker that is to leave, and for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnQueue {
+    /// It has none of its own (any more).
+    None,
+    Empty,
+    Waits,
+}
+
+impl Watch {
+    /// Looks at this socket from now on, until it is empty.
+    pub(super) fn add(&mut self, queue: QueueIx, now_ms: u64) {
+        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, stalled: Vec::new() });
+    }
+
+    /// Something changed: the next look is in this turn of the loop.
+    pub(super) fn look_soon(&mut self, now_ms: u64) {
+        self.next_look_ms = Some(now_ms);
+    }
+
+    /// When [`Master::look_at_queues`] is due.
+    pub(super) fn next_look_ms(&self) -> Option<u64> {
+        self.next_look_ms
+    }
+}
+
+impl Master {
+    /// Something changed: looks in this turn of the loop.
+    pub(super) fn look_at_queues_soon(&mut self) {
+        self.watch.look_soon(self.now_ms);
+    }
+
+    /// A worker can take connections again.
+    pub(super) fn look_for_someone(&mut self) {
+        if self.watch.for_anyone {
+            self.look_at_queues_soon();
+        }
+    }
+
+    /// After a rest, something came. Most of it is taken within moments.
+    pub(super) fn queues_woke(&mut self) {
+        self.polls.wake_for_queues(false);
+        self.watch.next_look_ms = Some(self.now_ms + limits::QUEUE_FIRST_LOOK_MS);
+        self.take_news();
+        let news = std::mem::take(&mut self.watch.news);
+        for &queue in &news {
+            if self.takers(queue).is_none_or(<[WorkerIx]>::is_empty) {
+                self.look_at_queues_soon();
+            }
+            self.watch.add(queue, self.now_ms);
+        }
+    }
+
+    fn take_news(&mut self) -> bool {
+        let mut news = std::mem::take(&mut self.watch.news);
+        news.clear();
+        if let Err(e) = self.polls.take_queues(&mut news) {
+            log::error!("cannot look at the queues of slots: {e}");
+        }
+        let some = !news.is_empty();
+        self.watch.news = news;
+        some
+    }
+
+    /// One look: who waits for whom, and what can be done about it. Says when the next one is due.
+    pub(super) fn look_at_queues(&mut self) {
+        if self.watch.next_look_ms.is_none_or(|at| at > self.now_ms) {
+            return;
+        }
+        if self.handing_over_since_ms.is_some() {
+            // The next master looks at them all.
+            self.watch.next_look_ms = None;
+            return;
+        }
+        let mut going_on = self.take_news();
+        let mut moves = false;
+        let news = std::mem::take(&mut self.watch.news);
+        for &queue in &news {
+            self.watch.add(queue, self.now_ms);
+        }
+        self.watch.news = news;
+        let mut pings = limits::QUEUE_PINGS_PER_LOOK_MAX;
+        let after = self.watch.pinged_last.map_or(Bound::Unbounded, Bound::Excluded);
+        let upto = self.watch.pinged_last.map_or(Bound::Unbounded, Bound::Included);
+        let later = self.watch.busy.range((after, Bound::Unbounded)).map(|(queue, _)| *queue);
+        let mut round: Vec<QueueIx> = later.collect();
+        if self.watch.pinged_last.is_some() {
+            round.extend(self.watch.busy.range((Bound::Unbounded, upto)).map(|(queue, _)| *queue));
+        }
+        // First who is well and who is not, then who gets what.
+        let mut nobodys = Vec::new();
+        for queue in round {
+            match self.look_at(queue, &mut pings) {
+                Seen::Empty => self.no_longer_busy(queue),
+                Seen::Nobodys => nobodys.push(queue),
+                Seen::Moves => moves = true,
+                Seen::Waits => going_on = true,
+                Seen::Stuck => {}
+            }
+        }
+        self.watch.for_anyone = false;
+        for queue in nobodys {
+            match self.rescue(queue) {
+                Seen::Empty => self.no_longer_busy(queue),
+                Seen::Moves => moves = true,
+                Seen::Waits | Seen::Nobodys => going_on = true,
+                Seen::Stuck => self.watch.for_anyone = true,
+            }
+        }
+        going_on |= self.look_at_leaving();
+        self.plan_next_look(going_on, moves);
+    }
+
+    fn plan_next_look(&mut self, going_on: bool, moves: bool) {
+        let watch = &mut self.watch;
+        if watch.busy.is_empty() && watch.leaving.is_empty() {
+            watch.quiet += 1;
+        } else {
+            watch.quiet = 0;
+        }
+        watch.every_ms = if moves {
+            limits::QUEUE_HURRY_MS
+        } else if going_on || watch.quiet > 0 {
+            limits::QUEUE_LOOK_MS
+        } else {
+            (watch.every_ms * 2).clamp(limits::QUEUE_LOOK_MS, limits::QUEUE_LOOK_MAX_MS)
+        };
+        let rests = watch.quiet >= limits::QUEUE_QUIET_LOOKS;
+        watch.next_look_ms = (!rests).then_some(self.now_ms + watch.every_ms);
+        // While it looks rarely, news need not wait for the next look.
+        self.polls.wake_for_queues(rests || watch.every_ms == limits::QUEUE_LOOK_MAX_MS);
+    }
+
+    fn takers(&self, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
+        let listener = self.apps.get(app)?.listeners.get(listener)?;
+        Some(listener.spread.as_ref()?.selection.takers(socket))
+    }
+
+    fn look_at(&mut self, queue: QueueIx, pings: &mut usize) -> Seen {
+        let (app_ix, listener_ix, socket) = queue;
+        let Some(app) = self.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
+        let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
+        let Some(spread) = &listener.spread else { return Seen::Empty };
+        if reuseport::queue(listener.socket(socket)).waiting == 0 {
+            return Seen::Empty;
+        }
+        let takers = spread.selection.takers(socket).to_vec();
+        if takers.is_empty() {
+            // Under another way to balance the first socket is everybody's, and polled where the master accepts.
+            return if socket > 0 || app.has_own_sockets() { Seen::Nobodys } else { Seen::Empty };
+        }
+        if !spread.selection.has_others(socket) {
+            // Nobody could take it off their hands.
+            return Seen::Stuck;
+        }
+        for taker in takers {
+            self.suspect(taker, queue, pings);
+        }
+        let nobodys = self.takers(queue).is_some_and(<[WorkerIx]>::is_empty);
+        if nobodys { Seen::Nobodys } else { Seen::Waits }
+    }
+
+    /// Connections wait for this worker. A Node worker has to read a ping; any other has to take them.
+    fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, pings: &mut usize) {
+        let Some(worker) = self.workers.get(ix) else { return };
+        let (id, pinged_us) = (worker.id, worker.pulse.pinged_us);
+        let stuck = match (worker.channel.is_some(), pinged_us) {
+            (true, None) => {
+                if *pings > 0 {
+                    *pings -= 1;
+                    self.watch.pinged_last = Some(queue);
+                    self.ping_now(ix);
+                    self.set_suspect(ix);
+                }
+                false
+            }
+            (true, Some(at_us)) => {
+                let waits = self.waits_for_ping(ix);
+                if waits {
+                    self.set_suspect(ix);
+                }
+                waits && self.stands_still(ix, self.now_us.saturating_sub(at_us))
+            }
+            (false, _) => {
+                let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
+                let stalled = self.now_ms.saturating_sub(busy.since_ms) >= limits::QUEUE_STALLED_MS;
+                if stalled {
+                    busy.stalled.push((ix, id));
+                }
+                stalled
+            }
+        };
+        if stuck && let Some(worker) = self.workers.get_mut(ix) {
+            worker.pulse.stuck = true;
+            self.refresh_eligibility(ix);
+        }
+    }
+
+    /// Whether a worker that has not read its ping for this time is stuck, and not only in want of a CPU.
+    fn stands_still(&mut self, ix: WorkerIx, unread_us: u64) -> bool {
+        let now_us = self.now_us;
+        let Some(worker) = self.workers.get_mut(ix) else { return false };
+        let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
+        let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
+        let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
+        unread_us >= if starved { limits::QUEUE_STARVED_US } else { limits::QUEUE_STUCK_US }
+    }
+
+    /// Until it has read its ping it is handed none of others' connections.
+    fn set_suspect(&mut self, ix: WorkerIx) {
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.pulse.suspect = true;
+        }
+        self.refresh_eligibility(ix);
+    }
+
+    /// Nothing waits there: who got nothing new because of it does again.
+    fn no_longer_busy(&mut self, queue: QueueIx) {
+        let Some(busy) = self.watch.busy.remove(&queue) else { return };
+        for (ix, id) in busy.stalled {
+            if let Some(worker) = self.workers.get_mut(ix).filter(|worker| worker.id == id) {
+                worker.pulse.stuck = false;
+                self.refresh_eligibility(ix);
+            }
+        }
+    }
+
+    /// Nobody takes connections from this socket: the master does, for others.
+    fn rescue(&mut self, queue: QueueIx) -> Seen {
+        let (app_ix, listener_ix, socket) = queue;
+        if self.apps[app_ix].settings().protocol != Protocol::Node {
+            return self.wait_for_next_worker(queue);
+        }
+        let before = self.open_handoffs;
+        let accepted = self.accept_batch(app_ix, listener_ix, socket);
+        let some = self.open_handoffs > before;
+        self.watch.hurries = if some { 0 } else { self.watch.hurries.saturating_add(1) };
+        match accepted {
+            Accepted::All => Seen::Empty,
+            Accepted::Some => Seen::Moves,
+            // The others have as many as they may until they answer.
+            Accepted::NotNow if some || (before > 0 && self.watch.hurries < limits::QUEUE_HURRIES_MAX) => Seen::Moves,
+            Accepted::NotNow if before > 0 => Seen::Waits,
+            Accepted::NotNow => Seen::Stuck,
+        }
+    }
+
+    /// A slot's next worker takes what waits. Where there will be none, nobody ever does: its clients are told so.
+    fn wait_for_next_worker(&mut self, (app_ix, listener_ix, socket): QueueIx) -> Seen {
+        let app = &self.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
+        let stalled = self.watch.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
+        let since_ms = self.watch.busy.get(&(app_ix, listener_ix, socket)).map_or(self.now_ms, |busy| busy.since_ms);
+        let comes = app.supervisor.slots().enumerate().any(|(slot, view)| {
+            let own = listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
+            own && matches!(view.phase, SlotPhase::Filled | SlotPhase::Waiting { .. })
+        });
+        let last_one = |leaving: &Leaving| {
+            let worker = self.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
+            worker.is_some_and(|w| listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
+        };
+        if stalled || comes || self.watch.leaving.iter().any(last_one) {
+            if let Some(busy) = self.watch.busy.get_mut(&(app_ix, listener_ix, socket)) {
+                busy.since_ms = self.now_ms;
+            }
+            return Seen::Stuck;
+        }
+        if self.now_ms < since_ms + limits::QUEUE_STRANDED_MS {
+            return Seen::Stuck;
+        }
+        let mut ended = 0;
+        let fd = listener.socket(socket);
+        // For a moment, and nobody else has it: a socket that is empty after all must not hold the master.
+        if listen::set_nonblocking(fd, true).is_ok() {
+            while ended < limits::ACCEPT_BATCH_MAX && listen::accept(fd).is_ok() {
+                ended += 1;
+            }
+            if let Err(e) = listen::set_nonblocking(fd, false) {
+                log::warn!("{}: cannot make {listener} blocking again: {e}", app.name);
+            }
+        }
+        if ended > 0 {
+            log::warn!(
+                "{}: closed {ended} {} on {listener} that waited for slot {socket}, which has no worker any more",
+                app.name,
+                super::tell::plural(ended as u32, "connection")
+            );
+        }
+        Seen::Waits
+    }
+
+    // ---- workers that are to leave ----
+
+    /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that. Whether
+    /// there is anything to wait for.
+    pub(super) fn empties_its_queue(&mut self, ix: WorkerIx) -> bool {
+        let Some(worker) = self.workers.get(ix).filter(|worker| worker.own_socket && !worker.serves.is_empty()) else {
+            return false;
+        };
+        if self.apps[worker.app].closed {
+            return false;
+        }
+        let now_ms = self.now_ms;
+        self.watch.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
+        self.look_at_queues_soon();
+        true
+    }
+
+    /// Whether anybody is still waited for.
+    fn look_at_leaving(&mut self) -> bool {
+        let mut leaving = std::mem::take(&mut self.watch.leaving);
+        let now_ms = self.now_ms;
+        leaving.retain_mut(|leaving| {
+            let done = match self.own_queue(leaving.ix, leaving.id) {
+                OwnQueue::None => true,
+                OwnQueue::Waits => {
+                    leaving.empty_since_ms = now_ms;
+                    now_ms >= leaving.since_ms + limits::QUEUE_EMPTY_MAX_MS
+                }
+                // What is on its way to it comes within moments, if at all.
+                OwnQueue::Empty => now_ms >= leaving.empty_since_ms + limits::QUEUE_EMPTY_MS,
+            };
+            if done && self.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
+                self.drains_due.push(leaving.ix);
+            }
+            !done
+        });
+        let any = !leaving.is_empty();
+        self.watch.leaving = leaving;
+        any
+    }
+
+    /// What waits for this worker alone.
+    fn own_queue(&self, ix: WorkerIx, id: WorkerId) -> OwnQueue {
+        let emptying = |w: &&Worker| w.id == id && w.drain == Some(Drain::EmptyingQueue);
+        let Some(worker) = self.workers.get(ix).filter(emptying) else { return OwnQueue::None };
+        let app = &self.apps[worker.app];
+        let mut found = OwnQueue::None;
+        for listener in worker.serves.iter().filter_map(|listener| app.listeners.get(*listener)) {
+            let Some(spread) = &listener.spread else { continue };
+            let socket = spread.selection.socket_of(worker.slot);
+            if !spread.selection.takers(socket).is_empty() {
+                // Its successor in the slot has the same socket.
+                continue;
+            }
+            if spread.selection.is_changed() || reuseport::queue(listener.socket(socket)).waiting > 0 {
+                return OwnQueue::Waits;
+            }
+            found = OwnQueue::Empty;
+        }
+        found
+    }
+}

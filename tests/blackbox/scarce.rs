@@ -1,0 +1,178 @@
+//! When the system has too little: no free file descriptors, none in the whole machine, too many under way. Connections wait
+//! in the kernel's queue, the master does not turn in circles, and afterwards everything goes on.
+use super::apps::hello;
+use super::client::{Load, who};
+use super::cluster::{Cluster, Folder, kill, wait_until};
+use super::kernel::{is_root, through_setpriv, waiting};
+use super::refusal::Gate;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// CPU time that a process has used, in milliseconds.
+fn cpu_ms(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+    (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
+}
+
+/// Changes the soft limit on open files of a running process; the former one.
+fn limit_files(pid: i32, files: u64) -> u64 {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let before = line.split_ascii_whitespace().nth(3).unwrap().parse().unwrap();
+    let mut command = Command::new("prlimit");
+    command.args([format!("--pid={pid}"), format!("--nofile={files}:")]);
+    // Not even root may do this to another user's process everywhere; that user may.
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    if owner != fs::metadata("/proc/self").unwrap().uid() {
+        through_setpriv(&mut command, owner);
+    }
+    assert!(command.status().unwrap().success());
+    before
+}
+
+/// The CPU time of a process over this time is a small part of it.
+fn does_not_spin(pid: i32, time: Duration) {
+    let (before, start) = (cpu_ms(pid), Instant::now());
+    while start.elapsed() < time {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (used, whole) = (cpu_ms(pid) - before, start.elapsed().as_millis() as u64);
+    assert!(used * 10 <= whole, "{used} ms of CPU in {whole} ms");
+}
+
+fn clients(cluster: &Cluster, count: usize) -> Vec<std::thread::JoinHandle<i32>> {
+    let address = cluster.address();
+    (0..count).map(|_| std::thread::spawn(move || who(address))).collect()
+}
+
+/// Nobody is served while it lasts, everybody afterwards.
+fn outlasts(cluster: Cluster, begin: impl FnOnce(i32) -> u64, end: impl FnOnce(i32, u64)) {
+    let (master, address) = (cluster.master_pid(), cluster.address());
+    let before = begin(master);
+    let waiting: Vec<_> = (0..4).map(|_| std::thread::spawn(move || who(address))).collect();
+    cluster.wait_line("cannot accept");
+    does_not_spin(master, Duration::from_millis(1_500));
+    assert!(waiting.iter().all(|client| !client.is_finished()));
+    let said = cluster.stderr().iter().filter(|line| line.contains("cannot accept")).count();
+    assert_eq!(said, 1, "it is said once");
+    end(master, before);
+    waiting.into_iter().for_each(|client| assert!(client.join().unwrap() > 0));
+    let load = Load::start(cluster.address(), 8, false);
+    load.wait_more(100);
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+    assert_eq!(cluster.master_pid(), master);
+    cluster.stop();
+}
+
+#[test]
+fn without_free_descriptors_connections_wait_and_the_master_too() {
+    outlasts(
+        Cluster::hello(2),
+        |master| limit_files(master, 3),
+        |master, before| {
+            limit_files(master, before);
+        },
+    );
+}
+
+#[test]
+fn without_free_descriptors_in_the_whole_system_connections_wait_and_the_master_too() {
+    let gate = Gate::new(libc::SYS_accept4);
+    let app = hello();
+    let args = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--", "node", &app];
+    let cluster = Cluster::start_in(Folder::new(), &args, |command| gate.stand_before(command));
+    cluster.wait_ready(2);
+    outlasts(
+        cluster,
+        |_| {
+            gate.refuse_with(libc::ENFILE);
+            0
+        },
+        |_, _| gate.let_pass(),
+    );
+}
+
+#[test]
+fn a_rescue_without_free_descriptors_waits_too() {
+    let cluster = Cluster::web(2, &hello(), &["-b", "kernel"]);
+    let master = cluster.master_pid();
+    let stopped = cluster.worker_pids();
+    stopped.iter().for_each(|&pid| kill(pid, "STOP"));
+    let address = cluster.address();
+    let clients = clients(&cluster, 8);
+    wait_until("connections for both", || waiting(address).iter().sum::<u32>() == 8);
+    let before = limit_files(master, 3);
+    kill(stopped[0], "CONT");
+    // What waits for the other one cannot be accepted now.
+    does_not_spin(master, Duration::from_millis(1_500));
+    limit_files(master, before);
+    clients.into_iter().for_each(|client| assert!(client.join().unwrap() > 0));
+    kill(stopped[1], "CONT");
+    cluster.stop();
+}
+
+/// A process of a user of its own that keeps descriptors under way, unread, until it is ended.
+fn keeps_under_way(user: u32, count: u32) -> Child {
+    let script = format!(
+        "import array, socket, sys\n\
+         ends = [socket.socketpair() for _ in range({count} // 100)]\n\
+         for a, b in ends:\n\
+         \x20   for _ in range(100):\n\
+         \x20       a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))])\n\
+         print('under way', flush=True)\n\
+         sys.stdin.read()\n"
+    );
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    through_setpriv(&mut command, user);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "under way\n");
+    child
+}
+
+#[test]
+fn with_too_many_descriptors_under_way_connections_wait_and_the_master_too() {
+    const USER: u32 = 64_321;
+    if !is_root() {
+        eprintln!("not tested here: it takes root to run as a user of its own");
+        return;
+    }
+    for balance in ["round-robin", "kernel"] {
+        let folder = Folder::new();
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let app = hello();
+        let args = ["-w", "2", "-b", balance, "--host", "127.0.0.1", "--port", "0", "--", "node", &app];
+        let cluster = Cluster::start_in(folder, &args, |command| through_setpriv(command, USER));
+        cluster.wait_ready(2);
+        let master = cluster.master_pid();
+        let mut hoarder = keeps_under_way(USER, 1_000);
+        let before = limit_files(master, 200);
+        let waiting = clients(&cluster, 4);
+        if balance == "kernel" {
+            // What a new worker asks for rides on the same channel.
+            assert!(cluster.cli(&["scale", "all", "3"]).status.success());
+        } else {
+            cluster.wait_line("cannot hand connections on");
+        }
+        does_not_spin(master, Duration::from_millis(1_500));
+        let _ = hoarder.kill();
+        let _ = hoarder.wait();
+        limit_files(master, before);
+        waiting.into_iter().for_each(|client| assert!(client.join().unwrap() > 0));
+        cluster.wait_ready(if balance == "kernel" { 3 } else { 2 });
+        let load = Load::start(cluster.address(), 8, false);
+        load.wait_more(100);
+        let seen = load.finish();
+        assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+        assert_eq!(cluster.master_pid(), master);
+        assert_eq!(cluster.app().restarts, 0);
+        cluster.stop();
+    }
+}
