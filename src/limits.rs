@@ -315,7 +315,7 @@ pub const PING_LOOK_MS: u64 = 1;
 // ---- reports of stuck event loops ----
 
 /// Time that a hung worker has to leave a report, in milliseconds; SIGABRT follows. An idle machine needs 300.
-pub const HANG_REPORT_MS: u64 = 3_000;
+pub const HANG_REPORT_MS: u64 = 5_000;
 /// Workers that are asked for a report at once. Further ones get SIGABRT without.
 pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
 /// First pause between two looks at whether a worker has opened its inspector, in milliseconds. It doubles.

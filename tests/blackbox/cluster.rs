@@ -256,6 +256,13 @@ pub(crate) fn run(folder: &Folder, args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
+/// Copies a program that is to be run. Another process does it: a file that this one has open for writing may be passed
+/// on to what a test beside it spawns just then, and such a file cannot be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success(), "cannot copy {} to {}", from.display(), to.display());
+}
+
 /// Sends a signal by name.
 pub(crate) fn kill(pid: i32, signal: &str) {
     let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();

@@ -1,9 +1,10 @@
 //! Homes that are not as they should be: none, read-only, somebody else's, with sockets that nobody listens on.
 use super::background::Home;
-use super::cluster::{Folder, command, wait_until};
+use super::cluster::{Folder, command, copy_program, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 const NOBODY: u32 = 65_534;
@@ -40,7 +41,7 @@ fn a_read_only_home_and_one_of_another_user_are_refused_with_the_way_out() {
     home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     // The binary is copied to where anybody may run it.
     let binary = home.folder.path().join("clusterd");
-    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_clusterd")), &binary);
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(home.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let as_nobody = |clusterd_home: &str, args: &[&str]| {
@@ -78,7 +79,7 @@ fn in_a_home_that_became_read_only_verbs_work_or_say_what_they_could_not_do() {
     }
     let home = Home::new();
     let binary = home.folder.path().join("clusterd");
-    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_clusterd")), &binary);
     for path in [binary.as_path(), home.folder.path()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }

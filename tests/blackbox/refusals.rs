@@ -1,7 +1,7 @@
 //! Reloads of apps that do not run as they should, and upgrades to files that cannot take over: what is said, and that
 //! the rest serves on.
 use super::client::{Load, get};
-use super::cluster::{Cluster, Folder, command};
+use super::cluster::{Cluster, Folder, command, copy_program};
 use clusterd::api::UPGRADE_ARGV0;
 use clusterd::protocol::control::{App, Deployment};
 use std::fs;
@@ -161,7 +161,7 @@ fn impostors(cluster: &Cluster, names: &[&str]) -> Vec<PathBuf> {
         Command::new(rustc).args(["-o", &folder.join("impostor").display().to_string(), &source]).output().unwrap();
     assert!(built.status.success(), "{built:?}");
     let copy = |name: &&str| {
-        fs::copy(folder.join("impostor"), folder.join(name)).unwrap();
+        copy_program(&folder.join("impostor"), &folder.join(name));
         folder.join(name)
     };
     names.iter().map(copy).collect()

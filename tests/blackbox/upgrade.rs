@@ -1,6 +1,6 @@
 //! Upgrade in place: another binary takes over under load, and files that cannot are refused.
 use super::client::{Load, get};
-use super::cluster::{Cluster, alive, kill, wait_until};
+use super::cluster::{Cluster, alive, copy_program, kill, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn said(output: &Output) -> String {
 /// A file of its own: which binary runs is told by the file, not by its name or version.
 fn copy(cluster: &Cluster, name: &str) -> PathBuf {
     let binary = cluster.folder.path().join(name);
-    fs::copy(env!("CARGO_BIN_EXE_clusterd"), &binary).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_clusterd")), &binary);
     binary
 }
 
