@@ -105,7 +105,9 @@ fn an_app_that_was_stopped_is_not_reloaded_and_its_neighbour_is() {
 #[test]
 fn an_app_that_nobody_knows_is_not_reloaded() {
     let cluster = two_apps(GOOD);
-    for (word, hint) in [("goood", "did you mean \"good\""), ("9", "(here: c, good, other)"), ("/^x/", "(here: c, good, other)")] {
+    for (word, hint) in
+        [("goood", "did you mean \"good\""), ("9", "(here: c, good, other)"), ("/^x/", "(here: c, good, other)")]
+    {
         let refused = cluster.cli(&["reload", word]);
         assert_eq!(refused.status.code(), Some(1), "{word}: {}", said(&refused));
         assert!(
