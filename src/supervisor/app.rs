@@ -4,7 +4,7 @@ use super::agent::AgentMemory;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::timers::{TimerKey, Timers};
-use super::worker::{Crew, Phase, Worker, WorkerView};
+use super::worker::{Crew, Phase, Worker, WorkerView, phase_timer};
 use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
@@ -627,33 +627,6 @@ impl App {
             Phase::Killed => {}
         }
     }
-
-    // ---- commands ----
-
-    pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, slots: u32) {
-        if self.stopping.is_some() {
-            return;
-        }
-        if self.reload.is_some() {
-            self.queued_scale = Some(slots);
-            return;
-        }
-        let slots = slots.clamp(1, limits::WORKERS_MAX);
-        for index in self.slots.len() as u32..slots {
-            self.slots.push(SlotState::new(self.generation));
-            self.fill(cx, index);
-            self.told_ready = false;
-        }
-        while self.slots.len() as u32 > slots {
-            let index = self.slots.len() as u32 - 1;
-            self.set_slot_phase(index, SlotPhase::Stopped);
-            let leaving = self.slots.pop().map(|s| [s.current, s.incoming]);
-            for worker in leaving.into_iter().flatten().flatten() {
-                self.retire(cx, worker);
-            }
-        }
-        cx.report(Report::Scaled { slots });
-    }
 }
 
 /// What a worker is to its slot.
@@ -667,24 +640,6 @@ pub(super) enum Role {
     Leaving,
     /// No such worker.
     Gone,
-}
-
-/// The one deadline that a phase has.
-pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
-    match *phase {
-        Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {
-            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
-            [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
-        }
-        Phase::Ready { idle_since_ms, severed_at_ms, .. } => {
-            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
-            let idle = idle_since_ms.map(|at| at + limits::SERVERS_CLOSED_GRACE_MS);
-            [severed, idle].into_iter().flatten().min()
-        }
-        Phase::Draining { deadline_ms } => Some(deadline_ms),
-        Phase::Stopping { kill_at_ms } => Some(kill_at_ms),
-        Phase::Killed => None,
-    }
 }
 
 pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {

@@ -1,11 +1,11 @@
 //! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
 //! the shell's business.
 use super::agent::AgentMemory;
-use super::app::{App, Cx, Role, Stopping, phase_timer};
+use super::app::{App, Cx, Role, Stopping};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
 use super::timers::{TimerKey, Timers};
-use super::worker::{Crew, Phase, Worker};
+use super::worker::{Crew, Phase, Worker, phase_timer};
 use super::{Action, Limits, Policy, ReadyRule};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;

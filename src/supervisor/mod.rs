@@ -11,6 +11,7 @@ mod app;
 mod limits;
 mod memory;
 mod reload;
+mod scale;
 mod slot;
 mod start;
 mod timers;

@@ -1,5 +1,6 @@
 //! One worker as the supervisor sees it. Transitions live in `app`; here is what a worker is.
 use crate::ids::{Generation, Slot, WorkerId};
+use crate::limits;
 use std::collections::BTreeMap;
 
 /// Where a worker stands. States carry their data; times are absolute milliseconds.
@@ -143,5 +144,23 @@ impl Worker {
             spawned_at_ms: self.spawned_at_ms,
             phase: self.phase,
         }
+    }
+}
+
+/// The one deadline that a phase has.
+pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
+    match *phase {
+        Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {
+            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
+            [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
+        }
+        Phase::Ready { idle_since_ms, severed_at_ms, .. } => {
+            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
+            let idle = idle_since_ms.map(|at| at + limits::SERVERS_CLOSED_GRACE_MS);
+            [severed, idle].into_iter().flatten().min()
+        }
+        Phase::Draining { deadline_ms } => Some(deadline_ms),
+        Phase::Stopping { kill_at_ms } => Some(kill_at_ms),
+        Phase::Killed => None,
     }
 }
