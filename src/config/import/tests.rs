@@ -20,7 +20,7 @@ fn look(_: Option<&str>, script: &str) -> Script {
 }
 
 fn import(value: &Value) -> Result<Converted, Vec<String>> {
-    let env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("LANG".to_owned(), "C".to_owned())]);
+    let env = BTreeMap::from([("HOME".to_owned(), "/home/app".to_owned()), ("LANG".to_owned(), "C".to_owned())]);
     convert(value, &Surroundings { file: "ecosystem.config.js", env: &env, look: &look })
 }
 
@@ -280,9 +280,9 @@ fn a_dump_is_its_apps_again() {
     let entry = |name: &str, id: u32| {
         json!({ "name": name, "namespace": "default", "pm_exec_path": "/srv/a.js", "pm_cwd": "/srv", "args": ["x y"],
             "exec_interpreter": "node", "exec_mode": "cluster_mode", "node_args": [], "instance_var": "NODE_APP_INSTANCE",
-            "status": "online", "pm_uptime": 1, "axm_monitor": {}, "pm_out_log_path": "/root/.pm2/logs/a-out.log",
+            "status": "online", "pm_uptime": 1, "axm_monitor": {}, "pm_out_log_path": "/home/app/.pm2/logs/a-out.log",
             "max_memory_restart": 314_572_800, "env_production": { "A": "2" }, "vizion": true, "km_link": false,
-            "env": { "A": 1, "HOME": "/root", "LANG": "de", "PM2_HOME": "/root/.pm2", "SSH_TTY": "x", "unique_id": id,
+            "env": { "A": 1, "HOME": "/home/app", "LANG": "de", "PM2_HOME": "/home/app/.pm2", "SSH_TTY": "x", "unique_id": id,
                 "NODE_APP_INSTANCE": id, name: {} } })
     };
     let converted = import(&json!([entry("web", 0), entry("job", 1), entry("web", 2)])).unwrap();
