@@ -151,6 +151,7 @@ fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
 
 fn row(worker: &Worker) -> [String; 10] {
     let dash = || "-".to_owned();
+    let [cpu, memory] = used(worker.cpu_ms, worker.memory_bytes);
     [
         worker.slot.to_string(),
         worker.id.map_or_else(dash, |id| id.to_string()),
@@ -158,16 +159,26 @@ fn row(worker: &Worker) -> [String; 10] {
         worker.state.clone(),
         worker.uptime_ms.map_or_else(dash, short_time),
         worker.restarts.to_string(),
-        worker.cpu_ms.map_or_else(dash, |ms| short_number(ms as f64 / 1000.0, "s")),
-        worker.memory_bytes.map_or_else(dash, |bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
+        cpu,
+        memory,
         worker.open_handoffs.to_string(),
         worker.loop_delay_ms.map_or_else(dash, short_delay),
     ]
 }
 
+/// CPU time and memory of a process, where they can be read.
+fn used(cpu_ms: Option<u64>, memory_bytes: Option<u64>) -> [String; 2] {
+    [
+        cpu_ms.map(|ms| short_number(ms as f64 / 1000.0, "s")),
+        memory_bytes.map(|bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
+    ]
+    .map(|cell| cell.unwrap_or_else(|| "-".to_owned()))
+}
+
 /// The agent, which has no slot and takes no connections.
 fn agent_row(agent: &Agent) -> [String; 10] {
     let dash = || "-".to_owned();
+    let [cpu, memory] = used(agent.cpu_ms, agent.memory_bytes);
     [
         "agent".to_owned(),
         agent.id.map_or_else(dash, |id| id.to_string()),
@@ -175,8 +186,8 @@ fn agent_row(agent: &Agent) -> [String; 10] {
         agent.state.clone(),
         agent.uptime_ms.map_or_else(dash, short_time),
         agent.restarts.to_string(),
-        agent.cpu_ms.map_or_else(dash, |ms| short_number(ms as f64 / 1000.0, "s")),
-        agent.memory_bytes.map_or_else(dash, |bytes| short_number(bytes as f64 / 1_048_576.0, "M")),
+        cpu,
+        memory,
         dash(),
         dash(),
     ]
