@@ -4,6 +4,7 @@
 mod again;
 mod agent;
 mod apps;
+mod asked;
 mod background;
 mod blocked;
 mod client;
