@@ -237,6 +237,9 @@ pub const QUEUE_PINGS_PER_LOOK_MAX: usize = 32;
 pub const QUEUE_STUCK_US: u64 = 20_000;
 /// The same for one that has spent most of this time waiting for a CPU: others would not have had it either.
 pub const QUEUE_STARVED_US: u64 = 100_000;
+/// A Node worker for which connections have waited for this time is looked at whether it still holds the socket, in
+/// milliseconds.
+pub const QUEUE_UNTAKEN_MS: u64 = 250;
 /// Another worker for whose slot connections have waited for this time gets none until it has taken them, in milliseconds.
 pub const QUEUE_STALLED_MS: u64 = 50;
 /// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.

@@ -350,7 +350,8 @@ impl Master {
         self.poll_listener(app_ix, listener_ix);
     }
 
-    fn on_close(&mut self, ix: WorkerIx, key: &str) {
+    /// It has closed a server.
+    pub(super) fn on_close(&mut self, ix: WorkerIx, key: &str) {
         let Some(worker) = self.workers.get_mut(ix) else { return };
         let app = &mut self.apps[worker.app];
         let Some(listener_ix) = app.listeners.iter().position(|l| l.key == key) else { return };

@@ -11,7 +11,7 @@ use super::worker::{Drain, Worker, WorkerIx};
 use crate::config::Protocol;
 use crate::ids::WorkerId;
 use crate::limits;
-use crate::os::{listen, procfs, reuseport};
+use crate::os::{listen, process, procfs, reuseport};
 use crate::supervisor::SlotPhase;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -41,6 +41,8 @@ struct Busy {
     since_ms: u64,
     /// Workers that get nothing new until they have taken what waits.
     stalled: Vec<(WorkerIx, WorkerId)>,
+    /// Node workers that were seen to hold the socket.
+    holders: Vec<WorkerId>,
 }
 
 struct Leaving {
@@ -77,7 +79,7 @@ enum OwnQueue {
 impl Watch {
     /// Looks at this socket from now on, until it is empty.
     pub(super) fn add(&mut self, queue: QueueIx, now_ms: u64) {
-        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, stalled: Vec::new() });
+        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, stalled: Vec::new(), holders: Vec::new() });
     }
 
     /// Something changed: the next look is in this turn of the loop.
@@ -211,6 +213,11 @@ impl Master {
         if reuseport::queue(listener.socket(socket)).waiting == 0 {
             return Seen::Empty;
         }
+        for taker in spread.selection.takers(socket).to_vec() {
+            self.look_for_socket(taker, queue);
+        }
+        let app = &self.apps[app_ix];
+        let Some(spread) = &app.listeners[listener_ix].spread else { return Seen::Empty };
         let takers = spread.selection.takers(socket).to_vec();
         if takers.is_empty() {
             // Under another way to balance the first socket is everybody's, and polled where the master accepts.
@@ -225,6 +232,37 @@ impl Master {
         }
         let nobodys = self.takers(queue).is_some_and(<[WorkerIx]>::is_empty);
         if nobodys { Seen::Nobodys } else { Seen::Waits }
+    }
+
+    /// A Node worker that takes nothing for a while may have closed its server: it says so, but a former master may have
+    /// died over its words. Nobody else would ever notice, because its event loop turns.
+    fn look_for_socket(&mut self, ix: WorkerIx, queue: QueueIx) {
+        let (app_ix, listener_ix, _) = queue;
+        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
+        let waited_ms = self.now_ms.saturating_sub(busy.since_ms);
+        if waited_ms < limits::QUEUE_UNTAKEN_MS || busy.holders.contains(&worker.id) {
+            return;
+        }
+        // What it has not read may be the socket.
+        if !worker.channel.as_ref().is_some_and(|channel| !channel.closed && channel.all_read()) {
+            return;
+        }
+        let listener = &self.apps[app_ix].listeners[listener_ix];
+        let Some(held) = worker.pid.and_then(procfs::socket_inodes) else { return };
+        let ours = |fd| process::file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
+        if listener.sockets().any(ours) {
+            busy.holders.push(worker.id);
+            return;
+        }
+        log::warn!(
+            "{}: worker {} has closed its server on {listener} without a word to this master",
+            self.apps[app_ix].name,
+            worker.id
+        );
+        let key = listener.key.clone();
+        self.on_close(ix, &key);
+        self.note_serves(ix);
     }
 
     /// Connections wait for this worker. A Node worker has to read a ping; any other has to take them.

@@ -5,7 +5,7 @@ use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, PATIENCE, alive, kill, wait_until};
 use super::refusal;
 use clusterd::os::sock_diag;
-use clusterd::protocol::control::Deployment;
+use clusterd::protocol::control::{Deployment, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
@@ -206,6 +206,33 @@ fn a_blocked_worker_gets_nothing_and_what_waited_for_it_goes_to_another() {
 #[test]
 fn a_blocked_worker_is_waited_for_by_nobody_under_the_kernels_own_hash() {
     a_blocked_worker_is_waited_for_by_nobody(As::Refused);
+}
+
+/// As when a master dies with the word of a worker that it has closed its server: the worker lives, its event loop turns,
+/// and this master believes that it takes connections.
+#[test]
+fn a_worker_that_has_lost_its_socket_is_noticed_and_replaced() {
+    for workers in [1, 2] {
+        let folder = Folder::new();
+        let app = "const server = require('node:http').createServer((q, s) => {
+            s.end('pid=' + process.pid);
+            if (q.url === '/lose') setTimeout(() => require('node:fs').closeSync(server._handle.fd), 1);
+        }).listen(process.env.PORT);";
+        folder.write("app.js", app);
+        let count = workers.to_string();
+        let args = ["-w", &count, "-b", "kernel", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
+        let cluster = Cluster::start_in(folder, &args, |_| {});
+        cluster.wait_ready(workers);
+        let lost = get(cluster.address(), "/lose").unwrap();
+        nothing_lost(&load(&cluster, 100));
+        cluster.wait_line("has closed its server on 127.0.0.1");
+        cluster.wait_view("a replacement", |view| {
+            let app = &view.apps[0];
+            let is_lost = |worker: &Worker| worker.pid.is_some_and(|pid| format!("pid={pid}") == lost);
+            app.workers_ready == workers && app.workers.len() == workers as usize && !app.workers.iter().any(is_lost)
+        });
+        cluster.stop();
+    }
 }
 
 /// Kills one worker and waits until the app is whole again.
