@@ -4,7 +4,7 @@
 //! nothing may be left: no fd, no memory, no process, no file.
 //!
 //! `cargo test --release --test chaos` runs for 20 s; `CHAOS_SECONDS=600` makes it ten minutes, `CHAOS_SEED=n` does the
-//! same actions again, and `CHAOS_ONLY="part of a name"` only those.
+//! same actions again, `CHAOS_ONLY="part of a name"` only those, and `CHAOS_BALANCE=kernel` the same with another balance.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 mod actions;
 #[path = "../blackbox/apps.rs"]
@@ -201,8 +201,10 @@ fn nothing_grew(site: &Site, before: [Holdings; 2]) {
         let pipes = 2 * workers_of(site);
         // Apps that were reloaded one by one came from different readings of the file.
         let sources = NAMES.len();
-        let good = keeper.1.fds <= keeper.0.fds + pipes + sources
-            && master.1.fds <= master.0.fds + pipes + 2
+        // A slot that was scaled away leaves its listening socket, for the next one there.
+        let slots = site.listening_sockets().saturating_sub(site::CONFIGURED.iter().sum::<u32>() as usize);
+        let good = keeper.1.fds <= keeper.0.fds + pipes + sources + slots
+            && master.1.fds <= master.0.fds + pipes + 2 + slots
             && keeper.1.kib <= keeper.0.kib + KEEPER_GROWTH_KIB
             && master.1.kib <= master.0.kib + MASTER_GROWTH_KIB;
         if good || Instant::now() > deadline {

@@ -2,6 +2,7 @@
 //! true of it whenever it was left alone for a moment.
 use super::client::ask;
 use super::cluster::{Cluster, Folder, alive};
+use clusterd::os::sock_diag;
 use clusterd::protocol::control::{App, Deployment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -99,6 +100,12 @@ impl Site {
     /// A verb, which must end.
     pub(crate) fn cli(&self, args: &[&str]) -> Said {
         cli_at(self.cluster.folder.path(), args)
+    }
+
+    /// Sockets that listen on the apps' addresses: one for each app, and with balance `kernel` one for each slot that ever was.
+    pub(crate) fn listening_sockets(&self) -> usize {
+        let of = |address: &SocketAddr| sock_diag::unconnected(address.port(), false).map_or(1, |all| all.len());
+        self.addresses.iter().map(of).sum()
     }
 
     /// The worker of an app in a slot, by some number.
@@ -221,8 +228,9 @@ fn link(root: &Path, app: usize, version: u32) {
 }
 
 fn write_file(folder: &Folder, ready_timeout: &str) {
+    let balance = std::env::var("CHAOS_BALANCE").unwrap_or_else(|_| "round-robin".to_owned());
     let common = format!(
-        "listen = \"127.0.0.1:0\"\nready_timeout = \"{ready_timeout}\"\n\
+        "listen = \"127.0.0.1:0\"\nbalance = \"{balance}\"\nready_timeout = \"{ready_timeout}\"\n\
          restart = {{ max_restarts = \"never\", backoff_max = \"1s\" }}\n"
     );
     let [web, api] = CONFIGURED;
