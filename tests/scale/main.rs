@@ -12,7 +12,9 @@ mod client;
 #[path = "../blackbox/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+mod held;
 mod keep;
+mod pass;
 mod worker;
 
 use client::Load;
@@ -26,6 +28,7 @@ const TESTS: &[(&str, fn())] = &[
     ("a_thousand_workers_serve_reload_and_are_listed", a_thousand_workers_serve_reload_and_are_listed),
     ("a_hundred_listeners_are_served_by_every_worker", a_hundred_listeners_are_served_by_every_worker),
     ("a_thousand_sockets_in_one_group", a_thousand_sockets_in_one_group),
+    ("connections_that_are_over_leave_nothing_behind", pass::connections_that_are_over_leave_nothing_behind),
     ("twenty_thousand_kept_connections_pass_a_reload", keep::twenty_thousand_kept_connections_pass_a_reload),
 ];
 
