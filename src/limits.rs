@@ -259,8 +259,9 @@ pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 /// A slot is replaced for passing a limit no more often than this, in milliseconds.
 pub const REPLACE_EVERY_MS: u64 = 10_000;
-/// A reload waits this long, in milliseconds, for an old worker to be gone before it starts the next new one.
-pub const RELOAD_SETTLE_MS_MAX: u64 = 150;
+/// A reload waits this long, in milliseconds, for an old worker without clients to be gone before it starts the next new
+/// one.
+pub const RELOAD_GONE_MS_MAX: u64 = 150;
 /// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
 pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.

@@ -228,6 +228,8 @@ pub struct Reload {
     pub surge: u32,
     /// The first new worker is watched for so long before the rest follows.
     pub canary: Duration,
+    /// A slot whose old worker had clients holds up the next one for so long.
+    pub settle: Duration,
     /// Over this time the old workers' drains reach their deadlines.
     pub drain_spread: Duration,
 }

@@ -69,7 +69,7 @@ pub const RESTART_KEYS: &[&str] = &[
     "stop_exit_codes",
 ];
 /// Keys of `[app.reload]`.
-pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "surge"];
+pub const RELOAD_KEYS: &[&str] = &["canary", "drain_spread", "settle", "surge"];
 
 /// Keys of `[app.hooks]`.
 pub const HOOK_KEYS: &[&str] = &["worker_ready", "worker_exit", "reload_done", "reload_failed"];

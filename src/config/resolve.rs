@@ -355,6 +355,7 @@ fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Op
         reload: Reload {
             surge: value_or(raw.reload.surge, defaults::reload().surge),
             canary: value_or(raw.reload.canary, defaults::reload().canary),
+            settle: value_or(raw.reload.settle, defaults::reload().settle),
             drain_spread: value_or(raw.reload.drain_spread, defaults::reload().drain_spread),
         },
         hooks: raw.hooks,

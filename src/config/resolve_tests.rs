@@ -142,6 +142,7 @@ stop_exit_codes = [3, 0, 3]
 [app.reload]
 surge = 2
 canary = "10s"
+settle = "2s"
 drain_spread = "1m"
 "#);
     assert_eq!(app.name, "shop");
@@ -161,6 +162,7 @@ drain_spread = "1m"
     assert_eq!(app.restart.max_restarts, None);
     assert_eq!(app.restart.stop_exit_codes, [0, 3]);
     assert_eq!(app.reload.surge, 2);
+    assert_eq!(app.reload.settle, Duration::from_secs(2));
     assert_eq!((app.reload.canary.as_secs(), app.reload.drain_spread.as_secs()), (10, 60));
 }
 

@@ -15,6 +15,7 @@ impl Master {
     /// The supervisor sends a worker into its drain.
     pub(super) fn begin_drain(&mut self, ix: WorkerIx) {
         self.close_left_addresses(ix);
+        self.tell_of_clients(ix);
         let Some(worker) = self.workers.get_mut(ix) else { return };
         if worker.drain.is_none() {
             worker.drain = Some(Drain::WaitingForAnswers);
@@ -22,6 +23,20 @@ impl Master {
         }
         self.refresh_eligibility(ix);
         self.drain_step(ix);
+    }
+
+    /// In a reload the next slot waits for clients that come back. Whose they are does not matter: that would take a look
+    /// at every fd of the worker.
+    fn tell_of_clients(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get(ix) else { return };
+        let app = &self.apps[worker.app];
+        if worker.drain.is_some() || !app.supervisor.is_reloading() {
+            return;
+        }
+        let (ports, paths) = app.ports_and_paths();
+        if app.balancer.total_open() > 0 || procfs::has_connections(&ports, &paths) {
+            self.events.push_back((worker.app, Event::HasClients { worker: worker.id }));
+        }
     }
 
     /// When the last worker that serves an address leaves, and no slot's configuration has that address any more: takes

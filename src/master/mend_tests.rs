@@ -32,6 +32,7 @@ fn policy() -> Policy {
         stop_exit_codes: Vec::new(),
         surge: 1,
         canary_ms: 0,
+        settle_ms: 0,
         drain_spread_ms: 0,
         limits: supervisor::Limits::default(),
         agent: None,

@@ -147,6 +147,7 @@ impl Settings {
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
             canary_ms: ms(c.reload.canary),
+            settle_ms: ms(c.reload.settle),
             drain_spread_ms: ms(c.reload.drain_spread),
             limits: self.limits(),
             agent: self.agent_policy(),

@@ -126,6 +126,17 @@ impl ConnectionTable {
     }
 }
 
+/// Whether some process has a connection that came in through one of these TCP ports or socket paths. `false` where that
+/// cannot be seen.
+pub fn has_connections(ports: &[u16], paths: &[String]) -> bool {
+    let by_port = |&port: &u16| match sock_diag::is_connected(port) {
+        Ok(connected) => connected,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => false,
+        Err(_) => tcp_table(|s| !s.listening && s.local_port == port).is_some_and(|found| !found.is_empty()),
+    };
+    ports.iter().any(by_port) || (!paths.is_empty() && unix_connections(paths).is_some_and(|found| !found.is_empty()))
+}
+
 /// Local port and inode, from netlink; where that is refused, from /proc.
 fn tcp_connections(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
     // The kernel can look for one port, not for several.

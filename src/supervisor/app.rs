@@ -106,6 +106,7 @@ impl App {
             Event::Misbehaved { worker, reason } => self.on_misbehaved(cx, worker, reason),
             Event::Replace { worker, excess } => self.on_replace(cx, worker, excess),
             Event::Hung { worker } => self.on_hung(cx, worker),
+            Event::HasClients { worker } => self.on_clients(cx, worker),
             Event::Drained { worker } => self.on_drained(cx, worker),
             Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
             Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),

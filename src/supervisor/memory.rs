@@ -28,6 +28,7 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     stop_exit_codes: Vec::new(),
     surge: 1,
     canary_ms: 0,
+    settle_ms: 0,
     drain_spread_ms: 0,
     limits: Limits::NONE,
     agent: None,

@@ -59,6 +59,8 @@ pub struct Policy {
     pub surge: u32,
     /// The first new worker of a reload is watched for so long, beside the old one, before the rest follows.
     pub canary_ms: u64,
+    /// A slot whose old worker had clients holds up the next one of a reload for so long.
+    pub settle_ms: u64,
     /// Over this time the drains of a reload reach their deadlines, slot after slot.
     pub drain_spread_ms: u64,
     /// What a worker may use.
@@ -121,6 +123,8 @@ pub enum Event {
     Replace { worker: WorkerId, excess: Excess },
     /// The worker's event loop has not turned for as long as the limits say.
     Hung { worker: WorkerId },
+    /// The app had clients when this worker was sent into its drain: its own will come back to others.
+    HasClients { worker: WorkerId },
     /// The worker holds no connection that came through us and will get none.
     Drained { worker: WorkerId },
     /// The process ended. `at_ms`: when.
@@ -150,6 +154,7 @@ impl Event {
             | Event::Misbehaved { worker, .. }
             | Event::Replace { worker, .. }
             | Event::Hung { worker }
+            | Event::HasClients { worker }
             | Event::Drained { worker }
             | Event::Exited { worker, .. } => Some(worker),
             Event::Reload { .. } | Event::Scale { .. } | Event::Start { .. } | Event::Stop { .. } => None,

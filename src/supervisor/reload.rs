@@ -4,8 +4,9 @@
 //! An agent goes first, alone: the old one ends, the new one starts, and the workers follow when it is ready. When it
 //! fails, no worker was touched.
 //!
-//! The next slot waits a moment for the old worker to be gone: its clients come back to a worker whose code is cold, and
-//! a further process that starts just then would make them wait for the CPU as well.
+//! The next slot waits a moment for the old worker to be gone, and where that one had clients for `settle_ms`: they come
+//! back to a worker whose code is cold, and a further process that starts just then would make them wait for the CPU as
+//! well.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
 use super::timers::TimerKey;
@@ -41,9 +42,30 @@ pub(super) struct Reload {
     pub(super) failed: Option<String>,
     /// Until when the first new worker is watched (absolute milliseconds).
     pub(super) canary_until_ms: Option<u64>,
-    /// Old workers whose clients are coming back, and until when that holds up the next slot (absolute milliseconds). Not
-    /// remembered: a new master has taken longer to come.
-    pub(super) settling: Vec<(WorkerId, u64)>,
+    /// Slots that were replaced a moment ago. Not remembered: what a new master finds has had its time.
+    pub(super) settling: Vec<Settling>,
+}
+
+/// A slot that holds up the next one. Times are absolute milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settling {
+    /// The worker that left it.
+    old: WorkerId,
+    since_ms: u64,
+    /// As long as the old worker is not gone, and no longer than this.
+    until_gone_ms: u64,
+    /// Whether it is gone or not: it had clients.
+    until_ms: u64,
+}
+
+impl Settling {
+    fn new(old: WorkerId, now_ms: u64) -> Settling {
+        Settling { old, since_ms: now_ms, until_gone_ms: now_ms + limits::RELOAD_GONE_MS_MAX, until_ms: now_ms }
+    }
+
+    fn ends_ms(&self, gone: bool) -> u64 {
+        if gone { self.until_ms } else { self.until_ms.max(self.until_gone_ms) }
+    }
 }
 
 impl Reload {
@@ -99,8 +121,11 @@ impl App {
     pub(super) fn step_reload(&mut self, cx: &mut Cx<'_>) {
         loop {
             let Some(reload) = &self.reload else { return };
+            if reload.pending.is_empty() {
+                break;
+            }
             let target = reload.target();
-            if !self.agent_lets_start(target) && !reload.pending.is_empty() {
+            if !self.agent_lets_start(target) {
                 return;
             }
             let to = reload.to;
@@ -190,18 +215,29 @@ impl App {
             reload.starting.retain(|&i| i != index);
             reload.done.push(index);
             if reload.failed.is_none() {
-                reload.settling.extend(old.map(|old| (old, cx.now_ms + limits::RELOAD_SETTLE_MS_MAX)));
+                reload.settling.extend(old.map(|old| Settling::new(old, cx.now_ms)));
             }
         }
         self.settle(cx);
     }
 
-    /// Old workers that are gone, or have had their time, hold up the next slot no more.
+    /// The old worker of a slot had clients: the new one is given time before the next slot follows.
+    pub(super) fn on_clients(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let Some(reload) = &self.reload else { return };
+        let settle_ms = self.policy(reload.target()).settle_ms;
+        let Some(reload) = &mut self.reload else { return };
+        if let Some(settling) = reload.settling.iter_mut().find(|settling| settling.old == worker) {
+            settling.until_ms = settling.since_ms.saturating_add(settle_ms);
+            self.settle(cx);
+        }
+    }
+
+    /// Slots that have settled hold up the next one no more.
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         let Some(reload) = &mut self.reload else { return };
-        let workers = &self.workers;
-        reload.settling.retain(|(old, until_ms)| *until_ms > cx.now_ms && workers.get(old).is_some());
-        let until_ms = reload.settling.iter().map(|(_, until_ms)| *until_ms).min();
+        let ends_ms = |settling: &Settling| settling.ends_ms(self.workers.get(&settling.old).is_none());
+        reload.settling.retain(|settling| ends_ms(settling) > cx.now_ms);
+        let until_ms = reload.settling.iter().map(ends_ms).min();
         self.timers.set(TimerKey::Settling, until_ms);
         self.step_reload(cx);
     }

@@ -1,6 +1,9 @@
 //! Reloads under load: the new beside the old, ready before the old one drains; and back when the new one is bad.
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, wait_until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 const APP: &str = "require('node:http').createServer((q, s) => s.end(JSON.stringify({ pid: process.pid, version: VERSION }))).listen(process.env.PORT);";
 
@@ -64,6 +67,33 @@ fn sighup_replaces_every_worker_and_loses_nothing() {
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
     cluster.stop();
+}
+
+#[test]
+fn a_reload_gives_new_workers_time_where_there_are_clients() {
+    let started = |settle: &str| {
+        let folder = Folder::new();
+        app(&folder, "1");
+        let listen = "name = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = [\"127.0.0.1:0\"]";
+        let file = folder.write("cluster.toml", &format!("[[app]]\n{listen}\n[app.reload]\nsettle = \"{settle}\"\n"));
+        let cluster = Cluster::start_in(folder, &["-c", &file], |_| {});
+        cluster.wait_ready(2);
+        cluster
+    };
+    let idle = started("1h");
+    let done = idle.cli(&["reload", "web"]);
+    assert!(done.status.success(), "nobody was there to wait for: {done:?}");
+    idle.stop();
+
+    let busy = started("1500ms");
+    let mut kept = TcpStream::connect(busy.address()).unwrap();
+    kept.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    assert!(kept.read(&mut [0; 1024]).unwrap() > 0);
+    let from = Instant::now();
+    let done = busy.cli(&["reload", "web"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(from.elapsed() >= Duration::from_millis(1500), "{:?}", from.elapsed());
+    busy.stop();
 }
 
 /// A reload to this code fails, the old code serves on and nobody notices.

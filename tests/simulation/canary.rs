@@ -1,7 +1,7 @@
 //! The canary time of a reload, and drains that are spread: the rules, one named scenario each.
 use super::scenarios::{Stage, policy};
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::limits::RELOAD_SETTLE_MS_MAX;
+use clusterd::limits::RELOAD_GONE_MS_MAX;
 use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, Report};
 
 fn watched() -> Policy {
@@ -136,7 +136,7 @@ fn the_next_slot_waits_for_the_old_worker_to_be_gone_but_not_for_long() {
     assert_eq!(s.spawned(), [5], "gone: the next one follows at once");
     s.make_ready(5);
     s.take();
-    s.pass(RELOAD_SETTLE_MS_MAX - 1);
+    s.pass(RELOAD_GONE_MS_MAX - 1);
     assert!(s.spawned().is_empty());
     s.pass(1);
     assert_eq!(s.spawned(), [6], "connections that last do not hold the reload up");
@@ -154,12 +154,37 @@ fn slots_that_settle_count_as_part_of_the_surge() {
 }
 
 #[test]
-fn a_way_back_waits_for_nobody() {
+fn where_the_old_worker_had_clients_the_next_slot_gives_the_new_one_time() {
     let mut s = Stage::ready(3);
     reload(&mut s, policy());
     s.make_ready(4);
-    s.pass(RELOAD_SETTLE_MS_MAX);
-    assert_eq!(s.spawned(), [4, 5]);
+    s.tell(Event::HasClients { worker: WorkerId(1) });
+    s.take();
+    s.pass(20);
+    s.exit(1, 0);
+    s.pass(579);
+    assert!(s.spawned().is_empty(), "gone or not");
+    s.pass(1);
+    assert_eq!(s.spawned(), [5]);
+    s.make_ready(5);
+    s.take();
+    s.pass(20);
+    s.exit(2, 0);
+    assert_eq!(s.spawned(), [6], "this one had none");
+    s.make_ready(6);
+    s.tell(Event::HasClients { worker: WorkerId(3) });
+    s.exit(3, 0);
+    let done = Report::ReloadDone { to: Generation(2) };
+    assert!(s.reports().contains(&done), "nothing follows the last slot: the reload is over");
+}
+
+#[test]
+fn a_roll_back_waits_for_nobody() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, Policy { surge: 2, ..policy() });
+    s.make_ready(4);
+    s.tell(Event::HasClients { worker: WorkerId(1) });
+    assert_eq!(s.spawned(), [4, 5], "worker 4 settles");
     s.exit(5, 1);
     assert_eq!(s.spawned(), [6], "the slot that was done is done again, at once");
 }

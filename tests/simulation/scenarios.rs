@@ -1,6 +1,6 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::limits::RELOAD_SETTLE_MS_MAX;
+use clusterd::limits::RELOAD_GONE_MS_MAX;
 use clusterd::supervisor::{
     Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
 };
@@ -30,6 +30,7 @@ pub(crate) fn policy() -> Policy {
         stop_exit_codes: vec![42],
         surge: 1,
         canary_ms: 0,
+        settle_ms: 600,
         drain_spread_ms: 0,
         limits: Limits::NONE,
         agent: None,
@@ -274,7 +275,7 @@ fn a_reload_starts_the_new_beside_the_old_and_drains_only_what_is_replaced() {
     assert!(
         seen.contains(&Action::Drain { worker: WorkerId(1) }) && !seen.contains(&Action::Drain { worker: WorkerId(2) })
     );
-    s.pass(RELOAD_SETTLE_MS_MAX);
+    s.pass(RELOAD_GONE_MS_MAX);
     s.make_ready(4);
     s.take();
     s.exit(1, 0);
@@ -325,7 +326,7 @@ fn a_slot_that_a_scale_keeps_from_a_shrinking_reload_is_replaced_too() {
     s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 1 });
     s.tell(Event::Scale { slots: 3 });
     s.make_ready(3);
-    s.pass(RELOAD_SETTLE_MS_MAX);
+    s.pass(RELOAD_GONE_MS_MAX);
     assert_eq!(s.spawned(), [3, 4], "the second slot stays, so it is replaced");
     s.make_ready(4);
     s.exit(1, 0);

@@ -43,6 +43,7 @@ enum Coming {
     ExecFails(WorkerId),
     Says(WorkerId, Says),
     Ends(WorkerId, ExitStatus),
+    HasClients(WorkerId),
     Holds(WorkerId),
     /// It passes a limit, and is over it from then on.
     Exceeds(WorkerId),
@@ -142,6 +143,7 @@ fn policy(random: &mut Random) -> Policy {
         stop_exit_codes: vec![99],
         surge: random.between(1, 3) as u32,
         canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
+        settle_ms: random.between(0, 1_000),
         drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
         limits: Limits { hang_ms: Some(3_000), hang_report: random.percent(50), ..Limits::NONE },
         agent: agent::policy(random),
@@ -301,6 +303,7 @@ impl World {
                     self.deliver_end(worker);
                 }
             }
+            Coming::HasClients(worker) => self.tell(Event::HasClients { worker }),
             Coming::Holds(worker) => {
                 if self.processes.get(&worker).is_some_and(|p| p.ended.is_none()) {
                     self.tell(Event::Drained { worker });
@@ -562,6 +565,9 @@ impl World {
                 let now_ms = self.now_ms;
                 let Some(process) = self.processes.get_mut(&worker) else { return };
                 process.drain_began_ms.get_or_insert(now_ms);
+                if self.random.percent(50) {
+                    self.plan(0, Coming::HasClients(worker));
+                }
                 let took = self.random.between(0, 2_000);
                 match self.random.between(0, 3) {
                     0 | 1 => self.plan(took, Coming::Ends(worker, ExitStatus::Code(0))),

@@ -29,6 +29,7 @@ pub(crate) struct RawRestart {
 pub(crate) struct RawReload {
     pub(crate) surge: Option<At<u32>>,
     pub(crate) canary: Option<At<Duration>>,
+    pub(crate) settle: Option<At<Duration>>,
     pub(crate) drain_spread: Option<At<Duration>>,
 }
 
@@ -109,6 +110,7 @@ impl Walk<'_> {
                     reload.surge = self.number(&entry, &range, 1..=i64::from(WORKERS_MAX)).map(|at| narrow(&at));
                 }
                 "canary" => reload.canary = self.duration(&entry, parse::duration),
+                "settle" => reload.settle = self.duration(&entry, parse::duration),
                 "drain_spread" => reload.drain_spread = self.duration(&entry, parse::duration),
                 _ => self.unknown(&entry, RELOAD_KEYS, " in [app.reload]"),
             }
