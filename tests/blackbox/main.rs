@@ -3,11 +3,10 @@
 #![allow(clippy::unwrap_used)]
 mod again;
 mod agent;
-mod apps;
 mod background;
 mod blocked;
-mod client;
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod control;
 mod deployments;
 mod errors;
@@ -35,3 +34,5 @@ mod supervise;
 mod top;
 mod upgrade;
 mod verbs;
+
+use common::{apps, client, cluster};
