@@ -221,7 +221,7 @@ impl Master {
     }
 
     /// The channel broke under our hands: the rules decide what that means.
-    fn channel_broken(&mut self, worker_ix: WorkerIx) {
+    pub(super) fn channel_broken(&mut self, worker_ix: WorkerIx) {
         let Some(worker) = self.workers.get_mut(worker_ix) else { return };
         if let Some(channel) = &mut worker.channel {
             channel.closed = true;

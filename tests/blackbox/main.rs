@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod again;
 mod agent;
+mod asked;
 mod background;
 mod blocked;
 #[path = "../common/mod.rs"]
