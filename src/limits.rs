@@ -184,6 +184,8 @@ pub const HANDOFF_WINDOW_MAX: u32 = 64;
 pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
+/// Connections that nobody could take for this time, in microseconds, go to workers that are slow, their share to each.
+pub const HANDOFF_PATIENCE_US: u64 = 250_000;
 /// Connections accepted from one listener before the others are looked at.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.

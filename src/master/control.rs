@@ -3,6 +3,7 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
+use super::worker::Worker;
 use crate::api::{Answer, Call, Change, ReplySender, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
@@ -10,7 +11,7 @@ use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
-use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
+use crate::supervisor::{Event, Next, Phase, Report, SlotPhase, WorkerView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -338,6 +339,13 @@ impl Master {
         }
     }
 
+    /// What there is to say about a worker: its own words, what it lacks to be ready, or what happened in its slot.
+    fn note_on(&self, app: &App, here: Option<&Worker>, w: &WorkerView) -> Option<String> {
+        let said = here.and_then(|worker| worker.status_text.clone());
+        let lacks = || app.supervisor.not_yet(w.id).map(|why| format!("not ready yet: {why}"));
+        said.or_else(lacks).or_else(|| app.slot_notes.get(&w.slot.0).cloned())
+    }
+
     fn app_view(&self, index: usize) -> wire::App {
         let app = &self.apps[index];
         let settings = app.settings();
@@ -366,7 +374,7 @@ impl Master {
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
-                    note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
+                    note: self.note_on(app, here, &w),
                 }
             })
             .collect();
@@ -415,6 +423,7 @@ impl Master {
             balance: balance_word(settings.config.balance).to_owned(),
             steering: app.steering().map(|steering| steering.word().to_owned()),
             protocol: protocol_word(settings.protocol).to_owned(),
+            ready: settings.ready_words(),
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,

@@ -320,6 +320,7 @@ impl Master {
             data: None,
             polled: false,
             readable: false,
+            patience: BTreeMap::new(),
             unlink,
             present: BTreeMap::new(),
             spread: None,

@@ -31,6 +31,7 @@ mod reload;
 mod scarce;
 mod serve;
 mod signals;
+mod starved;
 mod supervise;
 mod top;
 mod upgrade;
