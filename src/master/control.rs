@@ -3,7 +3,7 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
-use crate::api::{Answer, Call, Change, Request};
+use crate::api::{Answer, Call, Change, ReplySender, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::limits;
@@ -14,12 +14,11 @@ use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// A client that is answered when something has ended.
 pub(super) struct Waiter {
     what: Wait,
-    reply: Option<oneshot::Sender<Answer>>,
+    reply: Option<ReplySender>,
     /// What the worker printed that made it fail.
     said: Option<Arc<Tail>>,
 }
@@ -99,7 +98,7 @@ impl Master {
     }
 
     /// Has a client wait; it is answered at once when there is nothing to wait for.
-    pub(super) fn wait_for(&mut self, what: Wait, reply: oneshot::Sender<Answer>) {
+    pub(super) fn wait_for(&mut self, what: Wait, reply: ReplySender) {
         self.waiters.push(Waiter { what, reply: Some(reply), said: None });
         self.settle_waiters();
     }
@@ -166,7 +165,7 @@ impl Master {
     }
 
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
-    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<ReplySender>) {
         if self.takes_long(&change) {
             return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
@@ -174,7 +173,7 @@ impl Master {
     }
 
     /// The same with what was read.
-    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<ReplySender>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
         match self.prepare_reload(apps, input) {
@@ -441,7 +440,7 @@ impl Master {
 }
 
 /// Has a client told what the log's thread says.
-fn told(reply: oneshot::Sender<Answer>) -> Reply {
+fn told(reply: ReplySender) -> Reply {
     Box::new(move |result| {
         // The client may have left.
         let _ = reply.send(match result {
