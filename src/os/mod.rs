@@ -10,6 +10,7 @@ pub mod fdpass;
 pub mod listen;
 pub mod lock;
 pub mod memfd;
+pub mod memory;
 pub mod packet;
 pub mod pipe;
 pub mod poll;
