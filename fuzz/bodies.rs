@@ -5,7 +5,7 @@
 #[path = "more_bodies.rs"]
 mod more_bodies;
 
-pub(crate) use more_bodies::{inspector, keeper_state, messages};
+pub(crate) use more_bodies::{http, inspector, keeper_state, messages};
 
 use clusterd::config::problem::{Place, Problem};
 use clusterd::config::resolve::{env_files_wanted, resolve};

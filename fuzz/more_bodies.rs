@@ -1,4 +1,5 @@
-//! More bodies: what a keeper hands over, what Node's inspector says, messages between agent and workers.
+//! More bodies: what a keeper hands over, what Node's inspector says, answers about readiness, messages between agent and
+//! workers.
 use super::{Taken, make_notice, plain_error};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::protocol::SpawnStep;
@@ -7,6 +8,7 @@ use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watch::WatchMemory;
 use clusterd::limits;
 use clusterd::protocol::framing::Outbox;
+use clusterd::protocol::http;
 use clusterd::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
 use clusterd::protocol::messages::{self, From};
 use clusterd::protocol::node::{self, FromWorker};
@@ -130,6 +132,25 @@ pub(crate) fn inspector(data: &[u8]) {
     }
     if let Answer::Whole((), length) = inspector::upgraded(stream) {
         assert!(length <= stream.len());
+    }
+}
+
+// ---- answers about readiness ----
+
+/// What is known of an answer is known as soon as it can be, and no byte that follows changes it.
+pub(crate) fn http(data: &[u8]) {
+    let steps: Vec<http::Answer> = (0..=data.len()).map(|end| http::answer(&data[..end])).collect();
+    let known = steps.iter().position(|said| *said != http::Answer::More).unwrap_or(steps.len());
+    assert!(steps[known..].iter().all(|said| *said == steps[known]), "{:?}", &steps[known..]);
+    assert!(known <= limits::READY_HEAD_BYTES_MAX + 1, "nothing is known after {known} bytes");
+    match steps.last() {
+        Some(http::Answer::Status(status)) => {
+            assert!((100..1_000).contains(status) && (*status == 101 || *status >= 200));
+            assert_eq!(http::is_well(*status), (2..=3).contains(&(status / 100)));
+            let interim = data[..known].windows(4).filter(|window| *window == b"\r\n\r\n").count();
+            assert!(interim > 0 || data.starts_with(b"HTTP/1."));
+        }
+        Some(http::Answer::Foreign | http::Answer::More) | None => {}
     }
 }
 

@@ -42,6 +42,8 @@ pub const WORKERS_PERCENT_MAX: u32 = 1_000;
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 /// Shortest `hang`, in milliseconds: a collection of garbage must not be taken for one.
 pub const HANG_MS_MIN: u64 = 1_000;
+/// Length of the path in `ready = "http:..."`, in bytes.
+pub const READY_PATH_BYTES_MAX: usize = 1024;
 /// Largest `memory` limit, in bytes (1 TiB).
 pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 /// Length of a Unix socket's path, in bytes: the kernel's `sun_path` less its closing zero.
@@ -184,6 +186,8 @@ pub const HANDOFF_WINDOW_MAX: u32 = 64;
 pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
+/// Connections that nobody could take for this time, in microseconds, go to workers that are slow, their share to each.
+pub const HANDOFF_PATIENCE_US: u64 = 250_000;
 /// Connections accepted from one listener before the others are looked at.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
@@ -314,6 +318,27 @@ pub const HOOKS_STACK_BYTES: usize = 256 * 1024;
 pub const PING_EVERY_MS: u64 = HEARTBEAT_EVERY_MS;
 /// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
 pub const PING_LOOK_MS: u64 = 1;
+
+// ---- workers that are asked whether they are ready ----
+
+/// Rest before a worker that has not answered well is asked again, in milliseconds. It doubles.
+pub const READY_ASK_MIN_MS: u64 = 50;
+/// Longest such rest, in milliseconds.
+pub const READY_ASK_MAX_MS: u64 = 1_000;
+/// Time that a worker has to answer one question, in milliseconds.
+pub const READY_ANSWER_MS: u64 = 5_000;
+/// Time that the rest of an answer has to come once its status is known, in milliseconds; nobody reads it.
+pub const READY_BODY_MS: u64 = 1_000;
+/// Pause between two looks at whether the kernel has made a connection over loopback, in milliseconds.
+pub const READY_CONNECT_LOOK_MS: u64 = 1;
+/// Workers that are asked at once, over all apps; further ones wait.
+pub const READY_ASKS_AT_ONCE_MAX: usize = 256;
+/// Size of an answer's head with the interim answers before it, in bytes.
+pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How much of an answer is let go by before the connection is closed, in bytes.
+pub const READY_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// What one read of an answer takes, in bytes.
+pub const READY_READ_BYTES: usize = 4 * 1024;
 
 // ---- reports of stuck event loops ----
 

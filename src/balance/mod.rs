@@ -6,7 +6,9 @@
 //! more. Sticky: the same client goes to the same slot (`sticky`).
 //!
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
-//! to one when they do not, so that a worker that just got stuck strands few.
+//! to one when they do not, so that a worker that just got stuck strands few. Where all are slow, windows open for what has
+//! waited for long (`patience`).
+pub mod patience;
 pub mod selection;
 mod standings;
 pub mod steering;
@@ -80,6 +82,8 @@ pub struct Balancer {
     /// Who was found for a group at this time (microseconds), while nothing has changed since: who asks whether somebody
     /// can take a connection is about to give one.
     found: Option<(GroupIx, u64, MemberIx)>,
+    /// No window is smaller while connections have waited for long; else 0.
+    window_least: u32,
     next_seq: u64,
     total_open: usize,
 }
@@ -95,6 +99,7 @@ impl Balancer {
             ready: Standings::new(),
             homes: sticky::Homes::default(),
             found: None,
+            window_least: 0,
             next_seq: first_seq,
             total_open: 0,
         }
@@ -188,9 +193,10 @@ impl Balancer {
 
     /// Puts a worker where it belongs in `ready`.
     fn stand(&mut self, ix: MemberIx) {
+        let least = self.window_least;
         let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
         let open = member.open.len() as u32;
-        let may = member.eligible && !member.late && (open == 0 || open < member.window);
+        let may = member.eligible && !member.late && (open == 0 || open < member.window.max(least));
         let standing = may.then_some(open);
         if member.standing == standing {
             return;
@@ -217,6 +223,30 @@ impl Balancer {
         let found = self.find_in_turn(group, now_us);
         self.found = found.map(|member| (group, now_us, member));
         found.is_some()
+    }
+
+    /// So many connections of a group have waited for long. Until [`Balancer::close_windows`] every worker may have its share
+    /// of them open; one that is late still gets nothing. Whether anybody may be given something at all.
+    pub fn open_windows(&mut self, group: GroupIx, waiting: u32) -> bool {
+        let Some(entry) = self.groups.get(group.0 as usize) else { return false };
+        let may = |ix: &u32| self.member(MemberIx(*ix)).is_some_and(|member| member.eligible);
+        let count = entry.members.iter().filter(may).count() as u32;
+        if count > 0 {
+            let share = waiting.div_ceil(count);
+            self.set_window_least(share.clamp(limits::HANDOFF_WINDOW_START, limits::HANDOFF_WINDOW_MAX));
+        }
+        count > 0
+    }
+
+    /// They have been given out.
+    pub fn close_windows(&mut self) {
+        self.set_window_least(0);
+    }
+
+    fn set_window_least(&mut self, window: u32) {
+        if std::mem::replace(&mut self.window_least, window) != window {
+            (0..self.members.len() as u32).for_each(|ix| self.stand(MemberIx(ix)));
+        }
     }
 
     fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
@@ -247,8 +277,9 @@ impl Balancer {
     /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
     /// while it may have more open; only one that cannot be given anything is passed over.
     fn pick_sticky(&mut self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
+        let least = self.window_least;
         let known = self.homes.of(group, hash);
-        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(now_us))) {
+        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(least, now_us))) {
             return known;
         }
         let (mut home, mut pick) = (None, None);
@@ -256,7 +287,7 @@ impl Balancer {
             let Some(member) = self.member(ix).filter(|member| member.eligible) else { continue };
             let heavier = Some((sticky::weight(hash, member.slot), ix));
             home = home.max(heavier);
-            if member.can_take(now_us) {
+            if member.can_take(least, now_us) {
                 pick = pick.max(heavier);
             }
         }
@@ -329,12 +360,13 @@ impl Balancer {
 }
 
 impl Member {
-    fn can_take(&self, now_us: u64) -> bool {
+    /// `least`: its window is no smaller.
+    fn can_take(&self, least: u32, now_us: u64) -> bool {
         self.eligible
             && match self.open.front() {
                 None => true,
                 Some(oldest) => {
-                    (self.open.len() as u32) < self.window
+                    (self.open.len() as u32) < self.window.max(least)
                         && now_us.saturating_sub(oldest.since_us) <= limits::HANDOFF_SLOW_US
                 }
             }

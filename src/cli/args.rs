@@ -375,7 +375,7 @@ pub struct RunArgs {
     /// Group that commands may name instead of each app [default: default]
     #[arg(long, value_parser = checked(name::check), help_heading = "Workers")]
     pub namespace: Option<String>,
-    /// What makes a worker ready: listening, message, notify, or a time ("2s")
+    /// What makes a worker ready: listening, message, notify, http:/PATH, or a time ("2s")
     /// [default: as the protocol has it]
     #[arg(long, value_name = "RULE", value_parser = checked(parse::ready), help_heading = "Workers")]
     pub ready: Option<String>,

@@ -105,7 +105,7 @@ fn bad_values_say_what_is_allowed() {
     says("--host x -- a", "--port");
     says("-l localhost -- a", "has no port");
     says("-b kernal -- a", "did you mean \"kernel\"?");
-    says("--ready http:/x -- a", "not available in this release");
+    says("--ready http://h/x -- a", "write \"http:/x\"");
     says("--kill-timeout 5 -- a", "Add a unit");
     says("-n a/b -- a", "cannot be a name");
     says("-e =x -- a", "write NAME=VALUE");

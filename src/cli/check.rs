@@ -3,7 +3,7 @@ use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs};
 use super::load::{load, notes};
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
-use crate::config::{App, Listen, Protocol, rules};
+use crate::config::{App, Balance, Listen, Protocol, Ready, rules};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::{program, user};
 use serde::Serialize;
@@ -145,7 +145,10 @@ fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
     match rules::ready(protocol, app.ready.as_ref()) {
         Ok(ready) => {
             finding.ready = Some(ready.to_string());
-            finding.row("ready", format!("{ready}, within {:?}", app.ready_timeout));
+            let by_themselves =
+                matches!(ready, Ready::Http(_)) && matches!(app.balance, Balance::Shared | Balance::Kernel);
+            let note = if by_themselves { "; workers take connections as soon as they listen" } else { "" };
+            finding.row("ready", format!("{ready}, within {:?}{note}", app.ready_timeout));
         }
         Err(problem) => finding.problems.push(problem),
     }

@@ -153,6 +153,8 @@ pub enum Ready {
     Message,
     /// `READY=1` on `NOTIFY_SOCKET`.
     Notify,
+    /// It answers a GET of this path with a 2xx or 3xx status.
+    Http(String),
     /// It lived this long.
     After(Duration),
     /// Whichever comes first.
@@ -294,6 +296,7 @@ impl fmt::Display for Ready {
             Ready::Listening => f.write_str("listening"),
             Ready::Message => f.write_str("message"),
             Ready::Notify => f.write_str("notify"),
+            Ready::Http(path) => write!(f, "http:{path}"),
             Ready::After(time) => write!(f, "{time:?}"),
             Ready::Or(said, time) => write!(f, "{} or {time:?}", said.alone()),
         }

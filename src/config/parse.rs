@@ -2,7 +2,7 @@
 use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
 use crate::limits::{
     DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX,
-    RUNS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX,
+    READY_PATH_BYTES_MAX, RUNS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -200,13 +200,42 @@ pub fn ready(text: &str) -> Result<Ready, String> {
         "listening" => Ok(Ready::Listening),
         "message" => Ok(Ready::Message),
         "notify" => Ok(Ready::Notify),
-        _ if text.starts_with("http:") || text.starts_with("https:") || text.starts_with('/') => Err(format!(
-            "ready by an HTTP answer (\"{text}\") is not available in this release; \
-                 use \"listening\", \"message\", \"notify\" or a time such as \"2s\""
-        )),
+        _ if text.starts_with("http:") || text.starts_with("https:") || text.starts_with('/') => ready_http(text),
         _ if text.starts_with(|c: char| c.is_ascii_digit()) => duration_not_zero(text).map(Ready::After),
         _ => Err(choice("ready", text, &["listening", "message", "notify"])
-            + ", a time such as \"2s\", or both: \"listening or 2s\""),
+            + ", \"http:/healthz\", a time such as \"2s\", or both: \"listening or 2s\""),
+    }
+}
+
+/// `http:/healthz`: the path that a worker is asked for.
+fn ready_http(text: &str) -> Result<Ready, String> {
+    if text.starts_with('/') {
+        return Err(format!("ready \"{text}\": to have the worker asked for this path, write \"http:{text}\""));
+    }
+    let Some(path) = text.strip_prefix("http:") else {
+        return Err(format!(
+            "ready \"{text}\": workers are asked in plain HTTP, \"http:/healthz\"; one that speaks TLS alone is ready by \
+             \"listening\", \"message\" or a time such as \"2s\""
+        ));
+    };
+    if let Some(rest) = path.strip_prefix("//") {
+        let path = rest.find('/').map_or("/", |at| &rest[at..]);
+        return Err(format!(
+            "ready \"{text}\": the new worker itself is asked, whatever the host: write \"http:{path}\""
+        ));
+    }
+    match path.bytes().find(|b| !b.is_ascii_graphic() || *b == b'#') {
+        _ if path.is_empty() => Err("ready \"http:\" names no path to ask for: write \"http:/healthz\"".to_owned()),
+        _ if !path.starts_with('/') => {
+            Err(format!("ready \"{text}\": a path begins with a slash: write \"http:/{path}\""))
+        }
+        Some(_) => {
+            Err(format!("ready \"{text}\": a path is of ASCII letters, digits and signs, but #; write others as %20"))
+        }
+        None if path.len() > READY_PATH_BYTES_MAX => {
+            Err(format!("ready \"http:...\": the path is longer than {READY_PATH_BYTES_MAX} bytes"))
+        }
+        None => Ok(Ready::Http(path.to_owned())),
     }
 }
 
@@ -216,6 +245,12 @@ fn ready_or(said: &str, time: &str) -> Result<Ready, String> {
         "listening" => Said::Listening,
         "message" => Said::Message,
         "notify" => Said::Notify,
+        _ if said.starts_with("http:") => {
+            return Err(format!(
+                "ready \"{said}\" goes with no other rule: a worker that answers badly must not get ready by waiting; \
+                 ready_timeout says how long it has"
+            ));
+        }
         _ => return Err(choice("ready", said, &["listening", "message", "notify"])),
     };
     duration_not_zero(time).map(|time| Ready::Or(said, time))

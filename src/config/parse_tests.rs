@@ -88,7 +88,6 @@ fn names_of_choices_are_suggested() {
     assert!(balance("kernal").unwrap_err().contains("did you mean \"kernel\"?"));
     assert!(protocol("Node").unwrap_err().contains("did you mean \"node\"?"));
     assert!(ready("listning").unwrap_err().contains("did you mean \"listening\"?"));
-    assert!(ready("http:/healthz").unwrap_err().contains("not available in this release"));
     assert!(ready("2").unwrap_err().contains("Add a unit"));
     assert!(ready("0s").unwrap_err().contains("least"));
     assert_eq!(ready("2s"), Ok(Ready::After(Duration::from_secs(2))));
@@ -112,4 +111,29 @@ fn only_a_simple_command_is_split() {
     assert!(command_line("  ").unwrap_err().contains("empty"));
     assert!(command(&[String::new()]).unwrap_err().contains("empty"));
     assert!(command(&["a\0b".to_owned()]).unwrap_err().contains("zero byte"));
+}
+
+#[test]
+fn a_path_to_ask_for_is_a_path_and_nothing_else() {
+    for path in ["/", "/healthz", "/a/b?c=d&e=%20", "/~x:8080/y;z"] {
+        assert_eq!(ready(&format!("http:{path}")), Ok(Ready::Http(path.to_owned())));
+    }
+    let long = format!("http:/{}", "x".repeat(READY_PATH_BYTES_MAX));
+    for (text, wanted) in [
+        ("http:", "names no path to ask for: write \"http:/healthz\""),
+        ("http:healthz", "write \"http:/healthz\""),
+        ("/healthz", "write \"http:/healthz\""),
+        ("http://host", "write \"http:/\""),
+        ("http://host:1/x/y", "write \"http:/x/y\""),
+        ("https:/x", "plain HTTP"),
+        ("http:/a b", "%20"),
+        ("http:/a\r\nHost: x", "%20"),
+        ("http:/ü", "%20"),
+        ("http:/a#b", "but #"),
+        ("http:/x or 3s", "goes with no other rule"),
+        (&long, "longer than 1024 bytes"),
+    ] {
+        let error = ready(text).unwrap_err();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
 }

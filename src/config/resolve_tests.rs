@@ -297,7 +297,7 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("user = -1", "must be a name or a number");
     says("name = \"a/b\"", "cannot be a name");
     says("cwd = \"\"", "empty");
-    says("ready = \"http:/healthz\"", "not available in this release");
+    says("ready = \"http:healthz\"", "write \"http:/healthz\"");
     says("restart = 1", "restart must be a table");
     says("restart.max_restarts = 0", "from 1 to 256, or \"never\"");
     says("restart.max_restarts = \"none\"", "not \"none\"");

@@ -12,7 +12,7 @@ pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String>
         (_, Some(Ready::After(time))) => Ok(Ready::After(*time)),
         (_, Some(Ready::Or(said, time))) => ready(protocol, Some(&said.alone())).map(|_| Ready::Or(*said, *time)),
         (Protocol::Node, None) => Ok(Ready::Listening),
-        (Protocol::Node, Some(rule @ (Ready::Listening | Ready::Message))) => Ok(rule.clone()),
+        (Protocol::Node, Some(rule @ (Ready::Listening | Ready::Message | Ready::Http(_)))) => Ok(rule.clone()),
         (Protocol::Auto | Protocol::ListenFds | Protocol::None, None) => Ok(Ready::After(defaults::READY_AFTER)),
         (Protocol::Auto, Some(rule)) => Ok(rule.clone()),
         (Protocol::ListenFds, Some(Ready::Notify)) => Ok(Ready::Notify),
@@ -25,6 +25,14 @@ pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String>
         (Protocol::None, Some(rule @ (Ready::Listening | Ready::Message | Ready::Notify))) => {
             Err(never(rule, protocol, "use a time such as \"2s\""))
         }
+        (Protocol::ListenFds, Some(rule @ Ready::Http(_))) => Err(format!(
+            "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" any worker may take a connection, so none \
+             can be asked by itself; use \"notify\" (the program says READY=1 when it serves) or a time such as \"2s\""
+        )),
+        (Protocol::None, Some(rule @ Ready::Http(_))) => Err(format!(
+            "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" the program binds an address that clusterd \
+             does not know, and in a reload the old worker may answer there; use a time such as \"2s\""
+        )),
     }
 }
 
@@ -98,6 +106,8 @@ mod tests {
             (Protocol::ListenFds, Ready::Listening),
             (Protocol::ListenFds, Ready::Message),
             (Protocol::None, Ready::Notify),
+            (Protocol::ListenFds, Ready::Http("/healthz".to_owned())),
+            (Protocol::None, Ready::Http("/healthz".to_owned())),
         ] {
             assert!(ready(protocol, Some(&rule)).is_err(), "{protocol} {rule}");
         }

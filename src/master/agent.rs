@@ -162,14 +162,14 @@ impl Master {
 
     fn agent_advice(&self, app_ix: usize, cause: &crate::supervisor::Cause) -> &'static str {
         use crate::supervisor::Evidence;
-        if !matches!(cause, crate::supervisor::Cause::NotReady(_)) {
+        if !matches!(cause, crate::supervisor::Cause::NotReady { .. }) {
             return "";
         }
         let policy = self.apps[app_ix].settings().policy().agent;
         match policy.and_then(|policy| policy.ready.evidence) {
             Some(Evidence::Message) => "; it never called process.send('ready') (or give it agent.ready = \"2s\")",
             Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET",
-            Some(Evidence::Listening) | None => "",
+            Some(Evidence::Listening | Evidence::Http) | None => "",
         }
     }
 

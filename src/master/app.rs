@@ -6,6 +6,7 @@ use super::memory::AppNote;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::worker::WorkerIx;
+use crate::balance::patience::Patience;
 use crate::balance::steering::Steering;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
@@ -31,6 +32,8 @@ pub(super) struct App {
     pub(super) by_member: Vec<WorkerIx>,
     /// Connections whose worker died or refused, waiting for another.
     pub(super) homeless: VecDeque<ConnIx>,
+    /// Of those, while there are any.
+    pub(super) homeless_patience: Option<Patience>,
     /// Nothing is accepted before this time (milliseconds): the system was out of fds or memory.
     pub(super) accept_pause_until_ms: u64,
     /// Whether the pause was told to the people.
@@ -70,6 +73,7 @@ impl App {
             connections: Connections::default(),
             by_member: Vec::new(),
             homeless: VecDeque::new(),
+            homeless_patience: None,
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,

@@ -1,6 +1,7 @@
 //! The hot path: accept a connection, give it to a worker, close our copy when the worker has answered. No policy, no
 //! log line and no allocation per connection; who gets it is `balance`'s business.
 use super::Master;
+use super::app::App;
 use super::channel::Sent;
 use super::connections::Connection;
 use super::offer::{Answer, Offer, Offered};
@@ -8,7 +9,7 @@ use super::worker::WorkerIx;
 use crate::balance::{ConnIx, sticky};
 use crate::config::Balance;
 use crate::limits;
-use crate::os::listen;
+use crate::os::{listen, reuseport};
 use crate::supervisor::Event;
 use std::io;
 
@@ -73,9 +74,13 @@ impl Master {
         for _ in 0..limits::ACCEPT_BATCH_MAX {
             let app = &mut self.apps[app_ix];
             let room = app.homeless.len() == waiting_elsewhere && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
-            if !room || !app.balancer.can_take(group, self.now_us) {
+            if !room {
                 return Accepted::NotNow;
             }
+            if !app.balancer.can_take(group, self.now_us) && !self.loses_patience(app_ix, listener_ix, socket) {
+                return Accepted::NotNow;
+            }
+            let app = &mut self.apps[app_ix];
             let from = app.listeners[listener_ix].socket(socket);
             let accepted =
                 if sticky { listen::accept_with_peer(from) } else { listen::accept(from).map(|socket| (socket, None)) };
@@ -86,7 +91,12 @@ impl Master {
                     let conn = app.connections.insert(connection);
                     self.hand_off(app_ix, conn);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Accepted::All,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if app.listeners[listener_ix].patience.remove(&socket).is_some() {
+                        app.balancer.close_windows();
+                    }
+                    return Accepted::All;
+                }
                 Err(e) => {
                     if self.accept_failed(app_ix, &e) {
                         return Accepted::NotNow;
@@ -95,6 +105,33 @@ impl Master {
             }
         }
         Accepted::Some
+    }
+
+    /// Nobody can take what waits in this socket. When it has waited for long because every worker is slow, they get more
+    /// than one at a time: it would not be faster elsewhere. Whether somebody can take it now.
+    fn loses_patience(&mut self, app_ix: usize, listener_ix: usize, socket: u32) -> bool {
+        let listener = &mut self.apps[app_ix].listeners[listener_ix];
+        if !listener.patience.entry(socket).or_default().is_over(self.now_us) {
+            return false;
+        }
+        let waiting = reuseport::queue(listener.socket(socket)).waiting;
+        self.open_windows(app_ix, listener_ix, waiting)
+    }
+
+    /// So many connections have waited for long. Whether somebody can take one of them now.
+    fn open_windows(&mut self, app_ix: usize, listener_ix: usize, waiting: u32) -> bool {
+        // They have not read their pings, and it is not long enough to call them stuck.
+        let suspects: Vec<WorkerIx> =
+            self.workers.iter().filter(|(_, w)| w.app == app_ix && w.pulse.suspect).map(|(ix, _)| ix).collect();
+        for ix in suspects {
+            if let Some(worker) = self.workers.get_mut(ix) {
+                worker.pulse.suspect = false;
+            }
+            self.refresh_eligibility(ix);
+        }
+        let App { balancer, listeners, .. } = &mut self.apps[app_ix];
+        let group = listeners[listener_ix].group;
+        balancer.open_windows(group, waiting) && balancer.can_take(group, self.now_us)
     }
 
     /// Whether to stop accepting for a while. A connection that was reset while it waited is no reason.
@@ -199,13 +236,31 @@ impl Master {
     /// Finds workers for connections that lost theirs.
     pub(super) fn rehome(&mut self) {
         for app_ix in 0..self.apps.len() {
-            for _ in 0..self.apps[app_ix].homeless.len() {
-                if self.apps[app_ix].accept_pause_until_ms > self.now_ms {
-                    break;
+            self.rehome_of(app_ix);
+            let app = &mut self.apps[app_ix];
+            let Some(first) = app.homeless.front() else {
+                if app.homeless_patience.take().is_some() {
+                    app.balancer.close_windows();
                 }
-                let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
-                self.hand_off(app_ix, conn);
+                continue;
+            };
+            let listener = app.connections.get(*first).map(|connection| connection.listener);
+            let waiting = app.homeless.len() as u32;
+            if app.homeless_patience.get_or_insert_default().is_over(self.now_us)
+                && listener.is_some_and(|listener| self.open_windows(app_ix, listener, waiting))
+            {
+                self.rehome_of(app_ix);
             }
+        }
+    }
+
+    fn rehome_of(&mut self, app_ix: usize) {
+        for _ in 0..self.apps[app_ix].homeless.len() {
+            if self.apps[app_ix].accept_pause_until_ms > self.now_ms {
+                break;
+            }
+            let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
+            self.hand_off(app_ix, conn);
         }
     }
 
@@ -221,7 +276,7 @@ impl Master {
     }
 
     /// The channel broke under our hands: the rules decide what that means.
-    fn channel_broken(&mut self, worker_ix: WorkerIx) {
+    pub(super) fn channel_broken(&mut self, worker_ix: WorkerIx) {
         let Some(worker) = self.workers.get_mut(worker_ix) else { return };
         if let Some(channel) = &mut worker.channel {
             channel.closed = true;

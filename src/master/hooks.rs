@@ -201,7 +201,7 @@ impl Master {
                     self.push_exit(app, *worker, &told);
                 }
                 // Its process is being killed; the hook is run when it is gone.
-                Cause::NotReady(_) | Cause::Misbehaved(_) | Cause::Hung(_) => {
+                Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
                     self.hooks.reasons.insert(*worker, cause_words(cause));
                 }
             },

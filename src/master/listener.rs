@@ -3,6 +3,7 @@
 use super::polls::Polls;
 use super::spread::Spread;
 use crate::balance::GroupIx;
+use crate::balance::patience::Patience;
 use crate::config::Listen;
 use crate::ids::Generation;
 use crate::limits;
@@ -33,6 +34,8 @@ pub(super) struct Listener {
     pub(super) polled: bool,
     /// Connections may wait: set by the poll, cleared when accept finds none.
     pub(super) readable: bool,
+    /// Of what waits in each of its sockets, where nobody could take it.
+    pub(super) patience: BTreeMap<u32, Patience>,
     /// Ours to remove from the file system at the end.
     pub(super) unlink: Option<PathBuf>,
     /// Admitted workers that serve it, by generation.

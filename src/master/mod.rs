@@ -5,6 +5,7 @@
 mod agent;
 mod agent_memory;
 mod app;
+mod asks;
 pub mod channel;
 pub mod connections;
 mod control;
@@ -111,6 +112,8 @@ struct Master {
     hooks: hooks::HookRuns,
     post: mail::Post,
     reports: report::Reports,
+    /// Workers that are asked whether they are ready.
+    asks: asks::Asks,
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
@@ -177,6 +180,7 @@ impl Master {
                     }
                     Ready::Notify => self.read_notify(),
                     Ready::Queues => self.queues_woke(),
+                    Ready::Answer { worker } => self.answer_came(worker),
                 }
             }
         }
@@ -191,6 +195,7 @@ impl Master {
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
         self.try_scarce();
+        self.go_on_asking();
         loop {
             self.work_on_events();
             while let Some(ix) = self.drains_due.pop() {
@@ -284,7 +289,7 @@ impl Master {
         if let Some(since) = self.handing_over_since_ms {
             at = at.min(since + limits::HAND_OVER_MAX_MS);
         }
-        for check in [self.next_drain_check_ms, self.next_hang_ms].into_iter().flatten() {
+        for check in [self.next_drain_check_ms, self.next_hang_ms, self.asks.next_ms()].into_iter().flatten() {
             at = at.min(check);
         }
         for app in &self.apps {

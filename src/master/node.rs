@@ -110,8 +110,13 @@ impl Master {
                 if worker.is_agent => {}
             FromWorker::Online { .. } => self.events.push_back((app, Event::Online { worker: id })),
             FromWorker::QueryServer { seq, query } => return self.on_query(ix, channel, seq, &query),
-            FromWorker::Listening { .. } if self.serves_too_little(ix) => {}
             FromWorker::Listening { .. } => {
+                if let Some(why) = self.serves_too_little(ix) {
+                    log::warn!("{}: worker {id} {why}: it is not ready", self.apps[app].name);
+                    self.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
+                    return Ok(());
+                }
+                self.begin_asking(ix);
                 self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
             }
             FromWorker::Ready => {
@@ -146,9 +151,10 @@ impl Master {
     }
 
     /// Whether a worker that listens does not listen where it has to: on an address of the configuration, and in a
-    /// reload on what the present workers serve. Said once per worker and server; its ready time-out does the rest.
-    fn serves_too_little(&self, ix: WorkerIx) -> bool {
-        let Some(worker) = self.workers.get(ix) else { return false };
+    /// reload on what the present workers serve: in words. Said once per worker and server; its ready time-out does the
+    /// rest.
+    pub(super) fn serves_too_little(&self, ix: WorkerIx) -> Option<String> {
+        let worker = self.workers.get(ix)?;
         let app = &self.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
         let wanted = |n: &usize| {
@@ -168,19 +174,16 @@ impl Master {
             if serves_one { Vec::new() } else { present.into_iter().collect() }
         };
         if lacking.is_empty() {
-            return false;
+            return None;
         }
         let list = |all: &mut dyn Iterator<Item = usize>| {
             all.map(|n| app.listeners[n].to_string()).collect::<Vec<String>>().join(", ")
         };
-        log::warn!(
-            "{}: worker {} listens on {} and not yet on {}: it is not ready (does it read PORT?)",
-            app.name,
-            worker.id,
+        Some(format!(
+            "listens on {} and not yet on {} (does it read PORT?)",
             list(&mut worker.serves.iter().copied()),
             list(&mut lacking.into_iter())
-        );
-        true
+        ))
     }
 
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
@@ -317,6 +320,7 @@ impl Master {
             data: None,
             polled: false,
             readable: false,
+            patience: BTreeMap::new(),
             unlink,
             present: BTreeMap::new(),
             spread: None,

@@ -1,7 +1,7 @@
 //! Which fds the master waits for, and how. Three epolls, so that answers can be read in batches:
 //!
 //! ```text
-//! all ─┬─ urgent     keeper, listeners, control API, notify socket
+//! all ─┬─ urgent     keeper, listeners, control API, notify socket, answers about readiness
 //!      │   └ queues   the listening sockets of slots (balance "kernel"), while nothing happens there
 //!      └─ channels   the workers' channels
 //! ```
@@ -30,6 +30,8 @@ const NOTIFY: Token = Token(2);
 const QUEUES: Token = Token(3);
 /// Listeners count from here; their token carries app and listener.
 const LISTENER_FIRST: usize = 16;
+/// Workers that are asked whether they are ready count from here.
+const ANSWER_FIRST: usize = LISTENER_FIRST + limits::APPS_MAX * limits::LISTENER_KEYS_PER_APP_MAX;
 const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 
 /// Something that can go on.
@@ -43,6 +45,10 @@ pub(super) enum Ready {
     Listener {
         app: usize,
         listener: usize,
+    },
+    /// An answer to the question whether this worker is ready.
+    Answer {
+        worker: WorkerIx,
     },
     /// `ended`: the other side has closed, so the end follows the bytes that are there.
     Channel {
@@ -134,6 +140,11 @@ impl Polls {
     pub(super) fn remove_listener(&self, fd: &OwnedFd) {
         // The fd may already be out of the poll: then there is nothing to do.
         let _ = self.urgent.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+
+    /// Whether it worked; a failure is logged. It leaves the poll when it is closed.
+    pub(super) fn add_ask(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
+        added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker))
     }
 
     /// Whether it worked; a failure is logged.
@@ -256,6 +267,7 @@ fn urgent_event(event: &mio::event::Event) -> Ready {
         CALLS => Ready::Calls,
         NOTIFY => Ready::Notify,
         QUEUES => Ready::Queues,
+        Token(n) if n >= ANSWER_FIRST => Ready::Answer { worker: n - ANSWER_FIRST },
         Token(n) => {
             let n = n - LISTENER_FIRST;
             let per_app = limits::LISTENER_KEYS_PER_APP_MAX;

@@ -104,6 +104,7 @@ impl Master {
         for ix in 0..self.workers.bound() {
             self.read_channel(ix, true);
         }
+        self.ask_again();
         for ix in 0..self.apps.len() {
             self.greet_all(ix);
         }

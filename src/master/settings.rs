@@ -123,6 +123,14 @@ impl Settings {
         }
     }
 
+    /// The path for which each worker is asked until it answers well, where that makes it ready.
+    pub(super) fn path_to_ask(&self) -> Option<&str> {
+        match &self.config.ready {
+            Some(Ready::Http(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether each slot has a listening socket of its own.
     pub(super) fn has_own_sockets(&self) -> bool {
         self.config.balance == Balance::Kernel && self.protocol != Protocol::None
@@ -346,6 +354,7 @@ fn ready_rule(protocol: Protocol, typed: bool, ready: &Ready) -> ReadyRule {
         Ready::Listening => evidence(Evidence::Listening),
         Ready::Message => evidence(Evidence::Message),
         Ready::Notify => evidence(Evidence::Notify),
+        Ready::Http(_) => evidence(Evidence::Http),
         Ready::Or(said, time) => ReadyRule { after_ms: Some(ms(*time)), ..ready_rule(protocol, typed, &said.alone()) },
         Ready::After(time) => {
             let may_speak = !typed && protocol == Protocol::ListenFds;

@@ -147,6 +147,7 @@ impl Master {
             status_text: None,
             greeted: false,
             mail: Mail::default(),
+            asking: None,
         });
         if is_agent {
             if let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) {

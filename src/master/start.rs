@@ -144,6 +144,7 @@ impl Master {
             output: output::Output::default(),
             hooks: Default::default(),
             post: Default::default(),
+            asks: Default::default(),
             reports: Default::default(),
             now_ms: now_us / 1000,
             now_us,

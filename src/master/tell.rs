@@ -28,7 +28,10 @@ pub(super) fn cause_words(cause: &Cause) -> String {
     match cause {
         Cause::Ended(status) => ended(*status),
         Cause::NotStarted(reason) => format!("could not be started: {reason}"),
-        Cause::NotReady(ms) => format!("was not ready after {}", human_ms(*ms)),
+        Cause::NotReady { ms, why } => {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("was not ready after {}{why}", human_ms(*ms))
+        }
         Cause::Misbehaved(reason) => format!("was failed: {reason}"),
         Cause::Hung(ms) => format!("was killed: its event loop did not answer for {} s", *ms as f64 / 1000.0),
     }
@@ -72,7 +75,9 @@ impl Master {
                 let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
                 let lived = match cause {
                     Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
-                    Cause::NotStarted(_) | Cause::NotReady(_) | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
+                    Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
+                        String::new()
+                    }
                 };
                 let text = format!("worker {worker}{pid} {}{lived}", cause_words(cause));
                 self.note_slot(app_ix, *slot, &text);
@@ -170,7 +175,8 @@ impl Master {
     /// What to do about a worker that never got ready.
     fn advice_on(&self, app_ix: usize, cause: &Cause) -> String {
         use crate::supervisor::Evidence;
-        if !matches!(cause, Cause::NotReady(_)) {
+        // Where more is known it has been said.
+        if !matches!(cause, Cause::NotReady { why: None, .. }) {
             return String::new();
         }
         match self.apps[app_ix].settings().policy().ready.evidence {
@@ -179,7 +185,7 @@ impl Master {
             }
             Some(Evidence::Message) => "; it never called process.send('ready')".to_owned(),
             Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET".to_owned(),
-            None => String::new(),
+            Some(Evidence::Http) | None => String::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
 //! supervisor's; here are its fds and what was said to it.
+use super::asks::Asking;
 use super::channel::Channel;
 use crate::balance::MemberIx;
 use crate::ids::{Generation, WorkerId};
@@ -47,6 +48,8 @@ pub(super) struct Worker {
     /// It was told that the app is ready (apps with an agent).
     pub(super) greeted: bool,
     pub(super) mail: Mail,
+    /// It is asked whether it is ready.
+    pub(super) asking: Option<Asking>,
 }
 
 /// Messages between agent and workers, as their receiver has them.

@@ -9,6 +9,7 @@ pub mod errno;
 pub mod fdpass;
 pub mod listen;
 pub mod lock;
+pub mod loopback;
 pub mod memfd;
 pub mod memory;
 pub mod packet;

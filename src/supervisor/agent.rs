@@ -3,7 +3,8 @@
 //!
 //! What is to be is computed anew after every step ([`App::reconcile_agent`]), so that it does not matter what led there:
 //! a start, a death, a reload, a stop, or a master that was restored from its notes.
-use super::app::{App, Cx, cause_text};
+use super::app::{App, Cx};
+use super::cause::cause_text;
 use super::slot::SlotPhase;
 use super::timers::TimerKey;
 use super::{Action, Cause, Event, Evidence, Next, ReadyRule, Report};
@@ -304,7 +305,7 @@ impl App {
             AgentPhase::Starting { ready_at_ms: Some(at), .. } if at <= cx.now_ms => self.agent_is_ready(cx, process),
             AgentPhase::Starting { .. } => {
                 let waited_ms = self.policy(process.generation).agent.as_ref().map_or(0, |p| p.ready_timeout_ms);
-                self.agent_failed(cx, process, Cause::NotReady(waited_ms), cx.now_ms);
+                self.agent_failed(cx, process, Cause::NotReady { ms: waited_ms, why: None }, cx.now_ms);
                 self.terminate_agent(cx);
             }
             AgentPhase::Stopping { .. } => {

@@ -1,6 +1,7 @@
 //! The state machine of one app: slots, workers, deaths and scale. Reloads are in `reload`, stop and start in `start`,
 //! the agent in `agent`.
 use super::agent::AgentMemory;
+use super::cause::cause_text;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::timers::{TimerKey, Timers};
@@ -99,6 +100,7 @@ impl App {
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(cx, worker, reason),
             Event::Online { worker } => self.on_online(worker),
             Event::Evidence { worker, evidence } => self.on_evidence(cx, worker, evidence),
+            Event::NotYet { worker, why } => self.on_not_yet(worker, why),
             Event::ServersClosed { worker } => self.on_servers(worker, Some(cx.now_ms)),
             Event::ServersOpen { worker } => self.on_servers(worker, None),
             Event::ChannelClosed { worker } => self.on_channel_closed(cx, worker),
@@ -269,7 +271,8 @@ impl App {
         let deadline_ms = cx.now_ms + self.policy(generation).ready_timeout_ms;
         let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
         let slot = Slot(index);
-        self.workers.insert(Worker { id: worker, slot, generation, pid: None, spawned_at_ms: cx.now_ms, phase });
+        let spawned_at_ms = cx.now_ms;
+        self.workers.insert(Worker { id: worker, slot, generation, pid: None, spawned_at_ms, phase, not_yet: None });
         self.set_phase(worker, phase);
         cx.act(Action::Spawn { worker, slot: Slot(index), generation });
         worker
@@ -612,8 +615,8 @@ impl App {
                 self.on_leaving(cx, worker);
             }
             Phase::Starting { .. } => {
-                let waited_ms = self.policy(w.generation).ready_timeout_ms;
-                self.fail_alive(cx, worker, Cause::NotReady(waited_ms));
+                let cause = self.not_ready(w);
+                self.fail_alive(cx, worker, cause);
             }
             Phase::Ready { .. } => self.on_leaving(cx, worker),
             Phase::Draining { .. } => {
@@ -646,16 +649,4 @@ pub(super) enum Role {
 pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
     let Death { worker, pid, cause, lived_ms, .. } = death;
     Report::WorkerDied { worker, slot, pid, cause, lived_ms, next }
-}
-
-/// A cause in a few words, for the reason of a failed reload: what became of the new `who`.
-pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
-    match cause {
-        Cause::Ended(ExitStatus::Code(code)) => format!("the new {who} exited with code {code}"),
-        Cause::Ended(ExitStatus::Signal(signal)) => format!("the new {who} was killed by signal {signal}"),
-        Cause::NotStarted(reason) => format!("the new {who} could not be started: {reason}"),
-        Cause::NotReady(ms) => format!("the new {who} was not ready after {} s", *ms as f64 / 1000.0),
-        Cause::Misbehaved(reason) => format!("the new {who} failed: {reason}"),
-        Cause::Hung(ms) => format!("the new {who}'s event loop did not answer for {} s", *ms as f64 / 1000.0),
-    }
 }

@@ -240,7 +240,7 @@ impl App {
         for w in workers {
             let pid = known_pid(w.id);
             let WorkerMemory { id, slot, generation, spawned_at_ms, phase, .. } = w;
-            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase });
+            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase, not_yet: None });
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }
     }

@@ -8,6 +8,7 @@
 //! ```
 mod agent;
 mod app;
+mod cause;
 mod limits;
 mod memory;
 mod reload;
@@ -87,6 +88,8 @@ pub enum Evidence {
     Message,
     /// `READY=1`.
     Notify,
+    /// It answered an HTTP request well.
+    Http,
 }
 
 /// How a process ended.
@@ -109,6 +112,8 @@ pub enum Event {
     Online { worker: WorkerId },
     /// The worker showed something that may make it ready.
     Evidence { worker: WorkerId, evidence: Evidence },
+    /// The worker is not ready yet for a reason that is known: told when it never will be.
+    NotYet { worker: WorkerId, why: String },
     /// The worker has closed its last server.
     ServersClosed { worker: WorkerId },
     /// The worker serves (again).
@@ -147,6 +152,7 @@ impl Event {
             | Event::SpawnFailed { worker, .. }
             | Event::Online { worker }
             | Event::Evidence { worker, .. }
+            | Event::NotYet { worker, .. }
             | Event::ServersClosed { worker }
             | Event::ServersOpen { worker }
             | Event::ChannelClosed { worker }
@@ -241,8 +247,8 @@ pub enum Cause {
     Ended(ExitStatus),
     /// It could not be started.
     NotStarted(String),
-    /// It did not become ready in this time (ms).
-    NotReady(u64),
+    /// It did not become ready in this time (ms), for this reason where one is known.
+    NotReady { ms: u64, why: Option<String> },
     /// It broke the protocol.
     Misbehaved(String),
     /// Its event loop did not turn for this time (ms).

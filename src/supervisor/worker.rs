@@ -54,6 +54,8 @@ pub(super) struct Worker {
     pub(super) pid: Option<i32>,
     pub(super) spawned_at_ms: u64,
     pub(super) phase: Phase,
+    /// Why it was not ready when that was last known. Not remembered: a new master finds out by itself.
+    pub(super) not_yet: Option<String>,
 }
 
 /// All workers of an app, by id, and how many of them are ready.

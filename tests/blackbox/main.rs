@@ -4,6 +4,7 @@
 mod again;
 mod agent;
 mod apps;
+mod asked;
 mod background;
 mod blocked;
 mod client;
@@ -31,6 +32,7 @@ mod reload;
 mod scarce;
 mod serve;
 mod signals;
+mod starved;
 mod supervise;
 mod top;
 mod upgrade;

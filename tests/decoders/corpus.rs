@@ -213,6 +213,22 @@ pub(crate) fn inspector_streams() -> Vec<Vec<u8>> {
     all.iter().zip(0_u8..).map(|(bytes, cut)| [&[cut * 5][..], bytes].concat()).collect()
 }
 
+/// What workers answer when they are asked whether they are ready.
+pub(crate) fn http_answers() -> Vec<Vec<u8>> {
+    [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nok",
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 302 Found\r\nLocation: /\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.0 204\r\n\r\n",
+        "HTTP/1.1 404 Not Found\n\n",
+        "220 mail.example ESMTP\r\n",
+        "\u{15}\u{3}\u{1}",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 /// What keepers hand over: one with nothing but a master, one with everything.
 pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     let watch = WatchMemory {
@@ -337,6 +353,8 @@ pub(crate) fn typed_values() -> Vec<Vec<u8>> {
         "listening",
         "message",
         "notify",
+        "http:/healthz?deep=1",
+        "http://127.0.0.1/x",
         "node --inspect=0.0.0.0:9229 app.js",
         "node --inspect-port 65535 -r x.js main.js",
     ]

@@ -70,6 +70,12 @@ fn inspector() {
 }
 
 #[test]
+fn http() {
+    let words: &[&[u8]] = &[b"HTTP/1.1 ", b"103 ", b"200 OK\r\n", b"\r\n\r\n", b"HTTP/1.0 "];
+    run("http", 10_000, &corpus::http_answers(), words, bodies::http);
+}
+
+#[test]
 fn messages() {
     run("messages", 20_000, &corpus::messages(), corpus::JSON_WORDS, bodies::messages);
 }

@@ -1,5 +1,6 @@
 //! The balancer against a naive model: thousands of random sequences of hand-offs, answers, refusals and deaths.
 use super::random::Random;
+use clusterd::balance::patience::Patience;
 use clusterd::balance::{Balancer, ConnIx, GroupIx, MemberIx, Mode};
 use clusterd::limits;
 use std::collections::BTreeMap;
@@ -189,6 +190,81 @@ fn a_stuck_worker_strands_few_and_the_window_opens_again_when_it_answers() {
     }
     assert_eq!(widths[0], 1);
     assert!(widths[3] > widths[1], "{widths:?}");
+}
+
+/// Virtual time until workers whose event loops turn only every `turn_us` have taken `waiting` connections, handed to them
+/// by the rules; the master looks every 10 ms.
+fn taken_after_us(workers: usize, turn_us: u64, waiting: u32) -> u64 {
+    let mut balancer = Balancer::new(Mode::RoundRobin, 1);
+    let group = balancer.add_group();
+    let members: Vec<MemberIx> = (0..workers as u32).map(|slot| balancer.add_member(slot)).collect();
+    for &member in &members {
+        balancer.join(group, member);
+        balancer.set_eligible(member, true);
+    }
+    let (mut left, mut taken, mut now) = (waiting, 0, 0);
+    let mut open: Vec<Vec<u64>> = vec![Vec::new(); workers];
+    let mut patience = Patience::default();
+    while taken < waiting {
+        now += 10_000;
+        assert!(now < 120_000_000, "{taken} of {waiting} were taken");
+        for (n, member) in members.iter().enumerate() {
+            // They turn one after the other.
+            if (now + n as u64 * turn_us / workers as u64).is_multiple_of(turn_us) {
+                for seq in open[n].drain(..) {
+                    balancer.answered(*member, seq, now).unwrap();
+                    taken += 1;
+                }
+            }
+        }
+        while left > 0 {
+            let can = balancer.can_take(group, now)
+                || (patience.is_over(now) && balancer.open_windows(group, left) && balancer.can_take(group, now));
+            if !can {
+                break;
+            }
+            let member = balancer.pick(group, None, now).unwrap();
+            let n = members.iter().position(|m| *m == member).unwrap();
+            open[n].push(balancer.opened(member, ConnIx(left), now));
+            left -= 1;
+        }
+        if left == 0 {
+            balancer.close_windows();
+        }
+    }
+    now
+}
+
+#[test]
+fn slow_workers_are_given_what_has_waited_for_long() {
+    // One by one, 100 connections would take a minute and a half with two workers of a second each.
+    for (workers, turn_us) in [(1, 300_000), (1, 1_000_000), (2, 300_000), (2, 1_000_000), (5, 400_000)] {
+        let took_us = taken_after_us(workers, turn_us, 100);
+        assert!(took_us <= 5 * turn_us + 2 * limits::HANDOFF_PATIENCE_US, "{workers} of {turn_us}: {took_us}");
+    }
+}
+
+#[test]
+fn nobody_is_given_more_because_others_wait_while_it_does_not_answer() {
+    let (mut balancer, group, members) = of_four(Mode::RoundRobin);
+    members[1..].iter().for_each(|&other| balancer.set_eligible(other, false));
+    let seq = balancer.opened(members[0], ConnIx(0), 0);
+    let now = limits::HANDOFF_SLOW_US + 1;
+    assert!(!balancer.can_take(group, now));
+    assert!(balancer.open_windows(group, 500));
+    assert!(!balancer.can_take(group, now), "it may be stuck");
+    balancer.answered(members[0], seq, now).unwrap();
+    assert!(balancer.open_windows(group, 500));
+    let mut given = 0;
+    while balancer.pick(group, None, now).is_some_and(|member| {
+        assert_eq!(member, members[0], "who may have none gets none");
+        given += 1;
+        balancer.opened(member, ConnIx(given), now) > 0
+    }) {}
+    assert_eq!(given, limits::HANDOFF_WINDOW_MAX);
+    balancer.set_eligible(members[0], false);
+    balancer.close_windows();
+    assert!(!balancer.open_windows(group, 500), "there is nobody");
 }
 
 #[test]

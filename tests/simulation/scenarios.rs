@@ -60,6 +60,11 @@ impl Stage {
         stage
     }
 
+    /// Another master goes on.
+    pub(crate) fn replace(&mut self, app: App) {
+        self.app = app;
+    }
+
     fn step(&mut self, step: impl FnOnce(&mut App, &mut Cx<'_>)) {
         let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut self.seen };
         step(&mut self.app, &mut cx);

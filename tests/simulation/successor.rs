@@ -1,7 +1,7 @@
 //! What a successor makes of notes that end in the middle of a step: the master before it died there.
 use super::scenarios::{Stage, policy};
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, App, Cx, Phase, SlotMemory, WorkerMemory};
+use clusterd::supervisor::{Action, App, Cx, Phase, Policy, SlotMemory, WorkerMemory};
 use std::collections::BTreeMap;
 
 /// An app's notes, as the keeper holds them.
@@ -21,10 +21,15 @@ pub(crate) fn notes(stage: &mut Stage) -> Notes {
 
 /// What the successor does first. Every noted worker lives.
 pub(crate) fn succeed(stage: &Stage, notes: Notes) -> (App, Vec<Action>) {
+    succeed_under(stage, notes, &policy())
+}
+
+/// The same with these rules.
+pub(crate) fn succeed_under(stage: &Stage, notes: Notes, policy: &Policy) -> (App, Vec<Action>) {
     let mut actions = Vec::new();
     let mut next_worker = 100;
     let mut cx = Cx { now_ms: stage.now_ms, next_worker: &mut next_worker, actions: &mut actions };
-    let policies = BTreeMap::from([(Generation(1), policy()), (Generation(2), policy())]);
+    let policies = BTreeMap::from([(Generation(1), policy.clone()), (Generation(2), policy.clone())]);
     let lives = |id: WorkerId| Some(id.0 as i32);
     let app = App::restore(stage.app.memory(), notes.slots, notes.workers, policies, &lives, &mut cx);
     (app, actions)

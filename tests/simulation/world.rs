@@ -2,6 +2,7 @@
 //! leave and lie, commands at random moments, and a master that dies at any step and is restored from the notes that
 //! had reached the keeper. Invariants hold after every step, and every world comes to rest.
 mod agent;
+mod asks;
 mod invariants;
 
 use super::random::Random;
@@ -49,6 +50,8 @@ enum Coming {
     Exceeds(WorkerId),
     /// Its event loop does not turn any more.
     Hangs(WorkerId),
+    /// A master, the n-th, hears what it answers.
+    Answers(WorkerId, u32),
     Command(Box<Event>),
     MasterDies,
     MasterStarts,
@@ -78,6 +81,8 @@ struct Process {
     agent: bool,
     generation: Generation,
     drain_began_ms: Option<u64>,
+    /// How it answers, if it is asked.
+    health: asks::Health,
     waiting: Vec<Says>,
 }
 
@@ -128,7 +133,7 @@ struct World {
 
 fn policy(random: &mut Random) -> Policy {
     Policy {
-        ready: ReadyRule { evidence: Some(Evidence::Listening), after_ms: None },
+        ready: ReadyRule { evidence: Some(asks::evidence(random)), after_ms: None },
         ready_timeout_ms: 2_000,
         drain_timeout_ms: 3_000,
         kill_timeout_ms: 500,
@@ -284,7 +289,8 @@ impl World {
                     return self.plan_agent_life(worker);
                 }
                 if self.sabotage == Some(Sabotage::ReadyTooEarly) {
-                    self.tell(Event::Evidence { worker, evidence: Evidence::Listening });
+                    let evidence = self.evidence_of(worker);
+                    self.tell(Event::Evidence { worker, evidence });
                 }
                 self.plan_life(worker);
             }
@@ -313,6 +319,7 @@ impl World {
                 let excess = Excess::Connections { taken: 1 };
                 self.over_limit(worker, Coming::Exceeds(worker), Event::Replace { worker, excess });
             }
+            Coming::Answers(worker, master) => self.answers(worker, master),
             Coming::Hangs(worker) => self.over_limit(worker, Coming::Hangs(worker), Event::Hung { worker }),
             Coming::Command(command) => self.command(*command),
             Coming::MasterDies => {
@@ -366,10 +373,13 @@ impl World {
         if bad || (trouble && self.random.percent(8)) {
             if self.random.percent(70) {
                 self.plan(ready_in, crash(1));
-            } // Else it is never ready.
+            } else if self.random.percent(50) {
+                self.never_well(worker, ready_in);
+            } // Else it never listens.
             return;
         }
         self.plan(ready_in, Coming::Says(worker, Says::Listening));
+        self.well_after(worker, ready_in);
         let later = self.random.between(0, 20_000);
         if !trouble {
             return;
@@ -431,6 +441,9 @@ impl World {
             Says::ChannelEnd => Event::ChannelClosed { worker },
         };
         self.tell(event);
+        if says == Says::Listening {
+            self.ask(worker);
+        }
     }
 
     fn tell(&mut self, event: Event) {
@@ -678,5 +691,6 @@ impl World {
                 self.say(worker, says);
             }
         }
+        self.ask_again();
     }
 }

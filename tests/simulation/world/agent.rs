@@ -110,6 +110,7 @@ impl World {
             agent,
             generation,
             drain_began_ms: None,
+            health: Default::default(),
             waiting: Vec::new(),
         };
         self.processes.insert(id, process);

@@ -10,6 +10,7 @@ impl World {
         for worker in app.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })) {
             let listened = self.processes.get(&worker.id).is_none_or(|p| p.listened);
             assert!(listened, "worker {} counts as ready and never listened", worker.id);
+            assert!(self.is_well(worker.id), "worker {} counts as ready and never answered well", worker.id);
         }
         for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
             *places.entry(worker.slot.0).or_default() += 1;

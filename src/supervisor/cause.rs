@@ -1,0 +1,39 @@
+//! Why a worker is lost, in words: what is known of one that is not ready, and causes as the reason of a failed reload.
+use super::app::App;
+use super::worker::{Phase, Worker};
+use super::{Cause, Evidence, ExitStatus};
+use crate::ids::WorkerId;
+
+impl App {
+    /// Remembers why a worker is not ready; the last word counts.
+    pub(super) fn on_not_yet(&mut self, worker: WorkerId, why: String) {
+        if let Some(w) = self.workers.get_mut(&worker).filter(|w| matches!(w.phase, Phase::Starting { .. })) {
+            w.not_yet = Some(why);
+        }
+    }
+
+    /// The time of a worker to get ready is over.
+    pub(super) fn not_ready(&self, w: &Worker) -> Cause {
+        let policy = self.policy(w.generation);
+        // It is asked when its server listens.
+        let never_asked = || "it has not called listen() yet, and was not asked".to_owned();
+        let asked = policy.ready.evidence == Some(Evidence::Http);
+        let why = w.not_yet.clone().or_else(|| asked.then(never_asked));
+        Cause::NotReady { ms: policy.ready_timeout_ms, why }
+    }
+}
+
+/// A cause in a few words, for the reason of a failed reload: what became of the new `who`.
+pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
+    match cause {
+        Cause::Ended(ExitStatus::Code(code)) => format!("the new {who} exited with code {code}"),
+        Cause::Ended(ExitStatus::Signal(signal)) => format!("the new {who} was killed by signal {signal}"),
+        Cause::NotStarted(reason) => format!("the new {who} could not be started: {reason}"),
+        Cause::NotReady { ms, why } => {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("the new {who} was not ready after {} s{why}", *ms as f64 / 1000.0)
+        }
+        Cause::Misbehaved(reason) => format!("the new {who} failed: {reason}"),
+        Cause::Hung(ms) => format!("the new {who}'s event loop did not answer for {} s", *ms as f64 / 1000.0),
+    }
+}

@@ -1,0 +1,80 @@
+//! Workers that are ready when they answer well: the master asks, again and again, and what it asked dies with it.
+use super::{Coming, Random, Says, World};
+use clusterd::ids::WorkerId;
+use clusterd::supervisor::{Event, Evidence, Phase};
+
+/// How a worker answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Health {
+    /// It answers well from then on; `None`: never.
+    well_at_ms: Option<u64>,
+    /// A master has heard it answer well.
+    was_well: bool,
+}
+
+/// What a generation's workers have to show.
+pub(super) fn evidence(random: &mut Random) -> Evidence {
+    if random.percent(40) { Evidence::Http } else { Evidence::Listening }
+}
+
+impl World {
+    pub(super) fn evidence_of(&self, worker: WorkerId) -> Evidence {
+        let generation = self.processes[&worker].generation;
+        self.policies[&generation].ready.evidence.unwrap_or(Evidence::Listening)
+    }
+
+    fn is_asked(&self, worker: WorkerId) -> bool {
+        self.processes.get(&worker).is_some_and(|p| !p.agent) && self.evidence_of(worker) == Evidence::Http
+    }
+
+    /// It serves, and answers badly for ever.
+    pub(super) fn never_well(&mut self, worker: WorkerId, listens_in_ms: u64) {
+        if self.is_asked(worker) {
+            self.plan(listens_in_ms, Coming::Says(worker, Says::Listening));
+        }
+    }
+
+    pub(super) fn well_after(&mut self, worker: WorkerId, listens_in_ms: u64) {
+        let well_at_ms = Some(self.now_ms + listens_in_ms + self.random.between(0, 800));
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.health.well_at_ms = well_at_ms;
+        }
+    }
+
+    /// The master asks a worker that listens, while it is not ready.
+    pub(super) fn ask(&mut self, worker: WorkerId) {
+        let phase = self.master.as_ref().and_then(|app| app.worker(worker)).map(|w| w.phase);
+        if self.is_asked(worker) && matches!(phase, Some(Phase::Starting { .. })) {
+            let took = self.random.between(1, 100);
+            self.plan(took, Coming::Answers(worker, self.deaths_of_master));
+        }
+    }
+
+    /// An answer reaches the master that asked, or nobody.
+    pub(super) fn answers(&mut self, worker: WorkerId, asked_by: u32) {
+        let now_ms = self.now_ms;
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        if self.master.is_none() || asked_by != self.deaths_of_master || process.ended.is_some() {
+            return;
+        }
+        if process.health.well_at_ms.is_some_and(|at| at <= now_ms) {
+            process.health.was_well = true;
+            return self.tell(Event::Evidence { worker, evidence: Evidence::Http });
+        }
+        self.tell(Event::NotYet { worker, why: "answered with 500".to_owned() });
+        self.ask(worker);
+    }
+
+    /// A successor asks whoever listens.
+    pub(super) fn ask_again(&mut self) {
+        let listening = self.processes.iter().filter(|(_, p)| p.listened && p.ended.is_none());
+        for worker in listening.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.ask(worker);
+        }
+    }
+
+    /// Whether a worker may count as ready.
+    pub(super) fn is_well(&self, worker: WorkerId) -> bool {
+        !self.is_asked(worker) || self.processes[&worker].health.was_well
+    }
+}
