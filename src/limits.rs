@@ -284,6 +284,8 @@ pub const DRAIN_CHECK_MAX_MS: u64 = 500;
 pub const DRAIN_CHECK_REST_FACTOR: u64 = 20;
 /// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
 pub const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
+/// A look at whether an app has clients counts at least so long, in milliseconds: many workers may begin to drain at once.
+pub const CLIENTS_SEEN_MIN_MS: u64 = 50;
 /// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
 pub const SOCK_DIAG_MS_MAX: u64 = 1_000;
 /// Packets of that list. The kernel puts 100 to 300 sockets into one.

@@ -1,11 +1,22 @@
 // The app under measurement: the least that answers, and a job of 5 ms of CPU at /job. Each answer names its worker.
-// READY_FILE gets a line with its pid once it listens.
+// READY_FILE gets a line with its pid once it listens. With BLOCK_FIRST the first worker's event loop stands still for 2 s
+// out of every 4, without using a CPU, and it answers as worker 1, so that the clients can tell it apart.
 'use strict';
 const fs = require('node:fs');
 const http = require('node:http');
 
 const body = 'hello\n';
 const JOB_US = 5000;
+
+let name = process.pid;
+if (process.env.BLOCK_FIRST) {
+  const slot = process.env.CLUSTERD_SLOT ?? require('node:cluster').worker.id - 1;
+  const nothing = new Int32Array(new SharedArrayBuffer(4));
+  if (Number(slot) === 0) {
+    name = 1;
+    setInterval(() => Atomics.wait(nothing, 0, 0, 2000), 4000);
+  }
+}
 
 // CPU time, not time: with more workers than CPUs a worker that waits for its turn has not done its job meanwhile.
 function job() {
@@ -19,7 +30,7 @@ function job() {
 http
   .createServer((request, response) => {
     if (request.url === '/job') job();
-    response.writeHead(200, { 'content-length': body.length, 'x-worker': process.pid });
+    response.writeHead(200, { 'content-length': body.length, 'x-worker': name });
     response.end(body);
   })
   .listen(Number(process.env.PORT), '127.0.0.1', () => {

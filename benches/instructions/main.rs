@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout)] // The figures are the point.
 mod script;
 
-use script::{CASES, Case};
+use script::{App, CASES, Case};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 fn play(name: &str, count: &str) -> Result<ExitCode, String> {
     let case = CASES.iter().find(|case| case.name == name).ok_or("no such case")?;
     let count = count.parse().map_err(|e| format!("{count}: {e}"))?;
-    let closed = script::run(case, count);
+    let closed = App::new(case).run_to(count);
     if closed == count { Ok(ExitCode::SUCCESS) } else { Err(format!("{closed} of {count} hand-offs were closed")) }
 }
 

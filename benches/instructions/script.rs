@@ -19,13 +19,17 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     mode: Mode,
     workers: u32,
+    /// Different addresses that connections come from, one after the other.
+    clients: u32,
 }
 
-pub(crate) const CASES: [Case; 4] = [
-    Case { name: "round-robin-2", mode: Mode::RoundRobin, workers: 2 },
-    Case { name: "round-robin-8", mode: Mode::RoundRobin, workers: 8 },
-    Case { name: "round-robin-1000", mode: Mode::RoundRobin, workers: 1_000 },
-    Case { name: "sticky-8", mode: Mode::Sticky, workers: 8 },
+pub(crate) const CASES: [Case; 5] = [
+    Case { name: "round-robin-2", mode: Mode::RoundRobin, workers: 2, clients: u32::MAX },
+    Case { name: "round-robin-8", mode: Mode::RoundRobin, workers: 8, clients: u32::MAX },
+    Case { name: "round-robin-1000", mode: Mode::RoundRobin, workers: 1_000, clients: u32::MAX },
+    // Every client is new, so that every worker is weighed for it; and clients that are known.
+    Case { name: "sticky-8", mode: Mode::Sticky, workers: 8, clients: u32::MAX },
+    Case { name: "sticky-1000", mode: Mode::Sticky, workers: 1_000, clients: 64 },
 ];
 
 /// Connections that one wake-up finds, as under load.
@@ -76,8 +80,9 @@ impl Wire for Worker {
 }
 
 /// One app as the master has it.
-struct App {
+pub(crate) struct App {
     sticky: bool,
+    clients: u32,
     balancer: Balancer,
     group: GroupIx,
     by_member: Vec<usize>,
@@ -92,22 +97,21 @@ struct App {
     closed: u64,
 }
 
-/// Hands `count` connections off; how many were closed by an answer.
-pub(crate) fn run(case: &Case, count: u64) -> u64 {
-    let mut app = App::new(case);
-    while app.accepted < count {
-        app.accept(PER_TURN.min(count - app.accepted));
-        app.now_us += ANSWER_US;
-        while let Some(worker) = app.next_readable() {
-            app.read(worker);
-        }
-    }
-    assert!(app.connections.is_empty() && app.homeless.is_empty(), "every connection was taken");
-    app.closed
-}
-
 impl App {
-    fn new(case: &Case) -> App {
+    /// Hands connections off until they are `count` in all; how many were closed by an answer.
+    pub(crate) fn run_to(&mut self, count: u64) -> u64 {
+        while self.accepted < count {
+            self.accept(PER_TURN.min(count - self.accepted));
+            self.now_us += ANSWER_US;
+            while let Some(worker) = self.next_readable() {
+                self.read(worker);
+            }
+        }
+        assert!(self.connections.is_empty() && self.homeless.is_empty(), "every connection was taken");
+        self.closed
+    }
+
+    pub(crate) fn new(case: &Case) -> App {
         let mut balancer = Balancer::new(case.mode, FIRST_SEQ);
         let group = balancer.add_group();
         for slot in 0..case.workers {
@@ -121,6 +125,7 @@ impl App {
         };
         App {
             sticky: case.mode == Mode::Sticky,
+            clients: case.clients,
             balancer,
             group,
             by_member: (0..case.workers as usize).collect(),
@@ -143,7 +148,7 @@ impl App {
                 return;
             }
             self.accepted += 1;
-            let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32)));
+            let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32 % self.clients)));
             let client_hash = peer.map(sticky::hash_ip);
             let conn = self.connections.insert(Connection { socket: self.accepted, listener: 0, client_hash });
             let Some(connection) = self.connections.get(conn) else { continue };

@@ -1,10 +1,13 @@
-//! What many workers cost: `cargo bench --bench scale`.
+//! What many workers cost, and what many connections leave behind: `cargo bench --bench scale [-- --quick]`.
 //!
 //! With 10, 100 and 1,000 scripted workers (they cost next to nothing themselves): CPU of the master's loop and of the
 //! keeper per connection, per worker that dies and is replaced, and per worker that a reload replaces, beyond what they
 //! use at rest (a ping to each worker, once a second); how long `ls` takes. Then 1,000 workers that serve 100 listeners
-//! each. What one event costs should not grow with the number of workers. Bounded, and ends by itself.
+//! each. What one event costs should not grow with the number of workers. At last, what master and keeper hold before and
+//! after a million connections; when that is more, the bench fails. Bounded, and ends by itself.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // The table is the point, and what cannot be measured ends it.
+#[path = "../../tests/scale/held.rs"]
+mod held;
 #[path = "../support/load.rs"]
 #[allow(dead_code)]
 mod load;
@@ -15,6 +18,7 @@ mod stats;
 mod worker;
 
 use clusterd::protocol::control::Deployment;
+use held::Held;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,6 +28,12 @@ use std::time::{Duration, Instant};
 const CLIENTS: usize = 16;
 /// Workers that are killed one after the other.
 const DEATHS: usize = 40;
+/// Connections until every table and buffer has the size that it keeps.
+const WARM_UP: u64 = 20_000;
+/// Connections that may leave nothing behind; with `--quick` a tenth of them.
+const CONNECTIONS: u64 = 1_000_000;
+/// The last answers arrive, and what was closed is gone.
+const SETTLE: Duration = Duration::from_millis(500);
 /// No step takes longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -31,30 +41,32 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some("worker") {
         return worker::run();
     }
+    let quick = std::env::args().any(|arg| arg == "--quick");
     println!("{CLIENTS} clients, short connections; CPU of the master's loop, of the keeper in brackets\n");
     println!(
         "| balance | workers | start, ms | at rest, µs per s | µs per connection | µs per death | µs per reloaded worker | ls, ms |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for balance in ["round-robin", "sticky", "kernel"] {
-        for workers in [10, 100, 1_000] {
-            row(balance, workers);
+        for &workers in if quick { &[10, 100][..] } else { &[10, 100, 1_000] } {
+            row(balance, workers, if quick { 1 } else { 3 });
         }
     }
-    many_listeners();
+    many_listeners(if quick { 100 } else { 1_000 });
+    many_connections(if quick { CONNECTIONS / 10 } else { CONNECTIONS });
 }
 
-fn row(balance: &str, workers: u32) {
+/// One row of the table; what takes a time of its choice takes `seconds`.
+fn row(balance: &str, workers: u32, seconds: u64) {
     let addresses = addresses(1);
     let mut cluster = Cluster::start(balance, workers, &addresses);
     std::thread::sleep(Duration::from_secs(1));
-    cluster.rest = cluster.cpu_of(|| std::thread::sleep(Duration::from_secs(3)));
-    let rest = per(cluster.rest, 3);
-    cluster.rest = (cluster.rest.0 / 3.0, cluster.rest.1 / 3.0);
+    let rest = cluster.cpu_of(|| std::thread::sleep(Duration::from_secs(seconds)));
+    cluster.rest = (rest.0 / seconds as f64, rest.1 / seconds as f64);
     serve(addresses[0], Duration::from_millis(500));
     let mut served = 0;
     let per_connection = cluster.cpu_of(|| {
-        served = serve(addresses[0], Duration::from_secs(3));
+        served = serve(addresses[0], Duration::from_secs(seconds));
     });
     let per_death = cluster.cpu_of(|| (0..DEATHS).for_each(|n| cluster.kill_and_wait(n % workers as usize)));
     let per_reload = cluster.cpu_of(|| {
@@ -66,8 +78,9 @@ fn row(balance: &str, workers: u32) {
     let listed = asked.elapsed();
     assert!(lines > workers as usize);
     println!(
-        "| {balance} | {workers} | {} | {rest} | {} | {} | {} | {} |",
+        "| {balance} | {workers} | {} | {} | {} | {} | {} | {} |",
         cluster.started.as_millis(),
+        per(rest, seconds),
         per(per_connection, served),
         per(per_death, DEATHS as u64),
         per(per_reload, u64::from(workers)),
@@ -75,9 +88,9 @@ fn row(balance: &str, workers: u32) {
     );
 }
 
-fn many_listeners() {
+fn many_listeners(workers: u32) {
     let addresses = addresses(100);
-    let cluster = Cluster::start("round-robin", 1_000, &addresses);
+    let cluster = Cluster::start("round-robin", workers, &addresses);
     let start = Instant::now();
     for address in &addresses {
         serve(*address, Duration::from_millis(20));
@@ -86,12 +99,39 @@ fn many_listeners() {
     let start = Instant::now();
     cluster.cli(&["reload", "all"]);
     println!(
-        "\n1,000 workers that serve 100 listeners each: ready after {:.1} s, each listener asked in {:.1} s in all, reloaded in \
+        "\n{workers} workers that serve 100 listeners each: ready after {:.1} s, each listener asked in {:.1} s in all, reloaded in \
          {:.1} s",
         cluster.started.as_secs_f64(),
         served.as_secs_f64(),
         start.elapsed().as_secs_f64()
     );
+}
+
+/// Master and keeper before and after so many connections.
+fn many_connections(count: u64) {
+    let addresses = addresses(1);
+    let cluster = Cluster::start("round-robin", 8, &addresses);
+    let pids = [cluster.view().unwrap().master_pid, cluster.child.id() as i32];
+    let open = |count: u64| {
+        let mut opened = 0;
+        while opened < count {
+            opened += serve(addresses[0], Duration::from_secs(1));
+        }
+        opened
+    };
+    open(WARM_UP);
+    std::thread::sleep(SETTLE);
+    let before = pids.map(Held::of);
+    let opened = open(count);
+    std::thread::sleep(SETTLE);
+    let after = pids.map(Held::of);
+    println!("\n| after {opened} connections | private KiB, before | after | open files, before | after |");
+    println!("|---|---|---|---|---|");
+    for (n, who) in ["master", "keeper"].iter().enumerate() {
+        let (before, after) = (before[n], after[n]);
+        println!("| {who} | {} | {} | {} | {} |", before.private_kib, after.private_kib, before.fds, after.fds);
+    }
+    assert!(after[0].is_as(before[0]) && after[1].is_as(before[1]), "more is held than before");
 }
 
 /// Short connections for this time; how many were answered.

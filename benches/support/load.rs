@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(5);
 /// An answer is never longer.
 const ANSWER_BYTES_MAX: usize = 1024;
+/// An answer of "worker 1" is told apart from all others: no worker has that pid.
+const APART: u32 = 1;
 /// So many clients have addresses of their own.
 const CLIENTS_MAX: usize = 250;
 
@@ -31,7 +33,7 @@ pub(crate) struct Plan {
     pub(crate) path: &'static str,
     /// Ask again on the same connection.
     pub(crate) kept: bool,
-    /// Rest before that, as people do.
+    /// Rest before the next request, as people do.
     pub(crate) rest: bool,
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct Tally {
     /// Time that the run took, without the wait for late answers.
     pub(crate) seconds: f64,
     pub(crate) latencies: Histogram,
+    /// Of the worker that is told apart.
+    pub(crate) apart: Histogram,
     /// Answers by worker.
     pub(crate) served: BTreeMap<u32, u64>,
     /// Longest time without a whole answer, over all clients.
@@ -104,6 +108,7 @@ impl Tally {
         self.closed += other.closed;
         self.seconds += other.seconds;
         self.latencies.merge(&other.latencies);
+        self.apart.merge(&other.apart);
         for (worker, count) in &other.served {
             *self.served.entry(*worker).or_default() += count;
         }
@@ -251,11 +256,14 @@ impl Load {
                     self.answered(n);
                     if !more {
                         self.clients[n] = None;
+                    } else if self.plan.rest {
+                        match &mut self.clients[n] {
+                            Some(client) if self.plan.kept => client.since = None,
+                            ended => *ended = None,
+                        }
+                        return self.rest(n);
                     } else if !self.plan.kept {
                         return self.connect(n);
-                    } else if self.plan.rest {
-                        self.clients[n].as_mut().expect("it was answered").since = None;
-                        return self.rest(n);
                     } else {
                         self.clients[n].as_mut().expect("it was answered").begin();
                     }
@@ -271,8 +279,10 @@ impl Load {
         let took = client.since.map_or(Duration::ZERO, |since| now - since);
         client.served += 1;
         self.tally.whole += 1;
-        self.tally.latencies.add(took.as_micros() as u32);
-        *self.tally.served.entry(client.head.map_or(0, |(_, worker)| worker)).or_default() += 1;
+        let worker = client.head.map_or(0, |(_, worker)| worker);
+        let latencies = if worker == APART { &mut self.tally.apart } else { &mut self.tally.latencies };
+        latencies.add(took.as_micros() as u32);
+        *self.tally.served.entry(worker).or_default() += 1;
         self.tally.longest_gap = self.tally.longest_gap.max(now - self.last_answer);
         self.last_answer = now;
     }

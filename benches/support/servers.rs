@@ -116,6 +116,8 @@ pub(crate) struct Server {
     /// What was started: keeper, primary, daemon, nginx's master.
     root: i32,
     pm2: Option<PathBuf>,
+    /// The app's environment besides the rest.
+    env: &'static [(&'static str, &'static str)],
 }
 
 impl Server {
@@ -124,12 +126,22 @@ impl Server {
     /// # Errors
     /// Why there is none, for people.
     pub(crate) fn start(tool: Tool, workers: usize, programs: &Programs) -> Result<Server, String> {
+        Server::start_with(tool, workers, programs, &[])
+    }
+
+    /// The same, with more in the app's environment.
+    pub(crate) fn start_with(
+        tool: Tool,
+        workers: usize,
+        programs: &Programs,
+        env: &'static [(&'static str, &'static str)],
+    ) -> Result<Server, String> {
         if !tool.in_this_build() {
             return Err("not in this build".to_owned());
         }
         let folder = new_folder()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let mut server = Server { tool, address, folder, root: 0, pm2: None };
+        let mut server = Server { tool, address, folder, root: 0, pm2: None, env };
         let mut child = server.spawn(workers, programs)?;
         server.root = child.id() as i32;
         if tool == Tool::Pm2 {
@@ -178,7 +190,12 @@ impl Server {
         let file = |name: &str| File::options().append(true).create(true).open(self.folder.join(name));
         let (out, err) = (file("stdout"), file("stderr"));
         let (out, err) = (out.map_err(|e| e.to_string())?, err.map_err(|e| e.to_string())?);
-        command.env("READY_FILE", self.ready_file()).stdin(Stdio::null()).stdout(out).stderr(err);
+        command
+            .env("READY_FILE", self.ready_file())
+            .envs(self.env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
         let program = command.get_program().to_string_lossy().into_owned();
         command.spawn().map_err(|e| format!("cannot run {program}: {e}"))
     }

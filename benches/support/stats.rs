@@ -52,6 +52,11 @@ impl Histogram {
         self.count += other.count;
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The latency that this share (0 to 1) did not exceed, in milliseconds; NaN of nothing.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let wanted = (self.count.saturating_sub(1) as f64 * share) as u64;

@@ -81,7 +81,15 @@ pub struct Call {
     /// The question.
     pub request: Request,
     /// Where the answer goes. The client may have left by then.
-    pub reply: oneshot::Sender<Answer>,
+    pub reply: ReplySender,
+}
+
+/// The way of an answer to who asked.
+pub type ReplySender = oneshot::Sender<Answer>;
+
+/// For what nobody asked for.
+pub fn unheard() -> ReplySender {
+    oneshot::channel().0
 }
 
 /// The API's end: pushes calls and wakes the master's loop. Cheap to copy.

@@ -38,6 +38,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         balance: "round-robin".to_owned(),
         steering: None,
         protocol: "node".to_owned(),
+        ready: "listening".to_owned(),
         listen: vec!["0.0.0.0:8080".to_owned()],
         restarts: 0,
         handoffs: 0,

@@ -58,6 +58,7 @@ fn card(found: &Found, known: &super::target::Known) -> String {
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
         ("protocol", app.protocol.clone()),
         ("balance", app.balance.clone()),
+        ("ready by", app.ready.clone()),
         ("generation", app.generation.to_string()),
         ("restarts", app.restarts.to_string()),
         ("hand-offs", app.handoffs.to_string()),

@@ -23,10 +23,13 @@ pub(super) struct ProcessNote {
     pub(super) generation: u32,
     pid: Option<i32>,
     spawned_at_ms: u64,
-    phase: PhaseNote,
+    #[serde(with = "PhaseNote")]
+    phase: AgentPhase,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// [`AgentPhase`] as it is written; the core knows no wire format.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AgentPhase")]
 enum PhaseNote {
     Starting {
         deadline_ms: u64,
@@ -79,12 +82,7 @@ impl From<&AgentProcess> for ProcessNote {
             generation: process.generation.0,
             pid: process.pid,
             spawned_at_ms: process.spawned_at_ms,
-            phase: match process.phase {
-                AgentPhase::Starting { deadline_ms, ready_at_ms } => PhaseNote::Starting { deadline_ms, ready_at_ms },
-                AgentPhase::Ready { since_ms } => PhaseNote::Ready { since_ms },
-                AgentPhase::Stopping { kill_at_ms } => PhaseNote::Stopping { kill_at_ms },
-                AgentPhase::Killed => PhaseNote::Killed,
-            },
+            phase: process.phase,
         }
     }
 }
@@ -96,12 +94,7 @@ impl From<ProcessNote> for AgentProcess {
             generation: Generation(note.generation),
             pid: note.pid,
             spawned_at_ms: note.spawned_at_ms,
-            phase: match note.phase {
-                PhaseNote::Starting { deadline_ms, ready_at_ms } => AgentPhase::Starting { deadline_ms, ready_at_ms },
-                PhaseNote::Ready { since_ms } => AgentPhase::Ready { since_ms },
-                PhaseNote::Stopping { kill_at_ms } => AgentPhase::Stopping { kill_at_ms },
-                PhaseNote::Killed => AgentPhase::Killed,
-            },
+            phase: note.phase,
         }
     }
 }

@@ -3,23 +3,23 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
-use crate::api::{Answer, Call, Change, Request};
+use super::worker::Worker;
+use crate::api::{Answer, Call, Change, ReplySender, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
-use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
+use crate::supervisor::{Event, Next, Phase, Report, SlotPhase, WorkerView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// A client that is answered when something has ended.
 pub(super) struct Waiter {
     what: Wait,
-    reply: Option<oneshot::Sender<Answer>>,
+    reply: Option<ReplySender>,
     /// What the worker printed that made it fail.
     said: Option<Arc<Tail>>,
 }
@@ -99,7 +99,7 @@ impl Master {
     }
 
     /// Has a client wait; it is answered at once when there is nothing to wait for.
-    pub(super) fn wait_for(&mut self, what: Wait, reply: oneshot::Sender<Answer>) {
+    pub(super) fn wait_for(&mut self, what: Wait, reply: ReplySender) {
         self.waiters.push(Waiter { what, reply: Some(reply), said: None });
         self.settle_waiters();
     }
@@ -166,7 +166,7 @@ impl Master {
     }
 
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
-    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<ReplySender>) {
         if self.takes_long(&change) {
             return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
@@ -174,7 +174,7 @@ impl Master {
     }
 
     /// The same with what was read.
-    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<oneshot::Sender<Answer>>) {
+    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<ReplySender>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
         match self.prepare_reload(apps, input) {
@@ -339,6 +339,13 @@ impl Master {
         }
     }
 
+    /// What there is to say about a worker: its own words, what it lacks to be ready, or what happened in its slot.
+    fn note_on(&self, app: &App, here: Option<&Worker>, w: &WorkerView) -> Option<String> {
+        let said = here.and_then(|worker| worker.status_text.clone());
+        let lacks = || app.supervisor.not_yet(w.id).map(|why| format!("not ready yet: {why}"));
+        said.or_else(lacks).or_else(|| app.slot_notes.get(&w.slot.0).cloned())
+    }
+
     fn app_view(&self, index: usize) -> wire::App {
         let app = &self.apps[index];
         let settings = app.settings();
@@ -367,7 +374,7 @@ impl Master {
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
-                    note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
+                    note: self.note_on(app, here, &w),
                 }
             })
             .collect();
@@ -416,6 +423,7 @@ impl Master {
             balance: balance_word(settings.config.balance).to_owned(),
             steering: app.steering().map(|steering| steering.word().to_owned()),
             protocol: protocol_word(settings.protocol).to_owned(),
+            ready: settings.ready_words(),
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,
@@ -438,7 +446,7 @@ impl Master {
 }
 
 /// Has a client told what the log's thread says.
-fn told(reply: oneshot::Sender<Answer>) -> Reply {
+fn told(reply: ReplySender) -> Reply {
     Box::new(move |result| {
         // The client may have left.
         let _ = reply.send(match result {

@@ -25,18 +25,35 @@ impl Master {
         self.drain_step(ix);
     }
 
-    /// In a reload the next slot waits for clients that come back. Whose they are does not matter: that would take a look
-    /// at every fd of the worker.
+    /// In a reload the next slot waits for clients that come back.
     fn tell_of_clients(&mut self, ix: WorkerIx) {
         let Some(worker) = self.workers.get(ix) else { return };
-        let app = &self.apps[worker.app];
-        if worker.drain.is_some() || !app.supervisor.is_reloading() {
-            return;
+        let (app, id, drains) = (worker.app, worker.id, worker.drain.is_some());
+        if !drains && self.apps[app].supervisor.is_reloading() && self.has_clients(app) {
+            self.events.push_back((app, Event::HasClients { worker: id }));
+        }
+    }
+
+    /// Whether anybody has a connection of this app. Whose they are does not matter: that would take a look at every fd of
+    /// every worker. A look takes time with the sockets of the machine, so it counts for all drains that begin soon after.
+    fn has_clients(&mut self, app: usize) -> bool {
+        let app = &mut self.apps[app];
+        if app.balancer.total_open() > 0 {
+            return true;
+        }
+        let began_ms = clock::monotonic_ms();
+        if let Some((any, until_ms)) = app.clients_seen
+            && began_ms < until_ms
+        {
+            return any;
         }
         let (ports, paths) = app.ports_and_paths();
-        if app.balancer.total_open() > 0 || procfs::has_connections(&ports, &paths) {
-            self.events.push_back((worker.app, Event::HasClients { worker: worker.id }));
-        }
+        let any = procfs::has_connections(&ports, &paths);
+        let ended_ms = clock::monotonic_ms();
+        let counts_ms = (ended_ms.saturating_sub(began_ms) * limits::DRAIN_CHECK_REST_FACTOR)
+            .clamp(limits::CLIENTS_SEEN_MIN_MS, limits::DRAIN_CHECK_REST_MAX_MS);
+        app.clients_seen = Some((any, ended_ms + counts_ms));
+        any
     }
 
     /// When the last worker that serves an address leaves, and no slot's configuration has that address any more: takes

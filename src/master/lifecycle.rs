@@ -5,7 +5,7 @@ use super::app::App;
 use super::control::Wait;
 use super::reading::{Input, Purpose};
 use super::tell::{cause_words, plural};
-use crate::api::{Answer, Change};
+use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
 use crate::limits;
 use crate::logs::Tail;
@@ -13,7 +13,6 @@ use crate::os::cpu;
 use crate::supervisor::{Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// What came of a start, as far as it is known.
 pub(super) enum StartState {
@@ -56,7 +55,7 @@ impl App {
 
 impl Master {
     /// Starts an app that does not run; `restart`: or one that does, after a stop.
-    pub(super) fn start_asked(&mut self, ix: usize, restart: bool, change: Change, reply: oneshot::Sender<Answer>) {
+    pub(super) fn start_asked(&mut self, ix: usize, restart: bool, change: Change, reply: ReplySender) {
         if self.takes_long(&change) {
             return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
         }
@@ -64,7 +63,7 @@ impl Master {
     }
 
     /// The same with what was read.
-    pub(super) fn start_with(&mut self, ix: usize, restart: bool, input: Input, reply: oneshot::Sender<Answer>) {
+    pub(super) fn start_with(&mut self, ix: usize, restart: bool, input: Input, reply: ReplySender) {
         let app = &self.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
@@ -89,13 +88,13 @@ impl Master {
     }
 
     /// Answers when every app is ready, or one of its first workers has failed.
-    pub(super) fn ready_asked(&mut self, reply: oneshot::Sender<Answer>) {
+    pub(super) fn ready_asked(&mut self, reply: ReplySender) {
         let open = (0..self.apps.len()).filter(|&ix| self.apps[ix].starting && !self.apps[ix].deleted).collect();
         self.wait_for(Wait::Start { open }, reply);
     }
 
     /// Takes an app out of the deployment; what runs of it ends first.
-    pub(super) fn delete_asked(&mut self, ix: usize, now: bool, reply: oneshot::Sender<Answer>) {
+    pub(super) fn delete_asked(&mut self, ix: usize, now: bool, reply: ReplySender) {
         self.apps[ix].deleted = true;
         self.note_app(ix);
         self.note_states();

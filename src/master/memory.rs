@@ -155,10 +155,13 @@ pub(super) struct WorkerNote {
     generation: u32,
     pid: Option<i32>,
     spawned_at_ms: u64,
-    phase: PhaseNote,
+    #[serde(with = "PhaseNote")]
+    phase: Phase,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// [`Phase`] as it is written; the core knows no wire format.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Phase")]
 enum PhaseNote {
     Starting {
         deadline_ms: u64,
@@ -355,17 +358,7 @@ impl From<&WorkerMemory> for WorkerNote {
             generation: w.generation.0,
             pid: w.pid,
             spawned_at_ms: w.spawned_at_ms,
-            phase: match w.phase {
-                Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms } => {
-                    PhaseNote::Starting { deadline_ms, ready_at_ms, online, severed_at_ms }
-                }
-                Phase::Ready { since_ms, idle_since_ms, severed_at_ms } => {
-                    PhaseNote::Ready { since_ms, idle_since_ms, severed_at_ms }
-                }
-                Phase::Draining { deadline_ms } => PhaseNote::Draining { deadline_ms },
-                Phase::Stopping { kill_at_ms } => PhaseNote::Stopping { kill_at_ms },
-                Phase::Killed => PhaseNote::Killed,
-            },
+            phase: w.phase,
         }
     }
 }
@@ -378,17 +371,7 @@ impl From<WorkerNote> for WorkerMemory {
             generation: Generation(w.generation),
             pid: w.pid,
             spawned_at_ms: w.spawned_at_ms,
-            phase: match w.phase {
-                PhaseNote::Starting { deadline_ms, ready_at_ms, online, severed_at_ms } => {
-                    Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms }
-                }
-                PhaseNote::Ready { since_ms, idle_since_ms, severed_at_ms } => {
-                    Phase::Ready { since_ms, idle_since_ms, severed_at_ms }
-                }
-                PhaseNote::Draining { deadline_ms } => Phase::Draining { deadline_ms },
-                PhaseNote::Stopping { kill_at_ms } => Phase::Stopping { kill_at_ms },
-                PhaseNote::Killed => Phase::Killed,
-            },
+            phase: w.phase,
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Configurations that take long to read, because node evaluates them: a thread does it while the loop turns, one
 //! after the other, so that a later one never comes to serve before an earlier one.
 use super::Master;
-use crate::api::{Answer, Change};
+use crate::api::{Change, ReplySender};
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::limits;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use tokio::sync::oneshot;
 
 /// What a generation is to be made from.
 pub(super) enum Input {
@@ -20,9 +19,9 @@ pub(super) enum Input {
 /// What a reading is for.
 pub(super) enum Purpose {
     /// A reload of these apps.
-    Reload { apps: Vec<usize>, reply: Option<oneshot::Sender<Answer>> },
+    Reload { apps: Vec<usize>, reply: Option<ReplySender> },
     /// A start, or a restart, of this app.
-    Start { app: usize, restart: bool, reply: oneshot::Sender<Answer> },
+    Start { app: usize, restart: bool, reply: ReplySender },
     /// The number of workers.
     Scale,
 }

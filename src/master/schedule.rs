@@ -2,7 +2,7 @@
 //! at once a second, so that whatever happened to an app in between, they follow its configuration.
 use super::Master;
 use super::app::App;
-use crate::api::Change;
+use crate::api::{self, Change};
 use crate::config::cron;
 use crate::home::Home;
 use crate::os::clock;
@@ -10,7 +10,6 @@ use crate::watch::{Spec, Watcher};
 use jiff::ZonedDateTime;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 /// What an app has of this.
 #[derive(Default)]
@@ -116,8 +115,6 @@ impl Master {
             return self.reload_asked(&[ix], change, None);
         }
         log::info!("{}: {why}; starting it again", app.name);
-        // Nobody waits for the answer.
-        let (reply, _) = oneshot::channel();
-        self.start_asked(ix, false, change, reply);
+        self.start_asked(ix, false, change, api::unheard());
     }
 }

@@ -123,6 +123,11 @@ impl Settings {
         }
     }
 
+    /// What makes its workers ready, as it is typed.
+    pub(super) fn ready_words(&self) -> String {
+        rules::ready(self.protocol, self.config.ready.as_ref()).map_or_else(|_| String::new(), |rule| rule.to_string())
+    }
+
     /// The path for which each worker is asked until it answers well, where that makes it ready.
     pub(super) fn path_to_ask(&self) -> Option<&str> {
         match &self.config.ready {

@@ -95,6 +95,9 @@ pub struct App {
     pub steering: Option<String>,
     /// `node`, `listen-fds` or `none`.
     pub protocol: String,
+    /// What makes its workers ready: `listening`, `http:/healthz`, `2s`; of an older master empty.
+    #[serde(default)]
+    pub ready: String,
     /// Addresses that are bound, with the real port where 0 was asked for.
     pub listen: Vec<String>,
     /// Replacements of workers that ended without being asked to.

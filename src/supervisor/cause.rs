@@ -12,6 +12,12 @@ impl App {
         }
     }
 
+    /// Why a worker is not ready yet, where that is known.
+    pub fn not_yet(&self, worker: WorkerId) -> Option<&str> {
+        let w = self.workers.get(&worker).filter(|w| matches!(w.phase, Phase::Starting { .. }))?;
+        w.not_yet.as_deref()
+    }
+
     /// The time of a worker to get ready is over.
     pub(super) fn not_ready(&self, w: &Worker) -> Cause {
         let policy = self.policy(w.generation);

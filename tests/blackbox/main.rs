@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used)]
 mod again;
 mod agent;
-mod apps;
 mod asked;
 mod background;
 mod blocked;
-mod client;
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod control;
 mod deployments;
 mod errors;
@@ -37,3 +36,5 @@ mod supervise;
 mod top;
 mod upgrade;
 mod verbs;
+
+use common::{apps, client, cluster};

@@ -32,18 +32,20 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     assert!(get(at, "/").unwrap().contains("\"slot\":"));
     for verb in ["ls", "list", "status"] {
         let (code, table, _) = home.run(&[verb]);
-        assert!(code == 0 && table.contains("api") && table.contains("ready"), "{table}");
+        assert!(code == 0 && table.contains("[0] api") && table.contains("ready"), "{table}");
     }
     let (_, list, _) = home.run(&["jlist"]);
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list[0]["apps"][0]["name"], "api");
+    assert_eq!(list[0]["apps"][0]["id"], 0);
     assert_eq!(home.run(&["prettylist"]).0, 0);
-    for verb in ["describe", "show"] {
-        let (code, card, _) = home.run(&[verb, "api"]);
+    for [verb, target] in [["describe", "api"], ["show", "0"]] {
+        let (code, card, _) = home.run(&[verb, target]);
         assert!(code == 0 && card.contains("app.js") && card.contains("running"), "{card}");
     }
     let (_, env, _) = home.run(&["env", "0"]);
-    assert!(env.lines().any(|line| line == port_of_app), "{env}");
+    assert!(env.lines().any(|line| line == port_of_app) && env.contains("NODE_APP_INSTANCE=0"), "{env}");
+    assert!(home.fails(&["monit"]).contains("wants a terminal"));
 
     // logs: the last lines, then no more; flushed they are gone.
     wait_until("its first line", || home.run(&["logs", "api", "--lines", "5", "--nostream"]).1.contains("up"));
@@ -59,6 +61,8 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     wait_until("three workers", || home.app("api").workers_ready == 3);
     home.ok(&["scale", "api", "-1"]);
     wait_until("two again", || home.app("api").workers.len() == 2);
+    home.ok(&["scale", "api", "3"]);
+    wait_until("three again", || home.app("api").workers_ready == 3);
     home.ok(&["reload", "api"]);
     home.ok(&["gracefulReload", "all"]);
     load.wait_more(20);
@@ -67,6 +71,7 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     let before = home.app("api").workers[0].pid;
     home.ok(&["restart", "api"]);
     assert_ne!(home.app("api").workers[0].pid, before);
+    assert_eq!(home.app("api").workers_ready, 3, "nothing but another scale changes that");
     let mode = |word: &str| command(&home.folder).env("MODE", word).args(["restart", "api", "--update-env"]).status();
     assert!(mode("night").unwrap().success());
     assert!(get(at, "/").unwrap().contains("night"));
@@ -79,21 +84,26 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     assert!(get(at, "/").is_err());
     home.ok(&["start", "api"]);
     assert!(get(at, "/").is_ok());
-    home.ok(&["sendSignal", "SIGUSR2", "api"]);
+    // One that Node ignores reaches who gets it.
+    assert!(home.ok(&["sendSignal", "SIGWINCH", "api"]).contains("sent to 3 workers"));
 
     // The machine starts anew: what was saved is there again, what was stopped stays so.
     home.ok(&["start", "-n", "job", "-i", "1", "--ready", "1ms", "--", "sleep", "1000"]);
-    home.ok(&["stop", "job"]);
+    home.ok(&["stop", "1"]);
     home.ok(&["save"]);
     let pid = home.app("api").workers[0].pid.unwrap();
     home.ok(&["kill"]);
     assert!(!alive(pid) && home.run(&["ls"]).1.contains("nothing runs here"));
     home.ok(&["resurrect"]);
     assert!(get(at, "/").unwrap().contains("night"));
-    assert_eq!(home.app("job").status, "stopped");
+    assert_eq!((home.app("job").status.as_str(), home.app("api").workers_ready), ("stopped", 3));
+    home.ok(&["start", "all"]);
+    assert_eq!(home.app("job").workers_ready, 1);
+    home.ok(&["stop", "job", "0"]);
+    assert!(home.deployments().iter().flat_map(|d| &d.apps).all(|app| app.status == "stopped"));
     let (code, unit, said) = home.run(&["startup", "--print"]);
     assert!(code == 0 && unit.contains("resurrect"), "{unit}{said}");
-    assert_eq!(home.run(&["unstartup", "--print"]).0, 0);
+    assert!(home.run(&["unstartup", "--print"]).1.contains("disable"));
     home.ok(&["delete", "job"]);
     home.ok(&["del", "all"]);
     assert!(home.run(&["ls"]).1.contains("nothing runs here"));

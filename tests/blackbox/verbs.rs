@@ -1,9 +1,8 @@
 //! Every verb as somebody types it who comes from PM2: all names of it, what it says of a target that is not there, and
 //! the fields of `--json`, which are those of the documentation.
-use super::apps::{hello, project};
-use super::background::{Home, address};
-use super::client::get;
-use super::cluster::{alive, kill, run, wait_until};
+use super::apps::project;
+use super::background::Home;
+use super::cluster::{kill, run, wait_until};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,55 +47,6 @@ fn every_verb_has_the_names_that_people_know_and_help_that_is_documented() {
             assert!(docs.contains(&format!("`{name}`")) || docs.contains(&format!("`{name} ")), "{name} in the docs");
         }
     }
-}
-
-#[test]
-fn a_session_as_a_user_of_pm2_types_it() {
-    let home = Home::new();
-    let app = home.folder.write("app.js", &fs::read_to_string(hello()).unwrap());
-    home.ok(&["start", "app.js", "-i", "2", "--host", "127.0.0.1", "-p", "0"]);
-    home.ok(&["start", &app, "--name", "my-api", "-i", "1", "--host", "127.0.0.1", "-p", "0", "--", "--flag"]);
-    for list in ["list", "ls", "status"] {
-        let (code, out, _) = home.run(&[list]);
-        assert!(code == 0 && out.contains("[0] app") && out.contains("[1] my-api"), "{out}");
-    }
-    let (_, listed, _) = home.run(&["jlist"]);
-    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()[1]["apps"][0]["id"], 1);
-    assert!(home.run(&["show", "0"]).1.contains("folder"));
-    assert!(home.run(&["env", "1"]).1.contains("NODE_APP_INSTANCE=0"));
-    let first = home.app("app").workers[0].pid.unwrap();
-    home.ok(&["restart", "app"]);
-    assert!(!alive(first));
-    home.ok(&["reload", "all"]);
-    home.ok(&["gracefulReload", "my-api"]);
-    assert!(get(address(&home.app("my-api")), "/").is_ok());
-    home.ok(&["scale", "app", "+1"]);
-    wait_until("three", || home.app("app").workers_ready == 3);
-    home.ok(&["scale", "app", "-1"]);
-    home.ok(&["scale", "app", "4"]);
-    wait_until("four", || home.app("app").workers_ready == 4);
-    // Nothing but another scale changes that.
-    home.ok(&["reload", "app"]);
-    home.ok(&["restart", "app"]);
-    assert_eq!(home.app("app").workers_ready, 4);
-    assert!(home.run(&["logs", "app", "--lines", "5", "--nostream"]).0 == 0);
-    home.ok(&["flush"]);
-    home.ok(&["reloadLogs"]);
-    assert!(home.fails(&["monit"]).contains("wants a terminal"));
-    // A signal that is ignored reaches who gets it.
-    assert!(home.ok(&["sendSignal", "SIGWINCH", "my-api"]).contains("sent to 1 worker"));
-    home.ok(&["stop", "0", "my-api"]);
-    assert!(home.deployments().iter().flat_map(|d| &d.apps).all(|app| app.status == "stopped"));
-    home.ok(&["dump"]);
-    home.ok(&["del", "all"]);
-    home.ok(&["resurrect"]);
-    assert_eq!(home.app("app").status, "stopped", "as it was saved");
-    home.ok(&["start", "all"]);
-    assert_eq!((home.app("app").workers_ready, home.app("my-api").workers_ready), (4, 1));
-    assert!(home.run(&["startup", "--print"]).1.contains("resurrect"));
-    assert!(home.run(&["unstartup", "--print"]).1.contains("disable"));
-    home.ok(&["kill"]);
-    assert!(home.run(&["list"]).1.contains("nothing runs here"));
 }
 
 #[test]

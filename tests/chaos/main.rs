@@ -7,21 +7,18 @@
 //! same actions again, and `CHAOS_ONLY="part of a name"` only those.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 mod actions;
-#[path = "../blackbox/apps.rs"]
-#[allow(dead_code)]
-mod apps;
 mod client;
-#[path = "../blackbox/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod ledger;
 #[path = "../simulation/random.rs"]
 mod random;
 mod site;
 
 use client::{Clients, Incident, Wrong};
-use cluster::{alive, kill};
 use clusterd::protocol::control::Deployment;
+use common::cluster::{alive, kill};
+use common::{apps, cluster};
 use ledger::Ledger;
 use random::Random;
 use site::{API, Holdings, NAMES, Site, WEB, children, holdings, left_over};

@@ -1,14 +1,11 @@
 //! Conformance: each case is an app that plays its part in two workers, once under Node's own cluster and once under
 //! clusterd. What the workers wrote down, slot by slot, has to be the same.
 #![allow(clippy::unwrap_used)]
-#[path = "../blackbox/apps.rs"]
-#[allow(dead_code)]
-mod apps;
-#[path = "../blackbox/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 
-use cluster::{Cluster, Folder, PATIENCE};
+use common::cluster;
+use common::cluster::{Cluster, Folder, PATIENCE};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

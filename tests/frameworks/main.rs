@@ -2,15 +2,8 @@
 //! gunicorn, and every supported version of Node. The first run installs them below the target folder (`install`);
 //! later ones need no network.
 #![allow(clippy::unwrap_used)]
-#[path = "../blackbox/apps.rs"]
-#[allow(dead_code)]
-mod apps;
-#[path = "../blackbox/client.rs"]
-#[allow(dead_code)]
-mod client;
-#[path = "../blackbox/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod egg;
 mod install;
 mod support;
@@ -19,3 +12,5 @@ mod node;
 mod python;
 mod versions;
 mod websocket;
+
+use common::{apps, client, cluster};

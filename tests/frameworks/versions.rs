@@ -24,27 +24,44 @@ fn works(major: u32) {
     cluster.stop();
 }
 
+/// The connection with our question reaches the worker that is meant, whoever accepts.
+fn is_asked(major: u32) {
+    for balance in ["round-robin", "shared"] {
+        let cluster = start(&["--ready", "http:/", "-b", balance], &[&install::node(major), &hello()]);
+        assert_eq!((cluster.app().ready.as_str(), cluster.app().restarts), ("http:/", 0));
+        who(cluster.address());
+        reload(&cluster);
+        who(cluster.address());
+        cluster.stop();
+    }
+}
+
 #[test]
 fn node_18_works() {
     works(18);
+    is_asked(18);
 }
 
 #[test]
 fn node_20_works() {
     works(20);
+    is_asked(20);
 }
 
 #[test]
 fn node_22_works() {
     works(22);
+    is_asked(22);
 }
 
 #[test]
 fn node_24_works() {
     works(24);
+    is_asked(24);
 }
 
 #[test]
 fn node_26_works() {
     works(26);
+    is_asked(26);
 }

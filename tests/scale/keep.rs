@@ -84,7 +84,7 @@ impl Drop for Clients {
 
 pub(crate) fn twenty_thousand_kept_connections_pass_a_reload() {
     let addresses = addresses(PROCESSES);
-    let cluster = start(8, &addresses, "drain_timeout = \"5m\"\n[app.reload]\nsurge = 8\n");
+    let cluster = start(8, &addresses, "drain_timeout = \"5m\"\n[app.reload]\nsurge = 8\nsettle = \"0s\"\n");
     let mut clients: Vec<Clients> =
         addresses.iter().map(|address| Clients::start(*address, CONNECTIONS / PROCESSES)).collect();
     clients.iter_mut().for_each(Clients::wait_ok);

@@ -3,30 +3,28 @@
 //!
 //! What it costs is measured by `cargo bench --bench scale`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-#[path = "../blackbox/apps.rs"]
-#[allow(dead_code)]
-mod apps;
-#[path = "../blackbox/client.rs"]
-#[allow(dead_code)]
-mod client;
-#[path = "../blackbox/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
+mod held;
 mod keep;
+mod pass;
 mod worker;
 
-use client::Load;
-use cluster::{Cluster, Folder, kill};
+use common::client::Load;
+use common::cluster::{Cluster, Folder, kill};
+use common::runner::{self, Test, tests};
+use common::{client, cluster};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const TESTS: &[(&str, fn())] = &[
-    ("a_thousand_workers_serve_reload_and_are_listed", a_thousand_workers_serve_reload_and_are_listed),
-    ("a_hundred_listeners_are_served_by_every_worker", a_hundred_listeners_are_served_by_every_worker),
-    ("a_thousand_sockets_in_one_group", a_thousand_sockets_in_one_group),
-    ("twenty_thousand_kept_connections_pass_a_reload", keep::twenty_thousand_kept_connections_pass_a_reload),
+const TESTS: &[Test] = tests![
+    a_thousand_workers_serve_reload_and_are_listed,
+    a_hundred_listeners_are_served_by_every_worker,
+    a_thousand_sockets_in_one_group,
+    pass::connections_that_are_over_leave_nothing_behind,
+    keep::twenty_thousand_kept_connections_pass_a_reload,
 ];
 
 fn main() -> ExitCode {
@@ -34,28 +32,9 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("worker") => worker::run(),
         Some("clients") => keep::clients(&args[1..]),
-        _ => return run(&args),
+        _ => return runner::run("scale", TESTS, 1, &args),
     }
     ExitCode::SUCCESS
-}
-
-/// The tests whose names contain what cargo passes on.
-fn run(args: &[String]) -> ExitCode {
-    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
-    let chosen = TESTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(*part)));
-    if args.iter().any(|arg| arg == "--list") {
-        chosen.for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let (mut passed, mut failed) = (0, 0);
-    for (name, test) in chosen {
-        let start = Instant::now();
-        let ok = std::panic::catch_unwind(test).is_ok();
-        println!("test {name} ... {} ({:.1} s)", if ok { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
-        if ok { passed += 1 } else { failed += 1 }
-    }
-    println!("\nscale: {passed} passed; {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// So many free addresses.
@@ -102,7 +81,7 @@ fn serve(addresses: &[SocketAddr], answers: u64) -> BTreeSet<i32> {
 
 fn a_thousand_workers_serve_reload_and_are_listed() {
     let addresses = addresses(2);
-    let cluster = start(1_000, &addresses, "[app.reload]\nsurge = 50\n");
+    let cluster = start(1_000, &addresses, "[app.reload]\nsurge = 50\nsettle = \"0s\"\n");
     assert!(serve(&addresses, 2_000).len() >= 900);
     let asked = Instant::now();
     let table = String::from_utf8(cluster.cli(&["ls"]).stdout).unwrap();
@@ -133,7 +112,7 @@ fn a_thousand_workers_serve_reload_and_are_listed() {
 
 fn a_hundred_listeners_are_served_by_every_worker() {
     let addresses = addresses(100);
-    let cluster = start(150, &addresses, "[app.reload]\nsurge = 30\n");
+    let cluster = start(150, &addresses, "[app.reload]\nsurge = 30\nsettle = \"0s\"\n");
     assert!(serve(&addresses, 5_000).len() >= 50);
     assert!(cluster.cli(&["reload", "all"]).status.success());
     kill(cluster.master_pid(), "KILL");
@@ -144,7 +123,7 @@ fn a_hundred_listeners_are_served_by_every_worker() {
 
 fn a_thousand_sockets_in_one_group() {
     let addresses = addresses(1);
-    let cluster = start(1_000, &addresses, "balance = \"kernel\"\n[app.reload]\nsurge = 50\n");
+    let cluster = start(1_000, &addresses, "balance = \"kernel\"\n[app.reload]\nsurge = 50\nsettle = \"0s\"\n");
     assert!(serve(&addresses, 2_000).len() >= 600);
     // Every second slot loses its worker: the set of those that may be chosen is as ragged as can be.
     let pids = cluster.worker_pids();

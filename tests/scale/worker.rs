@@ -164,7 +164,7 @@ impl Worker {
             let keep = String::from_utf8_lossy(asked).contains("keep-alive");
             asked.clear();
             let body = format!("{{\"pid\":{}}}\n", std::process::id());
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             if stream.write_all(answer.as_bytes()).is_err() || !keep {
                 break;
             }

@@ -1,0 +1,43 @@
+//! The runner of test programs that play other roles too, so that they have a `main` of their own (`harness = false`).
+#![allow(clippy::print_stdout)] // What it prints is the result.
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// A test and its name.
+pub(crate) type Test = (&'static str, fn());
+
+/// A list of tests by their paths.
+macro_rules! tests {
+    ($($test:path),* $(,)?) => { &[$((stringify!($test), $test as fn())),*] };
+}
+pub(crate) use tests;
+
+/// Runs those whose names contain a word that cargo passes on (without one: all), so many at once.
+pub(crate) fn run(program: &str, tests: &[Test], at_once: usize, args: &[String]) -> ExitCode {
+    let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let wanted: Vec<Test> = tests.iter().copied().filter(|(name, _)| is_wanted(name)).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        wanted.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some((name, test)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let start = Instant::now();
+                    let ok = catch_unwind(test).is_ok();
+                    let (said, seconds) = (if ok { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
+                    println!("test {name} ... {said} ({seconds:.1} s)");
+                    failed.fetch_add(usize::from(!ok), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("\n{program}: {} passed; {failed} failed", wanted.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
