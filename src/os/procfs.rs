@@ -129,26 +129,18 @@ impl ConnectionTable {
 /// Whether some process has a connection that came in through one of these TCP ports or socket paths. `false` where that
 /// cannot be seen.
 pub fn has_connections(ports: &[u16], paths: &[String]) -> bool {
-    let by_port = |&port: &u16| match sock_diag::is_connected(port) {
+    let by_port = match sock_diag::is_connected(ports) {
         Ok(connected) => connected,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => false,
-        Err(_) => tcp_table(|s| !s.listening && s.local_port == port).is_some_and(|found| !found.is_empty()),
+        Err(_) => tcp_table(|s| !s.listening && ports.contains(&s.local_port)).is_some_and(|found| !found.is_empty()),
     };
-    ports.iter().any(by_port) || (!paths.is_empty() && unix_connections(paths).is_some_and(|found| !found.is_empty()))
+    by_port || (!paths.is_empty() && unix_connections(paths).is_some_and(|found| !found.is_empty()))
 }
 
 /// Local port and inode, from netlink; where that is refused, from /proc.
 fn tcp_connections(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
-    // The kernel can look for one port, not for several.
-    let one = match ports {
-        [port] => Some(*port),
-        _ => None,
-    };
-    match sock_diag::connections(one) {
-        Ok(mut found) => {
-            found.retain(|(port, _)| ports.contains(port));
-            Some(found)
-        }
+    match sock_diag::connections(ports) {
+        Ok(found) => Some(found),
         // The other way would take longer still.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
         Err(_) => tcp_table(|s| !s.listening && ports.contains(&s.local_port)),

@@ -64,23 +64,23 @@ enum Progress {
     Damaged,
 }
 
-/// Local port and inode of the machine's TCP connections, with `port` those of this local port alone.
+/// Local port and inode of the machine's TCP connections with one of these local ports; none given: of all.
 ///
 /// # Errors
 /// Netlink is refused here (seccomp, gVisor, no such kernel module); `TimedOut` when it takes longer than the master's
 /// loop may wait.
-pub fn connections(port: Option<u16>) -> io::Result<Vec<(u16, u64)>> {
-    let found = sockets(libc::IPPROTO_TCP, CONNECTED, port, usize::MAX)?;
+pub fn connections(ports: &[u16]) -> io::Result<Vec<(u16, u64)>> {
+    let found = sockets(libc::IPPROTO_TCP, CONNECTED, ports, usize::MAX)?;
     Ok(found.into_iter().map(|socket| (socket.port, socket.inode)).collect())
 }
 
-/// Whether there is a connection with this local TCP port that some process has accepted. Costs next to nothing where
-/// there are many.
+/// Whether there is a connection with one of these local TCP ports that some process has accepted. One look at the
+/// machine's sockets, however many ports; it ends at the first.
 ///
 /// # Errors
 /// As [`connections`].
-pub fn is_connected(port: u16) -> io::Result<bool> {
-    Ok(!sockets(libc::IPPROTO_TCP, CONNECTED, Some(port), 1)?.is_empty())
+pub fn is_connected(ports: &[u16]) -> io::Result<bool> {
+    Ok(!ports.is_empty() && !sockets(libc::IPPROTO_TCP, CONNECTED, ports, 1)?.is_empty())
 }
 
 /// The sockets that listen on a TCP port, or are bound to a UDP port (`datagram`).
@@ -89,14 +89,12 @@ pub fn is_connected(port: u16) -> io::Result<bool> {
 /// As [`connections`].
 pub fn unconnected(port: u16, datagram: bool) -> io::Result<Vec<Found>> {
     let (protocol, state) = if datagram { (libc::IPPROTO_UDP, BOUND) } else { (libc::IPPROTO_TCP, LISTENING) };
-    let mut found = sockets(protocol, state, Some(port), usize::MAX)?;
-    // For UDP not every kernel looks at the port.
-    found.retain(|socket| socket.port == port);
-    Ok(found)
+    sockets(protocol, state, &[port], usize::MAX)
 }
 
-/// Sockets in these states; no more packets are read once `enough` were found.
-fn sockets(protocol: i32, states: u32, port: Option<u16>, enough: usize) -> io::Result<Vec<Found>> {
+/// Sockets in these states with these local ports (none given: with any); no more packets are read once `enough` were
+/// found.
+fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Result<Vec<Found>> {
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -105,10 +103,12 @@ fn sockets(protocol: i32, states: u32, port: Option<u16>, enough: usize) -> io::
     )?;
     let deadline_ms = clock::monotonic_ms() + limits::SOCK_DIAG_MS_MAX;
     let mut found = Vec::new();
+    // The kernel looks for one port or for all; and for UDP not every kernel looks at it.
+    let port = if let [port] = ports { Some(*port) } else { None };
     for (sequence, family) in [(1, libc::AF_INET), (2, libc::AF_INET6)] {
         let request = request(sequence, family as u8, protocol as u8, states, port);
         send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-        dump(&netlink, sequence, deadline_ms, enough, &mut found)?;
+        dump(&netlink, sequence, deadline_ms, ports, enough, &mut found)?;
         if found.len() >= enough {
             break;
         }
@@ -117,7 +117,14 @@ fn sockets(protocol: i32, states: u32, port: Option<u16>, enough: usize) -> io::
 }
 
 /// Receives what the kernel has to say to one request.
-fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, enough: usize, found: &mut Vec<Found>) -> io::Result<()> {
+fn dump(
+    netlink: &OwnedFd,
+    sequence: u32,
+    deadline_ms: u64,
+    ports: &[u16],
+    enough: usize,
+    found: &mut Vec<Found>,
+) -> io::Result<()> {
     let mut buffer = vec![0_u8; limits::SOCK_DIAG_PACKET_BYTES];
     for _ in 0..limits::SOCK_DIAG_PACKETS_MAX {
         let now_ms = clock::monotonic_ms();
@@ -136,7 +143,7 @@ fn dump(netlink: &OwnedFd, sequence: u32, deadline_ms: u64, enough: usize, found
         let Some(packet) = buffer.get(..length) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a netlink packet is longer than was asked for"));
         };
-        match read_packet(packet, sequence, found) {
+        match read_packet(packet, sequence, ports, found) {
             Progress::More if found.len() < enough => {}
             Progress::More | Progress::Done => return Ok(()),
             Progress::Refused(errno) => return Err(io::Error::from_raw_os_error(errno)),
@@ -170,7 +177,7 @@ fn request(
 }
 
 /// The sockets in one packet, which holds whole messages, each padded to four bytes.
-fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<Found>) -> Progress {
+fn read_packet(mut packet: &[u8], sequence: u32, ports: &[u16], found: &mut Vec<Found>) -> Progress {
     while !packet.is_empty() {
         let (Some(length), Some(kind), Some(flags), Some(number)) =
             (u32_at(packet, 0), u16_at(packet, 4), u16_at(packet, 6), u32_at(packet, 8))
@@ -189,8 +196,9 @@ fn read_packet(mut packet: &[u8], sequence: u32, found: &mut Vec<Found>) -> Prog
             SOCK_DIAG_BY_FAMILY if body.len() < SOCKET_BYTES => return Progress::Damaged,
             SOCK_DIAG_BY_FAMILY => {
                 let port = u16::from_be_bytes([body[SOCKET_PORT_AT], body[SOCKET_PORT_AT + 1]]);
+                let wanted = ports.is_empty() || ports.contains(&port);
                 // A socket that no process holds any more has inode 0.
-                if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| *inode != 0) {
+                if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| wanted && *inode != 0) {
                     let mut address = [0; 16];
                     address.copy_from_slice(&body[SOCKET_ADDRESS_AT..SOCKET_ADDRESS_AT + 16]);
                     let waiting = u32_at(body, SOCKET_WAITING_AT).unwrap_or(0);
@@ -247,7 +255,7 @@ mod tests {
 
     fn read(packet: &[u8]) -> (Progress, Vec<(u16, u64)>) {
         let mut found = Vec::new();
-        let progress = read_packet(packet, 7, &mut found);
+        let progress = read_packet(packet, 7, &[], &mut found);
         (progress, found.into_iter().map(|socket| (socket.port, socket.inode)).collect())
     }
 
@@ -302,16 +310,17 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         // Where netlink is refused there is nothing to see; `procfs` falls back and has its own test.
-        let Ok(before) = connections(Some(port)) else { return };
+        let Ok(before) = connections(&[port]) else { return };
         assert_eq!(before, []);
-        assert!(!is_connected(port).unwrap());
+        assert!(!is_connected(&[port]).unwrap());
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (_server, _) = listener.accept().unwrap();
-        let own = connections(Some(port)).unwrap();
+        let own = connections(&[port]).unwrap();
         assert_eq!(own.len(), 1);
         assert!(own[0].0 == port && own[0].1 > 0, "{own:?}");
-        assert!(is_connected(port).unwrap());
-        let all = connections(None).unwrap();
+        assert!(is_connected(&[port]).unwrap() && is_connected(&[1, port]).unwrap());
+        assert!(!is_connected(&[]).unwrap() && !is_connected(&[1, 2]).unwrap());
+        let all = connections(&[]).unwrap();
         let other_end = client.local_addr().unwrap().port();
         assert!(all.contains(&own[0]) && all.iter().any(|(port, _)| *port == other_end), "{all:?}");
     }
