@@ -99,6 +99,8 @@ pub const ADOPT_TIMEOUT_MS: u64 = 20_000;
 pub const INHERITED_FDS_MAX: usize = 256;
 /// Packets that wait for a peer that does not read, in each direction between keeper and master.
 pub const KEEPER_OUTBOX_MAX: usize = 64 * 1024;
+/// Heartbeats of a master after which it and the keeper give the code of their start back to the system.
+pub const START_HEARTBEATS: u32 = 3;
 /// How often the master tells the keeper that its loop turns, in milliseconds.
 pub const HEARTBEAT_EVERY_MS: u64 = 1_000;
 /// Keeper ticks (one each `HEARTBEAT_EVERY_MS`) without a heartbeat after which the master counts as hung.

@@ -22,6 +22,7 @@ fn row(name: &str, setup: Setup, figures: &[(f64, f64)]) -> Row {
     let round = |&(rate, cpu_us): &(f64, f64)| Round {
         rate,
         cpu_us,
+        workers_cpu_us: 54.32,
         p50_ms: 3.456,
         p99_ms: 123.4,
         memory_mib: 9.04,
@@ -68,9 +69,9 @@ fn a_row_has_medians_and_the_spread_where_there_is_one() {
     let line = |start: &str| text.lines().find(|line| line.starts_with(start)).expect(start);
     assert_eq!(
         line("| the clusterd | 17000"),
-        "| the clusterd | 17000 (16000 to 18000) | 3.46 | 123 | 9.0 (9.0 to 9.9) | 9.0 | 0.99 | 3 |"
+        "| the clusterd | 17000 (16000 to 18000) | 3.46 | 123 | 9.0 (9.0 to 9.9) | 54.3 | 9.0 | 0.99 | 3 |"
     );
-    assert_eq!(line("| the node |"), "| the node | 10000 | 3.46 | 123 | 36.0 | 9.0 | 0.99 | 1 |");
+    assert_eq!(line("| the node |"), "| the node | 10000 | 3.46 | 123 | 36.0 | 54.3 | 9.0 | 0.99 | 1 |");
     assert!(text.contains("64 clients over loopback; 3 rounds of 1.5 s for each row, in turns."), "{text}");
     assert!(text.contains("\nNot measured: nginx stream (not installed).\n"), "{text}");
 }

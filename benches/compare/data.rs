@@ -63,7 +63,10 @@ pub(crate) struct Round {
     pub(crate) p99_ms: f64,
     /// CPU time of everything between clients and workers, per answer.
     pub(crate) cpu_us: f64,
-    /// Resident memory of the same processes.
+    /// CPU time of the workers, per answer.
+    #[serde(default)]
+    pub(crate) workers_cpu_us: f64,
+    /// Resident memory of everything between clients and workers.
     pub(crate) memory_mib: f64,
     /// Answers of the worker that gave fewest, by those of the one that gave most.
     pub(crate) fairness: f64,

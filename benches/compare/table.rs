@@ -6,11 +6,12 @@ use std::fmt::Write;
 /// A figure of a round, and how it is written.
 type Figure = (&'static str, fn(&Round) -> f64, fn(f64) -> String);
 
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     ("per second", |round| round.rate, whole),
     ("p50 ms", |round| round.p50_ms, ms),
     ("p99 ms", |round| round.p99_ms, ms),
     ("master CPU µs", |round| round.cpu_us, tenth),
+    ("workers CPU µs", |round| round.workers_cpu_us, tenth),
     ("master MiB", |round| round.memory_mib, tenth),
     ("least/most served", |round| round.fairness, hundredth),
 ];

@@ -61,7 +61,7 @@ impl Wire for Worker {
         if answers.is_empty() {
             self.readable.borrow_mut().push_back(self.number);
         }
-        answers.extend_from_slice(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":");
+        answers.extend_from_slice(b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n{\"cmd\":\"NODE_CLUSTER\",\"ack\":");
         answers.extend_from_slice(digits);
         answers.extend_from_slice(b",\"accepted\":true,\"seq\":1234}\n");
         Ok(line.len())
@@ -181,8 +181,10 @@ impl App {
         loop {
             let read = channel.read();
             while let Ok(Some(line)) = channel.inbox.next_line() {
-                let Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) = node::decode(line.bytes) else {
-                    panic!("an answer is not understood")
+                let (ack, accepted) = match node::decode(line.bytes) {
+                    Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => (ack, accepted),
+                    Ok(FromWorker::HandleAck) => continue,
+                    other => panic!("an answer is not understood: {other:?}"),
                 };
                 let answer = Answer { member: MemberIx(worker as u32), seq: ack, accepted };
                 let closed = answer.close(&mut self.balancer, &mut self.connections, &mut self.homeless, self.now_us);

@@ -79,6 +79,9 @@ pub struct Balancer {
     /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
     ready: Standings,
     homes: sticky::Homes,
+    /// Who was found for a group at this time (microseconds), while nothing has changed since: who asks whether somebody
+    /// can take a connection is about to give one.
+    found: Option<(GroupIx, u64, MemberIx)>,
     /// No window is smaller while connections have waited for long; else 0.
     window_least: u32,
     next_seq: u64,
@@ -95,6 +98,7 @@ impl Balancer {
             groups: Vec::new(),
             ready: Standings::new(),
             homes: sticky::Homes::default(),
+            found: None,
             window_least: 0,
             next_seq: first_seq,
             total_open: 0,
@@ -139,6 +143,7 @@ impl Balancer {
     pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
         let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
         self.homes.forget();
+        self.found = None;
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
         if let Some(level) = gone.standing {
@@ -158,6 +163,7 @@ impl Balancer {
             return;
         };
         self.homes.forget();
+        self.found = None;
         entry.members.insert(member.0);
         who.groups.insert(group);
     }
@@ -165,6 +171,7 @@ impl Balancer {
     /// The worker serves this listener no more.
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
         self.homes.forget();
+        self.found = None;
         if let Some(entry) = self.groups.get_mut(group.0 as usize) {
             entry.members.remove(member.0);
         }
@@ -194,6 +201,7 @@ impl Balancer {
         if member.standing == standing {
             return;
         }
+        self.found = None;
         if let Some(former) = std::mem::replace(&mut member.standing, standing) {
             self.ready.leave(former, ix.0);
         }
@@ -212,7 +220,9 @@ impl Balancer {
 
     /// Whether somebody could take a connection now.
     pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
-        self.find_in_turn(group, now_us).is_some()
+        let found = self.find_in_turn(group, now_us);
+        self.found = found.map(|member| (group, now_us, member));
+        found.is_some()
     }
 
     /// So many connections of a group have waited for long. Until [`Balancer::close_windows`] every worker may have its share
@@ -240,7 +250,10 @@ impl Balancer {
     }
 
     fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
-        let member = self.find_in_turn(group, now_us)?;
+        let member = match self.found.take() {
+            Some((of, at_us, member)) if (of, at_us) == (group, now_us) => member,
+            _ => self.find_in_turn(group, now_us)?,
+        };
         self.groups.get_mut(group.0 as usize)?.turn = member.0 + 1;
         Some(member)
     }
@@ -305,9 +318,11 @@ impl Balancer {
     /// and how long the answer took.
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
         let who = self.members.get_mut(member.0 as usize)?.as_mut()?;
-        let at = who.open.iter().position(|open| open.seq == seq)?;
         let was_full = who.open.len() as u32 >= who.window;
-        let open = who.open.remove(at)?;
+        let open = match who.open.front() {
+            Some(oldest) if oldest.seq == seq => who.open.pop_front(),
+            _ => who.open.iter().position(|open| open.seq == seq).and_then(|at| who.open.remove(at)),
+        }?;
         self.total_open -= 1;
         let took_us = now_us.saturating_sub(open.since_us);
         if took_us > limits::HANDOFF_SLOW_US {

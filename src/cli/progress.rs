@@ -139,6 +139,7 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
     if wait == Wait::Reload {
         phrases.extend(counted(&workers, &["starting", "online"], ["worker starts", "workers start"]));
     }
+    phrases.extend(lacks(&workers));
     phrases.extend(counted(&workers, &["waiting"], ["slot waits for its next try", "slots wait for their next try"]));
     let drain = counted(&workers, &["draining"], ["worker drains", "workers drain"]);
     let drains = drain.is_some();
@@ -158,6 +159,11 @@ fn reloaded(app: &App) -> String {
     let all_old = newest <= app.generation && app.workers.iter().all(|worker| worker.generation == newest);
     let new = if all_old && app.status == "reloading" { 0 } else { app.workers.iter().filter(is_new).count() };
     format!("{new} of {} slots have their new worker", app.workers_wanted)
+}
+
+/// Why the first of those that are not ready is not: `slot 0: GET /healthz was answered with 503`.
+fn lacks(workers: &[&Worker]) -> Option<String> {
+    workers.iter().find_map(|worker| Some(format!("slot {}: {}", worker.slot, worker.not_yet.as_ref()?)))
 }
 
 fn counted(workers: &[&Worker], states: &[&str], words: [&str; 2]) -> Option<String> {
@@ -289,6 +295,9 @@ mod tests {
         let some = vec![worker("ready", 1), starting, Worker { time_left_ms: Some(400), ..worker("waiting", 1) }];
         let said = words(Wait::Ready, "starting", None, some);
         assert_eq!(said, "1 of 3 workers ready; 1 slot waits for its next try; up to 30 s");
+        let asked = Worker { not_yet: Some("GET / was answered with 503".to_owned()), ..worker("online", 1) };
+        let said = words(Wait::Ready, "starting", None, vec![worker("ready", 1), asked.clone(), asked]);
+        assert_eq!(said, "1 of 3 workers ready; slot 0: GET / was answered with 503");
     }
 
     #[test]

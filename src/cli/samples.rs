@@ -19,6 +19,7 @@ pub(super) fn worker(slot: u32) -> Worker {
         cpu_ms: Some(1_000),
         loop_delay_ms: Some(1.0),
         messages_lost: 0,
+        not_yet: None,
         note: None,
     }
 }

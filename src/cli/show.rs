@@ -83,6 +83,10 @@ fn card(found: &Found, known: &super::target::Known) -> String {
     }
     text.push('\n');
     list::worker_table(&mut text, app, false);
+    for worker in &app.workers {
+        let lacks = worker.not_yet.iter().map(|why| format!("  slot {}: not ready yet: {why}\n", worker.slot));
+        text.extend(lacks);
+    }
     for worker in app.workers.iter().filter(|w| w.note.is_some()) {
         text.push_str(&format!("  slot {}: {}\n", worker.slot, worker.note.as_deref().unwrap_or_default()));
     }

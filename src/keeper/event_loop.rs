@@ -10,13 +10,13 @@ use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
     INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
-    KEEPER_SOCKET_BUFFER_BYTES, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
+    KEEPER_SOCKET_BUFFER_BYTES, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
 };
 use crate::os::packet::{self, Packet};
 use crate::os::poll::{self, Interest};
 use crate::os::process::{self, FileLimit, say};
 use crate::os::spawn::{self, Plan, Program, Report};
-use crate::os::{clock, signal};
+use crate::os::{clock, memory, signal};
 use std::collections::{BTreeMap, VecDeque};
 use std::env;
 use std::ffi::OsString;
@@ -82,6 +82,8 @@ pub(super) struct Keeper {
     pub(super) previous_end: String,
     pub(super) gap: Option<Gap>,
     pub(super) complaints: u32,
+    /// Heartbeats of this master.
+    pub(super) heartbeats: u32,
     pub(super) buffer: Vec<u8>,
     pub(super) renewal: Renewal,
     pub(super) about: About,
@@ -118,6 +120,7 @@ impl Keeper {
             previous_end: String::new(),
             gap: None,
             complaints: 0,
+            heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
             renewal: Renewal::None,
             about: renewal::about(OwnUpgrade::Open),
@@ -232,6 +235,7 @@ impl Keeper {
                 let delivery = Delivery::new(incarnation, previous_end, about, self.table.take_waiting());
                 self.master = Some(Master { pid, ours, theirs, report: Some(report), delivery, killed_for: None });
                 self.complaints = 0;
+                self.heartbeats = 0;
             }
             Err(why) => match self.watch.start_failed(now_ms) {
                 AfterEnd::GiveUp => {
@@ -436,7 +440,13 @@ impl Keeper {
                 // Said twice, or about a child that never ran: nothing is lost.
                 let _ = self.table.exit_seen(worker);
             }
-            Order::Heartbeat => self.watch.heartbeat(now_ms),
+            Order::Heartbeat => {
+                self.watch.heartbeat(now_ms);
+                self.heartbeats = self.heartbeats.saturating_add(1);
+                if self.heartbeats == START_HEARTBEATS {
+                    memory::forget_code();
+                }
+            }
             Order::Ready => {
                 if self.watch.ready(now_ms) {
                     self.tell_story(now_ms);

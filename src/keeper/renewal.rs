@@ -305,6 +305,7 @@ impl Keeper {
             previous_end: String::new(),
             gap: None,
             complaints: 0,
+            heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
             renewal: Renewal::None,
             about: about(OwnUpgrade::Done),

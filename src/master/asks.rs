@@ -192,7 +192,7 @@ impl Master {
                 self.path_to_ask(ix)?;
                 if self.handing_over_since_ms.is_some() {
                     // The next master asks.
-                    return None;
+                    return self.rest(ix, asking);
                 }
                 self.connect(ix, asking)
             }

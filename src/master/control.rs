@@ -3,7 +3,6 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
-use super::worker::Worker;
 use crate::api::{Answer, Call, Change, ReplySender, Request};
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
@@ -11,7 +10,7 @@ use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::{cpu, procfs};
 use crate::protocol::control as wire;
-use crate::supervisor::{Event, Next, Phase, Report, SlotPhase, WorkerView};
+use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -339,13 +338,6 @@ impl Master {
         }
     }
 
-    /// What there is to say about a worker: its own words, what it lacks to be ready, or what happened in its slot.
-    fn note_on(&self, app: &App, here: Option<&Worker>, w: &WorkerView) -> Option<String> {
-        let said = here.and_then(|worker| worker.status_text.clone());
-        let lacks = || app.supervisor.not_yet(w.id).map(|why| format!("not ready yet: {why}"));
-        said.or_else(lacks).or_else(|| app.slot_notes.get(&w.slot.0).cloned())
-    }
-
     fn app_view(&self, index: usize) -> wire::App {
         let app = &self.apps[index];
         let settings = app.settings();
@@ -374,7 +366,8 @@ impl Master {
                     cpu_ms: w.pid.and_then(procfs::cpu_ms),
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
-                    note: self.note_on(app, here, &w),
+                    not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
+                    note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
             })
             .collect();
@@ -406,6 +399,7 @@ impl Master {
                 cpu_ms: None,
                 loop_delay_ms: None,
                 messages_lost: 0,
+                not_yet: None,
                 note: app.slot_notes.get(&number).cloned(),
             });
         }

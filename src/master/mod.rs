@@ -49,7 +49,7 @@ use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
-use crate::os::clock;
+use crate::os::{self, clock};
 use crate::supervisor::{Action, Cx, Event};
 use app::App;
 use keeper::Keeper;
@@ -117,6 +117,7 @@ struct Master {
     now_ms: u64,
     now_us: u64,
     next_heartbeat_ms: u64,
+    heartbeats: u32,
     next_log_look_ms: u64,
     /// Workers that were pinged and not looked at since.
     pinged: Vec<WorkerIx>,
@@ -208,6 +209,10 @@ impl Master {
         }
         if self.now_ms >= self.next_heartbeat_ms {
             self.link.send(Order::Heartbeat);
+            self.heartbeats = self.heartbeats.saturating_add(1);
+            if self.heartbeats == limits::START_HEARTBEATS {
+                os::memory::forget_code();
+            }
             self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
             self.bound_own_log();

@@ -149,6 +149,7 @@ impl Master {
             now_ms: now_us / 1000,
             now_us,
             next_heartbeat_ms: 0,
+            heartbeats: 0,
             next_log_look_ms: now_us / 1000 + limits::OWN_LOG_LOOK_MS,
             pinged: Vec::new(),
             scarce: Vec::new(),

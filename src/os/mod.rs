@@ -11,6 +11,7 @@ pub mod listen;
 pub mod lock;
 pub mod loopback;
 pub mod memfd;
+pub mod memory;
 pub mod packet;
 pub mod pipe;
 pub mod poll;

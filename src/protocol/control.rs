@@ -205,6 +205,9 @@ pub struct Worker {
     /// Messages (of apps with an agent) that were not for it because it did not read, since this master began.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub messages_lost: u64,
+    /// Why it is not ready yet, where that is known: "GET /healthz was answered with 503".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_yet: Option<String>,
     /// What happened last, for a person: "exited with code 1 after 12 s".
     pub note: Option<String>,
 }

@@ -204,6 +204,10 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
     }
+    // Comes before every such answer.
+    if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
+        return Ok(FromWorker::HandleAck);
+    }
     // The reason may quote the line, which may be megabytes or hold what a terminal would obey.
     let bad = |reason: String| {
         let reason = reason.chars().filter(|c| !c.is_control()).take(limits::BAD_LINE_REASON_CHARS_MAX).collect();
@@ -300,13 +304,20 @@ fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
 }
 
 fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = bytes.iter().take_while(|b| b.is_ascii_digit()).count();
-    // 2^53, the largest that Node counts to, has 16 digits.
-    if digits == 0 || digits > 16 {
-        return None;
+    let (mut value, mut digits) = (0, 0);
+    for byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value * 10 + u64::from(digit);
+        digits += 1;
+        // 2^53, the largest that Node counts to, has 16 digits.
+        if digits > 16 {
+            return None;
+        }
     }
-    let value = bytes[..digits].iter().fold(0, |n, b| n * 10 + u64::from(b - b'0'));
-    Some((value, &bytes[digits..]))
+    (digits > 0).then(|| (value, &bytes[digits..]))
 }
 
 /// The hand-off line of one listener, ready but for its number.
@@ -419,18 +430,8 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+fn push_number(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 #[cfg(test)]
