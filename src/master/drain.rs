@@ -3,7 +3,7 @@
 use super::Master;
 use super::worker::{Drain, Goodbye, Worker, WorkerIx};
 use crate::config::{Listen, Protocol};
-use crate::ids::WorkerId;
+use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::os::clock;
 use crate::os::procfs::{self, ConnectionTable};
@@ -66,9 +66,11 @@ impl Master {
         if app.closed || worker.drain.is_some() || worker.channel.is_none() {
             return;
         }
+        // One or two, however many slots there are.
+        let generations: BTreeSet<Generation> = app.supervisor.slots().map(|slot| slot.generation).collect();
         let wanted = |address: &Listen| {
-            let generations = app.supervisor.slots().map(|slot| slot.generation);
-            generations.filter_map(|g| app.generations.get(&g)).any(|s| s.config.listen.contains(address))
+            let mut settings = generations.iter().filter_map(|g| app.generations.get(g));
+            settings.any(|s| s.config.listen.contains(address))
         };
         let others = |listener: usize| {
             let serving = |w: &Worker| w.app == app_ix && w.drain.is_none() && w.serves.contains(&listener);

@@ -163,12 +163,16 @@ impl Master {
         let present: BTreeSet<usize> = (0..app.listeners.len())
             .filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation))
             .collect();
-        let configured: Vec<usize> = (0..app.listeners.len()).filter(wanted).collect();
+        let configured = || -> Vec<usize> { (0..app.listeners.len()).filter(wanted).collect() };
+        // A worker says each address by itself: what costs most with many of them comes last.
         let lacking: Vec<usize> = if present.iter().any(wanted) {
-            present.iter().copied().filter(wanted).filter(|n| !worker.serves.contains(n)).collect()
-        } else if !configured.is_empty() {
-            let serves_one = configured.iter().any(|n| worker.serves.contains(n));
-            if serves_one { Vec::new() } else { configured }
+            present.iter().copied().filter(|n| !worker.serves.contains(n)).filter(wanted).collect()
+        } else if worker.serves.iter().any(wanted) {
+            Vec::new()
+        } else if let configured = configured()
+            && !configured.is_empty()
+        {
+            configured
         } else {
             let serves_one = present.is_empty() || present.iter().any(|n| worker.serves.contains(n));
             if serves_one { Vec::new() } else { present.into_iter().collect() }

@@ -76,8 +76,13 @@ impl LineBuffer {
         if self.bytes.len() - self.end < wanted {
             let most = limits::CHANNEL_LINE_BYTES_MAX + wanted;
             let grown = (self.end + wanted).max(most.min(self.bytes.len() * 2));
-            self.bytes.reserve_exact(grown - self.bytes.len());
-            self.bytes.resize(grown, 0);
+            if self.bytes.is_empty() {
+                // Zeroed by the allocator: what is never read into takes no memory, in none of a thousand channels.
+                self.bytes = vec![0; grown];
+            } else {
+                self.bytes.reserve_exact(grown - self.bytes.len());
+                self.bytes.resize(grown, 0);
+            }
         }
         &mut self.bytes[self.end..self.end + wanted]
     }

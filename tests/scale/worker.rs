@@ -96,7 +96,7 @@ impl Worker {
 
     fn read_channel(&mut self, inbox: &mut LineBuffer) {
         while let Some(channel) = &self.channel {
-            match fdpass::recv_with_fds(channel.as_fd(), inbox.spare(64 * 1024), &mut self.fds) {
+            match fdpass::recv_with_fds(channel.as_fd(), inbox.spare(8 * 1024), &mut self.fds) {
                 Ok(got) if got.bytes == 0 => std::process::exit(0),
                 Ok(got) => inbox.filled(got.bytes),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
