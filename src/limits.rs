@@ -264,6 +264,9 @@ pub const FAILURES_REMEMBERED_MAX: usize = 256;
 pub const RUNS_MAX: u32 = 1_000_000;
 /// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
 pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
+/// The same for one that is not ready yet, in milliseconds: nobody misses it, and how it ended says more, also where that
+/// comes late because CPUs are scarce.
+pub const CHANNEL_CLOSED_STARTING_MS: u64 = 1_000;
 /// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
 pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 /// A slot is replaced for passing a limit no more often than this, in milliseconds.

@@ -611,7 +611,7 @@ impl App {
         let (slot, now_ms) = (w.slot, cx.now_ms);
         match w.phase {
             Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => self.become_ready(cx, worker),
-            Phase::Starting { severed_at_ms: Some(at), .. } if at + limits::CHANNEL_CLOSED_GRACE_MS <= now_ms => {
+            Phase::Starting { severed_at_ms: Some(at), .. } if at + limits::CHANNEL_CLOSED_STARTING_MS <= now_ms => {
                 self.on_leaving(cx, worker);
             }
             Phase::Starting { .. } => {

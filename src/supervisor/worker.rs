@@ -153,7 +153,7 @@ impl Worker {
 pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
     match *phase {
         Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {
-            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
+            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_STARTING_MS);
             [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
         }
         Phase::Ready { idle_since_ms, severed_at_ms, .. } => {

@@ -1,6 +1,6 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::limits::RELOAD_GONE_MS_MAX;
+use clusterd::limits::{CHANNEL_CLOSED_STARTING_MS, RELOAD_GONE_MS_MAX};
 use clusterd::supervisor::{
     Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
 };
@@ -132,6 +132,26 @@ fn a_crash_of_age_is_refilled_at_once_and_young_ones_wait_twice_as_long_each_tim
     s.pass(2_000);
     s.exit(4, 1);
     assert_eq!(s.spawned().len(), 1, "it lived long enough: no backoff any more");
+}
+
+#[test]
+fn a_worker_that_ends_before_it_was_ready_has_ended_as_it_did_also_where_that_is_told_late() {
+    let told = |after_ms: u64| {
+        let mut s = Stage::new(1);
+        s.tell(Event::Spawned { worker: WorkerId(1), pid: 1 });
+        s.tell(Event::ChannelClosed { worker: WorkerId(1) });
+        s.pass(after_ms);
+        s.exit(1, 7);
+        // It is told with what becomes of the slot.
+        s.tell(Event::Spawned { worker: WorkerId(2), pid: 2 });
+        let causes = s.reports().into_iter().filter_map(|report| match report {
+            Report::WorkerDied { cause, .. } => Some(cause),
+            _ => None,
+        });
+        causes.collect::<Vec<_>>()
+    };
+    assert_eq!(told(CHANNEL_CLOSED_STARTING_MS - 1), [Cause::Ended(ExitStatus::Code(7))]);
+    assert!(matches!(told(CHANNEL_CLOSED_STARTING_MS)[..], [Cause::Misbehaved(_)]), "it lived on without a channel");
 }
 
 #[test]
