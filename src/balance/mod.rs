@@ -265,8 +265,7 @@ impl Balancer {
             let entry = self.groups.get(group.0 as usize)?;
             let found = MemberIx(self.ready.next(&entry.members, entry.turn)?);
             let member = self.member_mut(found)?;
-            let oldest_us = member.open.front().map(|open| open.since_us);
-            if oldest_us.is_none_or(|since_us| now_us.saturating_sub(since_us) <= limits::HANDOFF_SLOW_US) {
+            if member.can_take(now_us) {
                 return Some(found);
             }
             member.late = true;
@@ -277,9 +276,8 @@ impl Balancer {
     /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
     /// while it may have more open; only one that cannot be given anything is passed over.
     fn pick_sticky(&mut self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
-        let least = self.window_least;
         let known = self.homes.of(group, hash);
-        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(least, now_us))) {
+        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(now_us))) {
             return known;
         }
         let (mut home, mut pick) = (None, None);
@@ -287,7 +285,7 @@ impl Balancer {
             let Some(member) = self.member(ix).filter(|member| member.eligible) else { continue };
             let heavier = Some((sticky::weight(hash, member.slot), ix));
             home = home.max(heavier);
-            if member.can_take(least, now_us) {
+            if member.can_take(now_us) {
                 pick = pick.max(heavier);
             }
         }
@@ -360,16 +358,10 @@ impl Balancer {
 }
 
 impl Member {
-    /// `least`: its window is no smaller.
-    fn can_take(&self, least: u32, now_us: u64) -> bool {
-        self.eligible
-            && match self.open.front() {
-                None => true,
-                Some(oldest) => {
-                    (self.open.len() as u32) < self.window.max(least)
-                        && now_us.saturating_sub(oldest.since_us) <= limits::HANDOFF_SLOW_US
-                }
-            }
+    /// It stands among those that could, and its oldest hand-off is not late.
+    fn can_take(&self, now_us: u64) -> bool {
+        let is_late = |oldest: &Open| now_us.saturating_sub(oldest.since_us) > limits::HANDOFF_SLOW_US;
+        self.standing.is_some() && !self.open.front().is_some_and(is_late)
     }
 }
 
