@@ -45,8 +45,8 @@ fn rows(plan: &Plan, tools: &[Tool]) -> Vec<Row> {
     let mut rows = Vec::new();
     for &setup in &plan.setups {
         for &tool in tools {
-            // The floor answers one request per connection.
-            if tool != Tool::Floor || !setup.kept {
+            // The floor answers one request per connection; on kept ones a primary hardly matters.
+            if !matches!(tool, Tool::Floor | Tool::Least) || !setup.kept {
                 rows.push(Row { tool: named(tool), setup, rounds: Vec::new() });
             }
         }

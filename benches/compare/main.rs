@@ -23,14 +23,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use support::servers::Tool;
-use support::{floor, processes, stats};
+use support::{processes, stats};
 
 /// What the second part is about; the others hand nothing out, or cannot do these things.
 const CHANGED: [Tool; 4] = [Tool::NodeRoundRobin, Tool::Pm2, Tool::RoundRobin, Tool::Kernel];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    floor::be_one_of_it(&args);
+    support::be_one_of_them(&args);
     let wanted = Wanted::parse(&args).unwrap_or_else(|why| {
         eprintln!("{why}\n{}", plan::USAGE);
         std::process::exit(2);

@@ -7,8 +7,8 @@ pub(crate) const USAGE: &str = "\
 usage: benches/run [--quick] [--only connections|changes] [--tools NAME,...] [--draw]
   --quick   short rounds, to see that everything works: writes below target/ instead of docs/
   --only    one of the two parts
-  --tools   these alone (floor, node, node-shared, pm2, nginx, clusterd, clusterd-sticky, clusterd-shared,
-            clusterd-kernel): writes below target/ too
+  --tools   these alone (floor, least, node, node-shared, pm2, nginx, clusterd, clusterd-sticky,
+            clusterd-shared, clusterd-kernel): writes below target/ too
   --draw    measures nothing: writes page and picture again from the last run's figures";
 
 /// What was typed.

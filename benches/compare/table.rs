@@ -87,6 +87,7 @@ fn ratios(part: &Connections) -> String {
     let columns = [
         ("rate / Node round-robin", of("node", rate)),
         ("rate / Node shared", of("node-shared", rate)),
+        ("rate / least primary", of("least", rate)),
         ("CPU / floor", of("floor", cpu)),
         ("CPU / Node round-robin", of("node", cpu)),
     ];
@@ -94,9 +95,9 @@ fn ratios(part: &Connections) -> String {
     columns.iter().for_each(|(head, _)| {
         let _ = write!(text, " {head} |");
     });
-    text += "\n|---|---:|---:|---:|---:|\n";
+    let _ = write!(text, "\n|---|{}\n", "---:|".repeat(columns.len()));
     for row in part.rows.iter().filter(|row| row.setup == MAIN) {
-        let own = [rate, rate, cpu, cpu].map(|figure| of(&row.tool.name, figure));
+        let own = [rate, rate, rate, cpu, cpu].map(|figure| of(&row.tool.name, figure));
         let _ = write!(text, "| {} |", row.tool.label);
         for (own, (_, base)) in own.iter().zip(&columns) {
             let cell = own.zip(*base).map_or("–".to_owned(), |(own, base)| hundredth(own / base));

@@ -1,7 +1,7 @@
 //! What a connection costs: `cargo bench --bench handoff [-- --quick]`.
 //!
-//! Runs, in turns, the floor (a bare accept + sendmsg + close loop), Node's own cluster (round-robin and shared) and
-//! clusterd (each way to balance) in front of the same app with two workers, under short connections over
+//! Runs, in turns, the floor (a bare accept + sendmsg + close loop), the least primary that Node's workers can be given,
+//! Node's own cluster (round-robin and shared) and clusterd (each way to balance) in front of the same app with two workers, under short connections over
 //! loopback, and prints one table: connections/s, latency, CPU of the primary per connection. Then memory with 8
 //! workers, the time in which a crashed worker is replaced, and 500 workers of `sleep`. Ratios within one run count;
 //! absolute figures depend on the machine. Bounded, and ends by itself.
@@ -14,15 +14,23 @@ use nix::sys::signal::Signal;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::load::Plan;
+use support::processes;
 use support::servers::{Programs, Server, Tool, clusterd, new_folder};
 use support::stats::{median, range, spread};
-use support::{floor, processes};
 
 const WORKERS: usize = 2;
 const CLIENTS: usize = 64;
 
-const TOOLS: [Tool; 7] =
-    [Tool::Floor, Tool::NodeRoundRobin, Tool::NodeShared, Tool::RoundRobin, Tool::Sticky, Tool::Shared, Tool::Kernel];
+const TOOLS: [Tool; 8] = [
+    Tool::Floor,
+    Tool::Least,
+    Tool::NodeRoundRobin,
+    Tool::NodeShared,
+    Tool::RoundRobin,
+    Tool::Sticky,
+    Tool::Shared,
+    Tool::Kernel,
+];
 
 #[derive(Clone, Debug, Default)]
 struct Round {
@@ -35,7 +43,7 @@ struct Round {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    floor::be_one_of_it(&args);
+    support::be_one_of_them(&args);
     if args.first().is_some_and(|arg| arg == "load") {
         return load_alone(&args[1..]);
     }
@@ -94,15 +102,16 @@ fn connections(rounds: usize, time: Duration) {
     let node_cpu = median(&of(at(Tool::NodeRoundRobin), &|r| r.cpu_us));
     let node_rate = median(&of(at(Tool::NodeRoundRobin), &|r| r.rate));
     let shared_rate = median(&of(at(Tool::NodeShared), &|r| r.rate));
+    let least_rate = median(&of(at(Tool::Least), &|r| r.rate));
     println!(
-        "| what | conn/s (spread) | p50 ms | p99 ms | primary CPU µs/conn (spread) | CPU / floor | CPU / node rr | rate / node rr | rate / node shared | failed |"
+        "| what | conn/s (spread) | p50 ms | p99 ms | primary CPU µs/conn (spread) | CPU / floor | CPU / node rr | rate / node rr | rate / node shared | rate / least | failed |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for (n, tool) in tools.iter().enumerate() {
         let (rates, cpus) = (of(n, &|r| r.rate), of(n, &|r| r.cpu_us));
         let (rate, cpu) = (median(&rates), median(&cpus));
         println!(
-            "| {} | {rate:.0} ({}) | {:.2} | {:.2} | {cpu:.1} ({}) | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
+            "| {} | {rate:.0} ({}) | {:.2} | {:.2} | {cpu:.1} ({}) | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
             tool.label(),
             spread(&rates, 0),
             median(&of(n, &|r| r.p50_ms)),
@@ -112,6 +121,7 @@ fn connections(rounds: usize, time: Duration) {
             cpu / node_cpu,
             rate / node_rate,
             rate / shared_rate,
+            rate / least_rate,
             all[n].iter().map(|r| r.failed).sum::<u64>(),
         );
     }

@@ -14,15 +14,6 @@ use std::time::Duration;
 /// CPU time of the job at /job, as in apps/web.js.
 const JOB: Duration = Duration::from_millis(5);
 
-/// What to call first in `main`: a bench's binary is the floor's processes too.
-pub(crate) fn be_one_of_it(args: &[String]) {
-    match args.first().map(String::as_str) {
-        Some("floor") => primary(args[1].parse().expect("a port"), args[2].parse().expect("a number")),
-        Some("floor-worker") => worker(),
-        _ => {}
-    }
-}
-
 /// The command of its primary.
 pub(crate) fn command(port: u16, workers: usize) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("own path"));
@@ -30,7 +21,7 @@ pub(crate) fn command(port: u16, workers: usize) -> Command {
     command
 }
 
-fn primary(port: u16, workers: usize) -> ! {
+pub(super) fn primary(port: u16, workers: usize) -> ! {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
     let mut channels = Vec::new();
     for _ in 0..workers {
@@ -58,7 +49,7 @@ fn spawn_worker(channel: UnixStream) -> Child {
 }
 
 /// A worker: its channel is its stdin.
-fn worker() -> ! {
+pub(super) fn worker() -> ! {
     let stdin = std::io::stdin();
     let channel: BorrowedFd<'_> = stdin.as_fd();
     let mut fds = VecDeque::new();

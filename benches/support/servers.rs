@@ -1,6 +1,6 @@
-//! The servers under measurement: the same app behind the floor, Node's own cluster, PM2, nginx and clusterd. One at a
-//! time; it is ended by pid, with everything below it, when it is dropped.
-use super::{floor, processes};
+//! The servers under measurement: the floor, and the same app behind the least primary, Node's own cluster, PM2, nginx and
+//! clusterd. One at a time; it is ended by pid, with everything below it, when it is dropped.
+use super::{floor, least, processes};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,6 +18,7 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tool {
     Floor,
+    Least,
     NodeRoundRobin,
     NodeShared,
     Pm2,
@@ -29,8 +30,9 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    pub(crate) const ALL: [Tool; 9] = [
+    pub(crate) const ALL: [Tool; 10] = [
         Tool::Floor,
+        Tool::Least,
         Tool::NodeRoundRobin,
         Tool::NodeShared,
         Tool::Pm2,
@@ -45,6 +47,7 @@ impl Tool {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Tool::Floor => "floor (bare loop)",
+            Tool::Least => "least primary for Node",
             Tool::NodeRoundRobin => "Node cluster, round-robin",
             Tool::NodeShared => "Node cluster, shared",
             Tool::Pm2 => "PM2, cluster mode",
@@ -60,6 +63,7 @@ impl Tool {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Tool::Floor => "floor",
+            Tool::Least => "least",
             Tool::NodeRoundRobin => "node",
             Tool::NodeShared => "node-shared",
             Tool::Pm2 => "pm2",
@@ -78,7 +82,7 @@ impl Tool {
             Tool::Sticky => Some("sticky"),
             Tool::Shared => Some("shared"),
             Tool::Kernel => Some("kernel"),
-            Tool::Floor | Tool::NodeRoundRobin | Tool::NodeShared | Tool::Pm2 | Tool::Nginx => None,
+            Tool::Floor | Tool::Least | Tool::NodeRoundRobin | Tool::NodeShared | Tool::Pm2 | Tool::Nginx => None,
         }
     }
 
@@ -156,6 +160,7 @@ impl Server {
         let (app, count) = (app("web.js"), workers.to_string());
         let mut command = match self.tool {
             Tool::Floor => floor::command(port, workers),
+            Tool::Least => least::command(port, workers, &app),
             Tool::NodeRoundRobin | Tool::NodeShared => {
                 let mut command = Command::new("node");
                 let policy = if self.tool == Tool::NodeShared { "shared" } else { "round-robin" };
@@ -294,7 +299,7 @@ impl Server {
     pub(crate) fn masters(&self) -> Vec<i32> {
         let below = processes::children(self.root);
         let more: Vec<i32> = match self.tool {
-            Tool::Floor | Tool::NodeRoundRobin | Tool::NodeShared | Tool::Pm2 => Vec::new(),
+            Tool::Floor | Tool::Least | Tool::NodeRoundRobin | Tool::NodeShared | Tool::Pm2 => Vec::new(),
             Tool::Nginx => below,
             Tool::RoundRobin | Tool::Sticky | Tool::Shared | Tool::Kernel => self.master().into_iter().collect(),
         };
@@ -317,7 +322,7 @@ impl Server {
     /// Replaces every worker, as the tool does it; returns when it says that this is done.
     pub(crate) fn reload(&self) -> Result<(), String> {
         let mut command = match self.tool {
-            Tool::Floor | Tool::Nginx => return Err("no such thing".to_owned()),
+            Tool::Floor | Tool::Least | Tool::Nginx => return Err("no such thing".to_owned()),
             Tool::NodeRoundRobin | Tool::NodeShared => {
                 let said = || fs::read_to_string(self.folder.join("stdout")).unwrap_or_default().lines().count();
                 let before = said();
