@@ -188,6 +188,11 @@ pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 pub const HANDOFF_SLOW_US: u64 = 50_000;
 /// Connections that nobody could take for this time, in microseconds, go to workers that are slow, their share to each.
 pub const HANDOFF_PATIENCE_US: u64 = 250_000;
+/// A worker that refuses a connection is offered none of the same listener for this time, in microseconds; twice as long
+/// for each further refusal in a row.
+pub const REFUSAL_PAUSE_MIN_US: u64 = 1_000;
+/// Longest such time, in microseconds.
+pub const REFUSAL_PAUSE_MAX_US: u64 = 32_000;
 /// Connections accepted from one listener before the others are looked at.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.

@@ -1,10 +1,10 @@
 //! What a connection costs: `cargo bench --bench handoff [-- --quick]`.
 //!
-//! Runs, in turns, the floor (a bare accept + sendmsg + close loop), the least primary that Node's workers can be given,
-//! Node's own cluster (round-robin and shared) and clusterd (each way to balance) in front of the same app with two workers, under short connections over
-//! loopback, and prints one table: connections/s, latency, CPU of the primary per connection. Then memory with 8
-//! workers, the time in which a crashed worker is replaced, and 500 workers of `sleep`. Ratios within one run count;
-//! absolute figures depend on the machine. Bounded, and ends by itself.
+//! Runs, in turns, the floor (a bare accept + sendmsg + close loop), and in front of the same app with two workers the
+//! least primary that Node's workers can be given, Node's own cluster (round-robin and shared) and clusterd (each way to
+//! balance), under short connections over loopback, and prints one table: connections/s, latency, CPU of the primary per
+//! connection. Then memory with 8 workers, the time in which a crashed worker is replaced, and 500 workers of `sleep`.
+//! Ratios within one run count; absolute figures depend on the machine. Bounded, and ends by itself.
 #![allow(clippy::print_stdout)] // The table is the point.
 #[path = "../support/mod.rs"]
 #[allow(dead_code)]

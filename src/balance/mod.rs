@@ -7,14 +7,16 @@
 //!
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few. Where all are slow, windows open for what has
-//! waited for long (`patience`).
+//! waited for long (`patience`). One that refuses a connection is put aside for a moment (`refusals`).
 pub mod patience;
+mod refusals;
 pub mod selection;
 mod standings;
 pub mod steering;
 pub mod sticky;
 
 use crate::limits;
+use refusals::Refusals;
 use standings::{Bits, Standings};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -58,11 +60,14 @@ struct Member {
     late: bool,
     /// Its level in `Balancer::ready`.
     standing: Option<u32>,
+    /// Connections that it refused since it last took one; those that were under way meanwhile do not count.
+    refused: u32,
     groups: BTreeSet<GroupIx>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Group {
+    /// Those that serve it, but for those that are aside.
     members: Bits,
     /// The member with whom the next turn begins.
     turn: u32,
@@ -79,6 +84,7 @@ pub struct Balancer {
     /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
     ready: Standings,
     homes: sticky::Homes,
+    refusals: Refusals,
     /// Who was found for a group at this time (microseconds), while nothing has changed since: who asks whether somebody
     /// can take a connection is about to give one.
     found: Option<(GroupIx, u64, MemberIx)>,
@@ -98,6 +104,7 @@ impl Balancer {
             groups: Vec::new(),
             ready: Standings::new(),
             homes: sticky::Homes::default(),
+            refusals: Refusals::default(),
             found: None,
             window_least: 0,
             next_seq: first_seq,
@@ -125,6 +132,7 @@ impl Balancer {
             open: VecDeque::new(),
             late: false,
             standing: None,
+            refused: 0,
             groups: BTreeSet::new(),
         };
         match self.free.pop() {
@@ -144,6 +152,7 @@ impl Balancer {
         let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
         self.homes.forget();
         self.found = None;
+        self.refusals.forget_member(member);
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
         if let Some(level) = gone.standing {
@@ -164,6 +173,7 @@ impl Balancer {
         };
         self.homes.forget();
         self.found = None;
+        self.refusals.forget(group, member);
         entry.members.insert(member.0);
         who.groups.insert(group);
     }
@@ -172,6 +182,7 @@ impl Balancer {
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
         self.homes.forget();
         self.found = None;
+        self.refusals.forget(group, member);
         if let Some(entry) = self.groups.get_mut(group.0 as usize) {
             entry.members.remove(member.0);
         }
@@ -331,6 +342,45 @@ impl Balancer {
         who.late = false;
         self.stand(member);
         Some((open.conn, took_us))
+    }
+
+    /// The worker has taken a connection.
+    pub fn taken(&mut self, member: MemberIx) {
+        if let Some(who) = self.member_mut(member) {
+            who.refused = 0;
+        }
+    }
+
+    /// The worker has refused a connection of this listener: it is offered none for a moment, and then one at first.
+    pub fn refused(&mut self, group: GroupIx, member: MemberIx, now_us: u64) {
+        let (Some(entry), Some(who)) =
+            (self.groups.get_mut(group.0 as usize), self.members.get_mut(member.0 as usize).and_then(Option::as_mut))
+        else {
+            return;
+        };
+        who.window = 1;
+        if entry.members.remove(member.0) {
+            who.refused = who.refused.saturating_add(1);
+            self.refusals.add(group, member, who.refused, now_us);
+            self.homes.forget();
+        }
+        self.stand(member);
+        self.found = None;
+    }
+
+    /// Those who refused are offered connections again when their time is over.
+    pub fn end_refusals(&mut self, now_us: u64) {
+        let Balancer { refusals, groups, homes, found, .. } = self;
+        refusals.end(now_us, |group, member| {
+            groups[group.0 as usize].members.insert(member.0);
+            homes.forget();
+            *found = None;
+        });
+    }
+
+    /// When [`Balancer::end_refusals`] has something to do (microseconds).
+    pub fn next_refusal_end_us(&self) -> Option<u64> {
+        self.refusals.next_end_us()
     }
 
     /// Hand-offs that this worker has not answered.

@@ -22,10 +22,12 @@ impl Bits {
         self.words[word] |= 1 << (index % 64);
     }
 
-    pub(super) fn remove(&mut self, index: u32) {
-        if let Some(word) = self.words.get_mut(index as usize / 64) {
-            *word &= !(1 << (index % 64));
-        }
+    /// Whether it was there.
+    pub(super) fn remove(&mut self, index: u32) -> bool {
+        let Some(word) = self.words.get_mut(index as usize / 64) else { return false };
+        let (before, bit) = (*word, 1 << (index % 64));
+        *word &= !bit;
+        before & bit != 0
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {

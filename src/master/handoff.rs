@@ -215,6 +215,8 @@ impl Master {
             app.accept_pause_told = false;
             worker.taken += 1;
             app.handoffs += 1;
+        } else if let Some(connection) = app.homeless.back().and_then(|conn| app.connections.get(*conn)) {
+            app.balancer.refused(app.listeners[connection.listener].group, member, self.now_us);
         }
         if worker.drain.is_some() {
             // Not now: its channel is being read, and goodbye is said over it.
@@ -236,6 +238,7 @@ impl Master {
     /// Finds workers for connections that lost theirs.
     pub(super) fn rehome(&mut self) {
         for app_ix in 0..self.apps.len() {
+            self.apps[app_ix].balancer.end_refusals(self.now_us);
             self.rehome_of(app_ix);
             let app = &mut self.apps[app_ix];
             let Some(first) = app.homeless.front() else {

@@ -299,6 +299,9 @@ impl Master {
             if app.accept_pause_until_ms > self.now_ms {
                 at = at.min(app.accept_pause_until_ms);
             }
+            if let Some(over_us) = app.balancer.next_refusal_end_us() {
+                at = at.min(over_us.div_ceil(1000));
+            }
         }
         if let Some(look) = self.hooks.next_look_ms(self.now_ms) {
             at = at.min(look);

@@ -101,6 +101,7 @@ impl Answer {
     ) -> Option<u64> {
         let (conn, latency_us) = balancer.answered(self.member, self.seq, now_us)?;
         if self.accepted {
+            balancer.taken(self.member);
             connections.remove(conn);
         } else {
             homeless.push_back(conn);

@@ -12,6 +12,7 @@ mod control;
 mod deployments;
 mod errors;
 mod forever;
+mod full;
 mod homes;
 mod hooks;
 mod import;

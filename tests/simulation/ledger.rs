@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 struct Model {
     open: BTreeMap<u64, ConnIx>,
     eligible: bool,
+    /// Refusals since it last took one, and until when it is offered nothing for that.
+    refused: u32,
+    aside_until_us: u64,
 }
 
 struct Run {
@@ -49,6 +52,7 @@ impl Run {
 
     fn step(&mut self) {
         self.now_us += self.random.between(0, 2_000);
+        self.balancer.end_refusals(self.now_us);
         match self.random.between(0, 19) {
             0 => {
                 let slot = self.random.between(0, 7) as u32;
@@ -65,7 +69,10 @@ impl Run {
                     self.workers.get_mut(&member).unwrap().eligible = eligible;
                 }
             }
-            3 => self.now_us += self.random.between(0, 2 * limits::HANDOFF_SLOW_US),
+            3 => {
+                self.now_us += self.random.between(0, 2 * limits::HANDOFF_SLOW_US);
+                self.balancer.end_refusals(self.now_us);
+            }
             4..=11 => self.accept(),
             _ => self.answer(),
         }
@@ -81,10 +88,12 @@ impl Run {
         let Some(member) = picked else { return };
         let worker = &self.workers[&member];
         assert!(worker.eligible, "a worker that may not have it got it");
+        assert!(self.now_us >= worker.aside_until_us, "one that has just refused was asked again");
         assert!(worker.open.len() < limits::HANDOFF_WINDOW_MAX as usize, "over the window");
         let oldest = self.balancer.oldest_open_us(member);
         assert!(oldest.is_none_or(|at| self.now_us - at <= limits::HANDOFF_SLOW_US), "a stuck worker got more");
-        let idle = self.workers.values().any(|w| w.eligible && w.open.is_empty());
+        let now_us = self.now_us;
+        let idle = self.workers.values().any(|w| w.eligible && w.open.is_empty() && now_us >= w.aside_until_us);
         assert!(!idle || worker.open.is_empty(), "an idle worker was passed over");
         let conn = ConnIx(self.next_conn);
         self.next_conn += 1;
@@ -109,6 +118,18 @@ impl Run {
         assert_eq!(answered, conn);
         assert_eq!(self.balancer.answered(member, open[at], self.now_us), None, "a number is answered once");
         self.living.remove(&conn);
+        let worker = self.workers.get_mut(&member).unwrap();
+        if self.random.percent(80) {
+            self.balancer.taken(member);
+            worker.refused = 0;
+            return;
+        }
+        self.balancer.refused(self.group, member, self.now_us);
+        if self.now_us >= worker.aside_until_us {
+            let doubled = limits::REFUSAL_PAUSE_MIN_US << worker.refused.min(10);
+            worker.aside_until_us = self.now_us + doubled.min(limits::REFUSAL_PAUSE_MAX_US);
+            worker.refused += 1;
+        }
     }
 
     fn kill(&mut self) {
@@ -282,4 +303,70 @@ fn a_sticky_client_keeps_its_slot_when_others_come_and_go() {
         moved += u32::from(is == new);
     }
     assert!((100..350).contains(&moved), "{moved} of 1000 moved to the fifth slot");
+}
+
+/// Offers one connection for a second to workers that all refuse it, until `taker` is asked at or after this time. How often
+/// it was offered, and when it was taken (microseconds).
+fn offer_for_a_second(workers: u32, taker: MemberIx, from_us: u64) -> (u32, Option<u64>) {
+    let mut balancer = Balancer::new(Mode::RoundRobin, 1);
+    let group = balancer.add_group();
+    for slot in 0..workers {
+        let member = balancer.add_member(slot);
+        balancer.join(group, member);
+        balancer.set_eligible(member, true);
+    }
+    let mut offers = 0;
+    for now_us in (0..1_000_000).step_by(100) {
+        balancer.end_refusals(now_us);
+        let Some(member) = balancer.pick(group, None, now_us) else {
+            assert!(balancer.next_refusal_end_us().unwrap() > now_us, "there is something to wake up for");
+            continue;
+        };
+        offers += 1;
+        let seq = balancer.opened(member, ConnIx(0), now_us);
+        balancer.answered(member, seq, now_us).unwrap();
+        if member == taker && now_us >= from_us {
+            balancer.taken(member);
+            return (offers, Some(now_us));
+        }
+        balancer.refused(group, member, now_us);
+    }
+    (offers, None)
+}
+
+#[test]
+fn a_connection_that_every_worker_refuses_does_not_go_round_and_round() {
+    let never = u64::MAX;
+    for workers in [1, 4] {
+        let (offers, taken) = offer_for_a_second(workers, MemberIx(0), never);
+        let most = workers * (8 + 1_000_000 / limits::REFUSAL_PAUSE_MAX_US as u32);
+        assert!(taken.is_none() && offers <= most && offers > most / 2, "{workers} workers: {offers} offers");
+        // Whoever can take it again has it soon.
+        let (_, taken) = offer_for_a_second(workers, MemberIx(0), 500_000);
+        assert!(taken.is_some_and(|at| at <= 500_000 + limits::REFUSAL_PAUSE_MAX_US), "{taken:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_listens_anew_or_takes_one_is_not_aside() {
+    let mut balancer = Balancer::new(Mode::RoundRobin, 1);
+    let (web, other) = (balancer.add_group(), balancer.add_group());
+    let member = balancer.add_member(0);
+    balancer.join(web, member);
+    balancer.join(other, member);
+    balancer.set_eligible(member, true);
+    balancer.refused(web, member, 0);
+    assert!(!balancer.can_take(web, 0) && balancer.can_take(other, 0), "one listener's refusal is not another's");
+    balancer.join(web, member);
+    assert!(balancer.can_take(web, 0));
+    assert_eq!(balancer.next_refusal_end_us(), None);
+    // One that has left does not come back by itself, nor does a later worker with its index.
+    balancer.refused(web, member, 0);
+    balancer.leave(web, member);
+    balancer.refused(other, member, 0);
+    balancer.remove_member(member, &mut Vec::new());
+    assert_eq!(balancer.add_member(0), member);
+    balancer.set_eligible(member, true);
+    balancer.end_refusals(1_000_000);
+    assert!(!balancer.can_take(web, 1_000_000) && !balancer.can_take(other, 1_000_000));
 }
