@@ -3,6 +3,7 @@
 mod logs;
 pub mod server;
 mod upgrade;
+mod usage;
 
 pub use upgrade::{CAN_TAKE_OVER, UPGRADE_ARGV0};
 

@@ -1,6 +1,7 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. It turns requests into [`Call`]s and
 //! answers into responses; it knows nothing of workers.
 use super::logs::{self, Content};
+use super::usage;
 use super::{Answer, Call, CallSender, Change, Request};
 use crate::limits;
 use crate::logs::Tail;
@@ -263,6 +264,10 @@ async fn answer(request: hyper::Request<Incoming>, calls: &CallSender) -> Reply 
     }
     match (route, answered) {
         (Route::Logs(wanted), Ok(Answer::Deployment(deployment))) => logs::answer(wanted, &deployment, calls),
+        (route @ (Route::Apps | Route::App(_)), Ok(Answer::Deployment(mut deployment))) => {
+            usage::fill(&mut deployment);
+            respond(route, Answer::Deployment(deployment))
+        }
         (route, Ok(answer)) => respond(route, answer),
         (_, Err(_)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer".to_owned()),
     }

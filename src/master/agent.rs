@@ -9,7 +9,7 @@ use super::tell::{cause_words, human_ms};
 use super::worker::WorkerIx;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::Inheritance;
-use crate::os::{listen, procfs};
+use crate::os::listen;
 use crate::protocol::control as wire;
 use crate::protocol::messages;
 use crate::supervisor::{Event, Phase, Report, WorkerView};
@@ -118,8 +118,8 @@ impl Master {
                 Some(process) => process.phase.patience_ends_ms().map(left),
                 None => memory.waiting_until_ms.map(left),
             },
-            memory_bytes: pid.and_then(procfs::memory_bytes),
-            cpu_ms: pid.and_then(procfs::cpu_ms),
+            memory_bytes: None,
+            cpu_ms: None,
             messages_lost: here.map_or(0, |here| here.mail.lost),
             note: here
                 .and_then(|here| here.status_text.clone())

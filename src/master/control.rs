@@ -8,7 +8,7 @@ use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::limits;
 use crate::logs::{Reply, Tail};
-use crate::os::{cpu, procfs};
+use crate::os::cpu;
 use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
@@ -362,8 +362,9 @@ impl Master {
                     handoffs: here.map_or(0, |h| h.taken),
                     time_left_ms: w.phase.patience_ends_ms().map(left),
                     steered: steered.get(&w.slot.0).copied(),
-                    memory_bytes: w.pid.and_then(procfs::memory_bytes),
-                    cpu_ms: w.pid.and_then(procfs::cpu_ms),
+                    // The API reads them.
+                    memory_bytes: None,
+                    cpu_ms: None,
                     loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
                     not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),

@@ -1,6 +1,6 @@
 //! The control socket from outside: verbs, and clients that misbehave.
 use super::client::who;
-use super::cluster::{Cluster, kill, wait_until};
+use super::cluster::{Cluster, Folder, kill, wait_until};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -79,6 +79,37 @@ fn requests_that_make_no_sense_get_a_clear_answer_and_disturb_nobody() {
     assert_eq!(cluster.wait_ready(1)[0].restarts, 0);
     assert!(raw(&cluster, &request("GET", "/livez", "")).contains("200 OK"));
     assert!(raw(&cluster, &request("GET", "/readyz", "")).contains("200 OK"));
+    cluster.stop();
+}
+
+#[test]
+fn what_each_process_uses_is_told() {
+    let folder = Folder::new();
+    folder.write("app.js", "require('node:http').createServer((q, s) => s.end()).listen(process.env.PORT)");
+    folder.write("agent.js", "setInterval(() => {}, 1000)");
+    folder.write(
+        "cluster.toml",
+        "[[app]]\nname = \"hello\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = [\"127.0.0.1:0\"]\n\
+         agent = { command = [\"node\", \"agent.js\"], ready = \"100ms\" }\n",
+    );
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(2);
+    let apps = cluster.try_view().unwrap().apps;
+    let agent = apps[0].agent.as_ref().unwrap();
+    let mut told: Vec<_> = apps[0].workers.iter().map(|w| (w.pid, w.memory_bytes, w.cpu_ms)).collect();
+    told.push((agent.pid, agent.memory_bytes, agent.cpu_ms));
+    assert_eq!(told.len(), 3);
+    for (pid, memory, cpu_ms) in told {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.unwrap())).unwrap();
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let most: u64 = most.trim().trim_end_matches(" kB").trim().parse().unwrap();
+        let memory = memory.unwrap();
+        assert!(memory > most * 1024 / 4 && memory <= most * 1024, "{memory} of at most {most} KiB");
+        assert!(cpu_ms.is_some_and(|ms| ms > 0), "{cpu_ms:?}");
+    }
+    // One app alone is told the same way.
+    let alone = raw(&cluster, &request("GET", "/v1/apps/hello", ""));
+    assert!(alone.contains("\"memory_bytes\":") && !alone.contains("\"memory_bytes\":null"), "{alone}");
     cluster.stop();
 }
 

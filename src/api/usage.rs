@@ -1,0 +1,18 @@
+//! What the processes of a deployment use, added to what the master told of them. It is read here, on the API's thread: for
+//! many workers that takes longer than the master's loop may be kept from connections.
+use crate::os::procfs;
+use crate::protocol::control::Deployment;
+
+/// Fills in memory and CPU time of every worker and agent that lives.
+pub(super) fn fill(deployment: &mut Deployment) {
+    for app in &mut deployment.apps {
+        for worker in &mut app.workers {
+            worker.memory_bytes = worker.pid.and_then(procfs::memory_bytes);
+            worker.cpu_ms = worker.pid.and_then(procfs::cpu_ms);
+        }
+        if let Some(agent) = &mut app.agent {
+            agent.memory_bytes = agent.pid.and_then(procfs::memory_bytes);
+            agent.cpu_ms = agent.pid.and_then(procfs::cpu_ms);
+        }
+    }
+}
