@@ -78,14 +78,16 @@ fn a_row_has_medians_and_the_spread_where_there_is_one() {
 
 #[test]
 fn ratios_are_those_of_the_medians_and_nothing_is_divided_by_nothing() {
-    let text = table::connections(&measured());
+    let mut part = measured();
+    part.rows.push(row("least", MAIN, &[(16000.0, 9.0)]));
+    let text = table::connections(&part);
     let ratios = text.split_once("as ratios").expect("the table of ratios").1;
     let line = |start: &str| ratios.lines().find(|line| line.starts_with(start)).expect(start);
-    assert_eq!(line("| the clusterd |"), "| the clusterd | 1.70 | 0.85 | 1.00 | 0.25 |");
-    assert_eq!(line("| the node-shared |"), "| the node-shared | 2.00 | 1.00 | – | – |");
+    assert_eq!(line("| the clusterd |"), "| the clusterd | 1.70 | 0.85 | 1.06 | 1.00 | 0.25 |");
+    assert_eq!(line("| the node-shared |"), "| the node-shared | 2.00 | 1.00 | 1.25 | – | – |");
     let alone = Connections { rows: vec![row("clusterd", MAIN, &[(1.0, 1.0)])], ..measured() };
     let text = table::connections(&alone);
-    assert!(text.contains("| the clusterd | – | – | – | – |"), "without Node and the floor: {text}");
+    assert!(text.contains("| the clusterd | – | – | – | – | – |"), "without Node and the floor: {text}");
 }
 
 #[test]
