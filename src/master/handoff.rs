@@ -216,6 +216,7 @@ impl Master {
             worker.taken += 1;
             app.handoffs += 1;
         } else if let Some(connection) = app.homeless.back().and_then(|conn| app.connections.get(*conn)) {
+            // It was just put there.
             app.balancer.refused(app.listeners[connection.listener].group, member, self.now_us);
         }
         if worker.drain.is_some() {

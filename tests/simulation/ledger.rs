@@ -348,7 +348,7 @@ fn a_connection_that_every_worker_refuses_does_not_go_round_and_round() {
 }
 
 #[test]
-fn a_worker_that_listens_anew_or_takes_one_is_not_aside() {
+fn a_worker_that_listens_anew_is_not_aside_and_one_that_left_does_not_come_back() {
     let mut balancer = Balancer::new(Mode::RoundRobin, 1);
     let (web, other) = (balancer.add_group(), balancer.add_group());
     let member = balancer.add_member(0);
