@@ -1,4 +1,4 @@
-//! A guard: how many instructions of our own a hand-off takes. `cargo bench --bench instructions [-- --record]`.
+//! A guard: how many instructions of our own a hand-off takes. `cargo bench -p instructions [-- --record]`.
 //!
 //! `script` hands connections off without a system, so the count depends on the code and its compiler alone and is the
 //! same each time. It runs under valgrind's callgrind at two lengths; their difference, divided, is one hand-off without
@@ -42,7 +42,7 @@ fn play(name: &str, count: &str) -> Result<ExitCode, String> {
 
 fn report(record: bool) -> Result<ExitCode, String> {
     let compiler = compiler()?;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions/recorded.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded.txt");
     let mut recorded = Recorded::read(&path)?;
     let mut failed = Vec::new();
     println!("instructions per hand-off, {compiler}\n");
@@ -74,7 +74,7 @@ fn report(record: bool) -> Result<ExitCode, String> {
     }
     Err(format!(
         "\n{}.\nWhere they are: callgrind_annotate {}/*.out. If they are worth it (or the compiler is a new one): cargo \
-         bench --bench instructions -- --record",
+         bench -p instructions -- --record",
         failed.join("; "),
         folder()?.display()
     ))
@@ -149,7 +149,7 @@ impl Recorded {
 
     fn write(&self, path: &Path) -> Result<(), String> {
         let mut text = "# Instructions per hand-off by compiler, target and case. Written by\n\
-                        # cargo bench --bench instructions -- --record\n"
+                        # cargo bench -p instructions -- --record\n"
             .to_owned();
         for (key, figure) in &self.figures {
             text.push_str(&format!("{key} {figure:.1}\n"));
