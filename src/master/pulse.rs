@@ -68,6 +68,10 @@ impl Master {
     fn ping(&mut self, ix: WorkerIx) {
         if self.waits_for_ping(ix) {
             let Some(worker) = self.workers.get_mut(ix) else { return };
+            if worker.pulse.pinged_us.is_some_and(|at| self.now_us.saturating_sub(at) < limits::QUEUE_STARVED_US) {
+                // Sent because connections wait for it; it is too early to say anything.
+                return;
+            }
             worker.pulse.stuck = true;
             worker.pulse.missed = worker.pulse.missed.saturating_add(1);
             return self.refresh_eligibility(ix);
@@ -84,8 +88,16 @@ impl Master {
         self.ping_now(ix);
     }
 
+    fn ping_now(&mut self, ix: WorkerIx) {
+        self.send_ping(ix);
+        self.pinged.push(ix);
+        if let Some(worker) = self.workers.get_mut(ix) {
+            worker.pulse.timed = true;
+        }
+    }
+
     /// Sends a ping to a worker that has none to read.
-    pub(super) fn ping_now(&mut self, ix: WorkerIx) {
+    pub(super) fn send_ping(&mut self, ix: WorkerIx) {
         let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if !channel.is_blocked() {
             self.say(ix, node::PING);
@@ -93,18 +105,25 @@ impl Master {
         if let Some(worker) = self.workers.get_mut(ix) {
             worker.pulse.pinged_us = Some(self.now_us);
             worker.pulse.missed = 0;
-            self.pinged.push(ix);
+            worker.pulse.timed = false;
         }
     }
 
     /// A moment later: who has not read its ping is watched until it does.
     pub(super) fn look_at_pings(&mut self) {
         for ix in std::mem::take(&mut self.pinged) {
-            if self.waits_for_ping(ix)
-                && let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref())
-            {
-                self.polls.channel_wants_write(ix, channel.as_fd());
+            if self.waits_for_ping(ix) {
+                self.watch_ping(ix);
             }
+        }
+    }
+
+    /// That it reads its ping will wake the loop.
+    pub(super) fn watch_ping(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.workers.get_mut(ix) else { return };
+        worker.pulse.timed = true;
+        if let Some(channel) = &worker.channel {
+            self.polls.channel_wants_write(ix, channel.as_fd());
         }
     }
 
@@ -115,7 +134,9 @@ impl Master {
         if worker.channel.as_ref().is_some_and(|channel| !channel.closed && !channel.all_read()) {
             return true;
         }
-        worker.pulse.delay_us = Some(self.now_us.saturating_sub(pinged_us));
+        if worker.pulse.timed {
+            worker.pulse.delay_us = Some(self.now_us.saturating_sub(pinged_us));
+        }
         worker.pulse.pinged_us = None;
         let (stuck, suspect) = (worker.pulse.stuck, worker.pulse.suspect);
         (worker.pulse.stuck, worker.pulse.suspect, worker.pulse.unread_since) = (false, false, None);

@@ -33,12 +33,18 @@ pub(super) struct Watch {
     hurries: u32,
     /// Where pinging goes on.
     pinged_last: Option<QueueIx>,
+    /// Workers that were pinged at the last look.
+    pinged: Vec<WorkerIx>,
+    /// Those of them that have read it since.
+    well: Vec<WorkerIx>,
     /// Workers that are to end once nothing waits for them.
     leaving: Vec<Leaving>,
 }
 
 struct Busy {
     since_ms: u64,
+    /// Connections that waited at the last look.
+    waited: u32,
     /// Workers that get nothing new until they have taken what waits.
     stalled: Vec<(WorkerIx, WorkerId)>,
     /// Node workers that were seen to hold the socket.
@@ -79,7 +85,7 @@ enum OwnQueue {
 impl Watch {
     /// Looks at this socket from now on, until it is empty.
     pub(super) fn add(&mut self, queue: QueueIx, now_ms: u64) {
-        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, stalled: Vec::new(), holders: Vec::new() });
+        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, waited: 0, stalled: Vec::new(), holders: Vec::new() });
     }
 
     /// Something changed: the next look is in this turn of the loop.
@@ -141,6 +147,7 @@ impl Master {
             self.watch.next_look_ms = None;
             return;
         }
+        self.look_at_queue_pings();
         let mut going_on = self.take_news();
         let mut moves = false;
         let news = std::mem::take(&mut self.watch.news);
@@ -210,9 +217,12 @@ impl Master {
         let Some(app) = self.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
         let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
         let Some(spread) = &listener.spread else { return Seen::Empty };
-        if reuseport::queue(listener.socket(socket)).waiting == 0 {
+        let waiting = reuseport::queue(listener.socket(socket)).waiting;
+        if waiting == 0 {
             return Seen::Empty;
         }
+        let Some(busy) = self.watch.busy.get_mut(&queue) else { return Seen::Empty };
+        let waited = std::mem::replace(&mut busy.waited, waiting);
         for taker in spread.selection.takers(socket).to_vec() {
             self.look_for_socket(taker, queue);
         }
@@ -227,8 +237,10 @@ impl Master {
             // Nobody could take it off their hands.
             return Seen::Stuck;
         }
+        // Nobody else takes from there: a worker that has taken more than came since is well, and needs no ping.
+        let takes = waiting < waited && takers.len() == 1;
         for taker in takers {
-            self.suspect(taker, queue, pings);
+            self.suspect(taker, queue, takes, pings);
         }
         let nobodys = self.takers(queue).is_some_and(<[WorkerIx]>::is_empty);
         if nobodys { Seen::Nobodys } else { Seen::Waits }
@@ -265,17 +277,20 @@ impl Master {
         self.note_serves(ix);
     }
 
-    /// Connections wait for this worker. A Node worker has to read a ping; any other has to take them.
-    fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, pings: &mut usize) {
+    /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.
+    fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, takes: bool, pings: &mut usize) {
         let Some(worker) = self.workers.get(ix) else { return };
         let (id, pinged_us) = (worker.id, worker.pulse.pinged_us);
         let stuck = match (worker.channel.is_some(), pinged_us) {
             (true, None) => {
-                if *pings > 0 {
+                if !takes && *pings > 0 {
                     *pings -= 1;
                     self.watch.pinged_last = Some(queue);
-                    self.ping_now(ix);
-                    self.set_suspect(ix);
+                    self.send_ping(ix);
+                    self.watch.pinged.push(ix);
+                    if !self.watch.well.contains(&ix) {
+                        self.set_suspect(ix);
+                    }
                 }
                 false
             }
@@ -309,6 +324,20 @@ impl Master {
         let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
         let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
         unread_us >= if starved { limits::QUEUE_STARVED_US } else { limits::QUEUE_STUCK_US }
+    }
+
+    /// Who has read the ping of the last look is well. Who has not is watched until it has.
+    pub(super) fn look_at_queue_pings(&mut self) {
+        self.watch.well.clear();
+        let mut pinged = std::mem::take(&mut self.watch.pinged);
+        for ix in pinged.drain(..) {
+            if self.waits_for_ping(ix) {
+                self.watch_ping(ix);
+            } else {
+                self.watch.well.push(ix);
+            }
+        }
+        self.watch.pinged = pinged;
     }
 
     /// Until it has read its ping it is handed none of others' connections.

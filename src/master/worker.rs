@@ -92,6 +92,8 @@ pub(super) enum Goodbye {
 pub(super) struct Pulse {
     /// When the ping was sent that it has not read (microseconds).
     pub(super) pinged_us: Option<u64>,
+    /// When it reads that is noticed at once; else at the next look, too late to say how long it took.
+    pub(super) timed: bool,
     /// It had not read it when the next one was due: it gets no connections.
     pub(super) stuck: bool,
     /// It was pinged because connections wait for it: until it has read that, it is handed none of others.
