@@ -197,11 +197,16 @@ pub const REFUSAL_PAUSE_MAX_US: u64 = 32_000;
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
 pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
-/// Nap before the next accept for each hand-off that the least busy worker has not yet answered, in microseconds. A Node
-/// worker spends about as much on a connection (measured: 8 to 64 clients are served faster, 2 as before).
-pub const NAP_PER_HANDOFF_US: u64 = 80;
-/// Longest such nap, in microseconds.
-pub const NAP_MAX_US: u64 = 1_000;
+/// What a worker is taken to spend on a hand-off before anything is known, in microseconds.
+pub const PACE_START_US: u64 = 160;
+/// The least that it is taken to spend, in microseconds.
+pub const PACE_MIN_US: u64 = 20;
+/// Answers that came in a longer time than this say nothing about it, in microseconds.
+pub const PACE_SAMPLE_MAX_US: u64 = 100_000;
+/// Longest nap before the next accept while every worker has hand-offs to answer, in microseconds.
+pub const NAP_MAX_US: u64 = 3_000;
+/// The same where other apps' connections would wait for it.
+pub const NAP_BESIDE_OTHERS_MAX_US: u64 = 1_000;
 /// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
 pub const QUIET_WAITS_MAX: u32 = 3;
 /// Events taken from one epoll at a time.

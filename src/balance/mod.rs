@@ -8,6 +8,7 @@
 //! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
 //! to one when they do not, so that a worker that just got stuck strands few. Where all are slow, windows open for what has
 //! waited for long (`patience`). One that refuses a connection is put aside for a moment (`refusals`).
+pub mod pace;
 pub mod patience;
 mod refusals;
 pub mod selection;

@@ -179,7 +179,7 @@ impl Master {
             );
             match offered {
                 Offered::Sent { before } => {
-                    self.behind = u64::from(before);
+                    self.pace.gave(before);
                     self.open_handoffs += 1;
                     return;
                 }
@@ -210,6 +210,7 @@ impl Master {
         let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.homeless, self.now_us);
         let Some(latency_us) = closed else { return };
         worker.pulse.answered(latency_us, self.now_us);
+        self.answers += 1;
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
             app.accept_pause_told = false;

@@ -45,6 +45,7 @@ pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
+use crate::balance::pace::Pace;
 use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::keeper::protocol::{About, Notice, Order};
@@ -89,9 +90,10 @@ struct Master {
     ready_listeners: Vec<(usize, usize)>,
     /// Hand-offs without an answer, over all apps.
     open_handoffs: usize,
-    /// Unanswered hand-offs of the worker that took the last connection of this turn, before that one. It is the worker
-    /// with the fewest, so the next connection would wait behind so many too.
-    behind: u64,
+    /// How long the loop may nap between turns.
+    pace: Pace,
+    /// Answers read from the channel that is being read.
+    answers: u64,
     notes: notes::Notes,
     /// Wakes the loop, from any thread.
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -162,7 +164,9 @@ impl Master {
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
-            let nap_us = (std::mem::take(&mut self.behind) * limits::NAP_PER_HANDOFF_US).min(limits::NAP_MAX_US);
+            let alone = self.apps.len() == 1;
+            let most_us = if alone { limits::NAP_MAX_US } else { limits::NAP_BESIDE_OTHERS_MAX_US };
+            let nap_us = self.pace.nap_us(self.now_us, most_us);
             self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.now();
             self.go_on_with_post();

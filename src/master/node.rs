@@ -20,10 +20,15 @@ impl Master {
     pub(super) fn read_channel(&mut self, worker_ix: WorkerIx, to_end: bool) {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
         let Some(mut channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
+        self.answers = 0;
         let outcome = self.read_lines(worker_ix, &mut channel, to_end);
         let (closed, blocked) = (channel.closed, channel.is_blocked());
         if let Some(worker) = self.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
+            if let Some(member) = worker.member {
+                let left = self.apps[worker.app].balancer.open_count(member);
+                self.pace.read(self.answers, left);
+            }
         }
         if blocked && !closed {
             self.wait_until_writable(worker_ix);

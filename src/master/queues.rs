@@ -85,7 +85,12 @@ enum OwnQueue {
 impl Watch {
     /// Looks at this socket from now on, until it is empty.
     pub(super) fn add(&mut self, queue: QueueIx, now_ms: u64) {
-        self.busy.entry(queue).or_insert(Busy { since_ms: now_ms, waited: 0, stalled: Vec::new(), holders: Vec::new() });
+        self.busy.entry(queue).or_insert(Busy {
+            since_ms: now_ms,
+            waited: 0,
+            stalled: Vec::new(),
+            holders: Vec::new(),
+        });
     }
 
     /// Something changed: the next look is in this turn of the loop.

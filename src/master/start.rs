@@ -7,6 +7,7 @@ use super::reload::resolve;
 use super::settings::Settings;
 use super::{Master, log_files, output};
 use crate::api;
+use crate::balance::pace::Pace;
 use crate::cli::{args, load};
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -127,7 +128,8 @@ impl Master {
             events: VecDeque::new(),
             ready_listeners: Vec::new(),
             open_handoffs: 0,
-            behind: 0,
+            pace: Pace::new(),
+            answers: 0,
             upgrade: Default::default(),
             handing_over_since_ms: None,
             on_terminal: io::stderr().is_terminal(),

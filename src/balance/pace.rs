@@ -1,0 +1,154 @@
+//! How long the one who hands connections off may nap while every worker has enough to do, so that one wake-up takes
+//! several connections. Pure.
+//!
+//! A nap is half of the time that the least busy worker needs for what it was handed: nobody runs dry. How long a worker
+//! needs for one differs by a hundred times between apps and machines, so it is learnt from answers: from the worker that
+//! gave most of them since the nap before, as long as it still has some to give.
+use crate::limits;
+
+/// What is known of the workers' pace.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// What a fast worker spends on one hand-off, in microseconds; a moving average.
+    each_us: u64,
+    /// When the last nap began, or would have.
+    since_us: u64,
+    /// Answers of the worker that gave most since.
+    most: u64,
+    /// A worker answered everything that it had.
+    ran_dry: bool,
+    /// Open hand-offs of the last worker that was given one, before it got it: those with the fewest are given first, so
+    /// the next connection would wait behind so many too.
+    behind: u64,
+}
+
+impl Pace {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new() -> Pace {
+        Pace { each_us: limits::PACE_START_US, since_us: 0, most: 0, ran_dry: false, behind: 0 }
+    }
+
+    /// A connection was given to a worker with so many hand-offs to answer.
+    pub fn gave(&mut self, before: u32) {
+        self.behind = u64::from(before);
+    }
+
+    /// A worker's answers were read: how many there were, and how many are to come.
+    pub fn read(&mut self, answers: u64, left: u32) {
+        if answers == 0 {
+            return;
+        }
+        if left == 0 {
+            // How long it has had nothing to do is not known.
+            self.ran_dry = true;
+        } else {
+            self.most = self.most.max(answers);
+        }
+    }
+
+    /// The nap that is due, in microseconds; 0: none. `most_us` bounds it.
+    pub fn nap_us(&mut self, now_us: u64, most_us: u64) -> u64 {
+        let past_us = now_us.saturating_sub(self.since_us);
+        self.since_us = now_us;
+        let most = std::mem::take(&mut self.most);
+        if std::mem::take(&mut self.ran_dry) {
+            self.each_us -= self.each_us / 4;
+        } else if most > 0 && past_us <= limits::PACE_SAMPLE_MAX_US {
+            self.each_us = (self.each_us * 7 + past_us / most) / 8;
+        }
+        self.each_us = self.each_us.max(limits::PACE_MIN_US);
+        (std::mem::take(&mut self.behind) * self.each_us / 2).min(most_us)
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Naps in front of two workers that spend so long on each hand-off, with so many clients that connect again at once.
+    /// Returns how many naps there were in the last of two seconds, and in how many of those a worker ran dry.
+    fn naps(service_us: u64, clients: u64) -> (u64, u64) {
+        const TURN_US: u64 = 100;
+        let mut pace = Pace::new();
+        let (mut now_us, mut free_us, mut open) = (0, [0_u64; 2], [0_u64; 2]);
+        let (mut naps, mut dry) = (0, 0);
+        while now_us < 2_000_000 {
+            let mut some_dry = false;
+            for (open, free_us) in open.iter_mut().zip(&mut free_us) {
+                let mut answers = 0;
+                while *open > 0 && *free_us + service_us <= now_us {
+                    (*open, *free_us, answers) = (*open - 1, *free_us + service_us, answers + 1);
+                }
+                some_dry |= *open == 0 && answers > 0;
+                pace.read(answers, *open as u32);
+            }
+            while open[0] + open[1] < clients {
+                let to = usize::from(open[1] < open[0]);
+                if open[to] == 0 {
+                    free_us[to] = free_us[to].max(now_us);
+                }
+                pace.gave(open[to] as u32);
+                open[to] += 1;
+            }
+            now_us += TURN_US;
+            let nap_us = pace.nap_us(now_us, limits::NAP_MAX_US);
+            now_us += nap_us;
+            if now_us > 1_000_000 {
+                naps += u64::from(nap_us > 0);
+                dry += u64::from(some_dry);
+            }
+        }
+        (naps, dry)
+    }
+
+    #[test]
+    fn workers_of_any_speed_have_something_to_do_and_the_master_naps_for_long() {
+        for service_us in [20, 60, 300, 5_000] {
+            let (naps, dry) = naps(service_us, 64);
+            assert_eq!(dry, 0, "{service_us} us each: a worker ran dry in {dry} of {naps} naps");
+            // Half of what 31 others take, but for the bound; and some for what a turn takes.
+            let expected = 1_000_000 / (31 * service_us / 2).min(limits::NAP_MAX_US);
+            assert!(naps <= expected * 3 / 2, "{service_us} us each: {naps} naps");
+        }
+    }
+
+    #[test]
+    fn an_idle_worker_is_never_napped_for() {
+        let mut pace = Pace::new();
+        pace.gave(0);
+        assert_eq!(pace.nap_us(1_000, limits::NAP_MAX_US), 0);
+        // Nothing was given since.
+        pace.gave(3);
+        assert!(pace.nap_us(2_000, limits::NAP_MAX_US) > 0);
+        assert_eq!(pace.nap_us(3_000, limits::NAP_MAX_US), 0);
+    }
+
+    #[test]
+    fn workers_that_run_dry_make_naps_shorter_down_to_a_bound() {
+        let mut pace = Pace::new();
+        for turn in 0..100 {
+            pace.read(4, 0);
+            pace.gave(10);
+            pace.nap_us(turn * 1_000, limits::NAP_MAX_US);
+        }
+        pace.gave(10);
+        assert_eq!(pace.nap_us(100_000, limits::NAP_MAX_US), 10 * limits::PACE_MIN_US / 2);
+    }
+
+    #[test]
+    fn a_long_silence_says_nothing_about_the_pace() {
+        let mut pace = Pace::new();
+        pace.nap_us(1_000, limits::NAP_MAX_US);
+        pace.read(1, 5);
+        pace.gave(2);
+        let nap_us = pace.nap_us(60_000_000, limits::NAP_MAX_US);
+        assert_eq!(nap_us, limits::PACE_START_US);
+    }
+}
