@@ -237,6 +237,11 @@ impl Balancer {
         found.is_some()
     }
 
+    /// Open hand-offs of the worker that has the fewest, among those that could take a connection of this group.
+    pub fn fewest_open(&mut self, group: GroupIx, now_us: u64) -> Option<u32> {
+        self.find_in_turn(group, now_us).map(|member| self.open_count(member))
+    }
+
     /// So many connections of a group have waited for long. Until [`Balancer::close_windows`] every worker may have its share
     /// of them open; one that is late still gets nothing. Whether anybody may be given something at all.
     pub fn open_windows(&mut self, group: GroupIx, waiting: u32) -> bool {

@@ -17,8 +17,8 @@ pub struct Pace {
     most: u64,
     /// A worker answered everything that it had.
     ran_dry: bool,
-    /// Open hand-offs of the last worker that was given one, before it got it: those with the fewest are given first, so
-    /// the next connection would wait behind so many too.
+    /// Open hand-offs of the worker that had the fewest when the last connection was given: the next one would wait
+    /// behind so many too.
     behind: u64,
 }
 
@@ -29,9 +29,9 @@ impl Pace {
         Pace { each_us: limits::PACE_START_US, since_us: 0, most: 0, ran_dry: false, behind: 0 }
     }
 
-    /// A connection was given to a worker with so many hand-offs to answer.
-    pub fn gave(&mut self, before: u32) {
-        self.behind = u64::from(before);
+    /// A connection was given away, and the least busy worker had so many hand-offs to answer.
+    pub fn gave(&mut self, fewest: u32) {
+        self.behind = u64::from(fewest);
     }
 
     /// A worker's answers were read: how many there were, and how many are to come.

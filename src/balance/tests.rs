@@ -381,6 +381,21 @@ fn sticky_clients_move_only_when_they_must() {
 }
 
 #[test]
+fn one_busy_client_leaves_others_workers_with_the_fewest_open() {
+    let (mut balancer, group, members) = workers(Mode::Sticky, 3);
+    for n in 0..4 {
+        let home = balancer.pick(group, client(1), 0).unwrap();
+        balancer.opened(home, ConnIx(n), 0);
+        assert_eq!(balancer.open_count(home), n + 1);
+        assert_eq!(balancer.fewest_open(group, 0), Some(0));
+    }
+    for member in members {
+        balancer.opened(member, ConnIx(9), 0);
+    }
+    assert_eq!(balancer.fewest_open(group, 0), Some(1));
+}
+
+#[test]
 fn sticky_spreads_clients_evenly_and_knows_them_in_both_families() {
     let (mut balancer, group, _) = workers(Mode::Sticky, 8);
     let mut counts: BTreeMap<MemberIx, u32> = BTreeMap::new();

@@ -163,13 +163,8 @@ impl Master {
             let app = &mut self.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
             let listener = &app.listeners[connection.listener];
-            let offer = Offer {
-                conn,
-                socket: &connection.socket,
-                group: listener.group,
-                client_hash: connection.client_hash,
-                newconn: &listener.newconn,
-            };
+            let (group, client_hash) = (listener.group, connection.client_hash);
+            let offer = Offer { conn, socket: &connection.socket, group, client_hash, newconn: &listener.newconn };
             let offered = offer.send(
                 &mut app.balancer,
                 &app.by_member,
@@ -179,7 +174,9 @@ impl Master {
             );
             match offered {
                 Offered::Sent { before } => {
-                    self.pace.gave(before);
+                    // By address, another worker than this one may have nothing to do, and its next client is not to wait.
+                    let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, self.now_us));
+                    self.pace.gave(fewest.unwrap_or(before));
                     self.open_handoffs += 1;
                     return;
                 }
