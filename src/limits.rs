@@ -244,6 +244,8 @@ pub const QUEUE_LOOK_MAX_MS: u64 = 100;
 pub const QUEUE_QUIET_LOOKS: u32 = 2;
 /// Workers that are pinged at one look because connections wait for them.
 pub const QUEUE_PINGS_PER_LOOK_MAX: usize = 32;
+/// A slot in whose socket so many connections more wait than in the mean leaves its next turns to others.
+pub const QUEUE_EXCESS_LEAST: u32 = 4;
 /// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
 /// microseconds.
 pub const QUEUE_STUCK_US: u64 = 20_000;

@@ -2,6 +2,7 @@
 //! are indices of the shell.
 //!
 //! Each slot has a socket of its own. Where there are fewer sockets than slots, slots share them.
+use crate::limits;
 use std::collections::BTreeSet;
 
 /// The sockets of one group, and who takes connections from each.
@@ -80,6 +81,16 @@ impl Selection {
         if self.taken.is_empty() { self.last.clone() } else { self.taken.iter().copied().collect() }
     }
 
+    /// How many of their next turns sockets leave to others, so that about as much waits in each: what waits there (number
+    /// of the socket, connections; elsewhere nothing does) beyond the mean. A few make no difference.
+    pub fn excess(&self, waiting: &[(u32, u32)]) -> Vec<(u32, u32)> {
+        let waiting: Vec<(u32, u32)> = waiting.iter().copied().filter(|(n, _)| self.taken.contains(n)).collect();
+        let total: u32 = waiting.iter().map(|(_, count)| count).sum();
+        let mean = total.div_ceil(self.taken.len().max(1) as u32);
+        let beyond = |count: u32| count.checked_sub(mean).filter(|excess| *excess >= limits::QUEUE_EXCESS_LEAST);
+        waiting.into_iter().filter_map(|(n, count)| Some((n, beyond(count)?))).collect()
+    }
+
     /// Whether that, or the number of sockets, may have changed since it was last settled.
     pub fn is_changed(&self) -> bool {
         self.changed
@@ -94,6 +105,21 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_beyond_the_mean_is_left_to_others() {
+        let mut selection = Selection::new();
+        for slot in 1..4 {
+            selection.grow();
+            selection.enter(slot, 100 + slot as usize);
+        }
+        assert_eq!(selection.excess(&[]), []);
+        assert_eq!(selection.excess(&[(1, 7), (2, 7), (3, 7)]), []);
+        assert_eq!(selection.excess(&[(1, 30), (3, 3)]), [(1, 19)]);
+        // Nobody takes from the first one: what waits there is none of theirs.
+        assert_eq!(selection.excess(&[(0, 90), (2, 9)]), [(2, 6)]);
+        assert_eq!(selection.excess(&[(1, 4), (2, 1)]), [], "two more than the mean");
+    }
 
     fn of(sockets: u32) -> Selection {
         let mut selection = Selection::new();

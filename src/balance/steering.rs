@@ -1,7 +1,7 @@
 //! Programs that choose a socket of an SO_REUSEPORT group for the kernel, as plain data. Which sockets may be chosen is an
 //! argument; loading and attaching is `os::reuseport`'s business.
 //!
-//! - [`by_turns`]: eBPF, strict turns, counts what each socket got. Needs CAP_BPF.
+//! - [`by_turns`]: eBPF, turns, counts what each socket got, and lets those wait where much waits. Needs CAP_BPF.
 //! - [`by_chance`]: classic BPF, a random one of those that may be chosen. Needs no privilege.
 //! - [`by_flow`]: classic BPF for datagrams, so that those of one client stay together.
 //!
@@ -238,9 +238,10 @@ fn stmt(code: u16, k: u32) -> Classic {
     Classic { code, jump_true: 0, jump_false: 0, k }
 }
 
-/// The sockets of `selected` in turn. `counters` and `table` are the numbers of two maps with one element each: the first
-/// holds the turn and then what each of `sockets` sockets got, as u64; the second the `selected` numbers, as u32.
-pub fn by_turns(counters: i32, table: i32, selected: u32, sockets: u32) -> Vec<Extended> {
+/// The sockets of `selected` in turn. `counters`, `table` and `skips` are the numbers of maps with one element each: the
+/// first holds the turn and then what each of `sockets` sockets got, as u64; the second the `selected` numbers, as u32; the
+/// third how many turns each socket still leaves to the next one, as i64.
+pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u32) -> Vec<Extended> {
     const R0: u8 = 0;
     const COUNTERS: u8 = 6;
     const TURN: u8 = 7;
@@ -258,13 +259,22 @@ pub fn by_turns(counters: i32, table: i32, selected: u32, sockets: u32) -> Vec<E
     let look_up = |map: i32| {
         [copy(2, 10), op(0x07, 2, 0, 0, -4), op(0x18, 1, 1, 0, map), op(0, 0, 0, 0, 0), op(0x85, 0, 0, 0, 1)]
     };
+    let mut next = vec![set(TURN, 1), atomic_add(COUNTERS, TURN, 0, 1)];
+    next.push(op(0x97, TURN, 0, 0, selected.max(1) as i32));
+    next.extend(look_up(table));
+    next.extend([give_up_if_null, give_up_above(TURN, selected.max(1)), shift_left(TURN, 2), add(R0, TURN)]);
+    next.extend([op(0x61, INDEX, R0, 0, 0), give_up_above(INDEX, sockets)]);
+
     let mut program = vec![op(0x62, 10, 0, -4, 0)];
     program.extend(look_up(counters));
-    program.extend([give_up_if_null, copy(COUNTERS, R0), set(TURN, 1), atomic_add(COUNTERS, TURN, 0, 1)]);
-    program.push(op(0x97, TURN, 0, 0, selected.max(1) as i32));
-    program.extend(look_up(table));
-    program.extend([give_up_if_null, give_up_above(TURN, selected.max(1)), shift_left(TURN, 2), add(R0, TURN)]);
-    program.extend([op(0x61, INDEX, R0, 0, 0), give_up_above(INDEX, sockets)]);
+    program.extend([give_up_if_null, copy(COUNTERS, R0)]);
+    program.extend(&next);
+    program.extend(look_up(skips));
+    program.extend([give_up_if_null, copy(1, INDEX), shift_left(1, 3), add(R0, 1), op(0x79, 1, R0, 0, 0)]);
+    // None to leave: past the choice of the next one.
+    program.push(op(0xd5, 1, 0, 2 + next.len() as i16, 0));
+    program.extend([set(1, -1), atomic_add(R0, 1, 0, 0)]);
+    program.extend(&next);
     program.extend([copy(1, INDEX), shift_left(1, 3), add(COUNTERS, 1), set(2, 1), atomic_add(COUNTERS, 2, 8, 0)]);
     program.extend([copy(R0, INDEX), exit]);
     let end = program.len();

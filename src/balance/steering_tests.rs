@@ -149,7 +149,7 @@ fn programs_for_the_most_workers_fit() {
 
 #[test]
 fn turns_give_up_at_their_end_alone() {
-    let program = by_turns(3, 4, 5, 8);
+    let program = by_turns(3, 4, 6, 5, 8);
     let end = program.len() - 2;
     for (at, instruction) in program.iter().enumerate() {
         if matches!(instruction.code, 0x15 | 0x25) {
@@ -157,5 +157,5 @@ fn turns_give_up_at_their_end_alone() {
         }
     }
     let maps: Vec<i32> = program.iter().filter(|i| i.code == 0x18).map(|i| i.constant).collect();
-    assert_eq!(maps, [3, 4]);
+    assert_eq!(maps, [3, 4, 6, 4]);
 }

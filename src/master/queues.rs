@@ -13,7 +13,7 @@ use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::{listen, process, procfs, reuseport};
 use crate::supervisor::SlotPhase;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// What is known of the slots' sockets.
@@ -170,6 +170,7 @@ impl Master {
         }
         // First who is well and who is not, then who gets what.
         let mut nobodys = Vec::new();
+        let listeners: BTreeSet<(usize, usize)> = round.iter().map(|&(app, listener, _)| (app, listener)).collect();
         for queue in round {
             match self.look_at(queue, &mut pings) {
                 Seen::Empty => self.no_longer_busy(queue),
@@ -179,6 +180,7 @@ impl Master {
                 Seen::Stuck => {}
             }
         }
+        self.even_out(&listeners);
         self.watch.for_anyone = false;
         for queue in nobodys {
             match self.rescue(queue) {
@@ -190,6 +192,17 @@ impl Master {
         }
         going_on |= self.look_at_leaving();
         self.plan_next_look(going_on, moves);
+    }
+
+    /// Those of a listener's workers that are behind get less, those that are not get more.
+    fn even_out(&mut self, listeners: &BTreeSet<(usize, usize)>) {
+        for &(app, listener) in listeners {
+            let busy = self.watch.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
+            let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
+            if let Some(listener) = self.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener)) {
+                listener.even_out(&waiting);
+            }
+        }
     }
 
     fn plan_next_look(&mut self, going_on: bool, moves: bool) {

@@ -93,6 +93,16 @@ impl Listener {
         (0..self.socket_count()).map(|number| self.socket(number))
     }
 
+    /// Gives the next turns of sockets in which more waits than in others to those, where the kernel goes by turns.
+    pub(super) fn even_out(&mut self, waiting: &[(u32, u32)]) {
+        let Some(spread) = self.spread.as_mut() else { return };
+        if let Some(turns) = spread.turns.as_mut()
+            && let Err(e) = turns.leave(&spread.selection.excess(waiting))
+        {
+            log::debug!("cannot tell the kernel which slots are behind: {e}");
+        }
+    }
+
     /// Connections that the kernel gave to each of its sockets, where it counts them.
     pub(super) fn steered(&self) -> Vec<u64> {
         self.spread.as_ref().and_then(|spread| spread.turns.as_ref()).map(Turns::counts).unwrap_or_default()

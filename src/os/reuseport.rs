@@ -105,8 +105,8 @@ pub fn attach_classic(socket: BorrowedFd<'_>, program: &[Classic]) -> io::Result
 /// # Errors
 /// What it says instead: EPERM without CAP_BPF.
 pub fn try_turns() -> io::Result<()> {
-    let (counters, table) = (new_map(16)?, new_map(4)?);
-    load(&steering::by_turns(counters.as_raw_fd(), table.as_raw_fd(), 1, 1)).map(|_| ())
+    let (counters, table, skips) = (new_map(16)?, new_map(4)?, new_map(8)?);
+    load(&steering::by_turns(counters.as_raw_fd(), table.as_raw_fd(), skips.as_raw_fd(), 1, 1)).map(|_| ())
 }
 
 /// Whether this kernel takes classic programs, tried on a socket of its own.
@@ -127,10 +127,14 @@ fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Strict turns for one group (eBPF). The turn and the counts go on when the set of sockets changes.
+/// Turns for one group (eBPF), strict but for those that are left to others. The turn and the counts go on when the set of
+/// sockets changes.
 #[derive(Debug)]
 pub struct Turns {
     counters: OwnedFd,
+    skips: OwnedFd,
+    /// Some were left.
+    skipping: bool,
     /// Sockets that can be counted.
     capacity: u32,
 }
@@ -142,7 +146,8 @@ impl Turns {
     /// EPERM without CAP_BPF; whatever else says that there is no eBPF here.
     pub fn new(sockets: u32) -> io::Result<Turns> {
         let capacity = sockets.max(limits::STEERING_COUNTERS_MIN).next_power_of_two();
-        Ok(Turns { counters: new_map(8 * (1 + capacity))?, capacity })
+        let (counters, skips) = (new_map(8 * (1 + capacity))?, new_map(8 * capacity)?);
+        Ok(Turns { counters, skips, skipping: false, capacity })
     }
 
     /// From now on `selected` take turns, among the first `sockets` of the group of `socket`.
@@ -162,10 +167,29 @@ impl Turns {
         if !bytes.is_empty() {
             write_map(&table, &bytes)?;
         }
-        let (counters, table_number) = (self.counters.as_raw_fd(), table.as_raw_fd());
-        let program = steering::by_turns(counters, table_number, selected.len() as u32, sockets.min(self.capacity));
+        let [counters, table_number, skips] = [&self.counters, &table, &self.skips].map(AsRawFd::as_raw_fd);
+        let sockets = sockets.min(self.capacity);
+        let program = steering::by_turns(counters, table_number, skips, selected.len() as u32, sockets);
         let program = load(&program)?;
         set_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, &program.as_raw_fd())
+    }
+
+    /// From now on these sockets leave so many of their next turns to others; all others leave none.
+    ///
+    /// # Errors
+    /// Those of bpf(2).
+    pub fn leave(&mut self, turns: &[(u32, u32)]) -> io::Result<()> {
+        if turns.is_empty() && !self.skipping {
+            return Ok(());
+        }
+        let mut bytes = vec![0; 8 * self.capacity as usize];
+        for &(socket, count) in turns {
+            if let Some(place) = bytes.chunks_exact_mut(8).nth(socket as usize) {
+                place.copy_from_slice(&i64::from(count).to_ne_bytes());
+            }
+        }
+        self.skipping = !turns.is_empty();
+        write_map(&self.skips, &bytes)
     }
 
     /// How many connections each socket was chosen for.
@@ -366,6 +390,27 @@ mod tests {
         let _last = connect(address, 2);
         let counts = turns.counts();
         assert_eq!((&counts[..3], counts[39]), (&[5, 3, 5][..], 2));
+    }
+
+    #[test]
+    fn turns_that_a_socket_leaves_go_to_the_next() {
+        let (sockets, address) = group(loopback(), 3);
+        let Ok(mut turns) = Turns::new(3) else { return };
+        turns.attach(sockets[0].as_fd(), &[0, 1, 2], 3).unwrap();
+        turns.leave(&[(0, 2)]).unwrap();
+        let _clients = connect(address, 4);
+        assert_eq!(lengths(&sockets), [0, 2, 2]);
+        // It has left them all.
+        let _more = connect(address, 2);
+        assert_eq!(lengths(&sockets), [1, 3, 2]);
+        turns.leave(&[(2, 100)]).unwrap();
+        turns.leave(&[]).unwrap();
+        let _last = connect(address, 3);
+        assert_eq!(lengths(&sockets), [2, 4, 3]);
+        // Two in a row that leave theirs: somebody gets it all the same.
+        turns.leave(&[(0, 9), (1, 9), (2, 9)]).unwrap();
+        let _all = connect(address, 3);
+        assert_eq!(lengths(&sockets).iter().sum::<u32>(), 12);
     }
 
     #[test]
