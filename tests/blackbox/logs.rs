@@ -264,7 +264,9 @@ fn a_full_disk_costs_lines_that_are_counted_and_never_service() {
     let told = cluster.wait_line("full: cannot be written");
     assert!(told.contains("lines are lost"), "{told}");
     cluster.wait_line("/dev/full: cannot be written: No space left on device");
-    let view = cluster.wait_view("counted lines", |view| view.apps[1].log_lines_dropped > 20);
+    let view = cluster.wait_view("service and counted lines", |view| {
+        view.apps[0].workers_ready == 1 && view.apps[1].log_lines_dropped > 20
+    });
     let before = view.apps[1].log_lines_dropped;
     kill(view.master_pid, "KILL");
     let view = cluster.wait_view("the next master, counting on", |view| {
