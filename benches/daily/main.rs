@@ -4,7 +4,7 @@
 //! CPU time of the keepers and masters of 100 idle apps. In a home of its own, bounded, and ends by itself.
 #![allow(clippy::print_stdout)] // The figures are the point.
 
-use clusterd::protocol::control::Deployment;
+use clusterd::api::types::Deployment;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

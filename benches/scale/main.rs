@@ -17,7 +17,7 @@ mod stats;
 #[path = "../../tests/scale/worker.rs"]
 mod worker;
 
-use clusterd::protocol::control::Deployment;
+use clusterd::api::types::Deployment;
 use held::Held;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

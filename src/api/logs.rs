@@ -2,10 +2,10 @@
 //! Files are read on threads of their own; a client that reads slowly holds up its own alone.
 use super::server::{Reply, failure, put};
 use super::{Answer, CallSender, Request};
+use crate::api::types::Deployment;
 use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
-use crate::protocol::control::Deployment;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -106,7 +106,7 @@ impl Wanted {
             let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
             slots.dedup();
             slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
-            if let Err(why) = files.add_app(&app.name, &app.log, &slots, &self.filter) {
+            if let Err(why) = files.add_app(&app.name, &(&app.log).into(), &slots, &self.filter) {
                 without.push(format!("{}: {why}", app.name));
             }
         }

@@ -2,6 +2,7 @@
 //! [`Call`]s and never waits for a client.
 mod logs;
 pub mod server;
+pub mod types;
 mod upgrade;
 mod usage;
 
@@ -10,7 +11,6 @@ pub use upgrade::{CAN_TAKE_OVER, UPGRADE_ARGV0};
 use crate::config::sources::Sources;
 use crate::limits;
 use crate::logs::Tail;
-use crate::protocol::control;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::Deployment`].
-    Deployment(Box<control::Deployment>),
+    Deployment(Box<types::Deployment>),
     /// To [`Request::Environment`].
     Environment(BTreeMap<String, String>),
     /// To [`Request::Snapshot`]: a file with it.

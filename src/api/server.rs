@@ -3,12 +3,12 @@
 use super::logs::{self, Content};
 use super::usage;
 use super::{Answer, Call, CallSender, Change, Request};
-use crate::limits;
-use crate::logs::Tail;
-use crate::protocol::control::{
+use crate::api::types::{
     App, ChangeRequest, Deployment, Done, Environment, Failure, ScaleRequest, SignalRequest, StopRequest,
     UpgradeRequest,
 };
+use crate::limits;
+use crate::logs::Tail;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};

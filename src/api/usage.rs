@@ -1,7 +1,7 @@
 //! What the processes of a deployment use, added to what the master told of them. It is read here, on the API's thread: for
 //! many workers that takes longer than the master's loop may be kept from connections.
+use crate::api::types::Deployment;
 use crate::os::procfs;
-use crate::protocol::control::Deployment;
 
 /// Fills in memory and CPU time of every worker and agent that lives.
 pub(super) fn fill(deployment: &mut Deployment) {

@@ -20,17 +20,6 @@ pub enum Steering {
     Hash,
 }
 
-impl Steering {
-    /// The word for it in `ls --json`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Steering::Turns => "turns",
-            Steering::Random => "random",
-            Steering::Hash => "hash",
-        }
-    }
-}
-
 /// One instruction of classic BPF (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classic {

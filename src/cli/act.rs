@@ -3,11 +3,11 @@ use super::client::{self, Outcome};
 use super::progress::{Progress, Wait};
 use super::start;
 use super::target::{Found, Known, known};
+use crate::api::types::{
+    App, AppStatus, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
+};
 use crate::home::Home;
 use crate::limits;
-use crate::protocol::control::{
-    App, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
-};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,13 +38,13 @@ pub(super) fn reload_one(found: &Found, change: &ChangeRequest) -> Result<String
 fn after_the_loss(found: &Found, before: &Deployment, progress: &mut Progress) -> Result<String, String> {
     log::warn!("{}: its master was started again; the reload goes on", found.app);
     let generation = |deployment: &Deployment| {
-        deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status.clone(), app.generation))
+        deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status, app.generation))
     };
     loop {
         let now = client::look(&found.socket)?;
         progress.look(Ok(&now));
         match generation(&now) {
-            Some((status, _)) if status == "reloading" => {
+            Some((AppStatus::Reloading, _)) => {
                 std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
             }
             Some((_, now)) if generation(before).is_none_or(|(_, before)| now > before) => {
@@ -70,7 +70,9 @@ pub(super) fn restart(home: Option<&Path>, targets: &[String], update_env: bool)
 /// `stop`.
 pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| match &found.view {
-        Some(view) if view.status == "stopped" && found.background => Ok(format!("{} has stopped already", found.app)),
+        Some(view) if view.status == AppStatus::Stopped && found.background => {
+            Ok(format!("{} has stopped already", found.app))
+        }
         Some(_) => end_one(&known.home, found, "stop", now),
         None => Ok(format!("{} does not run: its keeper is gone", found.app)),
     })
@@ -171,7 +173,7 @@ fn wait_for_end(home: &Home, stays: bool, deployment: &str, socket: &Path, progr
     let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
     while home.is_alive(deployment) && Instant::now() < until {
         let view = client::get::<Deployment>(socket, "/v1/apps");
-        let over = |app: &App| !stays && app.status == "stopped";
+        let over = |app: &App| !stays && app.status == AppStatus::Stopped;
         if view.is_ok_and(|view| view.apps.iter().any(|app| !over(app))) {
             return;
         }

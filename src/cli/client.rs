@@ -1,9 +1,9 @@
 //! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
 //! `act`'s business.
 use super::progress::{Progress, Wait};
+use crate::api::types::{Deployment, Done, Failure};
 use crate::home::Home;
 use crate::limits;
-use crate::protocol::control::{Deployment, Done, Failure};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};

@@ -1,7 +1,7 @@
 //! How many connections draining workers still hold, seen from outside: the master has better things to do than to
 //! count for whoever watches.
+use crate::api::types::{App, WorkerState};
 use crate::os::procfs::{self, ConnectionTable};
-use crate::protocol::control::App;
 use std::collections::HashSet;
 
 /// What the draining workers of these apps hold; `None`: none drains, or we may not look.
@@ -9,7 +9,7 @@ pub(super) fn held_by_draining<'a>(apps: impl IntoIterator<Item = &'a App>) -> O
     let mut sockets: HashSet<u64> = HashSet::new();
     let (mut ports, mut paths) = (Vec::new(), Vec::new());
     for app in apps {
-        let draining = app.workers.iter().filter(|worker| worker.state == "draining");
+        let draining = app.workers.iter().filter(|worker| worker.state == WorkerState::Draining);
         sockets.extend(draining.filter_map(|worker| procfs::socket_inodes(worker.pid?)).flatten());
         for address in &app.listen {
             match place(address) {

@@ -3,9 +3,9 @@ use super::client::Master;
 use super::short;
 use super::target::known;
 use super::units::{short_delay, short_number, short_time};
+use crate::api::types::{Agent, App, AppStatus, Deployment, Worker};
 use crate::home::Entry;
 use crate::os::terminal;
-use crate::protocol::control::{Agent, App, Deployment, Worker};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -77,7 +77,7 @@ fn as_json(masters: &[Master], dead: &[Entry]) -> String {
 
 /// What is known of an app whose keeper is gone.
 pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
-    App { name: name.to_owned(), id, status: "gone".to_owned(), ..App::default() }
+    App { name: name.to_owned(), id, status: AppStatus::Gone, ..App::default() }
 }
 
 const HEADINGS: [&str; 10] = ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"];
@@ -130,9 +130,9 @@ pub(super) fn worker_table(text: &mut String, app: &App, colours: bool) {
 }
 
 fn headline(app: &App, deployment: &Deployment, colours: bool) -> String {
-    let status = match colour(&app.status).filter(|_| colours) {
+    let status = match colour(app.status.as_str()).filter(|_| colours) {
         Some(code) => format!("\x1b[{code}m{}\x1b[0m", app.status),
-        None => app.status.clone(),
+        None => app.status.to_string(),
     };
     let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
@@ -156,7 +156,7 @@ fn row(worker: &Worker) -> [String; 10] {
         worker.slot.to_string(),
         worker.id.map_or_else(dash, |id| id.to_string()),
         worker.pid.map_or_else(dash, |pid| pid.to_string()),
-        worker.state.clone(),
+        worker.state.to_string(),
         worker.uptime_ms.map_or_else(dash, short_time),
         worker.restarts.to_string(),
         cpu,
@@ -183,7 +183,7 @@ fn agent_row(agent: &Agent) -> [String; 10] {
         "agent".to_owned(),
         agent.id.map_or_else(dash, |id| id.to_string()),
         agent.pid.map_or_else(dash, |pid| pid.to_string()),
-        agent.state.clone(),
+        agent.state.to_string(),
         agent.uptime_ms.map_or_else(dash, short_time),
         agent.restarts.to_string(),
         cpu,
@@ -223,12 +223,13 @@ pub(super) fn colour(state: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::WorkerState;
     use crate::cli::samples;
 
     fn worker(slot: u32) -> Worker {
         Worker {
             pid: Some(4_000_000),
-            state: "draining".to_owned(),
+            state: WorkerState::Draining,
             uptime_ms: Some(86_400_000 * 30),
             restarts: 1234,
             open_handoffs: 64,

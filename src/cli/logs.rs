@@ -2,13 +2,13 @@
 use super::act::{self, Order};
 use super::client;
 use super::target::{Found, Known, known};
+use crate::config::log::Log;
 use crate::config::log_time;
 use crate::config::resolve::resolve;
 use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
 use crate::os::cpu;
-use crate::protocol::control::Log;
 use clap::Args;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -149,7 +149,7 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
         slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
-        return Ok((app.log.clone(), slots));
+        return Ok(((&app.log).into(), slots));
     }
     let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
     let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or("its entry does not say where it wrote to")?;
@@ -157,5 +157,5 @@ fn where_to(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), String> {
         resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
     let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
     let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
-    Ok((app.log.view(), (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
+    Ok((app.log, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
 }

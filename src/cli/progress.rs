@@ -1,9 +1,9 @@
 //! What a command waits for, said once it takes longer than a second: one line that is rewritten where stderr is a
 //! terminal, a line now and then where it is not. How to wait is the verbs' business.
 use super::connections;
+use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};
 use crate::limits;
 use crate::os::terminal;
-use crate::protocol::control::{App, Deployment, Worker};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -95,7 +95,7 @@ impl Progress {
 
     fn tell_slots(&mut self, now: &Deployment) {
         for app in &now.apps {
-            for worker in app.workers.iter().filter(|w| w.state == "ready") {
+            for worker in app.workers.iter().filter(|w| w.state == WorkerState::Ready) {
                 let Some(seen) = self.slots.get_mut(&(app.name.clone(), worker.slot)) else { continue };
                 if worker.generation > *seen {
                     *seen = worker.generation;
@@ -137,15 +137,23 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
         Wait::End { .. } | Wait::Other => {}
     }
     if wait == Wait::Reload {
-        phrases.extend(counted(&workers, &["starting", "online"], ["worker starts", "workers start"]));
+        phrases.extend(counted(
+            &workers,
+            &[WorkerState::Starting, WorkerState::Online],
+            ["worker starts", "workers start"],
+        ));
     }
     phrases.extend(lacks(&workers));
-    phrases.extend(counted(&workers, &["waiting"], ["slot waits for its next try", "slots wait for their next try"]));
-    let drain = counted(&workers, &["draining"], ["worker drains", "workers drain"]);
+    phrases.extend(counted(
+        &workers,
+        &[WorkerState::Waiting],
+        ["slot waits for its next try", "slots wait for their next try"],
+    ));
+    let drain = counted(&workers, &[WorkerState::Draining], ["worker drains", "workers drain"]);
     let drains = drain.is_some();
     phrases.extend(drain.map(|words| words + &open_connections(open)));
-    phrases.extend(counted(&workers, &["stopping"], ["worker ends", "workers end"]));
-    let busy = |worker: &&&Worker| worker.state != "ready";
+    phrases.extend(counted(&workers, &[WorkerState::Stopping], ["worker ends", "workers end"]));
+    let busy = |worker: &&&Worker| worker.state != WorkerState::Ready;
     let most_ms = workers.iter().filter(busy).filter_map(|worker| worker.time_left_ms).max();
     phrases.extend(most_ms.map(|ms| format!("up to {}", span(ms))));
     let text = if phrases.is_empty() { "it is about to be done".to_owned() } else { phrases.join("; ") };
@@ -155,9 +163,9 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
 /// How far a reload has come: `3 of 8 slots have their new worker`.
 fn reloaded(app: &App) -> String {
     let newest = app.workers.iter().map(|worker| worker.generation).max().unwrap_or_default();
-    let is_new = |worker: &&Worker| worker.state == "ready" && worker.generation == newest;
+    let is_new = |worker: &&Worker| worker.state == WorkerState::Ready && worker.generation == newest;
     let all_old = newest <= app.generation && app.workers.iter().all(|worker| worker.generation == newest);
-    let new = if all_old && app.status == "reloading" { 0 } else { app.workers.iter().filter(is_new).count() };
+    let new = if all_old && app.status == AppStatus::Reloading { 0 } else { app.workers.iter().filter(is_new).count() };
     format!("{new} of {} slots have their new worker", app.workers_wanted)
 }
 
@@ -166,8 +174,8 @@ fn lacks(workers: &[&Worker]) -> Option<String> {
     workers.iter().find_map(|worker| Some(format!("slot {}: {}", worker.slot, worker.not_yet.as_ref()?)))
 }
 
-fn counted(workers: &[&Worker], states: &[&str], words: [&str; 2]) -> Option<String> {
-    let count = workers.iter().filter(|worker| states.contains(&worker.state.as_str())).count();
+fn counted(workers: &[&Worker], states: &[WorkerState], words: [&str; 2]) -> Option<String> {
+    let count = workers.iter().filter(|worker| states.contains(&worker.state)).count();
     (count > 0).then(|| format!("{count} {}", words[usize::from(count != 1)]))
 }
 
@@ -262,54 +270,71 @@ mod tests {
     use super::*;
     use crate::cli::samples;
 
-    fn worker(state: &str, generation: u32) -> Worker {
-        Worker { state: state.to_owned(), generation, ..samples::worker(0) }
+    fn worker(state: WorkerState, generation: u32) -> Worker {
+        Worker { state, generation, ..samples::worker(0) }
     }
 
     fn draining(left_ms: u64) -> Worker {
-        Worker { time_left_ms: Some(left_ms), ..worker("draining", 1) }
+        Worker { time_left_ms: Some(left_ms), ..worker(WorkerState::Draining, 1) }
     }
 
-    fn words(wait: Wait, status: &str, open: Option<usize>, workers: Vec<Worker>) -> String {
-        let ready = workers.iter().filter(|w| w.state == "ready").count() as u32;
-        let app =
-            App { status: status.to_owned(), workers_ready: ready, workers_wanted: 3, ..samples::app("web", workers) };
+    fn words(wait: Wait, status: AppStatus, open: Option<usize>, workers: Vec<Worker>) -> String {
+        let ready = workers.iter().filter(|w| w.state == WorkerState::Ready).count() as u32;
+        let app = App { status, workers_ready: ready, workers_wanted: 3, ..samples::app("web", workers) };
         waits_for(wait, &[&app], open)
     }
 
     #[test]
     fn a_stop_says_what_drains_and_how_long_that_may_take() {
         let two = vec![draining(27_400), draining(3_000)];
-        let said = words(Wait::End { hint: true }, "stopping", Some(3), two);
+        let said = words(Wait::End { hint: true }, AppStatus::Stopping, Some(3), two);
         assert_eq!(said, "2 workers drain, 3 connections open; up to 28 s (--now ends at once)");
-        let killed = Worker { time_left_ms: Some(900), ..worker("stopping", 1) };
-        assert_eq!(words(Wait::End { hint: false }, "stopping", None, vec![killed]), "1 worker ends; up to 1 s");
-        assert_eq!(words(Wait::End { hint: true }, "stopped", None, vec![]), "it is about to be done");
-        let unknown = words(Wait::End { hint: true }, "stopping", None, vec![draining(5_000)]);
+        let killed = Worker { time_left_ms: Some(900), ..worker(WorkerState::Stopping, 1) };
+        assert_eq!(
+            words(Wait::End { hint: false }, AppStatus::Stopping, None, vec![killed]),
+            "1 worker ends; up to 1 s"
+        );
+        assert_eq!(words(Wait::End { hint: true }, AppStatus::Stopped, None, vec![]), "it is about to be done");
+        let unknown = words(Wait::End { hint: true }, AppStatus::Stopping, None, vec![draining(5_000)]);
         assert_eq!(unknown, "1 worker drains; up to 5 s (--now ends at once)");
     }
 
     #[test]
     fn a_start_counts_who_is_ready() {
-        let starting = Worker { time_left_ms: Some(30_000), ..worker("starting", 1) };
-        let some = vec![worker("ready", 1), starting, Worker { time_left_ms: Some(400), ..worker("waiting", 1) }];
-        let said = words(Wait::Ready, "starting", None, some);
+        let starting = Worker { time_left_ms: Some(30_000), ..worker(WorkerState::Starting, 1) };
+        let some = vec![
+            worker(WorkerState::Ready, 1),
+            starting,
+            Worker { time_left_ms: Some(400), ..worker(WorkerState::Waiting, 1) },
+        ];
+        let said = words(Wait::Ready, AppStatus::Starting, None, some);
         assert_eq!(said, "1 of 3 workers ready; 1 slot waits for its next try; up to 30 s");
-        let asked = Worker { not_yet: Some("GET / was answered with 503".to_owned()), ..worker("online", 1) };
-        let said = words(Wait::Ready, "starting", None, vec![worker("ready", 1), asked.clone(), asked]);
+        let asked =
+            Worker { not_yet: Some("GET / was answered with 503".to_owned()), ..worker(WorkerState::Online, 1) };
+        let said =
+            words(Wait::Ready, AppStatus::Starting, None, vec![worker(WorkerState::Ready, 1), asked.clone(), asked]);
         assert_eq!(said, "1 of 3 workers ready; slot 0: GET / was answered with 503");
     }
 
     #[test]
     fn a_reload_counts_slots_and_says_who_leaves() {
-        let begun =
-            words(Wait::Reload, "reloading", None, vec![worker("ready", 1), worker("ready", 1), worker("ready", 1)]);
+        let begun = words(
+            Wait::Reload,
+            AppStatus::Reloading,
+            None,
+            vec![worker(WorkerState::Ready, 1), worker(WorkerState::Ready, 1), worker(WorkerState::Ready, 1)],
+        );
         assert_eq!(begun, "0 of 3 slots have their new worker");
-        let first = vec![worker("ready", 1), worker("ready", 1), worker("ready", 1), worker("online", 2)];
-        let said = words(Wait::Reload, "reloading", None, first);
+        let first = vec![
+            worker(WorkerState::Ready, 1),
+            worker(WorkerState::Ready, 1),
+            worker(WorkerState::Ready, 1),
+            worker(WorkerState::Online, 2),
+        ];
+        let said = words(Wait::Reload, AppStatus::Reloading, None, first);
         assert_eq!(said, "0 of 3 slots have their new worker; 1 worker starts");
-        let halfway = vec![worker("ready", 2), worker("ready", 1), draining(60_000 * 3)];
-        let said = words(Wait::Reload, "reloading", Some(1), halfway);
+        let halfway = vec![worker(WorkerState::Ready, 2), worker(WorkerState::Ready, 1), draining(60_000 * 3)];
+        let said = words(Wait::Reload, AppStatus::Reloading, Some(1), halfway);
         assert_eq!(said, "1 of 3 slots have their new worker; 1 worker drains, 1 connection open; up to 3 m 0 s");
     }
 

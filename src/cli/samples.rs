@@ -1,5 +1,5 @@
 //! Answers of the control API for tests of what is shown.
-use crate::protocol::control::{App, Deployment, Worker};
+use crate::api::types::{App, AppStatus, Balance, Deployment, Protocol, Worker, WorkerState};
 
 /// A worker with nothing special about it.
 pub(super) fn worker(slot: u32) -> Worker {
@@ -7,7 +7,7 @@ pub(super) fn worker(slot: u32) -> Worker {
         slot,
         id: Some(u64::from(slot) + 1),
         pid: Some(4_000 + slot as i32),
-        state: "ready".to_owned(),
+        state: WorkerState::Ready,
         generation: 1,
         uptime_ms: Some(65_000),
         restarts: 0,
@@ -31,14 +31,14 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         id: Some(0),
         namespace: "default".to_owned(),
         cwd: "/srv".to_owned(),
-        status: "running".to_owned(),
+        status: AppStatus::Running,
         command: vec!["node".to_owned(), "app.js".to_owned()],
         workers_wanted: workers.len() as u32,
-        workers_ready: workers.iter().filter(|worker| worker.state == "ready").count() as u32,
+        workers_ready: workers.iter().filter(|worker| worker.state == WorkerState::Ready).count() as u32,
         generation: 1,
-        balance: "round-robin".to_owned(),
+        balance: Balance::RoundRobin,
         steering: None,
-        protocol: "node".to_owned(),
+        protocol: Protocol::Node,
         ready: "listening".to_owned(),
         listen: vec!["0.0.0.0:8080".to_owned()],
         restarts: 0,

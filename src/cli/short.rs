@@ -2,7 +2,7 @@
 use super::list::colour;
 use super::target::{Found, Known};
 use super::units::{cpu_time, fit, size};
-use crate::protocol::control::App;
+use crate::api::types::App;
 use std::fmt::Write as _;
 
 const HEADINGS: [&str; 9] = ["ID", "NAME", "NAMESPACE", "STATUS", "READY", "RESTARTS", "CPU", "MEMORY", "ADDRESS"];
@@ -33,7 +33,7 @@ fn row(found: &Found) -> Row {
 }
 
 fn of(app: &App) -> Row {
-    let sum = |number: fn(&crate::protocol::control::Worker) -> Option<u64>| {
+    let sum = |number: fn(&crate::api::types::Worker) -> Option<u64>| {
         app.workers.iter().filter_map(number).reduce(|a, b| a + b)
     };
     let dash = || "-".to_owned();
@@ -46,7 +46,7 @@ fn of(app: &App) -> Row {
         app.id.map_or_else(dash, |id| id.to_string()),
         app.name.clone(),
         app.namespace.clone(),
-        app.status.clone(),
+        app.status.to_string(),
         format!("{}/{}", app.workers_ready, app.workers_wanted),
         app.restarts.to_string(),
         sum(|worker| worker.cpu_ms).map_or_else(dash, cpu_time),
@@ -136,7 +136,7 @@ mod tests {
         let mut app = samples::app(&"x".repeat(64), vec![samples::worker(0); 500]);
         app.namespace = "n".repeat(64);
         app.id = Some(1023);
-        app.status = "reloading".to_owned();
+        app.status = crate::api::types::AppStatus::Reloading;
         app.restarts = 12_345_678;
         app.listen = vec!["[2001:db8::1234:5678]:65535".to_owned(), "unix:/a".to_owned()];
         let text = lay_out(&[of(&app)], Some(80), false);

@@ -4,7 +4,7 @@ use super::client;
 use super::list;
 use super::target::{Found, known};
 use super::units::short_time;
-use crate::protocol::control::{App, Environment};
+use crate::api::types::{App, Environment};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,8 +56,8 @@ fn card(found: &Found, known: &super::target::Known) -> String {
         ("command", app.command.join(" ")),
         ("folder", app.cwd.clone()),
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
-        ("protocol", app.protocol.clone()),
-        ("balance", app.balance.clone()),
+        ("protocol", app.protocol.to_string()),
+        ("balance", app.balance.to_string()),
         ("ready by", app.ready.clone()),
         ("generation", app.generation.to_string()),
         ("restarts", app.restarts.to_string()),

@@ -7,12 +7,12 @@ use super::load;
 use super::progress::{Progress, Wait};
 use super::target::{Found, Known, known};
 use super::{BACKGROUND_FLAG, EXIT_USAGE};
+use crate::api::types::{AppStatus, ChangeRequest};
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
 use crate::home::{self, Entry, Home, HomeError, Registry};
 use crate::limits;
 use crate::os::process;
-use crate::protocol::control::ChangeRequest;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -69,7 +69,7 @@ fn start_known(home: Option<&Path>, words: &[String], update_env: bool) -> ExitC
         let change = ChangeRequest { env: update_env.then(own_environment), sources: None };
         match &found.view {
             None => revive(&known.home, &found.deployment, Some(&found.app), change),
-            Some(view) if matches!(view.status.as_str(), "stopped" | "errored" | "stopping") => {
+            Some(view) if matches!(view.status, AppStatus::Stopped | AppStatus::Errored | AppStatus::Stopping) => {
                 ask(found, "start", &change)
             }
             Some(view) => Ok(format!("{} runs already ({})", found.app, view.status)),
@@ -141,7 +141,9 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) 
     for found in apps {
         let outcome = match &found.view {
             Some(_) if !found.background => Err("it runs in the foreground; stop it first".to_owned()),
-            Some(view) if matches!(view.status.as_str(), "stopped" | "errored") => ask(found, "start", &change),
+            Some(view) if matches!(view.status, AppStatus::Stopped | AppStatus::Errored) => {
+                ask(found, "start", &change)
+            }
             Some(_) => act::reload_one(found, &change),
             None => return vec![revive(&known.home, deployment, None, change)],
         };

@@ -2,12 +2,12 @@
 use super::args::RunArgs;
 use super::client::{self, Master};
 use super::load;
+use crate::api::types::App;
 use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
 use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
 use crate::limits;
-use crate::protocol::control::App;
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
 

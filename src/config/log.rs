@@ -4,7 +4,6 @@ use super::problem::{Found, Spot};
 use super::raw::RawLog;
 use super::sources::{Sources, absolute};
 use crate::ids::Slot;
-use crate::protocol::control;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,25 +81,6 @@ impl Log {
             }
         }
         self
-    }
-
-    /// The same for the control API.
-    pub fn view(&self) -> control::Log {
-        let text = |target: &Target| match target {
-            Target::Inherit => None,
-            Target::Null => Some("NULL".to_owned()),
-            Target::File(path) => Some(path.display().to_string()),
-        };
-        control::Log {
-            out: text(&self.out),
-            err: text(&self.err),
-            per_worker: self.per_worker,
-            format: match self.format {
-                Format::Plain => "plain".to_owned(),
-                Format::Json => "json".to_owned(),
-            },
-            time: self.time.clone(),
-        }
     }
 
     /// Whether a stream goes to a file.

@@ -4,9 +4,8 @@ mod follow;
 mod show;
 
 use super::archive;
-use crate::config::log::slot_path;
+use crate::config::log::{Format, Log, Target, slot_path};
 use crate::os::clock;
-use crate::protocol::control::Log;
 use follow::Follow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -54,9 +53,12 @@ impl Files {
     /// # Errors
     /// Why there are none.
     pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), String> {
-        let path = |typed: &Option<String>| typed.as_ref().filter(|path| *path != "NULL").map(PathBuf::from);
+        let path = |target: &Target| match target {
+            Target::File(path) => Some(path.clone()),
+            Target::Inherit | Target::Null => None,
+        };
         let (out, err) = (path(&log.out), path(&log.err));
-        let json = log.format == "json";
+        let json = log.format == Format::Json;
         let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
         let one = out.is_some() && out == err;
         if one && !json && filter.kind.is_some() {
@@ -119,7 +121,7 @@ impl Files {
 
 /// Why an app has no file with what is wanted.
 fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
-    let typed = match filter.kind {
+    let targets = match filter.kind {
         Some(Kind::Out) => [&log.out, &log.out],
         Some(Kind::Err) => [&log.err, &log.err],
         None => [&log.out, &log.err],
@@ -127,7 +129,7 @@ fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
     if let Some(slot) = filter.slot.filter(|slot| !slots.contains(slot)) {
         return format!("it has no worker in slot {slot}; clusterd ls shows the slots");
     }
-    if typed.iter().any(|path| path.is_none()) {
+    if targets.contains(&&Target::Inherit) {
         return "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] \
                 makes one"
             .to_owned();

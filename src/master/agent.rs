@@ -7,12 +7,12 @@ use super::settings::SpawnPlace;
 use super::spawn::channel_name;
 use super::tell::{cause_words, human_ms};
 use super::worker::WorkerIx;
+use crate::api::types as wire;
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::Inheritance;
 use crate::os::listen;
-use crate::protocol::control as wire;
 use crate::protocol::messages;
-use crate::supervisor::{Event, Phase, Report, WorkerView};
+use crate::supervisor::{AgentPhase, Event, Phase, Report, WorkerView};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -99,18 +99,18 @@ impl Master {
         let here = memory.process.and_then(|p| self.workers.find(p.id)).and_then(|ix| self.workers.get(ix));
         let left = |at_ms: u64| at_ms.saturating_sub(self.now_ms);
         let state = match (&memory.process, memory.waiting_until_ms) {
-            (Some(process), _) => process.phase.word(),
-            (None, Some(_)) => "waiting",
-            (None, None) => "stopped",
+            (Some(process), _) => state(&process.phase),
+            (None, Some(_)) => wire::AgentState::Waiting,
+            (None, None) => wire::AgentState::Stopped,
         };
         let pid = memory.process.and_then(|process| process.pid);
         let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
         Some(wire::Agent {
             command: settings.config.agent.as_ref().map(|agent| agent.command.clone()).unwrap_or_default(),
-            protocol: if is_node { "node" } else { "none" }.to_owned(),
+            protocol: if is_node { wire::Protocol::Node } else { wire::Protocol::None },
             id: memory.process.map(|process| process.id.0),
             pid,
-            state: state.to_owned(),
+            state,
             generation: memory.process.map_or(app.supervisor.generation(), |process| process.generation).0,
             uptime_ms: memory.process.map(|process| self.now_ms.saturating_sub(process.spawned_at_ms)),
             restarts: memory.restarts,
@@ -323,5 +323,13 @@ impl Master {
             worker.greeted = true;
         }
         self.note_serves(ix);
+    }
+}
+
+fn state(phase: &AgentPhase) -> wire::AgentState {
+    match phase {
+        AgentPhase::Starting { .. } => wire::AgentState::Starting,
+        AgentPhase::Ready { .. } => wire::AgentState::Ready,
+        AgentPhase::Stopping { .. } | AgentPhase::Killed => wire::AgentState::Stopping,
     }
 }

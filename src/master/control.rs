@@ -3,13 +3,14 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
+use crate::api::types as wire;
 use crate::api::{Answer, Call, Change, ReplySender, Request};
+use crate::balance::steering::Steering;
 use crate::config::{Balance, Protocol, parse};
 use crate::ids::Generation;
 use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::cpu;
-use crate::protocol::control as wire;
 use crate::supervisor::{Event, Next, Phase, Report, SlotPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -354,7 +355,7 @@ impl Master {
                     slot: w.slot.0,
                     id: Some(w.id.0),
                     pid: w.pid,
-                    state: w.phase.word().to_owned(),
+                    state: worker_state(&w.phase),
                     generation: w.generation.0,
                     uptime_ms: Some(self.now_ms.saturating_sub(w.spawned_at_ms)),
                     restarts,
@@ -377,9 +378,9 @@ impl Master {
             let number = number as u32;
             let (state, time_left_ms) = match slot.phase {
                 SlotPhase::Filled => continue,
-                SlotPhase::Waiting { until_ms } => ("waiting", Some(left(until_ms))),
-                SlotPhase::Errored => ("errored", None),
-                SlotPhase::Stopped => ("stopped", None),
+                SlotPhase::Waiting { until_ms } => (wire::WorkerState::Waiting, Some(left(until_ms))),
+                SlotPhase::Errored => (wire::WorkerState::Errored, None),
+                SlotPhase::Stopped => (wire::WorkerState::Stopped, None),
             };
             if filled.contains(&number) {
                 continue;
@@ -388,7 +389,7 @@ impl Master {
                 slot: number,
                 id: None,
                 pid: None,
-                state: state.to_owned(),
+                state,
                 generation: app.supervisor.generation().0,
                 uptime_ms: None,
                 restarts: slot.restarts,
@@ -410,19 +411,19 @@ impl Master {
             id: self.ids.get(&app.name).copied(),
             namespace: settings.config.namespace.clone(),
             cwd: settings.cwd.to_string_lossy().into_owned(),
-            status: status_word(app).to_owned(),
+            status: status(app),
             command: settings.config.command.clone(),
             workers_wanted: app.supervisor.slot_count(),
             workers_ready: app.supervisor.ready_count(),
             generation: app.supervisor.generation().0,
-            balance: balance_word(settings.config.balance).to_owned(),
-            steering: app.steering().map(|steering| steering.word().to_owned()),
-            protocol: protocol_word(settings.protocol).to_owned(),
+            balance: balance(settings.config.balance),
+            steering: app.steering().map(steering),
+            protocol: protocol(settings.protocol),
             ready: settings.ready_words(),
             listen: app.addresses(),
             restarts: app.restarts,
             handoffs: app.handoffs,
-            log: settings.config.log.view(),
+            log: (&settings.config.log).into(),
             log_lines_dropped: self.output.files.lost(index),
             workers,
             agent: self.agent_view(index),
@@ -465,41 +466,59 @@ fn outcome(states: Vec<StartState>) -> Option<Answer> {
     (!pending).then(|| Answer::Done(ready.join("\n")))
 }
 
-fn status_word(app: &App) -> &'static str {
+fn status(app: &App) -> wire::AppStatus {
     let s = &app.supervisor;
     if s.is_stopped() {
-        "stopped"
+        wire::AppStatus::Stopped
     } else if s.is_restarting() {
-        "starting"
+        wire::AppStatus::Starting
     } else if s.is_stopping() {
-        "stopping"
+        wire::AppStatus::Stopping
     } else if s.is_errored() {
-        "errored"
+        wire::AppStatus::Errored
     } else if s.is_over() {
-        "stopped"
+        wire::AppStatus::Stopped
     } else if s.is_reloading() {
-        "reloading"
+        wire::AppStatus::Reloading
     } else if s.workers().any(|w| matches!(w.phase, Phase::Ready { .. })) {
-        "running"
+        wire::AppStatus::Running
     } else {
-        "starting"
+        wire::AppStatus::Starting
     }
 }
 
-fn balance_word(balance: Balance) -> &'static str {
+fn worker_state(phase: &Phase) -> wire::WorkerState {
+    match phase {
+        Phase::Starting { online: false, .. } => wire::WorkerState::Starting,
+        Phase::Starting { online: true, .. } => wire::WorkerState::Online,
+        Phase::Ready { .. } => wire::WorkerState::Ready,
+        Phase::Draining { .. } => wire::WorkerState::Draining,
+        Phase::Stopping { .. } | Phase::Killed => wire::WorkerState::Stopping,
+    }
+}
+
+fn balance(balance: Balance) -> wire::Balance {
     match balance {
-        Balance::RoundRobin => "round-robin",
-        Balance::Sticky => "sticky",
-        Balance::Shared => "shared",
-        Balance::Kernel => "kernel",
+        Balance::RoundRobin => wire::Balance::RoundRobin,
+        Balance::Sticky => wire::Balance::Sticky,
+        Balance::Shared => wire::Balance::Shared,
+        Balance::Kernel => wire::Balance::Kernel,
     }
 }
 
-fn protocol_word(protocol: Protocol) -> &'static str {
+fn steering(steering: Steering) -> wire::Steering {
+    match steering {
+        Steering::Turns => wire::Steering::Turns,
+        Steering::Random => wire::Steering::Random,
+        Steering::Hash => wire::Steering::Hash,
+    }
+}
+
+fn protocol(protocol: Protocol) -> wire::Protocol {
     match protocol {
-        Protocol::Auto | Protocol::ListenFds => "listen-fds",
-        Protocol::Node => "node",
-        Protocol::None => "none",
+        Protocol::Auto | Protocol::ListenFds => wire::Protocol::ListenFds,
+        Protocol::Node => wire::Protocol::Node,
+        Protocol::None => wire::Protocol::None,
     }
 }
 

@@ -4,12 +4,12 @@
 use super::Master;
 use super::memory::{AppNote, UpgradeNote, reads_as_its_kind};
 use super::{notes, reload};
+use crate::api::types as wire;
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
 use crate::keeper::protocol::{About, OwnUpgrade};
 use crate::limits;
 use crate::os::memfd;
-use crate::protocol::control as wire;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -1,7 +1,6 @@
 //! Bytes to types and back, bounded and pure: Node's cluster channel and inspector, the notify socket, HTTP as far as
-//! it shows whether a worker is ready, the control API's JSON.
+//! it shows whether a worker is ready.
 //! No fd, no clock, no OS crate.
-pub mod control;
 pub mod framing;
 pub mod http;
 pub mod inspector;

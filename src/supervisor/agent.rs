@@ -39,15 +39,6 @@ pub enum AgentPhase {
 }
 
 impl AgentPhase {
-    /// The word for it in `ls`.
-    pub fn word(&self) -> &'static str {
-        match self {
-            AgentPhase::Starting { .. } => "starting",
-            AgentPhase::Ready { .. } => "ready",
-            AgentPhase::Stopping { .. } | AgentPhase::Killed => "stopping",
-        }
-    }
-
     /// When its patience ends: not ready in time, SIGKILL after SIGTERM.
     pub fn patience_ends_ms(&self) -> Option<u64> {
         match *self {

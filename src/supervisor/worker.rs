@@ -19,17 +19,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The word for it in `ls`.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Phase::Starting { online: false, .. } => "starting",
-            Phase::Starting { online: true, .. } => "online",
-            Phase::Ready { .. } => "ready",
-            Phase::Draining { .. } => "draining",
-            Phase::Stopping { .. } | Phase::Killed => "stopping",
-        }
-    }
-
     /// When its patience ends: not ready in time, SIGTERM after a drain, SIGKILL after SIGTERM.
     pub fn patience_ends_ms(&self) -> Option<u64> {
         match *self {

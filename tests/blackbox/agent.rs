@@ -2,7 +2,7 @@
 use super::apps::project;
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, alive, kill, run, wait_until};
-use clusterd::protocol::control::{Agent, Deployment};
+use clusterd::api::types::{Agent, Deployment};
 use std::fs;
 
 /// Appends every message to its log, and does what a request of the test says.

@@ -2,7 +2,7 @@
 use super::apps::{hello, project};
 use super::client::get;
 use super::cluster::{Folder, alive, command, kill, run, wait_until};
-use clusterd::protocol::control::{App, Deployment};
+use clusterd::api::types::{App, Deployment};
 use std::net::SocketAddr;
 use std::process::Stdio;
 

@@ -4,8 +4,8 @@ use super::apps::project;
 use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, PATIENCE, alive, kill, wait_until};
 use super::refusal;
+use clusterd::api::types::{Deployment, Worker};
 use clusterd::os::sock_diag;
-use clusterd::protocol::control::{Deployment, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
@@ -89,7 +89,7 @@ fn python(workers: u32) -> Cluster {
 }
 
 fn steering(cluster: &Cluster) -> String {
-    cluster.app().steering.unwrap_or_default()
+    cluster.app().steering.unwrap_or_default().as_str().to_owned()
 }
 
 fn nothing_lost(seen: &Tally) {
@@ -370,7 +370,7 @@ fn a_reload_may_change_the_way_to_balance_and_back() {
         cluster.folder.write("c.toml", &config(balance));
         assert!(cluster.cli(&["reload", "all"]).status.success());
         let app = cluster.app();
-        assert_eq!(app.balance, balance);
+        assert_eq!(app.balance.as_str(), balance);
         let before = app.handoffs;
         load.wait_more(300);
         let handed = cluster.app().handoffs - before;

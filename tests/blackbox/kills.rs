@@ -2,7 +2,7 @@
 use super::apps::misbehave;
 use super::client::Load;
 use super::cluster::{Cluster, PATIENCE, alive, kill, wait_until};
-use clusterd::protocol::control::Deployment;
+use clusterd::api::types::Deployment;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 

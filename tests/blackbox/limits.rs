@@ -1,7 +1,7 @@
 //! Workers that live and are not well: stuck event loops, and limits that replace a worker before it does harm.
 use super::client::{Load, get, who};
 use super::cluster::{Cluster, Folder, alive, kill, wait_until};
-use clusterd::protocol::control::{Deployment, Worker};
+use clusterd::api::types::{Deployment, Worker};
 use std::thread::JoinHandle;
 
 /// Answers with its pid; `/block` stops its event loop until the file `go` is there.

@@ -128,7 +128,7 @@ fn an_ecosystem_is_written_started_in_production_and_told_by_its_file() {
     home.ok(&["reload", "ecosystem.config.js"]);
     assert!(mode().contains("live"), "the table that was chosen stays chosen");
     home.ok(&["stop", "ecosystem.config.js"]);
-    assert_eq!((home.app("web").status, home.app("tick").status), ("stopped".into(), "stopped".into()));
+    assert_eq!((home.app("web").status.as_str(), home.app("tick").status.as_str()), ("stopped", "stopped"));
     home.ok(&["start", "ecosystem.config.js", "--only", "web"]);
     assert!(mode().contains("dev"));
     assert_eq!(home.app("tick").status, "stopped");

@@ -3,7 +3,7 @@ use super::apps::misbehave;
 use super::background::{Home, address};
 use super::client::get;
 use super::cluster::{command, kill, wait_until};
-use clusterd::protocol::control::Worker;
+use clusterd::api::types::Worker;
 use std::process::{Child, Stdio};
 
 /// A verb that runs beside the test.

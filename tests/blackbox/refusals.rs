@@ -3,7 +3,7 @@
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, command, copy_program};
 use clusterd::api::UPGRADE_ARGV0;
-use clusterd::protocol::control::{App, Deployment};
+use clusterd::api::types::{App, Deployment};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;

@@ -16,7 +16,7 @@ mod random;
 mod site;
 
 use client::{Clients, Incident, Wrong};
-use clusterd::protocol::control::Deployment;
+use clusterd::api::types::Deployment;
 use common::cluster::{alive, kill};
 use common::{apps, cluster};
 use ledger::Ledger;

@@ -2,8 +2,8 @@
 //! true of it whenever it was left alone for a moment.
 use super::client::ask;
 use super::cluster::{Cluster, Folder, alive};
+use clusterd::api::types::{App, Deployment};
 use clusterd::os::sock_diag;
-use clusterd::protocol::control::{App, Deployment};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! The fixture: one clusterd with its own home and folder, its output collected, ended by pid when dropped. A failing
 //! test prints everything it said.
-use clusterd::protocol::control::{App, Deployment, Worker};
+use clusterd::api::types::{App, Deployment, Worker};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

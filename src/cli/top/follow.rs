@@ -1,8 +1,8 @@
 //! The live log: the last lines of some files, and then whatever is written to them; also when they are rotated.
+use crate::api::types::{App, LogFormat};
 use crate::config::log::slot_path;
 use crate::home::Home;
 use crate::limits;
-use crate::protocol::control::App;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -41,7 +41,7 @@ pub(super) fn sources(home: &Home, deployment: &str, background: bool, app: Opti
                 true => slots.iter().map(|&slot| slot_path(&path, slot)).collect(),
                 false => vec![path],
             };
-            let json = app.log.format == "json";
+            let json = app.log.format == LogFormat::Json;
             all.extend(paths.into_iter().map(|path| Source { path, voice, json }));
         }
         // One file for both says nothing of which line is whose.
@@ -208,8 +208,8 @@ pub(super) fn printable(line: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::api::types::Log;
     use crate::cli::samples;
-    use crate::protocol::control::Log;
     use std::io::Write;
 
     fn plain(path: &Path) -> Source {

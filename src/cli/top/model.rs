@@ -2,9 +2,9 @@
 //! `view`'s business.
 use super::follow::Voice;
 use super::rates::{self, AppRates, Rates};
+use crate::api::types::{App, AppStatus, Deployment, Worker};
 use crate::cli::target::Found;
 use crate::limits;
-use crate::protocol::control::{App, Deployment, Worker};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 
@@ -442,9 +442,9 @@ impl Model {
             self.said = refused("its master has not answered yet; wait a moment");
             return None;
         };
-        let status = target.view.as_ref().map(|app| app.status.as_str());
+        let status = target.view.as_ref().map(|app| app.status);
         let verb = match (verb, status) {
-            (Verb::Stop, None | Some("stopped" | "errored")) => Verb::Start,
+            (Verb::Stop, None | Some(AppStatus::Stopped | AppStatus::Errored)) => Verb::Start,
             (Verb::Reload | Verb::More | Verb::Less, None) => {
                 self.said = refused("its keeper is gone; s starts it again");
                 return None;

@@ -1,5 +1,5 @@
 //! What happened between two looks at a deployment, per second: CPU and connections. Pure.
-use crate::protocol::control::{App, Deployment, Worker};
+use crate::api::types::{App, Balance, Deployment, Protocol, Worker};
 use std::collections::BTreeMap;
 
 /// Of one app.
@@ -38,7 +38,7 @@ pub(super) fn between(before: &Deployment, now: &Deployment) -> Option<BTreeMap<
 
 /// Whether connections pass through the master; elsewhere workers accept them by themselves.
 fn counts_connections(app: &App) -> bool {
-    app.protocol == "node" && matches!(app.balance.as_str(), "round-robin" | "sticky")
+    app.protocol == Protocol::Node && matches!(app.balance, Balance::RoundRobin | Balance::Sticky)
 }
 
 fn of_app(before: &App, now: &App, ms: u64, counted: bool) -> AppRates {
@@ -100,10 +100,14 @@ mod tests {
 
     #[test]
     fn nothing_is_counted_where_workers_accept_by_themselves() {
-        for (protocol, balance) in [("node", "shared"), ("node", "kernel"), ("listen-fds", "round-robin")] {
+        for (protocol, balance) in [
+            (Protocol::Node, Balance::Shared),
+            (Protocol::Node, Balance::Kernel),
+            (Protocol::ListenFds, Balance::RoundRobin),
+        ] {
             let with = |mut deployment: Deployment| {
-                deployment.apps[0].protocol = protocol.to_owned();
-                deployment.apps[0].balance = balance.to_owned();
+                deployment.apps[0].protocol = protocol;
+                deployment.apps[0].balance = balance;
                 deployment
             };
             let before = with(at(10_000, 0, vec![worker(1, 0, 0)]));

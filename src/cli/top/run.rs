@@ -1,8 +1,8 @@
 //! Carries out what a key ordered: the verbs of the command line, each on a thread of its own.
 use super::model::{Order, Verb};
+use crate::api::types::{ChangeRequest, ScaleRequest};
 use crate::cli::{act, start};
 use crate::home::Home;
-use crate::protocol::control::{ChangeRequest, ScaleRequest};
 
 /// Does it, however long that takes; what came of it, for a person.
 pub(super) fn run(home: &Home, order: &Order) -> Result<String, String> {

@@ -4,10 +4,10 @@ use super::columns::{Column, Kind, columns};
 use super::follow::Voice;
 use super::model::{Item, Model, Pending, RowKey, Verb};
 use super::rates::Rates;
+use crate::api::types::{App, AppStatus, Worker, WorkerState};
 use crate::cli::progress::{Wait, waits_for};
 use crate::cli::units::{count, fit, short_delay, short_time, size};
 use crate::limits;
-use crate::protocol::control::{App, Worker};
 
 /// How a text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +213,7 @@ fn app_cell(kind: Kind, app: &App, rates: &Rates) -> (String, Tone) {
     match kind {
         Kind::Id => plain(app.id.map_or_else(dash, |id| id.to_string())),
         Kind::Name => plain(app.name.clone()),
-        Kind::Status => (app.status.clone(), tone_of(&app.status)),
+        Kind::Status => (app.status.to_string(), app_tone(app.status)),
         Kind::Ready => {
             let tone = if app.workers_ready < app.workers_wanted { Tone::Busy } else { Tone::Plain };
             (format!("{}/{}", app.workers_ready, app.workers_wanted), tone)
@@ -234,7 +234,7 @@ fn worker_cell(kind: Kind, worker: &Worker, app: &App, rates: &Rates) -> (String
     match kind {
         Kind::Id => (format!("/{}", worker.slot), Tone::Dim),
         Kind::Name => plain(worker.pid.map_or_else(|| "no process".to_owned(), |pid| format!("pid {pid}"))),
-        Kind::Status => (worker.state.clone(), tone_of(&worker.state)),
+        Kind::Status => (worker.state.to_string(), worker_tone(worker.state)),
         Kind::Ready => {
             let tone = if worker.generation == app.generation { Tone::Dim } else { Tone::Busy };
             (format!("gen {}", worker.generation), tone)
@@ -259,12 +259,28 @@ fn bare_cell(kind: Kind, id: Option<u32>, name: &str, status: (&str, Tone)) -> (
     }
 }
 
-fn tone_of(state: &str) -> Tone {
+fn app_tone(status: AppStatus) -> Tone {
+    match status {
+        AppStatus::Running => Tone::Good,
+        AppStatus::Errored => Tone::Bad,
+        AppStatus::Stopped => Tone::Dim,
+        AppStatus::Starting | AppStatus::Reloading | AppStatus::Stopping | AppStatus::Gone | AppStatus::Unknown => {
+            Tone::Busy
+        }
+    }
+}
+
+fn worker_tone(state: WorkerState) -> Tone {
     match state {
-        "ready" | "running" => Tone::Good,
-        "errored" => Tone::Bad,
-        "stopped" => Tone::Dim,
-        _ => Tone::Busy,
+        WorkerState::Ready => Tone::Good,
+        WorkerState::Errored => Tone::Bad,
+        WorkerState::Stopped => Tone::Dim,
+        WorkerState::Starting
+        | WorkerState::Online
+        | WorkerState::Draining
+        | WorkerState::Stopping
+        | WorkerState::Waiting
+        | WorkerState::Unknown => Tone::Busy,
     }
 }
 
@@ -396,7 +412,7 @@ fn doing(model: &Model, pending: &Pending) -> String {
     let name = &pending.app.1;
     match model.find(&pending.app) {
         // The last look at it is from before the command.
-        Some((_, app)) if wait == Wait::Reload && app.status != "reloading" => format!("{word} {name} ..."),
+        Some((_, app)) if wait == Wait::Reload && app.status != AppStatus::Reloading => format!("{word} {name} ..."),
         Some((seen, app)) => format!("{word} {name}: {}", waits_for(wait, &[app], seen.held.get(name).copied())),
         None => format!("{word} {name} ..."),
     }

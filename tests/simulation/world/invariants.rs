@@ -61,8 +61,8 @@ impl World {
                 SlotPhase::Filled if slot.current.is_none() && self.may_wait(slot.generation) => {}
                 SlotPhase::Filled => {
                     let worker = slot.current.unwrap_or_else(|| panic!("slot {index} is empty"));
-                    let word = worker.phase.word();
-                    assert!(self.bad.contains(&worker.generation) || word == "ready", "slot {index} is {word}");
+                    let is_ready = matches!(worker.phase, Phase::Ready { .. });
+                    assert!(self.bad.contains(&worker.generation) || is_ready, "slot {index}: {:?}", worker.phase);
                 }
             }
         }

@@ -1,9 +1,18 @@
-//! The JSON of the control API: what it answers and what it takes. Wire types only; the master fills them.
+//! The JSON of the control API: its answers and the bodies of its requests, shared by server, command line and master.
+//! Which path takes which body is in `routes`.
 //!
-//! Fields are stable: they may be added, never renamed or removed.
+//! Fields are stable: they may be added, never renamed or removed (`tests.rs` has the text of each).
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use words::{AgentState, AppStatus, Balance, LogFormat, Protocol, Steering, WorkerState};
+
+use crate::config::log as domain;
 use crate::config::sources::Sources;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// `GET /v1/apps`: everything that one master runs. What has a default is not in `ls --json` of one that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,9 +86,8 @@ pub struct App {
     /// The folder of its workers, links resolved.
     #[serde(default)]
     pub cwd: String,
-    /// `starting`, `running`, `reloading`, `stopping`, `stopped`, `errored` (every slot is); of the CLI also `gone` (its
-    /// keeper is).
-    pub status: String,
+    /// What it does.
+    pub status: AppStatus,
     /// The command and its arguments.
     pub command: Vec<String>,
     /// Number of slots.
@@ -88,13 +96,13 @@ pub struct App {
     pub workers_ready: u32,
     /// Counts reloads, from 1.
     pub generation: u32,
-    /// `round-robin`, `sticky`, `shared` or `kernel`.
-    pub balance: String,
-    /// How the kernel chooses among the workers, with balance `kernel`: `turns`, `random` or `hash`.
+    /// Who gets the next connection.
+    pub balance: Balance,
+    /// With balance `kernel`: how the kernel chooses among the workers.
     #[serde(default)]
-    pub steering: Option<String>,
-    /// `node`, `listen-fds` or `none`.
-    pub protocol: String,
+    pub steering: Option<Steering>,
+    /// How its workers take their sockets.
+    pub protocol: Protocol,
     /// What makes its workers ready: `listening`, `http:/healthz`, `2s`; of an older master empty.
     #[serde(default)]
     pub ready: String,
@@ -123,13 +131,13 @@ pub struct Agent {
     /// The command and its arguments.
     pub command: Vec<String>,
     /// `node`: it has a channel and gets messages; or `none`.
-    pub protocol: String,
+    pub protocol: Protocol,
     /// Its id, of those of the workers; absent while it has no process.
     pub id: Option<u64>,
     /// Process id; absent while it does not run.
     pub pid: Option<i32>,
-    /// `starting`, `ready`, `stopping`, `waiting` (for its next start), `stopped`.
-    pub state: String,
+    /// What it does.
+    pub state: AgentState,
     /// The reload that it belongs to.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.
@@ -160,11 +168,56 @@ pub struct Log {
     pub err: Option<String>,
     /// Each slot has its own files: the slot stands before the ending (`web-out-0.log`).
     pub per_worker: bool,
-    /// `plain` or `json`.
-    pub format: String,
+    /// The form of its lines.
+    pub format: LogFormat,
     /// Format of the time stamps, strftime's; absent: none, or JSON's own.
     pub time: Option<String>,
 }
+
+impl From<&domain::Log> for Log {
+    fn from(log: &domain::Log) -> Log {
+        let text = |target: &domain::Target| match target {
+            domain::Target::Inherit => None,
+            domain::Target::Null => Some(NULL.to_owned()),
+            domain::Target::File(path) => Some(path.display().to_string()),
+        };
+        Log {
+            out: text(&log.out),
+            err: text(&log.err),
+            per_worker: log.per_worker,
+            format: match log.format {
+                domain::Format::Plain => LogFormat::Plain,
+                domain::Format::Json => LogFormat::Json,
+            },
+            time: log.time.clone(),
+        }
+    }
+}
+
+impl From<&Log> for domain::Log {
+    /// When files are rotated is not known.
+    fn from(log: &Log) -> domain::Log {
+        let target = |text: &Option<String>| match text.as_deref() {
+            None => domain::Target::Inherit,
+            Some(NULL) => domain::Target::Null,
+            Some(path) => domain::Target::File(PathBuf::from(path)),
+        };
+        domain::Log {
+            out: target(&log.out),
+            err: target(&log.err),
+            per_worker: log.per_worker,
+            format: match log.format {
+                LogFormat::Json => domain::Format::Json,
+                LogFormat::Plain | LogFormat::Unknown => domain::Format::Plain,
+            },
+            time: log.time.clone(),
+            ..domain::Log::default()
+        }
+    }
+}
+
+/// A log that is nowhere.
+const NULL: &str = "NULL";
 
 /// One worker, or a slot without one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -175,8 +228,8 @@ pub struct Worker {
     pub id: Option<u64>,
     /// Process id; absent while it does not run.
     pub pid: Option<i32>,
-    /// `starting`, `online`, `ready`, `draining`, `stopping`, or of the slot: `waiting`, `errored`, `stopped`.
-    pub state: String,
+    /// What it does, or the slot.
+    pub state: WorkerState,
     /// The reload that it belongs to.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.

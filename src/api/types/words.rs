@@ -1,0 +1,144 @@
+//! The words that the control API uses for states and modes. Each is an enum; a word that this version does not know reads
+//! as `Unknown`, so that a client understands a newer server.
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Declares enums whose variants are words on the wire.
+macro_rules! wire_words {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ })+) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $word)] $variant,)+
+            /// Nothing is known (the empty string on the wire), or a word of a newer version.
+            #[default]
+            #[serde(rename = "", other)]
+            Unknown,
+        }
+
+        impl $name {
+            /// Every known variant.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The word on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word,)+
+                    $name::Unknown => "",
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(if *self == $name::Unknown { "unknown" } else { self.as_str() })
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, word: &str) -> bool {
+                self.as_str() == word
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, word: &&str) -> bool {
+                self.as_str() == *word
+            }
+        }
+    )+};
+}
+
+wire_words! {
+    /// What an app does.
+    AppStatus {
+        /// Not every slot was ready once.
+        Starting = "starting",
+        /// It serves.
+        Running = "running",
+        /// A reload is under way.
+        Reloading = "reloading",
+        /// Its workers drain or end.
+        Stopping = "stopping",
+        /// Nothing of it runs.
+        Stopped = "stopped",
+        /// Every slot has failed too often.
+        Errored = "errored",
+        /// Of the command line alone: its keeper was killed.
+        Gone = "gone",
+    }
+
+    /// What a worker, or a slot without one, does.
+    WorkerState {
+        /// Its process exists.
+        Starting = "starting",
+        /// It is bootstrapped, but not ready.
+        Online = "online",
+        /// It serves.
+        Ready = "ready",
+        /// It finishes its connections.
+        Draining = "draining",
+        /// It was told to end.
+        Stopping = "stopping",
+        /// The slot waits for its next try.
+        Waiting = "waiting",
+        /// The slot has failed too often.
+        Errored = "errored",
+        /// The slot is not to run.
+        Stopped = "stopped",
+    }
+
+    /// What an agent does.
+    AgentState {
+        /// Its process exists.
+        Starting = "starting",
+        /// It is ready.
+        Ready = "ready",
+        /// It was told to end.
+        Stopping = "stopping",
+        /// It waits for its next start.
+        Waiting = "waiting",
+        /// It is not to run.
+        Stopped = "stopped",
+    }
+
+    /// Who gets the next connection.
+    Balance {
+        /// The worker with the fewest open hand-offs, in turn.
+        RoundRobin = "round-robin",
+        /// The worker of the client's address.
+        Sticky = "sticky",
+        /// Whoever accepts first.
+        Shared = "shared",
+        /// A socket for each slot, chosen by the kernel.
+        Kernel = "kernel",
+    }
+
+    /// How the kernel chooses among the slots' sockets.
+    Steering {
+        /// In turns.
+        Turns = "turns",
+        /// At random.
+        Random = "random",
+        /// By its own hash of the addresses.
+        Hash = "hash",
+    }
+
+    /// How a program takes its sockets.
+    Protocol {
+        /// Over Node's cluster channel.
+        Node = "node",
+        /// By inheritance, as systemd passes them.
+        ListenFds = "listen-fds",
+        /// Not from clusterd.
+        None = "none",
+    }
+
+    /// The form of the lines of a log file.
+    LogFormat {
+        /// As they were printed.
+        Plain = "plain",
+        /// One JSON object for each.
+        Json = "json",
+    }
+}
