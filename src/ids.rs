@@ -13,6 +13,47 @@ pub struct Slot(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u32);
 
+macro_rules! index {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub usize);
+
+        impl From<usize> for $name {
+            fn from(number: usize) -> Self {
+                $name(number)
+            }
+        }
+
+        impl From<$name> for usize {
+            fn from(index: $name) -> usize {
+                index.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+index! {
+    /// An app's place in the deployment. It stays when the app is deleted.
+    AppIx
+}
+
+index! {
+    /// A listener's place in its app. It stays when the listener is retired.
+    ListenerIx
+}
+
+index! {
+    /// A process's place in the table of those that live, and its token in the reactor. Places are used again.
+    WorkerIx
+}
+
 impl Slot {
     /// The place of an app's agent, where its output or its place in a list has to have one. No worker has it.
     pub const AGENT: Slot = Slot(u32::MAX);

@@ -11,6 +11,8 @@ pub mod connections;
 pub mod fdpass;
 #[path = "../../src/protocol/framing.rs"]
 pub mod framing;
+#[path = "../../src/ids.rs"]
+pub mod ids;
 #[path = "../../src/limits.rs"]
 pub mod limits;
 #[path = "../../src/protocol/node.rs"]
@@ -19,11 +21,6 @@ pub mod node;
 pub mod offer;
 #[path = "../../src/os/packet.rs"]
 pub mod packet;
-
-/// What the loop knows a worker by.
-mod worker {
-    pub type WorkerIx = usize;
-}
 
 pub mod master {
     pub use crate::{channel, connections, offer};

@@ -2,6 +2,7 @@
 //! the script reads the number in the line that it is sent and answers as Node does, when it is its turn.
 use clusterd::balance::sticky;
 use clusterd::balance::{Balancer, GroupIx, MemberIx, Mode};
+use clusterd::ids::{ListenerIx, WorkerIx};
 use clusterd::limits;
 use clusterd::master::channel::{Channel, Read, Wire};
 use clusterd::master::connections::{Connection, Connections};
@@ -85,7 +86,7 @@ pub(crate) struct App {
     clients: u32,
     balancer: Balancer,
     group: GroupIx,
-    by_member: Vec<usize>,
+    by_member: Vec<WorkerIx>,
     channels: Vec<Channel<Worker>>,
     readable: Rc<RefCell<VecDeque<usize>>>,
     connections: Connections<u64>,
@@ -128,7 +129,7 @@ impl App {
             clients: case.clients,
             balancer,
             group,
-            by_member: (0..case.workers as usize).collect(),
+            by_member: (0..case.workers as usize).map(WorkerIx).collect(),
             channels: (0..case.workers as usize).map(worker).collect(),
             readable: Rc::clone(&readable),
             connections: Connections::default(),
@@ -150,7 +151,8 @@ impl App {
             self.accepted += 1;
             let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32 % self.clients)));
             let client_hash = peer.map(sticky::hash_ip);
-            let conn = self.connections.insert(Connection { socket: self.accepted, listener: 0, client_hash });
+            let conn =
+                self.connections.insert(Connection { socket: self.accepted, listener: ListenerIx(0), client_hash });
             let Some(connection) = self.connections.get(conn) else { continue };
             let offer = Offer {
                 conn,
@@ -163,7 +165,7 @@ impl App {
             let offered = offer.send(
                 &mut self.balancer,
                 &self.by_member,
-                |worker| channels.get_mut(worker),
+                |worker| channels.get_mut(worker.0),
                 &mut self.line,
                 self.now_us,
             );

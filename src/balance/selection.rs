@@ -2,6 +2,7 @@
 //! are indices of the shell.
 //!
 //! Each slot has a socket of its own. Where there are fewer sockets than slots, slots share them.
+use crate::ids::WorkerIx;
 use crate::limits;
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// By number of the socket in its group.
-    takers: Vec<Vec<usize>>,
+    takers: Vec<Vec<WorkerIx>>,
     /// Numbers of those with a taker.
     taken: BTreeSet<u32>,
     /// What was selected when nobody took connections any more: they wait there.
@@ -35,7 +36,7 @@ impl Selection {
     }
 
     /// A worker takes connections from its slot's socket.
-    pub fn enter(&mut self, slot: u32, worker: usize) {
+    pub fn enter(&mut self, slot: u32, worker: WorkerIx) {
         let socket = self.socket_of(slot);
         let Some(takers) = self.takers.get_mut(socket as usize) else { return };
         if !takers.contains(&worker) {
@@ -45,7 +46,7 @@ impl Selection {
     }
 
     /// It does no more. The number of the socket when nobody else takes from it.
-    pub fn leave(&mut self, slot: u32, worker: usize) -> Option<u32> {
+    pub fn leave(&mut self, slot: u32, worker: WorkerIx) -> Option<u32> {
         let socket = self.socket_of(slot);
         let takers = self.takers.get_mut(socket as usize)?;
         let before = takers.len();
@@ -62,7 +63,7 @@ impl Selection {
     }
 
     /// Who takes connections from a socket.
-    pub fn takers(&self, socket: u32) -> &[usize] {
+    pub fn takers(&self, socket: u32) -> &[WorkerIx] {
         self.takers.get(socket as usize).map_or(&[], Vec::as_slice)
     }
 
@@ -111,7 +112,7 @@ mod tests {
         let mut selection = Selection::new();
         for slot in 1..4 {
             selection.grow();
-            selection.enter(slot, 100 + slot as usize);
+            selection.enter(slot, WorkerIx(100 + slot as usize));
         }
         assert_eq!(selection.excess(&[]), []);
         assert_eq!(selection.excess(&[(1, 7), (2, 7), (3, 7)]), []);
@@ -132,41 +133,41 @@ mod tests {
     fn sockets_with_a_taker_are_selected_and_the_last_one_stays() {
         let mut group = of(3);
         assert_eq!(group.selected(), [0], "until somebody is there connections wait in one place");
-        group.enter(1, 7);
-        group.enter(2, 8);
+        group.enter(1, WorkerIx(7));
+        group.enter(2, WorkerIx(8));
         assert!(group.is_changed());
         assert_eq!(group.selected(), [1, 2]);
         assert!(group.has_others(1) && group.has_others(0));
         group.settle();
-        assert_eq!(group.leave(1, 7), Some(1));
+        assert_eq!(group.leave(1, WorkerIx(7)), Some(1));
         assert!(!group.has_others(2));
-        assert_eq!(group.leave(2, 8), Some(2));
+        assert_eq!(group.leave(2, WorkerIx(8)), Some(2));
         assert_eq!(group.selected(), [2]);
-        group.enter(0, 9);
+        group.enter(0, WorkerIx(9));
         assert_eq!(group.selected(), [0]);
     }
 
     #[test]
     fn old_and_new_worker_of_a_slot_take_from_one_socket() {
         let mut group = of(2);
-        group.enter(1, 7);
+        group.enter(1, WorkerIx(7));
         group.settle();
-        group.enter(1, 8);
-        group.enter(1, 8);
-        assert_eq!(group.takers(1), [7, 8]);
-        assert_eq!(group.leave(1, 7), None);
-        assert_eq!(group.leave(1, 7), None, "it has left before");
+        group.enter(1, WorkerIx(8));
+        group.enter(1, WorkerIx(8));
+        assert_eq!(group.takers(1), [WorkerIx(7), WorkerIx(8)]);
+        assert_eq!(group.leave(1, WorkerIx(7)), None);
+        assert_eq!(group.leave(1, WorkerIx(7)), None, "it has left before");
         assert!(!group.is_changed());
-        assert_eq!(group.leave(1, 8), Some(1));
+        assert_eq!(group.leave(1, WorkerIx(8)), Some(1));
     }
 
     #[test]
     fn slots_share_where_sockets_are_few() {
         let mut group = of(2);
         assert_eq!((group.socket_of(0), group.socket_of(5)), (0, 1));
-        group.enter(1, 7);
-        group.enter(3, 8);
-        assert_eq!(group.leave(1, 7), None);
+        group.enter(1, WorkerIx(7));
+        group.enter(3, WorkerIx(8));
+        assert_eq!(group.leave(1, WorkerIx(7)), None);
         assert_eq!(group.selected(), [1]);
     }
 }

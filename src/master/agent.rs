@@ -6,9 +6,8 @@ use super::output::Way;
 use super::settings::SpawnPlace;
 use super::spawn::channel_name;
 use super::tell::{cause_words, human_ms};
-use super::worker::WorkerIx;
 use crate::api::types as wire;
-use crate::ids::{Generation, Slot, WorkerId};
+use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::link::Inheritance;
 use crate::os::listen;
 use crate::protocol::messages;
@@ -22,20 +21,20 @@ impl Master {
     // ---- its process ----
 
     /// Has the keeper start an agent. What goes wrong here is an event like a failure there.
-    pub(super) fn spawn_agent(&mut self, app: usize, agent: WorkerId, generation: Generation) {
+    pub(super) fn spawn_agent(&mut self, app: AppIx, agent: WorkerId, generation: Generation) {
         if let Err(reason) = self.try_spawn_agent(app, agent, generation) {
             self.bury(agent);
-            self.events.push_back((app, Event::SpawnFailed { worker: agent, reason }));
+            self.cx.events.push_back((app, Event::SpawnFailed { worker: agent, reason }));
         }
     }
 
-    fn try_spawn_agent(&mut self, app_ix: usize, agent: WorkerId, generation: Generation) -> Result<(), String> {
-        let app = &self.apps[app_ix];
+    fn try_spawn_agent(&mut self, app_ix: AppIx, agent: WorkerId, generation: Generation) -> Result<(), String> {
+        let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let watched = app.supervisor.is_reloading() || (app.starting && self.background);
         let tail = watched && !self.on_terminal;
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
-        let output = self.output.for_worker(&mut self.link, agent, &way)?;
+        let output = self.output.for_worker(&mut self.cx.keeper, agent, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
         let mut channel = None;
@@ -45,23 +44,23 @@ impl Master {
             channel = Some(ours);
         }
         let place = self.agent_place(app_ix, agent, generation, stdio);
-        let tag = agent_tag_bytes(&self.apps[app_ix].name, generation);
+        let tag = agent_tag_bytes(&self.cx.apps[app_ix].name, generation);
         let spec = settings.agent_spec(&place, tag).ok_or("no agent is configured")?;
         if let Some(ours) = &channel {
-            self.link.hold(channel_name(agent), ours.as_fd());
+            self.cx.keeper.hold(channel_name(agent), ours.as_fd());
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.link.spawn(agent, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
+        self.cx.keeper.spawn(agent, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
         self.add_worker(app_ix, agent, Slot::AGENT, generation, None, channel.map(|fd| (fd, false)));
         Ok(())
     }
 
-    fn agent_place(&self, app_ix: usize, agent: WorkerId, generation: Generation, stdio: Vec<i32>) -> SpawnPlace<'_> {
+    fn agent_place(&self, app_ix: AppIx, agent: WorkerId, generation: Generation, stdio: Vec<i32>) -> SpawnPlace<'_> {
         SpawnPlace {
             worker: agent,
             slot: Slot::AGENT,
             generation: generation.0,
-            port: self.apps[app_ix].port(),
+            port: self.cx.apps[app_ix].port(),
             listen_names: Vec::new(),
             notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
             stdio,
@@ -69,21 +68,21 @@ impl Master {
     }
 
     /// Goes on with the agent that a former master started.
-    pub(super) fn resume_agent(&mut self, ix: usize, pids: &HashMap<WorkerId, i32>, inherited: &mut Inheritance) {
-        let Some(process) = self.apps[ix].supervisor.agent().and_then(|agent| agent.process) else { return };
+    pub(super) fn resume_agent(&mut self, ix: AppIx, pids: &HashMap<WorkerId, i32>, inherited: &mut Inheritance) {
+        let Some(process) = self.cx.apps[ix].supervisor.agent().and_then(|agent| agent.process) else { return };
         let Some(&pid) = pids.get(&process.id) else { return };
         let channel = inherited.fds.remove(&channel_name(process.id)).map(|fd| (fd, true));
         self.add_worker(ix, process.id, Slot::AGENT, process.generation, Some(pid), channel);
         self.resume_serves(ix, process.id, inherited);
-        let app = &self.apps[ix];
+        let app = &self.cx.apps[ix];
         let settings = app.generations.get(&process.generation).unwrap_or_else(|| app.settings());
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation: process.generation, tail: false };
         self.output.adopt(process.id, &way, &mut inherited.fds);
     }
 
     /// The variables that the agent of an app has; `None`: it has none.
-    pub(super) fn agent_environment(&self, app_ix: usize) -> Option<BTreeMap<OsString, OsString>> {
-        let app = &self.apps[app_ix];
+    pub(super) fn agent_environment(&self, app_ix: AppIx) -> Option<BTreeMap<OsString, OsString>> {
+        let app = &self.cx.apps[app_ix];
         app.settings().agent.as_ref()?;
         let process = app.supervisor.agent().and_then(|agent| agent.process);
         let (id, generation) =
@@ -92,12 +91,12 @@ impl Master {
     }
 
     /// What is shown of it; `None`: the app has none.
-    pub(super) fn agent_view(&self, app_ix: usize) -> Option<wire::Agent> {
-        let app = &self.apps[app_ix];
+    pub(super) fn agent_view(&self, app_ix: AppIx) -> Option<wire::Agent> {
+        let app = &self.cx.apps[app_ix];
         let memory = app.supervisor.agent()?;
         let settings = app.settings();
-        let here = memory.process.and_then(|p| self.workers.find(p.id)).and_then(|ix| self.workers.get(ix));
-        let left = |at_ms: u64| at_ms.saturating_sub(self.now_ms);
+        let here = memory.process.and_then(|p| self.cx.workers.find(p.id)).and_then(|ix| self.cx.workers.get(ix));
+        let left = |at_ms: u64| at_ms.saturating_sub(self.cx.now_ms);
         let state = match (&memory.process, memory.waiting_until_ms) {
             (Some(process), _) => state(&process.phase),
             (None, Some(_)) => wire::AgentState::Waiting,
@@ -112,7 +111,7 @@ impl Master {
             pid,
             state,
             generation: memory.process.map_or(app.supervisor.generation(), |process| process.generation).0,
-            uptime_ms: memory.process.map(|process| self.now_ms.saturating_sub(process.spawned_at_ms)),
+            uptime_ms: memory.process.map(|process| self.cx.now_ms.saturating_sub(process.spawned_at_ms)),
             restarts: memory.restarts,
             time_left_ms: match &memory.process {
                 Some(process) => process.phase.patience_ends_ms().map(left),
@@ -130,8 +129,8 @@ impl Master {
     // ---- what people are told ----
 
     /// Tells people what became of it.
-    pub(super) fn tell_of_agent(&mut self, app_ix: usize, report: &Report) {
-        let name = self.apps[app_ix].name.clone();
+    pub(super) fn tell_of_agent(&mut self, app_ix: AppIx, report: &Report) {
+        let name = self.cx.apps[app_ix].name.clone();
         let pid = |pid: &Option<i32>| pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
         match report {
             Report::AgentReady { pid: known, after_ms, .. } => {
@@ -143,7 +142,7 @@ impl Master {
                     _ => String::new(),
                 };
                 let text = format!("agent{} {}{lived}", pid(known), cause_words(cause));
-                self.apps[app_ix].slot_notes.insert(Slot::AGENT.0, text.clone());
+                self.cx.apps[app_ix].slot_notes.insert(Slot::AGENT.0, text.clone());
                 log::warn!(
                     "{name}/agent: {text}{}{}",
                     super::tell::next_words(*next),
@@ -160,12 +159,12 @@ impl Master {
         }
     }
 
-    fn agent_advice(&self, app_ix: usize, cause: &crate::supervisor::Cause) -> &'static str {
+    fn agent_advice(&self, app_ix: AppIx, cause: &crate::supervisor::Cause) -> &'static str {
         use crate::supervisor::Evidence;
         if !matches!(cause, crate::supervisor::Cause::NotReady { .. }) {
             return "";
         }
-        let policy = self.apps[app_ix].settings().policy().agent;
+        let policy = self.cx.apps[app_ix].settings().policy().agent;
         match policy.and_then(|policy| policy.ready.evidence) {
             Some(Evidence::Message) => "; it never called process.send('ready') (or give it agent.ready = \"2s\")",
             Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET",
@@ -176,35 +175,35 @@ impl Master {
     // ---- what agent and workers are told ----
 
     /// Whether the app has an agent, now or at its next start.
-    fn has_agent(&self, app_ix: usize) -> bool {
-        self.apps.get(app_ix).is_some_and(|app| app.supervisor.agent().is_some())
+    fn has_agent(&self, app_ix: AppIx) -> bool {
+        self.cx.apps.get(app_ix).is_some_and(|app| app.supervisor.agent().is_some())
     }
 
-    pub(super) fn ready_agent_ix(&self, app_ix: usize) -> Option<WorkerIx> {
-        self.apps[app_ix].supervisor.ready_agent().and_then(|agent| self.workers.find(agent))
+    pub(super) fn ready_agent_ix(&self, app_ix: AppIx) -> Option<WorkerIx> {
+        self.cx.apps[app_ix].supervisor.ready_agent().and_then(|agent| self.cx.workers.find(agent))
     }
 
-    fn ready_workers(&self, app_ix: usize) -> Vec<WorkerView> {
-        let workers = self.apps[app_ix].supervisor.workers();
+    fn ready_workers(&self, app_ix: AppIx) -> Vec<WorkerView> {
+        let workers = self.cx.apps[app_ix].supervisor.workers();
         workers.filter(|w| matches!(w.phase, Phase::Ready { .. })).collect()
     }
 
     /// Tells the agent, and the workers where it matters to them, what has just happened.
-    pub(super) fn agent_hears(&mut self, app_ix: usize, report: &Report) {
+    pub(super) fn agent_hears(&mut self, app_ix: AppIx, report: &Report) {
         if !self.has_agent(app_ix) {
             return;
         }
         let about = |worker: &WorkerId, slot: &Slot, pid: Option<i32>| {
-            let generation = self.apps[app_ix].supervisor.worker(*worker).map(|view| view.generation.0);
+            let generation = self.cx.apps[app_ix].supervisor.worker(*worker).map(|view| view.generation.0);
             json!({ "worker": worker.0, "slot": slot.0, "pid": pid, "generation": generation })
         };
-        let pid_of = |worker: &WorkerId| self.apps[app_ix].supervisor.worker(*worker).and_then(|view| view.pid);
+        let pid_of = |worker: &WorkerId| self.cx.apps[app_ix].supervisor.worker(*worker).and_then(|view| view.pid);
         match report {
             Report::AgentReady { .. } => self.introduce_agent(app_ix),
             Report::WorkerReady { worker, slot, .. } => {
                 let about = about(worker, slot, pid_of(worker));
-                if self.apps[app_ix].supervisor.was_ready()
-                    && let Some(ix) = self.workers.find(*worker)
+                if self.cx.apps[app_ix].supervisor.was_ready()
+                    && let Some(ix) = self.cx.workers.find(*worker)
                 {
                     self.greet(app_ix, ix);
                 }
@@ -242,7 +241,7 @@ impl Master {
     }
 
     /// Tells a ready agent what happened, in our own shape.
-    pub(super) fn tell_agent(&mut self, app_ix: usize, event: &str, about: Value) {
+    pub(super) fn tell_agent(&mut self, app_ix: AppIx, event: &str, about: Value) {
         let Some(agent) = self.ready_agent_ix(app_ix) else { return };
         let mut line = Vec::new();
         messages::event(event, about, &mut line);
@@ -250,7 +249,7 @@ impl Master {
     }
 
     /// egg's list of the workers that serve.
-    fn tell_pids(&mut self, app_ix: usize) {
+    fn tell_pids(&mut self, app_ix: AppIx) {
         let Some(agent) = self.ready_agent_ix(app_ix) else { return };
         let pids: Vec<i32> = self.ready_workers(app_ix).iter().filter_map(|w| w.pid).collect();
         let mut line = Vec::new();
@@ -259,13 +258,13 @@ impl Master {
     }
 
     /// A new agent learns who is there; the workers learn its pid.
-    fn introduce_agent(&mut self, app_ix: usize) {
+    fn introduce_agent(&mut self, app_ix: AppIx) {
         let workers = self.ready_workers(app_ix);
         let list: Vec<Value> = workers
             .iter()
             .map(|w| json!({ "worker": w.id.0, "slot": w.slot.0, "pid": w.pid, "generation": w.generation.0 }))
             .collect();
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         let about = json!({
             "app": app.name,
             "generation": app.supervisor.generation().0,
@@ -276,8 +275,8 @@ impl Master {
         self.tell_pids(app_ix);
         let mut line = self.agents_pid(app_ix).unwrap_or_default();
         messages::egg_action("agent-start", &Value::Null, &mut line);
-        for ix in 0..self.workers.bound() {
-            if self.workers.get(ix).is_some_and(|w| w.app == app_ix && !w.is_agent) {
+        for ix in self.cx.workers.indices() {
+            if self.cx.workers.get(ix).is_some_and(|w| w.app == app_ix && !w.is_agent) {
                 for line in line.split_inclusive(|&b| b == b'\n') {
                     self.post(ix, line);
                 }
@@ -287,21 +286,21 @@ impl Master {
     }
 
     /// The line from which a worker learns the pid of an agent that is ready.
-    pub(super) fn agents_pid(&self, app_ix: usize) -> Option<Vec<u8>> {
-        let pid = self.ready_agent_ix(app_ix).and_then(|agent| self.workers.get(agent)?.pid)?;
+    pub(super) fn agents_pid(&self, app_ix: AppIx) -> Option<Vec<u8>> {
+        let pid = self.ready_agent_ix(app_ix).and_then(|agent| self.cx.workers.get(agent)?.pid)?;
         let mut line = Vec::new();
         messages::egg_action("egg-pids", &json!([pid]), &mut line);
         Some(line)
     }
 
     /// Every worker was ready once: whoever has not heard of it does now.
-    pub(super) fn greet_all(&mut self, app_ix: usize) {
-        if !self.has_agent(app_ix) || !self.apps[app_ix].supervisor.was_ready() {
+    pub(super) fn greet_all(&mut self, app_ix: AppIx) {
+        if !self.has_agent(app_ix) || !self.cx.apps[app_ix].supervisor.was_ready() {
             return;
         }
         let workers: Vec<WorkerId> = self.ready_workers(app_ix).iter().map(|w| w.id).collect();
         for worker in workers {
-            if let Some(ix) = self.workers.find(worker) {
+            if let Some(ix) = self.cx.workers.find(worker) {
                 self.greet(app_ix, ix);
             }
         }
@@ -310,16 +309,16 @@ impl Master {
         }
     }
 
-    fn greet(&mut self, app_ix: usize, ix: WorkerIx) {
-        if self.workers.get(ix).is_none_or(|worker| worker.greeted) {
+    fn greet(&mut self, app_ix: AppIx, ix: WorkerIx) {
+        if self.cx.workers.get(ix).is_none_or(|worker| worker.greeted) {
             return;
         }
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         let data = json!({ "port": app.port(), "workers": app.supervisor.slot_count(), "name": app.name });
         let mut line = Vec::new();
         messages::egg_action("egg-ready", &data, &mut line);
         self.post(ix, &line);
-        if let Some(worker) = self.workers.get_mut(ix) {
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.greeted = true;
         }
         self.note_serves(ix);

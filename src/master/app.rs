@@ -5,12 +5,12 @@ use super::listener::Listener;
 use super::memory::AppNote;
 use super::schedule::Schedule;
 use super::settings::Settings;
-use super::worker::WorkerIx;
+use super::table::Table;
 use crate::balance::patience::Patience;
 use crate::balance::steering::Steering;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
-use crate::ids::Generation;
+use crate::ids::{Generation, ListenerIx, WorkerIx};
 use crate::logs::Tail;
 use crate::supervisor;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,7 +25,7 @@ pub(super) struct App {
     pub(super) generations: BTreeMap<Generation, Settings>,
     /// Counts up with every reload that was begun.
     pub(super) last_generation: Generation,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) listeners: Table<ListenerIx, Listener>,
     pub(super) balancer: Balancer,
     pub(super) connections: Connections<OwnedFd>,
     /// The worker behind each member of the balancer.
@@ -70,7 +70,7 @@ impl App {
             supervisor,
             generations: BTreeMap::from([(generation, settings)]),
             last_generation: generation,
-            listeners: Vec::new(),
+            listeners: Table::default(),
             balancer: Balancer::new(mode, first_seq),
             connections: Connections::default(),
             by_member: Vec::new(),

@@ -6,7 +6,7 @@
 //! one asks again, and the answers that were under way go to a socket that is gone.
 use super::Master;
 use super::channel::Sent;
-use super::worker::WorkerIx;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::loopback::{Half, Made};
@@ -111,8 +111,8 @@ impl Master {
         if self.path_to_ask(ix).is_none() {
             return;
         }
-        let now_ms = self.now_ms;
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+        let now_ms = self.cx.now_ms;
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         if worker.asking.is_none() {
             let step = Step::Resting { until_ms: now_ms };
             worker.asking = Some(Asking { step, pause_ms: limits::READY_ASK_MIN_MS, told: String::new() });
@@ -123,8 +123,8 @@ impl Master {
 
     /// A former master may have heard that a worker listens, and may have asked it.
     pub(super) fn ask_again(&mut self) {
-        for ix in 0..self.workers.bound() {
-            let listens = self.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
+        for ix in self.cx.workers.indices() {
+            let listens = self.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
             if listens && self.path_to_ask(ix).is_some() && self.serves_too_little(ix).is_none() {
                 self.begin_asking(ix);
             }
@@ -134,8 +134,8 @@ impl Master {
     /// The path that a worker has to answer for to be ready; `None` where it is ready or leaves, or where the rule is
     /// another one.
     fn path_to_ask(&self, ix: WorkerIx) -> Option<String> {
-        let worker = self.workers.get(ix).filter(|worker| !worker.is_agent)?;
-        let app = &self.apps[worker.app];
+        let worker = self.cx.workers.get(ix).filter(|worker| !worker.is_agent)?;
+        let app = &self.cx.apps[worker.app];
         let path = app.generations.get(&worker.generation)?.path_to_ask()?;
         let phase = app.supervisor.worker(worker.id)?.phase;
         matches!(phase, Phase::Starting { .. }).then(|| path.to_owned())
@@ -143,23 +143,23 @@ impl Master {
 
     /// Asks whoever is due, and ends what took too long.
     pub(super) fn go_on_asking(&mut self) {
-        if self.asks.next_ms.is_none_or(|at| at > self.now_ms) {
+        if self.asks.next_ms.is_none_or(|at| at > self.cx.now_ms) {
             return;
         }
         self.asks.next_ms = None;
         let all: Vec<WorkerIx> = self.asks.all.iter().copied().collect();
-        let asking = |ix: &WorkerIx| self.workers.get(*ix).and_then(|w| w.asking.as_ref());
+        let asking = |ix: &WorkerIx| self.cx.workers.get(*ix).and_then(|w| w.asking.as_ref());
         let mut open =
             all.iter().filter(|ix| asking(ix).is_some_and(|a| !matches!(a.step, Step::Resting { .. }))).count();
         for ix in all {
-            let Some(mut asking) = self.workers.get_mut(ix).and_then(|w| w.asking.take()) else {
+            let Some(mut asking) = self.cx.workers.get_mut(ix).and_then(|w| w.asking.take()) else {
                 self.asks.all.remove(&ix);
                 continue;
             };
-            if asking.due_ms() <= self.now_ms {
+            if asking.due_ms() <= self.cx.now_ms {
                 let rested = matches!(asking.step, Step::Resting { .. });
                 if rested && open >= limits::READY_ASKS_AT_ONCE_MAX {
-                    asking.step = Step::Resting { until_ms: self.now_ms + limits::READY_ASK_MIN_MS };
+                    asking.step = Step::Resting { until_ms: self.cx.now_ms + limits::READY_ASK_MIN_MS };
                 } else {
                     open += usize::from(rested);
                     asking = match self.ask_on(ix, asking) {
@@ -174,7 +174,7 @@ impl Master {
 
     fn keep_asking(&mut self, ix: WorkerIx, asking: Asking) {
         self.asks.look_at(asking.due_ms());
-        if let Some(worker) = self.workers.get_mut(ix) {
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.asking = Some(asking);
         }
     }
@@ -206,7 +206,7 @@ impl Master {
     /// The question is over, whatever came of it: the next one follows after a rest, while somebody wants to know.
     fn rest(&mut self, ix: WorkerIx, mut asking: Asking) -> Option<Asking> {
         self.path_to_ask(ix)?;
-        asking.step = Step::Resting { until_ms: self.now_ms + asking.pause_ms };
+        asking.step = Step::Resting { until_ms: self.cx.now_ms + asking.pause_ms };
         asking.pause_ms = (asking.pause_ms * 2).min(limits::READY_ASK_MAX_MS);
         Some(asking)
     }
@@ -215,7 +215,7 @@ impl Master {
     fn connect(&mut self, ix: WorkerIx, mut asking: Asking) -> Option<Asking> {
         let is_unix = self
             .listener_to_ask(ix)
-            .map(|(app, listener)| !matches!(self.apps[app].listeners[listener].local, LocalAddress::Inet(_)));
+            .map(|(app, listener)| !matches!(self.cx.apps[app].listeners[listener].local, LocalAddress::Inet(_)));
         match is_unix {
             None => {
                 self.not_well(ix, &mut asking.told, &Bad::NothingToAsk);
@@ -226,7 +226,7 @@ impl Master {
                 Err(e) => self.cannot_ask(ix, asking, e),
             },
             Some(false) => match Half::begin() {
-                Ok(half) => self.connected(ix, asking, half, self.now_ms + limits::READY_ANSWER_MS),
+                Ok(half) => self.connected(ix, asking, half, self.cx.now_ms + limits::READY_ANSWER_MS),
                 Err(e) => self.cannot_ask(ix, asking, e),
             },
         }
@@ -235,8 +235,8 @@ impl Master {
     fn connected(&mut self, ix: WorkerIx, mut asking: Asking, half: Half, until_ms: u64) -> Option<Asking> {
         match half.finish() {
             Ok(Made::Whole { ours, other }) => self.ask_over(ix, asking, ours, other),
-            Ok(Made::Half(half)) if self.now_ms < until_ms => {
-                let look_ms = (self.now_ms + limits::READY_CONNECT_LOOK_MS).min(until_ms);
+            Ok(Made::Half(half)) if self.cx.now_ms < until_ms => {
+                let look_ms = (self.cx.now_ms + limits::READY_CONNECT_LOOK_MS).min(until_ms);
                 asking.step = Step::Connecting { half, look_ms, until_ms };
                 Some(asking)
             }
@@ -254,8 +254,8 @@ impl Master {
     fn ask_over(&mut self, ix: WorkerIx, mut asking: Asking, ours: OwnedFd, other: OwnedFd) -> Option<Asking> {
         let path = self.path_to_ask(ix)?;
         let Some((app, listener)) = self.listener_to_ask(ix) else { return self.rest(ix, asking) };
-        let channel = self.workers.get_mut(ix)?.channel.as_mut()?;
-        self.apps[app].listeners[listener].newconn.render(ASK_SEQ, &mut self.line);
+        let channel = self.cx.workers.get_mut(ix)?.channel.as_mut()?;
+        self.cx.apps[app].listeners[listener].newconn.render(ASK_SEQ, &mut self.line);
         let sent = channel.send_handoff(&self.line, &other);
         drop(other);
         match sent {
@@ -275,14 +275,14 @@ impl Master {
         let written = fdpass::send_with_fd(ours.as_fd(), &request, None);
         match written {
             // A new connection takes more than a path may be long.
-            Ok(count) if count == request.len() && self.polls.add_ask(ix, &ours) => {}
+            Ok(count) if count == request.len() && self.cx.reactor.add_ask(ix, &ours) => {}
             Ok(_) => return self.cannot_ask(ix, asking, io::ErrorKind::WriteZero.into()),
             Err(e) => return self.cannot_ask(ix, asking, e),
         }
         if asking.told.is_empty() {
             self.not_well(ix, &mut asking.told, &Bad::Pending);
         }
-        let until_ms = self.now_ms + limits::READY_ANSWER_MS;
+        let until_ms = self.cx.now_ms + limits::READY_ANSWER_MS;
         let (head, status_known, heard_bytes) = (Vec::new(), false, 0);
         asking.step = Step::Asked(Asked { socket: ours, head, status_known, heard_bytes, until_ms });
         Some(asking)
@@ -290,9 +290,9 @@ impl Master {
 
     /// Where a worker is asked: the first of the configured addresses that it listens on, else the first of those that it
     /// asked for itself. App and listener.
-    fn listener_to_ask(&self, ix: WorkerIx) -> Option<(usize, usize)> {
-        let worker = self.workers.get(ix)?;
-        let app = &self.apps[worker.app];
+    fn listener_to_ask(&self, ix: WorkerIx) -> Option<(AppIx, ListenerIx)> {
+        let worker = self.cx.workers.get(ix)?;
+        let app = &self.cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation)?;
         let streams = || worker.serves.iter().copied().filter(|&n| !app.listeners[n].datagram);
         let at = |wanted| streams().find(|&n| app.listeners[n].configured.as_ref() == Some(wanted));
@@ -302,7 +302,7 @@ impl Master {
 
     /// Something came over the connection with a question.
     pub(super) fn answer_came(&mut self, ix: WorkerIx) {
-        let Some(mut asking) = self.workers.get_mut(ix).and_then(|w| w.asking.take()) else { return };
+        let Some(mut asking) = self.cx.workers.get_mut(ix).and_then(|w| w.asking.take()) else { return };
         let Step::Asked(mut asked) = asking.step else { return self.keep_asking(ix, asking) };
         let is_over = self.hear(ix, &mut asked, &mut asking.told);
         asking.step = Step::Asked(asked);
@@ -342,15 +342,15 @@ impl Master {
                     return true;
                 }
                 Answer::Status(status) if http::is_well(status) => {
-                    let Some(worker) = self.workers.get(ix) else { return true };
+                    let Some(worker) = self.cx.workers.get(ix) else { return true };
                     let event = Event::Evidence { worker: worker.id, evidence: Evidence::Http };
-                    self.events.push_back((worker.app, event));
+                    self.cx.events.push_back((worker.app, event));
                 }
                 Answer::Status(status) => self.not_well(ix, told, &Bad::Status(status)),
             }
             asked.status_known = true;
             asked.head = Vec::new();
-            asked.until_ms = asked.until_ms.min(self.now_ms + limits::READY_BODY_MS);
+            asked.until_ms = asked.until_ms.min(self.cx.now_ms + limits::READY_BODY_MS);
         }
     }
 
@@ -358,9 +358,9 @@ impl Master {
     fn not_well(&mut self, ix: WorkerIx, told: &mut String, bad: &Bad<'_>) {
         let Some(path) = self.path_to_ask(ix) else { return };
         let why = bad.words(&path);
-        let Some(worker) = self.workers.get(ix).filter(|_| *told != why) else { return };
-        log::debug!("{}/{}: worker {} is not ready: {why}", self.apps[worker.app].name, worker.slot, worker.id);
+        let Some(worker) = self.cx.workers.get(ix).filter(|_| *told != why) else { return };
+        log::debug!("{}/{}: worker {} is not ready: {why}", self.cx.apps[worker.app].name, worker.slot, worker.id);
         told.clone_from(&why);
-        self.events.push_back((worker.app, Event::NotYet { worker: worker.id, why }));
+        self.cx.events.push_back((worker.app, Event::NotYet { worker: worker.id, why }));
     }
 }

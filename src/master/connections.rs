@@ -1,13 +1,14 @@
 //! The connections of an app that were accepted and are not yet taken by a worker, by index. What a socket is does not
 //! matter here: the master's are fds, a script's are numbers.
 use crate::balance::ConnIx;
+use crate::ids::ListenerIx;
 
 /// A connection that was accepted and is not yet taken by a worker.
 pub struct Connection<S> {
     /// Our copy of its socket.
     pub socket: S,
     /// The listener that it came from, by index in the app.
-    pub listener: usize,
+    pub listener: ListenerIx,
     /// Its client, for sticky balancing.
     pub client_hash: Option<u64>,
 }

@@ -7,7 +7,7 @@ use crate::api::types as wire;
 use crate::api::{Answer, Call, Change, ReplySender, Request};
 use crate::balance::steering::Steering;
 use crate::config::{Balance, Protocol, parse};
-use crate::ids::Generation;
+use crate::ids::{AppIx, Generation};
 use crate::limits;
 use crate::logs::{Reply, Tail};
 use crate::os::cpu;
@@ -27,11 +27,11 @@ pub(super) struct Waiter {
 /// What has to end.
 pub(super) enum Wait {
     /// These reloads (app index to generation); the text of those that failed.
-    Reload { open: BTreeMap<usize, Generation>, failures: Vec<String>, done: Vec<String> },
+    Reload { open: BTreeMap<AppIx, Generation>, failures: Vec<String>, done: Vec<String> },
     /// The start of these apps.
-    Start { open: BTreeSet<usize> },
+    Start { open: BTreeSet<AppIx> },
     /// The stop of one app.
-    StopApp { app: usize },
+    StopApp { app: AppIx },
     /// The stop of everything.
     StopAll,
 }
@@ -105,25 +105,25 @@ impl Master {
     }
 
     /// "Everything" means what is not stopped.
-    pub(super) fn apps_that_run(&self) -> Vec<usize> {
-        (0..self.apps.len()).filter(|ix| !self.apps[*ix].supervisor.is_stopping()).collect()
+    pub(super) fn apps_that_run(&self) -> Vec<AppIx> {
+        self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].supervisor.is_stopping()).collect()
     }
 
-    fn apps_named(&self, name: Option<&str>) -> Result<Vec<usize>, Answer> {
-        let there = |ix: &usize| !self.apps[*ix].deleted;
-        let Some(name) = name else { return Ok((0..self.apps.len()).filter(there).collect()) };
-        match (0..self.apps.len()).filter(there).find(|&ix| self.apps[ix].name == name) {
+    fn apps_named(&self, name: Option<&str>) -> Result<Vec<AppIx>, Answer> {
+        let there = |ix: &AppIx| !self.cx.apps[*ix].deleted;
+        let Some(name) = name else { return Ok(self.cx.apps.indices().filter(there).collect()) };
+        match self.cx.apps.indices().filter(there).find(|&ix| self.cx.apps[ix].name == name) {
             Some(ix) => Ok(vec![ix]),
             None => {
-                let names: Vec<&str> = self.apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
+                let names: Vec<&str> = self.cx.apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
                 Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
             }
         }
     }
 
     /// The log files of these apps.
-    fn log_paths(&self, apps: &[usize]) -> Vec<PathBuf> {
-        let apps = apps.iter().map(|&ix| &self.apps[ix]);
+    fn log_paths(&self, apps: &[AppIx]) -> Vec<PathBuf> {
+        let apps = apps.iter().map(|&ix| &self.cx.apps[ix]);
         let paths = apps.flat_map(|app| {
             let config = &app.settings().config;
             config.log.files(app.supervisor.slot_count(), config.agent.is_some())
@@ -139,22 +139,22 @@ impl Master {
             Ok(apps) => apps[0],
             Err(answer) => return answer,
         };
-        let now = self.apps[ix].supervisor.slot_count();
+        let now = self.cx.apps[ix].supervisor.slot_count();
         if let Some(why) = self.refusal_while_stopped(ix) {
             return Answer::Refused(why);
         }
         match scale_target(wanted, now) {
             Err(reason) => Answer::Refused(reason),
             Ok(slots) => {
-                self.events.push_back((ix, Event::Scale { slots }));
+                self.cx.events.push_back((ix, Event::Scale { slots }));
                 Answer::Done(format!("{name}: from {now} to {slots} {}", super::tell::plural(slots, "worker")))
             }
         }
     }
 
     /// Why nothing can be done with an app that is not meant to run, if it is not.
-    pub(super) fn refusal_while_stopped(&self, ix: usize) -> Option<String> {
-        let app = &self.apps[ix];
+    pub(super) fn refusal_while_stopped(&self, ix: AppIx) -> Option<String> {
+        let app = &self.cx.apps[ix];
         if !app.supervisor.is_stopping() {
             return None;
         }
@@ -166,7 +166,7 @@ impl Master {
     }
 
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
-    pub(super) fn reload_asked(&mut self, apps: &[usize], change: Change, reply: Option<ReplySender>) {
+    pub(super) fn reload_asked(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
         if self.takes_long(&change) {
             return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
@@ -174,7 +174,7 @@ impl Master {
     }
 
     /// The same with what was read.
-    pub(super) fn reload_with(&mut self, apps: &[usize], input: Input, reply: Option<ReplySender>) {
+    pub(super) fn reload_with(&mut self, apps: &[AppIx], input: Input, reply: Option<ReplySender>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
         match self.prepare_reload(apps, input) {
@@ -182,7 +182,7 @@ impl Master {
             Ok(events) => {
                 for (ix, to, event) in events {
                     open.insert(ix, to);
-                    self.events.push_back((ix, event));
+                    self.cx.events.push_back((ix, event));
                 }
             }
         }
@@ -200,38 +200,38 @@ impl Master {
         }
         self.stop_asked = true;
         self.note_deployment();
-        for ix in 0..self.apps.len() {
+        for ix in self.cx.apps.indices() {
             self.stop_app(ix, now);
         }
         self.settle_waiters();
     }
 
-    pub(super) fn stop_app(&mut self, ix: usize, now: bool) {
-        let app = &mut self.apps[ix];
+    pub(super) fn stop_app(&mut self, ix: AppIx, now: bool) {
+        let app = &mut self.cx.apps[ix];
         app.closed = true;
         app.starting = false;
         for listener in &mut app.listeners {
-            listener.leave_poll(&self.polls);
+            listener.leave_poll(&self.cx.reactor);
         }
         self.tell_agent(ix, "stopping", serde_json::json!({ "now": now }));
-        self.events.push_back((ix, Event::Stop { now }));
+        self.cx.events.push_back((ix, Event::Stop { now }));
     }
 
     /// Looks whether a report is what somebody waits for, and whether everything is over.
-    pub(super) fn after_report(&mut self, app_ix: usize, report: &Report) {
-        let name = self.apps[app_ix].name.clone();
+    pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
+        let name = self.cx.apps[app_ix].name.clone();
         self.note_start(app_ix, report);
         if let Report::WorkerDied { worker, next: Next::None, .. }
         | Report::AgentDied { agent: worker, next: Next::None, .. } = report
         {
             let tail = self.output.take_tail(*worker);
-            let last_words = &mut self.apps[app_ix].last_words;
+            let last_words = &mut self.cx.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
         }
         let mut said = None;
         if matches!(report, Report::ReloadFailed { .. } | Report::ReloadDone { .. }) {
-            said = self.apps[app_ix].last_words.take();
-            let ids: Vec<_> = self.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
+            said = self.cx.apps[app_ix].last_words.take();
+            let ids: Vec<_> = self.cx.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
             ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
         }
         for waiter in &mut self.waiters {
@@ -243,7 +243,7 @@ impl Master {
                 }
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
-                    failures.push(format!("{name}: {reason}; {}", self.apps[app_ix].serves_still()));
+                    failures.push(format!("{name}: {reason}; {}", self.cx.apps[app_ix].serves_still()));
                     waiter.said = waiter.said.take().or_else(|| said.clone());
                 }
                 Report::ReloadSuperseded { to, by } if open.get(&app_ix) == Some(to) => {
@@ -256,7 +256,7 @@ impl Master {
         if matches!(report, Report::ReloadFailed { .. }) {
             self.forget_failed_sources();
         }
-        if matches!(report, Report::ReloadDone { .. }) && !self.apps.iter().any(|app| app.supervisor.is_errored()) {
+        if matches!(report, Report::ReloadDone { .. }) && !self.cx.apps.iter().any(|app| app.supervisor.is_errored()) {
             // What had given up is back.
             self.exit_code = 0;
         }
@@ -273,7 +273,7 @@ impl Master {
 
     /// Answers those whose matter has ended.
     fn settle_waiters(&mut self) {
-        let apps = &self.apps;
+        let apps = &self.cx.apps;
         for waiter in &mut self.waiters {
             let answer = match &waiter.what {
                 Wait::Reload { open, .. } if !open.is_empty() => continue,
@@ -308,19 +308,19 @@ impl Master {
     }
 
     /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
-    fn close_app(&mut self, ix: usize, stopped: bool) {
+    fn close_app(&mut self, ix: AppIx, stopped: bool) {
         if !stopped {
             return;
         }
-        for listener_ix in 0..self.apps[ix].listeners.len() {
+        for listener_ix in self.cx.apps[ix].listeners.indices() {
             self.release_listener(ix, listener_ix);
-            if let Some(path) = self.apps[ix].listeners[listener_ix].unlink.take() {
+            if let Some(path) = self.cx.apps[ix].listeners[listener_ix].unlink.take() {
                 // Somebody may have removed it before us.
                 let _ = std::fs::remove_file(path);
             }
-            self.apps[ix].listeners[listener_ix].retire();
+            self.cx.apps[ix].listeners[listener_ix].retire();
         }
-        self.apps[ix].homeless.clear();
+        self.cx.apps[ix].homeless.clear();
     }
 
     fn deployment(&self) -> wire::Deployment {
@@ -331,24 +331,24 @@ impl Master {
             keeper_version: self.about_keeper.version.clone(),
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
-            uptime_ms: self.now_ms.saturating_sub(self.started_ms),
+            uptime_ms: self.cx.now_ms.saturating_sub(self.started_ms),
             upgrade: self.upgrade_view(),
             background: self.background,
             config: self.sources.get(&self.last_source).and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
-            apps: (0..self.apps.len()).filter(|&ix| !self.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
+            apps: self.cx.apps.indices().filter(|&ix| !self.cx.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
         }
     }
 
-    fn app_view(&self, index: usize) -> wire::App {
-        let app = &self.apps[index];
+    fn app_view(&self, index: AppIx) -> wire::App {
+        let app = &self.cx.apps[index];
         let settings = app.settings();
-        let left = |until_ms: u64| until_ms.saturating_sub(self.now_ms);
+        let left = |until_ms: u64| until_ms.saturating_sub(self.cx.now_ms);
         let steered = app.steered();
         let mut workers: Vec<wire::Worker> = app
             .supervisor
             .workers()
             .map(|w| {
-                let here = self.workers.find(w.id).and_then(|ix| self.workers.get(ix));
+                let here = self.cx.workers.find(w.id).and_then(|ix| self.cx.workers.get(ix));
                 let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
                 let restarts = app.supervisor.slot(w.slot).map_or(0, |s| s.restarts);
                 wire::Worker {
@@ -357,7 +357,7 @@ impl Master {
                     pid: w.pid,
                     state: worker_state(&w.phase),
                     generation: w.generation.0,
-                    uptime_ms: Some(self.now_ms.saturating_sub(w.spawned_at_ms)),
+                    uptime_ms: Some(self.cx.now_ms.saturating_sub(w.spawned_at_ms)),
                     restarts,
                     open_handoffs: open,
                     handoffs: here.map_or(0, |h| h.taken),
@@ -366,7 +366,7 @@ impl Master {
                     // The API reads them.
                     memory_bytes: None,
                     cpu_ms: None,
-                    loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.now_us)),
+                    loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.cx.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
                     not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
@@ -432,10 +432,10 @@ impl Master {
 
     /// Ends the deployment when nothing is left to run.
     pub(super) fn finish_if_over(&mut self) {
-        let over = self.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
-        if !over || !self.events.is_empty() || self.stays_when_over() {
+        let over = self.cx.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
+        if !over || !self.cx.events.is_empty() || self.stays_when_over() {
             self.hooks.goes_on();
-        } else if !self.finished && self.hooks.may_end(self.now_ms) {
+        } else if !self.finished && self.hooks.may_end(self.cx.now_ms) {
             self.finish();
         }
     }

@@ -5,9 +5,9 @@ use super::app::App;
 use super::channel::Sent;
 use super::connections::Connection;
 use super::offer::{Answer, Offer, Offered};
-use super::worker::WorkerIx;
 use crate::balance::{ConnIx, sticky};
 use crate::config::Balance;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::{listen, reuseport};
 use crate::supervisor::Event;
@@ -42,24 +42,24 @@ impl Master {
     }
 
     /// Accepts a batch from one listener. Whether it has to be looked at again.
-    pub(super) fn accept_from(&mut self, app_ix: usize, listener_ix: usize) -> bool {
-        let Some(app) = self.apps.get(app_ix) else { return false };
+    pub(super) fn accept_from(&mut self, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+        let Some(app) = self.cx.apps.get(app_ix) else { return false };
         let Some(listener) = app.listeners.get(listener_ix) else { return false };
         if app.closed || !listener.readable {
             return false;
         }
         let all = self.accept_batch(app_ix, listener_ix, 0) == Accepted::All;
-        if all && let Some(listener) = self.apps[app_ix].listeners.get_mut(listener_ix) {
+        if all && let Some(listener) = self.cx.apps[app_ix].listeners.get_mut(listener_ix) {
             listener.readable = false;
         }
         !all
     }
 
     /// Accepts a batch from one socket of a listener.
-    pub(super) fn accept_batch(&mut self, app_ix: usize, listener_ix: usize, socket: u32) -> Accepted {
-        let app = &self.apps[app_ix];
+    pub(super) fn accept_batch(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> Accepted {
+        let app = &self.cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
-        if app.accept_pause_until_ms > self.now_ms {
+        if app.accept_pause_until_ms > self.cx.now_ms {
             return Accepted::NotNow;
         }
         let sticky = app.settings().config.balance == Balance::Sticky;
@@ -72,15 +72,15 @@ impl Master {
         }
         let waiting_elsewhere = app.homeless.len();
         for _ in 0..limits::ACCEPT_BATCH_MAX {
-            let app = &mut self.apps[app_ix];
+            let app = &mut self.cx.apps[app_ix];
             let room = app.homeless.len() == waiting_elsewhere && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
             if !room {
                 return Accepted::NotNow;
             }
-            if !app.balancer.can_take(group, self.now_us) && !self.loses_patience(app_ix, listener_ix, socket) {
+            if !app.balancer.can_take(group, self.cx.now_us) && !self.loses_patience(app_ix, listener_ix, socket) {
                 return Accepted::NotNow;
             }
-            let app = &mut self.apps[app_ix];
+            let app = &mut self.cx.apps[app_ix];
             let from = app.listeners[listener_ix].socket(socket);
             let accepted =
                 if sticky { listen::accept_with_peer(from) } else { listen::accept(from).map(|socket| (socket, None)) };
@@ -109,9 +109,9 @@ impl Master {
 
     /// Nobody can take what waits in this socket. When it has waited for long because every worker is slow, they get more
     /// than one at a time: it would not be faster elsewhere. Whether somebody can take it now.
-    fn loses_patience(&mut self, app_ix: usize, listener_ix: usize, socket: u32) -> bool {
-        let listener = &mut self.apps[app_ix].listeners[listener_ix];
-        if !listener.patience.entry(socket).or_default().is_over(self.now_us) {
+    fn loses_patience(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
+        let listener = &mut self.cx.apps[app_ix].listeners[listener_ix];
+        if !listener.patience.entry(socket).or_default().is_over(self.cx.now_us) {
             return false;
         }
         let waiting = reuseport::queue(listener.socket(socket)).waiting;
@@ -119,23 +119,23 @@ impl Master {
     }
 
     /// So many connections have waited for long. Whether somebody can take one of them now.
-    fn open_windows(&mut self, app_ix: usize, listener_ix: usize, waiting: u32) -> bool {
+    fn open_windows(&mut self, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
         // They have not read their pings, and it is not long enough to call them stuck.
         let suspects: Vec<WorkerIx> =
-            self.workers.iter().filter(|(_, w)| w.app == app_ix && w.pulse.suspect).map(|(ix, _)| ix).collect();
+            self.cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.pulse.suspect).map(|(ix, _)| ix).collect();
         for ix in suspects {
-            if let Some(worker) = self.workers.get_mut(ix) {
+            if let Some(worker) = self.cx.workers.get_mut(ix) {
                 worker.pulse.suspect = false;
             }
             self.refresh_eligibility(ix);
         }
-        let App { balancer, listeners, .. } = &mut self.apps[app_ix];
+        let App { balancer, listeners, .. } = &mut self.cx.apps[app_ix];
         let group = listeners[listener_ix].group;
-        balancer.open_windows(group, waiting) && balancer.can_take(group, self.now_us)
+        balancer.open_windows(group, waiting) && balancer.can_take(group, self.cx.now_us)
     }
 
     /// Whether to stop accepting for a while. A connection that was reset while it waited is no reason.
-    fn accept_failed(&mut self, app_ix: usize, error: &io::Error) -> bool {
+    fn accept_failed(&mut self, app_ix: AppIx, error: &io::Error) -> bool {
         if !crate::os::errno::is_out_of_resources(error) {
             return false;
         }
@@ -144,9 +144,9 @@ impl Master {
     }
 
     /// The system has too little of something: no connections for a moment.
-    fn pause(&mut self, app_ix: usize, what: &str, error: &io::Error) {
-        let app = &mut self.apps[app_ix];
-        app.accept_pause_until_ms = self.now_ms + limits::ACCEPT_PAUSE_MS;
+    fn pause(&mut self, app_ix: AppIx, what: &str, error: &io::Error) {
+        let app = &mut self.cx.apps[app_ix];
+        app.accept_pause_until_ms = self.cx.now_ms + limits::ACCEPT_PAUSE_MS;
         if !std::mem::replace(&mut app.accept_pause_told, true) {
             log::warn!(
                 "{}: cannot {what}: {error}; connections wait in the kernel's queue, next try in {} ms \
@@ -158,9 +158,9 @@ impl Master {
     }
 
     /// Gives a connection to a worker, or keeps it until one can take it.
-    pub(super) fn hand_off(&mut self, app_ix: usize, conn: ConnIx) {
+    pub(super) fn hand_off(&mut self, app_ix: AppIx, conn: ConnIx) {
         loop {
-            let app = &mut self.apps[app_ix];
+            let app = &mut self.cx.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
             let listener = &app.listeners[connection.listener];
             let (group, client_hash) = (listener.group, connection.client_hash);
@@ -168,14 +168,14 @@ impl Master {
             let offered = offer.send(
                 &mut app.balancer,
                 &app.by_member,
-                |worker| self.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+                |worker| self.cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
                 &mut self.line,
-                self.now_us,
+                self.cx.now_us,
             );
             match offered {
                 Offered::Sent { before } => {
                     // By address, another worker than this one may have nothing to do, and its next client is not to wait.
-                    let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, self.now_us));
+                    let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, self.cx.now_us));
                     self.pace.gave(fewest.unwrap_or(before));
                     self.open_handoffs += 1;
                     return;
@@ -199,14 +199,14 @@ impl Master {
 
     /// A worker's answer to a hand-off. Answers to a former master's hand-offs have unknown numbers.
     pub(super) fn answered(&mut self, worker_ix: WorkerIx, seq: u64, accepted: bool) {
-        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        let Some(worker) = self.cx.workers.get_mut(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let app_ix = worker.app;
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let answer = Answer { member, seq, accepted };
-        let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.homeless, self.now_us);
+        let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.homeless, self.cx.now_us);
         let Some(latency_us) = closed else { return };
-        worker.pulse.answered(latency_us, self.now_us);
+        worker.pulse.answered(latency_us, self.cx.now_us);
         self.answers += 1;
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
@@ -215,7 +215,7 @@ impl Master {
             app.handoffs += 1;
         } else if let Some(connection) = app.homeless.back().and_then(|conn| app.connections.get(*conn)) {
             // It was just put there.
-            app.balancer.refused(app.listeners[connection.listener].group, member, self.now_us);
+            app.balancer.refused(app.listeners[connection.listener].group, member, self.cx.now_us);
         }
         if worker.drain.is_some() {
             // Not now: its channel is being read, and goodbye is said over it.
@@ -225,9 +225,9 @@ impl Master {
 
     /// Takes back what a worker had not answered for; others get it.
     pub(super) fn take_back(&mut self, worker_ix: WorkerIx) {
-        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        let Some(worker) = self.cx.workers.get_mut(worker_ix) else { return };
         let Some(member) = worker.member.take() else { return };
-        let app = &mut self.apps[worker.app];
+        let app = &mut self.cx.apps[worker.app];
         let before = app.homeless.len();
         app.balancer.remove_member(member, &mut self.taken_back);
         app.homeless.extend(self.taken_back.drain(..));
@@ -236,10 +236,10 @@ impl Master {
 
     /// Finds workers for connections that lost theirs.
     pub(super) fn rehome(&mut self) {
-        for app_ix in 0..self.apps.len() {
-            self.apps[app_ix].balancer.end_refusals(self.now_us);
+        for app_ix in self.cx.apps.indices() {
+            self.cx.apps[app_ix].balancer.end_refusals(self.cx.now_us);
             self.rehome_of(app_ix);
-            let app = &mut self.apps[app_ix];
+            let app = &mut self.cx.apps[app_ix];
             let Some(first) = app.homeless.front() else {
                 if app.homeless_patience.take().is_some() {
                     app.balancer.close_windows();
@@ -248,7 +248,7 @@ impl Master {
             };
             let listener = app.connections.get(*first).map(|connection| connection.listener);
             let waiting = app.homeless.len() as u32;
-            if app.homeless_patience.get_or_insert_default().is_over(self.now_us)
+            if app.homeless_patience.get_or_insert_default().is_over(self.cx.now_us)
                 && listener.is_some_and(|listener| self.open_windows(app_ix, listener, waiting))
             {
                 self.rehome_of(app_ix);
@@ -256,12 +256,12 @@ impl Master {
         }
     }
 
-    fn rehome_of(&mut self, app_ix: usize) {
-        for _ in 0..self.apps[app_ix].homeless.len() {
-            if self.apps[app_ix].accept_pause_until_ms > self.now_ms {
+    fn rehome_of(&mut self, app_ix: AppIx) {
+        for _ in 0..self.cx.apps[app_ix].homeless.len() {
+            if self.cx.apps[app_ix].accept_pause_until_ms > self.cx.now_ms {
                 break;
             }
-            let Some(conn) = self.apps[app_ix].homeless.pop_front() else { break };
+            let Some(conn) = self.cx.apps[app_ix].homeless.pop_front() else { break };
             self.hand_off(app_ix, conn);
         }
     }
@@ -269,21 +269,21 @@ impl Master {
     /// Whether a worker may be handed connections at this moment.
     pub(super) fn refresh_eligibility(&mut self, worker_ix: WorkerIx) {
         self.recount(worker_ix);
-        let Some(worker) = self.workers.get(worker_ix) else { return };
+        let Some(worker) = self.cx.workers.get(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
         let well = !worker.pulse.stuck && !worker.pulse.suspect;
         let eligible = worker.admitted && worker.drain.is_none() && open && well;
-        self.apps[worker.app].balancer.set_eligible(member, eligible);
+        self.cx.apps[worker.app].balancer.set_eligible(member, eligible);
     }
 
     /// The channel broke under our hands: the rules decide what that means.
     pub(super) fn channel_broken(&mut self, worker_ix: WorkerIx) {
-        let Some(worker) = self.workers.get_mut(worker_ix) else { return };
+        let Some(worker) = self.cx.workers.get_mut(worker_ix) else { return };
         if let Some(channel) = &mut worker.channel {
             channel.closed = true;
         }
         let (app, id) = (worker.app, worker.id);
-        self.events.push_back((app, Event::ChannelClosed { worker: id }));
+        self.cx.events.push_back((app, Event::ChannelClosed { worker: id }));
     }
 }

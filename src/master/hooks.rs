@@ -5,7 +5,7 @@ use super::tell::{cause_words, ended};
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, Hooks};
-use crate::ids::{Generation, WorkerId};
+use crate::ids::{AppIx, Generation, WorkerId};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::{program, signal};
@@ -173,7 +173,7 @@ fn one_line(text: &str) -> String {
 
 impl Master {
     /// Has the hook run that belongs to this report, if there is one.
-    pub(super) fn run_hook(&mut self, app: usize, report: &Report) {
+    pub(super) fn run_hook(&mut self, app: AppIx, report: &Report) {
         match report {
             Report::WorkerReady { worker, slot, after_ms } => {
                 let told = Told {
@@ -250,7 +250,7 @@ impl Master {
     }
 
     /// A reload was refused before it began.
-    pub(super) fn run_hook_for_refusal(&mut self, app: usize, reason: &str) {
+    pub(super) fn run_hook_for_refusal(&mut self, app: AppIx, reason: &str) {
         self.push_hook(app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
     }
 
@@ -260,18 +260,18 @@ impl Master {
     }
 
     fn pid_of(&self, worker: WorkerId) -> Option<i32> {
-        self.workers.get(self.workers.find(worker)?)?.pid
+        self.cx.workers.get(self.cx.workers.find(worker)?)?.pid
     }
 
     /// The worker's end is told.
-    fn push_exit(&mut self, app: usize, worker: WorkerId, told: &Told) {
+    fn push_exit(&mut self, app: AppIx, worker: WorkerId, told: &Told) {
         self.push_hook(app, HookEvent::WorkerExit, told);
         self.hooks.generations.remove(&worker);
     }
 
     /// A worker's hooks are those of its own generation.
-    fn push_hook(&mut self, app: usize, event: HookEvent, told: &Told) {
-        let app = &self.apps[app];
+    fn push_hook(&mut self, app: AppIx, event: HookEvent, told: &Told) {
+        let app = &self.cx.apps[app];
         let own = told.worker.and(told.generation).and_then(|generation| app.generations.get(&generation));
         if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {
             let variables = told.variables(event, &app.name);

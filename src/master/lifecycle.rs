@@ -7,6 +7,7 @@ use super::reading::{Input, Purpose};
 use super::tell::{cause_words, plural};
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
+use crate::ids::AppIx;
 use crate::limits;
 use crate::logs::Tail;
 use crate::os::cpu;
@@ -55,7 +56,7 @@ impl App {
 
 impl Master {
     /// Starts an app that does not run; `restart`: or one that does, after a stop.
-    pub(super) fn start_asked(&mut self, ix: usize, restart: bool, change: Change, reply: ReplySender) {
+    pub(super) fn start_asked(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
         if self.takes_long(&change) {
             return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
         }
@@ -63,8 +64,8 @@ impl Master {
     }
 
     /// The same with what was read.
-    pub(super) fn start_with(&mut self, ix: usize, restart: bool, input: Input, reply: ReplySender) {
-        let app = &self.apps[ix];
+    pub(super) fn start_with(&mut self, ix: AppIx, restart: bool, input: Input, reply: ReplySender) {
+        let app = &self.cx.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let answer = if self.stop_asked {
@@ -89,13 +90,14 @@ impl Master {
 
     /// Answers when every app is ready, or one of its first workers has failed.
     pub(super) fn ready_asked(&mut self, reply: ReplySender) {
-        let open = (0..self.apps.len()).filter(|&ix| self.apps[ix].starting && !self.apps[ix].deleted).collect();
+        let open =
+            self.cx.apps.indices().filter(|&ix| self.cx.apps[ix].starting && !self.cx.apps[ix].deleted).collect();
         self.wait_for(Wait::Start { open }, reply);
     }
 
     /// Takes an app out of the deployment; what runs of it ends first.
-    pub(super) fn delete_asked(&mut self, ix: usize, now: bool, reply: ReplySender) {
-        self.apps[ix].deleted = true;
+    pub(super) fn delete_asked(&mut self, ix: AppIx, now: bool, reply: ReplySender) {
+        self.cx.apps[ix].deleted = true;
         self.note_app(ix);
         self.note_states();
         self.stop_app(ix, now);
@@ -111,6 +113,7 @@ impl Master {
         };
         let stays = |app: &&App| !app.deleted;
         entry.apps = self
+            .cx
             .apps
             .iter()
             .filter(stays)
@@ -121,7 +124,7 @@ impl Master {
                 workers: app.scaled(),
             })
             .collect();
-        let serving = self.apps.iter().filter(stays).map(|app| app.settings().source).max();
+        let serving = self.cx.apps.iter().filter(stays).map(|app| app.settings().source).max();
         entry.sources = serving.and_then(|source| self.sources.get(&source)).cloned();
         if let Err(e) = home.write_entry(&entry) {
             log::warn!("{e}");
@@ -131,10 +134,10 @@ impl Master {
     /// Keeps what we ourselves say in the background from growing for ever: the file begins anew, the old one stays
     /// beside. (Keeper and master share the file, and append to it.)
     pub(super) fn bound_own_log(&mut self) {
-        if !self.background || self.now_ms < self.next_log_look_ms {
+        if !self.background || self.cx.now_ms < self.next_log_look_ms {
             return;
         }
-        self.next_log_look_ms = self.now_ms + limits::OWN_LOG_LOOK_MS;
+        self.next_log_look_ms = self.cx.now_ms + limits::OWN_LOG_LOOK_MS;
         let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
         let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
         if too_large {
@@ -147,54 +150,54 @@ impl Master {
     }
 
     /// What a report means for a start that is under way.
-    pub(super) fn note_start(&mut self, ix: usize, report: &Report) {
+    pub(super) fn note_start(&mut self, ix: AppIx, report: &Report) {
         match report {
             Report::AppReady { .. } => {
-                self.apps[ix].starting = false;
-                self.apps[ix].start_failure = None;
-                let ids: Vec<_> = self.apps[ix].supervisor.workers().map(|w| w.id).collect();
+                self.cx.apps[ix].starting = false;
+                self.cx.apps[ix].start_failure = None;
+                let ids: Vec<_> = self.cx.apps[ix].supervisor.workers().map(|w| w.id).collect();
                 ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
             }
             Report::WorkerDied { next: Next::Stopped | Next::LastRun { failed: false, .. }, .. } => {}
             Report::WorkerDied { worker, cause, lived_ms, next, .. } => {
-                let newest = self.apps[ix].last_generation;
-                let here = self.workers.find(*worker).and_then(|w| self.workers.get(w));
+                let newest = self.cx.apps[ix].last_generation;
+                let here = self.cx.workers.find(*worker).and_then(|w| self.cx.workers.get(w));
                 let is_new = here.is_none_or(|w| w.generation == newest);
-                if self.apps[ix].starting && is_new && self.apps[ix].start_failure.is_none() {
-                    let said = self.apps[ix].last_words.take().or_else(|| self.output.take_tail(*worker));
+                if self.cx.apps[ix].starting && is_new && self.cx.apps[ix].start_failure.is_none() {
+                    let said = self.cx.apps[ix].last_words.take().or_else(|| self.output.take_tail(*worker));
                     let lived = super::tell::human_ms(*lived_ms);
                     let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
                     let again = if again { "; it is tried again" } else { "" };
                     let why = format!("its first worker {} after {lived}{again}", cause_words(cause));
-                    self.apps[ix].start_failure = Some((why, said));
+                    self.cx.apps[ix].start_failure = Some((why, said));
                 }
             }
             Report::AgentDied { agent, cause, lived_ms, .. }
-                if self.apps[ix].starting && self.apps[ix].start_failure.is_none() =>
+                if self.cx.apps[ix].starting && self.cx.apps[ix].start_failure.is_none() =>
             {
-                let said = self.apps[ix].last_words.take().or_else(|| self.output.take_tail(*agent));
+                let said = self.cx.apps[ix].last_words.take().or_else(|| self.output.take_tail(*agent));
                 let lived = super::tell::human_ms(*lived_ms);
                 let why = format!("its agent {} after {lived}; it is tried again", cause_words(cause));
-                self.apps[ix].start_failure = Some((why, said));
+                self.cx.apps[ix].start_failure = Some((why, said));
             }
             Report::StartDropped { .. } => {
-                self.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
+                self.cx.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
             }
             Report::Started { .. } => {
-                self.apps[ix].last_words = None;
-                self.apps[ix].closed = false;
+                self.cx.apps[ix].last_words = None;
+                self.cx.apps[ix].closed = false;
                 self.exit_code = 0;
                 self.drop_old_generations(ix);
             }
             Report::Scaled { .. } => self.note_states(),
-            Report::AppErrored | Report::AppFinished | Report::AppStopped => self.apps[ix].starting = false,
+            Report::AppErrored | Report::AppFinished | Report::AppStopped => self.cx.apps[ix].starting = false,
             _ => {}
         }
     }
 
     /// Sends a signal to every process of an app.
-    pub(super) fn signal_asked(&mut self, ix: usize, signal: i32) -> Answer {
-        let rules = &self.apps[ix].supervisor;
+    pub(super) fn signal_asked(&mut self, ix: AppIx, signal: i32) -> Answer {
+        let rules = &self.cx.apps[ix].supervisor;
         let workers: Vec<_> = rules.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
         let agent = rules.agent().and_then(|agent| agent.process).filter(|p| p.pid.is_some()).map(|p| p.id);
         for worker in workers.iter().chain(&agent) {
@@ -204,22 +207,22 @@ impl Master {
         let name = crate::os::signal::name(signal);
         let and_agent = if agent.is_some() { " and the agent" } else { "" };
         let workers = plural(count, "worker");
-        Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.apps[ix].name))
+        Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.cx.apps[ix].name))
     }
 
     /// The variables that a worker of an app has now, as its first slot sees them.
-    pub(super) fn environment_asked(&self, ix: usize, agent: bool) -> Answer {
+    pub(super) fn environment_asked(&self, ix: AppIx, agent: bool) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let env = match agent {
             false => Some(self.worker_environment(ix)),
             true => self.agent_environment(ix),
         };
-        let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.apps[ix].name)) };
+        let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.cx.apps[ix].name)) };
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
     }
 
     /// Whether a deployment stays although nothing of it runs: it can be started again, by somebody or by itself.
     pub(super) fn stays_when_over(&self) -> bool {
-        !self.stop_asked && self.apps.iter().any(|app| app.comes_back() || (self.background && !app.deleted))
+        !self.stop_asked && self.cx.apps.iter().any(|app| app.comes_back() || (self.background && !app.deleted))
     }
 }

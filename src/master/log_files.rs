@@ -4,7 +4,7 @@
 use super::keeper::Keeper;
 use crate::config::log::{Format, Target};
 use crate::config::{self};
-use crate::ids::{Generation, Slot, WorkerId};
+use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
 use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer};
 use crate::os::{append, pipe};
@@ -71,7 +71,7 @@ impl Place {
         self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
     }
 
-    fn source(&self, app: (usize, &config::App), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
+    fn source(&self, app: (AppIx, &config::App), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
         let (app, config) = app;
         let log = &config.log;
         let target = match self.stream {
@@ -99,7 +99,7 @@ impl Place {
                 SourceLook::Json { time, fields }
             }
         };
-        Source { key: self.key(), pipe, app, file, look, tail }
+        Source { key: self.key(), pipe, app: app.0, file, look, tail }
     }
 }
 
@@ -164,7 +164,7 @@ impl LogFiles {
     }
 
     /// The worker's process exists: its output is read from now on.
-    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: usize, config: &config::App) {
+    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: AppIx, config: &config::App) {
         for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
             self.held.insert(place.key(), place.name());
             let source = place.source((app, config), Some(pid), pipe, tail);
@@ -188,7 +188,7 @@ impl LogFiles {
         &mut self,
         keeper: &mut Keeper,
         fds: &mut HashMap<String, OwnedFd>,
-        config_of: impl Fn(&str, Generation) -> Option<(usize, &'a config::App)>,
+        config_of: impl Fn(&str, Generation) -> Option<(AppIx, &'a config::App)>,
         pid_of: impl Fn(WorkerId) -> Option<i32>,
     ) {
         let names: Vec<String> = fds.keys().filter(|name| name.starts_with(PIPE)).cloned().collect();
@@ -252,8 +252,8 @@ impl LogFiles {
     }
 
     /// Lines that an app has lost.
-    pub(super) fn lost(&self, app: usize) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.lost(app))
+    pub(super) fn lost(&self, app: AppIx) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.lost(app.0))
     }
 
     /// Everything is over: what was printed gets into the files.

@@ -6,7 +6,8 @@
 //! never is, because its answers to hand-offs come over the same channel.
 use super::Master;
 use super::channel::Channel;
-use super::worker::{Goodbye, Worker, WorkerIx};
+use super::worker::{Goodbye, Worker};
+use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
 use crate::protocol::messages::{self, From, Message, To};
 use crate::supervisor::{Event, Evidence, Phase};
@@ -44,7 +45,7 @@ impl Master {
 
     /// Whether a channel is to be left alone for now: this turn has passed on enough, or somebody has to read first.
     pub(super) fn leaves_post(&mut self, ix: WorkerIx) -> bool {
-        let Some(worker) = self.workers.get(ix) else { return false };
+        let Some(worker) = self.cx.workers.get(ix) else { return false };
         let held_up = worker.is_agent && self.is_held_up(worker.app);
         if !held_up && self.post.budget_bytes > 0 {
             return false;
@@ -57,19 +58,19 @@ impl Master {
     }
 
     /// Whether a worker of this app has much to read, and reads.
-    fn is_held_up(&self, app: usize) -> bool {
-        self.workers.iter().any(|(_, w)| {
+    fn is_held_up(&self, app: AppIx) -> bool {
+        self.cx.workers.iter().any(|(_, w)| {
             let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
-            w.app == app && !w.is_agent && is_high && self.now_ms < w.mail.read_ms + limits::MESSAGES_STALL_MS
+            w.app == app && !w.is_agent && is_high && self.cx.now_ms < w.mail.read_ms + limits::MESSAGES_STALL_MS
         })
     }
 
     /// A line of the user's. Where it is a message, whoever it is for gets it. What the sender itself is to get waits
     /// for [`Master::own_post`]: its channel is being read.
     pub(super) fn pass_on(&mut self, from_ix: WorkerIx, line: &[u8]) {
-        let Some(sender) = self.workers.get(from_ix) else { return };
+        let Some(sender) = self.cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
-        if !is_agent && self.apps[app].supervisor.agent().is_none() {
+        if !is_agent && self.cx.apps[app].supervisor.agent().is_none() {
             return;
         }
         let Some(decoded) = messages::decode(line, is_agent) else { return };
@@ -82,7 +83,7 @@ impl Master {
             }
         };
         if is_agent && message.is_agent_start() {
-            self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+            self.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
         }
         let (receivers, mut why) = self.receivers(app, from_ix, &message);
         let mut missed = usize::from(receivers.is_empty());
@@ -109,13 +110,13 @@ impl Master {
     }
 
     fn sender(&self, ix: WorkerIx) -> From {
-        let Some(worker) = self.workers.get(ix).filter(|worker| !worker.is_agent) else { return From::Agent };
-        let slot = self.apps[worker.app].supervisor.worker(worker.id).map_or(0, |view| view.slot.0);
+        let Some(worker) = self.cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return From::Agent };
+        let slot = self.cx.apps[worker.app].supervisor.worker(worker.id).map_or(0, |view| view.slot.0);
         From::Worker { slot, pid: worker.pid.unwrap_or_default() }
     }
 
     /// Whom a message goes to, and why to nobody.
-    fn receivers(&mut self, app: usize, from: WorkerIx, message: &Message<'_>) -> (Vec<WorkerIx>, &'static str) {
+    fn receivers(&mut self, app: AppIx, from: WorkerIx, message: &Message<'_>) -> (Vec<WorkerIx>, &'static str) {
         // The sender's channel is being read, and so is in no table.
         let reads = |ix: WorkerIx, w: &Worker| w.app == app && (ix == from || can_read(w));
         let one = |found: Option<WorkerIx>| found.into_iter().collect::<Vec<_>>();
@@ -123,34 +124,35 @@ impl Master {
             To::Master => (Vec::new(), "nobody is there"),
             To::Agent => {
                 let agent = self.ready_agent_ix(app);
-                let agent = agent.filter(|&ix| self.workers.get(ix).is_some_and(|w| reads(ix, w)));
+                let agent = agent.filter(|&ix| self.cx.workers.get(ix).is_some_and(|w| reads(ix, w)));
                 (one(agent), "there is no agent that is ready and has a channel")
             }
             To::Workers => {
-                let all = self.workers.iter().filter(|(ix, w)| !w.is_agent && reads(*ix, w));
+                let all = self.cx.workers.iter().filter(|(ix, w)| !w.is_agent && reads(*ix, w));
                 (all.map(|(ix, _)| ix).collect(), "there is no worker that reads messages")
             }
             To::Random => (one(self.any_worker(app, from)), "there is no other worker that reads messages"),
             To::Slot(slot) => {
-                let worker = self.apps[app].supervisor.slots().nth(slot as usize).and_then(|slot| slot.current);
-                let found = worker.and_then(|worker| self.workers.find(worker.id));
-                let found = found.filter(|&ix| self.workers.get(ix).is_some_and(|w| reads(ix, w)));
+                let worker = self.cx.apps[app].supervisor.slots().nth(slot as usize).and_then(|slot| slot.current);
+                let found = worker.and_then(|worker| self.cx.workers.find(worker.id));
+                let found = found.filter(|&ix| self.cx.workers.get(ix).is_some_and(|w| reads(ix, w)));
                 (one(found), "no worker of that slot reads messages")
             }
             To::Pid(pid) => {
-                let found = self.workers.iter().find(|(ix, w)| w.pid == Some(pid) && reads(*ix, w));
+                let found = self.cx.workers.iter().find(|(ix, w)| w.pid == Some(pid) && reads(*ix, w));
                 (one(found.map(|(ix, _)| ix)), "no process of the app has that pid and reads messages")
             }
         }
     }
 
     /// A ready worker; the sender only if there is no other.
-    fn any_worker(&mut self, app: usize, from: WorkerIx) -> Option<WorkerIx> {
+    fn any_worker(&mut self, app: AppIx, from: WorkerIx) -> Option<WorkerIx> {
         let is_ready = |w: &Worker| {
-            let view = self.apps[app].supervisor.worker(w.id);
+            let view = self.cx.apps[app].supervisor.worker(w.id);
             view.is_some_and(|view| matches!(view.phase, Phase::Ready { .. }))
         };
         let mut all: Vec<WorkerIx> = self
+            .cx
             .workers
             .iter()
             .filter(|(ix, w)| w.app == app && !w.is_agent && (*ix == from || can_read(w)) && is_ready(w))
@@ -166,8 +168,8 @@ impl Master {
 
     /// Puts a line into a receiver's queue. Whether there was room.
     pub(super) fn post(&mut self, ix: WorkerIx, line: &[u8]) -> bool {
-        let now_ms = self.now_ms;
-        let Some(worker) = self.workers.get_mut(ix).filter(|worker| can_read(worker)) else { return false };
+        let now_ms = self.cx.now_ms;
+        let Some(worker) = self.cx.workers.get_mut(ix).filter(|worker| can_read(worker)) else { return false };
         let Some(channel) = worker.channel.as_mut() else { return false };
         if !channel.is_blocked() {
             worker.mail.read_ms = now_ms;
@@ -187,16 +189,16 @@ impl Master {
 
     /// A receiver whose messages waited has taken some of them.
     pub(super) fn has_read(&mut self, ix: WorkerIx, any: bool) {
-        let now_ms = self.now_ms;
-        if let Some(worker) = self.workers.get_mut(ix).filter(|_| any) {
+        let now_ms = self.cx.now_ms;
+        if let Some(worker) = self.cx.workers.get_mut(ix).filter(|_| any) {
             worker.mail.read_ms = now_ms;
         }
     }
 
     /// A worker's Node has started: it learns who the agent is, before its own code runs.
     pub(super) fn introduce(&mut self, ix: WorkerIx) {
-        let Some(worker) = self.workers.get(ix).filter(|worker| !worker.is_agent) else { return };
-        if self.apps[worker.app].supervisor.agent().is_some() {
+        let Some(worker) = self.cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return };
+        if self.cx.apps[worker.app].supervisor.agent().is_some() {
             self.post.own.extend(self.agents_pid(worker.app));
         }
     }
@@ -205,7 +207,7 @@ impl Master {
     pub(super) fn own_post(&mut self, ix: WorkerIx, channel: &mut Channel) {
         for line in std::mem::take(&mut self.post.own) {
             if channel.send_message(&line).is_err()
-                && let Some(worker) = self.workers.get_mut(ix)
+                && let Some(worker) = self.cx.workers.get_mut(ix)
             {
                 worker.mail.lost += 1;
             }
@@ -213,8 +215,8 @@ impl Master {
     }
 
     fn tell_lost(&mut self, ix: WorkerIx) {
-        let now_ms = self.now_ms;
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+        let now_ms = self.cx.now_ms;
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         let mail = &mut worker.mail;
         if mail.told_ms.is_some_and(|at| now_ms < at + limits::MESSAGES_TOLD_EVERY_MS) {
             return;
@@ -222,13 +224,13 @@ impl Master {
         let new = mail.lost - mail.told;
         (mail.told_ms, mail.told) = (Some(now_ms), mail.lost);
         let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
-        let name = &self.apps[worker.app].name;
+        let name = &self.cx.apps[worker.app].name;
         log::warn!("{name}: {who} does not read its messages: {new} were lost, {} in all", worker.mail.lost);
     }
 
     /// Whether a line is out in part, which a successor could not go on with.
     pub(super) fn has_cut_lines(&self) -> bool {
-        self.workers.iter().any(|(_, w)| w.channel.as_ref().is_some_and(Channel::is_cut))
+        self.cx.workers.iter().any(|(_, w)| w.channel.as_ref().is_some_and(Channel::is_cut))
     }
 }
 

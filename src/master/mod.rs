@@ -8,6 +8,7 @@ mod app;
 mod asks;
 pub mod channel;
 pub mod connections;
+mod context;
 mod control;
 mod drain;
 mod handoff;
@@ -36,6 +37,7 @@ mod signals;
 mod spawn;
 mod spread;
 mod start;
+mod table;
 mod tell;
 mod upgrade;
 mod worker;
@@ -48,24 +50,23 @@ use crate::balance::ConnIx;
 use crate::balance::pace::Pace;
 use crate::config::sources::Sources;
 use crate::home::Home;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
-use crate::os::{self, clock};
-use crate::supervisor::{Action, Cx, Event};
-use app::App;
-use keeper::Keeper;
-use polls::{Polls, Ready};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::os;
+use crate::supervisor::{Action, Cx};
+use context::Context;
+use polls::Ready;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use worker::{WorkerIx, Workers};
 
 /// Everything that the master has in its hands.
 struct Master {
-    link: Keeper,
-    polls: Polls,
+    /// What all mechanisms work on.
+    cx: Context,
     /// The deployment's name; its control socket is `NAME.sock`.
     name: String,
     /// It stays when its apps have stopped, until they are deleted.
@@ -78,16 +79,12 @@ struct Master {
     started_ms: u64,
     keeper_pid: i32,
     about_keeper: About,
-    apps: Vec<App>,
-    workers: Workers,
     next_worker: u64,
     /// What was typed, per reload: what the settings of each generation came from.
     sources: BTreeMap<u32, Sources>,
     last_source: u32,
-    /// Events that wait for their supervisor, in order, with the app.
-    events: VecDeque<(usize, Event)>,
     /// Listeners on which connections may wait: (app, listener).
-    ready_listeners: Vec<(usize, usize)>,
+    ready_listeners: Vec<(AppIx, ListenerIx)>,
     /// Hand-offs without an answer, over all apps.
     open_handoffs: usize,
     /// How long the loop may nap between turns.
@@ -116,8 +113,6 @@ struct Master {
     reports: report::Reports,
     /// Workers that are asked whether they are ready.
     asks: asks::Asks,
-    now_ms: u64,
-    now_us: u64,
     next_heartbeat_ms: u64,
     heartbeats: u32,
     next_log_look_ms: u64,
@@ -152,23 +147,23 @@ impl Master {
     fn turn(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
-            self.now();
+            self.cx.update_now();
             self.settle()?;
-            if self.finished && !self.link.has_more() {
+            if self.finished && !self.cx.keeper.has_more() {
                 return Ok(());
             }
-            if self.has_handed_over() && !self.link.has_more() {
+            if self.has_handed_over() && !self.cx.keeper.has_more() {
                 if let Some(api) = &self.api {
                     api.drain();
                 }
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
-            let alone = self.apps.len() == 1;
+            let alone = self.cx.apps.len() == 1;
             let most_us = if alone { limits::NAP_MAX_US } else { limits::NAP_BESIDE_OTHERS_MAX_US };
-            let nap_us = self.pace.nap_us(self.now_us, most_us);
-            self.polls.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
-            self.now();
+            let nap_us = self.pace.nap_us(self.cx.now_us, most_us);
+            self.cx.reactor.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
+            self.cx.update_now();
             self.go_on_with_post();
             self.look_at_pings();
             for event in ready.drain(..) {
@@ -190,11 +185,6 @@ impl Master {
         }
     }
 
-    fn now(&mut self) {
-        self.now_us = clock::monotonic_us();
-        self.now_ms = self.now_us / 1000;
-    }
-
     /// Everything that follows from what happened, until nothing more does.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
@@ -207,24 +197,24 @@ impl Master {
             }
             self.rehome();
             self.accept_all();
-            if self.events.is_empty() {
+            if self.cx.events.is_empty() {
                 break;
             }
         }
-        if self.now_ms >= self.next_heartbeat_ms {
-            self.link.send(Order::Heartbeat);
+        if self.cx.now_ms >= self.next_heartbeat_ms {
+            self.cx.keeper.send(Order::Heartbeat);
             self.heartbeats = self.heartbeats.saturating_add(1);
             if self.heartbeats == limits::START_HEARTBEATS {
                 os::memory::forget_code();
             }
-            self.next_heartbeat_ms = self.now_ms + limits::HEARTBEAT_EVERY_MS;
+            self.next_heartbeat_ms = self.cx.now_ms + limits::HEARTBEAT_EVERY_MS;
             self.look_at_workers();
             self.bound_own_log();
             self.follow_schedules();
-            self.output.files.let_go(&mut self.link);
+            self.output.files.let_go(&mut self.cx.keeper);
         }
         self.check_drains();
-        if self.next_hang_ms.is_some_and(|at| at <= self.now_ms) {
+        if self.next_hang_ms.is_some_and(|at| at <= self.cx.now_ms) {
             self.check_hangs();
         }
         self.steer();
@@ -234,33 +224,33 @@ impl Master {
         }
         self.work_on_events();
         self.finish_if_over();
-        self.link.flush(self.now_ms)?;
-        self.polls.keeper_interest(&self.link)
+        self.cx.keeper.flush(self.cx.now_ms)?;
+        self.cx.reactor.keeper_interest(&self.cx.keeper)
     }
 
     fn advance_timers(&mut self) {
-        for ix in 0..self.apps.len() {
-            if self.apps[ix].supervisor.next_deadline_ms().is_some_and(|at| at <= self.now_ms) {
+        for ix in self.cx.apps.indices() {
+            if self.cx.apps[ix].supervisor.next_deadline_ms().is_some_and(|at| at <= self.cx.now_ms) {
                 let mut actions = Vec::new();
-                let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
-                self.apps[ix].supervisor.advance(&mut cx);
+                let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+                self.cx.apps[ix].supervisor.advance(&mut cx);
                 self.carry_out(ix, actions);
             }
         }
     }
 
     fn work_on_events(&mut self) {
-        while let Some((ix, event)) = self.events.pop_front() {
-            let Some(app) = self.apps.get_mut(ix) else { continue };
+        while let Some((ix, event)) = self.cx.events.pop_front() {
+            let Some(app) = self.cx.apps.get_mut(ix) else { continue };
             let mut actions = Vec::new();
-            let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
             app.supervisor.handle(&mut cx, event);
             self.carry_out(ix, actions);
         }
     }
 
     /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
-    fn carry_out(&mut self, app: usize, actions: Vec<Action>) {
+    fn carry_out(&mut self, app: AppIx, actions: Vec<Action>) {
         self.note_changes(app);
         for action in actions {
             match action {
@@ -268,7 +258,7 @@ impl Master {
                 Action::SpawnAgent { agent, generation } => self.spawn_agent(app, agent, generation),
                 Action::Serve { worker } => self.serve(worker),
                 Action::Drain { worker } => {
-                    if let Some(ix) = self.workers.find(worker) {
+                    if let Some(ix) = self.cx.workers.find(worker) {
                         self.begin_drain(ix);
                     }
                 }
@@ -285,8 +275,12 @@ impl Master {
             return limits::PING_LOOK_MS;
         }
         let mut at = self.next_heartbeat_ms;
-        let checks =
-            [self.watch.next_look_ms(), self.abilities.steer_at_ms(), self.next_scarce_ms, self.link.retry_at_ms()];
+        let checks = [
+            self.watch.next_look_ms(),
+            self.abilities.steer_at_ms(),
+            self.next_scarce_ms,
+            self.cx.keeper.retry_at_ms(),
+        ];
         for check in checks.into_iter().flatten() {
             at = at.min(check);
         }
@@ -296,25 +290,25 @@ impl Master {
         for check in [self.next_drain_check_ms, self.next_hang_ms, self.asks.next_ms()].into_iter().flatten() {
             at = at.min(check);
         }
-        for app in &self.apps {
+        for app in &self.cx.apps {
             if let Some(deadline) = app.supervisor.next_deadline_ms() {
                 at = at.min(deadline);
             }
-            if app.accept_pause_until_ms > self.now_ms {
+            if app.accept_pause_until_ms > self.cx.now_ms {
                 at = at.min(app.accept_pause_until_ms);
             }
             if let Some(over_us) = app.balancer.next_refusal_end_us() {
                 at = at.min(over_us.div_ceil(1000));
             }
         }
-        if let Some(look) = self.hooks.next_look_ms(self.now_ms) {
+        if let Some(look) = self.hooks.next_look_ms(self.cx.now_ms) {
             at = at.min(look);
         }
-        at.saturating_sub(self.now_ms)
+        at.saturating_sub(self.cx.now_ms)
     }
 
     fn read_keeper(&mut self) -> io::Result<()> {
-        while let Some(notice) = self.link.receive()? {
+        while let Some(notice) = self.cx.keeper.receive()? {
             self.on_notice(notice);
         }
         Ok(())
@@ -333,8 +327,8 @@ impl Master {
         }
     }
 
-    fn listener_ready(&mut self, app: usize, listener: usize) {
-        let Some(l) = self.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
+    fn listener_ready(&mut self, app: AppIx, listener: ListenerIx) {
+        let Some(l) = self.cx.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
         l.readable = true;
         if !self.ready_listeners.contains(&(app, listener)) {
             self.ready_listeners.push((app, listener));
@@ -343,7 +337,7 @@ impl Master {
 
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
         if writable {
-            let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+            let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
             let waited = channel.is_scarce();
             let any_read = !waited && channel.flush();
             let (blocked, scarce) = (channel.is_blocked(), channel.is_scarce());
@@ -356,9 +350,9 @@ impl Master {
             }
             if !blocked
                 && !waits
-                && let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref())
+                && let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref())
             {
-                self.polls.channel_writable_done(ix, channel.as_fd());
+                self.cx.reactor.channel_writable_done(ix, channel.as_fd());
             }
         }
         self.read_channel(ix, ended);
@@ -366,21 +360,21 @@ impl Master {
 
     /// Asks to be told when the worker reads its channel again, or tries again in a while where that is no help.
     fn wait_until_writable(&mut self, ix: WorkerIx) {
-        let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
+        let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if channel.is_scarce() {
             // Each try that fails would be an event.
-            self.polls.channel_writable_done(ix, channel.as_fd());
+            self.cx.reactor.channel_writable_done(ix, channel.as_fd());
             self.scarce.push(ix);
-            self.next_scarce_ms.get_or_insert(self.now_ms + limits::ACCEPT_PAUSE_MS);
+            self.next_scarce_ms.get_or_insert(self.cx.now_ms + limits::ACCEPT_PAUSE_MS);
         } else {
-            self.polls.channel_wants_write(ix, channel.as_fd());
+            self.cx.reactor.channel_wants_write(ix, channel.as_fd());
         }
         self.refresh_eligibility(ix);
     }
 
     /// Lines that waited because the system had too little.
     fn try_scarce(&mut self) {
-        if self.next_scarce_ms.is_none_or(|at| at > self.now_ms) {
+        if self.next_scarce_ms.is_none_or(|at| at > self.cx.now_ms) {
             return;
         }
         self.next_scarce_ms = None;
@@ -388,7 +382,7 @@ impl Master {
         waiting.sort_unstable();
         waiting.dedup();
         for ix in waiting {
-            let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { continue };
+            let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { continue };
             channel.flush();
             if channel.is_blocked() {
                 self.wait_until_writable(ix);
@@ -399,18 +393,18 @@ impl Master {
     }
 
     fn forget_channel_poll(&mut self, ix: WorkerIx) {
-        if let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) {
-            self.polls.remove_channel(channel.as_fd());
+        if let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+            self.cx.reactor.remove_channel(channel.as_fd());
         }
     }
 
     /// Polls a listener from which the master accepts, once a worker serves it.
-    fn poll_listener(&mut self, app_ix: usize, listener_ix: usize) {
-        let app = &mut self.apps[app_ix];
+    fn poll_listener(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
+        let app = &mut self.cx.apps[app_ix];
         let accepts = app.master_accepts();
         let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
         if accepts && !listener.datagram && !listener.polled {
-            listener.polled = self.polls.add_listener(app_ix, listener_ix, &listener.fd);
+            listener.polled = self.cx.reactor.add_listener(app_ix, listener_ix, &listener.fd);
         }
     }
 }

@@ -4,8 +4,8 @@ use super::Master;
 use super::channel::{Channel, Read, Unsendable};
 use super::listener::{self, Listener};
 use super::settings::Settings;
-use super::worker::WorkerIx;
 use crate::config::Balance;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
@@ -19,14 +19,14 @@ impl Master {
     /// read that comes back short does not tell and no later event will.
     pub(super) fn read_channel(&mut self, worker_ix: WorkerIx, to_end: bool) {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
-        let Some(mut channel) = self.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
+        let Some(mut channel) = self.cx.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
         self.answers = 0;
         let outcome = self.read_lines(worker_ix, &mut channel, to_end);
         let (closed, blocked) = (channel.closed, channel.is_blocked());
-        if let Some(worker) = self.workers.get_mut(worker_ix) {
+        if let Some(worker) = self.cx.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
             if let Some(member) = worker.member {
-                let left = self.apps[worker.app].balancer.open_count(member);
+                let left = self.cx.apps[worker.app].balancer.open_count(member);
                 self.pace.read(self.answers, left);
             }
         }
@@ -70,7 +70,7 @@ impl Master {
 
     /// Writes down what the worker serves by now, then sends what it waits for.
     fn note_and_answer(&mut self, ix: WorkerIx, channel: &mut Channel) {
-        if self.workers.get(ix).is_some_and(|worker| worker.unnoted) {
+        if self.cx.workers.get(ix).is_some_and(|worker| worker.unnoted) {
             self.note_serves(ix);
         }
         channel.flush_held();
@@ -107,25 +107,25 @@ impl Master {
     }
 
     fn on_message(&mut self, ix: WorkerIx, channel: &mut Channel, message: FromWorker) -> Result<(), String> {
-        let Some(worker) = self.workers.get(ix) else { return Ok(()) };
+        let Some(worker) = self.cx.workers.get(ix) else { return Ok(()) };
         let (app, id) = (worker.app, worker.id);
         match message {
             // An agent is no worker: it serves nothing.
             FromWorker::QueryServer { .. } | FromWorker::Close { .. } | FromWorker::ExitedAfterDisconnect { .. }
                 if worker.is_agent => {}
-            FromWorker::Online { .. } => self.events.push_back((app, Event::Online { worker: id })),
+            FromWorker::Online { .. } => self.cx.events.push_back((app, Event::Online { worker: id })),
             FromWorker::QueryServer { seq, query } => return self.on_query(ix, channel, seq, &query),
             FromWorker::Listening { .. } => {
                 if let Some(why) = self.serves_too_little(ix) {
-                    log::warn!("{}: worker {id} {why}: it is not ready", self.apps[app].name);
-                    self.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
+                    log::warn!("{}: worker {id} {why}: it is not ready", self.cx.apps[app].name);
+                    self.cx.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
                     return Ok(());
                 }
                 self.begin_asking(ix);
-                self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
+                self.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
             }
             FromWorker::Ready => {
-                self.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+                self.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
             }
             FromWorker::Close { key, .. } => self.on_close(ix, &key),
             FromWorker::ExitedAfterDisconnect { seq } => {
@@ -136,7 +136,7 @@ impl Master {
                 let sent = channel.send_line(&line, None);
                 self.line = line;
                 self.note_goodbye(ix);
-                self.events.push_back((app, Event::Leaving { worker: id }));
+                self.cx.events.push_back((app, Event::Leaving { worker: id }));
                 return sent.map_err(|e| e.to_string());
             }
             FromWorker::Handle { .. } => {
@@ -159,18 +159,17 @@ impl Master {
     /// reload on what the present workers serve: in words. Said once per worker and server; its ready time-out does the
     /// rest.
     pub(super) fn serves_too_little(&self, ix: WorkerIx) -> Option<String> {
-        let worker = self.workers.get(ix)?;
-        let app = &self.apps[worker.app];
+        let worker = self.cx.workers.get(ix)?;
+        let app = &self.cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-        let wanted = |n: &usize| {
+        let wanted = |n: &ListenerIx| {
             app.listeners[*n].configured.as_ref().is_some_and(|address| settings.config.listen.contains(address))
         };
-        let present: BTreeSet<usize> = (0..app.listeners.len())
-            .filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation))
-            .collect();
-        let configured = || -> Vec<usize> { (0..app.listeners.len()).filter(wanted).collect() };
+        let present: BTreeSet<ListenerIx> =
+            app.listeners.indices().filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation)).collect();
+        let configured = || -> Vec<ListenerIx> { app.listeners.indices().filter(wanted).collect() };
         // A worker says each address by itself: what costs most with many of them comes last.
-        let lacking: Vec<usize> = if present.iter().any(wanted) {
+        let lacking: Vec<ListenerIx> = if present.iter().any(wanted) {
             present.iter().copied().filter(|n| !worker.serves.contains(n)).filter(wanted).collect()
         } else if worker.serves.iter().any(wanted) {
             Vec::new()
@@ -185,7 +184,7 @@ impl Master {
         if lacking.is_empty() {
             return None;
         }
-        let list = |all: &mut dyn Iterator<Item = usize>| {
+        let list = |all: &mut dyn Iterator<Item = ListenerIx>| {
             all.map(|n| app.listeners[n].to_string()).collect::<Vec<String>>().join(", ")
         };
         Some(format!(
@@ -197,9 +196,9 @@ impl Master {
 
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
     fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), String> {
-        let Some(worker) = self.workers.get(ix) else { return Ok(()) };
+        let Some(worker) = self.cx.workers.get(ix) else { return Ok(()) };
         let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
-        let settings = self.apps[app_ix].generations.get(&worker.generation);
+        let settings = self.cx.apps[app_ix].generations.get(&worker.generation);
         let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
         let found = self.listener_for(ix, query);
         if let Ok(listener_ix) = found
@@ -208,13 +207,13 @@ impl Master {
             self.give_slot_a_socket(app_ix, listener_ix, slot);
         }
         if let Ok(listener_ix) = found {
-            let listener = &mut self.apps[app_ix].listeners[listener_ix];
+            let listener = &mut self.cx.apps[app_ix].listeners[listener_ix];
             if listener.data.is_none() && query.data.is_some() {
                 listener.data.clone_from(&query.data);
             }
             self.note_listener(app_ix, listener_ix);
             self.join(ix, listener_ix);
-            self.events.push_back((app_ix, Event::ServersOpen { worker: id }));
+            self.cx.events.push_back((app_ix, Event::ServersOpen { worker: id }));
         }
         let own = channel.next_seq();
         let mut line = std::mem::take(&mut self.line);
@@ -226,7 +225,7 @@ impl Master {
                 None
             }
             Ok(listener_ix) => {
-                let listener = &self.apps[app_ix].listeners[listener_ix];
+                let listener = &self.cx.apps[app_ix].listeners[listener_ix];
                 let sockname = sock_name(&listener.local);
                 let reply =
                     Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
@@ -251,26 +250,26 @@ impl Master {
     }
 
     /// The socket itself, for a worker that accepts by itself: its slot's, or the one that all share.
-    fn handle_of(&self, app_ix: usize, listener_ix: usize, own_slot: Option<u32>) -> BorrowedFd<'_> {
-        let listener = &self.apps[app_ix].listeners[listener_ix];
+    fn handle_of(&self, app_ix: AppIx, listener_ix: ListenerIx, own_slot: Option<u32>) -> BorrowedFd<'_> {
+        let listener = &self.cx.apps[app_ix].listeners[listener_ix];
         own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
     }
 
     /// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
     /// `listen()` shall fail with.
-    fn listener_for(&mut self, ix: WorkerIx, query: &Query) -> Result<usize, i32> {
-        let worker = self.workers.get(ix).ok_or(errno::UV_EINVAL)?;
+    fn listener_for(&mut self, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
+        let worker = self.cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
         let app_ix = worker.app;
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         let cwd = app.generations.get(&worker.generation).map_or_else(|| app.settings().cwd.clone(), |s| s.cwd.clone());
         if let Some(fd) = query.fd.filter(|&fd| fd >= 0) {
             // As with systemd: 3 is the first configured socket.
             let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EINVAL)?;
-            let mut configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
+            let mut configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
             return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EINVAL);
         }
         let mut key = query.key();
-        let meant = app.listeners.iter().enumerate().filter(|(_, l)| l.matches(query, &key, &cwd));
+        let meant = app.listeners.entries().filter(|(_, l)| l.matches(query, &key, &cwd));
         let mut own = 0;
         for (found, _) in meant {
             if !worker.serves.contains(&found) {
@@ -306,18 +305,18 @@ impl Master {
     /// Takes a bound socket into the app, tells the keeper to hold it, and polls it where the master accepts.
     pub(super) fn add_listener(
         &mut self,
-        app_ix: usize,
+        app_ix: AppIx,
         fd: OwnedFd,
         key: String,
         configured: Option<crate::config::Listen>,
-    ) -> usize {
+    ) -> ListenerIx {
         let local = listen::local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
         let datagram = listen::is_datagram(fd.as_fd());
         let unlink = match &local {
             LocalAddress::Unix(path) => Some(path.clone()),
             LocalAddress::Inet(_) | LocalAddress::Other => None,
         };
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let listener = Listener {
             fd,
             newconn: node::NewconnLine::new(&key),
@@ -335,22 +334,21 @@ impl Master {
             spread: None,
         };
         let name = listener.held_name(&app.name);
-        self.link.hold(name, listener.fd.as_fd());
+        self.cx.keeper.hold(name, listener.fd.as_fd());
         if listener.configured.is_none() {
             log::info!("{}: listening on {listener}, as its workers asked for", app.name);
         }
-        app.listeners.push(listener);
-        let listener_ix = app.listeners.len() - 1;
+        let listener_ix = app.listeners.push(listener);
         self.note_listener(app_ix, listener_ix);
         listener_ix
     }
 
     /// The worker serves this listener from now on. To be noted by the caller.
-    pub(super) fn join(&mut self, ix: WorkerIx, listener_ix: usize) {
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+    pub(super) fn join(&mut self, ix: WorkerIx, listener_ix: ListenerIx) {
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         worker.serves.insert(listener_ix);
         worker.unnoted = true;
-        let app = &mut self.apps[worker.app];
+        let app = &mut self.cx.apps[worker.app];
         if let (Some(member), Some(listener)) = (worker.member, app.listeners.get(listener_ix)) {
             app.balancer.join(listener.group, member);
         }
@@ -361,16 +359,16 @@ impl Master {
 
     /// It has closed a server.
     pub(super) fn on_close(&mut self, ix: WorkerIx, key: &str) {
-        let Some(worker) = self.workers.get_mut(ix) else { return };
-        let app = &mut self.apps[worker.app];
-        let Some(listener_ix) = app.listeners.iter().position(|l| l.key == key) else { return };
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
+        let app = &mut self.cx.apps[worker.app];
+        let Some(listener_ix) = app.listeners.find(|l| l.key == key) else { return };
         worker.serves.remove(&listener_ix);
         worker.unnoted = true;
         if let Some(member) = worker.member {
             app.balancer.leave(app.listeners[listener_ix].group, member);
         }
         if worker.serves.is_empty() {
-            self.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
+            self.cx.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
         }
         self.recount_one(ix, listener_ix);
     }
@@ -379,35 +377,35 @@ impl Master {
     pub(super) fn channel_closed(&mut self, ix: WorkerIx) {
         self.forget_channel_poll(ix);
         self.take_back(ix);
-        let now_ms = self.now_ms;
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+        let now_ms = self.cx.now_ms;
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         worker.severed_ms.get_or_insert(now_ms);
         let (app, id) = (worker.app, worker.id);
         self.recount(ix);
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.cx.workers.get(ix) else { return };
         if worker.drain.is_some() {
             self.drain_step(ix);
         } else {
-            self.events.push_back((app, Event::ChannelClosed { worker: id }));
+            self.cx.events.push_back((app, Event::ChannelClosed { worker: id }));
         }
     }
 
     /// Bad input from a worker: it alone is failed.
     fn misbehaved(&mut self, ix: WorkerIx, reason: String) {
-        if let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
+        if let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
             channel.closed = true;
         }
         self.forget_channel_poll(ix);
         self.take_back(ix);
         self.recount(ix);
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.cx.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
-        self.events.push_back((app, Event::Misbehaved { worker: id, reason }));
+        self.cx.events.push_back((app, Event::Misbehaved { worker: id, reason }));
     }
 
     /// Sends a control line to a worker; one that does not read its channel is failed.
     pub(super) fn say(&mut self, ix: WorkerIx, line: &[u8]) {
-        let Some(channel) = self.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+        let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
         match channel.send_line(line, None) {
             Ok(()) if channel.is_blocked() => self.wait_until_writable(ix),
             Ok(()) => {}

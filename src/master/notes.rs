@@ -3,8 +3,8 @@
 use super::Master;
 use super::keeper::Keeper;
 use super::memory::{AppNote, DeploymentNote, GenerationNote, ListenerNote, ServesNote, SlotNote, WorkerNote};
-use super::worker::{Goodbye, WorkerIx};
-use crate::ids::WorkerId;
+use super::worker::Goodbye;
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
 use serde::Serialize;
@@ -89,32 +89,32 @@ impl Notes {
 
 impl Master {
     /// Notes what changed in an app since the last call.
-    pub(super) fn note_changes(&mut self, app_ix: usize) {
+    pub(super) fn note_changes(&mut self, app_ix: AppIx) {
         if self.next_worker > self.notes.reserved_workers {
             self.notes.reserved_workers = self.next_worker + limits::WORKER_IDS_RESERVED;
             self.note_deployment();
         }
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let (slots, workers) = app.supervisor.take_changes();
         for (index, slot) in slots {
             let key = format!("{SLOT}{app_ix}/{index}");
             match slot {
-                Some(slot) => self.notes.write(&mut self.link, key, &SlotNote::from(&slot)),
-                None => self.notes.forget(&mut self.link, key),
+                Some(slot) => self.notes.write(&mut self.cx.keeper, key, &SlotNote::from(&slot)),
+                None => self.notes.forget(&mut self.cx.keeper, key),
             }
         }
         for (id, worker) in workers {
             let key = format!("{WORKER}{app_ix}/{id}");
             match worker {
-                Some(worker) => self.notes.write(&mut self.link, key, &WorkerNote::from(&worker)),
-                None => self.notes.forget(&mut self.link, key),
+                Some(worker) => self.notes.write(&mut self.cx.keeper, key, &WorkerNote::from(&worker)),
+                None => self.notes.forget(&mut self.cx.keeper, key),
             }
         }
         self.note_app(app_ix);
     }
 
-    pub(super) fn note_app(&mut self, app_ix: usize) {
-        let app = &self.apps[app_ix];
+    pub(super) fn note_app(&mut self, app_ix: AppIx) {
+        let app = &self.cx.apps[app_ix];
         let mut note = AppNote::new(&app.name, &app.supervisor.memory(), app.last_generation, app.restarts);
         note.deleted = app.deleted;
         note.generations = app
@@ -127,11 +127,11 @@ impl Master {
                 (generation.0, GenerationNote { source: settings.source, cwd, program, agent_program })
             })
             .collect();
-        if self.apps[app_ix].noted.as_ref() == Some(&note) {
+        if self.cx.apps[app_ix].noted.as_ref() == Some(&note) {
             return;
         }
-        self.notes.write(&mut self.link, format!("{APP}{app_ix}"), &note);
-        self.apps[app_ix].noted = Some(note);
+        self.notes.write(&mut self.cx.keeper, format!("{APP}{app_ix}"), &note);
+        self.cx.apps[app_ix].noted = Some(note);
     }
 
     pub(super) fn note_deployment(&mut self) {
@@ -148,40 +148,40 @@ impl Master {
             home: self.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
             ids: self.ids.clone(),
         };
-        self.notes.write(&mut self.link, DEPLOYMENT.to_owned(), &note);
+        self.notes.write(&mut self.cx.keeper, DEPLOYMENT.to_owned(), &note);
     }
 
-    pub(super) fn note_listener(&mut self, app_ix: usize, listener_ix: usize) {
-        let app = &self.apps[app_ix];
+    pub(super) fn note_listener(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
+        let app = &self.cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let configured = listener.configured.as_ref().map(ToString::to_string);
         let note = ListenerNote {
             key: listener.key.clone(),
             configured,
             data: listener.data.clone(),
-            order: listener_ix,
+            order: listener_ix.0,
             sockets: listener.spread.as_ref().map_or(0, |spread| spread.selection.sockets()),
             full: listener.spread.as_ref().is_some_and(|spread| spread.full),
         };
         let key = format!("{LISTENER}{}/{}", app.name, listener.key);
-        self.notes.write(&mut self.link, key, &note);
+        self.notes.write(&mut self.cx.keeper, key, &note);
     }
 
     /// Notes what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
     pub(super) fn note_serves(&mut self, ix: WorkerIx) {
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         worker.unnoted = false;
-        let app = &self.apps[worker.app];
+        let app = &self.cx.apps[worker.app];
         let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
         let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
         let taken = if counts { worker.taken_before + worker.taken } else { 0 };
         let note = ServesNote { keys, goodbye: worker.goodbye != Goodbye::Unsaid, taken, greeted: worker.greeted };
-        self.notes.write(&mut self.link, format!("{SERVES}{}", worker.id), &note);
+        self.notes.write(&mut self.cx.keeper, format!("{SERVES}{}", worker.id), &note);
     }
 
     /// The worker is told now (or told us) that it leaves.
     pub(super) fn note_goodbye(&mut self, ix: WorkerIx) {
-        if let Some(worker) = self.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
+        if let Some(worker) = self.cx.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
             worker.goodbye = Goodbye::Said;
             self.note_serves(ix);
         }

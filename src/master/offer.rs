@@ -3,8 +3,8 @@
 //! sockets (`benches/instructions`). What follows when a worker cannot be reached is `handoff`'s business.
 use super::channel::{Channel, Sent, Wire};
 use super::connections::Connections;
-use super::worker::WorkerIx;
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
+use crate::ids::WorkerIx;
 use crate::protocol::node::NewconnLine;
 use std::collections::VecDeque;
 

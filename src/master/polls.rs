@@ -16,7 +16,7 @@
 //! Workers with listening sockets of their own take connections without us. That something came is told once, after a
 //! rest; from then on `queues` is looked at now and then (`take_queues`), until it rests again.
 use super::keeper::Keeper;
-use super::worker::WorkerIx;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -43,8 +43,8 @@ pub(super) enum Ready {
     /// Something came to a slot's socket.
     Queues,
     Listener {
-        app: usize,
-        listener: usize,
+        app: AppIx,
+        listener: ListenerIx,
     },
     /// An answer to the question whether this worker is ready.
     Answer {
@@ -59,7 +59,7 @@ pub(super) enum Ready {
 }
 
 /// The listening socket of a slot: app, listener, number in its group.
-pub(super) type QueueIx = (usize, usize, u32);
+pub(super) type QueueIx = (AppIx, ListenerIx, u32);
 
 /// The epolls.
 pub(super) struct Polls {
@@ -132,8 +132,8 @@ impl Polls {
     }
 
     /// Whether it worked; a failure is logged.
-    pub(super) fn add_listener(&self, app: usize, listener: usize, fd: &OwnedFd) -> bool {
-        let token = Token(LISTENER_FIRST + app * limits::LISTENER_KEYS_PER_APP_MAX + listener);
+    pub(super) fn add_listener(&self, app: AppIx, listener: ListenerIx, fd: &OwnedFd) -> bool {
+        let token = Token(LISTENER_FIRST + place(app, listener));
         added(self.urgent.registry(), fd.as_raw_fd(), token)
     }
 
@@ -144,13 +144,12 @@ impl Polls {
 
     /// Whether it worked; a failure is logged. It leaves the poll when it is closed.
     pub(super) fn add_ask(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
-        added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker))
+        added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker.0))
     }
 
     /// Whether it worked; a failure is logged.
     pub(super) fn add_queue(&self, (app, listener, socket): QueueIx, fd: BorrowedFd<'_>) -> bool {
-        let place = app * limits::LISTENER_KEYS_PER_APP_MAX + listener;
-        let token = Token(place * GROUP + socket as usize);
+        let token = Token(place(app, listener) * GROUP + socket as usize);
         added(self.queues.registry(), fd.as_raw_fd(), token)
     }
 
@@ -183,9 +182,8 @@ impl Polls {
         loop {
             let mut count = 0;
             for event in self.events.iter() {
-                let (place, socket) = (event.token().0 / GROUP, event.token().0 % GROUP);
-                let per_app = limits::LISTENER_KEYS_PER_APP_MAX;
-                news.push((place / per_app, place % per_app, socket as u32));
+                let (app, listener) = at_place(event.token().0 / GROUP);
+                news.push((app, listener, (event.token().0 % GROUP) as u32));
                 count += 1;
             }
             if count < limits::POLL_EVENTS_MAX {
@@ -197,7 +195,7 @@ impl Polls {
 
     /// Whether it worked; a failure is logged.
     pub(super) fn add_channel(&self, worker: WorkerIx, fd: BorrowedFd<'_>) -> bool {
-        added(self.channels.registry(), fd.as_raw_fd(), Token(worker))
+        added(self.channels.registry(), fd.as_raw_fd(), Token(worker.0))
     }
 
     pub(super) fn remove_channel(&self, fd: BorrowedFd<'_>) {
@@ -216,10 +214,20 @@ impl Polls {
 
     fn channel_interest(&self, worker: WorkerIx, fd: BorrowedFd<'_>, interest: Interest) {
         let mut source = SourceFd(&fd.as_raw_fd());
-        if let Err(e) = self.channels.registry().reregister(&mut source, Token(worker), interest) {
+        if let Err(e) = self.channels.registry().reregister(&mut source, Token(worker.0), interest) {
             log::debug!("cannot change the poll of a channel: {e}");
         }
     }
+}
+
+/// The number of a listener over all apps.
+fn place(app: AppIx, listener: ListenerIx) -> usize {
+    app.0 * limits::LISTENER_KEYS_PER_APP_MAX + listener.0
+}
+
+fn at_place(place: usize) -> (AppIx, ListenerIx) {
+    let per_app = limits::LISTENER_KEYS_PER_APP_MAX;
+    (AppIx(place / per_app), ListenerIx(place % per_app))
 }
 
 fn added(registry: &Registry, fd: i32, token: Token) -> bool {
@@ -267,15 +275,14 @@ fn urgent_event(event: &mio::event::Event) -> Ready {
         CALLS => Ready::Calls,
         NOTIFY => Ready::Notify,
         QUEUES => Ready::Queues,
-        Token(n) if n >= ANSWER_FIRST => Ready::Answer { worker: n - ANSWER_FIRST },
+        Token(n) if n >= ANSWER_FIRST => Ready::Answer { worker: WorkerIx(n - ANSWER_FIRST) },
         Token(n) => {
-            let n = n - LISTENER_FIRST;
-            let per_app = limits::LISTENER_KEYS_PER_APP_MAX;
-            Ready::Listener { app: n / per_app, listener: n % per_app }
+            let (app, listener) = at_place(n - LISTENER_FIRST);
+            Ready::Listener { app, listener }
         }
     }
 }
 
 fn channel_event(event: &mio::event::Event) -> Ready {
-    Ready::Channel { worker: event.token().0, writable: event.is_writable(), ended: event.is_read_closed() }
+    Ready::Channel { worker: WorkerIx(event.token().0), writable: event.is_writable(), ended: event.is_read_closed() }
 }

@@ -7,9 +7,9 @@
 use super::Master;
 use super::handoff::Accepted;
 use super::polls::QueueIx;
-use super::worker::{Drain, Worker, WorkerIx};
+use super::worker::{Drain, Worker};
 use crate::config::Protocol;
-use crate::ids::WorkerId;
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::{listen, process, procfs, reuseport};
 use crate::supervisor::SlotPhase;
@@ -107,7 +107,7 @@ impl Watch {
 impl Master {
     /// Something changed: looks in this turn of the loop.
     pub(super) fn look_at_queues_soon(&mut self) {
-        self.watch.look_soon(self.now_ms);
+        self.watch.look_soon(self.cx.now_ms);
     }
 
     /// A worker can take connections again.
@@ -119,22 +119,22 @@ impl Master {
 
     /// After a rest, something came. Most of it is taken within moments.
     pub(super) fn queues_woke(&mut self) {
-        self.polls.wake_for_queues(false);
-        self.watch.next_look_ms = Some(self.now_ms + limits::QUEUE_FIRST_LOOK_MS);
+        self.cx.reactor.wake_for_queues(false);
+        self.watch.next_look_ms = Some(self.cx.now_ms + limits::QUEUE_FIRST_LOOK_MS);
         self.take_news();
         let news = std::mem::take(&mut self.watch.news);
         for &queue in &news {
             if self.takers(queue).is_none_or(<[WorkerIx]>::is_empty) {
                 self.look_at_queues_soon();
             }
-            self.watch.add(queue, self.now_ms);
+            self.watch.add(queue, self.cx.now_ms);
         }
     }
 
     fn take_news(&mut self) -> bool {
         let mut news = std::mem::take(&mut self.watch.news);
         news.clear();
-        if let Err(e) = self.polls.take_queues(&mut news) {
+        if let Err(e) = self.cx.reactor.take_queues(&mut news) {
             log::error!("cannot look at the queues of slots: {e}");
         }
         let some = !news.is_empty();
@@ -144,7 +144,7 @@ impl Master {
 
     /// One look: who waits for whom, and what can be done about it. Says when the next one is due.
     pub(super) fn look_at_queues(&mut self) {
-        if self.watch.next_look_ms.is_none_or(|at| at > self.now_ms) {
+        if self.watch.next_look_ms.is_none_or(|at| at > self.cx.now_ms) {
             return;
         }
         if self.handing_over_since_ms.is_some() {
@@ -157,7 +157,7 @@ impl Master {
         let mut moves = false;
         let news = std::mem::take(&mut self.watch.news);
         for &queue in &news {
-            self.watch.add(queue, self.now_ms);
+            self.watch.add(queue, self.cx.now_ms);
         }
         self.watch.news = news;
         let mut pings = limits::QUEUE_PINGS_PER_LOOK_MAX;
@@ -170,7 +170,8 @@ impl Master {
         }
         // First who is well and who is not, then who gets what.
         let mut nobodys = Vec::new();
-        let listeners: BTreeSet<(usize, usize)> = round.iter().map(|&(app, listener, _)| (app, listener)).collect();
+        let listeners: BTreeSet<(AppIx, ListenerIx)> =
+            round.iter().map(|&(app, listener, _)| (app, listener)).collect();
         for queue in round {
             match self.look_at(queue, &mut pings) {
                 Seen::Empty => self.no_longer_busy(queue),
@@ -195,11 +196,11 @@ impl Master {
     }
 
     /// Those of a listener's workers that are behind get less, those that are not get more.
-    fn even_out(&mut self, listeners: &BTreeSet<(usize, usize)>) {
+    fn even_out(&mut self, listeners: &BTreeSet<(AppIx, ListenerIx)>) {
         for &(app, listener) in listeners {
             let busy = self.watch.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
             let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
-            if let Some(listener) = self.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener)) {
+            if let Some(listener) = self.cx.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener)) {
                 listener.even_out(&waiting);
             }
         }
@@ -220,19 +221,19 @@ impl Master {
             (watch.every_ms * 2).clamp(limits::QUEUE_LOOK_MS, limits::QUEUE_LOOK_MAX_MS)
         };
         let rests = watch.quiet >= limits::QUEUE_QUIET_LOOKS;
-        watch.next_look_ms = (!rests).then_some(self.now_ms + watch.every_ms);
+        watch.next_look_ms = (!rests).then_some(self.cx.now_ms + watch.every_ms);
         // While it looks rarely, news need not wait for the next look.
-        self.polls.wake_for_queues(rests || watch.every_ms == limits::QUEUE_LOOK_MAX_MS);
+        self.cx.reactor.wake_for_queues(rests || watch.every_ms == limits::QUEUE_LOOK_MAX_MS);
     }
 
     fn takers(&self, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
-        let listener = self.apps.get(app)?.listeners.get(listener)?;
+        let listener = self.cx.apps.get(app)?.listeners.get(listener)?;
         Some(listener.spread.as_ref()?.selection.takers(socket))
     }
 
     fn look_at(&mut self, queue: QueueIx, pings: &mut usize) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
-        let Some(app) = self.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
+        let Some(app) = self.cx.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
         let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
         let Some(spread) = &listener.spread else { return Seen::Empty };
         let waiting = reuseport::queue(listener.socket(socket)).waiting;
@@ -244,7 +245,7 @@ impl Master {
         for taker in spread.selection.takers(socket).to_vec() {
             self.look_for_socket(taker, queue);
         }
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         let Some(spread) = &app.listeners[listener_ix].spread else { return Seen::Empty };
         let takers = spread.selection.takers(socket).to_vec();
         if takers.is_empty() {
@@ -268,9 +269,9 @@ impl Master {
     /// died over its words. Nobody else would ever notice, because its event loop turns.
     fn look_for_socket(&mut self, ix: WorkerIx, queue: QueueIx) {
         let (app_ix, listener_ix, _) = queue;
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.cx.workers.get(ix) else { return };
         let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
-        let waited_ms = self.now_ms.saturating_sub(busy.since_ms);
+        let waited_ms = self.cx.now_ms.saturating_sub(busy.since_ms);
         if waited_ms < limits::QUEUE_UNTAKEN_MS || busy.holders.contains(&worker.id) {
             return;
         }
@@ -278,7 +279,7 @@ impl Master {
         if !worker.channel.as_ref().is_some_and(|channel| !channel.closed && channel.all_read()) {
             return;
         }
-        let listener = &self.apps[app_ix].listeners[listener_ix];
+        let listener = &self.cx.apps[app_ix].listeners[listener_ix];
         let Some(held) = worker.pid.and_then(procfs::socket_inodes) else { return };
         let ours = |fd| process::file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
         if listener.sockets().any(ours) {
@@ -287,7 +288,7 @@ impl Master {
         }
         log::warn!(
             "{}: worker {} has closed its server on {listener} without a word to this master",
-            self.apps[app_ix].name,
+            self.cx.apps[app_ix].name,
             worker.id
         );
         let key = listener.key.clone();
@@ -297,7 +298,7 @@ impl Master {
 
     /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.
     fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, takes: bool, pings: &mut usize) {
-        let Some(worker) = self.workers.get(ix) else { return };
+        let Some(worker) = self.cx.workers.get(ix) else { return };
         let (id, pinged_us) = (worker.id, worker.pulse.pinged_us);
         let stuck = match (worker.channel.is_some(), pinged_us) {
             (true, None) => {
@@ -317,18 +318,18 @@ impl Master {
                 if waits {
                     self.set_suspect(ix);
                 }
-                waits && self.stands_still(ix, self.now_us.saturating_sub(at_us))
+                waits && self.stands_still(ix, self.cx.now_us.saturating_sub(at_us))
             }
             (false, _) => {
                 let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
-                let stalled = self.now_ms.saturating_sub(busy.since_ms) >= limits::QUEUE_STALLED_MS;
+                let stalled = self.cx.now_ms.saturating_sub(busy.since_ms) >= limits::QUEUE_STALLED_MS;
                 if stalled {
                     busy.stalled.push((ix, id));
                 }
                 stalled
             }
         };
-        if stuck && let Some(worker) = self.workers.get_mut(ix) {
+        if stuck && let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.pulse.stuck = true;
             self.refresh_eligibility(ix);
         }
@@ -336,8 +337,8 @@ impl Master {
 
     /// Whether a worker that has not read its ping for this time is stuck, and not only in want of a CPU.
     fn stands_still(&mut self, ix: WorkerIx, unread_us: u64) -> bool {
-        let now_us = self.now_us;
-        let Some(worker) = self.workers.get_mut(ix) else { return false };
+        let now_us = self.cx.now_us;
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return false };
         let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
         let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
         let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
@@ -360,7 +361,7 @@ impl Master {
 
     /// Until it has read its ping it is handed none of others' connections.
     fn set_suspect(&mut self, ix: WorkerIx) {
-        if let Some(worker) = self.workers.get_mut(ix) {
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.pulse.suspect = true;
         }
         self.refresh_eligibility(ix);
@@ -370,7 +371,7 @@ impl Master {
     fn no_longer_busy(&mut self, queue: QueueIx) {
         let Some(busy) = self.watch.busy.remove(&queue) else { return };
         for (ix, id) in busy.stalled {
-            if let Some(worker) = self.workers.get_mut(ix).filter(|worker| worker.id == id) {
+            if let Some(worker) = self.cx.workers.get_mut(ix).filter(|worker| worker.id == id) {
                 worker.pulse.stuck = false;
                 self.refresh_eligibility(ix);
             }
@@ -380,7 +381,7 @@ impl Master {
     /// Nobody takes connections from this socket: the master does, for others.
     fn rescue(&mut self, queue: QueueIx) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
-        if self.apps[app_ix].settings().protocol != Protocol::Node {
+        if self.cx.apps[app_ix].settings().protocol != Protocol::Node {
             return self.wait_for_next_worker(queue);
         }
         let before = self.open_handoffs;
@@ -399,25 +400,26 @@ impl Master {
 
     /// A slot's next worker takes what waits. Where there will be none, nobody ever does: its clients are told so.
     fn wait_for_next_worker(&mut self, (app_ix, listener_ix, socket): QueueIx) -> Seen {
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let stalled = self.watch.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
-        let since_ms = self.watch.busy.get(&(app_ix, listener_ix, socket)).map_or(self.now_ms, |busy| busy.since_ms);
+        let since_ms = self.watch.busy.get(&(app_ix, listener_ix, socket)).map_or(self.cx.now_ms, |busy| busy.since_ms);
         let comes = app.supervisor.slots().enumerate().any(|(slot, view)| {
             let own = listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
             own && matches!(view.phase, SlotPhase::Filled | SlotPhase::Waiting { .. })
         });
         let last_one = |leaving: &Leaving| {
-            let worker = self.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
+            let worker =
+                self.cx.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
             worker.is_some_and(|w| listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
         };
         if stalled || comes || self.watch.leaving.iter().any(last_one) {
             if let Some(busy) = self.watch.busy.get_mut(&(app_ix, listener_ix, socket)) {
-                busy.since_ms = self.now_ms;
+                busy.since_ms = self.cx.now_ms;
             }
             return Seen::Stuck;
         }
-        if self.now_ms < since_ms + limits::QUEUE_STRANDED_MS {
+        if self.cx.now_ms < since_ms + limits::QUEUE_STRANDED_MS {
             return Seen::Stuck;
         }
         let mut ended = 0;
@@ -446,13 +448,14 @@ impl Master {
     /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that. Whether
     /// there is anything to wait for.
     pub(super) fn empties_its_queue(&mut self, ix: WorkerIx) -> bool {
-        let Some(worker) = self.workers.get(ix).filter(|worker| worker.own_socket && !worker.serves.is_empty()) else {
+        let Some(worker) = self.cx.workers.get(ix).filter(|worker| worker.own_socket && !worker.serves.is_empty())
+        else {
             return false;
         };
-        if self.apps[worker.app].closed {
+        if self.cx.apps[worker.app].closed {
             return false;
         }
-        let now_ms = self.now_ms;
+        let now_ms = self.cx.now_ms;
         self.watch.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
         self.look_at_queues_soon();
         true
@@ -461,7 +464,7 @@ impl Master {
     /// Whether anybody is still waited for.
     fn look_at_leaving(&mut self) -> bool {
         let mut leaving = std::mem::take(&mut self.watch.leaving);
-        let now_ms = self.now_ms;
+        let now_ms = self.cx.now_ms;
         leaving.retain_mut(|leaving| {
             let done = match self.own_queue(leaving.ix, leaving.id) {
                 OwnQueue::None => true,
@@ -472,7 +475,7 @@ impl Master {
                 // What is on its way to it comes within moments, if at all.
                 OwnQueue::Empty => now_ms >= leaving.empty_since_ms + limits::QUEUE_EMPTY_MS,
             };
-            if done && self.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
+            if done && self.cx.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
                 self.drains_due.push(leaving.ix);
             }
             !done
@@ -485,8 +488,8 @@ impl Master {
     /// What waits for this worker alone.
     fn own_queue(&self, ix: WorkerIx, id: WorkerId) -> OwnQueue {
         let emptying = |w: &&Worker| w.id == id && w.drain == Some(Drain::EmptyingQueue);
-        let Some(worker) = self.workers.get(ix).filter(emptying) else { return OwnQueue::None };
-        let app = &self.apps[worker.app];
+        let Some(worker) = self.cx.workers.get(ix).filter(emptying) else { return OwnQueue::None };
+        let app = &self.cx.apps[worker.app];
         let mut found = OwnQueue::None;
         for listener in worker.serves.iter().filter_map(|listener| app.listeners.get(*listener)) {
             let Some(spread) = &listener.spread else { continue };

@@ -4,6 +4,7 @@ use super::Master;
 use crate::api::{Change, ReplySender};
 use crate::cli::load;
 use crate::config::sources::Sources;
+use crate::ids::AppIx;
 use crate::limits;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,9 +20,9 @@ pub(super) enum Input {
 /// What a reading is for.
 pub(super) enum Purpose {
     /// A reload of these apps.
-    Reload { apps: Vec<usize>, reply: Option<ReplySender> },
+    Reload { apps: Vec<AppIx>, reply: Option<ReplySender> },
     /// A start, or a restart, of this app.
-    Start { app: usize, restart: bool, reply: ReplySender },
+    Start { app: AppIx, restart: bool, reply: ReplySender },
     /// The number of workers.
     Scale,
 }

@@ -9,7 +9,7 @@ use super::{listener, log_files};
 use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
-use crate::ids::Generation;
+use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Order;
 use crate::os::{cpu, memfd};
 use crate::supervisor::{Event, Policy};
@@ -21,7 +21,7 @@ fn source_name(source: u32) -> String {
 }
 
 /// A generation that is ready to be: the app, its number, its policy and its number of slots.
-type Prepared = (usize, Generation, Policy, u32);
+type Prepared = (AppIx, Generation, Policy, u32);
 
 impl Master {
     /// What the configuration says now, without doing anything about it.
@@ -51,9 +51,9 @@ impl Master {
     /// Gets a new generation ready for each of these apps. Nothing has changed when this fails.
     pub(super) fn prepare_reload(
         &mut self,
-        apps: &[usize],
+        apps: &[AppIx],
         input: Input,
-    ) -> Result<Vec<(usize, Generation, Event)>, String> {
+    ) -> Result<Vec<(AppIx, Generation, Event)>, String> {
         if let Some(why) = apps.iter().find_map(|&ix| self.refusal_while_stopped(ix)) {
             return Err(why);
         }
@@ -63,17 +63,17 @@ impl Master {
     }
 
     /// Gets the start of an app ready: what it needs is looked up and bound anew. Nothing has changed when this fails.
-    pub(super) fn prepare_start(&mut self, ix: usize, input: Input) -> Result<(), String> {
+    pub(super) fn prepare_start(&mut self, ix: AppIx, input: Input) -> Result<(), String> {
         let prepared = self.prepare_generations(&[ix], input)?;
         for (ix, to, policy, slots) in prepared {
-            self.apps[ix].starting = true;
-            self.apps[ix].start_failure = None;
-            self.events.push_back((ix, Event::Start { to, policy, slots }));
+            self.cx.apps[ix].starting = true;
+            self.cx.apps[ix].start_failure = None;
+            self.cx.events.push_back((ix, Event::Start { to, policy, slots }));
         }
         Ok(())
     }
 
-    fn prepare_generations(&mut self, apps: &[usize], input: Input) -> Result<Vec<Prepared>, String> {
+    fn prepare_generations(&mut self, apps: &[AppIx], input: Input) -> Result<Vec<Prepared>, String> {
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let sources = self.sources_again(input)?;
         let config = resolve(&sources)?;
@@ -83,7 +83,7 @@ impl Master {
         let source = self.sources.keys().next_back().map_or(1, |last| last + 1);
         let mut prepared = Vec::new();
         for &ix in apps {
-            let name = &self.apps[ix].name;
+            let name = &self.cx.apps[ix].name;
             let app = config.apps.iter().find(|a| &a.name == name).cloned();
             let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
             let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
@@ -105,7 +105,7 @@ impl Master {
             .apps
             .iter()
             .map(|a| a.name.as_str())
-            .filter(|name| !self.apps.iter().any(|a| a.name == *name))
+            .filter(|name| !self.cx.apps.iter().any(|a| a.name == *name))
             .collect();
         if unknown.is_empty() {
             return Ok(());
@@ -118,8 +118,8 @@ impl Master {
     }
 
     /// Binds the addresses that an app does not hold yet.
-    fn bind_new(&self, ix: usize, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
-        let app = &self.apps[ix];
+    fn bind_new(&self, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
+        let app = &self.cx.apps[ix];
         let mut bound = Vec::new();
         for address in wanted {
             if !app.listeners.iter().any(|l| l.serves(address)) {
@@ -132,13 +132,13 @@ impl Master {
 
     fn commit_generation(
         &mut self,
-        ix: usize,
+        ix: AppIx,
         settings: Settings,
         bound: Vec<(Listen, OwnedFd)>,
         keeps_scale: bool,
     ) -> Prepared {
         let first_seq = self.first_seq();
-        let app = &mut self.apps[ix];
+        let app = &mut self.cx.apps[ix];
         let to = Generation(app.last_generation.0 + 1);
         app.last_generation = to;
         if app.supervisor.is_stopped() {
@@ -147,7 +147,7 @@ impl Master {
         for (address, fd) in bound {
             self.add_configured_listener(ix, address, fd, settings.protocol);
         }
-        let app = &mut self.apps[ix];
+        let app = &mut self.cx.apps[ix];
         let slots = match keeps_scale {
             true => app.supervisor.slot_count(),
             false => settings.config.workers.count(cpu::available().count),
@@ -161,19 +161,19 @@ impl Master {
     /// Takes a configured address into the app.
     pub(super) fn add_configured_listener(
         &mut self,
-        ix: usize,
+        ix: AppIx,
         address: Listen,
         fd: OwnedFd,
         protocol: config::Protocol,
-    ) -> usize {
-        let key = format!("{}#{}", address, self.apps[ix].listeners.len());
+    ) -> ListenerIx {
+        let key = format!("{}#{}", address, self.cx.apps[ix].listeners.len());
         let blocking = protocol != config::Protocol::Node;
         let no_tcp = matches!(address, Listen::Unix(_));
         if let Err(e) = prepare_for_workers(fd.as_fd(), blocking, no_tcp) {
             log::warn!("cannot make {address} blocking, or set TCP_NODELAY on it: {e}");
         }
         let listener_ix = self.add_listener(ix, fd, key, Some(address));
-        let app = &self.apps[ix];
+        let app = &self.cx.apps[ix];
         log::info!("{}: listening on {}", app.name, app.listeners[listener_ix]);
         listener_ix
     }
@@ -191,7 +191,7 @@ impl Master {
             .map_err(std::io::Error::other)
             .and_then(|json| memfd::with_contents("source", &json))
         {
-            Ok(fd) => self.link.hold(source_name(source), fd.as_fd()),
+            Ok(fd) => self.cx.keeper.hold(source_name(source), fd.as_fd()),
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
         self.sources.insert(source, sources);
@@ -199,7 +199,7 @@ impl Master {
 
     /// A reload has failed: the next one begins with what serves, not with what did not.
     pub(super) fn forget_failed_sources(&mut self) {
-        let serving = self.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
+        let serving = self.cx.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
         if let Some(source) = serving.filter(|source| self.sources.contains_key(source)) {
             self.last_source = source;
             self.note_deployment();
@@ -207,39 +207,39 @@ impl Master {
     }
 
     /// After a reload: settings, sources and addresses that nothing uses any more.
-    pub(super) fn drop_old_generations(&mut self, ix: usize) {
+    pub(super) fn drop_old_generations(&mut self, ix: AppIx) {
         // A reload that was asked for a moment ago is not yet known to the supervisor.
-        let asked = self.events.iter().filter_map(|(app, event)| match event {
+        let asked = self.cx.events.iter().filter_map(|(app, event)| match event {
             Event::Reload { to, .. } | Event::Start { to, .. } if *app == ix => Some(*to),
             _ => None,
         });
-        let app = &mut self.apps[ix];
+        let app = &mut self.cx.apps[ix];
         let mut used = app.supervisor.generations();
         used.extend(asked);
         app.generations.retain(|generation, _| used.contains(generation));
         let wanted = app.settings().config.listen.clone();
         let accepts = app.master_accepts();
-        for listener_ix in 0..app.listeners.len() {
-            let app = &mut self.apps[ix];
+        for listener_ix in app.listeners.indices() {
+            let app = &mut self.cx.apps[ix];
             let listener = &mut app.listeners[listener_ix];
             if listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address)) {
                 log::info!("{}: no longer listening on {listener}", app.name);
                 self.release_listener(ix, listener_ix);
-                self.apps[ix].listeners[listener_ix].retire();
+                self.cx.apps[ix].listeners[listener_ix].retire();
             } else if !accepts {
-                listener.leave_poll(&self.polls);
+                listener.leave_poll(&self.cx.reactor);
             } else if !listener.present.is_empty() {
                 self.poll_listener(ix, listener_ix);
             }
         }
         self.steer_anew(ix);
-        let in_use: Vec<u32> = self.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
+        let in_use: Vec<u32> = self.cx.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
         let last = self.last_source;
         let unused: Vec<u32> =
             self.sources.keys().copied().filter(|source| *source != last && !in_use.contains(source)).collect();
         for source in unused {
             self.sources.remove(&source);
-            self.link.send(Order::Release { name: source_name(source) });
+            self.cx.keeper.send(Order::Release { name: source_name(source) });
         }
         self.note_app(ix);
     }

@@ -35,9 +35,9 @@ impl Master {
 
     /// Whether a report was asked for: SIGABRT waits until it is there, for a bounded time.
     fn ask_for_report(&mut self, id: WorkerId) -> bool {
-        let Some(worker) = self.workers.find(id).and_then(|ix| self.workers.get(ix)) else { return false };
+        let Some(worker) = self.cx.workers.find(id).and_then(|ix| self.cx.workers.get(ix)) else { return false };
         let Some(pid) = worker.pid else { return false };
-        let app = &self.apps[worker.app];
+        let app = &self.cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
         let room = self.reports.open.len() < limits::HANG_REPORTS_AT_ONCE_MAX;
         if settings.protocol != Protocol::Node || !settings.config.limits.hang_report || !room {

@@ -14,7 +14,7 @@ use super::{Master, notes, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
-use crate::ids::{Generation, WorkerId};
+use crate::ids::{AppIx, Generation, WorkerId};
 use crate::keeper::link::{ChildInfo, Inheritance};
 use crate::keeper::protocol::Order;
 use crate::limits;
@@ -40,7 +40,7 @@ impl Master {
             Ok(()) => Ok(master),
             Err(error) => {
                 let error = master.cannot_go_on(error);
-                Err((master.link, error))
+                Err((master.cx.keeper, error))
             }
         }
     }
@@ -83,7 +83,7 @@ impl Master {
             self.serve_control(UnixListener::from(socket));
         }
         let mut actions = Vec::new();
-        for ix in 0..limits::APPS_MAX {
+        for ix in (0..limits::APPS_MAX).map(AppIx) {
             let Some(app) = read_note::<AppNote>(&inherited, &format!("{}{ix}", notes::APP)) else { break };
             actions.push(self.resume_app(ix, &app, &mut inherited)?);
         }
@@ -92,20 +92,20 @@ impl Master {
         self.resume_upgrade(note.upgrade, &previous_end);
         self.keeper_is(inherited.about.clone());
         self.release_unclaimed(&inherited);
-        self.link.send(Order::Ready);
-        for (ix, actions) in actions.into_iter().enumerate() {
+        self.cx.keeper.send(Order::Ready);
+        for (ix, actions) in self.cx.apps.indices().zip(actions) {
             self.carry_out(ix, actions);
         }
         for child in inherited.children.into_iter() {
             if let Some(status) = child.status {
-                self.on_exited(child.worker, status, self.now_ms);
+                self.on_exited(child.worker, status, self.cx.now_ms);
             }
         }
-        for ix in 0..self.workers.bound() {
+        for ix in self.cx.workers.indices() {
             self.read_channel(ix, true);
         }
         self.ask_again();
-        for ix in 0..self.apps.len() {
+        for ix in self.cx.apps.indices() {
             self.greet_all(ix);
         }
         Ok(())
@@ -127,7 +127,7 @@ impl Master {
                 }
                 Err(e) => {
                     log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}");
-                    self.link.send(Order::Release { name });
+                    self.cx.keeper.send(Order::Release { name });
                 }
             }
         }
@@ -158,7 +158,7 @@ impl Master {
             held: inherited.fds.keys().cloned().collect(),
             configs: configs.collect(),
             cpus: cpu::available().count,
-            now_ms: self.now_ms,
+            now_ms: self.cx.now_ms,
         };
         let mended = mend(&mut inherited.notes, &ground, |last_source, above| {
             self.make_deployment(&inherited.fds, &inherited.children, last_source, above, background)
@@ -171,7 +171,7 @@ impl Master {
         }
         for key in mended.changed {
             let value = inherited.notes.get(&key).cloned();
-            self.notes.replace(&mut self.link, key, value);
+            self.notes.replace(&mut self.cx.keeper, key, value);
         }
     }
 
@@ -197,7 +197,7 @@ impl Master {
         let home = control.as_ref().and_then(|path| Some(path.parent()?.parent()?.to_owned()));
         let entry = home.as_ref().and_then(|home| Home::find(Some(home)).ok()?.entry(&name).ok());
         DeploymentNote {
-            started_ms: children.iter().map(|child| child.started_ms).min().unwrap_or(self.now_ms),
+            started_ms: children.iter().map(|child| child.started_ms).min().unwrap_or(self.cx.now_ms),
             worker_ids_below: above + limits::WORKER_IDS_RESERVED,
             last_source,
             notify: fds.get(NOTIFY).and_then(|fd| listen::abstract_name(fd.as_fd()).ok()),
@@ -211,7 +211,7 @@ impl Master {
 
     fn resume_app(
         &mut self,
-        ix: usize,
+        ix: AppIx,
         note: &AppNote,
         inherited: &mut Inheritance,
     ) -> Result<Vec<Action>, StartError> {
@@ -240,7 +240,7 @@ impl Master {
         let workers = notes_of::<WorkerNote>(inherited, &format!("{}{ix}/", notes::WORKER));
         let known: Vec<supervisor::WorkerMemory> = workers.into_iter().map(Into::into).collect();
         let mut actions = Vec::new();
-        let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+        let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
         let rules = supervisor::App::restore(
             note.memory(),
             slots.into_iter().map(Into::into).collect(),
@@ -263,14 +263,14 @@ impl Master {
         app.steering_told = true;
         let mode = super::app::balance_mode(app.settings().config.balance);
         app.balancer.set_mode(mode);
-        self.apps.push(app);
+        self.cx.apps.push(app);
         self.resume_listeners(ix, inherited);
         for worker in known {
             let Some(&pid) = pids.get(&worker.id) else { continue };
             let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
             self.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
             self.resume_serves(ix, worker.id, inherited);
-            let config = &self.apps[ix].settings().config;
+            let config = &self.cx.apps[ix].settings().config;
             let way = Way { config, slot: worker.slot, generation: worker.generation, tail: false };
             self.output.adopt(worker.id, &way, &mut inherited.fds);
         }
@@ -280,28 +280,28 @@ impl Master {
 
     fn resume_log_files(&mut self, inherited: &mut Inheritance) {
         let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
-        let apps = &self.apps;
+        let apps = &self.cx.apps;
         let config_of = |name: &str, generation| {
-            let (ix, app) = apps.iter().enumerate().find(|(_, app)| app.name == name)?;
+            let (ix, app) = apps.entries().find(|(_, app)| app.name == name)?;
             Some((ix, &app.generations.get(&generation).unwrap_or_else(|| app.settings()).config))
         };
         let pid_of = |worker| pids.get(&worker).copied();
-        self.output.files.resume(&mut self.link, &mut inherited.fds, config_of, pid_of);
+        self.output.files.resume(&mut self.cx.keeper, &mut inherited.fds, config_of, pid_of);
     }
 
-    fn resume_listeners(&mut self, ix: usize, inherited: &mut Inheritance) {
-        let name = self.apps[ix].name.clone();
+    fn resume_listeners(&mut self, ix: AppIx, inherited: &mut Inheritance) {
+        let name = self.cx.apps[ix].name.clone();
         let mut found = notes_of::<ListenerNote>(inherited, &format!("{}{name}/", notes::LISTENER));
         found.sort_by_key(|l| l.order);
         let configured: Vec<Listen> =
-            self.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
+            self.cx.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
         for note in found {
             let Some(fd) = inherited.fds.remove(&held_name(&name, &note.key)) else { continue };
             let address = note.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
             let sockets = (1..note.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &note.key, n)));
             let sockets: Vec<OwnedFd> = sockets.collect();
             let listener = self.add_listener(ix, fd, note.key, address);
-            self.apps[ix].listeners[listener].data = note.data;
+            self.cx.apps[ix].listeners[listener].data = note.data;
             if note.sockets > 0 {
                 self.resume_group(ix, listener, sockets, note.full);
                 self.note_listener(ix, listener);
@@ -310,10 +310,10 @@ impl Master {
     }
 
     /// The listeners that a worker served go on being its own.
-    pub(super) fn resume_serves(&mut self, app_ix: usize, worker: WorkerId, inherited: &Inheritance) {
+    pub(super) fn resume_serves(&mut self, app_ix: AppIx, worker: WorkerId, inherited: &Inheritance) {
         let note: ServesNote = read_note(inherited, &format!("{}{worker}", notes::SERVES)).unwrap_or_default();
-        let Some(ix) = self.workers.find(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(ix) {
+        let Some(ix) = self.cx.workers.find(worker) else { return };
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.taken_before = note.taken;
             worker.greeted = note.greeted;
             if note.goodbye {
@@ -321,7 +321,7 @@ impl Master {
             }
         }
         for key in note.keys {
-            if let Some(listener) = self.apps[app_ix].listeners.iter().position(|l| l.key == key) {
+            if let Some(listener) = self.cx.apps[app_ix].listeners.find(|l| l.key == key) {
                 self.join(ix, listener);
             }
         }
@@ -331,7 +331,7 @@ impl Master {
     /// Processes that the notes do not know have no place: they are ended.
     fn kill_strangers(&mut self, inherited: &Inheritance) {
         for child in &inherited.children {
-            if child.status.is_none() && self.workers.find(child.worker).is_none() {
+            if child.status.is_none() && self.cx.workers.find(child.worker).is_none() {
                 log::warn!("worker {} (pid {}) is in no note of the former master; killed", child.worker, child.pid);
                 self.kill(child.worker);
             }
@@ -342,7 +342,7 @@ impl Master {
     fn release_unclaimed(&mut self, inherited: &Inheritance) {
         let ours = |name: &&String| ["channel/", "output/", "slot/"].iter().any(|kind| name.starts_with(kind));
         for name in inherited.fds.keys().filter(ours) {
-            self.link.send(Order::Release { name: name.clone() });
+            self.cx.keeper.send(Order::Release { name: name.clone() });
         }
     }
 }

@@ -5,6 +5,7 @@ use super::app::App;
 use crate::api::{self, Change};
 use crate::config::cron;
 use crate::home::Home;
+use crate::ids::AppIx;
 use crate::os::clock;
 use crate::watch::{Spec, Watcher};
 use jiff::ZonedDateTime;
@@ -40,23 +41,23 @@ impl App {
 impl Master {
     /// Watches what is to be watched, and looks whether a time has come.
     pub(super) fn follow_schedules(&mut self) {
-        for ix in 0..self.apps.len() {
+        for ix in self.cx.apps.indices() {
             self.follow_files(ix);
         }
-        if self.apps.iter().any(|app| app.settings().config.cron_restart.is_some()) {
+        if self.cx.apps.iter().any(|app| app.settings().config.cron_restart.is_some()) {
             let now = clock::local_time();
-            (0..self.apps.len()).for_each(|ix| self.look_at_time(ix, &now));
+            self.cx.apps.indices().for_each(|ix| self.look_at_time(ix, &now));
         }
         self.last_look_at_time =
-            Some(clock::local_time()).filter(|_| self.apps.iter().any(|a| a.schedule.next.is_some()));
+            Some(clock::local_time()).filter(|_| self.cx.apps.iter().any(|a| a.schedule.next.is_some()));
     }
 
-    fn follow_files(&mut self, ix: usize) {
-        let wanted = self.apps[ix].to_watch(self.home.as_ref().map(Home::path));
-        if wanted.as_ref() == self.apps[ix].schedule.watching.as_ref().map(|(spec, _)| spec) {
+    fn follow_files(&mut self, ix: AppIx) {
+        let wanted = self.cx.apps[ix].to_watch(self.home.as_ref().map(Home::path));
+        if wanted.as_ref() == self.cx.apps[ix].schedule.watching.as_ref().map(|(spec, _)| spec) {
             return;
         }
-        self.apps[ix].schedule.watching = wanted.map(|spec| {
+        self.cx.apps[ix].schedule.watching = wanted.map(|spec| {
             let wake = Arc::clone(&self.wake);
             let watcher = Watcher::start(spec.clone(), move || wake());
             let watcher = watcher.map_err(|e| log::warn!("{}: cannot watch its files: {e}", spec.app)).ok();
@@ -64,10 +65,10 @@ impl Master {
         });
     }
 
-    fn look_at_time(&mut self, ix: usize, now: &ZonedDateTime) {
-        let app = &self.apps[ix];
+    fn look_at_time(&mut self, ix: AppIx, now: &ZonedDateTime) {
+        let app = &self.cx.apps[ix];
         let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.comes_back()) else {
-            self.apps[ix].schedule.next = None;
+            self.cx.apps[ix].schedule.next = None;
             return;
         };
         // A clock that was set back would have us wait for what is far away now.
@@ -77,13 +78,13 @@ impl Master {
             Some(_) | None => (false, false),
         };
         if due || !known {
-            self.apps[ix].schedule.next = Some((text.clone(), cron::next(&text, now)));
+            self.cx.apps[ix].schedule.next = Some((text.clone(), cron::next(&text, now)));
         }
-        if due && self.apps[ix].supervisor.is_reloading() {
-            log::info!("{}: it is time ({text}), and its workers are being replaced already", self.apps[ix].name);
+        if due && self.cx.apps[ix].supervisor.is_reloading() {
+            log::info!("{}: it is time ({text}), and its workers are being replaced already", self.cx.apps[ix].name);
         } else if due {
             // What serves now, whatever its files say meanwhile: nobody is there to look what comes of it.
-            let source = self.apps[ix].settings().source;
+            let source = self.cx.apps[ix].settings().source;
             let sources = self.sources.get(&source).cloned().map(Box::new);
             self.again(ix, &format!("it is time ({text})"), Change { sources, ..Change::default() });
         }
@@ -91,10 +92,10 @@ impl Master {
 
     /// Files that have changed.
     pub(super) fn take_changes(&mut self) {
-        for ix in 0..self.apps.len() {
-            let watcher = self.apps[ix].schedule.watching.as_ref().and_then(|(_, watcher)| watcher.as_ref());
+        for ix in self.cx.apps.indices() {
+            let watcher = self.cx.apps[ix].schedule.watching.as_ref().and_then(|(_, watcher)| watcher.as_ref());
             let Some(change) = watcher.and_then(Watcher::take) else { continue };
-            let cwd = &self.apps[ix].settings().cwd;
+            let cwd = &self.cx.apps[ix].settings().cwd;
             let shown = change.path.strip_prefix(cwd).unwrap_or(&change.path).display().to_string();
             let more = match change.others {
                 0 => String::new(),
@@ -105,8 +106,8 @@ impl Master {
     }
 
     /// A rolling reload of an app, or a start where nothing of it is left.
-    fn again(&mut self, ix: usize, why: &str, change: Change) {
-        let app = &self.apps[ix];
+    fn again(&mut self, ix: AppIx, why: &str, change: Change) {
+        let app = &self.cx.apps[ix];
         if self.stop_asked || self.has_handed_over() || !app.comes_back() {
             return;
         }

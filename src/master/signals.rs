@@ -2,6 +2,7 @@
 use super::Master;
 use super::reading::{Input, Purpose};
 use crate::api::Change;
+use crate::ids::AppIx;
 use crate::limits;
 use crate::os::{cpu, signal};
 use crate::supervisor::Event;
@@ -56,9 +57,9 @@ impl Master {
         };
         let cpus = cpu::available().count;
         let from_file = self.has_file();
-        for ix in 0..self.apps.len() {
-            let now = self.apps[ix].supervisor.slot_count();
-            let name = &self.apps[ix].name;
+        for ix in self.cx.apps.indices() {
+            let now = self.cx.apps[ix].supervisor.slot_count();
+            let name = &self.cx.apps[ix].name;
             let wanted = configured.apps.iter().find(|a| &a.name == name).map(|a| a.workers.count(cpus));
             let slots = match wanted {
                 Some(wanted) if from_file && wanted != now => wanted,
@@ -69,17 +70,17 @@ impl Master {
     }
 
     fn scale_all(&mut self, to: impl Fn(u32) -> u32) {
-        for ix in 0..self.apps.len() {
-            let slots = to(self.apps[ix].supervisor.slot_count());
+        for ix in self.cx.apps.indices() {
+            let slots = to(self.cx.apps[ix].supervisor.slot_count());
             self.scale(ix, slots);
         }
     }
 
-    fn scale(&mut self, ix: usize, slots: u32) {
+    fn scale(&mut self, ix: AppIx, slots: u32) {
         if (1..=limits::WORKERS_MAX).contains(&slots) {
-            self.events.push_back((ix, Event::Scale { slots }));
+            self.cx.events.push_back((ix, Event::Scale { slots }));
         } else {
-            let name = &self.apps[ix].name;
+            let name = &self.cx.apps[ix].name;
             log::warn!("{name}: {slots} workers are not possible (1 to {}); nothing changes", limits::WORKERS_MAX);
         }
     }

@@ -4,9 +4,9 @@ use super::channel::Channel;
 use super::mend::Tag;
 use super::output::Way;
 use super::settings::SpawnPlace;
-use super::worker::{Goodbye, Mail, Pulse, Worker, WorkerIx};
+use super::worker::{Goodbye, Mail, Pulse, Worker};
 use crate::config::Protocol;
-use crate::ids::{Generation, Slot, WorkerId};
+use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
 use crate::os::{listen, process, procfs, signal};
@@ -23,27 +23,27 @@ pub(super) fn channel_name(worker: WorkerId) -> String {
 
 impl Master {
     /// Has the keeper start a worker. What goes wrong here is an event like a failure there.
-    pub(super) fn spawn(&mut self, app: usize, worker: WorkerId, slot: Slot, generation: Generation) {
+    pub(super) fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
         if let Err(reason) = self.try_spawn(app, worker, slot, generation) {
             self.bury(worker);
-            self.events.push_back((app, Event::SpawnFailed { worker, reason }));
+            self.cx.events.push_back((app, Event::SpawnFailed { worker, reason }));
         }
     }
 
-    fn try_spawn(&mut self, app_ix: usize, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
-        let app = &self.apps[app_ix];
+    fn try_spawn(&mut self, app_ix: AppIx, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
+        let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let configured = app.listeners.iter().enumerate().filter(|(_, l)| l.configured.is_some());
-        let given: Vec<usize> = configured.map(|(ix, _)| ix).collect();
+        let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
+        let given: Vec<ListenerIx> = configured.map(|(ix, _)| ix).collect();
         if settings.has_own_sockets() {
             given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
         }
-        let app = &self.apps[app_ix];
+        let app = &self.cx.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && self.background);
         let tail = watched && !self.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
-        let output = self.output.for_worker(&mut self.link, worker, &way)?;
+        let output = self.output.for_worker(&mut self.cx.keeper, worker, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
@@ -74,10 +74,10 @@ impl Master {
         let tag = Tag { app: app.name.clone(), slot, generation };
         let spec = settings.spawn_spec(&place, tag.to_bytes());
         if let Some(ours) = &channel {
-            self.link.hold(channel_name(worker), ours.as_fd());
+            self.cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.link.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
+        self.cx.keeper.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
         let has_channel = channel.is_some();
         let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
         if !has_channel && settings.has_own_sockets() {
@@ -89,8 +89,8 @@ impl Master {
     }
 
     /// The variables that a worker in the first slot of an app has.
-    pub(super) fn worker_environment(&self, app_ix: usize) -> BTreeMap<OsString, OsString> {
-        let app = &self.apps[app_ix];
+    pub(super) fn worker_environment(&self, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
+        let app = &self.cx.apps[app_ix];
         let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
         let place = SpawnPlace {
             worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
@@ -107,7 +107,7 @@ impl Master {
     /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
     pub(super) fn add_worker(
         &mut self,
-        app: usize,
+        app: AppIx,
         id: WorkerId,
         slot: Slot,
         generation: Generation,
@@ -118,12 +118,12 @@ impl Master {
         if !is_agent {
             self.hooks.know(id, generation);
         }
-        let settings = self.apps[app].generations.get(&generation);
+        let settings = self.cx.apps[app].generations.get(&generation);
         // An agent is no slot.
         let own_socket = !is_agent && settings.is_some_and(super::settings::Settings::has_own_sockets);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
-        let ix = self.workers.insert(Worker {
+        let ix = self.cx.workers.insert(Worker {
             id,
             app,
             slot: slot.0,
@@ -150,21 +150,21 @@ impl Master {
             asking: None,
         });
         if is_agent {
-            if let Some(channel) = self.workers.get(ix).and_then(|w| w.channel.as_ref()) {
-                self.polls.add_channel(ix, channel.as_fd());
+            if let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+                self.cx.reactor.add_channel(ix, channel.as_fd());
             }
         } else if has_channel {
-            let app = &mut self.apps[app];
+            let app = &mut self.cx.apps[app];
             let member = app.balancer.add_member(slot.0);
             let place = member.0 as usize;
             if app.by_member.len() <= place {
                 app.by_member.resize(place + 1, ix);
             }
             app.by_member[place] = ix;
-            if let Some(worker) = self.workers.get_mut(ix) {
+            if let Some(worker) = self.cx.workers.get_mut(ix) {
                 worker.member = Some(member);
                 if let Some(channel) = &worker.channel {
-                    self.polls.add_channel(ix, channel.as_fd());
+                    self.cx.reactor.add_channel(ix, channel.as_fd());
                 }
             }
             self.refresh_eligibility(ix);
@@ -173,8 +173,8 @@ impl Master {
     }
 
     pub(super) fn serve(&mut self, worker: WorkerId) {
-        let Some(ix) = self.workers.find(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(ix) {
+        let Some(ix) = self.cx.workers.find(worker) else { return };
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.admitted = true;
         }
         self.refresh_eligibility(ix);
@@ -186,9 +186,9 @@ impl Master {
     }
 
     pub(super) fn admit_no_more(&mut self, worker: WorkerId) {
-        if let Some(ix) = self.workers.find(worker) {
+        if let Some(ix) = self.cx.workers.find(worker) {
             // Whatever made it end, it gets nothing more.
-            if let Some(w) = self.workers.get_mut(ix) {
+            if let Some(w) = self.cx.workers.get_mut(ix) {
                 w.admitted = false;
             }
             self.refresh_eligibility(ix);
@@ -201,53 +201,55 @@ impl Master {
     }
 
     pub(super) fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
-        self.link.send(Order::Signal { worker, signal, group });
+        self.cx.keeper.send(Order::Signal { worker, signal, group });
     }
 
     pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {
-        let Some(ix) = self.workers.find(id) else { return };
-        self.workers.set_pid(ix, pid);
-        let Some(worker) = self.workers.get(ix) else { return };
-        let (app, generation) = (&self.apps[worker.app], worker.generation);
+        let Some(ix) = self.cx.workers.find(id) else { return };
+        self.cx.workers.set_pid(ix, pid);
+        let Some(worker) = self.cx.workers.get(ix) else { return };
+        let (app, generation) = (&self.cx.apps[worker.app], worker.generation);
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
         self.output.files.spawned(id, pid, worker.app, &settings.config);
-        self.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
+        self.cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
     }
 
     pub(super) fn on_spawn_failed(&mut self, id: WorkerId, step: SpawnStep, code: i32) {
-        let Some(worker) = self.workers.find(id).and_then(|ix| self.workers.get(ix)) else { return };
+        let Some(worker) = self.cx.workers.find(id).and_then(|ix| self.cx.workers.get(ix)) else { return };
         let app = worker.app;
-        let settings = self.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.apps[app].settings());
+        let settings =
+            self.cx.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.cx.apps[app].settings());
         let reason = spawn_failure(step, code, settings, worker.is_agent);
         self.bury(id);
-        self.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
+        self.cx.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
     }
 
     pub(super) fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
-        if let Some(ix) = self.workers.find(id) {
+        if let Some(ix) = self.cx.workers.find(id)
+            && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
+        {
             // Its last words count: an answer that is still in the channel says that a connection was taken.
             self.read_channel(ix, true);
-            let app = self.workers.get(ix).map_or(0, |w| w.app);
             let status = match process::end_signal(raw_status) {
                 Some(signal) => ExitStatus::Signal(signal),
                 None => ExitStatus::Code(process::exit_code(raw_status).unwrap_or(-1)),
             };
             // In the order in which they happened: what the lines said comes before the exit.
-            self.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
+            self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
             self.keep_last_words(app, id);
             self.bury(id);
             // Workers that a reload did not replace may outlive it: those that were scaled away with it.
-            if self.apps[app].generations.len() > 1 && !self.apps[app].supervisor.is_reloading() {
+            if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
                 self.drop_old_generations(app);
             }
         }
-        self.link.send(Order::ExitSeen { worker: id });
+        self.cx.keeper.send(Order::ExitSeen { worker: id });
     }
 
     /// What a worker said whose end makes a start fail: that is told once its replacement runs.
-    fn keep_last_words(&mut self, app: usize, id: WorkerId) {
-        let app = &mut self.apps[app];
+    fn keep_last_words(&mut self, app: AppIx, id: WorkerId) {
+        let app = &mut self.cx.apps[app];
         if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
             app.last_words = self.output.take_tail(id);
         }
@@ -255,16 +257,16 @@ impl Master {
 
     /// Lets go of everything that belonged to a process that is gone.
     pub(super) fn bury(&mut self, id: WorkerId) {
-        if let Some(ix) = self.workers.find(id) {
+        if let Some(ix) = self.cx.workers.find(id) {
             self.forget_channel_poll(ix);
             self.admit_no_more(id);
             self.take_back(ix);
             self.draining.remove(&ix);
-            self.workers.remove(ix);
+            self.cx.workers.remove(ix);
         }
-        self.link.send(Order::Release { name: channel_name(id) });
-        self.output.release(&mut self.link, id);
-        self.notes.forget_serves(&mut self.link, id);
+        self.cx.keeper.send(Order::Release { name: channel_name(id) });
+        self.output.release(&mut self.cx.keeper, id);
+        self.notes.forget_serves(&mut self.cx.keeper, id);
     }
 
     /// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
@@ -275,17 +277,17 @@ impl Master {
             let Some((socket, _)) = &self.notify else { return };
             let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
             // Workers lead process groups of their own.
-            let found = self.workers.find_pid(pid);
-            let found = found.or_else(|| self.workers.find_pid(procfs::process_group(pid)?));
+            let found = self.cx.workers.find_pid(pid);
+            let found = found.or_else(|| self.cx.workers.find_pid(procfs::process_group(pid)?));
             let Some(ix) = found else { continue };
             let said = notify::parse(&buffer[..length]);
-            let Some(worker) = self.workers.get_mut(ix) else { continue };
+            let Some(worker) = self.cx.workers.get_mut(ix) else { continue };
             if let Some(text) = said.status {
                 worker.status_text = Some(text);
             }
             if said.ready {
                 let event = Event::Evidence { worker: worker.id, evidence: Evidence::Notify };
-                self.events.push_back((worker.app, event));
+                self.cx.events.push_back((worker.app, event));
             }
         }
     }

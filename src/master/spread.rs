@@ -5,10 +5,10 @@
 //! away stay, unselected, and are used again.
 use super::Master;
 use super::listener::{Listener, slot_name};
-use super::worker::WorkerIx;
 use crate::balance::selection::Selection;
 use crate::balance::steering::{self, Steering};
 use crate::config::Protocol;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
@@ -38,7 +38,7 @@ pub(super) struct Abilities {
     /// Sockets of all groups.
     sockets: usize,
     /// Groups whose program is to be replaced: app and listener.
-    unsteered: BTreeSet<(usize, usize)>,
+    unsteered: BTreeSet<(AppIx, ListenerIx)>,
     /// Not before this time (milliseconds).
     steer_after_ms: u64,
 }
@@ -111,8 +111,8 @@ impl Listener {
 
 impl Master {
     /// Makes sure that a slot has a socket of its own on this address, where that is possible.
-    pub(super) fn give_slot_a_socket(&mut self, app_ix: usize, listener_ix: usize, slot: u32) {
-        let app = &self.apps[app_ix];
+    pub(super) fn give_slot_a_socket(&mut self, app_ix: AppIx, listener_ix: ListenerIx, slot: u32) {
+        let app = &self.cx.apps[app_ix];
         let slots = app.supervisor.slot_count().max(slot + 1).min(limits::GROUP_SOCKETS_MAX);
         let listener = &app.listeners[listener_ix];
         if listener.socket_count() >= slots && listener.spread.is_some() {
@@ -121,9 +121,9 @@ impl Master {
         if !self.open_group(app_ix, listener_ix) {
             return;
         }
-        let before = self.apps[app_ix].listeners[listener_ix].socket_count();
+        let before = self.cx.apps[app_ix].listeners[listener_ix].socket_count();
         if let Err(reason) = self.grow_group(app_ix, listener_ix, slots) {
-            let app = &mut self.apps[app_ix];
+            let app = &mut self.cx.apps[app_ix];
             let listener = &mut app.listeners[listener_ix];
             if let Some(spread) = &mut listener.spread {
                 spread.full = true;
@@ -134,15 +134,15 @@ impl Master {
                 sockets_in_words(listener.socket_count())
             );
         }
-        if self.apps[app_ix].listeners[listener_ix].socket_count() > before {
+        if self.cx.apps[app_ix].listeners[listener_ix].socket_count() > before {
             self.note_listener(app_ix, listener_ix);
             self.abilities.unsteered.insert((app_ix, listener_ix));
         }
     }
 
     /// Whether the listener has a group, from now on or before.
-    fn open_group(&mut self, app_ix: usize, listener_ix: usize) -> bool {
-        let app = &mut self.apps[app_ix];
+    fn open_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+        let app = &mut self.cx.apps[app_ix];
         let node = app.settings().protocol == Protocol::Node;
         let listener = &mut app.listeners[listener_ix];
         if listener.spread.is_some() {
@@ -157,7 +157,7 @@ impl Master {
             self.tell_steering(app_ix, None);
             return false;
         }
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
         if let Err(e) = reuseport::open(listener.fd.as_fd()) {
             log::warn!("{}: the workers share {listener}: the kernel makes no group of sockets there: {e}", app.name);
@@ -167,15 +167,15 @@ impl Master {
             Some(Spread { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false });
         self.abilities.sockets += 1;
         if !listener.datagram {
-            self.polls.add_queue((app_ix, listener_ix, 0), listener.fd.as_fd());
+            self.cx.reactor.add_queue((app_ix, listener_ix, 0), listener.fd.as_fd());
             self.look_at_queues_soon();
         }
         true
     }
 
     /// Adds sockets up to this number. The error says why it became no more.
-    fn grow_group(&mut self, app_ix: usize, listener_ix: usize, slots: u32) -> Result<(), String> {
-        let app = &self.apps[app_ix];
+    fn grow_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx, slots: u32) -> Result<(), String> {
+        let app = &self.cx.apps[app_ix];
         let blocking = app.settings().protocol != Protocol::Node;
         let listener = &app.listeners[listener_ix];
         let Some(spread) = listener.spread.as_ref().filter(|spread| !spread.full) else { return Ok(()) };
@@ -212,16 +212,16 @@ impl Master {
     }
 
     /// Takes a socket into a group, at its end.
-    pub(super) fn add_socket(&mut self, app_ix: usize, listener_ix: usize, socket: OwnedFd, hold: bool) {
-        let app = &mut self.apps[app_ix];
+    pub(super) fn add_socket(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: OwnedFd, hold: bool) {
+        let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
         let Some(spread) = &mut listener.spread else { return };
         let number = spread.selection.sockets();
         if hold {
-            self.link.hold(slot_name(&app.name, &listener.key, number), socket.as_fd());
+            self.cx.keeper.hold(slot_name(&app.name, &listener.key, number), socket.as_fd());
         }
         if !listener.datagram {
-            self.polls.add_queue((app_ix, listener_ix, number), socket.as_fd());
+            self.cx.reactor.add_queue((app_ix, listener_ix, number), socket.as_fd());
         }
         spread.selection.grow();
         spread.more.push(socket);
@@ -229,42 +229,42 @@ impl Master {
     }
 
     /// The group that a former master left.
-    pub(super) fn resume_group(&mut self, app_ix: usize, listener_ix: usize, sockets: Vec<OwnedFd>, full: bool) {
+    pub(super) fn resume_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx, sockets: Vec<OwnedFd>, full: bool) {
         if !self.open_group(app_ix, listener_ix) {
             return;
         }
         for socket in sockets {
             self.add_socket(app_ix, listener_ix, socket, false);
         }
-        if let Some(spread) = &mut self.apps[app_ix].listeners[listener_ix].spread {
+        if let Some(spread) = &mut self.cx.apps[app_ix].listeners[listener_ix].spread {
             spread.full = full;
         }
         self.abilities.unsteered.insert((app_ix, listener_ix));
     }
 
     /// Nobody listens there any more. Who waits is reset.
-    pub(super) fn stop_listening(&mut self, app_ix: usize, listener_ix: usize) {
-        let app = &mut self.apps[app_ix];
+    pub(super) fn stop_listening(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
+        let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
         listener.readable = false;
-        listener.leave_poll(&self.polls);
+        listener.leave_poll(&self.cx.reactor);
         for socket in listener.sockets() {
-            self.polls.remove_queue(socket);
+            self.cx.reactor.remove_queue(socket);
             listen::stop_listening(socket);
         }
     }
 
     /// As [`Master::stop_listening`], and the keeper lets go of the sockets too.
-    pub(super) fn release_listener(&mut self, app_ix: usize, listener_ix: usize) {
+    pub(super) fn release_listener(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
         self.stop_listening(app_ix, listener_ix);
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
-        self.link.send(Order::Release { name: listener.held_name(&app.name) });
+        self.cx.keeper.send(Order::Release { name: listener.held_name(&app.name) });
         for number in 1..listener.socket_count() {
-            self.link.send(Order::Release { name: slot_name(&app.name, &listener.key, number) });
+            self.cx.keeper.send(Order::Release { name: slot_name(&app.name, &listener.key, number) });
         }
         if listener.spread.take().is_some() {
-            let left: usize = self.apps.iter().flat_map(|a| &a.listeners).map(group_sockets).sum();
+            let left: usize = self.cx.apps.iter().flat_map(|a| &a.listeners).map(group_sockets).sum();
             self.abilities.sockets = left;
         }
         self.abilities.unsteered.remove(&(app_ix, listener_ix));
@@ -272,18 +272,18 @@ impl Master {
 
     /// Something about a worker changed: whose listeners does it count for, and from which does it take connections?
     pub(super) fn recount(&mut self, ix: WorkerIx) {
-        let Some(worker) = self.workers.get(ix) else { return };
-        let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<usize>>();
-        for listener_ix in worker.serves.union(&counted).copied().collect::<Vec<usize>>() {
+        let Some(worker) = self.cx.workers.get(ix) else { return };
+        let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<ListenerIx>>();
+        for listener_ix in worker.serves.union(&counted).copied().collect::<Vec<ListenerIx>>() {
             self.recount_one(ix, listener_ix);
         }
     }
 
     /// The same for one listener.
-    pub(super) fn recount_one(&mut self, ix: WorkerIx, listener_ix: usize) {
-        let Some(worker) = self.workers.get_mut(ix) else { return };
+    pub(super) fn recount_one(&mut self, ix: WorkerIx, listener_ix: ListenerIx) {
+        let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         let app_ix = worker.app;
-        let Some(listener) = self.apps[app_ix].listeners.get_mut(listener_ix) else { return };
+        let Some(listener) = self.cx.apps[app_ix].listeners.get_mut(listener_ix) else { return };
         let present = worker.admitted && worker.serves.contains(&listener_ix);
         let changed = if present { worker.present.insert(listener_ix) } else { worker.present.remove(&listener_ix) };
         if changed {
@@ -297,12 +297,12 @@ impl Master {
         let takes = here && (reads || listener.datagram);
         if takes && worker.takes.insert(listener_ix) {
             spread.selection.enter(worker.slot, ix);
-            self.watch.look_soon(self.now_ms);
+            self.watch.look_soon(self.cx.now_ms);
         } else if !takes && worker.takes.remove(&listener_ix) {
             let left = spread.selection.leave(worker.slot, ix);
             if let Some(socket) = left.filter(|_| !listener.datagram) {
-                self.watch.add((app_ix, listener_ix, socket), self.now_ms);
-                self.watch.look_soon(self.now_ms);
+                self.watch.add((app_ix, listener_ix, socket), self.cx.now_ms);
+                self.watch.look_soon(self.cx.now_ms);
             }
         }
         if spread.selection.is_changed() {
@@ -311,8 +311,8 @@ impl Master {
     }
 
     /// The generation that serves has changed, and with it perhaps the way to balance.
-    pub(super) fn steer_anew(&mut self, app_ix: usize) {
-        for (listener_ix, listener) in self.apps[app_ix].listeners.iter().enumerate() {
+    pub(super) fn steer_anew(&mut self, app_ix: AppIx) {
+        for (listener_ix, listener) in self.cx.apps[app_ix].listeners.entries() {
             if listener.spread.is_some() {
                 self.abilities.unsteered.insert((app_ix, listener_ix));
             }
@@ -321,17 +321,17 @@ impl Master {
 
     /// Tells the kernel which sockets to choose from, where that changed.
     pub(super) fn steer(&mut self) {
-        if self.abilities.unsteered.is_empty() || self.now_ms < self.abilities.steer_after_ms {
+        if self.abilities.unsteered.is_empty() || self.cx.now_ms < self.abilities.steer_after_ms {
             return;
         }
         for (app_ix, listener_ix) in std::mem::take(&mut self.abilities.unsteered) {
             self.steer_group(app_ix, listener_ix);
         }
-        self.abilities.steer_after_ms = self.now_ms + limits::STEER_EVERY_MS;
+        self.abilities.steer_after_ms = self.cx.now_ms + limits::STEER_EVERY_MS;
     }
 
-    fn steer_group(&mut self, app_ix: usize, listener_ix: usize) {
-        let app = &mut self.apps[app_ix];
+    fn steer_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
+        let app = &mut self.cx.apps[app_ix];
         let slots = app.supervisor.slot_count();
         // Under another way to balance the master takes all connections from the first socket.
         let own_sockets = app.has_own_sockets();
@@ -367,9 +367,9 @@ impl Master {
     }
 
     /// Says once how the kernel spreads the connections of an app.
-    fn tell_steering(&mut self, app_ix: usize, listener_ix: Option<usize>) {
+    fn tell_steering(&mut self, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
         let best = self.abilities.steering();
-        let app = &mut self.apps[app_ix];
+        let app = &mut self.cx.apps[app_ix];
         let listener = listener_ix.and_then(|ix| app.listeners.get(ix));
         if listener.is_some_and(|l| l.datagram) || std::mem::replace(&mut app.steering_told, true) {
             return;

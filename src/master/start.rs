@@ -1,5 +1,6 @@
 //! How a master starts: which way, and the fresh one, from what was typed. Over what a former one left: `resume`.
 use super::app::App;
+use super::context::Context;
 use super::keeper::Keeper;
 use super::listener;
 use super::polls::Polls;
@@ -17,9 +18,9 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{clock, cpu, process, signal, user};
+use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::io::IsTerminal as _;
@@ -108,24 +109,21 @@ impl Master {
             Ok(waker) => waker,
             Err(e) => return Err((link, StartError::failed(format!("cannot make a waker: {e}")))),
         };
-        let now_us = clock::monotonic_us();
+        let cx = Context::new(link, polls);
+        let now_ms = cx.now_ms;
         Ok(Master {
-            link,
-            polls,
+            cx,
             name: String::new(),
             background: false,
             home: None,
             ids: BTreeMap::new(),
             incarnation: inherited.incarnation,
-            started_ms: now_us / 1000,
+            started_ms: now_ms,
             keeper_pid: std::os::unix::process::parent_id() as i32,
             about_keeper: inherited.about.clone(),
-            apps: Vec::new(),
-            workers: Default::default(),
             next_worker: 1,
             sources: BTreeMap::new(),
             last_source: 0,
-            events: VecDeque::new(),
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             pace: Pace::new(),
@@ -148,11 +146,9 @@ impl Master {
             post: Default::default(),
             asks: Default::default(),
             reports: Default::default(),
-            now_ms: now_us / 1000,
-            now_us,
             next_heartbeat_ms: 0,
             heartbeats: 0,
-            next_log_look_ms: now_us / 1000 + limits::OWN_LOG_LOOK_MS,
+            next_log_look_ms: now_ms + limits::OWN_LOG_LOOK_MS,
             pinged: Vec::new(),
             scarce: Vec::new(),
             next_scarce_ms: None,
@@ -179,7 +175,7 @@ impl Master {
             Ok(()) => Ok(master),
             Err(error) => {
                 master.remove_files();
-                Err((master.link, error))
+                Err((master.cx.keeper, error))
             }
         }
     }
@@ -221,11 +217,11 @@ impl Master {
             let stopped = launch.keeps_stopped(&settings.config.name);
             let slots = launch.scaled(&settings.config.name);
             self.begin_app(settings, bound, slots);
-            if let Some(app) = self.apps.last_mut() {
+            if let Some(app) = self.cx.apps.last_mut() {
                 app.starting = !stopped;
             }
         }
-        self.link.send(Order::Ready);
+        self.cx.keeper.send(Order::Ready);
         self.start_apps();
         Ok(())
     }
@@ -240,10 +236,9 @@ impl Master {
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.first_seq();
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
-        self.apps.push(app);
-        let ix = self.apps.len() - 1;
+        let ix = self.cx.apps.push(app);
         for (address, fd) in bound {
-            let protocol = self.apps[ix].settings().protocol;
+            let protocol = self.cx.apps[ix].settings().protocol;
             self.add_configured_listener(ix, address, fd, protocol);
         }
     }
@@ -255,15 +250,15 @@ impl Master {
     }
 
     fn start_apps(&mut self) {
-        for ix in 0..self.apps.len() {
-            if !self.apps[ix].starting {
+        for ix in self.cx.apps.indices() {
+            if !self.cx.apps[ix].starting {
                 self.stop_app(ix, true);
                 continue;
             }
             self.tell_start(ix);
             let mut actions = Vec::new();
-            let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
-            self.apps[ix].supervisor.start(&mut cx);
+            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            self.cx.apps[ix].supervisor.start(&mut cx);
             self.carry_out(ix, actions);
         }
     }
@@ -273,7 +268,7 @@ impl Master {
         match self.claim_name(launch, sources, config) {
             Ok((claim, entry)) => {
                 self.name.clone_from(&claim.name);
-                self.link.hold(CONTROL_LOCK.to_owned(), claim.lock.as_fd());
+                self.cx.keeper.hold(CONTROL_LOCK.to_owned(), claim.lock.as_fd());
                 self.background = entry.background;
                 self.ids = entry.apps.iter().map(|app| (app.name.clone(), app.id)).collect();
                 let renamed = match (config.apps.as_slice(), entry.apps.as_slice()) {
@@ -297,7 +292,7 @@ impl Master {
     fn open_control(&mut self, claim: &home::Claim) {
         match claim.listen() {
             Ok(socket) => {
-                self.link.hold(CONTROL_SOCKET.to_owned(), socket.as_fd());
+                self.cx.keeper.hold(CONTROL_SOCKET.to_owned(), socket.as_fd());
                 self.serve_control(socket);
             }
             Err(e) => self.warn_of_home(&e),
@@ -346,7 +341,7 @@ impl Master {
     fn open_notify(&mut self) {
         match listen::bind_notify_abstract() {
             Ok((socket, name)) => {
-                self.link.hold(NOTIFY.to_owned(), socket.as_fd());
+                self.cx.keeper.hold(NOTIFY.to_owned(), socket.as_fd());
                 self.take_notify(socket, name);
             }
             Err(e) => log::warn!("no notify socket (READY=1 cannot be received): {e}"),
@@ -354,7 +349,7 @@ impl Master {
     }
 
     pub(super) fn take_notify(&mut self, socket: OwnedFd, name: String) {
-        if let Err(e) = self.polls.add_notify(&socket) {
+        if let Err(e) = self.cx.reactor.add_notify(&socket) {
             log::warn!("the notify socket cannot be polled: {e}");
         }
         self.notify = Some((socket, name));
@@ -374,12 +369,12 @@ impl Master {
         if let Some(api) = &self.api {
             api.drain();
         }
-        self.link.finish(self.exit_code);
+        self.cx.keeper.finish(self.exit_code);
     }
 
     /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
     fn remove_files(&mut self) {
-        let listeners = self.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
+        let listeners = self.cx.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
         for path in listeners.chain(self.control_path.take()) {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
@@ -391,7 +386,7 @@ impl Master {
 
     /// Whether the entry is ours to remove: the one of a start in the background that failed is its starter's.
     fn started_by_us(&self) -> bool {
-        !self.background || !self.apps.is_empty()
+        !self.background || !self.cx.apps.is_empty()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reports of the supervisor in words for people (and to commands that wait). Short: one line each on stderr.
 use super::Master;
-use crate::ids::Slot;
+use crate::ids::{AppIx, Slot};
 use crate::os::signal;
 use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
 
@@ -64,8 +64,8 @@ pub(super) fn next_words(next: Next) -> String {
 
 impl Master {
     /// Tells the people, and whoever waits for this.
-    pub(super) fn tell(&mut self, app_ix: usize, report: Report) {
-        let name = self.apps[app_ix].name.clone();
+    pub(super) fn tell(&mut self, app_ix: AppIx, report: Report) {
+        let name = self.cx.apps[app_ix].name.clone();
         match &report {
             Report::WorkerReady { worker, slot, after_ms } => {
                 log::debug!("{name}/{slot}: worker {worker} is ready after {}", human_ms(*after_ms));
@@ -84,7 +84,7 @@ impl Master {
                 let advice = self.advice_on(app_ix, cause);
                 log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
                 if matches!(next, Next::Replaced { .. } | Next::Waiting { .. }) {
-                    self.apps[app_ix].restarts += 1;
+                    self.cx.apps[app_ix].restarts += 1;
                     self.note_app(app_ix);
                 }
             }
@@ -118,7 +118,7 @@ impl Master {
                 log::info!("{name}: reloaded, generation {to} serves alone");
             }
             Report::ReloadFailed { to, reason } => {
-                let still = self.apps[app_ix].serves_still();
+                let still = self.cx.apps[app_ix].serves_still();
                 log::error!("{name}: reload to generation {to} failed: {reason}; {still}");
             }
             Report::ReloadSuperseded { to, .. } => {
@@ -140,8 +140,8 @@ impl Master {
     }
 
     /// Says that the workers of an app are on their way.
-    pub(super) fn tell_start(&self, app_ix: usize) {
-        let app = &self.apps[app_ix];
+    pub(super) fn tell_start(&self, app_ix: AppIx) {
+        let app = &self.cx.apps[app_ix];
         log::info!(
             "{}: starting {} {} of: {}",
             app.name,
@@ -151,8 +151,8 @@ impl Master {
         );
     }
 
-    fn tell_ready(&self, app_ix: usize, workers: u32) {
-        let app = &self.apps[app_ix];
+    fn tell_ready(&self, app_ix: AppIx, workers: u32) {
+        let app = &self.cx.apps[app_ix];
         log::info!("{}: ready, {workers} {}", app.name, plural(workers, "worker"));
         if !app.master_accepts() {
             return;
@@ -168,18 +168,18 @@ impl Master {
         }
     }
 
-    fn note_slot(&mut self, app_ix: usize, slot: Slot, text: &str) {
-        self.apps[app_ix].slot_notes.insert(slot.0, text.to_owned());
+    fn note_slot(&mut self, app_ix: AppIx, slot: Slot, text: &str) {
+        self.cx.apps[app_ix].slot_notes.insert(slot.0, text.to_owned());
     }
 
     /// What to do about a worker that never got ready.
-    fn advice_on(&self, app_ix: usize, cause: &Cause) -> String {
+    fn advice_on(&self, app_ix: AppIx, cause: &Cause) -> String {
         use crate::supervisor::Evidence;
         // Where more is known it has been said.
         if !matches!(cause, Cause::NotReady { why: None, .. }) {
             return String::new();
         }
-        match self.apps[app_ix].settings().policy().ready.evidence {
+        match self.cx.apps[app_ix].settings().policy().ready.evidence {
             Some(Evidence::Listening) => {
                 "; it never called listen() (an app that does not listen wants --ready 2s)".to_owned()
             }

@@ -62,8 +62,8 @@ impl Master {
             keeper: None,
         };
         self.note_deployment();
-        self.link.upgrade(binary.as_fd());
-        self.handing_over_since_ms = Some(self.now_ms);
+        self.cx.keeper.upgrade(binary.as_fd());
+        self.handing_over_since_ms = Some(self.cx.now_ms);
         log::info!("handing over to {path}");
         Answer::Done(format!("handing over to {path}"))
     }
@@ -72,8 +72,8 @@ impl Master {
     pub(super) fn has_handed_over(&self) -> bool {
         let Some(since_ms) = self.handing_over_since_ms else { return false };
         let in_hand =
-            self.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0 || self.has_cut_lines();
-        !in_hand || self.now_ms >= since_ms + limits::HAND_OVER_MAX_MS
+            self.cx.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0 || self.has_cut_lines();
+        !in_hand || self.cx.now_ms >= since_ms + limits::HAND_OVER_MAX_MS
     }
 
     /// The first thing that a successor learns: whether it is the new binary, or the former one again.

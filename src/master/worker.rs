@@ -3,16 +3,13 @@
 use super::asks::Asking;
 use super::channel::Channel;
 use crate::balance::MemberIx;
-use crate::ids::{Generation, WorkerId};
+use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use std::collections::{BTreeSet, HashMap};
-
-/// Index of a worker in the table; also its token in the poll of channels.
-pub(super) type WorkerIx = usize;
 
 /// One worker.
 pub(super) struct Worker {
     pub(super) id: WorkerId,
-    pub(super) app: usize,
+    pub(super) app: AppIx,
     pub(super) slot: u32,
     pub(super) generation: Generation,
     /// It is its app's agent: it has no slot, and gets no connections.
@@ -23,15 +20,15 @@ pub(super) struct Worker {
     /// Its place in the balancer while it can be handed connections.
     pub(super) member: Option<MemberIx>,
     /// Listeners (by index in the app) that it serves.
-    pub(super) serves: BTreeSet<usize>,
+    pub(super) serves: BTreeSet<ListenerIx>,
     /// That changed since it was noted.
     pub(super) unnoted: bool,
     /// Listeners that count it among those who serve them: `serves`, while it is admitted.
-    pub(super) present: BTreeSet<usize>,
+    pub(super) present: BTreeSet<ListenerIx>,
     /// It accepts by itself, from the sockets of its slot (balance `kernel`).
     pub(super) own_socket: bool,
     /// Listeners for which the kernel is to choose it.
-    pub(super) takes: BTreeSet<usize>,
+    pub(super) takes: BTreeSet<ListenerIx>,
     /// The supervisor said that it may have connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
@@ -137,12 +134,12 @@ impl Workers {
         let (id, pid) = (worker.id, worker.pid);
         let ix = match self.free.pop() {
             Some(ix) => {
-                self.slots[ix] = Some(worker);
+                self.slots[ix.0] = Some(worker);
                 ix
             }
             None => {
                 self.slots.push(Some(worker));
-                self.slots.len() - 1
+                WorkerIx(self.slots.len() - 1)
             }
         };
         self.by_id.insert(id, ix);
@@ -163,7 +160,7 @@ impl Workers {
     }
 
     pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
-        let worker = self.slots.get_mut(ix)?.take()?;
+        let worker = self.slots.get_mut(ix.0)?.take()?;
         self.free.push(ix);
         self.by_id.remove(&worker.id);
         if let Some(pid) = worker.pid
@@ -179,19 +176,19 @@ impl Workers {
     }
 
     pub(super) fn get(&self, ix: WorkerIx) -> Option<&Worker> {
-        self.slots.get(ix)?.as_ref()
+        self.slots.get(ix.0)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, ix: WorkerIx) -> Option<&mut Worker> {
-        self.slots.get_mut(ix)?.as_mut()
+        self.slots.get_mut(ix.0)?.as_mut()
     }
 
-    /// Every index is below this.
-    pub(super) fn bound(&self) -> WorkerIx {
-        self.slots.len()
+    /// Every index that was ever given out. It borrows nothing.
+    pub(super) fn indices(&self) -> impl Iterator<Item = WorkerIx> + use<> {
+        (0..self.slots.len()).map(WorkerIx)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerIx, &Worker)> {
-        self.slots.iter().enumerate().filter_map(|(ix, w)| Some((ix, w.as_ref()?)))
+        self.slots.iter().enumerate().filter_map(|(ix, w)| Some((WorkerIx(ix), w.as_ref()?)))
     }
 }
