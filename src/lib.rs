@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod ids;
 pub mod keeper;
 pub mod limits;
+pub mod loader;
 pub mod logs;
 pub mod master;
 pub mod os;

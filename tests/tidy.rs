@@ -1,5 +1,6 @@
 //! What the code promises about itself: who may name which crate, where `unsafe` may stand, heads of files, lengths.
 #![allow(clippy::unwrap_used)]
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -135,6 +136,7 @@ fn the_core_knows_no_fd_no_clock_and_no_system() {
         "hyper_util",
         "clap",
         "crate::os",
+        "crate::loader",
         "crate::master",
         "crate::keeper",
         "std::fs",
@@ -184,6 +186,57 @@ fn each_outer_crate_is_named_only_where_it_belongs() {
             assert!(here || !names(&code, word), "{} names {word}", path.display());
         }
     }
+}
+
+/// Imports between top-level folders of `src` that close a cycle and are still to be cut.
+const CYCLES_TO_CUT: &[(&str, &str)] = &[("os", "keeper")];
+
+/// What `os`, the lowest folder, may know: bounds, and modules that still have to be cut.
+const OS_MAY_KNOW: &[&str] = &["limits", "balance", "config", "keeper"];
+
+/// For each top-level module of `src` the ones that its code names.
+fn folders() -> BTreeMap<String, BTreeSet<String>> {
+    let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in files("src") {
+        let is_test = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"));
+        let whole = code(&text);
+        let code = whole.split("#[cfg(test)]").next().unwrap();
+        let owner = path.components().nth(1).unwrap().as_os_str().to_string_lossy();
+        if is_test || matches!(&*owner, "lib.rs" | "main.rs") {
+            continue;
+        }
+        let known = folders.entry(owner.trim_end_matches(".rs").to_owned()).or_default();
+        let named = imports(code).into_iter().filter_map(|import| import.strip_prefix("crate::").map(str::to_owned));
+        let on_the_spot = behind(code, "crate").filter_map(|rest| rest.strip_prefix("::").map(str::to_owned));
+        known.extend(named.chain(on_the_spot).filter_map(|path| {
+            let module: String = path.chars().take_while(|c| in_a_name(Some(*c))).collect();
+            (!module.is_empty() && module != owner.trim_end_matches(".rs")).then_some(module)
+        }));
+    }
+    folders
+}
+
+#[test]
+fn imports_between_folders_form_no_cycle() {
+    let mut folders = folders();
+    let above: Vec<&String> = folders["os"].iter().filter(|known| !OS_MAY_KNOW.contains(&known.as_str())).collect();
+    assert!(above.is_empty(), "src/os imports {above:?}");
+    assert!(folders.len() > 10 && folders["master"].contains("os"), "{folders:?}");
+    for (from, to) in CYCLES_TO_CUT {
+        let existed = folders.get_mut(*from).is_some_and(|known| known.remove(*to));
+        assert!(existed, "{from} does not import {to} any more: remove it from CYCLES_TO_CUT");
+    }
+    // Take away what imports nothing that is left: only cycles, and what depends on them, stay.
+    loop {
+        let left: BTreeSet<String> = folders.keys().cloned().collect();
+        folders.values_mut().for_each(|known| known.retain(|module| left.contains(module)));
+        let before = folders.len();
+        folders.retain(|_, known| !known.is_empty());
+        if folders.len() == before {
+            break;
+        }
+    }
+    assert!(folders.is_empty(), "cycles between folders of src, with what depends on them: {folders:#?}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::habits::HabitArgs;
 use super::help;
 use super::logs::LogsArgs;
 use crate::config::{name, parse, raw, sources::Overrides};
+use crate::loader::Request;
+use crate::master;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
@@ -69,6 +71,11 @@ impl std::error::Error for UsageError {}
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code of a command line or configuration that is wrong.
 pub const EXIT_USAGE: u8 = 2;
+
+/// The exit code of a command whose files could not be read, or are wrong themselves (`is_usage`).
+pub(super) fn load_error_code(is_usage: bool) -> u8 {
+    if is_usage { EXIT_USAGE } else { EXIT_FAILED }
+}
 
 const VERBS: &[&str] = &[
     "start",
@@ -448,8 +455,13 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// What the command line said, as plain data. `env_files` are the absolute paths of `--env-file`.
-    pub fn overrides(&self, env_files: Vec<String>) -> Overrides {
+    /// What the loader needs to know.
+    pub(super) fn request(&self) -> Request {
+        Request { config: self.config.clone(), overrides: self.overrides() }
+    }
+
+    /// What the command line said, as plain data; the paths of `--env-file` are as typed.
+    fn overrides(&self) -> Overrides {
         let (pairs, names): (Vec<&String>, Vec<&String>) = self.env.iter().partition(|word| word.contains('='));
         let pair = |word: &String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         Overrides {
@@ -465,7 +477,7 @@ impl RunArgs {
             protocol: self.protocol.clone(),
             env: pairs.into_iter().filter_map(pair).collect(),
             env_names: names.into_iter().cloned().collect(),
-            env_files,
+            env_files: self.env_file.clone(),
             cwd: self.cwd.clone(),
             user: self.user.clone(),
             group: self.group.clone(),
@@ -555,6 +567,18 @@ where
             Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
         }
         Some(Verb::Help { verb }) => help_of(verb.as_deref()),
+    }
+}
+
+/// Understands the command line of a deployment: the master reads it again, because the keeper parses nothing.
+///
+/// # Errors
+/// What is wrong, as [`parse`].
+pub(super) fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
+    match parse(argv) {
+        Ok(Invocation::Run(run)) => Ok(master::Run { request: run.request(), home: run.home }),
+        Ok(_) => Err("the master runs deployments only".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -27,22 +27,22 @@ fn a_command_with_every_option() {
                 --drain-timeout 0s --kill-timeout 500ms -- node app.js -w 2 --help";
     let run = run(line);
     assert_eq!(run.command, ["node", "app.js", "-w", "2", "--help"]);
-    let overrides = run.overrides(vec!["/srv/.env".into()]);
+    let overrides = run.overrides();
     assert_eq!(overrides.workers.as_deref(), Some("max-1"));
     assert_eq!((overrides.port, overrides.host.as_deref()), (Some(8080), Some("::1")));
     assert_eq!(overrides.listen, ["unix:/a", "81"]);
     assert_eq!(overrides.env, [("A".to_owned(), "1".to_owned())]);
     assert_eq!(overrides.env_names, ["production"]);
-    assert_eq!(overrides.env_files, ["/srv/.env"]);
+    assert_eq!(overrides.env_files, [".env"]);
     assert_eq!(overrides.prefix, Some(true));
 }
 
 #[test]
 fn what_was_not_typed_stays_unset() {
-    let overrides = run("-- sleep 1").overrides(Vec::new());
+    let overrides = run("-- sleep 1").overrides();
     assert_eq!(overrides, Overrides { command: vec!["sleep".into(), "1".into()], ..Overrides::default() });
     assert_eq!(run("-c c.toml").config.as_deref(), Some("c.toml"));
-    assert_eq!(run("-i 4 -c x").overrides(Vec::new()).workers.as_deref(), Some("4"));
+    assert_eq!(run("-i 4 -c x").overrides().workers.as_deref(), Some("4"));
 }
 
 #[test]
@@ -162,8 +162,8 @@ fn start_takes_a_script_with_arguments_a_command_a_file_or_names() {
     };
     let script = started("start app.js -i 0 --name web -- --port 3000");
     assert_eq!((script.what.as_slice(), script.run.command.len()), (&["app.js".to_owned()][..], 2));
-    assert_eq!(script.run.overrides(vec![]).workers.as_deref(), Some("max"));
-    assert_eq!(started("start a -i -1").run.overrides(vec![]).workers.as_deref(), Some("max-1"));
+    assert_eq!(script.run.overrides().workers.as_deref(), Some("max"));
+    assert_eq!(started("start a -i -1").run.overrides().workers.as_deref(), Some("max-1"));
     assert_eq!(started("start -- node app.js").run.command, ["node", "app.js"]);
     assert_eq!(started("start web 2 /api.*/").what.len(), 3);
     assert_eq!(started("start eco.toml --only a,b").run.only, ["a", "b"]);

@@ -1,9 +1,9 @@
 //! `clusterd check`: says what would run on this machine, or everything that is wrong. Nothing is bound or started.
-use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs};
-use super::load::{load, notes};
+use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs, load_error_code};
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
 use crate::config::{App, Balance, Listen, Protocol, Ready, rules};
+use crate::loader;
 use crate::os::cpu::{self, CpuCount};
 use crate::os::{program, user};
 use serde::Serialize;
@@ -60,17 +60,17 @@ struct Report {
 
 fn report(args: &RunArgs) -> Report {
     let mut report = Report::default();
-    let sources = match load(args) {
+    let sources = match loader::load(&args.request()) {
         Ok(sources) => sources,
         Err(error) => {
             report.problems = error.to_string().lines().map(str::to_owned).collect();
-            (report.unreadable, report.code) = (true, error.code());
+            (report.unreadable, report.code) = (true, load_error_code(error.is_usage()));
             return report;
         }
     };
     let file = sources.file.as_ref();
     report.source = file.map_or_else(|| "the command line".to_owned(), |file| shown(&sources.start_folder, &file.path));
-    report.warnings = notes(&sources, None);
+    report.warnings = loader::notes(&sources, None);
     let config = match resolve(&sources) {
         Ok(config) => config,
         Err(problems) => {

@@ -1,7 +1,8 @@
 //! `clusterd import`: a configuration of PM2's as an explained `cluster.toml`, and on stderr what has no counterpart.
 use super::act::fail;
-use super::load;
+use super::args::load_error_code;
 use crate::config::sources::Sources;
+use crate::loader;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -10,14 +11,14 @@ use std::process::ExitCode;
 
 /// The verb. `output`: where to, instead of stdout; `force`: over a file that is there.
 pub(super) fn import(file: &str, output: Option<&Path>, force: bool) -> ExitCode {
-    let sources = match load::pm2_file(file) {
+    let sources = match loader::pm2_file(file) {
         Ok(sources) => sources,
         Err(error) => {
             error.to_string().lines().for_each(|line| log::error!("{line}"));
-            return ExitCode::from(error.code());
+            return ExitCode::from(load_error_code(error.is_usage()));
         }
     };
-    load::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
+    loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
     let text = sources.file.as_ref().map_or("", |file| file.text.as_str());
     let Some(output) = output else {
         // A reader that has left (`clusterd import x | head`) is no failure.

@@ -4,18 +4,17 @@ pub mod args;
 pub mod check;
 mod client;
 mod connections;
-mod evaluate;
 mod habits;
 mod help;
 mod import;
 mod init;
 mod keep;
 mod list;
-pub mod load;
 pub mod logs;
 mod progress;
 #[cfg(test)]
 mod samples;
+mod script;
 mod short;
 mod show;
 mod start;
@@ -25,14 +24,12 @@ mod top;
 mod units;
 
 use crate::keeper;
+use crate::master::{self, BACKGROUND_FLAG};
 use args::{Ask, EXIT_USAGE, Invocation};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-
-/// argv\[1\] of a deployment in the background; the home and the name of its entry follow.
-pub const BACKGROUND_FLAG: &str = "--background-entry";
 
 /// Entry point of the program, for every role of it: what was typed, the keeper, the master.
 pub fn main() -> ExitCode {
@@ -40,7 +37,7 @@ pub fn main() -> ExitCode {
     let mut argv = std::env::args_os();
     let role = argv.next().unwrap_or_default();
     if role == crate::api::UPGRADE_ARGV0 {
-        return answer(crate::api::CAN_TAKE_OVER, crate::master::check_upgrade());
+        return answer(crate::api::CAN_TAKE_OVER, master::check_upgrade());
     }
     if role == keeper::KEEPER_CHECK_ARGV0 {
         return answer(keeper::CAN_BE_KEEPER, keeper::check());
@@ -49,7 +46,8 @@ pub fn main() -> ExitCode {
         return keeper::resume(argv.collect());
     }
     if role == keeper::MASTER_ARGV0 {
-        return crate::master::run(std::iter::once(OsString::from("clusterd")).chain(argv).collect());
+        let argv = std::iter::once(OsString::from("clusterd")).chain(argv).collect();
+        return master::run(master::CommandLine { argv, read: args::read_run });
     }
     if std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG) {
         return keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() });

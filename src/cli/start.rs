@@ -1,17 +1,19 @@
 //! `clusterd start`: the same run in the background. A script, a command, a file, or apps that are there and stopped.
 //! Returns when the app is ready or has failed, and says which.
+use super::EXIT_USAGE;
 use super::act::{self, Order, json};
-use super::args::StartArgs;
+use super::args::{StartArgs, load_error_code};
 use super::client::{self, Outcome};
-use super::load;
 use super::progress::{Progress, Wait};
+use super::script::{self, ScriptError};
 use super::target::{Found, Known, known};
-use super::{BACKGROUND_FLAG, EXIT_USAGE};
 use crate::api::types::{AppStatus, ChangeRequest};
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
 use crate::home::{self, Entry, Home, HomeError, Registry};
 use crate::limits;
+use crate::loader;
+use crate::master::BACKGROUND_FLAG;
 use crate::os::process;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -34,20 +36,20 @@ pub(super) fn start(args: &StartArgs) -> ExitCode {
         drop(known);
         return start_known(home, &args.what, args.update_env);
     }
-    let sources = match load::background(args) {
+    let sources = match script::load(args) {
         Ok(sources) => {
             let log_folder = Some(log_folder(&known.home));
             Sources { base_env: Some(own_environment()), background: true, log_folder, ..sources }
         }
         Err(e) => {
-            let is_word = matches!(e, load::LoadError::Script { .. });
+            let is_word = matches!(e, ScriptError::NotAScript { .. });
             let unknown = args.what.iter().find(|word| is_word && !known.means_something(word));
             let hint = unknown.map(|word| known.did_you_mean(word)).unwrap_or_default();
             format!("{e}{hint}").lines().for_each(|line| log::error!("{line}"));
-            return ExitCode::from(e.code());
+            return ExitCode::from(load_error_code(e.is_usage()));
         }
     };
-    load::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
+    loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
     match start_new(&known, sources) {
         Ok(outcomes) => act::say_all(outcomes),
         Err(Refusal { message, code }) => {
@@ -179,9 +181,9 @@ pub(super) fn revive(
     // Its files may say something else by now, as they may for a reload.
     let mut sources = match change.sources {
         Some(sources) => sources,
-        None => load::reload(&before).map_err(|e| e.to_string())?,
+        None => loader::reload(&before).map_err(|e| e.to_string())?,
     };
-    load::notes(&sources, Some(&before)).iter().for_each(|note| log::warn!("{note}"));
+    loader::notes(&sources, Some(&before)).iter().for_each(|note| log::warn!("{note}"));
     sources.base_env = change.env.or(sources.base_env).or(before.base_env);
     entry.sources = Some(sources);
     for one in entry.apps.iter_mut().filter(|one| app.is_none_or(|app| one.name == app)) {
@@ -200,7 +202,7 @@ pub(super) fn resurrect(home: &Home, saved: &Entry) -> Result<String, String> {
     }
     if let Some(sources) = &entry.sources {
         // Its files may say something else by now. Where they are gone, what was saved is good enough.
-        match load::reload(sources) {
+        match loader::reload(sources) {
             Ok(again) => entry.sources = Some(again),
             Err(e) => log::warn!("{}: {e}; it is started as it was saved", entry.name),
         }

@@ -1,13 +1,12 @@
 //! What the words behind a verb mean: an id, a name, a namespace, a deployment, `/a pattern/`, or `all`.
-use super::args::RunArgs;
 use super::client::{self, Master};
-use super::load;
 use crate::api::types::App;
 use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
 use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
 use crate::limits;
+use crate::loader::{self, Request};
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
 
@@ -118,8 +117,8 @@ impl Known {
             let runs = |found: &&Found| found.view.as_ref().is_some_and(|app| runs(app, &path));
             return Ok(all.iter().filter(runs).cloned().collect());
         }
-        let args = RunArgs { config: Some(word.to_owned()), ..RunArgs::default() };
-        let sources = load::load(&args).map_err(|e| e.to_string())?;
+        let request = Request { config: Some(word.to_owned()), ..Request::default() };
+        let sources = loader::load(&request).map_err(|e| e.to_string())?;
         let config = resolve(&sources)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
         let named = |found: &&Found| config.apps.iter().any(|app| app.name == found.app);

@@ -1,5 +1,5 @@
 //! PM2's configuration (an ecosystem file, a dump) as one of clusterd: data in, TOML text out, with what has no
-//! counterpart here by name. Pure: evaluating and reading files is `cli::evaluate`'s.
+//! counterpart here by name. Pure: the loader reads and evaluates the files.
 //!
 //! The text goes the way of every configuration file from there on, so that a restarted master resolves it again
 //! without evaluating anything.

@@ -1,7 +1,7 @@
 //! What a deployment is, with every default decided: nothing later asks "or else?". Pure: no fd, no clock, no OS crate.
 //!
-//! [`sources::Sources`] (what was typed, as plain data) goes through [`resolve::resolve`] to a [`Config`]. Reading the
-//! files is `cli::load`'s business.
+//! [`sources::Sources`] (what was typed, as plain data) goes through [`resolve::resolve`] to a [`Config`]. The loader reads
+//! the files.
 pub mod address;
 pub mod agent;
 pub mod cron;

@@ -42,7 +42,7 @@ mod tell;
 mod upgrade;
 mod worker;
 
-pub use start::run;
+pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
 pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};

@@ -2,10 +2,10 @@
 //! after the other, so that a later one never comes to serve before an earlier one.
 use super::Master;
 use crate::api::{Change, ReplySender};
-use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::ids::AppIx;
 use crate::limits;
+use crate::loader;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -48,7 +48,7 @@ impl Default for Readings {
 impl Master {
     /// Whether a change needs a thread to be read.
     pub(super) fn takes_long(&self, change: &Change) -> bool {
-        change.sources.is_none() && self.sources.get(&self.last_source).is_some_and(load::takes_long)
+        change.sources.is_none() && self.sources.get(&self.last_source).is_some_and(loader::takes_long)
     }
 
     /// Has a thread read the configuration again; it goes on in [`Master::take_readings`].
@@ -69,9 +69,9 @@ impl Master {
             let previous = Sources { base_env: change.env.clone().or(previous.base_env), ..previous };
             let (sender, wake) = (self.readings.sender.clone(), std::sync::Arc::clone(&self.wake));
             let read = move || {
-                let read = load::reload(&previous).map_err(|e| e.to_string());
+                let read = loader::reload(&previous).map_err(|e| e.to_string());
                 let outcome = read.map(|sources| {
-                    let notes = load::notes(&sources, Some(&previous));
+                    let notes = loader::notes(&sources, Some(&previous));
                     (sources, notes)
                 });
                 // The master takes it, unless it ends.

@@ -6,11 +6,11 @@ use super::reading::Input;
 use super::settings::Settings;
 use super::spread::prepare_for_workers;
 use super::{listener, log_files};
-use crate::cli::load;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Order;
+use crate::loader;
 use crate::os::{cpu, memfd};
 use crate::supervisor::{Event, Policy};
 use std::os::fd::{AsFd, OwnedFd};
@@ -44,7 +44,7 @@ impl Master {
             return Ok(Sources { background: self.background, ..*sources });
         }
         let previous = self.sources.get(&self.last_source).ok_or("the configuration it runs from is not known")?;
-        let again = load::reload(previous).map_err(|e| e.to_string())?;
+        let again = loader::reload(previous).map_err(|e| e.to_string())?;
         Ok(Sources { base_env: change.env.or(again.base_env), ..again })
     }
 

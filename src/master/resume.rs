@@ -8,7 +8,7 @@ use super::mend::{Ground, mend};
 use super::output::Way;
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{CONTROL_SOCKET, NOTIFY, StartError, typed};
+use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NOTIFY, StartError, launch};
 use super::worker::Goodbye;
 use super::{Master, notes, spawn};
 use crate::config::Listen;
@@ -22,21 +22,20 @@ use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, memfd};
 use crate::supervisor::{self, Action, Cx};
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 impl Master {
-    /// `argv` is what the person typed, in case nothing else says what is to run.
+    /// `typed` is for the case that nothing else says what is to run.
     pub(super) fn resume(
         link: Keeper,
         inherited: Inheritance,
-        argv: Vec<OsString>,
+        typed: &CommandLine,
     ) -> Result<Master, (Keeper, StartError)> {
         let mut master = Master::empty(link, &inherited)?;
-        match master.resume_all(inherited, argv) {
+        match master.resume_all(inherited, typed) {
             Ok(()) => Ok(master),
             Err(error) => {
                 let error = master.cannot_go_on(error);
@@ -56,12 +55,12 @@ impl Master {
         StartError { message, code }
     }
 
-    fn resume_all(&mut self, mut inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
+    fn resume_all(&mut self, mut inherited: Inheritance, typed: &CommandLine) -> Result<(), StartError> {
         self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
         self.resume_sources(&mut inherited);
-        let background = argv.get(1).is_some_and(|flag| flag == crate::cli::BACKGROUND_FLAG);
+        let background = typed.argv.get(1).is_some_and(|flag| flag == BACKGROUND_FLAG);
         if self.sources.is_empty() {
-            self.read_sources_again(&inherited, argv)?;
+            self.read_sources_again(&inherited, typed)?;
         }
         self.mend_notes(&mut inherited, background);
         let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
@@ -134,8 +133,8 @@ impl Master {
     }
 
     /// No copy can be read: what was typed, and the files that it names, as they are now.
-    fn read_sources_again(&mut self, inherited: &Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
-        let read = typed(argv).and_then(|(_, sources)| {
+    fn read_sources_again(&mut self, inherited: &Inheritance, typed: &CommandLine) -> Result<(), StartError> {
+        let read = launch(typed).and_then(|(_, sources)| {
             resolve(&sources).map_err(StartError::failed)?;
             Ok(sources)
         });

@@ -9,7 +9,6 @@ use super::settings::Settings;
 use super::{Master, log_files, output};
 use crate::api;
 use crate::balance::pace::Pace;
-use crate::cli::{args, load};
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
 use crate::home::{self, Home, HomeError};
@@ -17,6 +16,7 @@ use crate::ids::Generation;
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
+use crate::loader::{self, Request};
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
@@ -37,6 +37,25 @@ const CONTROL_LOCK: &str = "control/lock";
 /// Name of the notify socket in the keeper.
 pub(super) const NOTIFY: &str = "notify";
 
+/// argv\[1\] of a deployment in the background; the home and the name of its entry follow.
+pub const BACKGROUND_FLAG: &str = "--background-entry";
+
+/// What the person typed. It is understood only when nothing else says what is to run.
+pub struct CommandLine {
+    /// Program name first.
+    pub argv: Vec<OsString>,
+    /// Understands a run in the foreground, or says what is wrong with it.
+    pub read: fn(&[OsString]) -> Result<Run, String>,
+}
+
+/// A run in the foreground, as typed.
+pub struct Run {
+    /// The files and settings.
+    pub request: Request,
+    /// The home, where one was named.
+    pub home: Option<PathBuf>,
+}
+
 /// Why a start failed: what to say, and the exit code.
 pub(super) struct StartError {
     pub(super) message: String,
@@ -53,8 +72,8 @@ impl StartError {
     }
 }
 
-/// Entry point of the master's role: `argv` is what the person typed.
-pub fn run(argv: Vec<OsString>) -> ExitCode {
+/// Entry point of the master's role.
+pub fn run(typed: CommandLine) -> ExitCode {
     process::set_name("clusterd-master");
     // A log file that may grow no more is an error of that write. The signal would end the whole master.
     if let Err(e) = signal::ignore(signal::XFSZ) {
@@ -76,7 +95,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
     };
     // A later one never begins anew: what runs would be in its way, and it would end it.
     let fresh = inherited.incarnation <= 1;
-    let begun = if fresh { Master::begin(link, inherited, argv) } else { Master::resume(link, inherited, argv) };
+    let begun = if fresh { Master::begin(link, inherited, &typed) } else { Master::resume(link, inherited, &typed) };
     let mut master = match begun {
         Ok(master) => master,
         Err((mut link, error)) => {
@@ -169,9 +188,9 @@ impl Master {
 
     // ---- fresh ----
 
-    fn begin(link: Keeper, inherited: Inheritance, argv: Vec<OsString>) -> Result<Master, (Keeper, StartError)> {
+    fn begin(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, (Keeper, StartError)> {
         let mut master = Master::empty(link, &inherited)?;
-        match master.begin_all(inherited, argv) {
+        match master.begin_all(inherited, typed) {
             Ok(()) => Ok(master),
             Err(error) => {
                 master.remove_files();
@@ -180,8 +199,8 @@ impl Master {
         }
     }
 
-    fn begin_all(&mut self, inherited: Inheritance, argv: Vec<OsString>) -> Result<(), StartError> {
-        let (launch, mut sources) = typed(argv)?;
+    fn begin_all(&mut self, inherited: Inheritance, typed: &CommandLine) -> Result<(), StartError> {
+        let (launch, mut sources) = launch(typed)?;
         let mut config = resolve(&sources).map_err(StartError::usage)?;
         let claimed = self.claim(&launch, &sources, &config)?;
         if let Some(name) = claimed.as_ref().and_then(|claimed| claimed.renamed.clone()) {
@@ -312,10 +331,10 @@ impl Master {
                 let claim = home.claim(&entry.name)?;
                 (home, (claim, home::Entry::clone(entry)))
             }
-            Launch::Foreground(run) => {
+            Launch::Foreground { home } => {
                 let (name, explicit) = home::deployment_name(sources, config);
                 self.name.clone_from(&name);
-                let home = Home::find(run.home.as_deref())?;
+                let home = Home::find(home.as_deref())?;
                 let names: Vec<String> = config.apps.iter().map(|app| app.name.clone()).collect();
                 let registry = home.registry()?;
                 let entry = registry.plan(&name, explicit, &names)?;
@@ -400,7 +419,10 @@ struct Claimed {
 /// How this deployment was started.
 pub(super) enum Launch {
     /// By a person, a unit, a container.
-    Foreground(Box<args::RunArgs>),
+    Foreground {
+        /// The home, where one was named.
+        home: Option<PathBuf>,
+    },
     /// By `clusterd start`, which has written the entry.
     Background {
         /// The home.
@@ -414,7 +436,7 @@ impl Launch {
     /// The number of workers to which an app had been scaled.
     fn scaled(&self, app: &str) -> Option<u32> {
         match self {
-            Launch::Foreground(_) => None,
+            Launch::Foreground { .. } => None,
             Launch::Background { entry, .. } => entry.apps.iter().find(|a| a.name == app).and_then(|a| a.workers),
         }
     }
@@ -422,15 +444,16 @@ impl Launch {
     /// Whether an app is there to be started later.
     fn keeps_stopped(&self, app: &str) -> bool {
         match self {
-            Launch::Foreground(_) => false,
+            Launch::Foreground { .. } => false,
             Launch::Background { entry, .. } => entry.apps.iter().any(|a| a.name == app && a.stopped),
         }
     }
 }
 
-pub(super) fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError> {
-    if let [_, flag, home, name] = argv.as_slice()
-        && flag == crate::cli::BACKGROUND_FLAG
+/// How the deployment was started, and from what.
+pub(super) fn launch(typed: &CommandLine) -> Result<(Launch, Sources), StartError> {
+    if let [_, flag, home, name] = typed.argv.as_slice()
+        && flag == BACKGROUND_FLAG
     {
         let home = PathBuf::from(home);
         let entry = Home::find(Some(&home)).and_then(|home| home.entry(&name.to_string_lossy()));
@@ -443,12 +466,11 @@ pub(super) fn typed(argv: Vec<OsString>) -> Result<(Launch, Sources), StartError
         }
         return Ok((Launch::Background { home, entry: Box::new(entry) }, sources));
     }
-    let args::Invocation::Run(run) = args::parse(argv).map_err(StartError::usage)? else {
-        return Err(StartError::usage("the master runs deployments only"));
-    };
-    let sources = load::load(&run).map_err(|e| StartError { code: e.code(), message: e.to_string() })?;
-    load::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
-    Ok((Launch::Foreground(Box::new(run)), sources))
+    let Run { request, home } = (typed.read)(&typed.argv).map_err(StartError::usage)?;
+    let sources =
+        loader::load(&request).map_err(|e| if e.is_usage() { StartError::usage(e) } else { StartError::failed(e) })?;
+    loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
+    Ok((Launch::Foreground { home }, sources))
 }
 
 /// Sockets that systemd (or whoever started the keeper) passed, with their names.

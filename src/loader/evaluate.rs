@@ -1,5 +1,5 @@
-//! Reads a configuration of PM2's into plain data: JSON and YAML here, JavaScript by node in a child process with a
-//! time-out and bounded output. What the data means is `config::import`'s business.
+//! Reads a configuration of PM2 into plain data: JSON and YAML directly, JavaScript by node in a child process with a
+//! time-out and bounded output. `config::import` converts the data.
 use crate::config::import::{Format, Script};
 use crate::limits;
 use crate::os::{poll, process, program, signal};
@@ -22,6 +22,68 @@ const SCRIPT: &str = include_str!("evaluate.js");
 /// Variables that would make the child take part in somebody's cluster.
 const NOT_FOR_THE_CHILD: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
 
+/// Why a configuration of PM2 could not be evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// The file is one of clusterd itself.
+    #[error("it is TOML, and no configuration of PM2")]
+    Toml,
+    /// The YAML is wrong.
+    #[error("{0}")]
+    Yaml(String),
+    /// The text is neither JSON nor an expression of JavaScript.
+    #[error("{why} (as JSON: {wrong})")]
+    Json {
+        /// Of the JavaScript.
+        why: Box<EvaluationError>,
+        /// Of the JSON.
+        wrong: String,
+    },
+    /// node was not found.
+    #[error("node is needed to evaluate it: {0}")]
+    NoNode(String),
+    /// The process of node could not be run to its end.
+    #[error("node {0}")]
+    Child(ChildError),
+    /// The export is not data.
+    #[error("what it exports is no data: {0}")]
+    NoData(String),
+    /// The script threw.
+    #[error("{0}")]
+    Thrown(String),
+    /// node ended without a result.
+    #[error("node could not evaluate it ({status}): {said}")]
+    Failed {
+        /// How the process ended.
+        status: String,
+        /// Its last line on stderr.
+        said: String,
+    },
+}
+
+/// What went wrong with a child process; "node" goes before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChildError {
+    /// It could not be started.
+    #[error("cannot be started: {0}")]
+    Spawn(String),
+    /// Its pipe could not be read.
+    #[error("cannot be read from: {0}")]
+    Read(String),
+    /// It printed more than the bound.
+    #[error("printed more than {kib_max} KiB")]
+    TooMuch {
+        /// The bound.
+        kib_max: u64,
+    },
+    /// Its end could not be waited for.
+    #[error("cannot be waited for: {0}")]
+    Wait(String),
+    /// It ran longer than the bound.
+    #[error("did not end within {} s", limits::EVALUATION_MS_MAX / 1000)]
+    TooLong,
+}
+
 /// The environment of an evaluation: that of the apps where they have one of their own, else ours.
 pub(super) fn environment(base: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     let own =
@@ -32,46 +94,52 @@ pub(super) fn environment(base: Option<&BTreeMap<String, String>>) -> BTreeMap<S
 /// What a file holds. `text`: of a file that was read already; `folder`: where clusterd was started.
 ///
 /// # Errors
-/// A sentence: where it is wrong, or why it could not be evaluated.
-pub(super) fn value(path: &str, text: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, String> {
+/// Where it is wrong, or why it could not be evaluated.
+pub(super) fn value(
+    path: &str,
+    text: &str,
+    folder: &str,
+    env: &BTreeMap<String, String>,
+) -> Result<Value, EvaluationError> {
     let text = text.trim_start_matches('\u{feff}');
     match Format::of(path) {
-        Format::Toml => Err("it is TOML, and no configuration of PM2".to_owned()),
+        Format::Toml => Err(EvaluationError::Toml),
         Format::Yaml => yaml(text),
         Format::Script => by_node("module", path, folder, env),
         Format::Json => match serde_json::from_str(text) {
             Ok(value) => Ok(value),
             // PM2 takes any expression: comments, trailing commas, keys without quotes.
-            Err(wrong) => by_node("expression", path, folder, env).map_err(|why| format!("{why} (as JSON: {wrong})")),
+            Err(wrong) => by_node("expression", path, folder, env)
+                .map_err(|why| EvaluationError::Json { why: Box::new(why), wrong: wrong.to_string() }),
         },
     }
 }
 
-fn yaml(text: &str) -> Result<Value, String> {
+fn yaml(text: &str) -> Result<Value, EvaluationError> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|wrong| wrong.to_string())
+    serde_saphyr::from_str_with_options(text, options).map_err(|wrong| EvaluationError::Yaml(wrong.to_string()))
 }
 
 /// Has node evaluate a file.
-fn by_node(how: &str, path: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, String> {
+fn by_node(how: &str, path: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, EvaluationError> {
     let search = env.get("PATH").map(OsString::from).unwrap_or_default();
     let node = program::find("node", &search, Some(Path::new(folder)))
-        .map_err(|why| format!("node is needed to evaluate it: {why}"))?;
+        .map_err(|why| EvaluationError::NoNode(why.to_string()))?;
     let mut command = Command::new(&node.path);
     command.args(["-e", SCRIPT, "--", how, path, MARK]).current_dir(folder).env_clear().envs(env);
     for name in NOT_FOR_THE_CHILD {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (status, out, err) = run(command).map_err(|why| format!("node {why}"))?;
+    let (status, out, err) = run(command).map_err(EvaluationError::Child)?;
     if let Some(json) = marked(&out) {
-        return serde_json::from_str(json).map_err(|wrong| format!("what it exports is no data: {wrong}"));
+        return serde_json::from_str(json).map_err(|wrong| EvaluationError::NoData(wrong.to_string()));
     }
     if let Some(why) = marked(&err) {
-        return Err(why.to_owned());
+        return Err(EvaluationError::Thrown(why.to_owned()));
     }
     let said = err.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    Err(format!("node could not evaluate it ({status}): {}", said.trim()))
+    Err(EvaluationError::Failed { status: status.to_string(), said: said.trim().to_owned() })
 }
 
 fn marked(text: &str) -> Option<&str> {
@@ -79,11 +147,11 @@ fn marked(text: &str) -> Option<&str> {
 }
 
 /// Runs a command to its end, for a bounded time; how it ended, and the beginning of what it printed.
-fn run(mut command: Command) -> Result<(ExitStatus, String, String), String> {
+fn run(mut command: Command) -> Result<(ExitStatus, String, String), ChildError> {
     // A group of its own, so that whatever it starts ends with it.
     command.process_group(0);
     process::end_with_this_thread(&mut command);
-    let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
+    let mut child = command.spawn().map_err(|e| ChildError::Spawn(e.to_string()))?;
     let out = child.stdout.take().map(|pipe| read(pipe, limits::EVALUATION_BYTES_MAX));
     let err = child.stderr.take().map(|pipe| read(pipe, limits::EVALUATION_WORDS_BYTES_MAX));
     let until = Instant::now() + Duration::from_millis(limits::EVALUATION_MS_MAX);
@@ -93,15 +161,15 @@ fn run(mut command: Command) -> Result<(ExitStatus, String, String), String> {
 }
 
 /// Reads a pipe on a thread of its own, up to a bound: the child is not to wait for us with a full one.
-fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<String, String>> {
+fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<String, ChildError>> {
     let (sender, receiver) = channel();
     let reader = move || {
         let mut bytes = Vec::new();
         let all = pipe.take(bytes_max + 1).read_to_end(&mut bytes);
         let text = match all {
-            Ok(_) if bytes.len() as u64 > bytes_max => Err(format!("printed more than {} KiB", bytes_max / 1024)),
+            Ok(_) if bytes.len() as u64 > bytes_max => Err(ChildError::TooMuch { kib_max: bytes_max / 1024 }),
             Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(e) => Err(format!("cannot be read from: {e}")),
+            Err(e) => Err(ChildError::Read(e.to_string())),
         };
         // Whoever asked may have given up.
         let _ = sender.send(text);
@@ -112,16 +180,16 @@ fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<Str
     receiver
 }
 
-fn collect(text: &Receiver<Result<String, String>>, until: Instant) -> Result<String, String> {
+fn collect(text: &Receiver<Result<String, ChildError>>, until: Instant) -> Result<String, ChildError> {
     match text.recv_timeout(until.saturating_duration_since(Instant::now())) {
         Ok(text) => text,
-        Err(RecvTimeoutError::Timeout) => Err(too_long()),
-        Err(RecvTimeoutError::Disconnected) => Err("cannot be read from: no thread".to_owned()),
+        Err(RecvTimeoutError::Timeout) => Err(ChildError::TooLong),
+        Err(RecvTimeoutError::Disconnected) => Err(ChildError::Read("no thread".to_owned())),
     }
 }
 
 /// Waits for its end, and ends whatever it has left running: nobody reads its output any more.
-fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
+fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, ChildError> {
     let left_ms = || u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or_default();
     let pidfd = process::pidfd(child.id().cast_signed());
     let over = loop {
@@ -129,7 +197,7 @@ fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
             // Not reaped yet, so that its number still means its group.
             Ok(pidfd) => {
                 let mut interests = [poll::Interest::new(pidfd.as_fd(), false)];
-                poll::wait(&mut interests, Some(left_ms())).map_err(|e| format!("cannot be waited for: {e}"))?;
+                poll::wait(&mut interests, Some(left_ms())).map_err(|e| ChildError::Wait(e.to_string()))?;
                 if interests[0].readable() {
                     break true;
                 }
@@ -138,7 +206,7 @@ fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
             Err(_) => match child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) => std::thread::sleep(Duration::from_millis(limits::EVALUATION_LOOK_MS)),
-                Err(e) => return Err(format!("cannot be waited for: {e}")),
+                Err(e) => return Err(ChildError::Wait(e.to_string())),
             },
         }
         if left_ms() == 0 {
@@ -147,12 +215,8 @@ fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, String> {
     };
     // Nobody may be left in it.
     let _ = signal::send_group(child.id().cast_signed(), signal::KILL);
-    let status = child.wait().map_err(|e| format!("cannot be waited for: {e}"))?;
-    if over { Ok(status) } else { Err(too_long()) }
-}
-
-fn too_long() -> String {
-    format!("did not end within {} s", limits::EVALUATION_MS_MAX / 1000)
+    let status = child.wait().map_err(|e| ChildError::Wait(e.to_string()))?;
+    if over { Ok(status) } else { Err(ChildError::TooLong) }
 }
 
 /// What the word in `script` names, for an app in `cwd`.

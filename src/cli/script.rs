@@ -1,0 +1,77 @@
+//! What the words of `start` name: a configuration, or a script with what runs it. Reading files is the loader's.
+use super::args::StartArgs;
+use crate::config::import;
+use crate::config::sources::Sources;
+use crate::loader::{self, LoadError};
+use std::path::Path;
+
+/// A `start` names nothing that could be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ScriptError {
+    /// The word is neither a file nor an app.
+    #[error("cannot start {path}: {why}")]
+    NotAScript {
+        /// As typed.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A file that it names cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl ScriptError {
+    /// Whether the file itself is wrong, as opposed to one that cannot be read.
+    pub(super) fn is_usage(&self) -> bool {
+        matches!(self, ScriptError::Load(error) if error.is_usage())
+    }
+}
+
+/// Reads everything that a `start` names. Its word is a configuration if it has the name of one, else a script.
+///
+/// # Errors
+/// The script does not exist, or a file cannot be read.
+pub(super) fn load(args: &StartArgs) -> Result<Sources, ScriptError> {
+    let mut request = args.run.request();
+    let missing = |path: &str, why| ScriptError::NotAScript { path: path.to_owned(), why };
+    match args.what.as_slice() {
+        [] => {}
+        [word] if word == loader::STDIN => return Ok(loader::load_stdin(&request)?),
+        [word] if import::is_configuration(word) => request.config = Some(word.clone()),
+        [script] => {
+            let found = std::fs::metadata(script)
+                .map_err(|_| missing(script, "there is no such file, and no app of that name"))?;
+            if found.is_dir() {
+                return Err(missing(script, "it is a folder"));
+            }
+            let mut command = interpreter(args, script);
+            command.append(&mut request.overrides.command);
+            request.overrides.command = command;
+        }
+        [first, ..] => return Err(missing(first, "not all of these words are apps, and a start takes one script")),
+    }
+    Ok(loader::load(&request)?)
+}
+
+/// The words before a script's own arguments.
+fn interpreter(args: &StartArgs, script: &str) -> Vec<String> {
+    let ending = Path::new(script).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let by_ending = match ending {
+        "js" | "mjs" | "cjs" | "ts" | "mts" | "cts" => Some("node"),
+        "py" => Some("python3"),
+        "sh" => Some("bash"),
+        "rb" => Some("ruby"),
+        "php" => Some("php"),
+        _ => None,
+    };
+    let program = match args.interpreter.as_deref() {
+        Some("none") => None,
+        Some(typed) => Some(typed),
+        None => by_ending,
+    };
+    let further = args.interpreter_args.iter().flat_map(|text| text.split_ascii_whitespace());
+    // A word without a slash would be looked up in PATH.
+    let script = if program.is_none() && !script.contains('/') { format!("./{script}") } else { script.to_owned() };
+    program.into_iter().chain(further).map(str::to_owned).chain([script]).collect()
+}
