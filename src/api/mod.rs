@@ -1,70 +1,49 @@
 //! The control API: HTTP/1.1 with JSON over the control socket, on a thread of its own. The master's loop answers
 //! [`Call`]s and never waits for a client.
+//!
+//! `types` and `request` are shared by server, command line and master; `routes` is the one place that knows how a request
+//! looks in HTTP.
+mod handler;
 mod logs;
+mod reply;
+pub mod request;
+mod routes;
 pub mod server;
 pub mod types;
 mod upgrade;
 mod usage;
 
+pub use request::Request;
+pub use routes::HttpRequest;
+pub use types::Change;
 pub use upgrade::{CAN_TAKE_OVER, UPGRADE_ARGV0};
 
-use crate::config::sources::Sources;
 use crate::limits;
 use crate::logs::Tail;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use thiserror::Error;
 use tokio::sync::oneshot;
 
-/// What a client asks of the master.
+/// What the master's loop is to do.
 #[derive(Clone, Debug)]
-pub enum Request {
-    /// `GET /v1/apps`, and `GET /v1/apps/NAME` (filtered by the API).
-    Deployment,
-    /// `POST /v1/apps/NAME/reload`; `None`: `POST /v1/reload`, every app. Answered when the reload has ended.
-    Reload { app: Option<String>, change: Change },
-    /// `POST /v1/ready`. Answered when every app is ready, or its start has failed.
-    Ready,
-    /// `POST /v1/apps/NAME/start` and `/restart`. Answered when the app is ready, or its start has failed.
-    Start { app: String, restart: bool, change: Change },
-    /// `POST /v1/apps/NAME/delete`. Answered when nothing of it is left.
-    Delete { app: String, now: bool },
-    /// `POST /v1/apps/NAME/signal`. Answered when it was asked for.
-    Signal { app: String, signal: i32 },
-    /// `GET /v1/apps/NAME/env`, and `GET /v1/apps/NAME/agent/env`.
-    Environment { app: String, agent: bool },
-    /// `POST /v1/apps/NAME/scale`. Answered when it is accepted.
-    Scale { app: String, workers: String },
-    /// `POST /v1/stop` (the whole deployment) or `POST /v1/apps/NAME/stop`. Answered when it has stopped.
-    Stop { app: Option<String>, now: bool },
-    /// `POST /v1/logs/reopen`. Answered when every file is open again.
-    ReopenLogs,
-    /// `POST /v1/apps/NAME/logs/flush`; `None`: `POST /v1/logs/flush`, every app. Answered when they are empty.
-    FlushLogs { app: Option<String> },
-    /// First part of `POST /v1/upgrade`: what a successor would find.
-    Snapshot,
-    /// The second: this binary says that it can take over.
-    Upgrade { path: String, binary: Arc<OwnedFd> },
-}
-
-/// What a reload or a start is made from, where it is not what was typed at first.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// A new environment to which apps add theirs.
-    pub env: Option<BTreeMap<String, String>>,
-    /// Something else altogether.
-    pub sources: Option<Box<Sources>>,
+pub enum Order {
+    /// What a client asked for. [`Request::Upgrade`] is answered with a snapshot.
+    Request(Request),
+    /// The second part of an upgrade: this binary has looked at the snapshot and can take over.
+    TakeOver { path: String, binary: Arc<OwnedFd> },
 }
 
 /// What the master answers.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// To [`Request::Deployment`].
+    /// To [`Request::View`].
     Deployment(Box<types::Deployment>),
     /// To [`Request::Environment`].
     Environment(BTreeMap<String, String>),
-    /// To [`Request::Snapshot`]: a file with it.
+    /// To [`Request::Upgrade`]: a file with what a successor would find.
     Snapshot(Arc<OwnedFd>),
     /// It was done (or accepted); status 200.
     Done(String),
@@ -76,11 +55,11 @@ pub enum Answer {
     Failed { error: String, said: Option<Arc<Tail>> },
 }
 
-/// One question on its way to the master's loop. Dropping `reply` without an answer is an internal error (status 500).
+/// An order on its way to the master's loop. Dropping `reply` without an answer is an internal error (status 500).
 #[derive(Debug)]
 pub struct Call {
-    /// The question.
-    pub request: Request,
+    /// The order.
+    pub order: Order,
     /// Where the answer goes. The client may have left by then.
     pub reply: ReplySender,
 }
@@ -105,6 +84,11 @@ pub struct CallReceiver {
     queue: Receiver<Call>,
 }
 
+/// No order is taken now.
+#[derive(Debug, Error)]
+#[error("too many requests wait; try again in a moment")]
+pub struct QueueFull;
+
 /// A bounded queue of calls; `wake` is called after each push.
 pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) {
     let (sender, receiver) = sync_channel(limits::CONTROL_QUEUE_MAX);
@@ -112,16 +96,19 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) 
 }
 
 impl CallSender {
-    /// Pushes a call; gives it back when the queue is full or the master is gone.
+    /// Puts an order to the master's loop; its answer comes out of the receiver.
     ///
     /// # Errors
-    /// The call itself.
-    pub fn push(&self, call: Call) -> Result<(), Call> {
-        self.queue.try_send(call).map_err(|e| match e {
-            std::sync::mpsc::TrySendError::Full(call) | std::sync::mpsc::TrySendError::Disconnected(call) => call,
-        })?;
-        (self.wake)();
-        Ok(())
+    /// The queue is full, or the master is gone.
+    pub fn order(&self, order: Order) -> Result<oneshot::Receiver<Answer>, QueueFull> {
+        let (reply, answered) = oneshot::channel();
+        match self.queue.try_send(Call { order, reply }) {
+            Ok(()) => {
+                (self.wake)();
+                Ok(answered)
+            }
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
+        }
     }
 }
 

@@ -3,38 +3,63 @@
 use crate::limits;
 use crate::os::process;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use thiserror::Error;
 
 /// argv\[0\] by which a clusterd knows that it is asked.
 pub const UPGRADE_ARGV0: &str = "clusterd: can you take over?";
 /// First word of the answer of one that can.
 pub const CAN_TAKE_OVER: &str = "clusterd";
 
+/// Why a binary cannot take over.
+#[derive(Debug, Error)]
+pub(super) enum UpgradeError {
+    #[error("{0} is no absolute path")]
+    NotAbsolute(String),
+    #[error("cannot open {path}: {source}")]
+    Open { path: String, source: io::Error },
+    #[error("cannot open the snapshot: {0}")]
+    Snapshot(#[source] io::Error),
+    #[error("cannot run {path}: {source}")]
+    Run { path: String, source: io::Error },
+    #[error("{path} gave no answer in {s} s", s = limits::UPGRADE_CHECK_MS / 1000)]
+    Silent { path: String },
+    #[error("{path} cannot be waited for: {source}")]
+    Wait { path: String, source: io::Error },
+    /// It is a clusterd; `why` begins with a colon.
+    #[error("{path} cannot take over{why}")]
+    Unable { path: String, why: String },
+    #[error("{path} is not a clusterd that can take over ({status})")]
+    Foreign { path: String, status: ExitStatus },
+}
+
 /// Opens the binary and asks it. It is held by its fd from then on, whatever its path names later.
 ///
 /// # Errors
-/// A sentence: it cannot be opened or run, is no clusterd, cannot read the snapshot, or gives no answer.
-pub(super) fn ask(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, String> {
+/// It cannot be opened or run, is not clusterd, cannot read the snapshot, or gives no answer.
+pub(super) fn check(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, UpgradeError> {
+    let owned = || path.to_owned();
     if !Path::new(path).is_absolute() {
-        return Err(format!("{path} is no absolute path"));
+        return Err(UpgradeError::NotAbsolute(owned()));
     }
-    let binary = process::open_program(Path::new(path)).map_err(|e| format!("cannot open {path}: {e}"))?;
+    let binary =
+        process::open_program(Path::new(path)).map_err(|source| UpgradeError::Open { path: owned(), source })?;
     // A file of its own: its position is not shared with anybody who reads the snapshot too.
-    let input = File::open(format!("/proc/self/fd/{}", snapshot.as_fd().as_raw_fd()))
-        .map_err(|e| format!("cannot open the snapshot: {e}"))?;
+    let input =
+        File::open(format!("/proc/self/fd/{}", snapshot.as_fd().as_raw_fd())).map_err(UpgradeError::Snapshot)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
         .arg0(UPGRADE_ARGV0)
         .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|e| format!("cannot run {path}: {e}"))?;
-    let status = end_of(&mut child).map_err(|why| format!("{path} {why}"))?;
+        .map_err(|source| UpgradeError::Run { path: owned(), source })?;
+    let status = end_of(&mut child, path)?;
     let mut said = Vec::new();
     if let Some(mut out) = child.stdout.take() {
         // It has ended, so the pipe holds all that it will: no more than a pipe holds.
@@ -43,13 +68,13 @@ pub(super) fn ask(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, String> {
     let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).collect();
     match said.strip_prefix(CAN_TAKE_OVER) {
         Some(_) if status.success() => Ok(binary),
-        Some(why) => Err(format!("{path} cannot take over{why}")),
-        None => Err(format!("{path} is not a clusterd that can take over ({status})")),
+        Some(why) => Err(UpgradeError::Unable { path: owned(), why: why.to_owned() }),
+        None => Err(UpgradeError::Foreign { path: owned(), status }),
     }
 }
 
 /// Waits for its end, for a bounded time.
-fn end_of(child: &mut Child) -> Result<ExitStatus, String> {
+fn end_of(child: &mut Child, path: &str) -> Result<ExitStatus, UpgradeError> {
     let deadline = Instant::now() + Duration::from_millis(limits::UPGRADE_CHECK_MS);
     loop {
         match child.try_wait() {
@@ -61,9 +86,9 @@ fn end_of(child: &mut Child) -> Result<ExitStatus, String> {
                 // It may end by itself at this moment; either way it is gone after the wait.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("gave no answer in {} s", limits::UPGRADE_CHECK_MS / 1000));
+                return Err(UpgradeError::Silent { path: path.to_owned() });
             }
-            Err(e) => return Err(format!("cannot be waited for: {e}")),
+            Err(source) => return Err(UpgradeError::Wait { path: path.to_owned(), source }),
         }
     }
 }

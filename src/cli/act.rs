@@ -3,12 +3,12 @@ use super::client::{self, Outcome};
 use super::progress::{Progress, Wait};
 use super::start;
 use super::target::{Found, Known, known};
-use crate::api::types::{
-    App, AppStatus, ChangeRequest, Deployment, ScaleRequest, SignalRequest, StopRequest, Upgrade, UpgradeRequest,
-};
+use crate::api::Request;
+use crate::api::request::{Scale, StopMode, Target, View};
+use crate::api::types::{App, AppStatus, Change, Deployment, Upgrade};
 use crate::home::Home;
 use crate::limits;
-use serde::Serialize;
+use crate::os::signal;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,17 +18,17 @@ use std::time::{Duration, Instant};
 pub(super) fn reload(home: Option<&Path>, targets: &[String], update_env: bool) -> ExitCode {
     each(home, targets, Order::OneByOne, |_, found| {
         alive(found)?;
-        let change = ChangeRequest { env: update_env.then(start::own_environment), sources: None };
-        reload_one(found, &change)
+        let change = Change { env: update_env.then(start::own_environment), sources: None };
+        reload_one(found, change)
     })
 }
 
 /// Reloads an app and waits until that has ended.
-pub(super) fn reload_one(found: &Found, change: &ChangeRequest) -> Result<String, String> {
+pub(super) fn reload_one(found: &Found, change: Change) -> Result<String, String> {
     let before = client::look(&found.socket)?;
     let mut progress = Progress::of_reload(&before, &found.app);
-    let path = format!("/v1/apps/{}/reload", found.app);
-    match client::command_watched(&found.socket, &path, json(change)?, &mut progress) {
+    let request = Request::Reload { target: Target::App(found.app.clone()), change };
+    match client::command_watched(&found.socket, &request, &mut progress) {
         Outcome::Answered(answer) => answer,
         Outcome::Lost => after_the_loss(found, &before, &mut progress),
     }
@@ -59,9 +59,9 @@ fn after_the_loss(found: &Found, before: &Deployment, progress: &mut Progress) -
 /// `restart`: stop, then start; an app that is stopped just starts.
 pub(super) fn restart(home: Option<&Path>, targets: &[String], update_env: bool) -> ExitCode {
     each(home, targets, Order::Together, |known, found| {
-        let change = ChangeRequest { env: update_env.then(start::own_environment), sources: None };
+        let change = Change { env: update_env.then(start::own_environment), sources: None };
         match found.view {
-            Some(_) => start::ask(found, "restart", &change),
+            Some(_) => start::ask(found, &Request::Restart { app: found.app.clone(), change }),
             None => start::revive(&known.home, &found.deployment, Some(&found.app), change),
         }
     })
@@ -73,16 +73,18 @@ pub(super) fn stop(home: Option<&Path>, targets: &[String], now: bool) -> ExitCo
         Some(view) if view.status == AppStatus::Stopped && found.background => {
             Ok(format!("{} has stopped already", found.app))
         }
-        Some(_) => end_one(&known.home, found, "stop", now),
+        Some(_) => stop_one(&known.home, found, StopMode::from_now(now)),
         None => Ok(format!("{} does not run: its keeper is gone", found.app)),
     })
 }
 
 /// `delete`.
 pub(super) fn delete(home: Option<&Path>, targets: &[String], now: bool) -> ExitCode {
+    let mode = StopMode::from_now(now);
+    let request = |found: &Found| Request::Delete { app: found.app.clone(), mode };
     each(home, targets, Order::Together, |known, found| {
         let said = match &found.view {
-            Some(_) => end_one(&known.home, found, "delete", now)?,
+            Some(_) => end_one(&known.home, found, mode, &request(found))?,
             None => format!("{} is deleted", found.app),
         };
         forget(&known.home, found)?;
@@ -123,7 +125,8 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
     known.dead.iter().for_each(|entry| known.home.remove_entry(&entry.name));
     let ended = together(&known.masters, |master| {
         let mut progress = Progress::new(Wait::End { hint: !now }, &master.name);
-        let said = until_ended(&master.path, "/v1/stop", now, &mut progress, |_| false);
+        let request = Request::Stop { target: Target::All, mode: StopMode::from_now(now) };
+        let said = until_ended(&master.path, &request, &mut progress, |_| false);
         let said = said.map_err(|why| format!("{}: {why}", master.name))?;
         let stays = master.deployment.as_ref().is_ok_and(|view| view.background);
         wait_for_end(&known.home, stays, &master.name, &master.path, &mut progress);
@@ -135,12 +138,16 @@ pub(super) fn kill(home: Option<&Path>, now: bool) -> ExitCode {
     say_all(ended)
 }
 
+/// Stops an app.
+pub(super) fn stop_one(home: &Home, found: &Found, mode: StopMode) -> Result<String, String> {
+    end_one(home, found, mode, &Request::Stop { target: Target::App(found.app.clone()), mode })
+}
+
 /// Stops or deletes an app. Where it was the last of its deployment, that is about to be over too, and its name free.
-pub(super) fn end_one(home: &Home, found: &Found, verb: &str, now: bool) -> Result<String, String> {
-    let mut progress = Progress::new(Wait::End { hint: !now }, &found.app);
+fn end_one(home: &Home, found: &Found, mode: StopMode, request: &Request) -> Result<String, String> {
+    let mut progress = Progress::new(Wait::End { hint: !mode.is_now() }, &found.app);
     let gone = |view: &Deployment| !view.apps.iter().any(|app| app.name == found.app);
-    let path = format!("/v1/apps/{}/{verb}", found.app);
-    let said = until_ended(&found.socket, &path, now, &mut progress, gone)?;
+    let said = until_ended(&found.socket, request, &mut progress, gone)?;
     wait_for_end(home, found.background, &found.deployment, &found.socket, &mut progress);
     Ok(said)
 }
@@ -149,14 +156,12 @@ pub(super) fn end_one(home: &Home, found: &Found, verb: &str, now: bool) -> Resu
 /// never undone. `gone`: what was to end is not there any more.
 fn until_ended(
     socket: &Path,
-    path: &str,
-    now: bool,
+    request: &Request,
     progress: &mut Progress,
     gone: impl Fn(&Deployment) -> bool,
 ) -> Result<String, String> {
     for _ in 0..limits::LOOK_TRIES_MAX {
-        if let Outcome::Answered(answer) = client::command_watched(socket, path, json(&StopRequest { now })?, progress)
-        {
+        if let Outcome::Answered(answer) = client::command_watched(socket, request, progress) {
             return answer;
         }
         match client::look(socket) {
@@ -172,7 +177,7 @@ fn until_ended(
 fn wait_for_end(home: &Home, stays: bool, deployment: &str, socket: &Path, progress: &mut Progress) {
     let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
     while home.is_alive(deployment) && Instant::now() < until {
-        let view = client::get::<Deployment>(socket, "/v1/apps");
+        let view = client::get::<Deployment>(socket, &Request::View(View::Deployment));
         let over = |app: &App| !stays && app.status == AppStatus::Stopped;
         if view.is_ok_and(|view| view.apps.iter().any(|app| !over(app))) {
             return;
@@ -183,18 +188,19 @@ fn wait_for_end(home: &Home, stays: bool, deployment: &str, socket: &Path, progr
 }
 
 /// `scale`.
-pub(super) fn scale(home: Option<&Path>, target: &str, workers: &str) -> ExitCode {
+pub(super) fn scale(home: Option<&Path>, target: &str, to: &Scale) -> ExitCode {
     each(home, &[target.to_owned()], Order::OneByOne, |_, found| {
         alive(found)?;
-        command(found, "scale", &ScaleRequest { workers: workers.to_owned() })
+        client::command(&found.socket, &Request::Scale { app: found.app.clone(), to: to.clone() })
     })
 }
 
 /// `signal`.
-pub(super) fn signal(home: Option<&Path>, signal: &str, targets: &[String]) -> ExitCode {
+pub(super) fn signal(home: Option<&Path>, name: &str, targets: &[String]) -> ExitCode {
     each(home, targets, Order::OneByOne, |_, found| {
         alive(found)?;
-        command(found, "signal", &SignalRequest { signal: signal.to_owned() })
+        let signal = signal::from_name(name).ok_or_else(|| format!("there is no signal {name:?}"))?;
+        client::command(&found.socket, &Request::Signal { app: found.app.clone(), signal })
     })
 }
 
@@ -215,8 +221,8 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
         let number = |deployment: &Deployment| deployment.upgrade.as_ref().map_or(0, |upgrade| upgrade.number);
         let before = number(&client::look(&found.socket)?);
         let mut progress = Progress::new(Wait::Other, &found.deployment);
-        let body = json(&UpgradeRequest { binary: binary.clone() })?;
-        match client::command_watched(&found.socket, "/v1/upgrade", body, &mut progress) {
+        let request = Request::Upgrade { binary: binary.clone() };
+        match client::command_watched(&found.socket, &request, &mut progress) {
             Outcome::Answered(answer) => drop(answer?),
             // Its successor knows whether it was begun.
             Outcome::Lost => {}
@@ -245,15 +251,6 @@ pub(super) fn upgrade(home: Option<&Path>, targets: &[String], binary: Option<&P
 pub(super) fn alive(found: &Found) -> Result<&App, String> {
     let gone = || format!("its keeper is gone; clusterd start {} starts it again", found.app);
     found.view.as_deref().ok_or_else(gone)
-}
-
-/// A command to one app that is answered at once.
-pub(super) fn command<T: Serialize>(found: &Found, verb: &str, body: &T) -> Result<String, String> {
-    client::command(&found.socket, &format!("/v1/apps/{}/{verb}", found.app), json(body)?)
-}
-
-pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(value).map_err(|e| e.to_string())
 }
 
 pub(super) fn fail(why: &str) -> ExitCode {

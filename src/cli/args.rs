@@ -3,6 +3,7 @@
 use super::habits::HabitArgs;
 use super::help;
 use super::logs::LogsArgs;
+use crate::api::request::{Scale, ScaleError};
 use crate::config::{name, parse, raw, sources::Overrides};
 use crate::loader::Request;
 use crate::master;
@@ -274,7 +275,7 @@ pub enum Ask {
         target: String,
         /// How many (4), how many more (+2) or less (-1), max, max-1, 50%
         #[arg(value_name = "N", allow_hyphen_values = true, value_parser = scale_value)]
-        workers: String,
+        to: Scale,
     },
     /// Send a signal to every worker (also: sendSignal)
     #[command(alias = "sendSignal")]
@@ -516,11 +517,13 @@ fn port(text: &str) -> Result<u16, String> {
     number.ok_or_else(|| format!("a port is a number from 0 to 65535 (0: any free one), not \"{text}\""))
 }
 
-fn scale_value(text: &str) -> Result<String, String> {
+fn scale_value(text: &str) -> Result<Scale, String> {
     let by = text.strip_prefix(['+', '-']);
     let absolute = by.unwrap_or(text);
     match (by, parse::workers(absolute)) {
-        (Some(_), Ok(crate::config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.to_owned()),
+        (Some(_), Ok(crate::config::Workers::Exactly(_))) | (None, Ok(_)) => {
+            text.parse().map_err(|error: ScaleError| error.to_string())
+        }
         (Some(_), _) => Err(format!("\"{text}\" is no change: write a number, such as \"+2\" or \"-1\"")),
         (None, Err(message)) => Err(message),
     }

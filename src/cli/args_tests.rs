@@ -64,7 +64,7 @@ fn verbs_and_their_other_names() {
     for workers in ["4", "+3", "-1", "max", "max-1", "50%"] {
         let line = format!("scale web {workers}");
         assert!(
-            matches!(typed(&line), Ok(Invocation::Ask { verb: Ask::Scale { workers: w, .. }, .. }) if w == workers),
+            matches!(typed(&line), Ok(Invocation::Ask { verb: Ask::Scale { to, .. }, .. }) if to.to_string() == workers),
             "{line}"
         );
     }

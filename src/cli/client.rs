@@ -1,12 +1,14 @@
 //! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
 //! `act`'s business.
 use super::progress::{Progress, Wait};
+use crate::api::request::View;
 use crate::api::types::{Deployment, Done, Failure};
+use crate::api::{self, HttpRequest};
 use crate::home::Home;
 use crate::limits;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -119,20 +121,20 @@ pub(super) async fn view(socket: &Path) -> Result<Deployment, Broken> {
 
 async fn view_within(socket: &Path, patience_ms: u64) -> Result<Deployment, Broken> {
     let patience = Some(Duration::from_millis(patience_ms));
-    match exchange(socket, Method::GET, "/v1/apps", Vec::new(), patience).await? {
+    match exchange(socket, &api::Request::View(View::Deployment), patience).await? {
         (StatusCode::OK, body) => serde_json::from_slice(&body).map_err(|e| Broken::Failed(e.to_string())),
         (status, body) => Err(Broken::Failed(failure_text(status, &body))),
     }
 }
 
 /// Sends a command and waits as long as it takes; meanwhile `progress` gets to see what runs.
-pub(super) fn command_watched(socket: &Path, path: &str, body: Vec<u8>, progress: &mut Progress) -> Outcome {
+pub(super) fn command_watched(socket: &Path, request: &api::Request, progress: &mut Progress) -> Outcome {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => return Outcome::Answered(Err(e)),
     };
     runtime.block_on(async {
-        let mut answer = std::pin::pin!(exchange(socket, Method::POST, path, body, None));
+        let mut answer = std::pin::pin!(exchange(socket, request, None));
         let answer = loop {
             if let Ok(answer) = tokio::time::timeout(pause(), answer.as_mut()).await {
                 break answer;
@@ -161,8 +163,8 @@ fn message(status: StatusCode, body: &[u8]) -> Result<String, String> {
 }
 
 /// Sends a command and waits as long as it takes. The message, or why it was refused.
-pub(super) fn command(socket: &Path, path: &str, body: Vec<u8>) -> Result<String, String> {
-    let answer = runtime()?.block_on(exchange(socket, Method::POST, path, body, None));
+pub(super) fn command(socket: &Path, request: &api::Request) -> Result<String, String> {
+    let answer = runtime()?.block_on(exchange(socket, request, None));
     match answer {
         Err(Broken::Dead) => Err(ENDED.to_owned()),
         Err(Broken::Failed(why)) => Err(why),
@@ -171,9 +173,9 @@ pub(super) fn command(socket: &Path, path: &str, body: Vec<u8>) -> Result<String
 }
 
 /// Asks for something that is shown as it is.
-pub(super) fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
+pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &api::Request) -> Result<T, String> {
     let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
-    match runtime()?.block_on(exchange(socket, Method::GET, path, Vec::new(), patience)) {
+    match runtime()?.block_on(exchange(socket, request, patience)) {
         Err(Broken::Dead) => Err(ENDED.to_owned()),
         Err(Broken::Failed(why)) => Err(why),
         Ok((StatusCode::OK, body)) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
@@ -197,9 +199,7 @@ fn failure_text(status: StatusCode, body: &[u8]) -> String {
 
 async fn exchange(
     socket: &Path,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
+    request: &api::Request,
     patience: Option<Duration>,
 ) -> Result<(StatusCode, Bytes), Broken> {
     let whole = async {
@@ -207,7 +207,7 @@ async fn exchange(
             std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => Broken::Dead,
             _ => Broken::Failed(format!("cannot connect to {}: {e}", socket.display())),
         })?;
-        talk(stream, method, path, body).await.map_err(Broken::Failed)
+        talk(stream, request).await.map_err(Broken::Failed)
     };
     match patience {
         None => whole.await,
@@ -222,12 +222,8 @@ async fn exchange(
     }
 }
 
-async fn talk(
-    stream: tokio::net::UnixStream,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<(StatusCode, Bytes), String> {
+async fn talk(stream: tokio::net::UnixStream, request: &api::Request) -> Result<(StatusCode, Bytes), String> {
+    let HttpRequest { method, path, body } = request.to_http();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     // It ends when the exchange does; its error is the exchange's.

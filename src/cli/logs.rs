@@ -2,6 +2,8 @@
 use super::act::{self, Order};
 use super::client;
 use super::target::{Found, Known, known};
+use crate::api::Request;
+use crate::api::request::Target;
 use crate::config::log::Log;
 use crate::config::log_time;
 use crate::config::resolve::resolve;
@@ -57,7 +59,7 @@ pub struct LogsArgs {
 pub(super) fn flush(home: Option<&Path>, targets: &[String]) -> ExitCode {
     act::each(home, targets, Order::OneByOne, |_, found| {
         act::alive(found)?;
-        let done = client::command(&found.socket, &format!("/v1/apps/{}/logs/flush", found.app), Vec::new())?;
+        let done = client::command(&found.socket, &Request::FlushLogs { target: Target::App(found.app.clone()) })?;
         Ok(format!("{}: {done}", found.app))
     })
 }
@@ -70,7 +72,7 @@ pub(super) fn reopen(home: Option<&Path>, targets: &[String]) -> ExitCode {
             return Ok(None);
         }
         act::alive(found)?;
-        let done = client::command(&found.socket, "/v1/logs/reopen", Vec::new())?;
+        let done = client::command(&found.socket, &Request::ReopenLogs)?;
         Ok(Some(format!("{}: {done}", found.deployment)))
     })
 }

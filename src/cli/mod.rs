@@ -100,7 +100,7 @@ fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
         Ask::Startup(args) => startup::startup(home, &args),
         Ask::Unstartup(args) => startup::unstartup(home, &args),
         Ask::Kill { now } => act::kill(home, now),
-        Ask::Scale { target, workers } => act::scale(home, &target, &workers),
+        Ask::Scale { target, to } => act::scale(home, &target, &to),
         Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
         Ask::Logs(args) => logs::logs(home, &args),
         Ask::Flush { targets } => logs::flush(home, &targets),

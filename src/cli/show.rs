@@ -4,6 +4,8 @@ use super::client;
 use super::list;
 use super::target::{Found, known};
 use super::units::short_time;
+use crate::api::Request;
+use crate::api::request::Role;
 use crate::api::types::{App, Environment};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -104,10 +106,10 @@ fn card(found: &Found, known: &super::target::Known) -> String {
 
 /// `env`.
 pub(super) fn env(home: Option<&Path>, target: &str, agent: bool, json: bool) -> ExitCode {
-    let what = if agent { "agent/env" } else { "env" };
+    let of = if agent { Role::Agent } else { Role::Worker };
     let shown = known(home).and_then(|known| known.find(target)).and_then(|all| match all.as_slice() {
         [found] if found.view.is_none() => Err(format!("{}: its keeper is gone", found.app)),
-        [found] => client::get::<Environment>(&found.socket, &format!("/v1/apps/{}/{what}", found.app)),
+        [found] => client::get::<Environment>(&found.socket, &Request::Environment { app: found.app.clone(), of }),
         several => {
             let names: Vec<&str> = several.iter().map(|found| found.app.as_str()).collect();
             Err(format!("{target:?} means {}; name one", names.join(", ")))

@@ -1,13 +1,14 @@
 //! `clusterd start`: the same run in the background. A script, a command, a file, or apps that are there and stopped.
 //! Returns when the app is ready or has failed, and says which.
 use super::EXIT_USAGE;
-use super::act::{self, Order, json};
+use super::act::{self, Order};
 use super::args::{StartArgs, load_error_code};
 use super::client::{self, Outcome};
 use super::progress::{Progress, Wait};
 use super::script::{self, ScriptError};
 use super::target::{Found, Known, known};
-use crate::api::types::{AppStatus, ChangeRequest};
+use crate::api::Request;
+use crate::api::types::{AppStatus, Change};
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
 use crate::home::{self, Entry, Home, HomeError, Registry};
@@ -68,11 +69,11 @@ fn log_folder(home: &Home) -> String {
 /// Starts apps that are there.
 fn start_known(home: Option<&Path>, words: &[String], update_env: bool) -> ExitCode {
     act::each(home, words, Order::Together, |known, found| {
-        let change = ChangeRequest { env: update_env.then(own_environment), sources: None };
+        let change = Change { env: update_env.then(own_environment), sources: None };
         match &found.view {
             None => revive(&known.home, &found.deployment, Some(&found.app), change),
             Some(view) if matches!(view.status, AppStatus::Stopped | AppStatus::Errored | AppStatus::Stopping) => {
-                ask(found, "start", &change)
+                ask(found, &Request::Start { app: found.app.clone(), change })
             }
             Some(view) => Ok(format!("{} runs already ({})", found.app, view.status)),
         }
@@ -138,15 +139,15 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) 
     if sources.file.is_some() {
         sources.overrides.only = apps.iter().map(|found| found.app.clone()).collect();
     }
-    let change = ChangeRequest { env: None, sources: Some(sources) };
+    let change = Change { env: None, sources: Some(Box::new(sources)) };
     let mut outcomes = Vec::new();
     for found in apps {
         let outcome = match &found.view {
             Some(_) if !found.background => Err("it runs in the foreground; stop it first".to_owned()),
             Some(view) if matches!(view.status, AppStatus::Stopped | AppStatus::Errored) => {
-                ask(found, "start", &change)
+                ask(found, &Request::Start { app: found.app.clone(), change: change.clone() })
             }
-            Some(_) => act::reload_one(found, &change),
+            Some(_) => act::reload_one(found, change.clone()),
             None => return vec![revive(&known.home, deployment, None, change)],
         };
         outcomes.push(outcome.map_err(|why| format!("{}: {why}", found.app)));
@@ -155,22 +156,16 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) 
 }
 
 /// Has a live deployment start (or restart) an app, and waits for it.
-pub(super) fn ask(found: &Found, verb: &str, change: &ChangeRequest) -> Result<String, String> {
+pub(super) fn ask(found: &Found, request: &Request) -> Result<String, String> {
     let mut progress = Progress::new(Wait::Ready, &found.app);
-    let path = format!("/v1/apps/{}/{verb}", found.app);
-    match client::command_watched(&found.socket, &path, json(change)?, &mut progress) {
+    match client::command_watched(&found.socket, request, &mut progress) {
         Outcome::Answered(answer) => answer,
         Outcome::Lost => wait_until_ready(&found.socket, &mut progress),
     }
 }
 
 /// Starts a deployment again whose keeper is gone; `app`: one of its apps that shall run, whatever it did.
-pub(super) fn revive(
-    home: &Home,
-    deployment: &str,
-    app: Option<&str>,
-    change: ChangeRequest,
-) -> Result<String, String> {
+pub(super) fn revive(home: &Home, deployment: &str, app: Option<&str>, change: Change) -> Result<String, String> {
     let registry = home.registry().map_err(|e| e.to_string())?;
     let mut entry = home.entry(deployment).map_err(|e| e.to_string())?;
     if home.is_alive(deployment) {
@@ -180,7 +175,7 @@ pub(super) fn revive(
     let before = entry.sources.take().ok_or("its entry does not say what to run; delete it and start it anew")?;
     // Its files may say something else by now, as they may for a reload.
     let mut sources = match change.sources {
-        Some(sources) => sources,
+        Some(sources) => *sources,
         None => loader::reload(&before).map_err(|e| e.to_string())?,
     };
     loader::notes(&sources, Some(&before)).iter().for_each(|note| log::warn!("{note}"));
@@ -283,7 +278,7 @@ fn last_lines(log: &mut (impl Read + Seek), since: u64) -> String {
 /// Waits until every app of a deployment is ready, or one has failed; masters may die meanwhile.
 pub(super) fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Result<String, String> {
     for _ in 0..limits::LOOK_TRIES_MAX {
-        match client::command_watched(socket, "/v1/ready", Vec::new(), progress) {
+        match client::command_watched(socket, &Request::Ready, progress) {
             Outcome::Answered(answer) => return answer,
             Outcome::Lost => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
         }

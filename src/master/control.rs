@@ -3,10 +3,11 @@ use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
+use crate::api::request::{Scale, Target};
 use crate::api::types as wire;
-use crate::api::{Answer, Call, Change, ReplySender, Request};
+use crate::api::{Answer, Call, Change, Order, ReplySender, Request};
 use crate::balance::steering::Steering;
-use crate::config::{Balance, Protocol, parse};
+use crate::config::{Balance, Protocol};
 use crate::ids::{AppIx, Generation};
 use crate::limits;
 use crate::logs::{Reply, Tail};
@@ -45,50 +46,63 @@ impl Master {
     }
 
     fn answer_call(&mut self, call: Call) {
-        let Call { request, reply } = call;
+        let Call { order, reply } = call;
+        let request = match order {
+            Order::Request(request) => request,
+            Order::TakeOver { path, binary } => {
+                // The client may have left.
+                let _ = reply.send(self.upgrade_asked(path, &binary));
+                return;
+            }
+        };
         let answer = match request {
-            Request::Deployment => Answer::Deployment(Box::new(self.deployment())),
-            Request::Snapshot => self.snapshot(),
-            Request::Upgrade { path, binary } => self.upgrade_asked(path, &binary),
+            Request::View(_) => Answer::Deployment(Box::new(self.deployment())),
+            Request::Upgrade { binary: _ } => self.snapshot(),
             Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
-            Request::FlushLogs { app } => match self.apps_named(app.as_deref()) {
+            Request::Ready => return self.ready_asked(reply),
+            Request::FlushLogs { target } => match self.apps_meant(&target) {
                 Err(answer) => answer,
                 Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
             },
-            Request::Scale { app, workers } => self.scale_asked(&app, &workers),
-            Request::Reload { app: None, change } => {
+            Request::Reload { target: Target::All, change } => {
                 return self.reload_asked(&self.apps_that_run(), change, Some(reply));
             }
-            Request::Reload { app: Some(name), change } => match self.apps_named(Some(&name)) {
+            Request::Reload { target: Target::App(name), change } => match self.app_named(&name) {
                 Err(answer) => answer,
-                Ok(apps) => return self.reload_asked(&apps, change, Some(reply)),
+                Ok(ix) => return self.reload_asked(&[ix], change, Some(reply)),
             },
-            Request::Ready => return self.ready_asked(reply),
-            Request::Start { app, restart, change } => match self.apps_named(Some(&app)) {
+            Request::Start { app, change } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(apps) => return self.start_asked(apps[0], restart, change, reply),
+                Ok(ix) => return self.start_asked(ix, false, change, reply),
             },
-            Request::Delete { app, now } => match self.apps_named(Some(&app)) {
+            Request::Restart { app, change } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(apps) => return self.delete_asked(apps[0], now, reply),
+                Ok(ix) => return self.start_asked(ix, true, change, reply),
             },
-            Request::Signal { app, signal } => match self.apps_named(Some(&app)) {
+            Request::Delete { app, mode } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(apps) => self.signal_asked(apps[0], signal),
+                Ok(ix) => return self.delete_asked(ix, mode.is_now(), reply),
             },
-            Request::Environment { app, agent } => match self.apps_named(Some(&app)) {
+            Request::Scale { app, to } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(apps) => self.environment_asked(apps[0], agent),
+                Ok(ix) => self.scale_asked(ix, &to),
             },
-            Request::Stop { app: None, now } => {
-                self.stop_all(now);
+            Request::Signal { app, signal } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => self.signal_asked(ix, signal),
+            },
+            Request::Environment { app, of } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => self.environment_asked(ix, of),
+            },
+            Request::Stop { target: Target::All, mode } => {
+                self.stop_all(mode.is_now());
                 return self.wait_for(Wait::StopAll, reply);
             }
-            Request::Stop { app: Some(name), now } => match self.apps_named(Some(&name)) {
+            Request::Stop { target: Target::App(name), mode } => match self.app_named(&name) {
                 Err(answer) => answer,
-                Ok(apps) => {
-                    let app = apps[0];
-                    self.stop_app(app, now);
+                Ok(app) => {
+                    self.stop_app(app, mode.is_now());
                     self.note_states();
                     return self.wait_for(Wait::StopApp { app }, reply);
                 }
@@ -109,16 +123,19 @@ impl Master {
         self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].supervisor.is_stopping()).collect()
     }
 
-    fn apps_named(&self, name: Option<&str>) -> Result<Vec<AppIx>, Answer> {
-        let there = |ix: &AppIx| !self.cx.apps[*ix].deleted;
-        let Some(name) = name else { return Ok(self.cx.apps.indices().filter(there).collect()) };
-        match self.cx.apps.indices().filter(there).find(|&ix| self.cx.apps[ix].name == name) {
-            Some(ix) => Ok(vec![ix]),
-            None => {
-                let names: Vec<&str> = self.cx.apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
-                Err(Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", "))))
-            }
+    fn apps_meant(&self, target: &Target) -> Result<Vec<AppIx>, Answer> {
+        match target {
+            Target::All => Ok(self.cx.apps.indices().filter(|&ix| !self.cx.apps[ix].deleted).collect()),
+            Target::App(name) => self.app_named(name).map(|ix| vec![ix]),
         }
+    }
+
+    fn app_named(&self, name: &str) -> Result<AppIx, Answer> {
+        let apps = &self.cx.apps;
+        apps.indices().find(|&ix| !apps[ix].deleted && apps[ix].name == name).ok_or_else(|| {
+            let names: Vec<&str> = apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
+            Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", ")))
+        })
     }
 
     /// The log files of these apps.
@@ -134,19 +151,16 @@ impl Master {
         paths
     }
 
-    fn scale_asked(&mut self, name: &str, wanted: &str) -> Answer {
-        let ix = match self.apps_named(Some(name)) {
-            Ok(apps) => apps[0],
-            Err(answer) => return answer,
-        };
+    fn scale_asked(&mut self, ix: AppIx, to: &Scale) -> Answer {
         let now = self.cx.apps[ix].supervisor.slot_count();
         if let Some(why) = self.refusal_while_stopped(ix) {
             return Answer::Refused(why);
         }
-        match scale_target(wanted, now) {
-            Err(reason) => Answer::Refused(reason),
+        match to.resolve(now, cpu::available().count) {
+            Err(error) => Answer::Refused(error.to_string()),
             Ok(slots) => {
                 self.cx.events.push_back((ix, Event::Scale { slots }));
+                let name = &self.cx.apps[ix].name;
                 Answer::Done(format!("{name}: from {now} to {slots} {}", super::tell::plural(slots, "worker")))
             }
         }
@@ -519,26 +533,5 @@ fn protocol(protocol: Protocol) -> wire::Protocol {
         Protocol::Auto | Protocol::ListenFds => wire::Protocol::ListenFds,
         Protocol::Node => wire::Protocol::Node,
         Protocol::None => wire::Protocol::None,
-    }
-}
-
-/// The number of slots that a text asks for: `4`, `+3`, `-1`, `max`, `50%`.
-fn scale_target(text: &str, now: u32) -> Result<u32, String> {
-    let bad = || {
-        format!("cannot scale to {text:?}: say a number from 1 to {}, +N, -N, max, max-1 or 50%", limits::WORKERS_MAX)
-    };
-    let wanted = match (text.strip_prefix('+'), text.strip_prefix('-')) {
-        (Some(more), _) => i64::from(now) + more.parse::<u32>().map(i64::from).map_err(|_| bad())?,
-        (_, Some(less)) => i64::from(now) - less.parse::<u32>().map(i64::from).map_err(|_| bad())?,
-        (None, None) => {
-            let workers = parse::workers(text).map_err(|_| bad())?;
-            i64::from(workers.count(cpu::available().count))
-        }
-    };
-    match u32::try_from(wanted) {
-        Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => Ok(n),
-        Ok(_) | Err(_) => {
-            Err(format!("cannot scale from {now} by {text:?}: at least 1 worker must stay (stop ends all)"))
-        }
     }
 }

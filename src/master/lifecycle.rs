@@ -5,6 +5,7 @@ use super::app::App;
 use super::control::Wait;
 use super::reading::{Input, Purpose};
 use super::tell::{cause_words, plural};
+use crate::api::request::Role;
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
 use crate::ids::AppIx;
@@ -211,11 +212,11 @@ impl Master {
     }
 
     /// The variables that a worker of an app has now, as its first slot sees them.
-    pub(super) fn environment_asked(&self, ix: AppIx, agent: bool) -> Answer {
+    pub(super) fn environment_asked(&self, ix: AppIx, of: Role) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        let env = match agent {
-            false => Some(self.worker_environment(ix)),
-            true => self.agent_environment(ix),
+        let env = match of {
+            Role::Worker => Some(self.worker_environment(ix)),
+            Role::Agent => self.agent_environment(ix),
         };
         let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.cx.apps[ix].name)) };
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())

@@ -281,11 +281,11 @@ pub struct ScaleRequest {
 /// files read again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ChangeRequest {
+pub struct Change {
     /// The environment to which apps add theirs, from now on.
     pub env: Option<BTreeMap<String, String>>,
     /// What the command line and its files say now.
-    pub sources: Option<Sources>,
+    pub sources: Option<Box<Sources>>,
 }
 
 /// Body of `POST /v1/apps/NAME/signal`.

@@ -291,10 +291,7 @@ fn answers_and_bodies() {
     same(&StopRequest { now: true }, "{\n  \"now\": true\n}");
     let binary = "/usr/bin/clusterd".to_owned();
     same(&UpgradeRequest { binary }, "{\n  \"binary\": \"/usr/bin/clusterd\"\n}");
-    same(
-        &ChangeRequest { env: Some(env), sources: None },
-        "{\n  \"env\": {\n    \"A\": \"1\"\n  },\n  \"sources\": null\n}",
-    );
+    same(&Change { env: Some(env), sources: None }, "{\n  \"env\": {\n    \"A\": \"1\"\n  },\n  \"sources\": null\n}");
 }
 
 #[test]
@@ -308,20 +305,20 @@ fn what_was_typed_goes_to_the_master_whole() {
         background: true,
         ..Sources::default()
     };
-    let change = ChangeRequest { env: None, sources: Some(sources) };
+    let change = Change { env: None, sources: Some(Box::new(sources)) };
     let text = serde_json::to_string(&change).unwrap();
-    assert_eq!(serde_json::from_str::<ChangeRequest>(&text).unwrap(), change);
+    assert_eq!(serde_json::from_str::<Change>(&text).unwrap(), change);
 }
 
 #[test]
 fn bodies_may_be_empty_objects_but_have_no_other_fields() {
     assert_eq!(serde_json::from_str::<StopRequest>("{}").unwrap(), StopRequest { now: false });
-    assert_eq!(serde_json::from_str::<ChangeRequest>("{}").unwrap(), ChangeRequest::default());
+    assert_eq!(serde_json::from_str::<Change>("{}").unwrap(), Change::default());
     assert!(serde_json::from_str::<StopRequest>("{\"nw\": true}").is_err());
     assert!(serde_json::from_str::<ScaleRequest>("{\"workers\": \"1\", \"x\": 1}").is_err());
     assert!(serde_json::from_str::<SignalRequest>("{\"signal\": \"HUP\", \"x\": 1}").is_err());
     assert!(serde_json::from_str::<UpgradeRequest>("{\"binary\": \"/x\", \"x\": 1}").is_err());
-    assert!(serde_json::from_str::<ChangeRequest>("{\"x\": 1}").is_err());
+    assert!(serde_json::from_str::<Change>("{\"x\": 1}").is_err());
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! One HTTP request: routed, put to the master's loop, answered. It knows nothing of workers.
+use super::reply::{self, Reply, done, failure, json};
+use super::request::{Request, View};
+use super::routes::Route;
+use super::types::{App, Deployment};
+use super::{Answer, CallSender, Order, QueueFull, logs, upgrade, usage};
+use crate::limits;
+use crate::logs::Tail;
+use http_body_util::{BodyExt, Limited};
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// Why a body cannot be used.
+#[derive(Debug, Error)]
+enum BodyError {
+    #[error("the body did not come in time")]
+    Late,
+    #[error("the body is over {max} bytes", max = limits::CONTROL_BODY_BYTES_MAX)]
+    TooLarge,
+    #[error("the body broke off: {0}")]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl BodyError {
+    fn status(&self) -> StatusCode {
+        match self {
+            BodyError::Late => StatusCode::REQUEST_TIMEOUT,
+            BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Answers an HTTP request whose path was found.
+pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender) -> Reply {
+    let query = request.uri().query().map(str::to_owned);
+    let body = match if route.takes_body() { body(request).await } else { Ok(Vec::new()) } {
+        Ok(body) => body,
+        Err(error) => return failure(error.status(), error),
+    };
+    match route.request(query.as_deref(), &body) {
+        Ok(Request::View(view)) => show(view, calls).await,
+        Ok(Request::Upgrade { binary }) => upgrade(binary, calls).await,
+        Ok(request) => carry_out(Order::Request(request), calls).await,
+        Err(error) => reply::not_routed(&error),
+    }
+}
+
+async fn body(request: hyper::Request<Incoming>) -> Result<Vec<u8>, BodyError> {
+    let limited = Limited::new(request.into_body(), limits::CONTROL_BODY_BYTES_MAX);
+    let time = Duration::from_millis(limits::CONTROL_BODY_TIMEOUT_MS);
+    match tokio::time::timeout(time, limited.collect()).await {
+        Err(_) => Err(BodyError::Late),
+        Ok(Ok(collected)) => Ok(collected.to_bytes().to_vec()),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(BodyError::TooLarge),
+        Ok(Err(e)) => Err(BodyError::Broken(e)),
+    }
+}
+
+/// Puts an order to the master's loop and waits for what comes of it.
+async fn carry_out(order: Order, calls: &CallSender) -> Reply {
+    let answered = match calls.order(order) {
+        Ok(answered) => answered,
+        Err(error) => return queue_full(&error),
+    };
+    match answered.await {
+        Ok(answer) => {
+            if let Answer::Failed { said: Some(tail), .. } = &answer {
+                last_words(tail).await;
+            }
+            reply::of(answer)
+        }
+        Err(_) => no_answer(),
+    }
+}
+
+/// Answers a look at the deployment.
+async fn show(view: View, calls: &CallSender) -> Reply {
+    let answered = match calls.order(Order::Request(Request::View(View::Deployment))) {
+        Ok(answered) => answered,
+        Err(error) => return queue_full(&error),
+    };
+    let mut deployment = match await_view(&view, answered).await {
+        Ok(deployment) => deployment,
+        Err(reply) => return *reply,
+    };
+    match view {
+        View::Live => done("alive"),
+        View::Ready => readiness(&deployment),
+        View::Logs(query) => logs::answer(query, &deployment, calls),
+        View::Deployment => {
+            usage::fill(&mut deployment);
+            json(StatusCode::OK, &*deployment)
+        }
+        View::App(name) => {
+            usage::fill(&mut deployment);
+            one_app(&name, &deployment)
+        }
+    }
+}
+
+/// The deployment as the master sees it; whoever asks whether its loop turns does not wait for long.
+async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<Box<Deployment>, Box<Reply>> {
+    let answer = if *view == View::Live {
+        let time = Duration::from_millis(limits::CONTROL_LIVE_TIMEOUT_MS);
+        match tokio::time::timeout(time, answered).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                return Err(Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, "the master's loop does not turn")));
+            }
+        }
+    } else {
+        answered.await
+    };
+    match answer {
+        Ok(Answer::Deployment(deployment)) => Ok(deployment),
+        Ok(other) => Err(Box::new(reply::of(other))),
+        Err(_) => Err(Box::new(no_answer())),
+    }
+}
+
+fn one_app(name: &str, deployment: &Deployment) -> Reply {
+    match deployment.apps.iter().find(|app| app.name == name) {
+        Some(app) => json(StatusCode::OK, app),
+        None => {
+            let names: Vec<&str> = deployment.apps.iter().map(|app| app.name.as_str()).collect();
+            failure(StatusCode::NOT_FOUND, format!("no app is called {name:?}; there is {}", names.join(", ")))
+        }
+    }
+}
+
+fn readiness(deployment: &Deployment) -> Reply {
+    let waiting: Vec<&App> = deployment.apps.iter().filter(|app| app.workers_ready == 0).collect();
+    if waiting.is_empty() {
+        return done("ready");
+    }
+    let names: Vec<String> = waiting.iter().map(|app| format!("{} ({})", app.name, app.status)).collect();
+    failure(StatusCode::SERVICE_UNAVAILABLE, format!("no worker is ready of: {}", names.join(", ")))
+}
+
+/// Has the new binary look at what it would find, and then orders the upgrade.
+async fn upgrade(path: String, calls: &CallSender) -> Reply {
+    let answered = match calls.order(Order::Request(Request::Upgrade { binary: path.clone() })) {
+        Ok(answered) => answered,
+        Err(error) => return queue_full(&error),
+    };
+    let snapshot = match answered.await {
+        Ok(Answer::Snapshot(fd)) => fd,
+        Ok(Answer::Refused(why)) => return failure(StatusCode::CONFLICT, why),
+        Ok(_) | Err(_) => return failure(StatusCode::CONFLICT, "the master gave no snapshot"),
+    };
+    let checked = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || upgrade::check(&path, &snapshot)).await
+    };
+    match checked {
+        Ok(Ok(binary)) => carry_out(Order::TakeOver { path, binary: Arc::new(binary) }, calls).await,
+        Ok(Err(error)) => failure(StatusCode::CONFLICT, error),
+        Err(e) => failure(StatusCode::CONFLICT, format!("the check of {path} broke off: {e}")),
+    }
+}
+
+/// Waits (bounded) for what a worker wrote last: its end is often known before its words have been read.
+async fn last_words(tail: &Tail) {
+    for _ in 0..limits::TAIL_WAITS_MAX {
+        if tail.has_ended() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(limits::TAIL_WAIT_MS)).await;
+    }
+}
+
+fn queue_full(error: &QueueFull) -> Reply {
+    failure(StatusCode::SERVICE_UNAVAILABLE, error)
+}
+
+fn no_answer() -> Reply {
+    failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer")
+}
