@@ -1,7 +1,7 @@
 //! `clusterd start` and the verbs of daily life: names, ids, targets, stop and start again, delete, two at once.
 use super::apps::{hello, project};
 use super::client::get;
-use super::cluster::{Folder, alive, command, kill, run, wait_until};
+use super::cluster::{Folder, alive, command, kill, run, wait_end, wait_until};
 use clusterd::api::types::{App, Deployment};
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -210,7 +210,7 @@ fn a_file_of_several_apps_is_one_deployment_whose_apps_come_and_go() {
     wait_until("the next master", || home.deployments().first().is_some_and(|d| d.master_restarts == 1));
     assert_eq!(home.deployments()[0].apps.len(), 1);
     kill(home.deployments()[0].keeper_pid, "KILL");
-    wait_until("its end", || !alive(two));
+    wait_end(two);
     let (_, listed, _) = home.run(&["ls"]);
     assert!(listed.contains("two") && listed.contains("gone") && !listed.contains(" one "), "{listed}");
     assert!(home.fails(&["reload", "two"]).contains("clusterd start two"));
@@ -261,7 +261,7 @@ fn a_signal_reaches_every_worker_and_kill_ends_everything() {
     assert!(home.fails(&["signal", "SIGNOPE", "told"]).contains("SIGNOPE"));
     let keeper = home.deployments()[0].keeper_pid;
     home.ok(&["kill"]);
-    wait_until("its end", || !alive(keeper));
+    wait_end(keeper);
     assert!(home.run(&["ls"]).1.contains("nothing runs here"));
     assert!(home.ok(&["kill"]).contains("nothing runs here"));
 }

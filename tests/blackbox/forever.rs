@@ -1,7 +1,7 @@
 //! The table of forever's options in `docs/migrating.md`, row by row.
 use super::apps::project;
 use super::background::Home;
-use super::cluster::{Cluster, Folder, alive, wait_until};
+use super::cluster::{Cluster, Folder, alive, wait_end, wait_until};
 use std::fs;
 
 /// Runs a shell line with these options until it is given up; the exit code, the number of runs, and what was said.
@@ -101,7 +101,7 @@ fn kill_tree_what_a_worker_has_started_ends_with_it() {
     let child = || fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
     wait_until("the child", || child().is_some());
     home.ok(&["stop", "tree"]);
-    wait_until("its end", || !alive(child().unwrap()));
+    wait_end(child().unwrap());
 }
 
 #[test]

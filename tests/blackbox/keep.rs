@@ -1,7 +1,7 @@
 //! What survives: save and resurrect, units for systemd, an explained configuration, completions and the manual page.
 use super::apps::hello;
 use super::background::Home;
-use super::cluster::{alive, kill, run, wait_until};
+use super::cluster::{kill, run, wait_end};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -42,7 +42,8 @@ fn a_machine_that_lost_its_power_gets_everything_back() {
     home.ok(&["save"]);
     let (keeper, worker) = (home.deployments()[0].keeper_pid, home.app("web").workers[0].pid.unwrap());
     kill(keeper, "KILL");
-    wait_until("its end", || !alive(worker) && !alive(keeper));
+    wait_end(worker);
+    wait_end(keeper);
     home.ok(&["resurrect"]);
     assert_eq!((home.app("web").id, home.app("web").workers_ready), (Some(0), 1));
 }

@@ -582,11 +582,9 @@ fn an_idle_master_sleeps() {
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
         line.split_ascii_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
     };
-    let (before, start) = (wakes(), Instant::now());
-    wait_until("three seconds", || {
-        std::thread::sleep(Duration::from_millis(50));
-        start.elapsed() > Duration::from_secs(3)
-    });
+    let before = wakes();
+    // The measure is time: nothing happens that could be waited for.
+    std::thread::sleep(Duration::from_secs(3));
     // Heartbeat and pings: a few a second.
     let woke = wakes() - before;
     assert!(woke <= 24, "woke {woke} times in three seconds without anything to do");

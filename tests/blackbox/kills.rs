@@ -1,7 +1,7 @@
 //! What the promise is judged by: workers, the master and the keeper are killed under load.
 use super::apps::misbehave;
 use super::client::Load;
-use super::cluster::{Cluster, PATIENCE, alive, kill, wait_until};
+use super::cluster::{Cluster, PATIENCE, kill, wait_end};
 use clusterd::api::types::Deployment;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -90,7 +90,7 @@ fn when_the_keeper_dies_nothing_of_it_lives_on() {
     let mut family = cluster.worker_pids();
     family.push(cluster.master_pid());
     kill(cluster.keeper_pid(), "KILL");
-    wait_until("the end of the family", || family.iter().all(|&pid| !alive(pid)));
+    family.iter().for_each(|&pid| wait_end(pid));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_drain_with_an_open_connection_outlives_two_masters() {
     // The worker was told to leave once; it goes on with what it has to the end.
     word("2\n");
     drop(drip);
-    wait_until("the old worker's end", || !alive(old));
+    wait_end(old);
     cluster.wait_ready(1);
     let thrown = cluster.stderr().iter().any(|line| line.contains("ERR_IPC_DISCONNECTED"));
     assert!(!thrown, "it was told to leave a second time");

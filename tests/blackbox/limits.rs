@@ -1,6 +1,6 @@
 //! Workers that live and are not well: stuck event loops, and limits that replace a worker before it does harm.
 use super::client::{Load, get, who};
-use super::cluster::{Cluster, Folder, alive, kill, wait_until};
+use super::cluster::{Cluster, Folder, kill, wait_end, wait_until};
 use clusterd::api::types::{Deployment, Worker};
 use std::thread::JoinHandle;
 
@@ -94,7 +94,7 @@ fn a_hung_worker_is_killed_and_replaced() {
     let load = Load::start(cluster.address(), 8, false);
     let line = cluster.wait_line("its event loop did not answer for 2 s");
     assert!(line.contains(&format!("(pid {stuck})")) && line.contains("replaced in"), "{line}");
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     load.wait_more(50);
     loses_nothing(load);
@@ -109,7 +109,7 @@ fn a_hung_worker_gets_sigabrt_first_and_sigkill_when_that_does_not_end_it() {
     let (stuck, client) = hang(&cluster);
     cluster.wait_line("its event loop did not answer for 1 s");
     cluster.wait_line("has not ended in time; SIGKILL");
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());
     cluster.stop();
@@ -119,7 +119,7 @@ fn a_hung_worker_gets_sigabrt_first_and_sigkill_when_that_does_not_end_it() {
 fn a_hung_worker_can_die_of_sigabrt_and_leave_a_core() {
     let cluster = start("kill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
     let (stuck, client) = hang(&cluster);
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());
     cluster.stop();
@@ -146,7 +146,7 @@ fn a_hung_worker_leaves_a_report_that_names_the_function_that_blocks() {
     assert!(line.contains(&format!("(pid {stuck})")) && line.contains("app.js:"), "{line}");
     let file = line.split("; its report: ").nth(1).unwrap().to_owned();
     assert!(file.starts_with(&reports.display().to_string()), "{file}");
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(report["header"]["processId"], stuck);
@@ -164,7 +164,7 @@ fn a_worker_that_hangs_outside_of_javascript_leaves_no_report_and_ends_all_the_s
     let (stuck, client) = hang_at(&cluster, "/outside");
     let line = cluster.wait_line("left no report: it opened no inspector: what blocks it is not JavaScript");
     assert!(line.contains(&format!("(pid {stuck})")), "{line}");
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());
     cluster.stop();
@@ -176,7 +176,7 @@ fn a_master_that_dies_while_a_report_is_written_leaves_no_hung_worker_behind() {
     let (stuck, client) = hang_at(&cluster, "/outside");
     cluster.wait_line("its event loop did not answer for 1 s");
     kill(cluster.master_pid(), "KILL");
-    wait_until("its end", || !alive(stuck));
+    wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());
     cluster.stop();

@@ -1,7 +1,7 @@
 //! Signals to the pid that the person sees.
 use super::apps::misbehave;
 use super::client::get;
-use super::cluster::{Cluster, alive, kill, wait_until};
+use super::cluster::{Cluster, alive, kill, wait_end};
 
 fn slow(options: &[&str]) -> Cluster {
     let mut all = vec!["-e", "SLOW_MS=1500"];
@@ -83,5 +83,5 @@ fn a_deaf_worker_is_killed_after_its_time() {
     cluster.wait_line("has not ended in time; SIGKILL");
     assert_eq!(cluster.wait_exit(), 0);
     assert!(request.join().unwrap().is_err());
-    wait_until("the end", || !alive(cluster.keeper_pid()));
+    wait_end(cluster.keeper_pid());
 }

@@ -1,7 +1,7 @@
 //! The rules of supervision, seen from outside: crashes, backoff, giving up, leaving, bad input from workers.
 use super::apps::misbehave;
 use super::client::{Load, get, who};
-use super::cluster::{Cluster, Folder, alive, kill, wait_until};
+use super::cluster::{Cluster, Folder, alive, kill, wait_end, wait_until};
 use clusterd::limits;
 use std::time::Instant;
 
@@ -70,7 +70,7 @@ fn a_worker_that_leaves_by_itself_is_replaced_before_it_has_gone() {
     assert_eq!((seen.refused, seen.cut, seen.hung), (0, 0, 0), "{seen:?}");
     // It holds no connection any more, so it is not waited for until its own timer ends it.
     let asked = Instant::now();
-    wait_until("its end", || !alive(first));
+    wait_end(first);
     assert!(asked.elapsed().as_secs() < 15);
     cluster.stop();
 }

@@ -1,6 +1,6 @@
 //! Upgrade in place: another binary takes over under load, and files that cannot are refused.
 use super::client::{Load, get};
-use super::cluster::{Cluster, alive, copy_program, kill, wait_until};
+use super::cluster::{Cluster, copy_program, kill, wait_end, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ fn another_binary_takes_over_keeper_and_master_and_no_client_notices() {
     let mut family = cluster.worker_pids();
     family.push(cluster.master_pid());
     kill(cluster.keeper_pid(), "KILL");
-    wait_until("the end of the family", || family.iter().all(|&pid| !alive(pid)));
+    family.iter().for_each(|&pid| wait_end(pid));
 }
 
 #[test]

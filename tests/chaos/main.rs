@@ -17,7 +17,7 @@ mod site;
 
 use client::{Clients, Incident, Wrong};
 use clusterd::api::types::Deployment;
-use common::cluster::{alive, kill};
+use common::cluster::{alive, ends_within, kill};
 use common::{apps, cluster};
 use ledger::Ledger;
 use random::Random;
@@ -306,14 +306,7 @@ impl Chaos {
     }
 
     pub(crate) fn wait_gone(&self, pid: i32) -> actions::Outcome {
-        let deadline = Instant::now() + PATIENCE;
-        while alive(pid) {
-            if Instant::now() > deadline {
-                return Err(format!("{pid} lives on"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+        if ends_within(pid, PATIENCE) { Ok(()) } else { Err(format!("{pid} lives on")) }
     }
 
     /// Waits until the deployment is as wanted.

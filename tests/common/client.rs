@@ -1,9 +1,10 @@
 //! The strict client: every request must get one whole answer. It counts what happened instead, and hides nothing.
+use super::wait::PATIENCE;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,10 +44,17 @@ enum End {
     Wrong,
 }
 
+/// The tally that all clients of a load keep, and the news that it grew.
+#[derive(Default)]
+struct Shared {
+    tally: Mutex<Tally>,
+    grew: Condvar,
+}
+
 /// A load that runs until it is finished.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Shared>,
     clients: Vec<JoinHandle<()>>,
 }
 
@@ -54,7 +62,7 @@ impl Load {
     /// `clients` at once; each on short connections, or on one that is kept alive.
     pub(crate) fn start(address: SocketAddr, clients: usize, keep_alive: bool) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let tally = Arc::new(Shared::default());
         let clients = (0..clients)
             .map(|_| {
                 let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
@@ -64,7 +72,8 @@ impl Load {
                         let start = Instant::now();
                         let mut kept = None;
                         while !stop.load(Ordering::Relaxed) && start.elapsed() < LOAD_MAX {
-                            one(address, keep_alive, &mut kept, &tally);
+                            one(address, keep_alive, &mut kept, &tally.tally);
+                            tally.grew.notify_all();
                         }
                     })
                     .unwrap()
@@ -75,11 +84,10 @@ impl Load {
 
     /// Waits until so many more answers have come.
     pub(crate) fn wait_more(&self, answers: u64) {
-        let goal = self.tally.lock().unwrap().ok + answers;
-        super::cluster::wait_until("more answers", || {
-            std::thread::sleep(Duration::from_millis(2));
-            self.tally.lock().unwrap().ok >= goal
-        });
+        let tally = self.tally.tally.lock().unwrap();
+        let goal = tally.ok + answers;
+        let waited = self.tally.grew.wait_timeout_while(tally, PATIENCE, |tally| tally.ok < goal).unwrap();
+        assert!(!waited.1.timed_out(), "{answers} more answers did not come: {:?}", waited.0);
     }
 
     /// Ends it and tells.
@@ -88,7 +96,7 @@ impl Load {
         for client in self.clients {
             client.join().unwrap();
         }
-        let tally = self.tally.lock().unwrap().clone();
+        let tally = self.tally.tally.lock().unwrap().clone();
         eprintln!("the clients saw {tally:?}");
         tally
     }

@@ -1,5 +1,7 @@
 //! The fixture: one clusterd with its own home and folder, its output collected, ended by pid when dropped. A failing
 //! test prints everything it said.
+use super::api;
+pub(crate) use super::wait::{PATIENCE, alive, ends_within, kill, wait_end, wait_for, wait_until};
 use clusterd::api::types::{App, Deployment, Worker};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything, on a machine that is busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two questions to the control API, unless a line on stderr says that something happened.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// Lines as they come, to wait on.
 #[derive(Default)]
@@ -34,12 +36,13 @@ impl Lines {
         })
     }
 
-    fn wait(&self, wanted: &str) -> Option<String> {
+    /// Waits until something is found in the lines so far. `None`: no more will come, or it took too long.
+    fn wait_for<T>(&self, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut guard = self.lines.lock().unwrap();
         loop {
-            if let Some(line) = guard.0.iter().find(|line| line.contains(wanted)) {
-                return Some(line.clone());
+            if let Some(found) = find(&guard.0) {
+                return Some(found);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             if guard.1 {
@@ -47,6 +50,20 @@ impl Lines {
             }
             guard = self.news.wait_timeout(guard, left).unwrap().0;
         }
+    }
+
+    fn wait(&self, wanted: &str) -> Option<String> {
+        self.wait_for(|lines| lines.iter().find(|line| line.contains(wanted)).cloned())
+    }
+
+    fn count(&self) -> usize {
+        self.lines.lock().unwrap().0.len()
+    }
+
+    /// Waits for more lines than `known`, not for longer than `most`.
+    fn wait_news(&self, known: usize, most: Duration) {
+        let guard = self.lines.lock().unwrap();
+        drop(self.news.wait_timeout_while(guard, most, |lines| lines.0.len() <= known).unwrap());
     }
 
     fn all(&self) -> Vec<String> {
@@ -142,6 +159,11 @@ impl Cluster {
         self.out.wait(wanted).unwrap_or_else(|| panic!("no line with {wanted:?} on stdout"))
     }
 
+    /// What `find` finds in the lines of its stdout, as soon as it does. Panics as [`Cluster::wait_out`] does.
+    pub(crate) fn wait_in_out<T>(&self, what: &str, find: impl FnMut(&[String]) -> Option<T>) -> T {
+        self.out.wait_for(find).unwrap_or_else(|| panic!("{what} did not come on stdout"))
+    }
+
     pub(crate) fn stderr(&self) -> Vec<String> {
         self.err.all()
     }
@@ -155,22 +177,22 @@ impl Cluster {
         command(&self.folder).args(args).output().unwrap()
     }
 
-    /// What `ls --json` says, if it answers.
+    /// What the control API says, if it answers.
     pub(crate) fn try_view(&self) -> Option<Deployment> {
-        let listed: Vec<Deployment> = serde_json::from_slice(&self.cli(&["ls", "--json"]).stdout).ok()?;
-        listed.into_iter().next()
+        api::deployment(&self.folder.path().join("home"))
     }
 
     /// Asks until the deployment is as wanted.
     pub(crate) fn wait_view(&self, what: &str, wanted: impl Fn(&Deployment) -> bool) -> Deployment {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let known = self.err.count();
             let view = self.try_view();
             if let Some(view) = view.as_ref().filter(|view| wanted(view)) {
                 return view.clone();
             }
             assert!(Instant::now() < deadline, "{what} did not come true; last seen: {view:#?}");
-            // Asking again is the wait: the CLI's own start is the pause between two questions.
+            self.err.wait_news(known, ASK_EVERY);
         }
     }
 
@@ -207,18 +229,13 @@ impl Cluster {
 
     /// Waits for its end; the exit code.
     pub(crate) fn wait_exit(&mut self) -> i32 {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.exit = Some(status);
-                for reader in self.readers.drain(..) {
-                    reader.join().unwrap();
-                }
-                return status.code().unwrap_or(-1);
-            }
-            assert!(Instant::now() < deadline, "it did not end");
-            std::thread::yield_now();
+        wait_end(self.keeper_pid());
+        let status = self.child.wait().unwrap();
+        self.exit = Some(status);
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
         }
+        status.code().unwrap_or(-1)
     }
 
     /// SIGTERM, and its end with this code.
@@ -261,27 +278,4 @@ pub(crate) fn run(folder: &Folder, args: &[&str]) -> (i32, String, String) {
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
     assert!(copied.success(), "cannot copy {} to {}", from.display(), to.display());
-}
-
-/// Sends a signal by name.
-pub(crate) fn kill(pid: i32, signal: &str) {
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
-    assert!(status.success(), "cannot send {signal} to {pid}");
-}
-
-/// Whether a process exists and is no zombie.
-pub(crate) fn alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| stat.rsplit_once(')').map(|(_, rest)| !rest.trim_start().starts_with('Z')))
-        .unwrap_or(false)
-}
-
-/// Waits until something holds.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come true");
-        std::thread::yield_now();
-    }
 }

@@ -1,7 +1,9 @@
 //! What the test programs share: the built binary with a home of its own, the strict client, the sample apps, and a runner
 //! for programs that are more than their tests. Each uses what it needs.
 #![allow(dead_code, unused_imports, unused_macros)]
+pub(crate) mod api;
 pub(crate) mod apps;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod runner;
+pub(crate) mod wait;

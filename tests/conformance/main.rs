@@ -144,16 +144,11 @@ fn under_clusterd(case: &str, scene: Scene, balance: &str) -> Transcript {
         cluster.wait_out(at);
         cluster.signal("TERM");
     }
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    cluster.wait_in_out("the end of the case under clusterd", |lines| {
         let mut transcript = Transcript::new();
-        cluster.stdout().iter().for_each(|line| take(&mut transcript, line));
-        if finished(&transcript) {
-            return transcript;
-        }
-        assert!(Instant::now() < deadline, "under clusterd the case stands still at {transcript:#?}");
-        std::thread::yield_now();
-    }
+        lines.iter().for_each(|line| take(&mut transcript, line));
+        finished(&transcript).then_some(transcript)
+    })
 }
 
 fn same(case: &str, scene: Scene) {

@@ -1,4 +1,5 @@
 //! One keeper under test, its masters' reports, and waiting for things with a deadline.
+use crate::common::wait::{PATIENCE, wait_end, wait_for};
 use crate::master::CONTROL_VARIABLE;
 use clusterd::os::poll::{self, Interest};
 use clusterd::os::signal;
@@ -10,10 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-/// Nothing here takes this long unless it is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// First argument of a keeper under test.
 pub(crate) const KEEPER_ROLE: &str = "--as-keeper";
 
@@ -70,7 +68,7 @@ impl Fixture {
 
     /// The next master that says hello.
     pub(crate) fn master(&self) -> Master {
-        let stream = until("a master", || match self.listener.accept() {
+        let stream = wait_for("a master", || match self.listener.accept() {
             Ok((stream, _)) => Some(stream),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 poll::wait(&mut [Interest::new(self.listener.as_fd(), false)], Some(100)).unwrap();
@@ -99,12 +97,12 @@ impl Fixture {
     }
 
     pub(crate) fn wait_stderr(&self, part: &str) {
-        until(part, || self.stderr().contains(part).then_some(()));
+        wait_for(part, || self.stderr().contains(part).then_some(()));
     }
 
     /// Lets no master live until the keeper has ended; its exit code.
     pub(crate) fn exit_code_without_masters(&mut self) -> Option<i32> {
-        let status = until("the keeper's end", || {
+        let status = wait_for("the keeper's end", || {
             while let Ok((stream, _)) = self.listener.accept() {
                 // It ends when nobody tells it anything any more.
                 drop(stream);
@@ -116,12 +114,13 @@ impl Fixture {
 
     /// The keeper's exit code.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
-        until("the keeper's end", || self.keeper.try_wait().unwrap()).code()
+        wait_end(self.pid());
+        self.keeper.wait().unwrap().code()
     }
 
     /// A worker's output file, once it ends with a line "end".
     pub(crate) fn output(&self, name: &str) -> String {
-        until(name, || {
+        wait_for(name, || {
             let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
             text.strip_suffix("end\n").map(str::to_owned)
         })
@@ -199,28 +198,6 @@ impl Master {
     pub(crate) fn kill(&self, number: i32) {
         signal::send(self.pid, number).unwrap();
     }
-}
-
-/// Waits until `what` is there.
-pub(crate) fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = there() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Whether the process runs (a zombie does not).
-pub(crate) fn runs(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-pub(crate) fn wait_gone(pid: i32) {
-    until(&format!("the end of process {pid}"), || (!runs(pid)).then_some(()));
 }
 
 /// The processes whose parent is this one, zombies included.

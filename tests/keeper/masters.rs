@@ -1,5 +1,6 @@
 //! Masters: how they begin, die, hang, and what the next one finds.
-use crate::fixture::{Fixture, KEEPER_ROLE, runs, wait_gone};
+use crate::common::wait::{alive, wait_end, wait_for};
+use crate::fixture::{Fixture, KEEPER_ROLE};
 use clusterd::os::signal;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -22,10 +23,10 @@ pub(crate) fn args_pass_through_and_finish_is_the_exit_code() {
     }
     master.script(1, SLEEP, "");
     let worker = master.expect("spawned")["pid"].as_i64().unwrap() as i32;
-    assert!(runs(worker));
+    assert!(alive(worker));
     master.tell(json!({"do": "finish", "code": 7}));
     assert_eq!(fixture.exit_code(), Some(7));
-    assert!(!runs(worker) && !runs(master.pid), "the keeper ended before what it had killed");
+    assert!(!alive(worker) && !alive(master.pid), "the keeper ended before what it had killed");
     assert_eq!(fixture.stderr(), "");
 }
 
@@ -36,7 +37,7 @@ pub(crate) fn a_first_master_that_dies_ends_everything() {
     let worker = master.expect("spawned")["pid"].as_i64().unwrap() as i32;
     master.tell(json!({"do": "exit", "code": 3}));
     assert_eq!(fixture.exit_code(), Some(1));
-    assert!(!runs(worker));
+    assert!(!alive(worker));
     let said = format!("clusterd: the master (pid {}) exited with code 3 before it was ready; giving up\n", master.pid);
     assert_eq!(fixture.stderr(), said);
 }
@@ -149,7 +150,7 @@ pub(crate) fn signals_survive_a_master_that_did_not_read_them() {
     signal::send(fixture.pid(), signal::HUP).unwrap();
     signal::send_with_value(fixture.pid(), signal::USR2, 9).unwrap();
     // The keeper took them when they are no longer pending.
-    crate::fixture::until("the keeper to take its signals", || {
+    wait_for("the keeper to take its signals", || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", fixture.pid())).unwrap();
         status.contains("ShdPnd:\t0000000000000000").then_some(())
     });
@@ -169,7 +170,7 @@ pub(crate) fn orders_of_a_dead_master_are_carried_out() {
     master.tell(json!({"do": "spawn", "worker": 6, "program": "/does/not/exist", "args": ["x"]}));
     master.sync();
     master.kill(signal::KILL);
-    wait_gone(master.pid);
+    wait_end(master.pid);
     signal::send(fixture.pid(), signal::CONT).unwrap();
     let mut master = fixture.serving();
     assert_eq!(master.hello["notes"]["last"], "words");
@@ -178,7 +179,7 @@ pub(crate) fn orders_of_a_dead_master_are_carried_out() {
     assert_eq!(master.hello["children"][0]["worker"], 5);
     assert_eq!(master.expect_of("spawn-failed", 6)["step"], "Exec");
     let pid = master.hello["children"][0]["pid"].as_i64().unwrap() as i32;
-    assert!(runs(pid));
+    assert!(alive(pid));
 }
 
 pub(crate) fn a_crashing_master_backs_off_and_workers_live() {
@@ -209,7 +210,7 @@ pub(crate) fn a_crashing_master_backs_off_and_workers_live() {
     assert!(fastest < Duration::from_millis(900), "the fastest master took {fastest:?}");
     fixture.wait_stderr("ms, 1 worker kept");
     assert!(fixture.stderr().contains("exited with code 0; starting it again in "), "{}", fixture.stderr());
-    assert!(runs(worker.as_i64().unwrap() as i32));
+    assert!(alive(worker.as_i64().unwrap() as i32));
 }
 
 pub(crate) fn the_death_of_the_keeper_takes_everything_down() {
@@ -221,7 +222,7 @@ pub(crate) fn the_death_of_the_keeper_takes_everything_down() {
     fixture.keeper.kill().unwrap();
     fixture.keeper.wait().unwrap();
     for pid in workers.into_iter().chain([master.pid]) {
-        wait_gone(pid);
+        wait_end(pid);
     }
 }
 
@@ -236,7 +237,7 @@ pub(crate) fn stop_now_has_a_deadline() {
     // This master does nothing about it.
     assert_eq!(fixture.exit_code(), Some(1));
     assert!(asked.elapsed() >= Duration::from_secs(10));
-    assert!(!runs(worker) && !runs(master.pid));
+    assert!(!alive(worker) && !alive(master.pid));
     assert!(fixture.stderr().contains("not everything had stopped after 10 s"), "{}", fixture.stderr());
 }
 
@@ -322,7 +323,7 @@ fn end_without_masters(signal: i32) -> (Fixture, Option<i32>, Duration) {
     signal::send(fixture.pid(), signal).unwrap();
     let asked = Instant::now();
     let code = fixture.exit_code_without_masters();
-    assert!(pids.iter().all(|&pid| !runs(pid)), "workers live on");
+    assert!(pids.iter().all(|&pid| !alive(pid)), "workers live on");
     assert_eq!(fixture.output("polite"), "asked\n", "it was not asked first");
     (fixture, code, asked.elapsed())
 }

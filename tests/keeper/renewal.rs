@@ -1,5 +1,6 @@
 //! The keeper becomes another binary: what it takes along, and what happens when the other one cannot.
-use crate::fixture::{Fixture, KEEPER_ROLE, Master, runs, until, wait_gone};
+use crate::common::wait::{alive, wait_end, wait_for};
+use crate::fixture::{Fixture, KEEPER_ROLE, Master};
 use clusterd::keeper;
 use clusterd::os::signal;
 use serde_json::{Value, json};
@@ -172,11 +173,11 @@ pub(crate) fn the_keeper_becomes_the_new_binary_and_loses_nothing() {
     master.tell(json!({"do": "serve", "name": "web"}));
     let answer = std::io::read_to_string(client).unwrap();
     assert_eq!(answer, "from master 5");
-    assert!(runs(worker));
+    assert!(alive(worker));
     // Its children were forked by another binary, and die with it all the same.
     signal::send(fixture.pid(), signal::KILL).unwrap();
-    wait_gone(worker);
-    wait_gone(master.pid);
+    wait_end(worker);
+    wait_end(master.pid);
 }
 
 pub(crate) fn who_ends_or_calls_while_the_keeper_changes_is_heard() {
@@ -237,7 +238,7 @@ pub(crate) fn a_binary_that_cannot_be_the_keeper_changes_nothing() {
     let good = fixture.copy("good");
     master = fixture.hand_over(master, &good);
     assert_eq!(own_part(&mut master).0, "done");
-    assert_eq!((fixture.keeper_exe(), runs(worker)), (good, true));
+    assert_eq!((fixture.keeper_exe(), alive(worker)), (good, true));
 }
 
 pub(crate) fn a_binary_that_is_silent_is_not_waited_for() {
@@ -247,12 +248,12 @@ pub(crate) fn a_binary_that_is_silent_is_not_waited_for() {
     let mut master = fixture.hand_over(master, &fixture.copy("silent"));
     // While it is asked, the keeper keeps.
     let asked =
-        until("the question", || crate::fixture::children_of(fixture.pid()).into_iter().find(|&p| p != master.pid));
+        wait_for("the question", || crate::fixture::children_of(fixture.pid()).into_iter().find(|&p| p != master.pid));
     master.script(1, "exit 3", "");
     assert_eq!(master.expect("exited")["status"], 3 << 8);
     let (upgrade, why) = own_part(&mut master);
     assert_eq!((upgrade, why.as_str()), (json!("stays"), "the new binary gave no answer in 5 s"));
-    assert!(!runs(asked) && fixture.keeper_exe() == before);
+    assert!(!alive(asked) && fixture.keeper_exe() == before);
 }
 
 pub(crate) fn a_binary_that_cannot_be_executed_any_more_changes_nothing() {
@@ -282,7 +283,7 @@ pub(crate) fn a_binary_that_fails_after_all_hands_back() {
     let (upgrade, why) = own_part(&mut master);
     let wanted = "the new binary said that it can go on, and could not: made for this test";
     assert_eq!((upgrade, why.as_str()), (json!("stays"), wanted));
-    assert_eq!((fixture.keeper_exe(), runs(worker)), (before, true));
+    assert_eq!((fixture.keeper_exe(), alive(worker)), (before, true));
     assert!(fixture.keeper_files() <= files);
     fixture.wait_stderr("the new binary cannot be the keeper (made for this test); the former one goes on");
     master.kill(signal::KILL);
@@ -298,10 +299,10 @@ pub(crate) fn a_second_upgrade_before_the_first_is_through_is_the_one() {
     let master = fixture.serving();
     let silent = fixture.hand_over(master, &fixture.copy("silent"));
     let asked =
-        until("the question", || crate::fixture::children_of(fixture.pid()).into_iter().find(|&p| p != silent.pid));
+        wait_for("the question", || crate::fixture::children_of(fixture.pid()).into_iter().find(|&p| p != silent.pid));
     let second = fixture.copy("second");
     let mut master = fixture.hand_over(silent, &second);
-    wait_gone(asked);
+    wait_end(asked);
     assert_eq!(own_part(&mut master), (json!("done"), String::new()));
     assert_eq!(fixture.keeper_exe(), second);
     assert_eq!(fixture.stderr(), "");
@@ -315,8 +316,8 @@ pub(crate) fn a_keeper_that_cannot_go_on_at_all_says_what_ends() {
     let master = fixture.hand_over(master, &fixture.copy("hopeless"));
     assert_eq!(fixture.exit_code(), Some(1));
     fixture.wait_stderr("the keeper cannot go on (made for this test): the master and all workers end");
-    wait_gone(worker);
-    wait_gone(master.pid);
+    wait_end(worker);
+    wait_end(master.pid);
 }
 
 pub(crate) fn the_command_says_that_the_keeper_stays() {
@@ -332,7 +333,7 @@ pub(crate) fn the_command_says_that_the_keeper_stays() {
     let args = ["-w", "1", "--protocol", "none", "--ready", "1ms", "-n", "web", "--", "sleep", "1000"];
     let mut keeper = clusterd(&args).stderr(Stdio::null()).spawn().unwrap();
     let list = || -> Value { serde_json::from_slice(&clusterd(&["ls", "--json"]).output().unwrap().stdout).unwrap() };
-    let before = until("a worker", || {
+    let before = wait_for("a worker", || {
         let pid = list()[0]["apps"][0]["workers"][0].clone();
         (pid["state"] == "ready").then(|| pid["pid"].clone())
     });

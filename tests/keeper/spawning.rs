@@ -1,5 +1,6 @@
 //! Workers: their surroundings, failures to start them, signals, and what they leave behind.
-use crate::fixture::{Fixture, KEEPER_ROLE, children_of, runs, until, wait_gone};
+use crate::common::wait::{alive, wait_end, wait_for};
+use crate::fixture::{Fixture, KEEPER_ROLE, children_of};
 use clusterd::os::signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -105,7 +106,7 @@ pub(crate) fn credentials_are_taken_completely() {
     // Becoming another user clears the parent-death signal: it must be set after that.
     let worker = master.expect_of("spawned", 1)["pid"].as_i64().unwrap() as i32;
     signal::send(fixture.pid(), signal::KILL).unwrap();
-    wait_gone(worker);
+    wait_end(worker);
 }
 
 pub(crate) fn failures_name_their_step_and_leave_nothing() {
@@ -165,11 +166,11 @@ pub(crate) fn grandchildren_go_with_their_worker() {
     // The first ends by itself, the second is killed as a group.
     master.tell(json!({"do": "signal", "worker": 1, "signal": signal::TERM}));
     assert_eq!(master.expect_of("exited", 1)["status"], signal::TERM);
-    wait_gone(grandchildren[0]);
-    assert!(runs(grandchildren[1]));
+    wait_end(grandchildren[0]);
+    assert!(alive(grandchildren[1]));
     master.tell(json!({"do": "signal", "worker": 2, "signal": signal::KILL, "group": true}));
     assert_eq!(master.expect_of("exited", 2)["status"], signal::KILL);
-    wait_gone(grandchildren[1]);
+    wait_end(grandchildren[1]);
 }
 
 pub(crate) fn signals_go_only_to_the_living() {
@@ -186,7 +187,7 @@ pub(crate) fn signals_go_only_to_the_living() {
     // A number that is no signal is refused by the kernel, and complained about.
     master.tell(json!({"do": "signal", "worker": 2, "signal": 999}));
     fixture.wait_stderr("cannot send signal 999 to worker 2");
-    assert!(runs(pid) && runs(master.pid));
+    assert!(alive(pid) && alive(master.pid));
     master.tell(json!({"do": "signal", "worker": 2, "signal": signal::TERM}));
     assert_eq!(master.expect_of("exited", 2)["status"], signal::TERM);
 }
@@ -226,17 +227,17 @@ pub(crate) fn as_pid_1_it_reaps_strangers() {
         command
     });
     let mut master = fixture.serving();
-    let keeper = until("the keeper", || children_of(fixture.pid()).first().copied());
+    let keeper = wait_for("the keeper", || children_of(fixture.pid()).first().copied());
     let out = fixture.path("out");
     // The middle process ends at once; its child, in a session of its own, comes to PID 1 and ends there.
     master.script(1, "(setsid sh -c 'sleep 0.2; echo end > \"$OUT\"' &); exec sleep 1000", &out);
     master.expect("spawned");
     fixture.output("out");
-    until("the stranger to be reaped", || (children_of(keeper).len() == 2).then_some(()));
+    wait_for("the stranger to be reaped", || (children_of(keeper).len() == 2).then_some(()));
     assert_eq!(master.leftovers(), Vec::<Value>::new());
     // As PID 1 it has no default dispositions to rely on.
     signal::send(keeper, signal::TERM).unwrap();
     assert_eq!(master.expect("signal")["signal"], signal::TERM);
     master.tell(json!({"do": "finish", "code": 0}));
-    wait_gone(keeper);
+    wait_end(keeper);
 }

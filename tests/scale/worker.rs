@@ -4,11 +4,12 @@ use clusterd::os::{fdpass, process};
 use clusterd::protocol::framing::LineBuffer;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const CHANNEL: Token = Token(0);
 /// Listening sockets count from here, connections after them.
@@ -56,6 +57,11 @@ pub(crate) fn run() {
     worker.turn();
 }
 
+/// Waits until the primary has read from a full channel, or is gone.
+fn wait_for_room(channel: BorrowedFd<'_>) {
+    let _ = poll(&mut [PollFd::new(channel, PollFlags::POLLOUT)], PollTimeout::NONE);
+}
+
 impl Worker {
     fn turn(&mut self) {
         let mut events = Events::with_capacity(1024);
@@ -87,8 +93,7 @@ impl Worker {
         while !rest.is_empty() {
             match fdpass::send_with_fd(channel.as_fd(), rest, None) {
                 Ok(sent) => rest = &rest[sent..],
-                // The primary reads in a moment.
-                Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => wait_for_room(channel.as_fd()),
                 Err(_) => return self.channel = None,
             }
         }
