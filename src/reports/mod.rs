@@ -8,6 +8,7 @@ use crate::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+use thiserror::Error;
 
 /// Who is asked.
 #[derive(Clone, Debug)]
@@ -23,12 +24,32 @@ pub struct Ask {
 }
 
 /// What came of it: the report, or why there is none.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Told {
     /// Who was asked.
     pub worker: WorkerId,
     /// What it left.
-    pub left: Result<Written, String>,
+    pub left: Result<Written, NoReport>,
+}
+
+/// Why a worker left no report.
+#[derive(Debug, Error)]
+pub enum NoReport {
+    /// Node opens the inspector as soon as JavaScript runs, or the loop turns.
+    #[error("it opened no inspector: what blocks it is not JavaScript")]
+    NotJavaScript,
+    /// Nothing can be said about what blocks it.
+    #[error("it opened no inspector in {} s, in which it waited for a CPU most of the time", limits::HANG_REPORT_MS / 1000)]
+    NoCpu,
+    /// The port is there, and nobody answers.
+    #[error("its inspector on port {0} did not answer in time")]
+    Silent(u16),
+    /// The conversation broke off.
+    #[error("its inspector: {0}")]
+    Broken(#[from] io::Error),
+    /// Node would not do it.
+    #[error("its inspector refused: {0}")]
+    Refused(String),
 }
 
 /// Asks on a thread of its own; `done` is called there, in [`limits::HANG_REPORT_MS`] at the latest.
@@ -41,41 +62,56 @@ pub fn start(ask: Ask, done: impl FnOnce(Told) + Send + 'static) -> io::Result<(
     thread.spawn(move || done(Told { worker: ask.worker, left: report_of(&ask) })).map(|_| ())
 }
 
-fn report_of(ask: &Ask) -> Result<Written, String> {
+fn report_of(ask: &Ask) -> Result<Written, NoReport> {
     let until = Instant::now() + Duration::from_millis(limits::HANG_REPORT_MS);
     let (port, target) = inspector_of(ask, until)?;
-    let broke = |error: io::Error| format!("its inspector: {error}");
-    let mut session = Session::open(port, &target, until).map_err(broke)?;
-    session.send(&inspector::pause()).map_err(broke)?;
+    let mut session = Session::open(port, &target, until)?;
+    session.send(&inspector::pause())?;
     loop {
-        match session.next().map_err(broke)? {
-            Said::Paused(call) => {
-                session.send(&inspector::write_report(&call, ask.directory.as_deref())).map_err(broke)?;
-            }
+        match session.next()? {
+            Said::Paused(call) => session.send(&inspector::write_report(&call, ask.directory.as_deref()))?,
             Said::Report(written) => return Ok(written),
-            Said::Refused(why) => return Err(format!("its inspector refused: {why}")),
+            Said::Refused(why) => return Err(NoReport::Refused(why)),
             Said::Other => {}
         }
     }
 }
 
-/// Waits until the worker listens on a port that is an inspector's.
-fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), String> {
-    let mut tried = ask.not_ports.clone();
+/// Waits until the worker listens on a port that is an inspector's. A port that keeps silent is asked again, each time
+/// for longer: on a busy machine the inspector's thread may be slow to get a CPU.
+fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
+    let (begun, waited) = (Instant::now(), cpu_wait(ask.pid));
+    let mut foreign = ask.not_ports.clone();
+    let mut silent = None;
     let mut pause = Duration::from_millis(limits::HANG_LOOK_MIN_MS);
+    let mut shows = Duration::from_millis(limits::INSPECTOR_SHOWS_MS);
     while Instant::now() < until {
-        let here: Vec<u16> = procfs::listening_ports(ask.pid).into_iter().filter(|p| !tried.contains(p)).collect();
-        for port in here.into_iter().take(limits::INSPECTOR_PORTS_MAX.saturating_sub(tried.len())) {
-            tried.push(port);
-            let shows = until.min(Instant::now() + Duration::from_millis(limits::INSPECTOR_SHOWS_MS));
-            if let Ok(target) = target_at(port, shows) {
-                return Ok((port, target));
+        let mut here = procfs::listening_ports(ask.pid);
+        here.retain(|port| !foreign.contains(port));
+        here.truncate(limits::INSPECTOR_PORTS_MAX);
+        for &port in &here {
+            match target_at(port, until.min(Instant::now() + shows)) {
+                Ok(target) => return Ok((port, target)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => foreign.push(port),
+                Err(_) => silent = Some(port),
             }
+        }
+        if !here.is_empty() {
+            shows *= 2;
         }
         std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
         pause = (pause * 2).min(Duration::from_millis(limits::HANG_LOOK_MAX_MS));
     }
-    Err("it opened no inspector: what blocks it is not JavaScript".to_owned())
+    Err(match silent {
+        Some(port) => NoReport::Silent(port),
+        None if cpu_wait(ask.pid).saturating_sub(waited) * 2 > begun.elapsed() => NoReport::NoCpu,
+        None => NoReport::NotJavaScript,
+    })
+}
+
+/// How long the worker's main thread has been waiting for a CPU in its life.
+fn cpu_wait(pid: i32) -> Duration {
+    Duration::from_micros(procfs::cpu_wait_us(pid).unwrap_or(0))
 }
 
 fn target_at(port: u16, until: Instant) -> io::Result<String> {
@@ -99,13 +135,14 @@ fn left(until: Instant) -> io::Result<Duration> {
 
 /// Reads some bytes more.
 fn read_some(stream: &mut TcpStream, until: Instant, buffer: &mut [u8]) -> io::Result<usize> {
-    stream.set_read_timeout(Some(left(until)?))?;
-    match stream.read(buffer) {
-        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))
+    loop {
+        stream.set_read_timeout(Some(left(until)?))?;
+        match stream.read(buffer) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+            // A signal that another thread handles, or the time-out: `left` tells which.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            read => return read,
         }
-        read => read,
     }
 }
 
@@ -159,5 +196,79 @@ impl Session {
             let read = read_some(&mut self.stream, self.until, &mut self.buffer)?;
             self.frames.push(&self.buffer[..read]);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+
+    /// A process with a listening port at which somebody else, this test, answers: it inherits the socket.
+    struct Worker {
+        child: Child,
+        port: u16,
+    }
+
+    impl Worker {
+        /// Each connection is given to `serve` with its number, on a thread of its own.
+        fn start(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Worker {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            // As its standard input the child holds the listening socket too.
+            let held = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
+            let child = Command::new("sleep").arg("1000").stdin(Stdio::from(held)).spawn().unwrap();
+            let serve = std::sync::Arc::new(serve);
+            std::thread::spawn(move || {
+                for (number, stream) in listener.incoming().flatten().enumerate() {
+                    let serve = std::sync::Arc::clone(&serve);
+                    std::thread::spawn(move || serve(stream, number));
+                }
+            });
+            Worker { child, port }
+        }
+
+        fn ask(&self, time: Duration) -> Result<(u16, String), NoReport> {
+            let ask = Ask { worker: WorkerId(1), pid: self.child.id() as i32, directory: None, not_ports: vec![] };
+            inspector_of(&ask, Instant::now() + time)
+        }
+    }
+
+    impl Drop for Worker {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn answer(mut stream: TcpStream, text: &str) {
+        let mut request = [0; 512];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(text.as_bytes());
+    }
+
+    const LIST: &str = "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n[{\"id\":\"a\"}]";
+
+    #[test]
+    fn an_inspector_that_is_slow_to_answer_is_asked_again() {
+        // The first two are kept waiting for good, as on a machine that is busy.
+        let worker = Worker::start(|stream, number| match number {
+            0 | 1 => std::mem::forget(stream),
+            _ => answer(stream, LIST),
+        });
+        let found = worker.ask(Duration::from_secs(60)).unwrap();
+        assert_eq!(found, (worker.port, "a".to_owned()));
+    }
+
+    #[test]
+    fn what_keeps_silent_is_named_and_what_is_no_inspector_is_not() {
+        let worker = Worker::start(|stream, _| std::mem::forget(stream));
+        let left = worker.ask(Duration::from_millis(900)).unwrap_err();
+        assert!(matches!(left, NoReport::Silent(port) if port == worker.port), "{left}");
+        let other = Worker::start(|stream, _| answer(stream, "HTTP/1.1 404 Not Found\r\n\r\n"));
+        let left = other.ask(Duration::from_millis(900)).unwrap_err();
+        assert!(matches!(left, NoReport::NotJavaScript | NoReport::NoCpu), "{left}");
     }
 }
