@@ -182,31 +182,12 @@ pub const HANDOFFS_OPEN_MAX: usize = 16 * 1024;
 pub const HANDOFF_WINDOW_START: u32 = 8;
 /// Open hand-offs that one worker may have when it answers fast.
 pub const HANDOFF_WINDOW_MAX: u32 = 64;
-/// Clients whose worker is remembered, for each app with sticky balancing: 128 KiB.
-pub const STICKY_CLIENTS_KNOWN_MAX: usize = 4096;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
-/// Connections that nobody could take for this time, in microseconds, go to workers that are slow, their share to each.
-pub const HANDOFF_PATIENCE_US: u64 = 250_000;
-/// A worker that refuses a connection is offered none of the same listener for this time, in microseconds; twice as long
-/// for each further refusal in a row.
-pub const REFUSAL_PAUSE_MIN_US: u64 = 1_000;
-/// Longest such time, in microseconds.
-pub const REFUSAL_PAUSE_MAX_US: u64 = 32_000;
 /// Connections accepted from one listener before the others are looked at.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
 pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
-/// What a worker is taken to spend on a hand-off before anything is known, in microseconds.
-pub const PACE_START_US: u64 = 160;
-/// The least that it is taken to spend, in microseconds.
-pub const PACE_MIN_US: u64 = 20;
-/// Answers that came in a longer time than this say nothing about it, in microseconds.
-pub const PACE_SAMPLE_MAX_US: u64 = 100_000;
-/// Longest nap before the next accept while every worker has hand-offs to answer, in microseconds.
-pub const NAP_MAX_US: u64 = 3_000;
-/// The same where other apps' connections would wait for it.
-pub const NAP_BESIDE_OTHERS_MAX_US: u64 = 1_000;
 /// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
 pub const QUIET_WAITS_MAX: u32 = 3;
 /// Events taken from one epoll at a time.
@@ -218,52 +199,10 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 // ---- kernel balance ----
 
-/// Instructions of a classic BPF program (the kernel's BPF_MAXINSNS).
-pub const STEERING_INSTRUCTIONS_MAX: usize = 4096;
-/// Runs of neighbouring sockets that a program can tell apart; each takes up to four instructions.
-pub const STEERING_RUNS_MAX: usize = 960;
-/// The same for a program that goes by a hash; each takes up to three.
-pub const STEERING_FLOW_RUNS_MAX: usize = 1280;
 /// Sockets of one group: one for each slot.
 pub const GROUP_SOCKETS_MAX: u32 = WORKERS_MAX;
 /// Sockets of all groups of a deployment; slots beyond share them.
 pub const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
-/// Pause after the choice of sockets was changed in the kernel, before the next change, in milliseconds.
-pub const STEER_EVERY_MS: u64 = 5;
-/// Pause between two looks at the queues of slots while connections come, in milliseconds.
-pub const QUEUE_LOOK_MS: u64 = 10;
-/// First look after a rest: by then a worker that is well has taken what came, in milliseconds.
-pub const QUEUE_FIRST_LOOK_MS: u64 = 2;
-/// Pause between two looks while the master hands on what waits, in milliseconds.
-pub const QUEUE_HURRY_MS: u64 = 1;
-/// Such looks in a row in which nothing could be handed on.
-pub const QUEUE_HURRIES_MAX: u32 = 20;
-/// Longest pause between two looks while connections wait for which nobody can do anything, in milliseconds.
-pub const QUEUE_LOOK_MAX_MS: u64 = 100;
-/// Looks in a row that found nothing, after which the next connection wakes the master again.
-pub const QUEUE_QUIET_LOOKS: u32 = 2;
-/// Workers that are pinged at one look because connections wait for them.
-pub const QUEUE_PINGS_PER_LOOK_MAX: usize = 32;
-/// A slot in whose socket so many connections more wait than in the mean leaves its next turns to others.
-pub const QUEUE_EXCESS_LEAST: u32 = 4;
-/// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
-/// microseconds.
-pub const QUEUE_STUCK_US: u64 = 20_000;
-/// The same for one that has spent most of this time waiting for a CPU: others would not have had it either.
-pub const QUEUE_STARVED_US: u64 = 100_000;
-/// A Node worker for which connections have waited for this time is looked at whether it still holds the socket, in
-/// milliseconds.
-pub const QUEUE_UNTAKEN_MS: u64 = 250;
-/// Another worker for whose slot connections have waited for this time gets none until it has taken them, in milliseconds.
-pub const QUEUE_STALLED_MS: u64 = 50;
-/// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.
-pub const QUEUE_EMPTY_MS: u64 = 50;
-/// Longest wait for that, in milliseconds.
-pub const QUEUE_EMPTY_MAX_MS: u64 = 2_000;
-/// Connections that wait for a slot which will have no worker again are ended after this, in milliseconds.
-pub const QUEUE_STRANDED_MS: u64 = 1_000;
-/// Sockets of a group that the kernel can count connections for, at first; it doubles.
-pub const STEERING_COUNTERS_MIN: u32 = 16;
 
 // ---- supervision ----
 

@@ -1,25 +1,28 @@
 //! Who gets the next connection, and the ledger of open hand-offs. Pure: time is an argument (microseconds), sockets
 //! are indices of the shell.
 //!
-//! The rule (round-robin): among the workers that serve the listener and may be given something, the one with the
-//! fewest open hand-offs, ties in turn: strict round-robin when idle, and a worker whose event loop is stuck gets no
-//! more. Sticky: the same client goes to the same slot (`sticky`).
+//! Which of the workers that can take a connection gets it is decided by a [`strategy`]: [`Mode::RoundRobin`] or
+//! [`Mode::Sticky`]. Whether a worker can take one is decided here, the same for every strategy:
 //!
-//! Every worker has a window, the number of hand-offs that it may leave open. It grows while answers come fast and falls
-//! to one when they do not, so that a worker that just got stuck strands few. Where all are slow, windows open for what has
-//! waited for long (`patience`). One that refuses a connection is put aside for a moment (`refusals`).
-pub mod pace;
-pub mod patience;
-mod refusals;
-pub mod selection;
-mod standings;
-pub mod steering;
+//! - Every worker has a window, the number of hand-offs that it may leave open. The window grows while answers come fast
+//!   and falls to one when they do not, so that a worker that just got stuck strands few.
+//! - Where all workers are slow, windows open for connections that have waited for long (`starvation`).
+//! - A worker that refuses a connection gets none of the same listener for a moment (`backoff`).
+pub mod backoff;
+pub mod coalescing;
+mod ready_set;
+mod round_robin;
+pub mod starvation;
 pub mod sticky;
+mod strategy;
+
+pub use strategy::Mode;
 
 use crate::limits;
-use refusals::Refusals;
-use standings::{Bits, Standings};
+use backoff::Backoff;
+use ready_set::{Bits, ReadySet};
 use std::collections::{BTreeSet, VecDeque};
+use strategy::{Candidates, Chosen, Strategy};
 
 /// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,15 +35,6 @@ pub struct GroupIx(pub u32);
 /// Index of a connection that the shell keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnIx(pub u32);
-
-/// How to choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The fewest open hand-offs, ties in turn.
-    RoundRobin,
-    /// By the client's address.
-    Sticky,
-}
 
 /// One hand-off without an answer.
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +51,10 @@ struct Member {
     window: u32,
     /// Oldest first: workers answer in order.
     open: VecDeque<Open>,
-    /// Its oldest hand-off was seen to be late: nothing more before it answers.
+    /// Its oldest hand-off was seen to be late: it gets nothing more before it answers.
     late: bool,
-    /// Its level in `Balancer::ready`.
-    standing: Option<u32>,
+    /// Its level in `Pool::ready`.
+    level: Option<u32>,
     /// Connections that it refused since it last took one; those that were under way meanwhile do not count.
     refused: u32,
     groups: BTreeSet<GroupIx>,
@@ -68,29 +62,34 @@ struct Member {
 
 #[derive(Clone, Debug, Default)]
 struct Group {
-    /// Those that serve it, but for those that are aside.
+    /// The members that serve it and are not backing off.
     members: Bits,
     /// The member with whom the next turn begins.
     turn: u32,
 }
 
-/// The balancer of one app. Nothing takes longer with more workers, but the choice by address (`sticky`)
-/// for a client that is new, or whose worker cannot take it.
+/// The workers of an app as the strategies see them.
+#[derive(Clone, Debug)]
+struct Pool {
+    members: Vec<Option<Member>>,
+    groups: Vec<Group>,
+    /// The members that could take a connection now, unless time has shown their oldest hand-off to be late.
+    ready: ReadySet,
+    /// The member found for a group at this time (microseconds), while nothing has changed since: the caller that asks
+    /// whether somebody can take a connection is about to give one.
+    found: Option<(GroupIx, u64, MemberIx)>,
+    /// No window is smaller while connections starve; else 0.
+    window_least: u32,
+}
+
+/// The balancer of one app. No operation takes longer with more workers, except a strategy's choice where its file says
+/// so.
 #[derive(Clone, Debug)]
 pub struct Balancer {
-    mode: Mode,
-    members: Vec<Option<Member>>,
+    strategy: Chosen,
+    pool: Pool,
     free: Vec<u32>,
-    groups: Vec<Group>,
-    /// Those that could take a connection now, unless time has shown their oldest hand-off to be late.
-    ready: Standings,
-    homes: sticky::Homes,
-    refusals: Refusals,
-    /// Who was found for a group at this time (microseconds), while nothing has changed since: who asks whether somebody
-    /// can take a connection is about to give one.
-    found: Option<(GroupIx, u64, MemberIx)>,
-    /// No window is smaller while connections have waited for long; else 0.
-    window_least: u32,
+    backoff: Backoff,
     next_seq: u64,
     total_open: usize,
 }
@@ -99,29 +98,37 @@ impl Balancer {
     /// An empty one. Hand-offs are numbered from `first_seq`.
     pub fn new(mode: Mode, first_seq: u64) -> Balancer {
         Balancer {
-            mode,
-            members: Vec::new(),
+            strategy: Chosen::new(mode),
+            pool: Pool {
+                members: Vec::new(),
+                groups: Vec::new(),
+                ready: ReadySet::new(),
+                found: None,
+                window_least: 0,
+            },
             free: Vec::new(),
-            groups: Vec::new(),
-            ready: Standings::new(),
-            homes: sticky::Homes::default(),
-            refusals: Refusals::default(),
-            found: None,
-            window_least: 0,
+            backoff: Backoff::default(),
             next_seq: first_seq,
             total_open: 0,
         }
     }
 
-    /// Changes the way to choose.
+    /// Changes the strategy. What the old one remembered is dropped.
     pub fn set_mode(&mut self, mode: Mode) {
-        self.mode = mode;
+        if self.strategy.mode() != mode {
+            self.strategy = Chosen::new(mode);
+        }
+    }
+
+    /// Whether [`Balancer::pick`] wants to know the client.
+    pub fn wants_client(&self) -> bool {
+        self.strategy.wants_client()
     }
 
     /// A new group, for a new listener.
     pub fn add_group(&mut self) -> GroupIx {
-        self.groups.push(Group::default());
-        GroupIx(self.groups.len() as u32 - 1)
+        self.pool.groups.push(Group::default());
+        GroupIx(self.pool.groups.len() as u32 - 1)
     }
 
     /// A new worker; it is not eligible yet.
@@ -132,184 +139,108 @@ impl Balancer {
             window: limits::HANDOFF_WINDOW_START,
             open: VecDeque::new(),
             late: false,
-            standing: None,
+            level: None,
             refused: 0,
             groups: BTreeSet::new(),
         };
         match self.free.pop() {
             Some(ix) => {
-                self.members[ix as usize] = Some(member);
+                self.pool.members[ix as usize] = Some(member);
                 MemberIx(ix)
             }
             None => {
-                self.members.push(Some(member));
-                MemberIx(self.members.len() as u32 - 1)
+                self.pool.members.push(Some(member));
+                MemberIx(self.pool.members.len() as u32 - 1)
             }
         }
     }
 
-    /// Takes a worker out; the connections that it had not answered for are added to `taken_back`, oldest first.
+    /// Removes a worker; the connections that it had not answered for are added to `taken_back`, oldest first.
     pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
-        let Some(gone) = self.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
-        self.homes.forget();
-        self.found = None;
-        self.refusals.forget_member(member);
+        let Some(gone) = self.pool.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
+        self.members_changed();
+        self.backoff.forget_member(member);
         self.total_open -= gone.open.len();
         taken_back.extend(gone.open.iter().map(|open| open.conn));
-        if let Some(level) = gone.standing {
-            self.ready.leave(level, member.0);
+        if let Some(level) = gone.level {
+            self.pool.ready.leave(level, member.0);
         }
         for group in gone.groups {
-            self.groups[group.0 as usize].members.remove(member.0);
+            self.pool.groups[group.0 as usize].members.remove(member.0);
         }
         self.free.push(member.0);
     }
 
     /// The worker serves this listener.
     pub fn join(&mut self, group: GroupIx, member: MemberIx) {
-        let (Some(entry), Some(who)) =
-            (self.groups.get_mut(group.0 as usize), self.members.get_mut(member.0 as usize).and_then(Option::as_mut))
-        else {
-            return;
-        };
-        self.homes.forget();
-        self.found = None;
-        self.refusals.forget(group, member);
+        let Some((entry, who)) = self.pool.group_and_member(group, member) else { return };
         entry.members.insert(member.0);
         who.groups.insert(group);
+        self.members_changed();
+        self.backoff.forget(group, member);
     }
 
-    /// The worker serves this listener no more.
+    /// The worker stops serving this listener.
     pub fn leave(&mut self, group: GroupIx, member: MemberIx) {
-        self.homes.forget();
-        self.found = None;
-        self.refusals.forget(group, member);
-        if let Some(entry) = self.groups.get_mut(group.0 as usize) {
+        self.members_changed();
+        self.backoff.forget(group, member);
+        if let Some(entry) = self.pool.groups.get_mut(group.0 as usize) {
             entry.members.remove(member.0);
         }
-        if let Some(who) = self.member_mut(member) {
+        if let Some(who) = self.pool.member_mut(member) {
             who.groups.remove(&group);
         }
     }
 
+    fn members_changed(&mut self) {
+        self.strategy.members_changed();
+        self.pool.found = None;
+    }
+
     /// Whether the worker may be given connections (ready, reading its channel, not draining).
     pub fn set_eligible(&mut self, member: MemberIx, eligible: bool) {
-        if let Some(who) = self.member_mut(member)
+        if let Some(who) = self.pool.member_mut(member)
             && who.eligible != eligible
         {
             who.eligible = eligible;
-            self.homes.forget();
-            self.stand(member);
-        }
-    }
-
-    /// Puts a worker where it belongs in `ready`.
-    fn stand(&mut self, ix: MemberIx) {
-        let least = self.window_least;
-        let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
-        let open = member.open.len() as u32;
-        let may = member.eligible && !member.late && (open == 0 || open < member.window.max(least));
-        let standing = may.then_some(open);
-        if member.standing == standing {
-            return;
-        }
-        self.found = None;
-        if let Some(former) = std::mem::replace(&mut member.standing, standing) {
-            self.ready.leave(former, ix.0);
-        }
-        if let Some(level) = standing {
-            self.ready.enter(level, ix.0);
+            self.strategy.members_changed();
+            self.pool.update_level(member);
         }
     }
 
     /// The worker for the next connection; `None` when nobody can take it now.
     pub fn pick(&mut self, group: GroupIx, client_hash: Option<u64>, now_us: u64) -> Option<MemberIx> {
-        match (self.mode, client_hash) {
-            (Mode::Sticky, Some(hash)) => self.pick_sticky(group, hash, now_us),
-            (Mode::Sticky, None) | (Mode::RoundRobin, _) => self.pick_in_turn(group, now_us),
-        }
+        self.strategy.pick(&mut Candidates::new(&mut self.pool, group, now_us), client_hash)
     }
 
     /// Whether somebody could take a connection now.
     pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
-        let found = self.find_in_turn(group, now_us);
-        self.found = found.map(|member| (group, now_us, member));
+        let found = self.pool.find_in_turn(group, now_us);
+        self.pool.found = found.map(|member| (group, now_us, member));
         found.is_some()
     }
 
     /// Open hand-offs of the worker that has the fewest, among those that could take a connection of this group.
     pub fn fewest_open(&mut self, group: GroupIx, now_us: u64) -> Option<u32> {
-        self.find_in_turn(group, now_us).map(|member| self.open_count(member))
+        self.pool.find_in_turn(group, now_us).map(|member| self.open_count(member))
     }
 
-    /// So many connections of a group have waited for long. Until [`Balancer::close_windows`] every worker may have its share
-    /// of them open; one that is late still gets nothing. Whether anybody may be given something at all.
+    /// So many connections of a group starve. Until [`Balancer::close_windows`] every worker may have its share of them
+    /// open; a worker that is late still gets nothing. Returns whether any worker is eligible at all.
     pub fn open_windows(&mut self, group: GroupIx, waiting: u32) -> bool {
-        let Some(entry) = self.groups.get(group.0 as usize) else { return false };
-        let may = |ix: &u32| self.member(MemberIx(*ix)).is_some_and(|member| member.eligible);
+        let Some(entry) = self.pool.groups.get(group.0 as usize) else { return false };
+        let may = |ix: &u32| self.pool.member(MemberIx(*ix)).is_some_and(|member| member.eligible);
         let count = entry.members.iter().filter(may).count() as u32;
         if count > 0 {
             let share = waiting.div_ceil(count);
-            self.set_window_least(share.clamp(limits::HANDOFF_WINDOW_START, limits::HANDOFF_WINDOW_MAX));
+            self.pool.set_window_least(share.clamp(limits::HANDOFF_WINDOW_START, limits::HANDOFF_WINDOW_MAX));
         }
         count > 0
     }
 
-    /// They have been given out.
+    /// The connections that starved have been handed off.
     pub fn close_windows(&mut self) {
-        self.set_window_least(0);
-    }
-
-    fn set_window_least(&mut self, window: u32) {
-        if std::mem::replace(&mut self.window_least, window) != window {
-            (0..self.members.len() as u32).for_each(|ix| self.stand(MemberIx(ix)));
-        }
-    }
-
-    fn pick_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
-        let member = match self.found.take() {
-            Some((of, at_us, member)) if (of, at_us) == (group, now_us) => member,
-            _ => self.find_in_turn(group, now_us)?,
-        };
-        self.groups.get_mut(group.0 as usize)?.turn = member.0 + 1;
-        Some(member)
-    }
-
-    /// The first in turn among those with the fewest open hand-offs. Who is late is met once, and not again before it
-    /// answers.
-    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
-        loop {
-            let entry = self.groups.get(group.0 as usize)?;
-            let found = MemberIx(self.ready.next(&entry.members, entry.turn)?);
-            let member = self.member_mut(found)?;
-            if member.can_take(now_us) {
-                return Some(found);
-            }
-            member.late = true;
-            self.stand(found);
-        }
-    }
-
-    /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for
-    /// while it may have more open; only one that cannot be given anything is passed over.
-    fn pick_sticky(&mut self, group: GroupIx, hash: u64, now_us: u64) -> Option<MemberIx> {
-        let known = self.homes.of(group, hash);
-        if known.is_some_and(|home| self.member(home).is_some_and(|member| member.can_take(now_us))) {
-            return known;
-        }
-        let (mut home, mut pick) = (None, None);
-        for ix in self.groups.get(group.0 as usize)?.members.iter().map(MemberIx) {
-            let Some(member) = self.member(ix).filter(|member| member.eligible) else { continue };
-            let heavier = Some((sticky::weight(hash, member.slot), ix));
-            home = home.max(heavier);
-            if member.can_take(now_us) {
-                pick = pick.max(heavier);
-            }
-        }
-        if let Some((_, home)) = home {
-            self.homes.remember(group, hash, home);
-        }
-        pick.map(|(_, ix)| ix)
+        self.pool.set_window_least(0);
     }
 
     /// The number that the next hand-off to this worker will have.
@@ -321,18 +252,18 @@ impl Balancer {
     pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
-        if let Some(who) = self.member_mut(member) {
+        if let Some(who) = self.pool.member_mut(member) {
             who.open.push_back(Open { seq, conn, since_us: now_us });
             self.total_open += 1;
-            self.stand(member);
+            self.pool.update_level(member);
         }
         seq
     }
 
-    /// The worker answered. `None` for a number that is not open: a former master's, or nonsense. Returns the connection
-    /// and how long the answer took.
+    /// The worker answered. Returns the connection and how long the answer took; `None` for a number that is not open: a
+    /// previous master's, or nonsense.
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
-        let who = self.members.get_mut(member.0 as usize)?.as_mut()?;
+        let who = self.pool.members.get_mut(member.0 as usize)?.as_mut()?;
         let was_full = who.open.len() as u32 >= who.window;
         let open = match who.open.front() {
             Some(oldest) if oldest.seq == seq => who.open.pop_front(),
@@ -346,52 +277,48 @@ impl Balancer {
             who.window = (who.window + 1).min(limits::HANDOFF_WINDOW_MAX);
         }
         who.late = false;
-        self.stand(member);
+        self.pool.update_level(member);
         Some((open.conn, took_us))
     }
 
     /// The worker has taken a connection.
     pub fn taken(&mut self, member: MemberIx) {
-        if let Some(who) = self.member_mut(member) {
+        if let Some(who) = self.pool.member_mut(member) {
             who.refused = 0;
         }
     }
 
     /// The worker has refused a connection of this listener: it is offered none for a moment, and then one at first.
     pub fn refused(&mut self, group: GroupIx, member: MemberIx, now_us: u64) {
-        let (Some(entry), Some(who)) =
-            (self.groups.get_mut(group.0 as usize), self.members.get_mut(member.0 as usize).and_then(Option::as_mut))
-        else {
-            return;
-        };
+        let Some((entry, who)) = self.pool.group_and_member(group, member) else { return };
         who.window = 1;
         if entry.members.remove(member.0) {
             who.refused = who.refused.saturating_add(1);
-            self.refusals.add(group, member, who.refused, now_us);
-            self.homes.forget();
+            self.backoff.add(group, member, who.refused, now_us);
+            self.strategy.members_changed();
         }
-        self.stand(member);
-        self.found = None;
+        self.pool.update_level(member);
+        self.pool.found = None;
     }
 
-    /// Those who refused are offered connections again when their time is over.
-    pub fn end_refusals(&mut self, now_us: u64) {
-        let Balancer { refusals, groups, homes, found, .. } = self;
-        refusals.end(now_us, |group, member| {
-            groups[group.0 as usize].members.insert(member.0);
-            homes.forget();
-            *found = None;
+    /// Workers whose backoff is over are offered connections again.
+    pub fn end_backoff(&mut self, now_us: u64) {
+        let Balancer { backoff, pool, strategy, .. } = self;
+        backoff.end(now_us, |group, member| {
+            pool.groups[group.0 as usize].members.insert(member.0);
+            strategy.members_changed();
+            pool.found = None;
         });
     }
 
-    /// When [`Balancer::end_refusals`] has something to do (microseconds).
-    pub fn next_refusal_end_us(&self) -> Option<u64> {
-        self.refusals.next_end_us()
+    /// When [`Balancer::end_backoff`] has something to do (microseconds).
+    pub fn next_backoff_end_us(&self) -> Option<u64> {
+        self.backoff.next_end_us()
     }
 
     /// Hand-offs that this worker has not answered.
     pub fn open_count(&self, member: MemberIx) -> u32 {
-        self.member(member).map_or(0, |m| m.open.len() as u32)
+        self.pool.member(member).map_or(0, |m| m.open.len() as u32)
     }
 
     /// Hand-offs without an answer, over all workers.
@@ -401,7 +328,49 @@ impl Balancer {
 
     /// When the oldest open hand-off of a worker was sent.
     pub fn oldest_open_us(&self, member: MemberIx) -> Option<u64> {
-        self.member(member)?.open.front().map(|open| open.since_us)
+        self.pool.member(member)?.open.front().map(|open| open.since_us)
+    }
+}
+
+impl Pool {
+    /// Puts a worker where it belongs in `ready`.
+    fn update_level(&mut self, ix: MemberIx) {
+        let least = self.window_least;
+        let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
+        let open = member.open.len() as u32;
+        let may = member.eligible && !member.late && (open == 0 || open < member.window.max(least));
+        let level = may.then_some(open);
+        if member.level == level {
+            return;
+        }
+        self.found = None;
+        if let Some(before) = std::mem::replace(&mut member.level, level) {
+            self.ready.leave(before, ix.0);
+        }
+        if let Some(level) = level {
+            self.ready.enter(level, ix.0);
+        }
+    }
+
+    fn set_window_least(&mut self, window: u32) {
+        if std::mem::replace(&mut self.window_least, window) != window {
+            (0..self.members.len() as u32).for_each(|ix| self.update_level(MemberIx(ix)));
+        }
+    }
+
+    /// The first in turn among the members with the fewest open hand-offs. A member that is late is met once, and not
+    /// again before it answers.
+    fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
+        loop {
+            let entry = self.groups.get(group.0 as usize)?;
+            let found = MemberIx(self.ready.next(&entry.members, entry.turn)?);
+            let member = self.member_mut(found)?;
+            if member.can_take(now_us) {
+                return Some(found);
+            }
+            member.late = true;
+            self.update_level(found);
+        }
     }
 
     fn member(&self, ix: MemberIx) -> Option<&Member> {
@@ -411,13 +380,18 @@ impl Balancer {
     fn member_mut(&mut self, ix: MemberIx) -> Option<&mut Member> {
         self.members.get_mut(ix.0 as usize)?.as_mut()
     }
+
+    fn group_and_member(&mut self, group: GroupIx, member: MemberIx) -> Option<(&mut Group, &mut Member)> {
+        let who = self.members.get_mut(member.0 as usize)?.as_mut()?;
+        Some((self.groups.get_mut(group.0 as usize)?, who))
+    }
 }
 
 impl Member {
-    /// It stands among those that could, and its oldest hand-off is not late.
+    /// It is in the ready set, and its oldest hand-off is not late.
     fn can_take(&self, now_us: u64) -> bool {
         let is_late = |oldest: &Open| now_us.saturating_sub(oldest.since_us) > limits::HANDOFF_SLOW_US;
-        self.standing.is_some() && !self.open.front().is_some_and(is_late)
+        self.level.is_some() && !self.open.front().is_some_and(is_late)
     }
 }
 

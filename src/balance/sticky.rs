@@ -1,8 +1,13 @@
 //! Sticky balancing: from a client's address to a slot. Rendezvous hashing (Thaler and Ravishankar, 1998): every slot has
 //! a weight for every client and the heaviest wins, so that adding or removing one slot moves only that slot's share.
+//!
+//! A client that is new, or whose worker cannot take the connection, costs a look at every worker.
+use super::strategy::{Candidates, Strategy};
 use super::{GroupIx, MemberIx};
-use crate::limits;
 use std::net::IpAddr;
+
+/// Clients whose worker is remembered, for each app: 128 KiB.
+const CLIENTS_KNOWN_MAX: usize = 4096;
 
 /// A number for a client. IPv4 addresses inside IPv6 count as IPv4.
 pub fn hash_ip(ip: IpAddr) -> u64 {
@@ -20,9 +25,46 @@ pub fn weight(client: u64, slot: u32) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
-/// Where clients that came lately belong, so that not every connection of theirs has to look at every worker.
+/// The strategy, with what it remembers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Homes {
+pub(super) struct Sticky {
+    homes: Homes,
+}
+
+impl Strategy for Sticky {
+    const WANTS_CLIENT: bool = true;
+
+    /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for while
+    /// its worker may have more open; only a worker that cannot be given anything is passed over.
+    fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
+        let Some(client) = client else { return candidates.take_turn() };
+        let group = candidates.group();
+        let known = self.homes.of(group, client);
+        if known.is_some_and(|home| candidates.can_take(home)) {
+            return known;
+        }
+        let (mut home, mut pick) = (None, None);
+        for candidate in candidates.eligible() {
+            let heavier = Some((weight(client, candidate.slot), candidate.member));
+            home = home.max(heavier);
+            if candidate.can_take {
+                pick = pick.max(heavier);
+            }
+        }
+        if let Some((_, home)) = home {
+            self.homes.remember(group, client, home);
+        }
+        pick.map(|(_, member)| member)
+    }
+
+    fn members_changed(&mut self) {
+        self.homes.forget();
+    }
+}
+
+/// The members that clients who came lately belong to.
+#[derive(Clone, Debug, Default)]
+struct Homes {
     /// By the low bits of the client's number; empty as long as nobody came.
     entries: Vec<Home>,
     /// Entries of an earlier epoch are void.
@@ -38,22 +80,21 @@ struct Home {
 }
 
 impl Homes {
-    pub(super) fn of(&self, group: GroupIx, client: u64) -> Option<MemberIx> {
-        let home = self.entries.get(client as usize % limits::STICKY_CLIENTS_KNOWN_MAX)?;
+    fn of(&self, group: GroupIx, client: u64) -> Option<MemberIx> {
+        let home = self.entries.get(client as usize % CLIENTS_KNOWN_MAX)?;
         let valid = home.epoch == self.epoch && home.client == client && home.group == group;
         valid.then_some(home.member)
     }
 
-    pub(super) fn remember(&mut self, group: GroupIx, client: u64, member: MemberIx) {
+    fn remember(&mut self, group: GroupIx, client: u64, member: MemberIx) {
         let home = Home { client, group, epoch: self.epoch, member };
         if self.entries.is_empty() {
-            self.entries = vec![home; limits::STICKY_CLIENTS_KNOWN_MAX];
+            self.entries = vec![home; CLIENTS_KNOWN_MAX];
         }
-        self.entries[client as usize % limits::STICKY_CLIENTS_KNOWN_MAX] = home;
+        self.entries[client as usize % CLIENTS_KNOWN_MAX] = home;
     }
 
-    /// Workers came or went: clients may belong elsewhere.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.epoch += 1;
     }
 }

@@ -1,6 +1,7 @@
 //! What keeper and master say to each other, as types. One message is one SOCK_SEQPACKET packet; file descriptors ride
 //! beside it and are never inside these types.
 use crate::ids::WorkerId;
+pub use crate::os::user::Credentials;
 
 /// From the master to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,15 +133,4 @@ pub struct SpawnSpec {
     /// For each attached fd (after the memfd), the number it must have in the new process. stdin, stdout and stderr
     /// that are not placed are the keeper's own.
     pub placements: Vec<i32>,
-}
-
-/// Numeric identity of a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Supplementary groups, complete.
-    pub groups: Vec<u32>,
 }

@@ -2,7 +2,8 @@
 //! time-out and bounded output. `config::import` converts the data.
 use crate::config::import::{Format, Script};
 use crate::limits;
-use crate::os::{poll, process, program, signal};
+use crate::os::{poll, process, signal};
+use crate::program;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;

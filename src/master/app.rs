@@ -6,12 +6,12 @@ use super::memory::AppNote;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::table::Table;
-use crate::balance::patience::Patience;
-use crate::balance::steering::Steering;
+use crate::balance::starvation::Starvation;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};
 use crate::ids::{Generation, ListenerIx, WorkerIx};
 use crate::logs::Tail;
+use crate::reuseport::program::Steering;
 use crate::supervisor;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) struct App {
     /// Connections whose worker died or refused, waiting for another.
     pub(super) homeless: VecDeque<ConnIx>,
     /// Of those, while there are any.
-    pub(super) homeless_patience: Option<Patience>,
+    pub(super) homeless_starvation: Option<Starvation>,
     /// Nothing is accepted before this time (milliseconds): the system was out of fds or memory.
     pub(super) accept_pause_until_ms: u64,
     /// Whether the pause was told to the people.
@@ -75,7 +75,7 @@ impl App {
             connections: Connections::default(),
             by_member: Vec::new(),
             homeless: VecDeque::new(),
-            homeless_patience: None,
+            homeless_starvation: None,
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
@@ -127,7 +127,7 @@ impl App {
     /// How the kernel chooses among the workers' sockets; the weakest way where it differs.
     pub(super) fn steering(&self) -> Option<Steering> {
         let streams = self.listeners.iter().filter(|listener| !listener.datagram);
-        streams.filter_map(|listener| listener.spread.as_ref()?.steering).max()
+        streams.filter_map(|listener| listener.reuseport.as_ref()?.steering).max()
     }
 
     /// Connections that the kernel gave to each slot, where it counts them.
@@ -136,7 +136,7 @@ impl App {
         for listener in &self.listeners {
             let counts = listener.steered();
             for slot in 0..self.supervisor.slot_count() {
-                let socket = listener.spread.as_ref().map_or(0, |spread| spread.selection.socket_of(slot));
+                let socket = listener.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(slot));
                 if let Some(count) = counts.get(socket as usize) {
                     *by_slot.entry(slot).or_default() += count;
                 }

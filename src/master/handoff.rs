@@ -6,7 +6,6 @@ use super::channel::Sent;
 use super::connections::Connection;
 use super::offer::{Answer, Offer, Offered};
 use crate::balance::{ConnIx, sticky};
-use crate::config::Balance;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::{listen, reuseport};
@@ -62,7 +61,7 @@ impl Master {
         if app.accept_pause_until_ms > self.cx.now_ms {
             return Accepted::NotNow;
         }
-        let sticky = app.settings().config.balance == Balance::Sticky;
+        let wants_client = app.balancer.wants_client();
         let group = listener.group;
         // Nobody overtakes a connection of the same listener. One of another listener may wait for long: its server may
         // be closed in every worker.
@@ -77,13 +76,16 @@ impl Master {
             if !room {
                 return Accepted::NotNow;
             }
-            if !app.balancer.can_take(group, self.cx.now_us) && !self.loses_patience(app_ix, listener_ix, socket) {
+            if !app.balancer.can_take(group, self.cx.now_us) && !self.starves(app_ix, listener_ix, socket) {
                 return Accepted::NotNow;
             }
             let app = &mut self.cx.apps[app_ix];
             let from = app.listeners[listener_ix].socket(socket);
-            let accepted =
-                if sticky { listen::accept_with_peer(from) } else { listen::accept(from).map(|socket| (socket, None)) };
+            let accepted = if wants_client {
+                listen::accept_with_peer(from)
+            } else {
+                listen::accept(from).map(|socket| (socket, None))
+            };
             match accepted {
                 Ok((socket, peer)) => {
                     let client_hash = peer.map(sticky::hash_ip);
@@ -92,7 +94,7 @@ impl Master {
                     self.hand_off(app_ix, conn);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if app.listeners[listener_ix].patience.remove(&socket).is_some() {
+                    if app.listeners[listener_ix].starvation.remove(&socket).is_some() {
                         app.balancer.close_windows();
                     }
                     return Accepted::All;
@@ -109,12 +111,12 @@ impl Master {
 
     /// Nobody can take what waits in this socket. When it has waited for long because every worker is slow, they get more
     /// than one at a time: it would not be faster elsewhere. Whether somebody can take it now.
-    fn loses_patience(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
+    fn starves(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
         let listener = &mut self.cx.apps[app_ix].listeners[listener_ix];
-        if !listener.patience.entry(socket).or_default().is_over(self.cx.now_us) {
+        if !listener.starvation.entry(socket).or_default().is_reached(self.cx.now_us) {
             return false;
         }
-        let waiting = reuseport::queue(listener.socket(socket)).waiting;
+        let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
         self.open_windows(app_ix, listener_ix, waiting)
     }
 
@@ -176,7 +178,7 @@ impl Master {
                 Offered::Sent { before } => {
                     // By address, another worker than this one may have nothing to do, and its next client is not to wait.
                     let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, self.cx.now_us));
-                    self.pace.gave(fewest.unwrap_or(before));
+                    self.coalescing.gave(fewest.unwrap_or(before));
                     self.open_handoffs += 1;
                     return;
                 }
@@ -237,18 +239,18 @@ impl Master {
     /// Finds workers for connections that lost theirs.
     pub(super) fn rehome(&mut self) {
         for app_ix in self.cx.apps.indices() {
-            self.cx.apps[app_ix].balancer.end_refusals(self.cx.now_us);
+            self.cx.apps[app_ix].balancer.end_backoff(self.cx.now_us);
             self.rehome_of(app_ix);
             let app = &mut self.cx.apps[app_ix];
             let Some(first) = app.homeless.front() else {
-                if app.homeless_patience.take().is_some() {
+                if app.homeless_starvation.take().is_some() {
                     app.balancer.close_windows();
                 }
                 continue;
             };
             let listener = app.connections.get(*first).map(|connection| connection.listener);
             let waiting = app.homeless.len() as u32;
-            if app.homeless_patience.get_or_insert_default().is_over(self.cx.now_us)
+            if app.homeless_starvation.get_or_insert_default().is_reached(self.cx.now_us)
                 && listener.is_some_and(|listener| self.open_windows(app_ix, listener, waiting))
             {
                 self.rehome_of(app_ix);

@@ -1,15 +1,15 @@
 //! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
 //! lives. Which listener a worker's `listen()` means is decided here.
 use super::polls::Polls;
-use super::spread::Spread;
 use crate::balance::GroupIx;
-use crate::balance::patience::Patience;
+use crate::balance::starvation::Starvation;
 use crate::config::Listen;
 use crate::ids::Generation;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::procfs;
 use crate::protocol::node::{AddressType, NewconnLine, Query};
+use crate::reuseport::group::Group;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -35,13 +35,13 @@ pub(super) struct Listener {
     /// Connections may wait: set by the poll, cleared when accept finds none.
     pub(super) readable: bool,
     /// Of what waits in each of its sockets, where nobody could take it.
-    pub(super) patience: BTreeMap<u32, Patience>,
+    pub(super) starvation: BTreeMap<u32, Starvation>,
     /// Ours to remove from the file system at the end.
     pub(super) unlink: Option<PathBuf>,
     /// Admitted workers that serve it, by generation.
     pub(super) present: BTreeMap<Generation, u32>,
     /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
-    pub(super) spread: Option<Spread>,
+    pub(super) reuseport: Option<Group>,
 }
 
 /// A listener could not be bound.

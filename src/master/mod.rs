@@ -47,7 +47,7 @@ pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
-use crate::balance::pace::Pace;
+use crate::balance::coalescing::{self, Coalescing};
 use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
@@ -88,7 +88,7 @@ struct Master {
     /// Hand-offs without an answer, over all apps.
     open_handoffs: usize,
     /// How long the loop may nap between turns.
-    pace: Pace,
+    coalescing: Coalescing,
     /// Answers read from the channel that is being read.
     answers: u64,
     notes: notes::Notes,
@@ -122,7 +122,7 @@ struct Master {
     scarce: Vec<WorkerIx>,
     next_scarce_ms: Option<u64>,
     /// What the kernel can do for balance `kernel`, and what it is still to be told.
-    abilities: spread::Abilities,
+    abilities: spread::Spreading,
     /// Sockets of slots in which connections wait.
     watch: queues::Watch,
     /// When the next event loop that does not turn counts as hung.
@@ -160,8 +160,8 @@ impl Master {
             }
             let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
             let alone = self.cx.apps.len() == 1;
-            let most_us = if alone { limits::NAP_MAX_US } else { limits::NAP_BESIDE_OTHERS_MAX_US };
-            let nap_us = self.pace.nap_us(self.cx.now_us, most_us);
+            let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
+            let nap_us = self.coalescing.nap_us(self.cx.now_us, most_us);
             self.cx.reactor.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.cx.update_now();
             self.go_on_with_post();
@@ -297,7 +297,7 @@ impl Master {
             if app.accept_pause_until_ms > self.cx.now_ms {
                 at = at.min(app.accept_pause_until_ms);
             }
-            if let Some(over_us) = app.balancer.next_refusal_end_us() {
+            if let Some(over_us) = app.balancer.next_backoff_end_us() {
                 at = at.min(over_us.div_ceil(1000));
             }
         }

@@ -27,7 +27,7 @@ impl Master {
             worker.channel = Some(channel);
             if let Some(member) = worker.member {
                 let left = self.cx.apps[worker.app].balancer.open_count(member);
-                self.pace.read(self.answers, left);
+                self.coalescing.read(self.answers, left);
             }
         }
         if blocked && !closed {
@@ -328,10 +328,10 @@ impl Master {
             data: None,
             polled: false,
             readable: false,
-            patience: BTreeMap::new(),
+            starvation: BTreeMap::new(),
             unlink,
             present: BTreeMap::new(),
-            spread: None,
+            reuseport: None,
         };
         let name = listener.held_name(&app.name);
         self.cx.keeper.hold(name, listener.fd.as_fd());

@@ -7,6 +7,7 @@ use super::worker::Goodbye;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
+use crate::reuseport::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -160,8 +161,8 @@ impl Master {
             configured,
             data: listener.data.clone(),
             order: listener_ix.0,
-            sockets: listener.spread.as_ref().map_or(0, |spread| spread.selection.sockets()),
-            full: listener.spread.as_ref().is_some_and(|spread| spread.full),
+            sockets: listener.reuseport.as_ref().map_or(0, Group::socket_count),
+            full: listener.reuseport.as_ref().is_some_and(|group| group.full),
         };
         let key = format!("{LISTENER}{}/{}", app.name, listener.key);
         self.notes.write(&mut self.cx.keeper, key, &note);

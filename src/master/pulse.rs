@@ -68,7 +68,7 @@ impl Master {
     fn ping(&mut self, ix: WorkerIx) {
         if self.waits_for_ping(ix) {
             let Some(worker) = self.cx.workers.get_mut(ix) else { return };
-            if worker.pulse.pinged_us.is_some_and(|at| self.cx.now_us.saturating_sub(at) < limits::QUEUE_STARVED_US) {
+            if worker.pulse.pinged_us.is_some_and(|at| self.cx.now_us.saturating_sub(at) < super::queues::STARVED_US) {
                 // Sent because connections wait for it; it is too early to say anything.
                 return;
             }

@@ -2,7 +2,7 @@
 //! those that nobody takes: behind a worker that is stuck, dead or leaving it accepts them itself and hands them to
 //! another. Other programs than Node cannot be given connections: there they wait for the slot's next worker.
 //!
-//! At rest the next connection to any slot wakes the master; from then on it looks every `QUEUE_LOOK_MS` until nothing
+//! At rest the next connection to any slot wakes the master; from then on it looks every `LOOK_EVERY_MS` until nothing
 //! waits any more. How many connections come in between costs nothing.
 use super::Master;
 use super::handoff::Accepted;
@@ -15,6 +15,38 @@ use crate::os::{listen, process, procfs, reuseport};
 use crate::supervisor::SlotPhase;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+
+/// Pause between two looks at the accept queues while connections come, in milliseconds.
+const LOOK_EVERY_MS: u64 = 10;
+/// First look after a rest: by then a healthy worker has taken what came, in milliseconds.
+const FIRST_LOOK_MS: u64 = 2;
+/// Pause between two looks while the master rescues connections, in milliseconds.
+const RESCUE_EVERY_MS: u64 = 1;
+/// Such looks in a row in which no connection could be rescued.
+const RESCUE_ATTEMPTS_MAX: u32 = 20;
+/// Longest pause between two looks while connections wait for which nothing can be done, in milliseconds.
+const LOOK_EVERY_MAX_MS: u64 = 100;
+/// Looks in a row that found nothing, after which the next connection wakes the master again.
+const QUIET_LOOKS_MAX: u32 = 2;
+/// Workers that are pinged at one look because connections wait for them.
+const PINGS_PER_LOOK_MAX: usize = 32;
+/// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
+/// microseconds.
+const STUCK_US: u64 = 20_000;
+/// The same for a worker that has spent most of this time waiting for a CPU: others would not have had one either.
+pub(super) const STARVED_US: u64 = 100_000;
+/// A Node worker for which connections have waited for this time is checked for whether it still holds the socket, in
+/// milliseconds.
+const UNTAKEN_MS: u64 = 250;
+/// A worker without a channel for whose slot connections have waited for this time gets none until it has taken them, in
+/// milliseconds.
+const STALLED_MS: u64 = 50;
+/// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.
+const EMPTY_MS: u64 = 50;
+/// Longest wait for that, in milliseconds.
+const EMPTY_MAX_MS: u64 = 2_000;
+/// Connections that wait for a slot which will have no worker again are closed after this, in milliseconds.
+const STRANDED_MS: u64 = 1_000;
 
 /// What is known of the slots' sockets.
 #[derive(Default)]
@@ -120,7 +152,7 @@ impl Master {
     /// After a rest, something came. Most of it is taken within moments.
     pub(super) fn queues_woke(&mut self) {
         self.cx.reactor.wake_for_queues(false);
-        self.watch.next_look_ms = Some(self.cx.now_ms + limits::QUEUE_FIRST_LOOK_MS);
+        self.watch.next_look_ms = Some(self.cx.now_ms + FIRST_LOOK_MS);
         self.take_news();
         let news = std::mem::take(&mut self.watch.news);
         for &queue in &news {
@@ -160,7 +192,7 @@ impl Master {
             self.watch.add(queue, self.cx.now_ms);
         }
         self.watch.news = news;
-        let mut pings = limits::QUEUE_PINGS_PER_LOOK_MAX;
+        let mut pings = PINGS_PER_LOOK_MAX;
         let after = self.watch.pinged_last.map_or(Bound::Unbounded, Bound::Excluded);
         let upto = self.watch.pinged_last.map_or(Bound::Unbounded, Bound::Included);
         let later = self.watch.busy.range((after, Bound::Unbounded)).map(|(queue, _)| *queue);
@@ -201,7 +233,9 @@ impl Master {
             let busy = self.watch.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
             let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
             if let Some(listener) = self.cx.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener)) {
-                listener.even_out(&waiting);
+                if let Some(group) = &mut listener.reuseport {
+                    group.level_out(&waiting);
+                };
             }
         }
     }
@@ -214,45 +248,45 @@ impl Master {
             watch.quiet = 0;
         }
         watch.every_ms = if moves {
-            limits::QUEUE_HURRY_MS
+            RESCUE_EVERY_MS
         } else if going_on || watch.quiet > 0 {
-            limits::QUEUE_LOOK_MS
+            LOOK_EVERY_MS
         } else {
-            (watch.every_ms * 2).clamp(limits::QUEUE_LOOK_MS, limits::QUEUE_LOOK_MAX_MS)
+            (watch.every_ms * 2).clamp(LOOK_EVERY_MS, LOOK_EVERY_MAX_MS)
         };
-        let rests = watch.quiet >= limits::QUEUE_QUIET_LOOKS;
+        let rests = watch.quiet >= QUIET_LOOKS_MAX;
         watch.next_look_ms = (!rests).then_some(self.cx.now_ms + watch.every_ms);
         // While it looks rarely, news need not wait for the next look.
-        self.cx.reactor.wake_for_queues(rests || watch.every_ms == limits::QUEUE_LOOK_MAX_MS);
+        self.cx.reactor.wake_for_queues(rests || watch.every_ms == LOOK_EVERY_MAX_MS);
     }
 
     fn takers(&self, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
         let listener = self.cx.apps.get(app)?.listeners.get(listener)?;
-        Some(listener.spread.as_ref()?.selection.takers(socket))
+        Some(listener.reuseport.as_ref()?.selection.takers(socket))
     }
 
     fn look_at(&mut self, queue: QueueIx, pings: &mut usize) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
         let Some(app) = self.cx.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
         let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
-        let Some(spread) = &listener.spread else { return Seen::Empty };
-        let waiting = reuseport::queue(listener.socket(socket)).waiting;
+        let Some(group) = &listener.reuseport else { return Seen::Empty };
+        let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
         if waiting == 0 {
             return Seen::Empty;
         }
         let Some(busy) = self.watch.busy.get_mut(&queue) else { return Seen::Empty };
         let waited = std::mem::replace(&mut busy.waited, waiting);
-        for taker in spread.selection.takers(socket).to_vec() {
+        for taker in group.selection.takers(socket).to_vec() {
             self.look_for_socket(taker, queue);
         }
         let app = &self.cx.apps[app_ix];
-        let Some(spread) = &app.listeners[listener_ix].spread else { return Seen::Empty };
-        let takers = spread.selection.takers(socket).to_vec();
+        let Some(group) = &app.listeners[listener_ix].reuseport else { return Seen::Empty };
+        let takers = group.selection.takers(socket).to_vec();
         if takers.is_empty() {
             // Under another way to balance the first socket is everybody's, and polled where the master accepts.
             return if socket > 0 || app.has_own_sockets() { Seen::Nobodys } else { Seen::Empty };
         }
-        if !spread.selection.has_others(socket) {
+        if !group.selection.has_others(socket) {
             // Nobody could take it off their hands.
             return Seen::Stuck;
         }
@@ -272,7 +306,7 @@ impl Master {
         let Some(worker) = self.cx.workers.get(ix) else { return };
         let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
         let waited_ms = self.cx.now_ms.saturating_sub(busy.since_ms);
-        if waited_ms < limits::QUEUE_UNTAKEN_MS || busy.holders.contains(&worker.id) {
+        if waited_ms < UNTAKEN_MS || busy.holders.contains(&worker.id) {
             return;
         }
         // What it has not read may be the socket.
@@ -322,7 +356,7 @@ impl Master {
             }
             (false, _) => {
                 let Some(busy) = self.watch.busy.get_mut(&queue) else { return };
-                let stalled = self.cx.now_ms.saturating_sub(busy.since_ms) >= limits::QUEUE_STALLED_MS;
+                let stalled = self.cx.now_ms.saturating_sub(busy.since_ms) >= STALLED_MS;
                 if stalled {
                     busy.stalled.push((ix, id));
                 }
@@ -342,7 +376,7 @@ impl Master {
         let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
         let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
         let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
-        unread_us >= if starved { limits::QUEUE_STARVED_US } else { limits::QUEUE_STUCK_US }
+        unread_us >= if starved { STARVED_US } else { STUCK_US }
     }
 
     /// Who has read the ping of the last look is well. Who has not is watched until it has.
@@ -392,7 +426,7 @@ impl Master {
             Accepted::All => Seen::Empty,
             Accepted::Some => Seen::Moves,
             // The others have as many as they may until they answer.
-            Accepted::NotNow if some || (before > 0 && self.watch.hurries < limits::QUEUE_HURRIES_MAX) => Seen::Moves,
+            Accepted::NotNow if some || (before > 0 && self.watch.hurries < RESCUE_ATTEMPTS_MAX) => Seen::Moves,
             Accepted::NotNow if before > 0 => Seen::Waits,
             Accepted::NotNow => Seen::Stuck,
         }
@@ -405,13 +439,13 @@ impl Master {
         let stalled = self.watch.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
         let since_ms = self.watch.busy.get(&(app_ix, listener_ix, socket)).map_or(self.cx.now_ms, |busy| busy.since_ms);
         let comes = app.supervisor.slots().enumerate().any(|(slot, view)| {
-            let own = listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
+            let own = listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
             own && matches!(view.phase, SlotPhase::Filled | SlotPhase::Waiting { .. })
         });
         let last_one = |leaving: &Leaving| {
             let worker =
                 self.cx.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
-            worker.is_some_and(|w| listener.spread.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
+            worker.is_some_and(|w| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
         };
         if stalled || comes || self.watch.leaving.iter().any(last_one) {
             if let Some(busy) = self.watch.busy.get_mut(&(app_ix, listener_ix, socket)) {
@@ -419,7 +453,7 @@ impl Master {
             }
             return Seen::Stuck;
         }
-        if self.cx.now_ms < since_ms + limits::QUEUE_STRANDED_MS {
+        if self.cx.now_ms < since_ms + STRANDED_MS {
             return Seen::Stuck;
         }
         let mut ended = 0;
@@ -470,10 +504,10 @@ impl Master {
                 OwnQueue::None => true,
                 OwnQueue::Waits => {
                     leaving.empty_since_ms = now_ms;
-                    now_ms >= leaving.since_ms + limits::QUEUE_EMPTY_MAX_MS
+                    now_ms >= leaving.since_ms + EMPTY_MAX_MS
                 }
                 // What is on its way to it comes within moments, if at all.
-                OwnQueue::Empty => now_ms >= leaving.empty_since_ms + limits::QUEUE_EMPTY_MS,
+                OwnQueue::Empty => now_ms >= leaving.empty_since_ms + EMPTY_MS,
             };
             if done && self.cx.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
                 self.drains_due.push(leaving.ix);
@@ -492,13 +526,13 @@ impl Master {
         let app = &self.cx.apps[worker.app];
         let mut found = OwnQueue::None;
         for listener in worker.serves.iter().filter_map(|listener| app.listeners.get(*listener)) {
-            let Some(spread) = &listener.spread else { continue };
-            let socket = spread.selection.socket_of(worker.slot);
-            if !spread.selection.takers(socket).is_empty() {
+            let Some(group) = &listener.reuseport else { continue };
+            let socket = group.selection.socket_of(worker.slot);
+            if !group.selection.takers(socket).is_empty() {
                 // Its successor in the slot has the same socket.
                 continue;
             }
-            if spread.selection.is_changed() || reuseport::queue(listener.socket(socket)).waiting > 0 {
+            if group.selection.is_changed() || reuseport::accept_queue(listener.socket(socket)).waiting > 0 {
                 return OwnQueue::Waits;
             }
             found = OwnQueue::Empty;

@@ -5,36 +5,24 @@
 //! away stay, unselected, and are used again.
 use super::Master;
 use super::listener::{Listener, slot_name};
-use crate::balance::selection::Selection;
-use crate::balance::steering::{self, Steering};
 use crate::config::Protocol;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
-use crate::os::reuseport::{self, Turns};
+use crate::reuseport::group::{Abilities, Group, GrowError};
+use crate::reuseport::program::Steering;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The group of one listener.
-pub(super) struct Spread {
-    /// The sockets after the first, which is the listener's own.
-    pub(super) more: Vec<OwnedFd>,
-    pub(super) selection: Selection,
-    turns: Option<Turns>,
-    /// How the kernel chooses; `None` as long as there is only one socket.
-    pub(super) steering: Option<Steering>,
-    /// It cannot grow any more: slots beyond share its sockets.
-    pub(super) full: bool,
-}
+/// Pause after the choice of sockets was changed in the kernel, before the next change, in milliseconds.
+const STEER_EVERY_MS: u64 = 5;
 
-/// What this kernel lets us do, once it was tried.
+/// What is to be told to the kernel.
 #[derive(Default)]
-pub(super) struct Abilities {
-    steering: Option<Steering>,
-    /// Why it is not more.
-    why: String,
+pub(super) struct Spreading {
+    abilities: Abilities,
     /// Sockets of all groups.
     sockets: usize,
     /// Groups whose program is to be replaced: app and listener.
@@ -43,29 +31,7 @@ pub(super) struct Abilities {
     steer_after_ms: u64,
 }
 
-impl Abilities {
-    /// How the kernel can choose at best, found out at the first call.
-    fn steering(&mut self) -> Steering {
-        if let Some(known) = self.steering {
-            return known;
-        }
-        let found = match reuseport::try_turns() {
-            Ok(()) => Steering::Turns,
-            Err(no_turns) => match reuseport::try_classic() {
-                Ok(()) => {
-                    self.why = no_turns.to_string();
-                    Steering::Random
-                }
-                Err(nothing) => {
-                    self.why = nothing.to_string();
-                    Steering::Hash
-                }
-            },
-        };
-        self.steering = Some(found);
-        found
-    }
-
+impl Spreading {
     /// When [`Master::steer`] has something to do.
     pub(super) fn steer_at_ms(&self) -> Option<u64> {
         (!self.unsteered.is_empty()).then_some(self.steer_after_ms)
@@ -75,37 +41,27 @@ impl Abilities {
 impl Listener {
     /// Number of its sockets.
     pub(super) fn socket_count(&self) -> u32 {
-        self.spread.as_ref().map_or(1, |spread| spread.selection.sockets())
+        self.reuseport.as_ref().map_or(1, Group::socket_count)
     }
 
     /// One of them; the first where there are fewer.
     pub(super) fn socket(&self, number: u32) -> BorrowedFd<'_> {
-        let more = self.spread.as_ref().and_then(|spread| spread.more.get(number.checked_sub(1)? as usize));
-        more.unwrap_or(&self.fd).as_fd()
+        let other = self.reuseport.as_ref().and_then(|group| group.socket(number));
+        other.unwrap_or(self.fd.as_fd())
     }
 
     /// The one of a slot.
     pub(super) fn socket_of(&self, slot: u32) -> BorrowedFd<'_> {
-        self.socket(self.spread.as_ref().map_or(0, |spread| spread.selection.socket_of(slot)))
+        self.socket(self.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(slot)))
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         (0..self.socket_count()).map(|number| self.socket(number))
     }
 
-    /// Gives the next turns of sockets in which more waits than in others to those, where the kernel goes by turns.
-    pub(super) fn even_out(&mut self, waiting: &[(u32, u32)]) {
-        let Some(spread) = self.spread.as_mut() else { return };
-        if let Some(turns) = spread.turns.as_mut()
-            && let Err(e) = turns.leave(&spread.selection.excess(waiting))
-        {
-            log::debug!("cannot tell the kernel which slots are behind: {e}");
-        }
-    }
-
     /// Connections that the kernel gave to each of its sockets, where it counts them.
     pub(super) fn steered(&self) -> Vec<u64> {
-        self.spread.as_ref().and_then(|spread| spread.turns.as_ref()).map(Turns::counts).unwrap_or_default()
+        self.reuseport.as_ref().map(Group::counts).unwrap_or_default()
     }
 }
 
@@ -115,7 +71,7 @@ impl Master {
         let app = &self.cx.apps[app_ix];
         let slots = app.supervisor.slot_count().max(slot + 1).min(limits::GROUP_SOCKETS_MAX);
         let listener = &app.listeners[listener_ix];
-        if listener.socket_count() >= slots && listener.spread.is_some() {
+        if listener.socket_count() >= slots && listener.reuseport.is_some() {
             return;
         }
         if !self.open_group(app_ix, listener_ix) {
@@ -125,8 +81,8 @@ impl Master {
         if let Err(reason) = self.grow_group(app_ix, listener_ix, slots) {
             let app = &mut self.cx.apps[app_ix];
             let listener = &mut app.listeners[listener_ix];
-            if let Some(spread) = &mut listener.spread {
-                spread.full = true;
+            if let Some(group) = &mut listener.reuseport {
+                group.full = true;
             }
             log::warn!(
                 "{}: {listener} has {} for {slots} slots, so slots share; no more because {reason}",
@@ -145,7 +101,7 @@ impl Master {
         let app = &mut self.cx.apps[app_ix];
         let node = app.settings().protocol == Protocol::Node;
         let listener = &mut app.listeners[listener_ix];
-        if listener.spread.is_some() {
+        if listener.reuseport.is_some() {
             return true;
         }
         if !matches!(listener.local, LocalAddress::Inet(_)) {
@@ -153,18 +109,22 @@ impl Master {
         }
         // What the kernel's own hash gives to a slot without a worker could not be taken from there.
         let needs_choice = listener.datagram || !node;
-        if needs_choice && self.abilities.steering() == Steering::Hash {
+        if needs_choice && self.abilities.abilities.best() == Steering::Hash {
             self.tell_steering(app_ix, None);
             return false;
         }
         let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
-        if let Err(e) = reuseport::open(listener.fd.as_fd()) {
-            log::warn!("{}: the workers share {listener}: the kernel makes no group of sockets there: {e}", app.name);
-            return false;
+        match Group::open(listener.fd.as_fd()) {
+            Ok(group) => listener.reuseport = Some(group),
+            Err(e) => {
+                log::warn!(
+                    "{}: the workers share {listener}: the kernel makes no group of sockets there: {e}",
+                    app.name
+                );
+                return false;
+            }
         }
-        listener.spread =
-            Some(Spread { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false });
         self.abilities.sockets += 1;
         if !listener.datagram {
             self.cx.reactor.add_queue((app_ix, listener_ix, 0), listener.fd.as_fd());
@@ -174,38 +134,16 @@ impl Master {
     }
 
     /// Adds sockets up to this number. The error says why it became no more.
-    fn grow_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx, slots: u32) -> Result<(), String> {
+    fn grow_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx, slots: u32) -> Result<(), GrowError> {
         let app = &self.cx.apps[app_ix];
         let blocking = app.settings().protocol != Protocol::Node;
         let listener = &app.listeners[listener_ix];
-        let Some(spread) = listener.spread.as_ref().filter(|spread| !spread.full) else { return Ok(()) };
-        let mut added = Vec::new();
-        let mut outcome = Ok(());
-        for _ in spread.selection.sockets()..slots {
-            if self.abilities.sockets + added.len() >= limits::GROUPS_SOCKETS_MAX {
-                outcome = Err(format!("there are {} in all, which is the most", limits::GROUPS_SOCKETS_MAX));
-                break;
-            }
-            let made = reuseport::join(listener.fd.as_fd()).and_then(|socket| {
-                prepare_for_workers(socket.as_fd(), blocking, listener.datagram)?;
-                Ok(socket)
-            });
-            match made {
-                Ok(socket) => added.push(socket),
-                Err(e) => {
-                    outcome = Err(e.to_string());
-                    break;
-                }
-            }
-        }
-        if added.is_empty() {
-            return outcome;
-        }
-        let all: Vec<BorrowedFd<'_>> = listener.sockets().chain(added.iter().map(AsFd::as_fd)).collect();
-        if reuseport::has_strangers(&all) {
-            return Err("another process of this user has joined the address (SO_REUSEPORT)".to_owned());
-        }
-        for socket in added {
+        let Some(group) = listener.reuseport.as_ref().filter(|group| !group.full) else { return Ok(()) };
+        let max = limits::GROUPS_SOCKETS_MAX;
+        let left = max.saturating_sub(self.abilities.sockets);
+        let prepare = |socket: BorrowedFd<'_>| prepare_for_workers(socket, blocking, listener.datagram);
+        let (made, outcome) = group.make(listener.fd.as_fd(), slots, left, max, prepare);
+        for socket in made {
             self.add_socket(app_ix, listener_ix, socket, true);
         }
         outcome
@@ -215,16 +153,15 @@ impl Master {
     pub(super) fn add_socket(&mut self, app_ix: AppIx, listener_ix: ListenerIx, socket: OwnedFd, hold: bool) {
         let app = &mut self.cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
-        let Some(spread) = &mut listener.spread else { return };
-        let number = spread.selection.sockets();
+        let Some(group) = &mut listener.reuseport else { return };
+        let number = group.socket_count();
         if hold {
             self.cx.keeper.hold(slot_name(&app.name, &listener.key, number), socket.as_fd());
         }
         if !listener.datagram {
             self.cx.reactor.add_queue((app_ix, listener_ix, number), socket.as_fd());
         }
-        spread.selection.grow();
-        spread.more.push(socket);
+        group.push(socket);
         self.abilities.sockets += 1;
     }
 
@@ -236,8 +173,8 @@ impl Master {
         for socket in sockets {
             self.add_socket(app_ix, listener_ix, socket, false);
         }
-        if let Some(spread) = &mut self.cx.apps[app_ix].listeners[listener_ix].spread {
-            spread.full = full;
+        if let Some(group) = &mut self.cx.apps[app_ix].listeners[listener_ix].reuseport {
+            group.full = full;
         }
         self.abilities.unsteered.insert((app_ix, listener_ix));
     }
@@ -263,7 +200,7 @@ impl Master {
         for number in 1..listener.socket_count() {
             self.cx.keeper.send(Order::Release { name: slot_name(&app.name, &listener.key, number) });
         }
-        if listener.spread.take().is_some() {
+        if listener.reuseport.take().is_some() {
             let left: usize = self.cx.apps.iter().flat_map(|a| &a.listeners).map(group_sockets).sum();
             self.abilities.sockets = left;
         }
@@ -289,23 +226,23 @@ impl Master {
         if changed {
             listener.count_present(worker.generation, present);
         }
-        let Some(spread) = listener.spread.as_mut().filter(|_| worker.own_socket) else { return };
+        let Some(group) = listener.reuseport.as_mut().filter(|_| worker.own_socket) else { return };
         let channel = worker.channel.as_ref();
         let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
         let reads = !worker.pulse.stuck && channel.is_none_or(|channel| !channel.is_blocked());
         // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
         let takes = here && (reads || listener.datagram);
         if takes && worker.takes.insert(listener_ix) {
-            spread.selection.enter(worker.slot, ix);
+            group.selection.enter(worker.slot, ix);
             self.watch.look_soon(self.cx.now_ms);
         } else if !takes && worker.takes.remove(&listener_ix) {
-            let left = spread.selection.leave(worker.slot, ix);
+            let left = group.selection.leave(worker.slot, ix);
             if let Some(socket) = left.filter(|_| !listener.datagram) {
                 self.watch.add((app_ix, listener_ix, socket), self.cx.now_ms);
                 self.watch.look_soon(self.cx.now_ms);
             }
         }
-        if spread.selection.is_changed() {
+        if group.selection.is_changed() {
             self.abilities.unsteered.insert((app_ix, listener_ix));
         }
     }
@@ -313,7 +250,7 @@ impl Master {
     /// The generation that serves has changed, and with it perhaps the way to balance.
     pub(super) fn steer_anew(&mut self, app_ix: AppIx) {
         for (listener_ix, listener) in self.cx.apps[app_ix].listeners.entries() {
-            if listener.spread.is_some() {
+            if listener.reuseport.is_some() {
                 self.abilities.unsteered.insert((app_ix, listener_ix));
             }
         }
@@ -327,7 +264,7 @@ impl Master {
         for (app_ix, listener_ix) in std::mem::take(&mut self.abilities.unsteered) {
             self.steer_group(app_ix, listener_ix);
         }
-        self.abilities.steer_after_ms = self.cx.now_ms + limits::STEER_EVERY_MS;
+        self.abilities.steer_after_ms = self.cx.now_ms + STEER_EVERY_MS;
     }
 
     fn steer_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
@@ -336,26 +273,23 @@ impl Master {
         // Under another way to balance the master takes all connections from the first socket.
         let own_sockets = app.has_own_sockets();
         let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
-        let Some(spread) = &mut listener.spread else { return };
-        spread.selection.settle();
-        let sockets = spread.selection.sockets();
-        if sockets < 2 {
+        let Some(group) = &mut listener.reuseport else { return };
+        group.selection.settle();
+        if group.socket_count() < 2 {
             return;
         }
-        let selected = if own_sockets { spread.selection.selected() } else { vec![0] };
-        let before = spread.steering;
-        let best = self.abilities.steering();
+        let selected = if own_sockets { group.selection.selected() } else { vec![0] };
+        let before = group.steering;
+        let best = self.abilities.abilities.best();
         let attached = if listener.datagram {
-            steering::by_flow(slots.min(sockets), &selected)
-                .map_or(Ok(()), |program| reuseport::attach_classic(listener.fd.as_fd(), &program))
-                .map(|()| Steering::Random)
+            group.steer_datagrams(listener.fd.as_fd(), slots, &selected)
         } else {
-            attach(listener.fd.as_fd(), spread, best, &selected)
+            group.steer(listener.fd.as_fd(), best, &selected)
         };
         match attached {
-            Ok(steering) => spread.steering = Some(steering),
+            Ok(steering) => group.steering = Some(steering),
             Err(e) => {
-                let known = spread.steering.replace(Steering::Hash) == Some(Steering::Hash);
+                let known = group.steering.replace(Steering::Hash) == Some(Steering::Hash);
                 if !known {
                     log::warn!("{}: the kernel takes no program for {listener}: {e}", app.name);
                 }
@@ -368,14 +302,14 @@ impl Master {
 
     /// Says once how the kernel spreads the connections of an app.
     fn tell_steering(&mut self, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
-        let best = self.abilities.steering();
+        let best = self.abilities.abilities.best();
         let app = &mut self.cx.apps[app_ix];
         let listener = listener_ix.and_then(|ix| app.listeners.get(ix));
         if listener.is_some_and(|l| l.datagram) || std::mem::replace(&mut app.steering_told, true) {
             return;
         }
-        let steering = listener.and_then(|l| l.spread.as_ref()).and_then(|spread| spread.steering).unwrap_or(best);
-        let (name, why) = (&app.name, &self.abilities.why);
+        let steering = listener.and_then(|l| l.reuseport.as_ref()).and_then(|group| group.steering).unwrap_or(best);
+        let (name, why) = (&app.name, self.abilities.abilities.why_not_better());
         match steering {
             Steering::Turns => log::info!("{name}: the kernel gives connections to the workers in turns"),
             Steering::Random => {
@@ -393,7 +327,7 @@ impl Master {
 }
 
 fn group_sockets(listener: &Listener) -> usize {
-    listener.spread.as_ref().map_or(0, |spread| spread.selection.sockets() as usize)
+    listener.reuseport.as_ref().map_or(0, |group| group.socket_count() as usize)
 }
 
 fn sockets_in_words(n: u32) -> String {
@@ -410,28 +344,4 @@ pub(super) fn prepare_for_workers(socket: BorrowedFd<'_>, blocking: bool, datagr
     // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms for
     // each answer on a kept connection.
     if datagram { Ok(()) } else { listen::set_nodelay(socket) }
-}
-
-/// Attaches the best program that the kernel takes.
-fn attach(first: BorrowedFd<'_>, spread: &mut Spread, best: Steering, selected: &[u32]) -> io::Result<Steering> {
-    let sockets = spread.selection.sockets();
-    if best == Steering::Turns {
-        let turns = match spread.turns.take() {
-            Some(turns) => Ok(turns),
-            None => Turns::new(sockets),
-        };
-        let attached = turns.and_then(|mut turns| turns.attach(first, selected, sockets).map(|()| turns));
-        match attached {
-            Ok(turns) => {
-                spread.turns = Some(turns);
-                return Ok(Steering::Turns);
-            }
-            Err(e) => log::debug!("the kernel took no program that goes by turns: {e}"),
-        }
-    }
-    if best == Steering::Hash {
-        return Ok(Steering::Hash);
-    }
-    let Some(program) = steering::by_chance(selected) else { return Ok(Steering::Random) };
-    reuseport::attach_classic(first, &program).map(|()| Steering::Random)
 }

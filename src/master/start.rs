@@ -8,7 +8,7 @@ use super::reload::resolve;
 use super::settings::Settings;
 use super::{Master, log_files, output};
 use crate::api;
-use crate::balance::pace::Pace;
+use crate::balance::coalescing::Coalescing;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
 use crate::home::{self, Home, HomeError};
@@ -145,7 +145,7 @@ impl Master {
             last_source: 0,
             ready_listeners: Vec::new(),
             open_handoffs: 0,
-            pace: Pace::new(),
+            coalescing: Coalescing::new(),
             answers: 0,
             upgrade: Default::default(),
             handing_over_since_ms: None,

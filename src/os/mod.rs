@@ -2,6 +2,7 @@
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
 pub mod append;
+pub mod bpf;
 pub mod clock;
 pub mod cpu;
 pub mod epoll;
@@ -17,7 +18,6 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;
-pub mod program;
 pub mod reuseport;
 pub mod shared;
 pub mod signal;

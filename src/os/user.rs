@@ -1,5 +1,4 @@
 //! Names of users and groups to numbers, and whether this process may become them. Becoming is the keeper's business.
-use crate::keeper::protocol::Credentials;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use std::ffi::CString;
@@ -10,6 +9,17 @@ const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 /// May bind ports below the machine's first unprivileged one.
 const CAP_NET_BIND_SERVICE: u32 = 10;
+
+/// Numeric identity of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups, complete.
+    pub groups: Vec<u32>,
+}
 
 /// Why nobody can run as this user or group.
 #[derive(Clone, Debug, PartialEq, Eq)]

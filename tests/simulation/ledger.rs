@@ -1,6 +1,7 @@
 //! The balancer against a naive model: thousands of random sequences of hand-offs, answers, refusals and deaths.
 use super::random::Random;
-use clusterd::balance::patience::Patience;
+use clusterd::balance::backoff;
+use clusterd::balance::starvation::{STARVED_AFTER_US, Starvation};
 use clusterd::balance::{Balancer, ConnIx, GroupIx, MemberIx, Mode};
 use clusterd::limits;
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ impl Run {
 
     fn step(&mut self) {
         self.now_us += self.random.between(0, 2_000);
-        self.balancer.end_refusals(self.now_us);
+        self.balancer.end_backoff(self.now_us);
         match self.random.between(0, 19) {
             0 => {
                 let slot = self.random.between(0, 7) as u32;
@@ -71,7 +72,7 @@ impl Run {
             }
             3 => {
                 self.now_us += self.random.between(0, 2 * limits::HANDOFF_SLOW_US);
-                self.balancer.end_refusals(self.now_us);
+                self.balancer.end_backoff(self.now_us);
             }
             4..=11 => self.accept(),
             _ => self.answer(),
@@ -126,8 +127,8 @@ impl Run {
         }
         self.balancer.refused(self.group, member, self.now_us);
         if self.now_us >= worker.aside_until_us {
-            let doubled = limits::REFUSAL_PAUSE_MIN_US << worker.refused.min(10);
-            worker.aside_until_us = self.now_us + doubled.min(limits::REFUSAL_PAUSE_MAX_US);
+            let doubled = backoff::PAUSE_MIN_US << worker.refused.min(10);
+            worker.aside_until_us = self.now_us + doubled.min(backoff::PAUSE_MAX_US);
             worker.refused += 1;
         }
     }
@@ -225,7 +226,7 @@ fn taken_after_us(workers: usize, turn_us: u64, waiting: u32) -> u64 {
     }
     let (mut left, mut taken, mut now) = (waiting, 0, 0);
     let mut open: Vec<Vec<u64>> = vec![Vec::new(); workers];
-    let mut patience = Patience::default();
+    let mut starvation = Starvation::default();
     while taken < waiting {
         now += 10_000;
         assert!(now < 120_000_000, "{taken} of {waiting} were taken");
@@ -240,7 +241,7 @@ fn taken_after_us(workers: usize, turn_us: u64, waiting: u32) -> u64 {
         }
         while left > 0 {
             let can = balancer.can_take(group, now)
-                || (patience.is_over(now) && balancer.open_windows(group, left) && balancer.can_take(group, now));
+                || (starvation.is_reached(now) && balancer.open_windows(group, left) && balancer.can_take(group, now));
             if !can {
                 break;
             }
@@ -261,7 +262,7 @@ fn slow_workers_are_given_what_has_waited_for_long() {
     // One by one, 100 connections would take a minute and a half with two workers of a second each.
     for (workers, turn_us) in [(1, 300_000), (1, 1_000_000), (2, 300_000), (2, 1_000_000), (5, 400_000)] {
         let took_us = taken_after_us(workers, turn_us, 100);
-        assert!(took_us <= 5 * turn_us + 2 * limits::HANDOFF_PATIENCE_US, "{workers} of {turn_us}: {took_us}");
+        assert!(took_us <= 5 * turn_us + 2 * STARVED_AFTER_US, "{workers} of {turn_us}: {took_us}");
     }
 }
 
@@ -317,9 +318,9 @@ fn offer_for_a_second(workers: u32, taker: MemberIx, from_us: u64) -> (u32, Opti
     }
     let mut offers = 0;
     for now_us in (0..1_000_000).step_by(100) {
-        balancer.end_refusals(now_us);
+        balancer.end_backoff(now_us);
         let Some(member) = balancer.pick(group, None, now_us) else {
-            assert!(balancer.next_refusal_end_us().unwrap() > now_us, "there is something to wake up for");
+            assert!(balancer.next_backoff_end_us().unwrap() > now_us, "there is something to wake up for");
             continue;
         };
         offers += 1;
@@ -339,11 +340,11 @@ fn a_connection_that_every_worker_refuses_does_not_go_round_and_round() {
     let never = u64::MAX;
     for workers in [1, 4] {
         let (offers, taken) = offer_for_a_second(workers, MemberIx(0), never);
-        let most = workers * (8 + 1_000_000 / limits::REFUSAL_PAUSE_MAX_US as u32);
+        let most = workers * (8 + 1_000_000 / backoff::PAUSE_MAX_US as u32);
         assert!(taken.is_none() && offers <= most && offers > most / 2, "{workers} workers: {offers} offers");
         // Whoever can take it again has it soon.
         let (_, taken) = offer_for_a_second(workers, MemberIx(0), 500_000);
-        assert!(taken.is_some_and(|at| at <= 500_000 + limits::REFUSAL_PAUSE_MAX_US), "{taken:?}");
+        assert!(taken.is_some_and(|at| at <= 500_000 + backoff::PAUSE_MAX_US), "{taken:?}");
     }
 }
 
@@ -359,7 +360,7 @@ fn a_worker_that_listens_anew_is_not_aside_and_one_that_left_does_not_come_back(
     assert!(!balancer.can_take(web, 0) && balancer.can_take(other, 0), "one listener's refusal is not another's");
     balancer.join(web, member);
     assert!(balancer.can_take(web, 0));
-    assert_eq!(balancer.next_refusal_end_us(), None);
+    assert_eq!(balancer.next_backoff_end_us(), None);
     // One that has left does not come back by itself, nor does a later worker with its index.
     balancer.refused(web, member, 0);
     balancer.leave(web, member);
@@ -367,6 +368,6 @@ fn a_worker_that_listens_anew_is_not_aside_and_one_that_left_does_not_come_back(
     balancer.remove_member(member, &mut Vec::new());
     assert_eq!(balancer.add_member(0), member);
     balancer.set_eligible(member, true);
-    balancer.end_refusals(1_000_000);
+    balancer.end_backoff(1_000_000);
     assert!(!balancer.can_take(web, 1_000_000) && !balancer.can_take(other, 1_000_000));
 }

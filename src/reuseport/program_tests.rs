@@ -63,7 +63,7 @@ fn run(program: &[Classic], packet: &Packet) -> u32 {
 /// What a program gives for each of these random words.
 fn by_word(selected: &[u32], words: u32) -> BTreeMap<u32, u32> {
     let program = by_chance(selected).unwrap();
-    assert!(program.len() <= limits::STEERING_INSTRUCTIONS_MAX, "{} instructions", program.len());
+    assert!(program.len() <= INSTRUCTIONS_MAX, "{} instructions", program.len());
     let mut got = BTreeMap::new();
     for random in 0..words {
         *got.entry(run(&program, &Packet { bytes: Vec::new(), random })).or_default() += 1;
@@ -137,13 +137,13 @@ fn programs_for_the_most_workers_fit() {
     let odd: Vec<u32> = (0..4096).filter(|n| n % 2 == 1).collect();
     for selected in [&odd[..], &[17], &odd[..900]] {
         let program = by_flow(4096, selected).unwrap();
-        assert!(program.len() <= limits::STEERING_INSTRUCTIONS_MAX, "{} instructions", program.len());
+        assert!(program.len() <= INSTRUCTIONS_MAX, "{} instructions", program.len());
         for n in 0..500 {
             let to = run(&program, &packet_v4([10, 1, 2, 3], n * 131));
             // The last run stands for all that had no room.
             assert!(selected.binary_search(&to).is_ok(), "{to}");
         }
-        assert!(by_chance(selected).unwrap().len() <= limits::STEERING_INSTRUCTIONS_MAX);
+        assert!(by_chance(selected).unwrap().len() <= INSTRUCTIONS_MAX);
     }
 }
 

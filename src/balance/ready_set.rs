@@ -1,11 +1,11 @@
-//! Who could take a connection now, by the number of open hand-offs: plain bits, one for each worker at each number.
-//! Finding the next in turn looks at 64 workers at a time.
+//! The workers that could take a connection now, by their number of open hand-offs: plain bits, one for each worker at
+//! each number. Finding the next in turn looks at 64 workers at a time.
 use crate::limits;
 
 /// A worker may have this many numbers of open hand-offs and still take one more.
 const LEVELS: usize = limits::HANDOFF_WINDOW_MAX as usize;
 
-const _: () = assert!(LEVELS <= 64, "`Standings::some` has one bit for each level");
+const _: () = assert!(LEVELS <= 64, "`ReadySet::some` has one bit for each level");
 
 /// A set of indices.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +59,9 @@ impl Bits {
     }
 }
 
-/// Those that could take a connection.
+/// The members that could take a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Standings {
+pub(super) struct ReadySet {
     /// By number of open hand-offs.
     levels: Vec<Bits>,
     counts: [u32; LEVELS],
@@ -69,12 +69,12 @@ pub(super) struct Standings {
     some: u64,
 }
 
-impl Standings {
-    pub(super) fn new() -> Standings {
-        Standings { levels: vec![Bits::default(); LEVELS], counts: [0; LEVELS], some: 0 }
+impl ReadySet {
+    pub(super) fn new() -> ReadySet {
+        ReadySet { levels: vec![Bits::default(); LEVELS], counts: [0; LEVELS], some: 0 }
     }
 
-    /// From now on it has so many open hand-offs (below the most), and could take one more.
+    /// A member has so many open hand-offs (below the most), and could take one more.
     pub(super) fn enter(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].insert(index);
@@ -82,7 +82,7 @@ impl Standings {
         self.some |= 1 << level;
     }
 
-    /// It was at this level, and is no more.
+    /// A member leaves this level.
     pub(super) fn leave(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].remove(index);
@@ -118,32 +118,32 @@ mod tests {
 
     #[test]
     fn the_next_in_turn_is_found_from_anywhere() {
-        let mut standings = Standings::new();
+        let mut ready = ReadySet::new();
         let all = [3, 63, 64, 200, 999];
-        all.iter().for_each(|&index| standings.enter(0, index));
+        all.iter().for_each(|&index| ready.enter(0, index));
         let among = bits(&all);
         for from in 0..1100 {
             let expected = all.iter().find(|&&index| index >= from).unwrap_or(&3);
-            assert_eq!(standings.next(&among, from), Some(*expected), "from {from}");
+            assert_eq!(ready.next(&among, from), Some(*expected), "from {from}");
         }
-        assert_eq!(standings.next(&bits(&[5, 64]), 65), Some(64), "only those that serve");
-        assert_eq!(standings.next(&bits(&[5, 3000]), 0), None);
+        assert_eq!(ready.next(&bits(&[5, 64]), 65), Some(64), "only those that serve");
+        assert_eq!(ready.next(&bits(&[5, 3000]), 0), None);
         assert_eq!(among.iter().collect::<Vec<_>>(), all);
     }
 
     #[test]
     fn the_fewest_come_first_and_who_left_is_not_found() {
-        let mut standings = Standings::new();
+        let mut ready = ReadySet::new();
         let among = bits(&[0, 1, 2]);
         for (level, index) in [(63, 0), (5, 1), (5, 2)] {
-            standings.enter(level, index);
+            ready.enter(level, index);
         }
-        assert_eq!(standings.next(&among, 2), Some(2));
-        standings.leave(5, 2);
-        assert_eq!(standings.next(&among, 2), Some(1));
-        standings.leave(5, 1);
-        assert_eq!(standings.next(&among, 2), Some(0));
-        standings.leave(63, 0);
-        assert_eq!(standings.next(&among, 2), None);
+        assert_eq!(ready.next(&among, 2), Some(2));
+        ready.leave(5, 2);
+        assert_eq!(ready.next(&among, 2), Some(1));
+        ready.leave(5, 1);
+        assert_eq!(ready.next(&among, 2), Some(0));
+        ready.leave(63, 0);
+        assert_eq!(ready.next(&among, 2), None);
     }
 }

@@ -328,5 +328,4 @@ fn local_program(name: &str, cwd: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "program_tests.rs"]
 mod tests;

@@ -1,14 +1,24 @@
-//! How long the one who hands connections off may nap while every worker has enough to do, so that one wake-up takes
+//! How long the loop that hands connections off may nap while every worker has enough to do, so that one wake-up takes
 //! several connections. Pure.
 //!
 //! A nap is half of the time that the least busy worker needs for what it was handed: nobody runs dry. How long a worker
 //! needs for one differs by a hundred times between apps and machines, so it is learnt from answers: from the worker that
 //! gave most of them since the nap before, as long as it still has some to give.
-use crate::limits;
 
-/// What is known of the workers' pace.
+/// What a worker is taken to spend on a hand-off before anything is known, in microseconds.
+const EACH_START_US: u64 = 160;
+/// The least that a worker is taken to spend, in microseconds.
+const EACH_MIN_US: u64 = 20;
+/// Answers that came in a longer time than this say nothing about the workers, in microseconds.
+const SAMPLE_MAX_US: u64 = 100_000;
+/// Longest nap before the next accept while every worker has hand-offs to answer, in microseconds.
+pub const NAP_MAX_US: u64 = 3_000;
+/// The same where other apps' connections would wait for it.
+pub const NAP_BESIDE_OTHERS_MAX_US: u64 = 1_000;
+
+/// What is known of the workers' speed, and of what was handed to them since the last nap.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct Coalescing {
     /// What a fast worker spends on one hand-off, in microseconds; a moving average.
     each_us: u64,
     /// When the last nap began, or would have.
@@ -22,11 +32,11 @@ pub struct Pace {
     behind: u64,
 }
 
-impl Pace {
+impl Coalescing {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new() -> Pace {
-        Pace { each_us: limits::PACE_START_US, since_us: 0, most: 0, ran_dry: false, behind: 0 }
+    pub fn new() -> Coalescing {
+        Coalescing { each_us: EACH_START_US, since_us: 0, most: 0, ran_dry: false, behind: 0 }
     }
 
     /// A connection was given away, and the least busy worker had so many hand-offs to answer.
@@ -54,17 +64,17 @@ impl Pace {
         let most = std::mem::take(&mut self.most);
         if std::mem::take(&mut self.ran_dry) {
             self.each_us -= self.each_us / 4;
-        } else if most > 0 && past_us <= limits::PACE_SAMPLE_MAX_US {
+        } else if most > 0 && past_us <= SAMPLE_MAX_US {
             self.each_us = (self.each_us * 7 + past_us / most) / 8;
         }
-        self.each_us = self.each_us.max(limits::PACE_MIN_US);
+        self.each_us = self.each_us.max(EACH_MIN_US);
         (std::mem::take(&mut self.behind) * self.each_us / 2).min(most_us)
     }
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace::new()
+impl Default for Coalescing {
+    fn default() -> Coalescing {
+        Coalescing::new()
     }
 }
 
@@ -76,7 +86,7 @@ mod tests {
     /// Returns how many naps there were in the last of two seconds, and in how many of those a worker ran dry.
     fn naps(service_us: u64, clients: u64) -> (u64, u64) {
         const TURN_US: u64 = 100;
-        let mut pace = Pace::new();
+        let mut coalescing = Coalescing::new();
         let (mut now_us, mut free_us, mut open) = (0, [0_u64; 2], [0_u64; 2]);
         let (mut naps, mut dry) = (0, 0);
         while now_us < 2_000_000 {
@@ -87,18 +97,18 @@ mod tests {
                     (*open, *free_us, answers) = (*open - 1, *free_us + service_us, answers + 1);
                 }
                 some_dry |= *open == 0 && answers > 0;
-                pace.read(answers, *open as u32);
+                coalescing.read(answers, *open as u32);
             }
             while open[0] + open[1] < clients {
                 let to = usize::from(open[1] < open[0]);
                 if open[to] == 0 {
                     free_us[to] = free_us[to].max(now_us);
                 }
-                pace.gave(open[to] as u32);
+                coalescing.gave(open[to] as u32);
                 open[to] += 1;
             }
             now_us += TURN_US;
-            let nap_us = pace.nap_us(now_us, limits::NAP_MAX_US);
+            let nap_us = coalescing.nap_us(now_us, NAP_MAX_US);
             now_us += nap_us;
             if now_us > 1_000_000 {
                 naps += u64::from(nap_us > 0);
@@ -114,41 +124,41 @@ mod tests {
             let (naps, dry) = naps(service_us, 64);
             assert_eq!(dry, 0, "{service_us} us each: a worker ran dry in {dry} of {naps} naps");
             // Half of what 31 others take, but for the bound; and some for what a turn takes.
-            let expected = 1_000_000 / (31 * service_us / 2).min(limits::NAP_MAX_US);
+            let expected = 1_000_000 / (31 * service_us / 2).min(NAP_MAX_US);
             assert!(naps <= expected * 3 / 2, "{service_us} us each: {naps} naps");
         }
     }
 
     #[test]
     fn an_idle_worker_is_never_napped_for() {
-        let mut pace = Pace::new();
-        pace.gave(0);
-        assert_eq!(pace.nap_us(1_000, limits::NAP_MAX_US), 0);
+        let mut coalescing = Coalescing::new();
+        coalescing.gave(0);
+        assert_eq!(coalescing.nap_us(1_000, NAP_MAX_US), 0);
         // Nothing was given since.
-        pace.gave(3);
-        assert!(pace.nap_us(2_000, limits::NAP_MAX_US) > 0);
-        assert_eq!(pace.nap_us(3_000, limits::NAP_MAX_US), 0);
+        coalescing.gave(3);
+        assert!(coalescing.nap_us(2_000, NAP_MAX_US) > 0);
+        assert_eq!(coalescing.nap_us(3_000, NAP_MAX_US), 0);
     }
 
     #[test]
     fn workers_that_run_dry_make_naps_shorter_down_to_a_bound() {
-        let mut pace = Pace::new();
+        let mut coalescing = Coalescing::new();
         for turn in 0..100 {
-            pace.read(4, 0);
-            pace.gave(10);
-            pace.nap_us(turn * 1_000, limits::NAP_MAX_US);
+            coalescing.read(4, 0);
+            coalescing.gave(10);
+            coalescing.nap_us(turn * 1_000, NAP_MAX_US);
         }
-        pace.gave(10);
-        assert_eq!(pace.nap_us(100_000, limits::NAP_MAX_US), 10 * limits::PACE_MIN_US / 2);
+        coalescing.gave(10);
+        assert_eq!(coalescing.nap_us(100_000, NAP_MAX_US), 10 * EACH_MIN_US / 2);
     }
 
     #[test]
-    fn a_long_silence_says_nothing_about_the_pace() {
-        let mut pace = Pace::new();
-        pace.nap_us(1_000, limits::NAP_MAX_US);
-        pace.read(1, 5);
-        pace.gave(2);
-        let nap_us = pace.nap_us(60_000_000, limits::NAP_MAX_US);
-        assert_eq!(nap_us, limits::PACE_START_US);
+    fn a_long_silence_says_nothing_about_the_workers() {
+        let mut coalescing = Coalescing::new();
+        coalescing.nap_us(1_000, NAP_MAX_US);
+        coalescing.read(1, 5);
+        coalescing.gave(2);
+        let nap_us = coalescing.nap_us(60_000_000, NAP_MAX_US);
+        assert_eq!(nap_us, EACH_START_US);
     }
 }

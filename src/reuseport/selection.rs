@@ -3,8 +3,10 @@
 //!
 //! Each slot has a socket of its own. Where there are fewer sockets than slots, slots share them.
 use crate::ids::WorkerIx;
-use crate::limits;
 use std::collections::BTreeSet;
+
+/// A slot in whose socket so many connections more wait than in the mean leaves its next turns to others.
+const EXCESS_MIN: u32 = 4;
 
 /// The sockets of one group, and who takes connections from each.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +90,7 @@ impl Selection {
         let waiting: Vec<(u32, u32)> = waiting.iter().copied().filter(|(n, _)| self.taken.contains(n)).collect();
         let total: u32 = waiting.iter().map(|(_, count)| count).sum();
         let mean = total.div_ceil(self.taken.len().max(1) as u32);
-        let beyond = |count: u32| count.checked_sub(mean).filter(|excess| *excess >= limits::QUEUE_EXCESS_LEAST);
+        let beyond = |count: u32| count.checked_sub(mean).filter(|excess| *excess >= EXCESS_MIN);
         waiting.into_iter().filter_map(|(n, count)| Some((n, beyond(count)?))).collect()
     }
 

@@ -1,13 +1,20 @@
 //! Programs that choose a socket of an SO_REUSEPORT group for the kernel, as plain data. Which sockets may be chosen is an
-//! argument; loading and attaching is `os::reuseport`'s business.
+//! argument; loading and attaching is done by `turns` and `group`.
 //!
 //! - [`by_turns`]: eBPF, turns, counts what each socket got, and lets those wait where much waits. Needs CAP_BPF.
 //! - [`by_chance`]: classic BPF, a random one of those that may be chosen. Needs no privilege.
 //! - [`by_flow`]: classic BPF for datagrams, so that those of one client stay together.
 //!
 //! Classic BPF has no tables: what it looks up is a tree of comparisons, one leaf for each run of neighbouring sockets.
-use super::sticky;
-use crate::limits;
+use crate::balance::sticky;
+
+/// Instructions of a classic program (the kernel's BPF_MAXINSNS).
+#[cfg(test)]
+const INSTRUCTIONS_MAX: usize = 4096;
+/// Runs of neighbouring sockets that a program can tell apart; each takes up to four instructions.
+const RUNS_MAX: usize = 960;
+/// The same for a program that goes by a hash; each takes up to three.
+const FLOW_RUNS_MAX: usize = 1280;
 
 /// How the kernel chooses among the sockets of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +40,17 @@ pub struct Classic {
     pub k: u32,
 }
 
+impl Classic {
+    /// As `struct sock_filter` has it.
+    pub fn to_bytes(&self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes[..2].copy_from_slice(&self.code.to_ne_bytes());
+        (bytes[2], bytes[3]) = (self.jump_true, self.jump_false);
+        bytes[4..].copy_from_slice(&self.k.to_ne_bytes());
+        bytes
+    }
+}
+
 /// One instruction of eBPF (`struct bpf_insn`). A constant of 64 bits takes two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
@@ -46,6 +64,19 @@ pub struct Extended {
     pub offset: i16,
     /// The constant.
     pub constant: i32,
+}
+
+impl Extended {
+    /// As `struct bpf_insn` has it. The two registers share a byte, as bit fields in the order of the machine.
+    pub fn to_bytes(&self) -> [u8; 8] {
+        let registers =
+            if cfg!(target_endian = "little") { self.src << 4 | self.dst } else { self.dst << 4 | self.src };
+        let mut bytes = [0; 8];
+        (bytes[0], bytes[1]) = (self.code, registers);
+        bytes[2..4].copy_from_slice(&self.offset.to_ne_bytes());
+        bytes[4..].copy_from_slice(&self.constant.to_ne_bytes());
+        bytes
+    }
 }
 
 // linux/bpf_common.h and linux/filter.h.
@@ -99,9 +130,9 @@ pub fn by_chance(selected: &[u32]) -> Option<Vec<Classic>> {
             _ => groups.push((index, 1)),
         }
     }
-    if groups.len() > limits::STEERING_RUNS_MAX {
+    if groups.len() > RUNS_MAX {
         groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        groups.truncate(limits::STEERING_RUNS_MAX);
+        groups.truncate(RUNS_MAX);
         groups.sort_unstable();
     }
     let mut total = 0;
@@ -129,7 +160,7 @@ pub fn by_flow(slots: u32, selected: &[u32]) -> Option<Vec<Classic>> {
     let mut runs: Vec<Run> = Vec::new();
     for home in 0..slots {
         // More runs than a program can hold: one socket for all the rest.
-        let last = runs.len() + 1 == limits::STEERING_FLOW_RUNS_MAX;
+        let last = runs.len() + 1 == FLOW_RUNS_MAX;
         let leaf = match selected.binary_search(&home) {
             Ok(_) if !last => Leaf::Plus(0),
             Ok(_) | Err(_) => Leaf::Just(stand_in(home, selected)),
@@ -279,5 +310,5 @@ pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-#[path = "steering_tests.rs"]
+#[path = "program_tests.rs"]
 mod tests;

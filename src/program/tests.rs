@@ -1,4 +1,4 @@
-//! Tests of `program.rs`: files in folders of their own.
+//! Finding programs, on files in folders of their own.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::os::unix::fs::symlink;

@@ -1,0 +1,131 @@
+//! What a balancing strategy is: the trait, what it may look at, and the list of those there are. A new strategy is a file
+//! beside this one, a [`Mode`] and an arm of [`Chosen`]'s macro below, and its word in the configuration.
+//!
+//! Dispatch is a match over a closed enum, so a hand-off pays no virtual call.
+use super::round_robin::RoundRobin;
+use super::sticky::Sticky;
+use super::{GroupIx, MemberIx, Pool};
+
+/// A way to choose among the workers that can take a connection.
+pub(super) trait Strategy {
+    /// Whether [`Strategy::pick`] wants to know the client. The shell asks the system for its address only then.
+    const WANTS_CLIENT: bool = false;
+
+    /// The worker for the next connection of `client`; `None` when no worker that the strategy accepts can take it now.
+    /// `client` is a hash of the client's address, where that is known.
+    fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx>;
+
+    /// Workers came, went, or changed between eligible and not: what was derived from the set of them is void.
+    fn members_changed(&mut self) {}
+}
+
+/// The workers that serve one listener, at the moment of a choice.
+pub(super) struct Candidates<'a> {
+    pool: &'a mut Pool,
+    group: GroupIx,
+    now_us: u64,
+}
+
+/// One eligible worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) member: MemberIx,
+    pub(super) slot: u32,
+    /// It has room in its window, and its oldest hand-off is not late.
+    pub(super) can_take: bool,
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(pool: &'a mut Pool, group: GroupIx, now_us: u64) -> Candidates<'a> {
+        Candidates { pool, group, now_us }
+    }
+
+    /// The listener's group.
+    pub(super) fn group(&self) -> GroupIx {
+        self.group
+    }
+
+    /// The next in turn among the workers with the fewest open hand-offs that can take a connection; the turn passes on.
+    /// Costs the same for any number of workers.
+    pub(super) fn take_turn(&mut self) -> Option<MemberIx> {
+        let member = match self.pool.found.take() {
+            Some((of, at_us, member)) if (of, at_us) == (self.group, self.now_us) => member,
+            _ => self.pool.find_in_turn(self.group, self.now_us)?,
+        };
+        self.pool.groups.get_mut(self.group.0 as usize)?.turn = member.0 + 1;
+        Some(member)
+    }
+
+    /// Whether this worker can take a connection now.
+    pub(super) fn can_take(&self, member: MemberIx) -> bool {
+        self.pool.member(member).is_some_and(|member| member.can_take(self.now_us))
+    }
+
+    /// Every eligible worker that serves the listener, also those that cannot take a connection at this moment. Takes
+    /// time for each.
+    pub(super) fn eligible(&self) -> impl Iterator<Item = Candidate> {
+        let members = self.pool.groups.get(self.group.0 as usize).map(|group| group.members.iter());
+        members.into_iter().flatten().filter_map(|ix| {
+            let member = self.pool.member(MemberIx(ix)).filter(|member| member.eligible)?;
+            Some(Candidate { member: MemberIx(ix), slot: member.slot, can_take: member.can_take(self.now_us) })
+        })
+    }
+}
+
+/// One line for each strategy: its mode, with the doc of it, and its type.
+macro_rules! strategies {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// How to choose.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mode {
+            $($(#[$doc])* $name,)+
+        }
+
+        /// The strategy in use.
+        #[derive(Clone, Debug)]
+        pub(super) enum Chosen {
+            $($name($name),)+
+        }
+
+        impl Chosen {
+            pub(super) fn new(mode: Mode) -> Chosen {
+                match mode {
+                    $(Mode::$name => Chosen::$name($name::default()),)+
+                }
+            }
+
+            pub(super) fn mode(&self) -> Mode {
+                match self {
+                    $(Chosen::$name(_) => Mode::$name,)+
+                }
+            }
+
+            pub(super) fn wants_client(&self) -> bool {
+                match self {
+                    $(Chosen::$name(_) => $name::WANTS_CLIENT,)+
+                }
+            }
+        }
+
+        impl Strategy for Chosen {
+            fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
+                match self {
+                    $(Chosen::$name(strategy) => strategy.pick(candidates, client),)+
+                }
+            }
+
+            fn members_changed(&mut self) {
+                match self {
+                    $(Chosen::$name(strategy) => strategy.members_changed(),)+
+                }
+            }
+        }
+    };
+}
+
+strategies! {
+    /// The fewest open hand-offs, ties in turn.
+    RoundRobin,
+    /// By the client's address.
+    Sticky,
+}

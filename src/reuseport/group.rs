@@ -1,0 +1,196 @@
+//! The SO_REUSEPORT group of one listener: its sockets, the selection among them, and the program that follows it.
+//!
+//! The first socket is the listener's own and lives there. A socket lives as long as its listener, and its number in the
+//! group is its slot: sockets of slots that were scaled away stay, unselected, and are used again.
+use super::program::{self, Classic, Steering};
+use super::selection::Selection;
+use super::turns::Turns;
+use crate::os::reuseport;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The group of one listener.
+#[derive(Debug)]
+pub struct Group {
+    /// The sockets after the first.
+    more: Vec<OwnedFd>,
+    /// Which of the sockets may be chosen.
+    pub selection: Selection,
+    turns: Option<Turns>,
+    /// How the kernel chooses; `None` as long as there is only one socket.
+    pub steering: Option<Steering>,
+    /// The group cannot grow any more: slots beyond share its sockets.
+    pub full: bool,
+}
+
+/// Why a group did not grow.
+#[derive(Debug, thiserror::Error)]
+pub enum GrowError {
+    /// All groups of the deployment together have as many sockets as they may.
+    #[error("there are {max} in all, which is the most")]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
+    /// Numbers of sockets that come after a stranger's would be wrong.
+    #[error("another process of this user has joined the address (SO_REUSEPORT)")]
+    Stranger,
+    /// The system refused a socket.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl Group {
+    /// Opens a group around a listener's socket.
+    ///
+    /// # Errors
+    /// The kernel knows no SO_REUSEPORT for such sockets.
+    pub fn open(first: BorrowedFd<'_>) -> io::Result<Group> {
+        reuseport::open(first)?;
+        Ok(Group { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false })
+    }
+
+    /// The number of sockets, with the first.
+    pub fn socket_count(&self) -> u32 {
+        self.selection.sockets()
+    }
+
+    /// A socket other than the first.
+    pub fn socket(&self, number: u32) -> Option<BorrowedFd<'_>> {
+        Some(self.more.get(number.checked_sub(1)? as usize)?.as_fd())
+    }
+
+    /// Makes sockets up to the number `sockets`, prepared by `prepare`; they are not in the group yet. `left`: how many more
+    /// there may be in all groups together. What was made before an error is returned with it.
+    pub fn make(
+        &self,
+        first: BorrowedFd<'_>,
+        sockets: u32,
+        left: usize,
+        max: usize,
+        prepare: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> (Vec<OwnedFd>, Result<(), GrowError>) {
+        let mut made = Vec::new();
+        let mut outcome = Ok(());
+        for _ in self.socket_count()..sockets {
+            if made.len() >= left {
+                outcome = Err(GrowError::TooMany { max });
+                break;
+            }
+            let joined = reuseport::join(first).and_then(|socket| prepare(socket.as_fd()).map(|()| socket));
+            match joined {
+                Ok(socket) => made.push(socket),
+                Err(e) => {
+                    outcome = Err(e.into());
+                    break;
+                }
+            }
+        }
+        let own = self.more.iter().chain(&made).map(AsFd::as_fd);
+        let all: Vec<BorrowedFd<'_>> = std::iter::once(first).chain(own).collect();
+        if !made.is_empty() && reuseport::has_strangers(&all) {
+            return (Vec::new(), Err(GrowError::Stranger));
+        }
+        (made, outcome)
+    }
+
+    /// Takes a socket into the group, at its end.
+    pub fn push(&mut self, socket: OwnedFd) {
+        self.selection.grow();
+        self.more.push(socket);
+    }
+
+    /// Has the kernel choose among `selected`, in the best way that it takes, but no better than `best`.
+    ///
+    /// # Errors
+    /// The kernel takes no program for this group: it goes by its own hash.
+    pub fn steer(&mut self, first: BorrowedFd<'_>, best: Steering, selected: &[u32]) -> io::Result<Steering> {
+        if best == Steering::Turns {
+            let sockets = self.socket_count();
+            let turns = self.turns.take().map_or_else(|| Turns::new(sockets), Ok);
+            let attached = turns.and_then(|mut turns| turns.attach(first, selected, sockets).map(|()| turns));
+            match attached {
+                Ok(turns) => {
+                    self.turns = Some(turns);
+                    return Ok(Steering::Turns);
+                }
+                Err(e) => log::debug!("the kernel took no program that goes by turns: {e}"),
+            }
+        }
+        if best == Steering::Hash {
+            return Ok(Steering::Hash);
+        }
+        let Some(program) = program::by_chance(selected) else { return Ok(Steering::Random) };
+        attach_classic(first, &program).map(|()| Steering::Random)
+    }
+
+    /// The same for datagrams: those of one client go to one socket of the first `slots`.
+    ///
+    /// # Errors
+    /// The kernel takes no program for this group.
+    pub fn steer_datagrams(&self, first: BorrowedFd<'_>, slots: u32, selected: &[u32]) -> io::Result<Steering> {
+        let program = program::by_flow(slots.min(self.socket_count()), selected);
+        program.map_or(Ok(()), |program| attach_classic(first, &program))?;
+        Ok(Steering::Random)
+    }
+
+    /// Leaves the next turns of sockets in which more waits than in others to those, where the kernel goes by turns.
+    /// `waiting` has the number of each socket in which connections wait, and how many.
+    pub fn level_out(&mut self, waiting: &[(u32, u32)]) {
+        if let Some(turns) = &mut self.turns
+            && let Err(e) = turns.leave(&self.selection.excess(waiting))
+        {
+            log::debug!("cannot tell the kernel which slots are behind: {e}");
+        }
+    }
+
+    /// Connections that the kernel gave to each of the sockets; empty where it does not count them.
+    pub fn counts(&self) -> Vec<u64> {
+        self.turns.as_ref().map(Turns::counts).unwrap_or_default()
+    }
+}
+
+/// What this kernel lets us do, once it was tried.
+#[derive(Debug, Default)]
+pub struct Abilities {
+    best: Option<Steering>,
+    /// Why it is not more.
+    why: String,
+}
+
+impl Abilities {
+    /// How the kernel can choose at best, found out at the first call.
+    pub fn best(&mut self) -> Steering {
+        if let Some(known) = self.best {
+            return known;
+        }
+        let found = match (Turns::probe(), probe_classic()) {
+            (Ok(()), _) => Steering::Turns,
+            (Err(no_turns), Ok(())) => {
+                self.why = no_turns.to_string();
+                Steering::Random
+            }
+            (Err(_), Err(nothing)) => {
+                self.why = nothing.to_string();
+                Steering::Hash
+            }
+        };
+        self.best = Some(found);
+        found
+    }
+
+    /// What the kernel said to the next better way; empty for the best.
+    pub fn why_not_better(&self) -> &str {
+        &self.why
+    }
+}
+
+pub(super) fn attach_classic(socket: BorrowedFd<'_>, program: &[Classic]) -> io::Result<()> {
+    reuseport::attach_classic(socket, &program.iter().map(Classic::to_bytes).collect::<Vec<_>>())
+}
+
+/// Whether this kernel takes classic programs, tried on a socket of its own.
+pub(super) fn probe_classic() -> io::Result<()> {
+    let sample = reuseport::sample()?;
+    attach_classic(sample.as_fd(), &program::by_chance(&[0]).unwrap_or_default())
+}
