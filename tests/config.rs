@@ -1,10 +1,8 @@
-//! The samples in `config/` load, and every key and flag is documented.
+//! The samples in `config/` load, what is generated from the settings is up to date, every flag and verb is documented.
 #![allow(clippy::unwrap_used)]
 use clusterd::cli::args;
-use clusterd::config::raw::{
-    AGENT_KEYS, APP_KEYS, FILE_KEYS, HOOK_KEYS, LIMITS_KEYS, LOG_KEYS, RELOAD_KEYS, RESTART_KEYS,
-};
 use clusterd::config::resolve::resolve;
+use clusterd::config::schema::{json, keys_of, reference, sample, settings};
 use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Config};
 use std::path::{Path, PathBuf};
@@ -38,31 +36,67 @@ fn every_sample_loads() {
     assert!(count >= 2, "{count} samples");
 }
 
+/// Set to rewrite what is generated, instead of comparing it: UPDATE=1 cargo test --test config
+fn is_update() -> bool {
+    std::env::var_os("UPDATE").is_some()
+}
+
+/// Whether a file holds this text; with UPDATE it is written.
+fn holds(path: &str, wanted: &str) {
+    if is_update() {
+        std::fs::write(project(path), wanted).unwrap();
+    }
+    let differs = read(path).lines().zip(wanted.lines()).position(|(is, wanted)| is != wanted);
+    let same = read(path) == wanted;
+    assert!(same, "{path} is not what the settings say (line {differs:?}): UPDATE=1 cargo test --test config");
+}
+
+#[test]
+fn what_is_generated_is_up_to_date() {
+    holds("config/cluster.toml", &sample::sample());
+    holds("config/cluster.schema.json", &json::schema());
+    for path in ["docs/configuration.md", "docs/command-line.md"] {
+        let page = read(path);
+        holds(path, &reference::with_tables(&page).unwrap());
+    }
+    let page = read("docs/configuration.md");
+    for place in reference::places() {
+        assert!(page.contains(&format!("<!-- keys of {place} -->")), "docs/configuration.md has no table of {place}");
+    }
+    assert!(read("docs/command-line.md").contains("<!-- flags -->"));
+}
+
 #[test]
 fn the_reference_shows_every_key_with_its_default() {
     let text = read("config/cluster.toml");
-    let tables = ["env", "restart", "reload", "limits", "hooks", "log", "agent"];
-    for key in APP_KEYS.iter().filter(|key| !tables.contains(*key)).chain(LIMITS_KEYS) {
-        let shown = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
-        assert!(shown, "config/cluster.toml does not show {key}");
-    }
-    for key in RESTART_KEYS.iter().chain(RELOAD_KEYS) {
-        assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "config/cluster.toml: {key}");
-    }
-    for key in HOOK_KEYS.iter().chain(AGENT_KEYS) {
-        assert!(text.lines().any(|line| line.starts_with(&format!("# {key} = "))), "config/cluster.toml: {key}");
-    }
-    for key in LOG_KEYS {
-        assert!(text.contains(&format!(" {key} = ")), "config/cluster.toml: {key}");
-    }
-    let tables = ["env", "env.production", "restart", "reload", "limits", "hooks", "log", "agent"]
-        .map(|name| format!("[app.{name}]"));
-    for table in &tables {
-        assert!(text.contains(table), "config/cluster.toml: {table}");
+    for setting in settings() {
+        let name = setting.name;
+        let shown = match ((setting.is_table)(), setting.scope.path) {
+            (true, "") => text.contains("[[app]]"),
+            (true, _) => text.contains(&format!("[app.{name}]")),
+            (false, _) => text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name} = "))),
+        };
+        assert!(shown, "config/cluster.toml does not show {name}");
     }
     let reference = load(text).apps.remove(0);
     let minimal = load(read("config/minimal.toml")).apps.remove(0);
     assert_eq!(reference, App { listen: reference.listen.clone(), ..minimal });
+}
+
+#[test]
+fn the_schema_names_every_key_and_no_other() {
+    let schema: serde_json::Value = serde_json::from_str(&json::schema()).unwrap();
+    let app = &schema["properties"]["app"]["items"];
+    assert_eq!(app["required"], serde_json::json!(["command"]));
+    for setting in settings().filter(|setting| !setting.scope.path.is_empty()) {
+        let table = setting.scope.path.trim_start_matches("app").trim_start_matches('.');
+        let object = if table.is_empty() { app } else { &app["properties"][table] };
+        let property = &object["properties"][setting.name];
+        assert!(property["description"].is_string(), "{}", setting.name);
+        assert_eq!(object["additionalProperties"], false);
+    }
+    assert_eq!(app["properties"]["restart"]["properties"]["max_restarts"]["default"], 16);
+    assert_eq!(app["properties"]["reload"]["properties"]["settle"]["default"], "700ms");
 }
 
 #[test]
@@ -74,21 +108,12 @@ fn the_examples_in_the_reference_are_right() {
     let all: String = text
         .lines()
         .map(|line| if is_example(&line) { line.trim_start_matches("# ") } else { line })
-        .filter(|line| !line.starts_with("env_file"))
+        .filter(|line| !line.starts_with("env_file") && !line.starts_with("file ="))
         .fold(String::new(), |all, line| all + line + "\n");
     let app = load(all).apps.remove(0);
     assert_eq!((app.user.as_deref(), app.umask, app.listen.len()), (Some("www-data"), Some(0o027), 2));
-    assert_eq!(app.hooks.len(), HOOK_KEYS.len());
+    assert_eq!(app.hooks.len(), keys_of("app.hooks").len());
     assert!(app.log.has_file() && app.log.rotation.max_size.is_some(), "{:?}", app.log);
-}
-
-#[test]
-fn every_key_is_documented() {
-    let text = read("docs/configuration.md");
-    let tables = [RESTART_KEYS, RELOAD_KEYS, LIMITS_KEYS, HOOK_KEYS, LOG_KEYS, AGENT_KEYS].concat();
-    for key in FILE_KEYS.iter().chain(APP_KEYS).chain(&tables) {
-        assert!(text.contains(&format!("`{key}`")), "docs/configuration.md does not name `{key}`");
-    }
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! What was typed, by clap: options stay unset where nothing was said. Defaults and rules between settings are
 //! `config::resolve`'s business; reading files is `load`'s.
-use super::habits::HabitArgs;
 use super::help;
 use super::logs::LogsArgs;
+pub use super::run_args::RunArgs;
 use crate::api::request::{Scale, ScaleError};
-use crate::config::{name, parse, raw, sources::Overrides};
-use crate::loader::Request;
+use crate::config::{name, parse, schema};
 use crate::master;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -107,6 +106,7 @@ const VERBS: &[&str] = &[
     "kill",
     "init",
     "import",
+    "schema",
     "check",
     "completions",
     "man",
@@ -160,6 +160,8 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Print the JSON schema of the configuration, for editors
+    Schema,
     /// Convert a configuration of PM2's, and say what has no counterpart
     Import {
         /// An ecosystem file (.js, .cjs, .mjs, .json, .yaml), or PM2's dump.pm2
@@ -365,158 +367,6 @@ pub struct StartArgs {
     pub run: RunArgs,
 }
 
-/// Options of a run, as typed.
-#[derive(Args, Clone, Debug, Default, PartialEq)]
-pub struct RunArgs {
-    /// A number, "max" (the CPUs that clusterd may really use), "max-1" or
-    /// "50%" [default: max]
-    #[arg(short, long, value_name = "N", value_parser = checked(parse::workers), help_heading = "Workers")]
-    #[arg(allow_hyphen_values = true)]
-    pub workers: Option<String>,
-    /// The same as --workers, in the words of PM2 (0: max, -1: max-1)
-    #[arg(short, long, value_name = "N", value_parser = checked(instances), help_heading = "Workers")]
-    #[arg(allow_hyphen_values = true, conflicts_with = "workers")]
-    pub instances: Option<String>,
-    /// Name of the app [default: from the script]
-    #[arg(short, long, value_parser = checked(name::check), help_heading = "Workers")]
-    pub name: Option<String>,
-    /// Group that commands may name instead of each app [default: default]
-    #[arg(long, value_parser = checked(name::check), help_heading = "Workers")]
-    pub namespace: Option<String>,
-    /// What makes a worker ready: listening, message, notify, http:/PATH, or a time ("2s")
-    /// [default: as the protocol has it]
-    #[arg(long, value_name = "RULE", value_parser = checked(parse::ready), help_heading = "Workers")]
-    pub ready: Option<String>,
-    /// A worker that is not ready after this has failed [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration_not_zero), help_heading = "Workers")]
-    pub ready_timeout: Option<String>,
-    /// Time to finish open connections before SIGTERM [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration), help_heading = "Workers")]
-    pub drain_timeout: Option<String>,
-    /// Time between SIGTERM and SIGKILL [default: 5s]
-    #[arg(long, value_name = "TIME", value_parser = checked(parse::duration), help_heading = "Workers")]
-    pub kill_timeout: Option<String>,
-
-    /// Listen on this port; 0: any free one
-    #[arg(short, long, value_parser = port, help_heading = "Sockets")]
-    pub port: Option<u16>,
-    /// Address for --port [default: all, IPv6 and IPv4]
-    #[arg(long, requires = "port", help_heading = "Sockets")]
-    pub host: Option<String>,
-    /// Where to listen. (The help is apart: documentation would take its brackets for a link.)
-    #[arg(short, long, value_name = "ADDRESS", value_parser = checked(parse::listen), help_heading = "Sockets")]
-    #[arg(help = "8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat", long_help = None)]
-    pub listen: Vec<String>,
-    /// Who gets the next connection: round-robin, sticky (by client address),
-    /// shared (whoever accepts first), kernel (a socket for each worker)
-    /// [default: round-robin]
-    #[arg(short, long, value_name = "WAY", value_parser = checked(parse::balance), help_heading = "Sockets")]
-    pub balance: Option<String>,
-    /// How the program takes its sockets: auto, node, listen-fds, none
-    /// [default: auto]
-    #[arg(long, value_name = "NAME", value_parser = checked(parse::protocol), help_heading = "Sockets")]
-    pub protocol: Option<String>,
-
-    /// Set a variable (K=V); or use the env.NAME table of the file (NAME); may
-    /// repeat
-    #[arg(short, long, value_name = "K=V|NAME", help_heading = "Surroundings")]
-    pub env: Vec<String>,
-    /// Read variables from a file of K=V lines; may repeat
-    #[arg(long, value_name = "FILE", help_heading = "Surroundings")]
-    pub env_file: Vec<String>,
-    /// Folder of the workers [default: this one]
-    #[arg(long, value_name = "DIR", value_parser = checked(raw::path_text), help_heading = "Surroundings")]
-    pub cwd: Option<String>,
-    /// Run workers as this user (name or number)
-    #[arg(long, value_parser = checked(raw::identity_text), help_heading = "Surroundings")]
-    pub user: Option<String>,
-    /// Run workers as this group (name or number)
-    #[arg(long, value_parser = checked(raw::identity_text), help_heading = "Surroundings")]
-    pub group: Option<String>,
-    /// Put "name/slot | " before each line that workers print
-    #[arg(long, help_heading = "Surroundings")]
-    pub prefix: bool,
-
-    #[command(flatten)]
-    pub habits: HabitArgs,
-
-    /// Run what this file says: clusterd's own (TOML), or one of PM2's (.js,
-    /// .json, .yaml)
-    #[arg(short, long, value_name = "FILE", help_heading = "Other")]
-    pub config: Option<String>,
-    /// Of the file, this app alone; may repeat, or list them: a,b
-    #[arg(long, value_name = "APP", value_delimiter = ',', help_heading = "Other")]
-    pub only: Vec<String>,
-    /// The command to run, after "--"
-    #[arg(last = true, value_name = "COMMAND", hide = true)]
-    pub command: Vec<String>,
-    /// `--home`, or `CLUSTERD_HOME`.
-    #[arg(skip)]
-    pub home: Option<PathBuf>,
-}
-
-impl RunArgs {
-    /// What the loader needs to know.
-    pub(super) fn request(&self) -> Request {
-        Request { config: self.config.clone(), overrides: self.overrides() }
-    }
-
-    /// What the command line said, as plain data; the paths of `--env-file` are as typed.
-    fn overrides(&self) -> Overrides {
-        let (pairs, names): (Vec<&String>, Vec<&String>) = self.env.iter().partition(|word| word.contains('='));
-        let pair = |word: &String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Overrides {
-            command: self.command.clone(),
-            only: self.only.clone(),
-            namespace: self.namespace.clone(),
-            workers: self.workers.clone().or_else(|| self.instances.as_deref().map(pm2_instances)),
-            port: self.port,
-            host: self.host.clone(),
-            listen: self.listen.clone(),
-            name: self.name.clone(),
-            balance: self.balance.clone(),
-            protocol: self.protocol.clone(),
-            env: pairs.into_iter().filter_map(pair).collect(),
-            env_names: names.into_iter().cloned().collect(),
-            env_files: self.env_file.clone(),
-            cwd: self.cwd.clone(),
-            user: self.user.clone(),
-            group: self.group.clone(),
-            prefix: self.prefix.then_some(true),
-            ready: self.ready.clone(),
-            ready_timeout: self.ready_timeout.clone(),
-            drain_timeout: self.drain_timeout.clone(),
-            kill_timeout: self.kill_timeout.clone(),
-            habits: self.habits.habits(),
-        }
-    }
-}
-
-/// Keeps the text as typed when `read` accepts it: what it means is decided later, with the file at hand.
-pub(super) fn checked<T: 'static>(
-    read: fn(&str) -> Result<T, String>,
-) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
-    move |text| read(text).map(|_| text.to_owned())
-}
-
-/// PM2's numbers in our words: `0` is `max`, `-1` is `max-1`.
-fn pm2_instances(text: &str) -> String {
-    match text.strip_prefix('-') {
-        Some(less) => format!("max-{less}"),
-        None if text == "0" => "max".to_owned(),
-        None => text.to_owned(),
-    }
-}
-
-fn instances(text: &str) -> Result<crate::config::Workers, String> {
-    parse::workers(&pm2_instances(text))
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| format!("a port is a number from 0 to 65535 (0: any free one), not \"{text}\""))
-}
-
 fn scale_value(text: &str) -> Result<Scale, String> {
     let by = text.strip_prefix(['+', '-']);
     let absolute = by.unwrap_or(text);
@@ -564,6 +414,7 @@ where
             clap_complete::generate(shell, &mut command(), "clusterd", &mut text);
             Ok(Invocation::Print(String::from_utf8_lossy(&text).into_owned()))
         }
+        Some(Verb::Schema) => Ok(Invocation::Print(schema::json::schema())),
         Some(Verb::Man) => {
             let mut text = Vec::new();
             clap_mangen::Man::new(command()).render(&mut text).map_err(usage)?;
@@ -596,14 +447,14 @@ fn usage(message: impl std::fmt::Display) -> UsageError {
 
 fn to_run(mut run: RunArgs, home: Option<PathBuf>) -> Result<RunArgs, UsageError> {
     run.home = home;
-    match (&run.config, run.command.first()) {
+    match (run.config(), run.command.first()) {
         (None, None) => {
             Err(usage("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)"))
         }
         (Some(_), Some(_)) => Err(usage("a command and --config were given: give one of them")),
         (Some(file), None) if file.is_empty() => Err(usage("--config: the path is empty")),
         (None, Some(command)) if command.is_empty() => Err(usage("the command after -- is empty")),
-        _ => match run.env.iter().find(|word| word.is_empty() || word.starts_with('=')) {
+        _ => match run.options.all("env").iter().find(|word| word.is_empty() || word.starts_with('=')) {
             Some(word) => Err(usage(format!("--env \"{word}\": write NAME=VALUE, or the NAME of an env.NAME table"))),
             None => Ok(run),
         },
@@ -611,7 +462,7 @@ fn to_run(mut run: RunArgs, home: Option<PathBuf>) -> Result<RunArgs, UsageError
 }
 
 fn to_start(mut args: StartArgs, home: Option<PathBuf>) -> Result<Invocation, UsageError> {
-    let asked = [!args.what.is_empty(), args.run.config.is_some(), !args.run.command.is_empty()];
+    let asked = [!args.what.is_empty(), args.run.config().is_some(), !args.run.command.is_empty()];
     match asked {
         [false, false, false] => {
             return Err(usage("nothing to start: name a script, a file, -- COMMAND, or an app that was stopped"));

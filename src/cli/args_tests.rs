@@ -1,6 +1,7 @@
 //! Tests of `args.rs`: what is understood, and what is said of the rest.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::config::sources::Overrides;
 
 fn typed(line: &str) -> Result<Invocation, UsageError> {
     parse(std::iter::once("clusterd").chain(line.split_whitespace()))
@@ -28,21 +29,22 @@ fn a_command_with_every_option() {
     let run = run(line);
     assert_eq!(run.command, ["node", "app.js", "-w", "2", "--help"]);
     let overrides = run.overrides();
-    assert_eq!(overrides.workers.as_deref(), Some("max-1"));
-    assert_eq!((overrides.port, overrides.host.as_deref()), (Some(8080), Some("::1")));
-    assert_eq!(overrides.listen, ["unix:/a", "81"]);
+    let options = &overrides.options;
+    assert_eq!(options.get("workers"), Some("max-1"));
+    assert_eq!((options.get("port"), options.get("host")), (Some("8080"), Some("::1")));
+    assert_eq!(options.all("listen"), ["unix:/a", "81"]);
     assert_eq!(overrides.env, [("A".to_owned(), "1".to_owned())]);
     assert_eq!(overrides.env_names, ["production"]);
     assert_eq!(overrides.env_files, [".env"]);
-    assert_eq!(overrides.prefix, Some(true));
+    assert_eq!(options.get("prefix"), Some("true"));
 }
 
 #[test]
 fn what_was_not_typed_stays_unset() {
     let overrides = run("-- sleep 1").overrides();
     assert_eq!(overrides, Overrides { command: vec!["sleep".into(), "1".into()], ..Overrides::default() });
-    assert_eq!(run("-c c.toml").config.as_deref(), Some("c.toml"));
-    assert_eq!(run("-i 4 -c x").overrides().workers.as_deref(), Some("4"));
+    assert_eq!(run("-c c.toml").config(), Some("c.toml"));
+    assert_eq!(run("-i 4 -c x").overrides().options.get("workers"), Some("4"));
 }
 
 #[test]
@@ -71,9 +73,7 @@ fn verbs_and_their_other_names() {
     assert!(
         matches!(typed("stop all --now"), Ok(Invocation::Ask { verb: Ask::Stop { now: true, targets }, .. }) if targets == ["all"])
     );
-    assert!(
-        matches!(typed("check -c x"), Ok(Invocation::Check { run, json: false }) if run.config.as_deref() == Some("x"))
-    );
+    assert!(matches!(typed("check -c x"), Ok(Invocation::Check { run, json: false }) if run.config() == Some("x")));
     assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check { run, .. }) if run.command.len() == 2));
     let home = Some(PathBuf::from("/h"));
     assert!(matches!(typed("--home /h ls"), Ok(Invocation::Ask { verb: Ask::List { .. }, home: h }) if h == home));
@@ -162,11 +162,11 @@ fn start_takes_a_script_with_arguments_a_command_a_file_or_names() {
     };
     let script = started("start app.js -i 0 --name web -- --port 3000");
     assert_eq!((script.what.as_slice(), script.run.command.len()), (&["app.js".to_owned()][..], 2));
-    assert_eq!(script.run.overrides().workers.as_deref(), Some("max"));
-    assert_eq!(started("start a -i -1").run.overrides().workers.as_deref(), Some("max-1"));
+    assert_eq!(script.run.overrides().options.get("workers"), Some("max"));
+    assert_eq!(started("start a -i -1").run.overrides().options.get("workers"), Some("max-1"));
     assert_eq!(started("start -- node app.js").run.command, ["node", "app.js"]);
     assert_eq!(started("start web 2 /api.*/").what.len(), 3);
-    assert_eq!(started("start eco.toml --only a,b").run.only, ["a", "b"]);
+    assert_eq!(started("start eco.toml --only a,b").run.overrides().only, ["a", "b"]);
     says("start", "nothing to start");
     says("start a b -- c", "go with one script");
     says("start a -c b.toml", "give one of them");

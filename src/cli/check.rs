@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn says_what_would_run() {
-        let (code, out, err) = run(RunArgs { workers: Some("3".into()), ..command(&["/bin/sh", "-c", "x"]) });
+        let (code, out, err) = run(RunArgs { options: [("workers", "3")].into(), ..command(&["/bin/sh", "-c", "x"]) });
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.starts_with("the command line is fine: 1 app; "), "{out}");
         for wants in
@@ -272,9 +272,8 @@ mod tests {
     #[test]
     fn everything_that_does_not_fit_this_machine_is_said() {
         let (code, out, err) = run(RunArgs {
-            cwd: Some("/no/such/folder".into()),
-            user: Some("no-such-user-x".into()),
-            listen: vec!["unix:/no/such/a.sock".into()],
+            options: [("cwd", "/no/such/folder"), ("user", "no-such-user-x"), ("listen", "unix:/no/such/a.sock")]
+                .into(),
             ..command(&["no-such-command-x"])
         });
         assert_eq!((code, out.as_str()), (EXIT_FAILED, ""));
@@ -290,11 +289,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_by_itself_is_a_usage_error() {
-        let (code, _, err) = run(RunArgs { ready: Some("notify".into()), ..command(&["/bin/sh"]) });
+        let (code, _, err) = run(RunArgs { options: [("ready", "notify")].into(), ..command(&["/bin/sh"]) });
         assert_eq!(code, EXIT_FAILED, "decided by the program: {err}");
-        let both = RunArgs { ready: Some("notify".into()), protocol: Some("node".into()), ..command(&["/bin/sh"]) };
+        let both = RunArgs { options: [("ready", "notify"), ("protocol", "node")].into(), ..command(&["/bin/sh"]) };
         assert_eq!(run(both).0, EXIT_USAGE);
-        let (code, _, err) = run(RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() });
+        let (code, _, err) = run(RunArgs { options: [("config", "/no/such.toml")].into(), ..RunArgs::default() });
         assert_eq!(code, EXIT_FAILED);
         assert_eq!(err, "clusterd: cannot read the configuration /no/such.toml: there is no such file\n");
     }

@@ -1,12 +1,11 @@
-//! `clusterd init`: an explained configuration to begin with. It is the reference of `config/`, with the command of the
-//! folder where that can be told.
+//! `clusterd init`: a configuration with every key explained, with the command of the folder where that can be told.
 use super::act::fail;
+use crate::config::schema::sample::sample;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-const REFERENCE: &str = include_str!("../../config/cluster.toml");
 /// The command in it.
 const COMMAND: &str = "command = [\"node\", \"workers/node/hello.js\"]";
 /// What a folder's app may be called, the likeliest first.
@@ -56,9 +55,9 @@ fn text_for(folder: &Path) -> (String, Option<String>) {
             // A string of TOML is written as one of JSON is, as far as names of files go.
             let words = [program, script].map(|word| serde_json::Value::from(word).to_string());
             let command = format!("command = [{}]", words.join(", "));
-            (REFERENCE.replace(COMMAND, &command), Some(format!("{program} {script}")))
+            (sample().replace(COMMAND, &command), Some(format!("{program} {script}")))
         }
-        None => (REFERENCE.to_owned(), None),
+        None => (sample(), None),
     }
 }
 
@@ -69,10 +68,10 @@ mod tests {
 
     #[test]
     fn the_folders_own_script_is_found_and_the_reference_is_what_it_was() {
-        assert!(REFERENCE.contains(COMMAND));
+        assert!(sample().contains(COMMAND));
         let folder = std::env::temp_dir().join(format!("clusterd-init-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("lib")).unwrap();
-        assert_eq!(text_for(&folder), (REFERENCE.to_owned(), None));
+        assert_eq!(text_for(&folder), (sample(), None));
         std::fs::write(folder.join("server.js"), "").unwrap();
         assert_eq!(text_for(&folder).1.as_deref(), Some("node server.js"));
         std::fs::write(folder.join("lib/web.js"), "").unwrap();

@@ -4,7 +4,6 @@ pub mod args;
 pub mod check;
 mod client;
 mod connections;
-mod habits;
 mod help;
 mod import;
 mod init;
@@ -12,6 +11,7 @@ mod keep;
 mod list;
 pub mod logs;
 mod progress;
+mod run_args;
 #[cfg(test)]
 mod samples;
 mod script;

@@ -125,7 +125,7 @@ fn start_new(known: &Known, sources: Sources) -> Result<Vec<Result<String, Strin
         if let ([wanted], [got]) = (names.as_slice(), planned.apps.as_slice())
             && *wanted != got.name
         {
-            sources.overrides.name = Some(got.name.clone());
+            sources.overrides.options.set("name", vec![got.name.clone()]);
         }
         let entry = Entry { background: true, sources: Some(sources), ..planned };
         outcomes.push(launch(registry, &known.home, &entry, true));

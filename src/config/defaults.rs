@@ -1,5 +1,5 @@
-//! The value of every setting that was not typed. `config/cluster.toml` shows the same values; a test compares them.
-use super::{Balance, Protocol, Reload, Restart, Workers};
+//! Defaults that more than the table of settings names, with their reasons. The others stand in `schema::keys`.
+use super::{Balance, Protocol, Workers};
 use std::time::Duration;
 
 /// The namespace of apps that name none.
@@ -26,27 +26,5 @@ pub const READY_AFTER: Duration = Duration::from_secs(1);
 /// Rotated log files that are kept.
 pub const LOG_KEEP: u32 = 30;
 
-/// Sixteen failures within five minutes end a slot. With the backoff below they take about two minutes, so that a
-/// database that is away for a minute takes no service down for good.
-pub fn restart() -> Restart {
-    Restart {
-        min_uptime: Duration::from_secs(1),
-        max_restarts: Some(16),
-        window: Duration::from_secs(5 * 60),
-        backoff_first: Duration::ZERO,
-        backoff_min: Duration::from_millis(100),
-        backoff_max: Duration::from_secs(15),
-        delay: Duration::ZERO,
-        max_runs: None,
-        stop_exit_codes: Vec::new(),
-    }
-}
-
 /// An editor, a checkout or a build changes several files in a row.
 pub const WATCH_DELAY: Duration = Duration::from_millis(300);
-
-/// One slot at a time: the least extra memory. A Node worker has compiled most of what it needs after half a second under
-/// load (measured).
-pub fn reload() -> Reload {
-    Reload { surge: 1, canary: Duration::ZERO, settle: Duration::from_millis(700), drain_spread: Duration::ZERO }
-}

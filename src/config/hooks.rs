@@ -1,5 +1,9 @@
 //! `[app.hooks]`: the things that can happen to an app for which a command can be run.
 
+use super::problem::At;
+use super::schema::keys::RawHooks;
+use std::collections::BTreeMap;
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookEvent {
@@ -27,4 +31,16 @@ impl HookEvent {
             HookEvent::ReloadFailed => "reload_failed",
         }
     }
+}
+
+/// The command of each event that has one.
+pub(super) fn decide(raw: RawHooks) -> BTreeMap<HookEvent, Vec<String>> {
+    let command = |event| match event {
+        HookEvent::WorkerReady => &raw.worker_ready,
+        HookEvent::WorkerExit => &raw.worker_exit,
+        HookEvent::ReloadDone => &raw.reload_done,
+        HookEvent::ReloadFailed => &raw.reload_failed,
+    };
+    let hook = |event| command(event).as_ref().map(|At { value, .. }| (event, value.clone()));
+    HookEvent::ALL.into_iter().filter_map(hook).collect()
 }

@@ -1,9 +1,10 @@
 //! `[app.log]`: where the output of an app's workers goes, and what a line looks like there. Pure: no file is touched.
 use super::defaults;
 use super::problem::{Found, Spot};
-use super::raw::RawLog;
+use super::schema::keys::RawLog;
 use super::sources::{Sources, absolute};
 use crate::ids::Slot;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,15 @@ pub enum Format {
     Plain,
     /// One JSON object.
     Json,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Plain => "plain",
+            Format::Json => "json",
+        })
+    }
 }
 
 /// When a file is moved aside, and what becomes of it.
@@ -149,7 +159,7 @@ pub(super) fn target(typed: &str) -> Result<Target, String> {
 
 /// The settings with every default decided. Relative paths start at `folder`.
 pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, found: &mut Found) -> Log {
-    let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress } = raw;
+    let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress, .. } = raw;
     if let (Some(file), Some(_)) = (&file, out.as_ref().or(err.as_ref())) {
         found.add(file.spot, "\"file\" is for both out and err: leave it out, or them");
     }

@@ -13,14 +13,16 @@ pub mod inspect;
 pub mod log;
 pub mod log_time;
 pub mod name;
+pub mod options;
 pub mod parse;
 pub mod problem;
-pub mod raw;
+pub(crate) mod raw;
 pub mod resolve;
 pub mod rules;
+pub mod schema;
 pub mod sources;
 
-use std::collections::BTreeMap;
+pub use schema::keys::{App, Limits, Reload, Restart};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,67 +33,6 @@ use std::time::Duration;
 pub struct Config {
     /// At least one; names are unique.
     pub apps: Vec<App>,
-}
-
-/// One app: a command with its workers, listeners and settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct App {
-    /// Unique in the deployment.
-    pub name: String,
-    /// The group that commands may name instead of each app.
-    pub namespace: String,
-    /// Program and arguments; never empty.
-    pub command: Vec<String>,
-    /// How many workers, still relative to the CPUs of the machine.
-    pub workers: Workers,
-    /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
-    pub listen: Vec<Listen>,
-    /// Who gets the next connection.
-    pub balance: Balance,
-    /// How the command takes its sockets.
-    pub protocol: Protocol,
-    /// What makes a worker ready. `None`: the protocol's own default (see `docs/configuration.md`).
-    pub ready: Option<Ready>,
-    /// A worker that is not ready after this has failed.
-    pub ready_timeout: Duration,
-    /// A draining worker is asked to end by SIGTERM after this.
-    pub drain_timeout: Duration,
-    /// SIGKILL follows SIGTERM after this.
-    pub kill_timeout: Duration,
-    /// Added to the environment of clusterd itself (or `base_env`); the chosen `env.NAME` table is already laid over.
-    pub env: BTreeMap<String, String>,
-    /// What `env` is added to, where it is not the environment of clusterd itself.
-    pub base_env: Option<BTreeMap<String, String>>,
-    /// The variable that holds a worker's slot.
-    pub instance_var: String,
-    /// A variable of `env`, a number, that each slot gets with its slot added.
-    pub increment_var: Option<String>,
-    /// As typed; made absolute and links resolved at each generation.
-    pub cwd: Option<PathBuf>,
-    /// User to run as (name or number).
-    pub user: Option<String>,
-    /// Group to run as (name or number).
-    pub group: Option<String>,
-    /// File mode mask of the workers.
-    pub umask: Option<u32>,
-    /// When every worker is replaced, as a cron expression in local time.
-    pub cron_restart: Option<String>,
-    /// Files whose change has every worker replaced.
-    pub watch: Option<Watch>,
-    /// What happens when a worker dies.
-    pub restart: Restart,
-    /// How a reload goes.
-    pub reload: Reload,
-    /// Commands to run when something happens; none is empty.
-    pub hooks: BTreeMap<hooks::HookEvent, Vec<String>>,
-    /// What a worker may use.
-    pub limits: Limits,
-    /// The process beside the workers.
-    pub agent: Option<agent::Agent>,
-    /// Where output goes.
-    pub log: log::Log,
-    /// Put `name/slot | ` before each line of output.
-    pub prefix: bool,
 }
 
 /// Number of workers as typed.
@@ -172,29 +113,6 @@ pub enum Said {
     Notify,
 }
 
-/// What happens when a worker dies. Failures are counted per slot in a sliding window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restart {
-    /// A worker that lived shorter has failed at start; its slot waits before the next.
-    pub min_uptime: Duration,
-    /// Failures within `window` that make the slot `errored`; `None`: never give up.
-    pub max_restarts: Option<u32>,
-    /// Length of the sliding window.
-    pub window: Duration,
-    /// Wait after the first failure in a row.
-    pub backoff_first: Duration,
-    /// Wait after the second; it doubles.
-    pub backoff_min: Duration,
-    /// Longest wait.
-    pub backoff_max: Duration,
-    /// Least wait after any end that nobody asked for.
-    pub delay: Duration,
-    /// Ends that nobody asked for after which the slot is left empty; `None`: no number of them.
-    pub max_runs: Option<u32>,
-    /// Exit codes after which the slot is stopped, not refilled.
-    pub stop_exit_codes: Vec<i32>,
-}
-
 /// Which files are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
@@ -204,36 +122,6 @@ pub struct Watch {
     pub ignore: Vec<String>,
     /// A change is acted on when none came for so long.
     pub delay: Duration,
-}
-
-/// What a worker may use before it is replaced, or killed (`hang`). `None`: as much as it likes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Resident memory, in bytes.
-    pub memory: Option<u64>,
-    /// Time since its start.
-    pub lifetime: Option<Duration>,
-    /// Connections that were handed to it.
-    pub max_connections: Option<u64>,
-    /// Time in which its event loop has to answer.
-    pub hang: Option<Duration>,
-    /// A report and SIGABRT come first.
-    pub hang_report: bool,
-    /// Where the report goes, as typed; `None`: where Node puts it.
-    pub hang_report_dir: Option<String>,
-}
-
-/// How a reload goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reload {
-    /// How many slots are replaced at a time.
-    pub surge: u32,
-    /// The first new worker is watched for so long before the rest follows.
-    pub canary: Duration,
-    /// A slot whose old worker had clients holds up the next one for so long.
-    pub settle: Duration,
-    /// Over this time the old workers' drains reach their deadlines.
-    pub drain_spread: Duration,
 }
 
 impl App {

@@ -1,8 +1,8 @@
 //! One typed value each: text to type, or a sentence that says what is allowed. The command line and the file share it.
 use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
 use crate::limits::{
-    DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX,
-    READY_PATH_BYTES_MAX, RUNS_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX,
+    DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, READY_PATH_BYTES_MAX,
+    WORKERS_MAX, WORKERS_PERCENT_MAX,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub fn workers(text: &str) -> Result<Workers, String> {
 }
 
 /// Decimal digits alone: no sign, no space.
-fn digits(text: &str) -> Option<u32> {
+pub(crate) fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
@@ -85,25 +85,6 @@ pub fn hang(text: &str) -> Result<Duration, String> {
         return Err(format!("{text} is too short: \"{HANG_MS_MIN}ms\" is the least here"));
     }
     Ok(time)
-}
-
-/// `max_restarts` on the command line: a number, or `never`.
-pub fn max_restarts(text: &str) -> Result<Option<u32>, String> {
-    if matches!(text, "never" | "unlimited") {
-        return Ok(None);
-    }
-    let most = FAILURES_REMEMBERED_MAX as u32;
-    let number = digits(text).filter(|number| (1..=most).contains(number)).map(Some);
-    number.ok_or_else(|| format!("write a number from 1 to {most}, or \"never\" (never give up), not \"{text}\""))
-}
-
-/// `max_runs` on the command line: a number, or `unlimited`.
-pub fn max_runs(text: &str) -> Result<Option<u32>, String> {
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let number = digits(text).filter(|number| (1..=RUNS_MAX).contains(number)).map(Some);
-    number.ok_or_else(|| format!("write a number from 1 to {RUNS_MAX}, or \"unlimited\", not \"{text}\""))
 }
 
 /// A time that may also be in days, `7d`, and is not zero.
@@ -276,6 +257,22 @@ pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1) && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// A path that the kernel could take.
+pub fn path(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("a path is empty or holds a zero byte".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// The name or number of a user or group.
+pub fn identity(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains([':', '\0', '\n']) {
+        return Err(format!("\"{}\" is no name of a user or group", text.escape_debug()));
+    }
+    Ok(text.to_owned())
 }
 
 /// A file mode mask as octal digits: `027`.

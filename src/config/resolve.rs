@@ -2,15 +2,17 @@
 //! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
-use super::raw::{self, RawApp, RawLimits, RawRestart, RawWatch};
-use super::sources::{EnvFileSource, FileSource, Habits, Overrides, Sources, absolute, shown};
+use super::raw;
+use super::schema::keys::{AppRest, RawApp, RawLimits, RawRestart};
+use super::schema::kinds::Watched;
+use super::schema::{Raw as _, flags};
+use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, Watch, address, agent, cron, defaults, env_file,
-    name, parse, rules,
+    App, Balance, Config, Limits, Listen, Protocol, Restart, Watch, address, agent, defaults, env_file, hooks, name,
+    parse, rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// The configuration that these sources stand for.
 ///
@@ -23,7 +25,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         None => (String::new(), ""),
     };
     let mut raws = match sources.file {
-        Some(_) => raw::parse_file(text, &mut found),
+        Some(_) => raw::parse_file(text, &mut found).app.map(|at| at.value).unwrap_or_default(),
         None => vec![RawApp::default()],
     };
     check_overrides(sources, &raws, &mut found);
@@ -56,8 +58,8 @@ fn place_of(file: &FileSource, start_folder: &str) -> String {
 /// Absolute paths of the environment files that a configuration file names. Nothing is complained of here:
 /// [`resolve`] does that.
 pub fn env_files_wanted(file_text: &str, start_folder: &str) -> Vec<String> {
-    let raws = raw::parse_file(file_text, &mut Found::default());
-    let files = raws.iter().flat_map(|raw| &raw.env_files);
+    let raws = raw::parse_file(file_text, &mut Found::default()).app.map(|at| at.value).unwrap_or_default();
+    let files = raws.iter().filter_map(|raw| raw.env_file.as_ref()).flat_map(|at| &at.value);
     files.map(|file| absolute(start_folder, &file.value).display().to_string()).collect()
 }
 
@@ -71,22 +73,15 @@ fn check_overrides(sources: &Sources, raws: &[RawApp], found: &mut Found) {
         found.add(Spot::Whole, "nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)");
     }
     if raws.len() > 1 {
-        let for_one = [
-            ("--name", typed.name.is_some()),
-            ("--port", typed.port.is_some()),
-            ("--host", typed.host.is_some()),
-            ("--listen", !typed.listen.is_empty()),
-            ("--cwd", typed.cwd.is_some()),
-        ];
-        for (option, _) in for_one.iter().filter(|(_, given)| *given) {
+        for flag in flags().iter().filter(|one| one.flag.for_one_app && typed.options.has(one.flag.long)) {
             found.add(
-                Spot::Option(option),
+                Spot::Option(flag.flag.option),
                 format!("the file has {} apps and this fits only one: write it into the file", raws.len()),
             );
         }
     }
     for wanted in &typed.env_names {
-        let known: Vec<&str> = raws.iter().flat_map(|raw| raw.env_named.keys().map(String::as_str)).collect();
+        let known: Vec<&str> = raws.iter().flat_map(env_tables).collect();
         if known.contains(&wanted.as_str()) {
             continue;
         }
@@ -99,41 +94,31 @@ fn check_overrides(sources: &Sources, raws: &[RawApp], found: &mut Found) {
     }
 }
 
+/// The names of an app's `env.NAME` tables.
+fn env_tables(raw: &RawApp) -> impl Iterator<Item = &str> {
+    raw.env.iter().flat_map(|at| at.value.named.keys().map(String::as_str))
+}
+
 /// Lays the command line over one app.
 fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found) {
-    fn put<T>(
-        place: &mut Option<At<T>>,
-        option: &'static str,
-        typed: Option<&String>,
-        read: impl Fn(&str) -> Result<T, String>,
-        found: &mut Found,
-    ) {
-        if let Some(text) = typed {
-            *place = found.keep(Spot::Option(option), read(text));
+    if raw.command.is_none() && !raw.bad.contains(&"command") && !typed.command.is_empty() {
+        raw.command = found.keep(Spot::Whole, parse::command(&typed.command).map(|()| typed.command.clone()));
+        if raw.command.is_none() {
+            raw.bad.push("command");
         }
     }
-    if raw.command.is_none() && !raw.command_bad && !typed.command.is_empty() {
-        raw.command = found.keep(Spot::Whole, parse::command(&typed.command).map(|()| typed.command.clone()));
-        raw.command_bad = raw.command.is_none();
+    let paths = raw.watch.take_if(|at| matches!(at.value, Watched::Paths(_)));
+    raw.overlay(&typed.options, several, found);
+    if paths.is_some() {
+        raw.watch = paths; // --watch switches on, and says nothing of what is watched.
     }
-    let named = |text: &str| name::check(text).map(|()| text.to_owned());
-    put(&mut raw.namespace, "--namespace", typed.namespace.as_ref(), named, found);
-    put(&mut raw.workers, "--workers", typed.workers.as_ref(), parse::workers, found);
-    put(&mut raw.balance, "--balance", typed.balance.as_ref(), parse::balance, found);
-    put(&mut raw.protocol, "--protocol", typed.protocol.as_ref(), parse::protocol, found);
-    put(&mut raw.ready, "--ready", typed.ready.as_ref(), parse::ready, found);
-    put(&mut raw.ready_timeout, "--ready-timeout", typed.ready_timeout.as_ref(), parse::duration_not_zero, found);
-    put(&mut raw.drain_timeout, "--drain-timeout", typed.drain_timeout.as_ref(), parse::duration, found);
-    put(&mut raw.kill_timeout, "--kill-timeout", typed.kill_timeout.as_ref(), parse::duration, found);
-    put(&mut raw.user, "--user", typed.user.as_ref(), raw::identity_text, found);
-    put(&mut raw.group, "--group", typed.group.as_ref(), raw::identity_text, found);
-    overlay_habits(raw, &typed.habits, found);
-    if let Some(value) = typed.prefix {
-        raw.prefix = Some(At { value, spot: Spot::Option("--prefix") });
+    if let Some(text) = typed.options.get("spin-sleep") {
+        let restart = &mut raw.restart.get_or_insert_with(whole).value;
+        for place in [&mut restart.backoff_first, &mut restart.backoff_min, &mut restart.backoff_max] {
+            *place = found.keep(Spot::Option("--spin-sleep"), parse::duration(text));
+        }
     }
     if !several {
-        put(&mut raw.cwd, "--cwd", typed.cwd.as_ref(), raw::path_text, found);
-        put(&mut raw.name, "--name", typed.name.as_ref(), named, found);
         overlay_listen(raw, typed, found);
     }
     for (name, value) in &typed.env {
@@ -143,63 +128,28 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     }
 }
 
-/// When and how often an app is started again.
-fn overlay_habits(raw: &mut RawApp, typed: &Habits, found: &mut Found) {
-    let mut time = |place: &mut Option<At<Duration>>, option, text: &Option<String>| {
-        if let Some(text) = text {
-            *place = found.keep(Spot::Option(option), parse::duration(text));
-        }
-    };
-    time(&mut raw.restart.min_uptime, "--min-uptime", &typed.min_uptime);
-    time(&mut raw.restart.delay, "--restart-delay", &typed.restart_delay);
-    time(&mut raw.watch.delay, "--watch-delay", &typed.watch_delay);
-    for place in [&mut raw.restart.backoff_first, &mut raw.restart.backoff_min, &mut raw.restart.backoff_max] {
-        time(place, "--spin-sleep", &typed.spin_sleep);
-    }
-    if let Some(text) = &typed.max_restarts {
-        raw.restart.max_restarts = found.keep(Spot::Option("--max-restarts"), parse::max_restarts(text));
-    }
-    if let Some(text) = &typed.max_runs {
-        raw.restart.max_runs = found.keep(Spot::Option("--max-runs"), parse::max_runs(text));
-    }
-    if let Some(text) = &typed.max_memory {
-        raw.limits.memory = found.keep(Spot::Option("--max-memory"), parse::size(text));
-    }
-    if let Some(text) = &typed.cron_restart {
-        raw.cron_restart = found.keep(Spot::Option("--cron-restart"), cron::read(text));
-    }
-    if !typed.stop_exit_codes.is_empty() {
-        raw.restart.stop_exit_codes = Some(typed.stop_exit_codes.iter().map(|code| i32::from(*code)).collect());
-    }
-    if typed.watch {
-        raw.watch.on = Some(true);
-    }
-    if !typed.watch_ignore.is_empty() {
-        let option = Spot::Option("--watch-ignore");
-        let patterns = typed.watch_ignore.iter().filter_map(|text| found.keep(option, parse::pattern(text)));
-        raw.watch.ignore = Some(patterns.collect());
-    }
+/// What was not typed at all.
+fn whole<T: Default>() -> At<T> {
+    At { value: T::default(), spot: Spot::Whole }
 }
 
 /// `--port`, `--host` and `--listen` together replace what the file says.
 fn overlay_listen(raw: &mut RawApp, typed: &Overrides, found: &mut Found) {
-    if typed.host.is_some() && typed.port.is_none() {
+    let (port, listen) = (typed.options.has("port"), typed.options.has("listen"));
+    let host = typed.options.get("host");
+    if host.is_some() && !port {
         found.add(Spot::Option("--host"), "--host goes with --port; or write --listen HOST:PORT");
     }
-    if typed.port.is_none() && typed.listen.is_empty() {
-        return;
+    if port && !listen {
+        raw.listen = None;
+    } else if listen && !port {
+        raw.port = None;
     }
-    raw.port = None;
-    raw.listen.clear();
-    if let Some(port) = typed.port {
-        let (option, listen) = match &typed.host {
-            Some(host) => ("--host", parse::host_and_port(host, port)),
-            None => ("--port", Ok(Listen::Any(port))),
-        };
-        raw.listen.extend(found.keep(Spot::Option(option), listen));
-    }
-    for text in &typed.listen {
-        raw.listen.extend(found.keep(Spot::Option("--listen"), parse::listen(text)));
+    if let (Some(host), true) = (host, port)
+        && let Some(port) = raw.port.take()
+    {
+        let address = found.keep(Spot::Option("--host"), parse::host_and_port(host, port.value));
+        raw.listen.get_or_insert_with(whole).value.splice(0..0, address);
     }
 }
 
@@ -250,15 +200,16 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
     let text = sources.file.as_ref().map_or("", |file| &file.text);
     let mut before: Vec<(At<Listen>, usize)> = Vec::new();
     for (index, raw) in raws.iter_mut().enumerate() {
+        let listen = &mut raw.listen.get_or_insert_with(whole).value;
         if let Some(port) = raw.port.take() {
-            raw.listen.insert(0, At { value: Listen::Any(port.value), spot: port.spot });
+            listen.insert(0, At { value: Listen::Any(port.value), spot: port.spot });
         }
-        if let Some(extra) = raw.listen.get(LISTENERS_PER_APP_MAX) {
+        if let Some(extra) = listen.get(LISTENERS_PER_APP_MAX) {
             let most = LISTENERS_PER_APP_MAX;
             found.add(extra.spot, format!("too many addresses to listen on: {most} is the most for one app"));
-            raw.listen.truncate(most);
+            listen.truncate(most);
         }
-        for listen in &mut raw.listen {
+        for listen in listen {
             if found.is_full() {
                 return;
             }
@@ -293,126 +244,97 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
 }
 
 /// One app with every default decided, or `None` where problems were noted that leave no app.
-fn decide(raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Option<App> {
+fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Option<App> {
     let env = environment(&raw, sources, found);
     check_slot_variables(&raw, &env, found);
-    let restart = decide_restart(raw.restart, found);
+    let restart = decide_restart(raw.restart.take().map(|at| at.value).unwrap_or_default(), found);
     let protocol = raw.protocol.as_ref().map_or(defaults::PROTOCOL, |at| at.value);
     let balance = raw.balance.as_ref().map_or(defaults::BALANCE, |at| at.value);
-    if protocol != Protocol::Auto {
-        if let Some(ready) = &raw.ready
-            && let Err(message) = rules::ready(protocol, Some(&ready.value))
-        {
-            found.add(ready.spot, message);
-        }
-        if let Some(typed) = &raw.balance
-            && let Err(message) = rules::balance(protocol, balance)
-        {
-            found.add(typed.spot, message);
-        }
-        if let Some(listen) = raw.listen.first()
-            && let Err(message) = rules::listen(protocol, true)
-        {
-            found.add(listen.spot, message);
-        }
-    }
-    let limits = decide_limits(raw.limits, protocol, balance, found);
-    let agent = agent::decide(raw.agent, found);
-    let folder = raw.cwd.as_ref().map(|at| absolute(&sources.start_folder, &at.value));
-    let log_folder = folder.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
-    let log = super::log::decide(raw.log, &name, &log_folder, sources, found);
-    let Some(command) = raw.command else {
-        if !raw.command_bad
-            && let Some(spot) = raw.spot
+    check_protocol(&raw, protocol, balance, found);
+    let limits = raw.limits.take().map(|at| at.value).unwrap_or_default();
+    let limits = decide_limits(limits, protocol, balance, found);
+    let agent = agent::decide(raw.agent.take(), found);
+    let cwd = raw.cwd.take().map(|at| absolute(&sources.start_folder, &at.value));
+    let log_folder = cwd.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
+    let log = raw.log.take().map(|at| at.value).unwrap_or_default();
+    let log = super::log::decide(log, &name, &log_folder, sources, found);
+    let Some(command) = raw.command.take() else {
+        if !raw.bad.contains(&"command")
+            && let Some(spot) = raw.spot()
         {
             found.add(spot, "command is missing: say what to run, for example command = [\"node\", \"app.js\"]");
         }
         return None;
     };
-    Some(App {
+    let rest = AppRest {
         name,
-        namespace: value_or(raw.namespace, defaults::NAMESPACE.to_owned()),
         command: command.value,
-        workers: value_or(raw.workers, defaults::WORKERS),
-        listen: raw.listen.into_iter().map(|at| at.value).collect(),
-        balance,
-        protocol,
-        ready: raw.ready.map(|at| at.value),
-        ready_timeout: value_or(raw.ready_timeout, defaults::READY_TIMEOUT),
-        drain_timeout: value_or(raw.drain_timeout, defaults::DRAIN_TIMEOUT),
-        kill_timeout: value_or(raw.kill_timeout, defaults::KILL_TIMEOUT),
+        listen: raw.listen.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         env,
         base_env: sources.base_env.clone(),
-        cwd: folder,
-        instance_var: value_or(raw.instance_var, defaults::INSTANCE_VAR.to_owned()),
-        increment_var: raw.increment_var.map(|at| at.value),
-        user: raw.user.map(|at| at.value),
-        group: raw.group.map(|at| at.value),
-        umask: raw.umask.map(|at| at.value),
-        cron_restart: raw.cron_restart.map(|at| at.value),
-        watch: decide_watch(raw.watch, sources),
+        cwd,
+        watch: decide_watch(&mut raw, sources),
         restart,
-        reload: Reload {
-            surge: value_or(raw.reload.surge, defaults::reload().surge),
-            canary: value_or(raw.reload.canary, defaults::reload().canary),
-            settle: value_or(raw.reload.settle, defaults::reload().settle),
-            drain_spread: value_or(raw.reload.drain_spread, defaults::reload().drain_spread),
-        },
-        hooks: raw.hooks,
+        reload: raw.reload.take().map(|at| at.value).unwrap_or_default().decide(),
+        hooks: hooks::decide(raw.hooks.take().map(|at| at.value).unwrap_or_default()),
         limits,
         agent,
         log,
-        prefix: value_or(raw.prefix, false),
-    })
+    };
+    Some(raw.decide(rest))
 }
 
-fn value_or<T>(at: Option<At<T>>, default: T) -> T {
-    at.map_or(default, |at| at.value)
+/// What was typed that a protocol cannot have, where one was typed.
+fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mut Found) {
+    if protocol == Protocol::Auto {
+        return;
+    }
+    if let Some(ready) = &raw.ready
+        && let Err(message) = rules::ready(protocol, ready.value.as_ref())
+    {
+        found.add(ready.spot, message);
+    }
+    if let Some(typed) = &raw.balance
+        && let Err(message) = rules::balance(protocol, balance)
+    {
+        found.add(typed.spot, message);
+    }
+    if let Some(listen) = raw.listen.as_ref().and_then(|at| at.value.first())
+        && let Err(message) = rules::listen(protocol, true)
+    {
+        found.add(listen.spot, message);
+    }
 }
 
 /// What is to be watched. Ignoring alone watches nothing.
-fn decide_watch(raw: RawWatch, sources: &Sources) -> Option<Watch> {
-    raw.on.filter(|on| *on)?;
+fn decide_watch(raw: &mut RawApp, sources: &Sources) -> Option<Watch> {
+    let paths = match raw.watch.take()?.value {
+        Watched::Nothing => return None,
+        Watched::Folder => Vec::new(),
+        Watched::Paths(paths) => paths.iter().map(|path| absolute(&sources.start_folder, path)).collect(),
+    };
+    let ignore = raw.watch_ignore.take().map(|at| at.value).unwrap_or_default();
     Some(Watch {
-        paths: raw.paths.iter().map(|path| absolute(&sources.start_folder, path)).collect(),
-        ignore: raw.ignore.unwrap_or_default().into_iter().map(|at| at.value).collect(),
-        delay: value_or(raw.delay, defaults::WATCH_DELAY),
+        paths,
+        ignore: ignore.into_iter().map(|at| at.value).collect(),
+        delay: raw.watch_delay.take().map_or(defaults::WATCH_DELAY, |at| at.value),
     })
 }
 
 fn decide_restart(raw: RawRestart, found: &mut Found) -> Restart {
-    let default = defaults::restart();
-    let min = raw.backoff_min.as_ref().map_or(default.backoff_min, |at| at.value);
-    let max = raw.backoff_max.as_ref().map_or(default.backoff_max, |at| at.value);
-    if min > max
-        && let Some(spot) = raw.backoff_min.as_ref().or(raw.backoff_max.as_ref()).map(|at| at.spot)
-    {
+    let spot = raw.backoff_min.as_ref().map(|at| at.spot).or(raw.backoff_max.as_ref().map(|at| at.spot));
+    let restart = raw.decide();
+    let (min, max) = (restart.backoff_min, restart.backoff_max);
+    if let Some(spot) = spot.filter(|_| min > max) {
         found.add(spot, format!("backoff_min ({min:?}) is longer than backoff_max ({max:?})"));
     }
-    Restart {
-        min_uptime: value_or(raw.min_uptime, default.min_uptime),
-        max_restarts: value_or(raw.max_restarts, default.max_restarts),
-        window: value_or(raw.window, default.window),
-        backoff_first: value_or(raw.backoff_first, default.backoff_first),
-        backoff_min: min,
-        backoff_max: max,
-        delay: value_or(raw.delay, default.delay),
-        max_runs: value_or(raw.max_runs, default.max_runs),
-        stop_exit_codes: raw.stop_exit_codes.unwrap_or(default.stop_exit_codes),
-    }
+    restart
 }
 
 fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &mut Found) -> Limits {
     let spots = [raw.hang.as_ref().map(|at| at.spot), raw.max_connections.as_ref().map(|at| at.spot)];
     let report = raw.hang_report.as_ref().filter(|at| at.value).map(|at| at.spot);
-    let limits = Limits {
-        memory: raw.memory.map(|at| at.value),
-        lifetime: raw.lifetime.map(|at| at.value),
-        max_connections: raw.max_connections.map(|at| at.value),
-        hang: raw.hang.map(|at| at.value),
-        hang_report: value_or(raw.hang_report, false),
-        hang_report_dir: raw.hang_report_dir.map(|at| at.value),
-    };
+    let limits = raw.decide();
     if let Some(spot) = report.filter(|_| limits.hang.is_none()) {
         found.add(spot, "hang_report does nothing without hang");
     }
@@ -429,13 +351,15 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
 fn environment(raw: &RawApp, sources: &Sources, found: &mut Found) -> BTreeMap<String, String> {
     let typed = &sources.overrides;
     let mut env = BTreeMap::new();
-    for file in &raw.env_files {
+    for file in raw.env_file.iter().flat_map(|at| &at.value) {
         let path = absolute(&sources.start_folder, &file.value).display().to_string();
         read_env_file(&path, file.spot, sources, &mut env, found);
     }
-    env.extend(raw.env.clone());
-    for table in typed.env_names.iter().filter_map(|name| raw.env_named.get(name)) {
-        env.extend(table.clone());
+    if let Some(At { value: variables, .. }) = &raw.env {
+        env.extend(variables.plain.clone());
+        for table in typed.env_names.iter().filter_map(|name| variables.named.get(name)) {
+            env.extend(table.clone());
+        }
     }
     for path in &typed.env_files {
         read_env_file(path, Spot::Option("--env-file"), sources, &mut env, found);
@@ -449,7 +373,7 @@ fn check_slot_variables(raw: &RawApp, env: &BTreeMap<String, String>, found: &mu
     if let Some(At { value: name, spot }) = raw.instance_var.as_ref().filter(|at| env.contains_key(&at.value)) {
         found.add(*spot, format!("env sets {name} too: instance_var would write the slot over it"));
     }
-    let Some(At { value: name, spot }) = &raw.increment_var else { return };
+    let Some(At { value: Some(name), spot }) = &raw.increment_var else { return };
     if raw.instance_var.as_ref().is_some_and(|at| at.value == *name) {
         return found.add(*spot, format!("{name} holds the slot already: increment_var must be another variable"));
     }

@@ -1,7 +1,7 @@
 //! Tests of `resolve.rs` and `raw.rs`: what a file and a command line become, and what is said of bad ones.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::raw::{APP_KEYS, LIMITS_KEYS, RELOAD_KEYS, RESTART_KEYS};
+use crate::config::schema::{Setting, settings};
 use crate::config::sources::FileSource;
 use crate::config::{Balance, Limits, Ready, Workers};
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ fn a_command_alone_gets_every_default() {
     assert_eq!(app.ready, None);
     assert_eq!(app.ready_timeout, Duration::from_secs(30));
     assert_eq!(app.kill_timeout, Duration::from_secs(5));
-    assert_eq!(app.restart, defaults::restart());
+    assert_eq!(app.restart, Restart::default());
     assert_eq!(app.reload.surge, 1);
     assert!(app.listen.is_empty() && !app.prefix && app.env.is_empty() && app.cwd.is_none());
 }
@@ -168,18 +168,37 @@ drain_spread = "1m"
 
 #[test]
 fn every_known_key_is_read() {
-    for key in APP_KEYS {
-        let said = said_of(&format!("{key} = 1979-05-27"));
+    for setting in settings().filter(|setting| !setting.scope.path.is_empty()) {
+        let table = setting.scope.path.trim_start_matches("app").trim_start_matches('.');
+        let key = if table.is_empty() { setting.name.to_owned() } else { format!("{table}.{}", setting.name) };
+        let command = if key == "command" { "" } else { "command = \"node a.js\"\n" };
+        let said = said_or_nothing(&format!("[[app]]\n{command}{key} = 1979-05-27\n"));
         assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
-        assert!(!said.is_empty(), "{key} took a date");
+        assert!(said.iter().any(|line| line.contains("a date")), "{key} took a date: {said:?}");
     }
-    for (table, keys) in [("restart", RESTART_KEYS), ("reload", RELOAD_KEYS), ("limits", LIMITS_KEYS)] {
-        for key in keys {
-            let said = said_of(&format!("{table} = {{ {key} = 1979-05-27 }}"));
-            assert!(said.iter().all(|line| !line.contains("unknown key")), "{key}: {said:?}");
-            assert!(!said.is_empty(), "{key} took a date");
+}
+
+#[test]
+fn every_default_is_one_that_may_be_written() {
+    let typed = |setting: &Setting, value: &str| {
+        let table = format!("[{}]", setting.scope.path).replace("[app]", "");
+        let line = format!("{} = {value}", setting.name);
+        let command = if setting.name == "command" && table.is_empty() { "" } else { "command = \"node a.js\"\n" };
+        let agent = if table == "[app.agent]" && setting.name != "command" { "\ncommand = \"a\"" } else { "" };
+        said_or_nothing(&format!("[[app]]\n{command}{table}{agent}\n{line}\n"))
+    };
+    for setting in settings().filter(|setting| !setting.scope.path.is_empty()) {
+        for value in [(setting.default)(), setting.example.map(str::to_owned), setting.initial.map(str::to_owned)] {
+            let said = value.as_ref().map(|value| typed(setting, value)).unwrap_or_default();
+            let needs_another = ["does nothing", "counts from", "was not read"];
+            let alone = said.iter().all(|line| needs_another.iter().any(|words| line.contains(words)));
+            assert!(alone, "{} = {value:?}: {said:?}", setting.name);
         }
     }
+}
+
+fn said_or_nothing(text: &str) -> Vec<String> {
+    resolve(&file(text)).err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -189,16 +208,19 @@ fn the_command_line_lies_over_the_file() {
          env.A = \"file\"\nenv.B = \"file\"\nenv.C = \"file\"\nenv.production = { B = \"named\", C = \"named\" }\n",
     );
     sources.overrides = Overrides {
-        workers: Some("2".into()),
-        port: Some(9),
-        host: Some("127.0.0.1".into()),
-        listen: vec!["unix:x".into()],
-        name: Some("b".into()),
         env: vec![("C".into(), "typed".into())],
         env_names: vec!["production".into()],
-        cwd: Some("/else".into()),
-        prefix: Some(true),
-        ready: Some("2s".into()),
+        options: [
+            ("workers", "2"),
+            ("port", "9"),
+            ("host", "127.0.0.1"),
+            ("listen", "unix:x"),
+            ("name", "b"),
+            ("cwd", "/else"),
+            ("prefix", "true"),
+            ("ready", "2s"),
+        ]
+        .into(),
         ..Overrides::default()
     };
     let app = &resolve(&sources).unwrap().apps[0];
@@ -215,10 +237,7 @@ fn the_command_line_lies_over_the_file() {
 #[test]
 fn bad_options_are_named() {
     let mut sources = command(&["node", "a.js"]);
-    sources.overrides.workers = Some("0".into());
-    sources.overrides.host = Some("localhost".into());
-    sources.overrides.listen = vec!["x".into()];
-    sources.overrides.name = Some("a/b".into());
+    sources.overrides.options = [("workers", "0"), ("host", "localhost"), ("listen", "x"), ("name", "a/b")].into();
     sources.overrides.env = vec![("NODE_UNIQUE_ID".into(), "1".into())];
     sources.overrides.env_names = vec!["production".into()];
     let said = said(&sources).join("\n");
@@ -232,12 +251,11 @@ fn bad_options_are_named() {
 #[test]
 fn options_for_one_app_are_refused_for_several() {
     let mut sources = file("[[app]]\ncommand=\"a\"\n[[app]]\ncommand=\"b\"\n");
-    sources.overrides.port = Some(1);
-    sources.overrides.workers = Some("none".into());
+    sources.overrides.options = [("port", "1"), ("workers", "none")].into();
     let lines = said(&sources);
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].starts_with("--port: the file has 2 apps"), "{lines:?}");
-    sources.overrides = Overrides { workers: Some("3".into()), ..Overrides::default() };
+    sources.overrides = Overrides { options: [("workers", "3")].into(), ..Overrides::default() };
     let config = resolve(&sources).unwrap();
     assert!(config.apps.iter().all(|app| app.workers == Workers::Exactly(3)));
 }
@@ -517,4 +535,47 @@ fn limits_are_unset_unless_typed() {
         let lines = format!("limits.max_connections = 1\nbalance = \"{way}\"\nprotocol = \"node\"");
         says(&lines, "limits.max_connections needs");
     }
+}
+
+#[test]
+fn flags_of_every_table_lie_over_the_file() {
+    let mut sources = file(
+        "[[app]]\ncommand = \"a\"\nwatch = [\"src\"]\n[app.restart]\nmin_uptime = \"9s\"\nbackoff_min = \"9s\"\n\
+         [app.limits]\nmemory = \"1G\"\n",
+    );
+    sources.overrides.options = [
+        ("min-uptime", "2s"),
+        ("max-restarts", "never"),
+        ("max-runs", "3"),
+        ("restart-delay", "4s"),
+        ("spin-sleep", "5s"),
+        ("stop-exit-codes", "0"),
+        ("stop-exit-codes", "3"),
+        ("max-memory", "2G"),
+        ("cron-restart", "@daily"),
+        ("watch", "true"),
+        ("watch-ignore", "*.log"),
+        ("watch-delay", "1s"),
+    ]
+    .into();
+    let app = resolve(&sources).unwrap().apps.remove(0);
+    let restart = Restart {
+        min_uptime: Duration::from_secs(2),
+        max_restarts: None,
+        max_runs: Some(3),
+        delay: Duration::from_secs(4),
+        backoff_first: Duration::from_secs(5),
+        backoff_min: Duration::from_secs(5),
+        backoff_max: Duration::from_secs(5),
+        stop_exit_codes: vec![0, 3],
+        ..Restart::default()
+    };
+    assert_eq!(app.restart, restart);
+    assert_eq!((app.limits.memory, app.cron_restart.is_some()), (Some(2 << 30), true));
+    let watch = app.watch.unwrap();
+    assert_eq!((watch.paths, watch.ignore), (vec![PathBuf::from("/srv/src")], vec!["*.log".to_owned()]));
+    sources.overrides.options = [("watch", "true")].into();
+    sources.file = None;
+    sources.overrides.command = vec!["a".into()];
+    assert!(resolve(&sources).unwrap().apps[0].watch.as_ref().unwrap().paths.is_empty());
 }

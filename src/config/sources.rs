@@ -1,6 +1,7 @@
 //! Everything that a [`super::Config`] is made from, as plain data: the same sources always resolve to the same
 //! configuration. The master keeps them as JSON, so that a restarted one resolves them again. No file is read here.
 use super::import::Format;
+use super::options::Options;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -57,82 +58,23 @@ pub struct EnvFileSource {
     pub text: Result<String, String>,
 }
 
-/// What the command line said. `None` and empty: nothing. Values are as typed; [`super::resolve::resolve`] judges them.
+/// What the command line said. Values are as typed; [`super::resolve::resolve`] judges them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Overrides {
     /// Program and arguments after `--`.
     pub command: Vec<String>,
     /// Every `--only`, in order: of a file, these apps alone.
     pub only: Vec<String>,
-    /// `--namespace`.
-    pub namespace: Option<String>,
-    /// `--workers`.
-    pub workers: Option<String>,
-    /// `--port`.
-    pub port: Option<u16>,
-    /// `--host`.
-    pub host: Option<String>,
-    /// Every `--listen`, in order.
-    pub listen: Vec<String>,
-    /// `--name`.
-    pub name: Option<String>,
-    /// `--balance`.
-    pub balance: Option<String>,
-    /// `--protocol`.
-    pub protocol: Option<String>,
     /// Every `--env NAME=VALUE`, in order.
     pub env: Vec<(String, String)>,
     /// Every `--env NAME`, in order: the `env.NAME` tables that are laid over `env`.
     pub env_names: Vec<String>,
-    /// Every `--env-file`, in order, absolute.
+    /// Every `--env-file`, in order; absolute once the loader has read them.
     pub env_files: Vec<String>,
-    /// `--cwd`.
-    pub cwd: Option<String>,
-    /// `--user`.
-    pub user: Option<String>,
-    /// `--group`.
-    pub group: Option<String>,
-    /// `--prefix`.
-    pub prefix: Option<bool>,
-    /// `--ready`.
-    pub ready: Option<String>,
-    /// `--ready-timeout`.
-    pub ready_timeout: Option<String>,
-    /// `--drain-timeout`.
-    pub drain_timeout: Option<String>,
-    /// `--kill-timeout`.
-    pub kill_timeout: Option<String>,
-    /// When and how often it is started again.
-    pub habits: Habits,
-}
-
-/// What the command line said of when and how often an app is started again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Habits {
-    /// `--max-runs`, or `1` for `--no-autorestart`.
-    pub max_runs: Option<String>,
-    /// `--max-restarts`.
-    pub max_restarts: Option<String>,
-    /// `--min-uptime`.
-    pub min_uptime: Option<String>,
-    /// `--spin-sleep`.
-    pub spin_sleep: Option<String>,
-    /// `--restart-delay`.
-    pub restart_delay: Option<String>,
-    /// Every `--stop-exit-codes`.
-    pub stop_exit_codes: Vec<u8>,
-    /// `--max-memory`.
-    pub max_memory: Option<String>,
-    /// `--cron-restart`.
-    pub cron_restart: Option<String>,
-    /// `--watch`.
-    pub watch: bool,
-    /// Every `--watch-ignore`.
-    pub watch_ignore: Vec<String>,
-    /// `--watch-delay`.
-    pub watch_delay: Option<String>,
+    /// Every other flag. (Unknown fields are refused there.)
+    #[serde(flatten)]
+    pub options: Options,
 }
 
 /// `path` as an absolute one, starting at `folder`; `.` and doubled slashes are dropped, `..` and links are left alone.
@@ -161,7 +103,7 @@ mod tests {
                 EnvFileSource { path: "/srv/none".into(), text: Err("no such file".into()) },
             ],
             overrides: Overrides {
-                port: Some(80),
+                options: [("port", "80")].into(),
                 env: vec![("A".into(), "ü\u{2028}".into())],
                 ..Overrides::default()
             },

@@ -205,7 +205,7 @@ impl Registry<'_> {
 /// The name of a deployment, the only app's or else the file's; and whether a person chose it.
 pub fn deployment_name(sources: &Sources, config: &Config) -> (String, bool) {
     match (config.apps.as_slice(), &sources.file) {
-        ([app], file) => (app.name.clone(), sources.overrides.name.is_some() || file.is_some()),
+        ([app], file) => (app.name.clone(), sources.overrides.options.has("name") || file.is_some()),
         (_, Some(file)) => (name_of_file(file), true),
         (_, None) => ("clusterd".to_owned(), false),
     }

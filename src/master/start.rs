@@ -204,7 +204,7 @@ impl Master {
         let mut config = resolve(&sources).map_err(StartError::usage)?;
         let claimed = self.claim(&launch, &sources, &config)?;
         if let Some(name) = claimed.as_ref().and_then(|claimed| claimed.renamed.clone()) {
-            sources.overrides.name = Some(name);
+            sources.overrides.options.set("name", vec![name]);
             config = resolve(&sources).map_err(StartError::usage)?;
         }
         let mut given = given_sockets(inherited.fds);

@@ -296,7 +296,7 @@ fn answers_and_bodies() {
 
 #[test]
 fn what_was_typed_goes_to_the_master_whole() {
-    let overrides = Overrides { workers: Some("max-1".to_owned()), port: Some(80), ..Overrides::default() };
+    let overrides = Overrides { options: [("workers", "max-1"), ("port", "80")].into(), ..Overrides::default() };
     let file = FileSource { path: "/srv/c.toml".to_owned(), text: "[[app]]".to_owned(), ..FileSource::default() };
     let sources = Sources {
         start_folder: "/srv".to_owned(),

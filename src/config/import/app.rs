@@ -3,7 +3,7 @@ use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
-use crate::config::{cron, name, parse};
+use crate::config::{Restart, cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -260,7 +260,7 @@ impl Conversion<'_, '_> {
         }
         if let Some(delay) = self.ms(&["exp_backoff_restart_delay"]).filter(|delay| *delay > 0) {
             self.section.restart.text("backoff_min", &duration(delay), "exp_backoff_restart_delay; it doubles");
-            let most = ms(defaults::restart().backoff_max);
+            let most = ms(Restart::default().backoff_max);
             if delay > most {
                 self.section.restart.text("backoff_max", &duration(delay), "");
             }

@@ -1,21 +1,21 @@
 //! One value each: what a key of the file holds, as the type that it is to have, or the problem is noted.
 use super::super::problem::{At, Spot, line_column};
-use super::super::{Listen, Workers, env_file, parse};
-use super::{RawApp, Walk, identity_text};
-use crate::limits::LISTENERS_PER_APP_MAX;
+use super::super::schema::kinds::Variables;
+use super::super::{Workers, env_file, parse};
+use super::Walk;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// A key with its value.
-pub(super) struct Entry<'a> {
-    pub(super) key: &'a str,
-    pub(super) key_spot: Spot,
-    pub(super) value: &'a DeValue<'a>,
-    pub(super) spot: Spot,
+pub(crate) struct Entry<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) key_spot: Spot,
+    pub(crate) value: &'a DeValue<'a>,
+    pub(crate) spot: Spot,
 }
 
 impl Walk<'_> {
-    pub(super) fn add(&mut self, spot: Spot, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, spot: Spot, message: impl Into<String>) {
         if let Spot::File(offset) = spot
             && !self.bad_lines.is_empty()
             && !self.found.is_full()
@@ -26,7 +26,7 @@ impl Walk<'_> {
         self.found.add(spot, message);
     }
 
-    pub(super) fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
+    pub(crate) fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
         match result {
             Ok(value) => Some(At { value, spot }),
             Err(message) => {
@@ -36,19 +36,19 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn wrong_type<T>(&mut self, entry: &Entry<'_>, wants: &str) -> Option<T> {
+    pub(crate) fn wrong_type<T>(&mut self, entry: &Entry<'_>, wants: &str) -> Option<T> {
         self.add(entry.spot, format!("{} must be {wants}, not {}", entry.key, type_name(entry.value)));
         None
     }
 
-    pub(super) fn table<'v>(&mut self, entry: &Entry<'v>) -> Option<&'v DeTable<'v>> {
+    pub(crate) fn table<'v>(&mut self, entry: &Entry<'v>) -> Option<&'v DeTable<'v>> {
         match entry.value {
             DeValue::Table(table) => Some(table),
             _ => self.wrong_type(entry, "a table"),
         }
     }
 
-    pub(super) fn text<T>(
+    pub(crate) fn text<T>(
         &mut self,
         entry: &Entry<'_>,
         wants: &str,
@@ -60,7 +60,7 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &mut self,
         entry: &Entry<'_>,
         read: fn(&str) -> Result<Duration, String>,
@@ -77,7 +77,7 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn number(
+    pub(crate) fn number(
         &mut self,
         entry: &Entry<'_>,
         rule: &str,
@@ -90,37 +90,27 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn boolean(&mut self, entry: &Entry<'_>) -> Option<At<bool>> {
+    pub(crate) fn boolean(&mut self, entry: &Entry<'_>) -> Option<At<bool>> {
         match entry.value.as_bool() {
             Some(value) => Some(At { value, spot: entry.spot }),
             None => self.wrong_type(entry, "true or false"),
         }
     }
 
-    pub(super) fn workers(&mut self, entry: &Entry<'_>) -> Option<At<Workers>> {
+    pub(crate) fn workers(&mut self, entry: &Entry<'_>) -> Option<At<Workers>> {
         match entry.value {
             DeValue::Integer(typed) => self.keep(entry.spot, parse::workers(&typed.to_string())),
             _ => self.text(entry, "a number, \"max\", \"max-1\" or \"50%\"", parse::workers),
         }
     }
 
-    pub(super) fn port(&mut self, entry: &Entry<'_>) -> Option<At<u16>> {
+    pub(crate) fn port(&mut self, entry: &Entry<'_>) -> Option<At<u16>> {
         let rule = "port must be a number from 0 to 65535 (0: any free one)";
         self.number(entry, rule, 0..=65535).map(|at| narrow(&at))
     }
 
-    /// One string, or an array of strings (a number is taken as a port).
-    pub(super) fn listen(&mut self, entry: &Entry<'_>) -> Vec<At<Listen>> {
-        let count = entry.value.as_array().map_or(1, |array| array.len());
-        if count > LISTENERS_PER_APP_MAX {
-            let most = LISTENERS_PER_APP_MAX;
-            self.add(entry.spot, format!("{count} addresses to listen on are too many: {most} is the most"));
-            return Vec::new();
-        }
-        self.strings(entry, parse::listen)
-    }
-
-    pub(super) fn strings<T>(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<T, String>) -> Vec<At<T>> {
+    /// One string, or an array of strings.
+    pub(crate) fn strings<T>(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<T, String>) -> Vec<At<T>> {
         let wants = "a string or an array of strings";
         match entry.value {
             DeValue::Array(array) => {
@@ -132,7 +122,7 @@ impl Walk<'_> {
         }
     }
 
-    pub(super) fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
+    pub(crate) fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
         let DeValue::Array(array) = entry.value else {
             let read = |text: &str| parse::command_line(text).map_err(|message| named(entry.key, message));
             return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", read);
@@ -146,7 +136,7 @@ impl Walk<'_> {
         self.keep(entry.spot, checked.map(|()| words))
     }
 
-    pub(super) fn size(&mut self, entry: &Entry<'_>) -> Option<At<u64>> {
+    pub(crate) fn size(&mut self, entry: &Entry<'_>) -> Option<At<u64>> {
         match integer(entry.value) {
             Some(number) => self.keep(
                 entry.spot,
@@ -157,19 +147,20 @@ impl Walk<'_> {
     }
 
     /// `NAME = "value"`, and tables `NAME = { ... }` for `--env NAME`.
-    pub(super) fn env(&mut self, entry: &Entry<'_>, app: &mut RawApp) {
-        let Some(table) = self.table(entry) else { return };
-        for entry in entries(table) {
+    pub(crate) fn env(&mut self, entry: &Entry<'_>) -> Option<At<Variables>> {
+        let mut variables = Variables::default();
+        for entry in entries(self.table(entry)?) {
             if let DeValue::Table(named) = entry.value {
                 let pairs = entries(named).into_iter().filter_map(|entry| self.variable(&entry)).collect();
-                app.env_named.insert(entry.key.to_owned(), pairs);
+                variables.named.insert(entry.key.to_owned(), pairs);
             } else if let Some((name, value)) = self.variable(&entry) {
-                app.env.insert(name, value);
+                variables.plain.insert(name, value);
             }
         }
+        Some(At { value: variables, spot: entry.spot })
     }
 
-    pub(super) fn variable(&mut self, entry: &Entry<'_>) -> Option<(String, String)> {
+    fn variable(&mut self, entry: &Entry<'_>) -> Option<(String, String)> {
         let value = match entry.value {
             DeValue::String(text) => text.to_string(),
             DeValue::Boolean(value) => value.to_string(),
@@ -188,16 +179,16 @@ impl Walk<'_> {
     }
 
     /// A name, or a number.
-    pub(super) fn identity(&mut self, entry: &Entry<'_>) -> Option<At<String>> {
+    pub(crate) fn identity(&mut self, entry: &Entry<'_>) -> Option<At<String>> {
         match integer(entry.value) {
             Some(number) if (0..i64::from(u32::MAX)).contains(&number) => {
                 Some(At { value: number.to_string(), spot: entry.spot })
             }
-            _ => self.text(entry, "a name or a number", identity_text),
+            _ => self.text(entry, "a name or a number", parse::identity),
         }
     }
 
-    pub(super) fn umask(&mut self, entry: &Entry<'_>) -> Option<At<u32>> {
+    pub(crate) fn umask(&mut self, entry: &Entry<'_>) -> Option<At<u32>> {
         match entry.value {
             // TOML's own octal form says what it is; a decimal number would be taken for octal by mistake.
             DeValue::Integer(typed) if typed.radix() == 8 => self.keep(entry.spot, parse::umask(typed.as_str())),
@@ -211,16 +202,16 @@ impl Walk<'_> {
 }
 
 /// What is wrong with a command, said of the key that holds it.
-pub(super) fn named(key: &str, message: String) -> String {
+fn named(key: &str, message: String) -> String {
     message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)
 }
 
 /// A number whose range was checked, as a smaller type.
-pub(super) fn narrow<T: TryFrom<i64> + Default>(at: &At<i64>) -> At<T> {
+pub(crate) fn narrow<T: TryFrom<i64> + Default>(at: &At<i64>) -> At<T> {
     At { value: T::try_from(at.value).unwrap_or_default(), spot: at.spot }
 }
 
-pub(super) fn entries<'v>(table: &'v DeTable<'_>) -> Vec<Entry<'v>> {
+pub(crate) fn entries<'v>(table: &'v DeTable<'_>) -> Vec<Entry<'v>> {
     let entry = |(key, value): (&'v toml::Spanned<toml::de::DeString<'_>>, &'v toml::Spanned<DeValue<'_>>)| Entry {
         key: key.get_ref(),
         key_spot: Spot::File(key.span().start),
@@ -231,12 +222,12 @@ pub(super) fn entries<'v>(table: &'v DeTable<'_>) -> Vec<Entry<'v>> {
 }
 
 /// The value of an integer of any radix, where it fits.
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
+fn integer(value: &DeValue<'_>) -> Option<i64> {
     let typed = value.as_integer()?;
     i64::from_str_radix(typed.as_str(), typed.radix()).ok()
 }
 
-pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
+fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",

@@ -1,0 +1,108 @@
+//! The flags of a run, given to clap from the table of settings (`config::schema`), and what was typed of them.
+use crate::config::options::Options;
+use crate::config::schema::{RunFlag, Takes, flags, pm2_instances};
+use crate::config::sources::Overrides;
+use crate::loader::Request;
+use clap::error::Error;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use std::path::PathBuf;
+
+/// Name of the words behind `--`.
+const COMMAND: &str = "command";
+
+/// The flags of a run, as typed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunArgs {
+    /// Every flag but `--home`.
+    pub options: Options,
+    /// The command to run: the words behind `--`.
+    pub command: Vec<String>,
+    /// `--home`, or `CLUSTERD_HOME`.
+    pub home: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// `--config`.
+    pub fn config(&self) -> Option<&str> {
+        self.options.get("config")
+    }
+
+    /// What the loader needs to know.
+    pub(super) fn request(&self) -> Request {
+        Request { config: self.config().map(str::to_owned), overrides: self.overrides() }
+    }
+
+    /// What the command line said, as plain data; the paths of `--env-file` are as typed.
+    pub(super) fn overrides(&self) -> Overrides {
+        let mut options = self.options.clone();
+        options.take("config");
+        let only = options.take("only");
+        let env_files = options.take("env-file");
+        let (pairs, env_names): (Vec<String>, Vec<String>) =
+            options.take("env").into_iter().partition(|word| word.contains('='));
+        let pair = |word: &String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let env = pairs.iter().filter_map(pair).collect();
+        if let [.., instances] = options.take("instances").as_slice() {
+            options.set("workers", vec![pm2_instances(instances)]);
+        }
+        if !options.take("no-autorestart").is_empty() {
+            options.set("max-runs", vec!["1".to_owned()]);
+        }
+        Overrides { command: self.command.clone(), only, env, env_names, env_files, options }
+    }
+}
+
+impl Args for RunArgs {
+    fn augment_args(command: Command) -> Command {
+        let with_flags = flags().into_iter().fold(command, |command, flag| command.arg(arg(flag)));
+        with_flags.arg(Arg::new(COMMAND).last(true).value_name("COMMAND").num_args(1..).hide(true))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        RunArgs::augment_args(command)
+    }
+}
+
+impl FromArgMatches for RunArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<RunArgs, Error> {
+        let mut run = RunArgs::default();
+        run.update_from_arg_matches(matches)?;
+        Ok(run)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        let words = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<_>>();
+        for RunFlag { flag, .. } in flags() {
+            let typed = match flag.takes {
+                Takes::Nothing if matches.get_flag(flag.long) => vec!["true".to_owned()],
+                Takes::Nothing => Vec::new(),
+                Takes::One | Takes::Several | Takes::List => words(flag.long),
+            };
+            self.options.set(flag.long, typed);
+        }
+        self.command = words(COMMAND);
+        Ok(())
+    }
+}
+
+/// A flag in clap's form. Its value stays as typed: what it means is decided later, with the file at hand.
+fn arg(RunFlag { flag, help, check }: RunFlag) -> Arg {
+    let arg = Arg::new(flag.long).long(flag.long).help(help).help_heading(flag.heading);
+    let arg = match flag.takes {
+        Takes::Nothing => arg.action(ArgAction::SetTrue),
+        Takes::One => arg.action(ArgAction::Set),
+        Takes::Several => arg.action(ArgAction::Append),
+        Takes::List => arg.action(ArgAction::Append).value_delimiter(','),
+    };
+    let arg = match flag.takes {
+        Takes::Nothing => arg,
+        Takes::One | Takes::Several | Takes::List => arg
+            .value_name(flag.value)
+            .allow_hyphen_values(flag.hyphen)
+            .value_parser(move |text: &str| check(text).map(|()| text.to_owned())),
+    };
+    let arg = flag.short.map_or(arg.clone(), |short| arg.short(short));
+    let arg = flag.alias.map_or(arg.clone(), |alias| arg.alias(alias));
+    let arg = flag.conflicts.map_or(arg.clone(), |other| arg.conflicts_with(other));
+    flag.requires.map_or(arg.clone(), |other| arg.requires(other))
+}

@@ -1,0 +1,207 @@
+//! The flags of a run as data: those of keys come from `keys`, the others are listed here. `cli` gives them to clap.
+use super::settings;
+use crate::config::parse;
+
+/// How many words a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// None: it is there or not.
+    Nothing,
+    /// One; the last one counts.
+    One,
+    /// One each time, and it may be repeated.
+    Several,
+    /// The same, and one word may hold several, with commas between them.
+    List,
+}
+
+/// A flag of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Without its dashes.
+    pub long: &'static str,
+    /// As problems name it: with its dashes.
+    pub option: &'static str,
+    /// One letter for the same.
+    pub short: Option<char>,
+    /// Another name for the same.
+    pub alias: Option<&'static str>,
+    /// What its value is called.
+    pub value: &'static str,
+    /// How many words it takes.
+    pub takes: Takes,
+    /// The part of `--help` that lists it.
+    pub heading: &'static str,
+    /// What it does, where the help of its key does not fit.
+    pub help: &'static str,
+    /// A flag that it cannot be given with.
+    pub conflicts: Option<&'static str>,
+    /// A flag that it needs.
+    pub requires: Option<&'static str>,
+    /// Its value may begin with a dash.
+    pub hyphen: bool,
+    /// It fits only a file with one app.
+    pub for_one_app: bool,
+    /// It is more than another way to write its key: `resolve` reads it.
+    pub apart: bool,
+    /// Whether a word can be its value, where it has no key.
+    pub check: fn(&str) -> Result<(), String>,
+}
+
+/// The parts of `--help`, in order.
+const HEADINGS: [&str; 5] = [WORKERS, SOCKETS, SURROUNDINGS, STARTING_AGAIN, OTHER];
+pub(crate) const WORKERS: &str = "Workers";
+pub(crate) const SOCKETS: &str = "Sockets";
+pub(crate) const SURROUNDINGS: &str = "Surroundings";
+pub(crate) const STARTING_AGAIN: &str = "Starting again";
+pub(crate) const OTHER: &str = "Other";
+
+/// A flag that takes one word. `option` is the flag with its dashes.
+pub(crate) const fn flag(option: &'static str, heading: &'static str, value: &'static str) -> Flag {
+    let (_, long) = option.split_at(2);
+    Flag {
+        long,
+        option,
+        short: None,
+        alias: None,
+        value,
+        takes: Takes::One,
+        heading,
+        help: "",
+        conflicts: None,
+        requires: None,
+        hyphen: false,
+        for_one_app: false,
+        apart: false,
+        check: |_| Ok(()),
+    }
+}
+
+impl Flag {
+    pub(crate) const fn short(self, short: char) -> Flag {
+        Flag { short: Some(short), ..self }
+    }
+
+    pub(crate) const fn alias(self, alias: &'static str) -> Flag {
+        Flag { alias: Some(alias), ..self }
+    }
+
+    pub(crate) const fn takes(self, takes: Takes) -> Flag {
+        Flag { takes, ..self }
+    }
+
+    pub(crate) const fn help(self, help: &'static str) -> Flag {
+        Flag { help, ..self }
+    }
+
+    pub(crate) const fn conflicts(self, flag: &'static str) -> Flag {
+        Flag { conflicts: Some(flag), ..self }
+    }
+
+    pub(crate) const fn requires(self, flag: &'static str) -> Flag {
+        Flag { requires: Some(flag), ..self }
+    }
+
+    pub(crate) const fn hyphen(self) -> Flag {
+        Flag { hyphen: true, ..self }
+    }
+
+    pub(crate) const fn for_one_app(self) -> Flag {
+        Flag { for_one_app: true, ..self }
+    }
+
+    pub(crate) const fn apart(self) -> Flag {
+        Flag { apart: true, ..self }
+    }
+
+    const fn check(self, check: fn(&str) -> Result<(), String>) -> Flag {
+        Flag { check, ..self }
+    }
+}
+
+/// Flags that are no keys, each with the flag that it stands behind; `resolve` and `cli` read them.
+const WITHOUT_KEY: &[(&str, Flag)] = &[
+    (
+        "workers",
+        flag("--instances", WORKERS, "N")
+            .short('i')
+            .hyphen()
+            .conflicts("workers")
+            .check(|text| parse::workers(&pm2_instances(text)).map(drop))
+            .help("The same as --workers, in the words of PM2 (0: max, -1: max-1)"),
+    ),
+    (
+        "port",
+        flag("--host", SOCKETS, "HOST")
+            .requires("port")
+            .for_one_app()
+            .help("Address for --port [default: all, IPv6 and IPv4]"),
+    ),
+    (
+        "max-restarts",
+        flag("--spin-sleep", STARTING_AGAIN, "TIME")
+            .check(|text| parse::duration_not_zero(text).map(drop))
+            .help("After each failure wait so long, instead of ever longer"),
+    ),
+    (
+        "max-runs",
+        flag("--no-autorestart", STARTING_AGAIN, "")
+            .takes(Takes::Nothing)
+            .conflicts("max-runs")
+            .help("Run it once: the same as --max-runs 1"),
+    ),
+    (
+        "",
+        flag("--config", OTHER, "FILE")
+            .short('c')
+            .help("Run what this file says: clusterd's own (TOML), or one of PM2's (.js, .json, .yaml)"),
+    ),
+    (
+        "",
+        flag("--only", OTHER, "APP")
+            .takes(Takes::List)
+            .help("Of the file, this app alone; may repeat, or list them: a,b"),
+    ),
+];
+
+/// The numbers of PM2 in the words of this program: `0` is `max`, `-1` is `max-1`.
+pub fn pm2_instances(text: &str) -> String {
+    match text.strip_prefix('-') {
+        Some(less) => format!("max-{less}"),
+        None if text == "0" => "max".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+/// A flag as the command line has it.
+pub struct RunFlag {
+    /// The flag.
+    pub flag: Flag,
+    /// What it does, with the default.
+    pub help: String,
+    /// Whether a word can be its value.
+    pub check: fn(&str) -> Result<(), String>,
+}
+
+/// Every flag of a run, in the order of `--help`.
+pub fn flags() -> Vec<RunFlag> {
+    let without_key = |after: &'static str| {
+        let flags = WITHOUT_KEY.iter().filter(move |(place, _)| *place == after);
+        flags.map(|(_, flag)| RunFlag { flag: *flag, help: flag.help.to_owned(), check: flag.check })
+    };
+    let mut flags = Vec::new();
+    for setting in settings() {
+        let Some(flag) = setting.flag else { continue };
+        let help = if flag.help.is_empty() { setting.help.trim() } else { flag.help };
+        let default = (setting.default)().or(setting.unset.map(str::to_owned)).filter(|text| text != "none");
+        let default = default.filter(|_| flag.takes == Takes::One && !help.contains("[default"));
+        let default = default.map_or_else(String::new, |text| format!(" [default: {}]", text.trim_matches('"')));
+        let check = if flag.apart && flag.takes != Takes::One { flag.check } else { setting.check };
+        let help = help.strip_suffix('.').unwrap_or(help);
+        flags.push(RunFlag { flag, help: format!("{help}{default}"), check });
+        flags.extend(without_key(flag.long));
+    }
+    flags.extend(without_key(""));
+    flags.sort_by_key(|flag| HEADINGS.iter().position(|heading| *heading == flag.flag.heading));
+    flags
+}

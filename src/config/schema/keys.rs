@@ -1,0 +1,483 @@
+//! The table of settings: every key of the configuration file, once.
+//!
+//! An entry is
+//!
+//! ```text
+//! /// What it does, in one line: for the reference, `init`, the schema, and --help.
+//! key: plain(Type = default), KIND,
+//!     unset "..."       the default in words, where it is no value
+//!     example "..."     a value as TOML, for a key that `init` leaves unset
+//!     initial "..."     what `init` sets it to, where that is not the default
+//!     section "..."     the part of the reference that lists it
+//!     flag FLAG         the same on the command line
+//!     more "...";       what else the reference says of it
+//! ```
+//!
+//! with the optional parts in this order, separated by commas. `plain` keys come into the resolved struct as they are. Of a
+//! `raw(Type)` key `resolve` makes something else. Strings are as Markdown.
+use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
+use super::kinds::{
+    ADDRESSES, Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size,
+    TOO_MANY_ENTRIES, Table, Tables, Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths,
+    WorkerCount, number, quoted, unset, variable,
+};
+use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
+use crate::config::hooks::HookEvent;
+use crate::config::log::{self, Format, Target};
+use crate::config::options::Options;
+use crate::config::problem::{At, Found, Spot};
+use crate::config::raw::{Entry, Walk};
+use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse};
+use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, RUNS_MAX, WORKERS_MAX};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Every table, in the order of the reference.
+pub(super) const TABLES: [&[Setting]; 8] = [
+    RawFile::SETTINGS,
+    RawApp::SETTINGS,
+    RawRestart::SETTINGS,
+    RawReload::SETTINGS,
+    RawHooks::SETTINGS,
+    RawLimits::SETTINGS,
+    RawLog::SETTINGS,
+    RawAgent::SETTINGS,
+];
+
+const fn scope(path: &'static str, help: &'static str) -> Scope {
+    Scope { path, help, optional: false }
+}
+
+/// The file itself.
+pub(super) const DEPLOYMENT: Scope = scope("", "");
+/// `[[app]]`.
+pub(super) const APP: Scope = scope("app", "One app; write [[app]] again for the next one.");
+/// `[app.restart]`.
+pub(super) const RESTART: Scope = scope("app.restart", "What happens when a worker dies.");
+/// `[app.reload]`.
+pub(super) const RELOAD: Scope = scope("app.reload", "How a reload replaces the workers.");
+/// `[app.hooks]`.
+pub(super) const HOOKS: Scope =
+    scope("app.hooks", "Commands to run at events, told in CLUSTERD_EVENT and other variables.");
+/// `[app.limits]`.
+pub(super) const LIMITS: Scope =
+    scope("app.limits", "What a worker may use. A new one beside it replaces one that passes a limit.");
+/// `[app.log]`.
+pub(super) const LOG: Scope = scope("app.log", "Where output goes. Default: where clusterd's own goes.");
+/// `[app.agent]`.
+pub(super) const AGENT: Scope = Scope {
+    path: "app.agent",
+    help: "One process beside the workers, started before them: docs/agent.md.",
+    optional: true,
+};
+
+table! {
+    in DEPLOYMENT;
+    raw RawFile;
+    /// The apps of the file.
+    app: raw(Vec<RawApp>), Tables::<RawApp>(PhantomData);
+}
+
+table! {
+    in APP;
+    raw RawApp;
+    /// One app: a command with its workers, listeners and settings. Every default is decided.
+    resolved App, with
+    /// What `resolve` decides from several keys, or from more than the file.
+    AppRest {
+        /// Unique in the deployment.
+        name: String,
+        /// Program and arguments; never empty.
+        command: Vec<String>,
+        /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
+        listen: Vec<Listen>,
+        /// Added to the environment of clusterd itself (or `base_env`); the chosen `env.NAME` table is already laid over.
+        env: BTreeMap<String, String>,
+        /// What `env` is added to, where it is not the environment of clusterd itself.
+        base_env: Option<BTreeMap<String, String>>,
+        /// Absolute; links are resolved at each generation.
+        cwd: Option<PathBuf>,
+        /// Files whose change has every worker replaced.
+        watch: Option<Watch>,
+        /// What happens when a worker dies.
+        restart: Restart,
+        /// How a reload replaces the workers.
+        reload: Reload,
+        /// Commands to run at events; none is empty.
+        hooks: BTreeMap<HookEvent, Vec<String>>,
+        /// What a worker may use.
+        limits: Limits,
+        /// The process beside the workers.
+        agent: Option<Agent>,
+        /// Where output goes.
+        log: log::Log,
+    }
+
+    /// What to run: program and arguments. No shell reads it.
+    command: raw(Vec<String>), Command, unset "required", initial r#"["node", "workers/node/hello.js"]"#, section "run",
+        more "A string is split at spaces, and refused when it holds anything a shell would treat specially. The program is \
+              searched in the worker's `PATH`";
+    /// Name of the app in commands and logs, unique in the file.
+    name: raw(String), NAME, unset "from the script", example r#""hello""#, section "run",
+        flag flag("--name", WORKERS, "NAME").short('n').for_one_app().help("Name of the app"),
+        more "Letters, digits, `.`, `_`, `-`, at most 64. Without one: the script's name without its ending, or its folder's \
+              where the script is `index`, `main`, `server` or `app` (`api/index.js` is `api`); a number is added where the \
+              name is taken";
+    /// Group that commands may name instead of each app.
+    namespace: plain(String = defaults::NAMESPACE.to_owned()), NAME, section "run",
+        flag flag("--namespace", WORKERS, "NAMESPACE");
+    /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%".
+    workers: plain(Workers = defaults::WORKERS), WorkerCount, section "run",
+        flag flag("--workers", WORKERS, "N").short('w').hyphen()
+            .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\""),
+        more "1 to 4096. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
+              rounded up. A share is rounded up; there is always one worker";
+    /// Folder of the workers. Links are followed again at each reload.
+    cwd: raw(String), PATH, unset "where clusterd was started", example r#""/srv/hello/current""#, section "run",
+        flag flag("--cwd", SURROUNDINGS, "DIR").for_one_app().help("Folder of the workers");
+    /// Run workers as this user (clusterd must be root).
+    user: plain(Option<String> = None), Optional(Identity), unset "as clusterd", example r#""www-data""#, section "run",
+        flag flag("--user", SURROUNDINGS, "USER").help("Run workers as this user (name or number)"),
+        more "Supplementary groups are the user's";
+    /// Run workers as this group (clusterd must be root).
+    group: plain(Option<String> = None), Optional(Identity), unset "the user's own, or as clusterd",
+        example r#""www-data""#, section "run",
+        flag flag("--group", SURROUNDINGS, "GROUP").help("Run workers as this group (name or number)");
+    /// Mode bits that files made by workers do not get, as octal digits in quotes.
+    umask: plain(Option<u32> = None), Optional(Umask), unset "as clusterd", example r#""027""#, section "run";
+    /// Put "name/slot | " before each line that workers print.
+    prefix: plain(bool = false), Boolean, section "run",
+        flag flag("--prefix", SURROUNDINGS, "").takes(Takes::Nothing);
+
+    /// Where to listen: "8080", "127.0.0.1:8080", "[::1]:8080", "localhost:8080", "unix:/run/app.sock".
+    listen: raw(Vec<At<Listen>>), ADDRESSES, unset "none", initial r#"["0.0.0.0:8080"]"#, section "sockets",
+        flag flag("--listen", SOCKETS, "ADDRESS").short('l').takes(Takes::Several).for_one_app()
+            .help("8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat"),
+        more "`\"8080\"` and `\"*:8080\"`: every address, IPv6 and IPv4. Port 0: any free one, the same for all workers. At \
+              most 128. Bound before any worker starts";
+    /// One more listen address, before the others: this port of every address of the machine.
+    port: raw(u16), Port, unset "none", example "8081", section "sockets",
+        flag flag("--port", SOCKETS, "PORT").short('p').for_one_app().help("Listen on this port; 0: any free one");
+    /// Who gets the next connection: "round-robin", "sticky" (by client address), "shared" (whoever accepts first), "kernel" (each slot has a socket of its own and the kernel chooses).
+    balance: plain(Balance = defaults::BALANCE), BALANCE, section "sockets",
+        flag flag("--balance", SOCKETS, "WAY").short('b')
+            .help("Who gets the next connection: round-robin, sticky (by client address), shared (whoever accepts first), \
+                   kernel (a socket for each worker)"),
+        more "`round-robin`: clusterd accepts, and hands the connection to the worker with the fewest that it has not yet \
+              taken. `sticky`: the same client address goes to the same slot. `shared`: workers accept from the one socket by \
+              themselves. `kernel`: every slot has a listening socket of its own, see below. With `listen-fds` it is `shared` \
+              unless it is `kernel`";
+    /// How the command takes its sockets: "auto" (by the program), "node", "listen-fds", "none".
+    protocol: plain(Protocol = defaults::PROTOCOL), PROTOCOL, section "sockets",
+        flag flag("--protocol", SOCKETS, "NAME")
+            .help("How the program takes its sockets: auto, node, listen-fds, none"),
+        more "`node`: Node's own cluster protocol. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
+              (blocking; TCP_NODELAY is set for their connections). `none`: no socket. `auto`: `node` where the program is \
+              Node (by its name, the file behind links, or its `#!` line), else `listen-fds` where there is something to \
+              listen on, else `none`";
+
+    /// What makes a worker ready: "listening", "message", "notify", "http:/healthz" (it answers that with 2xx or 3xx), a time, "listening or 3s".
+    ready: plain(Option<Ready> = None), Optional(READY), unset "as the protocol has it", example r#""listening""#,
+        section "readiness",
+        flag flag("--ready", WORKERS, "RULE")
+            .help("What makes a worker ready: listening, message, notify, http:/PATH, or a time (\"2s\")"),
+        more "See below";
+    /// A worker that is not ready after this has failed.
+    ready_timeout: plain(Duration = defaults::READY_TIMEOUT), TIME_NOT_ZERO, section "readiness",
+        flag flag("--ready-timeout", WORKERS, "TIME");
+    /// Time to finish open connections before SIGTERM.
+    drain_timeout: plain(Duration = defaults::DRAIN_TIMEOUT), TIME, section "readiness",
+        flag flag("--drain-timeout", WORKERS, "TIME"),
+        more "`\"0s\"`: at once";
+    /// Time between SIGTERM and SIGKILL.
+    kill_timeout: plain(Duration = defaults::KILL_TIMEOUT), TIME, section "readiness",
+        flag flag("--kill-timeout", WORKERS, "TIME");
+
+    /// Variables, added to those of clusterd itself.
+    env: raw(Variables), Environment, unset "empty", section "environment",
+        flag flag("--env", SURROUNDINGS, "K=V|NAME").short('e').takes(Takes::Several).apart()
+            .help("Set a variable (K=V); or use the env.NAME table of the file (NAME); may repeat"),
+        more "Strings, numbers and booleans. A table inside, `env.NAME`, is used with `--env NAME`";
+    /// Files of NAME=value lines; what env says wins over them.
+    env_file: raw(Vec<At<String>>), ENV_FILES, unset "none", example r#"[".env"]"#, section "environment",
+        flag flag("--env-file", SURROUNDINGS, "FILE").takes(Takes::Several).apart()
+            .help("Read variables from a file of K=V lines; may repeat"),
+        more "`#` begins a comment, `export ` is skipped, values may be quoted; nothing is expanded";
+    /// The variable that holds a worker's slot, from 0.
+    instance_var: plain(String = defaults::INSTANCE_VAR.to_owned()), variable(parse::instance_variable),
+        section "environment";
+    /// A number in env to which each worker's slot is added: a port of its own for each.
+    increment_var: plain(Option<String> = None), Optional(variable(parse::own_variable)), unset "none",
+        example r#""METRICS_PORT""#, section "environment",
+        more "A whole number: with `METRICS_PORT = \"9100\"`, slot 2 has 9102";
+
+    /// Replace the workers, one after the other, at these times (minute, hour, day, month, weekday; local time).
+    cron_restart: plain(Option<String> = None), Optional(CRON), unset "none", example r#""0 3 * * *""#, section "replaced",
+        flag flag("--cron-restart", STARTING_AGAIN, "CRON").alias("cron")
+            .help("Replace the workers at these times: \"0 3 * * *\""),
+        more "As by `clusterd reload`, but with the configuration and environment that serve (`\"0 3 * * *\"`, \
+              `\"*/30 9-17 * * MON-FRI\"`, `\"@daily\"`); with six fields the first one is the second. Local time of clusterd \
+              (`TZ`). Looked at once a second. Times that passed while the machine slept count once";
+    /// Replace the workers when files change: true (the app's folder), or paths; not what .gitignore names, hidden files, node_modules.
+    watch: raw(Watched = Watched::Nothing), WatchedPaths, section "replaced",
+        flag flag("--watch", STARTING_AGAIN, "").takes(Takes::Nothing)
+            .help("Replace the workers when files in the app's folder change"),
+        more "As by `clusterd reload`: the configuration is read again, and code that does not come up leaves the old one \
+              serving. `true`: the folder of the app, links resolved. One watcher for the app, however many workers; nothing \
+              is polled";
+    /// What is not to be watched either: lines of a .gitignore.
+    watch_ignore: raw(Vec<At<String>> = Vec::new()), PATTERNS, section "replaced",
+        flag flag("--watch-ignore", STARTING_AGAIN, "PATTERN").alias("ignore-watch").takes(Takes::Several)
+            .help("Do not watch these: a line of a .gitignore; may repeat"),
+        more "At the watched folder (`\"*.log\"`, `\"tmp/\"`, `\"!.env\"`)";
+    /// Act on a change when no other followed for so long.
+    watch_delay: raw(Duration = defaults::WATCH_DELAY), TIME_NOT_ZERO, section "replaced",
+        flag flag("--watch-delay", STARTING_AGAIN, "TIME"),
+        more "After ten times that at the latest";
+
+    /// What happens when a worker dies.
+    restart: raw(RawRestart), Table::<RawRestart>(PhantomData);
+    /// How a reload replaces the workers.
+    reload: raw(RawReload), Table::<RawReload>(PhantomData);
+    /// Commands to run at events.
+    hooks: raw(RawHooks), Table::<RawHooks>(PhantomData);
+    /// What a worker may use.
+    limits: raw(RawLimits), Table::<RawLimits>(PhantomData);
+    /// Where output goes.
+    log: raw(RawLog), Table::<RawLog>(PhantomData);
+    /// One process beside the workers.
+    agent: raw(RawAgent), Table::<RawAgent>(PhantomData);
+}
+
+// Sixteen failures within five minutes end a slot. With this backoff they take about two minutes, so that a database that
+// is away for a minute takes no service down for good.
+table! {
+    in RESTART;
+    raw RawRestart;
+    /// What happens when a worker dies. Failures are counted per slot in a sliding window.
+    resolved Restart;
+
+    /// A worker that lived shorter failed at its start; its slot waits before the next one.
+    min_uptime: plain(Duration = Duration::from_secs(1)), TIME,
+        flag flag("--min-uptime", STARTING_AGAIN, "TIME").help("A worker that lived shorter failed at its start");
+    /// Failures within the window that make a slot errored; "never": it never gives up.
+    max_restarts: plain(Option<u32> = Some(16)), MAX_RESTARTS,
+        flag flag("--max-restarts", STARTING_AGAIN, "N")
+            .help("So many failures in 5 minutes end a slot; never: it does not give up"),
+        more "An errored slot is left empty. `\"unlimited\"` is the same as `\"never\"`";
+    /// Length of the sliding window.
+    window: plain(Duration = Duration::from_secs(5 * 60)), TIME_NOT_ZERO;
+    /// The wait after the first failure in a row.
+    backoff_first: plain(Duration = Duration::ZERO), TIME;
+    /// The wait after the second failure; it doubles.
+    backoff_min: plain(Duration = Duration::from_millis(100)), TIME_NOT_ZERO;
+    /// The longest wait.
+    backoff_max: plain(Duration = Duration::from_secs(15)), TIME_NOT_ZERO;
+    /// The least wait before any worker that follows one that ended by itself, however long that one lived.
+    delay: plain(Duration = Duration::ZERO), TIME,
+        flag flag("--restart-delay", STARTING_AGAIN, "TIME").help("Wait at least so long before a worker follows another");
+    /// How often a slot's worker may end by itself, well or not; then the slot is left empty. 1: it runs once.
+    max_runs: plain(Option<u32> = None), MAX_RUNS,
+        flag flag("--max-runs", STARTING_AGAIN, "N").help("Run it so often and no more"),
+        more "Counted since its start or last reload. The empty slot is `stopped` where the last worker exited with 0, else \
+              `errored`";
+    /// A worker that exits with one of these codes is not started again.
+    stop_exit_codes: plain(Vec<i32> = Vec::new()), ExitCodes,
+        flag flag("--stop-exit-codes", STARTING_AGAIN, "CODE").takes(Takes::List)
+            .help("Exit codes after which it is not started again; may repeat, or list: 0,3");
+}
+
+table! {
+    in RELOAD;
+    raw RawReload;
+    /// How a reload replaces the workers.
+    resolved Reload;
+
+    /// How many slots are replaced at a time: each needs memory for two workers.
+    surge: plain(u32 = 1), number::<u32>("surge", 1, WORKERS_MAX as i64),
+        more "The new worker starts beside the old one. The next slot follows when the old worker is gone, or after 150 ms";
+    /// Watch the first new worker for so long, beside the old one, before the others follow; if it dies, the old ones stay.
+    canary: plain(Duration = Duration::ZERO), TIME,
+        more "If it dies or leaves by then, the reload has failed and nothing else was touched";
+    // A Node worker has compiled most of what it needs after half a second under load (measured).
+    /// While clients come back from a worker that was replaced, wait so long before the next one; without clients no wait.
+    settle: plain(Duration = Duration::from_millis(700)), TIME,
+        more "From the old worker's drain to the start of the next new worker: its clients come back to code that is cold, \
+              and should not wait for one more start as well. `\"0s\"`: never";
+    /// Let the old workers' drain time-outs end one after the other over this time, for apps with long-lived connections.
+    drain_spread: plain(Duration = Duration::ZERO), TIME,
+        more "Their clients then do not all come back at once";
+}
+
+table! {
+    in HOOKS;
+    raw RawHooks;
+
+    /// A worker became ready.
+    worker_ready: raw(Vec<String>), Command, unset "none", example r#"["./hooks/notify.sh", "--quiet"]"#,
+        more "Told: slot, worker, pid, generation, uptime (the time that it took)";
+    /// A worker's process is gone for whatever reason, or could not be started.
+    worker_exit: raw(Vec<String>), Command, unset "none", example r#"["./hooks/notify.sh"]"#,
+        more "Told: slot, worker, pid, generation, exit code or signal, uptime, reason";
+    /// A new generation serves alone.
+    reload_done: raw(Vec<String>), Command, unset "none", example r#"["./hooks/notify.sh"]"#,
+        more "Told: generation";
+    /// A reload failed, or was refused because the configuration is wrong; the old generation serves.
+    reload_failed: raw(Vec<String>), Command, unset "none", example r#"["./hooks/notify.sh"]"#,
+        more "Told: generation (not when it was refused), reason";
+}
+
+table! {
+    in LIMITS;
+    raw RawLimits;
+    /// What a worker may use before it is replaced, or killed (`hang`). `None`: no limit.
+    resolved Limits;
+
+    /// Resident memory.
+    memory: plain(Option<u64> = None), Optional(Size), unset "none", example r#""512M""#,
+        flag flag("--max-memory", STARTING_AGAIN, "SIZE").alias("max-memory-restart")
+            .help("Replace a worker that uses more memory: \"512M\""),
+        more "Read once a second";
+    /// Time since its start, less up to a tenth, so that workers do not leave together.
+    lifetime: plain(Option<Duration> = None), Optional(TIME_NOT_ZERO), unset "none", example r#""24h""#;
+    /// Connections that were handed to it.
+    max_connections: plain(Option<u64> = None), Optional(number::<u64>("max_connections", 1, i64::MAX)), unset "none",
+        example "100000",
+        more "With `balance = \"shared\"` and `\"kernel\"` clusterd cannot count them";
+    /// A Node worker whose event loop does not turn for so long is killed and replaced.
+    hang: plain(Option<Duration> = None), Optional(HANG), unset "none", example r#""10s""#;
+    /// A hung worker first leaves a Node report, and gets SIGABRT before SIGKILL, so that a core is left.
+    hang_report: plain(bool = false), Boolean,
+        more "A core is written where the system writes them (`ulimit -c`); SIGKILL comes after `kill_timeout`. See below";
+    /// Where the report goes: a folder, as the worker finds it.
+    hang_report_dir: plain(Option<String> = None), Optional(PATH),
+        unset "where Node puts reports: `--report-directory`, else the worker's folder", example r#""/var/log/web""#,
+        more "It has to exist, and the worker's user has to be able to write there";
+}
+
+table! {
+    in LOG;
+    raw RawLog;
+
+    /// Where stdout goes: a file, relative to cwd; "NULL" discards it.
+    out: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-out.log""#,
+        more "Folders that are missing are made, files get mode 0640. The same path for `out` and `err`: one file";
+    /// Where stderr goes, likewise.
+    err: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-error.log""#;
+    /// One file for both, instead of out and err.
+    file: raw(Target), TARGET, unset "none", example r#""logs/hello.log""#;
+    /// Files for each worker, with its slot before the ending: hello-out-0.log.
+    per_worker: raw(bool = false), Boolean, example "true",
+        more "The file of the agent is `hello-out-agent.log`";
+    /// What a line looks like.
+    format: raw(Format = Format::Plain), FORMAT, example r#""json""#,
+        more "`json`: one object a line, see below";
+    /// Time stamps: true, or a format: "%Y-%m-%d %H:%M:%S", "YYYY-MM-DD HH:mm:ss.SSS".
+    time: raw(Option<String> = None), TimeStamp, example "true",
+        more "Before each line: `2026-01-31T12:00:00: text`. The format is strftime's (`\"%Y-%m-%d %H:%M:%S%.3f\"`) or in PM2's \
+              tokens (text in `[...]` stays), local time";
+    /// Move a file aside before it becomes larger.
+    max_size: raw(u64), Size, unset "never", example r#""10M""#;
+    /// Move a file aside when it was begun longer ago and the next line comes.
+    max_age: raw(Duration), AGE, unset "never", example r#""1d""#;
+    /// How many files that were moved aside are kept.
+    keep: raw(u32 = defaults::LOG_KEEP), number::<u32>("keep", 1, LOG_FILES_KEPT_MAX as i64), example "30";
+    /// Compress those with gzip.
+    compress: raw(bool = false), Boolean, example "true";
+}
+
+table! {
+    in AGENT;
+    raw RawAgent;
+    /// An app's agent. Environment, folder and user are the workers'.
+    resolved Agent, with
+    /// What `resolve` makes sure of.
+    AgentRest {
+        /// Program and arguments; never empty.
+        command: Vec<String>,
+    }
+
+    /// What it runs: program and arguments.
+    command: raw(Vec<String>), Command, unset "required", example r#"["node", "agent.js"]"#;
+    /// Whether it gets a channel for messages: "auto" (a Node program does), "node", "none".
+    protocol: plain(Protocol = Protocol::Auto), AGENT_PROTOCOL,
+        more "`node`: as from Node's `child_process.fork`. `none`: it gets none, and may say `READY=1` to `NOTIFY_SOCKET`. \
+              `auto`: `node` where the program is Node";
+    /// What makes it ready: "message" (process.send('ready'), or egg's agent-start), "notify" (READY=1), or a time.
+    ready: plain(Option<Ready> = None), Optional(AGENT_READY),
+        unset "`\"message\"` for Node, else `\"1s\"` (or `READY=1` before)", example r#""message""#;
+    /// One that is not ready after this has failed.
+    ready_timeout: plain(Duration = defaults::READY_TIMEOUT), TIME_NOT_ZERO;
+    /// Time between SIGTERM and SIGKILL.
+    kill_timeout: plain(Duration = defaults::KILL_TIMEOUT), TIME;
+    /// Wait between its death and the next one; it doubles while it dies young.
+    restart_delay: plain(Duration = defaults::AGENT_RESTART_DELAY), TIME_NOT_ZERO,
+        more "It doubles up to `backoff_max` of `[app.restart]`, while the agent dies before its `min_uptime`";
+}
+
+// ---- kinds with a rule of their own ----
+
+const TIME: Time = Time { parse: parse::duration, words: "time" };
+const TIME_NOT_ZERO: Time = Time { parse: parse::duration_not_zero, words: "time" };
+const HANG: Time = Time { parse: parse::hang, words: "time, `\"1s\"` at least" };
+const AGE: Time = Time { parse: parse::age, words: "time, also in days: `\"1d\"`" };
+const NAME: Text<String> = Text {
+    wants: "a string",
+    parse: |text| name::check(text).map(|()| text.to_owned()),
+    words: "string",
+    show: quoted,
+    choices: &[],
+};
+const PATH: Text<String> = Text { wants: "a string", parse: parse::path, words: "path", show: quoted, choices: &[] };
+const CRON: Text<String> =
+    Text { wants: "a string", parse: cron::read, words: "cron expression", show: quoted, choices: &[] };
+const ENV_FILES: Texts<String> =
+    Texts { parse: parse::path, words: "path, or array of paths", most: None, empty: None };
+const PATTERNS: Texts<String> =
+    Texts { parse: parse::pattern, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: Some("[]") };
+const BALANCE: Text<Balance> = Text {
+    wants: "a string",
+    parse: parse::balance,
+    words: "",
+    show: quoted,
+    choices: &["round-robin", "sticky", "shared", "kernel"],
+};
+const PROTOCOL: Text<Protocol> = Text {
+    wants: "a string",
+    parse: parse::protocol,
+    words: "",
+    show: quoted,
+    choices: &["auto", "node", "listen-fds", "none"],
+};
+const AGENT_PROTOCOL: Text<Protocol> = Text { choices: &["auto", "node", "none"], ..PROTOCOL };
+const READY: Text<Ready> = Text {
+    wants: "a string",
+    parse: parse::ready,
+    words: "`\"listening\"`, `\"message\"`, `\"notify\"`, `\"http:/path\"`, a time, or a time with one of the first three",
+    show: unset,
+    choices: &[],
+};
+const AGENT_READY: Text<Ready> = Text { words: "`\"message\"`, `\"notify\"`, a time, `\"message or 3s\"`", ..READY };
+const TARGET: Text<Target> = Text {
+    wants: "a path, or \"NULL\" to discard the output",
+    parse: log::target,
+    words: "path, or `\"NULL\"`",
+    show: unset,
+    choices: &[],
+};
+const FORMAT: Text<Format> = Text {
+    wants: "\"plain\" or \"json\"",
+    parse: parse::log_format,
+    words: "",
+    show: quoted,
+    choices: &["plain", "json"],
+};
+const MAX_RESTARTS: CountOr = CountOr {
+    name: "max_restarts",
+    most: FAILURES_REMEMBERED_MAX as u32,
+    unbounded: &["never", "unlimited"],
+    hint: " (never give up)",
+};
+const MAX_RUNS: CountOr = CountOr { name: "max_runs", most: RUNS_MAX, unbounded: &["unlimited"], hint: "" };
