@@ -557,7 +557,7 @@ pub(crate) fn env_file(data: &[u8]) {
             for (number, message) in bad {
                 assert!(before < *number && *number <= lines.len());
                 before = *number;
-                hides_the_value(lines[number - 1], message);
+                hides_the_value(lines[number - 1], &message.to_string());
             }
         }
     }
@@ -590,5 +590,6 @@ fn hides_the_value(line: &str, message: &str) {
     let (name, value) = line.split_at(line.find('=').map_or(0, |sign| sign + 1));
     let masked: String = value.chars().map(|c| if c.is_alphanumeric() { 'x' } else { c }).collect();
     let said = env_file::parse(&format!("\n{name}{masked}"));
+    let said = said.map_err(|bad| bad.into_iter().map(|(line, why)| (line, why.to_string())).collect::<Vec<_>>());
     assert_eq!(said, Err(vec![(2, message.to_owned())]));
 }

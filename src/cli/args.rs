@@ -375,7 +375,7 @@ fn scale_value(text: &str) -> Result<Scale, String> {
             text.parse().map_err(|error: ScaleError| error.to_string())
         }
         (Some(_), _) => Err(format!("\"{text}\" is no change: write a number, such as \"+2\" or \"-1\"")),
-        (None, Err(message)) => Err(message),
+        (None, Err(error)) => Err(error.to_string()),
     }
 }
 

@@ -117,8 +117,8 @@ impl Finding {
     }
 
     /// The value, or the problem is noted.
-    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
-        result.map_err(|problem| self.problems.push(problem)).ok()
+    fn keep<T, E: ToString>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|problem| self.problems.push(problem.to_string())).ok()
     }
 }
 
@@ -151,7 +151,7 @@ fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
             let note = if by_themselves { "; workers take connections as soon as they listen" } else { "" };
             finding.row("ready", format!("{ready}, within {:?}{note}", app.ready_timeout));
         }
-        Err(problem) => finding.problems.push(problem),
+        Err(problem) => finding.problems.push(problem.to_string()),
     }
     match user::resolve(app.user.as_deref(), app.group.as_deref()) {
         Ok(None) => finding.row("user", "the one that starts clusterd"),

@@ -1,5 +1,6 @@
 //! `[app.agent]`: one process beside the workers of an app. What was typed of it is in `raw`.
 use super::problem::{At, Found, Spot};
+use super::rules::RuleError;
 use super::schema::Raw as _;
 pub use super::schema::keys::Agent;
 use super::schema::keys::{AgentRest, RawAgent};
@@ -9,8 +10,8 @@ use super::{Protocol, Ready, defaults};
 ///
 /// # Errors
 /// The typed rule can never come true.
-pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, String> {
-    let never = |rule: &Ready, way_out: &str| Err(format!("agent.ready \"{rule}\" never comes here: {way_out}"));
+pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
+    let never = |rule: &Ready, way_out| Err(RuleError::AgentNeverReady { rule: rule.to_string(), way_out });
     match typed {
         None if is_node => Ok(Ready::Message),
         None => Ok(Ready::After(defaults::READY_AFTER)),
@@ -37,7 +38,7 @@ pub(super) fn decide(raw: Option<At<RawAgent>>, found: &mut Found) -> Option<Age
             Protocol::Node | Protocol::ListenFds | Protocol::None => ready(protocol == Protocol::Node, rule),
         };
         if let Err(why) = checked {
-            found.add(typed.spot, why);
+            found.add(typed.spot, why.to_string());
         }
     }
     let Some(command) = raw.command.take() else {

@@ -7,29 +7,37 @@ use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 use std::cmp::Ordering;
 use std::str::FromStr;
 
+/// Why a text cannot be used as a cron expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpressionError {
+    /// It cannot be read.
+    #[error("\"{}\" is no cron expression such as \"0 3 * * *\": {why}", typed.escape_debug())]
+    Syntax {
+        /// The text.
+        typed: String,
+        /// Why.
+        why: String,
+    },
+    /// Its time does not exist.
+    #[error("\"{0}\": that time never comes")]
+    NeverComes(String),
+}
+
 /// Checks an expression: five fields (minute, hour, day, month, day of the week), or six with seconds in front.
 ///
 /// # Errors
 /// It is none, or its time never comes.
-pub fn read(text: &str) -> Result<String, String> {
-    let wrong = |why: &dyn std::fmt::Display| {
-        let why = why.to_string();
-        format!(
-            "\"{}\" is no cron expression such as \"0 3 * * *\": {}",
-            text.escape_debug(),
-            why.trim_end_matches('.')
-        )
-    };
+pub fn read(text: &str) -> Result<String, ExpressionError> {
+    let wrong = |why: String| ExpressionError::Syntax { typed: text.to_owned(), why };
     let fields = text.split_whitespace().count();
     if !text.starts_with('@') && !(5..=6).contains(&fields) {
-        return Err(wrong(&format!(
-            "it has {fields} fields and must have 5 (minute, hour, day, month, weekday), or 6"
-        )));
+        let why = format!("it has {fields} fields and must have 5 (minute, hour, day, month, weekday), or 6");
+        return Err(wrong(why));
     }
-    Cron::from_str(text).map_err(|e| wrong(&e))?;
+    Cron::from_str(text).map_err(|e| wrong(e.to_string().trim_end_matches('.').to_owned()))?;
     match next(text, &Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC)) {
         Some(_) => Ok(text.to_owned()),
-        None => Err(format!("\"{text}\": that time never comes")),
+        None => Err(ExpressionError::NeverComes(text.to_owned())),
     }
 }
 
@@ -119,7 +127,7 @@ mod tests {
             ("0 0 30 2 *", "never comes"),
             ("@sometimes", "no cron expression"),
         ] {
-            let why = read(text).unwrap_err();
+            let why = read(text).unwrap_err().to_string();
             assert!(why.contains(says), "{text}: {why}");
         }
         assert_eq!(read("0 3 * * 1-5").as_deref(), Ok("0 3 * * 1-5"));

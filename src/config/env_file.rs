@@ -15,16 +15,44 @@ pub const RESERVED: &[&str] = &[
     "NOTIFY_SOCKET",
 ];
 
+/// Why a variable cannot be set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VariableError {
+    /// Not a name.
+    #[error("\"{}\" cannot be the name of a variable", .0.escape_debug())]
+    Name(String),
+    /// One of [`RESERVED`].
+    #[error("{0} is set by clusterd for each worker; leave it out")]
+    Reserved(String),
+    /// A value that the kernel could not take.
+    #[error("the value of {0} holds a zero byte, which no variable can")]
+    ZeroByte(String),
+}
+
+/// Why a line is not one of an environment file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// No `=`. The line itself may be a secret: it is not shown.
+    #[error("wants NAME=value")]
+    NotAPair,
+    /// Quotes that do not end the value.
+    #[error("the value of {0} has no closing quote, or text after it")]
+    Unclosed(String),
+    /// A variable that cannot be set.
+    #[error(transparent)]
+    Variable(#[from] VariableError),
+}
+
 /// Checks one variable.
-pub fn check(name: &str, value: &str) -> Result<(), String> {
+pub fn check(name: &str, value: &str) -> Result<(), VariableError> {
     if name.is_empty() || name.contains(['=', '\0']) || name.chars().any(char::is_whitespace) {
-        return Err(format!("\"{}\" cannot be the name of a variable", name.escape_debug()));
+        return Err(VariableError::Name(name.to_owned()));
     }
     if RESERVED.contains(&name) {
-        return Err(format!("{name} is set by clusterd for each worker; leave it out"));
+        return Err(VariableError::Reserved(name.to_owned()));
     }
     if value.contains('\0') {
-        return Err(format!("the value of {name} holds a zero byte, which no variable can"));
+        return Err(VariableError::ZeroByte(name.to_owned()));
     }
     Ok(())
 }
@@ -32,7 +60,7 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
 /// Name and value.
 pub type Pair = (String, String);
 /// Number of a line, from 1, and what is wrong with it.
-pub type BadLine = (usize, String);
+pub type BadLine = (usize, LineError);
 
 /// The pairs of an environment file, in order; a later one of the same name wins. Empty lines and lines that begin
 /// with `#` are skipped, `export ` before a name is. A value in single quotes is taken as it stands; in double quotes
@@ -49,17 +77,15 @@ pub fn parse(text: &str) -> Result<Vec<Pair>, Vec<BadLine>> {
         }
         match pair(line) {
             Ok(pair) => pairs.push(pair),
-            Err(message) => bad.push((number + 1, message)),
+            Err(error) => bad.push((number + 1, error)),
         }
     }
     if bad.is_empty() { Ok(pairs) } else { Err(bad) }
 }
 
-fn pair(line: &str) -> Result<Pair, String> {
+fn pair(line: &str) -> Result<Pair, LineError> {
     let line = line.strip_prefix("export ").unwrap_or(line);
-    let Some((name, value)) = line.split_once('=') else {
-        return Err("wants NAME=value".into()); // The line itself may be a secret: it is not shown.
-    };
+    let (name, value) = line.split_once('=').ok_or(LineError::NotAPair)?;
     let (name, typed) = (name.trim(), value.trim());
     let value = match typed.chars().next() {
         Some('\'') => single_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
@@ -71,8 +97,8 @@ fn pair(line: &str) -> Result<Pair, String> {
     Ok((name.to_owned(), value))
 }
 
-fn unclosed(name: &str) -> String {
-    format!("the value of {name} has no closing quote, or text after it")
+fn unclosed(name: &str) -> LineError {
+    LineError::Unclosed(name.to_owned())
 }
 
 /// The text up to the closing quote, where nothing but a comment follows.
@@ -131,7 +157,7 @@ mod tests {
     fn every_bad_line_is_named() {
         let bad = parse("A=1\nsecret\nB='x\nC=\"x\" y\n=5\nLISTEN_FDS=3\nD=a\0b\n").unwrap_err();
         assert_eq!(bad.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
-        assert!(!bad[0].1.contains("secret"));
-        assert!(bad[4].1.contains("set by clusterd"));
+        assert!(!bad[0].1.to_string().contains("secret"));
+        assert!(bad[4].1.to_string().contains("set by clusterd"));
     }
 }

@@ -118,7 +118,7 @@ pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Ve
     let mut words = Words::default();
     let apps = match apps_of(value, &mut words) {
         Ok(apps) => apps,
-        Err(why) => return Err(vec![why]),
+        Err(why) => return Err(vec![why.to_string()]),
     };
     let is_dump = dump::is_dump(&apps);
     let apps = if is_dump { dump::as_apps(&apps, around.env) } else { apps.into_iter().cloned().collect() };
@@ -138,8 +138,17 @@ pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Ve
     Ok(Converted { toml: write::file(around.file, &sections, &notes), notes })
 }
 
+/// Why a file is no configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum NoApps {
+    #[error("it has no apps")]
+    Empty,
+    #[error("it is no configuration: an app is an object")]
+    NotAnObject,
+}
+
 /// The apps of a file: under `apps` (or `pm2`), a list of them, or one alone.
-fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String, Value>>, String> {
+fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String, Value>>, NoApps> {
     let list = match value {
         Value::Object(whole) => {
             for (key, advice) in keys::OF_THE_FILE {
@@ -156,9 +165,8 @@ fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String
         one => std::slice::from_ref(one),
     };
     if items.is_empty() {
-        return Err("it has no apps".to_owned());
+        return Err(NoApps::Empty);
     }
-    let app =
-        |item: &'a Value| item.as_object().ok_or_else(|| "it is no configuration: an app is an object".to_owned());
+    let app = |item: &'a Value| item.as_object().ok_or(NoApps::NotAnObject);
     items.iter().map(app).collect()
 }

@@ -143,16 +143,31 @@ pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
     path.with_file_name(format!("{stem}-{}{ending}", Slot(slot)))
 }
 
+/// Why a text names no file for output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// No text.
+    #[error("a log path is empty; write \"NULL\" to discard the output")]
+    Empty,
+    /// A path that the kernel could not take.
+    #[error("a log path holds a zero byte")]
+    ZeroByte,
+    /// A placeholder, as other tools have them.
+    #[error("\"{0}\": a log path is taken as it is; write it without % (per_worker = true adds the slot)")]
+    Placeholder(String),
+    /// A folder.
+    #[error("\"{0}\" names a folder; add the name of the file")]
+    Folder(String),
+}
+
 /// A target as typed: a path, or `NULL`.
-pub(super) fn target(typed: &str) -> Result<Target, String> {
+pub(super) fn target(typed: &str) -> Result<Target, TargetError> {
     match typed {
         "NULL" | "/dev/null" => Ok(Target::Null),
-        "" => Err("a log path is empty; write \"NULL\" to discard the output".into()),
-        _ if typed.contains('\0') => Err("a log path holds a zero byte".into()),
-        _ if typed.contains('%') => Err(format!(
-            "\"{typed}\": a log path is taken as it is; write it without % (per_worker = true adds the slot)"
-        )),
-        _ if typed.ends_with('/') => Err(format!("\"{typed}\" names a folder; add the name of the file")),
+        "" => Err(TargetError::Empty),
+        _ if typed.contains('\0') => Err(TargetError::ZeroByte),
+        _ if typed.contains('%') => Err(TargetError::Placeholder(typed.to_owned())),
+        _ if typed.ends_with('/') => Err(TargetError::Folder(typed.to_owned())),
         _ => Ok(Target::File(PathBuf::from(typed))),
     }
 }

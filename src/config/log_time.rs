@@ -44,20 +44,40 @@ const TOKENS: [(&str, &str); 31] = [
     ("x", "%s%3f"),
 ];
 
+/// Why a text cannot be a format of time stamps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeFormatError {
+    /// More than a line, or beyond the bound.
+    #[error("time must be one line of at most {LOG_TIME_CHARS_MAX} bytes; {HINT}")]
+    NotALine,
+    /// strftime cannot read it.
+    #[error("time \"{}\" cannot be used: {why}; {HINT}", typed.escape_debug())]
+    Unusable {
+        /// The text.
+        typed: String,
+        /// Why.
+        why: String,
+    },
+    /// It has no directive.
+    #[error("time \"{}\" holds no time; {HINT}", .0.escape_debug())]
+    NoTime(String),
+}
+
+const HINT: &str = "write it as in \"%Y-%m-%d %H:%M:%S%.3f\" or \"YYYY-MM-DD HH:mm:ss.SSS\"";
+
 /// A format as typed, as strftime's. What holds no `%` is taken for PM2's tokens; text in `[...]` stays as it is there.
 ///
 /// # Errors
 /// What cannot be read, and the way out.
-pub fn strftime(typed: &str) -> Result<String, String> {
-    let hint = "write it as in \"%Y-%m-%d %H:%M:%S%.3f\" or \"YYYY-MM-DD HH:mm:ss.SSS\"";
+pub fn strftime(typed: &str) -> Result<String, TimeFormatError> {
     if typed.len() > LOG_TIME_CHARS_MAX || typed.chars().any(char::is_control) {
-        return Err(format!("time must be one line of at most {LOG_TIME_CHARS_MAX} bytes; {hint}"));
+        return Err(TimeFormatError::NotALine);
     }
     let format = if typed.contains('%') { typed.to_owned() } else { from_tokens(typed) };
     let sample = Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC);
     match jiff::fmt::strtime::format(&format, &sample) {
-        Err(e) => Err(format!("time \"{}\" cannot be used: {e}; {hint}", typed.escape_debug())),
-        Ok(text) if text == typed => Err(format!("time \"{}\" holds no time; {hint}", typed.escape_debug())),
+        Err(e) => Err(TimeFormatError::Unusable { typed: typed.to_owned(), why: e.to_string() }),
+        Ok(text) if text == typed => Err(TimeFormatError::NoTime(typed.to_owned())),
         Ok(_) => Ok(format),
     }
 }
@@ -105,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_no_format_is_refused_with_an_example() {
         for bad in ["", "on", "---", "%", "%!", "a\nb", &"Y".repeat(1000)] {
-            let message = strftime(bad).unwrap_err();
+            let message = strftime(bad).unwrap_err().to_string();
             assert!(message.contains("YYYY-MM-DD HH:mm:ss.SSS"), "{bad:?}: {message}");
         }
     }

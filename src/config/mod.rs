@@ -21,6 +21,7 @@ pub mod resolve;
 pub mod rules;
 pub mod schema;
 pub mod sources;
+pub mod value_error;
 
 pub use schema::keys::{App, Limits, Reload, Restart};
 use std::fmt;

@@ -3,20 +3,38 @@ use super::parse::nearest;
 use crate::limits::NAME_CHARS_MAX;
 use std::path::{Component, Path};
 
+/// Why a word cannot be a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No word.
+    #[error("a name is empty: {RULE}")]
+    Empty,
+    /// More characters than the bound.
+    #[error("the name \"{0}\" is longer than {NAME_CHARS_MAX} characters")]
+    TooLong(String),
+    /// The word for every app.
+    #[error("the name \"all\" is taken: commands use it for every app")]
+    All,
+    /// Characters that a name cannot have.
+    #[error("\"{0}\" cannot be a name: {RULE}")]
+    Characters(String),
+}
+
+const RULE: &str = "a name has letters, digits, \".\", \"_\" and \"-\", and starts with none of \".-\"";
+
 /// Checks a name that was typed. It becomes a file name and a word on the command line.
-pub fn check(name: &str) -> Result<(), String> {
-    let rule = "a name has letters, digits, \".\", \"_\" and \"-\", and starts with none of \".-\"";
+pub fn check(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
-        return Err(format!("a name is empty: {rule}"));
+        return Err(NameError::Empty);
     }
     if name.chars().count() > NAME_CHARS_MAX {
-        return Err(format!("the name \"{name}\" is longer than {NAME_CHARS_MAX} characters"));
+        return Err(NameError::TooLong(name.to_owned()));
     }
     if name == "all" {
-        return Err("the name \"all\" is taken: commands use it for every app".into());
+        return Err(NameError::All);
     }
     if name.starts_with(['.', '-']) || !name.chars().all(allowed) {
-        return Err(format!("\"{name}\" cannot be a name: {rule}"));
+        return Err(NameError::Characters(name.to_owned()));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is wrong with what was typed: one place, one sentence. Collecting them all before stopping is
 //! [`super::resolve`]'s business.
 use crate::limits::{PROBLEM_CHARS_MAX, PROBLEMS_MAX};
-use std::fmt;
+use std::fmt::{self, Display};
 
 /// Where something was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Problem {
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Place::File { path, line, column } => write!(f, "{path}:{line}:{column}: ")?,
@@ -87,11 +87,11 @@ impl Found {
     }
 
     /// The value, or `None` and the problem is noted.
-    pub(crate) fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
+    pub(crate) fn keep<T, E: Display>(&mut self, spot: Spot, result: Result<T, E>) -> Option<At<T>> {
         match result {
             Ok(value) => Some(At { value, spot }),
-            Err(message) => {
-                self.add(spot, message);
+            Err(error) => {
+                self.add(spot, error.to_string());
                 None
             }
         }

@@ -123,7 +123,7 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     }
     for (name, value) in &typed.env {
         if let Err(message) = env_file::check(name, value) {
-            found.add(Spot::Option("--env"), message);
+            found.add(Spot::Option("--env"), message.to_string());
         }
     }
 }
@@ -292,17 +292,17 @@ fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mu
     if let Some(ready) = &raw.ready
         && let Err(message) = rules::ready(protocol, ready.value.as_ref())
     {
-        found.add(ready.spot, message);
+        found.add(ready.spot, message.to_string());
     }
     if let Some(typed) = &raw.balance
         && let Err(message) = rules::balance(protocol, balance)
     {
-        found.add(typed.spot, message);
+        found.add(typed.spot, message.to_string());
     }
     if let Some(listen) = raw.listen.as_ref().and_then(|at| at.value.first())
         && let Err(message) = rules::listen(protocol, true)
     {
-        found.add(listen.spot, message);
+        found.add(listen.spot, message.to_string());
     }
 }
 
@@ -342,7 +342,7 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
         && let Err(message) = rules::limits(protocol, balance, &limits)
         && let Some(spot) = spots.into_iter().flatten().next()
     {
-        found.add(spot, message);
+        found.add(spot, message.to_string());
     }
     limits
 }

@@ -2,12 +2,75 @@
 //! `auto` has been decided by looking at the program.
 use super::{Balance, Limits, Protocol, Ready, defaults};
 
+/// Settings that do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// A rule that can never come true.
+    #[error("ready \"{rule}\" never comes with protocol \"{protocol}\": {way_out}")]
+    NeverReady {
+        /// As typed.
+        rule: String,
+        /// The protocol that was decided.
+        protocol: Protocol,
+        /// What to use instead.
+        way_out: &'static str,
+    },
+    /// The same of an agent.
+    #[error("agent.ready \"{rule}\" never comes here: {way_out}")]
+    AgentNeverReady {
+        /// As typed.
+        rule: String,
+        /// What to use instead.
+        way_out: &'static str,
+    },
+    /// A request to one of several workers that accept from one socket.
+    #[error(
+        "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" any worker may take a connection, so none can be \
+         asked by itself; use \"notify\" (the program says READY=1 when it serves) or a time such as \"2s\""
+    )]
+    HttpListenFds {
+        /// As typed.
+        rule: String,
+        /// The protocol that was decided.
+        protocol: Protocol,
+    },
+    /// A request to an address that is not known.
+    #[error(
+        "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" the program binds an address that clusterd does not \
+         know, and in a reload the old worker may answer there; use a time such as \"2s\""
+    )]
+    HttpNone {
+        /// As typed.
+        rule: String,
+        /// The protocol that was decided.
+        protocol: Protocol,
+    },
+    /// Connections that clusterd does not hand over.
+    #[error("balance \"sticky\" needs protocol \"node\": with \"listen-fds\" the workers accept by themselves")]
+    StickyNeedsNode,
+    /// Addresses for workers that get no socket.
+    #[error(
+        "nobody would take connections here: with protocol \"none\" a worker gets no socket (to tell it a port of its own, \
+         set a variable: env.PORT = \"8080\")"
+    )]
+    NobodyAccepts,
+    /// A limit on an event loop that does not exist.
+    #[error("limits.hang needs protocol \"node\": with \"{0}\" there is no event loop to ask")]
+    HangNeedsNode(Protocol),
+    /// A limit on connections that are not counted.
+    #[error(
+        "limits.max_connections needs protocol \"node\" and balance \"round-robin\" or \"sticky\": connections that workers \
+         accept by themselves are not counted"
+    )]
+    ConnectionsUncounted,
+}
+
 /// What makes a worker ready under a decided protocol. Without a typed rule: `listening` for Node; for other programs
 /// one second of life (`READY=1` on `NOTIFY_SOCKET` counts earlier where there is one).
 ///
 /// # Errors
 /// The typed rule can never come true under this protocol.
-pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String> {
+pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     match (protocol, typed) {
         (_, Some(Ready::After(time))) => Ok(Ready::After(*time)),
         (_, Some(Ready::Or(said, time))) => ready(protocol, Some(&said.alone())).map(|_| Ready::Or(*said, *time)),
@@ -25,19 +88,15 @@ pub fn ready(protocol: Protocol, typed: Option<&Ready>) -> Result<Ready, String>
         (Protocol::None, Some(rule @ (Ready::Listening | Ready::Message | Ready::Notify))) => {
             Err(never(rule, protocol, "use a time such as \"2s\""))
         }
-        (Protocol::ListenFds, Some(rule @ Ready::Http(_))) => Err(format!(
-            "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" any worker may take a connection, so none \
-             can be asked by itself; use \"notify\" (the program says READY=1 when it serves) or a time such as \"2s\""
-        )),
-        (Protocol::None, Some(rule @ Ready::Http(_))) => Err(format!(
-            "ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" the program binds an address that clusterd \
-             does not know, and in a reload the old worker may answer there; use a time such as \"2s\""
-        )),
+        (Protocol::ListenFds, Some(rule @ Ready::Http(_))) => {
+            Err(RuleError::HttpListenFds { rule: rule.to_string(), protocol })
+        }
+        (Protocol::None, Some(rule @ Ready::Http(_))) => Err(RuleError::HttpNone { rule: rule.to_string(), protocol }),
     }
 }
 
-fn never(rule: &Ready, protocol: Protocol, way_out: &str) -> String {
-    format!("ready \"{rule}\" never comes with protocol \"{protocol}\": {way_out}")
+fn never(rule: &Ready, protocol: Protocol, way_out: &'static str) -> RuleError {
+    RuleError::NeverReady { rule: rule.to_string(), protocol, way_out }
 }
 
 /// How connections reach the workers under a decided protocol. A program that takes the listening socket itself shares it,
@@ -45,12 +104,9 @@ fn never(rule: &Ready, protocol: Protocol, way_out: &str) -> String {
 ///
 /// # Errors
 /// The typed way cannot be had under this protocol.
-pub fn balance(protocol: Protocol, typed: Balance) -> Result<Balance, String> {
+pub fn balance(protocol: Protocol, typed: Balance) -> Result<Balance, RuleError> {
     match (protocol, typed) {
-        (Protocol::ListenFds, Balance::Sticky) => {
-            Err("balance \"sticky\" needs protocol \"node\": with \"listen-fds\" the workers accept by themselves"
-                .into())
-        }
+        (Protocol::ListenFds, Balance::Sticky) => Err(RuleError::StickyNeedsNode),
         (Protocol::ListenFds | Protocol::None, Balance::RoundRobin | Balance::Shared) => Ok(Balance::Shared),
         (Protocol::Auto | Protocol::Node, _) | (_, Balance::Kernel) | (Protocol::None, Balance::Sticky) => Ok(typed),
     }
@@ -60,11 +116,9 @@ pub fn balance(protocol: Protocol, typed: Balance) -> Result<Balance, String> {
 ///
 /// # Errors
 /// Nobody would ever take a connection.
-pub fn listen(protocol: Protocol, any: bool) -> Result<(), String> {
+pub fn listen(protocol: Protocol, any: bool) -> Result<(), RuleError> {
     if protocol == Protocol::None && any {
-        return Err("nobody would take connections here: with protocol \"none\" a worker gets no socket \
-                    (to tell it a port of its own, set a variable: env.PORT = \"8080\")"
-            .into());
+        return Err(RuleError::NobodyAccepts);
     }
     Ok(())
 }
@@ -73,15 +127,13 @@ pub fn listen(protocol: Protocol, any: bool) -> Result<(), String> {
 ///
 /// # Errors
 /// One of them would silently do nothing.
-pub fn limits(protocol: Protocol, balance: Balance, limits: &Limits) -> Result<(), String> {
+pub fn limits(protocol: Protocol, balance: Balance, limits: &Limits) -> Result<(), RuleError> {
     let node = matches!(protocol, Protocol::Node | Protocol::Auto);
     if limits.hang.is_some() && !node {
-        return Err(format!("limits.hang needs protocol \"node\": with \"{protocol}\" there is no event loop to ask"));
+        return Err(RuleError::HangNeedsNode(protocol));
     }
     if limits.max_connections.is_some() && (!node || matches!(balance, Balance::Shared | Balance::Kernel)) {
-        return Err("limits.max_connections needs protocol \"node\" and balance \"round-robin\" or \"sticky\": \
-                    connections that workers accept by themselves are not counted"
-            .into());
+        return Err(RuleError::ConnectionsUncounted);
     }
     Ok(())
 }

@@ -95,10 +95,10 @@ impl Settings {
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
         let protocol = program::protocol_for(found.kind, !config.listen.is_empty(), config.protocol);
         let mut config = config;
-        config.balance = rules::balance(protocol, config.balance)?;
-        rules::listen(protocol, !config.listen.is_empty())?;
-        rules::limits(protocol, config.balance, &config.limits)?;
-        let ready = rules::ready(protocol, config.ready.as_ref())?;
+        config.balance = rules::balance(protocol, config.balance).map_err(|e| e.to_string())?;
+        rules::listen(protocol, !config.listen.is_empty()).map_err(|e| e.to_string())?;
+        rules::limits(protocol, config.balance, &config.limits).map_err(|e| e.to_string())?;
+        let ready = rules::ready(protocol, config.ready.as_ref()).map_err(|e| e.to_string())?;
         let ready = ready_rule(protocol, config.ready.is_some(), &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
         let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref());
@@ -277,7 +277,7 @@ impl AgentSettings {
         let Some(agent) = &app.agent else { return Ok(None) };
         let found = find_program(&agent.command[0], fixed, path, cwd).map_err(|e| format!("its agent: {e}"))?;
         let is_node = program::protocol_for(found.kind, false, agent.protocol) == Protocol::Node;
-        let ready = config::agent::ready(is_node, agent.ready.as_ref())?;
+        let ready = config::agent::ready(is_node, agent.ready.as_ref()).map_err(|e| e.to_string())?;
         let protocol = if is_node { Protocol::Node } else { Protocol::ListenFds };
         let ready = ready_rule(protocol, agent.ready.is_some(), &ready);
         Ok(Some(AgentSettings { program: found.path, is_node, ready }))

@@ -151,7 +151,7 @@ impl Conversion<'_, '_> {
         let flags = if interpreter.is_some() { flags } else { Vec::new() };
         let command: Vec<String> = interpreter.into_iter().chain(flags).chain([script]).chain(args).collect();
         if let Err(why) = parse::command(&command) {
-            self.words.problem(&self.label, why);
+            self.words.problem(&self.label, why.to_string());
             return false;
         }
         self.section.app.list("command", &command, "");

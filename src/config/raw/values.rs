@@ -1,8 +1,10 @@
 //! One value each: what a key of the file holds, as the type that it is to have, or the problem is noted.
 use super::super::problem::{At, Spot, line_column};
 use super::super::schema::kinds::Variables;
+use super::super::value_error::ValueError;
 use super::super::{Workers, env_file, parse};
 use super::Walk;
+use std::fmt::Display;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
@@ -26,11 +28,11 @@ impl Walk<'_> {
         self.found.add(spot, message);
     }
 
-    pub(crate) fn keep<T>(&mut self, spot: Spot, result: Result<T, String>) -> Option<At<T>> {
+    pub(crate) fn keep<T, E: Display>(&mut self, spot: Spot, result: Result<T, E>) -> Option<At<T>> {
         match result {
             Ok(value) => Some(At { value, spot }),
-            Err(message) => {
-                self.add(spot, message);
+            Err(error) => {
+                self.add(spot, error.to_string());
                 None
             }
         }
@@ -48,11 +50,11 @@ impl Walk<'_> {
         }
     }
 
-    pub(crate) fn text<T>(
+    pub(crate) fn text<T, E: Display>(
         &mut self,
         entry: &Entry<'_>,
         wants: &str,
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, E>,
     ) -> Option<At<T>> {
         match entry.value.as_str() {
             Some(text) => self.keep(entry.spot, read(text)),
@@ -63,7 +65,7 @@ impl Walk<'_> {
     pub(crate) fn duration(
         &mut self,
         entry: &Entry<'_>,
-        read: fn(&str) -> Result<Duration, String>,
+        read: fn(&str) -> Result<Duration, ValueError>,
     ) -> Option<At<Duration>> {
         match integer(entry.value) {
             Some(number) => self.keep(
@@ -110,7 +112,7 @@ impl Walk<'_> {
     }
 
     /// One string, or an array of strings.
-    pub(crate) fn strings<T>(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<T, String>) -> Vec<At<T>> {
+    pub(crate) fn strings<T>(&mut self, entry: &Entry<'_>, read: fn(&str) -> Result<T, ValueError>) -> Vec<At<T>> {
         let wants = "a string or an array of strings";
         match entry.value {
             DeValue::Array(array) => {
@@ -124,7 +126,7 @@ impl Walk<'_> {
 
     pub(crate) fn command(&mut self, entry: &Entry<'_>) -> Option<At<Vec<String>>> {
         let DeValue::Array(array) = entry.value else {
-            let read = |text: &str| parse::command_line(text).map_err(|message| named(entry.key, message));
+            let read = |text: &str| parse::command_line(text).map_err(|error| named(entry.key, &error));
             return self.text(entry, "an array of strings, such as [\"node\", \"app.js\"]", read);
         };
         if let Some(item) = array.iter().find(|item| !item.get_ref().is_str()) {
@@ -132,7 +134,7 @@ impl Walk<'_> {
             return self.keep(Spot::File(item.span().start), Err(wrong));
         }
         let words: Vec<String> = array.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-        let checked = parse::command(&words).map_err(|message| named(entry.key, message));
+        let checked = parse::command(&words).map_err(|error| named(entry.key, &error));
         self.keep(entry.spot, checked.map(|()| words))
     }
 
@@ -202,7 +204,8 @@ impl Walk<'_> {
 }
 
 /// What is wrong with a command, said of the key that holds it.
-fn named(key: &str, message: String) -> String {
+fn named(key: &str, error: &ValueError) -> String {
+    let message = error.to_string();
     message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)
 }
 

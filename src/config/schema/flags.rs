@@ -1,6 +1,7 @@
 //! The flags of a run as data: those of keys come from `keys`, the others are listed here. `cli` gives them to clap.
 use super::settings;
 use crate::config::parse;
+use crate::config::value_error::ValueError;
 
 /// How many words a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct Flag {
     /// It is more than another way to write its key: `resolve` reads it.
     pub apart: bool,
     /// Whether a word can be its value, where it has no key.
-    pub check: fn(&str) -> Result<(), String>,
+    pub check: fn(&str) -> Result<(), ValueError>,
 }
 
 /// The parts of `--help`, in order.
@@ -114,7 +115,7 @@ impl Flag {
         Flag { apart: true, ..self }
     }
 
-    const fn check(self, check: fn(&str) -> Result<(), String>) -> Flag {
+    const fn check(self, check: fn(&str) -> Result<(), ValueError>) -> Flag {
         Flag { check, ..self }
     }
 }
@@ -180,7 +181,7 @@ pub struct RunFlag {
     /// What it does, with the default.
     pub help: String,
     /// Whether a word can be its value.
-    pub check: fn(&str) -> Result<(), String>,
+    pub check: fn(&str) -> Result<(), ValueError>,
 }
 
 /// Every flag of a run, in the order of `--help`.

@@ -425,14 +425,19 @@ const HANG: Time = Time { parse: parse::hang, words: "time, `\"1s\"` at least" }
 const AGE: Time = Time { parse: parse::age, words: "time, also in days: `\"1d\"`" };
 const NAME: Text<String> = Text {
     wants: "a string",
-    parse: |text| name::check(text).map(|()| text.to_owned()),
+    parse: |text| Ok(name::check(text).map(|()| text.to_owned())?),
     words: "string",
     show: quoted,
     choices: &[],
 };
 const PATH: Text<String> = Text { wants: "a string", parse: parse::path, words: "path", show: quoted, choices: &[] };
-const CRON: Text<String> =
-    Text { wants: "a string", parse: cron::read, words: "cron expression", show: quoted, choices: &[] };
+const CRON: Text<String> = Text {
+    wants: "a string",
+    parse: |text| Ok(cron::read(text)?),
+    words: "cron expression",
+    show: quoted,
+    choices: &[],
+};
 const ENV_FILES: Texts<String> =
     Texts { parse: parse::path, words: "path, or array of paths", most: None, empty: None };
 const PATTERNS: Texts<String> =
@@ -462,7 +467,7 @@ const READY: Text<Ready> = Text {
 const AGENT_READY: Text<Ready> = Text { words: "`\"message\"`, `\"notify\"`, a time, `\"message or 3s\"`", ..READY };
 const TARGET: Text<Target> = Text {
     wants: "a path, or \"NULL\" to discard the output",
-    parse: log::target,
+    parse: |text| Ok(log::target(text)?),
     words: "path, or `\"NULL\"`",
     show: unset,
     choices: &[],

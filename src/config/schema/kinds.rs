@@ -3,6 +3,7 @@
 use super::super::options::Options;
 use super::super::problem::{At, Found, Spot};
 use super::super::raw::{Entry, Walk, narrow};
+use super::super::value_error::ValueError;
 use super::super::{Listen, Workers, log_time, parse};
 use super::{Raw, read_table};
 use crate::limits::{APPS_MAX, LISTENERS_PER_APP_MAX, WATCH_PATHS_MAX};
@@ -23,8 +24,8 @@ pub(crate) trait Kind {
     fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Self::Value>>;
 
     /// The value of one word of the command line.
-    fn parse(&self, word: &str) -> Result<Self::Value, String> {
-        Err(format!("\"{word}\" cannot stand on the command line"))
+    fn parse(&self, word: &str) -> Result<Self::Value, ValueError> {
+        Err(ValueError::OnlyInFile(word.to_owned()))
     }
 
     /// The value of all words of one option, of which there is at least one.
@@ -55,7 +56,7 @@ pub(crate) trait Kind {
 /// One string.
 pub(crate) struct Text<T> {
     pub(crate) wants: &'static str,
-    pub(crate) parse: fn(&str) -> Result<T, String>,
+    pub(crate) parse: fn(&str) -> Result<T, ValueError>,
     pub(crate) words: &'static str,
     pub(crate) show: fn(&T) -> Option<String>,
     /// The strings that are allowed, where these are all.
@@ -69,7 +70,7 @@ impl<T> Kind for Text<T> {
         walk.text(entry, self.wants, self.parse)
     }
 
-    fn parse(&self, word: &str) -> Result<T, String> {
+    fn parse(&self, word: &str) -> Result<T, ValueError> {
         (self.parse)(word)
     }
 
@@ -104,7 +105,7 @@ pub(crate) fn quoted<T: Display>(value: &T) -> Option<String> {
 
 /// A time.
 pub(crate) struct Time {
-    pub(crate) parse: fn(&str) -> Result<Duration, String>,
+    pub(crate) parse: fn(&str) -> Result<Duration, ValueError>,
     pub(crate) words: &'static str,
 }
 
@@ -115,7 +116,7 @@ impl Kind for Time {
         walk.duration(entry, self.parse)
     }
 
-    fn parse(&self, word: &str) -> Result<Duration, String> {
+    fn parse(&self, word: &str) -> Result<Duration, ValueError> {
         (self.parse)(word)
     }
 
@@ -149,7 +150,7 @@ impl Kind for Size {
         walk.size(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<u64, String> {
+    fn parse(&self, word: &str) -> Result<u64, ValueError> {
         parse::size(word)
     }
 
@@ -172,7 +173,7 @@ impl<K: Kind> Kind for Optional<K> {
         self.0.read(walk, entry).map(|at| At { value: Some(at.value), spot: at.spot })
     }
 
-    fn parse(&self, word: &str) -> Result<Option<K::Value>, String> {
+    fn parse(&self, word: &str) -> Result<Option<K::Value>, ValueError> {
         self.0.parse(word).map(Some)
     }
 
@@ -213,10 +214,10 @@ impl<T: TryFrom<i64> + Default + Display> Kind for Number<T> {
         walk.number(entry, &rule, self.range.clone()).map(|at| narrow(&at))
     }
 
-    fn parse(&self, word: &str) -> Result<T, String> {
+    fn parse(&self, word: &str) -> Result<T, ValueError> {
         let number = word.parse::<i64>().ok().filter(|number| self.range.contains(number));
         let (min, max) = (self.range.start(), self.range.end());
-        let wrong = || format!("write a number from {min} to {max}, not \"{word}\"");
+        let wrong = || ValueError::Number { min: *min, max: *max, typed: word.to_owned() };
         number.and_then(|number| T::try_from(number).ok()).ok_or_else(wrong)
     }
 
@@ -267,12 +268,12 @@ impl Kind for CountOr {
         }
     }
 
-    fn parse(&self, word: &str) -> Result<Option<u32>, String> {
+    fn parse(&self, word: &str) -> Result<Option<u32>, ValueError> {
         if self.unbounded.contains(&word) {
             return Ok(None);
         }
         let number = parse::digits(word).filter(|number| (1..=self.most).contains(number)).map(Some);
-        number.ok_or_else(|| format!("write {}, not \"{word}\"", self.bounds()))
+        number.ok_or_else(|| ValueError::Count { allowed: self.bounds(), typed: word.to_owned() })
     }
 
     fn show(&self, value: &Option<u32>) -> Option<String> {
@@ -298,8 +299,8 @@ impl Kind for Boolean {
         walk.boolean(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<bool, String> {
-        word.parse().map_err(|_| format!("write true or false, not \"{word}\""))
+    fn parse(&self, word: &str) -> Result<bool, ValueError> {
+        word.parse().map_err(|_| ValueError::Boolean(word.to_owned()))
     }
 
     fn show(&self, value: &bool) -> Option<String> {
@@ -325,7 +326,7 @@ impl Kind for WorkerCount {
         walk.workers(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<Workers, String> {
+    fn parse(&self, word: &str) -> Result<Workers, ValueError> {
         parse::workers(word)
     }
 
@@ -356,9 +357,9 @@ impl Kind for Port {
         walk.port(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<u16, String> {
+    fn parse(&self, word: &str) -> Result<u16, ValueError> {
         let number = word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse().ok()).flatten();
-        number.ok_or_else(|| format!("a port is a number from 0 to 65535 (0: any free one), not \"{word}\""))
+        number.ok_or_else(|| ValueError::PortAlone(word.to_owned()))
     }
 
     fn words(&self) -> String {
@@ -372,7 +373,7 @@ impl Kind for Port {
 
 /// One string or several, each with its place.
 pub(crate) struct Texts<T> {
-    pub(crate) parse: fn(&str) -> Result<T, String>,
+    pub(crate) parse: fn(&str) -> Result<T, ValueError>,
     pub(crate) words: &'static str,
     /// Most of them, and the complaint about more.
     pub(crate) most: Option<(usize, &'static str)>,
@@ -400,7 +401,7 @@ impl<T> Kind for Texts<T> {
         Some(At { value: walk.strings(entry, self.parse), spot: entry.spot })
     }
 
-    fn parse(&self, word: &str) -> Result<Vec<At<T>>, String> {
+    fn parse(&self, word: &str) -> Result<Vec<At<T>>, ValueError> {
         (self.parse)(word).map(|value| vec![At { value, spot: Spot::Whole }])
     }
 
@@ -480,7 +481,7 @@ impl Kind for Environment {
 }
 
 /// The name of a variable.
-pub(crate) const fn variable(parse: fn(&str) -> Result<String, String>) -> Text<String> {
+pub(crate) const fn variable(parse: fn(&str) -> Result<String, ValueError>) -> Text<String> {
     Text { wants: "a string", parse, words: "name of a variable", show: quoted, choices: &[] }
 }
 
@@ -494,7 +495,7 @@ impl Kind for Identity {
         walk.identity(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<String, String> {
+    fn parse(&self, word: &str) -> Result<String, ValueError> {
         parse::identity(word)
     }
 
@@ -556,7 +557,7 @@ impl Kind for WatchedPaths {
         Some(At { value, spot: entry.spot })
     }
 
-    fn parse(&self, word: &str) -> Result<Watched, String> {
+    fn parse(&self, word: &str) -> Result<Watched, ValueError> {
         Boolean.parse(word).map(|on| if on { Watched::Folder } else { Watched::Nothing })
     }
 
@@ -596,8 +597,8 @@ impl Kind for ExitCodes {
         Some(At { value: codes, spot: entry.spot })
     }
 
-    fn parse(&self, word: &str) -> Result<Vec<i32>, String> {
-        let code = word.parse::<u8>().map_err(|_| format!("an exit code is a number from 0 to 255, not \"{word}\""))?;
+    fn parse(&self, word: &str) -> Result<Vec<i32>, ValueError> {
+        let code = word.parse::<u8>().map_err(|_| ValueError::ExitCode(word.to_owned()))?;
         Ok(vec![i32::from(code)])
     }
 

@@ -10,6 +10,7 @@ pub mod sample;
 use super::options::Options;
 use super::problem::{At, Found, Spot};
 use super::raw::{Entry, Walk, entries};
+use super::value_error::ValueError;
 pub use flags::{Flag, RunFlag, Takes, flags, pm2_instances};
 use kinds::Kind;
 use serde_json::Value;
@@ -53,7 +54,7 @@ pub struct Setting {
     /// The same as a JSON schema.
     pub schema: fn() -> Value,
     /// Whether a word of the command line can be its value.
-    pub check: fn(&str) -> Result<(), String>,
+    pub check: fn(&str) -> Result<(), ValueError>,
     /// Whether it is a table with a header of its own.
     pub is_table: fn() -> bool,
 }

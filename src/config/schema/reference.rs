@@ -5,11 +5,22 @@ use super::{RunFlag, Setting, Takes, flags, settings};
 /// The last line of a generated part.
 const END: &str = "<!-- end -->";
 
+/// A page whose generated parts cannot be found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// A part does not end.
+    #[error("\"{0}\" has no line \"{END}\" behind it")]
+    Unclosed(String),
+    /// No key is of this table and section.
+    #[error("no keys are of \"{0}\"")]
+    NoKeys(String),
+}
+
 /// A page with its generated parts written again.
 ///
 /// # Errors
 /// A part that does not end, or that names no keys.
-pub fn with_tables(page: &str) -> Result<String, String> {
+pub fn with_tables(page: &str) -> Result<String, ReferenceError> {
     let mut text = String::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
@@ -25,7 +36,7 @@ pub fn with_tables(page: &str) -> Result<String, String> {
         text.push_str(END);
         text.push('\n');
         if !lines.any(|line| line == END) {
-            return Err(format!("\"{line}\" has no line \"{END}\" behind it"));
+            return Err(ReferenceError::Unclosed(line.to_owned()));
         }
     }
     Ok(text)
@@ -48,10 +59,10 @@ fn place_of(setting: &Setting) -> String {
     format!("{}{section}", setting.scope.path)
 }
 
-fn keys(place: &str) -> Result<String, String> {
+fn keys(place: &str) -> Result<String, ReferenceError> {
     let listed: Vec<&Setting> = settings().filter(|one| is_listed(one) && place_of(one) == place).collect();
     if listed.is_empty() {
-        return Err(format!("no keys are of \"{place}\""));
+        return Err(ReferenceError::NoKeys(place.to_owned()));
     }
     let row = |setting: &&Setting| {
         let default = (setting.default)().map(|text| format!("`{text}`"));
