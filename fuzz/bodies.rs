@@ -12,12 +12,13 @@ use clusterd::config::resolve::{env_files_wanted, resolve};
 use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Listen, address, env_file, inspect, name, parse};
 use clusterd::ids::WorkerId;
-use clusterd::keeper::codec::{self, CodecError, Decoded};
+use clusterd::keeper::codec::{self, RecordError};
 use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use clusterd::limits;
 use clusterd::protocol::framing::{LineBuffer, Outbox, shown};
 use clusterd::protocol::node::{self, FromWorker, NewconnLine, Reply, SockName};
 use clusterd::protocol::{listen_fds, notify};
+use clusterd::record;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -227,21 +228,27 @@ fn said_to_a_worker(text: &str) {
 
 // ---- keeper and master ----
 
+/// A field that no version has.
+const FIELD_OF_TOMORROW: &[u8] = b"\xff\x12fields of tomorrow";
+
 /// As a message of every sort, and as what messages are made from.
 pub(crate) fn keeper(data: &[u8]) {
     match codec::decode_order(data) {
-        Ok(Decoded::Known(order)) => order_comes_back(&order),
-        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=11).contains(&kind)),
+        Ok(order) => order_comes_back(&order),
+        Err(RecordError::Unknown(kind)) => assert!(kind == data[0] && !(1..=11).contains(&kind)),
         Err(error) => plain_error(&error, data),
     }
     match codec::decode_notice(data) {
-        Ok(Decoded::Known(notice)) => notice_comes_back(&notice),
-        Ok(Decoded::Unknown(kind)) => assert!(kind == data[0] && !(1..=10).contains(&kind)),
+        Ok(notice) => notice_comes_back(&notice),
+        Err(RecordError::Unknown(kind)) => assert!(kind == data[0] && !(1..=10).contains(&kind)),
         Err(error) => plain_error(&error, data),
     }
-    match codec::decode_spawn_spec(data) {
-        Ok(spec) => spec_comes_back(&spec, data.len()),
-        Err(error) => plain_error(&error, data),
+    for data in [data, &record::seal(data).unwrap()] {
+        match codec::decode_spawn_spec(data) {
+            Ok(spec) => spec_comes_back(&spec, data.len()),
+            Err(RecordError::Foreign) => assert!(!data.starts_with(b"clusterd")),
+            Err(error) => plain_error(&error, data),
+        }
     }
     let mut from = Taken(data);
     order_comes_back(&make_order(&mut from));
@@ -249,54 +256,60 @@ pub(crate) fn keeper(data: &[u8]) {
     spec_comes_back(&make_spec(&mut from), 0);
 }
 
-fn plain_error(error: &CodecError, data: &[u8]) {
+fn plain_error(error: &RecordError, data: &[u8]) {
     assert!(error.to_string().len() < 200);
-    if let CodecError::TooLong { is, max, .. } = error {
+    if let RecordError::TooLong { is, max, .. } = error {
         assert!(is > max, "{error}");
     }
     if data.is_empty() {
-        assert!(matches!(error, CodecError::Short(_)), "{error}");
+        assert!(matches!(error, RecordError::Short(_)), "{error}");
     }
 }
 
 fn order_comes_back(order: &Order) {
     let mut bytes = codec::encode_order(order).unwrap();
     assert!(bytes.len() <= limits::KEEPER_PACKET_BYTES_MAX);
-    assert_eq!(codec::decode_order(&bytes), Ok(Decoded::Known(order.clone())));
+    assert_eq!(codec::decode_order(&bytes), Ok(order.clone()));
     prefixes(&bytes, |bytes| codec::decode_order(bytes).err());
-    bytes.extend_from_slice(b"\xfffields of tomorrow");
-    assert_eq!(codec::decode_order(&bytes), Ok(Decoded::Known(order.clone())));
+    bytes.extend_from_slice(FIELD_OF_TOMORROW);
+    assert_eq!(codec::decode_order(&bytes), Ok(order.clone()));
 }
 
 fn notice_comes_back(notice: &Notice) {
     let mut bytes = codec::encode_notice(notice).unwrap();
     assert!(bytes.len() <= limits::KEEPER_PACKET_BYTES_MAX);
-    assert_eq!(codec::decode_notice(&bytes), Ok(Decoded::Known(notice.clone())));
+    assert_eq!(codec::decode_notice(&bytes), Ok(notice.clone()));
     prefixes(&bytes, |bytes| codec::decode_notice(bytes).err());
-    bytes.extend_from_slice(b"\xfffields of tomorrow");
-    assert_eq!(codec::decode_notice(&bytes), Ok(Decoded::Known(notice.clone())));
+    bytes.extend_from_slice(FIELD_OF_TOMORROW);
+    assert_eq!(codec::decode_notice(&bytes), Ok(notice.clone()));
 }
 
 fn spec_comes_back(spec: &SpawnSpec, was_bytes: usize) {
     let Ok(mut bytes) = codec::encode_spawn_spec(spec) else {
-        // Fields that a message of an older version lacked take room.
-        assert!(was_bytes + 64 > limits::SPAWN_SPEC_BYTES_MAX);
+        // The numbers of another writer may be shorter than ours.
+        assert!(2 * was_bytes > limits::SPAWN_SPEC_BYTES_MAX);
         return;
     };
     assert_eq!(codec::decode_spawn_spec(&bytes).as_ref(), Ok(spec));
-    prefixes(&bytes, |bytes| codec::decode_spawn_spec(bytes).err());
-    bytes.extend_from_slice(b"\xfffields of tomorrow");
+    for end in (0..bytes.len()).step_by(bytes.len() / 64 + 1) {
+        let error = codec::decode_spawn_spec(&bytes[..end]).unwrap_err();
+        assert!(matches!(error, RecordError::Foreign | RecordError::Damaged), "cut at {end}: {error:?}");
+    }
+    let mut record = record::open(&bytes).unwrap().to_vec();
+    record.extend_from_slice(FIELD_OF_TOMORROW);
+    bytes = record::seal(&record).unwrap();
     if bytes.len() <= limits::SPAWN_SPEC_BYTES_MAX {
         assert_eq!(codec::decode_spawn_spec(&bytes).as_ref(), Ok(spec));
     }
 }
 
 /// A message that was cut is one that lacks its last fields, or one that says so: nothing else is made of it.
-fn prefixes(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<CodecError>) {
+fn prefixes(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<RecordError>) {
     let step = bytes.len() / 64 + 1;
     for end in (0..bytes.len()).step_by(step) {
         let error = decode(&bytes[..end]);
-        assert!(matches!(error, None | Some(CodecError::Short(_))), "cut at {end} of {}: {error:?}", bytes.len());
+        let cut = matches!(error, None | Some(RecordError::Short(_) | RecordError::Missing(_)));
+        assert!(cut, "cut at {end} of {}: {error:?}", bytes.len());
     }
 }
 
@@ -349,7 +362,7 @@ fn make_about(from: &mut Taken<'_>) -> About {
     let upgrade = match from.byte() % 3 {
         0 => OwnUpgrade::Open,
         1 => OwnUpgrade::Done,
-        _ => OwnUpgrade::Stays(from.text()),
+        _ => OwnUpgrade::Stays { why: from.text() },
     };
     About { version: from.text(), upgrade }
 }

@@ -3,7 +3,7 @@
 use super::{Taken, make_notice, plain_error};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::protocol::SpawnStep;
-use clusterd::keeper::state::{self, State, StateError};
+use clusterd::keeper::state::{self, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watch::WatchMemory;
 use clusterd::limits;
@@ -12,15 +12,17 @@ use clusterd::protocol::http;
 use clusterd::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
 use clusterd::protocol::messages::{self, From};
 use clusterd::protocol::node::{self, FromWorker};
+use clusterd::record;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a keeper hands to another binary: as it is, and as made from the bytes.
 pub(crate) fn keeper_state(data: &[u8]) {
-    match state::decode(data) {
-        Ok(state) => state_comes_back(&state),
-        Err(StateError::Foreign | StateError::Newer(_)) => {}
-        Err(StateError::Damaged { error, .. }) => plain_error(&error, b"x"),
+    for data in [data, &record::seal(data).unwrap()] {
+        match state::decode(data) {
+            Ok(state) => state_comes_back(&state),
+            Err(error) => plain_error(&error, b"x"),
+        }
     }
     state_comes_back(&make_state(&mut Taken(data)));
 }

@@ -19,6 +19,7 @@ pub mod master;
 pub mod os;
 pub mod program;
 pub mod protocol;
+pub mod record;
 pub mod reports;
 pub mod reuseport;
 pub mod supervisor;

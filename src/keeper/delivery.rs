@@ -6,6 +6,7 @@ use super::table::{State, Table};
 use crate::ids::WorkerId;
 use crate::limits::{KEEPER_OUTBOX_MAX, KEEPER_SEND_PAUSE_MS};
 use crate::os::packet;
+use crate::record;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -137,7 +138,7 @@ impl Delivery {
                 Walk::Hello => {
                     let (incarnation, previous_end) = (self.incarnation, self.previous_end.clone());
                     let about = self.about.clone();
-                    let hello = Notice::Hello { version: codec::VERSION, incarnation, previous_end, about };
+                    let hello = Notice::Hello { version: record::VERSION, incarnation, previous_end, about };
                     return Some((hello, None, Walk::Children(None)));
                 }
                 Walk::Children(last) => match table.child_after(last) {
@@ -183,7 +184,7 @@ fn send(socket: BorrowedFd<'_>, notice: &Notice, fd: Option<BorrowedFd<'_>>) -> 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::keeper::codec::{Decoded, decode_notice};
+    use crate::keeper::codec::decode_notice;
     use crate::keeper::protocol::OwnUpgrade;
     use crate::limits::KEEPER_PACKET_BYTES_MAX;
     use crate::os::packet::Packet;
@@ -198,8 +199,7 @@ mod tests {
         let mut fds = VecDeque::new();
         let mut all = Vec::new();
         while let Ok(Packet::Whole(length)) = packet::receive(socket, &mut buffer, &mut fds) {
-            let Decoded::Known(notice) = decode_notice(&buffer[..length]).unwrap() else { panic!("known") };
-            all.push((notice, fds.len()));
+            all.push((decode_notice(&buffer[..length]).unwrap(), fds.len()));
         }
         all
     }
@@ -229,7 +229,7 @@ mod tests {
         };
         let previous_end = "was killed by SIGKILL".to_owned();
         let expected = [
-            (Notice::Hello { version: codec::VERSION, incarnation: 2, previous_end, about: about() }, 0),
+            (Notice::Hello { version: record::VERSION, incarnation: 2, previous_end, about: about() }, 0),
             (child(1, Some(9)), 0),
             (child(2, None), 0),
             (child(3, None), 0),

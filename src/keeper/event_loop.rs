@@ -1,6 +1,6 @@
 //! The keeper's loop: waits for signals, orders, reports of starting children and deadlines, and keeps a master
 //! running. What becomes of the children is in `workers`; when a master is started or given up, in `watch`.
-use super::codec::{self, Decoded};
+use super::codec::{self, RecordError};
 use super::delivery::Delivery;
 use super::protocol::{About, Notice, Order, OwnUpgrade};
 use super::renewal::{self, Renewal};
@@ -348,7 +348,7 @@ impl Keeper {
         loop {
             match packet::receive(theirs, &mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => {
-                    if let Ok(Decoded::Known(notice)) = codec::decode_notice(&self.buffer[..length]) {
+                    if let Ok(notice) = codec::decode_notice(&self.buffer[..length]) {
                         self.keep(notice);
                     }
                 }
@@ -408,8 +408,8 @@ impl Keeper {
                 }
             };
             match codec::decode_order(&self.buffer[..length]) {
-                Ok(Decoded::Known(order)) => return Some((order, fds)),
-                Ok(Decoded::Unknown(kind)) => {
+                Ok(order) => return Some((order, fds)),
+                Err(RecordError::Unknown(kind)) => {
                     self.complain(&format!("ignored an order of the unknown kind {kind}; is the master newer?"));
                 }
                 Err(error) => self.complain(&format!("ignored a damaged order of the master: {error}")),

@@ -1,7 +1,7 @@
 //! The master's side of its connection to the keeper: taking over, ordering, hearing. What the master does with what
 //! it hears is not known here.
 use super::MASTER_KEEPER_FD;
-use super::codec::{self, CodecError, Decoded};
+use super::codec::{self, RecordError};
 use super::protocol::{About, Notice, Order, SpawnSpec};
 use crate::ids::WorkerId;
 use crate::limits::{ADOPT_TIMEOUT_MS, FDS_PER_PACKET_MAX, KEEPER_OUTBOX_MAX, KEEPER_PACKET_BYTES_MAX};
@@ -207,8 +207,8 @@ impl Link {
                 Err(error) => return Err(error),
             };
             match codec::decode_notice(&self.buffer[..length]) {
-                Ok(Decoded::Known(notice)) => return Ok(Some((notice, fds))),
-                Ok(Decoded::Unknown(kind)) => debug!("ignored a notice of the unknown kind {kind}"),
+                Ok(notice) => return Ok(Some((notice, fds))),
+                Err(RecordError::Unknown(kind)) => debug!("ignored a notice of the unknown kind {kind}"),
                 Err(error) => warn!("ignored a damaged notice of the keeper: {error}"),
             }
         }
@@ -221,7 +221,7 @@ impl AsFd for Link {
     }
 }
 
-fn invalid(error: &CodecError) -> io::Error {
+fn invalid(error: &RecordError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("the keeper would not take this: {error}"))
 }
 
@@ -288,10 +288,7 @@ mod tests {
         let mut buffer = vec![0; KEEPER_PACKET_BYTES_MAX];
         let mut fds = VecDeque::new();
         match packet::receive(keeper, &mut buffer, &mut fds) {
-            Ok(Packet::Whole(length)) => match codec::decode_order(&buffer[..length]).unwrap() {
-                Decoded::Known(order) => Some((order, fds.len())),
-                Decoded::Unknown(kind) => panic!("kind {kind}"),
-            },
+            Ok(Packet::Whole(length)) => Some((codec::decode_order(&buffer[..length]).unwrap(), fds.len())),
             Ok(other) => panic!("{other:?}"),
             Err(_) => None,
         }
@@ -306,7 +303,7 @@ mod tests {
         tell(&keeper, &child, &[]);
         tell(&keeper, &Notice::Held { name: "null".into() }, &[null.as_fd()]);
         packet::send(keeper.as_fd(), &[250, 1, 2], &[]).unwrap();
-        packet::send(keeper.as_fd(), &[2, 1], &[]).unwrap();
+        packet::send(keeper.as_fd(), &[2, 1, 9], &[]).unwrap();
         tell(&keeper, &Notice::Noted { key: "k".into(), value: vec![7] }, &[]);
         tell(&keeper, &Notice::Begin, &[]);
         tell(&keeper, &Notice::Signal { signal: 1, value: None }, &[]);

@@ -3,7 +3,6 @@
 //!
 //! `table` and `watch` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `renewal` is how it
 //! becomes another binary, `state` what it then takes along. `link` is the master's side of the connection.
-mod bytes;
 pub mod codec;
 mod delivery;
 mod event_loop;

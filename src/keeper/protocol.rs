@@ -77,7 +77,7 @@ pub enum OwnUpgrade {
     /// The keeper is of the new binary.
     Done,
     /// It stays what it was, for this reason.
-    Stays(String),
+    Stays { why: String },
 }
 
 /// Where a spawn failed.

@@ -199,7 +199,7 @@ impl Keeper {
     fn stay(&mut self, why: String) {
         self.renewal = Renewal::None;
         say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
-        self.about = about(OwnUpgrade::Stays(why));
+        self.about = about(OwnUpgrade::Stays { why });
         self.tell(Notice::Keeper { about: self.about.clone() });
     }
 }
@@ -312,7 +312,7 @@ impl Keeper {
             over: None,
         };
         if let Err(why) = &left.former {
-            keeper.about = about(OwnUpgrade::Stays(why.clone()));
+            keeper.about = about(OwnUpgrade::Stays { why: why.clone() });
         }
         keeper.tell(Notice::Keeper { about: keeper.about.clone() });
         Ok(keeper)

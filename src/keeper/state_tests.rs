@@ -46,29 +46,24 @@ fn bytes(state: &State<i32>) -> Vec<u8> {
     encode(&state.view(), |fd| *fd).unwrap()
 }
 
-/// The bytes with their records changed: (kind, payload).
+/// The document with the fields of its record changed: (tag, bytes).
 fn edited(edit: impl FnOnce(&mut Vec<(u8, Vec<u8>)>)) -> Vec<u8> {
     let all = bytes(&full());
-    let head = MARK.len() + 2;
-    let mut from = Reader { rest: &all[head..] };
-    let mut records = Vec::new();
-    while let Ok(kind) = from.kind() {
-        records.push((kind, from.bytes("record", KEEPER_PACKET_BYTES_MAX).unwrap()));
+    let mut rest = record::open(&all).unwrap();
+    let mut fields = Vec::new();
+    while let Some((tag, bytes)) = record::next_field(&mut rest).unwrap() {
+        fields.push((tag, bytes.to_vec()));
     }
-    edit(&mut records);
-    let mut out = Writer::default();
-    out.put(&all[..head]);
-    for (kind, payload) in &records {
-        out.kind(*kind).bytes("record", payload, usize::MAX).unwrap();
+    edit(&mut fields);
+    let mut out = Vec::new();
+    for (tag, bytes) in &fields {
+        record::put(&mut out, *tag, "field", bytes, record::Bound::None).unwrap();
     }
-    out.bytes
+    record::seal(&out).unwrap()
 }
 
-fn part_of(result: Result<State<i32>, StateError>) -> &'static str {
-    match result {
-        Err(StateError::Damaged { part, .. }) => part,
-        other => panic!("{other:?}"),
-    }
+fn bad(result: Result<State<i32>, RecordError>, part: &str) {
+    assert!(matches!(&result, Err(RecordError::Bad(is)) if is.contains(part)), "{result:?}");
 }
 
 #[test]
@@ -85,75 +80,77 @@ fn everything_comes_back_as_it_was() {
 }
 
 #[test]
-fn a_newer_version_may_add_fields_and_records_and_an_older_one_lack_them() {
-    let newer = edited(|records| {
-        for (_, payload) in records.iter_mut().filter(|(kind, _)| !matches!(kind, 7 | 8)) {
-            payload.extend_from_slice(b"fields of tomorrow");
-        }
-        records.insert(1, (200, b"a record of tomorrow".to_vec()));
-        let count = records.len() as u32 - 1;
-        records.last_mut().unwrap().1[..4].copy_from_slice(&count.to_le_bytes());
+fn a_newer_version_may_add_fields_and_kinds_and_an_older_one_lack_them() {
+    let newer = edited(|fields| {
+        fields.insert(1, (200, b"a field of tomorrow".to_vec()));
+        // News of a kind that this version could tell nobody.
+        let news = fields.iter_mut().find(|(tag, _)| *tag == 11).unwrap();
+        news.1.splice(..0, [2, 200, 1]);
     });
     assert_eq!(bytes(&decode(&newer).unwrap()), bytes(&full()));
-    let older = edited(|records| records[1].1.truncate(12));
+    let older = edited(|fields| fields.iter_mut().find(|(tag, _)| *tag == 5).unwrap().1 = vec![1, 1, 3, 2, 1, 9]);
     let watch = decode(&older).unwrap().watch;
     assert_eq!((watch.backoff_ms, watch.stops_asked, watch.stop_now_until_ms), (0, 0, None));
     let mut incompatible = bytes(&full());
-    incompatible[MARK.len()] = VERSION as u8 + 1;
+    incompatible[8] = record::VERSION as u8 + 1;
     let error = decode(&incompatible).unwrap_err();
-    assert_eq!(error, StateError::Newer(VERSION + 1));
-    assert!(error.to_string().contains("version 2; this binary reads up to 1"), "{error}");
+    assert_eq!(error, RecordError::Newer(record::VERSION + 1));
+    assert!(error.to_string().contains("version 3; this binary reads up to 2"), "{error}");
+    // A child in a state that this version does not know must not be forgotten.
+    let unknown_life = edited(|fields| {
+        let children = fields.iter_mut().find(|(tag, _)| *tag == 7).unwrap();
+        children.1 = vec![14, 1, 1, 1, 2, 9, 1, 1, 200, 3, 1, 1, 4, 1, 99];
+    });
+    bad(decode(&unknown_life), "state");
 }
 
 #[test]
 fn what_is_missing_or_there_twice_is_damage_that_is_named() {
-    for kind in [1, 2, 3] {
-        let without = edited(|records| {
-            records.retain(|(is, _)| *is != kind);
-            let count = records.len() as u32 - 1;
-            records.last_mut().unwrap().1 = count.to_le_bytes().to_vec();
+    for (tag, field) in [(3, "null"), (4, "binary"), (5, "watch"), (6, "master")] {
+        let without = edited(|fields| fields.retain(|(is, _)| *is != tag));
+        assert_eq!(decode(&without).unwrap_err(), RecordError::Missing(field));
+    }
+    for (tag, part) in [(7, "children"), (8, "files")] {
+        let twice = edited(|fields| {
+            let list = &mut fields.iter_mut().find(|(is, _)| *is == tag).unwrap().1;
+            list.extend_from_within(..);
         });
-        assert_eq!(part_of(decode(&without)), "all of it");
+        bad(decode(&twice), part);
     }
-    for (kind, part) in [(4, "child"), (5, "held file")] {
-        let twice = edited(|records| {
-            let record = records.iter().find(|(is, _)| *is == kind).unwrap().clone();
-            records.insert(4, record);
-        });
-        assert_eq!(part_of(decode(&twice)), part);
-    }
-    assert_eq!(part_of(decode(&edited(|records| drop(records.remove(4))))), "last record");
-    // The same pid for two that live; the master's pid for a worker; an fd for two things; stdio for one.
-    let mut state = full();
-    state.table = Table::default();
-    for id in [1, 2] {
-        let child = Child { pid: 100 + id, tag: vec![], started_ms: 0, state: Life::Running };
-        state.table.restore(WorkerId(id as u64), child).unwrap();
-    }
-    let same = bytes(&state);
-    let at = same.windows(4).position(|window| window == 102_i32.to_le_bytes()).unwrap();
-    let mut same_pid = same.clone();
-    same_pid[at] = 101;
-    assert_eq!(part_of(decode(&same_pid)), "child");
-    let mut masters = same.clone();
-    masters[at] = 77;
-    assert_eq!(part_of(decode(&masters)), "all of it");
-    let mut init = same;
-    init[at] = 1;
-    assert_eq!(part_of(decode(&init)), "child");
-    assert_eq!(part_of(decode(&bytes(&State { null: 10, ..full() }))), "all of it");
-    assert_eq!(part_of(decode(&bytes(&State { null: 2, ..full() }))), "all of it");
+    let with = |first: i32, second: i32| {
+        let all = bytes(&full());
+        let mut saved: Saved<'_> = record::from_document(&all).unwrap();
+        saved.children = [(1, first), (2, second)]
+            .map(|(id, pid)| {
+                let child = Child { pid, tag: vec![], started_ms: 0, state: Life::Running };
+                SavedChild { worker: WorkerId(id), child: Cow::Owned(child), report: None }
+            })
+            .into();
+        record::to_document(&saved).unwrap()
+    };
+    assert!(decode(&with(101, 102)).is_ok());
+    // The same pid for two that live; the master's pid for a worker; init; an fd for two things; stdio for one.
+    bad(decode(&with(101, 101)), "children");
+    bad(decode(&with(101, 77)), "pid");
+    bad(decode(&with(1, 102)), "pid");
+    bad(decode(&bytes(&State { null: 10, ..full() })), "file descriptor");
+    bad(decode(&bytes(&State { null: 2, ..full() })), "file descriptor");
 }
 
 #[test]
-fn cut_and_foreign_bytes_are_errors() {
+fn cut_changed_and_foreign_bytes_are_errors() {
     let all = bytes(&full());
-    assert_eq!(decode(b"").unwrap_err(), StateError::Foreign);
-    assert_eq!(decode(b"#!/bin/sh\n").unwrap_err(), StateError::Foreign);
-    for end in MARK.len()..all.len() {
-        part_of(decode(&all[..end]));
+    assert_eq!(decode(b"").unwrap_err(), RecordError::Foreign);
+    assert_eq!(decode(b"#!/bin/sh\n").unwrap_err(), RecordError::Foreign);
+    for end in 8..all.len() {
+        assert_eq!(decode(&all[..end]).unwrap_err(), RecordError::Damaged);
     }
-    assert!(decode(&[&all[..], b"later"].concat()).is_ok());
+    assert_eq!(decode(&[&all[..], b"later"].concat()).unwrap_err(), RecordError::Damaged);
+    for at in 10..all.len() {
+        let mut changed = all.clone();
+        changed[at] ^= 1;
+        assert_eq!(decode(&changed).unwrap_err(), RecordError::Damaged, "byte {at}");
+    }
 }
 
 #[test]
@@ -162,10 +159,11 @@ fn the_bounds_hold_in_both_directions() {
     for n in 0..KEEPER_STATE_BYTES_MAX / NOTE_BYTES_MAX + 1 {
         state.table.note(n.to_string(), vec![b'x'; NOTE_BYTES_MAX]).unwrap();
     }
-    assert!(matches!(encode(&state.view(), |fd| *fd), Err(CodecError::TooLong { field: "state", .. })));
-    assert_eq!(part_of(decode(&vec![b'c'; KEEPER_STATE_BYTES_MAX + 1])), "all of it");
+    assert!(matches!(encode(&state.view(), |fd| *fd), Err(RecordError::TooLong { field: "state", .. })));
+    let long = decode(&vec![b'c'; KEEPER_STATE_BYTES_MAX + 1]);
+    assert!(matches!(long, Err(RecordError::TooLong { field: "state", .. })), "{long:?}");
     let mut largest = full();
-    let (key, value) = ("k".repeat(crate::limits::KEEPER_NAME_BYTES_MAX), vec![1; NOTE_BYTES_MAX]);
+    let (key, value) = ("k".repeat(KEEPER_NAME_BYTES_MAX), vec![1; NOTE_BYTES_MAX]);
     largest.table.note(key, value).unwrap();
     assert_eq!(bytes(&decode(&bytes(&largest)).unwrap()), bytes(&largest));
 }

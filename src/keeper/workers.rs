@@ -1,6 +1,6 @@
 //! What the keeper does to its children: starts them at the master's word, learns what became of them, reaps and
 //! signals them.
-use super::codec::{self, CodecError};
+use super::codec::{self, RecordError};
 use super::event_loop::Keeper;
 use super::protocol::{Notice, SpawnSpec, SpawnStep};
 use super::table::{Reaped, Refusal};
@@ -43,7 +43,7 @@ impl Keeper {
         })?;
         let spec = codec::decode_spawn_spec(&bytes).map_err(|error| {
             self.complain(&format!("the description of worker {worker} is damaged: {error}"));
-            refused(if matches!(error, CodecError::TooLong { .. }) { E2BIG } else { EINVAL })
+            refused(if matches!(error, RecordError::TooLong { .. }) { E2BIG } else { EINVAL })
         })?;
         if spec.placements.len() != fds.len() {
             let (wanted, came) = (spec.placements.len(), fds.len());

@@ -113,7 +113,7 @@ impl Master {
                 Ok(version.clone())
             }
             // The keeper itself has said so.
-            OwnUpgrade::Stays(why) => Err(why.clone()),
+            OwnUpgrade::Stays { why } => Err(why.clone()),
         });
         self.note_deployment();
     }

@@ -1,14 +1,15 @@
 //! What decoders promise at their bounds: memory, lengths, what comes after an error.
 use super::memory;
-use clusterd::keeper::codec::{self, CodecError};
-use clusterd::keeper::state::{self, StateError};
+use clusterd::keeper::codec::{self, RecordError};
+use clusterd::keeper::state;
 use clusterd::limits::{
     CHANNEL_LINE_BYTES_MAX, CHANNEL_READ_BYTES, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX,
-    LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
+    LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
 };
 use clusterd::protocol::framing::{LineBuffer, Oversize};
 use clusterd::protocol::node::{self, FromWorker};
 use clusterd::protocol::notify;
+use clusterd::record;
 
 /// Feeds a line of so many bytes, read by read, its end in the same read as its last bytes, and looks for it after
 /// each read: its length, or the first error.
@@ -138,41 +139,51 @@ fn a_request_holds_no_more_than_its_bounds() {
 }
 
 #[test]
-fn counts_that_lie_allocate_nothing() {
-    // A message of each list: its count says four billion, and so much as a bound allows.
-    for count in [u32::MAX, SPAWN_SPEC_BYTES_MAX as u32, 1 << 20] {
-        let arguments = [&[0; 4][..], &[1, 0, 0, 0, b'p'], &count.to_le_bytes(), &[0; 64]].concat();
+fn lengths_that_lie_allocate_nothing() {
+    // Four billion, so much as a bound allows, and more than a length may be.
+    for length in [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0xff, 0xff, 0xff, 0x01], &[0xff; 9]] {
+        let arguments = record::seal(&[&[2, 1, b'p', 3][..], length, &[0; 64]].concat()).unwrap();
         let (decoded, peak) = memory::peak(|| codec::decode_spawn_spec(&arguments));
-        assert_eq!(decoded, Err(CodecError::Short("arguments")));
+        assert!(matches!(decoded, Err(RecordError::Short(_) | RecordError::Bad(_))), "{decoded:?}");
         assert!(peak < 4096, "{peak} bytes held");
-        let note = [&[3, 1, 0, 0, 0, b'k'][..], &count.to_le_bytes(), &[0; 64]].concat();
+        let note = [&[3, 1, 1, b'k', 2][..], length, &[0; 64]].concat();
         let (decoded, peak) = memory::peak(|| codec::decode_order(&note));
-        assert!(matches!(decoded, Err(CodecError::TooLong { field: "value", .. })), "{decoded:?}");
+        assert!(matches!(decoded, Err(RecordError::Short(_) | RecordError::Bad(_))), "{decoded:?}");
         assert!(peak < 4096, "{peak} bytes held");
     }
+    let long = [&[3, 1, 1, b'k', 2, 0x81, 0x80, 0x03][..], &[0; NOTE_BYTES_MAX + 1]].concat();
+    let (decoded, peak) = memory::peak(|| codec::decode_order(&long));
+    assert!(matches!(decoded, Err(RecordError::TooLong { field: "value", .. })), "{decoded:?}");
+    assert!(peak < 4096, "{peak} bytes held");
     // The most that a description of the largest size can be blown up to: entries without a byte of their own.
-    let entries = (SPAWN_SPEC_BYTES_MAX - 64) / 4;
-    let mut empty = [&[0; 4][..], &[1, 0, 0, 0, b'p'], &(entries as u32).to_le_bytes()].concat();
-    empty.resize(13 + 4 * entries, 0);
-    let (decoded, peak) = memory::peak(|| codec::decode_spawn_spec(&empty).unwrap().args.len());
-    assert_eq!(decoded, entries);
+    let spec = |count: usize| {
+        let mut record = vec![2, 1, b'p'];
+        record::put(&mut record, 3, "args", &vec![0_u8; count], record::Bound::None).unwrap();
+        record::seal(&record).unwrap()
+    };
+    let most = spec(record::LIST_ITEMS_MAX);
+    let (decoded, peak) = memory::peak(|| codec::decode_spawn_spec(&most).unwrap().args.len());
+    assert_eq!(decoded, record::LIST_ITEMS_MAX);
+    assert!(peak <= 16 * SPAWN_SPEC_BYTES_MAX, "{peak} bytes held");
+    let more = spec(SPAWN_SPEC_BYTES_MAX - 64);
+    let (decoded, peak) = memory::peak(|| codec::decode_spawn_spec(&more));
+    assert!(matches!(decoded, Err(RecordError::TooLong { field: "number of items", .. })), "{decoded:?}");
     assert!(peak <= 16 * SPAWN_SPEC_BYTES_MAX, "{peak} bytes held");
 }
 
 #[test]
 fn a_keepers_state_costs_no_more_than_what_it_says() {
     let valid = super::corpus::keeper_states().pop().unwrap();
-    // A record that says that it is as long as everything may be.
-    let at = b"clusterd keeper\n".len() + 2 + 1;
+    // A document that says that it is as long as everything may be.
+    let at = b"clusterd".len() + 2;
     let mut liar = valid.clone();
     liar[at..at + 4].copy_from_slice(&(KEEPER_STATE_BYTES_MAX as u32).to_le_bytes());
     let (decoded, peak) = memory::peak(|| state::decode(&liar));
-    assert!(matches!(decoded, Err(StateError::Damaged { part: "records", .. })), "{decoded:?}");
+    assert_eq!(decoded, Err(RecordError::Damaged));
     assert!(peak < 4096, "{peak} bytes held");
-    // So many records without a field that there is room for.
-    let mut empty = valid[..at - 1].to_vec();
-    empty.resize(4 * 1024 * 1024, 0);
-    let (decoded, peak) = memory::peak(|| state::decode(&empty));
+    // So many fields that nobody knows as there is room for.
+    let unknown = record::seal(&[200, 0].repeat(2 * 1024 * 1024)).unwrap();
+    let (decoded, peak) = memory::peak(|| state::decode(&unknown));
     assert!(decoded.is_err() && peak < 4096, "{peak} bytes held");
     let (decoded, peak) = memory::peak(|| state::decode(&valid));
     assert!(decoded.is_ok() && peak < 8 * valid.len() + 16 * 1024, "{peak} bytes held for {}", valid.len());

@@ -5,6 +5,7 @@ use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, 
 use clusterd::keeper::state::{self, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watch::WatchMemory;
+use clusterd::record;
 use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) const JSON_WORDS: &[&[u8]] = &[
@@ -133,12 +134,12 @@ fn notices() -> Vec<Notice> {
     let worker = WorkerId(7);
     vec![
         Notice::Hello {
-            version: codec::VERSION,
+            version: record::VERSION,
             incarnation: 2,
             previous_end: "was killed by SIGKILL".into(),
             about: about(OwnUpgrade::Done),
         },
-        Notice::Keeper { about: about(OwnUpgrade::Stays("the new binary gave no answer in 5 s".into())) },
+        Notice::Keeper { about: about(OwnUpgrade::Stays { why: "the new binary gave no answer in 5 s".into() }) },
         Notice::Child { worker, pid: 4711, tag: b"web/3".to_vec(), started_ms: 1_000, status: Some(256) },
         Notice::Held { name: "source/1".into() },
         Notice::Noted { key: "app/web".into(), value: b"{}".to_vec() },

@@ -68,7 +68,7 @@ fn about_json(about: &About) -> Value {
     let (upgrade, why) = match &about.upgrade {
         OwnUpgrade::Open => ("open", ""),
         OwnUpgrade::Done => ("done", ""),
-        OwnUpgrade::Stays(why) => ("stays", why.as_str()),
+        OwnUpgrade::Stays { why } => ("stays", why.as_str()),
     };
     json!({"is": "keeper", "version": about.version, "upgrade": upgrade, "why": why})
 }
