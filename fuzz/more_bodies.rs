@@ -5,7 +5,7 @@ use clusterd::ids::WorkerId;
 use clusterd::keeper::protocol::SpawnStep;
 use clusterd::keeper::state::{self, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
-use clusterd::keeper::watch::WatchMemory;
+use clusterd::keeper::watchdog::WatchdogState;
 use clusterd::limits;
 use clusterd::protocol::framing::Outbox;
 use clusterd::protocol::http;
@@ -71,7 +71,7 @@ fn make_state(from: &mut Taken<'_>) -> State<i32> {
     for notice in from.list(make_notice) {
         table.restore_waiting(notice).unwrap();
     }
-    let watch = WatchMemory {
+    let watchdog = WatchdogState {
         incarnation: from.number() as u32,
         started_ms: from.number(),
         backoff_ms: from.number(),
@@ -82,7 +82,7 @@ fn make_state(from: &mut Taken<'_>) -> State<i32> {
         file_limit: (from.number(), from.number()),
         null: number(),
         binary: number(),
-        watch,
+        watchdog,
         master_pid: number(),
         ours: number(),
         theirs: number(),

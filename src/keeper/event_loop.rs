@@ -1,11 +1,11 @@
 //! The keeper's loop: waits for signals, orders, reports of starting children and deadlines, and keeps a master
-//! running. What becomes of the children is in `workers`; when a master is started or given up, in `watch`.
+//! running. What becomes of the children is in `workers`; when a master is started or given up, in `watchdog`.
 use super::codec::{self, RecordError};
 use super::delivery::Delivery;
 use super::protocol::{About, Notice, Order, OwnUpgrade};
-use super::renewal::{self, Renewal};
+use super::reexec::{self, Reexec};
 use super::table::Table;
-use super::watch::{AfterEnd, Hung, Watch};
+use super::watchdog::{AfterEnd, Hung, Watchdog};
 use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
@@ -77,7 +77,7 @@ pub(super) struct Keeper {
     pub(super) table: Table<OwnedFd>,
     /// Children that have not yet said whether their program runs.
     pub(super) reports: BTreeMap<WorkerId, OwnedFd>,
-    pub(super) watch: Watch,
+    pub(super) watchdog: Watchdog,
     pub(super) master: Option<Master>,
     pub(super) previous_end: String,
     pub(super) gap: Option<Gap>,
@@ -85,7 +85,7 @@ pub(super) struct Keeper {
     /// Heartbeats of this master.
     pub(super) heartbeats: u32,
     pub(super) buffer: Vec<u8>,
-    pub(super) renewal: Renewal,
+    pub(super) reexec: Reexec,
     pub(super) about: About,
     /// Set when everything is over: the exit code.
     pub(super) over: Option<u8>,
@@ -115,15 +115,15 @@ impl Keeper {
             signals,
             table,
             reports: BTreeMap::new(),
-            watch: Watch::new(clock::monotonic_ms()),
+            watchdog: Watchdog::new(clock::monotonic_ms()),
             master: None,
             previous_end: String::new(),
             gap: None,
             complaints: 0,
             heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
-            renewal: Renewal::None,
-            about: renewal::about(OwnUpgrade::Open),
+            reexec: Reexec::None,
+            about: reexec::about(OwnUpgrade::Open),
             over: None,
         })
     }
@@ -132,14 +132,14 @@ impl Keeper {
     pub(super) fn run(mut self) -> u8 {
         loop {
             let now_ms = clock::monotonic_ms();
-            if self.over.is_none() && self.watch.start_is_due(now_ms) {
+            if self.over.is_none() && self.watchdog.start_is_due(now_ms) {
                 self.start_master(now_ms);
             }
             if let Some(code) = self.over {
                 self.end_everything();
                 return code;
             }
-            self.renew(now_ms);
+            self.advance_reexec(now_ms);
             self.flush(now_ms);
             let ready = self.wait(now_ms);
             self.turn(ready);
@@ -149,7 +149,7 @@ impl Keeper {
     /// Waits for something to do. Returns the children whose reports can be read.
     fn wait(&self, now_ms: u64) -> Vec<WorkerId> {
         let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
-        let due = [self.watch.wake_at_ms(), paused, self.renewal_wake_ms(now_ms)];
+        let due = [self.watchdog.wake_at_ms(), paused, self.reexec_wake_ms(now_ms)];
         let wake_at_ms = due.into_iter().flatten().min();
         let mut interests = Vec::with_capacity(2 + self.reports.len());
         interests.push(Interest::new(self.signals.as_fd(), false));
@@ -174,7 +174,7 @@ impl Keeper {
         }
         self.reap(now_ms);
         if all_read {
-            match self.watch.tick(now_ms) {
+            match self.watchdog.tick(now_ms) {
                 None => {}
                 Some(Hung::Starting(ms)) => {
                     self.kill_master(format!("was not ready after {} s and was killed", ms / 1000))
@@ -184,12 +184,12 @@ impl Keeper {
                 }
             }
         }
-        if self.over.is_none() && self.watch.stop_now_is_over(now_ms) {
+        if self.over.is_none() && self.watchdog.stop_now_is_over(now_ms) {
             let seconds = STOP_NOW_GRACE_MS / 1000;
             say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
             self.over = Some(1);
         }
-        if self.over.is_none() && self.watch.stop_has_no_master(now_ms) {
+        if self.over.is_none() && self.watchdog.stop_has_no_master(now_ms) {
             let seconds = STOP_WITHOUT_MASTER_MS / 1000;
             say(&format!("clusterd: no master has served for {seconds} s to carry out the stop; ending everything"));
             self.over = Some(1);
@@ -213,8 +213,8 @@ impl Keeper {
                 Ok(Some(caught)) => {
                     match caught.signal {
                         signal::CHLD => continue,
-                        signal::TERM | signal::INT => self.watch.stop_asked(now_ms),
-                        signal::QUIT => self.watch.stop_now_asked(now_ms),
+                        signal::TERM | signal::INT => self.watchdog.stop_asked(now_ms),
+                        signal::QUIT => self.watchdog.stop_now_asked(now_ms),
                         _ => {}
                     }
                     self.tell(Notice::Signal { signal: caught.signal, value: caught.value });
@@ -230,14 +230,14 @@ impl Keeper {
     fn start_master(&mut self, now_ms: u64) {
         match self.fork_master() {
             Ok((pid, report, ours, theirs)) => {
-                let incarnation = self.watch.started(now_ms);
+                let incarnation = self.watchdog.started(now_ms);
                 let (previous_end, about) = (self.previous_end.clone(), self.about.clone());
                 let delivery = Delivery::new(incarnation, previous_end, about, self.table.take_waiting());
                 self.master = Some(Master { pid, ours, theirs, report: Some(report), delivery, killed_for: None });
                 self.complaints = 0;
                 self.heartbeats = 0;
             }
-            Err(why) => match self.watch.start_failed(now_ms) {
+            Err(why) => match self.watchdog.start_failed(now_ms) {
                 AfterEnd::GiveUp => {
                     say(&format!("clusterd: cannot start the master: {why}"));
                     self.over = Some(1);
@@ -272,7 +272,7 @@ impl Keeper {
             master.killed_for.get_or_insert(reason);
             // It is not reaped: the pid is its own. Errors would mean that it is gone already.
             let _ = signal::send(master.pid, signal::KILL);
-            self.watch.condemned();
+            self.watchdog.condemned();
         }
     }
 
@@ -297,8 +297,8 @@ impl Keeper {
         for notice in master.delivery.into_news() {
             self.keep(notice);
         }
-        let proved = self.watch.is_proved(now_ms);
-        let after = self.watch.ended(now_ms);
+        let proved = self.watchdog.is_proved(now_ms);
+        let after = self.watchdog.ended(now_ms);
         if self.over.is_some() {
             return;
         }
@@ -329,15 +329,15 @@ impl Keeper {
     fn change_binary(&mut self, proved: bool, story: &str, now_ms: u64) -> bool {
         if let Some(next) = self.next_binary.take() {
             self.former_binary = Some(std::mem::replace(&mut self.binary, next));
-            self.renewal_begins();
+            self.begin_reexec();
         } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
             say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
             self.binary = former;
-            self.forget_renewal();
+            self.cancel_reexec();
         } else {
             return false;
         }
-        self.watch.start_now(now_ms);
+        self.watchdog.start_now(now_ms);
         self.gap = None;
         true
     }
@@ -441,14 +441,14 @@ impl Keeper {
                 let _ = self.table.exit_seen(worker);
             }
             Order::Heartbeat => {
-                self.watch.heartbeat(now_ms);
+                self.watchdog.heartbeat(now_ms);
                 self.heartbeats = self.heartbeats.saturating_add(1);
                 if self.heartbeats == START_HEARTBEATS {
                     memory::forget_code();
                 }
             }
             Order::Ready => {
-                if self.watch.ready(now_ms) {
+                if self.watchdog.ready(now_ms) {
                     self.tell_story(now_ms);
                 }
             }
@@ -456,7 +456,7 @@ impl Keeper {
             Order::Upgrade => match fds.pop_front() {
                 None => self.complain("cannot upgrade: no binary came with the order"),
                 Some(binary) => {
-                    self.forget_renewal();
+                    self.cancel_reexec();
                     self.next_binary = Some(binary);
                 }
             },
@@ -485,14 +485,14 @@ impl Keeper {
     /// Kills whatever is left and waits, for a bounded time, until it is gone: who starts clusterd again right after
     /// finds its ports free. Workers that no master asked to end are asked first.
     fn end_everything(&mut self) {
-        self.forget_renewal();
+        self.cancel_reexec();
         let now_ms = clock::monotonic_ms();
         if let Some(master) = &self.master {
             // It is not reaped: the pid is its own, and so is its group.
             let _ = signal::send_group(master.pid, signal::KILL);
             let _ = signal::send(master.pid, signal::KILL);
         }
-        if self.watch.stop_has_no_master(now_ms) || self.watch.stop_now_is_over(now_ms) {
+        if self.watchdog.stop_has_no_master(now_ms) || self.watchdog.stop_now_is_over(now_ms) {
             self.end_workers_with(signal::TERM);
             self.wait_for_ends(STOP_NOW_KILL_MS);
         }

@@ -1,20 +1,20 @@
 //! The keeper: parent of the master and of every worker. It spawns, reaps, signals, holds fds and notes, watches the
 //! master and forwards signals. It parses no configuration, opens no socket to the outside, starts no thread.
 //!
-//! `table` and `watch` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `renewal` is how it
+//! `table` and `watchdog` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `reexec` is how it
 //! becomes another binary, `state` what it then takes along. `link` is the master's side of the connection.
 pub mod codec;
 mod delivery;
 mod event_loop;
 pub mod link;
 pub mod protocol;
-mod renewal;
+mod reexec;
 pub mod state;
 pub mod table;
-pub mod watch;
+pub mod watchdog;
 mod workers;
 
-pub use renewal::check;
+pub use reexec::check;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -57,12 +57,12 @@ pub fn run(launch: Launch) -> ExitCode {
 /// is argv without that. The same holds as for [`run`].
 #[must_use]
 pub fn resume(args: Vec<OsString>) -> ExitCode {
-    renewal::resume(args)
+    reexec::resume(args)
 }
 
 /// What a binary does that was executed as [`KEEPER_ARGV0`] and cannot go on: hands back to the one before, or says what
 /// ends. Returns only when nothing else is left.
 #[must_use]
 pub fn decline(args: Vec<OsString>, why: &str) -> ExitCode {
-    renewal::decline(args, why)
+    reexec::decline(args, why)
 }

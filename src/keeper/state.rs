@@ -2,7 +2,7 @@
 //! any type, and its number once it is written down. The format is that of `crate::record`.
 use super::protocol::Notice;
 use super::table::{Child, State as Life, Table};
-use super::watch::WatchMemory;
+use super::watchdog::WatchdogState;
 use crate::ids::WorkerId;
 use crate::limits::{
     KEEPER_NAME_BYTES_MAX, KEEPER_OUTBOX_MAX, KEEPER_STATE_BYTES_MAX, NOTE_BYTES_MAX, SPAWN_TAG_BYTES_MAX,
@@ -25,8 +25,8 @@ pub struct State<F> {
     pub null: F,
     /// What the next master runs.
     pub binary: F,
-    /// The watch over the masters.
-    pub watch: WatchMemory,
+    /// The watchdog of the masters.
+    pub watchdog: WatchdogState,
     /// Pid of the master.
     pub master_pid: i32,
     /// The keeper's end of the connection to it.
@@ -51,7 +51,7 @@ pub struct View<'a, F> {
     /// See [`State`].
     pub binary: &'a F,
     /// See [`State`].
-    pub watch: WatchMemory,
+    pub watchdog: WatchdogState,
     /// See [`State`].
     pub master_pid: i32,
     /// See [`State`].
@@ -81,7 +81,7 @@ impl<F> State<F> {
             file_limit: self.file_limit,
             null: &self.null,
             binary: &self.binary,
-            watch: self.watch,
+            watchdog: self.watchdog,
             master_pid: self.master_pid,
             ours: &self.ours,
             theirs: &self.theirs,
@@ -104,7 +104,7 @@ impl<F> State<F> {
             file_limit: self.file_limit,
             null: change(self.null)?,
             binary: change(self.binary)?,
-            watch: self.watch,
+            watchdog: self.watchdog,
             master_pid: self.master_pid,
             ours: change(self.ours)?,
             theirs: change(self.theirs)?,
@@ -123,7 +123,7 @@ struct Saved<'a> {
     hard_limit: u64,
     null: i32,
     binary: i32,
-    watch: WatchMemory,
+    watchdog: WatchdogState,
     master: SavedMaster,
     children: Vec<SavedChild<'a>>,
     held: Vec<SavedFile<'a>>,
@@ -138,7 +138,7 @@ record! {
         2 hard_limit;
         3 null;
         4 binary;
-        5 watch;
+        5 watchdog;
         6 master;
         7 children;
         8 held;
@@ -149,7 +149,7 @@ record! {
 }
 
 record! {
-    WatchMemory {
+    WatchdogState {
         1 incarnation;
         2 started_ms;
         3 backoff_ms = 0;
@@ -216,7 +216,7 @@ pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<
         hard_limit,
         null: number(state.null),
         binary: number(state.binary),
-        watch: state.watch,
+        watchdog: state.watchdog,
         master: SavedMaster { pid: state.master_pid, ours: number(state.ours), theirs: number(state.theirs) },
         children: state.table.children().map(child).collect(),
         held: state.table.held().map(file).collect(),
@@ -273,7 +273,7 @@ impl Saved<'_> {
             file_limit: (self.soft_limit, self.hard_limit),
             null: self.null,
             binary: self.binary,
-            watch: self.watch,
+            watchdog: self.watchdog,
             master_pid: self.master.pid,
             ours: self.master.ours,
             theirs: self.master.theirs,

@@ -26,7 +26,7 @@ fn full() -> State<i32> {
         file_limit: (1024, u64::MAX),
         null: 3,
         binary: 4,
-        watch: WatchMemory {
+        watchdog: WatchdogState {
             incarnation: 3,
             started_ms: 1_000,
             backoff_ms: 400,
@@ -89,8 +89,8 @@ fn a_newer_version_may_add_fields_and_kinds_and_an_older_one_lack_them() {
     });
     assert_eq!(bytes(&decode(&newer).unwrap()), bytes(&full()));
     let older = edited(|fields| fields.iter_mut().find(|(tag, _)| *tag == 5).unwrap().1 = vec![1, 1, 3, 2, 1, 9]);
-    let watch = decode(&older).unwrap().watch;
-    assert_eq!((watch.backoff_ms, watch.stops_asked, watch.stop_now_until_ms), (0, 0, None));
+    let watchdog = decode(&older).unwrap().watchdog;
+    assert_eq!((watchdog.backoff_ms, watchdog.stops_asked, watchdog.stop_now_until_ms), (0, 0, None));
     let mut incompatible = bytes(&full());
     incompatible[8] = record::VERSION as u8 + 1;
     let error = decode(&incompatible).unwrap_err();
@@ -106,7 +106,7 @@ fn a_newer_version_may_add_fields_and_kinds_and_an_older_one_lack_them() {
 
 #[test]
 fn what_is_missing_or_there_twice_is_damage_that_is_named() {
-    for (tag, field) in [(3, "null"), (4, "binary"), (5, "watch"), (6, "master")] {
+    for (tag, field) in [(3, "null"), (4, "binary"), (5, "watchdog"), (6, "master")] {
         let without = edited(|fields| fields.retain(|(is, _)| *is != tag));
         assert_eq!(decode(&without).unwrap_err(), RecordError::Missing(field));
     }

@@ -4,7 +4,7 @@ use clusterd::keeper::codec;
 use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use clusterd::keeper::state::{self, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
-use clusterd::keeper::watch::WatchMemory;
+use clusterd::keeper::watchdog::WatchdogState;
 use clusterd::record;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -232,7 +232,7 @@ pub(crate) fn http_answers() -> Vec<Vec<u8>> {
 
 /// What keepers hand over: one with nothing but a master, one with everything.
 pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
-    let watch = WatchMemory {
+    let watchdog = WatchdogState {
         incarnation: 2,
         started_ms: 5_000,
         backoff_ms: 50,
@@ -243,7 +243,7 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
         file_limit: (1024, 4096),
         null: 3,
         binary: 4,
-        watch,
+        watchdog,
         master_pid: 4711,
         ours: 5,
         theirs: 6,

@@ -7,7 +7,7 @@ mod damage;
 mod fixture;
 mod master;
 mod masters;
-mod renewal;
+mod reexec;
 mod spawning;
 
 use common::runner::{self, Test, tests};
@@ -33,15 +33,15 @@ const TESTS: &[Test] = tests![
     masters::an_upgrade_starts_the_new_binary_at_once,
     masters::an_upgrade_that_does_not_serve_is_taken_back,
     masters::the_death_of_the_keeper_takes_everything_down,
-    renewal::the_keeper_becomes_the_new_binary_and_loses_nothing,
-    renewal::who_ends_or_calls_while_the_keeper_changes_is_heard,
-    renewal::a_binary_that_cannot_be_the_keeper_changes_nothing,
-    renewal::a_binary_that_is_silent_is_not_waited_for,
-    renewal::a_binary_that_cannot_be_executed_any_more_changes_nothing,
-    renewal::the_command_says_that_the_keeper_stays,
-    renewal::a_keeper_that_cannot_go_on_at_all_says_what_ends,
-    renewal::a_binary_that_fails_after_all_hands_back,
-    renewal::a_second_upgrade_before_the_first_is_through_is_the_one,
+    reexec::the_keeper_becomes_the_new_binary_and_loses_nothing,
+    reexec::who_ends_or_calls_while_the_keeper_changes_is_heard,
+    reexec::a_binary_that_cannot_be_the_keeper_changes_nothing,
+    reexec::a_binary_that_is_silent_is_not_waited_for,
+    reexec::a_binary_that_cannot_be_executed_any_more_changes_nothing,
+    reexec::the_command_says_that_the_keeper_stays,
+    reexec::a_keeper_that_cannot_go_on_at_all_says_what_ends,
+    reexec::a_binary_that_fails_after_all_hands_back,
+    reexec::a_second_upgrade_before_the_first_is_through_is_the_one,
     masters::garbage_is_ignored,
     masters::sockets_of_systemd_are_held,
     spawning::a_worker_gets_clean_surroundings,
@@ -64,17 +64,17 @@ fn main() -> ExitCode {
     if damage::is_saboteur() {
         return damage::sabotage(&name);
     }
-    if renewal::is_clusterd() && name != clusterd::keeper::KEEPER_CHECK_ARGV0 {
+    if reexec::is_clusterd() && name != clusterd::keeper::KEEPER_CHECK_ARGV0 {
         return clusterd::cli::main();
     }
     if name == clusterd::keeper::MASTER_ARGV0 {
         return master::run();
     }
     if name == clusterd::keeper::KEEPER_CHECK_ARGV0 {
-        return renewal::asked();
+        return reexec::asked();
     }
     if name == clusterd::keeper::KEEPER_ARGV0 {
-        return renewal::resume(args);
+        return reexec::resume(args);
     }
     if args.first().is_some_and(|role| role == fixture::KEEPER_ROLE) {
         return clusterd::keeper::run(clusterd::keeper::Launch { args: args[1..].to_vec() });

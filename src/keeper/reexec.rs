@@ -6,7 +6,7 @@ use super::delivery::Delivery;
 use super::event_loop::{Keeper, Master, SIGNALS, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
 use super::state::{self, State, View};
-use super::watch::Watch;
+use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::{KEEPER_CHECK_MS, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
 use crate::os::process::{self, FileLimit, say};
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 /// How far it is.
 #[derive(Debug, Default)]
-pub(super) enum Renewal {
+pub(super) enum Reexec {
     /// There is nothing to become.
     #[default]
     None,
@@ -61,61 +61,61 @@ pub fn check() -> Result<String, String> {
 
 impl Keeper {
     /// A master of a new binary is about to be started.
-    pub(super) fn renewal_begins(&mut self) {
-        self.forget_renewal();
-        self.renewal = Renewal::Waiting;
+    pub(super) fn begin_reexec(&mut self) {
+        self.cancel_reexec();
+        self.reexec = Reexec::Waiting;
         self.about = about(OwnUpgrade::Open);
     }
 
     /// There is nothing to become any more.
-    pub(super) fn forget_renewal(&mut self) {
-        if let Renewal::Asked(question) = std::mem::take(&mut self.renewal) {
+    pub(super) fn cancel_reexec(&mut self) {
+        if let Reexec::Asked(question) = std::mem::take(&mut self.reexec) {
             // It is not reaped: the pid is its own. It will be, as a process that nobody knows.
             let _ = signal::send(question.pid, signal::KILL);
         }
     }
 
     /// When the next step may be due without any event.
-    pub(super) fn renewal_wake_ms(&self, now_ms: u64) -> Option<u64> {
-        match &self.renewal {
-            Renewal::Waiting | Renewal::Agreed => self.watch.proved_at_ms().filter(|at_ms| *at_ms > now_ms),
-            Renewal::Asked(Question { until_ms, late: false, .. }) => Some(*until_ms),
-            Renewal::Asked(_) | Renewal::None => None,
+    pub(super) fn reexec_wake_ms(&self, now_ms: u64) -> Option<u64> {
+        match &self.reexec {
+            Reexec::Waiting | Reexec::Agreed => self.watchdog.proved_at_ms().filter(|at_ms| *at_ms > now_ms),
+            Reexec::Asked(Question { until_ms, late: false, .. }) => Some(*until_ms),
+            Reexec::Asked(_) | Reexec::None => None,
         }
     }
 
     /// The pid of a new binary that is being asked.
     pub(super) fn asked_pid(&self) -> Option<i32> {
-        match &self.renewal {
-            Renewal::Asked(question) => Some(question.pid),
-            Renewal::None | Renewal::Waiting | Renewal::Agreed => None,
+        match &self.reexec {
+            Reexec::Asked(question) => Some(question.pid),
+            Reexec::None | Reexec::Waiting | Reexec::Agreed => None,
         }
     }
 
     /// Takes the next step, if it is due. Does not return when that is to become the new binary.
-    pub(super) fn renew(&mut self, now_ms: u64) {
-        match &mut self.renewal {
-            Renewal::None => {}
-            Renewal::Waiting => {
-                if self.watch.is_proved(now_ms)
+    pub(super) fn advance_reexec(&mut self, now_ms: u64) {
+        match &mut self.reexec {
+            Reexec::None => {}
+            Reexec::Waiting => {
+                if self.watchdog.is_proved(now_ms)
                     && let Some(asked) = self.view().map(|view| self.ask(&view, now_ms))
                 {
                     // Nobody goes back any more.
                     self.former_binary = None;
                     match asked {
-                        Ok(question) => self.renewal = Renewal::Asked(question),
+                        Ok(question) => self.reexec = Reexec::Asked(question),
                         Err(why) => self.stay(why),
                     }
                 }
             }
-            Renewal::Asked(question) => {
+            Reexec::Asked(question) => {
                 if now_ms >= question.until_ms && !question.late {
                     question.late = true;
                     let _ = signal::send(question.pid, signal::KILL);
                 }
             }
-            Renewal::Agreed => {
-                if self.watch.is_proved(now_ms)
+            Reexec::Agreed => {
+                if self.watchdog.is_proved(now_ms)
                     && let Some(why) = self.view().map(|view| self.become_new(&view))
                 {
                     self.stay(why);
@@ -131,7 +131,7 @@ impl Keeper {
             file_limit: (self.file_limit.soft, self.file_limit.hard),
             null: &self.null,
             binary: &self.binary,
-            watch: self.watch.memory()?,
+            watchdog: self.watchdog.state()?,
             master_pid: *pid,
             ours,
             theirs,
@@ -163,9 +163,9 @@ impl Keeper {
 
     /// The new binary that was asked has ended.
     pub(super) fn answered(&mut self, status: i32) {
-        let Renewal::Asked(question) = std::mem::take(&mut self.renewal) else { return };
+        let Reexec::Asked(question) = std::mem::take(&mut self.reexec) else { return };
         match verdict(&question, status) {
-            Ok(()) => self.renewal = Renewal::Agreed,
+            Ok(()) => self.reexec = Reexec::Agreed,
             Err(why) => self.stay(why),
         }
     }
@@ -197,7 +197,7 @@ impl Keeper {
 
     /// Nothing changes, and everybody hears why.
     fn stay(&mut self, why: String) {
-        self.renewal = Renewal::None;
+        self.reexec = Reexec::None;
         say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
         self.about = about(OwnUpgrade::Stays { why });
         self.tell(Notice::Keeper { about: self.about.clone() });
@@ -281,7 +281,7 @@ impl Keeper {
         let state = state.try_map(process::take_inherited_fd).map_err(|error| format!("taking files: {error}"))?;
         let now_ms = clock::monotonic_ms();
         let State { file_limit: (soft, hard), null, binary, table, reports, .. } = state;
-        let delivery = Delivery::resume(state.watch.incarnation, state.news);
+        let delivery = Delivery::resume(state.watchdog.incarnation, state.news);
         let mut keeper = Keeper {
             args: with_master_name(left.args.clone()),
             env: environment(),
@@ -293,7 +293,7 @@ impl Keeper {
             signals,
             table,
             reports,
-            watch: Watch::resume(state.watch, now_ms),
+            watchdog: Watchdog::resume(state.watchdog, now_ms),
             master: Some(Master {
                 pid: state.master_pid,
                 ours: state.ours,
@@ -307,7 +307,7 @@ impl Keeper {
             complaints: 0,
             heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
-            renewal: Renewal::None,
+            reexec: Reexec::None,
             about: about(OwnUpgrade::Done),
             over: None,
         };

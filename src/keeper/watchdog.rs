@@ -46,9 +46,9 @@ pub enum AfterEnd {
     StartAfter(u64),
 }
 
-/// What another binary has to know of the watch to go on, while a master serves. Times are CLOCK_MONOTONIC.
+/// What another binary has to know of the watchdog to take over, while a master serves. Times are CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatchMemory {
+pub struct WatchdogState {
     /// The number of the master.
     pub incarnation: u32,
     /// When it was started.
@@ -61,9 +61,9 @@ pub struct WatchMemory {
     pub stop_now_until_ms: Option<u64>,
 }
 
-/// The watch over all masters of one keeper.
+/// The watchdog of all masters of one keeper.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watchdog {
     incarnation: u32,
     phase: Phase,
     backoff_ms: u64,
@@ -73,11 +73,11 @@ pub struct Watch {
     stop_needs_master_until_ms: Option<u64>,
 }
 
-impl Watch {
+impl Watchdog {
     /// No master yet; the first is due at once.
     #[must_use]
-    pub fn new(now_ms: u64) -> Watch {
-        Watch {
+    pub fn new(now_ms: u64) -> Watchdog {
+        Watchdog {
             incarnation: 0,
             phase: Phase::Down { start_at_ms: now_ms },
             backoff_ms: MASTER_BACKOFF_MIN_MS,
@@ -87,11 +87,11 @@ impl Watch {
         }
     }
 
-    /// What another binary needs to go on; `None` while no master serves.
+    /// What another binary needs to take over; `None` while no master serves.
     #[must_use]
-    pub fn memory(&self) -> Option<WatchMemory> {
+    pub fn state(&self) -> Option<WatchdogState> {
         let Phase::Serving { started_ms, .. } = self.phase else { return None };
-        Some(WatchMemory {
+        Some(WatchdogState {
             incarnation: self.incarnation,
             started_ms,
             backoff_ms: self.backoff_ms,
@@ -100,12 +100,12 @@ impl Watch {
         })
     }
 
-    /// Goes on from what another binary left.
+    /// Takes over from another binary.
     #[must_use]
-    pub fn resume(memory: WatchMemory, now_ms: u64) -> Watch {
-        let WatchMemory { incarnation, started_ms, backoff_ms, stops_asked, stop_now_until_ms } = memory;
+    pub fn resume(state: WatchdogState, now_ms: u64) -> Watchdog {
+        let WatchdogState { incarnation, started_ms, backoff_ms, stops_asked, stop_now_until_ms } = state;
         let next_tick_ms = now_ms + TICK_AFTER_HEARTBEAT_MS;
-        Watch {
+        Watchdog {
             incarnation,
             phase: Phase::Serving { started_ms, missed: 0, next_tick_ms },
             backoff_ms: backoff_ms.clamp(MASTER_BACKOFF_MIN_MS, MASTER_BACKOFF_MAX_MS),
@@ -222,7 +222,7 @@ impl Watch {
         self.back_off(now_ms)
     }
 
-    /// The end was part of an upgrade: the next master is due at once. To be called after [`Watch::ended`], with whose
+    /// The end was part of an upgrade: the next master is due at once. To be called after [`Watchdog::ended`], with whose
     /// answer it has nothing to do.
     pub fn start_now(&mut self, now_ms: u64) {
         self.phase = Phase::Down { start_at_ms: now_ms };
@@ -242,7 +242,7 @@ impl Watch {
     /// When the present master will have proved itself if it lives on; `None` while it does not serve.
     #[must_use]
     pub fn proved_at_ms(&self) -> Option<u64> {
-        self.memory().map(|memory| memory.started_ms.saturating_add(MASTER_MIN_UPTIME_MS))
+        self.state().map(|state| state.started_ms.saturating_add(MASTER_MIN_UPTIME_MS))
     }
 
     fn back_off(&mut self, now_ms: u64) -> AfterEnd {
@@ -297,8 +297,8 @@ mod tests {
     use super::*;
 
     /// A watch whose first master started at 0 and is ready.
-    fn serving() -> Watch {
-        let mut watch = Watch::new(0);
+    fn serving() -> Watchdog {
+        let mut watch = Watchdog::new(0);
         assert!(watch.start_is_due(0));
         assert_eq!(watch.started(0), 1);
         assert!(watch.ready(0));
@@ -308,11 +308,11 @@ mod tests {
 
     #[test]
     fn a_first_master_that_never_served_ends_everything() {
-        let mut watch = Watch::new(0);
+        let mut watch = Watchdog::new(0);
         watch.started(0);
         assert_eq!(watch.ended(10), AfterEnd::GiveUp);
         assert!(!watch.start_is_due(u64::MAX - 1));
-        let mut watch = Watch::new(0);
+        let mut watch = Watchdog::new(0);
         assert_eq!(watch.start_failed(0), AfterEnd::GiveUp);
     }
 
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn ready_that_was_on_its_way_counts_for_a_condemned_first_master() {
-        let mut watch = Watch::new(0);
+        let mut watch = Watchdog::new(0);
         watch.started(0);
         watch.condemned();
         assert!(!watch.ready(40_000));
@@ -428,26 +428,26 @@ mod tests {
 
     #[test]
     fn another_binary_goes_on_with_the_same_watch() {
-        let mut watch = Watch::new(0);
-        assert_eq!(watch.memory(), None);
+        let mut watch = Watchdog::new(0);
+        assert_eq!(watch.state(), None);
         watch.started(5);
-        assert_eq!((watch.memory(), watch.proved_at_ms()), (None, None));
+        assert_eq!((watch.state(), watch.proved_at_ms()), (None, None));
         watch.ready(8);
         assert_eq!(watch.proved_at_ms(), Some(5 + MASTER_MIN_UPTIME_MS));
         watch.stop_asked(10);
         watch.stop_asked(20);
-        let Some(memory) = watch.memory() else { panic!("it serves") };
+        let Some(state) = watch.state() else { panic!("it serves") };
         let now = 5 + MASTER_MIN_UPTIME_MS;
-        let mut next = Watch::resume(memory, now);
-        assert_eq!(next.memory(), Some(memory));
+        let mut next = Watchdog::resume(state, now);
+        assert_eq!(next.state(), Some(state));
         assert!(next.is_proved(now) && !next.stop_now_is_over(now));
         assert!(next.stop_now_is_over(20 + STOP_NOW_GRACE_MS));
         // The time in which nobody listened counts for nothing.
         assert_eq!(next.tick(now), None);
         assert_eq!(next.ended(now), AfterEnd::StartAfter(0));
         assert_eq!(next.started(now), 2);
-        let damaged = Watch::resume(WatchMemory { backoff_ms: 0, ..memory }, 9);
-        assert_eq!(damaged.memory().map(|memory| memory.backoff_ms), Some(MASTER_BACKOFF_MIN_MS));
+        let damaged = Watchdog::resume(WatchdogState { backoff_ms: 0, ..state }, 9);
+        assert_eq!(damaged.state().map(|state| state.backoff_ms), Some(MASTER_BACKOFF_MIN_MS));
     }
 
     #[test]

@@ -321,7 +321,7 @@ pub(crate) fn a_keeper_that_cannot_go_on_at_all_says_what_ends() {
 }
 
 pub(crate) fn the_command_says_that_the_keeper_stays() {
-    let dir = std::env::temp_dir().join(format!("clusterd-renewal-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("clusterd-reexec-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let binary = dir.join("clusterd-too-old");
     fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
