@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Says to another clusterd whether this one could take its place.
-fn answer(first_words: &str, answer: Result<String, String>) -> ExitCode {
+fn answer(first_words: &str, answer: Result<String, impl std::fmt::Display>) -> ExitCode {
     let failed = answer.is_err();
     let text = answer.unwrap_or_else(|why| format!("{first_words}: {why}"));
     // Whoever asked may have left.

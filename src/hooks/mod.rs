@@ -177,7 +177,7 @@ impl Runner {
                 groups: &who.groups,
             }),
             rlimits: files.as_slice(),
-            fds: &[(self.null.as_fd(), 0)],
+            fds: &[(&self.null, 0)],
         });
         match started {
             Ok(started) => self.running.push(Running {

@@ -2,6 +2,7 @@
 //! walk over the table goes on where it was whenever the master has read some more.
 use super::codec;
 use super::protocol::{About, Notice};
+use super::system::System;
 use super::table::{State, Table};
 use crate::ids::WorkerId;
 use crate::limits::{KEEPER_OUTBOX_MAX, KEEPER_SEND_PAUSE_MS};
@@ -9,7 +10,6 @@ use crate::os::packet;
 use crate::record;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where the walk over the table is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,20 +95,26 @@ impl Delivery {
     ///
     /// # Errors
     /// Something is wrong with the socket for good.
-    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, table: &Table<OwnedFd>, now_ms: u64) -> io::Result<()> {
+    pub(crate) fn flush<S: System>(
+        &mut self,
+        system: &S,
+        socket: &S::Fd,
+        table: &Table<S::Fd>,
+        now_ms: u64,
+    ) -> io::Result<()> {
         if self.paused_until_ms.is_some_and(|until_ms| now_ms < until_ms) {
             return Ok(());
         }
         self.paused_until_ms = None;
         self.full = false;
         while let Some((notice, fd, next)) = self.next_of_walk(table) {
-            if !send(socket, &notice, fd).or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
+            if !send(system, socket, &notice, fd).or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
                 return Ok(());
             }
             self.walk = next;
         }
         while let Some(notice) = self.news.front() {
-            let sent = send(socket, notice, None);
+            let sent = send(system, socket, notice, None);
             if !sent.or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
                 return Ok(());
             }
@@ -131,7 +137,7 @@ impl Delivery {
     }
 
     /// The next message of the walk, and where the walk is when it has been sent.
-    fn next_of_walk<'t>(&self, table: &'t Table<OwnedFd>) -> Option<(Notice, Option<BorrowedFd<'t>>, Walk)> {
+    fn next_of_walk<'t, F>(&self, table: &'t Table<F>) -> Option<(Notice, Option<&'t F>, Walk)> {
         let mut walk = self.walk.clone();
         loop {
             walk = match walk {
@@ -156,7 +162,7 @@ impl Delivery {
                 Walk::Held(last) => match table.held_after(last.as_deref()) {
                     Some((name, fd)) => {
                         let notice = Notice::Held { name: name.to_owned() };
-                        return Some((notice, Some(fd.as_fd()), Walk::Held(Some(name.to_owned()))));
+                        return Some((notice, Some(fd), Walk::Held(Some(name.to_owned()))));
                     }
                     None => Walk::Notes(None),
                 },
@@ -175,9 +181,9 @@ impl Delivery {
 }
 
 /// Sends one notice. `Ok(true)`: it is on its way.
-fn send(socket: BorrowedFd<'_>, notice: &Notice, fd: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+fn send<S: System>(system: &S, socket: &S::Fd, notice: &Notice, fd: Option<&S::Fd>) -> io::Result<bool> {
     let bytes = codec::encode_notice(notice).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    packet::send(socket, &bytes, fd.as_slice()).map(|()| true)
+    system.send(socket, &bytes, fd).map(|()| true)
 }
 
 #[cfg(test)]
@@ -186,9 +192,11 @@ mod tests {
     use super::*;
     use crate::keeper::codec::decode_notice;
     use crate::keeper::protocol::OwnUpgrade;
+    use crate::keeper::system::Linux;
     use crate::limits::KEEPER_PACKET_BYTES_MAX;
     use crate::os::packet::Packet;
     use std::fs::File;
+    use std::os::fd::OwnedFd;
 
     fn about() -> About {
         About { version: "1.2.3".into(), upgrade: OwnUpgrade::Done }
@@ -217,9 +225,9 @@ mod tests {
         table.reaped(101, 9, 50);
         delivery.push(Notice::Exited { worker: WorkerId(1), status: 9, at_ms: 50 }).unwrap();
         delivery.push(Notice::Signal { signal: 1, value: None }).unwrap();
-        delivery.flush(ours.as_fd(), &table, 60).unwrap();
+        delivery.flush(&Linux::default(), &ours, &table, 60).unwrap();
         delivery.push(Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70 }).unwrap();
-        delivery.flush(ours.as_fd(), &table, 70).unwrap();
+        delivery.flush(&Linux::default(), &ours, &table, 70).unwrap();
         let child = |id: u64, status| Notice::Child {
             worker: WorkerId(id),
             pid: 100 + id as i32,
@@ -253,7 +261,7 @@ mod tests {
         let mut got = Vec::new();
         let mut rounds = 0;
         while !matches!(got.last(), Some((Notice::Begin, _))) {
-            delivery.flush(ours.as_fd(), &table, 0).unwrap();
+            delivery.flush(&Linux::default(), &ours, &table, 0).unwrap();
             got.extend(read_all(&theirs));
             rounds += 1;
         }

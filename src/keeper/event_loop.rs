@@ -4,6 +4,7 @@ use super::codec::{self, RecordError};
 use super::delivery::Delivery;
 use super::protocol::{About, Notice, Order, OwnUpgrade};
 use super::reexec::{self, Reexec};
+use super::system::{Interest, System};
 use super::table::Table;
 use super::watchdog::{AfterEnd, Hung, Watchdog};
 use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
@@ -12,17 +13,15 @@ use crate::limits::{
     INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
     KEEPER_SOCKET_BUFFER_BYTES, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
 };
-use crate::os::packet::{self, Packet};
-use crate::os::poll::{self, Interest};
-use crate::os::process::{self, FileLimit, say};
-use crate::os::spawn::{self, Plan, Program, Report};
-use crate::os::{clock, memory, signal};
+use crate::os::packet::Packet;
+use crate::os::process::{self, FileLimit};
+use crate::os::signal;
+use crate::os::spawn::{Failure, Plan, Program, Report};
 use std::collections::{BTreeMap, VecDeque};
-use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use thiserror::Error;
 
 /// What the keeper hears. All but SIGCHLD are for the master.
 pub(super) const SIGNALS: [i32; 9] = [
@@ -41,14 +40,14 @@ const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES
 
 /// A running master.
 #[derive(Debug)]
-pub(super) struct Master {
+pub(super) struct Master<F> {
     pub(super) pid: i32,
-    pub(super) ours: OwnedFd,
+    pub(super) ours: F,
     /// A copy of the master's end: what it had not read when it died can still be read here. Its being open also
     /// means that the end of a master is known from SIGCHLD alone.
-    pub(super) theirs: OwnedFd,
+    pub(super) theirs: F,
     /// Where it says that it cannot be executed; none once it is known that it was.
-    pub(super) report: Option<OwnedFd>,
+    pub(super) report: Option<F>,
     pub(super) delivery: Delivery,
     /// Why the keeper killed it, if it did.
     pub(super) killed_for: Option<String>,
@@ -61,61 +60,85 @@ pub(super) struct Gap {
     since_ms: u64,
 }
 
+/// Why a keeper cannot start.
+#[derive(Debug, Error)]
+#[error("{what}: {source}")]
+pub(super) struct StartError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// A master that was forked, and both ends of the connection to it.
+struct Forked<F> {
+    pid: i32,
+    report: F,
+    ours: F,
+    theirs: F,
+}
+
+/// Why a master cannot be forked.
+#[derive(Debug, Error)]
+enum ForkError {
+    #[error("{0}")]
+    Socket(io::Error),
+    #[error("{}", describe_failure(.0))]
+    Fork(Failure),
+}
+
 /// The whole keeper.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Keeper<S: System> {
+    pub(super) system: S,
     pub(super) args: Vec<Vec<u8>>,
     pub(super) env: Vec<Vec<u8>>,
-    pub(super) binary: OwnedFd,
+    pub(super) binary: S::Fd,
     /// What the next master is to run.
-    pub(super) next_binary: Option<OwnedFd>,
+    pub(super) next_binary: Option<S::Fd>,
     /// What ran before an upgrade whose master has not proved itself yet.
-    pub(super) former_binary: Option<OwnedFd>,
-    pub(super) null: OwnedFd,
+    pub(super) former_binary: Option<S::Fd>,
+    pub(super) null: S::Fd,
     pub(super) file_limit: FileLimit,
-    pub(super) signals: signal::Watch,
-    pub(super) table: Table<OwnedFd>,
+    pub(super) table: Table<S::Fd>,
     /// Children that have not yet said whether their program runs.
-    pub(super) reports: BTreeMap<WorkerId, OwnedFd>,
+    pub(super) reports: BTreeMap<WorkerId, S::Fd>,
     pub(super) watchdog: Watchdog,
-    pub(super) master: Option<Master>,
+    pub(super) master: Option<Master<S::Fd>>,
     pub(super) previous_end: String,
     pub(super) gap: Option<Gap>,
     pub(super) complaints: u32,
     /// Heartbeats of this master.
     pub(super) heartbeats: u32,
     pub(super) buffer: Vec<u8>,
-    pub(super) reexec: Reexec,
+    pub(super) reexec: Reexec<S::Fd>,
     pub(super) about: About,
     /// Set when everything is over: the exit code.
     pub(super) over: Option<u8>,
 }
 
-impl Keeper {
+impl<S: System> Keeper<S> {
     /// Takes over the process.
     ///
     /// # Errors
     /// What could not be done, and why.
-    pub(super) fn new(launch: Launch) -> Result<Keeper, (&'static str, io::Error)> {
+    pub(super) fn new(mut system: S, launch: Launch) -> Result<Keeper<S>, StartError> {
+        let failed = |what| move |source| StartError { what, source };
         let mut table = Table::default();
-        hold_inherited(&mut table);
-        process::close_on_exec_from(3).map_err(|error| ("closing inherited files", error))?;
-        let signals = signal::Watch::new(&SIGNALS).map_err(|error| ("watching signals", error))?;
+        hold_inherited(&system, &mut table);
+        system.close_on_exec_from(3).map_err(failed("closing inherited files"))?;
+        system.watch_signals(&SIGNALS).map_err(failed("watching signals"))?;
         // A parent may have left it ignored, and then the kernel reaps our children before we can.
-        signal::reset(signal::CHLD).map_err(|error| ("watching SIGCHLD", error))?;
-        signal::ignore(signal::PIPE).map_err(|error| ("ignoring SIGPIPE", error))?;
+        system.reset_signal(signal::CHLD).map_err(failed("watching SIGCHLD"))?;
         Ok(Keeper {
             args: with_master_name(launch.args),
-            env: environment(),
-            binary: process::own_binary().map_err(|error| ("opening /proc/self/exe (is /proc mounted?)", error))?,
+            env: environment(&system),
+            binary: system.own_binary().map_err(failed("opening /proc/self/exe (is /proc mounted?)"))?,
             next_binary: None,
             former_binary: None,
-            null: process::null_device().map_err(|error| ("opening /dev/null", error))?,
-            file_limit: process::raise_file_limit().map_err(|error| ("raising the limit of open files", error))?,
-            signals,
+            null: system.null_device().map_err(failed("opening /dev/null"))?,
+            file_limit: system.raise_file_limit().map_err(failed("raising the limit of open files"))?,
             table,
             reports: BTreeMap::new(),
-            watchdog: Watchdog::new(clock::monotonic_ms()),
+            watchdog: Watchdog::new(system.now_ms()),
             master: None,
             previous_end: String::new(),
             gap: None,
@@ -125,13 +148,14 @@ impl Keeper {
             reexec: Reexec::None,
             about: reexec::about(OwnUpgrade::Open),
             over: None,
+            system,
         })
     }
 
     /// Runs until everything is over. Returns the exit code.
     pub(super) fn run(mut self) -> u8 {
         loop {
-            let now_ms = clock::monotonic_ms();
+            let now_ms = self.system.now_ms();
             if self.over.is_none() && self.watchdog.start_is_due(now_ms) {
                 self.start_master(now_ms);
             }
@@ -151,22 +175,21 @@ impl Keeper {
         let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
         let due = [self.watchdog.wake_at_ms(), paused, self.reexec_wake_ms(now_ms)];
         let wake_at_ms = due.into_iter().flatten().min();
-        let mut interests = Vec::with_capacity(2 + self.reports.len());
-        interests.push(Interest::new(self.signals.as_fd(), false));
-        interests.extend(self.reports.values().map(|report| Interest::new(report.as_fd(), false)));
+        let mut interests = Vec::with_capacity(1 + self.reports.len());
+        interests.extend(self.reports.values().map(|fd| Interest { fd, write: false, readable: false }));
         if let Some(master) = &self.master {
-            interests.push(Interest::new(master.ours.as_fd(), master.delivery.waits_for_room()));
+            interests.push(Interest { fd: &master.ours, write: master.delivery.waits_for_room(), readable: false });
         }
-        if let Err(error) = poll::wait(&mut interests, wake_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms))) {
-            say(&format!("clusterd: cannot wait for events: {error}"));
+        if let Err(error) = self.system.wait(&mut interests, wake_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms))) {
+            self.system.say(&format!("clusterd: cannot wait for events: {error}"));
         }
-        let reports = self.reports.keys().zip(&interests[1..]);
-        reports.filter(|(_, interest)| interest.readable()).map(|(worker, _)| *worker).collect()
+        let reports = self.reports.keys().zip(&interests);
+        reports.filter(|(_, interest)| interest.readable).map(|(worker, _)| *worker).collect()
     }
 
     /// Does everything that there is to do at the moment.
     pub(super) fn turn(&mut self, reports: Vec<WorkerId>) {
-        let now_ms = clock::monotonic_ms();
+        let now_ms = self.system.now_ms();
         self.read_signals(now_ms);
         let all_read = self.read_orders(now_ms);
         for worker in reports {
@@ -186,12 +209,14 @@ impl Keeper {
         }
         if self.over.is_none() && self.watchdog.stop_now_is_over(now_ms) {
             let seconds = STOP_NOW_GRACE_MS / 1000;
-            say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
+            self.system.say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
             self.over = Some(1);
         }
         if self.over.is_none() && self.watchdog.stop_has_no_master(now_ms) {
             let seconds = STOP_WITHOUT_MASTER_MS / 1000;
-            say(&format!("clusterd: no master has served for {seconds} s to carry out the stop; ending everything"));
+            self.system.say(&format!(
+                "clusterd: no master has served for {seconds} s to carry out the stop; ending everything"
+            ));
             self.over = Some(1);
         }
     }
@@ -199,7 +224,7 @@ impl Keeper {
     /// Sends what there is to tell. Last thing before each wait: also a master that has just been started hears at once.
     fn flush(&mut self, now_ms: u64) {
         let flushed = match &mut self.master {
-            Some(master) => master.delivery.flush(master.ours.as_fd(), &self.table, now_ms),
+            Some(master) => master.delivery.flush(&self.system, &master.ours, &self.table, now_ms),
             None => Ok(()),
         };
         if let Err(error) = flushed {
@@ -209,7 +234,7 @@ impl Keeper {
 
     fn read_signals(&mut self, now_ms: u64) {
         loop {
-            match self.signals.next_caught() {
+            match self.system.next_signal() {
                 Ok(Some(caught)) => {
                     match caught.signal {
                         signal::CHLD => continue,
@@ -220,7 +245,7 @@ impl Keeper {
                     self.tell(Notice::Signal { signal: caught.signal, value: caught.value });
                 }
                 Ok(None) => return,
-                Err(error) => return say(&format!("clusterd: cannot read signals: {error}")),
+                Err(error) => return self.system.say(&format!("clusterd: cannot read signals: {error}")),
             }
         }
     }
@@ -229,7 +254,7 @@ impl Keeper {
 
     fn start_master(&mut self, now_ms: u64) {
         match self.fork_master() {
-            Ok((pid, report, ours, theirs)) => {
+            Ok(Forked { pid, report, ours, theirs }) => {
                 let incarnation = self.watchdog.started(now_ms);
                 let (previous_end, about) = (self.previous_end.clone(), self.about.clone());
                 let delivery = Delivery::new(incarnation, previous_end, about, self.table.take_waiting());
@@ -239,20 +264,20 @@ impl Keeper {
             }
             Err(why) => match self.watchdog.start_failed(now_ms) {
                 AfterEnd::GiveUp => {
-                    say(&format!("clusterd: cannot start the master: {why}"));
+                    self.system.say(&format!("clusterd: cannot start the master: {why}"));
                     self.over = Some(1);
                 }
                 AfterEnd::StartAfter(ms) => {
-                    say(&format!("clusterd: cannot start the master: {why}; trying again in {ms} ms"));
+                    self.system.say(&format!("clusterd: cannot start the master: {why}; trying again in {ms} ms"));
                 }
             },
         }
     }
 
-    fn fork_master(&self) -> Result<(i32, OwnedFd, OwnedFd, OwnedFd), String> {
-        let (ours, theirs) = packet::pair(KEEPER_SOCKET_BUFFER_BYTES).map_err(|error| error.to_string())?;
+    fn fork_master(&self) -> Result<Forked<S::Fd>, ForkError> {
+        let (ours, theirs) = self.system.pair(KEEPER_SOCKET_BUFFER_BYTES).map_err(ForkError::Socket)?;
         let plan = Plan {
-            program: Program::Fd(self.binary.as_fd()),
+            program: Program::Fd(&self.binary),
             args: &self.args,
             env: &self.env,
             listen_pid: false,
@@ -260,10 +285,10 @@ impl Keeper {
             umask: None,
             identity: None,
             rlimits: &[],
-            fds: &[(theirs.as_fd(), MASTER_KEEPER_FD)],
+            fds: &[(&theirs, MASTER_KEEPER_FD)],
         };
-        let started = spawn::start(&plan).map_err(|failure| describe_failure(&failure))?;
-        Ok((started.pid, started.report, ours, theirs))
+        let started = self.system.start(&plan).map_err(ForkError::Fork)?;
+        Ok(Forked { pid: started.pid, report: started.report, ours, theirs })
     }
 
     /// Ends a master that is of no use any more. Its end arrives as SIGCHLD, like any other.
@@ -271,7 +296,7 @@ impl Keeper {
         if let Some(master) = &mut self.master {
             master.killed_for.get_or_insert(reason);
             // It is not reaped: the pid is its own. Errors would mean that it is gone already.
-            let _ = signal::send(master.pid, signal::KILL);
+            let _ = self.system.kill(master.pid, signal::KILL);
             self.watchdog.condemned();
         }
     }
@@ -288,7 +313,7 @@ impl Keeper {
             self.obey(order, fds, now_ms);
         }
         self.save_unread(&master.theirs);
-        let report = master.report.map_or(Report::Executed, |report| spawn::read_report(report.as_fd()));
+        let report = master.report.map_or(Report::Executed, |report| self.system.report(&report));
         let how = match (master.killed_for, report) {
             (Some(reason), _) => reason,
             (None, Report::Failed(failure)) => format!("could not be started: {}", describe_failure(&failure)),
@@ -310,14 +335,15 @@ impl Keeper {
         self.previous_end = how;
         match after {
             AfterEnd::GiveUp => {
-                say(&format!("clusterd: {story} before it was ready; giving up"));
+                self.system.say(&format!("clusterd: {story} before it was ready; giving up"));
                 self.over = Some(1);
             }
             AfterEnd::StartAfter(ms) => {
                 let kept = self.table.unreaped_count();
                 if ms > 0 || self.gap.is_some() {
                     let again = if ms > 0 { format!("in {ms} ms") } else { "at once".to_owned() };
-                    say(&format!("clusterd: {story}; starting it again {again}, {} kept", workers_text(kept)));
+                    self.system
+                        .say(&format!("clusterd: {story}; starting it again {again}, {} kept", workers_text(kept)));
                 }
                 let since_ms = self.gap.take().map_or(now_ms, |gap| gap.since_ms);
                 self.gap = Some(Gap { story, since_ms });
@@ -331,7 +357,7 @@ impl Keeper {
             self.former_binary = Some(std::mem::replace(&mut self.binary, next));
             self.begin_reexec();
         } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
-            say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
+            self.system.say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
             self.binary = former;
             self.cancel_reexec();
         } else {
@@ -343,10 +369,10 @@ impl Keeper {
     }
 
     /// Reads what the dead master had not, and keeps what is nowhere else.
-    fn save_unread(&mut self, theirs: &OwnedFd) {
+    fn save_unread(&mut self, theirs: &S::Fd) {
         let mut fds = VecDeque::new();
         loop {
-            match packet::receive(theirs, &mut self.buffer, &mut fds) {
+            match self.system.receive(theirs, &mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => {
                     if let Ok(notice) = codec::decode_notice(&self.buffer[..length]) {
                         self.keep(notice);
@@ -389,10 +415,10 @@ impl Keeper {
     }
 
     /// The next order that makes sense; `None` when nothing is there.
-    fn next_order(&mut self, socket: &OwnedFd) -> Option<(Order, VecDeque<OwnedFd>)> {
+    fn next_order(&mut self, socket: &S::Fd) -> Option<(Order, VecDeque<S::Fd>)> {
         let mut fds = VecDeque::new();
         loop {
-            let length = match packet::receive(socket, &mut self.buffer, &mut fds) {
+            let length = match self.system.receive(socket, &mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => length,
                 Ok(Packet::Damaged(why)) => {
                     self.complain(&format!("ignored a packet from the master: {why}"));
@@ -417,7 +443,7 @@ impl Keeper {
         }
     }
 
-    fn obey(&mut self, order: Order, mut fds: VecDeque<OwnedFd>, now_ms: u64) {
+    fn obey(&mut self, order: Order, mut fds: VecDeque<S::Fd>, now_ms: u64) {
         match order {
             Order::Hold { name } => match fds.pop_front() {
                 None => self.complain(&format!("cannot hold \"{name}\": no file descriptor came with the order")),
@@ -444,7 +470,7 @@ impl Keeper {
                 self.watchdog.heartbeat(now_ms);
                 self.heartbeats = self.heartbeats.saturating_add(1);
                 if self.heartbeats == START_HEARTBEATS {
-                    memory::forget_code();
+                    self.system.forget_code();
                 }
             }
             Order::Ready => {
@@ -468,7 +494,7 @@ impl Keeper {
         if let Some(Gap { story, since_ms }) = self.gap.take() {
             let kept = workers_text(self.table.unreaped_count());
             let took_ms = now_ms.saturating_sub(since_ms);
-            say(&format!("clusterd: {story}; started again in {took_ms} ms, {kept} kept"));
+            self.system.say(&format!("clusterd: {story}; started again in {took_ms} ms, {kept} kept"));
         }
     }
 
@@ -476,7 +502,7 @@ impl Keeper {
     pub(super) fn complain(&mut self, text: &str) {
         self.complaints = self.complaints.saturating_add(1);
         if self.complaints <= KEEPER_COMPLAINTS_MAX {
-            say(&format!("clusterd: keeper: {text}"));
+            self.system.say(&format!("clusterd: keeper: {text}"));
         }
     }
 
@@ -486,11 +512,11 @@ impl Keeper {
     /// finds its ports free. Workers that no master asked to end are asked first.
     fn end_everything(&mut self) {
         self.cancel_reexec();
-        let now_ms = clock::monotonic_ms();
+        let now_ms = self.system.now_ms();
         if let Some(master) = &self.master {
             // It is not reaped: the pid is its own, and so is its group.
-            let _ = signal::send_group(master.pid, signal::KILL);
-            let _ = signal::send(master.pid, signal::KILL);
+            let _ = self.system.kill_group(master.pid, signal::KILL);
+            let _ = self.system.kill(master.pid, signal::KILL);
         }
         if self.watchdog.stop_has_no_master(now_ms) || self.watchdog.stop_now_is_over(now_ms) {
             self.end_workers_with(signal::TERM);
@@ -503,28 +529,27 @@ impl Keeper {
     fn end_workers_with(&self, number: i32) {
         for pid in self.table.unreaped_pids() {
             // Not reaped, so the pid is its own; it may have left its group, so both.
-            let _ = signal::send_group(pid, number);
-            let _ = signal::send(pid, number);
+            let _ = self.system.kill_group(pid, number);
+            let _ = self.system.kill(pid, number);
         }
     }
 
     fn wait_for_ends(&mut self, most_ms: u64) {
-        let deadline_ms = clock::monotonic_ms() + most_ms;
+        let deadline_ms = self.system.now_ms() + most_ms;
         loop {
-            while let Ok(Some(pid)) = process::peek_ended() {
-                let Ok(Some(status)) = process::reap(pid) else { break };
+            while let Ok(Some(pid)) = self.system.ended_child() {
+                let Ok(Some(status)) = self.system.reap(pid) else { break };
                 if self.is_master(pid) {
                     self.master = None;
                 }
                 self.table.reaped(pid, status, 0);
             }
-            let now_ms = clock::monotonic_ms();
+            let now_ms = self.system.now_ms();
             if (self.master.is_none() && self.table.unreaped_count() == 0) || now_ms >= deadline_ms {
                 return;
             }
-            while let Ok(Some(_)) = self.signals.next_caught() {}
-            let mut interests = [Interest::new(self.signals.as_fd(), false)];
-            if poll::wait(&mut interests, Some(deadline_ms - now_ms)).is_err() {
+            while let Ok(Some(_)) = self.system.next_signal() {}
+            if self.system.wait(&mut [], Some(deadline_ms - now_ms)).is_err() {
                 return;
             }
         }
@@ -535,7 +560,7 @@ fn workers_text(count: usize) -> String {
     if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") }
 }
 
-fn describe_failure(failure: &spawn::Failure) -> String {
+fn describe_failure(failure: &Failure) -> String {
     format!("{:?}: {}", failure.step, process::describe_errno(failure.errno))
 }
 
@@ -546,33 +571,38 @@ pub(super) fn with_master_name(args: Vec<OsString>) -> Vec<Vec<u8>> {
 }
 
 /// Our own environment, less what is for us alone.
-pub(super) fn environment() -> Vec<Vec<u8>> {
-    env::vars_os()
+pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
+    let variables = system.environment().into_iter();
+    variables
         .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
         .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
         .collect()
 }
 
 /// Holds the sockets that our own parent passed to us the systemd way, so that every master finds them.
-fn hold_inherited(table: &mut Table<OwnedFd>) {
-    let variable = |name: &str| env::var(name).ok();
-    if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
+fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {
+    let variables = system.environment();
+    let variable = |wanted: &str| {
+        let (_, value) = variables.iter().find(|(name, _)| name == wanted)?;
+        value.to_str().map(str::to_owned)
+    };
+    if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(system.own_pid()) {
         return;
     }
     let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()) else { return };
     if count > INHERITED_FDS_MAX {
-        say(&format!("clusterd: LISTEN_FDS is {count}; only the first {INHERITED_FDS_MAX} sockets are taken"));
+        system.say(&format!("clusterd: LISTEN_FDS is {count}; only the first {INHERITED_FDS_MAX} sockets are taken"));
     }
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     for (index, number) in (3..).take(count.min(INHERITED_FDS_MAX)).enumerate() {
         let name = names.next().unwrap_or_default();
-        match process::take_inherited_fd(number) {
+        match system.take_inherited(number) {
             Ok(fd) => {
                 // The bound of held fds is far away at the start.
                 let _ = table.hold(format!("{INHERITED_PREFIX}{index}/{name}"), fd);
             }
-            Err(error) => say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),
+            Err(error) => system.say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),
         }
     }
 }

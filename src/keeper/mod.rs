@@ -2,7 +2,7 @@
 //! master and forwards signals. It parses no configuration, opens no socket to the outside, starts no thread.
 //!
 //! `table` and `watchdog` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `reexec` is how it
-//! becomes another binary, `state` what it then takes along. `link` is the master's side of the connection.
+//! becomes another binary, `state` what it then takes along. Its system calls go through `system`. `link` is the master's side of the connection.
 pub mod codec;
 mod delivery;
 mod event_loop;
@@ -10,6 +10,7 @@ pub mod link;
 pub mod protocol;
 mod reexec;
 pub mod state;
+pub mod system;
 pub mod table;
 pub mod watchdog;
 mod workers;
@@ -18,6 +19,7 @@ pub use reexec::check;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use system::{Linux, System};
 
 /// argv\[0\] of a master: how the program knows, at its start, that it is one.
 pub const MASTER_ARGV0: &str = "clusterd: master";
@@ -44,10 +46,10 @@ pub struct Launch {
 /// parent-death signals are tied to the thread that forks. Messages go to stderr.
 #[must_use]
 pub fn run(launch: Launch) -> ExitCode {
-    match event_loop::Keeper::new(launch) {
+    match event_loop::Keeper::new(Linux::default(), launch) {
         Ok(keeper) => ExitCode::from(keeper.run()),
-        Err((what, error)) => {
-            crate::os::process::say(&format!("clusterd: cannot start: {what}: {error}"));
+        Err(error) => {
+            Linux::default().say(&format!("clusterd: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -57,12 +59,12 @@ pub fn run(launch: Launch) -> ExitCode {
 /// is argv without that. The same holds as for [`run`].
 #[must_use]
 pub fn resume(args: Vec<OsString>) -> ExitCode {
-    reexec::resume(args)
+    reexec::resume(Linux::default(), args)
 }
 
 /// What a binary does that was executed as [`KEEPER_ARGV0`] and cannot go on: hands back to the one before, or says what
 /// ends. Returns only when nothing else is left.
 #[must_use]
 pub fn decline(args: Vec<OsString>, why: &str) -> ExitCode {
-    reexec::decline(args, why)
+    reexec::decline(&Linux::default(), args, why)
 }

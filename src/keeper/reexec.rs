@@ -6,38 +6,91 @@ use super::delivery::Delivery;
 use super::event_loop::{Keeper, Master, SIGNALS, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
 use super::state::{self, State, View};
+use super::system::System;
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::{KEEPER_CHECK_MS, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
-use crate::os::process::{self, FileLimit, say};
-use crate::os::spawn::{self, Plan, Program, Report};
-use crate::os::{clock, memfd, pipe, signal};
+use crate::os::process::{self, FileLimit};
+use crate::os::spawn::{Failure, Plan, Program, Report};
+use crate::os::{memfd, signal};
+use crate::record::RecordError;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+use thiserror::Error;
+
+/// Why the keeper does not become another binary, or another binary not the keeper.
+#[derive(Debug, Error)]
+pub enum ReexecError {
+    /// It cannot be encoded.
+    #[error("what it holds: {0}")]
+    State(#[from] RecordError),
+    /// It cannot be stored.
+    #[error("writing down what it holds: {0}")]
+    Store(io::Error),
+    /// The state that was left cannot be read.
+    #[error("cannot read the keeper's state: {0}")]
+    Read(io::Error),
+    /// The state that was left makes no sense.
+    #[error("the keeper's state cannot be used: {0}")]
+    Decode(RecordError),
+    /// No child could be started to ask.
+    #[error("the new binary cannot be asked: {0}")]
+    Ask(io::Error),
+    /// The child said nothing in time.
+    #[error("the new binary gave no answer in {} s", KEEPER_CHECK_MS / 1000)]
+    Silent,
+    /// The child was no program.
+    #[error("the new binary cannot be run: {}", process::describe_errno(.0.errno))]
+    Run(Failure),
+    /// The child said why not.
+    #[error("the new binary cannot go on from it{0}")]
+    Refused(String),
+    /// The child was another program.
+    #[error("the new binary is no clusterd that can (it {0})")]
+    Foreign(String),
+    /// The way back cannot be kept open.
+    #[error("opening /proc/self/exe: {0}")]
+    OwnBinary(io::Error),
+    /// What is held would not survive the exec.
+    #[error("handing over the open files: {0}")]
+    HandOver(io::Error),
+    /// The exec failed.
+    #[error("the new binary cannot be executed: {0}")]
+    Execute(io::Error),
+    /// A file of the state is not there.
+    #[error("file {0} is not open")]
+    NotOpen(RawFd),
+    /// A file of the state cannot be taken.
+    #[error("taking files: {0}")]
+    Take(io::Error),
+    /// Signals cannot be watched.
+    #[error("watching signals: {0}")]
+    Signals(io::Error),
+}
 
 /// How far it is.
 #[derive(Debug, Default)]
-pub(super) enum Reexec {
+pub(super) enum Reexec<F> {
     /// There is nothing to become.
     #[default]
     None,
     /// A new binary came; its master has to prove itself first.
     Waiting,
     /// The new binary looks at what it would be given.
-    Asked(Question),
+    Asked(Question<F>),
     /// It said that it can go on.
     Agreed,
 }
 
 /// A new binary that is being asked.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct Question<F> {
     pid: i32,
-    report: OwnedFd,
-    answer: OwnedFd,
+    report: F,
+    answer: F,
     until_ms: u64,
     late: bool,
 }
@@ -51,15 +104,15 @@ pub(super) fn about(upgrade: OwnUpgrade) -> About {
 ///
 /// # Errors
 /// What it cannot read.
-pub fn check() -> Result<String, String> {
-    let bytes = memfd::contents(io::stdin().as_fd(), KEEPER_STATE_BYTES_MAX)
-        .map_err(|error| format!("cannot read the keeper's state: {error}"))?;
-    let state = state::decode(&bytes).map_err(|error| error.to_string())?;
+pub fn check() -> Result<String, ReexecError> {
+    // This process is only asked; it is no keeper.
+    let bytes = memfd::contents(io::stdin().as_fd(), KEEPER_STATE_BYTES_MAX).map_err(ReexecError::Read)?;
+    let state = state::decode(&bytes).map_err(ReexecError::Decode)?;
     let (version, processes) = (env!("CARGO_PKG_VERSION"), state.table.unreaped_count());
     Ok(format!("{CAN_BE_KEEPER} of version {version} can go on with {processes} processes"))
 }
 
-impl Keeper {
+impl<S: System> Keeper<S> {
     /// A master of a new binary is about to be started.
     pub(super) fn begin_reexec(&mut self) {
         self.cancel_reexec();
@@ -71,7 +124,7 @@ impl Keeper {
     pub(super) fn cancel_reexec(&mut self) {
         if let Reexec::Asked(question) = std::mem::take(&mut self.reexec) {
             // It is not reaped: the pid is its own. It will be, as a process that nobody knows.
-            let _ = signal::send(question.pid, signal::KILL);
+            let _ = self.system.kill(question.pid, signal::KILL);
         }
     }
 
@@ -104,28 +157,28 @@ impl Keeper {
                     self.former_binary = None;
                     match asked {
                         Ok(question) => self.reexec = Reexec::Asked(question),
-                        Err(why) => self.stay(why),
+                        Err(why) => self.stay(&why),
                     }
                 }
             }
             Reexec::Asked(question) => {
                 if now_ms >= question.until_ms && !question.late {
                     question.late = true;
-                    let _ = signal::send(question.pid, signal::KILL);
+                    let _ = self.system.kill(question.pid, signal::KILL);
                 }
             }
             Reexec::Agreed => {
                 if self.watchdog.is_proved(now_ms)
                     && let Some(why) = self.view().map(|view| self.become_new(&view))
                 {
-                    self.stay(why);
+                    self.stay(&why);
                 }
             }
         }
     }
 
     /// Everything that there is to hand over; `None` while the master does not serve or has not been told everything.
-    fn view(&self) -> Option<View<'_, OwnedFd>> {
+    fn view(&self) -> Option<View<'_, S::Fd>> {
         let Master { pid, ours, theirs, delivery, .. } = self.master.as_ref()?;
         Some(View {
             file_limit: (self.file_limit.soft, self.file_limit.hard),
@@ -141,12 +194,11 @@ impl Keeper {
         })
     }
 
-    fn ask(&self, view: &View<'_, OwnedFd>, now_ms: u64) -> Result<Question, String> {
-        let state = written(view)?;
-        let broken = |error: io::Error| format!("the new binary cannot be asked: {error}");
-        let (answer, said) = pipe::pair().map_err(broken)?;
-        let started = spawn::start(&Plan {
-            program: Program::Fd(self.binary.as_fd()),
+    fn ask(&self, view: &View<'_, S::Fd>, now_ms: u64) -> Result<Question<S::Fd>, ReexecError> {
+        let state = self.store(view)?;
+        let (answer, said) = self.system.pipe().map_err(ReexecError::Ask)?;
+        let started = self.system.start(&Plan {
+            program: Program::Fd(&self.binary),
             args: &[KEEPER_CHECK_ARGV0.as_bytes().to_vec()],
             env: &self.env,
             listen_pid: false,
@@ -154,52 +206,57 @@ impl Keeper {
             umask: None,
             identity: None,
             rlimits: &[],
-            fds: &[(state.as_fd(), 0), (said.as_fd(), 1), (self.null.as_fd(), 2)],
+            fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
         });
-        let started = started.map_err(|failure| broken(io::Error::from_raw_os_error(failure.errno)))?;
+        let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;
         let until_ms = now_ms + KEEPER_CHECK_MS;
         Ok(Question { pid: started.pid, report: started.report, answer, until_ms, late: false })
+    }
+
+    /// What it holds, in a file for another binary.
+    fn store(&self, view: &View<'_, S::Fd>) -> Result<S::Fd, ReexecError> {
+        let bytes = state::encode(view, |fd| self.system.number(fd))?;
+        self.system.file_with("clusterd-keeper", &bytes).map_err(ReexecError::Store)
     }
 
     /// The new binary that was asked has ended.
     pub(super) fn answered(&mut self, status: i32) {
         let Reexec::Asked(question) = std::mem::take(&mut self.reexec) else { return };
-        match verdict(&question, status) {
+        match verdict(&self.system, &question, status) {
             Ok(()) => self.reexec = Reexec::Agreed,
-            Err(why) => self.stay(why),
+            Err(why) => self.stay(&why),
         }
     }
 
     /// Becomes the new binary. Returns only when that failed: why.
-    fn become_new(&self, view: &View<'_, OwnedFd>) -> String {
-        let prepared = written(view).and_then(|state| {
-            let former = process::own_binary().map_err(|error| format!("opening /proc/self/exe: {error}"))?;
-            let kept = view.fds().chain([&state, &former]);
-            kept.map(AsFd::as_fd)
-                .try_for_each(process::keep_over_exec)
-                .map_err(|error| format!("handing over the open files: {error}"))?;
+    fn become_new(&self, view: &View<'_, S::Fd>) -> ReexecError {
+        let prepared = self.store(view).and_then(|state| {
+            let former = self.system.own_binary().map_err(ReexecError::OwnBinary)?;
+            for fd in view.fds().chain([&state, &former]) {
+                self.system.keep_over_exec(fd).map_err(ReexecError::HandOver)?;
+            }
             Ok((state, former))
         });
-        let why = match &prepared {
+        let why = match prepared {
             Ok((state, former)) => {
-                let back = former.as_raw_fd().to_string().into_bytes();
-                let error = execute(self.binary.as_fd(), state, back, &self.args[1..], &self.env);
-                format!("the new binary cannot be executed: {error}")
+                let back = self.system.number(&former).to_string().into_bytes();
+                let error = execute(&self.system, &self.binary, &state, back, &self.args[1..], &self.env);
+                ReexecError::Execute(error)
             }
-            Err(why) => why.clone(),
+            Err(why) => why,
         };
-        if let Err(error) = process::close_on_exec_from(3) {
+        if let Err(error) = self.system.close_on_exec_from(3) {
             // Workers that start from now on inherit what is not theirs.
-            say(&format!("clusterd: keeper: cannot mark its files as its own again: {error}"));
+            self.system.say(&format!("clusterd: keeper: cannot mark its files as its own again: {error}"));
         }
         why
     }
 
     /// Nothing changes, and everybody hears why.
-    fn stay(&mut self, why: String) {
+    fn stay(&mut self, why: &ReexecError) {
         self.reexec = Reexec::None;
-        say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
-        self.about = about(OwnUpgrade::Stays { why });
+        self.system.say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
+        self.about = about(OwnUpgrade::Stays { why: why.to_string() });
         self.tell(Notice::Keeper { about: self.about.clone() });
     }
 }
@@ -207,33 +264,33 @@ impl Keeper {
 // ---- the new binary ----
 
 /// What the binary before this one left in the arguments.
-struct Left {
-    state: OwnedFd,
+struct Left<F> {
+    state: F,
     /// The binary before; or why that is this one, which was sent back to.
-    former: Result<OwnedFd, String>,
+    former: Result<F, String>,
     args: Vec<OsString>,
 }
 
-fn left(args: Vec<OsString>) -> Option<Left> {
+fn left<S: System>(system: &S, args: Vec<OsString>) -> Option<Left<S::Fd>> {
     let mut args = args.into_iter();
     let number = |text: OsString| text.to_str().and_then(|text| text.parse::<RawFd>().ok());
-    let state = process::take_inherited_fd(number(args.next()?)?).ok()?;
+    let state = system.take_inherited(number(args.next()?)?).ok()?;
     let way = args.next()?;
     let former = match number(way.clone()) {
-        Some(former) => Ok(process::take_inherited_fd(former).ok()?),
+        Some(former) => Ok(system.take_inherited(former).ok()?),
         None => Err(way.to_string_lossy().into_owned()),
     };
     Some(Left { state, former, args: args.collect() })
 }
 
-/// Goes on as the keeper that this process was. `args`: argv without its first.
-pub(super) fn resume(args: Vec<OsString>) -> ExitCode {
-    process::set_name("clusterd");
-    let Some(left) = left(args) else {
-        say("clusterd: cannot start: this role is for clusterd alone, in an upgrade");
+/// Takes over as the keeper that this process was. `args`: argv without its first.
+pub(super) fn resume<S: System>(system: S, args: Vec<OsString>) -> ExitCode {
+    system.set_name("clusterd");
+    let Some(left) = left(&system, args) else {
+        system.say("clusterd: cannot start: this role is for clusterd alone, in an upgrade");
         return ExitCode::from(2);
     };
-    match Keeper::restored(&left) {
+    match Keeper::restored(system, &left) {
         Ok(mut keeper) => {
             drop(left);
             // Before anything else: who ended meanwhile, and whose report came.
@@ -241,56 +298,54 @@ pub(super) fn resume(args: Vec<OsString>) -> ExitCode {
             keeper.turn(reports);
             ExitCode::from(keeper.run())
         }
-        Err(why) => send_back(&left, &why),
+        Err((system, why)) => send_back(&system, &left, &why.to_string()),
     }
 }
 
 /// What becomes of a process whose binary cannot be the keeper although it said so: the binary before is it again.
-pub(super) fn decline(args: Vec<OsString>, why: &str) -> ExitCode {
-    left(args).map_or(ExitCode::from(2), |left| send_back(&left, why))
+pub(super) fn decline<S: System>(system: &S, args: Vec<OsString>, why: &str) -> ExitCode {
+    left(system, args).map_or(ExitCode::from(2), |left| send_back(system, &left, why))
 }
 
-fn send_back(left: &Left, why: &str) -> ExitCode {
+fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
     let failed = match &left.former {
         Ok(former) => {
-            say(&format!("clusterd: the new binary cannot be the keeper ({why}); the former one goes on"));
+            system.say(&format!("clusterd: the new binary cannot be the keeper ({why}); the former one goes on"));
             let reason = format!("the new binary said that it can go on, and could not: {why}").into_bytes();
             let args: Vec<Vec<u8>> = left.args.iter().map(|arg| arg.clone().into_vec()).collect();
-            match process::keep_over_exec(left.state.as_fd()) {
-                Ok(()) => execute(former.as_fd(), &left.state, reason, &args, &environment()).to_string(),
+            match system.keep_over_exec(&left.state) {
+                Ok(()) => execute(system, former, &left.state, reason, &args, &environment(system)).to_string(),
                 Err(error) => error.to_string(),
             }
         }
         Err(_) => why.to_owned(),
     };
-    say(&format!("clusterd: the keeper cannot go on ({failed}): the master and all workers end"));
+    system.say(&format!("clusterd: the keeper cannot go on ({failed}): the master and all workers end"));
     ExitCode::FAILURE
 }
 
-impl Keeper {
+impl<S: System> Keeper<S> {
     /// Takes over what is left. Until that is certain to work no fd of it is touched.
-    fn restored(left: &Left) -> Result<Keeper, String> {
-        let state = memfd::contents(left.state.as_fd(), KEEPER_STATE_BYTES_MAX)
-            .map_err(|error| format!("cannot read the state: {error}"))?;
-        let state = state::decode(&state).map_err(|error| error.to_string())?;
-        if let Some(missing) = state.view().fds().find(|number| !process::is_open(**number)) {
-            return Err(format!("file {missing} is not open"));
-        }
-        let signals = signal::Watch::new(&SIGNALS).map_err(|error| format!("watching signals: {error}"))?;
-        signal::ignore(signal::PIPE).map_err(|error| format!("ignoring SIGPIPE: {error}"))?;
-        let state = state.try_map(process::take_inherited_fd).map_err(|error| format!("taking files: {error}"))?;
-        let now_ms = clock::monotonic_ms();
+    fn restored(mut system: S, left: &Left<S::Fd>) -> Result<Keeper<S>, (S, ReexecError)> {
+        let state = match take_state(&mut system, left) {
+            Ok(state) => state,
+            Err(why) => return Err((system, why)),
+        };
+        let now_ms = system.now_ms();
         let State { file_limit: (soft, hard), null, binary, table, reports, .. } = state;
         let delivery = Delivery::resume(state.watchdog.incarnation, state.news);
+        let own_part = match &left.former {
+            Ok(_) => OwnUpgrade::Done,
+            Err(why) => OwnUpgrade::Stays { why: why.clone() },
+        };
         let mut keeper = Keeper {
             args: with_master_name(left.args.clone()),
-            env: environment(),
+            env: environment(&system),
             binary,
             next_binary: None,
             former_binary: None,
             null,
             file_limit: FileLimit { soft, hard },
-            signals,
             table,
             reports,
             watchdog: Watchdog::resume(state.watchdog, now_ms),
@@ -308,43 +363,53 @@ impl Keeper {
             heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
             reexec: Reexec::None,
-            about: about(OwnUpgrade::Done),
+            about: about(own_part),
             over: None,
+            system,
         };
-        if let Err(why) = &left.former {
-            keeper.about = about(OwnUpgrade::Stays { why: why.clone() });
-        }
         keeper.tell(Notice::Keeper { about: keeper.about.clone() });
         Ok(keeper)
     }
 }
 
-fn written(view: &View<'_, OwnedFd>) -> Result<OwnedFd, String> {
-    let bytes = state::encode(view, AsRawFd::as_raw_fd).map_err(|error| format!("what it holds: {error}"))?;
-    memfd::with_contents("clusterd-keeper", &bytes).map_err(|error| format!("writing down what it holds: {error}"))
+fn take_state<S: System>(system: &mut S, left: &Left<S::Fd>) -> Result<State<S::Fd>, ReexecError> {
+    let state = system.contents(&left.state, KEEPER_STATE_BYTES_MAX).map_err(ReexecError::Read)?;
+    let state = state::decode(&state).map_err(ReexecError::Decode)?;
+    if let Some(missing) = state.view().fds().find(|number| !system.is_open(**number)) {
+        return Err(ReexecError::NotOpen(*missing));
+    }
+    system.watch_signals(&SIGNALS).map_err(ReexecError::Signals)?;
+    state.try_map(|number| system.take_inherited(number)).map_err(ReexecError::Take)
 }
 
 /// Becomes `binary`, which finds the state and the way back in its first two arguments.
-fn execute(binary: BorrowedFd<'_>, state: &OwnedFd, back: Vec<u8>, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error {
-    let mut all = vec![KEEPER_ARGV0.as_bytes().to_vec(), state.as_raw_fd().to_string().into_bytes(), back];
+fn execute<S: System>(
+    system: &S,
+    binary: &S::Fd,
+    state: &S::Fd,
+    back: Vec<u8>,
+    args: &[Vec<u8>],
+    env: &[Vec<u8>],
+) -> io::Error {
+    let mut all = vec![KEEPER_ARGV0.as_bytes().to_vec(), system.number(state).to_string().into_bytes(), back];
     all.extend_from_slice(args);
-    spawn::replace(binary, &all, env)
+    system.replace(binary, &all, env)
 }
 
 /// What the answer means.
-fn verdict(question: &Question, status: i32) -> Result<(), String> {
+fn verdict<S: System>(system: &S, question: &Question<S::Fd>, status: i32) -> Result<(), ReexecError> {
     if question.late {
-        return Err(format!("the new binary gave no answer in {} s", KEEPER_CHECK_MS / 1000));
+        return Err(ReexecError::Silent);
     }
-    if let Report::Failed(failure) = spawn::read_report(question.report.as_fd()) {
-        return Err(format!("the new binary cannot be run: {}", process::describe_errno(failure.errno)));
+    if let Report::Failed(failure) = system.report(&question.report) {
+        return Err(ReexecError::Run(failure));
     }
     let mut said = vec![0; UPGRADE_ANSWER_BYTES_MAX as usize];
-    let length = process::read_now(question.answer.as_fd(), &mut said).ok().flatten().unwrap_or(0);
+    let length = system.read_now(&question.answer, &mut said).ok().flatten().unwrap_or(0);
     let said: String = String::from_utf8_lossy(&said[..length]).chars().filter(|c| !c.is_control()).collect();
     match said.strip_prefix(CAN_BE_KEEPER) {
         Some(_) if process::exit_code(status) == Some(0) => Ok(()),
-        Some(why) => Err(format!("the new binary cannot go on from it{why}")),
-        None => Err(format!("the new binary is no clusterd that can (it {})", process::describe_status(status))),
+        Some(why) => Err(ReexecError::Refused(why.to_owned())),
+        None => Err(ReexecError::Foreign(process::describe_status(status))),
     }
 }

@@ -3,19 +3,19 @@
 use super::codec::{self, RecordError};
 use super::event_loop::Keeper;
 use super::protocol::{Notice, SpawnSpec, SpawnStep};
+use super::system::System;
 use super::table::{Reaped, Refusal};
 use crate::ids::WorkerId;
 use crate::limits::SPAWN_SPEC_BYTES_MAX;
-use crate::os::process::{self, RLIMIT_NOFILE};
+use crate::os::process::RLIMIT_NOFILE;
+use crate::os::signal;
 use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step};
-use crate::os::{memfd, signal};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-impl Keeper {
+impl<S: System> Keeper<S> {
     /// Starts a process. Whatever is wrong is told to the master.
-    pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<OwnedFd>, now_ms: u64) {
+    pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<S::Fd>, now_ms: u64) {
         let described = self.describe(worker, &mut fds);
         let started = described.and_then(|spec| match self.fork_worker(&spec, &fds) {
             Ok(started) => Ok((spec.tag, started)),
@@ -31,14 +31,14 @@ impl Keeper {
     }
 
     /// Takes the description off the front of `fds` and checks it.
-    fn describe(&mut self, worker: WorkerId, fds: &mut VecDeque<OwnedFd>) -> Result<SpawnSpec, (SpawnStep, i32)> {
+    fn describe(&mut self, worker: WorkerId, fds: &mut VecDeque<S::Fd>) -> Result<SpawnSpec, (SpawnStep, i32)> {
         let refused = |errno| (SpawnStep::Description, errno);
         self.table.may_start(worker).map_err(|refusal| match refusal {
             Refusal::Full { .. } => refused(EAGAIN),
             Refusal::InUse(_) => refused(EEXIST),
         })?;
         let description = fds.pop_front().ok_or(refused(EINVAL))?;
-        let bytes = memfd::contents(description.as_fd(), SPAWN_SPEC_BYTES_MAX).map_err(|error| {
+        let bytes = self.system.contents(&description, SPAWN_SPEC_BYTES_MAX).map_err(|error| {
             refused(if error.kind() == io::ErrorKind::FileTooLarge { E2BIG } else { spawn::errno_of(&error) })
         })?;
         let spec = codec::decode_spawn_spec(&bytes).map_err(|error| {
@@ -53,16 +53,15 @@ impl Keeper {
         Ok(spec)
     }
 
-    fn fork_worker(&self, spec: &SpawnSpec, attached: &VecDeque<OwnedFd>) -> Result<Started, spawn::Failure> {
-        let mut fds: Vec<(BorrowedFd<'_>, i32)> =
-            attached.iter().map(AsFd::as_fd).zip(spec.placements.iter().copied()).collect();
+    fn fork_worker(&self, spec: &SpawnSpec, attached: &VecDeque<S::Fd>) -> Result<Started<S::Fd>, spawn::Failure> {
+        let mut fds: Vec<(&S::Fd, i32)> = attached.iter().zip(spec.placements.iter().copied()).collect();
         if !spec.placements.contains(&0) {
-            fds.push((self.null.as_fd(), 0));
+            fds.push((&self.null, 0));
         }
         // First what we raised for ourselves, then what the description says about it.
         let mut rlimits = vec![(RLIMIT_NOFILE, self.file_limit.soft, self.file_limit.hard)];
         rlimits.extend_from_slice(&spec.rlimits);
-        spawn::start(&Plan {
+        self.system.start(&Plan {
             program: Program::Path(&spec.program),
             args: &spec.args,
             env: &spec.env,
@@ -78,7 +77,7 @@ impl Keeper {
     /// Reads what a starting child says about itself, if it says anything yet.
     pub(super) fn settle_report(&mut self, worker: WorkerId) {
         let Some(report) = self.reports.get(&worker) else { return };
-        match spawn::read_report(report.as_fd()) {
+        match self.system.report(report) {
             Report::Pending => return,
             Report::Executed => self.ran(worker),
             // Told to the master when the process is gone: "nothing of it is left" must be true.
@@ -96,7 +95,7 @@ impl Keeper {
     /// Reaps everything that has ended: the master, children, and strangers that came to us as PID 1.
     pub(super) fn reap(&mut self, now_ms: u64) {
         loop {
-            let pid = match process::peek_ended() {
+            let pid = match self.system.ended_child() {
                 Ok(Some(pid)) => pid,
                 Ok(None) => return,
                 Err(error) => return self.complain(&format!("cannot ask which processes ended: {error}")),
@@ -105,9 +104,9 @@ impl Keeper {
             let asked = self.asked_pid() == Some(pid);
             if worker.is_some() || asked || self.is_master(pid) {
                 // As long as its leader is not reaped, the number can mean no other group. ESRCH: it was alone.
-                let _ = signal::send_group(pid, signal::KILL);
+                let _ = self.system.kill_group(pid, signal::KILL);
             }
-            let status = match process::reap(pid) {
+            let status = match self.system.reap(pid) {
                 Ok(Some(status)) => status,
                 Ok(None) => return,
                 Err(error) => return self.complain(&format!("cannot reap process {pid}: {error}")),
@@ -138,7 +137,7 @@ impl Keeper {
     /// Signals a child, if it is not reaped. One that is gone needs no answer: its `Exited` is on its way.
     pub(super) fn signal(&mut self, worker: WorkerId, number: i32, group: bool) {
         let Some(pid) = self.table.signal_target(worker) else { return };
-        let sent = if group { signal::send_group(pid, number) } else { signal::send(pid, number) };
+        let sent = if group { self.system.kill_group(pid, number) } else { self.system.kill(pid, number) };
         if let Err(error) = sent
             && error.raw_os_error() != Some(spawn::ESRCH)
         {

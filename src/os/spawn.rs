@@ -67,11 +67,11 @@ pub struct Failure {
 
 /// What to execute.
 #[derive(Clone, Copy, Debug)]
-pub enum Program<'a> {
+pub enum Program<'a, F> {
     /// An absolute path.
     Path(&'a [u8]),
     /// An open file, whatever its path says now.
-    Fd(BorrowedFd<'a>),
+    Fd(&'a F),
 }
 
 /// Who to become.
@@ -88,9 +88,9 @@ pub struct Identity<'a> {
 /// Everything about a process that is to be started. Always: its own process group, default signals, an empty mask,
 /// SIGKILL when the calling *thread* ends.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan<'a> {
+pub struct Plan<'a, F> {
     /// What to execute.
-    pub program: Program<'a>,
+    pub program: Program<'a, F>,
     /// argv, with argv\[0\].
     pub args: &'a [Vec<u8>],
     /// The whole environment, `NAME=value` each.
@@ -106,16 +106,16 @@ pub struct Plan<'a> {
     /// (resource, soft, hard), applied in order, before the identity changes: raising needs privilege.
     pub rlimits: &'a [(i32, u64, u64)],
     /// (our fd, its number there). Fds that are not listed are closed by exec; 0, 1 and 2 stay ours.
-    pub fds: &'a [(BorrowedFd<'a>, RawFd)],
+    pub fds: &'a [(&'a F, RawFd)],
 }
 
 /// A child that was forked.
 #[derive(Debug)]
-pub struct Started {
+pub struct Started<F> {
     /// Its pid, which is also its process group.
     pub pid: i32,
     /// Tells what became of it; see [`read_report`]. Non-blocking.
-    pub report: OwnedFd,
+    pub report: F,
 }
 
 /// What a report pipe says.
@@ -162,7 +162,7 @@ struct Prepared {
 ///
 /// # Errors
 /// [`Step::Description`] and [`Step::Fork`]; everything later is in the report.
-pub fn start(plan: &Plan<'_>) -> Result<Started, Failure> {
+pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure> {
     let forking = |errno: Errno| Failure { step: Step::Fork, errno: errno as i32 };
     let (report, report_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(forking)?;
     let mut prepared = prepare(plan, report_write.as_raw_fd())
@@ -212,7 +212,7 @@ pub fn read_report(report: BorrowedFd<'_>) -> Report {
     }
 }
 
-fn prepare(plan: &Plan<'_>, report: RawFd) -> Result<Prepared, Errno> {
+fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Errno> {
     let args = strings(plan.args)?;
     let kept: Vec<&Vec<u8>> =
         plan.env.iter().filter(|entry| !(plan.listen_pid && entry.starts_with(LISTEN_PID_NAME))).collect();

@@ -1,0 +1,282 @@
+//! Every system call of the keeper, as one trait, so that a simulated system can be put under it. [`Linux`] is the real
+//! one: thin, and chosen at compile time. What needs no system (names of signals, what a wait status means) is not here.
+use crate::os::packet::{self, Packet};
+use crate::os::poll;
+use crate::os::process::{self, FileLimit};
+use crate::os::signal::{self, Caught};
+use crate::os::spawn::{self, Failure, Plan, Report, Started};
+use crate::os::{clock, memfd, memory, pipe};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// What to wait for on one file, and what happened.
+#[derive(Debug)]
+pub struct Interest<'a, F> {
+    /// The file.
+    pub fd: &'a F,
+    /// Also wait until it can be written.
+    pub write: bool,
+    /// It can be read, or its other side is gone. Set by [`System::wait`].
+    pub readable: bool,
+}
+
+/// What the keeper asks of the system. Nothing in it blocks but [`System::wait`]. Errors are those of the system calls.
+pub trait System: Debug {
+    /// An open file. Dropping it closes it.
+    type Fd: Debug;
+
+    /// CLOCK_MONOTONIC, in milliseconds.
+    fn now_ms(&self) -> u64;
+
+    /// Writes a line to stderr.
+    fn say(&self, line: &str);
+
+    /// Gives the pages of code that the start needed back.
+    fn forget_code(&self);
+
+    /// Our pid.
+    fn own_pid(&self) -> u32;
+
+    /// Our environment.
+    fn environment(&self) -> Vec<(OsString, OsString)>;
+
+    /// Names the process, for `ps`.
+    fn set_name(&self, name: &str);
+
+    // ---- files ----
+
+    /// The binary that we run.
+    fn own_binary(&self) -> io::Result<Self::Fd>;
+
+    /// `/dev/null`.
+    fn null_device(&self) -> io::Result<Self::Fd>;
+
+    /// Raises the limit of open files as far as it goes. Returns what it was.
+    fn raise_file_limit(&self) -> io::Result<FileLimit>;
+
+    /// No file from this number on survives an exec.
+    fn close_on_exec_from(&self, first: RawFd) -> io::Result<()>;
+
+    /// This file survives an exec.
+    fn keep_over_exec(&self, fd: &Self::Fd) -> io::Result<()>;
+
+    /// Takes a file that was open when the process began.
+    fn take_inherited(&self, number: RawFd) -> io::Result<Self::Fd>;
+
+    /// Whether a file of this number is open.
+    fn is_open(&self, number: RawFd) -> bool;
+
+    /// The number of a file.
+    fn number(&self, fd: &Self::Fd) -> RawFd;
+
+    /// A file in memory with this content.
+    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<Self::Fd>;
+
+    /// The whole content of a file in memory.
+    fn contents(&self, fd: &Self::Fd, bytes_max: usize) -> io::Result<Vec<u8>>;
+
+    /// A pipe: its end for reading and the one for writing.
+    fn pipe(&self) -> io::Result<(Self::Fd, Self::Fd)>;
+
+    /// Reads what is there; `None` when nothing is there yet.
+    fn read_now(&self, fd: &Self::Fd, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    // ---- packets ----
+
+    /// Two connected ends.
+    fn pair(&self, buffer_bytes: usize) -> io::Result<(Self::Fd, Self::Fd)>;
+
+    /// Sends one packet, whole or not at all, with a copy of a file.
+    fn send(&self, socket: &Self::Fd, bytes: &[u8], fd: Option<&Self::Fd>) -> io::Result<()>;
+
+    /// Receives one packet and its files.
+    fn receive(&self, socket: &Self::Fd, buffer: &mut [u8], fds: &mut VecDeque<Self::Fd>) -> io::Result<Packet>;
+
+    // ---- signals and waiting ----
+
+    /// Blocks these signals for good and collects them for [`System::next_signal`]; ignores SIGPIPE.
+    fn watch_signals(&mut self, signals: &[i32]) -> io::Result<()>;
+
+    /// Gives a signal its default action.
+    fn reset_signal(&self, signal: i32) -> io::Result<()>;
+
+    /// The next signal that has arrived.
+    fn next_signal(&mut self) -> io::Result<Option<Caught>>;
+
+    /// Waits for a signal, one of these files, or the end of the time (milliseconds; `None`: for ever).
+    fn wait(&self, interests: &mut [Interest<'_, Self::Fd>], timeout_ms: Option<u64>) -> io::Result<()>;
+
+    /// Sends a signal to a process.
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()>;
+
+    /// Sends a signal to a process group.
+    fn kill_group(&self, leader: i32, signal: i32) -> io::Result<()>;
+
+    // ---- processes ----
+
+    /// Forks and executes. What becomes of it is told by [`System::report`].
+    fn start(&self, plan: &Plan<'_, Self::Fd>) -> Result<Started<Self::Fd>, Failure>;
+
+    /// What a starting process says about itself.
+    fn report(&self, report: &Self::Fd) -> Report;
+
+    /// Executes this binary in our place. Returns when that failed.
+    fn replace(&self, program: &Self::Fd, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error;
+
+    /// A child that has ended; its pid stays its own until [`System::reap`].
+    fn ended_child(&self) -> io::Result<Option<i32>>;
+
+    /// Takes the wait status of a child that has ended.
+    fn reap(&self, pid: i32) -> io::Result<Option<i32>>;
+}
+
+/// The real system.
+#[derive(Debug, Default)]
+pub struct Linux {
+    signals: Option<signal::Watch>,
+}
+
+impl System for Linux {
+    type Fd = OwnedFd;
+
+    fn now_ms(&self) -> u64 {
+        clock::monotonic_ms()
+    }
+
+    fn say(&self, line: &str) {
+        process::say(line);
+    }
+
+    fn forget_code(&self) {
+        memory::forget_code();
+    }
+
+    fn own_pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        std::env::vars_os().collect()
+    }
+
+    fn set_name(&self, name: &str) {
+        process::set_name(name);
+    }
+
+    fn own_binary(&self) -> io::Result<OwnedFd> {
+        process::own_binary()
+    }
+
+    fn null_device(&self) -> io::Result<OwnedFd> {
+        process::null_device()
+    }
+
+    fn raise_file_limit(&self) -> io::Result<FileLimit> {
+        process::raise_file_limit()
+    }
+
+    fn close_on_exec_from(&self, first: RawFd) -> io::Result<()> {
+        process::close_on_exec_from(first)
+    }
+
+    fn keep_over_exec(&self, fd: &OwnedFd) -> io::Result<()> {
+        process::keep_over_exec(fd.as_fd())
+    }
+
+    fn take_inherited(&self, number: RawFd) -> io::Result<OwnedFd> {
+        process::take_inherited_fd(number)
+    }
+
+    fn is_open(&self, number: RawFd) -> bool {
+        process::is_open(number)
+    }
+
+    fn number(&self, fd: &OwnedFd) -> RawFd {
+        fd.as_raw_fd()
+    }
+
+    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+        memfd::with_contents(name, bytes)
+    }
+
+    fn contents(&self, fd: &OwnedFd, bytes_max: usize) -> io::Result<Vec<u8>> {
+        memfd::contents(fd.as_fd(), bytes_max)
+    }
+
+    fn pipe(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        pipe::pair()
+    }
+
+    fn read_now(&self, fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        process::read_now(fd.as_fd(), buffer)
+    }
+
+    fn pair(&self, buffer_bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+        packet::pair(buffer_bytes)
+    }
+
+    fn send(&self, socket: &OwnedFd, bytes: &[u8], fd: Option<&OwnedFd>) -> io::Result<()> {
+        packet::send(socket.as_fd(), bytes, fd.map(AsFd::as_fd).as_slice())
+    }
+
+    fn receive(&self, socket: &OwnedFd, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
+        packet::receive(socket, buffer, fds)
+    }
+
+    fn watch_signals(&mut self, signals: &[i32]) -> io::Result<()> {
+        self.signals = Some(signal::Watch::new(signals)?);
+        signal::ignore(signal::PIPE)
+    }
+
+    fn reset_signal(&self, signal: i32) -> io::Result<()> {
+        signal::reset(signal)
+    }
+
+    fn next_signal(&mut self) -> io::Result<Option<Caught>> {
+        self.signals.as_mut().map_or(Ok(None), signal::Watch::next_caught)
+    }
+
+    fn wait(&self, interests: &mut [Interest<'_, OwnedFd>], timeout_ms: Option<u64>) -> io::Result<()> {
+        let signals: Option<BorrowedFd<'_>> = self.signals.as_ref().map(AsFd::as_fd);
+        let files = interests.iter().map(|interest| poll::Interest::new(interest.fd.as_fd(), interest.write));
+        let mut all: Vec<poll::Interest<'_>> =
+            files.chain(signals.map(|signals| poll::Interest::new(signals, false))).collect();
+        poll::wait(&mut all, timeout_ms)?;
+        let readable: Vec<bool> = all.iter().map(poll::Interest::readable).collect();
+        for (interest, readable) in interests.iter_mut().zip(readable) {
+            interest.readable = readable;
+        }
+        Ok(())
+    }
+
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+        signal::send(pid, signal)
+    }
+
+    fn kill_group(&self, leader: i32, signal: i32) -> io::Result<()> {
+        signal::send_group(leader, signal)
+    }
+
+    fn start(&self, plan: &Plan<'_, OwnedFd>) -> Result<Started<OwnedFd>, Failure> {
+        spawn::start(plan)
+    }
+
+    fn report(&self, report: &OwnedFd) -> Report {
+        spawn::read_report(report.as_fd())
+    }
+
+    fn replace(&self, program: &OwnedFd, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error {
+        spawn::replace(program.as_fd(), args, env)
+    }
+
+    fn ended_child(&self) -> io::Result<Option<i32>> {
+        process::peek_ended()
+    }
+
+    fn reap(&self, pid: i32) -> io::Result<Option<i32>> {
+        process::reap(pid)
+    }
+}
