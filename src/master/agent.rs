@@ -31,7 +31,7 @@ impl Master {
     fn try_spawn_agent(&mut self, app_ix: AppIx, agent: WorkerId, generation: Generation) -> Result<(), String> {
         let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let watched = app.supervisor.is_reloading() || (app.starting && self.background);
+        let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
         let tail = watched && !self.on_terminal;
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
         let output = self.output.for_worker(&mut self.cx.keeper, agent, &way)?;

@@ -2,6 +2,7 @@
 //! keeper, the reactor, and the events that wait for the rules. A mechanism gets it as an argument and keeps nothing of
 //! it; what only one mechanism needs is in its own struct.
 use super::app::App;
+use super::deployment::Deployment;
 use super::keeper::Keeper;
 use super::polls::Polls;
 use super::table::Table;
@@ -17,6 +18,8 @@ pub(super) struct Context {
     pub(super) now_ms: u64,
     /// The same in microseconds.
     pub(super) now_us: u64,
+    /// What is true of the deployment as a whole.
+    pub(super) deployment: Deployment,
     /// The apps of the deployment. Deleted ones keep their place.
     pub(super) apps: Table<AppIx, App>,
     /// Every process that lives and is ours.
@@ -36,6 +39,7 @@ impl Context {
         Context {
             now_ms: now_us / 1000,
             now_us,
+            deployment: Deployment { started_ms: now_us / 1000, ..Deployment::default() },
             apps: Table::default(),
             workers: Workers::default(),
             keeper,

@@ -173,7 +173,7 @@ impl Master {
             return None;
         }
         let state = if app.supervisor.is_stopped() { "stopped" } else { "stopping" };
-        Some(match self.background {
+        Some(match self.cx.deployment.background {
             true => format!("{} is {state}; start it: clusterd start {}", app.name, app.name),
             false => format!("{} is {state}", app.name),
         })
@@ -209,10 +209,10 @@ impl Master {
     }
 
     pub(super) fn stop_all(&mut self, now: bool) {
-        if !self.stop_asked || now {
+        if !self.cx.deployment.stop_asked || now {
             log::info!("{}", if now { "stopping now" } else { "stopping; a second signal stops at once" });
         }
-        self.stop_asked = true;
+        self.cx.deployment.stop_asked = true;
         self.note_deployment();
         for ix in self.cx.apps.indices() {
             self.stop_app(ix, now);
@@ -272,7 +272,7 @@ impl Master {
         }
         if matches!(report, Report::ReloadDone { .. }) && !self.cx.apps.iter().any(|app| app.supervisor.is_errored()) {
             // What had given up is back.
-            self.exit_code = 0;
+            self.cx.deployment.exit_code = 0;
         }
         if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
             self.note_states();
@@ -280,7 +280,8 @@ impl Master {
         }
         if matches!(report, Report::AppStopped | Report::AppErrored | Report::AppFinished) {
             self.close_app(app_ix, matches!(report, Report::AppStopped));
-            self.exit_code = self.exit_code.max(u8::from(matches!(report, Report::AppErrored)));
+            self.cx.deployment.exit_code =
+                self.cx.deployment.exit_code.max(u8::from(matches!(report, Report::AppErrored)));
         }
         self.settle_waiters();
     }
@@ -309,7 +310,7 @@ impl Master {
                     Answer::Done(format!("{} {what}", apps[*app].name))
                 }
                 Wait::StopAll if apps.iter().all(|a| a.supervisor.is_stopped()) => {
-                    Answer::Done(format!("{} has stopped", self.name))
+                    Answer::Done(format!("{} has stopped", self.cx.deployment.name))
                 }
                 Wait::StopApp { .. } | Wait::StopAll => continue,
             };
@@ -339,16 +340,22 @@ impl Master {
 
     fn deployment(&self) -> wire::Deployment {
         wire::Deployment {
-            name: self.name.clone(),
+            name: self.cx.deployment.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper_pid,
             keeper_version: self.about_keeper.version.clone(),
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
-            uptime_ms: self.cx.now_ms.saturating_sub(self.started_ms),
+            uptime_ms: self.cx.now_ms.saturating_sub(self.cx.deployment.started_ms),
             upgrade: self.upgrade_view(),
-            background: self.background,
-            config: self.sources.get(&self.last_source).and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
+            background: self.cx.deployment.background,
+            config: self
+                .cx
+                .deployment
+                .sources
+                .get(&self.cx.deployment.last_source)
+                .and_then(|s| s.file.as_ref())
+                .map(|file| file.path.clone()),
             apps: self.cx.apps.indices().filter(|&ix| !self.cx.apps[ix].deleted).map(|ix| self.app_view(ix)).collect(),
         }
     }
@@ -422,7 +429,7 @@ impl Master {
         workers.sort_by_key(|w| (w.slot, w.id));
         wire::App {
             name: app.name.clone(),
-            id: self.ids.get(&app.name).copied(),
+            id: self.cx.deployment.ids.get(&app.name).copied(),
             namespace: settings.config.namespace.clone(),
             cwd: settings.cwd.to_string_lossy().into_owned(),
             status: status(app),

@@ -69,8 +69,8 @@ impl Master {
         let app = &self.cx.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
-        let answer = if self.stop_asked {
-            Answer::Refused(format!("{} is being ended", self.name))
+        let answer = if self.cx.deployment.stop_asked {
+            Answer::Refused(format!("{} is being ended", self.cx.deployment.name))
         } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
             // Somebody else was a moment faster: what they started is waited for.
             return self.wait_for(Wait::Start { open: BTreeSet::from([ix]) }, reply);
@@ -107,10 +107,10 @@ impl Master {
 
     /// Keeps what a successor in a later life has to know of each app in the entry: which there are and which run.
     pub(super) fn note_states(&self) {
-        let Some(home) = self.home.as_ref().filter(|_| self.background) else { return };
-        let mut entry = match home.entry(&self.name) {
+        let Some(home) = self.cx.deployment.home.as_ref().filter(|_| self.cx.deployment.background) else { return };
+        let mut entry = match home.entry(&self.cx.deployment.name) {
             Ok(entry) => entry,
-            Err(e) => return log::warn!("the entry of {} is not what it should be: {e}", self.name),
+            Err(e) => return log::warn!("the entry of {} is not what it should be: {e}", self.cx.deployment.name),
         };
         let stays = |app: &&App| !app.deleted;
         entry.apps = self
@@ -120,13 +120,13 @@ impl Master {
             .filter(stays)
             .map(|app| EntryApp {
                 name: app.name.clone(),
-                id: self.ids.get(&app.name).copied().unwrap_or_default(),
+                id: self.cx.deployment.ids.get(&app.name).copied().unwrap_or_default(),
                 stopped: app.closed && !app.starting,
                 workers: app.scaled(),
             })
             .collect();
         let serving = self.cx.apps.iter().filter(stays).map(|app| app.settings().source).max();
-        entry.sources = serving.and_then(|source| self.sources.get(&source)).cloned();
+        entry.sources = serving.and_then(|source| self.cx.deployment.sources.get(&source)).cloned();
         if let Err(e) = home.write_entry(&entry) {
             log::warn!("{e}");
         }
@@ -135,11 +135,14 @@ impl Master {
     /// Keeps what we ourselves say in the background from growing for ever: the file begins anew, the old one stays
     /// beside. (Keeper and master share the file, and append to it.)
     pub(super) fn bound_own_log(&mut self) {
-        if !self.background || self.cx.now_ms < self.next_log_look_ms {
+        if !self.cx.deployment.background || self.cx.now_ms < self.next_log_look_ms {
             return;
         }
         self.next_log_look_ms = self.cx.now_ms + limits::OWN_LOG_LOOK_MS;
-        let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
+        let Some(path) = self.cx.deployment.home.as_ref().and_then(|home| home.log_path(&self.cx.deployment.name).ok())
+        else {
+            return;
+        };
         let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
         if too_large {
             let kept = std::fs::copy(&path, path.with_extension("log.1")).map(drop);
@@ -187,7 +190,7 @@ impl Master {
             Report::Started { .. } => {
                 self.cx.apps[ix].last_words = None;
                 self.cx.apps[ix].closed = false;
-                self.exit_code = 0;
+                self.cx.deployment.exit_code = 0;
                 self.drop_old_generations(ix);
             }
             Report::Scaled { .. } => self.note_states(),
@@ -224,6 +227,7 @@ impl Master {
 
     /// Whether a deployment stays although nothing of it runs: it can be started again, by somebody or by itself.
     pub(super) fn stays_when_over(&self) -> bool {
-        !self.stop_asked && self.cx.apps.iter().any(|app| app.comes_back() || (self.background && !app.deleted))
+        !self.cx.deployment.stop_asked
+            && self.cx.apps.iter().any(|app| app.comes_back() || (self.cx.deployment.background && !app.deleted))
     }
 }

@@ -10,6 +10,7 @@ pub mod channel;
 pub mod connections;
 mod context;
 mod control;
+mod deployment;
 mod drain;
 mod handoff;
 mod hooks;
@@ -48,8 +49,6 @@ pub use upgrade::check as check_upgrade;
 use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::balance::coalescing::{self, Coalescing};
-use crate::config::sources::Sources;
-use crate::home::Home;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::{About, Notice, Order};
 use crate::limits;
@@ -57,7 +56,7 @@ use crate::os;
 use crate::supervisor::{Action, Cx};
 use context::Context;
 use polls::Ready;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -67,22 +66,10 @@ use std::sync::Arc;
 struct Master {
     /// What all mechanisms work on.
     cx: Context,
-    /// The deployment's name; its control socket is `NAME.sock`.
-    name: String,
-    /// It stays when its apps have stopped, until they are deleted.
-    background: bool,
-    /// Where its socket and entry are.
-    home: Option<Home>,
-    /// Ids of the apps, by name.
-    ids: BTreeMap<String, u32>,
     incarnation: u32,
-    started_ms: u64,
     keeper_pid: i32,
     about_keeper: About,
     next_worker: u64,
-    /// What was typed, per reload: what the settings of each generation came from.
-    sources: BTreeMap<u32, Sources>,
-    last_source: u32,
     /// Listeners on which connections may wait: (app, listener).
     ready_listeners: Vec<(AppIx, ListenerIx)>,
     /// Hand-offs without an answer, over all apps.
@@ -133,8 +120,6 @@ struct Master {
     drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
     drain_check_every_ms: u64,
-    stop_asked: bool,
-    exit_code: u8,
     /// The keeper was told that everything is done.
     finished: bool,
     /// Scratch space for one line, and for connections taken back from a worker.

@@ -137,17 +137,17 @@ impl Master {
 
     pub(super) fn note_deployment(&mut self) {
         let note = DeploymentNote {
-            name: self.name.clone(),
-            started_ms: self.started_ms,
+            name: self.cx.deployment.name.clone(),
+            started_ms: self.cx.deployment.started_ms,
             worker_ids_below: self.notes.reserved_workers,
-            last_source: self.last_source,
-            stop_asked: self.stop_asked,
-            exit_code: self.exit_code,
+            last_source: self.cx.deployment.last_source,
+            stop_asked: self.cx.deployment.stop_asked,
+            exit_code: self.cx.deployment.exit_code,
             notify: self.notify.as_ref().map(|(_, name)| name.clone()),
             upgrade: self.upgrade.clone(),
-            background: self.background,
-            home: self.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
-            ids: self.ids.clone(),
+            background: self.cx.deployment.background,
+            home: self.cx.deployment.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
+            ids: self.cx.deployment.ids.clone(),
         };
         self.notes.write(&mut self.cx.keeper, DEPLOYMENT.to_owned(), &note);
     }

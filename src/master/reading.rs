@@ -48,7 +48,8 @@ impl Default for Readings {
 impl Master {
     /// Whether a change needs a thread to be read.
     pub(super) fn takes_long(&self, change: &Change) -> bool {
-        change.sources.is_none() && self.sources.get(&self.last_source).is_some_and(loader::takes_long)
+        change.sources.is_none()
+            && self.cx.deployment.sources.get(&self.cx.deployment.last_source).is_some_and(loader::takes_long)
     }
 
     /// Has a thread read the configuration again; it goes on in [`Master::take_readings`].
@@ -65,7 +66,7 @@ impl Master {
 
     fn begin_reading(&mut self) {
         while let Some((_, change)) = self.readings.open.front() {
-            let previous = self.sources.get(&self.last_source).cloned().unwrap_or_default();
+            let previous = self.cx.deployment.sources.get(&self.cx.deployment.last_source).cloned().unwrap_or_default();
             let previous = Sources { base_env: change.env.clone().or(previous.base_env), ..previous };
             let (sender, wake) = (self.readings.sender.clone(), std::sync::Arc::clone(&self.wake));
             let read = move || {
@@ -98,7 +99,7 @@ impl Master {
         let Some((purpose, _)) = self.readings.open.pop_front() else { return };
         let read = outcome.map(|(sources, notes)| {
             notes.iter().for_each(|note| log::warn!("{note}"));
-            Box::new(Sources { background: self.background, ..sources })
+            Box::new(Sources { background: self.cx.deployment.background, ..sources })
         });
         self.go_on(purpose, Input::Read(read));
     }

@@ -31,7 +31,7 @@ impl Master {
 
     /// Whether the deployment came from a file.
     pub(super) fn has_file(&self) -> bool {
-        self.sources.get(&self.last_source).is_some_and(|s| s.file.is_some())
+        self.cx.deployment.sources.get(&self.cx.deployment.last_source).is_some_and(|s| s.file.is_some())
     }
 
     /// What was typed, its files read again, or what is to take its place.
@@ -41,9 +41,14 @@ impl Master {
             Input::Change(change) => change,
         };
         if let Some(sources) = change.sources {
-            return Ok(Sources { background: self.background, ..*sources });
+            return Ok(Sources { background: self.cx.deployment.background, ..*sources });
         }
-        let previous = self.sources.get(&self.last_source).ok_or("the configuration it runs from is not known")?;
+        let previous = self
+            .cx
+            .deployment
+            .sources
+            .get(&self.cx.deployment.last_source)
+            .ok_or("the configuration it runs from is not known")?;
         let again = loader::reload(previous).map_err(|e| e.to_string())?;
         Ok(Sources { base_env: change.env.or(again.base_env), ..again })
     }
@@ -80,7 +85,7 @@ impl Master {
         self.refuse_other_apps(&config)?;
         // A file that is read again has the last word; a command line cannot have changed since somebody scaled.
         let keeps_scale = sources.file.is_none() && !is_new;
-        let source = self.sources.keys().next_back().map_or(1, |last| last + 1);
+        let source = self.cx.deployment.sources.keys().next_back().map_or(1, |last| last + 1);
         let mut prepared = Vec::new();
         for &ix in apps {
             let name = &self.cx.apps[ix].name;
@@ -181,7 +186,7 @@ impl Master {
     /// Keeps what a generation was made from where a successor finds it.
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
         self.hold_sources(source, sources);
-        self.last_source = source;
+        self.cx.deployment.last_source = source;
         self.note_deployment();
     }
 
@@ -194,14 +199,14 @@ impl Master {
             Ok(fd) => self.cx.keeper.hold(source_name(source), fd.as_fd()),
             Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
         }
-        self.sources.insert(source, sources);
+        self.cx.deployment.sources.insert(source, sources);
     }
 
     /// A reload has failed: the next one begins with what serves, not with what did not.
     pub(super) fn forget_failed_sources(&mut self) {
         let serving = self.cx.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
-        if let Some(source) = serving.filter(|source| self.sources.contains_key(source)) {
-            self.last_source = source;
+        if let Some(source) = serving.filter(|source| self.cx.deployment.sources.contains_key(source)) {
+            self.cx.deployment.last_source = source;
             self.note_deployment();
         }
     }
@@ -234,11 +239,17 @@ impl Master {
         }
         self.steer_anew(ix);
         let in_use: Vec<u32> = self.cx.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
-        let last = self.last_source;
-        let unused: Vec<u32> =
-            self.sources.keys().copied().filter(|source| *source != last && !in_use.contains(source)).collect();
+        let last = self.cx.deployment.last_source;
+        let unused: Vec<u32> = self
+            .cx
+            .deployment
+            .sources
+            .keys()
+            .copied()
+            .filter(|source| *source != last && !in_use.contains(source))
+            .collect();
         for source in unused {
-            self.sources.remove(&source);
+            self.cx.deployment.sources.remove(&source);
             self.cx.keeper.send(Order::Release { name: source_name(source) });
         }
         self.note_app(ix);

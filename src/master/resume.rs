@@ -59,21 +59,21 @@ impl Master {
         self.notes.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
         self.resume_sources(&mut inherited);
         let background = typed.argv.get(1).is_some_and(|flag| flag == BACKGROUND_FLAG);
-        if self.sources.is_empty() {
+        if self.cx.deployment.sources.is_empty() {
             self.read_sources_again(&inherited, typed)?;
         }
         self.mend_notes(&mut inherited, background);
         let note = read_note::<DeploymentNote>(&inherited, notes::DEPLOYMENT)
             .ok_or_else(|| StartError::failed("the former master's notes cannot be read"))?;
-        self.name = note.name;
-        self.background = note.background;
-        self.home = note.home.and_then(|path| Home::find(Some(Path::new(&path))).ok());
-        self.ids = note.ids;
-        self.started_ms = note.started_ms;
-        self.stop_asked = note.stop_asked;
-        self.exit_code = note.exit_code;
+        self.cx.deployment.name = note.name;
+        self.cx.deployment.background = note.background;
+        self.cx.deployment.home = note.home.and_then(|path| Home::find(Some(Path::new(&path))).ok());
+        self.cx.deployment.ids = note.ids;
+        self.cx.deployment.started_ms = note.started_ms;
+        self.cx.deployment.stop_asked = note.stop_asked;
+        self.cx.deployment.exit_code = note.exit_code;
         self.next_worker = note.worker_ids_below;
-        self.last_source = note.last_source;
+        self.cx.deployment.last_source = note.last_source;
         let previous_end = inherited.previous_end.clone();
         if let (Some(socket), Some(name)) = (inherited.fds.remove(NOTIFY), note.notify) {
             self.take_notify(socket, name);
@@ -122,7 +122,7 @@ impl Master {
                 .and_then(|sources| resolve(&sources).map(|_| sources));
             match sources {
                 Ok(sources) => {
-                    self.sources.insert(source, sources);
+                    self.cx.deployment.sources.insert(source, sources);
                 }
                 Err(e) => {
                     log::error!("the former master's copy of the configuration ({name}) cannot be read: {e}");
@@ -151,7 +151,8 @@ impl Master {
 
     /// What cannot be read of the notes is made up, and the keeper gets it like that.
     fn mend_notes(&mut self, inherited: &mut Inheritance, background: bool) {
-        let configs = self.sources.iter().filter_map(|(number, sources)| Some((*number, resolve(sources).ok()?)));
+        let configs =
+            self.cx.deployment.sources.iter().filter_map(|(number, sources)| Some((*number, resolve(sources).ok()?)));
         let ground = Ground {
             children: &inherited.children,
             held: inherited.fds.keys().cloned().collect(),
@@ -189,7 +190,7 @@ impl Master {
         });
         let by_socket = control.as_ref().and_then(|path| Some(path.file_stem()?.to_string_lossy().into_owned()));
         let by_config = || {
-            let sources = self.sources.get(&last_source)?;
+            let sources = self.cx.deployment.sources.get(&last_source)?;
             Some(home::deployment_name(sources, &resolve(sources).ok()?).0)
         };
         let name = by_socket.or_else(by_config).unwrap_or_default();
@@ -216,7 +217,7 @@ impl Master {
     ) -> Result<Vec<Action>, StartError> {
         let mut generations = BTreeMap::new();
         for (&number, generation) in &note.generations {
-            let Some(sources) = self.sources.get(&generation.source) else { continue };
+            let Some(sources) = self.cx.deployment.sources.get(&generation.source) else { continue };
             let config = resolve(sources).map_err(StartError::failed)?;
             let Some(app) = config.apps.into_iter().find(|a| a.name == note.name) else { continue };
             let fixed = Fixed {

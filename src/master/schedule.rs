@@ -53,7 +53,7 @@ impl Master {
     }
 
     fn follow_files(&mut self, ix: AppIx) {
-        let wanted = self.cx.apps[ix].to_watch(self.home.as_ref().map(Home::path));
+        let wanted = self.cx.apps[ix].to_watch(self.cx.deployment.home.as_ref().map(Home::path));
         if wanted.as_ref() == self.cx.apps[ix].schedule.watching.as_ref().map(|(spec, _)| spec) {
             return;
         }
@@ -85,7 +85,7 @@ impl Master {
         } else if due {
             // What serves now, whatever its files say meanwhile: nobody is there to look what comes of it.
             let source = self.cx.apps[ix].settings().source;
-            let sources = self.sources.get(&source).cloned().map(Box::new);
+            let sources = self.cx.deployment.sources.get(&source).cloned().map(Box::new);
             self.again(ix, &format!("it is time ({text})"), Change { sources, ..Change::default() });
         }
     }
@@ -108,7 +108,7 @@ impl Master {
     /// A rolling reload of an app, or a start where nothing of it is left.
     fn again(&mut self, ix: AppIx, why: &str, change: Change) {
         let app = &self.cx.apps[ix];
-        if self.stop_asked || self.has_handed_over() || !app.comes_back() {
+        if self.cx.deployment.stop_asked || self.has_handed_over() || !app.comes_back() {
             return;
         }
         if !app.supervisor.is_over() {

@@ -11,7 +11,7 @@ impl Master {
     pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
         match number {
             signal::TERM | signal::INT => {
-                let now = self.stop_asked;
+                let now = self.cx.deployment.stop_asked;
                 self.stop_all(now);
             }
             signal::QUIT => self.stop_all(true),

@@ -20,7 +20,7 @@ use crate::loader::{self, Request};
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::io::IsTerminal as _;
@@ -110,7 +110,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
         }
     };
     match master.turn() {
-        Ok(()) => ExitCode::from(master.exit_code),
+        Ok(()) => ExitCode::from(master.cx.deployment.exit_code),
         Err(e) => {
             log::error!("the master cannot go on: {e}");
             ExitCode::from(1)
@@ -132,17 +132,10 @@ impl Master {
         let now_ms = cx.now_ms;
         Ok(Master {
             cx,
-            name: String::new(),
-            background: false,
-            home: None,
-            ids: BTreeMap::new(),
             incarnation: inherited.incarnation,
-            started_ms: now_ms,
             keeper_pid: std::os::unix::process::parent_id() as i32,
             about_keeper: inherited.about.clone(),
             next_worker: 1,
-            sources: BTreeMap::new(),
-            last_source: 0,
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             coalescing: Coalescing::new(),
@@ -178,8 +171,6 @@ impl Master {
             drains_due: Vec::new(),
             next_drain_check_ms: None,
             drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,
-            stop_asked: false,
-            exit_code: 0,
             finished: false,
             line: Vec::with_capacity(512),
             taken_back: Vec::new(),
@@ -286,10 +277,10 @@ impl Master {
     fn claim(&mut self, launch: &Launch, sources: &Sources, config: &Config) -> Result<Option<Claimed>, StartError> {
         match self.claim_name(launch, sources, config) {
             Ok((claim, entry)) => {
-                self.name.clone_from(&claim.name);
+                self.cx.deployment.name.clone_from(&claim.name);
                 self.cx.keeper.hold(CONTROL_LOCK.to_owned(), claim.lock.as_fd());
-                self.background = entry.background;
-                self.ids = entry.apps.iter().map(|app| (app.name.clone(), app.id)).collect();
+                self.cx.deployment.background = entry.background;
+                self.cx.deployment.ids = entry.apps.iter().map(|app| (app.name.clone(), app.id)).collect();
                 let renamed = match (config.apps.as_slice(), entry.apps.as_slice()) {
                     ([wanted], [got]) if wanted.name != got.name => Some(got.name.clone()),
                     _ => None,
@@ -333,7 +324,7 @@ impl Master {
             }
             Launch::Foreground { home } => {
                 let (name, explicit) = home::deployment_name(sources, config);
-                self.name.clone_from(&name);
+                self.cx.deployment.name.clone_from(&name);
                 let home = Home::find(home.as_deref())?;
                 let names: Vec<String> = config.apps.iter().map(|app| app.name.clone()).collect();
                 let registry = home.registry()?;
@@ -343,7 +334,7 @@ impl Master {
                 (home, (claim, entry))
             }
         };
-        self.home = Some(home);
+        self.cx.deployment.home = Some(home);
         Ok(claimed)
     }
 
@@ -378,7 +369,7 @@ impl Master {
 
     /// Everything is done: the keeper may end.
     pub(super) fn finish(&mut self) {
-        if self.exit_code == 0 {
+        if self.cx.deployment.exit_code == 0 {
             log::info!("stopped");
         }
         self.finished = true;
@@ -388,7 +379,7 @@ impl Master {
         if let Some(api) = &self.api {
             api.drain();
         }
-        self.cx.keeper.finish(self.exit_code);
+        self.cx.keeper.finish(self.cx.deployment.exit_code);
     }
 
     /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
@@ -398,14 +389,14 @@ impl Master {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }
-        if let Some(home) = self.home.as_ref().filter(|_| self.started_by_us()) {
-            home.remove_entry(&self.name);
+        if let Some(home) = self.cx.deployment.home.as_ref().filter(|_| self.started_by_us()) {
+            home.remove_entry(&self.cx.deployment.name);
         }
     }
 
     /// Whether the entry is ours to remove: the one of a start in the background that failed is its starter's.
     fn started_by_us(&self) -> bool {
-        !self.background || !self.cx.apps.is_empty()
+        !self.cx.deployment.background || !self.cx.apps.is_empty()
     }
 }
 

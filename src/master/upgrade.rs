@@ -30,7 +30,7 @@ impl Master {
     pub(super) fn snapshot(&self) -> Answer {
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         let notes = self.notes.iter().map(|(key, value)| (key.clone(), text(value))).collect();
-        let snapshot = Snapshot { notes, sources: self.sources.clone() };
+        let snapshot = Snapshot { notes, sources: self.cx.deployment.sources.clone() };
         let made = serde_json::to_vec(&snapshot)
             .map_err(std::io::Error::other)
             .and_then(|json| memfd::with_contents("snapshot", &json));
@@ -42,8 +42,8 @@ impl Master {
 
     /// A binary that said that it can is to take over. It does as soon as nothing is in hand.
     pub(super) fn upgrade_asked(&mut self, path: String, binary: &OwnedFd) -> Answer {
-        if self.stop_asked {
-            return Answer::Refused(format!("{} is stopping", self.name));
+        if self.cx.deployment.stop_asked {
+            return Answer::Refused(format!("{} is stopping", self.cx.deployment.name));
         }
         if self.handing_over_since_ms.is_some() {
             return Answer::Refused("an upgrade is under way".to_owned());

@@ -26,7 +26,8 @@ pub(crate) fn is_clusterd() -> bool {
 /// This binary is asked whether it could be the keeper.
 pub(crate) fn asked() -> ExitCode {
     let too_old = is_called("too-old") || is_called("clusterd-too-old");
-    let answer = if too_old { Err("it is too new for me".to_owned()) } else { keeper::check().map_err(|why| why.to_string()) };
+    let answer =
+        if too_old { Err("it is too new for me".to_owned()) } else { keeper::check().map_err(|why| why.to_string()) };
     if is_called("silent") {
         loop {
             std::thread::park();
