@@ -546,6 +546,29 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
+impl<T: Value, E: Value> Value for Result<T, E> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError> {
+        out.push(if self.is_ok() { 1 } else { 2 });
+        let start = out.len();
+        match self {
+            Ok(value) => value.encode(out)?,
+            Err(error) => error.encode(out)?,
+        }
+        insert_length(out, start);
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8], _: &'static str) -> Result<Self, RecordError> {
+        let mut rest = bytes;
+        match next_field(&mut rest)? {
+            Some((1, bytes)) => value(bytes, "ok", Bound::None).map(Ok),
+            Some((2, bytes)) => value(bytes, "error", Bound::None).map(Err),
+            Some((kind, _)) => Err(RecordError::Unknown(kind)),
+            None => Err(RecordError::Short("kind")),
+        }
+    }
+}
+
 macro_rules! lists {
     ($($list:ident<$($bound:ident)?>)*) => {
         $(impl<T: Value $(+ $bound)?> Value for $list<T> {

@@ -1,11 +1,11 @@
 //! The agent of an app, the master's side: its process, and what it and the workers are told of each other. When it
 //! starts and ends is the supervisor's business; messages that they send are passed on in `mail`.
-use super::Master;
-use super::mend::agent_tag_bytes;
 use super::output::Way;
+use super::recovery::agent_tag_bytes;
 use super::settings::SpawnPlace;
 use super::spawn::channel_name;
 use super::tell::{cause_words, human_ms};
+use super::{Master, checkpoint, resume};
 use crate::api::types as wire;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::link::Inheritance;
@@ -73,7 +73,7 @@ impl Master {
         let Some(&pid) = pids.get(&process.id) else { return };
         let channel = inherited.fds.remove(&channel_name(process.id)).map(|fd| (fd, true));
         self.add_worker(ix, process.id, Slot::AGENT, process.generation, Some(pid), channel);
-        self.resume_serves(ix, process.id, inherited);
+        resume::resume_serves(self, ix, process.id, inherited);
         let app = &self.cx.apps[ix];
         let settings = app.generations.get(&process.generation).unwrap_or_else(|| app.settings());
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation: process.generation, tail: false };
@@ -321,7 +321,7 @@ impl Master {
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.greeted = true;
         }
-        self.note_serves(ix);
+        checkpoint::save_serves(&mut self.cx, ix);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
 //! that are under way.
+use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::listener::Listener;
-use super::memory::AppNote;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::table::Table;
@@ -40,8 +40,8 @@ pub(super) struct App {
     pub(super) accept_pause_told: bool,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
-    /// What was noted of it last.
-    pub(super) noted: Option<AppNote>,
+    /// What was saved of it last.
+    pub(super) saved: Option<AppRecord>,
     /// How the kernel chooses among the workers was told to the people.
     pub(super) steering_told: bool,
     /// It is no part of the deployment any more; its place stays, because indices name it.
@@ -79,7 +79,7 @@ impl App {
             accept_pause_until_ms: 0,
             accept_pause_told: false,
             closed: false,
-            noted: None,
+            saved: None,
             steering_told: false,
             deleted: false,
             starting: false,

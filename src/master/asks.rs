@@ -190,7 +190,7 @@ impl Master {
             }
             Step::Resting { .. } => {
                 self.path_to_ask(ix)?;
-                if self.handing_over_since_ms.is_some() {
+                if self.upgrade.is_handing_over() {
                     // The next master asks.
                     return self.rest(ix, asking);
                 }

@@ -2,6 +2,7 @@
 //! keeper, the reactor, and the events that wait for the rules. A mechanism gets it as an argument and keeps nothing of
 //! it; what only one mechanism needs is in its own struct.
 use super::app::App;
+use super::checkpoint::Checkpoint;
 use super::deployment::Deployment;
 use super::keeper::Keeper;
 use super::polls::Polls;
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub(super) apps: Table<AppIx, App>,
     /// Every process that lives and is ours.
     pub(super) workers: Workers,
+    /// What the keeper holds about this master.
+    pub(super) checkpoint: Checkpoint,
     /// The way to the keeper.
     pub(super) keeper: Keeper,
     /// What the loop waits for.
@@ -42,6 +45,7 @@ impl Context {
             deployment: Deployment { started_ms: now_us / 1000, ..Deployment::default() },
             apps: Table::default(),
             workers: Workers::default(),
+            checkpoint: Checkpoint::default(),
             keeper,
             reactor,
             events: VecDeque::new(),

@@ -1,8 +1,8 @@
 //! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
-use super::Master;
 use super::app::App;
 use super::lifecycle::StartState;
 use super::reading::{Input, Purpose};
+use super::{Master, checkpoint, upgrade};
 use crate::api::request::{Scale, Target};
 use crate::api::types as wire;
 use crate::api::{Answer, Call, Change, Order, ReplySender, Request};
@@ -51,13 +51,13 @@ impl Master {
             Order::Request(request) => request,
             Order::TakeOver { path, binary } => {
                 // The client may have left.
-                let _ = reply.send(self.upgrade_asked(path, &binary));
+                let _ = reply.send(self.upgrade.begin(&mut self.cx, &path, &binary));
                 return;
             }
         };
         let answer = match request {
             Request::View(_) => Answer::Deployment(Box::new(self.deployment())),
-            Request::Upgrade { binary: _ } => self.snapshot(),
+            Request::Upgrade { binary: _ } => upgrade::snapshot(&self.cx),
             Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
             Request::Ready => return self.ready_asked(reply),
             Request::FlushLogs { target } => match self.apps_meant(&target) {
@@ -213,7 +213,7 @@ impl Master {
             log::info!("{}", if now { "stopping now" } else { "stopping; a second signal stops at once" });
         }
         self.cx.deployment.stop_asked = true;
-        self.note_deployment();
+        checkpoint::save_deployment(&mut self.cx);
         for ix in self.cx.apps.indices() {
             self.stop_app(ix, now);
         }
@@ -343,11 +343,11 @@ impl Master {
             name: self.cx.deployment.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             keeper_pid: self.keeper_pid,
-            keeper_version: self.about_keeper.version.clone(),
+            keeper_version: self.upgrade.keeper_version().to_owned(),
             master_pid: std::process::id() as i32,
             master_restarts: self.incarnation.saturating_sub(1),
             uptime_ms: self.cx.now_ms.saturating_sub(self.cx.deployment.started_ms),
-            upgrade: self.upgrade_view(),
+            upgrade: self.upgrade.view(),
             background: self.cx.deployment.background,
             config: self
                 .cx

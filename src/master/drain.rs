@@ -1,7 +1,7 @@
 //! A drain, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
 //! connection that came through us. The deadlines are the supervisor's.
-use super::Master;
 use super::worker::{Drain, Goodbye, Worker};
+use super::{Master, checkpoint};
 use crate::config::{Listen, Protocol};
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
@@ -130,7 +130,7 @@ impl Master {
     /// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then
     /// the channel.
     fn goodbye(&mut self, ix: WorkerIx) {
-        self.note_goodbye(ix);
+        checkpoint::save_goodbye(&mut self.cx, ix);
         let mut line = Vec::new();
         node::user_string(&mut line, "shutdown");
         self.say(ix, &line);

@@ -26,7 +26,7 @@ pub(super) enum Accepted {
 impl Master {
     /// Accepts from every listener on which connections wait, as long as somebody can take them.
     pub(super) fn accept_all(&mut self) {
-        if self.handing_over_since_ms.is_some() {
+        if self.upgrade.is_handing_over() {
             return;
         }
         let mut n = 0;

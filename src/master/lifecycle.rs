@@ -1,10 +1,10 @@
 //! Start, restart and delete on demand: what the commands `start`, `restart` and `delete` ask of a deployment that is
 //! there, and who waits for it. What starting means for the workers is the supervisor's business.
-use super::Master;
 use super::app::App;
 use super::control::Wait;
 use super::reading::{Input, Purpose};
 use super::tell::{cause_words, plural};
+use super::{Master, checkpoint};
 use crate::api::request::Role;
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
@@ -99,7 +99,7 @@ impl Master {
     /// Takes an app out of the deployment; what runs of it ends first.
     pub(super) fn delete_asked(&mut self, ix: AppIx, now: bool, reply: ReplySender) {
         self.cx.apps[ix].deleted = true;
-        self.note_app(ix);
+        checkpoint::save_app(&mut self.cx, ix);
         self.note_states();
         self.stop_app(ix, now);
         self.wait_for(Wait::StopApp { app: ix }, reply);

@@ -3,10 +3,10 @@
 //!
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
 mod agent;
-mod agent_memory;
 mod app;
 mod asks;
 pub mod channel;
+mod checkpoint;
 pub mod connections;
 mod context;
 mod control;
@@ -19,16 +19,14 @@ mod lifecycle;
 mod listener;
 mod log_files;
 mod mail;
-mod memory;
-mod mend;
 mod node;
-mod notes;
 pub mod offer;
 mod output;
 mod polls;
 mod pulse;
 mod queues;
 mod reading;
+mod recovery;
 mod reload;
 mod report;
 mod resume;
@@ -50,7 +48,7 @@ use crate::api::{self, CallReceiver};
 use crate::balance::ConnIx;
 use crate::balance::coalescing::{self, Coalescing};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
-use crate::keeper::protocol::{About, Notice, Order};
+use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os;
 use crate::supervisor::{Action, Cx};
@@ -68,7 +66,6 @@ struct Master {
     cx: Context,
     incarnation: u32,
     keeper_pid: i32,
-    about_keeper: About,
     next_worker: u64,
     /// Listeners on which connections may wait: (app, listener).
     ready_listeners: Vec<(AppIx, ListenerIx)>,
@@ -78,7 +75,6 @@ struct Master {
     coalescing: Coalescing,
     /// Answers read from the channel that is being read.
     answers: u64,
-    notes: notes::Notes,
     /// Wakes the loop, from any thread.
     wake: Arc<dyn Fn() + Send + Sync>,
     readings: reading::Readings,
@@ -90,9 +86,7 @@ struct Master {
     waiters: Vec<control::Waiter>,
     notify: Option<(OwnedFd, String)>,
     output: output::Output,
-    upgrade: memory::UpgradeNote,
-    /// The keeper has the binary that comes after this one: since then nothing new is accepted.
-    handing_over_since_ms: Option<u64>,
+    upgrade: upgrade::Upgrade,
     /// Our stderr is a terminal: a person reads what workers say.
     on_terminal: bool,
     hooks: hooks::HookRuns,
@@ -213,6 +207,14 @@ impl Master {
         self.cx.reactor.keeper_interest(&self.cx.keeper)
     }
 
+    /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
+    fn has_handed_over(&self) -> bool {
+        let Some(ends_at_ms) = self.upgrade.ends_at_ms() else { return false };
+        let homeless = self.cx.apps.iter().any(|app| !app.homeless.is_empty());
+        let in_hand = homeless || self.open_handoffs > 0 || self.has_cut_lines();
+        !in_hand || self.cx.now_ms >= ends_at_ms
+    }
+
     fn advance_timers(&mut self) {
         for ix in self.cx.apps.indices() {
             if self.cx.apps[ix].supervisor.next_deadline_ms().is_some_and(|at| at <= self.cx.now_ms) {
@@ -236,7 +238,7 @@ impl Master {
 
     /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
     fn carry_out(&mut self, app: AppIx, actions: Vec<Action>) {
-        self.note_changes(app);
+        checkpoint::save_changes(&mut self.cx, app, self.next_worker);
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
@@ -269,9 +271,7 @@ impl Master {
         for check in checks.into_iter().flatten() {
             at = at.min(check);
         }
-        if let Some(since) = self.handing_over_since_ms {
-            at = at.min(since + limits::HAND_OVER_MAX_MS);
-        }
+        at = at.min(self.upgrade.ends_at_ms().unwrap_or(u64::MAX));
         for check in [self.next_drain_check_ms, self.next_hang_ms, self.asks.next_ms()].into_iter().flatten() {
             at = at.min(check);
         }
@@ -305,7 +305,7 @@ impl Master {
             Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
-            Notice::Keeper { about } => self.keeper_is(about),
+            Notice::Keeper { about } => self.upgrade.keeper_is(&mut self.cx, about),
             // What is said only at the start was read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}

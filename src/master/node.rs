@@ -1,9 +1,9 @@
 //! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `protocol::node`'s,
 //! sockets are `listener`'s; hand-offs are in `handoff`.
-use super::Master;
 use super::channel::{Channel, Read, Unsendable};
 use super::listener::{self, Listener};
 use super::settings::Settings;
+use super::{Master, checkpoint};
 use crate::config::Balance;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
@@ -71,7 +71,7 @@ impl Master {
     /// Writes down what the worker serves by now, then sends what it waits for.
     fn note_and_answer(&mut self, ix: WorkerIx, channel: &mut Channel) {
         if self.cx.workers.get(ix).is_some_and(|worker| worker.unnoted) {
-            self.note_serves(ix);
+            checkpoint::save_serves(&mut self.cx, ix);
         }
         channel.flush_held();
     }
@@ -135,7 +135,7 @@ impl Master {
                 let line = std::mem::take(&mut self.line);
                 let sent = channel.send_line(&line, None);
                 self.line = line;
-                self.note_goodbye(ix);
+                checkpoint::save_goodbye(&mut self.cx, ix);
                 self.cx.events.push_back((app, Event::Leaving { worker: id }));
                 return sent.map_err(|e| e.to_string());
             }
@@ -211,7 +211,7 @@ impl Master {
             if listener.data.is_none() && query.data.is_some() {
                 listener.data.clone_from(&query.data);
             }
-            self.note_listener(app_ix, listener_ix);
+            checkpoint::save_listener(&mut self.cx, app_ix, listener_ix);
             self.join(ix, listener_ix);
             self.cx.events.push_back((app_ix, Event::ServersOpen { worker: id }));
         }
@@ -339,7 +339,7 @@ impl Master {
             log::info!("{}: listening on {listener}, as its workers asked for", app.name);
         }
         let listener_ix = app.listeners.push(listener);
-        self.note_listener(app_ix, listener_ix);
+        checkpoint::save_listener(&mut self.cx, app_ix, listener_ix);
         listener_ix
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A ping is a line that the worker ignores; whether it was read is asked of the kernel, so that no worker has to wake
 //! the master. A worker that answers hand-offs needs no ping: how long they wait says the same.
-use super::Master;
+use super::{Master, checkpoint};
 use crate::ids::WorkerIx;
 use crate::limits;
 use crate::os::procfs;
@@ -37,7 +37,7 @@ impl Master {
         }
         if limits.max_connections.is_some() {
             // A later master goes on counting.
-            self.note_serves(ix);
+            checkpoint::save_serves(&mut self.cx, ix);
         }
     }
 

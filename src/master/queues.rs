@@ -4,10 +4,10 @@
 //!
 //! At rest the next connection to any slot wakes the master; from then on it looks every `LOOK_EVERY_MS` until nothing
 //! waits any more. How many connections come in between costs nothing.
-use super::Master;
 use super::handoff::Accepted;
 use super::polls::QueueIx;
 use super::worker::{Drain, Worker};
+use super::{Master, checkpoint};
 use crate::config::Protocol;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
@@ -179,7 +179,7 @@ impl Master {
         if self.watch.next_look_ms.is_none_or(|at| at > self.cx.now_ms) {
             return;
         }
-        if self.handing_over_since_ms.is_some() {
+        if self.upgrade.is_handing_over() {
             // The next master looks at them all.
             self.watch.next_look_ms = None;
             return;
@@ -327,7 +327,7 @@ impl Master {
         );
         let key = listener.key.clone();
         self.on_close(ix, &key);
-        self.note_serves(ix);
+        checkpoint::save_serves(&mut self.cx, ix);
     }
 
     /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.

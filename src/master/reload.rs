@@ -5,7 +5,7 @@ use super::app::balance_mode;
 use super::reading::Input;
 use super::settings::Settings;
 use super::spread::prepare_for_workers;
-use super::{listener, log_files};
+use super::{checkpoint, listener, log_files};
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
@@ -187,7 +187,7 @@ impl Master {
     pub(super) fn remember_sources(&mut self, source: u32, sources: Sources) {
         self.hold_sources(source, sources);
         self.cx.deployment.last_source = source;
-        self.note_deployment();
+        checkpoint::save_deployment(&mut self.cx);
     }
 
     /// The same, without a word of it in the notes.
@@ -207,7 +207,7 @@ impl Master {
         let serving = self.cx.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
         if let Some(source) = serving.filter(|source| self.cx.deployment.sources.contains_key(source)) {
             self.cx.deployment.last_source = source;
-            self.note_deployment();
+            checkpoint::save_deployment(&mut self.cx);
         }
     }
 
@@ -252,7 +252,7 @@ impl Master {
             self.cx.deployment.sources.remove(&source);
             self.cx.keeper.send(Order::Release { name: source_name(source) });
         }
-        self.note_app(ix);
+        checkpoint::save_app(&mut self.cx, ix);
     }
 }
 

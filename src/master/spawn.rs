@@ -1,10 +1,10 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
-use super::Master;
 use super::channel::Channel;
-use super::mend::Tag;
 use super::output::Way;
+use super::recovery::Tag;
 use super::settings::SpawnPlace;
 use super::worker::{Goodbye, Mail, Pulse, Worker};
+use super::{Master, checkpoint};
 use crate::config::Protocol;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -83,7 +83,7 @@ impl Master {
         if !has_channel && settings.has_own_sockets() {
             // What a Node worker asks for later, others have from the start.
             given.into_iter().for_each(|listener| self.join(ix, listener));
-            self.note_serves(ix);
+            checkpoint::save_serves(&mut self.cx, ix);
         }
         Ok(())
     }
@@ -266,7 +266,7 @@ impl Master {
         }
         self.cx.keeper.send(Order::Release { name: channel_name(id) });
         self.output.release(&mut self.cx.keeper, id);
-        self.notes.forget_serves(&mut self.cx.keeper, id);
+        checkpoint::forget_serves(&mut self.cx, id);
     }
 
     /// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a

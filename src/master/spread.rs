@@ -3,8 +3,8 @@
 //!
 //! A socket lives as long as its listener, and its number in the group is its slot: sockets of slots that were scaled
 //! away stay, unselected, and are used again.
-use super::Master;
 use super::listener::{Listener, slot_name};
+use super::{Master, checkpoint};
 use crate::config::Protocol;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::Order;
@@ -91,7 +91,7 @@ impl Master {
             );
         }
         if self.cx.apps[app_ix].listeners[listener_ix].socket_count() > before {
-            self.note_listener(app_ix, listener_ix);
+            checkpoint::save_listener(&mut self.cx, app_ix, listener_ix);
             self.abilities.unsteered.insert((app_ix, listener_ix));
         }
     }

@@ -6,7 +6,8 @@ use super::listener;
 use super::polls::Polls;
 use super::reload::resolve;
 use super::settings::Settings;
-use super::{Master, log_files, output};
+use super::upgrade::Upgrade;
+use super::{Master, log_files, output, resume};
 use crate::api;
 use crate::balance::coalescing::Coalescing;
 use crate::config::sources::Sources;
@@ -95,7 +96,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
     };
     // A later one never begins anew: what runs would be in its way, and it would end it.
     let fresh = inherited.incarnation <= 1;
-    let begun = if fresh { Master::begin(link, inherited, &typed) } else { Master::resume(link, inherited, &typed) };
+    let begun = if fresh { Master::begin(link, inherited, &typed) } else { resume::resume(link, inherited, &typed) };
     let mut master = match begun {
         Ok(master) => master,
         Err((mut link, error)) => {
@@ -134,16 +135,13 @@ impl Master {
             cx,
             incarnation: inherited.incarnation,
             keeper_pid: std::os::unix::process::parent_id() as i32,
-            about_keeper: inherited.about.clone(),
             next_worker: 1,
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             coalescing: Coalescing::new(),
             answers: 0,
-            upgrade: Default::default(),
-            handing_over_since_ms: None,
+            upgrade: Upgrade::new(inherited.about.clone()),
             on_terminal: io::stderr().is_terminal(),
-            notes: Default::default(),
             // A failed wake-up means that the loop is gone, and the process with it.
             wake: Arc::new(move || drop(waker.wake())),
             readings: Default::default(),

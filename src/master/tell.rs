@@ -1,5 +1,5 @@
 //! Reports of the supervisor in words for people (and to commands that wait). Short: one line each on stderr.
-use super::Master;
+use super::{Master, checkpoint};
 use crate::ids::{AppIx, Slot};
 use crate::os::signal;
 use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
@@ -85,7 +85,7 @@ impl Master {
                 log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
                 if matches!(next, Next::Replaced { .. } | Next::Waiting { .. }) {
                     self.cx.apps[app_ix].restarts += 1;
-                    self.note_app(app_ix);
+                    checkpoint::save_app(&mut self.cx, app_ix);
                 }
             }
             Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms: _ } => {

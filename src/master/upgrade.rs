@@ -1,51 +1,88 @@
-//! Upgrade in place: another binary takes over the sockets, the workers and the notes. First the new binary says whether
-//! it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the keeper
-//! goes back to the former binary when the new one does not serve.
-use super::Master;
-use super::memory::{AppNote, UpgradeNote, reads_as_its_kind};
-use super::{notes, reload};
+//! Upgrade in place: another binary takes over the sockets, the workers and the checkpoint. First the new binary says
+//! whether it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the
+//! keeper goes back to the binary before when the new one does not serve.
+use super::checkpoint::records::{
+    APP, AppRecord, CheckpointError, DEPLOYMENT, UpgradeRecord, check as check_record, read,
+};
+use super::context::Context;
+use super::{checkpoint, reload};
 use crate::api::types as wire;
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
 use crate::keeper::protocol::{About, OwnUpgrade};
 use crate::limits;
 use crate::os::memfd;
-use serde::{Deserialize, Serialize};
+use crate::record::{self, RecordError, record};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// What a successor will find, for a binary that is asked whether it could be one.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Snapshot {
-    notes: BTreeMap<String, String>,
-    sources: BTreeMap<u32, Sources>,
+    /// The checkpoint, by key.
+    records: BTreeMap<String, Vec<u8>>,
+    /// The sources of the configurations as the keeper holds them: JSON.
+    sources: BTreeMap<u32, Vec<u8>>,
 }
 
-impl Master {
-    /// A copy of everything that a successor will find.
-    pub(super) fn snapshot(&self) -> Answer {
-        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-        let notes = self.notes.iter().map(|(key, value)| (key.clone(), text(value))).collect();
-        let snapshot = Snapshot { notes, sources: self.cx.deployment.sources.clone() };
-        let made = serde_json::to_vec(&snapshot)
-            .map_err(std::io::Error::other)
-            .and_then(|json| memfd::with_contents("snapshot", &json));
-        match made {
-            Ok(fd) => Answer::Snapshot(Arc::new(fd)),
-            Err(e) => Answer::Refused(format!("cannot make a snapshot: {e}")),
-        }
+record! { Snapshot { 1 records; 2 sources; } }
+
+/// Why a binary cannot go on from a snapshot.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// It cannot be read at all.
+    #[error("cannot read the snapshot: {0}")]
+    Read(io::Error),
+    /// It is none, or of a later version.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(#[from] RecordError),
+    /// Something that each has is not in it.
+    #[error("the snapshot is damaged: it names no {0}")]
+    Missing(&'static str),
+    /// A record of the checkpoint cannot be used.
+    #[error("the record {key}: {why}")]
+    Record { key: String, why: String },
+}
+
+/// The last upgrade, and the one under way.
+pub(super) struct Upgrade {
+    record: UpgradeRecord,
+    keeper: About,
+    /// The keeper has the binary that comes after this one: since then nothing new is accepted.
+    handing_over_since_ms: Option<u64>,
+}
+
+impl Upgrade {
+    /// There was none yet. `keeper`: what the keeper says of itself.
+    pub(super) fn new(keeper: About) -> Upgrade {
+        Upgrade { record: UpgradeRecord::default(), keeper, handing_over_since_ms: None }
+    }
+
+    /// Whether nothing new is to be taken in.
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.handing_over_since_ms.is_some()
+    }
+
+    /// When this master ends, whatever it still has in hand.
+    pub(super) fn ends_at_ms(&self) -> Option<u64> {
+        self.handing_over_since_ms.map(|since_ms| since_ms + limits::HAND_OVER_MAX_MS)
+    }
+
+    /// The keeper's version; empty where it does not say.
+    pub(super) fn keeper_version(&self) -> &str {
+        &self.keeper.version
     }
 
     /// A binary that said that it can is to take over. It does as soon as nothing is in hand.
-    pub(super) fn upgrade_asked(&mut self, path: String, binary: &OwnedFd) -> Answer {
-        if self.cx.deployment.stop_asked {
-            return Answer::Refused(format!("{} is stopping", self.cx.deployment.name));
+    pub(super) fn begin(&mut self, cx: &mut Context, path: &str, binary: &OwnedFd) -> Answer {
+        if cx.deployment.stop_asked {
+            return Answer::Refused(format!("{} is stopping", cx.deployment.name));
         }
-        if self.handing_over_since_ms.is_some() {
+        if self.is_handing_over() {
             return Answer::Refused("an upgrade is under way".to_owned());
         }
         let file = binary.try_clone().map(std::fs::File::from).and_then(|file| file.metadata());
@@ -53,77 +90,70 @@ impl Master {
             Ok(metadata) => metadata,
             Err(e) => return Answer::Refused(format!("cannot look at {path}: {e}")),
         };
-        self.upgrade = UpgradeNote {
-            number: self.upgrade.number + 1,
-            path: path.clone(),
+        self.record = UpgradeRecord {
+            number: self.record.number + 1,
+            path: path.to_owned(),
             device: metadata.dev(),
             inode: metadata.ino(),
             outcome: None,
             keeper: None,
         };
-        self.note_deployment();
-        self.cx.keeper.upgrade(binary.as_fd());
-        self.handing_over_since_ms = Some(self.cx.now_ms);
+        checkpoint::save_upgrade(cx, &self.record);
+        cx.keeper.upgrade(binary.as_fd());
+        self.handing_over_since_ms = Some(cx.now_ms);
         log::info!("handing over to {path}");
         Answer::Done(format!("handing over to {path}"))
     }
 
-    /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
-    pub(super) fn has_handed_over(&self) -> bool {
-        let Some(since_ms) = self.handing_over_since_ms else { return false };
-        let in_hand =
-            self.cx.apps.iter().any(|app| !app.homeless.is_empty()) || self.open_handoffs > 0 || self.has_cut_lines();
-        !in_hand || self.cx.now_ms >= since_ms + limits::HAND_OVER_MAX_MS
-    }
-
-    /// The first thing that a successor learns: whether it is the new binary, or the former one again.
-    pub(super) fn resume_upgrade(&mut self, note: UpgradeNote, previous_end: &str) {
-        self.upgrade = note;
+    /// The first thing that a successor learns: whether it is the new binary, or the one before again.
+    pub(super) fn resume(&mut self, cx: &mut Context, record: UpgradeRecord, previous_end: &str) {
+        self.record = record;
         let own = std::fs::metadata("/proc/self/exe").ok();
-        let is_new = own.is_some_and(|own| (own.dev(), own.ino()) == (self.upgrade.device, self.upgrade.inode));
+        let is_new = own.is_some_and(|own| (own.dev(), own.ino()) == (self.record.device, self.record.inode));
         // It serves on, or was taken back before; also a binary that served for a moment and died is taken back.
-        let known = self.upgrade.outcome.as_ref().is_some_and(|outcome| outcome.is_ok() == is_new);
-        if self.upgrade.number == 0 || known {
+        let known = self.record.outcome.as_ref().is_some_and(|outcome| outcome.is_ok() == is_new);
+        if self.record.number == 0 || known {
             return;
         }
-        let path = &self.upgrade.path;
-        self.upgrade.outcome = Some(if is_new {
+        let path = &self.record.path;
+        self.record.outcome = Some(if is_new {
             log::info!("upgraded: {path} (version {}) serves", env!("CARGO_PKG_VERSION"));
             Ok(format!("{path} (version {}) serves", env!("CARGO_PKG_VERSION")))
         } else {
             log::error!("the upgrade failed: {path} did not serve on ({previous_end}); the former binary does");
             Err(format!("{path} did not serve on ({previous_end}); the former binary does"))
         });
-        self.note_deployment();
+        checkpoint::save_upgrade(cx, &self.record);
     }
 
     /// What the keeper says of itself. It takes its own part in an upgrade a moment after the master.
-    pub(super) fn keeper_is(&mut self, about: About) {
-        self.about_keeper = about;
-        let serves = self.upgrade.outcome.as_ref().is_some_and(Result::is_ok);
-        if !serves || self.upgrade.keeper.is_some() || self.handing_over_since_ms.is_some() {
+    pub(super) fn keeper_is(&mut self, cx: &mut Context, about: About) {
+        self.keeper = about;
+        let serves = self.record.outcome.as_ref().is_some_and(Result::is_ok);
+        if !serves || self.record.keeper.is_some() || self.is_handing_over() {
             return;
         }
-        let version = &self.about_keeper.version;
-        self.upgrade.keeper = Some(match &self.about_keeper.upgrade {
+        let version = &self.keeper.version;
+        self.record.keeper = Some(match &self.keeper.upgrade {
             OwnUpgrade::Open if version.is_empty() => Err("it is of a version that cannot change".to_owned()),
             OwnUpgrade::Open => return,
             OwnUpgrade::Done => {
-                log::info!("upgraded: the keeper too is of {} (version {version})", self.upgrade.path);
+                log::info!("upgraded: the keeper too is of {} (version {version})", self.record.path);
                 Ok(version.clone())
             }
             // The keeper itself has said so.
             OwnUpgrade::Stays { why } => Err(why.clone()),
         });
-        self.note_deployment();
+        checkpoint::save_upgrade(cx, &self.record);
     }
 
-    pub(super) fn upgrade_view(&self) -> Option<wire::Upgrade> {
-        let UpgradeNote { number, path, outcome, keeper, .. } = &self.upgrade;
+    /// What clients are told of it.
+    pub(super) fn view(&self) -> Option<wire::Upgrade> {
+        let UpgradeRecord { number, path, outcome, keeper, .. } = &self.record;
         let message = match (outcome, keeper) {
             (None, _) => format!("handing over to {path}"),
             (Some(Ok(text)), Some(Ok(version))) => format!("{text}; the keeper too has version {version}"),
-            (Some(Ok(text)), Some(Err(why))) => match self.about_keeper.version.as_str() {
+            (Some(Ok(text)), Some(Err(why))) => match self.keeper.version.as_str() {
                 "" => format!("{text}; the keeper stays what it was: {why}"),
                 version => format!("{text}; the keeper stays at version {version}: {why}"),
             },
@@ -134,48 +164,68 @@ impl Master {
     }
 }
 
-/// The new binary's own answer: whether it could go on from the snapshot that is its standard input.
+/// A copy of everything that a successor will find.
+pub(super) fn snapshot(cx: &Context) -> Answer {
+    let sources = cx.deployment.sources.iter();
+    let sources = sources.map(|(number, sources)| Ok((*number, serde_json::to_vec(sources)?)));
+    let made = sources.collect::<serde_json::Result<_>>().map_err(io::Error::other).and_then(|sources| {
+        let records = cx.checkpoint.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let bytes = record::to_document(&Snapshot { records, sources }).map_err(io::Error::other)?;
+        memfd::with_contents("snapshot", &bytes)
+    });
+    match made {
+        Ok(fd) => Answer::Snapshot(Arc::new(fd)),
+        Err(e) => Answer::Refused(format!("cannot make a snapshot: {e}")),
+    }
+}
+
+/// The new binary's own answer: whether it could take over from the snapshot that is its standard input.
 ///
 /// # Errors
 /// What it cannot read.
-pub fn check() -> Result<String, String> {
+pub fn check() -> Result<String, SnapshotError> {
     let mut bytes = Vec::new();
     let most = limits::SNAPSHOT_BYTES_MAX as u64;
-    std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(|e| format!("cannot read the snapshot: {e}"))?;
+    io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(SnapshotError::Read)?;
     let apps = check_snapshot(&bytes)?;
+    let apps = format!("{apps} {}", super::tell::plural(apps, "app"));
     Ok(format!("{CAN_TAKE_OVER} {} can take over {apps}", env!("CARGO_PKG_VERSION")))
 }
 
-/// How many apps the snapshot holds, in words.
-fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
-    let snapshot: Snapshot = serde_json::from_slice(bytes).map_err(|e| format!("the snapshot is damaged: {e}"))?;
-    if !snapshot.notes.contains_key(notes::DEPLOYMENT) {
-        return Err("the snapshot is damaged: it names no deployment".to_owned());
+/// How many apps the snapshot holds. Records that only another version knows are ignored, as the master does.
+fn check_snapshot(bytes: &[u8]) -> Result<u32, SnapshotError> {
+    let snapshot: Snapshot = record::from_document(bytes)?;
+    if !snapshot.records.contains_key(DEPLOYMENT) {
+        return Err(SnapshotError::Missing("deployment"));
     }
     let mut configs = BTreeMap::new();
-    for (number, sources) in &snapshot.sources {
-        configs.insert(*number, reload::resolve(sources));
+    for (number, json) in &snapshot.sources {
+        let sources = serde_json::from_slice::<Sources>(json).map_err(|e| e.to_string());
+        configs.insert(*number, sources.and_then(|sources| reload::resolve(&sources)));
     }
     let mut apps = 0;
-    for (key, text) in &snapshot.notes {
-        let mut read = reads_as_its_kind(key, text.as_bytes());
-        if read.is_ok() && key.starts_with(notes::APP) {
-            apps += 1;
-            read = serde_json::from_str::<AppNote>(text).map_err(|e| e.to_string()).and_then(|app| {
-                app.generations.values().try_for_each(|generation| match configs.get(&generation.source) {
-                    None => Err(format!("source {} of its configuration is missing", generation.source)),
-                    Some(Err(why)) => Err(format!("its configuration is not understood: {why}")),
-                    Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => Ok(()),
-                    Some(Ok(_)) => Err(format!("{} is not in its configuration", app.name)),
-                })
-            });
+    for (key, bytes) in &snapshot.records {
+        let wrong = |why: String| SnapshotError::Record { key: key.clone(), why };
+        match check_record(key, bytes) {
+            Ok(()) => {}
+            Err(CheckpointError::UnknownKey) => continue,
+            Err(why) => return Err(wrong(why.to_string())),
         }
-        read.map_err(|why| format!("the note {key}: {why}"))?;
+        if !key.starts_with(APP) {
+            continue;
+        }
+        apps += 1;
+        let app: AppRecord = read(bytes)?;
+        for generation in app.generations.values() {
+            match configs.get(&generation.source) {
+                None => return Err(wrong(format!("source {} of its configuration is missing", generation.source))),
+                Some(Err(why)) => return Err(wrong(format!("its configuration is not understood: {why}"))),
+                Some(Ok(config)) if config.apps.iter().any(|a| a.name == app.name) => {}
+                Some(Ok(_)) => return Err(wrong(format!("{} is not in its configuration", app.name))),
+            }
+        }
     }
-    if apps == 0 {
-        return Err("the snapshot is damaged: it names no app".to_owned());
-    }
-    Ok(format!("{apps} {}", super::tell::plural(apps, "app")))
+    if apps == 0 { Err(SnapshotError::Missing("app")) } else { Ok(apps) }
 }
 
 #[cfg(test)]
@@ -183,49 +233,61 @@ fn check_snapshot(bytes: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::config::sources::FileSource;
+    use crate::ids::Generation;
+    use crate::master::checkpoint::records::{DeploymentRecord, GenerationRecord};
+    use crate::supervisor::{AgentMemory, AppMemory};
 
-    /// As the first version writes it: no field that came later.
-    fn first_version() -> BTreeMap<String, String> {
-        let notes = [
-            ("v1/deployment", r#"{"name":"web","started_ms":5,"worker_ids_below":300,"last_source":1}"#),
-            (
-                "v1/app/0",
-                r#"{"name":"web","generation":1,"last_generation":1,"slots":1,
-                    "generations":{"1":{"source":1,"cwd":"/","program":"/bin/true"}}}"#,
-            ),
-            ("v1/slot/0/0", r#"{"index":0,"generation":1,"phase":"Filled","current":1,"incoming":null}"#),
-            (
-                "v1/worker/0/1",
-                r#"{"id":1,"slot":0,"generation":1,"pid":77,"spawned_at_ms":6,"phase":{"Ready":{"since_ms":9}}}"#,
-            ),
-            ("v1/serves/1", r#"{"keys":["*:80#0"]}"#),
-        ];
-        notes.map(|(key, text)| (key.to_owned(), text.to_owned())).into()
+    fn app(name: &str, source: u32) -> Vec<u8> {
+        let rules = AppMemory {
+            generation: Generation(1),
+            slots: 1,
+            reload: None,
+            queued: None,
+            queued_scale: None,
+            stopping: None,
+            then_start: None,
+            told_ready: false,
+            agent: AgentMemory::default(),
+        };
+        let generation = GenerationRecord { source, ..GenerationRecord::default() };
+        let generations = BTreeMap::from([(Generation(1), generation)]);
+        let (name, last_generation) = (name.to_owned(), Generation(1));
+        let app = AppRecord { name, rules, last_generation, generations, deleted: false, restarts: 0 };
+        record::to_document(&app).unwrap()
     }
 
-    fn snapshot(notes: &BTreeMap<String, String>) -> Vec<u8> {
+    fn snapshot(more: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let text = "[[app]]\nname = \"web\"\ncommand = [\"true\"]\n";
         let file = Some(FileSource { path: "/cluster.toml".to_owned(), text: text.to_owned(), notes: Vec::new() });
         let sources = Sources { start_folder: "/".to_owned(), file, ..Sources::default() };
-        serde_json::to_vec(&serde_json::json!({ "notes": notes, "sources": { "1": sources } })).unwrap()
+        let deployment = record::to_document(&DeploymentRecord::default()).unwrap();
+        let all = [(DEPLOYMENT, deployment), ("app/0", app("web", 1))].into_iter().chain(more.iter().cloned());
+        record::to_document(&Snapshot {
+            records: all.map(|(key, value)| (key.to_owned(), value)).collect(),
+            sources: BTreeMap::from([(1, serde_json::to_vec(&sources).unwrap())]),
+        })
+        .unwrap()
     }
 
     #[test]
-    fn the_snapshot_of_the_first_version_can_be_taken_over() {
-        assert_eq!(check_snapshot(&snapshot(&first_version())), Ok("1 app".to_owned()));
+    fn what_can_be_taken_over_is_counted_and_records_of_another_version_are_ignored() {
+        assert_eq!(check_snapshot(&snapshot(&[])).unwrap(), 1);
+        assert_eq!(check_snapshot(&snapshot(&[("moves/1", b"of tomorrow".to_vec())])).unwrap(), 1);
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        let refused = |key: &str, text: &str| {
-            let mut notes = first_version();
-            notes.insert(key.to_owned(), text.to_owned());
-            check_snapshot(&snapshot(&notes)).unwrap_err()
-        };
-        assert!(refused("v1/worker/0/1", "{}").contains("the note v1/worker/0/1: missing field"));
-        assert!(refused("v2/worker/0/1", "{}").contains("older than what runs"));
-        assert!(refused("v1/app/1", r#"{"name":"api","generation":1,"last_generation":1,"slots":1,"generations":{"1":{"source":7,"cwd":"/","program":"/x"}}}"#).contains("source 7"));
-        assert!(check_snapshot(b"{").unwrap_err().contains("damaged"));
-        assert!(check_snapshot(b"{}").unwrap_err().contains("damaged"));
+        let refused = |key, value| check_snapshot(&snapshot(&[(key, value)])).unwrap_err().to_string();
+        let empty = record::seal(&[]).unwrap();
+        assert_eq!(refused("worker/0/1", empty), "the record worker/0/1: it has no id");
+        assert_eq!(refused("slot/0/0", b"{}".to_vec()), "the record slot/0/0: clusterd did not write it");
+        assert!(refused("app/1", app("web", 7)).contains("source 7"));
+        assert!(refused("app/1", app("api", 1)).contains("api is not in its configuration"));
+        let mut newer = app("web", 1);
+        newer[8] = record::VERSION as u8 + 1;
+        assert!(refused("app/1", newer).contains("this binary reads up to"));
+        assert!(check_snapshot(b"{").unwrap_err().to_string().contains("damaged"));
+        let nothing = record::to_document(&Snapshot::default()).unwrap();
+        assert!(check_snapshot(&nothing).unwrap_err().to_string().contains("names no deployment"));
     }
 }

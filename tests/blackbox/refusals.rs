@@ -4,6 +4,8 @@ use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, command, copy_program};
 use clusterd::api::UPGRADE_ARGV0;
 use clusterd::api::types::{App, Deployment};
+use clusterd::record::{self, Bound};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -203,31 +205,49 @@ fn upgrades_to_what_crashes_or_is_too_old_change_nothing() {
 #[test]
 fn a_clusterd_that_is_asked_names_what_it_cannot_read() {
     let folder = Folder::new();
-    let asked = |snapshot: &str| {
-        let path = folder.write("snapshot", snapshot);
+    let asked = |snapshot: &[u8]| {
+        let path = folder.path().join("snapshot");
+        fs::write(&path, snapshot).unwrap();
         let input = fs::File::open(path).unwrap();
         let output = command(&folder).arg0(UPGRADE_ARGV0).stdin(input).stderr(Stdio::null()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let source = r#"{"start_folder":"/","file":null,"env_files":[],"overrides":{"command":["true"]}}"#;
-    let deployment = r#""v1/deployment":"{\"name\":\"true\",\"worker_ids_below\":9,\"last_source\":1}""#;
-    let app = r#""v1/app/0":"{\"name\":\"true\",\"generation\":1,\"last_generation\":1,\"slots\":1,\"generations\":{\"1\":{\"source\":1,\"cwd\":\"/\",\"program\":\"/bin/true\"}}}""#;
-    let snapshot = |more: &str| format!(r#"{{"notes":{{{deployment},{app}{more}}},"sources":{{"1":{source}}}}}"#);
+    // Tags as in the tables of the checkpoint: name and numbers of the deployment; name, rules and generations of the app.
+    let fields = |fields: &[(u8, &[u8])]| {
+        let mut record = Vec::new();
+        for (tag, bytes) in fields {
+            record::put(&mut record, *tag, "field", &bytes.to_vec(), Bound::None).unwrap();
+        }
+        record
+    };
+    let deployment = record::seal(&fields(&[(1, b"true"), (3, &[9]), (4, &[1])])).unwrap();
+    let rules = fields(&[(1, &[1]), (2, &[1])]);
+    let generation = fields(&[(1, &[1]), (2, &fields(&[(1, &[1]), (2, b"/"), (3, b"/bin/true")]))]);
+    let generations = [&[generation.len() as u8][..], &generation].concat();
+    let app = record::seal(&fields(&[(1, b"true"), (2, &rules), (3, &[1]), (4, &generations)])).unwrap();
+    let source = br#"{"start_folder":"/","file":null,"env_files":[],"overrides":{"command":["true"]}}"#.to_vec();
+    let snapshot = |more: Option<(&str, Vec<u8>)>| {
+        let records = [("deployment", deployment.clone()), ("app/0", app.clone())].into_iter().chain(more);
+        let records: BTreeMap<String, Vec<u8>> = records.map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut all = Vec::new();
+        record::put(&mut all, 1, "records", &records, Bound::None).unwrap();
+        record::put(&mut all, 2, "sources", &BTreeMap::from([(1_u32, source.clone())]), Bound::None).unwrap();
+        record::seal(&all).unwrap()
+    };
     assert_eq!(
-        asked(&snapshot("")),
+        asked(&snapshot(None)),
         (Some(0), format!("clusterd {} can take over 1 app\n", env!("CARGO_PKG_VERSION")))
     );
-    for (more, wanted) in [
-        (
-            r#","v2/app/0":"{}""#,
-            "the note v2/app/0: of a kind that this version does not know: it is older than what runs",
-        ),
-        (r#","v1/slot/0/0":"{\"index\":0}""#, "the note v1/slot/0/0: missing field"),
-        (r#","v1/worker/0/7":"cut of""#, "the note v1/worker/0/7: expected"),
+    let mut newer = app.clone();
+    newer[8] += 1;
+    for (key, value, wanted) in [
+        ("app/1", newer, "the record app/1: it has version 3; this binary reads up to 2"),
+        ("slot/0/0", record::seal(&fields(&[(1, &[])])).unwrap(), "the record slot/0/0: it has no generation"),
+        ("worker/0/7", b"cut of".to_vec(), "the record worker/0/7: clusterd did not write it"),
     ] {
-        let (code, text) = asked(&snapshot(more));
+        let (code, text) = asked(&snapshot(Some((key, value))));
         assert!(code == Some(1) && text.contains(wanted), "{text}");
     }
-    assert_eq!(asked("").0, Some(1));
-    assert!(asked("{").1.contains("the snapshot is damaged"));
+    assert_eq!(asked(b"").0, Some(1));
+    assert!(asked(b"{").1.contains("the snapshot is damaged"));
 }

@@ -258,7 +258,7 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     }
     state.reports.insert(WorkerId(1), 7);
     state.table.hold("listen/web/null:8080:4::0".into(), 8).unwrap();
-    state.table.note("v1/app/0".into(), b"{}".to_vec()).unwrap();
+    state.table.note("app/0".into(), b"{}".to_vec()).unwrap();
     state.table.restore_waiting(Notice::Signal { signal: 15, value: None }).unwrap();
     state.news.push_back(Notice::Exited { worker: WorkerId(3), status: 9, at_ms: 7_000 });
     vec![empty, state::encode(&state.view(), |fd| *fd).unwrap()]

@@ -13,6 +13,8 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 const SABOTEUR: &str = "saboteur";
+/// What stands for every note, and no file.
+const ALL_NOTES: &str = "*";
 /// Ways to damage a note.
 const WAYS: [&str; 4] = ["garbage", "half", "other version", "forget"];
 
@@ -31,12 +33,12 @@ pub(crate) fn sabotage(role: &OsStr) -> ExitCode {
     let inherited = link.adopt().unwrap();
     for line in plan.lines() {
         let (what, how) = line.split_once(' ').unwrap();
-        for (key, value) in inherited.notes.iter().filter(|(key, _)| key.starts_with(what)) {
+        for (key, value) in inherited.notes.iter().filter(|(key, _)| what == ALL_NOTES || key.starts_with(what)) {
             let key = key.clone();
             let value = match how {
-                "garbage" => b"\xff not JSON".to_vec(),
+                "garbage" => b"\xff no record".to_vec(),
                 "half" => value[..value.len() / 2].to_vec(),
-                "other version" => br#"{"version":7,"all":"new"}"#.to_vec(),
+                "other version" => [&b"clusterd\x63\0"[..], &value[10..]].concat(),
                 _ => {
                     link.order(&Order::Forget { key }, &[]).unwrap();
                     continue;
@@ -94,7 +96,7 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
     let workers = cluster.worker_pids();
     let (short, kept) = (Load::start(cluster.address(), 8, false), Load::start(cluster.address(), 4, true));
     short.wait_more(50);
-    let kinds = ["v1/deployment", "v1/app/", "v1/slot/", "v1/worker/", "v1/serves/", "v1/listener/", "source/", "v1/"];
+    let kinds = ["deployment", "app/", "slot/", "worker/", "serves/", "listener/", "source/", "*"];
     for (n, kind) in kinds.iter().enumerate() {
         // Every kind in two ways; that nothing is there at all is not damage that a note could have.
         for way in [WAYS[n % 3], WAYS[(n + 1) % 3]] {
@@ -108,13 +110,14 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
             assert_eq!(cluster.worker_pids(), workers, "{kind} {way}");
         }
         let wanted = match *kind {
-            "source/" => "the former master's copy of the configuration (source/1) cannot be read".to_owned(),
-            kind => format!("the former master's note {kind}"),
+            "source/" => "cannot read source/1, the copy of a configuration".to_owned(),
+            ALL_NOTES => "web: recovered: ".to_owned(),
+            kind => format!("cannot read {kind}"),
         };
         cluster.wait_line(&wanted);
     }
     // All of it at once.
-    damage(&cluster, "v1/ garbage\nsource/ garbage\n", true);
+    damage(&cluster, "* garbage\nsource/ garbage\n", true);
     cluster.wait_line("the configuration is read again");
     cluster.wait_view("two ready workers", |view| view.apps[0].workers_ready == 2);
     short.wait_more(50);
@@ -140,7 +143,7 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
 /// Everything is damaged, and the file is gone too.
 fn lose_everything(cluster: &Cluster, file: &Path) {
     fs::remove_file(file).unwrap();
-    damage(cluster, "v1/ garbage\nsource/ half\n", false);
+    damage(cluster, "* garbage\nsource/ half\n", false);
     wait_until("word of it", || {
         let lines = cluster.stderr();
         let damaged = lines.iter().rposition(|line| line.contains("going back to the former binary")).unwrap();

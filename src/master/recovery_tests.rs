@@ -1,4 +1,4 @@
-//! Tests of mending: whatever note is damaged, what runs goes on.
+//! Tests of recovery: whatever record is damaged, what runs serves on.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::config::resolve::resolve;
@@ -41,21 +41,21 @@ fn policy() -> Policy {
 
 /// What a master left, and what is there.
 struct Left {
-    notes: Notes,
+    notes: Records,
     children: Vec<ChildInfo>,
     held: BTreeSet<String>,
     configs: BTreeMap<u32, Config>,
 }
 
 impl Left {
-    fn note<T: Serialize>(&mut self, key: &str, note: &T) {
-        self.notes.insert(key.to_owned(), serde_json::to_vec(note).unwrap());
+    fn note<T: Value>(&mut self, key: &str, note: &T) {
+        self.notes.insert(key.to_owned(), record::to_document(note).unwrap());
     }
 
     fn worker(&mut self, app: (usize, &str), id: u64, slot: u32, generation: u32, phase: Phase) {
         let (worker, pid, slot, generation) = (WorkerId(id), 1_000 + id as i32, Slot(slot), Generation(generation));
         let memory = WorkerMemory { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
-        self.note(&format!("v1/worker/{}/{id}", app.0), &WorkerNote::from(&memory));
+        self.note(&format!("worker/{}/{id}", app.0), &memory);
         let tag = Tag { app: app.1.to_owned(), slot, generation }.to_bytes();
         self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None });
         if app.1 == "web" {
@@ -63,7 +63,7 @@ impl Left {
             let (keys, goodbye) = (vec!["127.0.0.1:8080#0".to_owned()], phase.is_leaving());
             let keys = if matches!(phase, Phase::Starting { .. }) { Vec::new() } else { keys };
             if !keys.is_empty() {
-                self.note(&format!("v1/serves/{id}"), &ServesNote { keys, goodbye, taken: 0, greeted: false });
+                self.note(&format!("serves/{id}"), &ServesRecord { keys, goodbye, taken: 0, greeted: false });
             }
         }
     }
@@ -81,7 +81,7 @@ impl Left {
             runs: 0,
             replace_after_ms: 0,
         };
-        self.note(&format!("v1/slot/{app}/{index}"), &SlotNote::from(&memory));
+        self.note(&format!("slot/{app}/{index}"), &memory);
     }
 
     fn app(&mut self, ix: usize, name: &str, generation: u32, slots: u32, reload: Option<supervisor::ReloadMemory>) {
@@ -97,14 +97,19 @@ impl Left {
             told_ready: true,
             agent: AgentMemory::default(),
         };
-        let mut note = AppNote::new(name, &memory, last, 9);
-        for generation in [generation, last.0] {
-            note.generations.insert(generation, GenerationNote::looked_up_anew(1));
-        }
-        self.note(&format!("v1/app/{ix}"), &note);
+        let known = [Generation(generation), last];
+        let note = AppRecord {
+            name: name.to_owned(),
+            rules: memory,
+            last_generation: last,
+            generations: known.map(|it| (it, GenerationRecord { source: 1, ..GenerationRecord::default() })).into(),
+            deleted: false,
+            restarts: 9,
+        };
+        self.note(&format!("app/{ix}"), &note);
     }
 
-    fn mend(&mut self) -> Mended {
+    fn recover(&mut self) -> Recovered {
         let ground = Ground {
             children: &self.children,
             held: self.held.clone(),
@@ -112,32 +117,37 @@ impl Left {
             cpus: 2,
             now_ms: NOW_MS,
         };
-        mend(&mut self.notes, &ground, |last_source, worker_ids_below| DeploymentNote {
+        recover(&mut self.notes, &ground, |last_source, worker_ids_below| DeploymentRecord {
             name: "made".to_owned(),
             last_source,
             worker_ids_below,
-            ..DeploymentNote::default()
+            ..DeploymentRecord::default()
         })
     }
 
     /// What a new master would do first for each app.
-    fn restore(&self) -> Vec<(AppNote, supervisor::App, Vec<Action>)> {
+    fn restore(&self) -> Vec<(AppRecord, supervisor::App, Vec<Action>)> {
         let prefix = |prefix: &str, ix: usize| format!("{prefix}{ix}/");
         let mut restored = Vec::new();
         for ix in 0.. {
-            let Some(bytes) = self.notes.get(&format!("v1/app/{ix}")) else { break };
-            let app: AppNote = serde_json::from_slice(bytes).unwrap();
+            let Some(bytes) = self.notes.get(&format!("app/{ix}")) else { break };
+            let app: AppRecord = read(bytes).unwrap();
             let of = |prefix: String| self.notes.iter().filter(move |(key, _)| key.starts_with(&prefix));
-            let slots = of(prefix(notes::SLOT, ix)).map(|(_, b)| serde_json::from_slice::<SlotNote>(b).unwrap().into());
-            let workers =
-                of(prefix(notes::WORKER, ix)).map(|(_, b)| serde_json::from_slice::<WorkerNote>(b).unwrap().into());
-            let policies = app.generations.keys().map(|generation| (Generation(*generation), policy())).collect();
+            let slots = of(prefix(SLOT, ix)).map(|(_, b)| read::<SlotMemory>(b).unwrap());
+            let workers = of(prefix(WORKER, ix)).map(|(_, b)| read::<WorkerMemory>(b).unwrap());
+            let policies = app.generations.keys().map(|generation| (*generation, policy())).collect();
             let (mut next_worker, mut actions) = (1_000, Vec::new());
             let mut cx = Cx { now_ms: NOW_MS, next_worker: &mut next_worker, actions: &mut actions };
             let pids: BTreeMap<WorkerId, i32> = self.children.iter().map(|child| (child.worker, child.pid)).collect();
             let known = |id: WorkerId| pids.get(&id).copied();
-            let rules =
-                supervisor::App::restore(app.memory(), slots.collect(), workers.collect(), policies, &known, &mut cx);
+            let rules = supervisor::App::restore(
+                app.rules.clone(),
+                slots.collect(),
+                workers.collect(),
+                policies,
+                &known,
+                &mut cx,
+            );
             restored.push((app, rules, actions));
         }
         restored
@@ -162,16 +172,16 @@ fn ready() -> Phase {
 /// Everything is well; one old worker of `web` drains.
 fn at_rest() -> Left {
     let mut left = Left {
-        notes: Notes::new(),
+        notes: Records::new(),
         children: Vec::new(),
         held: ["listen/web/127.0.0.1:8080#0", "listen/web/null:9:4::0", "slot/web/null:9:4::0/1"]
             .map(str::to_owned)
             .into(),
         configs: BTreeMap::from([(1, config())]),
     };
-    let deployment = DeploymentNote { name: "c".into(), worker_ids_below: 257, last_source: 1, ..Default::default() };
-    left.note(notes::DEPLOYMENT, &deployment);
-    let listener = |key: &str, configured: Option<&str>, order, sockets| ListenerNote {
+    let deployment = DeploymentRecord { name: "c".into(), worker_ids_below: 257, last_source: 1, ..Default::default() };
+    left.note(DEPLOYMENT, &deployment);
+    let listener = |key: &str, configured: Option<&str>, order, sockets| ListenerRecord {
         key: key.to_owned(),
         configured: configured.map(str::to_owned),
         data: None,
@@ -179,8 +189,8 @@ fn at_rest() -> Left {
         sockets,
         full: false,
     };
-    left.note("v1/listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0, 0));
-    left.note("v1/listener/web/null:9:4::0", &listener("null:9:4::0", None, 1, 2));
+    left.note("listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0, 0));
+    left.note("listener/web/null:9:4::0", &listener("null:9:4::0", None, 1, 2));
     for (slot, id) in [(0, 1), (1, 2), (2, 3)] {
         left.worker((0, "web"), id, slot, 1, ready());
         left.slot(0, slot, 1, Some(id), None);
@@ -193,17 +203,20 @@ fn at_rest() -> Left {
     left
 }
 
-/// Ways in which a note is damaged.
+/// Ways in which a record is damaged.
 fn damages(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
-    let text = std::str::from_utf8(bytes).unwrap();
-    let absurd = text.replace("_ms\":", "_ms\":99999999999999999").replace("\"id\":", "\"id\":777");
+    let mut changed = bytes.to_vec();
+    *changed.last_mut().unwrap() ^= 0x55;
+    let mut newer = bytes.to_vec();
+    newer[8] = record::VERSION as u8 + 1;
     vec![
-        Some(b"not JSON".to_vec()),
+        Some(b"no record".to_vec()),
         Some(bytes[..bytes.len() / 2].to_vec()),
         Some(Vec::new()),
-        Some(br#"{"version":2,"everything":"else"}"#.to_vec()),
-        Some(b"[1,2,3]".to_vec()),
-        Some(absurd.into_bytes()),
+        Some(changed),
+        Some(newer),
+        // Sound, but of something else.
+        Some(record::seal(&[1, 3, 9, 9, 9]).unwrap()),
     ]
 }
 
@@ -211,7 +224,7 @@ fn damages(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
 fn sound_notes_stay_as_they_are() {
     let mut left = at_rest();
     let before = left.notes.clone();
-    assert_eq!(left.mend(), Mended::default());
+    assert_eq!(left.recover(), Recovered::default());
     assert_eq!(left.notes, before);
 }
 
@@ -225,7 +238,7 @@ fn whichever_note_is_damaged_everybody_goes_on_serving() {
             if left.notes[key] == *bytes {
                 continue;
             }
-            let told = left.mend().told;
+            let told = left.recover().told;
             left.everybody_is_known();
             assert!(told.iter().any(|line| line.contains(key.as_str())), "{key}: {told:?}");
             let wanted = [vec![1, 2, 3], vec![4]];
@@ -250,41 +263,41 @@ fn whichever_note_is_damaged_everybody_goes_on_serving() {
 fn what_is_made_up_says_what_it_said_as_far_as_anybody_knows() {
     let sound = at_rest();
     let mut left = at_rest();
-    for key in ["v1/listener/web/127.0.0.1:8080#0", "v1/listener/web/null:9:4::0", "v1/serves/1", "v1/serves/5"] {
+    for key in ["listener/web/127.0.0.1:8080#0", "listener/web/null:9:4::0", "serves/1", "serves/5"] {
         left.notes.insert(key.to_owned(), b"?".to_vec());
     }
-    assert_eq!(left.mend().changed.len(), 4);
-    let listener = "v1/listener/web/127.0.0.1:8080#0";
+    assert_eq!(left.recover().changed.len(), 4);
+    let listener = "listener/web/127.0.0.1:8080#0";
     assert_eq!(left.notes[listener], sound.notes[listener]);
-    let serves: ServesNote = serde_json::from_slice(&left.notes["v1/serves/1"]).unwrap();
+    let serves: ServesRecord = read(&left.notes["serves/1"]).unwrap();
     assert_eq!((serves.keys.len(), serves.goodbye), (2, false));
-    let serves: ServesNote = serde_json::from_slice(&left.notes["v1/serves/5"]).unwrap();
+    let serves: ServesRecord = read(&left.notes["serves/5"]).unwrap();
     assert!(serves.goodbye, "one that drains was told so, and is not told twice");
     let mut left = at_rest();
-    left.notes.insert(notes::DEPLOYMENT.to_owned(), b"{".to_vec());
-    left.mend();
-    let note: DeploymentNote = serde_json::from_slice(&left.notes[notes::DEPLOYMENT]).unwrap();
+    left.notes.insert(DEPLOYMENT.to_owned(), b"{".to_vec());
+    left.recover();
+    let note: DeploymentRecord = read(&left.notes[DEPLOYMENT]).unwrap();
     assert_eq!((note.name.as_str(), note.last_source, note.worker_ids_below), ("made", 1, 6));
-    // Something of a later version is left out, so that a later one never takes it for its own.
+    // Something that only another version knows is left out, so that a later one never takes it for its own.
     let mut left = at_rest();
-    left.notes.insert("v2/app/0".to_owned(), b"{}".to_vec());
-    let mended = left.mend();
-    assert!(!left.notes.contains_key("v2/app/0") && mended.changed.contains("v2/app/0"));
-    assert!(mended.told[0].contains("older than what runs"), "{mended:?}");
+    left.notes.insert("moves/0".to_owned(), b"{}".to_vec());
+    let recovered = left.recover();
+    assert!(!left.notes.contains_key("moves/0") && recovered.changed.contains("moves/0"));
+    assert!(recovered.told[0].contains("does not know"), "{recovered:?}");
 }
 
 #[test]
 fn with_no_note_at_all_the_tags_say_who_is_where() {
     let mut left = at_rest();
     left.notes.clear();
-    left.mend();
+    left.recover();
     left.everybody_is_known();
     let restored = left.restore();
     let names: Vec<&str> = restored.iter().map(|(note, ..)| note.name.as_str()).collect();
     assert_eq!(names, ["web", "api"]);
     let mut left = at_rest();
     left.notes.values_mut().for_each(|note| *note = b"\0".to_vec());
-    left.mend();
+    left.recover();
     left.everybody_is_known();
     // Of the two in one slot, nobody knows any more which one drains: the younger one stays.
     let serving = [vec![1, 3, 5], vec![4]];
@@ -298,9 +311,9 @@ fn with_no_note_at_all_the_tags_say_who_is_where() {
 #[test]
 fn an_app_that_was_about_to_be_started_is_started() {
     let mut left = at_rest();
-    left.notes.retain(|key, _| key == notes::DEPLOYMENT);
+    left.notes.retain(|key, _| key == DEPLOYMENT);
     left.children.clear();
-    left.mend();
+    left.recover();
     let spawned = |actions: &[Action]| actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count();
     let counts: Vec<usize> = left.restore().iter().map(|(_, _, actions)| spawned(actions)).collect();
     assert_eq!(counts, [3, 1]);
@@ -310,11 +323,11 @@ fn an_app_that_was_about_to_be_started_is_started() {
 fn an_app_that_was_stopped_stays_so() {
     let mut left = at_rest();
     left.children.retain(|child| child.worker != WorkerId(4));
-    left.notes.remove("v1/worker/1/4");
-    let stopped = SlotMemory::from(serde_json::from_slice::<SlotNote>(&left.notes["v1/slot/1/0"]).unwrap());
-    left.note("v1/slot/1/0", &SlotNote::from(&SlotMemory { phase: SlotPhase::Stopped, current: None, ..stopped }));
-    left.notes.insert("v1/app/1".to_owned(), b"x".to_vec());
-    left.mend();
+    left.notes.remove("worker/1/4");
+    let stopped = read::<SlotMemory>(&left.notes["slot/1/0"]).unwrap();
+    left.note("slot/1/0", &SlotMemory { phase: SlotPhase::Stopped, current: None, ..stopped });
+    left.notes.insert("app/1".to_owned(), b"x".to_vec());
+    left.recover();
     let (_, api, actions) = left.restore().remove(1);
     assert!(api.is_stopped() && !actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "{actions:?}");
 }
@@ -323,8 +336,8 @@ fn an_app_that_was_stopped_stays_so() {
 fn a_configuration_that_is_lost_is_replaced_by_the_one_that_is_there() {
     let mut left = at_rest();
     left.configs = BTreeMap::from([(7, config())]);
-    let mended = left.mend();
-    assert_eq!(mended.changed.len(), 3, "{mended:?}");
+    let recovered = left.recover();
+    assert_eq!(recovered.changed.len(), 3, "{recovered:?}");
     for (note, ..) in left.restore() {
         assert!(note.generations.values().all(|generation| generation.source == 7));
     }
@@ -361,7 +374,7 @@ fn in_the_middle_of_a_reload_no_note_costs_a_worker_that_serves() {
         for damage in damages(bytes) {
             let mut left = in_a_reload();
             left.notes.insert(key.clone(), damage.unwrap());
-            left.mend();
+            left.recover();
             left.everybody_is_known();
             let (_, _, actions) = left.restore().remove(0);
             for id in [6, 2, 3] {
@@ -391,16 +404,16 @@ fn any_mixture_of_damage_is_survived() {
                 2 => {
                     let mut bytes = bytes;
                     let at = random(bytes.len());
-                    bytes[at] = b"0123456789{}[],:\"ntf "[random(21)];
+                    bytes[at] ^= 1 << random(8);
                     left.notes.insert(key, bytes);
                 }
                 _ => {}
             }
         }
-        left.mend();
+        left.recover();
         left.everybody_is_known();
         let after = left.notes.clone();
-        let again = left.mend();
+        let again = left.recover();
         assert_eq!((again.told.len(), left.notes == after), (0, true), "round {round}: {again:?}");
     }
 }

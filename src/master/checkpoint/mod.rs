@@ -1,0 +1,184 @@
+//! What the master has the keeper hold about itself, record by record as it changes, so that a successor can take over: a
+//! change costs the same for 1 and for 1,000 workers. What the records hold is in `records`; taking over is in `resume`,
+//! what happens when one cannot be read in `recovery`.
+pub(super) mod records;
+
+use super::context::Context;
+use super::keeper::Keeper;
+use super::worker::Goodbye;
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
+use crate::keeper::protocol::Order;
+use crate::limits;
+use crate::record::{self, Value};
+use crate::reuseport::group::Group;
+use records::{APP, DEPLOYMENT, LISTENER, SERVES, SLOT, UPGRADE, WORKER};
+use records::{AppRecord, DeploymentRecord, GenerationRecord, ListenerRecord, ServesRecord, UpgradeRecord};
+use std::collections::HashMap;
+
+/// What the keeper holds, so that nothing is sent twice.
+#[derive(Default)]
+pub(super) struct Checkpoint {
+    last: HashMap<String, Vec<u8>>,
+    /// Worker ids below this are saved as used.
+    reserved_workers: u64,
+}
+
+impl Checkpoint {
+    /// Saves a record, unless it says the same already.
+    fn save<T: Value>(&mut self, keeper: &mut Keeper, key: String, value: &T) {
+        let bytes = match record::to_document(value) {
+            Ok(bytes) => bytes,
+            Err(e) => return log::error!("cannot save {key}: {e}"),
+        };
+        if self.last.get(&key) == Some(&bytes) {
+            return;
+        }
+        self.last.insert(key.clone(), bytes.clone());
+        if bytes.len() > limits::NOTE_BYTES_MAX {
+            // The keeper would not take it, and a worker's words must not cost us the keeper.
+            let (is, max) = (bytes.len(), limits::NOTE_BYTES_MAX);
+            log::error!("cannot save {key}: it has {is} bytes; the most is {max}");
+            return;
+        }
+        keeper.send(Order::Note { key, value: bytes });
+    }
+
+    fn forget(&mut self, keeper: &mut Keeper, key: String) {
+        if self.last.remove(&key).is_some() {
+            keeper.send(Order::Forget { key });
+        }
+    }
+
+    /// Every record.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.last.iter()
+    }
+
+    /// Takes over what the keeper holds, so that it is neither repeated nor left behind.
+    pub(super) fn inherit(&mut self, records: impl Iterator<Item = (String, Vec<u8>)>) {
+        self.last = records.collect();
+    }
+
+    /// Puts a recovered record in the place of what was there; `None`: there is nothing any more.
+    pub(super) fn replace(&mut self, keeper: &mut Keeper, key: String, value: Option<Vec<u8>>) {
+        match value {
+            None => self.forget(keeper, key),
+            Some(value) => {
+                self.last.insert(key.clone(), value.clone());
+                keeper.send(Order::Note { key, value });
+            }
+        }
+    }
+}
+
+/// Saves what changed in an app since the last call. `next_worker` is the lowest worker id that was never used.
+pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx, next_worker: u64) {
+    if next_worker > cx.checkpoint.reserved_workers {
+        cx.checkpoint.reserved_workers = next_worker + limits::WORKER_IDS_RESERVED;
+        save_deployment(cx);
+    }
+    let (slots, workers) = cx.apps[app_ix].supervisor.take_changes();
+    for (index, slot) in slots {
+        let key = format!("{SLOT}{app_ix}/{index}");
+        match slot {
+            Some(slot) => cx.checkpoint.save(&mut cx.keeper, key, &slot),
+            None => cx.checkpoint.forget(&mut cx.keeper, key),
+        }
+    }
+    for (id, worker) in workers {
+        let key = format!("{WORKER}{app_ix}/{id}");
+        match worker {
+            Some(worker) => cx.checkpoint.save(&mut cx.keeper, key, &worker),
+            None => cx.checkpoint.forget(&mut cx.keeper, key),
+        }
+    }
+    save_app(cx, app_ix);
+}
+
+/// Saves an app, without its slots and workers.
+pub(super) fn save_app(cx: &mut Context, app_ix: AppIx) {
+    let app = &mut cx.apps[app_ix];
+    let generations = app.generations.iter().map(|(generation, settings)| {
+        let cwd = settings.cwd.to_string_lossy().into_owned();
+        let program = settings.program.to_string_lossy().into_owned();
+        let agent_program = settings.agent.as_ref().map(|a| a.program.to_string_lossy().into_owned());
+        (*generation, GenerationRecord { source: settings.source, cwd, program, agent_program })
+    });
+    let record = AppRecord {
+        name: app.name.clone(),
+        rules: app.supervisor.memory(),
+        last_generation: app.last_generation,
+        generations: generations.collect(),
+        deleted: app.deleted,
+        restarts: app.restarts,
+    };
+    if app.saved.as_ref() != Some(&record) {
+        cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);
+        app.saved = Some(record);
+    }
+}
+
+/// Saves what is true of the deployment as a whole.
+pub(super) fn save_deployment(cx: &mut Context) {
+    let deployment = &cx.deployment;
+    let record = DeploymentRecord {
+        name: deployment.name.clone(),
+        started_ms: deployment.started_ms,
+        worker_ids_below: cx.checkpoint.reserved_workers,
+        last_source: deployment.last_source,
+        stop_asked: deployment.stop_asked,
+        exit_code: deployment.exit_code,
+        background: deployment.background,
+        home: deployment.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
+        ids: deployment.ids.clone(),
+    };
+    cx.checkpoint.save(&mut cx.keeper, DEPLOYMENT.to_owned(), &record);
+}
+
+/// Saves the last upgrade.
+pub(super) fn save_upgrade(cx: &mut Context, record: &UpgradeRecord) {
+    cx.checkpoint.save(&mut cx.keeper, UPGRADE.to_owned(), record);
+}
+
+/// Saves a listener.
+pub(super) fn save_listener(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+    let app = &cx.apps[app_ix];
+    let listener = &app.listeners[listener_ix];
+    let record = ListenerRecord {
+        key: listener.key.clone(),
+        configured: listener.configured.as_ref().map(ToString::to_string),
+        data: listener.data.clone(),
+        order: listener_ix.into(),
+        sockets: listener.reuseport.as_ref().map_or(0, Group::socket_count),
+        full: listener.reuseport.as_ref().is_some_and(|group| group.full),
+    };
+    let key = format!("{LISTENER}{}/{}", app.name, listener.key);
+    cx.checkpoint.save(&mut cx.keeper, key, &record);
+}
+
+/// Saves what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
+pub(super) fn save_serves(cx: &mut Context, ix: WorkerIx) {
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    worker.unnoted = false;
+    let app = &cx.apps[worker.app];
+    let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
+    let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
+    let taken = if counts { worker.taken_before + worker.taken } else { 0 };
+    let goodbye = worker.goodbye != Goodbye::Unsaid;
+    let record = ServesRecord { keys, goodbye, taken, greeted: worker.greeted };
+    let key = format!("{SERVES}{}", worker.id);
+    cx.checkpoint.save(&mut cx.keeper, key, &record);
+}
+
+/// The worker is told now (or told us) that it leaves.
+pub(super) fn save_goodbye(cx: &mut Context, ix: WorkerIx) {
+    if let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
+        worker.goodbye = Goodbye::Said;
+        save_serves(cx, ix);
+    }
+}
+
+/// A worker has ended: nothing that passed over its channel matters any more.
+pub(super) fn forget_serves(cx: &mut Context, worker: WorkerId) {
+    cx.checkpoint.forget(&mut cx.keeper, format!("{SERVES}{worker}"));
+}

@@ -1,0 +1,344 @@
+//! The records of the checkpoint: what they hold, and the table of tags of each type, those of the rules' own data
+//! included (the core knows no format). The format itself is in `crate::record`. No behaviour.
+use crate::ids::{Generation, WorkerId};
+use crate::limits;
+use crate::record::{self, RecordError, Value, record, variants};
+use crate::supervisor::{
+    AgentMemory, AgentPhase, AgentProcess, AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory,
+};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// The deployment as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct DeploymentRecord {
+    pub(in crate::master) name: String,
+    pub(in crate::master) started_ms: u64,
+    /// No worker id from here on was ever used.
+    pub(in crate::master) worker_ids_below: u64,
+    pub(in crate::master) last_source: u32,
+    pub(in crate::master) stop_asked: bool,
+    pub(in crate::master) exit_code: u8,
+    /// It stays when its apps have stopped.
+    pub(in crate::master) background: bool,
+    /// The folder with its entry, where it has one.
+    pub(in crate::master) home: Option<String>,
+    /// Ids of the apps, by name.
+    pub(in crate::master) ids: BTreeMap<String, u32>,
+}
+
+record! {
+    DeploymentRecord {
+        1 name;
+        2 started_ms = 0;
+        3 worker_ids_below;
+        4 last_source;
+        5 stop_asked = false;
+        6 exit_code = 0;
+        7 background = false;
+        8 home;
+        9 ids;
+    }
+}
+
+/// The last upgrade that was begun.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct UpgradeRecord {
+    /// Counts them, from 1; 0: none.
+    pub(in crate::master) number: u32,
+    pub(in crate::master) path: String,
+    /// Which file it was, whatever the path names later.
+    pub(in crate::master) device: u64,
+    pub(in crate::master) inode: u64,
+    /// What came of it, for people.
+    pub(in crate::master) outcome: Option<Result<String, String>>,
+    /// Whether the keeper is of the new binary too: its version, or why it stays what it was.
+    pub(in crate::master) keeper: Option<Result<String, String>>,
+}
+
+record! {
+    UpgradeRecord { 1 number; 2 path; 3 device; 4 inode; 5 outcome; 6 keeper; }
+}
+
+/// One app.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::master) struct AppRecord {
+    pub(in crate::master) name: String,
+    pub(in crate::master) rules: AppMemory,
+    pub(in crate::master) last_generation: Generation,
+    pub(in crate::master) generations: BTreeMap<Generation, GenerationRecord>,
+    /// It is no part of the deployment any more.
+    pub(in crate::master) deleted: bool,
+    pub(in crate::master) restarts: u64,
+}
+
+record! {
+    AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; }
+}
+
+/// Where a generation's settings came from, and what was looked up for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct GenerationRecord {
+    pub(in crate::master) source: u32,
+    /// The folder, links resolved; empty where folder and program have to be looked up again.
+    pub(in crate::master) cwd: String,
+    pub(in crate::master) program: String,
+    /// The agent's program.
+    pub(in crate::master) agent_program: Option<String>,
+}
+
+record! {
+    GenerationRecord { 1 source; 2 cwd = String::new(); 3 program = String::new(); 4 agent_program; }
+}
+
+/// What passed over a worker's channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct ServesRecord {
+    /// Keys of the listeners that it serves.
+    pub(in crate::master) keys: Vec<String>,
+    /// It knows that it leaves.
+    pub(in crate::master) goodbye: bool,
+    /// Connections that it took, where a limit makes them count.
+    pub(in crate::master) taken: u64,
+    /// It was told that the app is ready (apps with an agent).
+    pub(in crate::master) greeted: bool,
+}
+
+record! {
+    ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; }
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::master) struct ListenerRecord {
+    pub(in crate::master) key: String,
+    /// The configured address as people write it; absent for those that workers asked for.
+    pub(in crate::master) configured: Option<String>,
+    pub(in crate::master) data: Option<String>,
+    /// The order in which it was made: `LISTEN_FDS` follows it.
+    pub(in crate::master) order: usize,
+    /// Sockets of its group, the first one included; 0 where there is no group.
+    pub(in crate::master) sockets: u32,
+    /// The group cannot grow any more.
+    pub(in crate::master) full: bool,
+}
+
+record! {
+    ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; }
+}
+
+// ---- data of the rules ----
+
+record! {
+    AppMemory {
+        1 generation;
+        2 slots;
+        3 reload;
+        4 queued;
+        5 queued_scale;
+        6 stopping;
+        7 then_start;
+        8 told_ready = false;
+        9 agent = AgentMemory::default();
+    }
+}
+
+record! {
+    ReloadMemory { 1 from; 2 to; 3 slots; 4 pending; 5 starting; 6 done; 7 failed; 8 canary_until_ms; }
+}
+
+record! {
+    SlotMemory {
+        1 index;
+        2 generation;
+        3 phase;
+        4 current;
+        5 incoming;
+        6 failures;
+        7 consecutive = 0;
+        8 restarts = 0;
+        9 runs = 0;
+        10 replace_after_ms = 0;
+    }
+}
+
+variants! {
+    SlotPhase { 0 Filled {} 1 Waiting { 1 until_ms; } 2 Errored {} 3 Stopped {} }
+}
+
+record! {
+    WorkerMemory { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; }
+}
+
+variants! {
+    Phase {
+        0 Starting { 1 deadline_ms; 2 ready_at_ms; 3 online = false; 4 severed_at_ms; }
+        1 Ready { 1 since_ms; 2 idle_since_ms; 3 severed_at_ms; }
+        2 Draining { 1 deadline_ms; }
+        3 Stopping { 1 kill_at_ms; }
+        4 Killed {}
+    }
+}
+
+record! {
+    AgentMemory { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 restarts = 0; 6 ready_in; }
+}
+
+record! {
+    AgentProcess { 1 id; 2 generation; 3 pid; 4 spawned_at_ms; 5 phase; }
+}
+
+variants! {
+    AgentPhase {
+        0 Starting { 1 deadline_ms; 2 ready_at_ms; }
+        1 Ready { 1 since_ms; }
+        2 Stopping { 1 kill_at_ms; }
+        3 Killed {}
+    }
+}
+
+// ---- keys ----
+
+/// Key of the deployment's record.
+pub(in crate::master) const DEPLOYMENT: &str = "deployment";
+/// Key of the last upgrade's record.
+pub(in crate::master) const UPGRADE: &str = "upgrade";
+/// Prefix of the apps' records: index in the deployment follows.
+pub(in crate::master) const APP: &str = "app/";
+/// Prefix of the slots' records: app index and slot follow.
+pub(in crate::master) const SLOT: &str = "slot/";
+/// Prefix of the workers' records: app index and id follow.
+pub(in crate::master) const WORKER: &str = "worker/";
+/// Prefix of the records of what passed over a worker's channel: its id follows.
+pub(in crate::master) const SERVES: &str = "serves/";
+/// Prefix of the listeners' records: app name and key follow.
+pub(in crate::master) const LISTENER: &str = "listener/";
+
+/// Why a record of a checkpoint cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(in crate::master) enum CheckpointError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] RecordError),
+    /// It is another one's.
+    #[error("it is not about what its key says")]
+    Misplaced,
+    /// A number in it is out of range.
+    #[error("a number in it makes no sense")]
+    OutOfRange,
+    /// Only another version knows what it is.
+    #[error("this version does not know what it is")]
+    UnknownKey,
+}
+
+/// Whether a record can be read as what its key says that it is.
+///
+/// # Errors
+/// Why not.
+pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let about = |number: u64| match key.rsplit('/').next() == Some(number.to_string().as_str()) {
+        true => Ok(()),
+        false => Err(CheckpointError::Misplaced),
+    };
+    let in_range = |slot: u32| if slot < limits::WORKERS_MAX { Ok(()) } else { Err(CheckpointError::OutOfRange) };
+    if key == DEPLOYMENT {
+        read::<DeploymentRecord>(bytes)?;
+    } else if key == UPGRADE {
+        read::<UpgradeRecord>(bytes)?;
+    } else if key.starts_with(APP) {
+        let app: AppRecord = read(bytes)?;
+        // A reload counts on.
+        if app.last_generation.0 == u32::MAX {
+            return Err(CheckpointError::OutOfRange);
+        }
+    } else if key.starts_with(SLOT) {
+        let slot: SlotMemory = read(bytes)?;
+        in_range(slot.index).and(about(u64::from(slot.index)))?;
+    } else if key.starts_with(WORKER) {
+        let worker: WorkerMemory = read(bytes)?;
+        in_range(worker.slot.0).and(about(worker.id.0))?;
+    } else if key.starts_with(SERVES) {
+        read::<ServesRecord>(bytes)?;
+    } else if key.starts_with(LISTENER) {
+        read::<ListenerRecord>(bytes)?;
+    } else {
+        return Err(CheckpointError::UnknownKey);
+    }
+    Ok(())
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// It cannot be read.
+pub(in crate::master) fn read<T: Value>(bytes: &[u8]) -> Result<T, RecordError> {
+    record::from_document(bytes)
+}
+
+/// The worker that a record of its channel is about.
+pub(in crate::master) fn served_by(key: &str) -> Option<WorkerId> {
+    key.strip_prefix(SERVES)?.parse().ok().map(WorkerId)
+}
+
+/// The numbers at the end of a key, such as `3` and `7` of `slot/3/7`.
+pub(in crate::master) fn numbers(key: &str, prefix: &str) -> Option<(usize, u64)> {
+    let (first, second) = key.strip_prefix(prefix)?.split_once('/')?;
+    Some((first.parse().ok()?, second.parse().ok()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_with_the_most_that_a_worker_may_say_fits_its_record() {
+        let record = ListenerRecord {
+            key: "k".repeat(limits::LISTENER_KEY_BYTES_MAX + 64),
+            configured: Some("a".repeat(limits::HOST_BYTES_MAX + 8)),
+            data: Some("d".repeat(limits::LISTENER_DATA_BYTES_MAX)),
+            order: 1 << 53,
+            sockets: u32::MAX,
+            full: false,
+        };
+        let bytes = record::to_document(&record).unwrap().len();
+        assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");
+    }
+
+    #[test]
+    fn the_largest_app_in_a_reload_fits_its_record() {
+        let slots = || (0..limits::WORKERS_MAX).collect::<Vec<_>>();
+        let reload = ReloadMemory {
+            from: Generation(u32::MAX - 2),
+            to: Generation(u32::MAX - 1),
+            slots: limits::WORKERS_MAX,
+            pending: slots(),
+            starting: slots(),
+            done: slots(),
+            failed: Some("it said: ".repeat(100)),
+            canary_until_ms: Some(u64::MAX),
+        };
+        let rules = AppMemory {
+            generation: Generation(1),
+            slots: limits::WORKERS_MAX,
+            reload: Some(reload),
+            queued: Some((Generation(9), 4)),
+            queued_scale: Some(8),
+            stopping: None,
+            then_start: None,
+            told_ready: true,
+            agent: AgentMemory::default(),
+        };
+        let record = AppRecord {
+            name: "a".repeat(64),
+            rules,
+            last_generation: Generation(u32::MAX - 1),
+            generations: BTreeMap::from([(Generation(1), GenerationRecord::default())]),
+            deleted: false,
+            restarts: u64::MAX,
+        };
+        let bytes = record::to_document(&record).unwrap();
+        assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(read::<AppRecord>(&bytes), Ok(record));
+    }
+}
