@@ -1,6 +1,6 @@
 //! The samples in `config/` load, what is generated from the settings is up to date, every flag and verb is documented.
 #![allow(clippy::unwrap_used)]
-use clusterd::cli::args;
+use clusterd::cli::command_line;
 use clusterd::config::resolve::resolve;
 use clusterd::config::schema::{json, keys_of, reference, sample, settings};
 use clusterd::config::sources::{FileSource, Sources};
@@ -119,7 +119,7 @@ fn the_examples_in_the_reference_are_right() {
 #[test]
 fn every_flag_and_verb_is_documented() {
     let text = read("docs/command-line.md");
-    let mut command = args::command();
+    let mut command = command_line::command();
     command.build();
     let verbs: Vec<&clap::Command> = command.get_subcommands().collect();
     for verb in &verbs {

@@ -1,18 +1,56 @@
-//! The CLI as a client of the control API: one request, one answer, over a unix socket. What to ask is `list`'s and
-//! `act`'s business.
+//! The command line as a client of the control API: one request, one answer, over a unix socket. What is asked is up to
+//! `commands`.
 use super::progress::{Progress, Wait};
 use crate::api::request::View;
 use crate::api::types::{Deployment, Done, Failure};
-use crate::api::{self, HttpRequest};
+use crate::api::{HttpRequest, Request};
 use crate::home::Home;
 use crate::limits;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use thiserror::Error;
+
+/// Why there is no answer, or none that helps.
+#[derive(Debug, Error)]
+pub(super) enum ClientError {
+    /// Nobody listens: the socket was left behind.
+    #[error("it has just ended")]
+    Ended,
+    /// The socket cannot be reached.
+    #[error("cannot connect to {path}: {source}", path = .path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    /// Somebody is there, but the exchange broke off.
+    #[error("the connection broke: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The answer has no end, or is too long.
+    #[error("the answer broke off: {0}")]
+    Incomplete(Box<dyn std::error::Error + Send + Sync>),
+    /// No answer in time; the pid of its keeper, where it is known.
+    #[error("not answering{way_out}", way_out = end_by_force(*.keeper))]
+    Silent { keeper: Option<i32> },
+    /// The request was refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The answer has another form than this version knows.
+    #[error(transparent)]
+    Unreadable(#[from] serde_json::Error),
+    /// The request is not HTTP.
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    /// This process cannot ask at all.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+fn end_by_force(keeper: Option<i32>) -> String {
+    keeper.map_or_else(String::new, |pid| format!(" (its keeper is pid {pid}; kill -QUIT {pid} ends it all)"))
+}
 
 /// A master that was asked what it runs.
 #[derive(Debug)]
@@ -22,32 +60,14 @@ pub(super) struct Master {
     /// Its socket.
     pub(super) path: PathBuf,
     /// What it runs; `Err`: it is there but does not answer.
-    pub(super) deployment: Result<Deployment, String>,
-}
-
-/// How an exchange failed.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// Nobody listens: the socket was left behind.
-    Dead,
-    /// Somebody is there, but there was no whole answer.
-    Failed(String),
-}
-
-impl Broken {
-    fn why(&self) -> &str {
-        match self {
-            Broken::Dead => ENDED,
-            Broken::Failed(why) => why,
-        }
-    }
+    pub(super) deployment: Result<Deployment, ClientError>,
 }
 
 /// Asks every master of a home, all at the same time: one that hangs holds up no other. Dead sockets are left out.
 ///
 /// # Errors
-/// When no home is known, or the client itself cannot start.
-pub(super) fn ask_all(home: &Home) -> Result<Vec<Master>, String> {
+/// The client itself cannot start.
+pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
     let sockets = home.sockets();
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -55,12 +75,10 @@ pub(super) fn ask_all(home: &Home) -> Result<Vec<Master>, String> {
         for (name, path) in sockets {
             let whose = name.clone();
             let task = tokio::spawn(async move {
-                let deployment = match view(&path).await {
-                    Err(Broken::Dead) => return None,
-                    Err(Broken::Failed(why)) => Err(why),
-                    Ok(deployment) => Ok(deployment),
-                };
-                Some(Master { name, path, deployment })
+                match view(&path).await {
+                    Err(ClientError::Ended) => None,
+                    deployment => Some(Master { name, path, deployment }),
+                }
             });
             asked.push((task, whose));
         }
@@ -84,13 +102,10 @@ fn pause() -> Duration {
     Duration::from_millis(limits::PROGRESS_EVERY_MS)
 }
 
-/// Nobody listens any more.
-pub(super) const ENDED: &str = "it has just ended";
-
-/// What came of a command that takes long.
-pub(super) enum Outcome {
+/// What came of a request that takes long.
+pub(super) enum Answered {
     /// The master's answer.
-    Answered(Result<String, String>),
+    Master(Result<String, ClientError>),
     /// The master died before it answered.
     Lost,
 }
@@ -99,14 +114,14 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// Why there is no answer, also after trying for a while: a master that was just started again takes a moment.
-pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
+pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
     runtime()?.block_on(async {
-        let mut last = String::new();
+        let mut last = ClientError::Silent { keeper: None };
         for _ in 0..limits::LOOK_TRIES_MAX {
             match view(socket).await {
                 Ok(deployment) => return Ok(deployment),
-                Err(Broken::Dead) => return Err(ENDED.to_owned()),
-                Err(Broken::Failed(why)) => last = why,
+                Err(ClientError::Ended) => return Err(ClientError::Ended),
+                Err(error) => last = error,
             }
             tokio::time::sleep(pause()).await;
         }
@@ -115,23 +130,21 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, String> {
 }
 
 /// Asks a master once what it runs.
-pub(super) async fn view(socket: &Path) -> Result<Deployment, Broken> {
+pub(super) async fn view(socket: &Path) -> Result<Deployment, ClientError> {
     view_within(socket, limits::CONTROL_ANSWER_TIMEOUT_MS).await
 }
 
-async fn view_within(socket: &Path, patience_ms: u64) -> Result<Deployment, Broken> {
-    let patience = Some(Duration::from_millis(patience_ms));
-    match exchange(socket, &api::Request::View(View::Deployment), patience).await? {
-        (StatusCode::OK, body) => serde_json::from_slice(&body).map_err(|e| Broken::Failed(e.to_string())),
-        (status, body) => Err(Broken::Failed(failure_text(status, &body))),
-    }
+async fn view_within(socket: &Path, time_ms: u64) -> Result<Deployment, ClientError> {
+    let (status, body) =
+        exchange(socket, &Request::View(View::Deployment), Some(Duration::from_millis(time_ms))).await?;
+    parsed(status, &body)
 }
 
-/// Sends a command and waits as long as it takes; meanwhile `progress` gets to see what runs.
-pub(super) fn command_watched(socket: &Path, request: &api::Request, progress: &mut Progress) -> Outcome {
+/// Sends a request and waits as long as it takes; meanwhile `progress` gets to see what runs.
+pub(super) fn send_watched(socket: &Path, request: &Request, progress: &mut Progress) -> Answered {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(e) => return Outcome::Answered(Err(e)),
+        Err(e) => return Answered::Master(Err(e)),
     };
     runtime.block_on(async {
         let mut answer = std::pin::pin!(exchange(socket, request, None));
@@ -139,52 +152,54 @@ pub(super) fn command_watched(socket: &Path, request: &api::Request, progress: &
             if let Ok(answer) = tokio::time::timeout(pause(), answer.as_mut()).await {
                 break answer;
             }
-            let seen = view_within(socket, limits::PROGRESS_LOOK_MS).await;
-            progress.look(seen.as_ref().map_err(Broken::why));
+            match view_within(socket, limits::PROGRESS_LOOK_MS).await {
+                Ok(seen) => progress.look(Ok(&seen)),
+                Err(error) => progress.look(Err(&error.to_string())),
+            }
         };
         match answer {
-            Err(Broken::Dead) => Outcome::Answered(Err(ENDED.to_owned())),
-            Err(Broken::Failed(_)) => Outcome::Lost,
+            Err(ClientError::Ended) => Answered::Master(Err(ClientError::Ended)),
+            Err(_) => Answered::Lost,
             Ok((status, body)) => {
                 if let Ok(deployment) = view(socket).await {
                     progress.look(Ok(&deployment));
                 }
-                Outcome::Answered(message(status, &body))
+                Answered::Master(message(status, &body))
             }
         }
     })
 }
 
-fn message(status: StatusCode, body: &[u8]) -> Result<String, String> {
-    match status {
-        StatusCode::OK => serde_json::from_slice::<Done>(body).map(|done| done.message).map_err(|e| e.to_string()),
-        _ => Err(failure_text(status, body)),
-    }
-}
-
-/// Sends a command and waits as long as it takes. The message, or why it was refused.
-pub(super) fn command(socket: &Path, request: &api::Request) -> Result<String, String> {
-    let answer = runtime()?.block_on(exchange(socket, request, None));
-    match answer {
-        Err(Broken::Dead) => Err(ENDED.to_owned()),
-        Err(Broken::Failed(why)) => Err(why),
-        Ok((status, body)) => message(status, &body),
-    }
+/// Sends a request that changes something and waits as long as it takes; the message for people.
+pub(super) fn send(socket: &Path, request: &Request) -> Result<String, ClientError> {
+    let (status, body) = runtime()?.block_on(exchange(socket, request, None))?;
+    message(status, &body)
 }
 
 /// Asks for something that is shown as it is.
-pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &api::Request) -> Result<T, String> {
-    let patience = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
-    match runtime()?.block_on(exchange(socket, request, patience)) {
-        Err(Broken::Dead) => Err(ENDED.to_owned()),
-        Err(Broken::Failed(why)) => Err(why),
-        Ok((StatusCode::OK, body)) => serde_json::from_slice(&body).map_err(|e| e.to_string()),
-        Ok((status, body)) => Err(failure_text(status, &body)),
-    }
+pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
+    let time = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+    let (status, body) = runtime()?.block_on(exchange(socket, request, time))?;
+    parsed(status, &body)
 }
 
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("cannot start: {e}"))
+/// What asynchronous requests run on.
+///
+/// # Errors
+/// The system gives none.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)
+}
+
+fn message(status: StatusCode, body: &[u8]) -> Result<String, ClientError> {
+    parsed::<Done>(status, body).map(|done| done.message)
+}
+
+fn parsed<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+    match status {
+        StatusCode::OK => Ok(serde_json::from_slice(body)?),
+        _ => Err(ClientError::Refused(failure_text(status, body))),
+    }
 }
 
 fn failure_text(status: StatusCode, body: &[u8]) -> String {
@@ -199,45 +214,40 @@ fn failure_text(status: StatusCode, body: &[u8]) -> String {
 
 async fn exchange(
     socket: &Path,
-    request: &api::Request,
-    patience: Option<Duration>,
-) -> Result<(StatusCode, Bytes), Broken> {
+    request: &Request,
+    time: Option<Duration>,
+) -> Result<(StatusCode, Bytes), ClientError> {
     let whole = async {
-        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|e| match e.kind() {
-            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => Broken::Dead,
-            _ => Broken::Failed(format!("cannot connect to {}: {e}", socket.display())),
+        let stream = tokio::net::UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ClientError::Ended,
+            _ => ClientError::Connect { path: socket.to_owned(), source },
         })?;
-        talk(stream, request).await.map_err(Broken::Failed)
+        talk(stream, request).await
     };
-    match patience {
+    match time {
         None => whole.await,
         Some(time) => match tokio::time::timeout(time, whole).await {
             Ok(done) => done,
-            Err(_) => {
-                let way_out =
-                    |keeper| format!("not answering (its keeper is pid {keeper}; kill -QUIT {keeper} ends it all)");
-                Err(Broken::Failed(Home::keeper_of(socket).map_or_else(|| "not answering".to_owned(), way_out)))
-            }
+            Err(_) => Err(ClientError::Silent { keeper: Home::keeper_of(socket) }),
         },
     }
 }
 
-async fn talk(stream: tokio::net::UnixStream, request: &api::Request) -> Result<(StatusCode, Bytes), String> {
-    let HttpRequest { method, path, body } = request.to_http();
+async fn talk(stream: tokio::net::UnixStream, request: &Request) -> Result<(StatusCode, Bytes), ClientError> {
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
     // It ends when the exchange does; its error is the exchange's.
     let driver = tokio::spawn(connection);
-    let request = Request::builder()
+    let HttpRequest { method, path, body } = request.to_http();
+    let request = hyper::Request::builder()
         .method(method)
         .uri(path)
         .header("host", "clusterd")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(|e| format!("the connection broke: {e}"))?;
+        .body(Full::new(Bytes::from(body)))?;
+    let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
     let status = response.status();
     let limited = Limited::new(response.into_body(), limits::CONTROL_ANSWER_BYTES_MAX);
-    let body = limited.collect().await.map_err(|e| format!("the answer broke off: {e}"))?.to_bytes();
+    let body = limited.collect().await.map_err(ClientError::Incomplete)?.to_bytes();
     driver.abort();
     Ok((status, body))
 }

@@ -5,16 +5,6 @@ pub(super) const USAGE: &str = "clusterd [OPTIONS] -- COMMAND [ARG]...   run one
        clusterd [OPTIONS] -c FILE               run what a file says, too
        clusterd VERB ...                        ask one that runs";
 
-/// First lines of `clusterd check --help`.
-pub(super) const CHECK_USAGE: &str = "clusterd check [OPTIONS] -c FILE
-       clusterd check [OPTIONS] -- COMMAND [ARG]...";
-
-/// First lines of `clusterd start --help`.
-pub(super) const START_USAGE: &str = "clusterd start [OPTIONS] SCRIPT [-- ARG...]
-       clusterd start [OPTIONS] -- COMMAND [ARG]...
-       clusterd start [OPTIONS] FILE
-       clusterd start TARGET...";
-
 /// Last lines of `clusterd --help`.
 pub(super) const AFTER: &str = "Examples:
   clusterd -w max -p 8080 -- node app.js   one app on all CPUs, port 8080

@@ -1,34 +1,32 @@
-//! What was typed: clap's types and the entry point of every role of the binary.
-mod act;
-pub mod args;
-pub mod check;
+//! The command line: what was typed (`command_line`, `args`), the verbs (`commands`) and what they share, and the entry point
+//! of every role of the binary.
+mod apply;
 mod client;
+pub mod command_line;
+pub mod commands;
 mod connections;
+mod ending;
+mod error;
+mod exit;
 mod help;
-mod import;
-mod init;
-mod keep;
-mod list;
-pub mod logs;
+mod launch;
 mod progress;
-mod run_args;
+pub mod run_args;
 #[cfg(test)]
 mod samples;
 mod script;
-mod short;
-mod show;
-mod start;
-mod startup;
+mod table;
 mod target;
 mod top;
 mod units;
+mod worker_table;
 
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
-use args::{Ask, EXIT_USAGE, Invocation};
+use command_line::Invocation;
+use exit::EXIT_USAGE;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Entry point of the program, for every role of it: what was typed, the keeper, the master.
@@ -47,26 +45,20 @@ pub fn main() -> ExitCode {
     }
     if role == keeper::MASTER_ARGV0 {
         let argv = std::iter::once(OsString::from("clusterd")).chain(argv).collect();
-        return master::run(master::CommandLine { argv, read: args::read_run });
+        return master::run(master::CommandLine { argv, read: command_line::read_run });
     }
     if std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG) {
         return keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() });
     }
-    match args::parse(std::env::args_os()) {
+    match command_line::parse(std::env::args_os()) {
         Ok(Invocation::Print(text)) => {
             // A reader that has left (`clusterd --help | head`) is no failure.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Invocation::Import { file, output, force }) => import::import(&file, output.as_deref(), force),
-        Ok(Invocation::Check { run, json }) => {
-            ExitCode::from(check::check(&run, json, &mut io::stdout(), &mut io::stderr()))
-        }
         // The keeper parses nothing: the master reads the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
-        Ok(Invocation::Start(args)) => start::start(&args),
-        Ok(Invocation::Init { file, force }) => init::init(&file, force),
-        Ok(Invocation::Ask { verb, home }) => ask(verb, home.as_deref()),
+        Ok(Invocation::Verb { verb, home }) => verb.run(home.as_deref()),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::from(EXIT_USAGE)
@@ -81,32 +73,6 @@ fn answer(first_words: &str, answer: Result<String, impl std::fmt::Display>) -> 
     // Whoever asked may have left.
     let _ = writeln!(io::stdout(), "{text}");
     ExitCode::from(u8::from(failed))
-}
-
-/// A verb to what is there.
-fn ask(verb: Ask, home: Option<&Path>) -> ExitCode {
-    match verb {
-        Ask::List { json, short } => list::list(home, json, short),
-        Ask::Jlist => list::list(home, true, false),
-        Ask::Describe { targets, json } => show::describe(home, &targets, json),
-        Ask::Env { target, agent, json } => show::env(home, &target, agent, json),
-        Ask::Reload { targets, update_env } => act::reload(home, &targets, update_env),
-        Ask::Restart { targets, update_env } => act::restart(home, &targets, update_env),
-        Ask::Stop { targets, now } => act::stop(home, &targets, now),
-        Ask::Delete { targets, now } => act::delete(home, &targets, now),
-        Ask::Top => top::top(home),
-        Ask::Save => keep::save(home),
-        Ask::Resurrect => keep::resurrect(home),
-        Ask::Startup(args) => startup::startup(home, &args),
-        Ask::Unstartup(args) => startup::unstartup(home, &args),
-        Ask::Kill { now } => act::kill(home, now),
-        Ask::Scale { target, to } => act::scale(home, &target, &to),
-        Ask::Signal { signal, targets } => act::signal(home, &signal, &targets),
-        Ask::Logs(args) => logs::logs(home, &args),
-        Ask::Flush { targets } => logs::flush(home, &targets),
-        Ask::ReopenLogs { targets } => logs::reopen(home, &targets),
-        Ask::Upgrade { targets, binary } => act::upgrade(home, &targets, binary.as_deref()),
-    }
 }
 
 /// One line per message on stderr, for people: `clusterd: ...`. `CLUSTERD_LOG=debug` says more.

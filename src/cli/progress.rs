@@ -1,6 +1,7 @@
 //! What a command waits for, said once it takes longer than a second: one line that is rewritten where stderr is a
 //! terminal, a line now and then where it is not. How to wait is the verbs' business.
 use super::connections;
+use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};
 use crate::limits;
 use crate::os::terminal;
@@ -16,8 +17,8 @@ pub(super) enum Wait {
     Ready,
     /// A reload has ended.
     Reload,
-    /// Nothing is left. `hint`: the option `--now` would spare the drain.
-    End { hint: bool },
+    /// Nothing is left.
+    End { mode: StopMode },
     /// Something that the views do not tell; the verb has the words.
     Other,
 }
@@ -157,7 +158,7 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
     let most_ms = workers.iter().filter(busy).filter_map(|worker| worker.time_left_ms).max();
     phrases.extend(most_ms.map(|ms| format!("up to {}", span(ms))));
     let text = if phrases.is_empty() { "it is about to be done".to_owned() } else { phrases.join("; ") };
-    if drains && wait == (Wait::End { hint: true }) { text + " (--now ends at once)" } else { text }
+    if drains && wait == (Wait::End { mode: StopMode::Drain }) { text + " (--now ends at once)" } else { text }
 }
 
 /// How far a reload has come: `3 of 8 slots have their new worker`.
@@ -287,15 +288,18 @@ mod tests {
     #[test]
     fn a_stop_says_what_drains_and_how_long_that_may_take() {
         let two = vec![draining(27_400), draining(3_000)];
-        let said = words(Wait::End { hint: true }, AppStatus::Stopping, Some(3), two);
+        let said = words(Wait::End { mode: StopMode::Drain }, AppStatus::Stopping, Some(3), two);
         assert_eq!(said, "2 workers drain, 3 connections open; up to 28 s (--now ends at once)");
         let killed = Worker { time_left_ms: Some(900), ..worker(WorkerState::Stopping, 1) };
         assert_eq!(
-            words(Wait::End { hint: false }, AppStatus::Stopping, None, vec![killed]),
+            words(Wait::End { mode: StopMode::Now }, AppStatus::Stopping, None, vec![killed]),
             "1 worker ends; up to 1 s"
         );
-        assert_eq!(words(Wait::End { hint: true }, AppStatus::Stopped, None, vec![]), "it is about to be done");
-        let unknown = words(Wait::End { hint: true }, AppStatus::Stopping, None, vec![draining(5_000)]);
+        assert_eq!(
+            words(Wait::End { mode: StopMode::Drain }, AppStatus::Stopped, None, vec![]),
+            "it is about to be done"
+        );
+        let unknown = words(Wait::End { mode: StopMode::Drain }, AppStatus::Stopping, None, vec![draining(5_000)]);
         assert_eq!(unknown, "1 worker drains; up to 5 s (--now ends at once)");
     }
 

@@ -27,6 +27,25 @@ impl RunArgs {
         self.options.get("config")
     }
 
+    /// Whether they name one thing to run.
+    ///
+    /// # Errors
+    /// What is missing, or does not go together.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        match (self.config(), self.command.first()) {
+            (None, None) => {
+                Err("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)".to_owned())
+            }
+            (Some(_), Some(_)) => Err("a command and --config were given: give one of them".to_owned()),
+            (Some(file), None) if file.is_empty() => Err("--config: the path is empty".to_owned()),
+            (None, Some(command)) if command.is_empty() => Err("the command after -- is empty".to_owned()),
+            _ => match self.options.all("env").iter().find(|word| word.is_empty() || word.starts_with('=')) {
+                Some(word) => Err(format!("--env \"{word}\": write NAME=VALUE, or the NAME of an env.NAME table")),
+                None => Ok(()),
+            },
+        }
+    }
+
     /// What the loader needs to know.
     pub(super) fn request(&self) -> Request {
         Request { config: self.config().map(str::to_owned), overrides: self.overrides() }

@@ -1,9 +1,21 @@
 //! What the words of `start` name: a configuration, or a script with what runs it. Reading files is the loader's.
-use super::args::StartArgs;
 use crate::config::import;
 use crate::config::sources::Sources;
-use crate::loader::{self, LoadError};
+use crate::loader::{self, LoadError, Request};
+use clap::Args;
 use std::path::Path;
+
+/// What runs a script.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct InterpreterArgs {
+    /// What runs the script [default: by its ending: node, python3, bash, ruby,
+    /// php]; "none": itself
+    #[arg(long, value_name = "PROGRAM", help_heading = "Surroundings")]
+    pub interpreter: Option<String>,
+    /// Arguments of the interpreter, in one word
+    #[arg(long, alias = "node-args", value_name = "ARGS", allow_hyphen_values = true, help_heading = "Surroundings")]
+    pub interpreter_args: Option<String>,
+}
 
 /// A `start` names nothing that could be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,10 +44,9 @@ impl ScriptError {
 ///
 /// # Errors
 /// The script does not exist, or a file cannot be read.
-pub(super) fn load(args: &StartArgs) -> Result<Sources, ScriptError> {
-    let mut request = args.run.request();
+pub(super) fn load(words: &[String], args: &InterpreterArgs, mut request: Request) -> Result<Sources, ScriptError> {
     let missing = |path: &str, why| ScriptError::NotAScript { path: path.to_owned(), why };
-    match args.what.as_slice() {
+    match words {
         [] => {}
         [word] if word == loader::STDIN => return Ok(loader::load_stdin(&request)?),
         [word] if import::is_configuration(word) => request.config = Some(word.clone()),
@@ -55,7 +66,7 @@ pub(super) fn load(args: &StartArgs) -> Result<Sources, ScriptError> {
 }
 
 /// The words before a script's own arguments.
-fn interpreter(args: &StartArgs, script: &str) -> Vec<String> {
+fn interpreter(args: &InterpreterArgs, script: &str) -> Vec<String> {
     let ending = Path::new(script).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let by_ending = match ending {
         "js" | "mjs" | "cjs" | "ts" | "mts" | "cts" => Some("node"),

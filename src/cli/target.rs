@@ -1,6 +1,8 @@
-//! What the words behind a verb mean: an id, a name, a namespace, a deployment, `/a pattern/`, or `all`.
+//! The apps that the targets of a verb name: by id, name, namespace, deployment, `/pattern/`, script or configuration file,
+//! or `all`.
 use super::client::{self, Master};
-use crate::api::types::App;
+use super::error::CommandError;
+use crate::api::types::{App, AppStatus};
 use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
 use crate::config::resolve::resolve;
@@ -37,13 +39,28 @@ pub(super) struct Found {
     pub(super) background: bool,
 }
 
+impl Found {
+    /// What its master says of it.
+    ///
+    /// # Errors
+    /// Its keeper is gone.
+    pub(super) fn living(&self) -> Result<&App, CommandError> {
+        self.view.as_deref().ok_or_else(|| CommandError::KeeperGone(self.app.clone()))
+    }
+}
+
+/// What is known of an app whose keeper is gone.
+pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
+    App { name: name.to_owned(), id, status: AppStatus::Gone, ..App::default() }
+}
+
 /// Asks everybody who is in the home.
 ///
 /// # Errors
 /// No home is known, or it cannot be asked.
-pub(super) fn known(home: Option<&Path>) -> Result<Known, String> {
-    let home = Home::find(home).map_err(|e| e.to_string())?;
-    let masters = client::ask_all(&home)?;
+pub(super) fn known(home: Option<&Path>) -> Result<Known, CommandError> {
+    let home = Home::find(home)?;
+    let masters = client::view_all(&home)?;
     let mut dead = Vec::new();
     for entry in home.entries() {
         match entry {
@@ -102,7 +119,7 @@ impl Known {
     ///
     /// # Errors
     /// A sentence: nothing is called so, with the nearest name.
-    pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, String> {
+    pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         self.called(word).or_else(|why| {
             let of_file = self.of_file(word)?;
             if of_file.is_empty() { Err(why) } else { Ok(of_file) }
@@ -110,7 +127,7 @@ impl Known {
     }
 
     /// The apps that a configuration file names, or that run a script.
-    fn of_file(&self, word: &str) -> Result<Vec<Found>, String> {
+    fn of_file(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         let Ok(path) = std::fs::canonicalize(word) else { return Ok(Vec::new()) };
         let all = self.all();
         if !is_configuration(word) {
@@ -118,15 +135,16 @@ impl Known {
             return Ok(all.iter().filter(runs).cloned().collect());
         }
         let request = Request { config: Some(word.to_owned()), ..Request::default() };
-        let sources = loader::load(&request).map_err(|e| e.to_string())?;
-        let config = resolve(&sources)
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        let sources = loader::load(&request)?;
+        let config = resolve(&sources).map_err(|problems| {
+            CommandError::Configuration(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
         let named = |found: &&Found| config.apps.iter().any(|app| app.name == found.app);
         Ok(all.iter().filter(named).cloned().collect())
     }
 
     /// The apps that are called so.
-    fn called(&self, word: &str) -> Result<Vec<Found>, String> {
+    fn called(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         let all = self.all();
         let wanted = matcher(word)?;
         let found: Vec<Found> = all.iter().filter(|one| wanted(one)).cloned().collect();
@@ -135,10 +153,10 @@ impl Known {
         }
         // A master that does not answer still has a name.
         if let Some(why) = self.masters.iter().filter(|m| m.name == word).find_map(|m| m.deployment.as_ref().err()) {
-            return Err(format!("{word}: {why}"));
+            return Err(CommandError::Unknown(format!("{word}: {why}")));
         }
         if all.is_empty() {
-            return Err("nothing runs here".to_owned());
+            return Err(CommandError::Unknown("nothing runs here".to_owned()));
         }
         let names = self.names();
         let more = match names.len().saturating_sub(limits::NAMES_SHOWN_MAX) {
@@ -146,7 +164,9 @@ impl Known {
             n => format!(" and {n} more"),
         };
         let shown = &names[..names.len().min(limits::NAMES_SHOWN_MAX)];
-        Err(format!("nothing here is called {word:?}{} (here: {}{more})", self.did_you_mean(word), shown.join(", ")))
+        let hint = self.did_you_mean(word);
+        let text = format!("nothing here is called {word:?}{hint} (here: {}{more})", shown.join(", "));
+        Err(CommandError::Unknown(text))
     }
 
     /// The names of apps and deployments.
@@ -163,8 +183,8 @@ impl Known {
         did_you_mean(word, &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Whether a word means anything here.
-    pub(super) fn means_something(&self, word: &str) -> bool {
+    /// Whether a word names an app here.
+    pub(super) fn is_target(&self, word: &str) -> bool {
         self.called(word).is_ok()
     }
 }
@@ -178,12 +198,12 @@ fn runs(app: &App, path: &Path) -> bool {
 type Matcher = Box<dyn Fn(&Found) -> bool>;
 
 /// Whether an app is what a word means. A name counts before a number: an app may be called `7`.
-fn matcher(word: &str) -> Result<Matcher, String> {
+fn matcher(word: &str) -> Result<Matcher, CommandError> {
     if word == "all" {
         return Ok(Box::new(|_| true));
     }
     if let Some(pattern) = word.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty()) {
-        let pattern = Regex::new(pattern).map_err(|e| format!("{word} is no pattern: {e}"))?;
+        let pattern = Regex::new(pattern).map_err(|why| CommandError::Pattern { word: word.to_owned(), why })?;
         return Ok(Box::new(move |found| pattern.is_match(&found.app)));
     }
     let word = word.to_owned();

@@ -1,11 +1,11 @@
 //! The saved list: what `save` writes and `resurrect` starts. One file in the home, replaced whole; the one before stays
 //! beside it for the day on which the new one cannot be read.
-use super::entry::write_whole;
+use super::file::{self, Durability, FileProblem};
 use super::{Entry, Home, HomeError};
 use crate::limits;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The format that this version writes.
@@ -25,7 +25,7 @@ impl Home {
         self.path().join("saved.json")
     }
 
-    fn former_dump_path(&self) -> PathBuf {
+    fn previous_dump_path(&self) -> PathBuf {
         self.path().join("saved.before.json")
     }
 
@@ -38,9 +38,9 @@ impl Home {
         let _held = self.registry()?;
         let path = self.dump_path();
         let fresh = self.path().join("saved.new.json");
-        let failed = |e: io::Error| HomeError::Entry { path: path.clone(), why: format!("cannot be written: {e}") };
-        write_whole(&fresh, &Dump { version: VERSION, deployments }, true).map_err(failed)?;
-        match fs::rename(&path, self.former_dump_path()) {
+        let failed = |e: io::Error| HomeError::Entry { path: path.clone(), problem: FileProblem::Unwritable(e) };
+        file::write(&fresh, &Dump { version: VERSION, deployments }, Durability::PowerCut).map_err(failed)?;
+        match fs::rename(&path, self.previous_dump_path()) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             Ok(()) | Err(_) => {}
         }
@@ -55,33 +55,23 @@ impl Home {
     /// Nothing was saved, or nothing of it can be read.
     pub fn saved(&self) -> Result<(Dump, Option<String>), HomeError> {
         let path = self.dump_path();
-        let why = match read(&path) {
+        let problem = match read(&path) {
             Ok(dump) => return Ok((dump, None)),
-            Err(why) => why,
+            Err(problem) => problem,
         };
-        let former = self.former_dump_path();
-        match read(&former) {
+        let previous = self.previous_dump_path();
+        match read(&previous) {
             Ok(dump) => {
-                let text = format!("{} {why}; {} is used instead", path.display(), former.display());
+                let text = format!("{} {problem}; {} is used instead", path.display(), previous.display());
                 Ok((dump, Some(text)))
             }
-            Err(_) => Err(HomeError::Entry { path, why: format!("{why}; clusterd save writes it") }),
+            Err(_) => Err(HomeError::NotSaved { path, problem }),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Dump, String> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(limits::SAVED_BYTES_MAX).read_to_end(&mut text));
-    read.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => "is not there".to_owned(),
-        _ => format!("cannot be read: {e}"),
-    })?;
-    let dump: Dump = serde_json::from_slice(&text).map_err(|e| format!("is damaged: {e}"))?;
-    match dump.version {
-        VERSION => Ok(dump),
-        other => Err(format!("has format {other}, and this clusterd reads {VERSION}")),
-    }
+fn read(path: &Path) -> Result<Dump, FileProblem> {
+    file::read(path, limits::SAVED_BYTES_MAX, VERSION, |dump: &Dump| dump.version)
 }
 
 #[cfg(test)]
@@ -95,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_former_list_takes_the_place_of_a_damaged_one() {
+    fn the_previous_list_takes_the_place_of_a_damaged_one() {
         let path = std::env::temp_dir().join(format!("clusterd-saved-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         let home = Home::find(Some(&path)).unwrap();

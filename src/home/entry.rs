@@ -1,6 +1,7 @@
 //! Entries: who is who in a home. One file per deployment (`run/NAME.json`) with the names and ids of its apps and, for
 //! one in the background, everything that is needed to start it again. Changed under the registry's lock, so that two
 //! starts at the same moment get different names and ids.
+use super::file::{self, Durability, FileProblem};
 use super::{Claim, Home, HomeError};
 use crate::config::import::Format;
 use crate::config::sources::{FileSource, Sources};
@@ -10,8 +11,6 @@ use crate::os::lock;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -115,7 +114,8 @@ impl Home {
     pub fn write_entry(&self, entry: &Entry) -> Result<(), HomeError> {
         let path = self.entry_path(&entry.name);
         // Not for ever: after a power cut `resurrect` has its own file.
-        write_whole(&path, entry, false).map_err(|e| HomeError::Entry { path, why: format!("cannot be written: {e}") })
+        file::write(&path, entry, Durability::Crash)
+            .map_err(|e| HomeError::Entry { path, problem: FileProblem::Unwritable(e) })
     }
 
     /// Forgets a deployment. Its lock's file stays: somebody may be about to take it.
@@ -223,28 +223,8 @@ fn name_of_file(file: &FileSource) -> String {
 }
 
 fn read(path: &Path) -> Result<Entry, HomeError> {
-    let failed = |why: String| HomeError::Entry { path: path.to_owned(), why };
-    let text = fs::read(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => failed("there is no such entry".to_owned()),
-        _ => failed(format!("cannot be read: {e}")),
-    })?;
-    let entry: Entry = serde_json::from_slice(&text).map_err(|e| failed(format!("is damaged: {e}; remove it")))?;
-    match entry.version {
-        VERSION => Ok(entry),
-        other => Err(failed(format!("has format {other}; this clusterd reads {VERSION}"))),
-    }
-}
-
-/// Writes a file beside the old one, and puts it in its place; `durable`: a power cut afterwards does not matter.
-pub(super) fn write_whole<T: Serialize>(path: &Path, value: &T, durable: bool) -> io::Result<()> {
-    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(
-        |mut file| {
-            file.write_all(&serde_json::to_vec_pretty(value)?)?;
-            if durable { file.sync_all() } else { Ok(()) }
-        },
-    );
-    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| drop(fs::remove_file(&beside)))
+    file::read(path, limits::SAVED_BYTES_MAX, VERSION, |entry: &Entry| entry.version)
+        .map_err(|problem| HomeError::Entry { path: path.to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! is in `entry`, what survives a reboot in `dump`.
 mod dump;
 mod entry;
+mod file;
 
 pub use dump::Dump;
 pub use entry::{Entry, EntryApp, Registry, deployment_name};
+pub use file::FileProblem;
 
 use crate::limits;
 use crate::os::{listen, lock, user};
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use thiserror::Error;
 
 /// Longest path of a unix socket, in bytes (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -49,70 +51,68 @@ impl Claim {
     }
 }
 
-/// Why there is no control socket.
-#[derive(Debug)]
+/// Why the home, or something in it, cannot be used.
+#[derive(Debug, Error)]
 pub enum HomeError {
-    /// Neither CLUSTERD_HOME nor HOME is set.
+    /// No home is known.
+    #[error("neither CLUSTERD_HOME nor HOME is set; set CLUSTERD_HOME to a folder")]
     Unknown,
     /// The folder cannot be used: read-only, somebody else's, and the like.
+    #[error(
+        "cannot use {path}: {source}; set CLUSTERD_HOME to a folder that this user may write",
+        path = .path.display()
+    )]
     Unusable { path: PathBuf, source: io::Error },
+    /// The folder belongs to another user.
+    #[error("{path} belongs to user {owner}, not to {own}; run: chmod 700 {path}", path = .path.display())]
+    Foreign { path: PathBuf, owner: u32, own: u32 },
     /// Others may write to the folder.
-    Insecure { path: PathBuf, why: String },
+    #[error("{path} may be written by other users; run: chmod 700 {path}", path = .0.display())]
+    Insecure(PathBuf),
     /// The socket's path would be too long for the kernel.
+    #[error(
+        "the path of the control socket is longer than {SOCKET_PATH_BYTES_MAX} bytes: {path}; set a shorter \
+         CLUSTERD_HOME",
+        path = .0.display()
+    )]
     PathTooLong(PathBuf),
     /// The typed name belongs to a deployment that runs.
+    #[error(
+        "an app or deployment called {name:?} is there already ({holder}); choose another --name, or delete that one: \
+         clusterd delete {name}"
+    )]
     Taken { name: String, holder: String },
     /// Another start holds the home for too long.
+    #[error(
+        "another start has held {path} for {s} s; try again when it has ended",
+        path = .0.display(),
+        s = limits::REGISTRY_WAIT_MS / 1000
+    )]
     Busy(PathBuf),
-    /// An entry cannot be written, or not be read.
-    Entry { path: PathBuf, why: String },
+    /// An entry cannot be used.
+    #[error("{path}: {problem}{remedy}", path = .path.display(), remedy = remedy(.problem))]
+    Entry { path: PathBuf, problem: FileProblem },
+    /// Nothing was saved, or the saved list cannot be used.
+    #[error("{path}: {problem}; clusterd save writes it", path = .path.display())]
+    NotSaved { path: PathBuf, problem: FileProblem },
 }
 
-impl fmt::Display for HomeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HomeError::Unknown => write!(f, "neither CLUSTERD_HOME nor HOME is set; set CLUSTERD_HOME to a folder"),
-            HomeError::Unusable { path, source } => {
-                write!(
-                    f,
-                    "cannot use {}: {source}; set CLUSTERD_HOME to a folder that this user may write",
-                    path.display()
-                )
-            }
-            HomeError::Insecure { path, why } => {
-                write!(f, "{} {why}; run: chmod 700 {}", path.display(), path.display())
-            }
-            HomeError::PathTooLong(path) => write!(
-                f,
-                "the path of the control socket is longer than {SOCKET_PATH_BYTES_MAX} bytes: {}; set a shorter \
-                 CLUSTERD_HOME",
-                path.display()
-            ),
-            HomeError::Taken { name, holder } => write!(
-                f,
-                "an app or deployment called {name:?} is there already ({holder}); choose another --name, or delete \
-                 that one: clusterd delete {name}"
-            ),
-            HomeError::Busy(path) => write!(
-                f,
-                "another start has held {} for {} s; try again when it has ended",
-                path.display(),
-                limits::REGISTRY_WAIT_MS / 1000
-            ),
-            HomeError::Entry { path, why } => write!(f, "{}: {why}", path.display()),
-        }
-    }
+fn remedy(problem: &FileProblem) -> &'static str {
+    if matches!(problem, FileProblem::Damaged(_)) { "; remove it" } else { "" }
 }
 
 impl HomeError {
-    /// Whether a run can go on without a control socket.
+    /// Whether a run can do without: then it has no control socket.
     pub fn is_unusable_home(&self) -> bool {
         match self {
             HomeError::Unknown
             | HomeError::Unusable { .. }
-            | HomeError::Insecure { .. }
+            | HomeError::Foreign { .. }
+            | HomeError::Insecure(_)
             | HomeError::PathTooLong(_) => true,
-            HomeError::Taken { .. } | HomeError::Busy(_) | HomeError::Entry { .. } => false,
+            HomeError::Taken { .. } | HomeError::Busy(_) | HomeError::Entry { .. } | HomeError::NotSaved { .. } => {
+                false
+            }
         }
     }
 }
@@ -178,11 +178,10 @@ impl Home {
         let found = fs::metadata(&run).map_err(unusable)?;
         let own = user::own_uid();
         if found.uid() != own && own != 0 {
-            let why = format!("belongs to user {}, not to {own}", found.uid());
-            return Err(HomeError::Insecure { path: run, why });
+            return Err(HomeError::Foreign { path: run, owner: found.uid(), own });
         }
         if found.permissions().mode() & 0o022 != 0 {
-            return Err(HomeError::Insecure { path: run, why: "may be written by other users".to_owned() });
+            return Err(HomeError::Insecure(run));
         }
         Ok(run)
     }

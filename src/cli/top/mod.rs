@@ -12,7 +12,7 @@ mod tests;
 mod view;
 mod watch;
 
-use super::act::fail;
+use super::apply::{self, fail};
 use crate::home::Home;
 use crate::limits;
 use crate::os::{poll, signal};
@@ -40,7 +40,7 @@ enum Message {
     Resized,
     Log(follow::Lines),
     /// What came of an order.
-    Ended(u64, Result<String, String>),
+    Ended(u64, apply::Outcome),
     Signal(i32),
     /// A thread that is needed cannot go on.
     Broken(String),
@@ -50,15 +50,15 @@ enum Message {
 pub(super) fn top(home: Option<&Path>) -> ExitCode {
     let home = match Home::find(home) {
         Ok(home) => home,
-        Err(e) => return fail(&e.to_string()),
+        Err(e) => return fail(e),
     };
     if let Some(why) = screen::refusal() {
-        return fail(&why);
+        return fail(why);
     }
     // Blocked here, they are in every thread that follows.
     let signals = match signal::Watch::new(&ENDS) {
         Ok(signals) => signals,
-        Err(e) => return fail(&format!("cannot watch for signals: {e}")),
+        Err(e) => return fail(format_args!("cannot watch for signals: {e}")),
     };
     // Words on stderr would tear the screen; what verbs have to say comes back as their outcome.
     let level = log::max_level();
@@ -70,7 +70,7 @@ pub(super) fn top(home: Option<&Path>) -> ExitCode {
     log::set_max_level(level);
     match ended {
         Ok(code) => ExitCode::from(code),
-        Err(why) => fail(&why),
+        Err(why) => fail(why),
     }
 }
 
@@ -136,7 +136,7 @@ impl Top {
             let news = tell.clone();
             if let Err(why) = watch::watch(&home, move |found| news.send(Message::News(found)).is_ok()) {
                 // Nobody listens: it is over anyway.
-                let _ = tell.send(Message::Broken(why));
+                let _ = tell.send(Message::Broken(why.to_string()));
             }
         });
         let tell = self.sender.clone();
@@ -163,7 +163,9 @@ impl Top {
         match message {
             Message::News(news) => self.model.apply(news, now_ms),
             Message::Log((lines, anew)) => self.model.log(lines, anew),
-            Message::Ended(number, outcome) => self.model.ended(number, outcome, now_ms),
+            Message::Ended(number, outcome) => {
+                self.model.ended(number, outcome.map_err(|error| error.to_string()), now_ms)
+            }
             Message::Resized => {}
             Message::Signal(number) => return Ok(Some(128 + u8::try_from(number).unwrap_or_default())),
             Message::Broken(why) => return Err(why),

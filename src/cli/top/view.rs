@@ -4,6 +4,7 @@ use super::columns::{Column, Kind, columns};
 use super::follow::Voice;
 use super::model::{Item, Model, Pending, RowKey, Verb};
 use super::rates::Rates;
+use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Worker, WorkerState};
 use crate::cli::progress::{Wait, waits_for};
 use crate::cli::units::{count, fit, short_delay, short_time, size};
@@ -406,7 +407,7 @@ fn doing(model: &Model, pending: &Pending) -> String {
         Verb::Reload => ("reloading", Wait::Reload),
         Verb::Restart => ("restarting", Wait::Ready),
         Verb::Start => ("starting", Wait::Ready),
-        Verb::Stop => ("stopping", Wait::End { hint: false }),
+        Verb::Stop => ("stopping", Wait::End { mode: StopMode::Now }),
         Verb::More | Verb::Less => return format!("scaling {} ...", pending.app.1),
     };
     let name = &pending.app.1;

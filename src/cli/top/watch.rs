@@ -1,6 +1,6 @@
 //! Looks at every master of a home once a second, each by a task of its own: one that hangs delays nobody.
 use super::model::{Answer, Gone, News, Place};
-use crate::cli::client::{self, Broken};
+use crate::cli::client::{self, ClientError};
 use crate::cli::connections;
 use crate::home::Home;
 use crate::limits;
@@ -21,7 +21,7 @@ struct Asked {
 ///
 /// # Errors
 /// The machine gives no runtime.
-pub(super) fn watch(home: &Home, tell: impl Fn(News) -> bool + Clone + 'static) -> Result<(), String> {
+pub(super) fn watch(home: &Home, tell: impl Fn(News) -> bool + Clone + 'static) -> Result<(), ClientError> {
     let runtime = client::runtime()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -88,8 +88,8 @@ fn who_is_there(home: &Home, dead: &mut BTreeSet<String>) -> (News, Vec<Place>) 
 
 async fn ask(name: String, path: PathBuf) -> News {
     match client::view(&path).await {
-        Err(Broken::Dead) => News::Dead { name },
-        Err(Broken::Failed(why)) => News::Answer { name, answer: Err(why) },
+        Err(ClientError::Ended) => News::Dead { name },
+        Err(error) => News::Answer { name, answer: Err(error.to_string()) },
         Ok(deployment) => {
             let counted = tokio::task::spawn_blocking(move || {
                 let apps = deployment.apps.iter();

@@ -1,9 +1,10 @@
 //! `clusterd init`: a configuration with every key explained, with the command of the folder where that can be told.
-use super::act::fail;
+use crate::cli::apply::fail;
 use crate::config::schema::sample::sample;
+use clap::Args;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The command in it.
@@ -22,25 +23,38 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("app.rb", "ruby"),
 ];
 
-/// The verb.
-pub(super) fn init(file: &Path, force: bool) -> ExitCode {
-    let (text, found) = text_for(Path::new("."));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).create_new(!force);
-    match options.open(file).and_then(|mut file| file.write_all(text.as_bytes())) {
-        Ok(()) => {
-            let path = file.display();
-            match found {
-                Some(command) => log::info!("{path} is written; it runs {command}"),
-                None => log::info!("{path} is written; say in it what to run (command)"),
+/// Write a configuration file with every key explained (also: ecosystem)
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(alias = "ecosystem")]
+pub struct Init {
+    /// Where to
+    #[arg(value_name = "FILE", default_value = "cluster.toml")]
+    pub file: PathBuf,
+    /// Over a file that is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl Init {
+    pub(super) fn run(&self) -> ExitCode {
+        let (text, found) = text_for(Path::new("."));
+        let path = self.file.display();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).create_new(!self.force);
+        match options.open(&self.file).and_then(|mut file| file.write_all(text.as_bytes())) {
+            Ok(()) => {
+                match found {
+                    Some(command) => log::info!("{path} is written; it runs {command}"),
+                    None => log::info!("{path} is written; say in it what to run (command)"),
+                }
+                log::info!("clusterd check -c {path} says what would run; clusterd start {path} runs it");
+                ExitCode::SUCCESS
             }
-            log::info!("clusterd check -c {path} says what would run; clusterd start {path} runs it");
-            ExitCode::SUCCESS
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                fail(format_args!("{path} is there already; --force writes over it"))
+            }
+            Err(e) => fail(format_args!("cannot write {path}: {e}")),
         }
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            fail(&format!("{} is there already; --force writes over it", file.display()))
-        }
-        Err(e) => fail(&format!("cannot write {}: {e}", file.display())),
     }
 }
 

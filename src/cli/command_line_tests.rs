@@ -1,4 +1,4 @@
-//! Tests of `args.rs`: what is understood, and what is said of the rest.
+//! Tests of `command_line.rs`: what is understood, and what is said of the rest.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::config::sources::Overrides;
@@ -9,7 +9,14 @@ fn typed(line: &str) -> Result<Invocation, UsageError> {
 
 fn run(line: &str) -> RunArgs {
     match typed(line) {
-        Ok(Invocation::Run(run)) => run,
+        Ok(Invocation::Run(run)) => *run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn verb(line: &str) -> Verb {
+    match typed(line) {
+        Ok(Invocation::Verb { verb, .. }) => verb,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -50,36 +57,23 @@ fn what_was_not_typed_stays_unset() {
 #[test]
 fn verbs_and_their_other_names() {
     for line in ["ls", "list", "status"] {
-        assert!(
-            matches!(typed(line), Ok(Invocation::Ask { verb: Ask::List { json: false, short: false }, .. })),
-            "{line}"
-        );
+        assert!(matches!(verb(line), Verb::Ls(ls) if !ls.json && !ls.short), "{line}");
     }
-    assert!(matches!(typed("ls --json"), Ok(Invocation::Ask { verb: Ask::List { json: true, .. }, .. })));
-    assert!(matches!(typed("ls -s"), Ok(Invocation::Ask { verb: Ask::List { short: true, .. }, .. })));
+    assert!(matches!(verb("ls --json"), Verb::Ls(ls) if ls.json));
+    assert!(matches!(verb("ls -s"), Verb::Ls(ls) if ls.short));
     for line in ["reload web api", "gracefulReload web api"] {
-        assert!(
-            matches!(typed(line), Ok(Invocation::Ask { verb: Ask::Reload { targets, .. }, .. }) if targets == ["web", "api"]),
-            "{line}"
-        );
+        assert!(matches!(verb(line), Verb::Reload(reload) if reload.targets == ["web", "api"]), "{line}");
     }
     for workers in ["4", "+3", "-1", "max", "max-1", "50%"] {
         let line = format!("scale web {workers}");
-        assert!(
-            matches!(typed(&line), Ok(Invocation::Ask { verb: Ask::Scale { to, .. }, .. }) if to.to_string() == workers),
-            "{line}"
-        );
+        assert!(matches!(verb(&line), Verb::Scale(scale) if scale.workers.to_string() == workers), "{line}");
     }
-    assert!(
-        matches!(typed("stop all --now"), Ok(Invocation::Ask { verb: Ask::Stop { now: true, targets }, .. }) if targets == ["all"])
-    );
-    assert!(matches!(typed("check -c x"), Ok(Invocation::Check { run, json: false }) if run.config() == Some("x")));
-    assert!(matches!(typed("check -w 2 -- node a.js"), Ok(Invocation::Check { run, .. }) if run.command.len() == 2));
+    assert!(matches!(verb("stop all --now"), Verb::Stop(stop) if stop.now && stop.targets == ["all"]));
+    assert!(matches!(verb("check -c x"), Verb::Check(check) if !check.json && check.run.config() == Some("x")));
+    assert!(matches!(verb("check -w 2 -- node a.js"), Verb::Check(check) if check.run.command.len() == 2));
     let home = Some(PathBuf::from("/h"));
-    assert!(matches!(typed("--home /h ls"), Ok(Invocation::Ask { verb: Ask::List { .. }, home: h }) if h == home));
-    assert!(
-        matches!(typed("stop web --home /h"), Ok(Invocation::Ask { verb: Ask::Stop { .. }, home: h }) if h == home)
-    );
+    assert!(matches!(typed("--home /h ls"), Ok(Invocation::Verb { verb: Verb::Ls(_), home: h }) if h == home));
+    assert!(matches!(typed("stop web --home /h"), Ok(Invocation::Verb { verb: Verb::Stop(_), home: h }) if h == home));
     assert_eq!(run("--home /h -- a").home, home);
 }
 
@@ -156,8 +150,8 @@ fn clap_finds_no_fault_with_its_own_description() {
 
 #[test]
 fn start_takes_a_script_with_arguments_a_command_a_file_or_names() {
-    let started = |line: &str| match typed(line) {
-        Ok(Invocation::Start(args)) => *args,
+    let started = |line: &str| match verb(line) {
+        Verb::Start(start) => *start,
         other => panic!("{line}: {other:?}"),
     };
     let script = started("start app.js -i 0 --name web -- --port 3000");
@@ -170,4 +164,25 @@ fn start_takes_a_script_with_arguments_a_command_a_file_or_names() {
     says("start", "nothing to start");
     says("start a b -- c", "go with one script");
     says("start a -c b.toml", "give one of them");
+}
+
+#[test]
+fn every_name_of_a_verb_is_known_as_one() {
+    let command = command();
+    let names = verbs(&command);
+    for name in ["ps", "l", "del", "monit", "prettylist", "graceful-reload", "ecosystem", "help"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    for name in &names {
+        // None of them takes so many words of these kinds.
+        let line = format!("{name} --nosuch");
+        let message = typed(&line).unwrap_err().message;
+        assert!(!message.contains("put -- before"), "{line}: {message}");
+    }
+    for name in ["ls", "list", "status", "l", "ps", "top", "monit", "save", "dump", "kill", "man"] {
+        says(&format!("{name} x"), "\"x\" is one word too many");
+        says(&format!("--home /h {name} x"), "\"x\" is one word too many");
+    }
+    says("pss", "did you mean \"ps\"?");
+    says("describ web", "did you mean \"describe\"?");
 }

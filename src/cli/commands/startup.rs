@@ -1,14 +1,15 @@
 //! `clusterd startup`: a systemd unit that resurrects what was saved when the machine starts. A user's own manager needs no
 //! privilege; a unit of the whole machine is root's to install.
-use super::act::fail;
-use super::args::UnitArgs;
-use crate::home::Home;
+use crate::cli::apply::fail;
+use crate::home::{Home, HomeError};
 use crate::os::user;
+use clap::Args;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use thiserror::Error;
 
 /// A unit, and what makes systemd take it.
 struct Unit {
@@ -21,11 +22,81 @@ struct Unit {
     advice: Option<String>,
 }
 
-/// `startup`.
-pub(super) fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
+/// Options of both verbs.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct UnitArgs {
+    /// Print the unit and the commands, and do nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Print them as JSON, for scripts
+    #[arg(long, requires = "print")]
+    pub json: bool,
+    /// A unit of the whole machine, for this user [default: root's, or the
+    /// user's own manager]
+    #[arg(long, value_name = "USER")]
+    pub system: Option<String>,
+}
+
+/// Have systemd resurrect what was saved when the machine starts
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Startup {
+    #[command(flatten)]
+    pub unit: UnitArgs,
+}
+
+/// Undo startup
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Unstartup {
+    #[command(flatten)]
+    pub unit: UnitArgs,
+}
+
+/// Why there is no unit.
+#[derive(Debug, Error)]
+enum UnitError {
+    #[error("cannot tell where clusterd is: {0}")]
+    NoBinary(#[source] io::Error),
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error("cannot tell where the home is: {0}")]
+    NoHome(#[source] io::Error),
+    #[error(
+        "a unit of the whole machine is root's to write: sudo clusterd startup --system USER, or leave --system out for \
+         your own manager, which needs no privilege"
+    )]
+    NotRoot,
+    #[error("there is no user called {0}")]
+    NoUser(String),
+    #[error("neither XDG_CONFIG_HOME nor HOME is set")]
+    NoConfigFolder,
+}
+
+/// Why systemd did not do it.
+#[derive(Debug, Error)]
+enum SystemctlError {
+    #[error("systemctl cannot be run: {0}")]
+    NotRun(#[source] io::Error),
+    /// What it printed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Startup {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        startup(home, &self.unit)
+    }
+}
+
+impl Unstartup {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        unstartup(home, &self.unit)
+    }
+}
+
+fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     let unit = match plan(home, args) {
         Ok(unit) => unit,
-        Err(why) => return fail(&why),
+        Err(error) => return fail(error),
     };
     if args.json {
         return print_json(&unit, Some(&unit.text), &["enable"]);
@@ -39,7 +110,7 @@ pub(super) fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     }
     let folder = unit.path.parent().unwrap_or(Path::new("/"));
     if let Err(e) = fs::create_dir_all(folder).and_then(|()| fs::write(&unit.path, &unit.text)) {
-        return fail(&format!("cannot write {}: {e}", unit.path.display()));
+        return fail(format_args!("cannot write {}: {e}", unit.path.display()));
     }
     log::info!("{} is written; it starts what clusterd save has written down", unit.path.display());
     let done = systemctl(&unit, &["daemon-reload"]).and_then(|()| systemctl(&unit, &["enable", &unit.name]));
@@ -51,15 +122,14 @@ pub(super) fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
             log::info!("systemd starts {} from the next start of the machine on", unit.name);
             ExitCode::SUCCESS
         }
-        Err(why) => fail(&format!("the unit is there, but systemd has not taken it: {why}")),
+        Err(why) => fail(format_args!("the unit is there, but systemd has not taken it: {why}")),
     }
 }
 
-/// `unstartup`.
-pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
+fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     let unit = match plan(home, args) {
         Ok(unit) => unit,
-        Err(why) => return fail(&why),
+        Err(error) => return fail(error),
     };
     if args.json {
         return print_json(&unit, None, &["disable"]);
@@ -71,7 +141,7 @@ pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !unit.path.exists() {
-        return fail(&format!("{} is not there: nothing to undo", unit.path.display()));
+        return fail(format_args!("{} is not there: nothing to undo", unit.path.display()));
     }
     // Without a systemd that answers, the unit is still to go.
     if let Err(why) = systemctl(&unit, &["disable", &unit.name]) {
@@ -82,7 +152,7 @@ pub(super) fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
             log::info!("{} is gone", unit.path.display());
             ExitCode::SUCCESS
         }
-        Err(e) => fail(&format!("cannot remove {}: {e}", unit.path.display())),
+        Err(e) => fail(format_args!("cannot remove {}: {e}", unit.path.display())),
     }
 }
 
@@ -101,24 +171,21 @@ fn print_json(unit: &Unit, text: Option<&str>, verb: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), String> {
+fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), SystemctlError> {
     let output = Command::new("systemctl").args(unit.manager).args(verb).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(e) => Err(format!("systemctl cannot be run: {e}")),
+        Ok(output) => Err(SystemctlError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(e) => Err(SystemctlError::NotRun(e)),
     }
 }
 
 /// Which unit, and where.
-fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, String> {
+fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
     let is_root = user::own_uid() == 0;
-    let binary = std::env::current_exe().map_err(|e| format!("cannot tell where clusterd is: {e}"))?;
+    let binary = std::env::current_exe().map_err(UnitError::NoBinary)?;
     let path = std::env::var("PATH").unwrap_or_default();
-    let own_home = || {
-        let home = Home::find(home).map_err(|e| e.to_string())?;
-        std::path::absolute(home.path()).map_err(|e| format!("cannot tell where the home is: {e}"))
-    };
+    let own_home = || std::path::absolute(Home::find(home)?.path()).map_err(UnitError::NoHome);
     let system = |name: String, user: Option<&str>, home: &Path| Unit {
         path: Path::new("/etc/systemd/system").join(&name),
         text: text(&binary, home, &path, user),
@@ -127,13 +194,9 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, String> {
         advice: None,
     };
     match (&args.system, is_root) {
-        (Some(_), false) if !args.print => {
-            Err("a unit of the whole machine is root's to write: sudo clusterd startup --system USER, or leave \
-                 --system out for your own manager, which needs no privilege"
-                .to_owned())
-        }
+        (Some(_), false) if !args.print => Err(UnitError::NotRoot),
         (Some(name), _) => {
-            let folder = user::home_of(name).ok_or_else(|| format!("there is no user called {name}"))?;
+            let folder = user::home_of(name).ok_or_else(|| UnitError::NoUser(name.clone()))?;
             let home = home.map_or_else(|| folder.join(".clusterd"), Path::to_owned);
             Ok(system(format!("clusterd-{name}.service"), Some(name), &home))
         }
@@ -141,7 +204,7 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, String> {
         (None, false) => {
             let config = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
             let config = config.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
-            let config = config.ok_or("neither XDG_CONFIG_HOME nor HOME is set")?;
+            let config = config.ok_or(UnitError::NoConfigFolder)?;
             Ok(Unit {
                 path: config.join("systemd/user/clusterd.service"),
                 name: "clusterd.service".to_owned(),

@@ -1,5 +1,6 @@
 //! `clusterd check`: says what would run on this machine, or everything that is wrong. Nothing is bound or started.
-use super::args::{EXIT_FAILED, EXIT_USAGE, RunArgs, load_error_code};
+use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
+use crate::cli::run_args::RunArgs;
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
 use crate::config::{App, Balance, Listen, Protocol, Ready, rules};
@@ -7,16 +8,39 @@ use crate::loader;
 use crate::os::cpu::{self, CpuCount};
 use crate::os::user;
 use crate::program;
+use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// First lines of its help.
+const USAGE: &str = "clusterd check [OPTIONS] -c FILE
+       clusterd check [OPTIONS] -- COMMAND [ARG]...";
+
+/// Say what would run, or everything that is wrong
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(override_usage = USAGE)]
+pub struct Check {
+    #[command(flatten)]
+    pub run: Box<RunArgs>,
+    /// As JSON, for scripts
+    #[arg(long, help_heading = "Other")]
+    pub json: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> ExitCode {
+        ExitCode::from(check(&self.run, self.json, &mut io::stdout(), &mut io::stderr()))
+    }
+}
 
 /// Runs the verb; the exit code. What would run goes to `out`, problems and warnings to `err`; `json`: all of it to `out`.
 ///
 /// 0: it would run. 1: a file cannot be read, or this machine does not fit (command, user, folder, port). 2: the file
 /// or the command line is wrong.
-pub fn check(args: &RunArgs, json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
+fn check(args: &RunArgs, json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
     let report = report(args);
     // Whoever reads the output may have left; the exit code says enough.
     if json {

@@ -1,0 +1,134 @@
+//! Runs a command on every app that its targets name, and says what came of each.
+use super::error::CommandError;
+use super::target::{Found, Known, known};
+use crate::limits;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What came of a command on one app: a sentence, or why not.
+pub(super) type Outcome = Result<String, CommandError>;
+
+/// Whether the apps of one command wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Concurrency {
+    /// One after the other.
+    Sequential,
+    /// A bounded number at the same time.
+    Parallel,
+}
+
+/// Prints an error.
+pub(super) fn fail(error: impl Display) -> ExitCode {
+    log::error!("{error}");
+    ExitCode::FAILURE
+}
+
+/// Runs a command on every app that the targets name, each once. Fails when a target names none, or one app is refused.
+pub(super) fn for_each_app(
+    home: Option<&Path>,
+    targets: &[String],
+    concurrency: Concurrency,
+    command: impl Fn(&Known, &Found) -> Outcome + Sync,
+) -> ExitCode {
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(error) => return fail(error),
+    };
+    let (apps, all_found) = find_all(&known, targets);
+    let run = |found: &Found| command(&known, found).map_err(|error| with_name(&found.app, &error));
+    let reported = match concurrency {
+        Concurrency::Sequential => report(apps.iter().map(run)),
+        Concurrency::Parallel => report(parallel(&apps, run)),
+    };
+    if all_found { reported } else { ExitCode::FAILURE }
+}
+
+/// Runs a command on every deployment of which the targets name an app, one after the other.
+pub(super) fn for_each_deployment(
+    home: Option<&Path>,
+    targets: &[String],
+    command: impl Fn(&Found) -> Outcome,
+) -> ExitCode {
+    let known = match known(home) {
+        Ok(known) => known,
+        Err(error) => return fail(error),
+    };
+    let (mut apps, all_found) = find_all(&known, targets);
+    let mut seen = BTreeSet::new();
+    apps.retain(|found| seen.insert(found.deployment.clone()));
+    let run = |found: &Found| command(found).map_err(|error| with_name(&found.deployment, &error));
+    let reported = report(apps.iter().map(run));
+    if all_found { reported } else { ExitCode::FAILURE }
+}
+
+/// The apps that targets name, each once, in their order; and whether every target names one. Those that name none are
+/// reported.
+fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
+    let mut seen = BTreeSet::new();
+    let mut apps = Vec::new();
+    let mut all_found = true;
+    for target in targets {
+        match known.find(target) {
+            Err(error) => {
+                log::error!("{error}");
+                all_found = false;
+            }
+            Ok(found) => apps.extend(found.into_iter().filter(|f| seen.insert((f.deployment.clone(), f.app.clone())))),
+        }
+    }
+    (apps, all_found)
+}
+
+fn with_name(name: &str, error: &CommandError) -> String {
+    let why = error.to_string();
+    if why.starts_with(&format!("{name}: ")) { why } else { format!("{name}: {why}") }
+}
+
+/// Does something with all of them at the same time, a bounded number at once; the outcomes in their order.
+pub(super) fn parallel<T: Sync, E: From<Panicked> + Send>(
+    all: &[T],
+    command: impl Fn(&T) -> Result<String, E> + Sync,
+) -> Vec<Result<String, E>> {
+    let mut outcomes = Vec::new();
+    for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = some.iter().map(|one| scope.spawn(|| command(one))).collect();
+            for one in running {
+                outcomes.push(one.join().unwrap_or_else(|_| Err(E::from(Panicked))));
+            }
+        });
+    }
+    outcomes
+}
+
+/// A thread of a command panicked.
+pub(super) struct Panicked;
+
+impl From<Panicked> for String {
+    fn from(_: Panicked) -> String {
+        "it broke off".to_owned()
+    }
+}
+
+impl From<Panicked> for CommandError {
+    fn from(_: Panicked) -> CommandError {
+        CommandError::Panicked
+    }
+}
+
+/// Prints what came of a command, app by app.
+pub(super) fn report<E: Display>(outcomes: impl IntoIterator<Item = Result<String, E>>) -> ExitCode {
+    let mut failed = false;
+    for outcome in outcomes {
+        match outcome {
+            Ok(message) => message.lines().for_each(|line| log::info!("{line}")),
+            Err(error) => {
+                log::error!("{error}");
+                failed = true;
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

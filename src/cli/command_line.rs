@@ -1,0 +1,165 @@
+//! What was typed, understood: a run, a verb, or a text to print; and what is said of a command line that is none of them.
+//! The flags of a run are in `run_args`, the verbs and their arguments in `commands`.
+use super::commands::{Text, Verb};
+use super::help;
+use super::run_args::RunArgs;
+use crate::config::name;
+use crate::master;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What clusterd was asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Run a deployment in the foreground.
+    Run(Box<RunArgs>),
+    /// A verb.
+    Verb {
+        /// With its arguments.
+        verb: Verb,
+        /// `--home`, or `CLUSTERD_HOME`.
+        home: Option<PathBuf>,
+    },
+    /// `--help`, `--version`, `help`: text for stdout; exit code 0.
+    Print(String),
+}
+
+/// The command line could not be understood. Exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", message.trim_end())]
+pub struct UsageError {
+    /// For stderr, whole lines.
+    pub message: String,
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "clusterd",
+    version,
+    about = "Runs N copies of a program behind one listening socket and keeps them running.",
+    override_usage = help::USAGE,
+    after_help = help::AFTER,
+    disable_help_subcommand = true,
+    subcommand_help_heading = "Verbs (to a deployment that runs)",
+    term_width = 80
+)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Folder of the control sockets (default: $CLUSTERD_HOME, or ~/.clusterd)
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Other")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// Understands a whole argv, program name first. `CLUSTERD_HOME` is looked up where `--home` is not given.
+///
+/// # Errors
+/// What is wrong and the way out.
+pub fn parse<I, T>(argv: I) -> Result<Invocation, UsageError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let argv: Vec<OsString> = argv.into_iter().map(Into::into).collect();
+    if let Some(bad) = argv.iter().find(|word| word.to_str().is_none()) {
+        return Err(usage(format!("\"{}\" is not UTF-8; clusterd takes only UTF-8 arguments", bad.to_string_lossy())));
+    }
+    let matches = match command().try_get_matches_from(&argv) {
+        Ok(matches) => matches,
+        Err(error) => return explain(&error, &argv),
+    };
+    let mut cli = Cli::from_arg_matches(&matches).map_err(usage)?;
+    let home =
+        cli.home.or_else(|| std::env::var_os("CLUSTERD_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+    if cli.verb.is_some() && cli.run != RunArgs::default() {
+        return Err(usage("options of a run stand before a verb; write them behind it (check), or leave them out"));
+    }
+    let Some(verb) = cli.verb else {
+        cli.run.validate().map_err(usage)?;
+        cli.run.home = home;
+        return Ok(Invocation::Run(Box::new(cli.run)));
+    };
+    verb.validate().map_err(usage)?;
+    match verb.text(command).transpose().map_err(usage)? {
+        None => Ok(Invocation::Verb { verb, home }),
+        Some(Text::Print(text)) => Ok(Invocation::Print(text)),
+        Some(Text::UnknownVerb(word)) => Err(usage(unknown_verb(&command(), &word, &[]))),
+    }
+}
+
+/// Understands the command line of a deployment: the master reads it again, because the keeper parses nothing.
+///
+/// # Errors
+/// What is wrong, as [`parse`].
+pub(super) fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
+    match parse(argv) {
+        Ok(Invocation::Run(run)) => Ok(master::Run { request: run.request(), home: run.home }),
+        Ok(_) => Err("the master runs deployments only".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The clap command, for tests that compare it with its documentation.
+pub fn command() -> Command {
+    Cli::command()
+}
+
+fn usage(message: impl std::fmt::Display) -> UsageError {
+    UsageError { message: format!("error: {message}\n\nFor more, try 'clusterd --help'.\n") }
+}
+
+/// Every verb, by each of its names.
+fn verbs(command: &Command) -> Vec<&str> {
+    command.get_subcommands().flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_all_aliases())).collect()
+}
+
+/// clap's complaint in words that fit the case.
+fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageError> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(Invocation::Print(error.to_string())),
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => {
+            let typed = context(ContextKind::InvalidSubcommand).or_else(|| context(ContextKind::InvalidArg));
+            if let Some(word) = typed.filter(|word| !word.starts_with('-')) {
+                let command = command();
+                let verbs = verbs(&command);
+                let after = argv.iter().position(|other| other.to_str() == Some(&word)).unwrap_or(argv.len());
+                if argv[..after].iter().any(|word| word.to_str().is_some_and(|word| verbs.contains(&word))) {
+                    return Err(usage(format!("\"{word}\" is one word too many")));
+                }
+                let rest: Vec<&str> = argv[after..].iter().filter_map(|word| word.to_str()).collect();
+                return Err(usage(unknown_verb(&command, &word, &rest)));
+            }
+        }
+        _ => (),
+    }
+    // The usage lines are in --help; here they would hide what is wrong.
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or_default();
+    let is_noise = |line: &&str| !line.trim_start().starts_with("tip: to pass");
+    Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
+}
+
+/// A first word that is not a verb: a slip of the finger, or a command without `--`.
+fn unknown_verb(command: &Command, word: &str, rest: &[&str]) -> String {
+    let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
+    let verbs = verbs(command);
+    let hint = name::did_you_mean(word, &verbs);
+    if !hint.is_empty() && !script && !verbs.contains(&word) {
+        return format!("unknown verb \"{word}\"{hint} (to run a command, put -- before it: clusterd -- {word})");
+    }
+    let command = if rest.is_empty() { word.to_owned() } else { rest.join(" ") };
+    format!("put -- before the command: clusterd -- {}{command}", if script { "node " } else { "" })
+}
+
+#[cfg(test)]
+#[path = "command_line_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! `clusterd describe`: everything about apps, for people or as JSON for scripts.
+use crate::api::types::{App, Deployment};
+use crate::cli::apply::fail;
+use crate::cli::table::Paint;
+use crate::cli::target::{Found, Known, gone_app, known};
+use crate::cli::units::short_time;
+use crate::cli::worker_table::worker_table;
+use clap::Args;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Show everything about apps (also: show)
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(aliases = ["show", "desc", "info"])]
+pub struct Describe {
+    /// A name, an id, a namespace, "/a pattern/" or "all"
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// As JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Describe {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        let known = match known(home) {
+            Ok(known) => known,
+            Err(error) => return fail(error),
+        };
+        let mut failed = false;
+        let mut all: Vec<Found> = Vec::new();
+        for target in &self.targets {
+            match known.find(target) {
+                Ok(found) => all.extend(found),
+                Err(error) => {
+                    log::error!("{error}");
+                    failed = true;
+                }
+            }
+        }
+        let text = if self.json {
+            let of = |found: &Found| found.view.as_deref().cloned();
+            let apps: Vec<App> =
+                all.iter().map(|found| of(found).unwrap_or_else(|| gone_app(&found.app, found.id))).collect();
+            serde_json::to_string_pretty(&apps).unwrap_or_default() + "\n"
+        } else {
+            all.iter().map(|found| card(found, &known)).collect::<Vec<_>>().join("\n")
+        };
+        // A reader that has left is no failure.
+        let _ = io::stdout().write_all(text.as_bytes());
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// One app, a line for each thing.
+fn card(found: &Found, known: &Known) -> String {
+    let id = found.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let Some(app) = &found.view else {
+        return format!(
+            "{}\n  id           {id}\n  status       gone: its keeper was killed; clusterd start {} starts it again\n",
+            found.app, found.app
+        );
+    };
+    let deployment = known.masters.iter().find(|m| m.name == found.deployment).and_then(|m| m.deployment.as_ref().ok());
+    let mut text = format!("{}\n", app.name);
+    for (label, value) in app_rows(id, app).into_iter().chain(deployment.into_iter().flat_map(deployment_rows)) {
+        text.push_str(&format!("  {label:<13}{value}\n"));
+    }
+    text.push('\n');
+    text.push_str(&worker_table(app, Paint::Plain));
+    text.push_str(&notes(app));
+    text
+}
+
+fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
+    let mut rows = vec![
+        ("id", id),
+        ("namespace", app.namespace.clone()),
+        ("status", format!("{}, {} of {} workers ready", app.status, app.workers_ready, app.workers_wanted)),
+        ("command", app.command.join(" ")),
+        ("folder", app.cwd.clone()),
+        ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
+        ("protocol", app.protocol.to_string()),
+        ("balance", app.balance.to_string()),
+        ("ready by", app.ready.clone()),
+        ("generation", app.generation.to_string()),
+        ("restarts", app.restarts.to_string()),
+        ("hand-offs", app.handoffs.to_string()),
+    ];
+    if let Some(agent) = &app.agent {
+        rows.push(("agent", agent.command.join(" ")));
+        rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
+    }
+    rows
+}
+
+fn deployment_rows(deployment: &Deployment) -> Vec<(&'static str, String)> {
+    let restarts = deployment.master_restarts;
+    let mut rows = vec![
+        ("deployment", deployment.name.clone()),
+        ("runs in the", if deployment.background { "background" } else { "foreground" }.to_owned()),
+    ];
+    rows.extend(deployment.config.iter().map(|path| ("configured by", path.clone())));
+    rows.push(("keeper", format!("pid {}, up {}", deployment.keeper_pid, short_time(deployment.uptime_ms))));
+    rows.push(("master", format!("pid {}, started again {restarts} times", deployment.master_pid)));
+    rows.push(("clusterd", deployment.version.clone()));
+    rows
+}
+
+/// What there is to say of single workers and the agent.
+fn notes(app: &App) -> String {
+    let mut lines = Vec::new();
+    for worker in &app.workers {
+        lines.extend(worker.not_yet.iter().map(|why| format!("  slot {}: not ready yet: {why}\n", worker.slot)));
+    }
+    for worker in &app.workers {
+        lines.extend(worker.note.iter().map(|note| format!("  slot {}: {note}\n", worker.slot)));
+    }
+    let agent_note = app.agent.as_ref().and_then(|agent| agent.note.as_deref());
+    lines.extend(agent_note.map(|note| format!("  agent: {note}\n")));
+    for worker in app.workers.iter().filter(|w| w.messages_lost > 0) {
+        let (slot, lost) = (worker.slot, worker.messages_lost);
+        lines.push(format!("  slot {slot}: {lost} messages lost, as it did not read them\n"));
+    }
+    lines.concat()
+}

@@ -1,0 +1,143 @@
+//! `clusterd logs`: the last lines of log files, then what comes. Files are read here directly; which ones, the masters say.
+use crate::cli::error::CommandError;
+use crate::cli::target::{Found, Known, known};
+use crate::config::log::Log;
+use crate::config::log_time;
+use crate::config::resolve::resolve;
+use crate::ids::Slot;
+use crate::limits;
+use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
+use crate::os::cpu;
+use clap::Args;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Show what workers print: the last lines of log files, then what comes
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Logs {
+    /// A name, an id, a namespace, "/a pattern/" or "all"
+    #[arg(default_value = "all", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// So many of the last lines of each file first
+    #[arg(long, value_name = "N", default_value_t = limits::LOGS_LINES_DEFAULT)]
+    pub lines: usize,
+    /// Only what was printed to stderr
+    #[arg(long, conflicts_with = "out")]
+    pub err: bool,
+    /// Only what was printed to stdout
+    #[arg(long)]
+    pub out: bool,
+    /// Only of the worker in this slot (log files of their own, or JSON)
+    #[arg(long, value_name = "SLOT")]
+    pub worker: Option<u32>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// The lines as they were printed, with nothing before them
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+    /// Show when a line was written [default format: YYYY-MM-DDTHH:mm:ss]
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "%Y-%m-%dT%H:%M:%S")]
+    #[arg(value_parser = log_time::strftime)]
+    pub timestamp: Option<String>,
+    /// Mark this word, on a terminal
+    #[arg(long, value_name = "WORD")]
+    pub highlight: Option<String>,
+    /// Only the last lines: do not wait for more
+    #[arg(long)]
+    pub nostream: bool,
+}
+
+impl Logs {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        let terminal = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let style = Style {
+            json: self.json,
+            raw: self.raw,
+            time: self.timestamp.clone(),
+            highlight: self.highlight.clone(),
+            colours: terminal,
+        };
+        let (files, without) = match known(home).and_then(|known| self.files(&known)) {
+            Ok(found) => found,
+            Err(error) => {
+                error.to_string().lines().for_each(|line| log::error!("{line}"));
+                return ExitCode::FAILURE;
+            }
+        };
+        without.iter().for_each(|why| log::warn!("{why}"));
+        let mut reader = Reader::new(files, style, self.filter());
+        let mut out = BufWriter::new(io::stdout().lock());
+        // A reader that has left (`clusterd logs | head`) is no failure.
+        if out.write_all(&reader.last(self.lines)).and_then(|()| out.flush()).is_err() || self.nostream {
+            return ExitCode::SUCCESS;
+        }
+        self.follow(home, &mut reader, &mut out);
+        ExitCode::SUCCESS
+    }
+
+    fn filter(&self) -> Filter {
+        let kind = if self.err { Some(Kind::Err) } else { self.out.then_some(Kind::Out) };
+        Filter { kind, slot: self.worker }
+    }
+
+    /// Prints what comes, until nobody reads it any more.
+    fn follow(&self, home: Option<&Path>, reader: &mut Reader, out: &mut impl Write) {
+        let mut asked = Instant::now();
+        loop {
+            std::thread::sleep(Duration::from_millis(limits::LOGS_LOOK_MS));
+            let mut written = Ok(());
+            reader.look(&mut |line| {
+                written = out.write_all(line);
+                written.is_ok()
+            });
+            if written.and_then(|()| out.flush()).is_err() {
+                return;
+            }
+            if asked.elapsed() >= Duration::from_millis(limits::LOGS_ASK_MS) {
+                asked = Instant::now();
+                // Nobody may be there for a moment: what is followed stays.
+                if let Ok((files, _)) = known(home).and_then(|known| self.files(&known)) {
+                    reader.take_in(files);
+                }
+            }
+        }
+    }
+
+    /// The files that are asked for; and of the apps that have none, why.
+    fn files(&self, known: &Known) -> Result<(Files, Vec<String>), CommandError> {
+        let filter = self.filter();
+        let mut files = Files::default();
+        let mut without = Vec::new();
+        for target in &self.targets {
+            for found in known.find(target)? {
+                let added = place(known, &found)
+                    .map_err(str::to_owned)
+                    .and_then(|(log, slots)| files.add_app(&found.app, &log, &slots, &filter));
+                if let Err(why) = added {
+                    without.push(format!("{}: {why}", found.app));
+                }
+            }
+        }
+        if files.is_empty() { Err(CommandError::NoLogs(without.join("\n"))) } else { Ok((files, without)) }
+    }
+}
+
+/// Where an app's output goes, and its slots. One whose keeper is gone is looked up in its entry.
+fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), &'static str> {
+    if let Some(app) = &found.view {
+        let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
+        slots.dedup();
+        slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
+        return Ok(((&app.log).into(), slots));
+    }
+    let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
+    let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or("its entry does not say where it wrote to")?;
+    let config =
+        resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
+    let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
+    let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
+    Ok((app.log, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
+}

@@ -1,0 +1,292 @@
+//! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
+use crate::api::types::{App, AppStatus, Deployment, Worker};
+use crate::cli::apply::fail;
+use crate::cli::client::Master;
+use crate::cli::table::{Paint, Row, Table, Tone};
+use crate::cli::target::{Found, Known, gone_app, known};
+use crate::cli::units::{cpu_time, size};
+use crate::cli::worker_table::worker_table;
+use crate::home::Entry;
+use crate::os::terminal;
+use clap::Args;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Show apps and their workers (also: list, status)
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(aliases = ["list", "status", "l", "ps"])]
+pub struct Ls {
+    /// As JSON, for scripts
+    #[arg(long, conflicts_with = "short")]
+    pub json: bool,
+    /// A row per app, without the workers
+    #[arg(short, long)]
+    pub short: bool,
+}
+
+/// The same as ls --json, in the words of PM2
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(hide = true, alias = "prettylist")]
+pub struct Jlist {}
+
+impl Jlist {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        Ls { json: true, short: false }.run(home)
+    }
+}
+
+impl Ls {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        let known = match known(home) {
+            Ok(known) => known,
+            Err(error) => return fail(error),
+        };
+        let text = if self.json {
+            for master in &known.masters {
+                if let Err(error) = &master.deployment {
+                    log::warn!("{}: {error}; it is left out", master.name);
+                }
+            }
+            as_json(&known.masters, &known.dead)
+        } else if known.masters.is_empty() && known.dead.is_empty() {
+            NOTHING.to_owned()
+        } else if self.short {
+            short_table(&known, terminal::columns(io::stdout()), Paint::of_stdout())
+        } else {
+            as_tables(&known.masters, &known.dead, Paint::of_stdout())
+        };
+        // A reader that has left (`clusterd ls | head`) is no failure.
+        let _ = io::stdout().write_all(text.as_bytes());
+        ExitCode::SUCCESS
+    }
+}
+
+const NOTHING: &str = "nothing runs here (clusterd -- COMMAND starts something)\n";
+
+// ---- JSON ----
+
+/// A deployment whose keeper is gone, as far as its entry tells.
+#[derive(Serialize)]
+struct Gone<'a> {
+    name: &'a str,
+    background: bool,
+    /// Why there is no more.
+    problem: &'static str,
+    apps: Vec<App>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Listed<'a> {
+    There(&'a Deployment),
+    Gone(Gone<'a>),
+}
+
+fn as_json(masters: &[Master], dead: &[Entry]) -> String {
+    let there = masters.iter().filter_map(|m| m.deployment.as_ref().ok()).map(Listed::There);
+    let gone = dead.iter().map(|entry| {
+        Listed::Gone(Gone {
+            name: &entry.name,
+            background: entry.background,
+            problem: "its keeper was killed",
+            apps: entry.apps.iter().map(|app| gone_app(&app.name, Some(app.id))).collect(),
+        })
+    });
+    let mut text = serde_json::to_string_pretty(&there.chain(gone).collect::<Vec<_>>()).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+// ---- a table for each app ----
+
+fn as_tables(masters: &[Master], dead: &[Entry], paint: Paint) -> String {
+    let mut text = String::new();
+    for master in masters {
+        match &master.deployment {
+            // Writing to a String cannot fail.
+            Err(error) => drop(writeln!(text, "{}  {error}", master.name)),
+            Ok(deployment) => text.push_str(&deployment_tables(deployment, paint)),
+        }
+    }
+    for app in dead.iter().flat_map(|entry| &entry.apps) {
+        let gone = paint.apply(AppStatus::Gone.as_str(), AppStatus::Gone.into());
+        let _ = writeln!(text, "[{}] {}  {gone}  its keeper was killed: clusterd start {}", app.id, app.name, app.name);
+    }
+    text
+}
+
+fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
+    let mut text = String::new();
+    for app in &deployment.apps {
+        let whole = if deployment.name == app.name { String::new() } else { format!("{}: ", deployment.name) };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{whole}{}", headline(app, deployment, paint));
+        text.push_str(&worker_table(app, paint));
+    }
+    let _ = match deployment.master_restarts {
+        0 => Ok(()),
+        1 => writeln!(text, "  the master was started again once"),
+        n => writeln!(text, "  the master was started again {n} times"),
+    };
+    let (keeper, master) = (&deployment.keeper_version, &deployment.version);
+    if !keeper.is_empty() && keeper != master {
+        let _ = writeln!(text, "  the keeper is of version {keeper}, the master of {master}");
+    }
+    text
+}
+
+fn headline(app: &App, deployment: &Deployment, paint: Paint) -> String {
+    let status = paint.apply(&app.status.to_string(), app.status.into());
+    let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
+    let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
+    let steering = app.steering.map_or_else(String::new, |how| format!(" ({how})"));
+    format!(
+        "{id}{}  {status}  {}/{} ready  {listen}  {} {}{steering}  generation {}  keeper {}",
+        app.name,
+        app.workers_ready,
+        app.workers_wanted,
+        app.protocol,
+        app.balance,
+        app.generation,
+        deployment.keeper_pid
+    )
+}
+
+// ---- a row for each app ----
+
+const SHORT: Table<9> = Table {
+    headings: ["ID", "NAME", "NAMESPACE", "STATUS", "READY", "RESTARTS", "CPU", "MEMORY", "ADDRESS"],
+    words: &[1, 2, 3, 8],
+    elastic: &[1, 2, 8],
+    state: 3,
+    indent: 0,
+};
+
+/// Apps that are gone, or whose master does not answer, included.
+fn short_table(known: &Known, columns: Option<usize>, paint: Paint) -> String {
+    let mut rows: Vec<Row<9>> = known.all().iter().map(row).collect();
+    rows.extend(known.silent().into_iter().map(|(id, name)| bare_row(id, name, "no answer")));
+    SHORT.text(&rows, columns, paint)
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn row(found: &Found) -> Row<9> {
+    match &found.view {
+        Some(app) => app_row(app),
+        None => bare_row(found.id, found.app.clone(), AppStatus::Gone.as_str()),
+    }
+}
+
+fn app_row(app: &App) -> Row<9> {
+    let sum = |number: fn(&Worker) -> Option<u64>| app.workers.iter().filter_map(number).reduce(|a, b| a + b);
+    let address = match app.listen.as_slice() {
+        [] => dash(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    };
+    let cells = [
+        app.id.map_or_else(dash, |id| id.to_string()),
+        app.name.clone(),
+        app.namespace.clone(),
+        app.status.to_string(),
+        format!("{}/{}", app.workers_ready, app.workers_wanted),
+        app.restarts.to_string(),
+        sum(|worker| worker.cpu_ms).map_or_else(dash, cpu_time),
+        sum(|worker| worker.memory_bytes).map_or_else(dash, size),
+        address,
+    ];
+    Row { cells, tone: app.status.into() }
+}
+
+/// An app of which no more is known.
+fn bare_row(id: Option<u32>, name: String, status: &str) -> Row<9> {
+    let id = id.map_or_else(dash, |id| id.to_string());
+    let cells = [id, name, dash(), status.to_owned(), dash(), dash(), dash(), dash(), dash()];
+    Row { cells, tone: Tone::Bad }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::WorkerState;
+    use crate::cli::samples;
+
+    fn worker(slot: u32) -> Worker {
+        Worker {
+            pid: Some(4_000_000),
+            state: WorkerState::Draining,
+            uptime_ms: Some(86_400_000 * 30),
+            restarts: 1234,
+            open_handoffs: 64,
+            memory_bytes: Some(1_500_000_000),
+            cpu_ms: Some(123_456_789),
+            loop_delay_ms: Some(999.0),
+            ..samples::worker(slot)
+        }
+    }
+
+    #[test]
+    fn rows_of_workers_fit_eighty_columns() {
+        let app = samples::app("web", (0..500).map(worker).collect());
+        let mut deployment = samples::deployment("web", vec![app]);
+        deployment.version = "0.2.0".to_owned();
+        deployment.keeper_version = "0.1.0".to_owned();
+        let text = deployment_tables(&deployment, Paint::Plain);
+        assert_eq!(text.lines().count(), 503);
+        assert!(text.ends_with("the keeper is of version 0.1.0, the master of 0.2.0\n"), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.len() <= 80), "{text}");
+        assert_eq!(as_json(&[], &[]), "[]\n");
+    }
+
+    #[test]
+    fn a_headline_says_what_an_app_is() {
+        let app = samples::app("web", vec![samples::worker(0)]);
+        let line = headline(&app, &samples::deployment("web", Vec::new()), Paint::Colours);
+        let expected =
+            "[0] web  \x1b[32mrunning\x1b[0m  1/1 ready  0.0.0.0:8080  node round-robin  generation 1  keeper 100";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn rows_of_apps_are_aligned_and_fit_a_terminal() {
+        let usual = [
+            app_row(&samples::app("web", vec![samples::worker(0), samples::worker(1)])),
+            bare_row(Some(7), "api".into(), "gone"),
+        ];
+        let text = SHORT.text(&usual, Some(80), Paint::Plain);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "ID  NAME  NAMESPACE  STATUS   READY  RESTARTS   CPU  MEMORY  ADDRESS",
+                " 0  web   default    running    2/2         0  2.0s    100M  0.0.0.0:8080",
+                " 7  api   -          gone         -         -     -       -  -",
+            ]
+        );
+        let coloured = SHORT.text(&usual, None, Paint::Colours);
+        assert!(coloured.contains("\x1b[32mrunning\x1b[0m  ") && coloured.contains("\x1b[31mgone   \x1b[0m  "));
+    }
+
+    #[test]
+    fn long_texts_are_cut_on_a_terminal_and_whole_elsewhere() {
+        let mut app = samples::app(&"x".repeat(64), vec![samples::worker(0); 500]);
+        app.namespace = "n".repeat(64);
+        app.id = Some(1023);
+        app.status = AppStatus::Reloading;
+        app.restarts = 12_345_678;
+        app.listen = vec!["[2001:db8::1234:5678]:65535".to_owned(), "unix:/a".to_owned()];
+        let text = SHORT.text(&[app_row(&app)], Some(80), Paint::Plain);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        for word in ["xxx~", "nnn~", "500/500", "12345678", "[200"] {
+            assert!(text.contains(word), "{word}\n{text}");
+        }
+        let whole = SHORT.text(&[app_row(&app)], None, Paint::Plain);
+        assert!(whole.contains(&app.name) && whole.contains("[2001:db8::1234:5678]:65535 +1"), "{whole}");
+    }
+}

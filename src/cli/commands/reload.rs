@@ -1,0 +1,69 @@
+//! `clusterd reload`: replaces every worker, one app after the other.
+use crate::api::request::Target;
+use crate::api::types::{AppStatus, Deployment};
+use crate::api::{Change, Request};
+use crate::cli::apply::{self, Concurrency, Outcome};
+use crate::cli::client::{self, Answered};
+use crate::cli::error::CommandError;
+use crate::cli::launch;
+use crate::cli::progress::Progress;
+use crate::cli::target::Found;
+use crate::limits;
+use clap::Args;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Replace every worker, one at a time, losing no connection
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(aliases = ["gracefulReload", "graceful-reload"])]
+pub struct Reload {
+    /// A name, an id, a namespace, "/a pattern/" or "all"
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// With the environment of this command instead of that of the start
+    #[arg(long)]
+    pub update_env: bool,
+}
+
+impl Reload {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        apply::for_each_app(home, &self.targets, Concurrency::Sequential, |_, found| {
+            found.living()?;
+            let env = self.update_env.then(launch::own_environment);
+            reload_app(found, Change { env, sources: None })
+        })
+    }
+}
+
+/// Reloads an app and waits until that has ended.
+pub(in crate::cli) fn reload_app(found: &Found, change: Change) -> Outcome {
+    let before = client::look(&found.socket)?;
+    let mut progress = Progress::of_reload(&before, &found.app);
+    let request = Request::Reload { target: Target::App(found.app.clone()), change };
+    match client::send_watched(&found.socket, &request, &mut progress) {
+        Answered::Master(answer) => Ok(answer?),
+        Answered::Lost => follow_successor(found, &before, &mut progress),
+    }
+}
+
+/// The master that had the request died: its successor continues the reload, so wait for the end of that.
+fn follow_successor(found: &Found, before: &Deployment, progress: &mut Progress) -> Outcome {
+    log::warn!("{}: its master was started again; the reload goes on", found.app);
+    let state = |deployment: &Deployment| {
+        deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status, app.generation))
+    };
+    let generation_before = state(before).map(|(_, generation)| generation);
+    loop {
+        let now = client::look(&found.socket)?;
+        progress.look(Ok(&now));
+        match state(&now) {
+            Some((AppStatus::Reloading, _)) => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
+            Some((_, generation)) if generation_before.is_none_or(|before| generation > before) => {
+                return Ok(format!("reloaded {}", found.app));
+            }
+            Some(_) => return Err(CommandError::NotReloaded),
+            None => return Err(CommandError::Gone),
+        }
+    }
+}

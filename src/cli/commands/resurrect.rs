@@ -1,0 +1,55 @@
+//! `clusterd resurrect`: starts what was saved and is not there. What was stopped stays so.
+use crate::cli::apply::{self, Outcome, fail};
+use crate::cli::launch::{self, Novelty};
+use crate::cli::target::known;
+use crate::home::{Entry, Home};
+use crate::loader;
+use clap::Args;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Start what was saved and is not there
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Resurrect {}
+
+impl Resurrect {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        let known = match known(home) {
+            Ok(known) => known,
+            Err(error) => return fail(error),
+        };
+        let (dump, damage) = match known.home.saved() {
+            Ok(saved) => saved,
+            Err(error) => return fail(error),
+        };
+        if let Some(damage) = damage {
+            log::warn!("{damage}");
+        }
+        if dump.deployments.is_empty() {
+            log::info!("nothing was saved");
+        }
+        apply::report(apply::parallel(&dump.deployments, |entry| resurrect(&known.home, entry)))
+    }
+}
+
+/// Starts a deployment as it was saved.
+fn resurrect(home: &Home, saved: &Entry) -> Outcome {
+    let runs_already = || Ok(format!("{} runs already", saved.name));
+    if home.is_alive(&saved.name) {
+        return runs_already();
+    }
+    let mut entry = saved.clone();
+    let registry = home.registry()?;
+    registry.admit(&mut entry)?;
+    if home.is_alive(&entry.name) {
+        return runs_already();
+    }
+    if let Some(sources) = &entry.sources {
+        // Its files may say something else by now. Where they are gone, what was saved is good enough.
+        match loader::reload(sources) {
+            Ok(again) => entry.sources = Some(again),
+            Err(error) => log::warn!("{}: {error}; it is started as it was saved", entry.name),
+        }
+    }
+    launch::launch(registry, home, &entry, Novelty::Known)
+}

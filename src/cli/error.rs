@@ -1,0 +1,86 @@
+//! Why a command did not do what it was asked for. The sentences are for people; `commands` puts the name of the app before
+//! them.
+use super::client::ClientError;
+use crate::home::HomeError;
+use crate::loader::LoadError;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub(super) enum CommandError {
+    /// The home cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A master gave no answer, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A configuration is wrong; a line for each problem.
+    #[error("{0}")]
+    Configuration(String),
+    /// No app has this name or id, and none is in this file.
+    #[error("{0}")]
+    Unknown(String),
+    /// A pattern cannot be read.
+    #[error("{word} is no pattern: {why}")]
+    Pattern { word: String, why: regex_lite::Error },
+    /// A word means several apps where one is wanted.
+    #[error("{word:?} means {apps}; name one")]
+    Ambiguous { word: String, apps: String },
+    /// There is no such signal.
+    #[error("there is no signal {0:?}")]
+    Signal(String),
+    /// A deployment in the background has no keeper.
+    #[error("its keeper is gone; clusterd start {0} starts it again")]
+    KeeperGone(String),
+    /// The same, where only a running app helps.
+    #[error("{0}: its keeper is gone")]
+    NoKeeper(String),
+    /// It was deleted meanwhile.
+    #[error("it is gone")]
+    Gone,
+    /// A reload failed while the master was replaced.
+    #[error("the old generation serves; the log of clusterd says why")]
+    NotReloaded,
+    /// Every attempt met another master.
+    #[error("its master dies again and again")]
+    MasterDies,
+    /// What the new master said of an upgrade.
+    #[error("{0}")]
+    Upgrade(String),
+    /// An upgrade takes longer than anybody waits.
+    #[error("the outcome is not known yet; clusterd ls says which version serves")]
+    UpgradeUnknown,
+    /// The binary of this command has no path.
+    #[error("cannot find the new binary: {0}")]
+    NoBinary(#[source] io::Error),
+    /// A deployment that runs in the foreground cannot get a new configuration.
+    #[error("it runs in the foreground; stop it first")]
+    Foreground,
+    /// An entry of an older version.
+    #[error("its entry does not say what to run; delete it and start it again")]
+    NoSources,
+    /// A deployment was not started.
+    #[error("{name} was not started: {why}")]
+    NotStarted { name: String, why: String },
+    /// Its entry is in a folder that this user may not write to.
+    #[error("it does not run, but {path} cannot be removed; let this user write there", path = .0.display())]
+    EntryStays(PathBuf),
+    /// The log files of apps are not known; a line for each.
+    #[error("{0}")]
+    NoLogs(String),
+    /// A thread of this command panicked.
+    #[error("it broke off")]
+    Panicked,
+}
+
+impl CommandError {
+    /// Whether the keeper has ended, or was never there.
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self, CommandError::Client(ClientError::Ended))
+    }
+}
