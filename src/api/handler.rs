@@ -103,7 +103,7 @@ async fn show(view: View, calls: &CallSender) -> Reply {
     }
 }
 
-/// The deployment as the master sees it; whoever asks whether its loop turns does not wait for long.
+/// The deployment as the master sees it. `/livez` does not wait for it for long.
 async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<Box<Deployment>, Box<Reply>> {
     let answer = if *view == View::Live {
         let time = Duration::from_millis(limits::CONTROL_LIVE_TIMEOUT_MS);

@@ -63,7 +63,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Readiness, Method::GET, "/readyz"),
 ];
 
-/// Why an HTTP request is no [`Request`].
+/// Why an HTTP request cannot be parsed.
 #[derive(Debug, Error)]
 pub(super) enum RouteError {
     /// No such path.

@@ -19,7 +19,7 @@ pub const CAN_TAKE_OVER: &str = "clusterd";
 /// Why a binary cannot take over.
 #[derive(Debug, Error)]
 pub(super) enum UpgradeError {
-    #[error("{0} is no absolute path")]
+    #[error("{0} is not an absolute path")]
     NotAbsolute(String),
     #[error("cannot open {path}: {source}")]
     Open { path: String, source: io::Error },

@@ -1,5 +1,5 @@
-//! What the processes of a deployment use, added to what the master told of them. It is read here, on the API's thread: for
-//! many workers that takes longer than the master's loop may be kept from connections.
+//! Memory and CPU time of the processes of a deployment, added to the master's answer. They are read here, on the API's
+//! thread: for many workers that takes longer than the master's loop may spend.
 use crate::api::types::Deployment;
 use crate::os::procfs;
 

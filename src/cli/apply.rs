@@ -4,6 +4,7 @@ use super::target::{Found, Known, known};
 use crate::limits;
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -17,6 +18,11 @@ pub(super) enum Concurrency {
     Sequential,
     /// A bounded number at the same time.
     Parallel,
+}
+
+/// Prints the result of a command. A reader that has left (`clusterd ls | head`) is not a failure.
+pub(super) fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// Prints an error.

@@ -105,8 +105,8 @@ fn bad_values_say_what_is_allowed() {
     says("-e =x -- a", "write NAME=VALUE");
     says("--wrokers 2 -- a", "--workers");
     says("scale web 0", "from 1 to 4096");
-    says("scale web +max", "is no change");
-    says("scale web -0", "is no change");
+    says("scale web +max", "is not a change");
+    says("scale web -0", "is not a change");
     says("scale web", "<N>");
     says("stop", "<TARGET>");
     says("ls x", "\"x\" is one word too many");

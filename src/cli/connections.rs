@@ -1,5 +1,5 @@
 //! How many connections draining workers still hold, seen from outside: the master has better things to do than to
-//! count for whoever watches.
+//! count them.
 use crate::api::types::{App, WorkerState};
 use crate::os::procfs::{self, ConnectionTable};
 use std::collections::HashSet;

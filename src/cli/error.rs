@@ -26,7 +26,7 @@ pub(super) enum CommandError {
     #[error("{0}")]
     Unknown(String),
     /// A pattern cannot be read.
-    #[error("{word} is no pattern: {why}")]
+    #[error("{word} is not a pattern: {why}")]
     Pattern { word: String, why: regex_lite::Error },
     /// A word means several apps where one is wanted.
     #[error("{word:?} means {apps}; name one")]

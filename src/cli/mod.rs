@@ -52,8 +52,7 @@ pub fn main() -> ExitCode {
     }
     match command_line::parse(std::env::args_os()) {
         Ok(Invocation::Print(text)) => {
-            // A reader that has left (`clusterd --help | head`) is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
+            apply::print(&text);
             ExitCode::SUCCESS
         }
         // The keeper parses nothing: the master reads the same arguments again.
@@ -86,7 +85,7 @@ fn start_log() {
     builder.format(move |out, record| {
         out.write_all(progress::make_room().as_bytes())?;
         match record.level() {
-            // Nobody watches: whoever reads it later wants to know when.
+            // Read later, from a file: the time matters.
             log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
                 writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
             }

@@ -1,5 +1,5 @@
 //! What a command waits for, said once it takes longer than a second: one line that is rewritten where stderr is a
-//! terminal, a line now and then where it is not. How to wait is the verbs' business.
+//! terminal, a line now and then where it is not. How to wait is decided by each verb.
 use super::connections;
 use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};

@@ -1,12 +1,11 @@
 //! `clusterd describe`: everything about apps, for people or as JSON for scripts.
 use crate::api::types::{App, Deployment};
-use crate::cli::apply::fail;
+use crate::cli::apply::{fail, print};
 use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
 use crate::cli::units::short_time;
 use crate::cli::worker_table::worker_table;
 use clap::Args;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -47,8 +46,7 @@ impl Describe {
         } else {
             all.iter().map(|found| card(found, &known)).collect::<Vec<_>>().join("\n")
         };
-        // A reader that has left is no failure.
-        let _ = io::stdout().write_all(text.as_bytes());
+        print(&text);
         if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }

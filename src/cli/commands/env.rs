@@ -2,12 +2,11 @@
 use crate::api::Request;
 use crate::api::request::Role;
 use crate::api::types::Environment;
-use crate::cli::apply::fail;
+use crate::cli::apply::{fail, print};
 use crate::cli::client;
 use crate::cli::error::CommandError;
 use crate::cli::target::known;
 use clap::Args;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,8 +35,7 @@ impl Env {
         } else {
             shown.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
         };
-        // A reader that has left is no failure.
-        let _ = io::stdout().write_all(text.as_bytes());
+        print(&text);
         ExitCode::SUCCESS
     }
 

@@ -1,5 +1,5 @@
 //! `clusterd import`: a configuration of PM2's as an explained `cluster.toml`, and on stderr what has no counterpart.
-use crate::cli::apply::fail;
+use crate::cli::apply::{fail, print};
 use crate::cli::exit::load_error_code;
 use crate::config::sources::Sources;
 use crate::loader;
@@ -43,8 +43,7 @@ impl Import {
         loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
         let text = sources.file.as_ref().map_or("", |file| file.text.as_str());
         let Some(output) = &self.output else {
-            // A reader that has left (`clusterd import x | head`) is no failure.
-            let _ = io::stdout().write_all(text.as_bytes());
+            print(text);
             return ExitCode::SUCCESS;
         };
         let path = output.display();

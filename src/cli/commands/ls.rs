@@ -1,6 +1,6 @@
 //! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
 use crate::api::types::{App, AppStatus, Deployment, Worker};
-use crate::cli::apply::fail;
+use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
 use crate::cli::table::{Paint, Row, Table, Tone};
 use crate::cli::target::{Found, Known, gone_app, known};
@@ -11,7 +11,7 @@ use crate::os::terminal;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -58,8 +58,7 @@ impl Ls {
         } else {
             as_tables(&known.masters, &known.dead, Paint::of_stdout())
         };
-        // A reader that has left (`clusterd ls | head`) is no failure.
-        let _ = io::stdout().write_all(text.as_bytes());
+        print(&text);
         ExitCode::SUCCESS
     }
 }

@@ -42,7 +42,7 @@ fn workers(text: &str) -> Result<Workers, String> {
         (Some(_), Ok(config::Workers::Exactly(_))) | (None, Ok(_)) => {
             text.parse().map_err(|error: ScaleError| error.to_string())
         }
-        (Some(_), _) => Err(format!("\"{text}\" is no change: write a number, such as \"+2\" or \"-1\"")),
+        (Some(_), _) => Err(format!("\"{text}\" is not a change: write a number, such as \"+2\" or \"-1\"")),
         (None, Err(message)) => Err(message),
     }
 }

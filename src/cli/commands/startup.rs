@@ -1,12 +1,12 @@
 //! `clusterd startup`: a systemd unit that resurrects what was saved when the machine starts. A user's own manager needs no
 //! privilege; a unit of the whole machine is root's to install.
-use crate::cli::apply::fail;
+use crate::cli::apply::{fail, print};
 use crate::home::{Home, HomeError};
 use crate::os::user;
 use clap::Args;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use thiserror::Error;
@@ -104,8 +104,7 @@ fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     if args.print {
         let mut text = format!("# {}\n{}", unit.path.display(), unit.text);
         let _ = writeln!(text, "\n# then: systemctl {} enable {}", unit.manager.join(" "), unit.name);
-        // A reader that has left is no failure.
-        let _ = io::stdout().write_all(text.as_bytes());
+        print(&text);
         return ExitCode::SUCCESS;
     }
     let folder = unit.path.parent().unwrap_or(Path::new("/"));
@@ -136,8 +135,7 @@ fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     }
     if args.print {
         let text = format!("systemctl {} disable {}\nrm {}\n", unit.manager.join(" "), unit.name, unit.path.display());
-        // A reader that has left is no failure.
-        let _ = io::stdout().write_all(text.as_bytes());
+        print(&text);
         return ExitCode::SUCCESS;
     }
     if !unit.path.exists() {
@@ -166,8 +164,7 @@ fn print_json(unit: &Unit, text: Option<&str>, verb: &[&str]) -> ExitCode {
         "command": words.concat(),
     });
     let text = serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n";
-    // A reader that has left is no failure.
-    let _ = io::stdout().write_all(text.as_bytes());
+    print(&text);
     ExitCode::SUCCESS
 }
 

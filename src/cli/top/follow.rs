@@ -71,7 +71,7 @@ pub(super) type Lines = (Vec<(Voice, String)>, bool);
 pub(super) fn follow(wanted: &Receiver<Vec<Source>>, tell: impl Fn(Lines) -> bool) {
     let mut files: Vec<Followed> = Vec::new();
     loop {
-        let anew = match wanted.recv_timeout(Duration::from_millis(limits::TOP_LOG_LOOK_MS)) {
+        let is_new_log = match wanted.recv_timeout(Duration::from_millis(limits::TOP_LOG_LOOK_MS)) {
             Ok(paths) => {
                 // Whoever moves through the table is only interested in where that ends.
                 let paths = wanted.try_iter().last().unwrap_or(paths);
@@ -90,7 +90,7 @@ pub(super) fn follow(wanted: &Receiver<Vec<Source>>, tell: impl Fn(Lines) -> boo
             let voice = file.source.voice;
             lines.extend(file.more().into_iter().map(|line| (voice, line)));
         }
-        if (anew || !lines.is_empty()) && !tell((lines, anew)) {
+        if (is_new_log || !lines.is_empty()) && !tell((lines, is_new_log)) {
             return;
         }
     }

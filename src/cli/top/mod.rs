@@ -42,7 +42,7 @@ enum Message {
     /// What came of an order.
     Ended(u64, apply::Outcome),
     Signal(i32),
-    /// A thread that is needed cannot go on.
+    /// A thread that is needed has failed.
     Broken(String),
 }
 
@@ -162,7 +162,7 @@ impl Top {
         let now_ms = self.now_ms();
         match message {
             Message::News(news) => self.model.apply(news, now_ms),
-            Message::Log((lines, anew)) => self.model.log(lines, anew),
+            Message::Log((lines, is_new_log)) => self.model.log(lines, is_new_log),
             Message::Ended(number, outcome) => {
                 self.model.ended(number, outcome.map_err(|error| error.to_string()), now_ms)
             }
@@ -184,12 +184,12 @@ impl Top {
         let (home, tell) = (self.home.clone(), self.sender.clone());
         thread::spawn(move || {
             let outcome = run::run(&home, &order);
-            // Who has left does not want to know; what was begun goes on.
+            // `top` may have ended; the command continues.
             let _ = tell.send(Message::Ended(order.number, outcome));
         });
     }
 
-    /// Ctrl-Z: gives the terminal to the shell until somebody says "go on".
+    /// Ctrl-Z: gives the terminal to the shell until it resumes the process.
     fn suspend(&mut self) -> io::Result<()> {
         screen::give_back();
         signal::send(std::process::id().cast_signed(), signal::STOP)?;

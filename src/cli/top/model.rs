@@ -1,5 +1,5 @@
 //! What `top` knows, and what a key means: news and keys in, orders out. Pure; time is an argument. How it looks is
-//! `view`'s business.
+//! decided in `view`.
 use super::follow::Voice;
 use super::rates::{self, AppRates, Rates};
 use crate::api::types::{App, AppStatus, Deployment, Worker};
@@ -259,9 +259,9 @@ impl Model {
         self.said = Some(Said { ok, text, at_ms: now_ms });
     }
 
-    /// Lines that the log grew by; `anew`: it is another log.
-    pub(super) fn log(&mut self, lines: Vec<(Voice, String)>, anew: bool) {
-        if anew {
+    /// Lines that the log grew by; `is_new_log`: it is another log.
+    pub(super) fn log(&mut self, lines: Vec<(Voice, String)>, is_new_log: bool) {
+        if is_new_log {
             self.log.clear();
         }
         self.log.extend(lines);

@@ -30,8 +30,8 @@ pub(super) fn between(before: &Deployment, now: &Deployment) -> Option<BTreeMap<
     let same_master = now.master_pid == before.master_pid;
     let mut all = BTreeMap::new();
     for app in &now.apps {
-        let Some(former) = before.apps.iter().find(|former| former.name == app.name) else { continue };
-        all.insert(app.name.clone(), of_app(former, app, ms, same_master && counts_connections(app)));
+        let Some(earlier) = before.apps.iter().find(|earlier| earlier.name == app.name) else { continue };
+        all.insert(app.name.clone(), of_app(earlier, app, ms, same_master && counts_connections(app)));
     }
     Some(all)
 }
@@ -42,12 +42,12 @@ fn counts_connections(app: &App) -> bool {
 }
 
 fn of_app(before: &App, now: &App, ms: u64, counted: bool) -> AppRates {
-    let former: BTreeMap<u64, &Worker> = before.workers.iter().filter_map(|w| Some((w.id?, w))).collect();
+    let earlier: BTreeMap<u64, &Worker> = before.workers.iter().filter_map(|w| Some((w.id?, w))).collect();
     let per_s = |was: u64, is: u64| is.checked_sub(was).map(|more| more as f64 * 1000.0 / ms as f64);
     let mut workers = BTreeMap::new();
     for worker in &now.workers {
         let Some(id) = worker.id else { continue };
-        let was = former.get(&id);
+        let was = earlier.get(&id);
         // One that is new began after the last look, with nothing.
         let cpu_was = was.map_or(Some(0), |was| was.cpu_ms);
         let cpu = worker.cpu_ms.zip(cpu_was).and_then(|(is, was)| per_s(was, is));

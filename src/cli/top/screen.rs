@@ -57,7 +57,7 @@ impl Tty {
         self.terminal.draw(|frame| draw(screen, means, frame.area(), frame.buffer_mut())).map(drop)
     }
 
-    /// Draws everything anew the next time: something else has written on the terminal.
+    /// Draws everything the next time: something else has written to the terminal.
     pub(super) fn redraw(&mut self) -> io::Result<()> {
         // `clear` would ask the terminal where its cursor is, and wait for an answer that the thread of keys reads.
         let size = self.terminal.size()?;

@@ -1,5 +1,5 @@
 //! What stands on the screen, as plain text with tones: from the model, for a terminal of this size. Pure. Which colour a
-//! tone has is `draw`'s business.
+//! tone has is decided in `draw`.
 use super::columns::{Column, Kind, columns};
 use super::follow::Voice;
 use super::model::{Item, Model, Pending, RowKey, Verb};
@@ -360,7 +360,7 @@ fn detail(key: &RowKey, item: &Item<'_>, now_ms: u64) -> (String, Vec<(Tone, Str
     }
 }
 
-/// What was asked, what goes on, or what came of it.
+/// The question, the commands that run, or the result of the last one.
 fn status(model: &Model) -> Vec<(Tone, String)> {
     if let Some(order) = &model.question {
         let app = &order.target.app;
