@@ -43,7 +43,7 @@ pub(super) fn for_each_app(
         Err(error) => return fail(error),
     };
     let (apps, all_found) = find_all(&known, targets);
-    let run = |found: &Found| command(&known, found).map_err(|error| with_name(&found.app, &error));
+    let run = |found: &Found| command(&known, found).map_err(|error| error.of(&found.app));
     let reported = match concurrency {
         Concurrency::Sequential => report(apps.iter().map(run)),
         Concurrency::Parallel => report(parallel(&apps, run)),
@@ -64,7 +64,7 @@ pub(super) fn for_each_deployment(
     let (mut apps, all_found) = find_all(&known, targets);
     let mut seen = BTreeSet::new();
     apps.retain(|found| seen.insert(found.deployment.clone()));
-    let run = |found: &Found| command(found).map_err(|error| with_name(&found.deployment, &error));
+    let run = |found: &Found| command(found).map_err(|error| error.of(&found.deployment));
     let reported = report(apps.iter().map(run));
     if all_found { reported } else { ExitCode::FAILURE }
 }
@@ -87,45 +87,22 @@ fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
     (apps, all_found)
 }
 
-fn with_name(name: &str, error: &CommandError) -> String {
-    let why = error.to_string();
-    if why.starts_with(&format!("{name}: ")) { why } else { format!("{name}: {why}") }
-}
-
 /// Does something with all of them at the same time, a bounded number at once; the outcomes in their order.
-pub(super) fn parallel<T: Sync, E: From<Panicked> + Send>(
-    all: &[T],
-    command: impl Fn(&T) -> Result<String, E> + Sync,
-) -> Vec<Result<String, E>> {
+pub(super) fn parallel<T: Sync>(all: &[T], command: impl Fn(&T) -> Outcome + Sync) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
         std::thread::scope(|scope| {
             let running: Vec<_> = some.iter().map(|one| scope.spawn(|| command(one))).collect();
             for one in running {
-                outcomes.push(one.join().unwrap_or_else(|_| Err(E::from(Panicked))));
+                outcomes.push(one.join().unwrap_or(Err(CommandError::Panicked)));
             }
         });
     }
     outcomes
 }
 
-/// A thread of a command panicked.
-pub(super) struct Panicked;
-
-impl From<Panicked> for String {
-    fn from(_: Panicked) -> String {
-        "it broke off".to_owned()
-    }
-}
-
-impl From<Panicked> for CommandError {
-    fn from(_: Panicked) -> CommandError {
-        CommandError::Panicked
-    }
-}
-
 /// Prints what came of a command, app by app.
-pub(super) fn report<E: Display>(outcomes: impl IntoIterator<Item = Result<String, E>>) -> ExitCode {
+pub(super) fn report(outcomes: impl IntoIterator<Item = Outcome>) -> ExitCode {
     let mut failed = false;
     for outcome in outcomes {
         match outcome {

@@ -66,7 +66,10 @@ pub(super) enum CommandError {
     NoSources,
     /// A deployment was not started.
     #[error("{name} was not started: {why}")]
-    NotStarted { name: String, why: String },
+    NotStarted { name: String, why: KeeperError },
+    /// Any of these, with the app or deployment that it is about.
+    #[error("{name}: {error}")]
+    Of { name: String, error: Box<CommandError> },
     /// Its entry is in a folder that this user may not write to.
     #[error("it does not run, but {path} cannot be removed; let this user write there", path = .0.display())]
     EntryStays(PathBuf),
@@ -78,7 +81,32 @@ pub(super) enum CommandError {
     Panicked,
 }
 
+/// Why a new keeper does not serve.
+#[derive(Debug, Error)]
+pub(super) enum KeeperError {
+    /// The home has no absolute path.
+    #[error(transparent)]
+    Home(#[from] io::Error),
+    /// Its process was not started.
+    #[error("cannot start a keeper in {folder}: {source}")]
+    NotStarted { folder: String, source: io::Error },
+    /// It has ended; the last lines of its log.
+    #[error("{0}")]
+    Ended(String),
+    /// It runs, but has no control socket.
+    #[error("its keeper (pid {pid}) does not answer; {log} may say why", log = .log.display())]
+    Silent { pid: u32, log: PathBuf },
+}
+
 impl CommandError {
+    /// The same, with the name of what it is about, once.
+    pub(super) fn of(self, name: &str) -> CommandError {
+        if self.to_string().starts_with(&format!("{name}: ")) {
+            return self;
+        }
+        CommandError::Of { name: name.to_owned(), error: Box::new(self) }
+    }
+
     /// Whether the keeper has ended, or was never there.
     pub(super) fn is_dead(&self) -> bool {
         matches!(self, CommandError::Client(ClientError::Ended))

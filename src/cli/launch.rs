@@ -2,7 +2,7 @@
 //! verbs `start`, `restart` and `resurrect`.
 use super::apply::Outcome;
 use super::client::{self, Answered};
-use super::error::CommandError;
+use super::error::{CommandError, KeeperError};
 use super::progress::{Progress, Wait};
 use super::target::Found;
 use crate::api::{Change, Request};
@@ -109,7 +109,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty
         .open(&log_path)
         .map_err(|source| HomeError::Unusable { path: log_path.clone(), source })?;
     let told_before = log.seek(SeekFrom::End(0)).unwrap_or_default();
-    let not_started = |why: String| CommandError::NotStarted { name: entry.name.clone(), why };
+    let not_started = |why| CommandError::NotStarted { name: entry.name.clone(), why };
     home.write_entry(&entry)?;
     let mut progress = Progress::new(Wait::Ready, &entry.name);
     let started = start_keeper(home, &entry, &log)
@@ -122,16 +122,18 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty
     }
     drop(registry);
     let outcome = wait_until_ready(&home.socket_path(&entry.name), &mut progress);
-    outcome.map_err(|error| if error.is_dead() { not_started(last_lines(&mut log, told_before)) } else { error })
+    outcome.map_err(|error| {
+        if error.is_dead() { not_started(KeeperError::Ended(last_lines(&mut log, told_before))) } else { error }
+    })
 }
 
 /// The keeper, or why there is none.
-fn start_keeper(home: &Home, entry: &Entry, log: &File) -> Result<Child, String> {
+fn start_keeper(home: &Home, entry: &Entry, log: &File) -> Result<Child, KeeperError> {
     let folder = entry.sources.as_ref().map_or("/", |sources| sources.start_folder.as_str());
-    let home_path = std::path::absolute(home.path()).map_err(|e| e.to_string())?;
+    let home_path = std::path::absolute(home.path())?;
     let args = [OsStr::new(BACKGROUND_FLAG), home_path.as_os_str(), OsStr::new(&entry.name)];
     process::start_in_background(&args, Path::new(folder), log)
-        .map_err(|e| format!("cannot start a keeper in {folder}: {e}"))
+        .map_err(|source| KeeperError::NotStarted { folder: folder.to_owned(), source })
 }
 
 /// Waits (bounded) until a new keeper's control socket answers; else why it does not.
@@ -142,7 +144,7 @@ fn wait_for_socket(
     log: &mut File,
     told_before: u64,
     progress: &mut Progress,
-) -> Result<(), String> {
+) -> Result<(), KeeperError> {
     let socket = home.socket_path(name);
     let until = Instant::now() + Duration::from_millis(limits::START_WAIT_MS);
     loop {
@@ -150,11 +152,11 @@ fn wait_for_socket(
             return Ok(());
         }
         if keeper.try_wait().is_ok_and(|ended| ended.is_some()) {
-            return Err(last_lines(log, told_before));
+            return Err(KeeperError::Ended(last_lines(log, told_before)));
         }
         if Instant::now() > until {
-            let path = home.log_path(name).map(|path| path.display().to_string()).unwrap_or_default();
-            return Err(format!("its keeper (pid {}) does not answer; {path} may say why", keeper.id()));
+            let log = home.log_path(name).unwrap_or_default();
+            return Err(KeeperError::Silent { pid: keeper.id(), log });
         }
         progress.tell("its keeper has no control socket yet");
         std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));

@@ -3,9 +3,10 @@ use crate::config::options::Options;
 use crate::config::schema::{RunFlag, Takes, flags, pm2_instances};
 use crate::config::sources::Overrides;
 use crate::loader::Request;
-use clap::error::Error;
+use clap::error::Error as ClapError;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::path::PathBuf;
+use thiserror::Error;
 
 /// Name of the words behind `--`.
 const COMMAND: &str = "command";
@@ -21,6 +22,21 @@ pub struct RunArgs {
     pub home: Option<PathBuf>,
 }
 
+/// Arguments that name nothing to run, or too much.
+#[derive(Debug, Error)]
+pub(super) enum RunArgsError {
+    #[error("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)")]
+    Nothing,
+    #[error("a command and --config were given: give one of them")]
+    CommandAndConfig,
+    #[error("--config: the path is empty")]
+    EmptyPath,
+    #[error("the command after -- is empty")]
+    EmptyCommand,
+    #[error("--env \"{0}\": write NAME=VALUE, or the NAME of an env.NAME table")]
+    Env(String),
+}
+
 impl RunArgs {
     /// `--config`.
     pub fn config(&self) -> Option<&str> {
@@ -31,16 +47,14 @@ impl RunArgs {
     ///
     /// # Errors
     /// What is missing, or does not go together.
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), RunArgsError> {
         match (self.config(), self.command.first()) {
-            (None, None) => {
-                Err("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)".to_owned())
-            }
-            (Some(_), Some(_)) => Err("a command and --config were given: give one of them".to_owned()),
-            (Some(file), None) if file.is_empty() => Err("--config: the path is empty".to_owned()),
-            (None, Some(command)) if command.is_empty() => Err("the command after -- is empty".to_owned()),
+            (None, None) => Err(RunArgsError::Nothing),
+            (Some(_), Some(_)) => Err(RunArgsError::CommandAndConfig),
+            (Some(file), None) if file.is_empty() => Err(RunArgsError::EmptyPath),
+            (None, Some(command)) if command.is_empty() => Err(RunArgsError::EmptyCommand),
             _ => match self.options.all("env").iter().find(|word| word.is_empty() || word.starts_with('=')) {
-                Some(word) => Err(format!("--env \"{word}\": write NAME=VALUE, or the NAME of an env.NAME table")),
+                Some(word) => Err(RunArgsError::Env(word.to_string())),
                 None => Ok(()),
             },
         }
@@ -83,13 +97,13 @@ impl Args for RunArgs {
 }
 
 impl FromArgMatches for RunArgs {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<RunArgs, Error> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<RunArgs, ClapError> {
         let mut run = RunArgs::default();
         run.update_from_arg_matches(matches)?;
         Ok(run)
     }
 
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), ClapError> {
         let words = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<_>>();
         for RunFlag { flag, .. } in flags() {
             let typed = match flag.takes {

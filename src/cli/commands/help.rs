@@ -9,14 +9,21 @@ pub struct Help {
     pub verb: Option<String>,
 }
 
+/// The text of a verb that prints something of the command line itself.
+pub(in crate::cli) enum Text {
+    /// For stdout.
+    Print(String),
+    /// The word that `help` was asked about is not a verb.
+    UnknownVerb(String),
+}
+
 impl Help {
-    /// `Err`: the word that is not a verb.
-    pub(super) fn text(&self, mut whole: Command) -> Result<String, String> {
-        let Some(name) = &self.verb else { return Ok(whole.render_help().to_string()) };
+    pub(super) fn text(&self, mut whole: Command) -> Text {
+        let Some(name) = &self.verb else { return Text::Print(whole.render_help().to_string()) };
         whole.build();
         match whole.find_subcommand_mut(name) {
-            Some(verb) => Ok(verb.render_help().to_string()),
-            None => Err(name.clone()),
+            Some(verb) => Text::Print(verb.render_help().to_string()),
+            None => Text::UnknownVerb(name.clone()),
         }
     }
 }

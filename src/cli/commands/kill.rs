@@ -29,10 +29,10 @@ impl Kill {
         let ended = apply::parallel(&known.masters, |master| {
             let mut progress = Progress::new(Wait::End { mode }, &master.name);
             let message = ending::send_until_ended(&master.path, &request, &mut progress, |_| true)
-                .map_err(|error| format!("{}: {error}", master.name))?;
+                .map_err(|error| error.of(&master.name))?;
             let background = master.deployment.as_ref().is_ok_and(|view| view.background);
             ending::wait_for_keeper(&known.home, background, &master.name, &master.path, &mut progress);
-            Ok::<_, String>(message)
+            Ok(message)
         });
         if known.masters.is_empty() {
             log::info!("nothing runs here");

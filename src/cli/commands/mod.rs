@@ -27,9 +27,12 @@ pub(super) mod stop;
 mod top;
 mod upgrade;
 
+use super::run_args::RunArgsError;
 use clap::{Command, Subcommand};
+pub(super) use help::Text;
 use std::path::Path;
 use std::process::ExitCode;
+use thiserror::Error;
 
 /// A verb with its arguments, as typed, in the order of the help.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -65,12 +68,13 @@ pub enum Verb {
     Help(help::Help),
 }
 
-/// What a verb that only prints has to say.
-pub(super) enum Text {
-    /// For stdout.
-    Print(String),
-    /// `help` was asked about a word that is not a verb.
-    UnknownVerb(String),
+/// Arguments that do not go together, or are missing.
+#[derive(Debug, Error)]
+pub(super) enum ArgumentsError {
+    #[error(transparent)]
+    Start(#[from] start::StartArgsError),
+    #[error(transparent)]
+    Run(#[from] RunArgsError),
 }
 
 impl Verb {
@@ -78,10 +82,10 @@ impl Verb {
     ///
     /// # Errors
     /// Which arguments do not go together, or are missing.
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ArgumentsError> {
         match self {
-            Verb::Start(verb) => verb.validate(),
-            Verb::Check(verb) => verb.run.validate(),
+            Verb::Start(verb) => Ok(verb.validate()?),
+            Verb::Check(verb) => Ok(verb.run.validate()?),
             _ => Ok(()),
         }
     }
@@ -92,7 +96,7 @@ impl Verb {
             Verb::Completions(verb) => Some(Ok(Text::Print(verb.text(whole())))),
             Verb::Schema(verb) => Some(Ok(Text::Print(verb.text()))),
             Verb::Man(verb) => Some(verb.text(whole()).map(Text::Print)),
-            Verb::Help(verb) => Some(Ok(verb.text(whole()).map_or_else(Text::UnknownVerb, Text::Print))),
+            Verb::Help(verb) => Some(Ok(verb.text(whole()))),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use crate::config::{self, parse};
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
+use thiserror::Error;
 
 /// Change the number of workers
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -35,14 +36,24 @@ pub(in crate::cli) fn scale_app(found: &Found, to: Workers) -> Outcome {
     Ok(client::send(&found.socket, &Request::Scale { app: found.app.clone(), to })?)
 }
 
+/// Why a text is not a number of workers.
+#[derive(Debug, Error)]
+enum WorkersError {
+    #[error("\"{0}\" is not a change: write a number, such as \"+2\" or \"-1\"")]
+    NotAChange(String),
+    /// The sentence of the configuration's parser.
+    #[error("{0}")]
+    NotANumber(String),
+    #[error(transparent)]
+    Scale(#[from] ScaleError),
+}
+
 /// What was typed; a change by nothing is a mistake.
-fn workers(text: &str) -> Result<Workers, String> {
+fn workers(text: &str) -> Result<Workers, WorkersError> {
     let change = text.strip_prefix(['+', '-']);
     match (change, parse::workers(change.unwrap_or(text))) {
-        (Some(_), Ok(config::Workers::Exactly(_))) | (None, Ok(_)) => {
-            text.parse().map_err(|error: ScaleError| error.to_string())
-        }
-        (Some(_), _) => Err(format!("\"{text}\" is not a change: write a number, such as \"+2\" or \"-1\"")),
-        (None, Err(message)) => Err(message),
+        (Some(_), Ok(config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.parse()?),
+        (Some(_), _) => Err(WorkersError::NotAChange(text.to_owned())),
+        (None, Err(message)) => Err(WorkersError::NotANumber(message.to_string())),
     }
 }

@@ -7,7 +7,7 @@ use crate::cli::apply::{self, Concurrency, Outcome, fail};
 use crate::cli::error::CommandError;
 use crate::cli::exit::{EXIT_USAGE, load_error_code};
 use crate::cli::launch::{self, Novelty, own_environment};
-use crate::cli::run_args::RunArgs;
+use crate::cli::run_args::{RunArgs, RunArgsError};
 use crate::cli::script::{self, InterpreterArgs, ScriptError};
 use crate::cli::target::{Found, Known, known};
 use crate::config::resolve::resolve;
@@ -44,6 +44,20 @@ pub struct Start {
     pub run: RunArgs,
 }
 
+/// Arguments that do not go together.
+#[derive(Debug, Error)]
+pub(in crate::cli) enum StartArgsError {
+    #[error("nothing to start: name a script, a file, -- COMMAND, or an app that was stopped")]
+    Nothing,
+    #[error("a word and --config were given: give one of them")]
+    WordAndConfig,
+    /// The words behind `--` are the script's arguments.
+    #[error("arguments behind -- go with one script")]
+    SeveralScripts,
+    #[error(transparent)]
+    Run(#[from] RunArgsError),
+}
+
 /// Why nothing was started.
 #[derive(Debug, Error)]
 enum StartError {
@@ -56,16 +70,13 @@ enum StartError {
 
 impl Start {
     /// Whether its words go together.
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), StartArgsError> {
         match [!self.what.is_empty(), self.run.config().is_some(), !self.run.command.is_empty()] {
-            [false, false, false] => {
-                Err("nothing to start: name a script, a file, -- COMMAND, or an app that was stopped".to_owned())
-            }
-            [true, true, _] => Err("a word and --config were given: give one of them".to_owned()),
-            // The words behind -- are the script's arguments.
-            [true, false, true] if self.what.len() > 1 => Err("arguments behind -- go with one script".to_owned()),
+            [false, false, false] => Err(StartArgsError::Nothing),
+            [true, true, _] => Err(StartArgsError::WordAndConfig),
+            [true, false, true] if self.what.len() > 1 => Err(StartArgsError::SeveralScripts),
             [true, false, _] => Ok(()),
-            [false, ..] => self.run.validate(),
+            [false, ..] => Ok(self.run.validate()?),
         }
     }
 
@@ -123,7 +134,7 @@ impl Start {
 
 /// Starts what was typed. Apps that are there already get it as their new configuration; the others get a deployment
 /// of their own.
-fn start_new(known: &Known, sources: Sources) -> Result<Vec<Result<String, String>>, StartError> {
+fn start_new(known: &Known, sources: Sources) -> Result<Vec<Outcome>, StartError> {
     let config = resolve(&sources).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         StartError::Configuration(lines.join("\n"))
@@ -146,7 +157,7 @@ fn start_new(known: &Known, sources: Sources) -> Result<Vec<Result<String, Strin
         if !old.is_empty() {
             sources.overrides.only = new.iter().map(|name| (*name).to_owned()).collect();
         }
-        outcomes.push(launch_new(known, sources)?.map_err(|error| error.to_string()));
+        outcomes.push(launch_new(known, sources)?);
     }
     Ok(outcomes)
 }
@@ -169,7 +180,7 @@ fn launch_new(known: &Known, mut sources: Sources) -> Result<Outcome, CommandErr
 }
 
 /// Gives apps of one deployment a new configuration: those that run by a reload.
-fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) -> Vec<Result<String, String>> {
+fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) -> Vec<Outcome> {
     let mut sources = sources.clone();
     if sources.file.is_some() {
         sources.overrides.only = apps.iter().map(|found| found.app.clone()).collect();
@@ -184,11 +195,10 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) 
             }
             Some(_) => reload_app(found, change.clone()),
             None => {
-                let revived = launch::revive(&known.home, deployment, None, change);
-                return vec![revived.map_err(|error| error.to_string())];
+                return vec![launch::revive(&known.home, deployment, None, change)];
             }
         };
-        outcomes.push(outcome.map_err(|error| format!("{}: {error}", found.app)));
+        outcomes.push(outcome.map_err(|error| error.of(&found.app)));
     }
     outcomes
 }

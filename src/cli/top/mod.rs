@@ -13,6 +13,7 @@ mod view;
 mod watch;
 
 use super::apply::{self, fail};
+use super::client::ClientError;
 use crate::home::Home;
 use crate::limits;
 use crate::os::{poll, signal};
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
+use thiserror::Error;
 
 /// What a program that panicked ends with, as by default.
 const EXIT_PANIC: u8 = 101;
@@ -43,7 +45,27 @@ enum Message {
     Ended(u64, apply::Outcome),
     Signal(i32),
     /// A thread that is needed has failed.
-    Broken(String),
+    Broken(TopError),
+}
+
+/// Why the screen cannot be shown any longer.
+#[derive(Debug, Error)]
+enum TopError {
+    #[error("cannot watch for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot take the terminal: {0}")]
+    Take(#[source] io::Error),
+    #[error("the terminal cannot be read: {0}")]
+    Read(#[source] io::Error),
+    #[error("the terminal cannot be written: {0}")]
+    Write(#[source] io::Error),
+    #[error("cannot stop: {0}")]
+    Suspend(#[source] io::Error),
+    /// Masters cannot be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("every thread of it has ended")]
+    Threads,
 }
 
 /// The verb.
@@ -58,19 +80,17 @@ pub(super) fn top(home: Option<&Path>) -> ExitCode {
     // Blocked here, they are in every thread that follows.
     let signals = match signal::Watch::new(&ENDS) {
         Ok(signals) => signals,
-        Err(e) => return fail(format_args!("cannot watch for signals: {e}")),
+        Err(error) => return fail(TopError::Signals(error)),
     };
     // Words on stderr would tear the screen; what verbs have to say comes back as their outcome.
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
-    let ended = Tty::take()
-        .map_err(|e| format!("cannot take the terminal: {e}"))
-        .and_then(|tty| Top::new(home, tty).run(signals));
+    let ended = Tty::take().map_err(TopError::Take).and_then(|tty| Top::new(home, tty).run(signals));
     screen::give_back();
     log::set_max_level(level);
     match ended {
         Ok(code) => ExitCode::from(code),
-        Err(why) => fail(why),
+        Err(error) => fail(error),
     }
 }
 
@@ -103,14 +123,14 @@ impl Top {
     }
 
     /// Until a key or a signal ends it: the exit code.
-    fn run(mut self, signals: signal::Watch) -> Result<u8, String> {
+    fn run(mut self, signals: signal::Watch) -> Result<u8, TopError> {
         self.start_threads(signals);
         loop {
-            self.show().map_err(|e| format!("the terminal cannot be written: {e}"))?;
+            self.show().map_err(TopError::Write)?;
             let mut next = match self.messages.recv_timeout(Duration::from_millis(limits::TOP_LOOK_EVERY_MS)) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Err("every thread of it has ended".to_owned()),
+                Err(RecvTimeoutError::Disconnected) => return Err(TopError::Threads),
             };
             // What has come meanwhile is drawn once.
             for _ in 0..limits::TOP_MESSAGES_MAX {
@@ -136,7 +156,7 @@ impl Top {
             let news = tell.clone();
             if let Err(why) = watch::watch(&home, move |found| news.send(Message::News(found)).is_ok()) {
                 // Nobody listens: it is over anyway.
-                let _ = tell.send(Message::Broken(why.to_string()));
+                let _ = tell.send(Message::Broken(why.into()));
             }
         });
         let tell = self.sender.clone();
@@ -158,7 +178,7 @@ impl Top {
     }
 
     /// Acts on one message; the exit code when it is the last.
-    fn take(&mut self, message: Message) -> Result<Option<u8>, String> {
+    fn take(&mut self, message: Message) -> Result<Option<u8>, TopError> {
         let now_ms = self.now_ms();
         match message {
             Message::News(news) => self.model.apply(news, now_ms),
@@ -172,8 +192,8 @@ impl Top {
             Message::Key(key) => match self.model.press(key) {
                 None => {}
                 Some(Do::Quit) => return Ok(Some(0)),
-                Some(Do::Redraw) => self.tty.redraw().map_err(|e| e.to_string())?,
-                Some(Do::Suspend) => self.suspend().map_err(|e| format!("cannot stop: {e}"))?,
+                Some(Do::Redraw) => self.tty.redraw().map_err(TopError::Write)?,
+                Some(Do::Suspend) => self.suspend().map_err(TopError::Suspend)?,
                 Some(Do::Run(order)) => self.begin(order),
             },
         }
@@ -243,7 +263,7 @@ fn read_keys(tell: &SyncSender<Message>) {
                 Some(key) => Message::Key(key),
                 None => continue,
             },
-            Err(e) => Message::Broken(format!("the terminal cannot be read: {e}")),
+            Err(error) => Message::Broken(TopError::Read(error)),
         };
         let last = matches!(message, Message::Broken(_));
         if tell.send(message).is_err() || last {
@@ -258,7 +278,7 @@ fn wait_for_signals(mut signals: signal::Watch, tell: &SyncSender<Message>) {
         let message = match waited.and_then(|()| signals.next_caught()) {
             Ok(Some(caught)) => Message::Signal(caught.signal),
             Ok(None) => continue,
-            Err(e) => Message::Broken(format!("cannot watch for signals: {e}")),
+            Err(error) => Message::Broken(TopError::Signals(error)),
         };
         // Whoever would read it has ended.
         let _ = tell.send(message);
