@@ -14,13 +14,43 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Runs those whose names contain a word that cargo passes on (without one: all), so many at once.
-pub(crate) fn run(program: &str, tests: &[Test], at_once: usize, args: &[String]) -> ExitCode {
+/// Which tests the arguments ask for, as those of Rust's own harness do: `--ignored` and `--include-ignored`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// What `cargo test` runs.
+    Quick,
+    /// What `cargo test -- --ignored` runs, and why.
+    Ignored(&'static str),
+}
+
+impl Kind {
+    /// Why tests of this kind are not to run now.
+    pub(crate) fn left_out(self, args: &[String]) -> Option<&'static str> {
+        let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
+        match self {
+            Kind::Quick => {
+                (has("--ignored") && !has("--include-ignored")).then_some("only ignored tests were asked for")
+            }
+            Kind::Ignored(why) => (!has("--ignored") && !has("--include-ignored")).then_some(why),
+        }
+    }
+}
+
+/// Runs those whose names contain a word that cargo passes on (without one: all), so many at once, unless the arguments
+/// leave out tests of this kind.
+pub(crate) fn run(program: &str, tests: &[Test], kind: Kind, at_once: usize, args: &[String]) -> ExitCode {
     let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let wanted: Vec<Test> = tests.iter().copied().filter(|(name, _)| is_wanted(name)).collect();
     if args.iter().any(|arg| arg == "--list") {
         wanted.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(why) = kind.left_out(args) {
+        if let Kind::Ignored(_) = kind {
+            wanted.iter().for_each(|(name, _)| println!("test {name} ... ignored, {why}"));
+        }
+        println!("\n{program}: {} not run: {why}", wanted.len());
         return ExitCode::SUCCESS;
     }
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -66,6 +66,7 @@ impl Drop for Client {
 }
 
 #[test]
+#[ignore = "installs frameworks and versions of Node"]
 fn websockets_do_not_notice_a_dead_master_and_may_finish_during_a_reload() {
     let cluster = node_app("ws.js", &[]);
     let before = cluster.worker_pids();
@@ -92,6 +93,7 @@ fn websockets_do_not_notice_a_dead_master_and_may_finish_during_a_reload() {
 }
 
 #[test]
+#[ignore = "installs frameworks and versions of Node"]
 fn websockets_that_stay_are_closed_when_their_time_is_up() {
     let cluster = node_app("ws.js", &["--drain-timeout", "500ms"]);
     let mut client = Client::open(&cluster);

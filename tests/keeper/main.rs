@@ -10,7 +10,7 @@ mod masters;
 mod reexec;
 mod spawning;
 
-use common::runner::{self, Test, tests};
+use common::runner::{self, Kind, Test, tests};
 use common::{apps, client, cluster};
 use std::process::ExitCode;
 
@@ -80,5 +80,5 @@ fn main() -> ExitCode {
         return clusterd::keeper::run(clusterd::keeper::Launch { args: args[1..].to_vec() });
     }
     let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    runner::run("keeper", TESTS, THREADS, &words)
+    runner::run("keeper", TESTS, Kind::Quick, THREADS, &words)
 }

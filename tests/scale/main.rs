@@ -12,7 +12,7 @@ mod worker;
 
 use common::client::Load;
 use common::cluster::{Cluster, Folder, kill};
-use common::runner::{self, Test, tests};
+use common::runner::{self, Kind, Test, tests};
 use common::{client, cluster};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -27,12 +27,14 @@ const TESTS: &[Test] = tests![
     keep::twenty_thousand_kept_connections_pass_a_reload,
 ];
 
+const WHY: &str = "loads the machine for minutes";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("worker") => worker::run(),
         Some("clients") => keep::clients(&args[1..]),
-        _ => return runner::run("scale", TESTS, 1, &args),
+        _ => return runner::run("scale", TESTS, Kind::Ignored(WHY), 1, &args),
     }
     ExitCode::SUCCESS
 }
