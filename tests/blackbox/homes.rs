@@ -1,13 +1,12 @@
 //! Homes that are not as they should be: none, read-only, somebody else's, with sockets that nobody listens on.
 use super::background::Home;
 use super::cluster::{Folder, command, copy_program, wait_until};
+use super::common::users::{NOBODY, is_root};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
-
-const NOBODY: u32 = 65_534;
 
 fn said(output: &Output) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -120,12 +119,10 @@ fn in_a_home_that_became_read_only_verbs_work_or_say_what_they_could_not_do() {
 
 /// Only root may become somebody else.
 fn is_not_root() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
-    if !is_root {
+    if !is_root() {
         eprintln!("not root: what other users are told was not looked at");
     }
-    !is_root
+    !is_root()
 }
 
 #[test]

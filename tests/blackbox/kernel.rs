@@ -3,6 +3,7 @@
 use super::apps::project;
 use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, PATIENCE, alive, kill, wait_until};
+use super::common::users::{NOBODY, through_setpriv};
 use super::refusal;
 use clusterd::api::types::{Deployment, Worker};
 use clusterd::os::sock_diag;
@@ -31,43 +32,16 @@ enum As {
     Refused,
 }
 
-pub(crate) fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status").unwrap().lines().any(|line| line.starts_with("Uid:\t0\t"))
-}
-
-/// The same command, run by `setpriv` as this user without any right; a test that is run by such a user stays one.
-pub(crate) fn through_setpriv(command: &mut Command, user: u32) {
-    let mut through = Command::new("setpriv");
-    if is_root() {
-        through.args([&format!("--reuid={user}"), "--regid=65534", "--clear-groups"]);
-        through.args(["--bounding-set=-all", "--inh-caps=-all"]);
-    }
-    through.arg("--").arg(command.get_program()).args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        through.current_dir(folder);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => through.env(name, value),
-            None => through.env_remove(name),
-        };
-    }
-    through.stdin(std::process::Stdio::null());
-    through.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    *command = through;
-}
-
 fn touch(command: &mut Command, how: As) {
     match how {
         As::Is => {}
-        As::Nobody => through_setpriv(command, 65_534),
+        As::Nobody => through_setpriv(command, NOBODY),
         As::Refused => refusal::refuse_bpf(command),
     }
 }
 
 fn start_as(how: As, workers: u32, options: &[&str], command: &[&str]) -> Cluster {
     let folder = Folder::new();
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     folder.write("app.js", APP);
     let count = workers.to_string();
     let mut args = vec!["-w", &count, "-b", "kernel", "--host", "127.0.0.1", "--port", "0"];

@@ -1,18 +1,29 @@
 //! Where other tools fail and nothing else here looks: old workers that take their time, reloads that overlap, `max` on
 //! fewer CPUs than the machine has.
-use super::apps::{hello, misbehave};
-use super::client::{get, who};
-use super::cluster::{Cluster, Folder, command, wait_until};
+use super::apps::hello;
+use super::client::{get_within, who};
+use super::cluster::{Cluster, Folder, PATIENCE, command, wait_until};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
+/// Answers with its pid; `/slow` only when the file `go` is there.
+const SLOW: &str = "require('node:http').createServer((q, s) => {
+  const answer = () => s.end(JSON.stringify({ pid: process.pid }));
+  const look = () => require('node:fs').existsSync('go') ? answer() : setTimeout(look, 20);
+  if (q.url === '/slow') look(); else answer();
+}).listen(process.env.PORT);";
+
 #[test]
 fn an_old_worker_that_takes_its_time_to_end_gets_no_new_connections() {
-    let cluster = Cluster::web(2, &misbehave("slow.js"), &["-e", "SLOW_MS=3000"]);
+    let folder = Folder::new();
+    folder.write("app.js", SLOW);
+    let args = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
+    let cluster = Cluster::start_in(folder, &args, |_| {});
+    cluster.wait_ready(2);
     let address = cluster.address();
     let old: BTreeSet<i32> = cluster.worker_pids().into_iter().collect();
-    // Both have a request to finish, so both take three seconds to end.
-    let slow: Vec<_> = (0..4).map(|_| std::thread::spawn(move || get(address, "/slow"))).collect();
+    // Both have a request to finish, and do not end before the test says so.
+    let slow: Vec<_> = (0..4).map(|_| std::thread::spawn(move || get_within(PATIENCE, address, "/slow"))).collect();
     wait_until("requests in both workers", || {
         cluster.app().workers.iter().map(|worker| worker.handoffs).filter(|&taken| taken >= 2).count() == 2
     });
@@ -27,6 +38,7 @@ fn an_old_worker_that_takes_its_time_to_end_gets_no_new_connections() {
         let pid = who(address);
         assert!(!old.contains(&pid), "answer {n} came from {pid}, which drains");
     }
+    cluster.folder.write("go", "");
     for answer in slow {
         assert!(answer.join().unwrap().is_ok(), "a request of an old worker was not finished");
     }

@@ -3,7 +3,8 @@
 use super::apps::hello;
 use super::client::{Load, who};
 use super::cluster::{Cluster, Folder, kill, wait_until};
-use super::kernel::{is_root, through_setpriv, waiting};
+use super::common::users::{is_root, through_setpriv};
+use super::kernel::waiting;
 use super::refusal::Gate;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -144,9 +145,9 @@ fn with_too_many_descriptors_under_way_connections_wait_and_the_master_too() {
     }
     for balance in ["round-robin", "kernel"] {
         let folder = Folder::new();
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        let app = hello();
-        let args = ["-w", "2", "-b", balance, "--host", "127.0.0.1", "--port", "0", "--", "node", &app];
+        // The sample app may lie where this user may not look.
+        folder.write("hello.js", &fs::read_to_string(hello()).unwrap());
+        let args = ["-w", "2", "-b", balance, "--host", "127.0.0.1", "--port", "0", "--", "node", "hello.js"];
         let cluster = Cluster::start_in(folder, &args, |command| through_setpriv(command, USER));
         cluster.wait_ready(2);
         let master = cluster.master_pid();

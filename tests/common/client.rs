@@ -198,8 +198,13 @@ fn pid_in(body: &str) -> Option<i32> {
 
 /// One request on a connection of its own; the body.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    get_within(HUNG, address, path)
+}
+
+/// As [`get`], for an answer that may take this long.
+pub(crate) fn get_within(time: Duration, address: SocketAddr, path: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect_timeout(&address, HUNG).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(HUNG)).unwrap();
+    stream.set_read_timeout(Some(time)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").map_err(|e| e.to_string())?;
     read_answer(&mut stream).map(|(body, _)| body).map_err(|end| format!("{end:?}"))
 }

@@ -6,4 +6,5 @@ pub(crate) mod apps;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod runner;
+pub(crate) mod users;
 pub(crate) mod wait;

@@ -1,4 +1,5 @@
 //! Workers: their surroundings, failures to start them, signals, and what they leave behind.
+use crate::common::users::is_root;
 use crate::common::wait::{alive, wait_end, wait_for};
 use crate::fixture::{Fixture, KEEPER_ROLE, children_of};
 use clusterd::os::signal;
@@ -10,10 +11,6 @@ use std::process::Command;
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":"));
     line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
-}
-
-fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| field(&status, "Uid").starts_with("0\t"))
 }
 
 pub(crate) fn a_worker_gets_clean_surroundings() {
