@@ -272,3 +272,10 @@ fn every_file_begins_with_what_lives_there_and_can_be_read_in_one_sitting() {
         }
     }
 }
+
+#[test]
+fn a_test_that_is_left_out_of_the_quick_run_says_why() {
+    for (path, text) in files("tests").into_iter().chain(files("src")) {
+        assert!(path.ends_with("tidy.rs") || !text.contains("#[ignore]"), "{}: #[ignore = \"why\"]", path.display());
+    }
+}
