@@ -3,7 +3,7 @@ use super::Listen;
 use std::net::{IpAddr, SocketAddr};
 
 /// Whether both cannot be bound at once: the same port of the same family, and the same address or one of them is the
-/// wildcard. A host name is compared as a name. Port 0 never stands in the way.
+/// wildcard. A host name is compared as a name. Port 0 never conflicts.
 pub fn overlap(one: &Listen, other: &Listen) -> bool {
     use Listen::{Any, Host, Tcp, Unix};
     match (one, other) {
@@ -14,7 +14,7 @@ pub fn overlap(one: &Listen, other: &Listen) -> bool {
         (Any(_), _) | (_, Any(_)) => true,
         (Tcp(one), Tcp(other)) => overlap_tcp(one, other),
         (Host(one, _), Host(other, _)) => one.eq_ignore_ascii_case(other),
-        // What the name stands for is known only when it is bound, except that a wildcard covers it (nearly every
+        // The address of the name is known only when it is bound, except that a wildcard covers it (nearly every
         // name has an IPv4 address).
         (Host(..), Tcp(address)) | (Tcp(address), Host(..)) => address.ip() == IpAddr::from([0, 0, 0, 0]),
     }

@@ -20,7 +20,7 @@ pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
         Some(rule @ Ready::Message) if is_node => Ok(rule.clone()),
         Some(rule @ Ready::Notify) if !is_node => Ok(rule.clone()),
         Some(rule) if is_node => never(rule, "a Node agent says \"message\" (process.send('ready')), or use a time"),
-        Some(rule) => never(rule, "an agent that is no Node program says \"notify\" (READY=1), or use a time"),
+        Some(rule) => never(rule, "an agent that is not a Node program says \"notify\" (READY=1), or use a time"),
     }
 }
 

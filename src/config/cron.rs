@@ -1,4 +1,4 @@
-//! Cron expressions: the times at which an app is restarted. Which time it is, and where on earth, is told from outside.
+//! Cron expressions: the times at which an app is restarted. Time and time zone are arguments.
 use croner::errors::CronError;
 use croner::{CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday};
 use jiff::civil::DateTime;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
     /// It cannot be read.
-    #[error("\"{}\" is no cron expression such as \"0 3 * * *\": {why}", typed.escape_debug())]
+    #[error("\"{}\" is not a cron expression such as \"0 3 * * *\": {why}", typed.escape_debug())]
     Syntax {
         /// The text.
         typed: String,
@@ -122,10 +122,10 @@ mod tests {
         for (text, says) in [
             ("", "0 fields"),
             ("* * *", "3 fields"),
-            ("61 * * * *", "no cron expression"),
-            ("* * * * nonsense", "no cron expression"),
+            ("61 * * * *", "not a cron expression"),
+            ("* * * * nonsense", "not a cron expression"),
             ("0 0 30 2 *", "never comes"),
-            ("@sometimes", "no cron expression"),
+            ("@sometimes", "not a cron expression"),
         ] {
             let why = read(text).unwrap_err().to_string();
             assert!(why.contains(says), "{text}: {why}");

@@ -1,6 +1,6 @@
 //! Environment files: one `NAME=value` a line. Text in, pairs out; nothing is expanded, nothing is run.
 
-/// Variables that clusterd itself sets; nobody else may.
+/// Variables that clusterd sets itself and an app may not.
 pub const RESERVED: &[&str] = &[
     "CLUSTERD_APP",
     "CLUSTERD_GENERATION",
@@ -63,7 +63,7 @@ pub type Pair = (String, String);
 pub type BadLine = (usize, LineError);
 
 /// The pairs of an environment file, in order; a later one of the same name wins. Empty lines and lines that begin
-/// with `#` are skipped, `export ` before a name is. A value in single quotes is taken as it stands; in double quotes
+/// with `#` are skipped, `export ` before a name is. A value in single quotes is taken literally; in double quotes
 /// `\n`, `\"` and `\\` are understood; without quotes it ends at ` #`.
 ///
 /// # Errors

@@ -60,7 +60,7 @@ pub enum Script {
     Missing,
     /// A command of PATH, and no file of the app's folder.
     InPath,
-    /// A file that is no text.
+    /// A binary file.
     Binary,
     /// A text whose `#!` line names something else than Node.
     Itself,
@@ -83,7 +83,7 @@ pub struct Surroundings<'a> {
 pub struct Converted {
     /// `cluster.toml`, explained.
     pub toml: String,
-    /// One sentence for each thing that could not be taken over: the app, the key, what to do instead.
+    /// One sentence for each setting that could not be converted: the app, the key, what to do instead.
     pub notes: Vec<String>,
 }
 
@@ -138,12 +138,12 @@ pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Ve
     Ok(Converted { toml: write::file(around.file, &sections, &notes), notes })
 }
 
-/// Why a file is no configuration.
+/// Why a file is not a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum NoApps {
     #[error("it has no apps")]
     Empty,
-    #[error("it is no configuration: an app is an object")]
+    #[error("it is not a configuration: an app is an object")]
     NotAnObject,
 }
 

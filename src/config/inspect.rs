@@ -2,7 +2,7 @@
 
 /// The port of a bare `--inspect`.
 const PORT_DEFAULT: u16 = 9229;
-/// Node goes on here when it counts past the last port.
+/// Node continues here when it counts past the last port.
 const PORT_AFTER_LAST: u64 = 1024;
 
 /// Flags that open the inspector or name its address.
@@ -82,7 +82,7 @@ fn flags_end(args: &[String]) -> usize {
 }
 
 /// Index behind the last inspector flag, and the port that the flags together ask for. `None`: there is no such flag,
-/// or one is no address (Node complains of it in its own words).
+/// or one has no valid address (Node reports it).
 fn last_address(words: &[String]) -> Option<(usize, u16)> {
     let mut last = None;
     let mut port = PORT_DEFAULT;
@@ -118,7 +118,7 @@ fn port_flag(port: u16, slot: u32) -> Option<String> {
     (slot > 0 && port > 0).then(|| format!("--inspect-port={}", count_up(port, slot)))
 }
 
-/// Past 65535 it goes on at 1024.
+/// Counting continues at 1024 after 65535.
 fn count_up(port: u16, slot: u32) -> u64 {
     let past_last = u64::from(u16::MAX) + 1;
     let wanted = u64::from(port) + u64::from(slot);

@@ -121,7 +121,7 @@ pub struct Watch {
     pub paths: Vec<PathBuf>,
     /// What does not count, as lines of a `.gitignore`.
     pub ignore: Vec<String>,
-    /// A change is acted on when none came for so long.
+    /// Time without another change before one is acted on.
     pub delay: Duration,
 }
 

@@ -212,10 +212,10 @@ fn unknown(what: &'static str, typed: &str, choices: &'static [&'static str]) ->
     ValueError::Unknown { what, typed: typed.to_owned(), choices, more: "" }
 }
 
-/// The candidate that was most likely meant, where one is near enough.
+/// The candidate nearest to what was typed, where one is near enough.
 pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if typed.len() > NAME_CHARS_MAX {
-        return None; // Nobody meant this, and to compare it takes its time.
+        return None; // Not a slip of the finger, and slow to compare.
     }
     let typed = typed.to_lowercase();
     candidates

@@ -1,5 +1,5 @@
-//! What is wrong with what was typed: one place, one sentence. Collecting them all before stopping is
-//! [`super::resolve`]'s business.
+//! What is wrong with what was typed: one place, one sentence. [`super::resolve`] collects
+//! them all.
 use crate::limits::{PROBLEM_CHARS_MAX, PROBLEMS_MAX};
 use std::fmt::{self, Display};
 
@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 pub enum Place {
     /// In a file; line and column count from 1, the column in characters.
     File {
-        /// As a person would type it: relative to the start folder where it lies below it.
+        /// Relative to the start folder where the file lies below it.
         path: String,
         /// Line, from 1.
         line: usize,
@@ -17,7 +17,7 @@ pub enum Place {
     },
     /// As this option, for example `--workers`.
     Option(&'static str),
-    /// Nowhere in particular.
+    /// Without a place.
     Whole,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Spot {
     File(usize),
     /// An option's name.
     Option(&'static str),
-    /// Nowhere in particular.
+    /// Without a place.
     Whole,
 }
 
@@ -64,12 +64,12 @@ pub(crate) struct At<T> {
     pub(crate) spot: Spot,
 }
 
-/// Problems found so far: each costs a look through the file, and nobody reads thousands.
+/// Problems found so far, at most [`PROBLEMS_MAX`]: placing each takes a pass over the file.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Vec<(Spot, String)>);
 
 impl Found {
-    /// Takes note of a problem.
+    /// Notes a problem.
     pub(crate) fn add(&mut self, spot: Spot, message: impl Into<String>) {
         if !self.is_full() {
             let mut message = message.into();

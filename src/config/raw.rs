@@ -13,10 +13,10 @@ pub(crate) use values::{Entry, entries, narrow};
 
 mod values;
 
-/// Keys that have a meaning in a later release. To take them silently would be a lie.
+/// Keys of a later release. They are not ignored silently.
 const PLANNED_KEYS: &[&str] = &["control", "metrics"];
 
-/// What other tools call a setting, and what it is here.
+/// Names of settings in other tools, and the counterparts here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("address", "write listen = [\"127.0.0.1:8080\"]"),
     ("backoff", "write backoff_min and backoff_max"),
@@ -92,7 +92,7 @@ fn syntax_message(message: &str, typed: &str) -> (String, bool) {
         let hint = "what was written as { ... } cannot be added to; use dotted keys (env.NAME = \"value\") or a table ([app.env])";
         return (format!("\"{typed}\": {hint}"), true);
     }
-    (format!("this is no TOML: {message}"), false)
+    (format!("this is not TOML: {message}"), false)
 }
 
 /// A way through a file, which notes what is wrong.
@@ -106,7 +106,7 @@ pub(crate) struct Walk<'a> {
 impl Walk<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> RawFile {
         let file: RawFile = read_table(self, table, Spot::File(0));
-        // A misspelled "app" and a key outside of one have been complained of.
+        // A misspelled "app" and a key outside of an app are problems already noted.
         let meant = |key: &str| key.starts_with("app") || RawApp::SETTINGS.iter().any(|setting| setting.name == key);
         if !entries(table).iter().any(|entry| meant(entry.key)) {
             self.found.add(Spot::File(0), "no app is configured: begin with a line [[app]]");
@@ -114,7 +114,7 @@ impl Walk<'_> {
         file
     }
 
-    /// Complains of a key that its table does not have.
+    /// Notes a key that its table does not have.
     pub(super) fn unknown(&mut self, entry: &Entry<'_>, scope: &Scope, known: &[Setting]) {
         if self.found.is_full() {
             return; // Looking for the nearest name takes its time.

@@ -1,5 +1,5 @@
 //! From what was typed to a [`Config`]: the command line is laid over the file, defaults are filled in, settings are
-//! judged together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
+//! checked together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::raw;
@@ -31,7 +31,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     check_overrides(sources, &raws, &mut found);
     let several = raws.len() > 1;
     for (index, raw) in raws.iter_mut().enumerate() {
-        // One complaint about an option is enough, however many apps it is meant for.
+        // One problem for an option is enough, however many apps it is for.
         let mut unheard = Found::default();
         overlay(raw, &sources.overrides, several, if index == 0 { &mut found } else { &mut unheard });
     }
@@ -195,7 +195,7 @@ fn on_line(spot: Spot, text: &str) -> String {
     }
 }
 
-/// Makes paths of sockets absolute and finds addresses that stand in each other's way, over all apps.
+/// Makes paths of sockets absolute and finds addresses that conflict, over all apps.
 fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, found: &mut Found) {
     let text = sources.file.as_ref().map_or("", |file| &file.text);
     let mut before: Vec<(At<Listen>, usize)> = Vec::new();

@@ -72,7 +72,7 @@ fn log_settings_are_decided_together() {
     says("log = { file = \"a\", keep = 3 }", "keep does nothing without max_size or max_age");
     says("log = { file = \"a\", keep = 0, max_size = \"1K\" }", "from 1 to 1000");
     says("log = { file = \"a\", out = \"b\" }", "\"file\" is for both");
-    says("log = { file = \"a\", max_age = \"0d\" }", "0d is no time at all");
+    says("log = { file = \"a\", max_age = \"0d\" }", "0d is zero");
     says("log = { file = \"a\", max_age = \"45d\" }", "45d is too long: 30 days");
     says("log = { file = \"a\", max_size = 10 }", "\"10M\" for megabytes");
     says("log = { file = \"a\", format = \"jsn\" }", "did you mean \"json\"");
@@ -303,7 +303,7 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("port = 99999999999999999999999", "not 99999999999999999999999");
     says("listen = [80]", "must be a string or an array of strings, not a number");
     says("drain_timeout = 30", "Add a unit, in quotes: \"30s\"");
-    says("ready_timeout = \"0s\"", "no time at all");
+    says("ready_timeout = \"0s\"", "is zero");
     says("kill_timeout = \"5\"", "Add a unit");
     says("prefix = \"yes\"", "must be true or false, not a string");
     says("env = []", "must be a table");
@@ -320,7 +320,7 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("restart.max_restarts = 0", "from 1 to 256, or \"never\"");
     says("restart.max_restarts = \"none\"", "not \"none\"");
     says("restart.stop_exit_codes = [1, 256]", "from 0 to 255, not 256");
-    says("restart.window = \"0s\"", "no time at all");
+    says("restart.window = \"0s\"", "is zero");
     says("restart.backoff_min = \"1m\"", "longer than backoff_max (15s)");
     says("reload.surge = 0", "from 1 to 4096");
 }
@@ -364,7 +364,7 @@ fn duplicate_keys_and_bad_toml_have_their_place() {
         ["c.toml:3:11: text must stand in quotes: \"max\""]
     );
     assert_eq!(said(&file("[[app]]\ncommand =\n")), ["c.toml:2:10: a value is missing"]);
-    assert!(said(&file("[[app]]\ncommand = \"a\n"))[0].starts_with("c.toml:2:13: this is no TOML: "));
+    assert!(said(&file("[[app]]\ncommand = \"a\n"))[0].starts_with("c.toml:2:13: this is not TOML: "));
     let lines = said(&file("[[app]]\ncommand = \"a\"\nenv = { A = \"1\" }\nenv.production = { A = \"2\" }\n"));
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("use dotted keys"), "{lines:?}");
@@ -524,10 +524,10 @@ fn limits_are_unset_unless_typed() {
     says("limits = 1", "limits must be a table");
     says("limits.memory = 512", "Add a unit, in quotes: \"512M\"");
     says("limits.memory = \"512MB\"", "a size must be a whole number with the unit K, M or G");
-    says("limits.memory = \"0M\"", "no memory at all");
+    says("limits.memory = \"0M\"", "is zero");
     says("limits.memory = \"99999999999999G\"", "1024G is the most");
     says("limits.hang = \"500ms\"", "\"1000ms\" is the least here");
-    says("limits.lifetime = \"0s\"", "no time at all");
+    says("limits.lifetime = \"0s\"", "is zero");
     says("limits.max_connections = 0", "max_connections must be a number from 1");
     says("limits.hang_report = true", "does nothing without hang");
     says("limits.hang = \"1s\"\nprotocol = \"listen-fds\"", "limits.hang needs protocol \"node\"");

@@ -34,7 +34,7 @@ pub struct Sources {
 pub struct FileSource {
     /// Absolute.
     pub path: String,
-    /// The whole text; of a file of PM2's, what it was converted to.
+    /// The whole text; for a file of PM2, its conversion to TOML.
     pub text: String,
     /// What that could not take over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,7 +58,7 @@ pub struct EnvFileSource {
     pub text: Result<String, String>,
 }
 
-/// What the command line said. Values are as typed; [`super::resolve::resolve`] judges them.
+/// What the command line said. Values are as typed; [`super::resolve::resolve`] checks them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Overrides {
@@ -82,7 +82,7 @@ pub fn absolute(folder: &str, path: &str) -> PathBuf {
     Path::new(folder).join(path).components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// `path` as a person would type it: without the start folder where it lies below it.
+/// `path` as typed by a user: without the start folder where it lies below it.
 pub fn shown(start_folder: &str, path: &str) -> String {
     let below = Path::new(path).strip_prefix(start_folder).ok().filter(|rest| !rest.as_os_str().is_empty());
     below.map_or_else(|| path.to_owned(), |rest| rest.display().to_string())

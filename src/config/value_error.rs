@@ -37,7 +37,7 @@ pub enum ValueError {
     #[error("{0} is too long: {days} days is the most", days = DURATION_MS_MAX / 86_400_000)]
     TimeTooLong(String),
     /// Zero, where that has no meaning.
-    #[error("{0} is no time at all: \"1ms\" is the least here")]
+    #[error("{0} is zero: \"1ms\" is the least here")]
     TimeZero(String),
     /// Shorter than an event loop can be watched for.
     #[error("{0} is too short: \"{HANG_MS_MIN}ms\" is the least here")]
@@ -58,7 +58,7 @@ pub enum ValueError {
     #[error("a size must be a whole number with the unit K, M or G (\"512M\", \"2G\"), not \"{0}\"")]
     Size(String),
     /// A size of zero.
-    #[error("{0} is no memory at all")]
+    #[error("{0} is zero: \"1K\" is the least")]
     SizeZero(String),
     /// More memory than there can be.
     #[error("{0} is too much: {most}G is the most", most = MEMORY_LIMIT_BYTES_MAX >> 30)]
@@ -113,7 +113,7 @@ pub enum ValueError {
     #[error("a path is empty or holds a zero byte")]
     Path,
     /// Not a user or group.
-    #[error("\"{name}\" is no name of a user or group", name = .0.escape_debug())]
+    #[error("\"{name}\" cannot be the name of a user or group", name = .0.escape_debug())]
     Identity(String),
     /// Not a file mode mask.
     #[error("umask must be octal digits from \"000\" to \"777\" such as \"027\", not \"{0}\"")]
@@ -142,7 +142,7 @@ pub enum ValueError {
         port: u16,
     },
     /// Something else in brackets.
-    #[error("\"{typed}\": \"{inner}\" is no IPv6 address")]
+    #[error("\"{typed}\": \"{inner}\" is not an IPv6 address")]
     Ipv6 {
         /// What was typed.
         typed: String,
@@ -156,7 +156,7 @@ pub enum ValueError {
     #[error("\"{0}\" has no port: write \"{0}:8080\" (or \"unix:{0}\" for a socket in the file system)")]
     AddressWithoutPort(String),
     /// Four numbers that are no address.
-    #[error("\"{typed}\": \"{host}\" is no IPv4 address: it has four numbers from 0 to 255")]
+    #[error("\"{typed}\": \"{host}\" is not an IPv4 address: it has four numbers from 0 to 255")]
     Ipv4 {
         /// What was typed.
         typed: String,
@@ -172,7 +172,7 @@ pub enum ValueError {
         host: String,
     },
     /// Not a port.
-    #[error("{shown} is no port: {PORT_RANGE}", shown = port_in(port, typed))]
+    #[error("{shown} is not a port: {PORT_RANGE}", shown = port_in(port, typed))]
     Port {
         /// The port.
         port: String,

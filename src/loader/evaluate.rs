@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 const MARK: &str = "\u{1}clusterd:";
 /// What node runs: argv is the way to read the file, its absolute path, and the mark.
 const SCRIPT: &str = include_str!("evaluate.js");
-/// Variables that would make the child take part in somebody's cluster.
+/// Variables that would make the child a worker of another cluster.
 const NOT_FOR_THE_CHILD: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
 
 /// Why a configuration of PM2 could not be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
     /// The file is one of clusterd itself.
-    #[error("it is TOML, and no configuration of PM2")]
+    #[error("it is TOML, not a configuration of PM2")]
     Toml,
     /// The YAML is wrong.
     #[error("{0}")]
@@ -47,7 +47,7 @@ pub enum EvaluationError {
     #[error("node {0}")]
     Child(ChildError),
     /// The export is not data.
-    #[error("what it exports is no data: {0}")]
+    #[error("what it exports is not data: {0}")]
     NoData(String),
     /// The script threw.
     #[error("{0}")]
@@ -189,7 +189,7 @@ fn collect(text: &Receiver<Result<String, ChildError>>, until: Instant) -> Resul
     }
 }
 
-/// Waits for its end, and ends whatever it has left running: nobody reads its output any more.
+/// Waits for the end of the child, and ends what it left running, whose output is not read any more.
 fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, ChildError> {
     let left_ms = || u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or_default();
     let pidfd = process::pidfd(child.id().cast_signed());

@@ -130,5 +130,5 @@ fn a_job_that_was_started_is_done_or_has_failed() {
     assert!(said.contains("exited with code 3") && said.contains("no database") && !said.contains("again"), "{said}");
     assert_eq!(home.app("badly").status, "errored");
     home.ok(&["start", "well"]);
-    assert!(home.run(&["start", "x.sh", "--cron-restart", "soon"]).2.contains("no cron expression"));
+    assert!(home.run(&["start", "x.sh", "--cron-restart", "soon"]).2.contains("not a cron expression"));
 }

@@ -62,7 +62,7 @@ fn check(args: &RunArgs, json: bool, out: &mut impl Write, err: &mut impl Write)
     report.code
 }
 
-/// Everything that was found out. Its fields are those of `--json`.
+/// All findings. The fields are those of `--json`.
 #[derive(Default, Serialize)]
 struct Report {
     /// It would run.
@@ -112,7 +112,7 @@ fn report(args: &RunArgs) -> Report {
     report
 }
 
-/// What was found out about one app. Its fields are those of `--json`.
+/// The findings about one app. Its fields are those of `--json`.
 #[derive(Default, Serialize)]
 struct Finding {
     name: String,
@@ -128,7 +128,7 @@ struct Finding {
     ready_timeout_ms: u64,
     /// It cannot run here.
     problems: Vec<String>,
-    /// It can, but perhaps not as meant.
+    /// It can run, but perhaps not as intended.
     warnings: Vec<String>,
     /// Label and text for people, in order.
     #[serde(skip)]

@@ -1,4 +1,4 @@
-//! One app of PM2's as one `[[app]]`.
+//! One app of PM2 as one `[[app]]`.
 use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
@@ -79,7 +79,7 @@ impl Conversion<'_, '_> {
 
     // ---- name, command, workers ----
 
-    /// PM2 takes any name, several times if need be.
+    /// PM2 takes any name, also several times.
     fn name(&mut self, index: usize, names: &mut Vec<String>) {
         self.label = format!("app {}", index + 1);
         let typed = self.text(&["name"]);
@@ -298,7 +298,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// A pattern of PM2's as a line of a `.gitignore`.
+    /// A pattern of PM2 as a line of a `.gitignore`.
     fn ignored(&mut self, pattern: &str) -> Option<String> {
         let line = pattern.strip_prefix("./").map_or_else(|| pattern.to_owned(), |rest| format!("/{rest}"));
         let expression = pattern.contains(['\\', '^', '$', '|', '(']);
@@ -371,7 +371,7 @@ impl Conversion<'_, '_> {
 
     fn variables(&mut self, key: &str, value: &Value) -> BTreeMap<String, String> {
         let Some(object) = value.as_object() else {
-            self.note(format!("{key}: it is no list of variables; left out"));
+            self.note(format!("{key}: it is not a list of variables; left out"));
             return BTreeMap::new();
         };
         let mut env = BTreeMap::new();

@@ -22,7 +22,7 @@ impl<'a> Fields<'a> {
         all.iter().find_map(there).map(|(name, value)| (name.as_str(), value))
     }
 
-    /// Keys that nobody asked for.
+    /// Keys that were not read.
     pub(super) fn rest(&self) -> impl Iterator<Item = (&'a str, &'a Value)> + '_ {
         let unread = |(name, value): &(&String, &Value)| !self.read.contains(*name) && !value.is_null();
         self.map.iter().filter(unread).map(|(name, value)| (name.as_str(), value))

@@ -1,4 +1,4 @@
-//! PM2's keys that have no counterpart, with what to do instead; and those whose loss changes nothing.
+//! Keys of PM2 without a counterpart, with what to do instead; and those whose loss changes nothing.
 
 /// Keys beside `apps`.
 pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
@@ -6,7 +6,7 @@ pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
     ("static", "clusterd serves no files; run a web server as an app"),
 ];
 
-/// Keys of an app that are not taken over.
+/// Keys of an app that are not converted.
 pub(super) const LOST: &[(&str, &str)] = &[
     ("append_env_to_name", "names stay as they are; --name sets another"),
     ("autostart", "every app is started; --only names those that you want, and stop keeps one stopped"),

@@ -174,7 +174,7 @@ fn what_starts_it_again() {
     assert_eq!((once.restart.max_runs, once.restart.delay), (Some(1), Duration::from_secs(4)));
     assert_eq!(once.cron_restart.as_deref(), Some("0 3 * * *"));
     assert_eq!(whole(json!({ "cron_restart": 0, "restart_delay": 0 })).cron_restart, None);
-    assert!(app(json!({ "cron_restart": "soon" })).1[0].contains("no cron expression"));
+    assert!(app(json!({ "cron_restart": "soon" })).1[0].contains("not a cron expression"));
     let watch =
         whole(json!({ "watch": true, "ignore_watch": ["node_modules", "./tmp", "*.log"], "watch_delay": 1000 }));
     let watch = watch.watch.unwrap();
@@ -205,7 +205,7 @@ fn variables_are_text_and_tables_wait_for_their_name() {
     assert_eq!(config(&converted.toml, &["production", "very-odd.name"]).apps[0].env["N"], "4");
     let (_, notes) = app(json!({ "env": { "NODE_APP_INSTANCE": 1, "A B": 2, "production": 1 }, "env_production": {} }));
     assert_eq!(notes.len(), 3, "{notes:?}");
-    assert!(app(json!({ "env": "NODE_ENV=x" })).1[0].contains("no list of variables"));
+    assert!(app(json!({ "env": "NODE_ENV=x" })).1[0].contains("not a list of variables"));
 }
 
 #[test]

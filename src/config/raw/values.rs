@@ -203,7 +203,7 @@ impl Walk<'_> {
     }
 }
 
-/// What is wrong with a command, said of the key that holds it.
+/// What is wrong with a command, with the name of its key.
 fn named(key: &str, error: &ValueError) -> String {
     let message = error.to_string();
     message.strip_prefix("command ").map(|rest| format!("{key} {rest}")).unwrap_or(message)

@@ -120,7 +120,7 @@ impl Flag {
     }
 }
 
-/// Flags that are no keys, each with the flag that it stands behind; `resolve` and `cli` read them.
+/// Flags without a key, each with the flag that it follows in `--help`; `resolve` and `cli` read them.
 const WITHOUT_KEY: &[(&str, Flag)] = &[
     (
         "workers",
@@ -129,7 +129,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
             .hyphen()
             .conflicts("workers")
             .check(|text| parse::workers(&pm2_instances(text)).map(drop))
-            .help("The same as --workers, in the words of PM2 (0: max, -1: max-1)"),
+            .help("The same as --workers, as PM2 counts (0: max, -1: max-1)"),
     ),
     (
         "port",
@@ -142,7 +142,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
         "max-restarts",
         flag("--spin-sleep", STARTING_AGAIN, "TIME")
             .check(|text| parse::duration_not_zero(text).map(drop))
-            .help("After each failure wait so long, instead of ever longer"),
+            .help("Wait this time after each failure, instead of ever longer"),
     ),
     (
         "max-runs",
@@ -155,7 +155,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
         "",
         flag("--config", OTHER, "FILE")
             .short('c')
-            .help("Run what this file says: clusterd's own (TOML), or one of PM2's (.js, .json, .yaml)"),
+            .help("Run what this file says: clusterd's own (TOML), or one of PM2 (.js, .json, .yaml)"),
     ),
     (
         "",
@@ -165,7 +165,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
     ),
 ];
 
-/// The numbers of PM2 in the words of this program: `0` is `max`, `-1` is `max-1`.
+/// A number of instances as PM2 counts: `0` is `max`, `-1` is `max-1`.
 pub fn pm2_instances(text: &str) -> String {
     match text.strip_prefix('-') {
         Some(less) => format!("max-{less}"),

@@ -5,7 +5,7 @@
 //! ```text
 //! /// What it does, in one line: for the reference, `init`, the schema, and --help.
 //! key: plain(Type = default), KIND,
-//!     unset "..."       the default in words, where it is no value
+//!     unset "..."       the default in words, where it is not a value
 //!     example "..."     a value as TOML, for a key that `init` leaves unset
 //!     initial "..."     what `init` sets it to, where that is not the default
 //!     section "..."     the part of the reference that lists it
@@ -232,7 +232,7 @@ table! {
         flag flag("--watch-ignore", STARTING_AGAIN, "PATTERN").alias("ignore-watch").takes(Takes::Several)
             .help("Do not watch these: a line of a .gitignore; may repeat"),
         more "At the watched folder (`\"*.log\"`, `\"tmp/\"`, `\"!.env\"`)";
-    /// Act on a change when no other followed for so long.
+    /// Act on a change once no other has followed for this time.
     watch_delay: raw(Duration = defaults::WATCH_DELAY), TIME_NOT_ZERO, section "replaced",
         flag flag("--watch-delay", STARTING_AGAIN, "TIME"),
         more "After ten times that at the latest";
@@ -265,7 +265,7 @@ table! {
     /// Failures within the window that make a slot errored; "never": it never gives up.
     max_restarts: plain(Option<u32> = Some(16)), MAX_RESTARTS,
         flag flag("--max-restarts", STARTING_AGAIN, "N")
-            .help("So many failures in 5 minutes end a slot; never: it does not give up"),
+            .help("Failures in 5 minutes that end a slot; never: it does not give up"),
         more "An errored slot is left empty. `\"unlimited\"` is the same as `\"never\"`";
     /// Length of the sliding window.
     window: plain(Duration = Duration::from_secs(5 * 60)), TIME_NOT_ZERO;
@@ -277,10 +277,10 @@ table! {
     backoff_max: plain(Duration = Duration::from_secs(15)), TIME_NOT_ZERO;
     /// The least wait before any worker that follows one that ended by itself, however long that one lived.
     delay: plain(Duration = Duration::ZERO), TIME,
-        flag flag("--restart-delay", STARTING_AGAIN, "TIME").help("Wait at least so long before a worker follows another");
+        flag flag("--restart-delay", STARTING_AGAIN, "TIME").help("Least wait before a worker follows another");
     /// How often a slot's worker may end by itself, well or not; then the slot is left empty. 1: it runs once.
     max_runs: plain(Option<u32> = None), MAX_RUNS,
-        flag flag("--max-runs", STARTING_AGAIN, "N").help("Run it so often and no more"),
+        flag flag("--max-runs", STARTING_AGAIN, "N").help("How often it may run"),
         more "Counted since its start or last reload. The empty slot is `stopped` where the last worker exited with 0, else \
               `errored`";
     /// A worker that exits with one of these codes is not started again.
@@ -298,11 +298,11 @@ table! {
     /// How many slots are replaced at a time: each needs memory for two workers.
     surge: plain(u32 = 1), number::<u32>("surge", 1, WORKERS_MAX as i64),
         more "The new worker starts beside the old one. The next slot follows when the old worker is gone, or after 150 ms";
-    /// Watch the first new worker for so long, beside the old one, before the others follow; if it dies, the old ones stay.
+    /// Watch the first new worker for this time, beside the old one, before the others follow; if it dies, the old ones stay.
     canary: plain(Duration = Duration::ZERO), TIME,
         more "If it dies or leaves by then, the reload has failed and nothing else was touched";
     // A Node worker has compiled most of what it needs after half a second under load (measured).
-    /// While clients come back from a worker that was replaced, wait so long before the next one; without clients no wait.
+    /// Wait before the next worker while the clients of a replaced one come back; without clients there is no wait.
     settle: plain(Duration = Duration::from_millis(700)), TIME,
         more "From the old worker's drain to the start of the next new worker: its clients come back to code that is cold, \
               and should not wait for one more start as well. `\"0s\"`: never";
@@ -346,7 +346,7 @@ table! {
     max_connections: plain(Option<u64> = None), Optional(number::<u64>("max_connections", 1, i64::MAX)), unset "none",
         example "100000",
         more "With `balance = \"shared\"` and `\"kernel\"` clusterd cannot count them";
-    /// A Node worker whose event loop does not turn for so long is killed and replaced.
+    /// A Node worker whose event loop does not turn for this time is killed and replaced.
     hang: plain(Option<Duration> = None), Optional(HANG), unset "none", example r#""10s""#;
     /// A hung worker first leaves a Node report, and gets SIGABRT before SIGKILL, so that a core is left.
     hang_report: plain(bool = false), Boolean,

@@ -38,7 +38,7 @@ pub(crate) trait Kind {
         None
     }
 
-    /// What may be written, in the words of the reference.
+    /// What may be written, for the reference.
     fn words(&self) -> String;
 
     /// The same as a JSON schema.
@@ -237,7 +237,7 @@ impl<T: TryFrom<i64> + Default + Display> Kind for Number<T> {
     }
 }
 
-/// A count, or a word that stands for no bound.
+/// A count, or a word for no bound.
 pub(crate) struct CountOr {
     pub(crate) name: &'static str,
     pub(crate) most: u32,

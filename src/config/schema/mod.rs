@@ -29,7 +29,7 @@ pub struct Scope {
 
 /// One key of the configuration file.
 pub struct Setting {
-    /// The table that it stands in.
+    /// The table that has the key.
     pub scope: &'static Scope,
     /// The key.
     pub name: &'static str,
@@ -45,7 +45,7 @@ pub struct Setting {
     pub example: Option<&'static str>,
     /// What `init` sets it to, as TOML, where that is not the default.
     pub initial: Option<&'static str>,
-    /// The default in words, where it is no value.
+    /// The default in words, where it is not a value.
     pub unset: Option<&'static str>,
     /// The default as TOML.
     pub default: fn() -> Option<String>,
@@ -70,7 +70,7 @@ pub(crate) trait Raw: Default {
     /// Sets that.
     fn begins_at(&mut self, spot: Spot);
 
-    /// Takes one key over; `false`: there is no such key.
+    /// Reads one key; `false`: the table has no such key.
     fn take(&mut self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> bool;
 
     /// Lays the command line over the file. `several`: the file has more than one app.
