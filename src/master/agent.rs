@@ -32,7 +32,7 @@ impl Master {
         let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
-        let tail = watched && !self.on_terminal;
+        let tail = watched && !self.cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
         let output = self.output.for_worker(&mut self.cx.keeper, agent, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();

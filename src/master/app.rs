@@ -3,9 +3,9 @@
 use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::listener::Listener;
-use super::schedule::Schedule;
 use super::settings::Settings;
 use super::table::Table;
+use super::triggers::Schedule;
 use crate::balance::starvation::Starvation;
 use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::{Balance, Protocol};

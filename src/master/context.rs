@@ -7,11 +7,15 @@ use super::deployment::Deployment;
 use super::keeper::Keeper;
 use super::polls::Polls;
 use super::table::Table;
+use super::tasks::Task;
+use super::timers::Timers;
 use super::worker::Workers;
 use crate::ids::AppIx;
 use crate::os::clock;
 use crate::supervisor::Event;
 use std::collections::VecDeque;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
 
 /// The shared part of the master.
 pub(super) struct Context {
@@ -31,23 +35,41 @@ pub(super) struct Context {
     pub(super) keeper: Keeper,
     /// What the loop waits for.
     pub(super) reactor: Polls,
+    /// The deadlines of all mechanisms.
+    pub(super) timers: Timers,
+    /// What mechanisms leave to each other.
+    pub(super) tasks: VecDeque<Task>,
+    /// The id of the next process that is started.
+    pub(super) next_worker: u64,
+    /// Wakes the loop, from any thread.
+    pub(super) wake: Arc<dyn Fn() + Send + Sync>,
     /// Events that wait for the rules of their app, in order.
     pub(super) events: VecDeque<(AppIx, Event)>,
 }
 
 impl Context {
     /// Nothing is known yet but the keeper.
-    pub(super) fn new(keeper: Keeper, reactor: Polls) -> Context {
+    pub(super) fn new(keeper: Keeper, reactor: Polls, incarnation: u32, wake: Arc<dyn Fn() + Send + Sync>) -> Context {
         let now_us = clock::monotonic_us();
         Context {
             now_ms: now_us / 1000,
             now_us,
-            deployment: Deployment { started_ms: now_us / 1000, ..Deployment::default() },
+            deployment: Deployment {
+                started_ms: now_us / 1000,
+                incarnation,
+                keeper_pid: std::os::unix::process::parent_id() as i32,
+                on_terminal: io::stderr().is_terminal(),
+                ..Deployment::default()
+            },
             apps: Table::default(),
             workers: Workers::default(),
             checkpoint: Checkpoint::default(),
             keeper,
             reactor,
+            timers: Timers::default(),
+            tasks: VecDeque::new(),
+            next_worker: 1,
+            wake,
             events: VecDeque::new(),
         }
     }

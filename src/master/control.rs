@@ -1,7 +1,7 @@
 //! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
 use super::app::App;
 use super::lifecycle::StartState;
-use super::reading::{Input, Purpose};
+use super::reading::{self, Input, Purpose};
 use super::{Master, checkpoint, upgrade};
 use crate::api::request::{Scale, Target};
 use crate::api::types as wire;
@@ -181,7 +181,7 @@ impl Master {
 
     /// Reads the configuration again and reloads these apps; the client is answered at the end.
     pub(super) fn reload_asked(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
-        if self.takes_long(&change) {
+        if reading::takes_long(&self.cx, &change) {
             return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
         self.reload_with(apps, Input::Change(change), reply);
@@ -342,10 +342,10 @@ impl Master {
         wire::Deployment {
             name: self.cx.deployment.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            keeper_pid: self.keeper_pid,
+            keeper_pid: self.cx.deployment.keeper_pid,
             keeper_version: self.upgrade.keeper_version().to_owned(),
             master_pid: std::process::id() as i32,
-            master_restarts: self.incarnation.saturating_sub(1),
+            master_restarts: self.cx.deployment.incarnation.saturating_sub(1),
             uptime_ms: self.cx.now_ms.saturating_sub(self.cx.deployment.started_ms),
             upgrade: self.upgrade.view(),
             background: self.cx.deployment.background,
@@ -456,7 +456,7 @@ impl Master {
         let over = self.cx.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
         if !over || !self.cx.events.is_empty() || self.stays_when_over() {
             self.hooks.goes_on();
-        } else if !self.finished && self.hooks.may_end(self.cx.now_ms) {
+        } else if !self.cx.deployment.finished && self.hooks.may_end(self.cx.now_ms) {
             self.finish();
         }
     }

@@ -2,7 +2,9 @@
 //! end. Data that several mechanisms read; who changes it also saves it.
 use crate::config::sources::Sources;
 use crate::home::Home;
+use crate::limits;
 use std::collections::BTreeMap;
+use std::fs;
 
 /// The deployment.
 #[derive(Default)]
@@ -25,4 +27,39 @@ pub(super) struct Deployment {
     pub(super) stop_asked: bool,
     /// What the keeper ends with.
     pub(super) exit_code: u8,
+    /// The keeper was told that everything is done.
+    pub(super) finished: bool,
+    /// Counts the masters of this keeper, from 1.
+    pub(super) incarnation: u32,
+    pub(super) keeper_pid: i32,
+    /// Our stderr is a terminal: a person reads what workers say.
+    pub(super) on_terminal: bool,
+}
+
+impl Deployment {
+    /// The configuration that the next reload begins with.
+    pub(super) fn current_sources(&self) -> Option<&Sources> {
+        self.sources.get(&self.last_source)
+    }
+
+    /// Numbers of hand-offs start above any that an earlier master may still be answered for.
+    pub(super) fn first_seq(&self) -> u64 {
+        // Node keeps them in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
+        (u64::from(self.incarnation) << 32) % (1 << 53) + 1
+    }
+
+    /// Keeps what we ourselves say in the background from growing for ever: the file begins again, and the old one stays
+    /// beside it. (Keeper and master share the file, and append to it.)
+    pub(super) fn bound_own_log(&self) {
+        let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
+        let too_large = fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
+        if !self.background || !too_large {
+            return;
+        }
+        let kept = fs::copy(&path, path.with_extension("log.1")).map(drop);
+        let emptied = fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+        if let Err(e) = kept.and(emptied) {
+            log::warn!("cannot rotate {}: {e}", path.display());
+        }
+    }
 }

@@ -5,6 +5,8 @@ use super::app::App;
 use super::channel::Sent;
 use super::connections::Connection;
 use super::offer::{Answer, Offer, Offered};
+use super::tasks::Task;
+use super::timers::Timer;
 use crate::balance::{ConnIx, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
@@ -149,6 +151,7 @@ impl Master {
     fn pause(&mut self, app_ix: AppIx, what: &str, error: &io::Error) {
         let app = &mut self.cx.apps[app_ix];
         app.accept_pause_until_ms = self.cx.now_ms + limits::ACCEPT_PAUSE_MS;
+        self.cx.timers.set(Timer::AcceptPause(app_ix), app.accept_pause_until_ms);
         if !std::mem::replace(&mut app.accept_pause_told, true) {
             log::warn!(
                 "{}: cannot {what}: {error}; connections wait in the kernel's queue, next try in {} ms \
@@ -221,7 +224,7 @@ impl Master {
         }
         if worker.drain.is_some() {
             // Not now: its channel is being read, and goodbye is said over it.
-            self.drains_due.push(worker_ix);
+            self.cx.tasks.push_back(Task::DrainStep(worker_ix));
         }
     }
 

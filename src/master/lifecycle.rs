@@ -2,14 +2,13 @@
 //! there, and who waits for it. What starting means for the workers is the supervisor's business.
 use super::app::App;
 use super::control::Wait;
-use super::reading::{Input, Purpose};
+use super::reading::{self, Input, Purpose};
 use super::tell::{cause_words, plural};
 use super::{Master, checkpoint};
 use crate::api::request::Role;
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
 use crate::ids::AppIx;
-use crate::limits;
 use crate::logs::Tail;
 use crate::os::cpu;
 use crate::supervisor::{Next, Report};
@@ -58,7 +57,7 @@ impl App {
 impl Master {
     /// Starts an app that does not run; `restart`: or one that does, after a stop.
     pub(super) fn start_asked(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
-        if self.takes_long(&change) {
+        if reading::takes_long(&self.cx, &change) {
             return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
         }
         self.start_with(ix, restart, Input::Change(change), reply);
@@ -129,27 +128,6 @@ impl Master {
         entry.sources = serving.and_then(|source| self.cx.deployment.sources.get(&source)).cloned();
         if let Err(e) = home.write_entry(&entry) {
             log::warn!("{e}");
-        }
-    }
-
-    /// Keeps what we ourselves say in the background from growing for ever: the file begins anew, the old one stays
-    /// beside. (Keeper and master share the file, and append to it.)
-    pub(super) fn bound_own_log(&mut self) {
-        if !self.cx.deployment.background || self.cx.now_ms < self.next_log_look_ms {
-            return;
-        }
-        self.next_log_look_ms = self.cx.now_ms + limits::OWN_LOG_LOOK_MS;
-        let Some(path) = self.cx.deployment.home.as_ref().and_then(|home| home.log_path(&self.cx.deployment.name).ok())
-        else {
-            return;
-        };
-        let too_large = std::fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
-        if too_large {
-            let kept = std::fs::copy(&path, path.with_extension("log.1")).map(drop);
-            let emptied = std::fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
-            if let Err(e) = kept.and(emptied) {
-                log::warn!("{} cannot be begun anew: {e}", path.display());
-            }
         }
     }
 

@@ -7,6 +7,7 @@ mod app;
 mod asks;
 pub mod channel;
 mod checkpoint;
+mod commands;
 pub mod connections;
 mod context;
 mod control;
@@ -30,14 +31,15 @@ mod recovery;
 mod reload;
 mod report;
 mod resume;
-mod schedule;
 mod settings;
-mod signals;
 mod spawn;
 mod spread;
 mod start;
 mod table;
+mod tasks;
 mod tell;
+mod timers;
+mod triggers;
 mod upgrade;
 mod worker;
 
@@ -58,15 +60,14 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use tasks::Task;
+use timers::Timer;
+use triggers::Triggers;
 
 /// Everything that the master has in its hands.
 struct Master {
     /// What all mechanisms work on.
     cx: Context,
-    incarnation: u32,
-    keeper_pid: i32,
-    next_worker: u64,
     /// Listeners on which connections may wait: (app, listener).
     ready_listeners: Vec<(AppIx, ListenerIx)>,
     /// Hand-offs without an answer, over all apps.
@@ -75,10 +76,9 @@ struct Master {
     coalescing: Coalescing,
     /// Answers read from the channel that is being read.
     answers: u64,
-    /// Wakes the loop, from any thread.
-    wake: Arc<dyn Fn() + Send + Sync>,
     readings: reading::Readings,
-    last_look_at_time: Option<jiff::ZonedDateTime>,
+    /// Reloads that nobody asks for by hand.
+    triggers: Triggers,
     calls: Option<CallReceiver>,
     api: Option<api::server::Server>,
     /// The control socket's file, removed at the end.
@@ -87,21 +87,16 @@ struct Master {
     notify: Option<(OwnedFd, String)>,
     output: output::Output,
     upgrade: upgrade::Upgrade,
-    /// Our stderr is a terminal: a person reads what workers say.
-    on_terminal: bool,
     hooks: hooks::HookRuns,
     post: mail::Post,
     reports: report::Reports,
     /// Workers that are asked whether they are ready.
     asks: asks::Asks,
-    next_heartbeat_ms: u64,
     heartbeats: u32,
-    next_log_look_ms: u64,
     /// Workers that were pinged and not looked at since.
     pinged: Vec<WorkerIx>,
-    /// Workers with lines that wait for the system to have more, and when they are tried again.
+    /// Workers with lines that wait for the system to have more.
     scarce: Vec<WorkerIx>,
-    next_scarce_ms: Option<u64>,
     /// What the kernel can do for balance `kernel`, and what it is still to be told.
     abilities: spread::Spreading,
     /// Sockets of slots in which connections wait.
@@ -110,12 +105,8 @@ struct Master {
     next_hang_ms: Option<u64>,
     /// Workers that drain.
     draining: BTreeSet<WorkerIx>,
-    /// Workers whose drain may be able to go on.
-    drains_due: Vec<WorkerIx>,
     next_drain_check_ms: Option<u64>,
     drain_check_every_ms: u64,
-    /// The keeper was told that everything is done.
-    finished: bool,
     /// Scratch space for one line, and for connections taken back from a worker.
     line: Vec<u8>,
     taken_back: Vec<ConnIx>,
@@ -128,7 +119,7 @@ impl Master {
         loop {
             self.cx.update_now();
             self.settle()?;
-            if self.finished && !self.cx.keeper.has_more() {
+            if self.cx.deployment.finished && !self.cx.keeper.has_more() {
                 return Ok(());
             }
             if self.has_handed_over() && !self.cx.keeper.has_more() {
@@ -137,7 +128,7 @@ impl Master {
                 }
                 return Ok(());
             }
-            let timeout_ms = self.timeout_ms().min(self.post_timeout_ms().unwrap_or(u64::MAX));
+            let timeout_ms = self.timeout_ms();
             let alone = self.cx.apps.len() == 1;
             let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
             let nap_us = self.coalescing.nap_us(self.cx.now_us, most_us);
@@ -154,7 +145,9 @@ impl Master {
                         self.take_readings();
                         self.answer_calls();
                         self.take_reports();
-                        self.take_changes();
+                        for trigger in self.triggers.take_changes(&self.cx) {
+                            self.triggered(trigger);
+                        }
                     }
                     Ready::Notify => self.read_notify(),
                     Ready::Queues => self.queues_woke(),
@@ -171,25 +164,28 @@ impl Master {
         self.go_on_asking();
         loop {
             self.work_on_events();
-            while let Some(ix) = self.drains_due.pop() {
-                self.drain_step(ix);
-            }
+            self.work_on_tasks();
             self.rehome();
             self.accept_all();
             if self.cx.events.is_empty() {
                 break;
             }
         }
-        if self.cx.now_ms >= self.next_heartbeat_ms {
+        if self.cx.timers.take_due(Timer::Heartbeat, self.cx.now_ms) {
             self.cx.keeper.send(Order::Heartbeat);
             self.heartbeats = self.heartbeats.saturating_add(1);
             if self.heartbeats == limits::START_HEARTBEATS {
                 os::memory::forget_code();
             }
-            self.next_heartbeat_ms = self.cx.now_ms + limits::HEARTBEAT_EVERY_MS;
+            self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.look_at_workers();
-            self.bound_own_log();
-            self.follow_schedules();
+            if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
+                self.cx.deployment.bound_own_log();
+                self.cx.timers.set(Timer::OwnLog, self.cx.now_ms + limits::OWN_LOG_LOOK_MS);
+            }
+            for trigger in self.triggers.look(&mut self.cx) {
+                self.triggered(trigger);
+            }
             self.output.files.let_go(&mut self.cx.keeper);
         }
         self.check_drains();
@@ -198,9 +194,7 @@ impl Master {
         }
         self.steer();
         self.look_at_queues();
-        while let Some(ix) = self.drains_due.pop() {
-            self.drain_step(ix);
-        }
+        self.work_on_tasks();
         self.work_on_events();
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
@@ -217,11 +211,20 @@ impl Master {
 
     fn advance_timers(&mut self) {
         for ix in self.cx.apps.indices() {
-            if self.cx.apps[ix].supervisor.next_deadline_ms().is_some_and(|at| at <= self.cx.now_ms) {
+            if self.cx.timers.take_due(Timer::Rules(ix), self.cx.now_ms) {
                 let mut actions = Vec::new();
-                let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+                let mut cx =
+                    Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
                 self.cx.apps[ix].supervisor.advance(&mut cx);
                 self.carry_out(ix, actions);
+            }
+        }
+    }
+
+    fn work_on_tasks(&mut self) {
+        while let Some(task) = self.cx.tasks.pop_front() {
+            match task {
+                Task::DrainStep(ix) => self.drain_step(ix),
             }
         }
     }
@@ -230,7 +233,7 @@ impl Master {
         while let Some((ix, event)) = self.cx.events.pop_front() {
             let Some(app) = self.cx.apps.get_mut(ix) else { continue };
             let mut actions = Vec::new();
-            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
             app.supervisor.handle(&mut cx, event);
             self.carry_out(ix, actions);
         }
@@ -238,7 +241,9 @@ impl Master {
 
     /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
     fn carry_out(&mut self, app: AppIx, actions: Vec<Action>) {
-        checkpoint::save_changes(&mut self.cx, app, self.next_worker);
+        self.cx.timers.set_or_cancel(Timer::Rules(app), self.cx.apps[app].supervisor.next_deadline_ms());
+        let next_worker = self.cx.next_worker;
+        checkpoint::save_changes(&mut self.cx, app, next_worker);
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
@@ -257,39 +262,26 @@ impl Master {
         }
     }
 
-    fn timeout_ms(&self) -> u64 {
-        if !self.pinged.is_empty() {
-            return limits::PING_LOOK_MS;
+    /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked for it here.
+    fn timeout_ms(&mut self) -> u64 {
+        let Context { timers, apps, keeper, now_ms, .. } = &mut self.cx;
+        timers.set_or_cancel(Timer::AcceptQueues, self.watch.next_look_ms());
+        timers.set_or_cancel(Timer::Steering, self.abilities.steer_at_ms());
+        timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
+        timers.set_or_cancel(Timer::ReadinessProbe, self.asks.next_ms());
+        timers.set_or_cancel(Timer::DrainCheck, self.next_drain_check_ms);
+        timers.set_or_cancel(Timer::Hang, self.next_hang_ms);
+        timers.set_or_cancel(Timer::PingLook, (!self.pinged.is_empty()).then(|| *now_ms + limits::PING_LOOK_MS));
+        timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
+        timers.set_or_cancel(Timer::HandOver, self.upgrade.ends_at_ms());
+        for (ix, app) in apps.entries() {
+            let backoff_end_ms = app.balancer.next_backoff_end_us().map(|over_us| over_us.div_ceil(1000));
+            timers.set_or_cancel(Timer::BackoffEnd(ix), backoff_end_ms);
+            timers.take_due(Timer::AcceptPause(ix), *now_ms);
         }
-        let mut at = self.next_heartbeat_ms;
-        let checks = [
-            self.watch.next_look_ms(),
-            self.abilities.steer_at_ms(),
-            self.next_scarce_ms,
-            self.cx.keeper.retry_at_ms(),
-        ];
-        for check in checks.into_iter().flatten() {
-            at = at.min(check);
-        }
-        at = at.min(self.upgrade.ends_at_ms().unwrap_or(u64::MAX));
-        for check in [self.next_drain_check_ms, self.next_hang_ms, self.asks.next_ms()].into_iter().flatten() {
-            at = at.min(check);
-        }
-        for app in &self.cx.apps {
-            if let Some(deadline) = app.supervisor.next_deadline_ms() {
-                at = at.min(deadline);
-            }
-            if app.accept_pause_until_ms > self.cx.now_ms {
-                at = at.min(app.accept_pause_until_ms);
-            }
-            if let Some(over_us) = app.balancer.next_backoff_end_us() {
-                at = at.min(over_us.div_ceil(1000));
-            }
-        }
-        if let Some(look) = self.hooks.next_look_ms(self.cx.now_ms) {
-            at = at.min(look);
-        }
-        at.saturating_sub(self.cx.now_ms)
+        let relay_ms = self.post_timeout_ms().map(|wait_ms| self.cx.now_ms + wait_ms);
+        self.cx.timers.set_or_cancel(Timer::Relay, relay_ms);
+        self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms))
     }
 
     fn read_keeper(&mut self) -> io::Result<()> {
@@ -350,7 +342,7 @@ impl Master {
             // Each try that fails would be an event.
             self.cx.reactor.channel_writable_done(ix, channel.as_fd());
             self.scarce.push(ix);
-            self.next_scarce_ms.get_or_insert(self.cx.now_ms + limits::ACCEPT_PAUSE_MS);
+            self.cx.timers.set_earlier(Timer::ScarceChannels, self.cx.now_ms + limits::ACCEPT_PAUSE_MS);
         } else {
             self.cx.reactor.channel_wants_write(ix, channel.as_fd());
         }
@@ -359,10 +351,9 @@ impl Master {
 
     /// Lines that waited because the system had too little.
     fn try_scarce(&mut self) {
-        if self.next_scarce_ms.is_none_or(|at| at > self.cx.now_ms) {
+        if !self.cx.timers.take_due(Timer::ScarceChannels, self.cx.now_ms) {
             return;
         }
-        self.next_scarce_ms = None;
         let mut waiting = std::mem::take(&mut self.scarce);
         waiting.sort_unstable();
         waiting.dedup();

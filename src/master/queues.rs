@@ -6,6 +6,7 @@
 //! waits any more. How many connections come in between costs nothing.
 use super::handoff::Accepted;
 use super::polls::QueueIx;
+use super::tasks::Task;
 use super::worker::{Drain, Worker};
 use super::{Master, checkpoint};
 use crate::config::Protocol;
@@ -510,7 +511,7 @@ impl Master {
                 OwnQueue::Empty => now_ms >= leaving.empty_since_ms + EMPTY_MS,
             };
             if done && self.cx.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
-                self.drains_due.push(leaving.ix);
+                self.cx.tasks.push_back(Task::DrainStep(leaving.ix));
             }
             !done
         });

@@ -1,12 +1,13 @@
 //! Configurations that take long to read, because node evaluates them: a thread does it while the loop turns, one
 //! after the other, so that a later one never comes to serve before an earlier one.
-use super::Master;
+use super::context::Context;
 use crate::api::{Change, ReplySender};
 use crate::config::sources::Sources;
 use crate::ids::AppIx;
 use crate::limits;
 use crate::loader;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// What a generation is to be made from.
@@ -45,30 +46,33 @@ impl Default for Readings {
     }
 }
 
-impl Master {
-    /// Whether a change needs a thread to be read.
-    pub(super) fn takes_long(&self, change: &Change) -> bool {
-        change.sources.is_none()
-            && self.cx.deployment.sources.get(&self.cx.deployment.last_source).is_some_and(loader::takes_long)
-    }
-
-    /// Has a thread read the configuration again; it goes on in [`Master::take_readings`].
-    pub(super) fn read_apart(&mut self, purpose: Purpose, change: Change) {
-        if self.readings.open.len() >= limits::CONTROL_QUEUE_MAX {
+impl Readings {
+    /// Has a thread read the configuration again. What ended at once, because it could not be begun.
+    pub(super) fn begin(&mut self, cx: &Context, purpose: Purpose, change: Change) -> Vec<(Purpose, Input)> {
+        if self.open.len() >= limits::CONTROL_QUEUE_MAX {
             let too_many = Input::Read(Err("too many changes wait for the configuration to be read".to_owned()));
-            return self.go_on(purpose, too_many);
+            return vec![(purpose, too_many)];
         }
-        self.readings.open.push_back((purpose, change));
-        if self.readings.open.len() == 1 {
-            self.begin_reading();
-        }
+        self.open.push_back((purpose, change));
+        if self.open.len() == 1 { self.begin_next(cx) } else { Vec::new() }
     }
 
-    fn begin_reading(&mut self) {
-        while let Some((_, change)) = self.readings.open.front() {
-            let previous = self.cx.deployment.sources.get(&self.cx.deployment.last_source).cloned().unwrap_or_default();
+    /// What was read meanwhile, and what it is for.
+    pub(super) fn take(&mut self, cx: &Context) -> Vec<(Purpose, Input)> {
+        let mut ended = Vec::new();
+        while let Ok(outcome) = self.receiver.try_recv() {
+            ended.extend(self.end(cx, outcome));
+            ended.extend(self.begin_next(cx));
+        }
+        ended
+    }
+
+    fn begin_next(&mut self, cx: &Context) -> Vec<(Purpose, Input)> {
+        let mut failed = Vec::new();
+        while let Some((_, change)) = self.open.front() {
+            let previous = cx.deployment.current_sources().cloned().unwrap_or_default();
             let previous = Sources { base_env: change.env.clone().or(previous.base_env), ..previous };
-            let (sender, wake) = (self.readings.sender.clone(), std::sync::Arc::clone(&self.wake));
+            let (sender, wake) = (self.sender.clone(), Arc::clone(&cx.wake));
             let read = move || {
                 let read = loader::reload(&previous).map_err(|e| e.to_string());
                 let outcome = read.map(|sources| {
@@ -81,34 +85,27 @@ impl Master {
             };
             let thread = std::thread::Builder::new().name("clusterd-config".to_owned());
             match thread.stack_size(limits::READING_STACK_BYTES).spawn(read) {
-                Ok(_) => return,
-                Err(e) => self.end_reading(Err(format!("no thread can be had to read the configuration: {e}"))),
+                Ok(_) => break,
+                Err(e) => {
+                    let why = format!("no thread can be had to read the configuration: {e}");
+                    failed.extend(self.end(cx, Err(why)));
+                }
             }
         }
+        failed
     }
 
-    /// Goes on with what was read meanwhile.
-    pub(super) fn take_readings(&mut self) {
-        while let Ok(outcome) = self.readings.receiver.try_recv() {
-            self.end_reading(outcome);
-            self.begin_reading();
-        }
-    }
-
-    fn end_reading(&mut self, outcome: Outcome) {
-        let Some((purpose, _)) = self.readings.open.pop_front() else { return };
+    fn end(&mut self, cx: &Context, outcome: Outcome) -> Option<(Purpose, Input)> {
+        let (purpose, _) = self.open.pop_front()?;
         let read = outcome.map(|(sources, notes)| {
             notes.iter().for_each(|note| log::warn!("{note}"));
-            Box::new(Sources { background: self.cx.deployment.background, ..sources })
+            Box::new(Sources { background: cx.deployment.background, ..sources })
         });
-        self.go_on(purpose, Input::Read(read));
+        Some((purpose, Input::Read(read)))
     }
+}
 
-    fn go_on(&mut self, purpose: Purpose, input: Input) {
-        match purpose {
-            Purpose::Reload { apps, reply } => self.reload_with(&apps, input, reply),
-            Purpose::Start { app, restart, reply } => self.start_with(app, restart, input, reply),
-            Purpose::Scale => self.scale_as_configured(input),
-        }
-    }
+/// Whether a change needs a thread to be read.
+pub(super) fn takes_long(cx: &Context, change: &Change) -> bool {
+    change.sources.is_none() && cx.deployment.current_sources().is_some_and(loader::takes_long)
 }

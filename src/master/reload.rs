@@ -142,7 +142,7 @@ impl Master {
         bound: Vec<(Listen, OwnedFd)>,
         keeps_scale: bool,
     ) -> Prepared {
-        let first_seq = self.first_seq();
+        let first_seq = self.cx.deployment.first_seq();
         let app = &mut self.cx.apps[ix];
         let to = Generation(app.last_generation.0 + 1);
         app.last_generation = to;

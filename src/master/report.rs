@@ -47,7 +47,7 @@ impl Master {
         let label = format!("{}{slot}: worker {id} (pid {pid})", app.name);
         let directory = settings.config.limits.hang_report_dir.clone();
         let ask = Ask { worker: id, pid, directory, not_ports: app.ports_and_paths().0 };
-        let (sender, wake) = (self.reports.told.0.clone(), std::sync::Arc::clone(&self.wake));
+        let (sender, wake) = (self.reports.told.0.clone(), std::sync::Arc::clone(&self.cx.wake));
         let started = reports::start(ask, move |told| {
             // Without a receiver the loop is gone, and the process with it.
             let _ = sender.send(told);

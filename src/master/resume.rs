@@ -50,7 +50,7 @@ pub(super) fn resume(
 /// What to say of it, with the way out.
 fn cannot_go_on(master: &Master, error: StartError) -> StartError {
     let StartError { message, code } = error;
-    let keeper = master.keeper_pid;
+    let keeper = master.cx.deployment.keeper_pid;
     let message = format!(
         "{message}\nthe workers go on with what they have, and nobody accepts for them; the next try follows. To \
          end everything: kill -QUIT {keeper}"
@@ -77,7 +77,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     deployment.stop_asked = record.stop_asked;
     deployment.exit_code = record.exit_code;
     deployment.last_source = record.last_source;
-    master.next_worker = record.worker_ids_below;
+    master.cx.next_worker = record.worker_ids_below;
     let previous_end = inherited.previous_end.clone();
     if let Some(socket) = inherited.fds.remove(NOTIFY) {
         match listen::abstract_name(socket.as_fd()) {
@@ -246,7 +246,7 @@ fn resume_app(
     let slots = records_of::<SlotMemory>(inherited, &format!("{SLOT}{ix}/"));
     let known = records_of::<WorkerMemory>(inherited, &format!("{WORKER}{ix}/"));
     let mut actions = Vec::new();
-    let mut cx = Cx { now_ms: master.cx.now_ms, next_worker: &mut master.next_worker, actions: &mut actions };
+    let mut cx = Cx { now_ms: master.cx.now_ms, next_worker: &mut master.cx.next_worker, actions: &mut actions };
     let rules = supervisor::App::restore(
         record.rules.clone(),
         slots,
@@ -259,7 +259,7 @@ fn resume_app(
     let Some(settings) = settings else {
         return Err(StartError::failed(format!("{}: no generation of it can be restored", record.name)));
     };
-    let mut app = App::new(record.name.clone(), rules, settings, master.first_seq());
+    let mut app = App::new(record.name.clone(), rules, settings, master.cx.deployment.first_seq());
     app.generations = generations;
     app.last_generation = record.last_generation;
     app.restarts = record.restarts;

@@ -41,7 +41,7 @@ impl Master {
         let app = &self.cx.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
-        let tail = watched && !self.on_terminal;
+        let tail = watched && !self.cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
         let output = self.output.for_worker(&mut self.cx.keeper, worker, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();

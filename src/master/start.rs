@@ -6,6 +6,8 @@ use super::listener;
 use super::polls::Polls;
 use super::reload::resolve;
 use super::settings::Settings;
+use super::timers::Timer;
+use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{Master, log_files, output, resume};
 use crate::api;
@@ -23,8 +25,6 @@ use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io;
-use std::io::IsTerminal as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -129,23 +129,20 @@ impl Master {
             Ok(waker) => waker,
             Err(e) => return Err((link, StartError::failed(format!("cannot make a waker: {e}")))),
         };
-        let cx = Context::new(link, polls);
-        let now_ms = cx.now_ms;
+        // A failed wake-up means that the loop is gone, and the process with it.
+        let wake = Arc::new(move || drop(waker.wake()));
+        let mut cx = Context::new(link, polls, inherited.incarnation, wake);
+        cx.timers.set(Timer::Heartbeat, cx.now_ms);
+        cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
         Ok(Master {
             cx,
-            incarnation: inherited.incarnation,
-            keeper_pid: std::os::unix::process::parent_id() as i32,
-            next_worker: 1,
             ready_listeners: Vec::new(),
             open_handoffs: 0,
             coalescing: Coalescing::new(),
             answers: 0,
             upgrade: Upgrade::new(inherited.about.clone()),
-            on_terminal: io::stderr().is_terminal(),
-            // A failed wake-up means that the loop is gone, and the process with it.
-            wake: Arc::new(move || drop(waker.wake())),
             readings: Default::default(),
-            last_look_at_time: None,
+            triggers: Triggers::default(),
             calls: None,
             api: None,
             control_path: None,
@@ -156,20 +153,15 @@ impl Master {
             post: Default::default(),
             asks: Default::default(),
             reports: Default::default(),
-            next_heartbeat_ms: 0,
             heartbeats: 0,
-            next_log_look_ms: now_ms + limits::OWN_LOG_LOOK_MS,
             pinged: Vec::new(),
             scarce: Vec::new(),
-            next_scarce_ms: None,
             abilities: Default::default(),
             watch: Default::default(),
             next_hang_ms: None,
             draining: Default::default(),
-            drains_due: Vec::new(),
             next_drain_check_ms: None,
             drain_check_every_ms: limits::DRAIN_CHECK_MIN_MS,
-            finished: false,
             line: Vec::with_capacity(512),
             taken_back: Vec::new(),
         })
@@ -242,19 +234,13 @@ impl Master {
         let slots = scaled.unwrap_or_else(|| settings.config.workers.count(cpu::available().count));
         let slots = slots.clamp(1, limits::WORKERS_MAX);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
-        let first_seq = self.first_seq();
+        let first_seq = self.cx.deployment.first_seq();
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
         let ix = self.cx.apps.push(app);
         for (address, fd) in bound {
             let protocol = self.cx.apps[ix].settings().protocol;
             self.add_configured_listener(ix, address, fd, protocol);
         }
-    }
-
-    /// Numbers of hand-offs start above any that a former master may still be answered for.
-    pub(super) fn first_seq(&self) -> u64 {
-        // Node keeps them in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
-        (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
     fn start_apps(&mut self) {
@@ -265,7 +251,7 @@ impl Master {
             }
             self.tell_start(ix);
             let mut actions = Vec::new();
-            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
+            let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
             self.cx.apps[ix].supervisor.start(&mut cx);
             self.carry_out(ix, actions);
         }
@@ -338,7 +324,7 @@ impl Master {
 
     pub(super) fn serve_control(&mut self, socket: UnixListener) {
         self.control_path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
-        let (sender, receiver) = api::channel(Arc::clone(&self.wake));
+        let (sender, receiver) = api::channel(Arc::clone(&self.cx.wake));
         self.calls = Some(receiver);
         match api::server::start(socket, sender, user::own_uid()) {
             Ok(server) => self.api = Some(server),
@@ -370,7 +356,7 @@ impl Master {
         if self.cx.deployment.exit_code == 0 {
             log::info!("stopped");
         }
-        self.finished = true;
+        self.cx.deployment.finished = true;
         self.hooks.finish();
         self.output.finish();
         self.remove_files();

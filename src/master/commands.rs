@@ -1,7 +1,8 @@
 //! What the signals of the person, systemd or Docker mean (the keeper forwards them).
 use super::Master;
-use super::reading::{Input, Purpose};
-use crate::api::Change;
+use super::reading::{self, Input, Purpose};
+use super::triggers::Trigger;
+use crate::api::{self, Change};
 use crate::ids::AppIx;
 use crate::limits;
 use crate::os::{cpu, signal};
@@ -40,10 +41,32 @@ impl Master {
             return;
         }
         let change = Change::default();
-        if self.takes_long(&change) {
+        if reading::takes_long(&self.cx, &change) {
             return self.read_apart(Purpose::Scale, change);
         }
         self.scale_as_configured(Input::Change(change));
+    }
+
+    /// Has a thread read the configuration again, and carries on when it is there.
+    pub(super) fn read_apart(&mut self, purpose: Purpose, change: Change) {
+        for (purpose, input) in self.readings.begin(&self.cx, purpose, change) {
+            self.was_read(purpose, input);
+        }
+    }
+
+    /// Carries on with what was read meanwhile.
+    pub(super) fn take_readings(&mut self) {
+        for (purpose, input) in self.readings.take(&self.cx) {
+            self.was_read(purpose, input);
+        }
+    }
+
+    fn was_read(&mut self, purpose: Purpose, input: Input) {
+        match purpose {
+            Purpose::Reload { apps, reply } => self.reload_with(&apps, input, reply),
+            Purpose::Start { app, restart, reply } => self.start_with(app, restart, input, reply),
+            Purpose::Scale => self.scale_as_configured(input),
+        }
     }
 
     /// The same with what was read.
@@ -83,5 +106,20 @@ impl Master {
             let name = &self.cx.apps[ix].name;
             log::warn!("{name}: {slots} workers are not possible (1 to {}); nothing changes", limits::WORKERS_MAX);
         }
+    }
+
+    /// A rolling reload of an app, or a start where nothing of it is left, that nobody asked for by hand.
+    pub(super) fn triggered(&mut self, trigger: Trigger) {
+        let Trigger { app: ix, why, change } = trigger;
+        let app = &self.cx.apps[ix];
+        if self.cx.deployment.stop_asked || self.has_handed_over() || !app.comes_back() {
+            return;
+        }
+        if !app.supervisor.is_over() {
+            log::info!("{}: {why}; reloading", app.name);
+            return self.reload_asked(&[ix], change, None);
+        }
+        log::info!("{}: {why}; starting it again", app.name);
+        self.start_asked(ix, false, change, api::unheard());
     }
 }

@@ -1,0 +1,126 @@
+//! Reloads that nobody asks for by hand: files that changed (`watch`), times that came (`cron_restart`). Both are looked
+//! at once a second, so that whatever happened to an app in between, they follow its configuration.
+use super::app::App;
+use super::context::Context;
+use crate::api::Change;
+use crate::config::cron;
+use crate::home::Home;
+use crate::ids::AppIx;
+use crate::os::clock;
+use crate::watch::{Spec, Watcher};
+use jiff::ZonedDateTime;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What an app has of this.
+#[derive(Default)]
+pub(super) struct Schedule {
+    watching: Option<(Spec, Option<Watcher>)>,
+    /// The expression, and the next time that it names.
+    next: Option<(String, Option<ZonedDateTime>)>,
+}
+
+impl App {
+    /// Whether something that is to come may start it again.
+    pub(super) fn comes_back(&self) -> bool {
+        let config = &self.settings().config;
+        let asks = config.cron_restart.is_some() || config.watch.is_some();
+        asks && !self.deleted && !self.supervisor.is_stopping()
+    }
+
+    fn to_watch(&self, home: Option<&Path>) -> Option<Spec> {
+        let settings = self.settings();
+        let watch = settings.config.watch.as_ref().filter(|_| self.comes_back())?;
+        let whole_folder = watch.paths.is_empty();
+        let paths = if whole_folder { vec![settings.cwd.clone()] } else { watch.paths.clone() };
+        let (app, ignore, delay) = (self.name.clone(), watch.ignore.clone(), watch.delay);
+        Some(Spec { app, paths, whole_folder, ignore, apart: home.map(Path::to_owned), delay })
+    }
+}
+
+/// A reload, or a start where nothing of the app is left, that a file or a time asks for.
+pub(super) struct Trigger {
+    pub(super) app: AppIx,
+    /// For people.
+    pub(super) why: String,
+    pub(super) change: Change,
+}
+
+/// What all apps share of this.
+#[derive(Default)]
+pub(super) struct Triggers {
+    last_look: Option<ZonedDateTime>,
+}
+
+impl Triggers {
+    /// Watches what is to be watched. The apps whose time has come.
+    pub(super) fn look(&mut self, cx: &mut Context) -> Vec<Trigger> {
+        let mut due = Vec::new();
+        for ix in cx.apps.indices() {
+            follow_files(cx, ix);
+        }
+        if cx.apps.iter().any(|app| app.settings().config.cron_restart.is_some()) {
+            let now = clock::local_time();
+            due.extend(cx.apps.indices().filter_map(|ix| self.look_at_time(cx, ix, &now)));
+        }
+        self.last_look = Some(clock::local_time()).filter(|_| cx.apps.iter().any(|a| a.schedule.next.is_some()));
+        due
+    }
+
+    fn look_at_time(&self, cx: &mut Context, ix: AppIx, now: &ZonedDateTime) -> Option<Trigger> {
+        let app = &mut cx.apps[ix];
+        let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.comes_back()) else {
+            app.schedule.next = None;
+            return None;
+        };
+        // A clock that was set back would have us wait for what is far away now.
+        let set_back = self.last_look.as_ref().is_some_and(|last| last > now);
+        let (due, known) = match &app.schedule.next {
+            Some((known, next)) if *known == text && !set_back => (next.as_ref().is_some_and(|at| at <= now), true),
+            Some(_) | None => (false, false),
+        };
+        if due || !known {
+            app.schedule.next = Some((text.clone(), cron::next(&text, now)));
+        }
+        if due && app.supervisor.is_reloading() {
+            log::info!("{}: it is time ({text}), and its workers are being replaced already", app.name);
+            return None;
+        }
+        // What serves now, whatever its files say meanwhile: nobody is there to look what comes of it.
+        let sources = cx.deployment.sources.get(&app.settings().source).cloned().map(Box::new);
+        due.then(|| Trigger {
+            app: ix,
+            why: format!("it is time ({text})"),
+            change: Change { sources, ..Change::default() },
+        })
+    }
+
+    /// Files that have changed since the last call.
+    pub(super) fn take_changes(&self, cx: &Context) -> Vec<Trigger> {
+        let changed = |(app, state): (AppIx, &App)| {
+            let (_, watcher) = state.schedule.watching.as_ref()?;
+            let change = watcher.as_ref()?.take()?;
+            let shown = change.path.strip_prefix(&state.settings().cwd).unwrap_or(&change.path).display();
+            let why = match change.others {
+                0 => format!("{shown} changed"),
+                others => format!("{shown} and {others} more changed"),
+            };
+            Some(Trigger { app, why, change: Change::default() })
+        };
+        cx.apps.entries().filter_map(changed).collect()
+    }
+}
+
+fn follow_files(cx: &mut Context, ix: AppIx) {
+    let wanted = cx.apps[ix].to_watch(cx.deployment.home.as_ref().map(Home::path));
+    let schedule = &mut cx.apps[ix].schedule;
+    if wanted.as_ref() == schedule.watching.as_ref().map(|(spec, _)| spec) {
+        return;
+    }
+    schedule.watching = wanted.map(|spec| {
+        let wake = Arc::clone(&cx.wake);
+        let watcher = Watcher::start(spec.clone(), move || wake());
+        let watcher = watcher.map_err(|e| log::warn!("{}: cannot watch its files: {e}", spec.app)).ok();
+        (spec, watcher)
+    });
+}
