@@ -15,10 +15,10 @@ use clusterd::ids::WorkerId;
 use clusterd::keeper::codec::{self, RecordError};
 use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use clusterd::limits;
-use clusterd::protocol::framing::{LineBuffer, Outbox, shown};
-use clusterd::protocol::node::{self, FromWorker, NewconnLine, Reply, SockName};
-use clusterd::protocol::{listen_fds, notify};
 use clusterd::record;
+use clusterd::worker::node::framing::{LineBuffer, Outbox, shown};
+use clusterd::worker::node::lines::{self, FromWorker, NewconnLine, Reply, SockName};
+use clusterd::worker::{listen_fds, notify};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -148,8 +148,8 @@ fn outbox(lines: &[&[u8]], cuts: u64) {
 /// One line of a worker.
 pub(crate) fn node(data: &[u8]) {
     let line = data.split(|&b| b == b'\n').next().unwrap_or_default();
-    let decoded = node::decode(line);
-    assert_eq!(decoded, node::decode(line));
+    let decoded = lines::decode(line);
+    assert_eq!(decoded, lines::decode(line));
     let value = serde_json::from_slice::<Value>(line).ok();
     match &decoded {
         Err(bad) => {
@@ -199,7 +199,7 @@ fn answers_are_json(seq: u64, key: &str, data: Option<&str>) {
     let name = SockName { address: [127, 0, 0, 1].into(), port: 80 };
     for handle in [None, Some("net.Native")] {
         let mut out = Vec::new();
-        node::reply(&mut out, seq, 9, &Reply { errno: 0, key, data, sockname: Some(&name) }, handle);
+        lines::reply(&mut out, seq, 9, &Reply { errno: 0, key, data, sockname: Some(&name) }, handle);
         let (end, line) = out.split_last().unwrap();
         assert!(*end == b'\n' && !line.contains(&b'\n'));
         serde_json::from_slice::<serde::de::IgnoredAny>(line).unwrap();
@@ -218,11 +218,11 @@ fn answers_are_json(seq: u64, key: &str, data: Option<&str>) {
 
 fn said_to_a_worker(text: &str) {
     let mut out = Vec::new();
-    node::user_string(&mut out, text);
+    lines::user_string(&mut out, text);
     let (end, line) = out.split_last().unwrap();
     assert!(*end == b'\n' && !line.contains(&b'\n'));
     assert_eq!(serde_json::from_slice::<String>(line).unwrap(), text);
-    let back = node::decode(line).unwrap();
+    let back = lines::decode(line).unwrap();
     assert_eq!(back, if text == "ready" { FromWorker::Ready } else { FromWorker::User });
 }
 

@@ -7,12 +7,12 @@ use clusterd::keeper::state::{self, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watchdog::WatchdogState;
 use clusterd::limits;
-use clusterd::protocol::framing::Outbox;
-use clusterd::protocol::http;
-use clusterd::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
-use clusterd::protocol::messages::{self, From};
-use clusterd::protocol::node::{self, FromWorker};
 use clusterd::record;
+use clusterd::worker::http;
+use clusterd::worker::node::framing::Outbox;
+use clusterd::worker::node::inspector::{self, Answer, Frame, Frames, Said, Written};
+use clusterd::worker::node::lines::{self, FromWorker};
+use clusterd::worker::node::messages::{self, From};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -169,7 +169,7 @@ pub(crate) fn messages(data: &[u8]) {
             assert!(out.ends_with(b"}\n") && out.starts_with(b"{"));
             let told = as_json(&out);
             assert!(!told["cmd"].as_str().is_some_and(|cmd| cmd.starts_with("NODE_")), "{told}");
-            assert_eq!(node::decode(&out[..out.len() - 1]), Ok(FromWorker::User), "{told}");
+            assert_eq!(lines::decode(&out[..out.len() - 1]), Ok(FromWorker::User), "{told}");
             if outbox.push_message(&out).is_ok() {
                 (waiting, waiting_bytes) = (waiting + 1, waiting_bytes + out.len());
             }
@@ -196,7 +196,7 @@ fn passed_on(line: &[u8], from: From) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     match messages::decode(line, from == From::Agent)? {
         // The channel has looked at it before.
-        Ok(_) if node::decode(line) != Ok(FromWorker::User) => None,
+        Ok(_) if lines::decode(line) != Ok(FromWorker::User) => None,
         Ok(message) => {
             message.render(from, &mut out);
             let told = as_json(&out);

@@ -151,8 +151,12 @@ fn the_core_knows_no_fd_no_clock_and_no_system() {
         "OwnedFd",
         "TcpStream",
     ];
-    for module in ["src/supervisor", "src/balance", "src/protocol", "src/config"] {
+    for module in ["src/supervisor", "src/balance", "src/worker", "src/config"] {
         for (path, text) in files(module) {
+            // The socket itself.
+            if path.ends_with("src/worker/node/channel.rs") {
+                continue;
+            }
             // Tests of the core may read sample files.
             let whole = code(&text);
             let code = whole.split("#[cfg(test)]").next().unwrap();

@@ -3,33 +3,35 @@
 #![allow(dead_code, unreachable_pub)] // Other parts of the program use more of it.
 #[path = "../../src/balance/mod.rs"]
 pub mod balance;
-#[path = "../../src/master/channel.rs"]
+#[path = "../../src/worker/node/channel.rs"]
 pub mod channel;
 #[path = "../../src/master/connections.rs"]
 pub mod connections;
 #[path = "../../src/os/fdpass.rs"]
 pub mod fdpass;
-#[path = "../../src/protocol/framing.rs"]
+#[path = "../../src/worker/node/framing.rs"]
 pub mod framing;
 #[path = "../../src/ids.rs"]
 pub mod ids;
 #[path = "../../src/limits.rs"]
 pub mod limits;
-#[path = "../../src/protocol/node.rs"]
-pub mod node;
+#[path = "../../src/worker/node/lines.rs"]
+pub mod lines;
 #[path = "../../src/master/offer.rs"]
 pub mod offer;
 #[path = "../../src/os/packet.rs"]
 pub mod packet;
 
 pub mod master {
-    pub use crate::{channel, connections, offer};
+    pub use crate::{connections, offer};
 }
 
 pub mod os {
     pub use crate::{fdpass, packet};
 }
 
-pub mod protocol {
-    pub use crate::{framing, node};
+pub mod worker {
+    pub mod node {
+        pub use crate::{channel, framing, lines};
+    }
 }

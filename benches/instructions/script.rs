@@ -4,11 +4,11 @@ use clusterd::balance::sticky;
 use clusterd::balance::{Balancer, GroupIx, MemberIx, Mode};
 use clusterd::ids::{ListenerIx, WorkerIx};
 use clusterd::limits;
-use clusterd::master::channel::{Channel, Read, Wire};
 use clusterd::master::connections::{Connection, Connections};
 use clusterd::master::offer::{Answer, Offer, Offered};
 use clusterd::os::fdpass::Received;
-use clusterd::protocol::node::{self, FromWorker, NewconnLine};
+use clusterd::worker::node::channel::{Channel, Read, Wire};
+use clusterd::worker::node::lines::{self, FromWorker, NewconnLine};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -183,7 +183,7 @@ impl App {
         loop {
             let read = channel.read();
             while let Ok(Some(line)) = channel.inbox.next_line() {
-                let (ack, accepted) = match node::decode(line.bytes) {
+                let (ack, accepted) = match lines::decode(line.bytes) {
                     Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => (ack, accepted),
                     Ok(FromWorker::HandleAck) => continue,
                     other => panic!("an answer is not understood: {other:?}"),

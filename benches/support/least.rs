@@ -2,7 +2,7 @@
 //! ledger, no supervision, one listener: answers are read to be thrown away. What it reaches in connections per second is
 //! what any primary could reach in front of the same workers.
 use clusterd::os::{fdpass, poll};
-use clusterd::protocol::node::{self, FromWorker, NewconnLine, Reply, SockName};
+use clusterd::worker::node::lines::{self, FromWorker, NewconnLine, Reply, SockName};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -76,12 +76,12 @@ fn worker(app: &str, id: usize, port: u16) -> (UnixStream, Child) {
             line.push(byte[0]);
             continue;
         }
-        match node::decode(&line).expect("the protocol") {
+        match lines::decode(&line).expect("the protocol") {
             FromWorker::QueryServer { seq, .. } => {
                 let sockname = SockName { address: Ipv4Addr::LOCALHOST.into(), port };
                 let reply = Reply { errno: 0, key: KEY, data: None, sockname: Some(&sockname) };
                 let mut bytes = Vec::new();
-                node::reply(&mut bytes, seq, 0, &reply, None);
+                lines::reply(&mut bytes, seq, 0, &reply, None);
                 channel.write_all(&bytes).expect("its channel");
             }
             FromWorker::Listening { .. } => {

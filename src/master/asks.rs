@@ -1,19 +1,19 @@
 //! `ready = "http:/path"`: asks a worker that listens for a path until it answers well. Each request goes over a
 //! connection of the master with itself, whose other end is handed to that very worker: no client, and no other worker,
-//! has a part in it. What the answer means for the worker is the supervisor's business, its bytes are `protocol::http`'s.
+//! has a part in it. What the answer means for the worker is the supervisor's business, its bytes are `worker::http`'s.
 //!
 //! Nothing here waits: what is not there yet is looked at again. Nothing is remembered over a master's death: the next
 //! one asks again, and the answers that were under way go to a socket that is gone.
 use super::Master;
-use super::channel::Sent;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::loopback::{Half, Made};
 use crate::os::{fdpass, process};
-use crate::protocol::framing::shown;
-use crate::protocol::http::{self, Answer};
 use crate::supervisor::{Event, Evidence, Phase};
+use crate::worker::http::{self, Answer};
+use crate::worker::node::channel::Sent;
+use crate::worker::node::framing::shown;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

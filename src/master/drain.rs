@@ -7,8 +7,8 @@ use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::clock;
 use crate::os::procfs::{self, ConnectionTable};
-use crate::protocol::node;
 use crate::supervisor::Event;
+use crate::worker::node::lines;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 impl Master {
@@ -132,12 +132,12 @@ impl Master {
     fn goodbye(&mut self, ix: WorkerIx) {
         checkpoint::save_goodbye(&mut self.cx, ix);
         let mut line = Vec::new();
-        node::user_string(&mut line, "shutdown");
+        lines::user_string(&mut line, "shutdown");
         self.say(ix, &line);
         let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
         let seq = channel.next_seq();
         line.clear();
-        node::disconnect(&mut line, seq);
+        lines::disconnect(&mut line, seq);
         self.say(ix, &line);
     }
 

@@ -2,7 +2,6 @@
 //! log line and no allocation per connection; who gets it is `balance`'s business.
 use super::Master;
 use super::app::App;
-use super::channel::Sent;
 use super::connections::Connection;
 use super::offer::{Answer, Offer, Offered};
 use super::tasks::Task;
@@ -12,6 +11,7 @@ use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::{listen, reuseport};
 use crate::supervisor::Event;
+use crate::worker::node::channel::Sent;
 use std::io;
 
 /// What came of accepting from a socket.

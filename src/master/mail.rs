@@ -1,16 +1,16 @@
 //! Messages between an app's agent and its workers: who gets them, and what becomes of them when somebody does not read.
-//! Their shapes are in `protocol::messages`.
+//! Their shapes are in `worker::node::messages`.
 //!
 //! Each receiver has a bounded queue. A full one costs its owner the message, and nobody else anything. An agent that
 //! sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at all; a worker
 //! never is, because its answers to hand-offs come over the same channel.
 use super::Master;
-use super::channel::Channel;
 use super::worker::{Goodbye, Worker};
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
-use crate::protocol::messages::{self, From, Message, To};
 use crate::supervisor::{Event, Evidence, Phase};
+use crate::worker::node::channel::Channel;
+use crate::worker::node::messages::{self, From, Message, To};
 
 /// What the master has to remember of messages that are under way.
 #[derive(Default)]

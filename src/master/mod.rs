@@ -1,11 +1,10 @@
 //! The brain: listens, hands off, supervises, reloads. A child of the keeper; may die at any instant. This file is its
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
-//! What to decide is in `supervisor` and `balance`; what bytes mean in `protocol`.
+//! What to decide is in `supervisor` and `balance`; what bytes mean in `worker`.
 mod agent;
 mod app;
 mod asks;
-pub mod channel;
 mod checkpoint;
 mod commands;
 pub mod connections;

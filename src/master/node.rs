@@ -1,6 +1,5 @@
-//! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `protocol::node`'s,
+//! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `worker::node`'s,
 //! sockets are `listener`'s; hand-offs are in `handoff`.
-use super::channel::{Channel, Read, Unsendable};
 use super::listener::{self, Listener};
 use super::settings::Settings;
 use super::{Master, checkpoint};
@@ -9,8 +8,9 @@ use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
-use crate::protocol::node::{self, FromWorker, Query, Reply, SockName};
 use crate::supervisor::{Event, Evidence};
+use crate::worker::node::channel::{Channel, Read, Unsendable};
+use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -80,7 +80,7 @@ impl Master {
         loop {
             let (message, resumed) = match channel.inbox.next_line() {
                 Ok(Some(line)) => {
-                    let message = node::decode(line.bytes);
+                    let message = lines::decode(line.bytes);
                     if matches!(message, Ok(FromWorker::User)) {
                         self.pass_on(worker_ix, line.bytes);
                     }
@@ -131,7 +131,7 @@ impl Master {
             FromWorker::ExitedAfterDisconnect { seq } => {
                 let own = channel.next_seq();
                 self.line.clear();
-                node::ack(&mut self.line, seq, own);
+                lines::ack(&mut self.line, seq, own);
                 let line = std::mem::take(&mut self.line);
                 let sent = channel.send_line(&line, None);
                 self.line = line;
@@ -142,9 +142,9 @@ impl Master {
             FromWorker::Handle { .. } => {
                 // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
                 if channel.fds.pop_front().is_some() {
-                    return channel.send_line(node::HANDLE_ACK, None).map_err(|e| e.to_string());
+                    return channel.send_line(lines::HANDLE_ACK, None).map_err(|e| e.to_string());
                 }
-                return channel.send_line(node::HANDLE_NACK, None).map_err(|e| e.to_string());
+                return channel.send_line(lines::HANDLE_NACK, None).map_err(|e| e.to_string());
             }
             FromWorker::Answer { .. }
             | FromWorker::HandleAck
@@ -221,7 +221,7 @@ impl Master {
         let given = match found {
             Err(code) => {
                 let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
-                node::reply(&mut line, seq, own, &reply, None);
+                lines::reply(&mut line, seq, own, &reply, None);
                 None
             }
             Ok(listener_ix) => {
@@ -231,7 +231,7 @@ impl Master {
                     Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
                 let kind = if listener.datagram { "dgram.Native" } else { "net.Native" };
                 let given = shared || listener.datagram;
-                node::reply(&mut line, seq, own, &reply, given.then_some(kind));
+                lines::reply(&mut line, seq, own, &reply, given.then_some(kind));
                 given.then_some(listener_ix)
             }
         };
@@ -319,7 +319,7 @@ impl Master {
         let app = &mut self.cx.apps[app_ix];
         let listener = Listener {
             fd,
-            newconn: node::NewconnLine::new(&key),
+            newconn: lines::NewconnLine::new(&key),
             key,
             configured,
             local,

@@ -1,11 +1,11 @@
 //! The part of a hand-off that needs no system: who gets the connection, the line that says so, the ledger that is closed
 //! by the answer. It works over any [`Wire`], so that its instructions can be counted under a script that stands in for
 //! sockets (`benches/instructions`). What follows when a worker cannot be reached is `handoff`'s business.
-use super::channel::{Channel, Sent, Wire};
 use super::connections::Connections;
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
 use crate::ids::WorkerIx;
-use crate::protocol::node::NewconnLine;
+use crate::worker::node::channel::{Channel, Sent, Wire};
+use crate::worker::node::lines::NewconnLine;
 use std::collections::VecDeque;
 
 /// A connection that looks for a worker.

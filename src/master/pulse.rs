@@ -7,8 +7,8 @@ use super::{Master, checkpoint};
 use crate::ids::WorkerIx;
 use crate::limits;
 use crate::os::procfs;
-use crate::protocol::node;
 use crate::supervisor::{Event, Phase};
+use crate::worker::node::lines;
 
 impl Master {
     /// Pings every worker in one go, and compares it with its limits.
@@ -100,7 +100,7 @@ impl Master {
     pub(super) fn send_ping(&mut self, ix: WorkerIx) {
         let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if !channel.is_blocked() {
-            self.say(ix, node::PING);
+            self.say(ix, lines::PING);
         } // Else it has enough to read.
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.pulse.pinged_us = Some(self.cx.now_us);

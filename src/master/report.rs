@@ -5,8 +5,8 @@ use crate::config::Protocol;
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::signal;
-use crate::protocol::inspector::Written;
 use crate::reports::{self, Ask, Told};
+use crate::worker::node::inspector::Written;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 

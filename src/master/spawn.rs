@@ -1,5 +1,4 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
-use super::channel::Channel;
 use super::output::Way;
 use super::recovery::Tag;
 use super::settings::SpawnPlace;
@@ -10,8 +9,9 @@ use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
 use crate::os::{listen, process, procfs, signal};
-use crate::protocol::notify;
 use crate::supervisor::{Event, Evidence, ExitStatus};
+use crate::worker::node::channel::Channel;
+use crate::worker::notify;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,7 +57,7 @@ impl Master {
                 for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
                     let copy = listener.socket_of(slot.0).try_clone_to_owned();
                     fds.push(copy.map_err(|e| format!("cannot pass {listener} on: {e}"))?);
-                    listen_names.push(crate::protocol::listen_fds::escape_name(&listener.to_string()));
+                    listen_names.push(crate::worker::listen_fds::escape_name(&listener.to_string()));
                 }
             }
             Protocol::None => {}

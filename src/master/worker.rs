@@ -1,9 +1,9 @@
 //! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
 //! supervisor's; here are its fds and what was said to it.
 use super::asks::Asking;
-use super::channel::Channel;
 use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
+use crate::worker::node::channel::Channel;
 use std::collections::{BTreeSet, HashMap};
 
 /// One worker.

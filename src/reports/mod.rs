@@ -4,7 +4,7 @@
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::procfs;
-use crate::protocol::inspector::{self, Answer, Frame, Frames, Said, Written};
+use crate::worker::node::inspector::{self, Answer, Frame, Frames, Said, Written};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

@@ -6,10 +6,10 @@ use clusterd::limits::{
     CHANNEL_LINE_BYTES_MAX, CHANNEL_READ_BYTES, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX,
     LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
 };
-use clusterd::protocol::framing::{LineBuffer, Oversize};
-use clusterd::protocol::node::{self, FromWorker};
-use clusterd::protocol::notify;
 use clusterd::record;
+use clusterd::worker::node::framing::{LineBuffer, Oversize};
+use clusterd::worker::node::lines::{self, FromWorker};
+use clusterd::worker::notify;
 
 /// Feeds a line of so many bytes, read by read, its end in the same read as its last bytes, and looks for it after
 /// each read: its length, or the first error.
@@ -72,7 +72,7 @@ fn a_users_message_of_megabytes_costs_no_copy() {
         format!("[{}1]", "1,".repeat(500_000)),
         format!("{{\"cmd\":{{\"x\":\"{text}\"}}}}"),
     ] {
-        let (decoded, peak) = memory::peak(|| node::decode(line.as_bytes()));
+        let (decoded, peak) = memory::peak(|| lines::decode(line.as_bytes()));
         assert_eq!(decoded, Ok(FromWorker::User));
         assert!(peak < 64 * 1024, "{peak} bytes held for {}", line.len());
     }
@@ -93,14 +93,14 @@ fn any_message_that_node_can_send_is_a_users_message() {
         r#"{"a":1e400,"b":123456789012345678901234567890}"#.to_owned(),
     ] {
         let shown = &line[..line.len().min(60)];
-        assert_eq!(node::decode(line.as_bytes()), Ok(FromWorker::User), "{shown}");
+        assert_eq!(lines::decode(line.as_bytes()), Ok(FromWorker::User), "{shown}");
     }
 }
 
 #[test]
 fn every_line_of_node_is_understood() {
     for line in super::corpus::node_lines() {
-        let decoded = node::decode(&line);
+        let decoded = lines::decode(&line);
         assert!(decoded.is_ok(), "{decoded:?}");
         let asks = line.windows(11).any(|window| window == b"queryServer");
         assert_eq!(matches!(decoded, Ok(FromWorker::QueryServer { .. })), asks, "{decoded:?}");
@@ -118,7 +118,7 @@ fn what_is_said_of_a_bad_line_is_short_and_fit_for_a_terminal() {
         format!("\"act\":\"queryServer\",\"flags\":\"{long}\""),
     ] {
         let line = format!("{{\"cmd\":\"NODE_CLUSTER\",{fields}}}");
-        let message = node::decode(line.as_bytes()).unwrap_err().to_string();
+        let message = lines::decode(line.as_bytes()).unwrap_err().to_string();
         assert!(message.len() < 1_000, "{} bytes: {}", message.len(), &message[..200]);
         assert!(!message.chars().any(char::is_control), "{message:?}");
         assert!(message.contains("NODE_CLUSTER"), "{message}");
@@ -132,7 +132,7 @@ fn a_request_holds_no_more_than_its_bounds() {
         let fields = format!("\"address\":\"{address}\",\"data\":\"{data}\"");
         format!("{{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\",{fields},\"seq\":1}}")
     };
-    let decode = |address, data| node::decode(line(address, data).as_bytes());
+    let decode = |address, data| lines::decode(line(address, data).as_bytes());
     assert!(decode(LISTENER_KEY_BYTES_MAX, LISTENER_DATA_BYTES_MAX).is_ok());
     assert!(decode(LISTENER_KEY_BYTES_MAX + 1, 2).is_err());
     assert!(decode(1, LISTENER_DATA_BYTES_MAX + 1).is_err());

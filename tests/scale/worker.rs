@@ -1,7 +1,7 @@
 //! A worker of Node's cluster protocol that costs next to nothing, so that there can be a thousand: it listens on every
 //! address in ADDRESSES, answers each request with its pid, and keeps connections open that want to be kept. One thread.
 use clusterd::os::{fdpass, process};
-use clusterd::protocol::framing::LineBuffer;
+use clusterd::worker::node::framing::LineBuffer;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::os::fdpass::{self, Received};
 use crate::os::packet;
-use crate::protocol::framing::{LineBuffer, Outbox, OutboxFull};
+use crate::worker::node::framing::{LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -45,7 +45,7 @@ pub struct Channel<W: Wire = OwnedFd> {
     /// Lines that arrive.
     pub inbox: LineBuffer,
     /// Fds that arrived with them, not yet claimed by a line.
-    pub(super) fds: VecDeque<W::Passed>,
+    pub(crate) fds: VecDeque<W::Passed>,
     outbox: Outbox,
     /// Copies of fds that wait in the outbox with their line, in order.
     outbox_fds: VecDeque<W::Passed>,
@@ -58,7 +58,7 @@ pub struct Channel<W: Wire = OwnedFd> {
     /// The system has too little for what waits; no event tells when that ends.
     scarce: bool,
     /// The other side closed, or the socket broke.
-    pub(super) closed: bool,
+    pub(crate) closed: bool,
 }
 
 /// What one read brought.
@@ -78,7 +78,7 @@ pub enum Read {
 
 /// A line cannot be sent, now or later.
 #[derive(Debug)]
-pub(super) enum Unsendable {
+pub(crate) enum Unsendable {
     /// Too many wait: the worker does not read its channel.
     Full,
     /// It carries an fd and has to wait, and there is no free fd for a copy of it.
@@ -158,7 +158,7 @@ impl<W: Wire> Channel<W> {
     }
 
     /// Whether lines wait that only time can send.
-    pub(super) fn is_scarce(&self) -> bool {
+    pub(crate) fn is_scarce(&self) -> bool {
         self.scarce && !self.outbox.is_empty()
     }
 
@@ -193,7 +193,7 @@ impl<W: Wire> Channel<W> {
     }
 
     /// Writes what waits, as far as the worker reads. Whether anything went out.
-    pub(super) fn flush(&mut self) -> bool {
+    pub(crate) fn flush(&mut self) -> bool {
         (self.full, self.scarce) = (false, false);
         let mut any = false;
         while let Some((bytes, attachment)) = self.outbox.front() {
@@ -221,27 +221,27 @@ impl<W: Wire> Channel<W> {
 }
 
 impl Channel {
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }
 
-    pub(super) fn next_seq(&mut self) -> u64 {
+    pub(crate) fn next_seq(&mut self) -> u64 {
         self.seq += 1;
         self.seq
     }
 
     /// Whether the worker has read everything that was sent to it.
-    pub(super) fn all_read(&self) -> bool {
+    pub(crate) fn all_read(&self) -> bool {
         !self.is_blocked() && fdpass::unread_by_peer(self.as_fd()) == 0
     }
 
     /// Whether a line went out in part: whoever writes next would spoil it.
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.outbox.is_cut() && !self.closed
     }
 
     /// Whether so many messages wait for the worker that their senders should wait too.
-    pub(super) fn is_high(&self) -> bool {
+    pub(crate) fn is_high(&self) -> bool {
         self.outbox.is_high()
     }
 
@@ -249,7 +249,7 @@ impl Channel {
     ///
     /// # Errors
     /// When too many wait: this one is not sent, and nothing else happens.
-    pub(super) fn send_message(&mut self, line: &[u8]) -> Result<(), OutboxFull> {
+    pub(crate) fn send_message(&mut self, line: &[u8]) -> Result<(), OutboxFull> {
         self.outbox.push_message(line)?;
         self.flush();
         Ok(())
@@ -259,7 +259,7 @@ impl Channel {
     ///
     /// # Errors
     /// It can neither be sent nor wait.
-    pub(super) fn send_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+    pub(crate) fn send_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
         if self.held > 0 {
             return self.hold_line(line, fd);
         }
@@ -283,7 +283,7 @@ impl Channel {
     ///
     /// # Errors
     /// It cannot wait.
-    pub(super) fn hold_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
+    pub(crate) fn hold_line(&mut self, line: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Unsendable> {
         if self.closed {
             return Ok(());
         }
@@ -293,12 +293,12 @@ impl Channel {
     }
 
     /// Lines that are held back.
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 
     /// Sends the lines that were held back.
-    pub(super) fn flush_held(&mut self) {
+    pub(crate) fn flush_held(&mut self) {
         if std::mem::take(&mut self.held) > 0 {
             self.flush();
         }
