@@ -11,7 +11,7 @@ use super::{Protocol, Ready, defaults};
 /// # Errors
 /// The typed rule can never come true.
 pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
-    let never = |rule: &Ready, way_out| Err(RuleError::AgentNeverReady { rule: rule.to_string(), way_out });
+    let never = |rule: &Ready, way_out| Err(RuleError::AgentNever { rule: rule.clone(), way_out });
     match typed {
         None if is_node => Ok(Ready::Message),
         None => Ok(Ready::After(defaults::READY_AFTER)),
@@ -28,14 +28,15 @@ pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
 pub(super) fn decide(raw: Option<At<RawAgent>>, found: &mut Found) -> Option<Agent> {
     let mut raw = raw?.value;
     let protocol = raw.protocol.as_ref().map_or(Protocol::Auto, |at| at.value);
-    if let Some(typed) = raw.protocol.as_ref().filter(|at| at.value == Protocol::ListenFds) {
+    let unfit = |typed: Protocol| typed.exactly().is_some_and(|kind| !kind.rules().is_for_agents);
+    if let Some(typed) = raw.protocol.as_ref().filter(|at| unfit(at.value)) {
         found.add(typed.spot, "an agent gets no sockets: its protocol is \"auto\", \"node\" or \"none\"");
     }
     if let Some(typed) = &raw.ready {
         let rule = typed.value.as_ref();
         let checked = match protocol {
             Protocol::Auto => ready(true, rule).or_else(|_| ready(false, rule)),
-            Protocol::Node | Protocol::ListenFds | Protocol::None => ready(protocol == Protocol::Node, rule),
+            Protocol::Exactly(kind) => ready(kind.rules().has_channel, rule),
         };
         if let Err(why) = checked {
             found.add(typed.spot, why.to_string());

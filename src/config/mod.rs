@@ -16,6 +16,7 @@ pub mod name;
 pub mod options;
 pub mod parse;
 pub mod problem;
+pub mod protocol;
 pub(crate) mod raw;
 pub mod resolve;
 pub mod rules;
@@ -23,6 +24,7 @@ pub mod schema;
 pub mod sources;
 pub mod value_error;
 
+pub use protocol::{Protocol, ProtocolKind};
 pub use schema::keys::{App, Limits, Reload, Restart};
 use std::fmt;
 use std::net::SocketAddr;
@@ -71,19 +73,6 @@ pub enum Balance {
     Shared,
     /// Every slot has a listening socket of its own; the kernel chooses among them.
     Kernel,
-}
-
-/// How a command takes its sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// `Node` where the program is node, else `ListenFds` when something is configured to listen, else `None`.
-    Auto,
-    /// Node's cluster protocol.
-    Node,
-    /// systemd's socket passing.
-    ListenFds,
-    /// No socket at all.
-    None,
 }
 
 /// What makes a worker ready.
@@ -164,17 +153,6 @@ impl fmt::Display for Balance {
             Balance::Sticky => "sticky",
             Balance::Shared => "shared",
             Balance::Kernel => "kernel",
-        })
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Protocol::Auto => "auto",
-            Protocol::Node => "node",
-            Protocol::ListenFds => "listen-fds",
-            Protocol::None => "none",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! One typed value each: text to type, or why it cannot be one. The command line and the file share it.
 use super::value_error::ValueError;
-use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file};
+use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
 use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, READY_PATH_BYTES_MAX,
     WORKERS_MAX, WORKERS_PERCENT_MAX,
@@ -144,13 +144,7 @@ pub fn balance(text: &str) -> Result<Balance, ValueError> {
 
 /// The name of a protocol.
 pub fn protocol(text: &str) -> Result<Protocol, ValueError> {
-    match text {
-        "auto" => Ok(Protocol::Auto),
-        "node" => Ok(Protocol::Node),
-        "listen-fds" => Ok(Protocol::ListenFds),
-        "none" => Ok(Protocol::None),
-        _ => Err(unknown("protocol", text, &["auto", "node", "listen-fds", "none"])),
-    }
+    Protocol::named(text).ok_or_else(|| unknown("protocol", text, &protocol::NAMES))
 }
 
 /// What makes a worker ready.

@@ -286,9 +286,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
 
 /// What was typed that a protocol cannot have, where one was typed.
 fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mut Found) {
-    if protocol == Protocol::Auto {
-        return;
-    }
+    let Some(protocol) = protocol.exactly() else { return };
     if let Some(ready) = &raw.ready
         && let Err(message) = rules::ready(protocol, ready.value.as_ref())
     {
@@ -338,7 +336,7 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
     if let Some(spot) = report.filter(|_| limits.hang.is_none()) {
         found.add(spot, "hang_report does nothing without hang");
     }
-    if protocol != Protocol::Auto
+    if let Some(protocol) = protocol.exactly()
         && let Err(message) = rules::limits(protocol, balance, &limits)
         && let Some(spot) = spots.into_iter().flatten().next()
     {

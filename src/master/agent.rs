@@ -36,9 +36,9 @@ impl Master {
         let way = Way { config: &settings.config, slot: Slot::AGENT, generation, tail };
         let output = self.output.for_worker(&mut self.cx.keeper, agent, &way)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
-        let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
+        let has_channel = settings.agent.as_ref().is_some_and(|agent| agent.has_channel);
         let mut channel = None;
-        if is_node {
+        if has_channel {
             let (ours, theirs) = listen::channel_pair().map_err(|e| format!("cannot make its channel: {e}"))?;
             fds.push(theirs);
             channel = Some(ours);
@@ -103,10 +103,10 @@ impl Master {
             (None, None) => wire::AgentState::Stopped,
         };
         let pid = memory.process.and_then(|process| process.pid);
-        let is_node = settings.agent.as_ref().is_some_and(|agent| agent.is_node);
+        let has_channel = settings.agent.as_ref().is_some_and(|agent| agent.has_channel);
         Some(wire::Agent {
             command: settings.config.agent.as_ref().map(|agent| agent.command.clone()).unwrap_or_default(),
-            protocol: if is_node { wire::Protocol::Node } else { wire::Protocol::None },
+            protocol: if has_channel { wire::Protocol::Node } else { wire::Protocol::None },
             id: memory.process.map(|process| process.id.0),
             pid,
             state,

@@ -8,7 +8,7 @@ use super::table::Table;
 use super::triggers::Schedule;
 use crate::balance::starvation::Starvation;
 use crate::balance::{Balancer, ConnIx, Mode};
-use crate::config::{Balance, Protocol};
+use crate::config::Balance;
 use crate::ids::{Generation, ListenerIx, WorkerIx};
 use crate::logs::Tail;
 use crate::reuseport::program::Steering;
@@ -110,8 +110,7 @@ impl App {
 
     /// Whether the master accepts for this app (instead of giving the listening socket away).
     pub(super) fn master_accepts(&self) -> bool {
-        let settings = self.settings();
-        settings.protocol == Protocol::Node && !matches!(settings.config.balance, Balance::Shared | Balance::Kernel)
+        self.settings().master_accepts()
     }
 
     /// Whether slots have listening sockets of their own, in one of its generations.

@@ -6,7 +6,7 @@ use super::{Master, checkpoint, upgrade};
 use crate::api::request::{Scale, Target};
 use crate::api::types as wire;
 use crate::api::{Answer, Call, Change, Order, ReplySender, Request};
-use crate::config::{Balance, Protocol};
+use crate::config::Balance;
 use crate::ids::{AppIx, Generation};
 use crate::limits;
 use crate::logs::{Reply, Tail};
@@ -439,7 +439,7 @@ impl Master {
             generation: app.supervisor.generation().0,
             balance: balance(settings.config.balance),
             steering: app.steering().map(steering),
-            protocol: protocol(settings.protocol),
+            protocol: wire::Protocol::from_word(settings.protocol.kind().rules().name),
             ready: settings.ready_words(),
             listen: app.addresses(),
             restarts: app.restarts,
@@ -532,13 +532,5 @@ fn steering(steering: Steering) -> wire::Steering {
         Steering::Turns => wire::Steering::Turns,
         Steering::Random => wire::Steering::Random,
         Steering::Hash => wire::Steering::Hash,
-    }
-}
-
-fn protocol(protocol: Protocol) -> wire::Protocol {
-    match protocol {
-        Protocol::Auto | Protocol::ListenFds => wire::Protocol::ListenFds,
-        Protocol::Node => wire::Protocol::Node,
-        Protocol::None => wire::Protocol::None,
     }
 }

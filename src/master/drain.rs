@@ -2,12 +2,13 @@
 //! connection that came through us. The deadlines are the supervisor's.
 use super::worker::{Drain, Goodbye, Worker};
 use super::{Master, checkpoint};
-use crate::config::{Listen, Protocol};
+use crate::config::Listen;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::clock;
 use crate::os::procfs::{self, ConnectionTable};
 use crate::supervisor::Event;
+use crate::worker::Farewell;
 use crate::worker::node::lines;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -103,11 +104,11 @@ impl Master {
         if open > 0 && !gone {
             return;
         }
-        let is_node = app.generations.get(&worker.generation).is_some_and(|s| s.protocol == Protocol::Node);
+        let farewell = app.generations.get(&worker.generation).map_or(Farewell::Signal, |s| s.protocol.farewell());
         let id = worker.id;
         let says_goodbye = !gone && worker.goodbye == Goodbye::Unsaid;
         let first = worker.drain == Some(Drain::WaitingForAnswers);
-        if first && !is_node && self.empties_its_queue(ix) {
+        if first && farewell == Farewell::Signal && self.empties_its_queue(ix) {
             if let Some(worker) = self.cx.workers.get_mut(ix) {
                 worker.drain = Some(Drain::EmptyingQueue);
             }
@@ -116,12 +117,10 @@ impl Master {
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.drain = Some(Drain::Finishing);
         }
-        if is_node {
-            if says_goodbye {
-                self.goodbye(ix);
-            }
-        } else {
-            self.terminate(id);
+        match farewell {
+            Farewell::Message if says_goodbye => self.goodbye(ix),
+            Farewell::Message => {}
+            Farewell::Signal => self.terminate(id),
         }
         self.next_drain_check_ms = Some(self.cx.now_ms + limits::DRAIN_CHECK_MIN_MS);
         self.drain_check_every_ms = limits::DRAIN_CHECK_MIN_MS;

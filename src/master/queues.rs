@@ -9,7 +9,6 @@ use super::polls::QueueIx;
 use super::tasks::Task;
 use super::worker::{Drain, Worker};
 use super::{Master, checkpoint};
-use crate::config::Protocol;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::{listen, process, procfs, reuseport};
@@ -416,7 +415,7 @@ impl Master {
     /// Nobody takes connections from this socket: the master does, for others.
     fn rescue(&mut self, queue: QueueIx) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
-        if self.cx.apps[app_ix].settings().protocol != Protocol::Node {
+        if !self.cx.apps[app_ix].settings().protocol.can_be_handed_connections() {
             return self.wait_for_next_worker(queue);
         }
         let before = self.open_handoffs;

@@ -13,6 +13,7 @@ use crate::keeper::protocol::Order;
 use crate::loader;
 use crate::os::{cpu, memfd};
 use crate::supervisor::{Event, Policy};
+use crate::worker::WorkerProtocol;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The name under which the keeper holds what a generation was made from.
@@ -169,10 +170,10 @@ impl Master {
         ix: AppIx,
         address: Listen,
         fd: OwnedFd,
-        protocol: config::Protocol,
+        protocol: &dyn WorkerProtocol,
     ) -> ListenerIx {
         let key = format!("{}#{}", address, self.cx.apps[ix].listeners.len());
-        let blocking = protocol != config::Protocol::Node;
+        let blocking = protocol.wants_blocking_sockets();
         let no_tcp = matches!(address, Listen::Unix(_));
         if let Err(e) = prepare_for_workers(fd.as_fd(), blocking, no_tcp) {
             log::warn!("cannot make {address} blocking, or set TCP_NODELAY on it: {e}");

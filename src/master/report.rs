@@ -1,7 +1,6 @@
 //! The end of a worker whose event loop is stuck: where the configuration wants it, it first leaves a report. How it is
 //! asked for one is `crate::reports`' business.
 use super::Master;
-use crate::config::Protocol;
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::signal;
@@ -40,7 +39,7 @@ impl Master {
         let app = &self.cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
         let room = self.reports.open.len() < limits::HANG_REPORTS_AT_ONCE_MAX;
-        if settings.protocol != Protocol::Node || !settings.config.limits.hang_report || !room {
+        if !settings.protocol.leaves_hang_reports() || !settings.config.limits.hang_report || !room {
             return false;
         }
         let slot = app.supervisor.worker(id).map_or_else(String::new, |w| format!("/{}", w.slot));

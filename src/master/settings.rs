@@ -1,32 +1,21 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
 use super::hooks;
-use crate::config::{self, Balance, Protocol, Ready, rules};
+use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
 use crate::os::user;
 use crate::program;
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
+use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const NODE_OPTIONS: &str = "NODE_OPTIONS";
-/// The worker's end of the channel in the worker.
-const CHANNEL_FD: i32 = 3;
-/// Variables of clusterd's own surroundings that are not the workers'.
-const NOT_INHERITED: [&str; 8] = [
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "NODE_CHANNEL_FD",
-    "NODE_CHANNEL_SERIALIZATION_MODE",
-    "NODE_UNIQUE_ID",
-];
+/// systemd's word to clusterd itself, not to the workers.
+const WATCHDOG: &str = "WATCHDOG_USEC";
 
 /// A generation, ready to spawn.
 #[derive(Clone, Debug)]
@@ -35,7 +24,8 @@ pub(super) struct Settings {
     /// Number of the sources (`Sources`) that it came from.
     pub(super) source: u32,
     pub(super) program: PathBuf,
-    pub(super) protocol: Protocol,
+    /// How its workers are spoken to.
+    pub(super) protocol: &'static dyn WorkerProtocol,
     /// Absolute, links resolved.
     pub(super) cwd: PathBuf,
     ready: ReadyRule,
@@ -53,7 +43,7 @@ pub(super) struct Settings {
 pub(super) struct AgentSettings {
     pub(super) program: PathBuf,
     /// It gets a channel like the one that Node's `child_process.fork` makes.
-    pub(super) is_node: bool,
+    pub(super) has_channel: bool,
     ready: ReadyRule,
 }
 
@@ -93,20 +83,18 @@ impl Settings {
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
-        let protocol = program::protocol_for(found.kind, !config.listen.is_empty(), config.protocol);
+        let kind = worker::decide(config.protocol, found.kind, !config.listen.is_empty());
         let mut config = config;
-        config.balance = rules::balance(protocol, config.balance).map_err(|e| e.to_string())?;
-        rules::listen(protocol, !config.listen.is_empty()).map_err(|e| e.to_string())?;
-        rules::limits(protocol, config.balance, &config.limits).map_err(|e| e.to_string())?;
-        let ready = rules::ready(protocol, config.ready.as_ref()).map_err(|e| e.to_string())?;
-        let ready = ready_rule(protocol, config.ready.is_some(), &ready);
+        let ready = check(kind, &mut config).map_err(|e| e.to_string())?;
+        let may_speak = kind.rules().evidence.contains(&Said::Notify);
+        let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
         let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref());
         Ok(Settings {
             config,
             source,
             program: found.path,
-            protocol,
+            protocol: worker::protocol(kind),
             cwd,
             ready,
             credentials: user,
@@ -126,7 +114,8 @@ impl Settings {
 
     /// What makes its workers ready, as it is typed.
     pub(super) fn ready_words(&self) -> String {
-        rules::ready(self.protocol, self.config.ready.as_ref()).map_or_else(|_| String::new(), |rule| rule.to_string())
+        rules::ready(self.protocol.kind(), self.config.ready.as_ref())
+            .map_or_else(|_| String::new(), |rule| rule.to_string())
     }
 
     /// The path for which each worker is asked until it answers well, where that makes it ready.
@@ -137,9 +126,14 @@ impl Settings {
         }
     }
 
+    /// Whether the master accepts for its workers (instead of giving the listening socket away).
+    pub(super) fn master_accepts(&self) -> bool {
+        self.protocol.can_be_handed_connections() && !matches!(self.config.balance, Balance::Shared | Balance::Kernel)
+    }
+
     /// Whether each slot has a listening socket of its own.
     pub(super) fn has_own_sockets(&self) -> bool {
-        self.config.balance == Balance::Kernel && self.protocol != Protocol::None
+        self.config.balance == Balance::Kernel && self.protocol.takes_connections()
     }
 
     /// What the supervisor has to know.
@@ -191,23 +185,21 @@ impl Settings {
     }
 
     /// The description of one worker's process. The fds are placed in this order: stdout and stderr where they are not
-    /// inherited, then the channel (node) or the listeners (listen-fds).
+    /// inherited, then what the protocol passes.
     pub(super) fn spawn_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> SpawnSpec {
-        let mut placements = place.stdio.clone();
-        match self.protocol {
-            Protocol::Node => placements.push(CHANNEL_FD),
-            Protocol::ListenFds | Protocol::Auto => {
-                placements.extend((0..place.listen_names.len() as i32).map(|n| 3 + n));
-            }
-            Protocol::None => {}
-        }
+        let inherited = match self.protocol.inherited() {
+            Inherited::Nothing => 0,
+            Inherited::Channel => 1,
+            Inherited::Listeners => place.listen_names.len() as i32,
+        };
+        let placements = place.stdio.iter().copied().chain(FIRST_FD..FIRST_FD + inherited).collect();
         let env = self.environment(place);
         SpawnSpec {
             tag,
             program: self.program.as_os_str().as_bytes().to_vec(),
-            args: self.arguments(place.slot, &env),
+            args: self.protocol.arguments(&self.spawn(place), &env).into_iter().map(String::into_bytes).collect(),
             env: env.into_iter().map(|(name, value)| entry(name, &value)).collect(),
-            listen_pid: self.protocol == Protocol::ListenFds && !place.listen_names.is_empty(),
+            listen_pid: self.protocol.needs_listen_pid() && !place.listen_names.is_empty(),
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
             umask: self.config.umask,
             credentials: self.credentials.clone(),
@@ -217,16 +209,14 @@ impl Settings {
         }
     }
 
-    fn arguments(&self, slot: Slot, env: &BTreeMap<OsString, OsString>) -> Vec<Vec<u8>> {
-        let mut args = self.config.command.clone();
-        if self.protocol == Protocol::Node {
-            args = config::inspect::inspect_args(&args, slot.0);
-            let options = env.get(OsStr::new(NODE_OPTIONS)).map(|o| o.to_string_lossy().into_owned());
-            if let Some(flag) = options.and_then(|o| config::inspect::inspect_flag_for_node_options(&o, slot.0)) {
-                args.insert(1, flag);
-            }
+    fn spawn<'a>(&'a self, place: &'a SpawnPlace<'_>) -> worker::Spawn<'a> {
+        worker::Spawn {
+            app: &self.config,
+            worker: place.worker,
+            slot: place.slot,
+            listen_names: &place.listen_names,
+            notify: place.notify,
         }
-        args.into_iter().map(String::into_bytes).collect()
     }
 
     /// The variables of a worker at this place.
@@ -243,26 +233,7 @@ impl Settings {
         set("CLUSTERD_SLOT", place.slot.to_string());
         set("CLUSTERD_APP", self.config.name.clone());
         set("CLUSTERD_GENERATION", place.generation.to_string());
-        match self.protocol {
-            Protocol::Node => {
-                set("NODE_CHANNEL_FD", CHANNEL_FD.to_string());
-                set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
-                set("NODE_UNIQUE_ID", place.worker.to_string());
-                if let Some(options) = self.node_options(&env) {
-                    env.insert(NODE_OPTIONS.into(), options);
-                }
-            }
-            Protocol::ListenFds | Protocol::Auto => {
-                if !place.listen_names.is_empty() {
-                    set("LISTEN_FDS", place.listen_names.len().to_string());
-                    set("LISTEN_FDNAMES", place.listen_names.join(":"));
-                }
-                if let Some(notify) = place.notify {
-                    set("NOTIFY_SOCKET", notify.to_owned());
-                }
-            }
-            Protocol::None => {}
-        }
+        self.protocol.environment(&self.spawn(place), &mut env);
         env
     }
 }
@@ -276,11 +247,10 @@ impl AgentSettings {
     ) -> Result<Option<AgentSettings>, String> {
         let Some(agent) = &app.agent else { return Ok(None) };
         let found = find_program(&agent.command[0], fixed, path, cwd).map_err(|e| format!("its agent: {e}"))?;
-        let is_node = program::protocol_for(found.kind, false, agent.protocol) == Protocol::Node;
-        let ready = config::agent::ready(is_node, agent.ready.as_ref()).map_err(|e| e.to_string())?;
-        let protocol = if is_node { Protocol::Node } else { Protocol::ListenFds };
-        let ready = ready_rule(protocol, agent.ready.is_some(), &ready);
-        Ok(Some(AgentSettings { program: found.path, is_node, ready }))
+        let has_channel = worker::decide(agent.protocol, found.kind, false).rules().has_channel;
+        let ready = config::agent::ready(has_channel, agent.ready.as_ref()).map_err(|e| e.to_string())?;
+        let ready = ready_rule(agent.ready.is_none() && !has_channel, &ready);
+        Ok(Some(AgentSettings { program: found.path, has_channel, ready }))
     }
 }
 
@@ -289,7 +259,7 @@ impl Settings {
     pub(super) fn agent_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> Option<SpawnSpec> {
         let (config, found) = (self.config.agent.as_ref()?, self.agent.as_ref()?);
         let mut placements = place.stdio.clone();
-        placements.extend(found.is_node.then_some(CHANNEL_FD));
+        placements.extend(found.has_channel.then_some(FIRST_FD));
         Some(SpawnSpec {
             tag,
             program: found.program.as_os_str().as_bytes().to_vec(),
@@ -314,32 +284,12 @@ impl Settings {
         set("CLUSTERD_AGENT", "1".to_owned());
         set("CLUSTERD_APP", self.config.name.clone());
         set("CLUSTERD_GENERATION", place.generation.to_string());
-        if self.agent.as_ref().is_some_and(|agent| agent.is_node) {
-            set("NODE_CHANNEL_FD", CHANNEL_FD.to_string());
-            set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
+        if self.agent.as_ref().is_some_and(|agent| agent.has_channel) {
+            worker::node::channel_environment(&mut env);
         } else if let Some(notify) = place.notify {
             set("NOTIFY_SOCKET", notify.to_owned());
         }
         env
-    }
-
-    /// What `NODE_OPTIONS` has to be, where it has to be something else: a worker that is to leave a report when it
-    /// hangs opens its inspector on a port of its own. What the user says about the inspector stays as it is.
-    fn node_options(&self, env: &BTreeMap<OsString, OsString>) -> Option<OsString> {
-        let limits = &self.config.limits;
-        let typed = env.get(OsStr::new(NODE_OPTIONS)).cloned().unwrap_or_default();
-        if limits.hang.is_none() || !limits.hang_report {
-            return None;
-        }
-        let mut options = typed;
-        if config::inspect::is_named(&self.config.command, &options.to_string_lossy()) {
-            return None;
-        }
-        if !options.is_empty() {
-            options.push(" ");
-        }
-        options.push(config::inspect::ANY_PORT);
-        Some(options)
     }
 }
 
@@ -349,23 +299,28 @@ pub(super) fn base_environment(app: &config::App) -> BTreeMap<OsString, OsString
         Some(base) => base.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         None => std::env::vars_os().collect(),
     };
-    let own = all.into_iter().filter(|(name, _)| !NOT_INHERITED.iter().any(|own| name == own));
+    let own = all.into_iter().filter(|(name, _)| name != WATCHDOG && !worker::is_variable(name));
     own.chain(app.env.iter().map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
-/// The rule in the supervisor's terms. A program that was given no rule and may speak up earlier (`READY=1`) is heard.
-fn ready_rule(protocol: Protocol, typed: bool, ready: &Ready) -> ReadyRule {
+/// What the protocol makes of balance and readiness.
+fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::RuleError> {
+    config.balance = rules::balance(kind, config.balance)?;
+    rules::listen(kind, !config.listen.is_empty())?;
+    rules::limits(kind, config.balance, &config.limits)?;
+    rules::ready(kind, config.ready.as_ref())
+}
+
+/// The rule in the supervisor's terms. `may_speak`: a program that says `READY=1` before the time is over is heard.
+fn ready_rule(may_speak: bool, ready: &Ready) -> ReadyRule {
     let evidence = |evidence| ReadyRule { evidence: Some(evidence), after_ms: None };
     match ready {
         Ready::Listening => evidence(Evidence::Listening),
         Ready::Message => evidence(Evidence::Message),
         Ready::Notify => evidence(Evidence::Notify),
         Ready::Http(_) => evidence(Evidence::Http),
-        Ready::Or(said, time) => ReadyRule { after_ms: Some(ms(*time)), ..ready_rule(protocol, typed, &said.alone()) },
-        Ready::After(time) => {
-            let may_speak = !typed && protocol == Protocol::ListenFds;
-            ReadyRule { evidence: may_speak.then_some(Evidence::Notify), after_ms: Some(ms(*time)) }
-        }
+        Ready::Or(said, time) => ReadyRule { after_ms: Some(ms(*time)), ..ready_rule(may_speak, &said.alone()) },
+        Ready::After(time) => ReadyRule { evidence: may_speak.then_some(Evidence::Notify), after_ms: Some(ms(*time)) },
     }
 }
 

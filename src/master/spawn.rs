@@ -4,14 +4,13 @@ use super::recovery::Tag;
 use super::settings::SpawnPlace;
 use super::worker::{Goodbye, Mail, Pulse, Worker};
 use super::{Master, checkpoint};
-use crate::config::Protocol;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
 use crate::os::{listen, process, procfs, signal};
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use crate::worker::node::channel::Channel;
-use crate::worker::notify;
+use crate::worker::{Inherited, listen_fds, notify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -47,20 +46,20 @@ impl Master {
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
-        match settings.protocol {
-            Protocol::Node => {
+        match settings.protocol.inherited() {
+            Inherited::Channel => {
                 let (ours, theirs) = listen::channel_pair().map_err(|e| format!("cannot make its channel: {e}"))?;
                 fds.push(theirs);
                 channel = Some(ours);
             }
-            Protocol::ListenFds | Protocol::Auto => {
+            Inherited::Listeners => {
                 for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
                     let copy = listener.socket_of(slot.0).try_clone_to_owned();
                     fds.push(copy.map_err(|e| format!("cannot pass {listener} on: {e}"))?);
-                    listen_names.push(crate::worker::listen_fds::escape_name(&listener.to_string()));
+                    listen_names.push(listen_fds::escape_name(&listener.to_string()));
                 }
             }
-            Protocol::None => {}
+            Inherited::Nothing => {}
         }
         let place = SpawnPlace {
             worker,

@@ -5,7 +5,6 @@
 //! away stay, unselected, and are used again.
 use super::listener::{Listener, slot_name};
 use super::{Master, checkpoint};
-use crate::config::Protocol;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
@@ -99,7 +98,7 @@ impl Master {
     /// Whether the listener has a group, from now on or before.
     fn open_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
         let app = &mut self.cx.apps[app_ix];
-        let node = app.settings().protocol == Protocol::Node;
+        let can_be_rescued = app.settings().protocol.can_be_handed_connections();
         let listener = &mut app.listeners[listener_ix];
         if listener.reuseport.is_some() {
             return true;
@@ -108,7 +107,7 @@ impl Master {
             return false;
         }
         // What the kernel's own hash gives to a slot without a worker could not be taken from there.
-        let needs_choice = listener.datagram || !node;
+        let needs_choice = listener.datagram || !can_be_rescued;
         if needs_choice && self.abilities.abilities.best() == Steering::Hash {
             self.tell_steering(app_ix, None);
             return false;
@@ -136,7 +135,7 @@ impl Master {
     /// Adds sockets up to this number. The error says why it became no more.
     fn grow_group(&mut self, app_ix: AppIx, listener_ix: ListenerIx, slots: u32) -> Result<(), GrowError> {
         let app = &self.cx.apps[app_ix];
-        let blocking = app.settings().protocol != Protocol::Node;
+        let blocking = app.settings().protocol.wants_blocking_sockets();
         let listener = &app.listeners[listener_ix];
         let Some(group) = listener.reuseport.as_ref().filter(|group| !group.full) else { return Ok(()) };
         let max = limits::GROUPS_SOCKETS_MAX;

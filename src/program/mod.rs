@@ -1,6 +1,6 @@
 //! Finds the program that a command names, as execvp(3) would, and says what kind of program it is: that decides how
 //! it takes its sockets. Nothing is run.
-use crate::config::{Protocol, parse};
+use crate::config::parse;
 use crate::limits::{PACKAGE_JSON_BYTES_MAX, SHEBANG_BYTES_MAX};
 use std::ffi::OsStr;
 use std::fmt;
@@ -246,16 +246,6 @@ fn interpreter(shebang: &[String]) -> Option<String> {
     // Options of env (-S, -i, --split-string=...) and its NAME=VALUE words come before the program.
     let mut words = shebang[1..].iter().map(|word| word.trim_start_matches("--split-string=").trim_start_matches("-S"));
     base(words.find(|word| !word.is_empty() && !word.starts_with('-') && !word.contains('='))?)
-}
-
-/// The protocol of a program whose configuration says `configured`; `Auto` is decided by its kind.
-pub fn protocol_for(kind: ProgramKind, has_listeners: bool, configured: Protocol) -> Protocol {
-    match (configured, kind) {
-        (Protocol::Node | Protocol::ListenFds | Protocol::None, _) => configured,
-        (Protocol::Auto, ProgramKind::Node) => Protocol::Node,
-        (Protocol::Auto, _) if has_listeners => Protocol::ListenFds,
-        (Protocol::Auto, _) => Protocol::None,
-    }
 }
 
 /// What a person should know about running this kind of program, and what to run instead. `command` is the whole

@@ -119,17 +119,6 @@ fn kinds_are_told_by_name_link_and_first_line() {
 }
 
 #[test]
-fn auto_is_decided_by_the_program() {
-    use Protocol::{Auto, ListenFds, Node, None};
-    assert_eq!(protocol_for(ProgramKind::Node, false, Auto), Node);
-    assert_eq!(protocol_for(ProgramKind::Python, true, Auto), ListenFds);
-    assert_eq!(protocol_for(ProgramKind::Other, false, Auto), None);
-    assert_eq!(protocol_for(ProgramKind::NodeWrapper("npm"), true, Auto), ListenFds);
-    assert_eq!(protocol_for(ProgramKind::Other, false, Node), Node);
-    assert_eq!(protocol_for(ProgramKind::Node, true, ListenFds), ListenFds);
-}
-
-#[test]
 fn a_wrapper_gets_the_command_behind_it() {
     let folder = Folder::new();
     let npm = ProgramKind::NodeWrapper("npm");

@@ -1,8 +1,40 @@
-//! systemd's socket passing (sd_listen_fds(3)), both ways: names for the sockets that workers get, and the variables by
-//! which clusterd itself is given sockets.
+//! systemd's socket passing (sd_listen_fds(3)), both ways: workers that inherit their sockets, and the variables by which
+//! clusterd itself is given sockets.
+use super::{Environment, Inherited, Spawn, WorkerProtocol};
+use crate::config::ProtocolKind;
 
-/// The first fd that is passed.
-pub const FIRST_FD: i32 = 3;
+/// Programs that take the listening sockets from `LISTEN_FDS` and accept by themselves.
+#[derive(Debug)]
+pub struct ListenFds;
+
+impl WorkerProtocol for ListenFds {
+    fn kind(&self) -> ProtocolKind {
+        ProtocolKind::ListenFds
+    }
+
+    fn inherited(&self) -> Inherited {
+        Inherited::Listeners
+    }
+
+    fn variables(&self) -> &'static [&'static str] {
+        &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"]
+    }
+
+    fn environment(&self, spawn: &Spawn<'_>, env: &mut Environment) {
+        let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
+        if !spawn.listen_names.is_empty() {
+            set("LISTEN_FDS", spawn.listen_names.len().to_string());
+            set("LISTEN_FDNAMES", spawn.listen_names.join(":"));
+        }
+        if let Some(notify) = spawn.notify {
+            set("NOTIFY_SOCKET", notify.to_owned());
+        }
+    }
+
+    fn needs_listen_pid(&self) -> bool {
+        true
+    }
+}
 
 /// A name for `LISTEN_FDNAMES`: colons separate names there, so that they and control characters become `_`.
 pub fn escape_name(name: &str) -> String {

@@ -1,7 +1,172 @@
-//! How clusterd talks to a worker: Node's cluster protocol, socket passing as systemd does it (`listen_fds`, with `notify` for
-//! what the program says of itself), and HTTP as far as it shows whether a worker is ready. What came in is decided on in
-//! the master.
+//! How clusterd talks to a worker. [`WorkerProtocol`] is what a protocol decides: what a spawn needs, who accepts, how a worker
+//! is told to leave. Each has a file: `node`, `listen_fds`, `plain`. `notify` and `http` read what a worker says of itself, under
+//! whatever protocol. What follows from all that is decided in the master; what settings go with a protocol is in
+//! `config::protocol`.
 pub mod http;
 pub mod listen_fds;
 pub mod node;
 pub mod notify;
+pub mod plain;
+
+use crate::config::{self, Protocol, ProtocolKind};
+use crate::ids::{Slot, WorkerId};
+use crate::program::ProgramKind;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+/// The variables of a process.
+pub type Environment = BTreeMap<OsString, OsString>;
+
+/// The first fd that a worker gets beyond its standard ones; the others follow.
+pub const FIRST_FD: i32 = 3;
+
+/// What fds a worker gets from [`FIRST_FD`] on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inherited {
+    /// None.
+    Nothing,
+    /// Its end of a channel, over which it asks for sockets.
+    Channel,
+    /// The sockets of the configured addresses, in their order.
+    Listeners,
+}
+
+/// How a worker is told to leave once nothing new reaches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// By lines over its channel; it then finishes its connections.
+    Message,
+    /// By SIGTERM.
+    Signal,
+}
+
+/// One spawn, as far as the protocol needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spawn<'a> {
+    /// The worker's app.
+    pub app: &'a config::App,
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Names of the sockets that it inherits.
+    pub listen_names: &'a [String],
+    /// Value of `NOTIFY_SOCKET`.
+    pub notify: Option<&'a str>,
+}
+
+/// What a protocol decides. Nobody else asks which protocol a worker has; an answer that depends on it is a method here.
+pub trait WorkerProtocol: fmt::Debug + Sync {
+    /// Its entry in the configuration.
+    fn kind(&self) -> ProtocolKind;
+
+    // ---- spawn ----
+
+    /// What the worker gets beside its standard fds.
+    fn inherited(&self) -> Inherited;
+
+    /// Every variable that it sets, so that none of them reaches a worker from clusterd's own surroundings.
+    fn variables(&self) -> &'static [&'static str];
+
+    /// Adds its variables.
+    fn environment(&self, spawn: &Spawn<'_>, env: &mut Environment);
+
+    /// The command line: what is configured, unless it has something to add.
+    fn arguments(&self, spawn: &Spawn<'_>, _env: &Environment) -> Vec<String> {
+        spawn.app.command.clone()
+    }
+
+    /// Whether `LISTEN_PID` has to name the process.
+    fn needs_listen_pid(&self) -> bool {
+        false
+    }
+
+    // ---- connections ----
+
+    /// Whether the master can give one connection to one worker: it may accept in the worker's place, for any balance.
+    fn can_be_handed_connections(&self) -> bool {
+        self.kind().rules().can_be_handed_connections
+    }
+
+    /// Whether workers take connections of the configured addresses.
+    fn takes_connections(&self) -> bool {
+        self.kind().rules().takes_connections
+    }
+
+    /// Whether the sockets that it inherits block, as programs expect that never set O_NONBLOCK.
+    fn wants_blocking_sockets(&self) -> bool {
+        true
+    }
+
+    // ---- health and end ----
+
+    /// Whether a worker that hangs can be asked where it stands.
+    fn leaves_hang_reports(&self) -> bool {
+        false
+    }
+
+    /// How it is told to leave.
+    fn farewell(&self) -> Farewell {
+        Farewell::Signal
+    }
+}
+
+/// What speaks this protocol.
+pub fn protocol(kind: ProtocolKind) -> &'static dyn WorkerProtocol {
+    match kind {
+        ProtocolKind::Node => &node::Node,
+        ProtocolKind::ListenFds => &listen_fds::ListenFds,
+        ProtocolKind::Plain => &plain::Plain,
+    }
+}
+
+/// The protocol of an app: the typed one, or by its program.
+pub fn decide(typed: Protocol, program: ProgramKind, has_listeners: bool) -> ProtocolKind {
+    match (typed, program) {
+        (Protocol::Exactly(kind), _) => kind,
+        (Protocol::Auto, ProgramKind::Node) => ProtocolKind::Node,
+        (Protocol::Auto, _) if has_listeners => ProtocolKind::ListenFds,
+        (Protocol::Auto, _) => ProtocolKind::Plain,
+    }
+}
+
+/// Whether a variable is one that a protocol sets: clusterd's own value of it is not the workers'.
+pub fn is_variable(name: &OsString) -> bool {
+    ProtocolKind::ALL.into_iter().any(|kind| protocol(kind).variables().iter().any(|own| name == own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_decided_by_the_program() {
+        use ProtocolKind::{ListenFds, Node, Plain};
+        let auto = |program, has_listeners| decide(Protocol::Auto, program, has_listeners);
+        assert_eq!(auto(ProgramKind::Node, false), Node);
+        assert_eq!(auto(ProgramKind::Python, true), ListenFds);
+        assert_eq!(auto(ProgramKind::Other, false), Plain);
+        assert_eq!(auto(ProgramKind::NodeWrapper("npm"), true), ListenFds);
+        assert_eq!(decide(Protocol::Exactly(Node), ProgramKind::Other, false), Node);
+        assert_eq!(decide(Protocol::Exactly(ListenFds), ProgramKind::Node, true), ListenFds);
+    }
+
+    #[test]
+    fn each_protocol_is_found_by_its_kind_and_name() {
+        for kind in ProtocolKind::ALL {
+            assert_eq!(protocol(kind).kind(), kind);
+            assert_eq!(Protocol::named(kind.rules().name), Some(Protocol::Exactly(kind)));
+        }
+    }
+
+    #[test]
+    fn what_is_handed_connections_has_a_channel_for_them() {
+        for protocol in ProtocolKind::ALL.map(protocol) {
+            let has_channel = protocol.inherited() == Inherited::Channel;
+            assert_eq!(has_channel, protocol.kind().rules().has_channel);
+            assert!(has_channel || !protocol.can_be_handed_connections());
+            assert!(has_channel || protocol.farewell() == Farewell::Signal);
+        }
+    }
+}

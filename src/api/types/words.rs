@@ -20,6 +20,11 @@ macro_rules! wire_words {
             /// Every known variant.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
+            /// The variant with this word.
+            pub fn from_word(word: &str) -> $name {
+                Self::ALL.iter().copied().find(|variant| variant.as_str() == word).unwrap_or($name::Unknown)
+            }
+
             /// The word on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self {

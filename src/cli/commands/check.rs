@@ -3,11 +3,12 @@ use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
 use crate::cli::run_args::RunArgs;
 use crate::config::resolve::resolve;
 use crate::config::sources::{Sources, shown};
-use crate::config::{App, Balance, Listen, Protocol, Ready, rules};
+use crate::config::{App, Balance, Listen, Protocol, ProtocolKind, Ready, defaults, rules};
 use crate::loader;
 use crate::os::cpu::{self, CpuCount};
 use crate::os::user;
 use crate::program;
+use crate::worker;
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -165,9 +166,14 @@ fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
     let typed = app.workers.to_string();
     let note = if typed == workers.to_string() { String::new() } else { format!(" ({typed})") };
     finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
-    let protocol = kind.map_or(app.protocol, |kind| program::protocol_for(kind, !app.listen.is_empty(), app.protocol));
+    // Without a program only what was typed is known.
+    let protocol = match kind {
+        Some(kind) => Some(worker::decide(app.protocol, kind, !app.listen.is_empty())),
+        None => app.protocol.exactly(),
+    };
     examine_sockets(app, protocol, &mut finding);
-    match rules::ready(protocol, app.ready.as_ref()) {
+    let typed = || Ok(app.ready.clone().unwrap_or(Ready::After(defaults::READY_AFTER)));
+    match protocol.map_or_else(typed, |protocol| rules::ready(protocol, app.ready.as_ref())) {
         Ok(ready) => {
             finding.ready = Some(ready.to_string());
             let by_themselves =
@@ -214,23 +220,24 @@ fn path_of(app: &App) -> OsString {
     app.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
-fn examine_sockets(app: &App, protocol: Protocol, finding: &mut Finding) {
+fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Finding) {
     let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
     finding.row("listen", if listen.is_empty() { "nothing".to_owned() } else { listen.join(", ") });
-    (finding.listen, finding.protocol) = (listen, protocol.to_string());
+    let shown = protocol.map_or_else(|| app.protocol.to_string(), |protocol| protocol.to_string());
+    (finding.listen, finding.protocol) = (listen, shown.clone());
     for address in &app.listen {
         finding.problems.extend(address_problem(address));
     }
-    let balance = rules::balance(protocol, app.balance);
+    let balance = protocol.map_or(Ok(app.balance), |protocol| rules::balance(protocol, app.balance));
     if let Some(balance) = finding.keep(balance) {
         // Without a socket there is nothing to balance.
-        let none = protocol == Protocol::None;
+        let none = protocol.is_some_and(|protocol| !protocol.rules().takes_connections);
         finding.balance = (!none).then(|| balance.to_string());
         finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
     }
-    finding.keep(rules::limits(protocol, app.balance, &app.limits));
+    finding.keep(protocol.map_or(Ok(()), |protocol| rules::limits(protocol, app.balance, &app.limits)));
     let how = if app.protocol == Protocol::Auto { " (auto)" } else { "" };
-    finding.row("protocol", format!("{protocol}{how}"));
+    finding.row("protocol", format!("{shown}{how}"));
 }
 
 fn address_problem(address: &Listen) -> Option<String> {

@@ -27,7 +27,7 @@ use crate::config::log::{self, Format, Target};
 use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
-use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse};
+use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, RUNS_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -449,13 +449,8 @@ const BALANCE: Text<Balance> = Text {
     show: quoted,
     choices: &["round-robin", "sticky", "shared", "kernel"],
 };
-const PROTOCOL: Text<Protocol> = Text {
-    wants: "a string",
-    parse: parse::protocol,
-    words: "",
-    show: quoted,
-    choices: &["auto", "node", "listen-fds", "none"],
-};
+const PROTOCOL: Text<Protocol> =
+    Text { wants: "a string", parse: parse::protocol, words: "", show: quoted, choices: &protocol::NAMES };
 const AGENT_PROTOCOL: Text<Protocol> = Text { choices: &["auto", "node", "none"], ..PROTOCOL };
 const READY: Text<Ready> = Text {
     wants: "a string",
