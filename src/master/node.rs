@@ -10,9 +10,28 @@ use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
 use crate::supervisor::{Event, Evidence};
 use crate::worker::node::channel::{Channel, Read, Unsendable};
-use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
+use crate::worker::node::framing::Oversize;
+use crate::worker::node::lines::{self, BadLine, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use thiserror::Error;
+
+/// What a worker did that no honest one does. It is failed for it.
+#[derive(Debug, Error)]
+pub(super) enum Violation {
+    /// A line that is too long to be taken.
+    #[error(transparent)]
+    Oversize(#[from] Oversize),
+    /// A line of another language.
+    #[error(transparent)]
+    BadLine(#[from] BadLine),
+    /// More fds than lines that claim them.
+    #[error("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX)]
+    TooManyHandles,
+    /// It does not read what it is answered.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+}
 
 impl Master {
     /// Reads one channel until it is empty and acts on every line. `to_end`: the other side may have closed, which a
@@ -34,14 +53,14 @@ impl Master {
             self.wait_until_writable(worker_ix);
         }
         match outcome {
-            Err(reason) => self.misbehaved(worker_ix, reason),
+            Err(violation) => self.misbehaved(worker_ix, &violation),
             Ok(()) if closed => self.channel_closed(worker_ix),
             Ok(()) if blocked => self.wait_until_writable(worker_ix),
             Ok(()) => {}
         }
     }
 
-    fn read_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel, to_end: bool) -> Result<(), String> {
+    fn read_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel, to_end: bool) -> Result<(), Violation> {
         if channel.closed {
             return Ok(());
         }
@@ -58,7 +77,7 @@ impl Master {
                 Read::Last if to_end => {}
                 Read::Last | Read::Nothing => return Ok(()),
                 Read::TooManyFds => {
-                    return Err(format!("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX));
+                    return Err(Violation::TooManyHandles);
                 }
                 Read::Closed => {
                     channel.closed = true;
@@ -76,7 +95,7 @@ impl Master {
         channel.flush_held();
     }
 
-    fn work_on_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), String> {
+    fn work_on_lines(&mut self, worker_ix: WorkerIx, channel: &mut Channel) -> Result<(), Violation> {
         loop {
             let (message, resumed) = match channel.inbox.next_line() {
                 Ok(Some(line)) => {
@@ -87,7 +106,7 @@ impl Master {
                     (message, line.resumed)
                 }
                 Ok(None) => return Ok(()),
-                Err(oversize) => return Err(oversize.to_string()),
+                Err(oversize) => return Err(oversize.into()),
             };
             match message {
                 Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => self.answered(worker_ix, ack, accepted),
@@ -101,12 +120,12 @@ impl Master {
                 }
                 // The first piece of a line that a former master had begun to read.
                 Err(_) if resumed => {}
-                Err(bad) => return Err(bad.to_string()),
+                Err(bad) => return Err(bad.into()),
             }
         }
     }
 
-    fn on_message(&mut self, ix: WorkerIx, channel: &mut Channel, message: FromWorker) -> Result<(), String> {
+    fn on_message(&mut self, ix: WorkerIx, channel: &mut Channel, message: FromWorker) -> Result<(), Violation> {
         let Some(worker) = self.cx.workers.get(ix) else { return Ok(()) };
         let (app, id) = (worker.app, worker.id);
         match message {
@@ -137,14 +156,14 @@ impl Master {
                 self.line = line;
                 checkpoint::save_goodbye(&mut self.cx, ix);
                 self.cx.events.push_back((app, Event::Leaving { worker: id }));
-                return sent.map_err(|e| e.to_string());
+                return sent.map_err(Violation::from);
             }
             FromWorker::Handle { .. } => {
                 // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
                 if channel.fds.pop_front().is_some() {
-                    return channel.send_line(lines::HANDLE_ACK, None).map_err(|e| e.to_string());
+                    return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
                 }
-                return channel.send_line(lines::HANDLE_NACK, None).map_err(|e| e.to_string());
+                return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
             }
             FromWorker::Answer { .. }
             | FromWorker::HandleAck
@@ -195,7 +214,7 @@ impl Master {
     }
 
     /// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
-    fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), String> {
+    fn on_query(&mut self, ix: WorkerIx, channel: &mut Channel, seq: u64, query: &Query) -> Result<(), Violation> {
         let Some(worker) = self.cx.workers.get(ix) else { return Ok(()) };
         let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
         let settings = self.cx.apps[app_ix].generations.get(&worker.generation);
@@ -246,7 +265,7 @@ impl Master {
         if channel.held() >= limits::CHANNEL_HELD_LINES_MAX {
             self.note_and_answer(ix, channel);
         }
-        sent.map_err(|e| e.to_string())
+        sent.map_err(Violation::from)
     }
 
     /// The socket itself, for a worker that accepts by itself: its slot's, or the one that all share.
@@ -391,7 +410,7 @@ impl Master {
     }
 
     /// Bad input from a worker: it alone is failed.
-    fn misbehaved(&mut self, ix: WorkerIx, reason: String) {
+    fn misbehaved(&mut self, ix: WorkerIx, violation: &Violation) {
         if let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
             channel.closed = true;
         }
@@ -400,7 +419,7 @@ impl Master {
         self.recount(ix);
         let Some(worker) = self.cx.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
-        self.cx.events.push_back((app, Event::Misbehaved { worker: id, reason }));
+        self.cx.events.push_back((app, Event::Misbehaved { worker: id, reason: violation.to_string() }));
     }
 
     /// Sends a control line to a worker; one that does not read its channel is failed.
@@ -409,7 +428,7 @@ impl Master {
         match channel.send_line(line, None) {
             Ok(()) if channel.is_blocked() => self.wait_until_writable(ix),
             Ok(()) => {}
-            Err(e) => self.misbehaved(ix, e.to_string()),
+            Err(e) => self.misbehaved(ix, &e.into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
 use super::output::Way;
 use super::recovery::Tag;
-use super::settings::SpawnPlace;
+use super::settings::{Settings, SpawnPlace};
 use super::worker::{Goodbye, Mail, Pulse, Worker};
 use super::{Master, checkpoint};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
@@ -13,7 +13,9 @@ use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds, notify};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use thiserror::Error;
 
 /// The name under which the keeper holds our end of a worker's channel.
 pub(super) fn channel_name(worker: WorkerId) -> String {
@@ -23,13 +25,20 @@ pub(super) fn channel_name(worker: WorkerId) -> String {
 impl Master {
     /// Has the keeper start a worker. What goes wrong here is an event like a failure there.
     pub(super) fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
-        if let Err(reason) = self.try_spawn(app, worker, slot, generation) {
+        if let Err(error) = self.try_spawn(app, worker, slot, generation) {
+            let reason = error.to_string();
             self.bury(worker);
             self.cx.events.push_back((app, Event::SpawnFailed { worker, reason }));
         }
     }
 
-    fn try_spawn(&mut self, app_ix: AppIx, worker: WorkerId, slot: Slot, generation: Generation) -> Result<(), String> {
+    fn try_spawn(
+        &mut self,
+        app_ix: AppIx,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+    ) -> Result<(), SpawnError> {
         let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
@@ -42,20 +51,20 @@ impl Master {
         let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
         let tail = watched && !self.cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
-        let output = self.output.for_worker(&mut self.cx.keeper, worker, &way)?;
+        let output = self.output.for_worker(&mut self.cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
         match settings.protocol.inherited() {
             Inherited::Channel => {
-                let (ours, theirs) = listen::channel_pair().map_err(|e| format!("cannot make its channel: {e}"))?;
+                let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
                 fds.push(theirs);
                 channel = Some(ours);
             }
             Inherited::Listeners => {
                 for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
                     let copy = listener.socket_of(slot.0).try_clone_to_owned();
-                    fds.push(copy.map_err(|e| format!("cannot pass {listener} on: {e}"))?);
+                    fds.push(copy.map_err(|error| SpawnError::Listener { listener: listener.to_string(), error })?);
                     listen_names.push(listen_fds::escape_name(&listener.to_string()));
                 }
             }
@@ -76,7 +85,7 @@ impl Master {
             self.cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.cx.keeper.spawn(worker, &spec, &borrowed).map_err(|e| format!("cannot ask for the process: {e}"))?;
+        self.cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
         let has_channel = channel.is_some();
         let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
         if !has_channel && settings.has_own_sockets() {
@@ -119,7 +128,7 @@ impl Master {
         }
         let settings = self.cx.apps[app].generations.get(&generation);
         // An agent is no slot.
-        let own_socket = !is_agent && settings.is_some_and(super::settings::Settings::has_own_sockets);
+        let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
         let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
         let has_channel = channel.is_some();
         let ix = self.cx.workers.insert(Worker {
@@ -218,7 +227,7 @@ impl Master {
         let app = worker.app;
         let settings =
             self.cx.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.cx.apps[app].settings());
-        let reason = spawn_failure(step, code, settings, worker.is_agent);
+        let reason = SpawnError::at_step(step, code, settings, worker.is_agent).to_string();
         self.bury(id);
         self.cx.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
     }
@@ -292,23 +301,67 @@ impl Master {
     }
 }
 
-/// A failed spawn in a sentence with the way out.
-fn spawn_failure(step: SpawnStep, code: i32, settings: &super::settings::Settings, is_agent: bool) -> String {
-    let what = process::describe_errno(code);
-    let agent = settings.agent.as_ref().filter(|_| is_agent);
-    let program = agent.map_or(&settings.program, |agent| &agent.program).display();
-    match step {
-        SpawnStep::Exec => format!("cannot run {program}: {what}"),
-        SpawnStep::WorkingDirectory => format!("cannot enter the folder {}: {what}", settings.cwd.display()),
-        SpawnStep::Fork => format!("cannot make a process: {what} (see ulimit -u and the cgroup's pids.max)"),
-        SpawnStep::User | SpawnStep::Group | SpawnStep::SupplementaryGroups => {
-            let user = settings.config.user.as_deref().unwrap_or("the configured user");
-            format!("cannot become {user}: {what}")
-        }
-        SpawnStep::ResourceLimits => format!("cannot set its limit on open files: {what}"),
-        SpawnStep::Description => format!("its command or environment is too large: {what}"),
-        SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
-            format!("cannot prepare its process ({step:?}): {what}")
+/// Why no process was made.
+#[derive(Debug, Error)]
+pub(super) enum SpawnError {
+    /// No socket pair.
+    #[error("cannot make its channel: {0}")]
+    Channel(io::Error),
+    /// No copy of a listening socket.
+    #[error("cannot pass {listener} on: {error}")]
+    Listener { listener: String, error: io::Error },
+    /// No pipe, or no file, for what it prints.
+    #[error("{0}")]
+    Output(String),
+    /// The keeper cannot be asked.
+    #[error("cannot ask for the process: {0}")]
+    Order(io::Error),
+    /// The keeper could not run it.
+    #[error("cannot run {program}: {cause}")]
+    Exec { program: String, cause: &'static str },
+    /// Its folder is gone, or closed to its user.
+    #[error("cannot enter the folder {folder}: {cause}")]
+    WorkingDirectory { folder: String, cause: &'static str },
+    /// Too many processes.
+    #[error("cannot make a process: {cause} (see ulimit -u and the cgroup's pids.max)")]
+    Fork { cause: &'static str },
+    /// No right to change the user.
+    #[error("cannot become {user}: {cause}")]
+    User { user: String, cause: &'static str },
+    /// No right to change the limit.
+    #[error("cannot set its limit on open files: {cause}")]
+    ResourceLimits { cause: &'static str },
+    /// The keeper takes no description of that size.
+    #[error("its command or environment is too large: {cause}")]
+    Description { cause: &'static str },
+    /// A step between fork and exec.
+    #[error("cannot prepare its process ({step:?}): {cause}")]
+    Prepare { step: SpawnStep, cause: &'static str },
+}
+
+impl SpawnError {
+    /// What the keeper says of a spawn that failed at this step.
+    fn at_step(step: SpawnStep, errno: i32, settings: &Settings, is_agent: bool) -> SpawnError {
+        let cause = process::describe_errno(errno);
+        let agent = settings.agent.as_ref().filter(|_| is_agent);
+        match step {
+            SpawnStep::Exec => {
+                let program = agent.map_or(&settings.program, |agent| &agent.program).display().to_string();
+                SpawnError::Exec { program, cause }
+            }
+            SpawnStep::WorkingDirectory => {
+                SpawnError::WorkingDirectory { folder: settings.cwd.display().to_string(), cause }
+            }
+            SpawnStep::Fork => SpawnError::Fork { cause },
+            SpawnStep::User | SpawnStep::Group | SpawnStep::SupplementaryGroups => {
+                let user = settings.config.user.clone().unwrap_or_else(|| "the configured user".to_owned());
+                SpawnError::User { user, cause }
+            }
+            SpawnStep::ResourceLimits => SpawnError::ResourceLimits { cause },
+            SpawnStep::Description => SpawnError::Description { cause },
+            SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
+                SpawnError::Prepare { step, cause }
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 //! clusterd itself is given sockets.
 use super::{Environment, Inherited, Spawn, WorkerProtocol};
 use crate::config::ProtocolKind;
+use crate::limits;
+use thiserror::Error;
 
 /// Programs that take the listening sockets from `LISTEN_FDS` and accept by themselves.
 #[derive(Debug)]
@@ -36,6 +38,20 @@ impl WorkerProtocol for ListenFds {
     }
 }
 
+/// clusterd's own `LISTEN_PID` or `LISTEN_FDS` is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadListenFds {
+    /// No process id.
+    #[error("LISTEN_PID is {0:?}, not a process id")]
+    Pid(String),
+    /// No number.
+    #[error("LISTEN_FDS is {0:?}, not a number")]
+    Count(String),
+    /// More than any app may listen on.
+    #[error("LISTEN_FDS is {0}; at most {max} are taken", max = limits::LISTENERS_PER_APP_MAX)]
+    TooMany(usize),
+}
+
 /// A name for `LISTEN_FDNAMES`: colons separate names there, so that they and control characters become `_`.
 pub fn escape_name(name: &str) -> String {
     let clean: String = name.chars().map(|c| if c == ':' || c.is_control() { '_' } else { c }).take(255).collect();
@@ -46,16 +62,16 @@ pub fn escape_name(name: &str) -> String {
 /// process that was not meant.
 ///
 /// # Errors
-/// A sentence, for values that are no numbers or absurd.
-pub fn count(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: u32) -> Result<usize, String> {
+/// For values that are no numbers or absurd.
+pub fn count(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: u32) -> Result<usize, BadListenFds> {
     let (Some(pid), Some(fds)) = (listen_pid, listen_fds) else { return Ok(0) };
-    let pid: u32 = pid.parse().map_err(|_| format!("LISTEN_PID is {pid:?}, not a process id"))?;
-    let count: usize = fds.parse().map_err(|_| format!("LISTEN_FDS is {fds:?}, not a number"))?;
+    let pid: u32 = pid.parse().map_err(|_| BadListenFds::Pid(pid.to_owned()))?;
+    let count: usize = fds.parse().map_err(|_| BadListenFds::Count(fds.to_owned()))?;
     if pid != own_pid {
         return Ok(0);
     }
-    if count > crate::limits::LISTENERS_PER_APP_MAX {
-        return Err(format!("LISTEN_FDS is {count}; at most {} are taken", crate::limits::LISTENERS_PER_APP_MAX));
+    if count > limits::LISTENERS_PER_APP_MAX {
+        return Err(BadListenFds::TooMany(count));
     }
     Ok(count)
 }

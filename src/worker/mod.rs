@@ -8,7 +8,7 @@ pub mod node;
 pub mod notify;
 pub mod plain;
 
-use crate::config::{self, Protocol, ProtocolKind};
+use crate::config::{self, Protocol, ProtocolKind, Said};
 use crate::ids::{Slot, WorkerId};
 use crate::program::ProgramKind;
 use std::collections::BTreeMap;
@@ -80,6 +80,11 @@ pub trait WorkerProtocol: fmt::Debug + Sync {
     /// Whether `LISTEN_PID` has to name the process.
     fn needs_listen_pid(&self) -> bool {
         false
+    }
+
+    /// Whether the worker is told of a notify socket and heard there.
+    fn has_notify_socket(&self) -> bool {
+        self.kind().rules().evidence.contains(&Said::Notify)
     }
 
     // ---- connections ----

@@ -5,9 +5,9 @@ use crate::os::fdpass::{self, Received};
 use crate::os::packet;
 use crate::worker::node::framing::{LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use thiserror::Error;
 
 /// What a channel's bytes go through: a socket, or a script that stands in for one.
 pub trait Wire {
@@ -77,23 +77,14 @@ pub enum Read {
 }
 
 /// A line cannot be sent, now or later.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(crate) enum Unsendable {
     /// Too many wait: the worker does not read its channel.
+    #[error("it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)]
     Full,
     /// It carries an fd and has to wait, and there is no free fd for a copy of it.
+    #[error("it asked for a socket, and clusterd cannot keep a copy for it: {0}")]
     NoFd(io::Error),
-}
-
-impl fmt::Display for Unsendable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unsendable::Full => {
-                write!(f, "it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)
-            }
-            Unsendable::NoFd(e) => write!(f, "it asked for a socket, and clusterd cannot keep a copy for it: {e}"),
-        }
-    }
 }
 
 /// Whether a line went out.

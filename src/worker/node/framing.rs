@@ -2,7 +2,7 @@
 //! line says is not looked at.
 use crate::limits;
 use std::collections::VecDeque;
-use std::fmt;
+use thiserror::Error;
 
 /// Bytes as they were read, cut into lines. The cost of a line of megabytes is linear: no byte is searched twice.
 #[derive(Debug, Default)]
@@ -28,16 +28,13 @@ pub struct Line<'a> {
 }
 
 /// A line is longer than any that is taken; carries its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "it sent a message of more than {} MiB, beginning with {beginning}",
+    limits::CHANNEL_LINE_BYTES_MAX / (1024 * 1024)
+)]
 pub struct Oversize {
     beginning: String,
-}
-
-impl fmt::Display for Oversize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = limits::CHANNEL_LINE_BYTES_MAX / (1024 * 1024);
-        write!(f, "it sent a message of more than {mib} MiB, beginning with {}", self.beginning)
-    }
 }
 
 /// The beginning of a line, fit for a terminal.

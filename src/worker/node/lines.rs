@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::net::IpAddr;
+use thiserror::Error;
 
 /// Answer to a handle that arrived.
 pub const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
@@ -99,16 +100,11 @@ impl Query {
 }
 
 /// A line that is not the protocol; its Display shows the beginning of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("it sent a line that is not its protocol ({reason}): {beginning}")]
 pub struct BadLine {
     reason: String,
     beginning: String,
-}
-
-impl fmt::Display for BadLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it sent a line that is not its protocol ({}): {}", self.reason, self.beginning)
-    }
 }
 
 /// Fields of internal messages. Node leaves out what is undefined and writes null for null.
@@ -237,10 +233,21 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if cmd == "\"NODE_HANDLE\"" {
         return Ok(FromWorker::Handle { kind: internal.kind.unwrap_or_default() });
     }
-    decode_cluster(internal).map_err(bad)
+    decode_cluster(internal).map_err(|e| bad(e.to_string()))
 }
 
-fn decode_cluster(m: Internal<'_>) -> Result<FromWorker, String> {
+/// A field of an internal message that makes no sense.
+#[derive(Debug, Error)]
+enum BadField {
+    #[error("close without a key")]
+    CloseWithoutKey,
+    #[error("unknown addressType {0}")]
+    AddressType(String),
+    #[error("an address or data that is too long")]
+    TooLong,
+}
+
+fn decode_cluster(m: Internal<'_>) -> Result<FromWorker, BadField> {
     if let Some(ack) = m.ack {
         return Ok(FromWorker::Answer { ack, accepted: m.accepted });
     }
@@ -249,26 +256,26 @@ fn decode_cluster(m: Internal<'_>) -> Result<FromWorker, String> {
         Some("online") => Ok(FromWorker::Online { seq }),
         Some("queryServer") => Ok(FromWorker::QueryServer { seq, query: decode_query(m)? }),
         Some("listening") => Ok(FromWorker::Listening { seq }),
-        Some("close") => Ok(FromWorker::Close { seq, key: m.key.ok_or("close without a key")? }),
+        Some("close") => Ok(FromWorker::Close { seq, key: m.key.ok_or(BadField::CloseWithoutKey)? }),
         Some("exitedAfterDisconnect") => Ok(FromWorker::ExitedAfterDisconnect { seq }),
         Some(other) => Ok(FromWorker::OtherInternal(other.to_owned())),
         None => Ok(FromWorker::OtherInternal(String::new())),
     }
 }
 
-fn decode_query(m: Internal<'_>) -> Result<Query, String> {
+fn decode_query(m: Internal<'_>) -> Result<Query, BadField> {
     let address_type = match m.address_type.map_or("4", RawValue::get) {
         "4" | "null" => AddressType::Tcp4,
         "6" => AddressType::Tcp6,
         "-1" => AddressType::Unix,
         "\"udp4\"" => AddressType::Udp4,
         "\"udp6\"" => AddressType::Udp6,
-        other => return Err(format!("unknown addressType {other}")),
+        other => return Err(BadField::AddressType(other.to_owned())),
     };
     let data = m.data.map(RawValue::get).filter(|data| *data != "null").map(str::to_owned);
     let long = m.address.as_ref().map_or(0, String::len) > limits::LISTENER_KEY_BYTES_MAX;
     if long || data.as_ref().map_or(0, String::len) > limits::LISTENER_DATA_BYTES_MAX {
-        return Err("an address or data that is too long".to_owned());
+        return Err(BadField::TooLong);
     }
     Ok(Query {
         address: m.address,
