@@ -2,6 +2,7 @@
 use super::Master;
 use super::reading::{self, Input, Purpose};
 use super::triggers::Trigger;
+use crate::api::request::StopMode;
 use crate::api::{self, Change};
 use crate::ids::AppIx;
 use crate::limits;
@@ -12,10 +13,9 @@ impl Master {
     pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
         match number {
             signal::TERM | signal::INT => {
-                let now = self.cx.deployment.stop_asked;
-                self.stop_all(now);
+                self.stop_all(StopMode::from_now(self.cx.deployment.stop_asked));
             }
-            signal::QUIT => self.stop_all(true),
+            signal::QUIT => self.stop_all(StopMode::Now),
             signal::HUP => {
                 let all = self.apps_that_run();
                 self.reload_asked(&all, Change::default(), None);

@@ -1,9 +1,8 @@
 //! Commands: what the control API asks, what waits for an answer, and what the signals share with it.
 use super::app::App;
-use super::lifecycle::StartState;
 use super::reading::{self, Input, Purpose};
 use super::{Master, checkpoint, upgrade};
-use crate::api::request::{Scale, Target};
+use crate::api::request::{Scale, StopMode, Target};
 use crate::api::types as wire;
 use crate::api::{Answer, Call, Change, Order, ReplySender, Request};
 use crate::config::Balance;
@@ -35,6 +34,16 @@ pub(super) enum Wait {
     StopApp { app: AppIx },
     /// The stop of everything.
     StopAll,
+}
+
+/// What came of a start, as far as it is known.
+pub(super) enum StartState {
+    /// Nothing yet.
+    Pending,
+    /// Every worker is ready.
+    Ready(String),
+    /// One of its first workers failed; what it printed.
+    Failed(String, Option<Arc<Tail>>),
 }
 
 impl Master {
@@ -81,7 +90,7 @@ impl Master {
             },
             Request::Delete { app, mode } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(ix) => return self.delete_asked(ix, mode.is_now(), reply),
+                Ok(ix) => return self.delete_asked(ix, mode, reply),
             },
             Request::Scale { app, to } => match self.app_named(&app) {
                 Err(answer) => answer,
@@ -96,13 +105,13 @@ impl Master {
                 Ok(ix) => self.environment_asked(ix, of),
             },
             Request::Stop { target: Target::All, mode } => {
-                self.stop_all(mode.is_now());
+                self.stop_all(mode);
                 return self.wait_for(Wait::StopAll, reply);
             }
             Request::Stop { target: Target::App(name), mode } => match self.app_named(&name) {
                 Err(answer) => answer,
                 Ok(app) => {
-                    self.stop_app(app, mode.is_now());
+                    self.stop_app(app, mode);
                     self.note_states();
                     return self.wait_for(Wait::StopApp { app }, reply);
                 }
@@ -208,25 +217,30 @@ impl Master {
         self.settle_waiters();
     }
 
-    pub(super) fn stop_all(&mut self, now: bool) {
-        if !self.cx.deployment.stop_asked || now {
-            log::info!("{}", if now { "stopping now" } else { "stopping; a second signal stops at once" });
+    pub(super) fn stop_all(&mut self, mode: StopMode) {
+        match mode {
+            StopMode::Now => log::info!("stopping now"),
+            StopMode::Drain if !self.cx.deployment.stop_asked => {
+                log::info!("stopping; a second signal stops at once");
+            }
+            StopMode::Drain => {}
         }
         self.cx.deployment.stop_asked = true;
         checkpoint::save_deployment(&mut self.cx);
         for ix in self.cx.apps.indices() {
-            self.stop_app(ix, now);
+            self.stop_app(ix, mode);
         }
         self.settle_waiters();
     }
 
-    pub(super) fn stop_app(&mut self, ix: AppIx, now: bool) {
+    pub(super) fn stop_app(&mut self, ix: AppIx, mode: StopMode) {
         let app = &mut self.cx.apps[ix];
         app.closed = true;
         app.starting = false;
         for listener in &mut app.listeners {
             listener.leave_poll(&self.cx.reactor);
         }
+        let now = mode.is_now();
         self.tell_agent(ix, "stopping", serde_json::json!({ "now": now }));
         self.cx.events.push_back((ix, Event::Stop { now }));
     }

@@ -1,29 +1,17 @@
 //! Start, restart and delete on demand: what the commands `start`, `restart` and `delete` ask of a deployment that is
 //! there, and who waits for it. What starting means for the workers is the supervisor's business.
 use super::app::App;
-use super::control::Wait;
+use super::control::{StartState, Wait};
 use super::reading::{self, Input, Purpose};
 use super::tell::{cause_words, plural};
 use super::{Master, checkpoint};
-use crate::api::request::Role;
+use crate::api::request::{Role, StopMode};
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
 use crate::ids::AppIx;
-use crate::logs::Tail;
 use crate::os::cpu;
 use crate::supervisor::{Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-/// What came of a start, as far as it is known.
-pub(super) enum StartState {
-    /// Nothing yet.
-    Pending,
-    /// Every worker is ready.
-    Ready(String),
-    /// One of its first workers failed; what it printed.
-    Failed(String, Option<Arc<Tail>>),
-}
 
 impl App {
     /// The number of workers, where it is not the configured one.
@@ -96,11 +84,11 @@ impl Master {
     }
 
     /// Takes an app out of the deployment; what runs of it ends first.
-    pub(super) fn delete_asked(&mut self, ix: AppIx, now: bool, reply: ReplySender) {
+    pub(super) fn delete_asked(&mut self, ix: AppIx, mode: StopMode, reply: ReplySender) {
         self.cx.apps[ix].deleted = true;
         checkpoint::save_app(&mut self.cx, ix);
         self.note_states();
-        self.stop_app(ix, now);
+        self.stop_app(ix, mode);
         self.wait_for(Wait::StopApp { app: ix }, reply);
     }
 

@@ -11,6 +11,7 @@ use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{Master, log_files, output, resume};
 use crate::api;
+use crate::api::request::StopMode;
 use crate::balance::coalescing::Coalescing;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -246,7 +247,7 @@ impl Master {
     fn start_apps(&mut self) {
         for ix in self.cx.apps.indices() {
             if !self.cx.apps[ix].starting {
-                self.stop_app(ix, true);
+                self.stop_app(ix, StopMode::Now);
                 continue;
             }
             self.tell_start(ix);

@@ -4,6 +4,7 @@ use crate::api::request::{Scale as Workers, ScaleError};
 use crate::cli::apply::{self, Concurrency, Outcome};
 use crate::cli::client;
 use crate::cli::target::Found;
+use crate::config::value_error::ValueError;
 use crate::config::{self, parse};
 use clap::Args;
 use std::path::Path;
@@ -42,8 +43,8 @@ enum WorkersError {
     #[error("\"{0}\" is not a change: write a number, such as \"+2\" or \"-1\"")]
     NotAChange(String),
     /// The sentence of the configuration's parser.
-    #[error("{0}")]
-    NotANumber(String),
+    #[error(transparent)]
+    NotANumber(#[from] ValueError),
     #[error(transparent)]
     Scale(#[from] ScaleError),
 }
@@ -54,6 +55,6 @@ fn workers(text: &str) -> Result<Workers, WorkersError> {
     match (change, parse::workers(change.unwrap_or(text))) {
         (Some(_), Ok(config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.parse()?),
         (Some(_), _) => Err(WorkersError::NotAChange(text.to_owned())),
-        (None, Err(message)) => Err(WorkersError::NotANumber(message.to_string())),
+        (None, Err(error)) => Err(error.into()),
     }
 }
