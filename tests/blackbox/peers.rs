@@ -2,7 +2,7 @@
 //! fewer CPUs than the machine has.
 use super::apps::hello;
 use super::client::{get_within, who};
-use super::cluster::{Cluster, Folder, PATIENCE, command, wait_until};
+use super::cluster::{Cluster, Folder, PATIENCE, command};
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
@@ -23,10 +23,14 @@ fn an_old_worker_that_takes_its_time_to_end_gets_no_new_connections() {
     let address = cluster.address();
     let old: BTreeSet<i32> = cluster.worker_pids().into_iter().collect();
     // Both have a request to finish, and do not end before the test says so.
-    let slow: Vec<_> = (0..4).map(|_| std::thread::spawn(move || get_within(PATIENCE, address, "/slow"))).collect();
-    wait_until("requests in both workers", || {
-        cluster.app().workers.iter().map(|worker| worker.handoffs).filter(|&taken| taken >= 2).count() == 2
-    });
+    let mut slow = Vec::new();
+    for count in 1..=4 {
+        slow.push(std::thread::spawn(move || get_within(PATIENCE, address, "/slow")));
+        cluster.wait_view("a request in a worker", |view| {
+            view.apps[0].workers.iter().map(|worker| worker.handoffs).sum::<u64>() == count
+        });
+    }
+    assert!(cluster.app().workers.iter().all(|worker| worker.handoffs == 2), "they are given in turns");
     cluster.signal("HUP");
     let reloaded = cluster.wait_view("two new workers beside the old ones", |view| {
         let states = |wanted: &str| view.apps[0].workers.iter().filter(|worker| worker.state == wanted).count();
