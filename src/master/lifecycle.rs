@@ -78,8 +78,10 @@ impl Master {
 
     /// Answers when every app is ready, or one of its first workers has failed.
     pub(super) fn ready_asked(&mut self, reply: ReplySender) {
-        let open =
-            self.cx.apps.indices().filter(|&ix| self.cx.apps[ix].starting && !self.cx.apps[ix].deleted).collect();
+        // An app may have ended its start, well or badly, before anybody asked.
+        let is_meant = |app: &App| app.starting || !(app.supervisor.is_stopping() || app.supervisor.is_stopped());
+        let open = self.cx.apps.indices().filter(|&ix| is_meant(&self.cx.apps[ix]) && !self.cx.apps[ix].deleted);
+        let open = open.collect();
         self.wait_for(Wait::Start { open }, reply);
     }
 

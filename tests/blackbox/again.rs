@@ -2,6 +2,7 @@
 use super::background::{Home, address};
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, wait_until};
+use super::common::api;
 use std::net::SocketAddr;
 
 fn server(word: &str) -> String {
@@ -116,6 +117,18 @@ fn a_program_that_ends_runs_at_its_times_and_waits_in_between() {
     cluster.wait_line("job: it is time (* * * * * *); starting it again");
     wait_until("three runs", || cluster.stdout().len() >= 3);
     cluster.stop();
+}
+
+/// Whoever asks late learns how the start ended too: a command may be slower than the job that it started.
+#[test]
+fn a_start_that_has_ended_before_anybody_asks_is_told_all_the_same() {
+    for (script, status, told) in [("exit 0", 200, "job: it has finished"), ("exit 3", 409, "exited with code 3")] {
+        let home = Home::new();
+        let args = ["-n", "job", "-w", "1", "--no-autorestart", "--", "sh", "-c", script];
+        home.run(&[&["start"][..], &args].concat());
+        let (got, said) = api::post(&home.folder.path().join("home"), "/v1/ready");
+        assert!(got == status && said.contains(told), "{script}: {got} {said}");
+    }
 }
 
 #[test]

@@ -11,7 +11,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What the first deployment of a home says of itself, if it answers.
 pub(crate) fn deployment(home: &Path) -> Option<Deployment> {
-    serde_json::from_slice(&get(&sockets(home).into_iter().next()?, "/v1/apps")?).ok()
+    let (status, body) = request(&sockets(home).into_iter().next()?, "GET", "/v1/apps")?;
+    (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
+}
+
+/// Asks the first deployment of a home for something; the status and the body.
+pub(crate) fn post(home: &Path, path: &str) -> (u16, String) {
+    let socket = sockets(home).into_iter().next().expect("a control socket");
+    let (status, body) = request(&socket, "POST", path).expect("an answer");
+    (status, String::from_utf8_lossy(&body).into_owned())
 }
 
 /// The control sockets of a home, in the order of their names.
@@ -23,11 +31,11 @@ fn sockets(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The body of an answer that came whole and well.
-fn get(socket: &Path, path: &str) -> Option<Vec<u8>> {
+/// The status and the body of an answer that came whole.
+fn request(socket: &Path, method: &str, path: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: clusterd\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: clusterd\r\nconnection: close\r\n\r\n").ok()?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 16 * 1024]);
     loop {
         match stream.read(&mut buffer) {
@@ -38,5 +46,6 @@ fn get(socket: &Path, path: &str) -> Option<Vec<u8>> {
         }
     }
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
-    answer.starts_with(b"HTTP/1.1 200").then(|| answer.split_off(head + 4))
+    let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
+    Some((status, answer.split_off(head + 4)))
 }
