@@ -246,7 +246,7 @@ pub(crate) fn keeper(data: &[u8]) {
     for data in [data, &record::seal(data).unwrap()] {
         match codec::decode_spawn_spec(data) {
             Ok(spec) => spec_comes_back(&spec, data.len()),
-            Err(RecordError::Foreign) => assert!(!data.starts_with(b"clusterd")),
+            Err(RecordError::Foreign) => assert!(!data.starts_with(b"\x93cluster")),
             Err(error) => plain_error(&error, data),
         }
     }

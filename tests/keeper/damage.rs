@@ -38,7 +38,7 @@ pub(crate) fn sabotage(role: &OsStr) -> ExitCode {
             let value = match how {
                 "garbage" => b"\xff no record".to_vec(),
                 "half" => value[..value.len() / 2].to_vec(),
-                "other version" => [&b"clusterd\x63\0"[..], &value[10..]].concat(),
+                "other version" => [&b"\x93cluster\x63\0"[..], &value[10..]].concat(),
                 _ => {
                     link.order(&Order::Forget { key }, &[]).unwrap();
                     continue;
