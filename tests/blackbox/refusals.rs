@@ -243,7 +243,7 @@ fn a_clusterd_that_is_asked_names_what_it_cannot_read() {
     newer[8] += 1;
     for (key, value, wanted) in [
         ("app/1", newer, "the record app/1: it has version 3; this binary reads up to 2"),
-        ("slot/0/0", record::seal(&fields(&[(1, &[])])).unwrap(), "the record slot/0/0: it has no generation"),
+        ("slot/0/0", record::seal(&fields(&[(1, &[7])])).unwrap(), "the record slot/0/0: it has no generation"),
         ("worker/0/7", b"cut of".to_vec(), "the record worker/0/7: clusterd did not write it"),
     ] {
         let (code, text) = asked(&snapshot(Some((key, value))));
