@@ -344,8 +344,6 @@ pub const UPGRADE_CHECK_STEP_MS: u64 = 5;
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
 /// Size of a snapshot that a new binary looks at, in bytes.
 pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Damaged notes of a former master that are told one by one; more are counted only.
-pub const NOTES_TOLD_MAX: usize = 20;
 /// Time in which a master that hands over waits for workers' answers, in milliseconds.
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.

@@ -1,5 +1,5 @@
 //! What the keeper sends to one master: first everything that it holds, then news. Nothing is copied in advance: the
-//! walk over the table goes on where it was whenever the master has read some more.
+//! walk over the table continues where it was whenever the master has read some more.
 use super::codec;
 use super::protocol::{About, Notice};
 use super::system::System;
@@ -34,9 +34,9 @@ pub(crate) struct Delivery {
     about: About,
     walk: Walk,
     news: VecDeque<Notice>,
-    /// The socket was full: go on when it can be written.
+    /// The socket was full: continue when it can be written.
     full: bool,
-    /// The kernel was short of something that makes no socket writable: go on then.
+    /// The kernel was short of something that makes no socket writable: continue at this time.
     paused_until_ms: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Delivery {
         }
     }
 
-    /// Goes on where another binary was: what was held has been told.
+    /// Continues where another binary was: what was held has been told.
     pub(crate) fn resume(incarnation: u32, news: VecDeque<Notice>) -> Delivery {
         Delivery { walk: Walk::News, ..Delivery::new(incarnation, String::new(), About::default(), news) }
     }
@@ -123,7 +123,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Decides how a send that failed goes on. `Ok(false)`: later.
+    /// Whether a send that failed is tried again. `Ok(false)`: later.
     fn postpone(&mut self, error: &io::Error, now_ms: u64) -> Result<bool, ()> {
         if error.kind() == io::ErrorKind::WouldBlock {
             self.full = true;

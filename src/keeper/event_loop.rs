@@ -94,7 +94,7 @@ pub(super) struct Keeper<S: System> {
     pub(super) binary: S::Fd,
     /// What the next master is to run.
     pub(super) next_binary: Option<S::Fd>,
-    /// What ran before an upgrade whose master has not proved itself yet.
+    /// The previous binary, until the master of an upgrade has proved itself.
     pub(super) former_binary: Option<S::Fd>,
     pub(super) null: S::Fd,
     pub(super) file_limit: FileLimit,
@@ -291,7 +291,7 @@ impl<S: System> Keeper<S> {
         Ok(Forked { pid: started.pid, report: started.report, ours, theirs })
     }
 
-    /// Ends a master that is of no use any more. Its end arrives as SIGCHLD, like any other.
+    /// Ends a master that does not work. Its end arrives as SIGCHLD, like any other.
     fn kill_master(&mut self, reason: String) {
         if let Some(master) = &mut self.master {
             master.killed_for.get_or_insert(reason);

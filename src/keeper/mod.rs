@@ -2,7 +2,8 @@
 //! master and forwards signals. It parses no configuration, opens no socket to the outside, starts no thread.
 //!
 //! `table` and `watchdog` are its pure part, `codec` what it says; `event_loop` and `workers` do it. `reexec` is how it
-//! becomes another binary, `state` what it then takes along. Its system calls go through `system`. `link` is the master's side of the connection.
+//! becomes another binary, `state` what it then takes along. Its system calls go through `system`. `link` is the master's
+//! side of the connection.
 pub mod codec;
 mod delivery;
 mod event_loop;
@@ -55,15 +56,15 @@ pub fn run(launch: Launch) -> ExitCode {
     }
 }
 
-/// Goes on as the keeper that this process was with another binary, which executed this one as [`KEEPER_ARGV0`]. `args`
-/// is argv without that. The same holds as for [`run`].
+/// Takes over as the keeper that this process was with another binary, which executed this one as [`KEEPER_ARGV0`].
+/// `args` is argv without that. The same holds as for [`run`].
 #[must_use]
 pub fn resume(args: Vec<OsString>) -> ExitCode {
     reexec::resume(Linux::default(), args)
 }
 
-/// What a binary does that was executed as [`KEEPER_ARGV0`] and cannot go on: hands back to the one before, or says what
-/// ends. Returns only when nothing else is left.
+/// What a binary does that was executed as [`KEEPER_ARGV0`] and cannot take over: hands back to the previous one, or says
+/// what ends. Returns only when nothing else is left.
 #[must_use]
 pub fn decline(args: Vec<OsString>, why: &str) -> ExitCode {
     reexec::decline(&Linux::default(), args, why)

@@ -27,8 +27,8 @@ pub enum Order {
     /// Everything is done: end with this exit code.
     Finish { code: u8 },
     /// The next master runs this binary (attached: one fd). It starts at once when this one has ended; if it does not
-    /// get ready, or ends young, the one after it runs the former binary again. Once it has proved itself, the keeper
-    /// itself becomes this binary too, if that can go on from what it holds; [`Notice::Keeper`] says what came of it.
+    /// get ready, or ends young, the one after it runs the previous binary again. Once it has proved itself, the keeper
+    /// itself becomes this binary too, if that can take over what it holds; [`Notice::Keeper`] says what came of it.
     Upgrade,
 }
 

@@ -1,5 +1,5 @@
 //! The keeper's own part in an upgrade. Once the new master has proved itself, the new binary is asked, as a child,
-//! whether it can go on from everything that the keeper holds; then this process becomes that binary. Its pid, its
+//! whether it can take over everything that the keeper holds; then this process becomes that binary. Its pid, its
 //! children, their parent-death signals, the signals that wait, limits and open files stay; the rest is written down
 //! (`state`). Whatever goes wrong before that costs nothing: the keeper stays what it is and says why.
 use super::delivery::Delivery;
@@ -81,7 +81,7 @@ pub(super) enum Reexec<F> {
     Waiting,
     /// The new binary looks at what it would be given.
     Asked(Question<F>),
-    /// It said that it can go on.
+    /// It said that it can take over.
     Agreed,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn about(upgrade: OwnUpgrade) -> About {
     About { version: env!("CARGO_PKG_VERSION").to_owned(), upgrade }
 }
 
-/// This binary's own answer: whether it could go on from the state that is its standard input.
+/// This binary's own answer: whether it could take over from the state that is its standard input.
 ///
 /// # Errors
 /// What it cannot read.
@@ -120,7 +120,7 @@ impl<S: System> Keeper<S> {
         self.about = about(OwnUpgrade::Open);
     }
 
-    /// There is nothing to become any more.
+    /// Stops a reexec that was begun.
     pub(super) fn cancel_reexec(&mut self) {
         if let Reexec::Asked(question) = std::mem::take(&mut self.reexec) {
             // It is not reaped: the pid is its own. It will be, as a process that nobody knows.
@@ -266,7 +266,7 @@ impl<S: System> Keeper<S> {
 /// What the binary before this one left in the arguments.
 struct Left<F> {
     state: F,
-    /// The binary before; or why that is this one, which was sent back to.
+    /// The previous binary; or, when this one was sent back to, why.
     former: Result<F, String>,
     args: Vec<OsString>,
 }
@@ -302,7 +302,7 @@ pub(super) fn resume<S: System>(system: S, args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// What becomes of a process whose binary cannot be the keeper although it said so: the binary before is it again.
+/// Executes the previous binary again: this one cannot be the keeper although it said so.
 pub(super) fn decline<S: System>(system: &S, args: Vec<OsString>, why: &str) -> ExitCode {
     left(system, args).map_or(ExitCode::from(2), |left| send_back(system, &left, why))
 }

@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(table.hold("b".into(), 3).unwrap(), Some(1));
         assert_eq!(table.held_after(None), Some(("a", &2)));
         assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
-        // A walk goes on even when its last stop is gone.
+        // A walk continues even when its last stop is gone.
         assert_eq!(table.release("a"), Some(2));
         assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
         assert_eq!(table.held_after(Some("b")), None);

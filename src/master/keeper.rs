@@ -73,7 +73,7 @@ impl Keeper {
         self.link.wants_write()
     }
 
-    /// Whether it goes on when the keeper reads.
+    /// Whether the keeper has to read before the rest can be sent.
     pub(super) fn wants_write(&self) -> bool {
         self.link.wants_write() && !self.link.is_scarce()
     }

@@ -16,6 +16,9 @@ use crate::supervisor::{AgentMemory, AgentPhase, AgentProcess, AppMemory, Phase,
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Sentences about one recovery that are logged; more are counted only.
+pub(super) const TOLD_MAX: usize = 20;
+
 type Records = BTreeMap<String, Vec<u8>>;
 
 /// What is known without the checkpoint.

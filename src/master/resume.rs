@@ -8,7 +8,7 @@ use super::checkpoint::records::{
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
-use super::recovery::{Ground, recover};
+use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NOTIFY, StartError, launch};
@@ -171,11 +171,11 @@ fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, backgrou
     let recovered = recover(&mut inherited.notes, &ground, |last_source, above| {
         make_deployment(master, &inherited.fds, &inherited.children, last_source, above, background)
     });
-    for line in recovered.told.iter().take(limits::NOTES_TOLD_MAX) {
+    for line in recovered.told.iter().take(recovery::TOLD_MAX) {
         log::error!("{line}");
     }
-    if recovered.told.len() > limits::NOTES_TOLD_MAX {
-        log::error!("... and {} more of this kind", recovered.told.len() - limits::NOTES_TOLD_MAX);
+    if recovered.told.len() > recovery::TOLD_MAX {
+        log::error!("... and {} more of this kind", recovered.told.len() - recovery::TOLD_MAX);
     }
     for key in recovered.changed {
         let value = inherited.notes.get(&key).cloned();

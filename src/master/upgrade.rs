@@ -31,7 +31,7 @@ struct Snapshot {
 
 record! { Snapshot { 1 records; 2 sources; } }
 
-/// Why a binary cannot go on from a snapshot.
+/// Why a binary cannot take over from a snapshot.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// It cannot be read at all.
