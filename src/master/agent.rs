@@ -1,10 +1,10 @@
 //! The agent of an app, the master's side: its process, and what it and the workers are told of each other. When it
 //! starts and ends is the supervisor's business; messages that they send are passed on in `mail`.
+use super::narration::{cause_words, human_ms};
 use super::output::Way;
 use super::recovery::agent_tag_bytes;
 use super::settings::SpawnPlace;
 use super::spawn::channel_name;
-use super::tell::{cause_words, human_ms};
 use super::{Master, checkpoint, resume};
 use crate::api::types as wire;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
@@ -145,13 +145,13 @@ impl Master {
                 self.cx.apps[app_ix].slot_notes.insert(Slot::AGENT.0, text.clone());
                 log::warn!(
                     "{name}/agent: {text}{}{}",
-                    super::tell::next_words(*next),
+                    super::narration::next_words(*next),
                     self.agent_advice(app_ix, cause)
                 );
             }
             Report::AgentLeft { pid: known, status, killed, .. } => {
                 let overdue = if *killed { " (it did not end by itself)" } else { "" };
-                let ended = super::tell::ended(*status);
+                let ended = super::narration::ended(*status);
                 log::debug!("{name}/agent: agent{} has left: {ended}{overdue}", pid(known));
             }
             Report::AgentOverdue { .. } => log::warn!("{name}/agent: it has not ended in time; SIGKILL"),

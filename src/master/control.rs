@@ -170,7 +170,7 @@ impl Master {
             Ok(slots) => {
                 self.cx.events.push_back((ix, Event::Scale { slots }));
                 let name = &self.cx.apps[ix].name;
-                Answer::Done(format!("{name}: from {now} to {slots} {}", super::tell::plural(slots, "worker")))
+                Answer::Done(format!("{name}: from {now} to {slots} {}", super::narration::plural(slots, "worker")))
             }
         }
     }
@@ -211,7 +211,7 @@ impl Master {
         }
         for failure in &failures {
             log::error!("reload refused: {failure}; the running configuration serves on");
-            apps.iter().for_each(|&app| self.run_hook_for_refusal(app, failure));
+            apps.iter().for_each(|&app| self.hooks.run_for_refusal(&self.cx, app, failure));
         }
         self.waiters.push(Waiter { what: Wait::Reload { open, failures, done: Vec::new() }, reply, said: None });
         self.settle_waiters();

@@ -1,7 +1,7 @@
 //! From what happened to the hook that is run for it, and what the hook is told. Running it is `crate::hooks`' business.
-use super::Master;
+use super::context::Context;
+use super::narration::{cause_words, ended};
 use super::settings::base_environment;
-use super::tell::{cause_words, ended};
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, Hooks};
@@ -172,18 +172,18 @@ fn one_line(text: &str) -> String {
     text.chars().take(limits::HOOK_REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-impl Master {
+impl HookRuns {
     /// Has the hook run that belongs to this report, if there is one.
-    pub(super) fn run_hook(&mut self, app: AppIx, report: &Report) {
+    pub(super) fn run(&mut self, cx: &Context, app: AppIx, report: &Report) {
         match report {
             Report::WorkerReady { worker, slot, after_ms } => {
                 let told = Told {
                     slot: Some(slot.0),
-                    pid: self.pid_of(*worker),
+                    pid: cx.workers.pid_of(*worker),
                     uptime_ms: Some(*after_ms),
                     ..self.told_of(*worker)
                 };
-                self.push_hook(app, HookEvent::WorkerReady, &told);
+                self.push_event(cx, app, HookEvent::WorkerReady, &told);
             }
             Report::WorkerDied { worker, slot, pid, cause, lived_ms, next: _ } => match cause {
                 Cause::Ended(status) => {
@@ -195,19 +195,19 @@ impl Master {
                         reason: Some(cause_words(cause)),
                         ..self.told_of(*worker)
                     };
-                    self.push_exit(app, *worker, &told);
+                    self.push_exit(cx, app, *worker, &told);
                 }
                 Cause::NotStarted(_) => {
                     let told = Told { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.told_of(*worker) };
-                    self.push_exit(app, *worker, &told);
+                    self.push_exit(cx, app, *worker, &told);
                 }
                 // Its process is being killed; the hook is run when it is gone.
                 Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
-                    self.hooks.reasons.insert(*worker, cause_words(cause));
+                    self.reasons.insert(*worker, cause_words(cause));
                 }
             },
             Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms } => {
-                let why = self.hooks.reasons.remove(worker).unwrap_or_else(|| {
+                let why = self.reasons.remove(worker).unwrap_or_else(|| {
                     let overdue = if *killed { " (it did not end by itself)" } else { "" };
                     format!("was asked to leave and {}{overdue}", ended(*status))
                 });
@@ -219,14 +219,14 @@ impl Master {
                     reason: Some(why),
                     ..self.told_of(*worker)
                 };
-                self.push_exit(app, *worker, &told);
+                self.push_exit(cx, app, *worker, &told);
             }
             Report::ReloadDone { to } => {
-                self.push_hook(app, HookEvent::ReloadDone, &Told { generation: Some(*to), ..Told::default() });
+                self.push_event(cx, app, HookEvent::ReloadDone, &Told { generation: Some(*to), ..Told::default() });
             }
             Report::ReloadFailed { to, reason } => {
                 let told = Told { generation: Some(*to), reason: Some(reason.clone()), ..Told::default() };
-                self.push_hook(app, HookEvent::ReloadFailed, &told);
+                self.push_event(cx, app, HookEvent::ReloadFailed, &told);
             }
             // Hooks tell of workers and reloads; the agent's own affairs are in the log.
             Report::AgentReady { .. }
@@ -251,32 +251,28 @@ impl Master {
     }
 
     /// A reload was refused before it began.
-    pub(super) fn run_hook_for_refusal(&mut self, app: AppIx, reason: &str) {
-        self.push_hook(app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
+    pub(super) fn run_for_refusal(&mut self, cx: &Context, app: AppIx, reason: &str) {
+        self.push_event(cx, app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
     }
 
     fn told_of(&self, worker: WorkerId) -> Told {
-        let generation = self.hooks.generations.get(&worker).copied();
+        let generation = self.generations.get(&worker).copied();
         Told { worker: Some(worker), generation, ..Told::default() }
     }
 
-    fn pid_of(&self, worker: WorkerId) -> Option<i32> {
-        self.cx.workers.get(self.cx.workers.find(worker)?)?.pid
-    }
-
     /// The worker's end is told.
-    fn push_exit(&mut self, app: AppIx, worker: WorkerId, told: &Told) {
-        self.push_hook(app, HookEvent::WorkerExit, told);
-        self.hooks.generations.remove(&worker);
+    fn push_exit(&mut self, cx: &Context, app: AppIx, worker: WorkerId, told: &Told) {
+        self.push_event(cx, app, HookEvent::WorkerExit, told);
+        self.generations.remove(&worker);
     }
 
     /// A worker's hooks are those of its own generation.
-    fn push_hook(&mut self, app: AppIx, event: HookEvent, told: &Told) {
-        let app = &self.cx.apps[app];
+    fn push_event(&mut self, cx: &Context, app: AppIx, event: HookEvent, told: &Told) {
+        let app = &cx.apps[app];
         let own = told.worker.and(told.generation).and_then(|generation| app.generations.get(&generation));
         if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {
             let variables = told.variables(event, &app.name);
-            self.hooks.push(Arc::clone(command), variables);
+            self.push(Arc::clone(command), variables);
         }
     }
 }

@@ -52,6 +52,16 @@ impl Keeper {
         self.check(flushed);
     }
 
+    /// Has the keeper send a signal to a process that it has not reaped yet.
+    pub(super) fn signal(&mut self, worker: WorkerId, signal: i32) {
+        self.send(Order::Signal { worker, signal, group: false });
+    }
+
+    /// Has the keeper send a signal to a worker and everything that it started in its process group.
+    pub(super) fn signal_group(&mut self, worker: WorkerId, signal: i32) {
+        self.send(Order::Signal { worker, signal, group: true });
+    }
+
     /// Sends what waits.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 //! there, and who waits for it. What starting means for the workers is the supervisor's business.
 use super::app::App;
 use super::control::{StartState, Wait};
+use super::narration::{cause_words, plural};
 use super::reading::{self, Input, Purpose};
-use super::tell::{cause_words, plural};
 use super::{Master, checkpoint};
 use crate::api::request::{Role, StopMode};
 use crate::api::{Answer, Change, ReplySender};
@@ -137,7 +137,7 @@ impl Master {
                 let is_new = here.is_none_or(|w| w.generation == newest);
                 if self.cx.apps[ix].starting && is_new && self.cx.apps[ix].start_failure.is_none() {
                     let said = self.cx.apps[ix].last_words.take().or_else(|| self.output.take_tail(*worker));
-                    let lived = super::tell::human_ms(*lived_ms);
+                    let lived = super::narration::human_ms(*lived_ms);
                     let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
                     let again = if again { "; it is tried again" } else { "" };
                     let why = format!("its first worker {} after {lived}{again}", cause_words(cause));
@@ -148,7 +148,7 @@ impl Master {
                 if self.cx.apps[ix].starting && self.cx.apps[ix].start_failure.is_none() =>
             {
                 let said = self.cx.apps[ix].last_words.take().or_else(|| self.output.take_tail(*agent));
-                let lived = super::tell::human_ms(*lived_ms);
+                let lived = super::narration::human_ms(*lived_ms);
                 let why = format!("its agent {} after {lived}; it is tried again", cause_words(cause));
                 self.cx.apps[ix].start_failure = Some((why, said));
             }
@@ -173,7 +173,7 @@ impl Master {
         let workers: Vec<_> = rules.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
         let agent = rules.agent().and_then(|agent| agent.process).filter(|p| p.pid.is_some()).map(|p| p.id);
         for worker in workers.iter().chain(&agent) {
-            self.send_signal(*worker, signal, false);
+            self.cx.keeper.signal(*worker, signal);
         }
         let count = workers.len() as u32;
         let name = crate::os::signal::name(signal);

@@ -13,12 +13,14 @@ mod control;
 mod deployment;
 mod drain;
 mod handoff;
+mod hang_reports;
 mod hooks;
 mod keeper;
 mod lifecycle;
 mod listener;
 mod log_files;
 mod mail;
+mod narration;
 mod node;
 pub mod offer;
 mod output;
@@ -28,7 +30,6 @@ mod queues;
 mod reading;
 mod recovery;
 mod reload;
-mod report;
 mod resume;
 mod settings;
 mod spawn;
@@ -36,7 +37,6 @@ mod spread;
 mod start;
 mod table;
 mod tasks;
-mod tell;
 mod timers;
 mod triggers;
 mod upgrade;
@@ -52,7 +52,7 @@ use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os;
-use crate::supervisor::{Action, Cx};
+use crate::supervisor::{Action, Cx, Report};
 use context::Context;
 use polls::Ready;
 use std::collections::BTreeSet;
@@ -88,7 +88,7 @@ struct Master {
     upgrade: upgrade::Upgrade,
     hooks: hooks::HookRuns,
     post: mail::Post,
-    reports: report::Reports,
+    reports: hang_reports::HangReports,
     /// Workers that are asked whether they are ready.
     asks: asks::Asks,
     heartbeats: u32,
@@ -143,7 +143,7 @@ impl Master {
                     Ready::Calls => {
                         self.take_readings();
                         self.answer_calls();
-                        self.take_reports();
+                        self.reports.take(&mut self.cx);
                         for trigger in self.triggers.take_changes(&self.cx) {
                             self.triggered(trigger);
                         }
@@ -254,11 +254,23 @@ impl Master {
                     }
                 }
                 Action::Terminate { worker } => self.terminate(worker),
-                Action::Abort { worker } => self.abort(worker),
+                Action::Abort { worker } => {
+                    self.reports.abort(&mut self.cx, worker);
+                    self.admit_no_more(worker);
+                }
                 Action::Kill { worker } => self.kill(worker),
-                Action::Report(report) => self.tell(app, report),
+                Action::Report(report) => self.on_report(app, &report),
             }
         }
+    }
+
+    /// Tells the people, the agent, hooks, and whoever waits for this.
+    fn on_report(&mut self, app: AppIx, report: &Report) {
+        narration::narrate(&mut self.cx, app, report);
+        self.tell_of_agent(app, report);
+        self.agent_hears(app, report);
+        self.hooks.run(&self.cx, app, report);
+        self.after_report(app, report);
     }
 
     /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked for it here.

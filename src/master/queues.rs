@@ -471,7 +471,7 @@ impl Master {
             log::warn!(
                 "{}: closed {ended} {} on {listener} that waited for slot {socket}, which has no worker any more",
                 app.name,
-                super::tell::plural(ended as u32, "connection")
+                super::narration::plural(ended as u32, "connection")
             );
         }
         Seen::Waits

@@ -189,7 +189,7 @@ impl Master {
     }
 
     pub(super) fn terminate(&mut self, worker: WorkerId) {
-        self.send_signal(worker, signal::TERM, false);
+        self.cx.keeper.signal(worker, signal::TERM);
         self.admit_no_more(worker);
     }
 
@@ -204,12 +204,8 @@ impl Master {
     }
 
     pub(super) fn kill(&mut self, worker: WorkerId) {
-        self.send_signal(worker, signal::KILL, true);
+        self.cx.keeper.signal_group(worker, signal::KILL);
         self.admit_no_more(worker);
-    }
-
-    pub(super) fn send_signal(&mut self, worker: WorkerId, signal: i32, group: bool) {
-        self.cx.keeper.send(Order::Signal { worker, signal, group });
     }
 
     pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {

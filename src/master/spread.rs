@@ -330,7 +330,7 @@ fn group_sockets(listener: &Listener) -> usize {
 }
 
 fn sockets_in_words(n: u32) -> String {
-    format!("{n} {}", super::tell::plural(n, "socket"))
+    format!("{n} {}", super::narration::plural(n, "socket"))
 }
 
 /// As workers of this kind expect their sockets.

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, log_files, output, resume};
+use super::{Master, log_files, narration, output, resume};
 use crate::api;
 use crate::api::request::StopMode;
 use crate::balance::coalescing::Coalescing;
@@ -250,7 +250,7 @@ impl Master {
                 self.stop_app(ix, StopMode::Now);
                 continue;
             }
-            self.tell_start(ix);
+            narration::log_start(&self.cx.apps[ix]);
             let mut actions = Vec::new();
             let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
             self.cx.apps[ix].supervisor.start(&mut cx);

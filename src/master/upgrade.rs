@@ -188,7 +188,7 @@ pub fn check() -> Result<String, SnapshotError> {
     let most = limits::SNAPSHOT_BYTES_MAX as u64;
     io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(SnapshotError::Read)?;
     let apps = check_snapshot(&bytes)?;
-    let apps = format!("{apps} {}", super::tell::plural(apps, "app"));
+    let apps = format!("{apps} {}", super::narration::plural(apps, "app"));
     Ok(format!("{CAN_TAKE_OVER} {} can take over {apps}", env!("CARGO_PKG_VERSION")))
 }
 

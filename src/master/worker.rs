@@ -159,6 +159,11 @@ impl Workers {
         self.by_pid.get(&pid).copied()
     }
 
+    /// The process of a worker, where it is known.
+    pub(super) fn pid_of(&self, id: WorkerId) -> Option<i32> {
+        self.get(self.find(id)?)?.pid
+    }
+
     pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
         let worker = self.slots.get_mut(ix.0)?.take()?;
         self.free.push(ix);
