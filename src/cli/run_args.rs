@@ -48,11 +48,11 @@ impl RunArgs {
     /// # Errors
     /// What is missing, or does not go together.
     pub(super) fn validate(&self) -> Result<(), RunArgsError> {
-        match (self.config(), self.command.first()) {
+        match (self.config(), self.command.first().map(String::as_str)) {
             (None, None) => Err(RunArgsError::Nothing),
             (Some(_), Some(_)) => Err(RunArgsError::CommandAndConfig),
-            (Some(file), None) if file.is_empty() => Err(RunArgsError::EmptyPath),
-            (None, Some(command)) if command.is_empty() => Err(RunArgsError::EmptyCommand),
+            (Some(""), None) => Err(RunArgsError::EmptyPath),
+            (None, Some("")) => Err(RunArgsError::EmptyCommand),
             _ => match self.options.all("env").iter().find(|word| word.is_empty() || word.starts_with('=')) {
                 Some(word) => Err(RunArgsError::Env(word.to_string())),
                 None => Ok(()),

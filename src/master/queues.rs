@@ -232,10 +232,10 @@ impl Master {
         for &(app, listener) in listeners {
             let busy = self.watch.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
             let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
-            if let Some(listener) = self.cx.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener)) {
-                if let Some(group) = &mut listener.reuseport {
-                    group.level_out(&waiting);
-                };
+            if let Some(listener) = self.cx.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener))
+                && let Some(group) = &mut listener.reuseport
+            {
+                group.level_out(&waiting);
             }
         }
     }

@@ -99,7 +99,7 @@ fn overlay<K: Kind>(
     found: &mut Found,
 ) {
     let words = typed.all(flag.long);
-    if !words.is_empty() && !flag.apart && !(several && flag.for_one_app) {
+    if !(words.is_empty() || flag.apart || several && flag.for_one_app) {
         *place = kind.parse_all(words, flag.option, found);
     }
 }

@@ -51,7 +51,7 @@ pub fn places() -> Vec<String> {
 
 /// The file's only key, and tables with sections of their own, are in the text.
 fn is_listed(setting: &Setting) -> bool {
-    !setting.scope.path.is_empty() && !((setting.is_table)() && setting.section.is_empty())
+    !(setting.scope.path.is_empty() || (setting.is_table)() && setting.section.is_empty())
 }
 
 fn place_of(setting: &Setting) -> String {
