@@ -18,9 +18,10 @@
 use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
 use super::kinds::{
     ADDRESSES, Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size,
-    TOO_MANY_ENTRIES, Table, Tables, Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths,
-    WorkerCount, number, quoted, unset, variable,
+    TOO_MANY_ENTRIES, Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number,
+    quoted, unset, variable,
 };
+use super::nested::{Table, Tables};
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
 use crate::config::hooks::HookEvent;
 use crate::config::log::{self, Format, Target};

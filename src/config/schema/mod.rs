@@ -4,6 +4,7 @@ pub(crate) mod flags;
 pub mod json;
 pub(crate) mod keys;
 pub(crate) mod kinds;
+mod nested;
 pub mod reference;
 pub mod sample;
 
