@@ -22,5 +22,6 @@ pub mod record;
 pub mod reports;
 pub mod reuseport;
 pub mod supervisor;
+pub mod text;
 pub mod watch;
 pub mod worker;

@@ -174,6 +174,34 @@ pub const STATUS_CHARS_MAX: usize = 200;
 /// Datagrams taken from the notify socket before the loop goes on.
 pub const NOTIFY_BATCH_MAX: usize = 256;
 
+// ---- stderr ----
+
+/// Messages that wait until stderr takes them, in bytes; more are counted only.
+pub const STDERR_BYTES_MAX: usize = 64 * 1024;
+/// Length of one line of the keeper, in bytes.
+pub const STDERR_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Time that a write may wait for which there seemed to be room, in milliseconds.
+pub const STDERR_WAIT_MS: u64 = 20;
+/// Pause after a write that did wait, in milliseconds.
+pub const STDERR_PAUSE_MS: u64 = 1_000;
+/// Time that what waits has to go out before the process ends, in milliseconds.
+pub const STDERR_END_WAIT_MS: u64 = 200;
+/// Stack of the thread that writes for the master, in bytes.
+pub const STDERR_STACK_BYTES: usize = 64 * 1024;
+
+// ---- what came from others ----
+
+/// Files that wait to be closed on other threads; more stay open.
+pub const CLOSER_QUEUE_MAX: usize = 1024;
+/// Threads that close files. Each may hang in one.
+pub const CLOSER_THREADS_MAX: usize = 8;
+/// Time after which such a thread ends when there is nothing to close, in milliseconds.
+pub const CLOSER_IDLE_MS: u64 = 2_000;
+/// Stack of such a thread, in bytes.
+pub const CLOSER_STACK_BYTES: usize = 64 * 1024;
+/// Time that the close of one socket may wait, in milliseconds.
+pub const CLOSE_WAIT_MS: u64 = 20;
+
 // ---- hand-off ----
 
 /// Connections accepted and not yet answered for, over all workers of an app.

@@ -21,8 +21,10 @@ mod top;
 mod units;
 mod worker_table;
 
-use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
+use crate::os::stderr;
+use crate::text::visible;
+use crate::{keeper, limits};
 use command_line::Invocation;
 use exit::EXIT_USAGE;
 use std::ffi::OsString;
@@ -32,6 +34,12 @@ use std::process::ExitCode;
 /// Entry point of the program, for every role of it: what was typed, the keeper, the master.
 pub fn main() -> ExitCode {
     start_log();
+    let code = play_role();
+    stderr::finish();
+    code
+}
+
+fn play_role() -> ExitCode {
     let mut argv = std::env::args_os();
     let role = argv.next().unwrap_or_default();
     if role == crate::api::UPGRADE_ARGV0 {
@@ -74,26 +82,46 @@ fn answer(first_words: &str, answer: Result<String, impl std::fmt::Display>) -> 
     ExitCode::from(u8::from(failed))
 }
 
-/// One line per message on stderr, for people: `clusterd: ...`. `CLUSTERD_LOG=debug` says more.
+/// One line per message on stderr, for people: `clusterd: ...`. `CLUSTERD_LOG=debug` says more. The master's go out by a
+/// thread, so that a stderr that nobody reads stops nobody.
 fn start_log() {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Info);
     if let Ok(level) = std::env::var("CLUSTERD_LOG") {
         builder.parse_filters(&level);
     }
+    let in_master = std::env::args_os().next().is_some_and(|role| role == keeper::MASTER_ARGV0);
+    if in_master {
+        log_by_thread(&mut builder);
+    }
     let in_background = std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG);
     builder.format(move |out, record| {
         out.write_all(progress::make_room().as_bytes())?;
+        let said = record.args().to_string();
+        // What others are called by may stand in it. A master's message is one line.
+        let lines: Vec<&str> = if in_master { vec![&said] } else { said.split('\n').collect() };
+        let said = lines.into_iter().map(visible).collect::<Vec<_>>().join("\n");
         match record.level() {
             // Read later, from a file: the time matters.
             log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
-                writeln!(out, "{} clusterd: {}", out.timestamp_millis(), record.args())
+                writeln!(out, "{} clusterd: {said}", out.timestamp_millis())
             }
-            log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {}", record.args()),
+            log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {said}"),
             log::Level::Debug | log::Level::Trace => {
-                writeln!(out, "clusterd: [{}] {}", record.level().as_str().to_lowercase(), record.args())
+                writeln!(out, "clusterd: [{}] {said}", record.level().as_str().to_lowercase())
             }
         }
     });
     builder.init();
+}
+
+fn log_by_thread(builder: &mut env_logger::Builder) {
+    // Without a thread it is written as far as stderr takes it at once.
+    let _ = stderr::start_thread(limits::STDERR_STACK_BYTES);
+    builder.target(env_logger::Target::Pipe(Box::new(stderr::Lines)));
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = Some(trace).filter(|trace| trace.status() == std::backtrace::BacktraceStatus::Captured);
+        stderr::say(&format!("clusterd: {panic}{}", trace.map_or_else(String::new, |trace| format!("\n{trace}"))));
+    }));
 }

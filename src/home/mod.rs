@@ -144,6 +144,11 @@ impl Home {
         self.run_dir().join(format!("{name}.sock"))
     }
 
+    /// Where the notify socket of a deployment is. Its path is as long as the control socket's.
+    pub fn notify_path(&self, name: &str) -> PathBuf {
+        self.run_dir().join(format!("{name}.ntfy"))
+    }
+
     /// Where a deployment in the background says what it does: made with its folder where that is missing.
     ///
     /// # Errors

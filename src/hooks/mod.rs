@@ -2,7 +2,7 @@
 //! What a hook is for, and when one is run, is not known here.
 use crate::keeper::protocol::Credentials;
 use crate::limits;
-use crate::os::spawn::{self, Identity, Plan, Program, Report};
+use crate::os::spawn::{self, Identity, Plan, Program, Report, Terminal};
 use crate::os::{clock, pipe, poll, process, signal};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -171,6 +171,7 @@ impl Runner {
             listen_pid: false,
             cwd: Some(&command.cwd),
             umask: command.umask,
+            terminal: Terminal::None,
             identity: command.credentials.as_ref().map(|who| Identity {
                 uid: who.uid,
                 gid: who.gid,
@@ -235,8 +236,9 @@ impl Running {
     fn kill(&mut self) {
         self.killed = true;
         self.kill_at_ms = u64::MAX;
-        // It may have ended on its own meanwhile.
+        // It may have ended on its own meanwhile, and has no group before its first steps.
         let _ = signal::send_group(self.pid, signal::KILL);
+        let _ = signal::send(self.pid, signal::KILL);
     }
 
     fn tell(&self, status: i32) {

@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::os::packet::Packet;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
-use crate::os::spawn::{Failure, Plan, Program, Report};
+use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -283,6 +283,7 @@ impl<S: System> Keeper<S> {
             listen_pid: false,
             cwd: None,
             umask: None,
+            terminal: Terminal::Ours,
             identity: None,
             rlimits: &[],
             fds: &[(&theirs, MASTER_KEEPER_FD)],
@@ -453,7 +454,11 @@ impl<S: System> Keeper<S> {
                     }
                 }
             },
-            Order::Release { name } => drop(self.table.release(&name)),
+            Order::Release { name } => {
+                if let Some(fd) = self.table.release(&name) {
+                    self.system.close(fd);
+                }
+            }
             Order::Note { key, value } => {
                 if let Err(refusal) = self.table.note(key.clone(), value) {
                     self.complain(&format!("cannot keep the note \"{key}\": {refusal}"));

@@ -11,7 +11,7 @@ use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::{KEEPER_CHECK_MS, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
 use crate::os::process::{self, FileLimit};
-use crate::os::spawn::{Failure, Plan, Program, Report};
+use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use crate::os::{memfd, signal};
 use crate::record::RecordError;
 use std::ffi::OsString;
@@ -204,6 +204,7 @@ impl<S: System> Keeper<S> {
             listen_pid: false,
             cwd: None,
             umask: None,
+            terminal: Terminal::Ours,
             identity: None,
             rlimits: &[],
             fds: &[(&state, 0), (&said, 1), (&self.null, 2)],

@@ -5,7 +5,8 @@ use crate::os::poll;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
-use crate::os::{clock, memfd, memory, pipe};
+use crate::os::stderr;
+use crate::os::{clock, closer, memfd, memory, pipe};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -65,6 +66,11 @@ pub trait System: Debug {
 
     /// Takes a file that was open when the process began.
     fn take_inherited(&self, number: RawFd) -> io::Result<Self::Fd>;
+
+    /// Closes a file in which others may have left something whose close waits.
+    fn close(&self, fd: Self::Fd) {
+        drop(fd);
+    }
 
     /// Whether a file of this number is open.
     fn is_open(&self, number: RawFd) -> bool;
@@ -147,7 +153,7 @@ impl System for Linux {
     }
 
     fn say(&self, line: &str) {
-        process::say(line);
+        stderr::say(line);
     }
 
     fn forget_code(&self) {
@@ -188,6 +194,10 @@ impl System for Linux {
 
     fn take_inherited(&self, number: RawFd) -> io::Result<OwnedFd> {
         process::take_inherited_fd(number)
+    }
+
+    fn close(&self, fd: OwnedFd) {
+        closer::close_here(fd);
     }
 
     fn is_open(&self, number: RawFd) -> bool {
@@ -244,7 +254,12 @@ impl System for Linux {
         let files = interests.iter().map(|interest| poll::Interest::new(interest.fd.as_fd(), interest.write));
         let mut all: Vec<poll::Interest<'_>> =
             files.chain(signals.map(|signals| poll::Interest::new(signals, false))).collect();
+        let stderr = io::stderr();
+        if stderr::is_waiting() {
+            all.push(poll::Interest::to_write(stderr.as_fd()));
+        }
         poll::wait(&mut all, timeout_ms)?;
+        stderr::write_waiting();
         let readable: Vec<bool> = all.iter().map(poll::Interest::readable).collect();
         for (interest, readable) in interests.iter_mut().zip(readable) {
             interest.readable = readable;

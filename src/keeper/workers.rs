@@ -9,7 +9,7 @@ use crate::ids::WorkerId;
 use crate::limits::SPAWN_SPEC_BYTES_MAX;
 use crate::os::process::RLIMIT_NOFILE;
 use crate::os::signal;
-use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step};
+use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step, Terminal};
 use std::collections::VecDeque;
 use std::io;
 
@@ -68,6 +68,7 @@ impl<S: System> Keeper<S> {
             listen_pid: spec.listen_pid,
             cwd: spec.cwd.as_deref(),
             umask: spec.umask,
+            terminal: Terminal::None,
             identity: spec.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
             rlimits: &rlimits,
             fds: &fds,
@@ -138,6 +139,11 @@ impl<S: System> Keeper<S> {
     pub(super) fn signal(&mut self, worker: WorkerId, number: i32, group: bool) {
         let Some(pid) = self.table.signal_target(worker) else { return };
         let sent = if group { self.system.kill_group(pid, number) } else { self.system.kill(pid, number) };
+        // It has no group before its first steps.
+        let sent = match sent {
+            Err(error) if group && error.raw_os_error() == Some(spawn::ESRCH) => self.system.kill(pid, number),
+            sent => sent,
+        };
         if let Err(error) = sent
             && error.raw_os_error() != Some(spawn::ESRCH)
         {

@@ -43,7 +43,8 @@ impl Master {
             fds.push(theirs);
             channel = Some(ours);
         }
-        let place = self.agent_place(app_ix, agent, generation, stdio);
+        let notify = (!has_channel).then(|| self.notify_address(&settings)).flatten();
+        let place = SpawnPlace { notify: notify.as_deref(), ..self.agent_place(app_ix, agent, generation, stdio) };
         let tag = agent_tag_bytes(&self.cx.apps[app_ix].name, generation);
         let spec = settings.agent_spec(&place, tag).ok_or("no agent is configured")?;
         if let Some(ours) = &channel {
@@ -62,7 +63,7 @@ impl Master {
             generation: generation.0,
             port: self.cx.apps[app_ix].port(),
             listen_names: Vec::new(),
-            notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
+            notify: None,
             stdio,
         }
     }
@@ -87,7 +88,9 @@ impl Master {
         let process = app.supervisor.agent().and_then(|agent| agent.process);
         let (id, generation) =
             process.map_or((WorkerId(0), app.supervisor.generation()), |process| (process.id, process.generation));
-        Some(app.settings().agent_environment(&self.agent_place(app_ix, id, generation, Vec::new())))
+        let notify = self.notify.address_of(app.settings().uid());
+        let place = SpawnPlace { notify, ..self.agent_place(app_ix, id, generation, Vec::new()) };
+        Some(app.settings().agent_environment(&place))
     }
 
     /// What is shown of it; `None`: the app has none.

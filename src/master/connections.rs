@@ -45,11 +45,11 @@ impl<S> Connections<S> {
         self.slots.get(conn.0 as usize)?.as_ref()
     }
 
-    /// Closes our copy and frees the index.
-    pub fn remove(&mut self, conn: ConnIx) {
-        if self.slots.get_mut(conn.0 as usize).and_then(Option::take).is_some() {
-            self.free.push(conn.0);
-        }
+    /// Takes it out and frees the index.
+    pub fn remove(&mut self, conn: ConnIx) -> Option<Connection<S>> {
+        let removed = self.slots.get_mut(conn.0 as usize)?.take()?;
+        self.free.push(conn.0);
+        Some(removed)
     }
 
     /// How many are under way.

@@ -3,13 +3,14 @@
 use super::Master;
 use super::app::App;
 use super::connections::Connection;
-use super::offer::{Answer, Offer, Offered};
+use super::offer::{Answer, Closed, Offer, Offered};
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::balance::{ConnIx, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
-use crate::os::{listen, reuseport};
+use crate::os::listen::{self, LocalAddress};
+use crate::os::{closer, reuseport};
 use crate::supervisor::Event;
 use crate::worker::node::channel::Sent;
 use std::io;
@@ -210,7 +211,13 @@ impl Master {
         let app = &mut self.cx.apps[app_ix];
         let answer = Answer { member, seq, accepted };
         let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.homeless, self.cx.now_us);
-        let Some(latency_us) = closed else { return };
+        let Some(Closed { latency_us, taken }) = closed else { return };
+        if let Some(connection) = taken {
+            // What the worker did to the socket must not hold the loop up.
+            let is_unix = matches!(app.listeners[connection.listener].local, LocalAddress::Unix(_));
+            self.interrupts.keep();
+            if is_unix { closer::close(connection.socket) } else { closer::close_soon(connection.socket) }
+        }
         worker.pulse.answered(latency_us, self.cx.now_us);
         self.answers += 1;
         self.open_handoffs = self.open_handoffs.saturating_sub(1);

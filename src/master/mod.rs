@@ -22,6 +22,7 @@ mod log_files;
 mod mail;
 mod narration;
 mod node;
+mod notify_sockets;
 pub mod offer;
 mod output;
 mod polls;
@@ -51,13 +52,12 @@ use crate::balance::coalescing::{self, Coalescing};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::os;
+use crate::os::{self, interrupt};
 use crate::supervisor::{Action, Cx, Report};
 use context::Context;
 use polls::Ready;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use tasks::Task;
 use timers::Timer;
@@ -69,6 +69,8 @@ struct Master {
     cx: Context,
     /// Listeners on which connections may wait: (app, listener).
     ready_listeners: Vec<(AppIx, ListenerIx)>,
+    /// Ends a close that waits.
+    interrupts: interrupt::Periodic,
     /// Hand-offs without an answer, over all apps.
     open_handoffs: usize,
     /// How long the loop may nap between turns.
@@ -83,7 +85,7 @@ struct Master {
     /// The control socket's file, removed at the end.
     control_path: Option<PathBuf>,
     waiters: Vec<control::Waiter>,
-    notify: Option<(OwnedFd, String)>,
+    notify: notify_sockets::NotifySockets,
     output: output::Output,
     upgrade: upgrade::Upgrade,
     hooks: hooks::HookRuns,
@@ -133,6 +135,7 @@ impl Master {
             let nap_us = self.coalescing.nap_us(self.cx.now_us, most_us);
             self.cx.reactor.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
             self.cx.update_now();
+            self.read_notify();
             self.go_on_with_post();
             self.look_at_pings();
             for event in ready.drain(..) {
@@ -148,7 +151,7 @@ impl Master {
                             self.triggered(trigger);
                         }
                     }
-                    Ready::Notify => self.read_notify(),
+                    Ready::Notify => self.notify.woke(),
                     Ready::Queues => self.queues_woke(),
                     Ready::Answer { worker } => self.answer_came(worker),
                 }
@@ -177,6 +180,7 @@ impl Master {
                 os::memory::forget_code();
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
+            self.interrupts.rest();
             self.look_at_workers();
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log();
@@ -275,6 +279,9 @@ impl Master {
 
     /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked for it here.
     fn timeout_ms(&mut self) -> u64 {
+        if self.notify.has_unread() {
+            return 0;
+        }
         let Context { timers, apps, keeper, now_ms, .. } = &mut self.cx;
         timers.set_or_cancel(Timer::AcceptQueues, self.watch.next_look_ms());
         timers.set_or_cancel(Timer::Steering, self.abilities.steer_at_ms());

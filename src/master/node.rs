@@ -6,8 +6,8 @@ use super::{Master, checkpoint};
 use crate::config::Balance;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
-use crate::os::errno;
 use crate::os::listen::{self, LocalAddress};
+use crate::os::{closer, errno};
 use crate::supervisor::{Event, Evidence};
 use crate::worker::node::channel::{Channel, Read, Unsendable};
 use crate::worker::node::framing::Oversize;
@@ -160,7 +160,8 @@ impl Master {
             }
             FromWorker::Handle { .. } => {
                 // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
-                if channel.fds.pop_front().is_some() {
+                if let Some(handle) = channel.fds.pop_front() {
+                    closer::close(handle);
                     return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
                 }
                 return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);

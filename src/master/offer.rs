@@ -1,7 +1,7 @@
 //! The part of a hand-off that needs no system: who gets the connection, the line that says so, the ledger that is closed
 //! by the answer. It works over any [`Wire`], so that its instructions can be counted under a script that stands in for
 //! sockets (`benches/instructions`). What follows when a worker cannot be reached is `handoff`'s business.
-use super::connections::Connections;
+use super::connections::{Connection, Connections};
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
 use crate::ids::WorkerIx;
 use crate::worker::node::channel::{Channel, Sent, Wire};
@@ -89,23 +89,32 @@ pub struct Answer {
     pub accepted: bool,
 }
 
+/// What a hand-off came to.
+pub struct Closed<S> {
+    /// How long the answer took, in microseconds.
+    pub latency_us: u64,
+    /// The connection, where the worker took it: our copy of it is of no more use.
+    pub taken: Option<Connection<S>>,
+}
+
 impl Answer {
-    /// Closes the hand-off: a connection that was taken is closed on our side, another one looks for a worker again. How
-    /// long the answer took in microseconds; `None` for a number that is not open.
+    /// Closes the hand-off: a connection that was taken is given back to be closed, another one looks for a worker again.
+    /// `None` for a number that is not open.
     pub fn close<S>(
         self,
         balancer: &mut Balancer,
         connections: &mut Connections<S>,
         homeless: &mut VecDeque<ConnIx>,
         now_us: u64,
-    ) -> Option<u64> {
+    ) -> Option<Closed<S>> {
         let (conn, latency_us) = balancer.answered(self.member, self.seq, now_us)?;
-        if self.accepted {
+        let taken = if self.accepted {
             balancer.taken(self.member);
-            connections.remove(conn);
+            connections.remove(conn)
         } else {
             homeless.push_back(conn);
-        }
-        Some(latency_us)
+            None
+        };
+        Some(Closed { latency_us, taken })
     }
 }

@@ -11,7 +11,7 @@ use super::output::Way;
 use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NOTIFY, StartError, launch};
+use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, StartError, launch};
 use super::worker::Goodbye;
 use super::{Master, checkpoint, spawn};
 use crate::config::Listen;
@@ -79,12 +79,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     deployment.last_source = record.last_source;
     master.cx.next_worker = record.worker_ids_below;
     let previous_end = inherited.previous_end.clone();
-    if let Some(socket) = inherited.fds.remove(NOTIFY) {
-        match listen::abstract_name(socket.as_fd()) {
-            Ok(name) => master.take_notify(socket, name),
-            Err(e) => log::warn!("the notify socket has no name any more: {e}"),
-        }
-    }
+    master.notify.adopt(&mut inherited.fds, &master.cx.reactor);
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
         master.serve_control(UnixListener::from(socket));
     }

@@ -105,6 +105,11 @@ impl Settings {
         })
     }
 
+    /// The user that its workers run as.
+    pub(super) fn uid(&self) -> u32 {
+        self.credentials.as_ref().map_or_else(user::own_uid, |who| who.uid)
+    }
+
     /// Says which hooks cannot run. The app runs without them.
     pub(super) fn warn_of_hooks(&self) {
         for problem in &self.hook_problems {

@@ -1,4 +1,6 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
+use super::context::Context;
+use super::notify_sockets::Heard;
 use super::output::Way;
 use super::recovery::Tag;
 use super::settings::{Settings, SpawnPlace};
@@ -6,11 +8,10 @@ use super::worker::{Goodbye, Mail, Pulse, Worker};
 use super::{Master, checkpoint};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
-use crate::limits;
-use crate::os::{listen, process, procfs, signal};
+use crate::os::{closer, listen, process, procfs, signal};
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use crate::worker::node::channel::Channel;
-use crate::worker::{Inherited, listen_fds, notify};
+use crate::worker::{Inherited, listen_fds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
@@ -46,6 +47,8 @@ impl Master {
         if settings.has_own_sockets() {
             given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
         }
+        let speaks = settings.protocol.variables().contains(&"NOTIFY_SOCKET");
+        let notify = speaks.then(|| self.notify_address(&settings)).flatten();
         let app = &self.cx.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
@@ -76,7 +79,7 @@ impl Master {
             generation: generation.0,
             port: app.port(),
             listen_names,
-            notify: self.notify.as_ref().map(|(_, name)| name.as_str()),
+            notify: notify.as_deref(),
             stdio,
         };
         let tag = Tag { app: app.name.clone(), slot, generation };
@@ -266,7 +269,9 @@ impl Master {
             self.admit_no_more(id);
             self.take_back(ix);
             self.draining.remove(&ix);
-            self.cx.workers.remove(ix);
+            if let Some(channel) = self.cx.workers.remove(ix).and_then(|worker| worker.channel) {
+                closer::close_all(channel.into_fds());
+            }
         }
         self.cx.keeper.send(Order::Release { name: channel_name(id) });
         self.output.release(&mut self.cx.keeper, id);
@@ -276,16 +281,15 @@ impl Master {
     /// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
     /// helper such as systemd-notify speaks for it.
     pub(super) fn read_notify(&mut self) {
-        let mut buffer = [0u8; limits::NOTIFY_BYTES_MAX];
-        for _ in 0..limits::NOTIFY_BATCH_MAX {
-            let Some((socket, _)) = &self.notify else { return };
-            let Ok((length, Some(pid))) = listen::receive_with_pid(socket.as_fd(), &mut buffer) else { return };
+        if !self.notify.has_unread() {
+            return;
+        }
+        let workers = &self.cx.workers;
+        for Heard { pid, said } in self.notify.read(|pid| workers.find_pid(pid).is_some()) {
             // Workers lead process groups of their own.
             let found = self.cx.workers.find_pid(pid);
             let found = found.or_else(|| self.cx.workers.find_pid(procfs::process_group(pid)?));
-            let Some(ix) = found else { continue };
-            let said = notify::parse(&buffer[..length]);
-            let Some(worker) = self.cx.workers.get_mut(ix) else { continue };
+            let Some(worker) = found.and_then(|ix| self.cx.workers.get_mut(ix)) else { continue };
             if let Some(text) = said.status {
                 worker.status_text = Some(text);
             }
@@ -294,6 +298,12 @@ impl Master {
                 self.cx.events.push_back((worker.app, event));
             }
         }
+    }
+
+    /// What workers with these settings find in `NOTIFY_SOCKET`, where they are told of it.
+    pub(super) fn notify_address(&mut self, settings: &Settings) -> Option<String> {
+        let Context { deployment, keeper, reactor, .. } = &mut self.cx;
+        self.notify.address_for(settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
     }
 }
 

@@ -3,6 +3,7 @@ use super::app::App;
 use super::context::Context;
 use super::keeper::Keeper;
 use super::listener;
+use super::notify_sockets::NotifySockets;
 use super::polls::Polls;
 use super::reload::resolve;
 use super::settings::Settings;
@@ -21,6 +22,7 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::loader::{self, Request};
+use crate::os::interrupt::Periodic;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
@@ -36,8 +38,6 @@ use std::sync::Arc;
 pub(super) const CONTROL_SOCKET: &str = "control/socket";
 /// Name of the lock on the deployment's name in the keeper.
 const CONTROL_LOCK: &str = "control/lock";
-/// Name of the notify socket in the keeper.
-pub(super) const NOTIFY: &str = "notify";
 
 /// argv\[1\] of a deployment in the background; the home and the name of its entry follow.
 pub const BACKGROUND_FLAG: &str = "--background-entry";
@@ -148,7 +148,8 @@ impl Master {
             api: None,
             control_path: None,
             waiters: Vec::new(),
-            notify: None,
+            notify: NotifySockets::default(),
+            interrupts: Periodic::default(),
             output: output::Output::default(),
             hooks: Default::default(),
             post: Default::default(),
@@ -212,7 +213,6 @@ impl Master {
         if let Some(claimed) = claimed {
             self.open_control(&claimed.claim);
         }
-        self.open_notify();
         self.remember_sources(1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {
             let stopped = launch.keeps_stopped(&settings.config.name);
@@ -333,23 +333,6 @@ impl Master {
         }
     }
 
-    fn open_notify(&mut self) {
-        match listen::bind_notify_abstract() {
-            Ok((socket, name)) => {
-                self.cx.keeper.hold(NOTIFY.to_owned(), socket.as_fd());
-                self.take_notify(socket, name);
-            }
-            Err(e) => log::warn!("no notify socket (READY=1 cannot be received): {e}"),
-        }
-    }
-
-    pub(super) fn take_notify(&mut self, socket: OwnedFd, name: String) {
-        if let Err(e) = self.cx.reactor.add_notify(&socket) {
-            log::warn!("the notify socket cannot be polled: {e}");
-        }
-        self.notify = Some((socket, name));
-    }
-
     // ---- the end ----
 
     /// Everything is done: the keeper may end.
@@ -370,7 +353,7 @@ impl Master {
     /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
     fn remove_files(&mut self) {
         let listeners = self.cx.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
-        for path in listeners.chain(self.control_path.take()) {
+        for path in listeners.chain(self.control_path.take()).chain(self.notify.files()) {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }

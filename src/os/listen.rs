@@ -4,7 +4,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -200,59 +200,6 @@ pub fn bind_control(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Binds a datagram socket in the abstract name space, for `NOTIFY_SOCKET` where no folder can be written. The kernel
-/// picks the name; it is returned as systemd writes it, with a leading `@`.
-///
-/// # Errors
-/// Those of socket(2), bind(2) and getsockname(2).
-pub fn bind_notify_abstract() -> io::Result<(OwnedFd, String)> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    let unnamed = nix::sys::socket::UnixAddr::new_unnamed();
-    nix::sys::socket::bind(socket.as_raw_fd(), &unnamed)?;
-    socket.set_nonblocking(true)?;
-    // The pid of the sender tells which worker spoke.
-    nix::sys::socket::setsockopt(&socket.as_fd(), nix::sys::socket::sockopt::PassCred, &true)?;
-    let name = abstract_name(socket.as_fd())?;
-    Ok((socket.into(), name))
-}
-
-/// The name of a socket that is bound to an abstract one, with the `@` that stands for its first byte.
-///
-/// # Errors
-/// It has none.
-pub fn abstract_name(socket: BorrowedFd<'_>) -> io::Result<String> {
-    let name: nix::sys::socket::UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
-    let name = name.as_abstract().map(|bytes| format!("@{}", String::from_utf8_lossy(bytes)));
-    name.ok_or_else(|| io::Error::other("the socket has no abstract name"))
-}
-
-/// One datagram with the pid of its sender.
-///
-/// # Errors
-/// Those of recvmsg(2); `WouldBlock` when none waits.
-pub fn receive_with_pid(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<i32>)> {
-    use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg};
-    let mut iov = [io::IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!(UnixCredentials, [i32; 8]);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
-    let mut pid = None;
-    for control in message.cmsgs()? {
-        match control {
-            ControlMessageOwned::ScmCredentials(who) => pid = Some(who.pid()),
-            ControlMessageOwned::ScmRights(fds) => {
-                for fd in fds {
-                    // SAFETY: the kernel has just given us this fd and nobody else knows it; a sender of FDSTORE= fds
-                    // gets them closed.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok((message.bytes, pid))
-}
-
 /// A stream socketpair: the worker's channel. The first end is non-blocking (ours); the second is left blocking, as
 /// Node's primary does.
 ///
@@ -268,6 +215,7 @@ pub fn channel_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_bound_port_is_refused_to_the_next() {
@@ -299,17 +247,5 @@ mod tests {
         assert_eq!(bind_unix(&path, 16, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(alive);
         std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn notify_sockets_tell_who_spoke() {
-        let (socket, name) = bind_notify_abstract().unwrap();
-        assert!(name.starts_with('@'));
-        let sender = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
-        let to = nix::sys::socket::UnixAddr::new_abstract(&name.as_bytes()[1..]).unwrap();
-        nix::sys::socket::sendto(sender.as_raw_fd(), b"READY=1", &to, nix::sys::socket::MsgFlags::empty()).unwrap();
-        let mut buffer = [0; 64];
-        let (n, pid) = receive_with_pid(socket.as_fd(), &mut buffer).unwrap();
-        assert_eq!((&buffer[..n], pid), (&b"READY=1"[..], Some(std::process::id() as i32)));
     }
 }

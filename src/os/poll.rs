@@ -18,6 +18,12 @@ impl<'a> Interest<'a> {
         Interest { fd: PollFd::new(fd, flags) }
     }
 
+    /// Waits until `fd` can be written.
+    #[must_use]
+    pub fn to_write(fd: BorrowedFd<'a>) -> Self {
+        Interest { fd: PollFd::new(fd, PollFlags::POLLOUT) }
+    }
+
     /// Something can be read, or the other side is gone, or the fd is broken: reading tells which.
     #[must_use]
     pub fn readable(&self) -> bool {
@@ -56,4 +62,10 @@ pub fn writable_now(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
     let polled = nix::poll::poll(&mut fds, PollTimeout::ZERO);
     polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLOUT))
+}
+
+/// Waits until `fd` takes bytes, is broken, or `timeout_ms` is over.
+pub fn wait_writable(fd: BorrowedFd<'_>, timeout_ms: u64) {
+    // That it failed is no more than a wait that was too short.
+    let _ = wait(&mut [Interest::to_write(fd)], Some(timeout_ms));
 }

@@ -1,19 +1,16 @@
 //! Processes after they were started: how they ended, reaping; and what a process sets for itself. Starting them is
 //! in `spawn`.
-use super::{poll, signal};
+use super::signal;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-/// Largest write to a pipe that is whole or not at all, and that a pipe with room takes without blocking, in bytes.
-const PIPE_WRITE_BYTES_MAX: usize = 4096;
 
 /// The running binary itself, even if its path meanwhile names another file. Only good for executing it.
 ///
@@ -216,19 +213,6 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
-/// Writes one line to stderr if that is possible without waiting, else drops it: a pager that is not scrolled must
-/// never stop the process that all others depend on.
-pub fn say(line: &str) {
-    let mut bytes = Vec::with_capacity(line.len() + 1);
-    bytes.extend_from_slice(&line.as_bytes()[..line.len().min(PIPE_WRITE_BYTES_MAX - 1)]);
-    bytes.push(b'\n');
-    let stderr = io::stderr();
-    if poll::writable_now(stderr.as_fd()) {
-        // A stderr that is gone is no reason to stop.
-        let _ = stderr.lock().write_all(&bytes);
-    }
-}
-
 /// Reads what is there from a pipe end that was made non-blocking. `Ok(None)`: nothing yet, the writer lives.
 ///
 /// # Errors
@@ -290,6 +274,7 @@ pub fn end_with_this_thread(command: &mut Command) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn wait_statuses_read_as_a_person_says_them() {

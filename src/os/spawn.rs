@@ -6,7 +6,7 @@ use super::process::read_now;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};
-use std::ffi::{CString, NulError};
+use std::ffi::{CStr, CString, NulError};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
@@ -19,7 +19,7 @@ pub enum Step {
     Description,
     /// pipe2 or fork.
     Fork,
-    /// setpgid.
+    /// setsid, or setpgid.
     ProcessGroup,
     /// Placing fds.
     FileDescriptors,
@@ -85,6 +85,16 @@ pub struct Identity<'a> {
     pub groups: &'a [u32],
 }
 
+/// Whose terminal a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Ours, where we have one.
+    Ours,
+    /// None: a session of its own. What it inherits of a terminal it can write to and, where that is somebody else's,
+    /// not read; and it cannot have the terminal's shell read what it makes up (TIOCSTI).
+    None,
+}
+
 /// Everything about a process that is to be started. Always: its own process group, default signals, an empty mask,
 /// SIGKILL when the calling *thread* ends.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +111,8 @@ pub struct Plan<'a, F> {
     pub cwd: Option<&'a [u8]>,
     /// `None`: ours.
     pub umask: Option<u32>,
+    /// Whose terminal it has.
+    pub terminal: Terminal,
     /// `None`: ours. It is also skipped where we are exactly that already, since asking needs privilege.
     pub identity: Option<Identity<'a>>,
     /// (resource, soft, hard), applied in order, before the identity changes: raising needs privilege.
@@ -146,6 +158,7 @@ struct Prepared {
     listen_pid: Option<Box<[u8; LISTEN_PID_BYTES]>>,
     cwd: Option<CString>,
     umask: Option<u32>,
+    terminal: Terminal,
     identity: Option<(u32, u32, Vec<u32>)>,
     rlimits: Vec<(i32, libc::rlimit)>,
     /// (our fd, its copy out of the way, its number there).
@@ -174,9 +187,12 @@ pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure
         unsafe { child(&mut prepared) }
     }
     let pid = Errno::result(pid).map_err(forking)?;
-    // The child does the same; whoever comes first, a signal to the group finds it. Errors mean that it was first.
-    // SAFETY: setpgid touches no memory.
-    unsafe { libc::setpgid(pid, pid) };
+    if plan.terminal == Terminal::Ours {
+        // The child does the same; whoever comes first, a signal to the group finds it. Errors mean that it was first.
+        // (The leader of a group could not begin a session: then a signal before that has to go to the process.)
+        // SAFETY: setpgid touches no memory.
+        unsafe { libc::setpgid(pid, pid) };
+    }
     Ok(Started { pid, report })
 }
 
@@ -244,6 +260,7 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         listen_pid,
         cwd: plan.cwd.map(string).transpose()?,
         umask: plan.umask,
+        terminal: plan.terminal,
         identity: plan.identity.filter(|wanted| !is_ours(wanted)).map(|id| (id.uid, id.gid, id.groups.to_vec())),
         rlimits: plan
             .rlimits
@@ -308,7 +325,11 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
     // SAFETY: every call here is async-signal-safe (signal-safety(7), or a bare system call); pointers come from
     // `prepared`, whose strings are NUL-terminated and whose lists end with a null pointer.
     unsafe {
-        if libc::setpgid(0, 0) != 0 {
+        let apart = match prepared.terminal {
+            Terminal::Ours => libc::setpgid(0, 0),
+            Terminal::None => libc::setsid(),
+        };
+        if apart < 0 {
             return failed(Step::ProcessGroup);
         }
         if !place_fds(prepared) {
@@ -321,6 +342,10 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
             if libc::setrlimit(*resource as _, limit) != 0 {
                 return failed(Step::ResourceLimits);
             }
+        }
+        if prepared.identity.is_some() && prepared.terminal == Terminal::None {
+            lend_terminal(libc::STDOUT_FILENO, c"/proc/self/fd/1");
+            lend_terminal(libc::STDERR_FILENO, c"/proc/self/fd/2");
         }
         if let Some((uid, gid, groups)) = &prepared.identity {
             if libc::setgroups(groups.len() as _, groups.as_ptr()) != 0 {
@@ -365,6 +390,30 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
             }
         }
         failed(Step::Exec)
+    }
+}
+
+/// Has `number`, where it is a terminal, be good for writing alone: it was opened for its owner's keys too, and another
+/// session may read them without being asked. What cannot be had so is `/dev/null`.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn lend_terminal(number: RawFd, path: &CStr) {
+    // SAFETY: isatty asks the kernel alone; open and dup2 are async-signal-safe, and the paths are NUL-terminated.
+    unsafe {
+        if libc::isatty(number) == 0 {
+            return;
+        }
+        let flags = libc::O_WRONLY | libc::O_NOCTTY | libc::O_CLOEXEC;
+        let mut fd = libc::open(path.as_ptr(), flags);
+        if fd < 0 {
+            fd = libc::open(c"/dev/null".as_ptr(), flags);
+        }
+        if fd < 0 {
+            libc::close(number);
+        } else {
+            libc::dup2(fd, number);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
 use crate::cli::units::short_time;
 use crate::cli::worker_table::worker_table;
+use crate::text::visible;
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -63,7 +64,7 @@ fn card(found: &Found, known: &Known) -> String {
     let deployment = known.masters.iter().find(|m| m.name == found.deployment).and_then(|m| m.deployment.as_ref().ok());
     let mut text = format!("{}\n", app.name);
     for (label, value) in app_rows(id, app).into_iter().chain(deployment.into_iter().flat_map(deployment_rows)) {
-        text.push_str(&format!("  {label:<13}{value}\n"));
+        text.push_str(&format!("  {label:<13}{}\n", visible(&value)));
     }
     text.push('\n');
     text.push_str(&worker_table(app, Paint::Plain));
@@ -110,13 +111,15 @@ fn deployment_rows(deployment: &Deployment) -> Vec<(&'static str, String)> {
 fn notes(app: &App) -> String {
     let mut lines = Vec::new();
     for worker in &app.workers {
-        lines.extend(worker.not_yet.iter().map(|why| format!("  slot {}: not ready yet: {why}\n", worker.slot)));
+        lines.extend(
+            worker.not_yet.iter().map(|why| format!("  slot {}: not ready yet: {}\n", worker.slot, visible(why))),
+        );
     }
     for worker in &app.workers {
-        lines.extend(worker.note.iter().map(|note| format!("  slot {}: {note}\n", worker.slot)));
+        lines.extend(worker.note.iter().map(|note| format!("  slot {}: {}\n", worker.slot, visible(note))));
     }
     let agent_note = app.agent.as_ref().and_then(|agent| agent.note.as_deref());
-    lines.extend(agent_note.map(|note| format!("  agent: {note}\n")));
+    lines.extend(agent_note.map(|note| format!("  agent: {}\n", visible(note))));
     for worker in app.workers.iter().filter(|w| w.messages_lost > 0) {
         let (slot, lost) = (worker.slot, worker.messages_lost);
         lines.push(format!("  slot {slot}: {lost} messages lost, as it did not read them\n"));

@@ -8,6 +8,7 @@ use crate::cli::units::{cpu_time, size};
 use crate::cli::worker_table::worker_table;
 use crate::home::Entry;
 use crate::os::terminal;
+use crate::text::visible;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -139,7 +140,8 @@ fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
 
 fn headline(app: &App, deployment: &Deployment, paint: Paint) -> String {
     let status = paint.apply(&app.status.to_string(), app.status.into());
-    let listen = if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") };
+    let listen =
+        if app.listen.is_empty() { "no address".to_owned() } else { visible(&app.listen.join(" ")).into_owned() };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
     let steering = app.steering.map_or_else(String::new, |how| format!(" ({how})"));
     format!(
@@ -186,8 +188,8 @@ fn app_row(app: &App) -> Row<9> {
     let sum = |number: fn(&Worker) -> Option<u64>| app.workers.iter().filter_map(number).reduce(|a, b| a + b);
     let address = match app.listen.as_slice() {
         [] => dash(),
-        [one] => one.clone(),
-        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+        [one] => visible(one).into_owned(),
+        [first, rest @ ..] => format!("{} +{}", visible(first), rest.len()),
     };
     let cells = [
         app.id.map_or_else(dash, |id| id.to_string()),

@@ -9,6 +9,7 @@ use crate::api::types::{App, AppStatus, Worker, WorkerState};
 use crate::cli::progress::{Wait, waits_for};
 use crate::cli::units::{count, fit, short_delay, short_time, size};
 use crate::limits;
+use crate::text::visible;
 
 /// How a text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +248,7 @@ fn worker_cell(kind: Kind, worker: &Worker, app: &App, rates: &Rates) -> (String
         Kind::Open => plain(count(u64::from(worker.open_handoffs))),
         Kind::Restarts => plain(count(worker.restarts)),
         Kind::Up => plain(worker.uptime_ms.map_or_else(dash, short_time)),
-        Kind::Where => (worker.note.clone().unwrap_or_default(), Tone::Dim),
+        Kind::Where => (visible(worker.note.as_deref().unwrap_or_default()).into_owned(), Tone::Dim),
     }
 }
 
@@ -308,7 +309,7 @@ fn rate(per_s: f64) -> String {
 }
 
 fn addresses(app: &App) -> String {
-    if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }
+    if app.listen.is_empty() { "no address".to_owned() } else { visible(&app.listen.join(" ")).into_owned() }
 }
 
 // ---- the other parts ----
@@ -346,7 +347,7 @@ fn detail(key: &RowKey, item: &Item<'_>, now_ms: u64) -> (String, Vec<(Tone, Str
             first.extend(worker.time_left_ms.map(|ms| format!("   {} left", short_time(ms))));
             let second = match master.silence(now_ms) {
                 Some(silence) => (Tone::Bad, silence),
-                None => plain(worker.note.clone().unwrap_or_default()),
+                None => plain(visible(worker.note.as_deref().unwrap_or_default()).into_owned()),
             };
             (format!("{name}/{}", worker.slot), vec![plain(first), second])
         }

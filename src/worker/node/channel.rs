@@ -212,6 +212,11 @@ impl<W: Wire> Channel<W> {
 }
 
 impl Channel {
+    /// The fds of a channel that is of no more use, its own and those that nobody claimed: closing them may wait.
+    pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
+        self.fds.into_iter().chain([self.wire])
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }

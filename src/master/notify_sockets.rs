@@ -1,0 +1,165 @@
+//! The sockets behind `NOTIFY_SOCKET`: one for each user that workers run as, which nobody but that user and root can
+//! reach. Who spoke is found here; what follows from it is decided elsewhere.
+use super::keeper::Keeper;
+use super::polls::Polls;
+use crate::home::Home;
+use crate::limits;
+use crate::os::{notify, user};
+use crate::worker::notify::{Said, parse};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Name in the keeper of the socket for workers that run as we do. Masters of every version know it.
+const OWN: &str = "notify";
+/// Before the number of a user: name in the keeper of the socket for workers of that user.
+const OF_USER: &str = "notify/";
+/// Where the sockets for other users are: they cannot reach our home.
+const SHARED_FOLDER: &str = "/run/clusterd";
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct NotifySockets {
+    by_user: BTreeMap<u32, NotifySocket>,
+    /// Users for whom there can be none: said once.
+    without: Vec<u32>,
+    /// More may wait than the last turn has read.
+    unread: bool,
+}
+
+struct NotifySocket {
+    socket: OwnedFd,
+    /// What workers find in `NOTIFY_SOCKET`.
+    address: String,
+}
+
+/// What somebody said.
+pub(super) struct Heard {
+    pub(super) pid: i32,
+    pub(super) said: Said,
+}
+
+impl NotifySockets {
+    /// What workers of this user find in `NOTIFY_SOCKET`; the socket is opened for the first of them.
+    pub(super) fn address_for(
+        &mut self,
+        uid: u32,
+        home: Option<&Home>,
+        name: &str,
+        keeper: &mut Keeper,
+        polls: &Polls,
+    ) -> Option<String> {
+        if !self.by_user.contains_key(&uid) && !self.without.contains(&uid) {
+            let is_own = uid == user::own_uid();
+            match open(uid, is_own, home, name) {
+                Ok(socket) => {
+                    keeper.hold(held_name(uid, is_own), socket.as_fd());
+                    self.take(uid, socket, polls);
+                }
+                Err(e) => {
+                    log::warn!("no notify socket for user {uid} (READY=1 cannot be received): {e}");
+                    self.without.push(uid);
+                }
+            }
+        }
+        self.address_of(uid).map(ToOwned::to_owned)
+    }
+
+    /// The address of the socket for workers that run as this user, where it is open.
+    pub(super) fn address_of(&self, uid: u32) -> Option<&str> {
+        self.by_user.get(&uid).map(|socket| socket.address.as_str())
+    }
+
+    /// Goes on with the sockets of a former master.
+    pub(super) fn adopt(&mut self, fds: &mut HashMap<String, OwnedFd>, polls: &Polls) {
+        let uid_of = |name: &str| match name {
+            OWN => Some(user::own_uid()),
+            other => other.strip_prefix(OF_USER)?.parse().ok(),
+        };
+        let ours: Vec<(String, u32)> = fds.keys().filter_map(|name| Some((name.clone(), uid_of(name)?))).collect();
+        for (name, uid) in ours {
+            if let Some(socket) = fds.remove(&name) {
+                self.take(uid, socket, polls);
+            }
+        }
+    }
+
+    fn take(&mut self, uid: u32, socket: OwnedFd, polls: &Polls) {
+        let Ok(address) = notify::address(socket.as_fd()) else { return };
+        if let Err(e) = polls.add_notify(&socket) {
+            log::warn!("a notify socket cannot be polled: {e}");
+        }
+        self.by_user.insert(uid, NotifySocket { socket, address });
+        // What came before the poll knew it is no event.
+        self.unread = true;
+    }
+
+    /// Whether there may be something to read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Something came to one of them.
+    pub(super) fn woke(&mut self) {
+        self.unread = true;
+    }
+
+    /// Reads as much as one turn of the loop may, of each socket. What `is_worker` does not know by its pid has to be of
+    /// the socket's user, of ours or of root; all else is dropped.
+    pub(super) fn read(&mut self, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
+        self.unread = false;
+        let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
+        for (uid, NotifySocket { socket, .. }) in &self.by_user {
+            let mut left = limits::NOTIFY_BATCH_MAX;
+            while left > 0 {
+                left -= 1;
+                match notify::receive(socket.as_fd(), &mut buffer) {
+                    Ok(Some(found)) => {
+                        let known = found.uid == 0 || found.uid == *uid || found.uid == user::own_uid();
+                        if known || is_worker(found.pid) {
+                            heard.push(Heard { pid: found.pid, said: parse(&buffer[..found.bytes]) });
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+            self.unread |= left == 0;
+        }
+        heard
+    }
+
+    /// The files of the sockets, to be removed at the end.
+    pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let names = self.by_user.values().map(|socket| socket.address.as_str());
+        names.filter(|name| name.starts_with('/')).map(PathBuf::from).collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// A socket that only this user can reach; where no folder can be written, one that only this user is heard on.
+fn open(uid: u32, is_own: bool, home: Option<&Home>, name: &str) -> io::Result<OwnedFd> {
+    let path = if is_own { home.map(|home| home.notify_path(name)) } else { shared_path(uid) };
+    // A relative home is of no use to a worker in another folder.
+    let path = path.and_then(|path| std::path::absolute(path).ok());
+    match path.map(|path| notify::bind_for(&path, uid)) {
+        Some(Ok(socket)) => Ok(socket),
+        Some(Err(e)) => {
+            log::debug!("the notify socket for user {uid} has no path: {e}");
+            notify::bind_abstract()
+        }
+        None => notify::bind_abstract(),
+    }
+}
+
+fn shared_path(uid: u32) -> Option<PathBuf> {
+    let folder = Path::new(SHARED_FOLDER);
+    notify::prepare_folder(folder).inspect_err(|e| log::debug!("cannot use {SHARED_FOLDER}: {e}")).ok()?;
+    // The keeper stays when masters come and go.
+    Some(folder.join(format!("{}-{uid}.notify", std::os::unix::process::parent_id())))
+}
+
+fn held_name(uid: u32, is_own: bool) -> String {
+    if is_own { OWN.to_owned() } else { format!("{OF_USER}{uid}") }
+}

@@ -1,0 +1,174 @@
+//! Datagram sockets for `NOTIFY_SOCKET`: born so that only one user can reach them, and read with who spoke. What the
+//! datagrams say is not known here.
+use super::closer;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sockopt};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// One datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Bytes of it that are in the buffer.
+    pub bytes: usize,
+    /// The process that sent it, as the kernel says.
+    pub pid: i32,
+    /// Its effective user at that time.
+    pub uid: u32,
+}
+
+/// Binds a datagram socket to a path that `owner` alone (and root) may send to. What stands at the path goes, where it
+/// is a socket. The folder has to belong to us and be writable for nobody else.
+///
+/// # Errors
+/// Those of socket(2), bind(2), chown(2) and chmod(2); a path longer than the kernel's names is `InvalidInput`.
+pub fn bind_for(path: &Path, owner: u32) -> io::Result<OwnedFd> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let socket = new_socket()?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // In this order: until the owner is set, nobody else may send.
+    let closed = || fs::set_permissions(path, Permissions::from_mode(0o600));
+    let given = closed().and_then(|()| match nix::unistd::geteuid().as_raw() {
+        own if own == owner => Ok(()),
+        _ => std::os::unix::fs::lchown(path, Some(owner), None),
+    });
+    if let Err(error) = given {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(socket.into())
+}
+
+/// Binds a datagram socket in the abstract name space, which everybody reaches: for systems where no folder can be
+/// written. The kernel picks the name.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+pub fn bind_abstract() -> io::Result<OwnedFd> {
+    let socket = new_socket()?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    Ok(socket.into())
+}
+
+fn new_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Who spoke is told beside each datagram.
+    nix::sys::socket::setsockopt(&socket.as_fd(), sockopt::PassCred, &true)?;
+    Ok(socket)
+}
+
+/// The value of `NOTIFY_SOCKET` that means this socket: its path, or `@` and its abstract name.
+///
+/// # Errors
+/// It has no name that is text.
+pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
+    let name: UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
+    let path = name.path().and_then(|path| path.to_str().map(ToOwned::to_owned));
+    let name = name.as_abstract().map(|bytes| format!("@{}", String::from_utf8_lossy(bytes)));
+    path.or(name).ok_or_else(|| io::Error::other("the socket has no name"))
+}
+
+/// Makes a folder whose files others may reach by name and may not list or change. Whether it is as it has to be.
+///
+/// # Errors
+/// It cannot be made; `PermissionDenied` when it is there and somebody else's, or others may write to it.
+pub fn prepare_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o711).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o711))?,
+        Err(_) => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if ours { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// One datagram with its sender. What it brings along (FDSTORE=1, BARRIER=1) is closed elsewhere. `None`: the kernel does
+/// not say who sent it.
+///
+/// # Errors
+/// Those of recvmsg(2); `WouldBlock` when none waits.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
+    let mut iov = [io::IoSliceMut::new(buffer)];
+    // Room for all that one message can carry: what has no room is closed by the kernel, and we would wait for that.
+    let mut space = nix::cmsg_space!(UnixCredentials, [i32; 253]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
+    let mut datagram = None;
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::ScmCredentials(who) => {
+                datagram = Some(Datagram { bytes: message.bytes, pid: who.pid(), uid: who.uid() });
+            }
+            ControlMessageOwned::ScmRights(fds) => {
+                // SAFETY: the kernel has just given us these fds and nobody else knows them.
+                closer::close_all(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+            _ => {}
+        }
+    }
+    Ok(datagram)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixDatagram;
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("clusterd-notify-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_socket_tells_who_spoke_and_is_closed_to_others() {
+        let folder = folder("path");
+        prepare_folder(&folder).unwrap();
+        prepare_folder(&folder).unwrap();
+        let path = folder.join("n");
+        let own = nix::unistd::geteuid().as_raw();
+        drop(bind_for(&path, own).unwrap());
+        let socket = bind_for(&path, own).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(address(socket.as_fd()).unwrap(), path.to_str().unwrap());
+        UnixDatagram::unbound().unwrap().send_to(b"READY=1", &path).unwrap();
+        let mut buffer = [0; 64];
+        let said = receive(socket.as_fd(), &mut buffer).unwrap().unwrap();
+        assert_eq!(said, Datagram { bytes: 7, pid: std::process::id().cast_signed(), uid: own });
+        assert_eq!(receive(socket.as_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_rides_along_is_closed() {
+        let socket = bind_abstract().unwrap();
+        let name: UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd()).unwrap();
+        assert!(address(socket.as_fd()).unwrap().starts_with('@'));
+        let sender = UnixDatagram::unbound().unwrap();
+        nix::sys::socket::connect(sender.as_raw_fd(), &name).unwrap();
+        let (mut read, write) = io::pipe().unwrap();
+        super::super::fdpass::send_with_fd(sender.as_fd(), b"BARRIER=1", Some(write.as_fd())).unwrap();
+        drop(write);
+        assert!(receive(socket.as_fd(), &mut [0; 64]).unwrap().is_some());
+        // The end comes only when it is closed.
+        assert_eq!(read.read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_refused() {
+        let folder = folder("open");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(prepare_folder(&folder).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        fs::remove_dir(&folder).unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! A worker, or another user of the machine, that wants to hurt those beside it.
+use super::apps::misbehave;
+use super::client::get;
+use super::cluster::{Cluster, Folder, kill, wait_until};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+fn lingers(way: &str, options: &[&str]) -> Cluster {
+    let (script, way) = (misbehave("lingers.py"), format!("WAY={way}"));
+    let mut args = vec!["-w", "1", "--host", "127.0.0.1", "--port", "0", "-e", &way];
+    args.extend(options);
+    args.extend(["--", "python3", &script]);
+    Cluster::start(&args)
+}
+
+/// The same master has answered for all of it.
+fn unharmed(cluster: Cluster) {
+    let view = cluster.wait_view("the master", |_| true);
+    assert_eq!(view.master_restarts, 0, "{view:#?}");
+    cluster.stop();
+}
+
+/// A worker that leaves its sockets while the master does not look, so that the master has the last copies.
+fn left_behind(way: &str, options: &[&str]) -> Cluster {
+    let cluster = lingers(way, options);
+    cluster.wait_ready(1);
+    let master = cluster.master_pid();
+    kill(master, "STOP");
+    cluster.folder.write("go", "");
+    wait_until("they are left", || cluster.folder.path().join("left").exists());
+    kill(master, "CONT");
+    cluster
+}
+
+#[test]
+fn a_socket_that_lingers_on_the_notify_socket_stops_nobody() {
+    let cluster = left_behind("notify", &["--ready", "notify"]);
+    cluster.wait_view("what was said after it", |view| {
+        view.apps[0].workers.iter().any(|worker| worker.note.as_deref() == Some("done"))
+    });
+    unharmed(cluster);
+}
+
+#[test]
+fn a_socket_that_lingers_on_a_channel_stops_nobody() {
+    let cluster = left_behind("channel", &["--protocol", "node"]);
+    assert!(get(cluster.address(), "/").is_ok());
+    unharmed(cluster);
+}
+
+#[test]
+fn a_socket_that_lingers_unread_on_a_channel_stops_neither_master_nor_keeper() {
+    let cluster = left_behind("unread", &["--protocol", "node"]);
+    cluster.wait_view("its successor", |view| {
+        view.apps[0].workers_ready == 1 && view.apps[0].workers.iter().all(|worker| worker.id > Some(1))
+    });
+    assert!(get(cluster.address(), "/").is_ok());
+    unharmed(cluster);
+}
+
+#[test]
+fn a_connection_that_was_made_to_linger_stops_nobody() {
+    let cluster = lingers("connection", &["--protocol", "node"]);
+    cluster.wait_ready(1);
+    let clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(cluster.address()).unwrap()).collect();
+    cluster.wait_view("all of them handed over", |view| view.apps[0].workers[0].handoffs == 3);
+    drop(clients);
+    unharmed(cluster);
+}
+
+#[test]
+fn the_notify_socket_is_for_the_user_of_the_app_alone() {
+    let folder = Folder::new();
+    folder.write("app.py", "import os, signal\nprint('AT ' + os.environ['NOTIFY_SOCKET'], flush=True)\nsignal.pause()");
+    let cluster =
+        Cluster::start_in(folder, &["-w", "1", "-p", "0", "--ready", "50ms", "--", "python3", "app.py"], |_| {});
+    let line = cluster.wait_out("AT ");
+    let path = line.split_once("AT ").unwrap().1.to_owned();
+    let found = std::fs::symlink_metadata(&path).unwrap();
+    assert!(found.file_type().is_socket(), "{path}");
+    assert_eq!(found.mode() & 0o777, 0o600, "{path}");
+    let above = std::fs::metadata(std::path::Path::new(&path).parent().unwrap()).unwrap();
+    assert_eq!(above.mode() & 0o777, 0o700, "{path}");
+    cluster.stop();
+    assert!(!std::path::Path::new(&path).exists(), "it stays behind");
+}
+
+#[test]
+fn what_a_worker_calls_its_address_cannot_act_on_the_terminal() {
+    let folder = Folder::new();
+    let name = "x\\x1b]0;PWN\\x07\\x1b[2J\\n[9] fake running";
+    let script = format!(
+        "import sys\nsys.path.insert(0, {:?})\nimport node_channel as node\nnode.become_ready()\n\
+         print('ERRNO', node.query(address='{name}', port=-1, kind=-1)['errno'], flush=True)\n\
+         for connection, taken in node.connections(): taken()\n",
+        misbehave("")
+    );
+    folder.write("app.py", &script);
+    let args = ["-w", "1", "--host", "127.0.0.1", "-p", "0", "--protocol", "node", "--", "python3", "app.py"];
+    let cluster = Cluster::start_in(folder, &args, |command| {
+        command.env("CLUSTERD_LOG", "debug");
+    });
+    cluster.wait_out("ERRNO 0");
+    let listed = cluster.wait_view("the address", |view| view.apps[0].listen.len() == 2);
+    assert!(listed.apps[0].listen[1].contains("x\x1b]0;PWN\x07"), "JSON says what it is: {listed:?}");
+    for verb in [&["ls"][..], &["ls", "--short"], &["describe", "all"]] {
+        let shown = cluster.cli(verb);
+        let text = String::from_utf8(shown.stdout).unwrap();
+        assert!(!text.contains(['\x1b', '\x07']), "{verb:?}: {text:?}");
+        assert!(!text.lines().any(|line| line.trim_start().starts_with("[9]")), "{verb:?}: {text}");
+    }
+    let shown = String::from_utf8(cluster.cli(&["describe", "all"]).stdout).unwrap();
+    assert!(shown.contains("\\x1b]0;PWN\\x07\\x1b[2J\\n[9] fake running"), "{shown}");
+    let said = cluster.stderr();
+    assert!(!said.iter().any(|line| line.contains('\x1b') || line.starts_with("[9]")), "{said:?}");
+    cluster.stop();
+}
