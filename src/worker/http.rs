@@ -9,7 +9,7 @@ pub enum Answer {
     More,
     /// Its status. Interim answers (1xx) have gone before.
     Status(u16),
-    /// It is no answer in HTTP/1.
+    /// Not an answer in HTTP/1.
     Foreign,
 }
 

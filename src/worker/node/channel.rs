@@ -72,7 +72,7 @@ pub enum Read {
     Nothing,
     /// The other side closed.
     Closed,
-    /// More fds than any honest worker sends.
+    /// More fds than a well-behaved worker sends.
     TooManyFds,
 }
 
@@ -101,7 +101,7 @@ pub enum Sent {
 }
 
 impl<W: Wire> Channel<W> {
-    /// `resumed`: a former master read from it, so the first line may be a piece of one.
+    /// `resumed`: a previous master read from it, so the first line may be a piece of one.
     pub fn new(wire: W, resumed: bool) -> Channel<W> {
         let inbox = if resumed { LineBuffer::resumed() } else { LineBuffer::new() };
         Channel {

@@ -18,7 +18,7 @@ pub enum Answer<T> {
     More,
     /// This is what it says, and how long it was in bytes.
     Whole(T, usize),
-    /// It is no answer of an inspector.
+    /// Not an answer of an inspector.
     Foreign,
 }
 
@@ -71,7 +71,7 @@ pub fn target(bytes: &[u8]) -> Answer<String> {
 /// The request to speak to this target.
 #[must_use]
 pub fn upgrade_request(target: &str) -> Vec<u8> {
-    // The key only shows that the other side speaks WebSocket; it is no secret.
+    // The key only shows that the other side speaks WebSocket; it is not a secret.
     format!(
         "GET /{target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: Y2x1c3RlcmQtaGFuZy1sb29r\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -91,7 +91,7 @@ pub fn upgraded(bytes: &[u8]) -> Answer<()> {
 
 // ---- messages ----
 
-/// Asks the debugger to stop the program where it is. The number of its answer is of no interest.
+/// Asks the debugger to stop the program where it is. The number of its answer does not matter.
 #[must_use]
 pub fn pause() -> Vec<u8> {
     let enable = frame(&json!({ "id": 1, "method": "Debugger.enable" }));

@@ -210,7 +210,7 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
         BadLine { reason, beginning: shown(line) }
     };
     match line.first() {
-        // `process.send` of something that is no object.
+        // `process.send` of something that is not an object.
         Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
         Some(b'{') => {}
         Some(_) => {
@@ -290,7 +290,7 @@ fn decode_query(m: Internal<'_>) -> Result<Query, BadField> {
 }
 
 /// A number that Node passes on as the app typed it: `listen(80, "::1")` says `"backlog":false`, and an app may put its
-/// port in quotes. What is no number is as good as missing.
+/// port in quotes. What is not a number counts as missing.
 fn number(typed: &RawValue) -> Option<i64> {
     let text = typed.get().trim_matches('"');
     text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))

@@ -111,7 +111,7 @@ pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMe
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(line).ok()?;
-    // However it is written, Node would take it for a word of its own, and the receiver for one of ours.
+    // However it is escaped, Node would read it as an internal message, and the receiver as one of ours.
     let is_text = |raw: &&RawValue| raw.get().starts_with('"');
     if let Some(cmd) = fields.cmd.filter(is_text)
         && serde_json::from_str::<String>(cmd.get()).map_or(true, |cmd| cmd.starts_with("NODE_"))
