@@ -57,8 +57,6 @@ pub(super) struct App {
     pub(super) schedule: Schedule,
     /// What the worker printed that made the present reload fail.
     pub(super) last_words: Option<Arc<Tail>>,
-    /// Whether it had connections at the last look, and until when (milliseconds) that counts.
-    pub(super) clients_seen: Option<(bool, u64)>,
 }
 
 impl App {
@@ -89,7 +87,6 @@ impl App {
             slot_notes: BTreeMap::new(),
             schedule: Schedule::default(),
             last_words: None,
-            clients_seen: None,
         }
     }
 

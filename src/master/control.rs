@@ -401,7 +401,7 @@ impl Master {
                     // The API reads them.
                     memory_bytes: None,
                     cpu_ms: None,
-                    loop_delay_ms: here.and_then(|h| h.pulse.delay_ms(self.cx.now_us)),
+                    loop_delay_ms: here.and_then(|h| h.liveness.delay_ms(self.cx.now_us)),
                     messages_lost: here.map_or(0, |h| h.mail.lost),
                     not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),

@@ -127,10 +127,10 @@ impl Master {
     fn open_windows(&mut self, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
         // They have not read their pings, and it is not long enough to call them stuck.
         let suspects: Vec<WorkerIx> =
-            self.cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.pulse.suspect).map(|(ix, _)| ix).collect();
+            self.cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.liveness.suspect).map(|(ix, _)| ix).collect();
         for ix in suspects {
             if let Some(worker) = self.cx.workers.get_mut(ix) {
-                worker.pulse.suspect = false;
+                worker.liveness.suspect = false;
             }
             self.refresh_eligibility(ix);
         }
@@ -218,7 +218,7 @@ impl Master {
             self.interrupts.keep();
             if is_unix { closer::close(connection.socket) } else { closer::close_soon(connection.socket) }
         }
-        worker.pulse.answered(latency_us, self.cx.now_us);
+        worker.liveness.answered(latency_us, self.cx.now_us);
         self.answers += 1;
         self.open_handoffs = self.open_handoffs.saturating_sub(1);
         if accepted {
@@ -284,7 +284,7 @@ impl Master {
         let Some(worker) = self.cx.workers.get(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
-        let well = !worker.pulse.stuck && !worker.pulse.suspect;
+        let well = !worker.liveness.stuck && !worker.liveness.suspect;
         let eligible = worker.admitted && worker.drain.is_none() && open && well;
         self.cx.apps[worker.app].balancer.set_eligible(member, eligible);
     }

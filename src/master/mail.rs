@@ -5,7 +5,8 @@
 //! sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at all; a worker
 //! never is, because its answers to hand-offs come over the same channel.
 use super::Master;
-use super::worker::{Goodbye, Worker};
+use super::drains::Goodbye;
+use super::worker::Worker;
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
 use crate::supervisor::{Event, Evidence, Phase};

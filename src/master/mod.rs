@@ -11,13 +11,14 @@ pub mod connections;
 mod context;
 mod control;
 mod deployment;
-mod drain;
+mod drains;
 mod handoff;
 mod hang_reports;
 mod hooks;
 mod keeper;
 mod lifecycle;
 mod listener;
+mod liveness;
 mod log_files;
 mod mail;
 mod narration;
@@ -26,7 +27,6 @@ mod notify_sockets;
 pub mod offer;
 mod output;
 mod polls;
-mod pulse;
 mod queues;
 mod reading;
 mod recovery;
@@ -56,7 +56,6 @@ use crate::os::{self, interrupt};
 use crate::supervisor::{Action, Cx, Report};
 use context::Context;
 use polls::Ready;
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use tasks::Task;
@@ -94,20 +93,14 @@ struct Master {
     /// Workers that are asked whether they are ready.
     asks: asks::Asks,
     heartbeats: u32,
-    /// Workers that were pinged and not looked at since.
-    pinged: Vec<WorkerIx>,
+    liveness: liveness::LivenessProbes,
+    drains: drains::Drains,
     /// Workers with lines that wait for the system to have more.
     scarce: Vec<WorkerIx>,
     /// What the kernel can do for balance `kernel`, and what it is still to be told.
     abilities: spread::Spreading,
     /// Sockets of slots in which connections wait.
     watch: queues::Watch,
-    /// When the next event loop that does not turn counts as hung.
-    next_hang_ms: Option<u64>,
-    /// Workers that drain.
-    draining: BTreeSet<WorkerIx>,
-    next_drain_check_ms: Option<u64>,
-    drain_check_every_ms: u64,
     /// Scratch space for one line, and for connections taken back from a worker.
     line: Vec<u8>,
     taken_back: Vec<ConnIx>,
@@ -137,7 +130,8 @@ impl Master {
             self.cx.update_now();
             self.read_notify();
             self.go_on_with_post();
-            self.look_at_pings();
+            self.liveness.check_pings(&mut self.cx);
+            self.work_on_tasks();
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
@@ -169,7 +163,7 @@ impl Master {
             self.work_on_tasks();
             self.rehome();
             self.accept_all();
-            if self.cx.events.is_empty() {
+            if self.cx.events.is_empty() && self.cx.tasks.is_empty() {
                 break;
             }
         }
@@ -181,7 +175,7 @@ impl Master {
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.interrupts.rest();
-            self.look_at_workers();
+            self.liveness.probe_all(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log();
                 self.cx.timers.set(Timer::OwnLog, self.cx.now_ms + limits::OWN_LOG_LOOK_MS);
@@ -191,14 +185,15 @@ impl Master {
             }
             self.output.files.let_go(&mut self.cx.keeper);
         }
-        self.check_drains();
-        if self.next_hang_ms.is_some_and(|at| at <= self.cx.now_ms) {
-            self.check_hangs();
-        }
+        self.drains.check(&mut self.cx);
+        self.liveness.check_hangs(&mut self.cx);
+        self.work_on_tasks();
         self.steer();
         self.look_at_queues();
-        self.work_on_tasks();
-        self.work_on_events();
+        while !self.cx.tasks.is_empty() || !self.cx.events.is_empty() {
+            self.work_on_tasks();
+            self.work_on_events();
+        }
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
         self.cx.reactor.keeper_interest(&self.cx.keeper)
@@ -224,14 +219,6 @@ impl Master {
         }
     }
 
-    fn work_on_tasks(&mut self) {
-        while let Some(task) = self.cx.tasks.pop_front() {
-            match task {
-                Task::DrainStep(ix) => self.drain_step(ix),
-            }
-        }
-    }
-
     fn work_on_events(&mut self) {
         while let Some((ix, event)) = self.cx.events.pop_front() {
             let Some(app) = self.cx.apps.get_mut(ix) else { continue };
@@ -240,6 +227,45 @@ impl Master {
             app.supervisor.handle(&mut cx, event);
             self.carry_out(ix, actions);
         }
+    }
+
+    /// Works off what mechanisms want of each other.
+    fn work_on_tasks(&mut self) {
+        while let Some(task) = self.cx.tasks.pop_front() {
+            match task {
+                Task::RefreshEligibility(ix) => self.refresh_eligibility(ix),
+                Task::FindTaker => self.look_for_someone(),
+                Task::AwaitWritable(ix) => self.wait_until_writable(ix),
+                Task::Misbehaved { worker, violation } => {
+                    if let Some(ix) = self.cx.workers.find(worker) {
+                        self.misbehaved(ix, &violation);
+                    }
+                }
+                Task::DrainStep(ix) => self.drains.step(&mut self.cx, ix),
+                Task::AwaitEmptyQueue(ix) => self.await_empty_queue(ix),
+                Task::SayGoodbye(worker) => self.say_goodbye(worker),
+                Task::Terminate(worker) => self.terminate(worker),
+            }
+        }
+    }
+
+    /// The rules send a worker into its drain.
+    fn begin_drain(&mut self, ix: WorkerIx) {
+        for (app, listener) in drains::listeners_left_by(&self.cx, ix) {
+            for socket in 0..self.cx.apps[app].listeners[listener].socket_count() {
+                self.accept_batch(app, listener, socket);
+            }
+            self.stop_listening(app, listener);
+        }
+        self.drains.begin(&mut self.cx, ix);
+        self.work_on_tasks();
+    }
+
+    /// Whether a ping to this worker was sent and is still not read.
+    fn waits_for_ping(&mut self, ix: WorkerIx) -> bool {
+        let waits = self.liveness.waits_for_ping(&mut self.cx, ix);
+        self.work_on_tasks();
+        waits
     }
 
     /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
@@ -287,9 +313,6 @@ impl Master {
         timers.set_or_cancel(Timer::Steering, self.abilities.steer_at_ms());
         timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
         timers.set_or_cancel(Timer::ReadinessProbe, self.asks.next_ms());
-        timers.set_or_cancel(Timer::DrainCheck, self.next_drain_check_ms);
-        timers.set_or_cancel(Timer::Hang, self.next_hang_ms);
-        timers.set_or_cancel(Timer::PingLook, (!self.pinged.is_empty()).then(|| *now_ms + limits::PING_LOOK_MS));
         timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
         timers.set_or_cancel(Timer::HandOver, self.upgrade.ends_at_ms());
         for (ix, app) in apps.entries() {

@@ -4,7 +4,7 @@ use super::listener::{self, Listener};
 use super::settings::Settings;
 use super::{Master, checkpoint};
 use crate::config::Balance;
-use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{closer, errno};
@@ -404,14 +404,14 @@ impl Master {
         self.recount(ix);
         let Some(worker) = self.cx.workers.get(ix) else { return };
         if worker.drain.is_some() {
-            self.drain_step(ix);
+            self.drains.step(&mut self.cx, ix);
         } else {
             self.cx.events.push_back((app, Event::ChannelClosed { worker: id }));
         }
     }
 
     /// Bad input from a worker: it alone is failed.
-    fn misbehaved(&mut self, ix: WorkerIx, violation: &Violation) {
+    pub(super) fn misbehaved(&mut self, ix: WorkerIx, violation: &Violation) {
         if let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
             channel.closed = true;
         }
@@ -421,6 +421,21 @@ impl Master {
         let Some(worker) = self.cx.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
         self.cx.events.push_back((app, Event::Misbehaved { worker: id, reason: violation.to_string() }));
+    }
+
+    /// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then
+    /// the channel.
+    pub(super) fn say_goodbye(&mut self, worker: WorkerId) {
+        let Some(ix) = self.cx.workers.find(worker) else { return };
+        checkpoint::save_goodbye(&mut self.cx, ix);
+        let mut line = Vec::new();
+        lines::user_string(&mut line, "shutdown");
+        self.say(ix, &line);
+        let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+        let seq = channel.next_seq();
+        line.clear();
+        lines::disconnect(&mut line, seq);
+        self.say(ix, &line);
     }
 
     /// Sends a control line to a worker; one that does not read its channel is failed.

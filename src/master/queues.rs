@@ -4,10 +4,11 @@
 //!
 //! At rest the next connection to any slot wakes the master; from then on it looks every `LOOK_EVERY_MS` until nothing
 //! waits any more. How many connections come in between costs nothing.
+use super::drains::Drain;
 use super::handoff::Accepted;
 use super::polls::QueueIx;
 use super::tasks::Task;
-use super::worker::{Drain, Worker};
+use super::worker::Worker;
 use super::{Master, checkpoint};
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
@@ -333,13 +334,13 @@ impl Master {
     /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.
     fn suspect(&mut self, ix: WorkerIx, queue: QueueIx, takes: bool, pings: &mut usize) {
         let Some(worker) = self.cx.workers.get(ix) else { return };
-        let (id, pinged_us) = (worker.id, worker.pulse.pinged_us);
+        let (id, pinged_us) = (worker.id, worker.liveness.pinged_us);
         let stuck = match (worker.channel.is_some(), pinged_us) {
             (true, None) => {
                 if !takes && *pings > 0 {
                     *pings -= 1;
                     self.watch.pinged_last = Some(queue);
-                    self.send_ping(ix);
+                    self.liveness.ping(&mut self.cx, ix);
                     self.watch.pinged.push(ix);
                     if !self.watch.well.contains(&ix) {
                         self.set_suspect(ix);
@@ -364,7 +365,7 @@ impl Master {
             }
         };
         if stuck && let Some(worker) = self.cx.workers.get_mut(ix) {
-            worker.pulse.stuck = true;
+            worker.liveness.stuck = true;
             self.refresh_eligibility(ix);
         }
     }
@@ -374,7 +375,7 @@ impl Master {
         let now_us = self.cx.now_us;
         let Some(worker) = self.cx.workers.get_mut(ix) else { return false };
         let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
-        let (since_us, before_us) = *worker.pulse.unread_since.get_or_insert((now_us, waited_us));
+        let (since_us, before_us) = *worker.liveness.unread_since.get_or_insert((now_us, waited_us));
         let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
         unread_us >= if starved { STARVED_US } else { STUCK_US }
     }
@@ -385,7 +386,7 @@ impl Master {
         let mut pinged = std::mem::take(&mut self.watch.pinged);
         for ix in pinged.drain(..) {
             if self.waits_for_ping(ix) {
-                self.watch_ping(ix);
+                self.liveness.watch(&mut self.cx, ix);
             } else {
                 self.watch.well.push(ix);
             }
@@ -396,7 +397,7 @@ impl Master {
     /// Until it has read its ping it is handed none of others' connections.
     fn set_suspect(&mut self, ix: WorkerIx) {
         if let Some(worker) = self.cx.workers.get_mut(ix) {
-            worker.pulse.suspect = true;
+            worker.liveness.suspect = true;
         }
         self.refresh_eligibility(ix);
     }
@@ -406,7 +407,7 @@ impl Master {
         let Some(busy) = self.watch.busy.remove(&queue) else { return };
         for (ix, id) in busy.stalled {
             if let Some(worker) = self.cx.workers.get_mut(ix).filter(|worker| worker.id == id) {
-                worker.pulse.stuck = false;
+                worker.liveness.stuck = false;
                 self.refresh_eligibility(ix);
             }
         }
@@ -479,20 +480,12 @@ impl Master {
 
     // ---- workers that are to leave ----
 
-    /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that. Whether
-    /// there is anything to wait for.
-    pub(super) fn empties_its_queue(&mut self, ix: WorkerIx) -> bool {
-        let Some(worker) = self.cx.workers.get(ix).filter(|worker| worker.own_socket && !worker.serves.is_empty())
-        else {
-            return false;
-        };
-        if self.cx.apps[worker.app].closed {
-            return false;
-        }
+    /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that.
+    pub(super) fn await_empty_queue(&mut self, ix: WorkerIx) {
+        let Some(worker) = self.cx.workers.get(ix) else { return };
         let now_ms = self.cx.now_ms;
         self.watch.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
         self.look_at_queues_soon();
-        true
     }
 
     /// Whether anybody is still waited for.

@@ -5,6 +5,7 @@ use super::checkpoint::records::{
     APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, SERVES, SLOT, ServesRecord, UPGRADE,
     UpgradeRecord, WORKER, read,
 };
+use super::drains::Goodbye;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
@@ -12,7 +13,6 @@ use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, StartError, launch};
-use super::worker::Goodbye;
 use super::{Master, checkpoint, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;

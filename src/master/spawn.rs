@@ -1,10 +1,12 @@
 //! Starting, signalling and burying workers: the master's side of what the keeper does.
 use super::context::Context;
+use super::drains::Goodbye;
+use super::liveness::Liveness;
 use super::notify_sockets::Heard;
 use super::output::Way;
 use super::recovery::Tag;
 use super::settings::{Settings, SpawnPlace};
-use super::worker::{Goodbye, Mail, Pulse, Worker};
+use super::worker::{Mail, Worker};
 use super::{Master, checkpoint};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -154,7 +156,7 @@ impl Master {
             severed_ms: None,
             taken: 0,
             taken_before: 0,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
             status_text: None,
             greeted: false,
             mail: Mail::default(),
@@ -268,7 +270,7 @@ impl Master {
             self.forget_channel_poll(ix);
             self.admit_no_more(id);
             self.take_back(ix);
-            self.draining.remove(&ix);
+            self.drains.remove(ix);
             if let Some(channel) = self.cx.workers.remove(ix).and_then(|worker| worker.channel) {
                 closer::close_all(channel.into_fds());
             }

@@ -228,7 +228,7 @@ impl Master {
         let Some(group) = listener.reuseport.as_mut().filter(|_| worker.own_socket) else { return };
         let channel = worker.channel.as_ref();
         let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
-        let reads = !worker.pulse.stuck && channel.is_none_or(|channel| !channel.is_blocked());
+        let reads = !worker.liveness.stuck && channel.is_none_or(|channel| !channel.is_blocked());
         // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
         let takes = here && (reads || listener.datagram);
         if takes && worker.takes.insert(listener_ix) {

@@ -1,6 +1,8 @@
 //! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
 //! supervisor's; here are its fds and what was said to it.
 use super::asks::Asking;
+use super::drains::{Drain, Goodbye};
+use super::liveness::Liveness;
 use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
@@ -39,7 +41,7 @@ pub(super) struct Worker {
     pub(super) taken: u64,
     /// Those that it took from former masters, where a limit makes them count.
     pub(super) taken_before: u64,
-    pub(super) pulse: Pulse,
+    pub(super) liveness: Liveness,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
     /// It was told that the app is ready (apps with an agent).
@@ -59,65 +61,6 @@ pub(super) struct Mail {
     /// When that was said last (milliseconds), and how many were lost by then.
     pub(super) told_ms: Option<u64>,
     pub(super) told: u64,
-}
-
-/// How far a drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Drain {
-    /// Hand-offs are still to be answered.
-    WaitingForAnswers,
-    /// It accepts by itself and goes on until nothing waits for it any more.
-    EmptyingQueue,
-    /// Goodbye was said; it finishes its connections.
-    Finishing,
-}
-
-/// Whether a Node worker knows that it is to leave. It may be told once: a second `disconnect` makes Node throw in a
-/// worker that still has connections to finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Goodbye {
-    /// Nobody said anything.
-    Unsaid,
-    /// It was told, or told us.
-    Said,
-    /// A former master noted that it would tell it, and may have died before it did.
-    SaidBefore,
-}
-
-/// What is known of a Node worker's event loop.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pulse {
-    /// When the ping was sent that it has not read (microseconds).
-    pub(super) pinged_us: Option<u64>,
-    /// When it reads that is noticed at once; else at the next look, too late to say how long it took.
-    pub(super) timed: bool,
-    /// It had not read it when the next one was due: it gets no connections.
-    pub(super) stuck: bool,
-    /// It was pinged because connections wait for it: until it has read that, it is handed none of others.
-    pub(super) suspect: bool,
-    /// When it was first seen not to have read that (microseconds), and how long it had waited for a CPU by then.
-    pub(super) unread_since: Option<(u64, u64)>,
-    /// Times that the next ping was due since.
-    pub(super) missed: u32,
-    /// How long the last ping or hand-off waited for it, in microseconds.
-    pub(super) delay_us: Option<u64>,
-}
-
-impl Pulse {
-    /// The last delay, or how long the present ping waits where that is longer; in milliseconds.
-    pub(super) fn delay_ms(&self, now_us: u64) -> Option<f64> {
-        let waits_us = self.pinged_us.map(|at| now_us.saturating_sub(at));
-        self.delay_us.max(waits_us).map(|us| us as f64 / 1000.0)
-    }
-
-    /// It answered a hand-off after this time, and so has read a ping that was sent before. One that is stuck has more
-    /// to read: that it is not any more is found out at its channel.
-    pub(super) fn answered(&mut self, latency_us: u64, now_us: u64) {
-        self.delay_us = Some(latency_us);
-        if !self.stuck && !self.suspect && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
-            self.pinged_us = None;
-        }
-    }
 }
 
 /// All living workers. Indices are used again; ids never are.

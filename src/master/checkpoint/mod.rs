@@ -4,8 +4,8 @@
 pub(super) mod records;
 
 use super::context::Context;
+use super::drains::Goodbye;
 use super::keeper::Keeper;
-use super::worker::Goodbye;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
