@@ -11,19 +11,19 @@ pub mod connections;
 pub mod fdpass;
 #[path = "../../src/worker/node/framing.rs"]
 pub mod framing;
+#[path = "../../src/master/handoff.rs"]
+pub mod handoff;
 #[path = "../../src/ids.rs"]
 pub mod ids;
 #[path = "../../src/limits.rs"]
 pub mod limits;
 #[path = "../../src/worker/node/lines.rs"]
 pub mod lines;
-#[path = "../../src/master/offer.rs"]
-pub mod offer;
 #[path = "../../src/os/packet.rs"]
 pub mod packet;
 
 pub mod master {
-    pub use crate::{connections, offer};
+    pub use crate::{connections, handoff};
 }
 
 pub mod os {

@@ -5,7 +5,7 @@ use clusterd::balance::{Balancer, GroupIx, MemberIx, Mode};
 use clusterd::ids::{ListenerIx, WorkerIx};
 use clusterd::limits;
 use clusterd::master::connections::{Connection, Connections};
-use clusterd::master::offer::{Answer, Offer, Offered};
+use clusterd::master::handoff::{Answer, HandOff, Outcome};
 use clusterd::os::fdpass::Received;
 use clusterd::worker::node::channel::{Channel, Read, Wire};
 use clusterd::worker::node::lines::{self, FromWorker, NewconnLine};
@@ -90,7 +90,7 @@ pub(crate) struct App {
     channels: Vec<Channel<Worker>>,
     readable: Rc<RefCell<VecDeque<usize>>>,
     connections: Connections<u64>,
-    homeless: VecDeque<clusterd::balance::ConnIx>,
+    waiting: VecDeque<clusterd::balance::ConnIx>,
     newconn: NewconnLine,
     line: Vec<u8>,
     now_us: u64,
@@ -108,7 +108,7 @@ impl App {
                 self.read(worker);
             }
         }
-        assert!(self.connections.is_empty() && self.homeless.is_empty(), "every connection was taken");
+        assert!(self.connections.is_empty() && self.waiting.is_empty(), "every connection was taken");
         self.closed
     }
 
@@ -133,7 +133,7 @@ impl App {
             channels: (0..case.workers as usize).map(worker).collect(),
             readable: Rc::clone(&readable),
             connections: Connections::default(),
-            homeless: VecDeque::new(),
+            waiting: VecDeque::new(),
             newconn: NewconnLine::new("null:8080:4::0"),
             line: Vec::new(),
             now_us: 1_000_000,
@@ -142,7 +142,7 @@ impl App {
         }
     }
 
-    /// As `Master::accept_batch` and `Master::hand_off`, less what asks the system.
+    /// As `Dispatch::accept_batch` and `Dispatch::hand_off`, less what asks the system.
     fn accept(&mut self, waiting: u64) {
         for _ in 0..waiting {
             if self.connections.len() >= limits::HANDOFFS_OPEN_MAX || !self.balancer.can_take(self.group, self.now_us) {
@@ -154,7 +154,7 @@ impl App {
             let conn =
                 self.connections.insert(Connection { socket: self.accepted, listener: ListenerIx(0), client_hash });
             let Some(connection) = self.connections.get(conn) else { continue };
-            let offer = Offer {
+            let handoff = HandOff {
                 conn,
                 socket: &connection.socket,
                 group: self.group,
@@ -162,14 +162,14 @@ impl App {
                 newconn: &self.newconn,
             };
             let channels = &mut self.channels;
-            let offered = offer.send(
+            let outcome = handoff.send(
                 &mut self.balancer,
                 &self.by_member,
                 |worker| channels.get_mut(worker.0),
                 &mut self.line,
                 self.now_us,
             );
-            assert!(matches!(offered, Offered::Sent { .. }), "a worker takes it: {offered:?}");
+            assert!(matches!(outcome, Outcome::Sent { .. }), "a worker takes it: {outcome:?}");
         }
     }
 
@@ -177,7 +177,7 @@ impl App {
         self.readable.borrow_mut().pop_front()
     }
 
-    /// As `Master::read_lines` and `Master::answered`.
+    /// As `Master::read_lines` and `Dispatch::answered`.
     fn read(&mut self, worker: usize) {
         let channel = &mut self.channels[worker];
         loop {
@@ -189,7 +189,7 @@ impl App {
                     other => panic!("an answer is not understood: {other:?}"),
                 };
                 let answer = Answer { member: MemberIx(worker as u32), seq: ack, accepted };
-                let closed = answer.close(&mut self.balancer, &mut self.connections, &mut self.homeless, self.now_us);
+                let closed = answer.close(&mut self.balancer, &mut self.connections, &mut self.waiting, self.now_us);
                 self.closed += u64::from(closed.is_some());
             }
             if matches!(read, Read::Last | Read::Nothing) {

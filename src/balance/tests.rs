@@ -226,7 +226,7 @@ fn a_place_that_is_used_again_knows_nothing_of_its_former_worker() {
 struct Shell {
     balancer: Balancer,
     group: GroupIx,
-    homeless: VecDeque<ConnIx>,
+    waiting: VecDeque<ConnIx>,
     open: Vec<(MemberIx, u64, ConnIx)>,
     accepted: u32,
     served: BTreeSet<ConnIx>,
@@ -235,12 +235,12 @@ struct Shell {
 impl Shell {
     fn new(mode: Mode, count: u32) -> (Shell, Vec<MemberIx>) {
         let (balancer, group, members) = workers(mode, count);
-        let (homeless, open, served) = (VecDeque::new(), Vec::new(), BTreeSet::new());
-        (Shell { balancer, group, homeless, open, accepted: 0, served }, members)
+        let (waiting, open, served) = (VecDeque::new(), Vec::new(), BTreeSet::new());
+        (Shell { balancer, group, waiting, open, accepted: 0, served }, members)
     }
 
     fn accept(&mut self) {
-        if self.homeless.is_empty() && self.balancer.can_take(self.group, 0) {
+        if self.waiting.is_empty() && self.balancer.can_take(self.group, 0) {
             let conn = ConnIx(self.accepted);
             self.accepted += 1;
             assert!(self.hand_off(conn), "what was accepted is taken");
@@ -255,11 +255,11 @@ impl Shell {
     }
 
     fn rehome(&mut self) {
-        while let Some(&conn) = self.homeless.front() {
+        while let Some(&conn) = self.waiting.front() {
             if !self.hand_off(conn) {
                 return;
             }
-            self.homeless.pop_front();
+            self.waiting.pop_front();
         }
     }
 
@@ -269,7 +269,7 @@ impl Shell {
         if accepted {
             assert!(self.served.insert(conn), "served twice");
         } else {
-            self.homeless.push_back(conn);
+            self.waiting.push_back(conn);
         }
     }
 
@@ -279,7 +279,7 @@ impl Shell {
         let mut back = Vec::new();
         self.balancer.remove_member(member, &mut back);
         assert_eq!(back, had, "all of them, as they were sent");
-        self.homeless.extend(back);
+        self.waiting.extend(back);
     }
 }
 
@@ -302,18 +302,15 @@ fn connections_outlive_their_workers_and_each_is_served_once() {
             }
             shell.rehome();
             assert_eq!(shell.balancer.total_open(), shell.open.len(), "seed {seed}");
-            assert_eq!(shell.open.len() + shell.homeless.len() + shell.served.len(), shell.accepted as usize);
-            assert!(
-                shell.homeless.is_empty() || !shell.balancer.can_take(shell.group, 0),
-                "somebody waits for nothing"
-            );
+            assert_eq!(shell.open.len() + shell.waiting.len() + shell.served.len(), shell.accepted as usize);
+            assert!(shell.waiting.is_empty() || !shell.balancer.can_take(shell.group, 0), "somebody waits for nothing");
         }
         // In the end everything that was ever accepted is served, however long nobody was there.
         for member in members.drain(..) {
             shell.die(member);
         }
         shell.accept();
-        assert_eq!(shell.homeless.len() + shell.served.len(), shell.accepted as usize, "nobody accepts for nobody");
+        assert_eq!(shell.waiting.len() + shell.served.len(), shell.accepted as usize, "nobody accepts for nobody");
         worker(&mut shell.balancer, shell.group, 0);
         while shell.served.len() < shell.accepted as usize {
             shell.rehome();
@@ -330,7 +327,7 @@ fn what_a_dead_worker_had_goes_to_the_others_in_order() {
     }
     shell.die(members[1]);
     shell.answer(0, false);
-    let waiting: Vec<ConnIx> = shell.homeless.iter().copied().collect();
+    let waiting: Vec<ConnIx> = shell.waiting.iter().copied().collect();
     assert_eq!(waiting, [1, 4, 7, 10, 0].map(ConnIx), "oldest first, then what was refused later");
     let before = shell.open.len();
     shell.rehome();

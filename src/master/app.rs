@@ -2,18 +2,19 @@
 //! that are under way.
 use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
+use super::dispatch::AcceptPause;
 use super::listener::Listener;
 use super::settings::Settings;
 use super::table::Table;
 use super::triggers::Schedule;
-use crate::balance::starvation::Starvation;
-use crate::balance::{Balancer, ConnIx, Mode};
+use super::waiting::WaitingClients;
+use crate::balance::{Balancer, Mode};
 use crate::config::Balance;
 use crate::ids::{Generation, ListenerIx, WorkerIx};
 use crate::logs::Tail;
 use crate::reuseport::program::Steering;
 use crate::supervisor;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -30,20 +31,15 @@ pub(super) struct App {
     pub(super) connections: Connections<OwnedFd>,
     /// The worker behind each member of the balancer.
     pub(super) by_member: Vec<WorkerIx>,
-    /// Connections whose worker died or refused, waiting for another.
-    pub(super) homeless: VecDeque<ConnIx>,
-    /// Of those, while there are any.
-    pub(super) homeless_starvation: Option<Starvation>,
-    /// Nothing is accepted before this time (milliseconds): the system was out of fds or memory.
-    pub(super) accept_pause_until_ms: u64,
-    /// Whether the pause was told to the people.
-    pub(super) accept_pause_told: bool,
+    /// Connections that wait for a worker.
+    pub(super) waiting: WaitingClients,
+    pub(super) accept_pause: AcceptPause,
     /// The master accepts for this app no more: it stops.
     pub(super) closed: bool,
     /// What was saved of it last.
     pub(super) saved: Option<AppRecord>,
-    /// How the kernel chooses among the workers was told to the people.
-    pub(super) steering_told: bool,
+    /// How the kernel chooses among the workers was reported to people.
+    pub(super) steering_reported: bool,
     /// It is no part of the deployment any more; its place stays, because indices name it.
     pub(super) deleted: bool,
     /// It was started and has not been ready since.
@@ -72,13 +68,11 @@ impl App {
             balancer: Balancer::new(mode, first_seq),
             connections: Connections::default(),
             by_member: Vec::new(),
-            homeless: VecDeque::new(),
-            homeless_starvation: None,
-            accept_pause_until_ms: 0,
-            accept_pause_told: false,
+            waiting: WaitingClients::default(),
+            accept_pause: AcceptPause::default(),
             closed: false,
             saved: None,
-            steering_told: false,
+            steering_reported: false,
             deleted: false,
             starting: false,
             start_failure: None,
@@ -145,11 +139,11 @@ impl App {
     pub(super) fn forget_past(&mut self, first_seq: u64) {
         self.listeners.clear();
         self.by_member.clear();
-        self.homeless.clear();
+        self.waiting.queue.clear();
         self.connections = Connections::default();
         self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
         self.slot_notes.clear();
-        self.steering_told = false;
+        self.steering_reported = false;
     }
 
     /// Where the app listens, for people.

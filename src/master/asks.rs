@@ -5,6 +5,7 @@
 //! Nothing here waits: what is not there yet is looked at again. Nothing is remembered over a master's death: the next
 //! one asks again, and the answers that were under way go to a socket that is gone.
 use super::Master;
+use super::dispatch;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
@@ -255,18 +256,19 @@ impl Master {
         let path = self.path_to_ask(ix)?;
         let Some((app, listener)) = self.listener_to_ask(ix) else { return self.rest(ix, asking) };
         let channel = self.cx.workers.get_mut(ix)?.channel.as_mut()?;
-        self.cx.apps[app].listeners[listener].newconn.render(ASK_SEQ, &mut self.line);
-        let sent = channel.send_handoff(&self.line, &other);
+        let mut line = Vec::new();
+        self.cx.apps[app].listeners[listener].newconn.render(ASK_SEQ, &mut line);
+        let sent = channel.send_handoff(&line, &other);
         drop(other);
         match sent {
             Sent::Whole => {}
             Sent::Blocked => {
-                self.wait_until_writable(ix);
+                self.scarce.await_writable(&mut self.cx, ix);
                 self.not_well(ix, &mut asking.told, &Bad::Unread);
                 return self.rest(ix, asking);
             }
             Sent::Broken => {
-                self.channel_broken(ix);
+                dispatch::channel_broken(&mut self.cx, ix);
                 return None;
             }
             Sent::Scarce(errno) => return self.cannot_ask(ix, asking, io::Error::from_raw_os_error(errno)),

@@ -4,6 +4,7 @@
 use super::app::App;
 use super::checkpoint::Checkpoint;
 use super::deployment::Deployment;
+use super::eligibility::GroupChanges;
 use super::keeper::Keeper;
 use super::polls::Polls;
 use super::table::Table;
@@ -37,6 +38,8 @@ pub(super) struct Context {
     pub(super) reactor: Polls,
     /// The deadlines of all mechanisms.
     pub(super) timers: Timers,
+    /// What changed about reuseport groups since kernel mode looked.
+    pub(super) group_changes: GroupChanges,
     /// What mechanisms leave to each other.
     pub(super) tasks: VecDeque<Task>,
     /// The id of the next process that is started.
@@ -67,6 +70,7 @@ impl Context {
             keeper,
             reactor,
             timers: Timers::default(),
+            group_changes: GroupChanges::default(),
             tasks: VecDeque::new(),
             next_worker: 1,
             wake,

@@ -342,14 +342,14 @@ impl Master {
             return;
         }
         for listener_ix in self.cx.apps[ix].listeners.indices() {
-            self.release_listener(ix, listener_ix);
+            self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
             if let Some(path) = self.cx.apps[ix].listeners[listener_ix].unlink.take() {
                 // Somebody may have removed it before us.
                 let _ = std::fs::remove_file(path);
             }
             self.cx.apps[ix].listeners[listener_ix].retire();
         }
-        self.cx.apps[ix].homeless.clear();
+        self.cx.apps[ix].waiting.queue.clear();
     }
 
     fn deployment(&self) -> wire::Deployment {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// One bound socket.
@@ -238,6 +238,31 @@ impl Listener {
 
     pub(super) fn is_retired(&self) -> bool {
         self.configured.is_none() && matches!(self.local, LocalAddress::Other)
+    }
+
+    /// The number of its sockets.
+    pub(super) fn socket_count(&self) -> u32 {
+        self.reuseport.as_ref().map_or(1, Group::socket_count)
+    }
+
+    /// The socket with this number; the first where there are fewer.
+    pub(super) fn socket(&self, number: u32) -> BorrowedFd<'_> {
+        let other = self.reuseport.as_ref().and_then(|group| group.socket(number));
+        other.unwrap_or(self.fd.as_fd())
+    }
+
+    /// The socket of a slot.
+    pub(super) fn socket_of(&self, slot: u32) -> BorrowedFd<'_> {
+        self.socket(self.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(slot)))
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        (0..self.socket_count()).map(|number| self.socket(number))
+    }
+
+    /// Connections that the kernel gave to each of its sockets, where it counts them.
+    pub(super) fn steered(&self) -> Vec<u64> {
+        self.reuseport.as_ref().map(Group::counts).unwrap_or_default()
     }
 
     /// The name of its fd in the keeper.

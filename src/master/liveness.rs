@@ -72,7 +72,8 @@ impl LivenessProbes {
             let now_us = cx.now_us;
             let Some(worker) = cx.workers.get_mut(ix) else { return };
             let liveness = &mut worker.liveness;
-            if liveness.pinged_us.is_some_and(|at| now_us.saturating_sub(at) < super::queues::STARVED_US) {
+            if liveness.pinged_us.is_some_and(|at| now_us.saturating_sub(at) < super::kernel_mode::monitor::STARVED_US)
+            {
                 // Sent because connections wait for it; it is too early to say anything.
                 return;
             }

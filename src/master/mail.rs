@@ -183,7 +183,7 @@ impl Master {
             self.tell_lost(ix);
         }
         if blocked {
-            self.wait_until_writable(ix);
+            self.scarce.await_writable(&mut self.cx, ix);
         }
         sent.is_ok()
     }

@@ -11,11 +11,14 @@ pub mod connections;
 mod context;
 mod control;
 mod deployment;
+mod dispatch;
 mod drains;
-mod handoff;
+mod eligibility;
+pub mod handoff;
 mod hang_reports;
 mod hooks;
 mod keeper;
+mod kernel_mode;
 mod lifecycle;
 mod listener;
 mod liveness;
@@ -24,35 +27,32 @@ mod mail;
 mod narration;
 mod node;
 mod notify_sockets;
-pub mod offer;
 mod output;
 mod polls;
-mod queues;
 mod reading;
 mod recovery;
 mod reload;
 mod resume;
+mod scarce;
 mod settings;
 mod spawn;
-mod spread;
 mod start;
 mod table;
 mod tasks;
 mod timers;
 mod triggers;
 mod upgrade;
+mod waiting;
 mod worker;
 
 pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
 pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};
-use crate::balance::ConnIx;
-use crate::balance::coalescing::{self, Coalescing};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::os::{self, interrupt};
+use crate::os;
 use crate::supervisor::{Action, Cx, Report};
 use context::Context;
 use polls::Ready;
@@ -66,16 +66,7 @@ use triggers::Triggers;
 struct Master {
     /// What all mechanisms work on.
     cx: Context,
-    /// Listeners on which connections may wait: (app, listener).
-    ready_listeners: Vec<(AppIx, ListenerIx)>,
-    /// Ends a close that waits.
-    interrupts: interrupt::Periodic,
-    /// Hand-offs without an answer, over all apps.
-    open_handoffs: usize,
-    /// How long the loop may nap between turns.
-    coalescing: Coalescing,
-    /// Answers read from the channel that is being read.
-    answers: u64,
+    dispatch: dispatch::Dispatch,
     readings: reading::Readings,
     /// Reloads that nobody asks for by hand.
     triggers: Triggers,
@@ -95,15 +86,8 @@ struct Master {
     heartbeats: u32,
     liveness: liveness::LivenessProbes,
     drains: drains::Drains,
-    /// Workers with lines that wait for the system to have more.
-    scarce: Vec<WorkerIx>,
-    /// What the kernel can do for balance `kernel`, and what it is still to be told.
-    abilities: spread::Spreading,
-    /// Sockets of slots in which connections wait.
-    watch: queues::Watch,
-    /// Scratch space for one line, and for connections taken back from a worker.
-    line: Vec<u8>,
-    taken_back: Vec<ConnIx>,
+    scarce: scarce::ScarceChannels,
+    kernel_mode: kernel_mode::KernelMode,
 }
 
 impl Master {
@@ -123,10 +107,9 @@ impl Master {
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms();
-            let alone = self.cx.apps.len() == 1;
-            let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
-            let nap_us = self.coalescing.nap_us(self.cx.now_us, most_us);
-            self.cx.reactor.wait(timeout_ms, nap_us, self.open_handoffs > 0, &mut ready)?;
+            let nap_us = self.dispatch.nap_us(&self.cx);
+            let any_open = dispatch::has_open(&self.cx);
+            self.cx.reactor.wait(timeout_ms, nap_us, any_open, &mut ready)?;
             self.cx.update_now();
             self.read_notify();
             self.go_on_with_post();
@@ -135,7 +118,7 @@ impl Master {
             for event in ready.drain(..) {
                 match event {
                     Ready::Keeper => self.read_keeper()?,
-                    Ready::Listener { app, listener } => self.listener_ready(app, listener),
+                    Ready::Listener { app, listener } => self.dispatch.listener_ready(&mut self.cx, app, listener),
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => {
                         self.take_readings();
@@ -146,7 +129,7 @@ impl Master {
                         }
                     }
                     Ready::Notify => self.notify.woke(),
-                    Ready::Queues => self.queues_woke(),
+                    Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
                     Ready::Answer { worker } => self.answer_came(worker),
                 }
             }
@@ -156,13 +139,15 @@ impl Master {
     /// Everything that follows from what happened, until nothing more does.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
-        self.try_scarce();
+        self.scarce.retry(&mut self.cx);
         self.go_on_asking();
         loop {
             self.work_on_events();
             self.work_on_tasks();
-            self.rehome();
-            self.accept_all();
+            self.dispatch.hand_off_waiting(&mut self.cx);
+            if !self.upgrade.is_handing_over() {
+                self.dispatch.accept_all(&mut self.cx);
+            }
             if self.cx.events.is_empty() && self.cx.tasks.is_empty() {
                 break;
             }
@@ -174,7 +159,7 @@ impl Master {
                 os::memory::forget_code();
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
-            self.interrupts.rest();
+            self.dispatch.rest();
             self.liveness.probe_all(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log();
@@ -188,7 +173,7 @@ impl Master {
         self.drains.check(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
-        self.steer();
+        self.kernel_mode.groups.steer(&mut self.cx);
         self.look_at_queues();
         while !self.cx.tasks.is_empty() || !self.cx.events.is_empty() {
             self.work_on_tasks();
@@ -202,8 +187,8 @@ impl Master {
     /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
     fn has_handed_over(&self) -> bool {
         let Some(ends_at_ms) = self.upgrade.ends_at_ms() else { return false };
-        let homeless = self.cx.apps.iter().any(|app| !app.homeless.is_empty());
-        let in_hand = homeless || self.open_handoffs > 0 || self.has_cut_lines();
+        let any_waits = self.cx.apps.iter().any(|app| !app.waiting.is_empty());
+        let in_hand = any_waits || dispatch::has_open(&self.cx) || self.has_cut_lines();
         !in_hand || self.cx.now_ms >= ends_at_ms
     }
 
@@ -233,16 +218,22 @@ impl Master {
     fn work_on_tasks(&mut self) {
         while let Some(task) = self.cx.tasks.pop_front() {
             match task {
-                Task::RefreshEligibility(ix) => self.refresh_eligibility(ix),
-                Task::FindTaker => self.look_for_someone(),
-                Task::AwaitWritable(ix) => self.wait_until_writable(ix),
+                Task::RefreshEligibility(ix) => eligibility::refresh(&mut self.cx, ix),
+                Task::FindTaker => self.kernel_mode.monitor.find_taker(&mut self.cx),
+                Task::AwaitWritable(ix) => self.scarce.await_writable(&mut self.cx, ix),
+                Task::ServerClosed { worker, key } => {
+                    if let Some(ix) = self.cx.workers.find(worker) {
+                        self.on_close(ix, &key);
+                        checkpoint::save_serves(&mut self.cx, ix);
+                    }
+                }
                 Task::Misbehaved { worker, violation } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
                         self.misbehaved(ix, &violation);
                     }
                 }
                 Task::DrainStep(ix) => self.drains.step(&mut self.cx, ix),
-                Task::AwaitEmptyQueue(ix) => self.await_empty_queue(ix),
+                Task::AwaitEmptyQueue(ix) => self.kernel_mode.monitor.await_empty_queue(&mut self.cx, ix),
                 Task::SayGoodbye(worker) => self.say_goodbye(worker),
                 Task::Terminate(worker) => self.terminate(worker),
             }
@@ -253,9 +244,9 @@ impl Master {
     fn begin_drain(&mut self, ix: WorkerIx) {
         for (app, listener) in drains::listeners_left_by(&self.cx, ix) {
             for socket in 0..self.cx.apps[app].listeners[listener].socket_count() {
-                self.accept_batch(app, listener, socket);
+                self.dispatch.accept_batch(&mut self.cx, app, listener, socket);
             }
-            self.stop_listening(app, listener);
+            kernel_mode::groups::stop_listening(&mut self.cx, app, listener);
         }
         self.drains.begin(&mut self.cx, ix);
         self.work_on_tasks();
@@ -308,9 +299,11 @@ impl Master {
         if self.notify.has_unread() {
             return 0;
         }
+        let next_look_ms = self.kernel_mode.monitor.next_look_ms(&self.cx);
+        let steer_at_ms = self.kernel_mode.groups.steer_at_ms(&self.cx);
         let Context { timers, apps, keeper, now_ms, .. } = &mut self.cx;
-        timers.set_or_cancel(Timer::AcceptQueues, self.watch.next_look_ms());
-        timers.set_or_cancel(Timer::Steering, self.abilities.steer_at_ms());
+        timers.set_or_cancel(Timer::AcceptQueues, next_look_ms);
+        timers.set_or_cancel(Timer::Steering, steer_at_ms);
         timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
         timers.set_or_cancel(Timer::ReadinessProbe, self.asks.next_ms());
         timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
@@ -345,12 +338,19 @@ impl Master {
         }
     }
 
-    fn listener_ready(&mut self, app: AppIx, listener: ListenerIx) {
-        let Some(l) = self.cx.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
-        l.readable = true;
-        if !self.ready_listeners.contains(&(app, listener)) {
-            self.ready_listeners.push((app, listener));
+    /// Looks at the accept queues of slots, when that is due.
+    fn look_at_queues(&mut self) {
+        let monitor = &mut self.kernel_mode.monitor;
+        if self.upgrade.is_handing_over() {
+            // The next master looks at them all.
+            return monitor.stop(&mut self.cx);
         }
+        if !monitor.is_due(&self.cx) {
+            return;
+        }
+        monitor.check_pings(&mut self.cx, &mut self.liveness);
+        self.work_on_tasks();
+        self.kernel_mode.monitor.look(&mut self.cx, &mut self.liveness, &mut self.dispatch);
     }
 
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
@@ -362,9 +362,9 @@ impl Master {
             self.has_read(ix, any_read);
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {
-                self.wait_until_writable(ix);
+                self.scarce.await_writable(&mut self.cx, ix);
             } else if !blocked {
-                self.refresh_eligibility(ix);
+                eligibility::refresh(&mut self.cx, ix);
             }
             if !blocked
                 && !waits
@@ -374,39 +374,6 @@ impl Master {
             }
         }
         self.read_channel(ix, ended);
-    }
-
-    /// Asks to be told when the worker reads its channel again, or tries again in a while where that is no help.
-    fn wait_until_writable(&mut self, ix: WorkerIx) {
-        let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
-        if channel.is_scarce() {
-            // Each try that fails would be an event.
-            self.cx.reactor.channel_writable_done(ix, channel.as_fd());
-            self.scarce.push(ix);
-            self.cx.timers.set_earlier(Timer::ScarceChannels, self.cx.now_ms + limits::ACCEPT_PAUSE_MS);
-        } else {
-            self.cx.reactor.channel_wants_write(ix, channel.as_fd());
-        }
-        self.refresh_eligibility(ix);
-    }
-
-    /// Lines that waited because the system had too little.
-    fn try_scarce(&mut self) {
-        if !self.cx.timers.take_due(Timer::ScarceChannels, self.cx.now_ms) {
-            return;
-        }
-        let mut waiting = std::mem::take(&mut self.scarce);
-        waiting.sort_unstable();
-        waiting.dedup();
-        for ix in waiting {
-            let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { continue };
-            channel.flush();
-            if channel.is_blocked() {
-                self.wait_until_writable(ix);
-            } else {
-                self.refresh_eligibility(ix);
-            }
-        }
     }
 
     fn forget_channel_poll(&mut self, ix: WorkerIx) {

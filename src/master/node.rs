@@ -1,8 +1,8 @@
 //! Node's side of the conversation: what a worker's lines ask for and what is answered. Bytes are `worker::node`'s,
-//! sockets are `listener`'s; hand-offs are in `handoff`.
+//! sockets are `listener`'s; hand-offs are in `dispatch`.
 use super::listener::{self, Listener};
 use super::settings::Settings;
-use super::{Master, checkpoint};
+use super::{Master, checkpoint, dispatch, eligibility};
 use crate::config::Balance;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
@@ -39,23 +39,20 @@ impl Master {
     pub(super) fn read_channel(&mut self, worker_ix: WorkerIx, to_end: bool) {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
         let Some(mut channel) = self.cx.workers.get_mut(worker_ix).and_then(|w| w.channel.take()) else { return };
-        self.answers = 0;
+        self.dispatch.begin_reading();
         let outcome = self.read_lines(worker_ix, &mut channel, to_end);
         let (closed, blocked) = (channel.closed, channel.is_blocked());
         if let Some(worker) = self.cx.workers.get_mut(worker_ix) {
             worker.channel = Some(channel);
-            if let Some(member) = worker.member {
-                let left = self.cx.apps[worker.app].balancer.open_count(member);
-                self.coalescing.read(self.answers, left);
-            }
         }
+        self.dispatch.end_reading(&self.cx, worker_ix);
         if blocked && !closed {
-            self.wait_until_writable(worker_ix);
+            self.scarce.await_writable(&mut self.cx, worker_ix);
         }
         match outcome {
             Err(violation) => self.misbehaved(worker_ix, &violation),
             Ok(()) if closed => self.channel_closed(worker_ix),
-            Ok(()) if blocked => self.wait_until_writable(worker_ix),
+            Ok(()) if blocked => self.scarce.await_writable(&mut self.cx, worker_ix),
             Ok(()) => {}
         }
     }
@@ -109,7 +106,9 @@ impl Master {
                 Err(oversize) => return Err(oversize.into()),
             };
             match message {
-                Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => self.answered(worker_ix, ack, accepted),
+                Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => {
+                    self.dispatch.answered(&mut self.cx, worker_ix, ack, accepted);
+                }
                 Ok(FromWorker::User) => self.own_post(worker_ix, channel),
                 Ok(message) => {
                     if matches!(message, FromWorker::Online { .. }) {
@@ -149,11 +148,9 @@ impl Master {
             FromWorker::Close { key, .. } => self.on_close(ix, &key),
             FromWorker::ExitedAfterDisconnect { seq } => {
                 let own = channel.next_seq();
-                self.line.clear();
-                lines::ack(&mut self.line, seq, own);
-                let line = std::mem::take(&mut self.line);
+                let mut line = Vec::new();
+                lines::ack(&mut line, seq, own);
                 let sent = channel.send_line(&line, None);
-                self.line = line;
                 checkpoint::save_goodbye(&mut self.cx, ix);
                 self.cx.events.push_back((app, Event::Leaving { worker: id }));
                 return sent.map_err(Violation::from);
@@ -224,7 +221,7 @@ impl Master {
         if let Ok(listener_ix) = found
             && own_socket
         {
-            self.give_slot_a_socket(app_ix, listener_ix, slot);
+            self.kernel_mode.groups.give_slot_a_socket(&mut self.cx, app_ix, listener_ix, slot);
         }
         if let Ok(listener_ix) = found {
             let listener = &mut self.cx.apps[app_ix].listeners[listener_ix];
@@ -236,8 +233,7 @@ impl Master {
             self.cx.events.push_back((app_ix, Event::ServersOpen { worker: id }));
         }
         let own = channel.next_seq();
-        let mut line = std::mem::take(&mut self.line);
-        line.clear();
+        let mut line = Vec::new();
         let given = match found {
             Err(code) => {
                 let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
@@ -262,7 +258,6 @@ impl Master {
             self.note_and_answer(ix, channel);
             sent = channel.send_line(&line, given.map(|listener| self.handle_of(app_ix, listener, own_slot)));
         }
-        self.line = line;
         if channel.held() >= limits::CHANNEL_HELD_LINES_MAX {
             self.note_and_answer(ix, channel);
         }
@@ -373,7 +368,7 @@ impl Master {
             app.balancer.join(listener.group, member);
         }
         let app_ix = worker.app;
-        self.recount_one(ix, listener_ix);
+        eligibility::recount_listener(&mut self.cx, ix, listener_ix);
         self.poll_listener(app_ix, listener_ix);
     }
 
@@ -390,18 +385,18 @@ impl Master {
         if worker.serves.is_empty() {
             self.cx.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
         }
-        self.recount_one(ix, listener_ix);
+        eligibility::recount_listener(&mut self.cx, ix, listener_ix);
     }
 
     /// The other end is closed and everything that came before was read: what it had not answered for was not taken.
     pub(super) fn channel_closed(&mut self, ix: WorkerIx) {
         self.forget_channel_poll(ix);
-        self.take_back(ix);
+        dispatch::take_back(&mut self.cx, ix);
         let now_ms = self.cx.now_ms;
         let Some(worker) = self.cx.workers.get_mut(ix) else { return };
         worker.severed_ms.get_or_insert(now_ms);
         let (app, id) = (worker.app, worker.id);
-        self.recount(ix);
+        eligibility::recount(&mut self.cx, ix);
         let Some(worker) = self.cx.workers.get(ix) else { return };
         if worker.drain.is_some() {
             self.drains.step(&mut self.cx, ix);
@@ -416,8 +411,8 @@ impl Master {
             channel.closed = true;
         }
         self.forget_channel_poll(ix);
-        self.take_back(ix);
-        self.recount(ix);
+        dispatch::take_back(&mut self.cx, ix);
+        eligibility::recount(&mut self.cx, ix);
         let Some(worker) = self.cx.workers.get(ix) else { return };
         let (app, id) = (worker.app, worker.id);
         self.cx.events.push_back((app, Event::Misbehaved { worker: id, reason: violation.to_string() }));
@@ -442,7 +437,7 @@ impl Master {
     pub(super) fn say(&mut self, ix: WorkerIx, line: &[u8]) {
         let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
         match channel.send_line(line, None) {
-            Ok(()) if channel.is_blocked() => self.wait_until_writable(ix),
+            Ok(()) if channel.is_blocked() => self.scarce.await_writable(&mut self.cx, ix),
             Ok(()) => {}
             Err(e) => self.misbehaved(ix, &e.into()),
         }

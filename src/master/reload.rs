@@ -2,9 +2,9 @@
 //! before the first worker is touched, so that a mistake costs nothing. The rolling itself is the supervisor's.
 use super::Master;
 use super::app::balance_mode;
+use super::kernel_mode::groups::{self, prepare_for_workers};
 use super::reading::Input;
 use super::settings::Settings;
-use super::spread::prepare_for_workers;
 use super::{checkpoint, listener, log_files};
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
@@ -230,7 +230,7 @@ impl Master {
             let listener = &mut app.listeners[listener_ix];
             if listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address)) {
                 log::info!("{}: no longer listening on {listener}", app.name);
-                self.release_listener(ix, listener_ix);
+                self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
                 self.cx.apps[ix].listeners[listener_ix].retire();
             } else if !accepts {
                 listener.leave_poll(&self.cx.reactor);
@@ -238,7 +238,7 @@ impl Master {
                 self.poll_listener(ix, listener_ix);
             }
         }
-        self.steer_anew(ix);
+        groups::steer_again(&mut self.cx, ix);
         let in_use: Vec<u32> = self.cx.apps.iter().flat_map(|a| a.generations.values().map(|s| s.source)).collect();
         let last = self.cx.deployment.last_source;
         let unused: Vec<u32> = self

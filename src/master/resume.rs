@@ -261,7 +261,7 @@ fn resume_app(
     app.closed = record.rules.stopping.is_some();
     app.deleted = record.deleted;
     // The master before said so.
-    app.steering_told = true;
+    app.steering_reported = true;
     let mode = super::app::balance_mode(app.settings().config.balance);
     app.balancer.set_mode(mode);
     master.cx.apps.push(app);
@@ -304,7 +304,7 @@ fn resume_listeners(master: &mut Master, ix: AppIx, inherited: &mut Inheritance)
         let listener = master.add_listener(ix, fd, record.key, address);
         master.cx.apps[ix].listeners[listener].data = record.data;
         if record.sockets > 0 {
-            master.resume_group(ix, listener, sockets, record.full);
+            master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full);
             checkpoint::save_listener(&mut master.cx, ix, listener);
         }
     }

@@ -7,7 +7,7 @@ use super::output::Way;
 use super::recovery::Tag;
 use super::settings::{Settings, SpawnPlace};
 use super::worker::{Mail, Worker};
-use super::{Master, checkpoint};
+use super::{Master, checkpoint, dispatch, eligibility};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::os::{closer, listen, process, procfs, signal};
@@ -47,7 +47,9 @@ impl Master {
         let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
         let given: Vec<ListenerIx> = configured.map(|(ix, _)| ix).collect();
         if settings.has_own_sockets() {
-            given.iter().for_each(|&listener| self.give_slot_a_socket(app_ix, listener, slot.0));
+            for &listener in &given {
+                self.kernel_mode.groups.give_slot_a_socket(&mut self.cx, app_ix, listener, slot.0);
+            }
         }
         let speaks = settings.protocol.variables().contains(&"NOTIFY_SOCKET");
         let notify = speaks.then(|| self.notify_address(&settings)).flatten();
@@ -180,7 +182,7 @@ impl Master {
                     self.cx.reactor.add_channel(ix, channel.as_fd());
                 }
             }
-            self.refresh_eligibility(ix);
+            eligibility::refresh(&mut self.cx, ix);
         }
         ix
     }
@@ -190,7 +192,7 @@ impl Master {
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.admitted = true;
         }
-        self.refresh_eligibility(ix);
+        eligibility::refresh(&mut self.cx, ix);
     }
 
     pub(super) fn terminate(&mut self, worker: WorkerId) {
@@ -204,7 +206,7 @@ impl Master {
             if let Some(w) = self.cx.workers.get_mut(ix) {
                 w.admitted = false;
             }
-            self.refresh_eligibility(ix);
+            eligibility::refresh(&mut self.cx, ix);
         }
     }
 
@@ -269,7 +271,7 @@ impl Master {
         if let Some(ix) = self.cx.workers.find(id) {
             self.forget_channel_poll(ix);
             self.admit_no_more(id);
-            self.take_back(ix);
+            dispatch::take_back(&mut self.cx, ix);
             self.drains.remove(ix);
             if let Some(channel) = self.cx.workers.remove(ix).and_then(|worker| worker.channel) {
                 closer::close_all(channel.into_fds());

@@ -13,7 +13,6 @@ use super::upgrade::Upgrade;
 use super::{Master, log_files, narration, output, resume};
 use crate::api;
 use crate::api::request::StopMode;
-use crate::balance::coalescing::Coalescing;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
 use crate::home::{self, Home, HomeError};
@@ -22,7 +21,6 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::loader::{self, Request};
-use crate::os::interrupt::Periodic;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, process, signal, user};
 use crate::supervisor::{self, Cx};
@@ -137,10 +135,7 @@ impl Master {
         cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
         Ok(Master {
             cx,
-            ready_listeners: Vec::new(),
-            open_handoffs: 0,
-            coalescing: Coalescing::new(),
-            answers: 0,
+            dispatch: Default::default(),
             upgrade: Upgrade::new(inherited.about.clone()),
             readings: Default::default(),
             triggers: Triggers::default(),
@@ -149,7 +144,6 @@ impl Master {
             control_path: None,
             waiters: Vec::new(),
             notify: NotifySockets::default(),
-            interrupts: Periodic::default(),
             output: output::Output::default(),
             hooks: Default::default(),
             post: Default::default(),
@@ -158,11 +152,8 @@ impl Master {
             heartbeats: 0,
             liveness: Default::default(),
             drains: Default::default(),
-            scarce: Vec::new(),
-            abilities: Default::default(),
-            watch: Default::default(),
-            line: Vec::with_capacity(512),
-            taken_back: Vec::new(),
+            scarce: Default::default(),
+            kernel_mode: Default::default(),
         })
     }
 

@@ -12,6 +12,8 @@ pub(super) enum Task {
     FindTaker,
     /// Lines wait in the worker's channel: send them when it reads.
     AwaitWritable(WorkerIx),
+    /// The worker has closed its server on the listener with this key, and did not say so.
+    ServerClosed { worker: WorkerId, key: String },
     /// The worker broke the protocol.
     Misbehaved { worker: WorkerId, violation: Violation },
     /// The drain of this worker may be able to take its next step.

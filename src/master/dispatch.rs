@@ -1,0 +1,346 @@
+//! The hot path: accept a connection, hand it to a worker, close our copy when the worker has answered. No policy, no
+//! log line and no allocation per connection; who gets a connection is decided in `balance`.
+use super::connections::Connection;
+use super::context::Context;
+use super::eligibility;
+use super::handoff::{Answer, Closed, HandOff, Outcome};
+use super::tasks::Task;
+use super::timers::Timer;
+use crate::balance::coalescing::{self, Coalescing};
+use crate::balance::{ConnIx, sticky};
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use crate::limits;
+use crate::os::interrupt::Periodic;
+use crate::os::listen::{self, LocalAddress};
+use crate::os::{closer, reuseport};
+use crate::supervisor::Event;
+use crate::worker::node::channel::Sent;
+use std::io;
+
+/// What came of accepting from a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// Everything that waited.
+    All,
+    /// A batch; there may be more.
+    Some,
+    /// Nobody can take a connection now, or accepting is paused.
+    NotNow,
+}
+
+/// Accepting pauses because the system has too little of something.
+#[derive(Default)]
+pub(super) struct AcceptPause {
+    /// Nothing is accepted before this time (milliseconds).
+    pub(super) until_ms: u64,
+    /// The pause was reported to people, and no connection has been taken since.
+    reported: bool,
+}
+
+/// Accepts connections and hands them to workers.
+#[derive(Default)]
+pub(super) struct Dispatch {
+    /// Listeners on which connections may wait.
+    ready_listeners: Vec<(AppIx, ListenerIx)>,
+    coalescing: Coalescing,
+    /// Answers read from the channel that is being read.
+    answers: u64,
+    /// Scratch space for the line of a hand-off.
+    line: Vec<u8>,
+    /// Interrupts a close that waits.
+    interrupts: Periodic,
+}
+
+impl Dispatch {
+    /// Connections may wait on a listener.
+    pub(super) fn listener_ready(&mut self, cx: &mut Context, app: AppIx, listener: ListenerIx) {
+        let Some(l) = cx.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
+        l.readable = true;
+        if !self.ready_listeners.contains(&(app, listener)) {
+            self.ready_listeners.push((app, listener));
+        }
+    }
+
+    /// The nap that the loop may take before it waits, in microseconds.
+    pub(super) fn nap_us(&mut self, cx: &Context) -> u64 {
+        let alone = cx.apps.len() == 1;
+        let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
+        self.coalescing.nap_us(cx.now_us, most_us)
+    }
+
+    /// Once a second: an idle process is not to be woken.
+    pub(super) fn rest(&mut self) {
+        self.interrupts.rest();
+    }
+
+    /// Accepts from every listener on which connections wait, as long as somebody can take them.
+    pub(super) fn accept_all(&mut self, cx: &mut Context) {
+        let mut n = 0;
+        while n < self.ready_listeners.len() {
+            let (app, listener) = self.ready_listeners[n];
+            if self.accept_from(cx, app, listener) {
+                n += 1;
+            } else {
+                self.ready_listeners.swap_remove(n);
+            }
+        }
+    }
+
+    /// Accepts a batch from one listener. Returns whether it has to be looked at again.
+    fn accept_from(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+        let Some(app) = cx.apps.get(app_ix) else { return false };
+        let Some(listener) = app.listeners.get(listener_ix) else { return false };
+        if app.closed || !listener.readable {
+            return false;
+        }
+        let all = self.accept_batch(cx, app_ix, listener_ix, 0) == Accepted::All;
+        if all && let Some(listener) = cx.apps[app_ix].listeners.get_mut(listener_ix) {
+            listener.readable = false;
+        }
+        !all
+    }
+
+    /// Accepts a batch from one socket of a listener.
+    pub(super) fn accept_batch(
+        &mut self,
+        cx: &mut Context,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        socket: u32,
+    ) -> Accepted {
+        let app = &cx.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
+        if app.accept_pause.until_ms > cx.now_ms {
+            return Accepted::NotNow;
+        }
+        let wants_client = app.balancer.wants_client();
+        let group = listener.group;
+        // Nobody overtakes a connection of the same listener. One of another listener may wait for long: its server may
+        // be closed in every worker.
+        let of_this = |conn: &ConnIx| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
+        if app.waiting.queue.iter().any(of_this) {
+            return Accepted::NotNow;
+        }
+        let waiting_elsewhere = app.waiting.len();
+        for _ in 0..limits::ACCEPT_BATCH_MAX {
+            let app = &mut cx.apps[app_ix];
+            let room = app.waiting.len() == waiting_elsewhere && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
+            if !room {
+                return Accepted::NotNow;
+            }
+            if !app.balancer.can_take(group, cx.now_us) && !relieve_starvation(cx, app_ix, listener_ix, socket) {
+                return Accepted::NotNow;
+            }
+            let app = &mut cx.apps[app_ix];
+            let from = app.listeners[listener_ix].socket(socket);
+            let accepted = if wants_client {
+                listen::accept_with_peer(from)
+            } else {
+                listen::accept(from).map(|socket| (socket, None))
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    let client_hash = peer.map(sticky::hash_ip);
+                    let connection = Connection { socket, listener: listener_ix, client_hash };
+                    let conn = app.connections.insert(connection);
+                    self.hand_off(cx, app_ix, conn);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if app.listeners[listener_ix].starvation.remove(&socket).is_some() {
+                        app.balancer.close_windows();
+                    }
+                    return Accepted::All;
+                }
+                // A connection that was reset while it waited is no reason to stop.
+                Err(e) if crate::os::errno::is_out_of_resources(&e) => {
+                    pause(cx, app_ix, "accept", &e);
+                    return Accepted::NotNow;
+                }
+                Err(_) => {}
+            }
+        }
+        Accepted::Some
+    }
+
+    /// Hands a connection to a worker, or keeps it until one can take it.
+    fn hand_off(&mut self, cx: &mut Context, app_ix: AppIx, conn: ConnIx) {
+        loop {
+            let app = &mut cx.apps[app_ix];
+            let Some(connection) = app.connections.get(conn) else { return };
+            let listener = &app.listeners[connection.listener];
+            let (group, client_hash) = (listener.group, connection.client_hash);
+            let handoff = HandOff { conn, socket: &connection.socket, group, client_hash, newconn: &listener.newconn };
+            let outcome = handoff.send(
+                &mut app.balancer,
+                &app.by_member,
+                |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+                &mut self.line,
+                cx.now_us,
+            );
+            match outcome {
+                Outcome::Sent { before } => {
+                    // By address, another worker than this one may have nothing to do, and its next client is not to wait.
+                    let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, cx.now_us));
+                    self.coalescing.gave(fewest.unwrap_or(before));
+                    return;
+                }
+                Outcome::NoWorker => {
+                    app.waiting.queue.push_back(conn);
+                    return;
+                }
+                Outcome::Unsent { worker, why: Some(Sent::Blocked) } => {
+                    cx.tasks.push_back(Task::AwaitWritable(worker));
+                }
+                Outcome::Unsent { worker, why: Some(Sent::Broken) } => channel_broken(cx, worker),
+                Outcome::Unsent { .. } => {}
+                Outcome::Scarce { errno } => {
+                    // Whoever it is given to, it is the same. It is the first to go when there is enough again.
+                    app.waiting.queue.push_front(conn);
+                    pause(cx, app_ix, "hand connections on", &io::Error::from_raw_os_error(errno));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A channel is about to be read.
+    pub(super) fn begin_reading(&mut self) {
+        self.answers = 0;
+    }
+
+    /// The channel of this worker was read.
+    pub(super) fn end_reading(&mut self, cx: &Context, ix: WorkerIx) {
+        let Some(worker) = cx.workers.get(ix) else { return };
+        if let Some(member) = worker.member {
+            self.coalescing.read(self.answers, cx.apps[worker.app].balancer.open_count(member));
+        }
+    }
+
+    /// A worker's answer to a hand-off. Answers to a previous master's hand-offs have unknown numbers.
+    pub(super) fn answered(&mut self, cx: &mut Context, worker_ix: WorkerIx, seq: u64, accepted: bool) {
+        let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
+        let Some(member) = worker.member else { return };
+        let app = &mut cx.apps[worker.app];
+        let answer = Answer { member, seq, accepted };
+        let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.waiting.queue, cx.now_us);
+        let Some(Closed { latency_us, taken }) = closed else { return };
+        if let Some(connection) = taken {
+            // What the worker did to the socket must not hold the loop up.
+            let is_unix = matches!(app.listeners[connection.listener].local, LocalAddress::Unix(_));
+            self.interrupts.keep();
+            if is_unix { closer::close(connection.socket) } else { closer::close_soon(connection.socket) }
+        }
+        worker.liveness.answered(latency_us, cx.now_us);
+        self.answers += 1;
+        if accepted {
+            app.accept_pause.reported = false;
+            worker.taken += 1;
+            app.handoffs += 1;
+        } else if let Some(connection) = app.waiting.queue.back().and_then(|conn| app.connections.get(*conn)) {
+            // It was just put there.
+            app.balancer.refused(app.listeners[connection.listener].group, member, cx.now_us);
+        }
+        if worker.drain.is_some() {
+            // Not now: its channel is being read, and goodbye is said over it.
+            cx.tasks.push_back(Task::DrainStep(worker_ix));
+        }
+    }
+
+    /// Finds workers for connections that wait.
+    pub(super) fn hand_off_waiting(&mut self, cx: &mut Context) {
+        for app_ix in cx.apps.indices() {
+            cx.apps[app_ix].balancer.end_backoff(cx.now_us);
+            self.hand_off_waiting_of(cx, app_ix);
+            let app = &mut cx.apps[app_ix];
+            let Some(first) = app.waiting.queue.front() else {
+                if app.waiting.starvation.take().is_some() {
+                    app.balancer.close_windows();
+                }
+                continue;
+            };
+            let listener = app.connections.get(*first).map(|connection| connection.listener);
+            let waiting = app.waiting.len() as u32;
+            if app.waiting.starve(cx.now_us)
+                && listener.is_some_and(|listener| open_windows(cx, app_ix, listener, waiting))
+            {
+                self.hand_off_waiting_of(cx, app_ix);
+            }
+        }
+    }
+
+    fn hand_off_waiting_of(&mut self, cx: &mut Context, app_ix: AppIx) {
+        for _ in 0..cx.apps[app_ix].waiting.len() {
+            if cx.apps[app_ix].accept_pause.until_ms > cx.now_ms {
+                break;
+            }
+            let Some(conn) = cx.apps[app_ix].waiting.queue.pop_front() else { break };
+            self.hand_off(cx, app_ix, conn);
+        }
+    }
+}
+
+/// Whether any hand-off has no answer yet.
+pub(super) fn has_open(cx: &Context) -> bool {
+    cx.apps.iter().any(|app| app.balancer.total_open() > 0)
+}
+
+/// Takes back the connections that a worker had not answered for; others get them. The worker is given no more.
+pub(super) fn take_back(cx: &mut Context, worker_ix: WorkerIx) {
+    let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
+    let Some(member) = worker.member.take() else { return };
+    let app = &mut cx.apps[worker.app];
+    let mut taken_back = Vec::new();
+    app.balancer.remove_member(member, &mut taken_back);
+    app.waiting.queue.extend(taken_back);
+}
+
+/// A worker's channel broke while it was written to: the rules decide what that means.
+pub(super) fn channel_broken(cx: &mut Context, worker_ix: WorkerIx) {
+    let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
+    if let Some(channel) = &mut worker.channel {
+        channel.closed = true;
+    }
+    cx.events.push_back((worker.app, Event::ChannelClosed { worker: worker.id }));
+}
+
+/// Nobody can take what waits in this socket. When it has waited for long because every worker is slow, workers get more
+/// than one at a time: it would not be faster elsewhere. Returns whether somebody can take it now.
+fn relieve_starvation(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
+    let listener = &mut cx.apps[app_ix].listeners[listener_ix];
+    if !listener.starvation.entry(socket).or_default().is_reached(cx.now_us) {
+        return false;
+    }
+    let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
+    open_windows(cx, app_ix, listener_ix, waiting)
+}
+
+/// So many connections starve. Returns whether somebody can take one of them now.
+fn open_windows(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
+    // Suspects have not read their pings, and it is not long enough to call them stuck.
+    let suspects: Vec<WorkerIx> =
+        cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.liveness.suspect).map(|(ix, _)| ix).collect();
+    for ix in suspects {
+        if let Some(worker) = cx.workers.get_mut(ix) {
+            worker.liveness.suspect = false;
+        }
+        eligibility::refresh(cx, ix);
+    }
+    let app = &mut cx.apps[app_ix];
+    let group = app.listeners[listener_ix].group;
+    app.balancer.open_windows(group, waiting) && app.balancer.can_take(group, cx.now_us)
+}
+
+/// The system has too little of something: no connections for a moment.
+fn pause(cx: &mut Context, app_ix: AppIx, what: &str, error: &io::Error) {
+    let app = &mut cx.apps[app_ix];
+    app.accept_pause.until_ms = cx.now_ms + limits::ACCEPT_PAUSE_MS;
+    cx.timers.set(Timer::AcceptPause(app_ix), app.accept_pause.until_ms);
+    if !std::mem::replace(&mut app.accept_pause.reported, true) {
+        log::warn!(
+            "{}: cannot {what}: {error}; connections wait in the kernel's queue, next try in {} ms \
+             (raise the limit on open files: ulimit -n)",
+            app.name,
+            limits::ACCEPT_PAUSE_MS
+        );
+    }
+}

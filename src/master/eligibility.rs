@@ -1,0 +1,70 @@
+//! Which workers may be given connections: by hand-off, from the sockets of their slots, or not at all. Computed from what
+//! is known of a worker, after anything of that changed.
+use super::context::Context;
+use super::polls::QueueIx;
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use std::collections::BTreeSet;
+
+/// What changed about reuseport groups, and is still to be noticed by kernel mode.
+#[derive(Default)]
+pub(super) struct GroupChanges {
+    /// Groups whose program is to be replaced.
+    pub(super) unsteered: BTreeSet<(AppIx, ListenerIx)>,
+    /// Sockets that lost the last worker that took connections from them.
+    pub(super) abandoned: Vec<QueueIx>,
+    /// The accept queues are to be looked at in this turn of the loop.
+    pub(super) look_now: bool,
+}
+
+/// Something about a worker changed: brings balancer and groups up to date.
+pub(super) fn refresh(cx: &mut Context, ix: WorkerIx) {
+    recount(cx, ix);
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let Some(member) = worker.member else { return };
+    let open = worker.channel.as_ref().is_some_and(|c| !c.closed && !c.is_blocked());
+    let healthy = !worker.liveness.stuck && !worker.liveness.suspect;
+    let eligible = worker.admitted && worker.drain.is_none() && open && healthy;
+    cx.apps[worker.app].balancer.set_eligible(member, eligible);
+}
+
+/// The part of it that concerns listeners: for which of them does the worker count, and from which groups does it take
+/// connections by itself?
+pub(super) fn recount(cx: &mut Context, ix: WorkerIx) {
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<ListenerIx>>();
+    for listener_ix in worker.serves.union(&counted).copied().collect::<Vec<ListenerIx>>() {
+        recount_listener(cx, ix, listener_ix);
+    }
+}
+
+/// The same for one listener.
+pub(super) fn recount_listener(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let app_ix = worker.app;
+    let Some(listener) = cx.apps[app_ix].listeners.get_mut(listener_ix) else { return };
+    let present = worker.admitted && worker.serves.contains(&listener_ix);
+    let changed = if present { worker.present.insert(listener_ix) } else { worker.present.remove(&listener_ix) };
+    if changed {
+        listener.count_present(worker.generation, present);
+    }
+    let Some(group) = listener.reuseport.as_mut().filter(|_| worker.own_socket) else { return };
+    let channel = worker.channel.as_ref();
+    let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
+    let reads = !worker.liveness.stuck && channel.is_none_or(|channel| !channel.is_blocked());
+    // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
+    let takes = here && (reads || listener.datagram);
+    let changes = &mut cx.group_changes;
+    if takes && worker.takes.insert(listener_ix) {
+        group.selection.enter(worker.slot, ix);
+        changes.look_now = true;
+    } else if !takes && worker.takes.remove(&listener_ix) {
+        let left = group.selection.leave(worker.slot, ix);
+        if let Some(socket) = left.filter(|_| !listener.datagram) {
+            changes.abandoned.push((app_ix, listener_ix, socket));
+            changes.look_now = true;
+        }
+    }
+    if group.selection.is_changed() {
+        changes.unsteered.insert((app_ix, listener_ix));
+    }
+}

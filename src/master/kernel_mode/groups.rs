@@ -1,0 +1,291 @@
+//! The SO_REUSEPORT groups of all listeners: which slot gets a socket, what the keeper holds of them, and when the kernel is
+//! told among which to choose. What waits in the sockets is looked at by `monitor`.
+use crate::ids::{AppIx, ListenerIx};
+use crate::keeper::protocol::Order;
+use crate::limits;
+use crate::master::checkpoint;
+use crate::master::context::Context;
+use crate::master::listener::{Listener, slot_name};
+use crate::master::narration::plural;
+use crate::os::listen::{self, LocalAddress};
+use crate::reuseport::group::{Abilities, Group, GrowError};
+use crate::reuseport::program::Steering;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Pause after the choice of sockets was changed in the kernel, before the next change, in milliseconds.
+const STEER_EVERY_MS: u64 = 5;
+
+/// The groups of all listeners.
+#[derive(Default)]
+pub(in crate::master) struct Groups {
+    abilities: Abilities,
+    /// Sockets of all groups.
+    sockets: usize,
+    /// The kernel is not told a new choice before this time (milliseconds).
+    steer_after_ms: u64,
+}
+
+impl Groups {
+    /// When [`Groups::steer`] has something to do (milliseconds).
+    pub(in crate::master) fn steer_at_ms(&self, cx: &Context) -> Option<u64> {
+        (!cx.group_changes.unsteered.is_empty()).then_some(self.steer_after_ms)
+    }
+
+    /// Makes sure that a slot has a socket of its own on this address, where that is possible.
+    pub(in crate::master) fn give_slot_a_socket(
+        &mut self,
+        cx: &mut Context,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        slot: u32,
+    ) {
+        let app = &cx.apps[app_ix];
+        let slots = app.supervisor.slot_count().max(slot + 1).min(limits::GROUP_SOCKETS_MAX);
+        let listener = &app.listeners[listener_ix];
+        if listener.socket_count() >= slots && listener.reuseport.is_some() {
+            return;
+        }
+        if !self.open_group(cx, app_ix, listener_ix) {
+            return;
+        }
+        let before = cx.apps[app_ix].listeners[listener_ix].socket_count();
+        if let Err(reason) = self.grow_group(cx, app_ix, listener_ix, slots) {
+            let app = &mut cx.apps[app_ix];
+            let listener = &mut app.listeners[listener_ix];
+            if let Some(group) = &mut listener.reuseport {
+                group.full = true;
+            }
+            log::warn!(
+                "{}: {listener} has {} for {slots} slots, so slots share; no more because {reason}",
+                app.name,
+                sockets_in_words(listener.socket_count())
+            );
+        }
+        if cx.apps[app_ix].listeners[listener_ix].socket_count() > before {
+            checkpoint::save_listener(cx, app_ix, listener_ix);
+            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        }
+    }
+
+    /// Whether the listener has a group, from now on or before.
+    fn open_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+        let app = &mut cx.apps[app_ix];
+        let can_be_rescued = app.settings().protocol.can_be_handed_connections();
+        let listener = &mut app.listeners[listener_ix];
+        if listener.reuseport.is_some() {
+            return true;
+        }
+        if !matches!(listener.local, LocalAddress::Inet(_)) {
+            return false;
+        }
+        // What the kernel's own hash gives to a slot without a worker could not be taken from there.
+        let needs_choice = listener.datagram || !can_be_rescued;
+        if needs_choice && self.abilities.best() == Steering::Hash {
+            self.report_steering(cx, app_ix, None);
+            return false;
+        }
+        let app = &mut cx.apps[app_ix];
+        let listener = &mut app.listeners[listener_ix];
+        match Group::open(listener.fd.as_fd()) {
+            Ok(group) => listener.reuseport = Some(group),
+            Err(e) => {
+                log::warn!(
+                    "{}: the workers share {listener}: the kernel makes no group of sockets there: {e}",
+                    app.name
+                );
+                return false;
+            }
+        }
+        self.sockets += 1;
+        if !listener.datagram {
+            cx.reactor.add_queue((app_ix, listener_ix, 0), listener.fd.as_fd());
+            cx.group_changes.look_now = true;
+        }
+        true
+    }
+
+    /// Adds sockets up to this number. The error says why it became no more.
+    fn grow_group(
+        &mut self,
+        cx: &mut Context,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        slots: u32,
+    ) -> Result<(), GrowError> {
+        let app = &cx.apps[app_ix];
+        let blocking = app.settings().protocol.wants_blocking_sockets();
+        let listener = &app.listeners[listener_ix];
+        let Some(group) = listener.reuseport.as_ref().filter(|group| !group.full) else { return Ok(()) };
+        let max = limits::GROUPS_SOCKETS_MAX;
+        let left = max.saturating_sub(self.sockets);
+        let prepare = |socket: BorrowedFd<'_>| prepare_for_workers(socket, blocking, listener.datagram);
+        let (made, outcome) = group.make(listener.fd.as_fd(), slots, left, max, prepare);
+        for socket in made {
+            self.add_socket(cx, app_ix, listener_ix, socket, true);
+        }
+        outcome
+    }
+
+    /// Takes a socket into a group, at its end.
+    fn add_socket(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: OwnedFd, hold: bool) {
+        let app = &mut cx.apps[app_ix];
+        let listener = &mut app.listeners[listener_ix];
+        let Some(group) = &mut listener.reuseport else { return };
+        let number = group.socket_count();
+        if hold {
+            cx.keeper.hold(slot_name(&app.name, &listener.key, number), socket.as_fd());
+        }
+        if !listener.datagram {
+            cx.reactor.add_queue((app_ix, listener_ix, number), socket.as_fd());
+        }
+        group.push(socket);
+        self.sockets += 1;
+    }
+
+    /// The group that the previous master left.
+    pub(in crate::master) fn resume(
+        &mut self,
+        cx: &mut Context,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        sockets: Vec<OwnedFd>,
+        full: bool,
+    ) {
+        if !self.open_group(cx, app_ix, listener_ix) {
+            return;
+        }
+        for socket in sockets {
+            self.add_socket(cx, app_ix, listener_ix, socket, false);
+        }
+        if let Some(group) = &mut cx.apps[app_ix].listeners[listener_ix].reuseport {
+            group.full = full;
+        }
+        cx.group_changes.unsteered.insert((app_ix, listener_ix));
+    }
+
+    /// As [`stop_listening`], and the keeper lets go of the sockets too.
+    pub(in crate::master) fn release_listener(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+        stop_listening(cx, app_ix, listener_ix);
+        let app = &mut cx.apps[app_ix];
+        let listener = &mut app.listeners[listener_ix];
+        cx.keeper.send(Order::Release { name: listener.held_name(&app.name) });
+        for number in 1..listener.socket_count() {
+            cx.keeper.send(Order::Release { name: slot_name(&app.name, &listener.key, number) });
+        }
+        if listener.reuseport.take().is_some() {
+            let left: usize = cx.apps.iter().flat_map(|a| &a.listeners).map(group_sockets).sum();
+            self.sockets = left;
+        }
+        cx.group_changes.unsteered.remove(&(app_ix, listener_ix));
+    }
+
+    /// Tells the kernel which sockets to choose from, where that changed.
+    pub(in crate::master) fn steer(&mut self, cx: &mut Context) {
+        if cx.group_changes.unsteered.is_empty() || cx.now_ms < self.steer_after_ms {
+            return;
+        }
+        for (app_ix, listener_ix) in std::mem::take(&mut cx.group_changes.unsteered) {
+            self.steer_group(cx, app_ix, listener_ix);
+        }
+        self.steer_after_ms = cx.now_ms + STEER_EVERY_MS;
+    }
+
+    fn steer_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+        let app = &mut cx.apps[app_ix];
+        let slots = app.supervisor.slot_count();
+        // Under another way to balance the master takes all connections from the first socket.
+        let own_sockets = app.has_own_sockets();
+        let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
+        let Some(group) = &mut listener.reuseport else { return };
+        group.selection.settle();
+        if group.socket_count() < 2 {
+            return;
+        }
+        let selected = if own_sockets { group.selection.selected() } else { vec![0] };
+        let before = group.steering;
+        let best = self.abilities.best();
+        let attached = if listener.datagram {
+            group.steer_datagrams(listener.fd.as_fd(), slots, &selected)
+        } else {
+            group.steer(listener.fd.as_fd(), best, &selected)
+        };
+        match attached {
+            Ok(steering) => group.steering = Some(steering),
+            Err(e) => {
+                let known = group.steering.replace(Steering::Hash) == Some(Steering::Hash);
+                if !known {
+                    log::warn!("{}: the kernel takes no program for {listener}: {e}", app.name);
+                }
+            }
+        }
+        if before.is_none() {
+            self.report_steering(cx, app_ix, Some(listener_ix));
+        }
+    }
+
+    /// Reports once how the kernel spreads the connections of an app.
+    fn report_steering(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
+        let best = self.abilities.best();
+        let app = &mut cx.apps[app_ix];
+        let listener = listener_ix.and_then(|ix| app.listeners.get(ix));
+        if listener.is_some_and(|l| l.datagram) || std::mem::replace(&mut app.steering_reported, true) {
+            return;
+        }
+        let steering = listener.and_then(|l| l.reuseport.as_ref()).and_then(|group| group.steering).unwrap_or(best);
+        let (name, why) = (&app.name, self.abilities.why_not_better());
+        match steering {
+            Steering::Turns => log::info!("{name}: the kernel gives connections to the workers in turns"),
+            Steering::Random => {
+                log::info!("{name}: the kernel gives connections to the workers at random (turns need CAP_BPF: {why})");
+            }
+            Steering::Hash if listener.is_none() => log::warn!(
+                "{name}: the workers share one socket: this kernel takes no program that would choose among several ({why})"
+            ),
+            Steering::Hash => log::warn!(
+                "{name}: the kernel goes by its own hash, because it takes no program that would choose ({why}); what \
+                 comes to a worker that cannot take it goes through clusterd"
+            ),
+        }
+    }
+}
+
+fn group_sockets(listener: &Listener) -> usize {
+    listener.reuseport.as_ref().map_or(0, |group| group.socket_count() as usize)
+}
+
+fn sockets_in_words(n: u32) -> String {
+    format!("{n} {}", plural(n, "socket"))
+}
+
+/// Nobody listens there any more. Connections that wait are reset.
+pub(in crate::master) fn stop_listening(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+    let listener = &mut cx.apps[app_ix].listeners[listener_ix];
+    listener.readable = false;
+    listener.leave_poll(&cx.reactor);
+    for socket in listener.sockets() {
+        cx.reactor.remove_queue(socket);
+        listen::stop_listening(socket);
+    }
+}
+
+/// The generation that serves has changed, and with it perhaps the way to balance: the kernel is told its choice again.
+pub(in crate::master) fn steer_again(cx: &mut Context, app_ix: AppIx) {
+    for (listener_ix, listener) in cx.apps[app_ix].listeners.entries() {
+        if listener.reuseport.is_some() {
+            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        }
+    }
+}
+
+/// Makes a socket as workers of this kind expect it.
+pub(in crate::master) fn prepare_for_workers(socket: BorrowedFd<'_>, blocking: bool, datagram: bool) -> io::Result<()> {
+    if !blocking {
+        return Ok(());
+    }
+    // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket, theirs to change.
+    listen::set_nonblocking(socket, false)?;
+    // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms for
+    // each answer on a kept connection.
+    if datagram { Ok(()) } else { listen::set_nodelay(socket) }
+}

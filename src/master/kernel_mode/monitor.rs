@@ -1,0 +1,531 @@
+//! The accept queue monitor: what waits in the sockets of slots. Workers take connections by themselves; the master looks
+//! after the connections that nobody takes: behind a worker that is stuck, dead or leaving it accepts them itself and hands
+//! them to another. Other programs than Node cannot be handed connections: there they wait for the slot's next worker.
+//!
+//! At rest the next connection to any slot wakes the master; from then on it looks every `LOOK_EVERY_MS` until nothing
+//! waits any more. How many connections come in between costs nothing.
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
+use crate::limits;
+use crate::master::context::Context;
+use crate::master::dispatch::{Accepted, Dispatch};
+use crate::master::drains::Drain;
+use crate::master::eligibility;
+use crate::master::liveness::LivenessProbes;
+use crate::master::narration::plural;
+use crate::master::polls::QueueIx;
+use crate::master::tasks::Task;
+use crate::master::worker::Worker;
+use crate::os::{listen, process, procfs, reuseport};
+use crate::supervisor::SlotPhase;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// Pause between two looks at the accept queues while connections come, in milliseconds.
+const LOOK_EVERY_MS: u64 = 10;
+/// First look after a rest: by then a healthy worker has taken what came, in milliseconds.
+const FIRST_LOOK_MS: u64 = 2;
+/// Pause between two looks while the master rescues connections, in milliseconds.
+const RESCUE_EVERY_MS: u64 = 1;
+/// Such looks in a row in which no connection could be rescued.
+const RESCUE_ATTEMPTS_MAX: u32 = 20;
+/// Longest pause between two looks while connections wait for which nothing can be done, in milliseconds.
+const LOOK_EVERY_MAX_MS: u64 = 100;
+/// Looks in a row that found nothing, after which the next connection wakes the master again.
+const QUIET_LOOKS_MAX: u32 = 2;
+/// Workers that are pinged at one look because connections wait for them.
+const PINGS_PER_LOOK_MAX: usize = 32;
+/// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
+/// microseconds.
+const STUCK_US: u64 = 20_000;
+/// The same for a worker that has spent most of this time waiting for a CPU: others would not have had one either.
+pub(in crate::master) const STARVED_US: u64 = 100_000;
+/// A Node worker for which connections have waited for this time is checked for whether it still holds the socket, in
+/// milliseconds.
+const UNTAKEN_MS: u64 = 250;
+/// A worker without a channel for whose slot connections have waited for this time gets none until it has taken them, in
+/// milliseconds.
+const STALLED_MS: u64 = 50;
+/// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.
+const EMPTY_MS: u64 = 50;
+/// Longest wait for that, in milliseconds.
+const EMPTY_MAX_MS: u64 = 2_000;
+/// Connections that wait for a slot which will have no worker again are closed after this, in milliseconds.
+const STRANDED_MS: u64 = 1_000;
+
+/// What is known of the accept queues.
+#[derive(Default)]
+pub(in crate::master) struct AcceptQueueMonitor {
+    /// Sockets in which something waited at the last look.
+    busy: BTreeMap<QueueIx, Busy>,
+    news: Vec<QueueIx>,
+    /// The next look; `None` while nothing happens.
+    next_look_ms: Option<u64>,
+    every_ms: u64,
+    /// Looks in a row that found nothing.
+    quiet: u32,
+    /// Connections wait that any worker may have, and none can take them.
+    for_anyone: bool,
+    /// Looks in a row that could rescue nothing, while others had yet to take what they were handed.
+    rescue_attempts: u32,
+    /// The queue whose worker was pinged last: the next round begins after it.
+    pinged_last: Option<QueueIx>,
+    /// Workers that were pinged at the last look.
+    pinged: Vec<WorkerIx>,
+    /// Of these, the workers that have read their ping since.
+    healthy: Vec<WorkerIx>,
+    /// Workers that are to end once nothing waits for them.
+    leaving: Vec<Leaving>,
+}
+
+struct Busy {
+    since_ms: u64,
+    /// Connections that waited at the last look.
+    waited: u32,
+    /// Workers that get nothing new until they have taken what waits.
+    stalled: Vec<(WorkerIx, WorkerId)>,
+    /// Node workers that were seen to hold the socket.
+    holders: Vec<WorkerId>,
+}
+
+struct Leaving {
+    ix: WorkerIx,
+    id: WorkerId,
+    since_ms: u64,
+    empty_since_ms: u64,
+}
+
+/// What a look at one socket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nothing waits.
+    Empty,
+    /// Something waits, and no worker takes connections from there.
+    Abandoned,
+    /// The master rescues what waits.
+    Rescuing,
+    /// Something waits, and something is being done about it.
+    Waits,
+    /// Something waits, and nothing can be done about it.
+    Stuck,
+}
+
+/// What waits for a worker that is to leave, and for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnQueue {
+    /// It has none of its own (any more).
+    None,
+    Empty,
+    Waits,
+}
+
+impl AcceptQueueMonitor {
+    /// When [`AcceptQueueMonitor::look`] is due (milliseconds).
+    pub(in crate::master) fn next_look_ms(&self, cx: &Context) -> Option<u64> {
+        if cx.group_changes.look_now { Some(cx.now_ms) } else { self.next_look_ms }
+    }
+
+    /// Whether [`AcceptQueueMonitor::look`] is due.
+    pub(in crate::master) fn is_due(&self, cx: &Context) -> bool {
+        self.next_look_ms(cx).is_some_and(|at| at <= cx.now_ms)
+    }
+
+    /// No more looks: the next master looks at all queues.
+    pub(in crate::master) fn stop(&mut self, cx: &mut Context) {
+        self.next_look_ms = None;
+        cx.group_changes.look_now = false;
+    }
+
+    /// A worker can take connections again: what waits for any worker may be for it.
+    pub(in crate::master) fn find_taker(&mut self, cx: &mut Context) {
+        cx.group_changes.look_now |= self.for_anyone;
+    }
+
+    /// After a rest, something came. Most of it is taken within moments.
+    pub(in crate::master) fn woke(&mut self, cx: &mut Context) {
+        cx.reactor.wake_for_queues(false);
+        self.next_look_ms = Some(cx.now_ms + FIRST_LOOK_MS);
+        self.take_news(cx);
+        for queue in std::mem::take(&mut self.news) {
+            if takers_of(cx, queue).is_none_or(<[WorkerIx]>::is_empty) {
+                cx.group_changes.look_now = true;
+            }
+            self.watch(queue, cx.now_ms);
+        }
+    }
+
+    /// Looks at this socket from now on, until it is empty.
+    fn watch(&mut self, queue: QueueIx, now_ms: u64) {
+        let new = Busy { since_ms: now_ms, waited: 0, stalled: Vec::new(), holders: Vec::new() };
+        self.busy.entry(queue).or_insert(new);
+    }
+
+    fn watch_abandoned(&mut self, cx: &mut Context) {
+        for queue in std::mem::take(&mut cx.group_changes.abandoned) {
+            self.watch(queue, cx.now_ms);
+        }
+    }
+
+    /// Collects the sockets to which something came. Returns whether there are any.
+    fn take_news(&mut self, cx: &mut Context) -> bool {
+        self.news.clear();
+        if let Err(e) = cx.reactor.take_queues(&mut self.news) {
+            log::error!("cannot look at the queues of slots: {e}");
+        }
+        !self.news.is_empty()
+    }
+
+    /// Before a look: workers that have read the ping of the last look are healthy. Those that have not are watched until
+    /// they have.
+    pub(in crate::master) fn check_pings(&mut self, cx: &mut Context, liveness: &mut LivenessProbes) {
+        self.healthy.clear();
+        for ix in self.pinged.drain(..) {
+            if liveness.waits_for_ping(cx, ix) {
+                liveness.watch(cx, ix);
+            } else {
+                self.healthy.push(ix);
+            }
+        }
+    }
+
+    /// One look: what waits behind whom, and what can be done about it. Sets when the next one is due.
+    pub(in crate::master) fn look(&mut self, cx: &mut Context, liveness: &mut LivenessProbes, dispatch: &mut Dispatch) {
+        cx.group_changes.look_now = false;
+        let mut in_progress = self.take_news(cx);
+        let mut rescuing = false;
+        for queue in std::mem::take(&mut self.news) {
+            self.watch(queue, cx.now_ms);
+        }
+        self.watch_abandoned(cx);
+        let mut pings = PINGS_PER_LOOK_MAX;
+        let after = self.pinged_last.map_or(Bound::Unbounded, Bound::Excluded);
+        let upto = self.pinged_last.map_or(Bound::Unbounded, Bound::Included);
+        let later = self.busy.range((after, Bound::Unbounded)).map(|(queue, _)| *queue);
+        let mut round: Vec<QueueIx> = later.collect();
+        if self.pinged_last.is_some() {
+            round.extend(self.busy.range((Bound::Unbounded, upto)).map(|(queue, _)| *queue));
+        }
+        // First which workers are healthy, then who gets what.
+        let mut abandoned = Vec::new();
+        let listeners: BTreeSet<(AppIx, ListenerIx)> =
+            round.iter().map(|&(app, listener, _)| (app, listener)).collect();
+        for queue in round {
+            match self.look_at(cx, liveness, queue, &mut pings) {
+                Seen::Empty => self.no_longer_busy(cx, queue),
+                Seen::Abandoned => abandoned.push(queue),
+                Seen::Rescuing => rescuing = true,
+                Seen::Waits => in_progress = true,
+                Seen::Stuck => {}
+            }
+        }
+        self.level_out(cx, &listeners);
+        self.for_anyone = false;
+        for queue in abandoned {
+            match self.rescue(cx, dispatch, queue) {
+                Seen::Empty => self.no_longer_busy(cx, queue),
+                Seen::Rescuing => rescuing = true,
+                Seen::Waits | Seen::Abandoned => in_progress = true,
+                Seen::Stuck => self.for_anyone = true,
+            }
+        }
+        in_progress |= self.look_at_leaving(cx);
+        self.plan_next_look(cx, in_progress, rescuing);
+    }
+
+    /// Those of a listener's workers that are behind get less, those that are not get more.
+    fn level_out(&self, cx: &mut Context, listeners: &BTreeSet<(AppIx, ListenerIx)>) {
+        for &(app, listener) in listeners {
+            let busy = self.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
+            let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
+            let listener = cx.apps.get_mut(app).and_then(|app| app.listeners.get_mut(listener));
+            if let Some(group) = listener.and_then(|listener| listener.reuseport.as_mut()) {
+                group.level_out(&waiting);
+            }
+        }
+    }
+
+    fn plan_next_look(&mut self, cx: &mut Context, in_progress: bool, rescuing: bool) {
+        // What this look itself changed is for the next one.
+        self.watch_abandoned(cx);
+        cx.group_changes.look_now = false;
+        if self.busy.is_empty() && self.leaving.is_empty() {
+            self.quiet += 1;
+        } else {
+            self.quiet = 0;
+        }
+        self.every_ms = if rescuing {
+            RESCUE_EVERY_MS
+        } else if in_progress || self.quiet > 0 {
+            LOOK_EVERY_MS
+        } else {
+            (self.every_ms * 2).clamp(LOOK_EVERY_MS, LOOK_EVERY_MAX_MS)
+        };
+        let rests = self.quiet >= QUIET_LOOKS_MAX;
+        self.next_look_ms = (!rests).then_some(cx.now_ms + self.every_ms);
+        // While it looks rarely, news need not wait for the next look.
+        cx.reactor.wake_for_queues(rests || self.every_ms == LOOK_EVERY_MAX_MS);
+    }
+
+    fn look_at(&mut self, cx: &mut Context, liveness: &mut LivenessProbes, queue: QueueIx, pings: &mut usize) -> Seen {
+        let (app_ix, listener_ix, socket) = queue;
+        let Some(app) = cx.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
+        let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
+        let Some(group) = &listener.reuseport else { return Seen::Empty };
+        let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
+        if waiting == 0 {
+            return Seen::Empty;
+        }
+        let Some(busy) = self.busy.get_mut(&queue) else { return Seen::Empty };
+        let waited = std::mem::replace(&mut busy.waited, waiting);
+        for taker in group.selection.takers(socket).to_vec() {
+            self.check_holds_socket(cx, taker, queue);
+        }
+        let app = &cx.apps[app_ix];
+        let Some(group) = &app.listeners[listener_ix].reuseport else { return Seen::Empty };
+        let takers = group.selection.takers(socket).to_vec();
+        if takers.is_empty() {
+            // Under another way to balance the first socket is everybody's, and polled where the master accepts.
+            return if socket > 0 || app.has_own_sockets() { Seen::Abandoned } else { Seen::Empty };
+        }
+        if !group.selection.has_others(socket) {
+            // Nobody could take it off their hands.
+            return Seen::Stuck;
+        }
+        // Nobody else takes from there: a worker that has taken more than came since is healthy, and needs no ping.
+        let takes = waiting < waited && takers.len() == 1;
+        for taker in takers {
+            self.suspect(cx, liveness, taker, queue, takes, pings);
+        }
+        let abandoned = takers_of(cx, queue).is_some_and(<[WorkerIx]>::is_empty);
+        if abandoned { Seen::Abandoned } else { Seen::Waits }
+    }
+
+    /// A Node worker that takes nothing for a while may have closed its server: it says so, but the previous master may
+    /// have died before it read that. Nobody else would ever notice, because its event loop turns.
+    fn check_holds_socket(&mut self, cx: &mut Context, ix: WorkerIx, queue: QueueIx) {
+        let (app_ix, listener_ix, _) = queue;
+        let Some(worker) = cx.workers.get(ix) else { return };
+        let Some(busy) = self.busy.get_mut(&queue) else { return };
+        let waited_ms = cx.now_ms.saturating_sub(busy.since_ms);
+        if waited_ms < UNTAKEN_MS || busy.holders.contains(&worker.id) {
+            return;
+        }
+        // What it has not read may be the socket.
+        if !worker.channel.as_ref().is_some_and(|channel| !channel.closed && channel.all_read()) {
+            return;
+        }
+        let listener = &cx.apps[app_ix].listeners[listener_ix];
+        let Some(held) = worker.pid.and_then(procfs::socket_inodes) else { return };
+        let ours = |fd| process::file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
+        if listener.sockets().any(ours) {
+            busy.holders.push(worker.id);
+            return;
+        }
+        log::warn!(
+            "{}: worker {} has closed its server on {listener} without a word to this master",
+            cx.apps[app_ix].name,
+            worker.id
+        );
+        cx.tasks.push_back(Task::ServerClosed { worker: worker.id, key: listener.key.clone() });
+    }
+
+    /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.
+    fn suspect(
+        &mut self,
+        cx: &mut Context,
+        liveness: &mut LivenessProbes,
+        ix: WorkerIx,
+        queue: QueueIx,
+        takes: bool,
+        pings: &mut usize,
+    ) {
+        let Some(worker) = cx.workers.get(ix) else { return };
+        let (id, pinged_us) = (worker.id, worker.liveness.pinged_us);
+        let stuck = match (worker.channel.is_some(), pinged_us) {
+            (true, None) => {
+                if !takes && *pings > 0 {
+                    *pings -= 1;
+                    self.pinged_last = Some(queue);
+                    liveness.ping(cx, ix);
+                    self.pinged.push(ix);
+                    if !self.healthy.contains(&ix) {
+                        set_suspect(cx, ix);
+                    }
+                }
+                false
+            }
+            (true, Some(at_us)) => {
+                let waits = liveness.waits_for_ping(cx, ix);
+                if waits {
+                    set_suspect(cx, ix);
+                }
+                waits && is_stuck(cx, ix, cx.now_us.saturating_sub(at_us))
+            }
+            (false, _) => {
+                let Some(busy) = self.busy.get_mut(&queue) else { return };
+                let stalled = cx.now_ms.saturating_sub(busy.since_ms) >= STALLED_MS;
+                if stalled {
+                    busy.stalled.push((ix, id));
+                }
+                stalled
+            }
+        };
+        if stuck && let Some(worker) = cx.workers.get_mut(ix) {
+            worker.liveness.stuck = true;
+            eligibility::refresh(cx, ix);
+        }
+    }
+
+    /// Nothing waits there: who got nothing new because of it does again.
+    fn no_longer_busy(&mut self, cx: &mut Context, queue: QueueIx) {
+        let Some(busy) = self.busy.remove(&queue) else { return };
+        for (ix, id) in busy.stalled {
+            if let Some(worker) = cx.workers.get_mut(ix).filter(|worker| worker.id == id) {
+                worker.liveness.stuck = false;
+                eligibility::refresh(cx, ix);
+            }
+        }
+    }
+
+    /// Nobody takes connections from this socket: the master does, for others.
+    fn rescue(&mut self, cx: &mut Context, dispatch: &mut Dispatch, queue: QueueIx) -> Seen {
+        let (app_ix, listener_ix, socket) = queue;
+        if !cx.apps[app_ix].settings().protocol.can_be_handed_connections() {
+            return self.wait_for_next_worker(cx, queue);
+        }
+        let before = cx.apps[app_ix].balancer.total_open();
+        let accepted = dispatch.accept_batch(cx, app_ix, listener_ix, socket);
+        let some = cx.apps[app_ix].balancer.total_open() > before;
+        self.rescue_attempts = if some { 0 } else { self.rescue_attempts.saturating_add(1) };
+        match accepted {
+            Accepted::All => Seen::Empty,
+            Accepted::Some => Seen::Rescuing,
+            // The others have as many as they may until they answer.
+            Accepted::NotNow if some || (before > 0 && self.rescue_attempts < RESCUE_ATTEMPTS_MAX) => Seen::Rescuing,
+            Accepted::NotNow if before > 0 => Seen::Waits,
+            Accepted::NotNow => Seen::Stuck,
+        }
+    }
+
+    /// A slot's next worker takes what waits. Where there will be none, nobody ever does: its clients are told so.
+    fn wait_for_next_worker(&mut self, cx: &mut Context, (app_ix, listener_ix, socket): QueueIx) -> Seen {
+        let app = &cx.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
+        let stalled = self.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
+        let since_ms = self.busy.get(&(app_ix, listener_ix, socket)).map_or(cx.now_ms, |busy| busy.since_ms);
+        let comes = app.supervisor.slots().enumerate().any(|(slot, view)| {
+            let own = listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
+            own && matches!(view.phase, SlotPhase::Filled | SlotPhase::Waiting { .. })
+        });
+        let last_one = |leaving: &Leaving| {
+            let worker = cx.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
+            worker.is_some_and(|w| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
+        };
+        if stalled || comes || self.leaving.iter().any(last_one) {
+            if let Some(busy) = self.busy.get_mut(&(app_ix, listener_ix, socket)) {
+                busy.since_ms = cx.now_ms;
+            }
+            return Seen::Stuck;
+        }
+        if cx.now_ms < since_ms + STRANDED_MS {
+            return Seen::Stuck;
+        }
+        let mut ended = 0;
+        let fd = listener.socket(socket);
+        // For a moment, and nobody else has it: a socket that is empty after all must not hold the master.
+        if listen::set_nonblocking(fd, true).is_ok() {
+            while ended < limits::ACCEPT_BATCH_MAX && listen::accept(fd).is_ok() {
+                ended += 1;
+            }
+            if let Err(e) = listen::set_nonblocking(fd, false) {
+                log::warn!("{}: cannot make {listener} blocking again: {e}", app.name);
+            }
+        }
+        if ended > 0 {
+            log::warn!(
+                "{}: closed {ended} {} on {listener} that waited for slot {socket}, which has no worker any more",
+                app.name,
+                plural(ended as u32, "connection")
+            );
+        }
+        Seen::Waits
+    }
+
+    // ---- workers that are to leave ----
+
+    /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that.
+    pub(in crate::master) fn await_empty_queue(&mut self, cx: &mut Context, ix: WorkerIx) {
+        let Some(worker) = cx.workers.get(ix) else { return };
+        let now_ms = cx.now_ms;
+        self.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
+        cx.group_changes.look_now = true;
+    }
+
+    /// Whether anybody is still waited for.
+    fn look_at_leaving(&mut self, cx: &mut Context) -> bool {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        let now_ms = cx.now_ms;
+        leaving.retain_mut(|leaving| {
+            let done = match own_queue(cx, leaving.ix, leaving.id) {
+                OwnQueue::None => true,
+                OwnQueue::Waits => {
+                    leaving.empty_since_ms = now_ms;
+                    now_ms >= leaving.since_ms + EMPTY_MAX_MS
+                }
+                // What is on its way to it comes within moments, if at all.
+                OwnQueue::Empty => now_ms >= leaving.empty_since_ms + EMPTY_MS,
+            };
+            if done && cx.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
+                cx.tasks.push_back(Task::DrainStep(leaving.ix));
+            }
+            !done
+        });
+        let any = !leaving.is_empty();
+        self.leaving = leaving;
+        any
+    }
+}
+
+/// The workers that take connections from a socket; `None` where there is no group.
+fn takers_of(cx: &Context, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
+    let listener = cx.apps.get(app)?.listeners.get(listener)?;
+    Some(listener.reuseport.as_ref()?.selection.takers(socket))
+}
+
+/// Whether a worker that has not read its ping for this time is stuck, and not only in want of a CPU.
+fn is_stuck(cx: &mut Context, ix: WorkerIx, unread_us: u64) -> bool {
+    let now_us = cx.now_us;
+    let Some(worker) = cx.workers.get_mut(ix) else { return false };
+    let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
+    let (since_us, before_us) = *worker.liveness.unread_since.get_or_insert((now_us, waited_us));
+    let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
+    unread_us >= if starved { STARVED_US } else { STUCK_US }
+}
+
+/// Until it has read its ping it is handed none of others' connections.
+fn set_suspect(cx: &mut Context, ix: WorkerIx) {
+    if let Some(worker) = cx.workers.get_mut(ix) {
+        worker.liveness.suspect = true;
+    }
+    eligibility::refresh(cx, ix);
+}
+
+/// What waits for this worker alone.
+fn own_queue(cx: &Context, ix: WorkerIx, id: WorkerId) -> OwnQueue {
+    let emptying = |w: &&Worker| w.id == id && w.drain == Some(Drain::EmptyingQueue);
+    let Some(worker) = cx.workers.get(ix).filter(emptying) else { return OwnQueue::None };
+    let app = &cx.apps[worker.app];
+    let mut found = OwnQueue::None;
+    for listener in worker.serves.iter().filter_map(|listener| app.listeners.get(*listener)) {
+        let Some(group) = &listener.reuseport else { continue };
+        let socket = group.selection.socket_of(worker.slot);
+        if !group.selection.takers(socket).is_empty() {
+            // Its successor in the slot has the same socket.
+            continue;
+        }
+        if group.selection.is_changed() || reuseport::accept_queue(listener.socket(socket)).waiting > 0 {
+            return OwnQueue::Waits;
+        }
+        found = OwnQueue::Empty;
+    }
+    found
+}
