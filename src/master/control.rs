@@ -241,7 +241,7 @@ impl Master {
             listener.leave_poll(&self.cx.reactor);
         }
         let now = mode.is_now();
-        self.tell_agent(ix, "stopping", serde_json::json!({ "now": now }));
+        self.relay.inform_agent(&mut self.cx, ix, "stopping", serde_json::json!({ "now": now }));
         self.cx.events.push_back((ix, Event::Stop { now }));
     }
 
@@ -402,7 +402,7 @@ impl Master {
                     memory_bytes: None,
                     cpu_ms: None,
                     loop_delay_ms: here.and_then(|h| h.liveness.delay_ms(self.cx.now_us)),
-                    messages_lost: here.map_or(0, |h| h.mail.lost),
+                    messages_lost: here.map_or(0, |h| h.receiver.lost),
                     not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
                     note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
                 }
@@ -461,7 +461,7 @@ impl Master {
             log: (&settings.config.log).into(),
             log_lines_dropped: self.output.files.lost(index),
             workers,
-            agent: self.agent_view(index),
+            agent: super::agent::view(&self.cx, index),
         }
     }
 

@@ -4,7 +4,6 @@
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `worker`.
 mod agent;
 mod app;
-mod asks;
 mod checkpoint;
 mod commands;
 pub mod connections;
@@ -23,14 +22,15 @@ mod lifecycle;
 mod listener;
 mod liveness;
 mod log_files;
-mod mail;
 mod narration;
 mod node;
 mod notify_sockets;
 mod output;
 mod polls;
+mod readiness_probe;
 mod reading;
 mod recovery;
+mod relay;
 mod reload;
 mod resume;
 mod scarce;
@@ -79,10 +79,9 @@ struct Master {
     output: output::Output,
     upgrade: upgrade::Upgrade,
     hooks: hooks::HookRuns,
-    post: mail::Post,
+    relay: relay::Relay,
     reports: hang_reports::HangReports,
-    /// Workers that are asked whether they are ready.
-    asks: asks::Asks,
+    readiness: readiness_probe::ReadinessProbes,
     heartbeats: u32,
     liveness: liveness::LivenessProbes,
     drains: drains::Drains,
@@ -112,7 +111,9 @@ impl Master {
             self.cx.reactor.wait(timeout_ms, nap_us, any_open, &mut ready)?;
             self.cx.update_now();
             self.read_notify();
-            self.go_on_with_post();
+            for ix in self.relay.begin_turn(&mut self.cx) {
+                self.read_channel(ix, false);
+            }
             self.liveness.check_pings(&mut self.cx);
             self.work_on_tasks();
             for event in ready.drain(..) {
@@ -130,7 +131,7 @@ impl Master {
                     }
                     Ready::Notify => self.notify.woke(),
                     Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
-                    Ready::Answer { worker } => self.answer_came(worker),
+                    Ready::Answer { worker } => self.readiness.answer_came(&mut self.cx, worker),
                 }
             }
         }
@@ -140,7 +141,11 @@ impl Master {
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
         self.scarce.retry(&mut self.cx);
-        self.go_on_asking();
+        if self.upgrade.is_handing_over() {
+            self.readiness.postpone(&mut self.cx);
+        } else {
+            self.readiness.advance(&mut self.cx);
+        }
         loop {
             self.work_on_events();
             self.work_on_tasks();
@@ -188,7 +193,7 @@ impl Master {
     fn has_handed_over(&self) -> bool {
         let Some(ends_at_ms) = self.upgrade.ends_at_ms() else { return false };
         let any_waits = self.cx.apps.iter().any(|app| !app.waiting.is_empty());
-        let in_hand = any_waits || dispatch::has_open(&self.cx) || self.has_cut_lines();
+        let in_hand = any_waits || dispatch::has_open(&self.cx) || relay::has_cut_lines(&self.cx);
         !in_hand || self.cx.now_ms >= ends_at_ms
     }
 
@@ -288,8 +293,7 @@ impl Master {
     /// Tells the people, the agent, hooks, and whoever waits for this.
     fn on_report(&mut self, app: AppIx, report: &Report) {
         narration::narrate(&mut self.cx, app, report);
-        self.tell_of_agent(app, report);
-        self.agent_hears(app, report);
+        self.relay.announce(&mut self.cx, app, report);
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);
     }
@@ -305,7 +309,6 @@ impl Master {
         timers.set_or_cancel(Timer::AcceptQueues, next_look_ms);
         timers.set_or_cancel(Timer::Steering, steer_at_ms);
         timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
-        timers.set_or_cancel(Timer::ReadinessProbe, self.asks.next_ms());
         timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
         timers.set_or_cancel(Timer::HandOver, self.upgrade.ends_at_ms());
         for (ix, app) in apps.entries() {
@@ -313,8 +316,6 @@ impl Master {
             timers.set_or_cancel(Timer::BackoffEnd(ix), backoff_end_ms);
             timers.take_due(Timer::AcceptPause(ix), *now_ms);
         }
-        let relay_ms = self.post_timeout_ms().map(|wait_ms| self.cx.now_ms + wait_ms);
-        self.cx.timers.set_or_cancel(Timer::Relay, relay_ms);
         self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms))
     }
 
@@ -359,7 +360,9 @@ impl Master {
             let waited = channel.is_scarce();
             let any_read = !waited && channel.flush();
             let (blocked, scarce) = (channel.is_blocked(), channel.is_scarce());
-            self.has_read(ix, any_read);
+            if any_read && let Some(worker) = self.cx.workers.get_mut(ix) {
+                worker.receiver.has_read(self.cx.now_ms);
+            }
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {
                 self.scarce.await_writable(&mut self.cx, ix);

@@ -108,7 +108,7 @@ pub(super) fn narrate(cx: &mut Context, app_ix: AppIx, report: &Report) {
         Report::AgentReady { .. }
         | Report::AgentDied { .. }
         | Report::AgentLeft { .. }
-        | Report::AgentOverdue { .. } => {}
+        | Report::AgentOverdue { .. } => super::agent::log_report(cx, app_ix, report),
         Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
         Report::CanaryWatched { worker, for_ms, .. } => {
             log::info!("{name}: worker {worker} of the new generation is watched for {}", human_ms(*for_ms));

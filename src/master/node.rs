@@ -62,7 +62,7 @@ impl Master {
             return Ok(());
         }
         loop {
-            if !to_end && self.leaves_post(worker_ix) {
+            if !to_end && self.relay.defers(&mut self.cx, worker_ix) {
                 return Ok(());
             }
             let read = channel.read();
@@ -98,7 +98,7 @@ impl Master {
                 Ok(Some(line)) => {
                     let message = lines::decode(line.bytes);
                     if matches!(message, Ok(FromWorker::User)) {
-                        self.pass_on(worker_ix, line.bytes);
+                        self.relay.pass_on(&mut self.cx, worker_ix, line.bytes);
                     }
                     (message, line.resumed)
                 }
@@ -109,11 +109,11 @@ impl Master {
                 Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => {
                     self.dispatch.answered(&mut self.cx, worker_ix, ack, accepted);
                 }
-                Ok(FromWorker::User) => self.own_post(worker_ix, channel),
+                Ok(FromWorker::User) => self.relay.reply(&mut self.cx, worker_ix, channel),
                 Ok(message) => {
                     if matches!(message, FromWorker::Online { .. }) {
-                        self.introduce(worker_ix);
-                        self.own_post(worker_ix, channel);
+                        self.relay.introduce_agent_to(&self.cx, worker_ix);
+                        self.relay.reply(&mut self.cx, worker_ix, channel);
                     }
                     self.on_message(worker_ix, channel, message)?;
                 }
@@ -139,7 +139,7 @@ impl Master {
                     self.cx.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
                     return Ok(());
                 }
-                self.begin_asking(ix);
+                self.readiness.begin(&mut self.cx, ix);
                 self.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
             }
             FromWorker::Ready => {

@@ -107,9 +107,15 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     for ix in master.cx.workers.indices() {
         master.read_channel(ix, true);
     }
-    master.ask_again();
+    for ix in master.cx.workers.indices() {
+        // The master before may have heard that it listens, and may have asked it.
+        let listens = master.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
+        if listens && master.serves_too_little(ix).is_none() {
+            master.readiness.begin(&mut master.cx, ix);
+        }
+    }
     for ix in master.cx.apps.indices() {
-        master.greet_all(ix);
+        master.relay.greet_all(&mut master.cx, ix);
     }
     Ok(())
 }
@@ -316,7 +322,7 @@ pub(super) fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId
     let Some(ix) = master.cx.workers.find(worker) else { return };
     if let Some(worker) = master.cx.workers.get_mut(ix) {
         worker.taken_before = record.taken;
-        worker.greeted = record.greeted;
+        worker.receiver.greeted = record.greeted;
         if record.goodbye {
             worker.goodbye = Goodbye::SaidBefore;
         }

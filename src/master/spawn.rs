@@ -5,8 +5,9 @@ use super::liveness::Liveness;
 use super::notify_sockets::Heard;
 use super::output::Way;
 use super::recovery::Tag;
+use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
-use super::worker::{Mail, Worker};
+use super::worker::Worker;
 use super::{Master, checkpoint, dispatch, eligibility};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -160,9 +161,8 @@ impl Master {
             taken_before: 0,
             liveness: Liveness::default(),
             status_text: None,
-            greeted: false,
-            mail: Mail::default(),
-            asking: None,
+            receiver: Receiver::default(),
+            readiness_probe: None,
         });
         if is_agent {
             if let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {

@@ -1,8 +1,9 @@
 //! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
 //! supervisor's; here are its fds and what was said to it.
-use super::asks::Asking;
 use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
+use super::readiness_probe::ReadinessProbe;
+use super::relay::Receiver;
 use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
@@ -44,23 +45,9 @@ pub(super) struct Worker {
     pub(super) liveness: Liveness,
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
-    /// It was told that the app is ready (apps with an agent).
-    pub(super) greeted: bool,
-    pub(super) mail: Mail,
+    pub(super) receiver: Receiver,
     /// It is asked whether it is ready.
-    pub(super) asking: Option<Asking>,
-}
-
-/// Messages between agent and workers, as their receiver has them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mail {
-    /// When it last read some of those that waited (milliseconds).
-    pub(super) read_ms: u64,
-    /// Those that were not for it because too many waited.
-    pub(super) lost: u64,
-    /// When that was said last (milliseconds), and how many were lost by then.
-    pub(super) told_ms: Option<u64>,
-    pub(super) told: u64,
+    pub(super) readiness_probe: Option<ReadinessProbe>,
 }
 
 /// All living workers. Indices are used again; ids never are.

@@ -1,0 +1,254 @@
+//! The relay of messages between an app's agent and its workers: who gets them, and what becomes of them when somebody
+//! does not read. Their shapes are in `worker::node::messages`; what the master itself tells agent and workers is in `news`.
+//!
+//! Each receiver has a bounded queue. A full one costs its owner the message, and nobody else anything. An agent that
+//! sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at all; a worker
+//! never is, because its answers to hand-offs come over the same channel.
+mod news;
+
+use super::context::Context;
+use super::drains::Goodbye;
+use super::tasks::Task;
+use super::timers::Timer;
+use super::worker::Worker;
+use crate::ids::{AppIx, WorkerIx};
+use crate::limits;
+use crate::supervisor::{Event, Evidence, Phase};
+use crate::worker::node::channel::Channel;
+use crate::worker::node::messages::{self, From, Message, To};
+
+/// Messages that are under way.
+#[derive(Default)]
+pub(super) struct Relay {
+    /// Lines for the process whose channel is being read right now.
+    replies: Vec<Vec<u8>>,
+    /// What this turn may still pass on, in bytes.
+    budget_bytes: usize,
+    /// Channels that were left with bytes in them.
+    unread: Vec<WorkerIx>,
+    /// Some of them because of somebody who has to read first.
+    is_held_up: bool,
+    /// Whose turn it is, of those that a message to any of them may go to.
+    turn: usize,
+}
+
+/// A process as a receiver of messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receiver {
+    /// When it last read some of those that waited (milliseconds).
+    read_ms: u64,
+    /// Those that were not for it because too many waited.
+    pub(super) lost: u64,
+    /// When that was reported last (milliseconds), and how many were lost by then.
+    reported_ms: Option<u64>,
+    reported_lost: u64,
+    /// It was told that the app is ready (apps with an agent).
+    pub(super) greeted: bool,
+}
+
+impl Relay {
+    /// Begins a turn. The channels that the last one left with bytes in them.
+    pub(super) fn begin_turn(&mut self, cx: &mut Context) -> Vec<WorkerIx> {
+        cx.timers.cancel(Timer::Relay);
+        self.budget_bytes = limits::MESSAGES_PER_TURN_BYTES_MAX;
+        self.is_held_up = false;
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Whether a channel is left alone for now: this turn has passed on enough, or somebody has to read first.
+    pub(super) fn defers(&mut self, cx: &mut Context, ix: WorkerIx) -> bool {
+        let Some(worker) = cx.workers.get(ix) else { return false };
+        let held_up = worker.is_agent && has_slow_reader(cx, worker.app);
+        if !held_up && self.budget_bytes > 0 {
+            return false;
+        }
+        self.is_held_up |= held_up;
+        if !self.unread.contains(&ix) {
+            self.unread.push(ix);
+        }
+        let wait_ms = if self.is_held_up { limits::MESSAGES_PAUSE_LOOK_MS } else { 0 };
+        cx.timers.set(Timer::Relay, cx.now_ms + wait_ms);
+        true
+    }
+
+    /// A line of the user's. Where it is a message, whoever it is for gets it. What the sender itself is to get waits
+    /// for [`Relay::reply`]: its channel is being read.
+    pub(super) fn pass_on(&mut self, cx: &mut Context, from_ix: WorkerIx, line: &[u8]) {
+        let Some(sender) = cx.workers.get(from_ix) else { return };
+        let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
+        if !is_agent && cx.apps[app].supervisor.agent().is_none() {
+            return;
+        }
+        let Some(decoded) = messages::decode(line, is_agent) else { return };
+        let mut out = Vec::new();
+        let message = match decoded {
+            Ok(message) => message,
+            Err(bad) => {
+                bad.render(&mut out);
+                return self.replies.push(out);
+            }
+        };
+        if is_agent && message.is_agent_start() {
+            cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+        }
+        let (receivers, mut why) = self.receivers(cx, app, from_ix, &message);
+        let mut missed = usize::from(receivers.is_empty());
+        if line.len() > limits::MESSAGE_BYTES_MAX {
+            missed = receivers.len().max(1);
+            why = "the message is too large";
+        } else {
+            message.render(sender_of(cx, from_ix), &mut out);
+            for receiver in receivers {
+                if receiver == from_ix {
+                    self.replies.push(out.clone());
+                } else if !self.send(cx, receiver, &out) {
+                    missed += 1;
+                    why = "it does not read its messages";
+                }
+            }
+        }
+        if missed > 0 && message.wants_answer() {
+            let mut answer = Vec::new();
+            message.render_undelivered(missed, why, &mut answer);
+            self.replies.push(answer);
+        }
+    }
+
+    /// Whom a message goes to, and why to nobody.
+    fn receivers(
+        &mut self,
+        cx: &Context,
+        app: AppIx,
+        from: WorkerIx,
+        message: &Message<'_>,
+    ) -> (Vec<WorkerIx>, &'static str) {
+        // The sender's channel is being read, and so is in no table.
+        let reads = |ix: WorkerIx, w: &Worker| w.app == app && (ix == from || can_read(w));
+        let one = |found: Option<WorkerIx>| found.into_iter().collect::<Vec<_>>();
+        match message.to {
+            To::Master => (Vec::new(), "nobody is there"),
+            To::Agent => {
+                let agent = ready_agent(cx, app);
+                let agent = agent.filter(|&ix| cx.workers.get(ix).is_some_and(|w| reads(ix, w)));
+                (one(agent), "there is no agent that is ready and has a channel")
+            }
+            To::Workers => {
+                let all = cx.workers.iter().filter(|(ix, w)| !w.is_agent && reads(*ix, w));
+                (all.map(|(ix, _)| ix).collect(), "there is no worker that reads messages")
+            }
+            To::Random => (one(self.any_worker(cx, app, from)), "there is no other worker that reads messages"),
+            To::Slot(slot) => {
+                let worker = cx.apps[app].supervisor.slots().nth(slot as usize).and_then(|slot| slot.current);
+                let found = worker.and_then(|worker| cx.workers.find(worker.id));
+                let found = found.filter(|&ix| cx.workers.get(ix).is_some_and(|w| reads(ix, w)));
+                (one(found), "no worker of that slot reads messages")
+            }
+            To::Pid(pid) => {
+                let found = cx.workers.iter().find(|(ix, w)| w.pid == Some(pid) && reads(*ix, w));
+                (one(found.map(|(ix, _)| ix)), "no process of the app has that pid and reads messages")
+            }
+        }
+    }
+
+    /// A ready worker; the sender only if there is no other.
+    fn any_worker(&mut self, cx: &Context, app: AppIx, from: WorkerIx) -> Option<WorkerIx> {
+        let is_ready = |w: &Worker| {
+            let view = cx.apps[app].supervisor.worker(w.id);
+            view.is_some_and(|view| matches!(view.phase, Phase::Ready { .. }))
+        };
+        let mut all: Vec<WorkerIx> = cx
+            .workers
+            .iter()
+            .filter(|(ix, w)| w.app == app && !w.is_agent && (*ix == from || can_read(w)) && is_ready(w))
+            .map(|(ix, _)| ix)
+            .collect();
+        if all.len() > 1 {
+            all.retain(|ix| *ix != from);
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let place = self.turn.checked_rem(all.len())?;
+        all.get(place).copied()
+    }
+
+    /// Puts a line into a receiver's queue. Whether there was room.
+    fn send(&mut self, cx: &mut Context, ix: WorkerIx, line: &[u8]) -> bool {
+        let now_ms = cx.now_ms;
+        let Some(worker) = cx.workers.get_mut(ix).filter(|worker| can_read(worker)) else { return false };
+        let Some(channel) = worker.channel.as_mut() else { return false };
+        if !channel.is_blocked() {
+            worker.receiver.read_ms = now_ms;
+        }
+        self.budget_bytes = self.budget_bytes.saturating_sub(line.len() + limits::MESSAGE_ID_BYTES_MAX);
+        let sent = channel.send_message(line);
+        let blocked = channel.is_blocked();
+        if sent.is_err() {
+            worker.receiver.lost += 1;
+            report_lost(cx, ix);
+        }
+        if blocked {
+            cx.tasks.push_back(Task::AwaitWritable(ix));
+        }
+        sent.is_ok()
+    }
+
+    /// Sends what the process whose channel was just read is to get itself.
+    pub(super) fn reply(&mut self, cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
+        for line in self.replies.drain(..) {
+            if channel.send_message(&line).is_err()
+                && let Some(worker) = cx.workers.get_mut(ix)
+            {
+                worker.receiver.lost += 1;
+            }
+        }
+    }
+}
+
+impl Receiver {
+    /// It has taken some of the messages that waited.
+    pub(super) fn has_read(&mut self, now_ms: u64) {
+        self.read_ms = now_ms;
+    }
+}
+
+/// Whether a worker of this app has much to read, and reads.
+fn has_slow_reader(cx: &Context, app: AppIx) -> bool {
+    cx.workers.iter().any(|(_, w)| {
+        let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
+        w.app == app && !w.is_agent && is_high && cx.now_ms < w.receiver.read_ms + limits::MESSAGES_STALL_MS
+    })
+}
+
+fn sender_of(cx: &Context, ix: WorkerIx) -> From {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return From::Agent };
+    let slot = cx.apps[worker.app].supervisor.worker(worker.id).map_or(0, |view| view.slot.0);
+    From::Worker { slot, pid: worker.pid.unwrap_or_default() }
+}
+
+fn ready_agent(cx: &Context, app: AppIx) -> Option<WorkerIx> {
+    cx.apps[app].supervisor.ready_agent().and_then(|agent| cx.workers.find(agent))
+}
+
+/// Whether a process would see a message: Node drops what comes after a `disconnect`.
+fn can_read(worker: &Worker) -> bool {
+    worker.goodbye == Goodbye::Unsaid && worker.channel.as_ref().is_some_and(|channel| !channel.closed)
+}
+
+/// Says now and then how many messages a receiver lost.
+fn report_lost(cx: &mut Context, ix: WorkerIx) {
+    let now_ms = cx.now_ms;
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let receiver = &mut worker.receiver;
+    if receiver.reported_ms.is_some_and(|at| now_ms < at + limits::MESSAGES_TOLD_EVERY_MS) {
+        return;
+    }
+    let (lost, new) = (receiver.lost, receiver.lost - receiver.reported_lost);
+    (receiver.reported_ms, receiver.reported_lost) = (Some(now_ms), lost);
+    let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
+    let name = &cx.apps[worker.app].name;
+    log::warn!("{name}: {who} does not read its messages: {new} were lost, {lost} in all");
+}
+
+/// Whether a line is out in part, which a successor could not continue.
+pub(super) fn has_cut_lines(cx: &Context) -> bool {
+    cx.workers.iter().any(|(_, w)| w.channel.as_ref().is_some_and(Channel::is_cut))
+}
