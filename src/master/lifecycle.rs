@@ -171,7 +171,7 @@ impl Master {
     pub(super) fn signal_asked(&mut self, ix: AppIx, signal: i32) -> Answer {
         let rules = &self.cx.apps[ix].supervisor;
         let workers: Vec<_> = rules.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
-        let agent = rules.agent().and_then(|agent| agent.process).filter(|p| p.pid.is_some()).map(|p| p.id);
+        let agent = rules.agent().and_then(|slot| slot.current).filter(|p| p.pid.is_some()).map(|p| p.id);
         for worker in workers.iter().chain(&agent) {
             self.cx.keeper.signal(*worker, signal);
         }

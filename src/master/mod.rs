@@ -272,7 +272,6 @@ impl Master {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
-                Action::SpawnAgent { agent, generation } => self.spawn_agent(app, agent, generation),
                 Action::Serve { worker } => self.serve(worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.cx.workers.find(worker) {

@@ -12,7 +12,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::ChildInfo;
 use crate::limits;
 use crate::record::{self, Value};
-use crate::supervisor::{AgentMemory, AgentPhase, AgentProcess, AppMemory, Phase, SlotMemory, SlotPhase, WorkerMemory};
+use crate::supervisor::{AgentMemory, AppMemory, Phase, SlotMemory, SlotPhase, WorkerMemory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -351,12 +351,13 @@ impl Recovery<'_> {
     fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentMemory {
         let living = self.ground.children.iter().filter(|child| child.status.is_none());
         let agents = living.filter_map(|child| Some((child, agent_tag(&child.tag, name)?)));
-        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| AgentProcess {
+        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| WorkerMemory {
             id: child.worker,
+            slot: Slot::AGENT,
             generation,
             pid: Some(child.pid),
             spawned_at_ms: child.started_ms,
-            phase: AgentPhase::Ready { since_ms: child.started_ms },
+            phase: Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None },
         });
         AgentMemory { ready_in: seen.clone(), process, ..AgentMemory::default() }
     }

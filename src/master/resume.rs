@@ -272,16 +272,18 @@ fn resume_app(
     app.balancer.set_mode(mode);
     master.cx.apps.push(app);
     resume_listeners(master, ix, inherited);
-    for worker in known {
-        let Some(&pid) = pids.get(&worker.id) else { continue };
-        let channel = inherited.fds.remove(&spawn::channel_name(worker.id)).map(|fd| (fd, true));
-        master.add_worker(ix, worker.id, worker.slot, worker.generation, Some(pid), channel);
-        resume_serves(master, ix, worker.id, inherited);
-        let config = &master.cx.apps[ix].settings().config;
-        let way = Way { config, slot: worker.slot, generation: worker.generation, tail: false };
-        master.output.adopt(worker.id, &way, &mut inherited.fds);
+    let agent = master.cx.apps[ix].supervisor.agent().and_then(|slot| slot.current);
+    let agent = agent.map(|process| (process.id, process.slot, process.generation));
+    for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(agent) {
+        let Some(&pid) = pids.get(&id) else { continue };
+        let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
+        master.add_worker(ix, id, slot, generation, Some(pid), channel);
+        resume_serves(master, ix, id, inherited);
+        let app = &master.cx.apps[ix];
+        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
+        let way = Way { config: &settings.config, slot, generation, tail: false };
+        master.output.adopt(id, &way, &mut inherited.fds);
     }
-    master.resume_agent(ix, &pids, inherited);
     Ok(actions)
 }
 
@@ -317,7 +319,7 @@ fn resume_listeners(master: &mut Master, ix: AppIx, inherited: &mut Inheritance)
 }
 
 /// A worker keeps the listeners that it served.
-pub(super) fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited: &Inheritance) {
+fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited: &Inheritance) {
     let record: ServesRecord = read_record(inherited, &format!("{SERVES}{worker}")).unwrap_or_default();
     let Some(ix) = master.cx.workers.find(worker) else { return };
     if let Some(worker) = master.cx.workers.get_mut(ix) {

@@ -260,6 +260,12 @@ impl AgentSettings {
 }
 
 impl Settings {
+    /// What the agent finds open.
+    pub(super) fn agent_inherits(&self) -> Inherited {
+        let has_channel = self.agent.as_ref().is_some_and(|agent| agent.has_channel);
+        if has_channel { Inherited::Channel } else { Inherited::Nothing }
+    }
+
     /// The description of the agent's process; `None` where there is none. Its fds are placed as a worker's.
     pub(super) fn agent_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> Option<SpawnSpec> {
         let (config, found) = (self.config.agent.as_ref()?, self.agent.as_ref()?);

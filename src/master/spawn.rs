@@ -4,7 +4,7 @@ use super::drains::Goodbye;
 use super::liveness::Liveness;
 use super::notify_sockets::Heard;
 use super::output::Way;
-use super::recovery::Tag;
+use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
 use super::worker::Worker;
@@ -27,7 +27,7 @@ pub(super) fn channel_name(worker: WorkerId) -> String {
 }
 
 impl Master {
-    /// Has the keeper start a worker. What goes wrong here is an event like a failure there.
+    /// Has the keeper start a worker, or the agent. What goes wrong here is an event like a failure there.
     pub(super) fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
         if let Err(error) = self.try_spawn(app, worker, slot, generation) {
             let reason = error.to_string();
@@ -45,14 +45,20 @@ impl Master {
     ) -> Result<(), SpawnError> {
         let app = &self.cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
+        let is_agent = slot == Slot::AGENT;
+        // An agent serves nothing.
+        let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some() && !is_agent);
         let given: Vec<ListenerIx> = configured.map(|(ix, _)| ix).collect();
         if settings.has_own_sockets() {
             for &listener in &given {
                 self.kernel_mode.groups.give_slot_a_socket(&mut self.cx, app_ix, listener, slot.0);
             }
         }
-        let speaks = settings.protocol.variables().contains(&"NOTIFY_SOCKET");
+        let inherited = if is_agent { settings.agent_inherits() } else { settings.protocol.inherited() };
+        let speaks = match is_agent {
+            true => inherited == Inherited::Nothing,
+            false => settings.protocol.variables().contains(&"NOTIFY_SOCKET"),
+        };
         let notify = speaks.then(|| self.notify_address(&settings)).flatten();
         let app = &self.cx.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
@@ -63,7 +69,7 @@ impl Master {
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut listen_names = Vec::new();
         let mut channel = None;
-        match settings.protocol.inherited() {
+        match inherited {
             Inherited::Channel => {
                 let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
                 fds.push(theirs);
@@ -87,8 +93,12 @@ impl Master {
             notify: notify.as_deref(),
             stdio,
         };
-        let tag = Tag { app: app.name.clone(), slot, generation };
-        let spec = settings.spawn_spec(&place, tag.to_bytes());
+        let spec = if is_agent {
+            settings.agent_spec(&place, agent_tag_bytes(&app.name, generation)).ok_or(SpawnError::NoAgent)?
+        } else {
+            let tag = Tag { app: app.name.clone(), slot, generation };
+            settings.spawn_spec(&place, tag.to_bytes())
+        };
         if let Some(ours) = &channel {
             self.cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
@@ -96,7 +106,7 @@ impl Master {
         self.cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
         let has_channel = channel.is_some();
         let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
-        if !has_channel && settings.has_own_sockets() {
+        if !has_channel && !is_agent && settings.has_own_sockets() {
             // What a Node worker asks for later, others have from the start.
             given.into_iter().for_each(|listener| self.join(ix, listener));
             checkpoint::save_serves(&mut self.cx, ix);
@@ -118,6 +128,23 @@ impl Master {
             stdio: Vec::new(),
         };
         app.settings().environment(&place)
+    }
+
+    /// The variables that the agent of an app has; `None`: it has none.
+    pub(super) fn agent_environment(&self, app_ix: AppIx) -> Option<BTreeMap<OsString, OsString>> {
+        let app = &self.cx.apps[app_ix];
+        app.settings().agent.as_ref()?;
+        let slot = app.supervisor.agent();
+        let place = SpawnPlace {
+            worker: slot.as_ref().and_then(|slot| slot.current).map_or(WorkerId(0), |process| process.id),
+            slot: Slot::AGENT,
+            generation: slot.map_or(app.supervisor.generation(), |slot| slot.generation).0,
+            port: app.port(),
+            listen_names: Vec::new(),
+            notify: self.notify.address_of(app.settings().uid()),
+            stdio: Vec::new(),
+        };
+        Some(app.settings().agent_environment(&place))
     }
 
     /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
@@ -314,6 +341,9 @@ impl Master {
 /// Why no process was made.
 #[derive(Debug, Error)]
 pub(super) enum SpawnError {
+    /// It is the agent's, and the configuration has none.
+    #[error("no agent is configured")]
+    NoAgent,
     /// No socket pair.
     #[error("cannot make its channel: {0}")]
     Channel(io::Error),

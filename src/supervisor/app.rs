@@ -1,6 +1,6 @@
-//! The state machine of one app: slots, workers, deaths and scale. Reloads are in `reload`, stop and start in `start`,
-//! the agent in `agent`.
-use super::agent::AgentMemory;
+//! The state machine of one app: slots, the processes in them, deaths and scale. Reloads are in `reload`, stop and start
+//! in `start`; what is special about the agent's slot is in `agent`.
+use super::agent::AgentSlot;
 use super::cause::cause_text;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
@@ -46,7 +46,7 @@ pub struct App {
     pub(super) stopping: Option<Stopping>,
     /// What to start when the stop has ended.
     pub(super) then_start: Option<Queued>,
-    pub(super) agent: AgentMemory,
+    pub(super) agent: AgentSlot,
     /// Whether `AppReady` was said since the app last had no ready worker.
     pub(super) told_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
@@ -76,7 +76,7 @@ impl App {
             queued_scale: None,
             stopping: None,
             then_start: None,
-            agent: AgentMemory::default(),
+            agent: AgentSlot::new(generation),
             told_ready: false,
             told_end: false,
             touched_slots: (0..slots).collect(),
@@ -94,8 +94,20 @@ impl App {
 
     /// Takes one event. Events about workers that no longer exist are ignored: they crossed an exit.
     pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
+        let is_agent = event.worker().is_some_and(|id| self.is_agent(id));
         match event {
-            event if self.is_agent(event.worker()) => self.on_agent_event(cx, event),
+            // It serves nothing. A Node agent may close its channel and live on; it gets no messages then.
+            Event::Online { .. }
+            | Event::NotYet { .. }
+            | Event::ServersClosed { .. }
+            | Event::ServersOpen { .. }
+            | Event::ChannelClosed { .. }
+            | Event::Leaving { .. }
+            | Event::Replace { .. }
+            | Event::Hung { .. }
+            | Event::HasClients { .. }
+            | Event::Drained { .. }
+                if is_agent => {}
             Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
             Event::SpawnFailed { worker, reason } => self.on_spawn_failed(cx, worker, reason),
             Event::Online { worker } => self.on_online(worker),
@@ -131,7 +143,6 @@ impl App {
                 TimerKey::Slot(index) => self.on_slot_timer(cx, index),
                 TimerKey::Worker(worker) => self.on_worker_timer(cx, worker),
                 TimerKey::Canary => self.end_canary(cx),
-                TimerKey::Agent => self.on_agent_timer(cx),
                 TimerKey::Settling => self.settle(cx),
             }
             self.reconcile_agent(cx);
@@ -164,7 +175,7 @@ impl App {
     }
 
     fn runs_nothing(&self) -> bool {
-        self.workers.is_empty() && self.agent.process.is_none()
+        self.workers.is_empty() && self.workers.agent().is_none()
     }
 
     /// Whether every slot is errored.
@@ -208,7 +219,7 @@ impl App {
 
     /// One worker.
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
-        self.workers.get(&id).map(Worker::view)
+        self.workers.get(&id).filter(|w| !w.is_agent()).map(Worker::view)
     }
 
     /// Workers that are ready to serve.
@@ -220,7 +231,7 @@ impl App {
     pub fn generations(&self) -> BTreeSet<Generation> {
         let mut all: BTreeSet<Generation> = self.workers.values().map(|w| w.generation).collect();
         all.insert(self.generation);
-        all.extend(self.agent.process.map(|p| p.generation));
+        all.extend(self.workers.agent().map(|agent| agent.generation));
         all.extend(self.slots.iter().map(|s| s.generation));
         all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
         all.extend(self.queued.iter().chain(&self.then_start).map(|q| q.to));
@@ -248,7 +259,15 @@ impl App {
         self.touched_workers.insert(worker);
     }
 
+    pub(super) fn slot_state(&self, index: u32) -> Option<&SlotState> {
+        if Slot(index) == Slot::AGENT { Some(&self.agent.slot) } else { self.slots.get(index as usize) }
+    }
+
     pub(super) fn slot_mut(&mut self, index: u32) -> Option<&mut SlotState> {
+        if Slot(index) == Slot::AGENT {
+            // It is noted with the app.
+            return Some(&mut self.agent.slot);
+        }
         self.touched_slots.insert(index);
         self.slots.get_mut(index as usize)
     }
@@ -264,17 +283,17 @@ impl App {
         }
     }
 
-    /// Spawns a worker of `generation` for the slot; the caller decides what it is to the slot.
+    /// Spawns a process of `generation` for the slot; the caller decides what it is to the slot.
     pub(super) fn spawn(&mut self, cx: &mut Cx<'_>, index: u32, generation: Generation) -> WorkerId {
         let worker = WorkerId(*cx.next_worker);
         *cx.next_worker += 1;
-        let deadline_ms = cx.now_ms + self.policy(generation).ready_timeout_ms;
-        let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
         let slot = Slot(index);
+        let deadline_ms = cx.now_ms + self.policy(generation).rules(slot).ready_timeout_ms;
+        let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
         let spawned_at_ms = cx.now_ms;
         self.workers.insert(Worker { id: worker, slot, generation, pid: None, spawned_at_ms, phase, not_yet: None });
         self.set_phase(worker, phase);
-        cx.act(Action::Spawn { worker, slot: Slot(index), generation });
+        cx.act(Action::Spawn { worker, slot, generation });
         worker
     }
 
@@ -310,7 +329,7 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let patience_ms = match self.stopping {
             Some(Stopping { now: true }) => limits::STOP_NOW_KILL_MS,
-            Some(Stopping { now: false }) | None => self.policy(w.generation).kill_timeout_ms,
+            Some(Stopping { now: false }) | None => self.policy(w.generation).rules(w.slot).kill_timeout_ms,
         };
         self.set_phase(worker, Phase::Stopping { kill_at_ms: cx.now_ms + patience_ms });
         cx.act(Action::Terminate { worker });
@@ -319,7 +338,7 @@ impl App {
     /// The slot that this worker fills now, or is about to fill.
     pub(super) fn role(&self, worker: WorkerId) -> Role {
         let Some(w) = self.workers.get(&worker) else { return Role::Gone };
-        match self.slots.get(w.slot.0 as usize) {
+        match self.slot_state(w.slot.0) {
             Some(slot) if slot.current == Some(worker) => Role::Current(w.slot.0),
             Some(slot) if slot.incoming == Some(worker) => Role::Incoming(w.slot.0),
             Some(_) | None => Role::Leaving,
@@ -333,7 +352,7 @@ impl App {
         w.pid = Some(pid);
         let (phase, generation, slot) = (w.phase, w.generation, w.slot);
         if let Phase::Starting { deadline_ms, online, severed_at_ms, .. } = phase {
-            let ready_at_ms = self.policy(generation).ready.after_ms.map(|after| cx.now_ms + after);
+            let ready_at_ms = self.policy(generation).rules(slot).ready.after_ms.map(|after| cx.now_ms + after);
             self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
         }
         self.touched_workers.insert(worker);
@@ -356,7 +375,7 @@ impl App {
 
     fn on_evidence(&mut self, cx: &mut Cx<'_>, worker: WorkerId, evidence: Evidence) {
         let Some(w) = self.workers.get(&worker) else { return };
-        let wanted = self.policy(w.generation).ready.evidence;
+        let wanted = self.policy(w.generation).rules(w.slot).ready.evidence;
         if matches!(w.phase, Phase::Starting { .. }) && wanted == Some(evidence) {
             self.become_ready(cx, worker);
         }
@@ -365,17 +384,22 @@ impl App {
     fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
+        let (pid, generation) = (w.pid, w.generation);
         self.set_phase(worker, Phase::Ready { since_ms: cx.now_ms, idle_since_ms: None, severed_at_ms: None });
+        if slot == Slot::AGENT {
+            cx.report(Report::AgentReady { agent: worker, pid, after_ms });
+            return self.agent_is_ready(cx, generation);
+        }
         cx.act(Action::Serve { worker });
         cx.report(Report::WorkerReady { worker, slot, after_ms });
         if let Role::Incoming(index) = self.role(worker) {
             self.incoming_serves(cx, index, worker);
         }
-        self.tell_ready(cx);
+        self.report_ready(cx);
     }
 
     /// Says `AppReady` once every slot serves.
-    fn tell_ready(&mut self, cx: &mut Cx<'_>) {
+    fn report_ready(&mut self, cx: &mut Cx<'_>) {
         if self.told_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
             return;
         }
@@ -448,7 +472,7 @@ impl App {
     /// Ends a worker that lives but has failed, and treats its slot as after a death.
     fn fail_alive(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause) {
         let role = self.role(worker);
-        self.bury(cx, worker, role, cause, cx.now_ms);
+        self.count_failure(cx, worker, role, cause, cx.now_ms);
         self.terminate(cx, worker);
     }
 
@@ -464,7 +488,11 @@ impl App {
         if w.phase.is_leaving() {
             let killed = matches!(w.phase, Phase::Killed);
             let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
-            cx.report(Report::WorkerLeft { worker, slot: w.slot, pid: w.pid, status, killed, lived_ms });
+            let (slot, pid) = (w.slot, w.pid);
+            cx.report(match slot {
+                Slot::AGENT => Report::AgentLeft { agent: worker, pid, status, killed },
+                _ => Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms },
+            });
             self.remove(cx, worker);
         } else {
             self.lose(cx, worker, Cause::Ended(status), at_ms);
@@ -474,12 +502,12 @@ impl App {
     /// A worker that counted is gone without having been asked to.
     fn lose(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause, at_ms: u64) {
         let role = self.role(worker);
-        self.bury(cx, worker, role, cause, at_ms);
+        self.count_failure(cx, worker, role, cause, at_ms);
         self.remove(cx, worker);
     }
 
     /// What a failure means for the slot: the next try, the end of the slot, or the failure of a reload.
-    pub(super) fn bury(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
+    pub(super) fn count_failure(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
         let Some(w) = self.workers.get(&worker) else { return };
         let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
         let death = Death { worker, pid: w.pid, cause, lived_ms, at_ms };
@@ -494,6 +522,9 @@ impl App {
             Role::Current(index) => {
                 let young = self.is_young(worker, at_ms) && !matches!(death.cause, Cause::Hung(_));
                 self.detach(index, worker);
+                if slot == Slot::AGENT {
+                    return self.agent_failed(cx, death, generation, young);
+                }
                 let stop = matches!(&death.cause, Cause::Ended(ExitStatus::Code(code))
                     if self.policy(generation).stop_exit_codes.contains(code));
                 let has_incoming = self.slots.get(index as usize).is_some_and(|s| s.incoming.is_some());
@@ -522,9 +553,12 @@ impl App {
     }
 
     /// Takes a worker out of its slot; it may live on as one that leaves.
-    fn detach(&mut self, index: u32, worker: WorkerId) {
+    pub(super) fn detach(&mut self, index: u32, worker: WorkerId) {
         if let Some(slot) = self.slot_mut(index).filter(|slot| slot.current == Some(worker)) {
             slot.current = None;
+        }
+        if Slot(index) == Slot::AGENT {
+            return;
         }
         let itself = u32::from(self.workers.get(&worker).is_some_and(Worker::is_ready));
         if self.workers.ready() == itself {
@@ -555,7 +589,7 @@ impl App {
             return;
         }
         slot.restarts += 1;
-        let wait_ms = slot.backoff_ms(&policy);
+        let wait_ms = slot.backoff_ms(&policy.rules(Slot(index)).backoff);
         if wait_ms == 0 {
             self.fill(cx, index);
             return;
@@ -570,15 +604,22 @@ impl App {
 
     /// Forgets a process that is gone, and looks whether something waited for that.
     fn remove(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+        let is_agent = self.is_agent(worker);
+        self.forget(worker);
+        if !is_agent {
+            self.after_removal(cx);
+        }
+        self.report_end(cx);
+    }
+
+    pub(super) fn forget(&mut self, worker: WorkerId) {
         self.workers.remove(&worker);
         self.timers.set(TimerKey::Worker(worker), None);
         self.touched_workers.insert(worker);
-        self.after_removal(cx);
-        self.tell_end(cx);
     }
 
     /// Says once that nothing will run any more.
-    pub(super) fn tell_end(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn report_end(&mut self, cx: &mut Cx<'_>) {
         if self.told_end {
             return;
         }
@@ -600,8 +641,11 @@ impl App {
     // ---- timers ----
 
     fn on_slot_timer(&mut self, cx: &mut Cx<'_>, index: u32) {
-        let waits = self.slots.get(index as usize).is_some_and(|s| matches!(s.phase, SlotPhase::Waiting { .. }));
-        if waits && self.stopping.is_none() {
+        let waits = self.slot_state(index).is_some_and(|s| matches!(s.phase, SlotPhase::Waiting { .. }));
+        if waits && Slot(index) == Slot::AGENT {
+            // What fills it is computed after each step.
+            self.set_slot_phase(index, SlotPhase::Filled);
+        } else if waits && self.stopping.is_none() {
             self.fill(cx, index);
         }
     }
@@ -624,7 +668,10 @@ impl App {
                 self.terminate(cx, worker);
             }
             Phase::Stopping { .. } => {
-                cx.report(Report::Overdue { worker, slot, kill: true });
+                cx.report(match slot {
+                    Slot::AGENT => Report::AgentOverdue { agent: worker },
+                    _ => Report::Overdue { worker, slot, kill: true },
+                });
                 self.set_phase(worker, Phase::Killed);
                 cx.act(Action::Kill { worker });
             }
@@ -648,5 +695,8 @@ pub(super) enum Role {
 
 pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
     let Death { worker, pid, cause, lived_ms, .. } = death;
-    Report::WorkerDied { worker, slot, pid, cause, lived_ms, next }
+    match slot {
+        Slot::AGENT => Report::AgentDied { agent: worker, pid, cause, lived_ms, next },
+        _ => Report::WorkerDied { worker, slot, pid, cause, lived_ms, next },
+    }
 }

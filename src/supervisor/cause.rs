@@ -20,12 +20,12 @@ impl App {
 
     /// The time of a worker to get ready is over.
     pub(super) fn not_ready(&self, w: &Worker) -> Cause {
-        let policy = self.policy(w.generation);
+        let rules = self.policy(w.generation).rules(w.slot);
         // It is asked when its server listens.
         let never_asked = || "it has not called listen() yet, and was not asked".to_owned();
-        let asked = policy.ready.evidence == Some(Evidence::Http);
+        let asked = rules.ready.evidence == Some(Evidence::Http);
         let why = w.not_yet.clone().or_else(|| asked.then(never_asked));
-        Cause::NotReady { ms: policy.ready_timeout_ms, why }
+        Cause::NotReady { ms: rules.ready_timeout_ms, why }
     }
 }
 

@@ -103,7 +103,7 @@ impl App {
         let now_ms = cx.now_ms;
         let Some(slot) = self.slot_mut(index) else { return };
         slot.count_death(&policy, true, now_ms);
-        slot.replace_after_ms = slot.replace_after_ms.max(now_ms + slot.backoff_ms(&policy));
+        slot.replace_after_ms = slot.replace_after_ms.max(now_ms + slot.backoff_ms(&policy.rules(Slot(index)).backoff));
     }
 
     /// The worker of a slot is lost while its replacement starts: that one fills the slot now. Whether there was one.
@@ -147,7 +147,7 @@ impl App {
         let (report, kill_timeout_ms) = (policy.limits.hang_report, policy.kill_timeout_ms);
         let Some(hang_ms) = policy.limits.hang_ms.filter(|_| matches!(w.phase, Phase::Ready { .. })) else { return };
         let role = self.role(worker);
-        self.bury(cx, worker, role, Cause::Hung(hang_ms), cx.now_ms);
+        self.count_failure(cx, worker, role, Cause::Hung(hang_ms), cx.now_ms);
         if report {
             let kill_at_ms = cx.now_ms + limits::HANG_REPORT_MS + kill_timeout_ms;
             self.set_phase(worker, Phase::Stopping { kill_at_ms });

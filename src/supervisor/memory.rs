@@ -1,6 +1,6 @@
 //! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
 //! the shell's business.
-use super::agent::AgentMemory;
+use super::agent::AgentSlot;
 use super::app::{App, Cx, Role, Stopping};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
@@ -57,6 +57,23 @@ pub struct AppMemory {
     pub agent: AgentMemory,
 }
 
+/// An app's agent and its slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentMemory {
+    /// The one process that there is, whatever it does.
+    pub process: Option<WorkerMemory>,
+    /// No new one before this time (absolute milliseconds).
+    pub waiting_until_ms: Option<u64>,
+    /// Young failures in the window (absolute milliseconds).
+    pub failures: Vec<u64>,
+    /// Young failures in a row.
+    pub consecutive: u32,
+    /// How often it was started again after an end that nobody asked for.
+    pub restarts: u64,
+    /// The generations in which an agent was ready once: their workers wait no more.
+    pub ready_in: BTreeSet<Generation>,
+}
+
 /// A reload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadMemory {
@@ -104,7 +121,7 @@ pub struct SlotMemory {
 }
 
 /// One worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerMemory {
     /// Its id.
     pub id: WorkerId,
@@ -141,7 +158,7 @@ impl App {
             stopping: self.stopping.map(|s| s.now),
             then_start: self.then_start.as_ref().map(|q| (q.to, q.slots)),
             told_ready: self.told_ready,
-            agent: self.agent.clone(),
+            agent: self.agent_memory(),
         }
     }
 
@@ -173,15 +190,24 @@ impl App {
     }
 
     fn worker_memory(&self, id: WorkerId) -> Option<WorkerMemory> {
-        let w = self.workers.get(&id)?;
-        Some(WorkerMemory {
-            id,
-            slot: w.slot,
-            generation: w.generation,
-            pid: w.pid,
-            spawned_at_ms: w.spawned_at_ms,
-            phase: w.phase,
-        })
+        // An agent is remembered with the app.
+        self.workers.get(&id).filter(|w| !w.is_agent()).map(process_memory)
+    }
+
+    fn agent_memory(&self) -> AgentMemory {
+        let AgentSlot { slot, ready_in } = &self.agent;
+        let waiting_until_ms = match slot.phase {
+            SlotPhase::Waiting { until_ms } => Some(until_ms),
+            SlotPhase::Filled | SlotPhase::Errored | SlotPhase::Stopped => None,
+        };
+        AgentMemory {
+            process: self.workers.agent().map(process_memory),
+            waiting_until_ms,
+            failures: slot.failures.iter().copied().collect(),
+            consecutive: slot.consecutive,
+            restarts: slot.restarts,
+            ready_in: ready_in.clone(),
+        }
     }
 
     /// An app as another master left it. Workers that the keeper does not know were never started: their spawn is asked
@@ -215,7 +241,7 @@ impl App {
             queued_scale: memory.queued_scale,
             stopping: memory.stopping.map(|now| Stopping { now }),
             then_start: None,
-            agent: memory.agent,
+            agent: AgentSlot::new(memory.generation),
             told_ready: memory.told_ready,
             told_end: false,
             touched_slots: BTreeSet::new(),
@@ -223,10 +249,11 @@ impl App {
         };
         app.queued = memory.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
         app.then_start = memory.then_start.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
-        let restored: Vec<WorkerId> = workers.iter().map(|w| w.id).collect();
+        let agent = memory.agent.process.map(|process| process.id);
+        let restored: Vec<WorkerId> = agent.into_iter().chain(workers.iter().map(|w| w.id)).collect();
+        app.restore_agent(memory.agent, known_pid);
         app.restore_workers(workers, known_pid);
         app.restore_slots(memory.slots, slots, cx);
-        app.rejoin_agent(cx, known_pid);
         for id in restored {
             app.rejoin(cx, id);
         }
@@ -245,6 +272,22 @@ impl App {
         }
     }
 
+    fn restore_agent(&mut self, agent: AgentMemory, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
+        if let Some(until_ms) = agent.waiting_until_ms {
+            self.set_slot_phase(Slot::AGENT.0, SlotPhase::Waiting { until_ms });
+        }
+        let AgentSlot { slot, ready_in } = &mut self.agent;
+        *ready_in = agent.ready_in;
+        slot.failures = agent.failures.into();
+        slot.consecutive = agent.consecutive;
+        slot.restarts = agent.restarts;
+        if let Some(process) = agent.process {
+            slot.generation = process.generation;
+            slot.current = Some(process.id).filter(|_| !process.phase.is_leaving());
+            self.restore_workers(vec![WorkerMemory { slot: Slot::AGENT, ..process }], known_pid);
+        }
+    }
+
     /// Gives a restored worker the place that it had. The other master may have died between the notes of one step, so
     /// a worker may be noted as serving while its slot is noted as done with it: then the slot is right.
     fn rejoin(&mut self, cx: &mut Cx<'_>, id: WorkerId) {
@@ -253,9 +296,7 @@ impl App {
         let belongs = self.role(id) != Role::Leaving;
         match (pid, phase) {
             (None, _) if phase.is_leaving() || !belongs => {
-                self.workers.remove(&id);
-                self.timers.set(TimerKey::Worker(id), None);
-                self.touched_workers.insert(id);
+                self.forget(id);
             }
             (None, _) => cx.act(Action::Spawn { worker: id, slot, generation }),
             (Some(_), Phase::Draining { .. }) => cx.act(Action::Drain { worker: id }),
@@ -264,6 +305,7 @@ impl App {
             (Some(_), Phase::Killed) => cx.act(Action::Kill { worker: id }),
             (Some(_), Phase::Stopping { .. }) => {}
             (Some(_), _) if !belongs => self.retire(cx, id),
+            (Some(_), Phase::Ready { .. }) if slot == Slot::AGENT => {}
             (Some(_), Phase::Ready { .. }) => {
                 cx.act(Action::Serve { worker: id });
                 self.rejoin_incoming(cx, id);
@@ -314,5 +356,16 @@ impl App {
                 self.fill(cx, index);
             }
         }
+    }
+}
+
+fn process_memory(w: &Worker) -> WorkerMemory {
+    WorkerMemory {
+        id: w.id,
+        slot: w.slot,
+        generation: w.generation,
+        pid: w.pid,
+        spawned_at_ms: w.spawned_at_ms,
+        phase: w.phase,
     }
 }

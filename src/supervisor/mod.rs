@@ -18,10 +18,10 @@ mod start;
 mod timers;
 mod worker;
 
-pub use agent::{AgentMemory, AgentPhase, AgentPolicy, AgentProcess};
+pub use agent::AgentPolicy;
 pub use app::{App, Cx};
 pub use limits::{Excess, Limits};
-pub use memory::{AppMemory, ReloadMemory, SlotMemory, WorkerMemory};
+pub use memory::{AgentMemory, AppMemory, ReloadMemory, SlotMemory, WorkerMemory};
 pub use slot::{SlotPhase, SlotView};
 pub use worker::{Phase, WorkerView};
 
@@ -171,10 +171,8 @@ impl Event {
 /// What the shell has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start a process for this slot.
+    /// Start a process for this slot; the agent's is [`Slot::AGENT`].
     Spawn { worker: WorkerId, slot: Slot, generation: Generation },
-    /// Start the agent's process.
-    SpawnAgent { agent: WorkerId, generation: Generation },
     /// Give it connections from now on.
     Serve { worker: WorkerId },
     /// No new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds nothing more.

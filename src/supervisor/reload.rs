@@ -97,7 +97,7 @@ impl App {
         let Queued { to, policy, slots } = asked;
         self.policies.insert(to, policy);
         self.abandon_replacements(cx);
-        self.agent_begins_anew();
+        self.reset_agent_backoff();
         self.told_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
@@ -274,7 +274,7 @@ impl App {
     /// The agent of the new generation failed before any worker was touched.
     pub(super) fn fail_reload(&mut self, cx: &mut Cx<'_>, reason: String) {
         self.turn_round(cx, reason);
-        self.agent_begins_anew();
+        self.reset_agent_backoff();
         self.step_reload(cx);
     }
 

@@ -1,7 +1,8 @@
-//! One slot: who fills it, how often that failed, and how long to wait before the next try.
-use super::Policy;
+//! One slot: who fills it, how often that failed, and how long to wait before the next try. Workers have numbered slots;
+//! an app's agent has one of its own (`Slot::AGENT`), which differs in what its policy says ([`Rules`]).
 use super::worker::WorkerView;
-use crate::ids::{Generation, WorkerId};
+use super::{Policy, ReadyRule};
+use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::VecDeque;
 
@@ -52,6 +53,57 @@ pub(super) struct SlotState {
     pub(super) death: Option<Death>,
 }
 
+/// What a policy says of the processes of one kind of slot. Times are in milliseconds.
+pub(super) struct Rules<'a> {
+    pub(super) ready: &'a ReadyRule,
+    pub(super) ready_timeout_ms: u64,
+    pub(super) kill_timeout_ms: u64,
+    pub(super) backoff: Backoff,
+}
+
+/// Waits before the next try, in milliseconds.
+pub(super) struct Backoff {
+    first_ms: u64,
+    min_ms: u64,
+    max_ms: u64,
+    /// After any end that nobody asked for it is at least this.
+    least_ms: u64,
+}
+
+impl Policy {
+    /// What it says of the processes of this slot.
+    pub(super) fn rules(&self, slot: Slot) -> Rules<'_> {
+        match &self.agent {
+            Some(agent) if slot == Slot::AGENT => {
+                let delay_ms = agent.restart_delay_ms;
+                Rules {
+                    ready: &agent.ready,
+                    ready_timeout_ms: agent.ready_timeout_ms,
+                    kill_timeout_ms: agent.kill_timeout_ms,
+                    // It doubles from the delay.
+                    backoff: Backoff {
+                        first_ms: delay_ms,
+                        min_ms: delay_ms.saturating_mul(2),
+                        max_ms: self.backoff_max_ms.max(delay_ms),
+                        least_ms: delay_ms,
+                    },
+                }
+            }
+            Some(_) | None => Rules {
+                ready: &self.ready,
+                ready_timeout_ms: self.ready_timeout_ms,
+                kill_timeout_ms: self.kill_timeout_ms,
+                backoff: Backoff {
+                    first_ms: self.backoff_first_ms,
+                    min_ms: self.backoff_min_ms,
+                    max_ms: self.backoff_max_ms,
+                    least_ms: self.restart_delay_ms,
+                },
+            },
+        }
+    }
+}
+
 /// What others may see of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotView {
@@ -59,7 +111,7 @@ pub struct SlotView {
     pub generation: Generation,
     /// What it is doing.
     pub phase: SlotPhase,
-    /// The worker that counts.
+    /// The worker that counts; of the agent's slot the process that there is, also one that leaves.
     pub current: Option<WorkerView>,
     /// Refills after an end that nobody asked for.
     pub restarts: u64,
@@ -101,16 +153,13 @@ impl SlotState {
 
     /// The wait before the next try: after a death of age the ordinary one, after the first young one its own, then
     /// doubling.
-    pub(super) fn backoff_ms(&self, policy: &Policy) -> u64 {
+    pub(super) fn backoff_ms(&self, backoff: &Backoff) -> u64 {
         let backoff_ms = match self.consecutive {
             0 => 0,
-            1 => policy.backoff_first_ms,
-            n => policy
-                .backoff_min_ms
-                .saturating_mul(1u64.checked_shl(n - 2).unwrap_or(u64::MAX))
-                .min(policy.backoff_max_ms),
+            1 => backoff.first_ms,
+            n => backoff.min_ms.saturating_mul(1u64.checked_shl(n - 2).unwrap_or(u64::MAX)).min(backoff.max_ms),
         };
-        backoff_ms.max(policy.restart_delay_ms)
+        backoff_ms.max(backoff.least_ms)
     }
 
     /// Counts an end that nobody asked for; whether it was the last one allowed.

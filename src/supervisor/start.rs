@@ -1,6 +1,6 @@
 //! Stop, and start after it. A restart is a stop that a start follows: never two generations at a time.
 use super::Report;
-use super::agent::AgentMemory;
+use super::agent::AgentSlot;
 use super::app::{App, Cx, Stopping};
 use super::reload::Queued;
 use super::slot::{SlotPhase, SlotState};
@@ -15,7 +15,7 @@ impl App {
             cx.report(Report::StartDropped { to: earlier.to });
         }
         self.stop(cx, now);
-        self.tell_end(cx);
+        self.report_end(cx);
     }
 
     /// Starts the app anew, whatever it does now: what runs is stopped first.
@@ -50,7 +50,8 @@ impl App {
         let slots = slots.clamp(1, limits::WORKERS_MAX);
         self.touched_slots.extend(0..slots.max(self.slots.len() as u32));
         self.slots = (0..slots).map(|_| SlotState::new(to)).collect();
-        self.agent = AgentMemory::default();
+        self.reset_agent_backoff();
+        self.agent = AgentSlot::new(to);
         let wanted = self.generations();
         self.policies.retain(|generation, _| wanted.contains(generation));
         cx.report(Report::Started { to });

@@ -11,10 +11,8 @@ pub(super) enum TimerKey {
     Settling,
     /// A worker's.
     Worker(WorkerId),
-    /// A slot's.
+    /// A slot's; also the agent's.
     Slot(u32),
-    /// The agent's: its process's, or the one before its next start.
-    Agent,
 }
 
 /// A set of deadlines.

@@ -1,4 +1,4 @@
-//! One worker as the supervisor sees it. Transitions live in `app`; here is what a worker is.
+//! One worker, or agent, as the supervisor sees it. Transitions live in `app`; here is what a worker is.
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::BTreeMap;
@@ -47,23 +47,32 @@ pub(super) struct Worker {
     pub(super) not_yet: Option<String>,
 }
 
-/// All workers of an app, by id, and how many of them are ready.
+/// The processes of an app: its workers by id, with how many of them are ready, and its agent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Crew {
     by_id: BTreeMap<WorkerId, Worker>,
     ready: u32,
+    /// The process in the agent's slot. It is found by its id, and no worker.
+    agent: Option<Worker>,
 }
 
 impl Crew {
+    /// A worker, or the agent.
     pub(super) fn get(&self, id: &WorkerId) -> Option<&Worker> {
-        self.by_id.get(id)
+        self.by_id.get(id).or_else(|| self.agent.as_ref().filter(|agent| agent.id == *id))
     }
 
     /// For everything but its phase, which [`Crew::set_phase`] changes.
     pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
-        self.by_id.get_mut(id)
+        self.by_id.get_mut(id).or_else(|| self.agent.as_mut().filter(|agent| agent.id == *id))
     }
 
+    /// The agent's process, whatever it does.
+    pub(super) fn agent(&self) -> Option<&Worker> {
+        self.agent.as_ref()
+    }
+
+    /// The workers.
     pub(super) fn values(&self) -> impl Iterator<Item = &Worker> {
         self.by_id.values()
     }
@@ -76,12 +85,16 @@ impl Crew {
         self.by_id.is_empty()
     }
 
-    /// Those that are ready.
+    /// Workers that are ready.
     pub(super) fn ready(&self) -> u32 {
         self.ready
     }
 
     pub(super) fn insert(&mut self, worker: Worker) {
+        if worker.is_agent() {
+            self.agent = Some(worker);
+            return;
+        }
         self.ready += u32::from(worker.is_ready());
         if let Some(former) = self.by_id.insert(worker.id, worker) {
             self.ready -= u32::from(former.is_ready());
@@ -89,13 +102,18 @@ impl Crew {
     }
 
     pub(super) fn remove(&mut self, id: &WorkerId) {
+        self.agent.take_if(|agent| agent.id == *id);
         if let Some(gone) = self.by_id.remove(id) {
             self.ready -= u32::from(gone.is_ready());
         }
     }
 
-    /// Whether there is such a worker.
+    /// Whether there is such a process.
     pub(super) fn set_phase(&mut self, id: &WorkerId, phase: Phase) -> bool {
+        if let Some(agent) = self.agent.as_mut().filter(|agent| agent.id == *id) {
+            agent.phase = phase;
+            return true;
+        }
         let Some(worker) = self.by_id.get_mut(id) else { return false };
         self.ready -= u32::from(worker.is_ready());
         worker.phase = phase;
@@ -109,7 +127,7 @@ impl Crew {
 pub struct WorkerView {
     /// Its id.
     pub id: WorkerId,
-    /// Its slot.
+    /// Its slot; [`Slot::AGENT`] for an agent.
     pub slot: Slot,
     /// Its generation.
     pub generation: Generation,
@@ -124,6 +142,10 @@ pub struct WorkerView {
 impl Worker {
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready { .. })
+    }
+
+    pub(super) fn is_agent(&self) -> bool {
+        self.slot == Slot::AGENT
     }
 
     pub(super) fn view(&self) -> WorkerView {

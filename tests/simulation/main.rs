@@ -2,6 +2,7 @@
 //! with `SIM_SEED=n cargo test --test simulation`, and more of them with `SIM_SEEDS=n`. `SIM_TRACE=1`
 //! prints every action.
 #![allow(clippy::unwrap_used)]
+mod agent;
 mod asked;
 mod canary;
 mod ledger;

@@ -6,7 +6,7 @@ mod asks;
 mod invariants;
 
 use super::random::Random;
-use clusterd::ids::{Generation, WorkerId};
+use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
     Action, App, AppMemory, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
     SlotMemory, WorkerMemory,
@@ -569,11 +569,11 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
+            Action::Spawn { worker, slot: Slot::AGENT, generation } => self.spawn_agent(worker, generation),
             Action::Spawn { worker, generation, .. } => {
                 self.check_spawn(worker, generation);
                 self.begin_process(worker, generation, false);
             }
-            Action::SpawnAgent { agent, generation } => self.spawn_agent(agent, generation),
             Action::Drain { worker } => {
                 let now_ms = self.now_ms;
                 let Some(process) = self.processes.get_mut(&worker) else { return };

@@ -3,9 +3,7 @@
 use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
-use crate::supervisor::{
-    AgentMemory, AgentPhase, AgentProcess, AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory,
-};
+use crate::supervisor::{AgentMemory, AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -182,19 +180,6 @@ variants! {
 
 record! {
     AgentMemory { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 restarts = 0; 6 ready_in; }
-}
-
-record! {
-    AgentProcess { 1 id; 2 generation; 3 pid; 4 spawned_at_ms; 5 phase; }
-}
-
-variants! {
-    AgentPhase {
-        0 Starting { 1 deadline_ms; 2 ready_at_ms; }
-        1 Ready { 1 since_ms; }
-        2 Stopping { 1 kill_at_ms; }
-        3 Killed {}
-    }
 }
 
 // ---- keys ----

@@ -2,7 +2,7 @@
 use super::{Coming, Process, Sabotage, Says, World};
 use crate::random::Random;
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{AgentPhase, AgentPolicy, App, Evidence, ExitStatus, ReadyRule};
+use clusterd::supervisor::{AgentPolicy, App, Evidence, ExitStatus, Phase, ReadyRule};
 
 /// Half of all generations have an agent.
 pub(super) fn policy(random: &mut Random) -> Option<AgentPolicy> {
@@ -16,7 +16,7 @@ pub(super) fn policy(random: &mut Random) -> Option<AgentPolicy> {
 
 /// Whether the rules know this process.
 pub(super) fn knows(app: &App, id: WorkerId) -> bool {
-    app.worker(id).is_some() || app.memory().agent.process.is_some_and(|process| process.id == id)
+    app.worker(id).is_some() || app.agent().and_then(|slot| slot.current).is_some_and(|process| process.id == id)
 }
 
 impl World {
@@ -76,10 +76,10 @@ impl World {
     pub(super) fn check_agent_at_rest(&self, app: &App) -> usize {
         let Some(agent) = app.agent() else { return 0 };
         let bad = self.bad_agents.contains(&app.generation());
-        match agent.process {
+        match agent.current {
             Some(process) => {
                 assert_eq!(process.generation, app.generation(), "an agent of another generation lives");
-                let ready = matches!(process.phase, AgentPhase::Ready { .. });
+                let ready = matches!(process.phase, Phase::Ready { .. });
                 assert!(ready || bad, "the agent is {:?}", process.phase);
                 1
             }
