@@ -4,7 +4,7 @@ use super::app::App;
 use super::control::{StartState, Wait};
 use super::narration::{cause_words, plural};
 use super::reading::{self, Input, Purpose};
-use super::{Master, checkpoint};
+use super::{Master, checkpoint, spawn};
 use crate::api::request::{Role, StopMode};
 use crate::api::{Answer, Change, ReplySender};
 use crate::home::EntryApp;
@@ -186,8 +186,8 @@ impl Master {
     pub(super) fn environment_asked(&self, ix: AppIx, of: Role) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let env = match of {
-            Role::Worker => Some(self.worker_environment(ix)),
-            Role::Agent => self.agent_environment(ix),
+            Role::Worker => Some(spawn::worker_environment(&self.cx, ix)),
+            Role::Agent => spawn::agent_environment(&self.cx, &self.notify, ix),
         };
         let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.cx.apps[ix].name)) };
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())

@@ -4,6 +4,7 @@
 //! What to decide is in `supervisor` and `balance`; what bytes mean in `worker`.
 mod agent;
 mod app;
+mod channels;
 mod checkpoint;
 mod commands;
 pub mod connections;
@@ -23,7 +24,6 @@ mod listener;
 mod liveness;
 mod log_files;
 mod narration;
-mod node;
 mod notify_sockets;
 mod output;
 mod polls;
@@ -32,6 +32,7 @@ mod reading;
 mod recovery;
 mod relay;
 mod reload;
+mod requests;
 mod resume;
 mod scarce;
 mod settings;
@@ -49,11 +50,11 @@ pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
 pub use upgrade::check as check_upgrade;
 
 use crate::api::{self, CallReceiver};
-use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os;
-use crate::supervisor::{Action, Cx, Report};
+use crate::supervisor::{Action, Cx, Event, Report};
 use context::Context;
 use polls::Ready;
 use std::io;
@@ -110,7 +111,7 @@ impl Master {
             let any_open = dispatch::has_open(&self.cx);
             self.cx.reactor.wait(timeout_ms, nap_us, any_open, &mut ready)?;
             self.cx.update_now();
-            self.read_notify();
+            spawn::read_notify(&mut self.cx, &mut self.notify);
             for ix in self.relay.begin_turn(&mut self.cx) {
                 self.read_channel(ix, false);
             }
@@ -228,19 +229,19 @@ impl Master {
                 Task::AwaitWritable(ix) => self.scarce.await_writable(&mut self.cx, ix),
                 Task::ServerClosed { worker, key } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
-                        self.on_close(ix, &key);
+                        requests::on_close(&mut self.cx, ix, &key);
                         checkpoint::save_serves(&mut self.cx, ix);
                     }
                 }
                 Task::Misbehaved { worker, violation } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
-                        self.misbehaved(ix, &violation);
+                        channels::fail(&mut self.cx, ix, &violation);
                     }
                 }
                 Task::DrainStep(ix) => self.drains.step(&mut self.cx, ix),
                 Task::AwaitEmptyQueue(ix) => self.kernel_mode.monitor.await_empty_queue(&mut self.cx, ix),
-                Task::SayGoodbye(worker) => self.say_goodbye(worker),
-                Task::Terminate(worker) => self.terminate(worker),
+                Task::SayGoodbye(worker) => channels::say_goodbye(&mut self.cx, worker),
+                Task::Terminate(worker) => spawn::terminate(&mut self.cx, worker),
             }
         }
     }
@@ -272,18 +273,18 @@ impl Master {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
-                Action::Serve { worker } => self.serve(worker),
+                Action::Serve { worker } => spawn::serve(&mut self.cx, worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
                         self.begin_drain(ix);
                     }
                 }
-                Action::Terminate { worker } => self.terminate(worker),
+                Action::Terminate { worker } => spawn::terminate(&mut self.cx, worker),
                 Action::Abort { worker } => {
                     self.reports.abort(&mut self.cx, worker);
-                    self.admit_no_more(worker);
+                    spawn::withdraw(&mut self.cx, worker);
                 }
-                Action::Kill { worker } => self.kill(worker),
+                Action::Kill { worker } => spawn::kill(&mut self.cx, worker),
                 Action::Report(report) => self.on_report(app, &report),
             }
         }
@@ -327,8 +328,12 @@ impl Master {
 
     fn on_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Spawned { worker, pid } => self.on_spawned(worker, pid),
-            Notice::SpawnFailed { worker, step, errno } => self.on_spawn_failed(worker, step, errno),
+            Notice::Spawned { worker, pid } => spawn::on_spawned(&mut self.cx, &mut self.output, worker, pid),
+            Notice::SpawnFailed { worker, step, errno } => {
+                if let Some((app, error)) = spawn::failure(&self.cx, worker, step, errno) {
+                    self.spawn_failed(app, worker, &error);
+                }
+            }
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             Notice::Keeper { about } => self.upgrade.keeper_is(&mut self.cx, about),
@@ -351,6 +356,57 @@ impl Master {
         monitor.check_pings(&mut self.cx, &mut self.liveness);
         self.work_on_tasks();
         self.kernel_mode.monitor.look(&mut self.cx, &mut self.liveness, &mut self.dispatch);
+    }
+
+    /// Reads one channel until it is empty and acts on every line.
+    fn read_channel(&mut self, ix: WorkerIx, to_end: bool) {
+        let mut reader = channels::ChannelReader {
+            cx: &mut self.cx,
+            dispatch: &mut self.dispatch,
+            groups: &mut self.kernel_mode.groups,
+            readiness: &mut self.readiness,
+            relay: &mut self.relay,
+        };
+        reader.read(ix, to_end);
+    }
+
+    /// Has the keeper start a worker, or the agent. What goes wrong here is an event like a failure there.
+    fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
+        let mut spawner = spawn::Spawner {
+            cx: &mut self.cx,
+            groups: &mut self.kernel_mode.groups,
+            output: &mut self.output,
+            hooks: &mut self.hooks,
+            notify: &mut self.notify,
+        };
+        if let Err(error) = spawner.start(app, worker, slot, generation) {
+            self.spawn_failed(app, worker, &error);
+        }
+    }
+
+    fn spawn_failed(&mut self, app: AppIx, worker: WorkerId, error: &spawn::SpawnError) {
+        spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, worker);
+        self.cx.events.push_back((app, Event::SpawnFailed { worker, reason: error.to_string() }));
+    }
+
+    fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
+        if let Some(ix) = self.cx.workers.find(id)
+            && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
+        {
+            // What it said last counts: an answer that is still in the channel says that a connection was taken.
+            self.read_channel(ix, true);
+            // In the order in which they happened: what the lines said comes before the exit.
+            let status = spawn::exit_status(raw_status);
+            self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
+            self.work_on_events();
+            spawn::keep_last_words(&mut self.cx, &mut self.output, app, id);
+            spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, id);
+            // Workers that a reload did not replace may outlive it: those that were scaled away with it.
+            if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
+                self.drop_old_generations(app);
+            }
+        }
+        self.cx.keeper.send(Order::ExitSeen { worker: id });
     }
 
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
@@ -376,21 +432,5 @@ impl Master {
             }
         }
         self.read_channel(ix, ended);
-    }
-
-    fn forget_channel_poll(&mut self, ix: WorkerIx) {
-        if let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
-            self.cx.reactor.remove_channel(channel.as_fd());
-        }
-    }
-
-    /// Polls a listener from which the master accepts, once a worker serves it.
-    fn poll_listener(&mut self, app_ix: AppIx, listener_ix: ListenerIx) {
-        let app = &mut self.cx.apps[app_ix];
-        let accepts = app.master_accepts();
-        let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
-        if accepts && !listener.datagram && !listener.polled {
-            listener.polled = self.cx.reactor.add_listener(app_ix, listener_ix, &listener.fd);
-        }
     }
 }

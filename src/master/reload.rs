@@ -5,7 +5,7 @@ use super::app::balance_mode;
 use super::kernel_mode::groups::{self, prepare_for_workers};
 use super::reading::Input;
 use super::settings::Settings;
-use super::{checkpoint, listener, log_files};
+use super::{checkpoint, listener, log_files, requests};
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
@@ -178,7 +178,7 @@ impl Master {
         if let Err(e) = prepare_for_workers(fd.as_fd(), blocking, no_tcp) {
             log::warn!("cannot make {address} blocking, or set TCP_NODELAY on it: {e}");
         }
-        let listener_ix = self.add_listener(ix, fd, key, Some(address));
+        let listener_ix = requests::add_listener(&mut self.cx, ix, fd, key, Some(address));
         let app = &self.cx.apps[ix];
         log::info!("{}: listening on {}", app.name, app.listeners[listener_ix]);
         listener_ix
@@ -235,7 +235,7 @@ impl Master {
             } else if !accepts {
                 listener.leave_poll(&self.cx.reactor);
             } else if !listener.present.is_empty() {
-                self.poll_listener(ix, listener_ix);
+                requests::poll_listener(&mut self.cx, ix, listener_ix);
             }
         }
         groups::steer_again(&mut self.cx, ix);

@@ -13,7 +13,7 @@ use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, StartError, launch};
-use super::{Master, checkpoint, spawn};
+use super::{Master, checkpoint, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -110,7 +110,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     for ix in master.cx.workers.indices() {
         // The master before may have heard that it listens, and may have asked it.
         let listens = master.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
-        if listens && master.serves_too_little(ix).is_none() {
+        if listens && requests::serves_too_little(&master.cx, ix).is_none() {
             master.readiness.begin(&mut master.cx, ix);
         }
     }
@@ -277,7 +277,8 @@ fn resume_app(
     for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(agent) {
         let Some(&pid) = pids.get(&id) else { continue };
         let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
-        master.add_worker(ix, id, slot, generation, Some(pid), channel);
+        let process = spawn::Process { app: ix, id, slot, generation, pid: Some(pid) };
+        spawn::add_worker(&mut master.cx, &mut master.hooks, process, channel);
         resume_serves(master, ix, id, inherited);
         let app = &master.cx.apps[ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
@@ -309,7 +310,7 @@ fn resume_listeners(master: &mut Master, ix: AppIx, inherited: &mut Inheritance)
         let address = record.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
         let sockets = (1..record.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &record.key, n)));
         let sockets: Vec<OwnedFd> = sockets.collect();
-        let listener = master.add_listener(ix, fd, record.key, address);
+        let listener = requests::add_listener(&mut master.cx, ix, fd, record.key, address);
         master.cx.apps[ix].listeners[listener].data = record.data;
         if record.sockets > 0 {
             master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full);
@@ -331,7 +332,7 @@ fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited
     }
     for key in record.keys {
         if let Some(listener) = master.cx.apps[app_ix].listeners.find(|l| l.key == key) {
-            master.join(ix, listener);
+            requests::join(&mut master.cx, ix, listener);
         }
     }
     checkpoint::save_serves(&mut master.cx, ix);
@@ -342,7 +343,7 @@ fn kill_strangers(master: &mut Master, inherited: &Inheritance) {
     for child in &inherited.children {
         if child.status.is_none() && master.cx.workers.find(child.worker).is_none() {
             log::warn!("worker {} (pid {}) is not in the checkpoint; killed", child.worker, child.pid);
-            master.kill(child.worker);
+            spawn::kill(&mut master.cx, child.worker);
         }
     }
 }

@@ -1,14 +1,18 @@
-//! Starting, signalling and burying workers: the master's side of what the keeper does.
+//! Processes of workers and agents: what a spawn needs, signals, and what is left to do when a process is gone. The keeper
+//! makes and reaps them.
+use super::app::App;
 use super::context::Context;
-use super::drains::Goodbye;
+use super::drains::{Drains, Goodbye};
+use super::hooks::HookRuns;
+use super::kernel_mode::groups::Groups;
 use super::liveness::Liveness;
-use super::notify_sockets::Heard;
-use super::output::Way;
+use super::notify_sockets::{Heard, NotifySockets};
+use super::output::{Output, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
 use super::worker::Worker;
-use super::{Master, checkpoint, dispatch, eligibility};
+use super::{channels, checkpoint, dispatch, eligibility, requests};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::os::{closer, listen, process, procfs, signal};
@@ -26,24 +30,71 @@ pub(super) fn channel_name(worker: WorkerId) -> String {
     format!("channel/{worker}")
 }
 
-impl Master {
-    /// Has the keeper start a worker, or the agent. What goes wrong here is an event like a failure there.
-    pub(super) fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
-        if let Err(error) = self.try_spawn(app, worker, slot, generation) {
-            let reason = error.to_string();
-            self.bury(worker);
-            self.cx.events.push_back((app, Event::SpawnFailed { worker, reason }));
-        }
-    }
+/// What a process gets beside its standard fds.
+#[derive(Default)]
+struct Passed {
+    fds: Vec<OwnedFd>,
+    /// Our end of its channel.
+    channel: Option<OwnedFd>,
+    /// Names of the listening sockets among the fds.
+    listen_names: Vec<String>,
+}
 
-    fn try_spawn(
+impl Passed {
+    fn prepare(app: &App, inherited: Inherited, given: &[ListenerIx], slot: Slot) -> Result<Passed, SpawnError> {
+        let mut passed = Passed::default();
+        match inherited {
+            Inherited::Channel => {
+                let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
+                passed.fds.push(theirs);
+                passed.channel = Some(ours);
+            }
+            Inherited::Listeners => {
+                for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
+                    let copy = listener.socket_of(slot.0).try_clone_to_owned();
+                    let fd = copy.map_err(|error| SpawnError::Listener { listener: listener.to_string(), error })?;
+                    passed.fds.push(fd);
+                    passed.listen_names.push(listen_fds::escape_name(&listener.to_string()));
+                }
+            }
+            Inherited::Nothing => {}
+        }
+        Ok(passed)
+    }
+}
+
+/// A process that is ours, as the tables have to know it.
+pub(super) struct Process {
+    pub(super) app: AppIx,
+    pub(super) id: WorkerId,
+    pub(super) slot: Slot,
+    pub(super) generation: Generation,
+    pub(super) pid: Option<i32>,
+}
+
+/// Starts processes, with those who have what a process needs.
+pub(super) struct Spawner<'a> {
+    pub(super) cx: &'a mut Context,
+    pub(super) groups: &'a mut Groups,
+    pub(super) output: &'a mut Output,
+    pub(super) hooks: &'a mut HookRuns,
+    pub(super) notify: &'a mut NotifySockets,
+}
+
+impl Spawner<'_> {
+    /// Has the keeper start a worker, or the agent.
+    ///
+    /// # Errors
+    /// Something that the process needs cannot be had.
+    pub(super) fn start(
         &mut self,
         app_ix: AppIx,
         worker: WorkerId,
         slot: Slot,
         generation: Generation,
     ) -> Result<(), SpawnError> {
-        let app = &self.cx.apps[app_ix];
+        let cx = &mut *self.cx;
+        let app = &cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let is_agent = slot == Slot::AGENT;
         // An agent serves nothing.
@@ -51,39 +102,24 @@ impl Master {
         let given: Vec<ListenerIx> = configured.map(|(ix, _)| ix).collect();
         if settings.has_own_sockets() {
             for &listener in &given {
-                self.kernel_mode.groups.give_slot_a_socket(&mut self.cx, app_ix, listener, slot.0);
+                self.groups.give_slot_a_socket(cx, app_ix, listener, slot.0);
             }
         }
         let inherited = if is_agent { settings.agent_inherits() } else { settings.protocol.inherited() };
         let speaks = match is_agent {
             true => inherited == Inherited::Nothing,
-            false => settings.protocol.variables().contains(&"NOTIFY_SOCKET"),
+            false => settings.protocol.has_notify_socket(),
         };
-        let notify = speaks.then(|| self.notify_address(&settings)).flatten();
-        let app = &self.cx.apps[app_ix];
+        let notify = if speaks { notify_address(cx, self.notify, &settings) } else { None };
+        let app = &cx.apps[app_ix];
         // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
-        let watched = app.supervisor.is_reloading() || (app.starting && self.cx.deployment.background);
-        let tail = watched && !self.cx.deployment.on_terminal;
+        let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
+        let tail = watched && !cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
-        let output = self.output.for_worker(&mut self.cx.keeper, worker, &way).map_err(SpawnError::Output)?;
+        let output = self.output.for_worker(&mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
-        let mut listen_names = Vec::new();
-        let mut channel = None;
-        match inherited {
-            Inherited::Channel => {
-                let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
-                fds.push(theirs);
-                channel = Some(ours);
-            }
-            Inherited::Listeners => {
-                for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
-                    let copy = listener.socket_of(slot.0).try_clone_to_owned();
-                    fds.push(copy.map_err(|error| SpawnError::Listener { listener: listener.to_string(), error })?);
-                    listen_names.push(listen_fds::escape_name(&listener.to_string()));
-                }
-            }
-            Inherited::Nothing => {}
-        }
+        let Passed { fds: passed, channel, listen_names } = Passed::prepare(app, inherited, &given, slot)?;
+        fds.extend(passed);
         let place = SpawnPlace {
             worker,
             slot,
@@ -100,242 +136,232 @@ impl Master {
             settings.spawn_spec(&place, tag.to_bytes())
         };
         if let Some(ours) = &channel {
-            self.cx.keeper.hold(channel_name(worker), ours.as_fd());
+            cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
+        cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
         let has_channel = channel.is_some();
-        let ix = self.add_worker(app_ix, worker, slot, generation, None, channel.map(|fd| (fd, false)));
+        let process = Process { app: app_ix, id: worker, slot, generation, pid: None };
+        let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
         if !has_channel && !is_agent && settings.has_own_sockets() {
             // What a Node worker asks for later, others have from the start.
-            given.into_iter().for_each(|listener| self.join(ix, listener));
-            checkpoint::save_serves(&mut self.cx, ix);
+            given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
+            checkpoint::save_serves(cx, ix);
         }
         Ok(())
     }
+}
 
-    /// The variables that a worker in the first slot of an app has.
-    pub(super) fn worker_environment(&self, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
-        let app = &self.cx.apps[app_ix];
-        let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
-        let place = SpawnPlace {
-            worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
-            slot: Slot(0),
-            generation: app.supervisor.generation().0,
-            port: app.port(),
-            listen_names: Vec::new(),
-            notify: None,
-            stdio: Vec::new(),
-        };
-        app.settings().environment(&place)
+/// The variables that a worker in the first slot of an app has.
+pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
+    let app = &cx.apps[app_ix];
+    let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
+    let place = SpawnPlace {
+        worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
+        slot: Slot(0),
+        generation: app.supervisor.generation().0,
+        port: app.port(),
+        listen_names: Vec::new(),
+        notify: None,
+        stdio: Vec::new(),
+    };
+    app.settings().environment(&place)
+}
+
+/// The variables that the agent of an app has; `None`: it has none.
+pub(super) fn agent_environment(
+    cx: &Context,
+    notify: &NotifySockets,
+    app_ix: AppIx,
+) -> Option<BTreeMap<OsString, OsString>> {
+    let app = &cx.apps[app_ix];
+    app.settings().agent.as_ref()?;
+    let slot = app.supervisor.agent();
+    let place = SpawnPlace {
+        worker: slot.as_ref().and_then(|slot| slot.current).map_or(WorkerId(0), |process| process.id),
+        slot: Slot::AGENT,
+        generation: slot.map_or(app.supervisor.generation(), |slot| slot.generation).0,
+        port: app.port(),
+        listen_names: Vec::new(),
+        notify: notify.address_of(app.settings().uid()),
+        stdio: Vec::new(),
+    };
+    Some(app.settings().agent_environment(&place))
+}
+
+/// Takes a worker into the tables, with its channel when it has one (and whether a previous master has read from it).
+pub(super) fn add_worker(
+    cx: &mut Context,
+    hooks: &mut HookRuns,
+    process: Process,
+    channel: Option<(OwnedFd, bool)>,
+) -> WorkerIx {
+    let Process { app, id, slot, generation, pid } = process;
+    let is_agent = slot == Slot::AGENT;
+    if !is_agent {
+        hooks.know(id, generation);
     }
-
-    /// The variables that the agent of an app has; `None`: it has none.
-    pub(super) fn agent_environment(&self, app_ix: AppIx) -> Option<BTreeMap<OsString, OsString>> {
-        let app = &self.cx.apps[app_ix];
-        app.settings().agent.as_ref()?;
-        let slot = app.supervisor.agent();
-        let place = SpawnPlace {
-            worker: slot.as_ref().and_then(|slot| slot.current).map_or(WorkerId(0), |process| process.id),
-            slot: Slot::AGENT,
-            generation: slot.map_or(app.supervisor.generation(), |slot| slot.generation).0,
-            port: app.port(),
-            listen_names: Vec::new(),
-            notify: self.notify.address_of(app.settings().uid()),
-            stdio: Vec::new(),
-        };
-        Some(app.settings().agent_environment(&place))
-    }
-
-    /// Takes a worker into the tables, with its channel when it has one (`resumed`: from a former master).
-    pub(super) fn add_worker(
-        &mut self,
-        app: AppIx,
-        id: WorkerId,
-        slot: Slot,
-        generation: Generation,
-        pid: Option<i32>,
-        channel: Option<(OwnedFd, bool)>,
-    ) -> WorkerIx {
-        let is_agent = slot == Slot::AGENT;
-        if !is_agent {
-            self.hooks.know(id, generation);
+    let settings = cx.apps[app].generations.get(&generation);
+    // An agent has no slot.
+    let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
+    let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
+    let has_channel = channel.is_some();
+    let ix = cx.workers.insert(Worker {
+        id,
+        app,
+        slot: slot.0,
+        generation,
+        is_agent,
+        pid,
+        channel,
+        member: None,
+        serves: BTreeSet::new(),
+        unnoted: false,
+        present: BTreeSet::new(),
+        own_socket,
+        takes: BTreeSet::new(),
+        admitted: false,
+        drain: None,
+        goodbye: Goodbye::Unsaid,
+        severed_ms: None,
+        taken: 0,
+        taken_before: 0,
+        liveness: Liveness::default(),
+        status_text: None,
+        receiver: Receiver::default(),
+        readiness_probe: None,
+    });
+    if is_agent {
+        if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+            cx.reactor.add_channel(ix, channel.as_fd());
         }
-        let settings = self.cx.apps[app].generations.get(&generation);
-        // An agent is no slot.
-        let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
-        let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
-        let has_channel = channel.is_some();
-        let ix = self.cx.workers.insert(Worker {
-            id,
-            app,
-            slot: slot.0,
-            generation,
-            is_agent,
-            pid,
-            channel,
-            member: None,
-            serves: BTreeSet::new(),
-            unnoted: false,
-            present: BTreeSet::new(),
-            own_socket,
-            takes: BTreeSet::new(),
-            admitted: false,
-            drain: None,
-            goodbye: Goodbye::Unsaid,
-            severed_ms: None,
-            taken: 0,
-            taken_before: 0,
-            liveness: Liveness::default(),
-            status_text: None,
-            receiver: Receiver::default(),
-            readiness_probe: None,
-        });
-        if is_agent {
-            if let Some(channel) = self.cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
-                self.cx.reactor.add_channel(ix, channel.as_fd());
-            }
-        } else if has_channel {
-            let app = &mut self.cx.apps[app];
-            let member = app.balancer.add_member(slot.0);
-            let place = member.0 as usize;
-            if app.by_member.len() <= place {
-                app.by_member.resize(place + 1, ix);
-            }
-            app.by_member[place] = ix;
-            if let Some(worker) = self.cx.workers.get_mut(ix) {
-                worker.member = Some(member);
-                if let Some(channel) = &worker.channel {
-                    self.cx.reactor.add_channel(ix, channel.as_fd());
-                }
-            }
-            eligibility::refresh(&mut self.cx, ix);
+    } else if has_channel {
+        let app = &mut cx.apps[app];
+        let member = app.balancer.add_member(slot.0);
+        let place = member.0 as usize;
+        if app.by_member.len() <= place {
+            app.by_member.resize(place + 1, ix);
         }
-        ix
-    }
-
-    pub(super) fn serve(&mut self, worker: WorkerId) {
-        let Some(ix) = self.cx.workers.find(worker) else { return };
-        if let Some(worker) = self.cx.workers.get_mut(ix) {
-            worker.admitted = true;
-        }
-        eligibility::refresh(&mut self.cx, ix);
-    }
-
-    pub(super) fn terminate(&mut self, worker: WorkerId) {
-        self.cx.keeper.signal(worker, signal::TERM);
-        self.admit_no_more(worker);
-    }
-
-    pub(super) fn admit_no_more(&mut self, worker: WorkerId) {
-        if let Some(ix) = self.cx.workers.find(worker) {
-            // Whatever made it end, it gets nothing more.
-            if let Some(w) = self.cx.workers.get_mut(ix) {
-                w.admitted = false;
-            }
-            eligibility::refresh(&mut self.cx, ix);
-        }
-    }
-
-    pub(super) fn kill(&mut self, worker: WorkerId) {
-        self.cx.keeper.signal_group(worker, signal::KILL);
-        self.admit_no_more(worker);
-    }
-
-    pub(super) fn on_spawned(&mut self, id: WorkerId, pid: i32) {
-        let Some(ix) = self.cx.workers.find(id) else { return };
-        self.cx.workers.set_pid(ix, pid);
-        let Some(worker) = self.cx.workers.get(ix) else { return };
-        let (app, generation) = (&self.cx.apps[worker.app], worker.generation);
-        let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
-        self.output.files.spawned(id, pid, worker.app, &settings.config);
-        self.cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
-    }
-
-    pub(super) fn on_spawn_failed(&mut self, id: WorkerId, step: SpawnStep, code: i32) {
-        let Some(worker) = self.cx.workers.find(id).and_then(|ix| self.cx.workers.get(ix)) else { return };
-        let app = worker.app;
-        let settings =
-            self.cx.apps[app].generations.get(&worker.generation).unwrap_or_else(|| self.cx.apps[app].settings());
-        let reason = SpawnError::at_step(step, code, settings, worker.is_agent).to_string();
-        self.bury(id);
-        self.cx.events.push_back((app, Event::SpawnFailed { worker: id, reason }));
-    }
-
-    pub(super) fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
-        if let Some(ix) = self.cx.workers.find(id)
-            && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
-        {
-            // Its last words count: an answer that is still in the channel says that a connection was taken.
-            self.read_channel(ix, true);
-            let status = match process::end_signal(raw_status) {
-                Some(signal) => ExitStatus::Signal(signal),
-                None => ExitStatus::Code(process::exit_code(raw_status).unwrap_or(-1)),
-            };
-            // In the order in which they happened: what the lines said comes before the exit.
-            self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
-            self.work_on_events();
-            self.keep_last_words(app, id);
-            self.bury(id);
-            // Workers that a reload did not replace may outlive it: those that were scaled away with it.
-            if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
-                self.drop_old_generations(app);
+        app.by_member[place] = ix;
+        if let Some(worker) = cx.workers.get_mut(ix) {
+            worker.member = Some(member);
+            if let Some(channel) = &worker.channel {
+                cx.reactor.add_channel(ix, channel.as_fd());
             }
         }
-        self.cx.keeper.send(Order::ExitSeen { worker: id });
+        eligibility::refresh(cx, ix);
     }
+    ix
+}
 
-    /// What a worker said whose end makes a start fail: that is told once its replacement runs.
-    fn keep_last_words(&mut self, app: AppIx, id: WorkerId) {
-        let app = &mut self.cx.apps[app];
-        if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
-            app.last_words = self.output.take_tail(id);
+/// The worker may be given connections.
+pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
+    let Some(ix) = cx.workers.find(worker) else { return };
+    if let Some(worker) = cx.workers.get_mut(ix) {
+        worker.admitted = true;
+    }
+    eligibility::refresh(cx, ix);
+}
+
+/// Sends SIGTERM and hands the worker nothing more.
+pub(super) fn terminate(cx: &mut Context, worker: WorkerId) {
+    cx.keeper.signal(worker, signal::TERM);
+    withdraw(cx, worker);
+}
+
+/// Whatever makes the worker end, it gets nothing more.
+pub(super) fn withdraw(cx: &mut Context, worker: WorkerId) {
+    if let Some(ix) = cx.workers.find(worker) {
+        if let Some(w) = cx.workers.get_mut(ix) {
+            w.admitted = false;
+        }
+        eligibility::refresh(cx, ix);
+    }
+}
+
+/// Ends the worker's process group at once.
+pub(super) fn kill(cx: &mut Context, worker: WorkerId) {
+    cx.keeper.signal_group(worker, signal::KILL);
+    withdraw(cx, worker);
+}
+
+/// The process exists.
+pub(super) fn on_spawned(cx: &mut Context, output: &mut Output, id: WorkerId, pid: i32) {
+    let Some(ix) = cx.workers.find(id) else { return };
+    cx.workers.set_pid(ix, pid);
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let (app, generation) = (&cx.apps[worker.app], worker.generation);
+    let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
+    output.files.spawned(id, pid, worker.app, &settings.config);
+    cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
+}
+
+/// Why the keeper could not start the process, and whose it is; `None`: it is not known any more.
+pub(super) fn failure(cx: &Context, id: WorkerId, step: SpawnStep, errno: i32) -> Option<(AppIx, SpawnError)> {
+    let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix))?;
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    Some((worker.app, SpawnError::at_step(step, errno, settings, worker.is_agent)))
+}
+
+/// How a process ended.
+pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
+    match process::end_signal(raw_status) {
+        Some(signal) => ExitStatus::Signal(signal),
+        None => ExitStatus::Code(process::exit_code(raw_status).unwrap_or(-1)),
+    }
+}
+
+/// What a worker said whose end makes a start fail: that is told once its replacement runs.
+pub(super) fn keep_last_words(cx: &mut Context, output: &mut Output, app: AppIx, id: WorkerId) {
+    let app = &mut cx.apps[app];
+    if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
+        app.last_words = output.take_tail(id);
+    }
+}
+
+/// Lets go of everything that belonged to a process that is gone.
+pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output, id: WorkerId) {
+    if let Some(ix) = cx.workers.find(id) {
+        channels::forget_poll(cx, ix);
+        withdraw(cx, id);
+        dispatch::take_back(cx, ix);
+        drains.remove(ix);
+        if let Some(channel) = cx.workers.remove(ix).and_then(|worker| worker.channel) {
+            closer::close_all(channel.into_fds());
         }
     }
+    cx.keeper.send(Order::Release { name: channel_name(id) });
+    output.release(&mut cx.keeper, id);
+    checkpoint::forget_serves(cx, id);
+}
 
-    /// Lets go of everything that belonged to a process that is gone.
-    pub(super) fn bury(&mut self, id: WorkerId) {
-        if let Some(ix) = self.cx.workers.find(id) {
-            self.forget_channel_poll(ix);
-            self.admit_no_more(id);
-            dispatch::take_back(&mut self.cx, ix);
-            self.drains.remove(ix);
-            if let Some(channel) = self.cx.workers.remove(ix).and_then(|worker| worker.channel) {
-                closer::close_all(channel.into_fds());
-            }
-        }
-        self.cx.keeper.send(Order::Release { name: channel_name(id) });
-        self.output.release(&mut self.cx.keeper, id);
-        checkpoint::forget_serves(&mut self.cx, id);
+/// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
+/// helper such as systemd-notify speaks for it.
+pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
+    if !notify.has_unread() {
+        return;
     }
-
-    /// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
-    /// helper such as systemd-notify speaks for it.
-    pub(super) fn read_notify(&mut self) {
-        if !self.notify.has_unread() {
-            return;
+    let workers = &cx.workers;
+    for Heard { pid, said } in notify.read(|pid| workers.find_pid(pid).is_some()) {
+        // Workers lead process groups of their own.
+        let found = cx.workers.find_pid(pid);
+        let found = found.or_else(|| cx.workers.find_pid(procfs::process_group(pid)?));
+        let Some(worker) = found.and_then(|ix| cx.workers.get_mut(ix)) else { continue };
+        if let Some(text) = said.status {
+            worker.status_text = Some(text);
         }
-        let workers = &self.cx.workers;
-        for Heard { pid, said } in self.notify.read(|pid| workers.find_pid(pid).is_some()) {
-            // Workers lead process groups of their own.
-            let found = self.cx.workers.find_pid(pid);
-            let found = found.or_else(|| self.cx.workers.find_pid(procfs::process_group(pid)?));
-            let Some(worker) = found.and_then(|ix| self.cx.workers.get_mut(ix)) else { continue };
-            if let Some(text) = said.status {
-                worker.status_text = Some(text);
-            }
-            if said.ready {
-                let event = Event::Evidence { worker: worker.id, evidence: Evidence::Notify };
-                self.cx.events.push_back((worker.app, event));
-            }
+        if said.ready {
+            let event = Event::Evidence { worker: worker.id, evidence: Evidence::Notify };
+            cx.events.push_back((worker.app, event));
         }
     }
+}
 
-    /// What workers with these settings find in `NOTIFY_SOCKET`, where they are told of it.
-    pub(super) fn notify_address(&mut self, settings: &Settings) -> Option<String> {
-        let Context { deployment, keeper, reactor, .. } = &mut self.cx;
-        self.notify.address_for(settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
-    }
+/// What workers with these settings find in `NOTIFY_SOCKET`, where they are told of it.
+pub(super) fn notify_address(cx: &mut Context, notify: &mut NotifySockets, settings: &Settings) -> Option<String> {
+    let Context { deployment, keeper, reactor, .. } = cx;
+    notify.address_for(settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
 }
 
 /// Why no process was made.

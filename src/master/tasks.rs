@@ -1,6 +1,6 @@
 //! What one mechanism of the master leaves to another: a closed list, worked off by the loop in order before it sleeps. A
 //! mechanism calls those below it directly; what concerns one above it, or one that it is not given, goes here.
-use super::node::Violation;
+use super::channels::Violation;
 use crate::ids::{WorkerId, WorkerIx};
 
 /// Something that is to be done before the loop sleeps.

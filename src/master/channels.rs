@@ -1,0 +1,191 @@
+//! The channels of all workers: reading their lines and passing each to the mechanism that it concerns, sending control
+//! lines, and what follows when a channel closes or a worker breaks the protocol. Bytes and fds are in
+//! `worker::node::channel`, what workers ask for in `requests`.
+use super::context::Context;
+use super::dispatch::{self, Dispatch};
+use super::eligibility;
+use super::kernel_mode::groups::Groups;
+use super::readiness_probe::ReadinessProbes;
+use super::relay::Relay;
+use super::tasks::Task;
+use super::{checkpoint, requests};
+use crate::ids::{WorkerId, WorkerIx};
+use crate::limits;
+use crate::supervisor::Event;
+use crate::worker::node::channel::{Channel, Read, Unsendable};
+use crate::worker::node::framing::Oversize;
+use crate::worker::node::lines::{self, BadLine, FromWorker};
+use thiserror::Error;
+
+/// What a worker did that breaks the protocol. The worker is failed for it.
+#[derive(Debug, Error)]
+pub(super) enum Violation {
+    /// A line that is too long.
+    #[error(transparent)]
+    Oversize(#[from] Oversize),
+    /// A line that is not in the protocol.
+    #[error(transparent)]
+    BadLine(#[from] BadLine),
+    /// More fds than lines that claim them.
+    #[error("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX)]
+    TooManyHandles,
+    /// It does not read what it is answered.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+}
+
+/// Reads channels, for the mechanisms that lines concern. All of them are below the channels' readers in the order.
+pub(super) struct ChannelReader<'a> {
+    pub(super) cx: &'a mut Context,
+    pub(super) dispatch: &'a mut Dispatch,
+    pub(super) groups: &'a mut Groups,
+    pub(super) readiness: &'a mut ReadinessProbes,
+    pub(super) relay: &'a mut Relay,
+}
+
+impl ChannelReader<'_> {
+    /// Reads one channel until it is empty and acts on every line. `to_end`: the other side may have closed, which a
+    /// read that comes back short does not tell and no later event will.
+    pub(super) fn read(&mut self, ix: WorkerIx, to_end: bool) {
+        // The channel leaves the table while its lines are worked on, so that lines may change the table.
+        let Some(mut channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.take()) else { return };
+        self.dispatch.begin_reading();
+        let outcome = self.read_lines(ix, &mut channel, to_end);
+        let (closed, blocked) = (channel.closed, channel.is_blocked());
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
+            worker.channel = Some(channel);
+        }
+        self.dispatch.end_reading(self.cx, ix);
+        match outcome {
+            Err(violation) => fail(self.cx, ix, &violation),
+            Ok(()) if closed => on_closed(self.cx, ix),
+            Ok(()) if blocked => self.cx.tasks.push_back(Task::AwaitWritable(ix)),
+            Ok(()) => {}
+        }
+    }
+
+    fn read_lines(&mut self, ix: WorkerIx, channel: &mut Channel, to_end: bool) -> Result<(), Violation> {
+        if channel.closed {
+            return Ok(());
+        }
+        loop {
+            if !to_end && self.relay.defers(self.cx, ix) {
+                return Ok(());
+            }
+            let read = channel.read();
+            let worked = self.work_on_lines(ix, channel);
+            save_and_answer(self.cx, ix, channel);
+            worked?;
+            match read {
+                Read::Some => {}
+                Read::Last if to_end => {}
+                Read::Last | Read::Nothing => return Ok(()),
+                Read::TooManyFds => return Err(Violation::TooManyHandles),
+                Read::Closed => {
+                    channel.closed = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn work_on_lines(&mut self, ix: WorkerIx, channel: &mut Channel) -> Result<(), Violation> {
+        loop {
+            let (message, resumed) = match channel.inbox.next_line() {
+                Ok(Some(line)) => {
+                    let message = lines::decode(line.bytes);
+                    if matches!(message, Ok(FromWorker::User)) {
+                        self.relay.pass_on(self.cx, ix, line.bytes);
+                    }
+                    (message, line.resumed)
+                }
+                Ok(None) => return Ok(()),
+                Err(oversize) => return Err(oversize.into()),
+            };
+            match message {
+                Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => {
+                    self.dispatch.answered(self.cx, ix, ack, accepted);
+                }
+                Ok(FromWorker::User) => self.relay.reply(self.cx, ix, channel),
+                Ok(message) => {
+                    if matches!(message, FromWorker::Online { .. }) {
+                        self.relay.introduce_agent_to(self.cx, ix);
+                        self.relay.reply(self.cx, ix, channel);
+                    }
+                    requests::on_message(self, ix, channel, message)?;
+                }
+                // The first piece of a line that a previous master had begun to read.
+                Err(_) if resumed => {}
+                Err(bad) => return Err(bad.into()),
+            }
+        }
+    }
+}
+
+/// Saves what the worker serves by now, then sends it what it waits for.
+pub(super) fn save_and_answer(cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
+    if cx.workers.get(ix).is_some_and(|worker| worker.unnoted) {
+        checkpoint::save_serves(cx, ix);
+    }
+    channel.flush_held();
+}
+
+/// Sends a control line to a worker; one that does not read its channel is failed.
+fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
+    let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+    match channel.send_line(line, None) {
+        Ok(()) if channel.is_blocked() => cx.tasks.push_back(Task::AwaitWritable(ix)),
+        Ok(()) => {}
+        Err(e) => fail(cx, ix, &e.into()),
+    }
+}
+
+/// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then the
+/// channel.
+pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
+    let Some(ix) = cx.workers.find(worker) else { return };
+    checkpoint::save_goodbye(cx, ix);
+    let mut line = Vec::new();
+    lines::user_string(&mut line, "shutdown");
+    send(cx, ix, &line);
+    let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
+    let seq = channel.next_seq();
+    line.clear();
+    lines::disconnect(&mut line, seq);
+    send(cx, ix, &line);
+}
+
+/// The other end is closed and everything that came before was read: what it had not answered for was not taken.
+fn on_closed(cx: &mut Context, ix: WorkerIx) {
+    forget_poll(cx, ix);
+    dispatch::take_back(cx, ix);
+    let now_ms = cx.now_ms;
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    worker.severed_ms.get_or_insert(now_ms);
+    let (app, id, drains) = (worker.app, worker.id, worker.drain.is_some());
+    eligibility::recount(cx, ix);
+    if drains {
+        cx.tasks.push_back(Task::DrainStep(ix));
+    } else {
+        cx.events.push_back((app, Event::ChannelClosed { worker: id }));
+    }
+}
+
+/// Bad input from a worker: that worker alone is failed.
+pub(super) fn fail(cx: &mut Context, ix: WorkerIx, violation: &Violation) {
+    if let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
+        channel.closed = true;
+    }
+    forget_poll(cx, ix);
+    dispatch::take_back(cx, ix);
+    eligibility::recount(cx, ix);
+    let Some(worker) = cx.workers.get(ix) else { return };
+    cx.events.push_back((worker.app, Event::Misbehaved { worker: worker.id, reason: violation.to_string() }));
+}
+
+/// The channel is polled no more.
+pub(super) fn forget_poll(cx: &mut Context, ix: WorkerIx) {
+    if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
+        cx.reactor.remove_channel(channel.as_fd());
+    }
+}

@@ -1,0 +1,314 @@
+//! What Node workers ask for over their channels, and what they are answered: a socket for `listen()`, the end of a
+//! server, leave to go. Lines are in `worker::node::lines`, sockets are bound in `listener`.
+use super::channels::{self, ChannelReader, Violation};
+use super::checkpoint;
+use super::context::Context;
+use super::eligibility;
+use super::listener::{self, Listener};
+use super::settings::Settings;
+use crate::config::{self, Balance};
+use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use crate::limits;
+use crate::os::listen::{self, LocalAddress};
+use crate::os::{closer, errno};
+use crate::supervisor::{Event, Evidence};
+use crate::worker::node::channel::{Channel, Unsendable};
+use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Does what a line of a worker asks for.
+///
+/// # Errors
+/// The answer cannot be sent.
+pub(super) fn on_message(
+    reader: &mut ChannelReader<'_>,
+    ix: WorkerIx,
+    channel: &mut Channel,
+    message: FromWorker,
+) -> Result<(), Violation> {
+    let Some(worker) = reader.cx.workers.get(ix) else { return Ok(()) };
+    let (app, id) = (worker.app, worker.id);
+    match message {
+        // An agent serves nothing.
+        FromWorker::QueryServer { .. } | FromWorker::Close { .. } | FromWorker::ExitedAfterDisconnect { .. }
+            if worker.is_agent => {}
+        FromWorker::Online { .. } => reader.cx.events.push_back((app, Event::Online { worker: id })),
+        FromWorker::QueryServer { seq, query } => return on_query(reader, ix, channel, seq, &query),
+        FromWorker::Listening { .. } => {
+            if let Some(why) = serves_too_little(reader.cx, ix) {
+                log::warn!("{}: worker {id} {why}: it is not ready", reader.cx.apps[app].name);
+                reader.cx.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
+                return Ok(());
+            }
+            reader.readiness.begin(reader.cx, ix);
+            reader.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
+        }
+        FromWorker::Ready => {
+            reader.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+        }
+        FromWorker::Close { key, .. } => on_close(reader.cx, ix, &key),
+        FromWorker::ExitedAfterDisconnect { seq } => {
+            let own = channel.next_seq();
+            let mut line = Vec::new();
+            lines::ack(&mut line, seq, own);
+            let sent = channel.send_line(&line, None);
+            checkpoint::save_goodbye(reader.cx, ix);
+            reader.cx.events.push_back((app, Event::Leaving { worker: id }));
+            return sent.map_err(Violation::from);
+        }
+        FromWorker::Handle { .. } => {
+            // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
+            if let Some(handle) = channel.fds.pop_front() {
+                closer::close(handle);
+                return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
+            }
+            return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
+        }
+        FromWorker::Answer { .. }
+        | FromWorker::HandleAck
+        | FromWorker::HandleNack
+        | FromWorker::User
+        | FromWorker::OtherInternal(_) => {}
+    }
+    Ok(())
+}
+
+/// What a worker that listens still lacks, for people: it has to listen on an address of the configuration, and in a reload on
+/// everything that the present workers serve.
+pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
+    let worker = cx.workers.get(ix)?;
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    let wanted = |n: &ListenerIx| {
+        app.listeners[*n].configured.as_ref().is_some_and(|address| settings.config.listen.contains(address))
+    };
+    let present: BTreeSet<ListenerIx> =
+        app.listeners.indices().filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation)).collect();
+    let configured = || -> Vec<ListenerIx> { app.listeners.indices().filter(wanted).collect() };
+    // A worker says each address by itself: what costs most with many of them comes last.
+    let lacking: Vec<ListenerIx> = if present.iter().any(wanted) {
+        present.iter().copied().filter(|n| !worker.serves.contains(n)).filter(wanted).collect()
+    } else if worker.serves.iter().any(wanted) {
+        Vec::new()
+    } else if let configured = configured()
+        && !configured.is_empty()
+    {
+        configured
+    } else {
+        let serves_one = present.is_empty() || present.iter().any(|n| worker.serves.contains(n));
+        if serves_one { Vec::new() } else { present.into_iter().collect() }
+    };
+    if lacking.is_empty() {
+        return None;
+    }
+    let list = |all: &mut dyn Iterator<Item = ListenerIx>| {
+        all.map(|n| app.listeners[n].to_string()).collect::<Vec<String>>().join(", ")
+    };
+    Some(format!(
+        "listens on {} and not yet on {} (does it read PORT?)",
+        list(&mut worker.serves.iter().copied()),
+        list(&mut lacking.into_iter())
+    ))
+}
+
+/// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
+fn on_query(
+    reader: &mut ChannelReader<'_>,
+    ix: WorkerIx,
+    channel: &mut Channel,
+    seq: u64,
+    query: &Query,
+) -> Result<(), Violation> {
+    let Some(worker) = reader.cx.workers.get(ix) else { return Ok(()) };
+    let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
+    let settings = reader.cx.apps[app_ix].generations.get(&worker.generation);
+    let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
+    let found = listener_for(reader.cx, ix, query);
+    if let Ok(listener_ix) = found
+        && own_socket
+    {
+        reader.groups.give_slot_a_socket(reader.cx, app_ix, listener_ix, slot);
+    }
+    if let Ok(listener_ix) = found {
+        let listener = &mut reader.cx.apps[app_ix].listeners[listener_ix];
+        if listener.data.is_none() && query.data.is_some() {
+            listener.data.clone_from(&query.data);
+        }
+        checkpoint::save_listener(reader.cx, app_ix, listener_ix);
+        join(reader.cx, ix, listener_ix);
+        reader.cx.events.push_back((app_ix, Event::ServersOpen { worker: id }));
+    }
+    let own = channel.next_seq();
+    let mut line = Vec::new();
+    let given = match found {
+        Err(code) => {
+            let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
+            lines::reply(&mut line, seq, own, &reply, None);
+            None
+        }
+        Ok(listener_ix) => {
+            let listener = &reader.cx.apps[app_ix].listeners[listener_ix];
+            let sockname = sock_name(&listener.local);
+            let reply =
+                Reply { errno: 0, key: &listener.key, data: listener.data.as_deref(), sockname: sockname.as_ref() };
+            let kind = if listener.datagram { "dgram.Native" } else { "net.Native" };
+            let given = shared || listener.datagram;
+            lines::reply(&mut line, seq, own, &reply, given.then_some(kind));
+            given.then_some(listener_ix)
+        }
+    };
+    let own_slot = own_socket.then_some(slot);
+    let mut sent = channel.hold_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
+    if let Err(Unsendable::NoFd(_)) = sent {
+        // It cannot be held back without a copy: noted now, and sent.
+        channels::save_and_answer(reader.cx, ix, channel);
+        sent = channel.send_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
+    }
+    if channel.held() >= limits::CHANNEL_HELD_LINES_MAX {
+        channels::save_and_answer(reader.cx, ix, channel);
+    }
+    sent.map_err(Violation::from)
+}
+
+/// The socket itself, for a worker that accepts by itself: its slot's, or the one that all share.
+fn handle_of(cx: &Context, app_ix: AppIx, listener_ix: ListenerIx, own_slot: Option<u32>) -> BorrowedFd<'_> {
+    let listener = &cx.apps[app_ix].listeners[listener_ix];
+    own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
+}
+
+/// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
+/// `listen()` shall fail with.
+fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
+    let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
+    let app_ix = worker.app;
+    let app = &cx.apps[app_ix];
+    let cwd = app.generations.get(&worker.generation).map_or_else(|| app.settings().cwd.clone(), |s| s.cwd.clone());
+    if let Some(fd) = query.fd.filter(|&fd| fd >= 0) {
+        // As with systemd: 3 is the first configured socket.
+        let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EINVAL)?;
+        let mut configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
+        return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EINVAL);
+    }
+    let mut key = query.key();
+    let meant = app.listeners.entries().filter(|(_, l)| l.matches(query, &key, &cwd));
+    let mut own = 0;
+    for (found, _) in meant {
+        if !worker.serves.contains(&found) {
+            return Ok(found);
+        }
+        own += 1;
+    }
+    if own > 0 && query.port != 0 {
+        // Two servers of one process on one address: the second fails, as everywhere.
+        return Err(errno::UV_EADDRINUSE);
+    }
+    if own > 0 {
+        // Any free port, once more: another one.
+        key = listener::sibling_key(&key, own);
+    }
+    if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
+        log::warn!(
+            "{}: worker {} asks for more than {} addresses; refused",
+            app.name,
+            worker.id,
+            limits::LISTENER_KEYS_PER_APP_MAX
+        );
+        return Err(errno::UV_EMFILE);
+    }
+    let fd = listener::bind_asked(query, &cwd).map_err(|e| match errno::libuv_code(&e) {
+        // libuv's uv_pipe_bind says so for a folder that is not there.
+        errno::UV_ENOENT => errno::UV_EACCES,
+        code => code,
+    })?;
+    Ok(add_listener(cx, app_ix, fd, key, None))
+}
+
+/// Takes a bound socket into the app, tells the keeper to hold it, and polls it where the master accepts.
+pub(super) fn add_listener(
+    cx: &mut Context,
+    app_ix: AppIx,
+    fd: OwnedFd,
+    key: String,
+    configured: Option<config::Listen>,
+) -> ListenerIx {
+    let local = listen::local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
+    let datagram = listen::is_datagram(fd.as_fd());
+    let unlink = match &local {
+        LocalAddress::Unix(path) => Some(path.clone()),
+        LocalAddress::Inet(_) | LocalAddress::Other => None,
+    };
+    let app = &mut cx.apps[app_ix];
+    let listener = Listener {
+        fd,
+        newconn: lines::NewconnLine::new(&key),
+        key,
+        configured,
+        local,
+        datagram,
+        group: app.balancer.add_group(),
+        data: None,
+        polled: false,
+        readable: false,
+        starvation: BTreeMap::new(),
+        unlink,
+        present: BTreeMap::new(),
+        reuseport: None,
+    };
+    let name = listener.held_name(&app.name);
+    cx.keeper.hold(name, listener.fd.as_fd());
+    if listener.configured.is_none() {
+        log::info!("{}: listening on {listener}, as its workers asked for", app.name);
+    }
+    let listener_ix = app.listeners.push(listener);
+    checkpoint::save_listener(cx, app_ix, listener_ix);
+    listener_ix
+}
+
+/// The worker serves this listener from now on. To be noted by the caller.
+pub(super) fn join(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    worker.serves.insert(listener_ix);
+    worker.unnoted = true;
+    let app = &mut cx.apps[worker.app];
+    if let (Some(member), Some(listener)) = (worker.member, app.listeners.get(listener_ix)) {
+        app.balancer.join(listener.group, member);
+    }
+    let app_ix = worker.app;
+    eligibility::recount_listener(cx, ix, listener_ix);
+    poll_listener(cx, app_ix, listener_ix);
+}
+
+/// It has closed a server.
+pub(super) fn on_close(cx: &mut Context, ix: WorkerIx, key: &str) {
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let app = &mut cx.apps[worker.app];
+    let Some(listener_ix) = app.listeners.find(|l| l.key == key) else { return };
+    worker.serves.remove(&listener_ix);
+    worker.unnoted = true;
+    if let Some(member) = worker.member {
+        app.balancer.leave(app.listeners[listener_ix].group, member);
+    }
+    if worker.serves.is_empty() {
+        cx.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
+    }
+    eligibility::recount_listener(cx, ix, listener_ix);
+}
+
+/// Polls a listener from which the master accepts, once a worker serves it.
+pub(super) fn poll_listener(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+    let app = &mut cx.apps[app_ix];
+    let accepts = app.master_accepts();
+    let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
+    if accepts && !listener.datagram && !listener.polled {
+        listener.polled = cx.reactor.add_listener(app_ix, listener_ix, &listener.fd);
+    }
+}
+
+/// What `server.address()` shall say in the worker.
+fn sock_name(local: &LocalAddress) -> Option<SockName> {
+    match local {
+        LocalAddress::Inet(address) => Some(SockName { address: address.ip(), port: address.port() }),
+        LocalAddress::Unix(_) | LocalAddress::Other => None,
+    }
+}
