@@ -1,15 +1,381 @@
-//! What the signals of the person, systemd or Docker mean (the keeper forwards them).
-use super::Master;
+//! What clients of the control API, signals and triggers ask for, and what follows from it for all mechanisms.
+use super::app::App;
+use super::kernel_mode::groups;
+use super::lifecycle::refusal_while_stopped;
+use super::narration::plural;
 use super::reading::{self, Input, Purpose};
 use super::triggers::Trigger;
-use crate::api::request::StopMode;
-use crate::api::{self, Change};
+use super::waiters::Wait;
+use super::{Master, checkpoint, lifecycle, reload, requests, spawn, upgrade, view};
+use crate::api::request::{Role, Scale, StopMode, Target};
+use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
 use crate::limits;
+use crate::logs::Reply;
 use crate::os::{cpu, signal};
-use crate::supervisor::Event;
+use crate::supervisor::{Event, Next, Report};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 impl Master {
+    // ---- what clients ask ----
+
+    pub(super) fn answer_calls(&mut self) {
+        for _ in 0..limits::CONTROL_QUEUE_MAX {
+            let Some(call) = self.control.calls.as_mut().and_then(|c| c.try_next()) else { return };
+            self.answer_call(call);
+        }
+    }
+
+    fn answer_call(&mut self, call: Call) {
+        let Call { order, reply } = call;
+        let request = match order {
+            Order::Request(request) => request,
+            Order::TakeOver { path, binary } => {
+                // The client may have left.
+                let _ = reply.send(self.upgrade.begin(&mut self.cx, &path, &binary));
+                return;
+            }
+        };
+        let answer = match request {
+            Request::View(_) => {
+                let shown = view::deployment(&self.cx, &self.upgrade, &self.output.files);
+                Answer::Deployment(Box::new(shown))
+            }
+            Request::Upgrade { binary: _ } => upgrade::snapshot(&self.cx),
+            Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
+            Request::Ready => return self.answer_when_ready(reply),
+            Request::FlushLogs { target } => match self.apps_meant(&target) {
+                Err(answer) => answer,
+                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
+            },
+            Request::Reload { target: Target::All, change } => {
+                return self.reload_apps(&self.apps_that_run(), change, Some(reply));
+            }
+            Request::Reload { target: Target::App(name), change } => match self.app_named(&name) {
+                Err(answer) => answer,
+                Ok(ix) => return self.reload_apps(&[ix], change, Some(reply)),
+            },
+            Request::Start { app, change } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => return self.start_app(ix, false, change, reply),
+            },
+            Request::Restart { app, change } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => return self.start_app(ix, true, change, reply),
+            },
+            Request::Delete { app, mode } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => return self.delete_app(ix, mode, reply),
+            },
+            Request::Scale { app, to } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => self.scale_app(ix, &to),
+            },
+            Request::Signal { app, signal } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => self.signal_app(ix, signal),
+            },
+            Request::Environment { app, of } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => self.environment_of(ix, of),
+            },
+            Request::Stop { target: Target::All, mode } => {
+                self.stop_all(mode);
+                return self.control.waiters.add(&self.cx, Wait::StopAll, Some(reply));
+            }
+            Request::Stop { target: Target::App(name), mode } => match self.app_named(&name) {
+                Err(answer) => answer,
+                Ok(app) => {
+                    self.stop_app(app, mode);
+                    lifecycle::save_states(&self.cx);
+                    return self.control.waiters.add(&self.cx, Wait::StopApp { app }, Some(reply));
+                }
+            },
+        };
+        // The client may have left.
+        let _ = reply.send(answer);
+    }
+
+    /// "Everything" means what is not stopped.
+    pub(super) fn apps_that_run(&self) -> Vec<AppIx> {
+        self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].supervisor.is_stopping()).collect()
+    }
+
+    fn apps_meant(&self, target: &Target) -> Result<Vec<AppIx>, Answer> {
+        match target {
+            Target::All => Ok(self.cx.apps.indices().filter(|&ix| !self.cx.apps[ix].deleted).collect()),
+            Target::App(name) => self.app_named(name).map(|ix| vec![ix]),
+        }
+    }
+
+    fn app_named(&self, name: &str) -> Result<AppIx, Answer> {
+        let apps = &self.cx.apps;
+        apps.indices().find(|&ix| !apps[ix].deleted && apps[ix].name == name).ok_or_else(|| {
+            let names: Vec<&str> = apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
+            Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", ")))
+        })
+    }
+
+    /// The log files of these apps.
+    fn log_paths(&self, apps: &[AppIx]) -> Vec<PathBuf> {
+        let apps = apps.iter().map(|&ix| &self.cx.apps[ix]);
+        let paths = apps.flat_map(|app| {
+            let config = &app.settings().config;
+            config.log.files(app.supervisor.slot_count(), config.agent.is_some())
+        });
+        let mut paths: Vec<PathBuf> = paths.collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    fn scale_app(&mut self, ix: AppIx, to: &Scale) -> Answer {
+        let now = self.cx.apps[ix].supervisor.slot_count();
+        if let Some(why) = refusal_while_stopped(&self.cx, ix) {
+            return Answer::Refused(why);
+        }
+        match to.resolve(now, cpu::available().count) {
+            Err(error) => Answer::Refused(error.to_string()),
+            Ok(slots) => {
+                self.cx.events.push_back((ix, Event::Scale { slots }));
+                let name = &self.cx.apps[ix].name;
+                Answer::Done(format!("{name}: from {now} to {slots} {}", plural(slots, "worker")))
+            }
+        }
+    }
+
+    /// Reads the configuration again and reloads these apps; the client is answered at the end.
+    pub(super) fn reload_apps(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
+        if reading::takes_long(&self.cx, &change) {
+            return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
+        }
+        self.reload_with(apps, Input::Change(change), reply);
+    }
+
+    /// The same with what was read.
+    pub(super) fn reload_with(&mut self, apps: &[AppIx], input: Input, reply: Option<ReplySender>) {
+        let mut open = BTreeMap::new();
+        let mut failures = Vec::new();
+        match reload::prepare_reload(&mut self.cx, apps, input) {
+            Err(reason) => failures.push(reason),
+            Ok(events) => {
+                for (ix, to, event) in events {
+                    open.insert(ix, to);
+                    self.cx.events.push_back((ix, event));
+                }
+            }
+        }
+        for failure in &failures {
+            log::error!("reload refused: {failure}; the running configuration serves on");
+            apps.iter().for_each(|&app| self.hooks.run_for_refusal(&self.cx, app, failure));
+        }
+        self.control.waiters.add(&self.cx, Wait::Reload { open, failures, done: Vec::new() }, reply);
+    }
+
+    pub(super) fn stop_all(&mut self, mode: StopMode) {
+        match mode {
+            StopMode::Now => log::info!("stopping now"),
+            StopMode::Drain if !self.cx.deployment.stop_asked => {
+                log::info!("stopping; a second signal stops at once");
+            }
+            StopMode::Drain => {}
+        }
+        self.cx.deployment.stop_asked = true;
+        checkpoint::save_deployment(&mut self.cx);
+        for ix in self.cx.apps.indices() {
+            self.stop_app(ix, mode);
+        }
+        self.control.waiters.answer_settled(&self.cx);
+    }
+
+    pub(super) fn stop_app(&mut self, ix: AppIx, mode: StopMode) {
+        let app = &mut self.cx.apps[ix];
+        app.closed = true;
+        app.starting = false;
+        for listener in &mut app.listeners {
+            listener.leave_poll(&self.cx.reactor);
+        }
+        let now = mode.is_now();
+        self.relay.inform_agent(&mut self.cx, ix, "stopping", serde_json::json!({ "now": now }));
+        self.cx.events.push_back((ix, Event::Stop { now }));
+    }
+
+    /// Looks whether a report is what somebody waits for, and whether everything is over.
+    pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
+        lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
+        if let Report::WorkerDied { worker, next: Next::None, .. }
+        | Report::AgentDied { agent: worker, next: Next::None, .. } = report
+        {
+            let tail = self.output.take_tail(*worker);
+            let last_words = &mut self.cx.apps[app_ix].last_words;
+            *last_words = last_words.take().or(tail);
+        }
+        let mut said = None;
+        if matches!(report, Report::ReloadFailed { .. } | Report::ReloadDone { .. }) {
+            said = self.cx.apps[app_ix].last_words.take();
+            let ids: Vec<_> = self.cx.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
+            ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
+        }
+        self.control.waiters.on_report(&self.cx, app_ix, report, said.as_ref());
+        if matches!(report, Report::Started { .. }) {
+            self.drop_old_generations(app_ix);
+        }
+        if matches!(report, Report::ReloadFailed { .. }) {
+            reload::forget_failed_sources(&mut self.cx);
+        }
+        if matches!(report, Report::ReloadDone { .. }) && !self.cx.apps.iter().any(|app| app.supervisor.is_errored()) {
+            // What had given up is back.
+            self.cx.deployment.exit_code = 0;
+        }
+        if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
+            lifecycle::save_states(&self.cx);
+            self.drop_old_generations(app_ix);
+        }
+        if matches!(report, Report::AppStopped | Report::AppErrored | Report::AppFinished) {
+            self.close_app(app_ix, matches!(report, Report::AppStopped));
+            self.cx.deployment.exit_code =
+                self.cx.deployment.exit_code.max(u8::from(matches!(report, Report::AppErrored)));
+        }
+        self.control.waiters.answer_settled(&self.cx);
+    }
+
+    /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
+    fn close_app(&mut self, ix: AppIx, stopped: bool) {
+        if !stopped {
+            return;
+        }
+        for listener_ix in self.cx.apps[ix].listeners.indices() {
+            self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
+            if let Some(path) = self.cx.apps[ix].listeners[listener_ix].unlink.take() {
+                // Somebody may have removed it before us.
+                let _ = std::fs::remove_file(path);
+            }
+            self.cx.apps[ix].listeners[listener_ix].retire();
+        }
+        self.cx.apps[ix].waiting.queue.clear();
+    }
+
+    /// Ends the deployment when nothing is left to run.
+    pub(super) fn finish_if_over(&mut self) {
+        let over = self.cx.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
+        if !over || !self.cx.events.is_empty() || lifecycle::stays_when_over(&self.cx) {
+            self.hooks.goes_on();
+        } else if !self.cx.deployment.finished && self.hooks.may_end(self.cx.now_ms) {
+            self.finish();
+        }
+    }
+
+    /// Starts an app that does not run; `restart`: or one that does, after a stop.
+    pub(super) fn start_app(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
+        if reading::takes_long(&self.cx, &change) {
+            return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
+        }
+        self.start_with(ix, restart, Input::Change(change), reply);
+    }
+
+    /// The same with what was read.
+    pub(super) fn start_with(&mut self, ix: AppIx, restart: bool, input: Input, reply: ReplySender) {
+        let app = &self.cx.apps[ix];
+        let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
+        let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
+        let answer = if self.cx.deployment.stop_asked {
+            Answer::Refused(format!("{} is being ended", self.cx.deployment.name))
+        } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
+            // Somebody else was a moment faster: what they started is waited for.
+            return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
+        } else if !idle && !restart && !app.supervisor.is_stopping() {
+            Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
+        } else {
+            match reload::prepare_start(&mut self.cx, ix, input) {
+                Ok(()) => {
+                    lifecycle::save_states(&self.cx);
+                    return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
+                }
+                Err(why) => Answer::Refused(why),
+            }
+        };
+        // The client may have left.
+        let _ = reply.send(answer);
+    }
+
+    /// Answers when every app is ready, or one of its first workers has failed.
+    pub(super) fn answer_when_ready(&mut self, reply: ReplySender) {
+        // An app may have ended its start, well or badly, before anybody asked.
+        let is_meant = |app: &App| app.starting || !(app.supervisor.is_stopping() || app.supervisor.is_stopped());
+        let open = self.cx.apps.indices().filter(|&ix| is_meant(&self.cx.apps[ix]) && !self.cx.apps[ix].deleted);
+        let open = open.collect();
+        self.control.waiters.add(&self.cx, Wait::Start { open }, Some(reply));
+    }
+
+    /// Takes an app out of the deployment; what runs of it ends first.
+    pub(super) fn delete_app(&mut self, ix: AppIx, mode: StopMode, reply: ReplySender) {
+        self.cx.apps[ix].deleted = true;
+        checkpoint::save_app(&mut self.cx, ix);
+        lifecycle::save_states(&self.cx);
+        self.stop_app(ix, mode);
+        self.control.waiters.add(&self.cx, Wait::StopApp { app: ix }, Some(reply));
+    }
+
+    /// Sends a signal to every process of an app.
+    pub(super) fn signal_app(&mut self, ix: AppIx, signal: i32) -> Answer {
+        let rules = &self.cx.apps[ix].supervisor;
+        let workers: Vec<_> = rules.workers().filter(|w| w.pid.is_some()).map(|w| w.id).collect();
+        let agent = rules.agent().and_then(|slot| slot.current).filter(|p| p.pid.is_some()).map(|p| p.id);
+        for worker in workers.iter().chain(&agent) {
+            self.cx.keeper.signal(*worker, signal);
+        }
+        let count = workers.len() as u32;
+        let name = signal::name(signal);
+        let and_agent = if agent.is_some() { " and the agent" } else { "" };
+        let workers = plural(count, "worker");
+        Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.cx.apps[ix].name))
+    }
+
+    /// The variables that a worker of an app has now, as its first slot sees them.
+    pub(super) fn environment_of(&self, ix: AppIx, of: Role) -> Answer {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let env = match of {
+            Role::Worker => Some(spawn::worker_environment(&self.cx, ix)),
+            Role::Agent => spawn::agent_environment(&self.cx, &self.notify, ix),
+        };
+        let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.cx.apps[ix].name)) };
+        Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
+    }
+
+    /// After a reload: settings, sources and addresses that nothing uses any more.
+    pub(super) fn drop_old_generations(&mut self, ix: AppIx) {
+        // A reload that was asked for a moment ago is not yet known to the supervisor.
+        let asked = self.cx.events.iter().filter_map(|(app, event)| match event {
+            Event::Reload { to, .. } | Event::Start { to, .. } if *app == ix => Some(*to),
+            _ => None,
+        });
+        let app = &mut self.cx.apps[ix];
+        let mut used = app.supervisor.generations();
+        used.extend(asked);
+        app.generations.retain(|generation, _| used.contains(generation));
+        let wanted = app.settings().config.listen.clone();
+        let accepts = app.master_accepts();
+        for listener_ix in app.listeners.indices() {
+            let app = &mut self.cx.apps[ix];
+            let listener = &mut app.listeners[listener_ix];
+            if listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address)) {
+                log::info!("{}: no longer listening on {listener}", app.name);
+                self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
+                self.cx.apps[ix].listeners[listener_ix].retire();
+            } else if !accepts {
+                listener.leave_poll(&self.cx.reactor);
+            } else if !listener.present.is_empty() {
+                requests::poll_listener(&mut self.cx, ix, listener_ix);
+            }
+        }
+        groups::steer_again(&mut self.cx, ix);
+        reload::drop_unused_sources(&mut self.cx);
+        checkpoint::save_app(&mut self.cx, ix);
+    }
+
+    // ---- what signals ask ----
+
     pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
         match number {
             signal::TERM | signal::INT => {
@@ -18,7 +384,7 @@ impl Master {
             signal::QUIT => self.stop_all(StopMode::Now),
             signal::HUP => {
                 let all = self.apps_that_run();
-                self.reload_asked(&all, Change::default(), None);
+                self.reload_apps(&all, Change::default(), None);
             }
             signal::USR1 => self.output.files.reopen(None),
             signal::USR2 => self.scale_by_signal(value),
@@ -71,7 +437,7 @@ impl Master {
 
     /// The same with what was read.
     pub(super) fn scale_as_configured(&mut self, input: Input) {
-        let configured = match self.configured_again(input) {
+        let configured = match reload::configured_again(&self.cx, input) {
             Ok(config) => config,
             Err(reason) => {
                 log::error!("SIGUSR2: {reason}; the number of workers stays");
@@ -79,7 +445,7 @@ impl Master {
             }
         };
         let cpus = cpu::available().count;
-        let from_file = self.has_file();
+        let from_file = reload::has_file(&self.cx);
         for ix in self.cx.apps.indices() {
             let now = self.cx.apps[ix].supervisor.slot_count();
             let name = &self.cx.apps[ix].name;
@@ -117,9 +483,20 @@ impl Master {
         }
         if !app.supervisor.is_over() {
             log::info!("{}: {why}; reloading", app.name);
-            return self.reload_asked(&[ix], change, None);
+            return self.reload_apps(&[ix], change, None);
         }
         log::info!("{}: {why}; starting it again", app.name);
-        self.start_asked(ix, false, change, api::unheard());
+        self.start_app(ix, false, change, api::unheard());
     }
+}
+
+/// Has a client told what the log's thread says.
+fn told(reply: ReplySender) -> Reply {
+    Box::new(move |result| {
+        // The client may have left.
+        let _ = reply.send(match result {
+            Ok(text) => Answer::Done(text),
+            Err(text) => Answer::Refused(text),
+        });
+    })
 }

@@ -43,22 +43,23 @@ mod tasks;
 mod timers;
 mod triggers;
 mod upgrade;
+mod view;
+mod waiters;
 mod waiting;
 mod worker;
 
 pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
 pub use upgrade::check as check_upgrade;
 
-use crate::api::{self, CallReceiver};
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
 use crate::os;
 use crate::supervisor::{Action, Cx, Event, Report};
 use context::Context;
+use control::Control;
 use polls::Ready;
 use std::io;
-use std::path::PathBuf;
 use tasks::Task;
 use timers::Timer;
 use triggers::Triggers;
@@ -71,11 +72,8 @@ struct Master {
     readings: reading::Readings,
     /// Reloads that nobody asks for by hand.
     triggers: Triggers,
-    calls: Option<CallReceiver>,
-    api: Option<api::server::Server>,
-    /// The control socket's file, removed at the end.
-    control_path: Option<PathBuf>,
-    waiters: Vec<control::Waiter>,
+    /// The control API, and who waits for an answer of it.
+    control: Control,
     notify: notify_sockets::NotifySockets,
     output: output::Output,
     upgrade: upgrade::Upgrade,
@@ -101,9 +99,7 @@ impl Master {
                 return Ok(());
             }
             if self.has_handed_over() && !self.cx.keeper.has_more() {
-                if let Some(api) = &self.api {
-                    api.drain();
-                }
+                self.control.drain();
                 return Ok(());
             }
             let timeout_ms = self.timeout_ms();

@@ -13,7 +13,7 @@ use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, StartError, launch};
-use super::{Master, checkpoint, requests, spawn};
+use super::{Master, checkpoint, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -81,7 +81,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     let previous_end = inherited.previous_end.clone();
     master.notify.adopt(&mut inherited.fds, &master.cx.reactor);
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
-        master.serve_control(UnixListener::from(socket));
+        master.control.serve(&master.cx, UnixListener::from(socket));
     }
     let mut actions = Vec::new();
     for ix in (0..limits::APPS_MAX).map(AppIx) {
@@ -154,7 +154,7 @@ fn read_sources_again(master: &mut Master, inherited: &Inheritance, typed: &Comm
     })?;
     let record = read_record::<DeploymentRecord>(inherited, DEPLOYMENT).unwrap_or_default();
     log::warn!("the configuration is read again: the keeper holds no readable copy of it");
-    master.hold_sources(record.last_source.saturating_add(1), sources);
+    reload::hold_sources(&mut master.cx, record.last_source.saturating_add(1), sources);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! How a master starts: which way, and the fresh one, from what was typed. Over what a former one left: `resume`.
 use super::app::App;
 use super::context::Context;
+use super::control::Control;
 use super::keeper::Keeper;
 use super::listener;
 use super::notify_sockets::NotifySockets;
@@ -10,8 +11,7 @@ use super::settings::Settings;
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, log_files, narration, output, resume};
-use crate::api;
+use super::{Master, log_files, narration, output, reload, resume};
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -22,13 +22,12 @@ use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::loader::{self, Request};
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{cpu, process, signal, user};
+use crate::os::{cpu, process, signal};
 use crate::supervisor::{self, Cx};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -139,10 +138,7 @@ impl Master {
             upgrade: Upgrade::new(inherited.about.clone()),
             readings: Default::default(),
             triggers: Triggers::default(),
-            calls: None,
-            api: None,
-            control_path: None,
-            waiters: Vec::new(),
+            control: Control::default(),
             notify: NotifySockets::default(),
             output: output::Output::default(),
             hooks: Default::default(),
@@ -201,7 +197,7 @@ impl Master {
         if let Some(claimed) = claimed {
             self.open_control(&claimed.claim);
         }
-        self.remember_sources(1, sources);
+        reload::remember_sources(&mut self.cx, 1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {
             let stopped = launch.keeps_stopped(&settings.config.name);
             let slots = launch.scaled(&settings.config.name);
@@ -228,7 +224,7 @@ impl Master {
         let ix = self.cx.apps.push(app);
         for (address, fd) in bound {
             let protocol = self.cx.apps[ix].settings().protocol;
-            self.add_configured_listener(ix, address, fd, protocol);
+            reload::add_configured_listener(&mut self.cx, ix, address, fd, protocol);
         }
     }
 
@@ -276,7 +272,7 @@ impl Master {
         match claim.listen() {
             Ok(socket) => {
                 self.cx.keeper.hold(CONTROL_SOCKET.to_owned(), socket.as_fd());
-                self.serve_control(socket);
+                self.control.serve(&self.cx, socket);
             }
             Err(e) => self.warn_of_home(&e),
         }
@@ -311,16 +307,6 @@ impl Master {
         Ok(claimed)
     }
 
-    pub(super) fn serve_control(&mut self, socket: UnixListener) {
-        self.control_path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
-        let (sender, receiver) = api::channel(Arc::clone(&self.cx.wake));
-        self.calls = Some(receiver);
-        match api::server::start(socket, sender, user::own_uid()) {
-            Ok(server) => self.api = Some(server),
-            Err(e) => log::error!("the control socket cannot be served: {e}"),
-        }
-    }
-
     // ---- the end ----
 
     /// Everything is done: the keeper may end.
@@ -332,16 +318,14 @@ impl Master {
         self.hooks.finish();
         self.output.finish();
         self.remove_files();
-        if let Some(api) = &self.api {
-            api.drain();
-        }
+        self.control.drain();
         self.cx.keeper.finish(self.cx.deployment.exit_code);
     }
 
     /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
     fn remove_files(&mut self) {
         let listeners = self.cx.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
-        for path in listeners.chain(self.control_path.take()).chain(self.notify.files()) {
+        for path in listeners.chain(self.control.take_path()).chain(self.notify.files()) {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }

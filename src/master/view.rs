@@ -1,0 +1,169 @@
+//! What the control API shows of the deployment: its apps, workers and slots, in the wire's types. Nothing is changed
+//! here. What processes use (memory, CPU) the API's own thread adds.
+use super::agent;
+use super::app::App;
+use super::context::Context;
+use super::log_files::LogFiles;
+use super::upgrade::Upgrade;
+use crate::api::types as wire;
+use crate::config::Balance;
+use crate::ids::AppIx;
+use crate::reuseport::program::Steering;
+use crate::supervisor::{Phase, SlotPhase};
+use std::collections::BTreeSet;
+
+/// The whole deployment.
+pub(super) fn deployment(cx: &Context, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
+    wire::Deployment {
+        name: cx.deployment.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        keeper_pid: cx.deployment.keeper_pid,
+        keeper_version: upgrade.keeper_version().to_owned(),
+        master_pid: std::process::id() as i32,
+        master_restarts: cx.deployment.incarnation.saturating_sub(1),
+        uptime_ms: cx.now_ms.saturating_sub(cx.deployment.started_ms),
+        upgrade: upgrade.view(),
+        background: cx.deployment.background,
+        config: cx.deployment.current_sources().and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
+        apps: cx.apps.indices().filter(|&ix| !cx.apps[ix].deleted).map(|ix| app(cx, files, ix)).collect(),
+    }
+}
+
+fn app(cx: &Context, files: &LogFiles, index: AppIx) -> wire::App {
+    let app = &cx.apps[index];
+    let settings = app.settings();
+    let left = |until_ms: u64| until_ms.saturating_sub(cx.now_ms);
+    let steered = app.steered();
+    let mut workers: Vec<wire::Worker> = app
+        .supervisor
+        .workers()
+        .map(|w| {
+            let here = cx.workers.find(w.id).and_then(|ix| cx.workers.get(ix));
+            let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
+            let restarts = app.supervisor.slot(w.slot).map_or(0, |s| s.restarts);
+            wire::Worker {
+                slot: w.slot.0,
+                id: Some(w.id.0),
+                pid: w.pid,
+                state: worker_state(&w.phase),
+                generation: w.generation.0,
+                uptime_ms: Some(cx.now_ms.saturating_sub(w.spawned_at_ms)),
+                restarts,
+                open_handoffs: open,
+                handoffs: here.map_or(0, |h| h.taken),
+                time_left_ms: w.phase.patience_ends_ms().map(left),
+                steered: steered.get(&w.slot.0).copied(),
+                // The API reads them.
+                memory_bytes: None,
+                cpu_ms: None,
+                loop_delay_ms: here.and_then(|h| h.liveness.delay_ms(cx.now_us)),
+                messages_lost: here.map_or(0, |h| h.receiver.lost),
+                not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
+                note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
+            }
+        })
+        .collect();
+    let filled: BTreeSet<u32> = workers.iter().map(|w| w.slot).collect();
+    for (number, slot) in app.supervisor.slots().enumerate() {
+        let number = number as u32;
+        let (state, time_left_ms) = match slot.phase {
+            SlotPhase::Filled => continue,
+            SlotPhase::Waiting { until_ms } => (wire::WorkerState::Waiting, Some(left(until_ms))),
+            SlotPhase::Errored => (wire::WorkerState::Errored, None),
+            SlotPhase::Stopped => (wire::WorkerState::Stopped, None),
+        };
+        if filled.contains(&number) {
+            continue;
+        }
+        workers.push(wire::Worker {
+            slot: number,
+            id: None,
+            pid: None,
+            state,
+            generation: app.supervisor.generation().0,
+            uptime_ms: None,
+            restarts: slot.restarts,
+            open_handoffs: 0,
+            handoffs: 0,
+            time_left_ms,
+            steered: steered.get(&number).copied(),
+            memory_bytes: None,
+            cpu_ms: None,
+            loop_delay_ms: None,
+            messages_lost: 0,
+            not_yet: None,
+            note: app.slot_notes.get(&number).cloned(),
+        });
+    }
+    workers.sort_by_key(|w| (w.slot, w.id));
+    wire::App {
+        name: app.name.clone(),
+        id: cx.deployment.ids.get(&app.name).copied(),
+        namespace: settings.config.namespace.clone(),
+        cwd: settings.cwd.to_string_lossy().into_owned(),
+        status: status(app),
+        command: settings.config.command.clone(),
+        workers_wanted: app.supervisor.slot_count(),
+        workers_ready: app.supervisor.ready_count(),
+        generation: app.supervisor.generation().0,
+        balance: balance(settings.config.balance),
+        steering: app.steering().map(steering),
+        protocol: wire::Protocol::from_word(settings.protocol.kind().rules().name),
+        ready: settings.ready_words(),
+        listen: app.addresses(),
+        restarts: app.restarts,
+        handoffs: app.handoffs,
+        log: (&settings.config.log).into(),
+        log_lines_dropped: files.lost(index),
+        workers,
+        agent: agent::view(cx, index),
+    }
+}
+
+fn status(app: &App) -> wire::AppStatus {
+    let s = &app.supervisor;
+    if s.is_stopped() {
+        wire::AppStatus::Stopped
+    } else if s.is_restarting() {
+        wire::AppStatus::Starting
+    } else if s.is_stopping() {
+        wire::AppStatus::Stopping
+    } else if s.is_errored() {
+        wire::AppStatus::Errored
+    } else if s.is_over() {
+        wire::AppStatus::Stopped
+    } else if s.is_reloading() {
+        wire::AppStatus::Reloading
+    } else if s.workers().any(|w| matches!(w.phase, Phase::Ready { .. })) {
+        wire::AppStatus::Running
+    } else {
+        wire::AppStatus::Starting
+    }
+}
+
+fn worker_state(phase: &Phase) -> wire::WorkerState {
+    match phase {
+        Phase::Starting { online: false, .. } => wire::WorkerState::Starting,
+        Phase::Starting { online: true, .. } => wire::WorkerState::Online,
+        Phase::Ready { .. } => wire::WorkerState::Ready,
+        Phase::Draining { .. } => wire::WorkerState::Draining,
+        Phase::Stopping { .. } | Phase::Killed => wire::WorkerState::Stopping,
+    }
+}
+
+fn balance(balance: Balance) -> wire::Balance {
+    match balance {
+        Balance::RoundRobin => wire::Balance::RoundRobin,
+        Balance::Sticky => wire::Balance::Sticky,
+        Balance::Shared => wire::Balance::Shared,
+        Balance::Kernel => wire::Balance::Kernel,
+    }
+}
+
+fn steering(steering: Steering) -> wire::Steering {
+    match steering {
+        Steering::Turns => wire::Steering::Turns,
+        Steering::Random => wire::Steering::Random,
+        Steering::Hash => wire::Steering::Hash,
+    }
+}
