@@ -1,5 +1,5 @@
 //! What a balancing strategy is: the trait, what it may look at, and the list of those there are. A new strategy is a file
-//! beside this one, a [`Mode`] and an arm of [`Chosen`]'s macro below, and its word in the configuration.
+//! beside this one and a line of `strategies!` below.
 //!
 //! Dispatch is a match over a closed enum, so a hand-off pays no virtual call.
 use super::round_robin::RoundRobin;
@@ -72,13 +72,25 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// One line for each strategy: its mode, with the doc of it, and its type.
+/// One line for each strategy: its mode and type, which have one name, and its word.
 macro_rules! strategies {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
         /// How to choose.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mode {
             $($(#[$doc])* $name,)+
+        }
+
+        impl Mode {
+            /// Every mode.
+            pub const ALL: &[Mode] = &[$(Mode::$name),+];
+
+            /// The word for it in configuration and command line.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Mode::$name => $word,)+
+                }
+            }
         }
 
         /// The strategy in use.
@@ -125,7 +137,7 @@ macro_rules! strategies {
 
 strategies! {
     /// The fewest open hand-offs, ties in turn.
-    RoundRobin,
+    RoundRobin = "round-robin",
     /// By the client's address.
-    Sticky,
+    Sticky = "sticky",
 }

@@ -1,5 +1,6 @@
 //! Defaults that more than the table of settings names, with their reasons. The others stand in `schema::keys`.
 use super::{Balance, Protocol, Workers};
+use crate::balance::Mode;
 use std::time::Duration;
 
 /// The namespace of apps that name none.
@@ -7,7 +8,7 @@ pub const NAMESPACE: &str = "default";
 /// All CPUs that this process may use.
 pub const WORKERS: Workers = Workers::MaxMinus(0);
 /// The master hands off, the least busy worker first.
-pub const BALANCE: Balance = Balance::RoundRobin;
+pub const BALANCE: Balance = Balance::Strategy(Mode::RoundRobin);
 /// Decided by the program that the command names.
 pub const PROTOCOL: Protocol = Protocol::Auto;
 /// Long enough for a big application to start, short enough to notice one that never will.

@@ -24,6 +24,7 @@ pub mod schema;
 pub mod sources;
 pub mod value_error;
 
+use crate::balance::Mode;
 pub use protocol::{Protocol, ProtocolKind};
 pub use schema::keys::{App, Limits, Reload, Restart};
 use std::fmt;
@@ -65,10 +66,8 @@ pub enum Listen {
 /// Who gets the next connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// The master accepts and hands off to the worker with the fewest open hand-offs.
-    RoundRobin,
-    /// The same client address goes to the same slot.
-    Sticky,
+    /// The master accepts and hands off to the worker that a strategy picks.
+    Strategy(Mode),
     /// Every worker gets the listening socket itself.
     Shared,
     /// Every slot has a listening socket of its own; the kernel chooses among them.
@@ -146,14 +145,39 @@ impl fmt::Display for Workers {
     }
 }
 
-impl fmt::Display for Balance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Balance::RoundRobin => "round-robin",
-            Balance::Sticky => "sticky",
+impl Balance {
+    /// The words of all ways to balance.
+    pub const NAMES: [&str; Mode::ALL.len() + 2] = {
+        let mut names = [""; Mode::ALL.len() + 2];
+        let mut n = 0;
+        while n < Mode::ALL.len() {
+            names[n] = Mode::ALL[n].name();
+            n += 1;
+        }
+        names[n] = Balance::Shared.name();
+        names[n + 1] = Balance::Kernel.name();
+        names
+    };
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Balance::Strategy(mode) => mode.name(),
             Balance::Shared => "shared",
             Balance::Kernel => "kernel",
-        })
+        }
+    }
+
+    /// What this word means.
+    pub fn named(word: &str) -> Option<Balance> {
+        let strategies = Mode::ALL.iter().map(|mode| Balance::Strategy(*mode));
+        strategies.chain([Balance::Shared, Balance::Kernel]).find(|balance| balance.name() == word)
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -133,13 +133,7 @@ pub fn own_variable(text: &str) -> Result<String, ValueError> {
 
 /// The name of a way to balance.
 pub fn balance(text: &str) -> Result<Balance, ValueError> {
-    match text {
-        "round-robin" => Ok(Balance::RoundRobin),
-        "sticky" => Ok(Balance::Sticky),
-        "shared" => Ok(Balance::Shared),
-        "kernel" => Ok(Balance::Kernel),
-        _ => Err(unknown("balance", text, &["round-robin", "sticky", "shared", "kernel"])),
-    }
+    Balance::named(text).ok_or_else(|| unknown("balance", text, &Balance::NAMES))
 }
 
 /// The name of a protocol.

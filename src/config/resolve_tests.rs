@@ -1,6 +1,7 @@
 //! Tests of `resolve.rs` and `raw.rs`: what a file and a command line become, and what is said of bad ones.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::balance::Mode;
 use crate::config::schema::{Setting, settings};
 use crate::config::sources::FileSource;
 use crate::config::{Balance, Limits, Ready, Workers};
@@ -149,7 +150,7 @@ drain_spread = "1m"
     assert_eq!(app.workers, Workers::MaxMinus(1));
     let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["*:8080", "127.0.0.1:80", "unix:/srv/run/a.sock"]);
-    assert_eq!(app.balance, Balance::Sticky);
+    assert_eq!(app.balance, Balance::Strategy(Mode::Sticky));
     assert_eq!(app.ready, Some(Ready::Message));
     assert_eq!(app.drain_timeout, Duration::ZERO);
     let env: Vec<_> = app.env.iter().map(|(name, value)| format!("{name}={value}")).collect();

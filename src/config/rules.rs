@@ -2,6 +2,7 @@
 //! `auto` is decided. What each protocol can have is in `protocol`.
 use super::protocol::ProtocolKind;
 use super::{Balance, Limits, Ready, Said, defaults};
+use crate::balance::Mode;
 use thiserror::Error;
 
 /// Settings that a protocol cannot have.
@@ -33,9 +34,9 @@ pub enum RuleError {
         /// The reason and what to do.
         why: &'static str,
     },
-    /// Nobody can choose the worker by the client's address.
-    #[error("balance \"sticky\" needs protocol \"node\": with \"{0}\" the workers accept by themselves")]
-    Sticky(ProtocolKind),
+    /// Nobody can choose the worker.
+    #[error("balance \"{name}\" needs protocol \"node\": with \"{1}\" the workers accept by themselves", name = .0.name())]
+    Strategy(Mode, ProtocolKind),
     /// Addresses, and nobody who listens on them.
     #[error(
         "nobody would take connections here: with protocol \"{0}\" a worker gets no socket (to tell it a port of its own, \
@@ -89,9 +90,9 @@ pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleEr
     let rules = protocol.rules();
     match typed {
         _ if rules.can_be_handed_connections => Ok(typed),
-        Balance::Sticky if rules.takes_connections => Err(RuleError::Sticky(protocol)),
-        Balance::RoundRobin | Balance::Shared => Ok(Balance::Shared),
-        Balance::Kernel | Balance::Sticky => Ok(typed),
+        Balance::Strategy(Mode::RoundRobin) | Balance::Shared => Ok(Balance::Shared),
+        Balance::Strategy(mode) if rules.takes_connections => Err(RuleError::Strategy(mode, protocol)),
+        Balance::Kernel | Balance::Strategy(_) => Ok(typed),
     }
 }
 
@@ -150,9 +151,9 @@ mod tests {
 
     #[test]
     fn a_program_with_the_socket_shares_it() {
-        assert_eq!(balance(ProtocolKind::ListenFds, Balance::RoundRobin), Ok(Balance::Shared));
-        assert!(balance(ProtocolKind::ListenFds, Balance::Sticky).is_err());
-        assert_eq!(balance(ProtocolKind::Node, Balance::Sticky), Ok(Balance::Sticky));
+        assert_eq!(balance(ProtocolKind::ListenFds, Balance::Strategy(Mode::RoundRobin)), Ok(Balance::Shared));
+        assert!(balance(ProtocolKind::ListenFds, Balance::Strategy(Mode::Sticky)).is_err());
+        assert_eq!(balance(ProtocolKind::Node, Balance::Strategy(Mode::Sticky)), Ok(Balance::Strategy(Mode::Sticky)));
         assert_eq!(balance(ProtocolKind::ListenFds, Balance::Kernel), Ok(Balance::Kernel));
         assert!(listen(ProtocolKind::Plain, true).is_err());
     }
@@ -169,6 +170,6 @@ mod tests {
             assert_eq!(limits(ProtocolKind::Node, Balance::Shared, fine), Ok(()));
         }
         assert_eq!(limits(ProtocolKind::Plain, Balance::Shared, &memory), Ok(()));
-        assert_eq!(limits(ProtocolKind::Node, Balance::Sticky, &connections), Ok(()));
+        assert_eq!(limits(ProtocolKind::Node, Balance::Strategy(Mode::Sticky), &connections), Ok(()));
     }
 }

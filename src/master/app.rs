@@ -169,7 +169,8 @@ impl App {
 
 pub(super) fn balance_mode(balance: Balance) -> Mode {
     match balance {
-        Balance::Sticky => Mode::Sticky,
-        Balance::RoundRobin | Balance::Shared | Balance::Kernel => Mode::RoundRobin,
+        Balance::Strategy(mode) => mode,
+        // What the master rescues in kernel mode.
+        Balance::Shared | Balance::Kernel => Mode::RoundRobin,
     }
 }

@@ -152,12 +152,7 @@ fn worker_state(phase: &Phase) -> wire::WorkerState {
 }
 
 fn balance(balance: Balance) -> wire::Balance {
-    match balance {
-        Balance::RoundRobin => wire::Balance::RoundRobin,
-        Balance::Sticky => wire::Balance::Sticky,
-        Balance::Shared => wire::Balance::Shared,
-        Balance::Kernel => wire::Balance::Kernel,
-    }
+    wire::Balance::from_word(balance.name())
 }
 
 fn steering(steering: Steering) -> wire::Steering {

@@ -443,13 +443,8 @@ const ENV_FILES: Texts<String> =
     Texts { parse: parse::path, words: "path, or array of paths", most: None, empty: None };
 const PATTERNS: Texts<String> =
     Texts { parse: parse::pattern, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: Some("[]") };
-const BALANCE: Text<Balance> = Text {
-    wants: "a string",
-    parse: parse::balance,
-    words: "",
-    show: quoted,
-    choices: &["round-robin", "sticky", "shared", "kernel"],
-};
+const BALANCE: Text<Balance> =
+    Text { wants: "a string", parse: parse::balance, words: "", show: quoted, choices: &Balance::NAMES };
 const PROTOCOL: Text<Protocol> =
     Text { wants: "a string", parse: parse::protocol, words: "", show: quoted, choices: &protocol::NAMES };
 const AGENT_PROTOCOL: Text<Protocol> = Text { choices: &["auto", "node", "none"], ..PROTOCOL };
