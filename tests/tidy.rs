@@ -283,3 +283,20 @@ fn a_test_that_is_left_out_of_the_quick_run_says_why() {
         assert!(path.ends_with("tidy.rs") || !text.contains("#[ignore]"), "{}: #[ignore = \"why\"]", path.display());
     }
 }
+
+/// The loop owns mechanisms and has no state of theirs.
+#[test]
+fn the_master_is_a_handful_of_owners() {
+    let files = files("src/master");
+    let with_methods: Vec<_> = files
+        .iter()
+        .filter(|(_, text)| code(text).lines().any(|line| line.starts_with("impl Master")))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!((1..=3).contains(&with_methods.len()), "impl Master stands in {}", with_methods.join(", "));
+    let (_, text) = files.iter().find(|(path, _)| path.ends_with("src/master/mod.rs")).unwrap();
+    let code = code(text);
+    let body = code.split("struct Master {").nth(1).unwrap().split("\n}").next().unwrap();
+    let fields = body.lines().filter(|line| line.contains(':')).count();
+    assert!((1..=15).contains(&fields), "struct Master has {fields} fields");
+}

@@ -4,6 +4,7 @@ use super::connections::Connection;
 use super::context::Context;
 use super::eligibility;
 use super::handoff::{Answer, Closed, HandOff, Outcome};
+use super::scarce::ScarceChannels;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::balance::coalescing::{self, Coalescing};
@@ -49,6 +50,8 @@ pub(super) struct Dispatch {
     line: Vec<u8>,
     /// Interrupts a close that waits.
     interrupts: Periodic,
+    /// Channels with lines that wait for the system to have more.
+    pub(super) scarce: ScarceChannels,
 }
 
 impl Dispatch {

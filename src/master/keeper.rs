@@ -13,11 +13,12 @@ pub(super) struct Keeper {
     broken: Option<io::Error>,
     /// What waits is tried again at this time (milliseconds).
     retry_at_ms: Option<u64>,
+    heartbeats: u32,
 }
 
 impl Keeper {
     pub(super) fn new() -> io::Result<Keeper> {
-        Ok(Keeper { link: Link::from_inherited()?, broken: None, retry_at_ms: None })
+        Ok(Keeper { link: Link::from_inherited()?, broken: None, retry_at_ms: None, heartbeats: 0 })
     }
 
     pub(super) fn adopt(&mut self) -> io::Result<Inheritance> {
@@ -50,6 +51,13 @@ impl Keeper {
         self.send(Order::Finish { code });
         let flushed = self.link.flush();
         self.check(flushed);
+    }
+
+    /// Tells the keeper's watchdog that the loop turns; how often it was told.
+    pub(super) fn heartbeat(&mut self) -> u32 {
+        self.send(Order::Heartbeat);
+        self.heartbeats = self.heartbeats.saturating_add(1);
+        self.heartbeats
     }
 
     /// Has the keeper send a signal to a process that it has not reaped yet.

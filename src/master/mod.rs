@@ -81,10 +81,8 @@ struct Master {
     relay: relay::Relay,
     reports: hang_reports::HangReports,
     readiness: readiness_probe::ReadinessProbes,
-    heartbeats: u32,
     liveness: liveness::LivenessProbes,
     drains: drains::Drains,
-    scarce: scarce::ScarceChannels,
     kernel_mode: kernel_mode::KernelMode,
 }
 
@@ -137,7 +135,7 @@ impl Master {
     /// Everything that follows from what happened, until nothing more does.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
-        self.scarce.retry(&mut self.cx);
+        self.dispatch.scarce.retry(&mut self.cx);
         if self.upgrade.is_handing_over() {
             self.readiness.postpone(&mut self.cx);
         } else {
@@ -155,9 +153,7 @@ impl Master {
             }
         }
         if self.cx.timers.take_due(Timer::Heartbeat, self.cx.now_ms) {
-            self.cx.keeper.send(Order::Heartbeat);
-            self.heartbeats = self.heartbeats.saturating_add(1);
-            if self.heartbeats == limits::START_HEARTBEATS {
+            if self.cx.keeper.heartbeat() == limits::START_HEARTBEATS {
                 os::memory::forget_code();
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
@@ -222,7 +218,7 @@ impl Master {
             match task {
                 Task::RefreshEligibility(ix) => eligibility::refresh(&mut self.cx, ix),
                 Task::FindTaker => self.kernel_mode.monitor.find_taker(&mut self.cx),
-                Task::AwaitWritable(ix) => self.scarce.await_writable(&mut self.cx, ix),
+                Task::AwaitWritable(ix) => self.dispatch.scarce.await_writable(&mut self.cx, ix),
                 Task::ServerClosed { worker, key } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
                         requests::on_close(&mut self.cx, ix, &key);
@@ -416,7 +412,7 @@ impl Master {
             }
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {
-                self.scarce.await_writable(&mut self.cx, ix);
+                self.dispatch.scarce.await_writable(&mut self.cx, ix);
             } else if !blocked {
                 eligibility::refresh(&mut self.cx, ix);
             }

@@ -145,10 +145,8 @@ impl Master {
             relay: Default::default(),
             readiness: Default::default(),
             reports: Default::default(),
-            heartbeats: 0,
             liveness: Default::default(),
             drains: Default::default(),
-            scarce: Default::default(),
             kernel_mode: Default::default(),
         })
     }
