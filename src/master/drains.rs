@@ -1,6 +1,7 @@
 //! Drains, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
 //! connection that came through us. The deadlines are the supervisor's.
 use super::context::Context;
+use super::eligibility;
 use super::tasks::Task;
 use super::timers::Timer;
 use super::worker::Worker;
@@ -33,7 +34,7 @@ pub(super) enum Goodbye {
     Unsaid,
     /// It was told, or told us.
     Said,
-    /// A former master noted that it would tell it, and may have died before it did.
+    /// The master before saved that it would tell it, and may have died before it did.
     SaidBefore,
 }
 
@@ -61,7 +62,7 @@ impl Drains {
             worker.drain = Some(Drain::WaitingForAnswers);
             self.draining.insert(ix);
         }
-        cx.tasks.push_back(Task::RefreshEligibility(ix));
+        eligibility::refresh(cx, ix);
         self.step(cx, ix);
     }
 

@@ -5,6 +5,7 @@
 //! the master. A worker that answers hand-offs needs no ping: how long they wait says the same.
 use super::checkpoint;
 use super::context::Context;
+use super::eligibility;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::ids::WorkerIx;
@@ -79,7 +80,7 @@ impl LivenessProbes {
             }
             liveness.stuck = true;
             liveness.missed = liveness.missed.saturating_add(1);
-            return cx.tasks.push_back(Task::RefreshEligibility(ix));
+            return eligibility::refresh(cx, ix);
         }
         let Some(worker) = cx.workers.get(ix) else { return };
         let Some(channel) = &worker.channel else { return };
@@ -149,7 +150,8 @@ impl LivenessProbes {
         let (stuck, suspect) = (liveness.stuck, liveness.suspect);
         (liveness.stuck, liveness.suspect, liveness.unread_since) = (false, false, None);
         if stuck || suspect {
-            cx.tasks.extend([Task::RefreshEligibility(ix), Task::FindTaker]);
+            eligibility::refresh(cx, ix);
+            cx.tasks.push_back(Task::FindTaker);
         }
         false
     }

@@ -216,7 +216,6 @@ impl Master {
     fn work_on_tasks(&mut self) {
         while let Some(task) = self.cx.tasks.pop_front() {
             match task {
-                Task::RefreshEligibility(ix) => eligibility::refresh(&mut self.cx, ix),
                 Task::FindTaker => self.kernel_mode.monitor.find_taker(&mut self.cx),
                 Task::AwaitWritable(ix) => self.dispatch.scarce.await_writable(&mut self.cx, ix),
                 Task::ServerClosed { worker, key } => {

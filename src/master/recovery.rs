@@ -12,7 +12,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::ChildInfo;
 use crate::limits;
 use crate::record::{self, Value};
-use crate::supervisor::{AgentMemory, AppMemory, Phase, SlotMemory, SlotPhase, WorkerMemory};
+use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, SlotPhase, SlotSnapshot, WorkerSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ impl Recovery<'_> {
     fn is_whole(&self, ix: usize, app: &AppRecord) -> bool {
         let touched = |key: &String| [SLOT, WORKER].iter().any(|kind| numbers(key, kind).is_some_and(|n| n.0 == ix));
         let known = |(child, tag): &(&ChildInfo, Tag)| {
-            let saved = self.get::<WorkerMemory>(&format!("{WORKER}{ix}/{}", child.worker));
+            let saved = self.get::<WorkerSnapshot>(&format!("{WORKER}{ix}/{}", child.worker));
             saved.is_some_and(|worker| (worker.slot, worker.generation) == (tag.slot, tag.generation))
         };
         !self.lost.iter().any(touched) && self.living.iter().filter(|(_, tag)| tag.app == app.name).all(known)
@@ -242,7 +242,7 @@ impl Recovery<'_> {
     fn set_up(&mut self, ix: usize, name: &str, saved: Option<AppRecord>) {
         let of_app = |key: &&String| [SLOT, WORKER].iter().any(|kind| numbers(key, kind).is_some_and(|n| n.0 == ix));
         let keys: Vec<String> = self.records.keys().chain(&self.lost).filter(of_app).cloned().collect();
-        let slots: Vec<SlotMemory> =
+        let slots: Vec<SlotSnapshot> =
             keys.iter().filter(|key| key.starts_with(SLOT)).filter_map(|key| self.get(key)).collect();
         let known_slots = keys.iter().filter_map(|key| numbers(key, SLOT)).map(|(_, index)| index as u32 + 1).max();
         keys.iter().for_each(|key| self.remove(key));
@@ -252,7 +252,7 @@ impl Recovery<'_> {
         let stopped = ours.is_empty() && !slots.is_empty() && slots.iter().all(|s| s.phase == SlotPhase::Stopped);
         let stopping = saved.as_ref().map_or(stopped.then_some(false), |app| app.rules.stopping);
         let places = self.places(name, &ours, stopping.is_some());
-        let serving: Vec<&WorkerMemory> = places.iter().filter(|worker| !worker.phase.is_leaving()).collect();
+        let serving: Vec<&WorkerSnapshot> = places.iter().filter(|worker| !worker.phase.is_leaving()).collect();
         let generation = serving.iter().map(|worker| worker.generation).max();
         let generation = generation.or(saved.as_ref().map(|app| app.rules.generation)).unwrap_or(Generation(1));
         let count = saved.as_ref().map(|app| app.rules.slots).or(known_slots);
@@ -268,7 +268,7 @@ impl Recovery<'_> {
         let last = saved.as_ref().map_or(generation, |app| app.last_generation);
         let app = AppRecord {
             name: name.to_owned(),
-            rules: AppMemory {
+            rules: AppSnapshot {
                 generation,
                 slots: count,
                 reload: None,
@@ -276,7 +276,7 @@ impl Recovery<'_> {
                 queued_scale: None,
                 stopping,
                 then_start: None,
-                told_ready: !serving.is_empty(),
+                reported_ready: !serving.is_empty(),
                 agent: saved.as_ref().map_or_else(|| self.agent_of(name, &seen), |app| app.rules.agent.clone()),
             },
             last_generation: seen.last().map_or(last, |seen| last.max(*seen)),
@@ -287,7 +287,7 @@ impl Recovery<'_> {
         self.put(Self::app_key(ix), &app);
         for index in 0..count {
             let current = serving.iter().find(|worker| worker.slot.0 == index);
-            let slot = SlotMemory {
+            let slot = SlotSnapshot {
                 index,
                 generation: current.map_or(generation, |worker| worker.generation),
                 phase: if stopping.is_some() { SlotPhase::Stopped } else { SlotPhase::Filled },
@@ -310,7 +310,7 @@ impl Recovery<'_> {
 
     /// Where each process of an app stands. Of those in one slot one serves on: the youngest that is ready, else the
     /// youngest; the others leave.
-    fn places(&self, name: &str, ours: &[(ChildInfo, Tag)], stopping: bool) -> Vec<WorkerMemory> {
+    fn places(&self, name: &str, ours: &[(ChildInfo, Tag)], stopping: bool) -> Vec<WorkerSnapshot> {
         let said = |worker| self.get::<ServesRecord>(&format!("{SERVES}{worker}"));
         let leaves = |worker| stopping || said(worker).is_some_and(|said| said.goodbye);
         let is_ready = |worker| {
@@ -335,7 +335,7 @@ impl Recovery<'_> {
                 let deadline_ms = after(|times| times.0);
                 Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None }
             };
-            WorkerMemory {
+            WorkerSnapshot {
                 id: child.worker,
                 slot: tag.slot,
                 generation: tag.generation,
@@ -348,10 +348,10 @@ impl Recovery<'_> {
     }
 
     /// The agent of an app, where one lives. Whoever has workers of a generation had its agent.
-    fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentMemory {
+    fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentSnapshot {
         let living = self.ground.children.iter().filter(|child| child.status.is_none());
         let agents = living.filter_map(|child| Some((child, agent_tag(&child.tag, name)?)));
-        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| WorkerMemory {
+        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| WorkerSnapshot {
             id: child.worker,
             slot: Slot::AGENT,
             generation,
@@ -359,7 +359,7 @@ impl Recovery<'_> {
             spawned_at_ms: child.started_ms,
             phase: Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None },
         });
-        AgentMemory { ready_in: seen.clone(), process, ..AgentMemory::default() }
+        AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
     }
 
     // ---- listeners, and who serves them ----
@@ -399,7 +399,7 @@ impl Recovery<'_> {
             .records
             .keys()
             .filter(|key| key.starts_with(WORKER))
-            .filter_map(|key| self.get::<WorkerMemory>(key))
+            .filter_map(|key| self.get::<WorkerSnapshot>(key))
             .filter(|worker| worker.phase.is_leaving())
             .map(|worker| worker.id)
             .collect();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Sources};
-use crate::supervisor::{self, Action, AgentMemory, Cx, Policy, ReadyRule};
+use crate::supervisor::{self, Action, AgentSnapshot, Cx, Policy, ReadyRule};
 
 const NOW_MS: u64 = 100_000;
 
@@ -54,7 +54,7 @@ impl Left {
 
     fn worker(&mut self, app: (usize, &str), id: u64, slot: u32, generation: u32, phase: Phase) {
         let (worker, pid, slot, generation) = (WorkerId(id), 1_000 + id as i32, Slot(slot), Generation(generation));
-        let memory = WorkerMemory { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
+        let memory = WorkerSnapshot { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
         self.note(&format!("worker/{}/{id}", app.0), &memory);
         let tag = Tag { app: app.1.to_owned(), slot, generation }.to_bytes();
         self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None });
@@ -69,7 +69,7 @@ impl Left {
     }
 
     fn slot(&mut self, app: usize, index: u32, generation: u32, current: Option<u64>, incoming: Option<u64>) {
-        let memory = SlotMemory {
+        let memory = SlotSnapshot {
             index,
             generation: Generation(generation),
             phase: SlotPhase::Filled,
@@ -84,9 +84,9 @@ impl Left {
         self.note(&format!("slot/{app}/{index}"), &memory);
     }
 
-    fn app(&mut self, ix: usize, name: &str, generation: u32, slots: u32, reload: Option<supervisor::ReloadMemory>) {
+    fn app(&mut self, ix: usize, name: &str, generation: u32, slots: u32, reload: Option<supervisor::ReloadSnapshot>) {
         let last = reload.as_ref().map_or(Generation(generation), |reload| reload.to);
-        let memory = AppMemory {
+        let memory = AppSnapshot {
             generation: Generation(generation),
             slots,
             reload,
@@ -94,8 +94,8 @@ impl Left {
             queued_scale: None,
             stopping: None,
             then_start: None,
-            told_ready: true,
-            agent: AgentMemory::default(),
+            reported_ready: true,
+            agent: AgentSnapshot::default(),
         };
         let known = [Generation(generation), last];
         let note = AppRecord {
@@ -133,8 +133,8 @@ impl Left {
             let Some(bytes) = self.notes.get(&format!("app/{ix}")) else { break };
             let app: AppRecord = read(bytes).unwrap();
             let of = |prefix: String| self.notes.iter().filter(move |(key, _)| key.starts_with(&prefix));
-            let slots = of(prefix(SLOT, ix)).map(|(_, b)| read::<SlotMemory>(b).unwrap());
-            let workers = of(prefix(WORKER, ix)).map(|(_, b)| read::<WorkerMemory>(b).unwrap());
+            let slots = of(prefix(SLOT, ix)).map(|(_, b)| read::<SlotSnapshot>(b).unwrap());
+            let workers = of(prefix(WORKER, ix)).map(|(_, b)| read::<WorkerSnapshot>(b).unwrap());
             let policies = app.generations.keys().map(|generation| (*generation, policy())).collect();
             let (mut next_worker, mut actions) = (1_000, Vec::new());
             let mut cx = Cx { now_ms: NOW_MS, next_worker: &mut next_worker, actions: &mut actions };
@@ -324,8 +324,8 @@ fn an_app_that_was_stopped_stays_so() {
     let mut left = at_rest();
     left.children.retain(|child| child.worker != WorkerId(4));
     left.notes.remove("worker/1/4");
-    let stopped = read::<SlotMemory>(&left.notes["slot/1/0"]).unwrap();
-    left.note("slot/1/0", &SlotMemory { phase: SlotPhase::Stopped, current: None, ..stopped });
+    let stopped = read::<SlotSnapshot>(&left.notes["slot/1/0"]).unwrap();
+    left.note("slot/1/0", &SlotSnapshot { phase: SlotPhase::Stopped, current: None, ..stopped });
     left.notes.insert("app/1".to_owned(), b"x".to_vec());
     left.recover();
     let (_, api, actions) = left.restore().remove(1);
@@ -353,7 +353,7 @@ fn in_a_reload() -> Left {
     let starting = Phase::Starting { deadline_ms: NOW_MS + 9, ready_at_ms: None, online: true, severed_at_ms: None };
     left.worker((0, "web"), 7, 1, 2, starting);
     left.slot(0, 1, 1, Some(2), Some(7));
-    let reload = supervisor::ReloadMemory {
+    let reload = supervisor::ReloadSnapshot {
         from: Generation(1),
         to: Generation(2),
         slots: 3,

@@ -24,7 +24,7 @@ use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{cpu, memfd};
 use crate::record::Value;
-use crate::supervisor::{self, Action, Cx, SlotMemory, WorkerMemory};
+use crate::supervisor::{self, Action, Cx, SlotSnapshot, WorkerSnapshot};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -244,8 +244,8 @@ fn resume_app(
     }
     let policies = generations.iter().map(|(&generation, settings)| (generation, settings.policy())).collect();
     let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
-    let slots = records_of::<SlotMemory>(inherited, &format!("{SLOT}{ix}/"));
-    let known = records_of::<WorkerMemory>(inherited, &format!("{WORKER}{ix}/"));
+    let slots = records_of::<SlotSnapshot>(inherited, &format!("{SLOT}{ix}/"));
+    let known = records_of::<WorkerSnapshot>(inherited, &format!("{WORKER}{ix}/"));
     let mut actions = Vec::new();
     let mut cx = Cx { now_ms: master.cx.now_ms, next_worker: &mut master.cx.next_worker, actions: &mut actions };
     let rules = supervisor::App::restore(

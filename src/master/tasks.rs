@@ -6,8 +6,6 @@ use crate::ids::{WorkerId, WorkerIx};
 /// Something that is to be done before the loop sleeps.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// What decides whether the worker may be handed connections has changed.
-    RefreshEligibility(WorkerIx),
     /// A worker that was ineligible takes connections again: one that waits for anybody may be for it.
     FindTaker,
     /// Lines wait in the worker's channel: send them when it reads.

@@ -235,10 +235,10 @@ mod tests {
     use crate::config::sources::FileSource;
     use crate::ids::Generation;
     use crate::master::checkpoint::records::{DeploymentRecord, GenerationRecord};
-    use crate::supervisor::{AgentMemory, AppMemory};
+    use crate::supervisor::{AgentSnapshot, AppSnapshot};
 
     fn app(name: &str, source: u32) -> Vec<u8> {
-        let rules = AppMemory {
+        let rules = AppSnapshot {
             generation: Generation(1),
             slots: 1,
             reload: None,
@@ -246,8 +246,8 @@ mod tests {
             queued_scale: None,
             stopping: None,
             then_start: None,
-            told_ready: false,
-            agent: AgentMemory::default(),
+            reported_ready: false,
+            agent: AgentSnapshot::default(),
         };
         let generation = GenerationRecord { source, ..GenerationRecord::default() };
         let generations = BTreeMap::from([(Generation(1), generation)]);

@@ -1,7 +1,7 @@
 //! What is special about the slot of an app's agent: there is one process at a time, it starts before the workers, and
 //! the workers stay when it dies. Its process starts, gets ready, fails, waits and ends as any other (`app`, `slot`).
 //!
-//! What the slot is to hold is computed anew after every step ([`App::reconcile_agent`]), so that it does not matter what
+//! What the slot is to hold is computed after every step ([`App::reconcile_agent`]), so that it does not matter what
 //! led there: a start, a death, a reload, a stop, or a master that was restored from its notes.
 use super::app::{App, Cx, died};
 use super::cause::cause_text;
@@ -63,7 +63,7 @@ impl App {
 
     /// Whether every slot was ready once since the app last had no ready worker.
     pub fn was_ready(&self) -> bool {
-        self.told_ready
+        self.reported_ready
     }
 
     /// The agent that can be talked to.

@@ -48,9 +48,9 @@ pub struct App {
     pub(super) then_start: Option<Queued>,
     pub(super) agent: AgentSlot,
     /// Whether `AppReady` was said since the app last had no ready worker.
-    pub(super) told_ready: bool,
+    pub(super) reported_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
-    pub(super) told_end: bool,
+    pub(super) reported_end: bool,
     /// Slots and workers that changed since the shell last asked (for its snapshot).
     pub(super) touched_slots: BTreeSet<u32>,
     pub(super) touched_workers: BTreeSet<WorkerId>,
@@ -77,8 +77,8 @@ impl App {
             stopping: None,
             then_start: None,
             agent: AgentSlot::new(generation),
-            told_ready: false,
-            told_end: false,
+            reported_ready: false,
+            reported_end: false,
             touched_slots: (0..slots).collect(),
             touched_workers: BTreeSet::new(),
         }
@@ -247,7 +247,7 @@ impl App {
             .get(&generation)
             .or_else(|| self.policies.get(&self.generation))
             .or_else(|| self.policies.values().next())
-            .unwrap_or(&super::memory::FALLBACK_POLICY)
+            .unwrap_or(&super::snapshot::FALLBACK_POLICY)
     }
 
     pub(super) fn set_phase(&mut self, worker: WorkerId, phase: Phase) {
@@ -400,14 +400,14 @@ impl App {
 
     /// Says `AppReady` once every slot serves.
     fn report_ready(&mut self, cx: &mut Cx<'_>) {
-        if self.told_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
+        if self.reported_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
             return;
         }
         let serving =
             |slot: &SlotState| slot.current.and_then(|id| self.workers.get(&id)).is_some_and(Worker::is_ready);
         if self.slots.iter().all(serving) {
-            self.told_ready = true;
-            self.told_end = false;
+            self.reported_ready = true;
+            self.reported_end = false;
             cx.report(Report::AppReady { workers: self.slots.len() as u32 });
         }
     }
@@ -562,7 +562,7 @@ impl App {
         }
         let itself = u32::from(self.workers.get(&worker).is_some_and(Worker::is_ready));
         if self.workers.ready() == itself {
-            self.told_ready = false;
+            self.reported_ready = false;
         }
     }
 
@@ -620,7 +620,7 @@ impl App {
 
     /// Says once that nothing will run any more.
     pub(super) fn report_end(&mut self, cx: &mut Cx<'_>) {
-        if self.told_end {
+        if self.reported_end {
             return;
         }
         if self.is_stopped() && self.then_start.is_some() {
@@ -634,8 +634,8 @@ impl App {
         } else {
             return;
         }
-        self.told_end = true;
-        self.told_ready = false;
+        self.reported_end = true;
+        self.reported_ready = false;
     }
 
     // ---- timers ----

@@ -6,7 +6,7 @@ use super::{Action, Cause, ExitStatus, Next, Report};
 use crate::ids::{Slot, WorkerId};
 use crate::limits;
 
-/// What a worker may use. `None`: as much as it likes.
+/// What a worker may use. `None`: no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Resident memory, in bytes.
@@ -119,7 +119,7 @@ impl App {
         slot.current = Some(incoming);
         slot.count_death(&policy, young, now_ms);
         slot.restarts += 1;
-        // Else its spawn tells.
+        // Otherwise its spawn reports the death.
         if self.workers.get(&incoming).is_some_and(|w| w.pid.is_some())
             && let Some(death) = self.slot_mut(index).and_then(|slot| slot.death.take())
         {

@@ -98,7 +98,7 @@ impl App {
         self.policies.insert(to, policy);
         self.abandon_replacements(cx);
         self.reset_agent_backoff();
-        self.told_end = false;
+        self.reported_end = false;
         let pending = (0..slots.min(self.slots.len() as u32)).collect();
         let from = self.generation;
         self.reload = Some(Reload {
@@ -370,7 +370,7 @@ impl App {
         })
     }
 
-    /// Goes on with a reload that another master began: a slot whose new worker got lost is to be done again.
+    /// Continues a reload that another master began: a slot whose new worker got lost is to be done again.
     pub(super) fn resume_reload(&mut self, cx: &mut Cx<'_>) {
         let Some(reload) = &mut self.reload else { return };
         let slots = &self.slots;

@@ -19,7 +19,7 @@ impl App {
         for index in self.slots.len() as u32..slots {
             self.slots.push(SlotState::new(self.generation));
             self.fill(cx, index);
-            self.told_ready = false;
+            self.reported_ready = false;
         }
         while self.slots.len() as u32 > slots {
             let index = self.slots.len() as u32 - 1;

@@ -19,7 +19,7 @@ pub enum SlotPhase {
     Stopped,
 }
 
-/// A worker's death that is told to the people once the replacement runs.
+/// A worker's death that is reported once the replacement runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Death {
     pub(super) worker: WorkerId,

@@ -18,7 +18,7 @@ impl App {
         self.report_end(cx);
     }
 
-    /// Starts the app anew, whatever it does now: what runs is stopped first.
+    /// Starts the app, whatever it does now: what runs is stopped first.
     pub(super) fn ask_start(&mut self, cx: &mut Cx<'_>, asked: Queued) {
         if let Some(earlier) = self.then_start.replace(asked) {
             cx.report(Report::StartSuperseded { to: earlier.to });
@@ -32,7 +32,7 @@ impl App {
         }
     }
 
-    /// Goes on with a start whose stop ended while no master lived.
+    /// Continues a start whose stop ended while no master lived.
     pub(super) fn resume_start(&mut self, cx: &mut Cx<'_>) {
         if self.is_stopped() && self.then_start.is_some() {
             self.begin_start(cx);
@@ -43,8 +43,8 @@ impl App {
     pub(super) fn begin_start(&mut self, cx: &mut Cx<'_>) {
         let Some(Queued { to, policy, slots }) = self.then_start.take() else { return };
         self.stopping = None;
-        self.told_ready = false;
-        self.told_end = false;
+        self.reported_ready = false;
+        self.reported_end = false;
         self.policies.insert(to, policy);
         self.generation = to;
         let slots = slots.clamp(1, limits::WORKERS_MAX);
@@ -61,7 +61,7 @@ impl App {
     fn stop(&mut self, cx: &mut Cx<'_>, now: bool) {
         let now = now || self.stopping.is_some_and(|s| s.now);
         self.stopping = Some(Stopping { now });
-        self.told_end = false;
+        self.reported_end = false;
         self.abandon_reload(cx);
         for index in 0..self.slots.len() as u32 {
             self.set_slot_phase(index, SlotPhase::Stopped);

@@ -3,7 +3,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::BTreeMap;
 
-/// Where a worker stands. States carry their data; times are absolute milliseconds.
+/// How far a worker has come. States carry their data; times are absolute milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Spawned or about to be; not ready yet. `ready_at_ms`: when living so long is enough.
@@ -96,8 +96,8 @@ impl Crew {
             return;
         }
         self.ready += u32::from(worker.is_ready());
-        if let Some(former) = self.by_id.insert(worker.id, worker) {
-            self.ready -= u32::from(former.is_ready());
+        if let Some(before) = self.by_id.insert(worker.id, worker) {
+            self.ready -= u32::from(before.is_ready());
         }
     }
 
@@ -135,7 +135,7 @@ pub struct WorkerView {
     pub pid: Option<i32>,
     /// When it was spawned, in milliseconds.
     pub spawned_at_ms: u64,
-    /// Where it stands.
+    /// How far it has come.
     pub phase: Phase,
 }
 

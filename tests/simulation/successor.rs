@@ -1,13 +1,13 @@
 //! What a successor makes of notes that end in the middle of a step: the master before it died there.
 use super::scenarios::{Stage, policy};
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, App, Cx, Phase, Policy, SlotMemory, WorkerMemory};
+use clusterd::supervisor::{Action, App, Cx, Phase, Policy, SlotSnapshot, WorkerSnapshot};
 use std::collections::BTreeMap;
 
 /// An app's notes, as the keeper holds them.
 pub(crate) struct Notes {
-    pub(crate) slots: Vec<SlotMemory>,
-    pub(crate) workers: Vec<WorkerMemory>,
+    pub(crate) slots: Vec<SlotSnapshot>,
+    pub(crate) workers: Vec<WorkerSnapshot>,
 }
 
 pub(crate) fn notes(stage: &mut Stage) -> Notes {
@@ -31,7 +31,7 @@ pub(crate) fn succeed_under(stage: &Stage, notes: Notes, policy: &Policy) -> (Ap
     let mut cx = Cx { now_ms: stage.now_ms, next_worker: &mut next_worker, actions: &mut actions };
     let policies = BTreeMap::from([(Generation(1), policy.clone()), (Generation(2), policy.clone())]);
     let lives = |id: WorkerId| Some(id.0 as i32);
-    let app = App::restore(stage.app.memory(), notes.slots, notes.workers, policies, &lives, &mut cx);
+    let app = App::restore(stage.app.snapshot(), notes.slots, notes.workers, policies, &lives, &mut cx);
     (app, actions)
 }
 

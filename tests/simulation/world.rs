@@ -8,8 +8,8 @@ mod invariants;
 use super::random::Random;
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, AppMemory, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
-    SlotMemory, WorkerMemory,
+    Action, App, AppSnapshot, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
+    SlotSnapshot, WorkerSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,18 +88,18 @@ struct Process {
 
 /// One thing on its way from the master to the keeper.
 enum Order {
-    Header(Box<AppMemory>),
-    Slot(u32, Option<SlotMemory>),
-    Worker(WorkerId, Option<WorkerMemory>),
+    Header(Box<AppSnapshot>),
+    Slot(u32, Option<SlotSnapshot>),
+    Worker(WorkerId, Option<WorkerSnapshot>),
     Do(Action),
     ExitSeen(WorkerId),
 }
 
 #[derive(Default)]
 struct Notes {
-    header: Option<AppMemory>,
-    slots: BTreeMap<u32, SlotMemory>,
-    workers: BTreeMap<WorkerId, WorkerMemory>,
+    header: Option<AppSnapshot>,
+    slots: BTreeMap<u32, SlotSnapshot>,
+    workers: BTreeMap<WorkerId, WorkerSnapshot>,
 }
 
 struct World {
@@ -162,7 +162,7 @@ fn stream(app: &mut App, actions: Vec<Action>) -> Vec<Order> {
     let workers = workers.into_iter().map(|(id, worker)| Order::Worker(id, worker));
     slots
         .chain(workers)
-        .chain([Order::Header(Box::new(app.memory()))])
+        .chain([Order::Header(Box::new(app.snapshot()))])
         .chain(actions.into_iter().map(Order::Do))
         .collect()
 }

@@ -106,7 +106,7 @@ pub(super) fn save_app(cx: &mut Context, app_ix: AppIx) {
     });
     let record = AppRecord {
         name: app.name.clone(),
-        rules: app.supervisor.memory(),
+        rules: app.supervisor.snapshot(),
         last_generation: app.last_generation,
         generations: generations.collect(),
         deleted: app.deleted,

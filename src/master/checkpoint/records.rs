@@ -3,7 +3,7 @@
 use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
-use crate::supervisor::{AgentMemory, AppMemory, Phase, ReloadMemory, SlotMemory, SlotPhase, WorkerMemory};
+use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, ReloadSnapshot, SlotPhase, SlotSnapshot, WorkerSnapshot};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -62,7 +62,7 @@ record! {
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::master) struct AppRecord {
     pub(in crate::master) name: String,
-    pub(in crate::master) rules: AppMemory,
+    pub(in crate::master) rules: AppSnapshot,
     pub(in crate::master) last_generation: Generation,
     pub(in crate::master) generations: BTreeMap<Generation, GenerationRecord>,
     /// It is no part of the deployment any more.
@@ -128,7 +128,7 @@ record! {
 // ---- data of the rules ----
 
 record! {
-    AppMemory {
+    AppSnapshot {
         1 generation;
         2 slots;
         3 reload;
@@ -136,17 +136,17 @@ record! {
         5 queued_scale;
         6 stopping;
         7 then_start;
-        8 told_ready = false;
-        9 agent = AgentMemory::default();
+        8 reported_ready = false;
+        9 agent = AgentSnapshot::default();
     }
 }
 
 record! {
-    ReloadMemory { 1 from; 2 to; 3 slots; 4 pending; 5 starting; 6 done; 7 failed; 8 canary_until_ms; }
+    ReloadSnapshot { 1 from; 2 to; 3 slots; 4 pending; 5 starting; 6 done; 7 failed; 8 canary_until_ms; }
 }
 
 record! {
-    SlotMemory {
+    SlotSnapshot {
         1 index;
         2 generation;
         3 phase;
@@ -165,7 +165,7 @@ variants! {
 }
 
 record! {
-    WorkerMemory { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; }
+    WorkerSnapshot { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; }
 }
 
 variants! {
@@ -179,7 +179,7 @@ variants! {
 }
 
 record! {
-    AgentMemory { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 restarts = 0; 6 ready_in; }
+    AgentSnapshot { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 restarts = 0; 6 ready_in; }
 }
 
 // ---- keys ----
@@ -237,10 +237,10 @@ pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), Checkpoint
             return Err(CheckpointError::OutOfRange);
         }
     } else if key.starts_with(SLOT) {
-        let slot: SlotMemory = read(bytes)?;
+        let slot: SlotSnapshot = read(bytes)?;
         in_range(slot.index).and(about(u64::from(slot.index)))?;
     } else if key.starts_with(WORKER) {
-        let worker: WorkerMemory = read(bytes)?;
+        let worker: WorkerSnapshot = read(bytes)?;
         in_range(worker.slot.0).and(about(worker.id.0))?;
     } else if key.starts_with(SERVES) {
         read::<ServesRecord>(bytes)?;
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn the_largest_app_in_a_reload_fits_its_record() {
         let slots = || (0..limits::WORKERS_MAX).collect::<Vec<_>>();
-        let reload = ReloadMemory {
+        let reload = ReloadSnapshot {
             from: Generation(u32::MAX - 2),
             to: Generation(u32::MAX - 1),
             slots: limits::WORKERS_MAX,
@@ -303,7 +303,7 @@ mod tests {
             failed: Some("it said: ".repeat(100)),
             canary_until_ms: Some(u64::MAX),
         };
-        let rules = AppMemory {
+        let rules = AppSnapshot {
             generation: Generation(1),
             slots: limits::WORKERS_MAX,
             reload: Some(reload),
@@ -311,8 +311,8 @@ mod tests {
             queued_scale: Some(8),
             stopping: None,
             then_start: None,
-            told_ready: true,
-            agent: AgentMemory::default(),
+            reported_ready: true,
+            agent: AgentSnapshot::default(),
         };
         let record = AppRecord {
             name: "a".repeat(64),

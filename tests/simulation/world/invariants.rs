@@ -37,7 +37,7 @@ impl World {
         assert!(
             !app.is_reloading(),
             "a reload has not ended: {:?} {:?}",
-            app.memory(),
+            app.snapshot(),
             app.workers().collect::<Vec<_>>()
         );
         assert!(self.deaths_of_master > 0 || self.reloads_open.is_empty(), "a reload was never answered");

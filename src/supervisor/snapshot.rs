@@ -1,4 +1,4 @@
-//! What a new master has to know of an app to go on: plain data out of [`App`] and back in. How it is written down is
+//! What a new master has to know of an app to take over: plain data out of [`App`] and back in. How it is written down is
 //! the shell's business.
 use super::agent::AgentSlot;
 use super::app::{App, Cx, Role, Stopping};
@@ -11,7 +11,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Used where a damaged memory names a generation that nobody knows.
+/// Used where a damaged snapshot names a generation that nobody knows.
 pub(super) static FALLBACK_POLICY: Policy = Policy {
     ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
     ready_timeout_ms: 30_000,
@@ -36,13 +36,13 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
 
 /// The app as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppMemory {
+pub struct AppSnapshot {
     /// The generation that serves.
     pub generation: Generation,
     /// Number of slots.
     pub slots: u32,
     /// The reload under way.
-    pub reload: Option<ReloadMemory>,
+    pub reload: Option<ReloadSnapshot>,
     /// The reload that waits: its generation and number of slots.
     pub queued: Option<(Generation, u32)>,
     /// A scale that waits for the reload.
@@ -52,16 +52,16 @@ pub struct AppMemory {
     /// The start that follows the stop: its generation and number of slots.
     pub then_start: Option<(Generation, u32)>,
     /// Whether all slots were ready once.
-    pub told_ready: bool,
+    pub reported_ready: bool,
     /// The agent.
-    pub agent: AgentMemory,
+    pub agent: AgentSnapshot,
 }
 
 /// An app's agent and its slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentMemory {
+pub struct AgentSnapshot {
     /// The one process that there is, whatever it does.
-    pub process: Option<WorkerMemory>,
+    pub process: Option<WorkerSnapshot>,
     /// No new one before this time (absolute milliseconds).
     pub waiting_until_ms: Option<u64>,
     /// Young failures in the window (absolute milliseconds).
@@ -76,7 +76,7 @@ pub struct AgentMemory {
 
 /// A reload under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadMemory {
+pub struct ReloadSnapshot {
     /// The old generation.
     pub from: Generation,
     /// The new one.
@@ -97,7 +97,7 @@ pub struct ReloadMemory {
 
 /// One slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotMemory {
+pub struct SlotSnapshot {
     /// Its number.
     pub index: u32,
     /// The generation that last served here.
@@ -122,7 +122,7 @@ pub struct SlotMemory {
 
 /// One worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerMemory {
+pub struct WorkerSnapshot {
     /// Its id.
     pub id: WorkerId,
     /// Its slot.
@@ -133,17 +133,17 @@ pub struct WorkerMemory {
     pub pid: Option<i32>,
     /// When it was spawned (absolute milliseconds).
     pub spawned_at_ms: u64,
-    /// Where it stands.
+    /// How far it has come.
     pub phase: Phase,
 }
 
 impl App {
     /// What is to be remembered of the app as a whole.
-    pub fn memory(&self) -> AppMemory {
-        AppMemory {
+    pub fn snapshot(&self) -> AppSnapshot {
+        AppSnapshot {
             generation: self.generation,
             slots: self.slots.len() as u32,
-            reload: self.reload.as_ref().map(|r| ReloadMemory {
+            reload: self.reload.as_ref().map(|r| ReloadSnapshot {
                 from: r.from,
                 to: r.to,
                 slots: r.slots,
@@ -157,25 +157,25 @@ impl App {
             queued_scale: self.queued_scale,
             stopping: self.stopping.map(|s| s.now),
             then_start: self.then_start.as_ref().map(|q| (q.to, q.slots)),
-            told_ready: self.told_ready,
-            agent: self.agent_memory(),
+            reported_ready: self.reported_ready,
+            agent: self.agent_snapshot(),
         }
     }
 
     /// The slots and workers that changed since the last call; those that no longer exist come with `None`.
     #[allow(clippy::type_complexity)]
-    pub fn take_changes(&mut self) -> (Vec<(u32, Option<SlotMemory>)>, Vec<(WorkerId, Option<WorkerMemory>)>) {
+    pub fn take_changes(&mut self) -> (Vec<(u32, Option<SlotSnapshot>)>, Vec<(WorkerId, Option<WorkerSnapshot>)>) {
         let slots = std::mem::take(&mut self.touched_slots);
         let workers = std::mem::take(&mut self.touched_workers);
         (
-            slots.into_iter().map(|index| (index, self.slot_memory(index))).collect(),
-            workers.into_iter().map(|id| (id, self.worker_memory(id))).collect(),
+            slots.into_iter().map(|index| (index, self.slot_snapshot(index))).collect(),
+            workers.into_iter().map(|id| (id, self.worker_snapshot(id))).collect(),
         )
     }
 
-    fn slot_memory(&self, index: u32) -> Option<SlotMemory> {
+    fn slot_snapshot(&self, index: u32) -> Option<SlotSnapshot> {
         let slot = self.slots.get(index as usize)?;
-        Some(SlotMemory {
+        Some(SlotSnapshot {
             index,
             generation: slot.generation,
             phase: slot.phase,
@@ -189,19 +189,19 @@ impl App {
         })
     }
 
-    fn worker_memory(&self, id: WorkerId) -> Option<WorkerMemory> {
+    fn worker_snapshot(&self, id: WorkerId) -> Option<WorkerSnapshot> {
         // An agent is remembered with the app.
-        self.workers.get(&id).filter(|w| !w.is_agent()).map(process_memory)
+        self.workers.get(&id).filter(|w| !w.is_agent()).map(process_snapshot)
     }
 
-    fn agent_memory(&self) -> AgentMemory {
+    fn agent_snapshot(&self) -> AgentSnapshot {
         let AgentSlot { slot, ready_in } = &self.agent;
         let waiting_until_ms = match slot.phase {
             SlotPhase::Waiting { until_ms } => Some(until_ms),
             SlotPhase::Filled | SlotPhase::Errored | SlotPhase::Stopped => None,
         };
-        AgentMemory {
-            process: self.workers.agent().map(process_memory),
+        AgentSnapshot {
+            process: self.workers.agent().map(process_snapshot),
             waiting_until_ms,
             failures: slot.failures.iter().copied().collect(),
             consecutive: slot.consecutive,
@@ -213,20 +213,20 @@ impl App {
     /// An app as another master left it. Workers that the keeper does not know were never started: their spawn is asked
     /// for again. The caller then feeds the ends that happened meanwhile as events.
     pub fn restore(
-        memory: AppMemory,
-        slots: Vec<SlotMemory>,
-        workers: Vec<WorkerMemory>,
+        snapshot: AppSnapshot,
+        slots: Vec<SlotSnapshot>,
+        workers: Vec<WorkerSnapshot>,
         policies: BTreeMap<Generation, Policy>,
         known_pid: &dyn Fn(WorkerId) -> Option<i32>,
         cx: &mut Cx<'_>,
     ) -> App {
         let mut app = App {
             policies,
-            generation: memory.generation,
+            generation: snapshot.generation,
             slots: Vec::new(),
             workers: Crew::default(),
             timers: Timers::default(),
-            reload: memory.reload.map(|r| Reload {
+            reload: snapshot.reload.map(|r| Reload {
                 from: r.from,
                 to: r.to,
                 slots: r.slots,
@@ -238,22 +238,22 @@ impl App {
                 settling: Vec::new(),
             }),
             queued: None,
-            queued_scale: memory.queued_scale,
-            stopping: memory.stopping.map(|now| Stopping { now }),
+            queued_scale: snapshot.queued_scale,
+            stopping: snapshot.stopping.map(|now| Stopping { now }),
             then_start: None,
-            agent: AgentSlot::new(memory.generation),
-            told_ready: memory.told_ready,
-            told_end: false,
+            agent: AgentSlot::new(snapshot.generation),
+            reported_ready: snapshot.reported_ready,
+            reported_end: false,
             touched_slots: BTreeSet::new(),
             touched_workers: BTreeSet::new(),
         };
-        app.queued = memory.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
-        app.then_start = memory.then_start.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
-        let agent = memory.agent.process.map(|process| process.id);
+        app.queued = snapshot.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
+        app.then_start = snapshot.then_start.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
+        let agent = snapshot.agent.process.map(|process| process.id);
         let restored: Vec<WorkerId> = agent.into_iter().chain(workers.iter().map(|w| w.id)).collect();
-        app.restore_agent(memory.agent, known_pid);
+        app.restore_agent(snapshot.agent, known_pid);
         app.restore_workers(workers, known_pid);
-        app.restore_slots(memory.slots, slots, cx);
+        app.restore_slots(snapshot.slots, slots, cx);
         for id in restored {
             app.rejoin(cx, id);
         }
@@ -263,16 +263,16 @@ impl App {
         app
     }
 
-    fn restore_workers(&mut self, workers: Vec<WorkerMemory>, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
+    fn restore_workers(&mut self, workers: Vec<WorkerSnapshot>, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
         for w in workers {
             let pid = known_pid(w.id);
-            let WorkerMemory { id, slot, generation, spawned_at_ms, phase, .. } = w;
+            let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, .. } = w;
             self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase, not_yet: None });
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }
     }
 
-    fn restore_agent(&mut self, agent: AgentMemory, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
+    fn restore_agent(&mut self, agent: AgentSnapshot, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
         if let Some(until_ms) = agent.waiting_until_ms {
             self.set_slot_phase(Slot::AGENT.0, SlotPhase::Waiting { until_ms });
         }
@@ -284,7 +284,7 @@ impl App {
         if let Some(process) = agent.process {
             slot.generation = process.generation;
             slot.current = Some(process.id).filter(|_| !process.phase.is_leaving());
-            self.restore_workers(vec![WorkerMemory { slot: Slot::AGENT, ..process }], known_pid);
+            self.restore_workers(vec![WorkerSnapshot { slot: Slot::AGENT, ..process }], known_pid);
         }
     }
 
@@ -317,7 +317,7 @@ impl App {
         }
     }
 
-    fn restore_slots(&mut self, count: u32, slots: Vec<SlotMemory>, cx: &mut Cx<'_>) {
+    fn restore_slots(&mut self, count: u32, slots: Vec<SlotSnapshot>, cx: &mut Cx<'_>) {
         let count = count.clamp(1, limits::WORKERS_MAX);
         self.slots = (0..count).map(|_| SlotState::new(self.generation)).collect();
         for s in slots {
@@ -359,8 +359,8 @@ impl App {
     }
 }
 
-fn process_memory(w: &Worker) -> WorkerMemory {
-    WorkerMemory {
+fn process_snapshot(w: &Worker) -> WorkerSnapshot {
+    WorkerSnapshot {
         id: w.id,
         slot: w.slot,
         generation: w.generation,
