@@ -12,6 +12,9 @@ pub const APPS_MAX: usize = 64;
 pub const LISTENERS_PER_APP_MAX: usize = 128;
 /// Size of a configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Time in which a file that is a pipe has to end, in milliseconds. A running master waits so long too: shorter than the
+/// keeper's patience with it.
+pub const FILE_READ_MS_MAX: u64 = 2_000;
 /// Size of everything that a configuration was made from (file, command line, env files), in bytes.
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time that node may take to evaluate a configuration, in milliseconds.

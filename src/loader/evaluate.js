@@ -1,8 +1,8 @@
 'use strict';
 // Gives what a configuration file exports to clusterd, as one line of JSON behind a mark on stdout; or, on stderr, why not.
-const { readFileSync, writeSync } = require('fs');
+const { writeSync } = require('fs');
 const { pathToFileURL } = require('url');
-const [how, file, mark] = process.argv.slice(1);
+const [file, mark] = process.argv.slice(1);
 
 const say = (fd, text, code) => {
   const bytes = Buffer.from(`\n${mark}${text}\n`);
@@ -11,11 +11,12 @@ const say = (fd, text, code) => {
 };
 
 const fail = (error) => {
-  const stack = String((error && error.stack) || error).split('\n');
-  const places = stack.map((line) => /(.*?):(\d+)(?::\d+)?\)?$/.exec(line)).filter(Boolean);
-  const place = places.find(([, path]) => path.endsWith(file));
+  // Whoever wrote the file may have written the stack: nothing in it may cost more than its length.
+  const stack = String((error && error.stack) || error).slice(0, 100000).split('\n');
+  const places = stack.map((line) => line.split(`${file}:`)).filter((parts) => parts.length > 1);
+  const number = places.length > 0 && /^\d{1,9}/.exec(places[0][1]);
   const what = error instanceof Error || (error && error.message) ? `${error.name}: ${error.message}` : String(error);
-  say(2, what.split('\n')[0] + (place ? ` (line ${place[2]})` : ''), 1);
+  say(2, what.split('\n')[0] + (number ? ` (line ${number[0]})` : ''), 1);
 };
 
 // JSON knows neither patterns nor large numbers; functions are left out, as PM2 does.
@@ -32,13 +33,4 @@ const exported = (module) => {
   return value && value.__esModule && value.default !== undefined ? value.default : value;
 };
 
-if (how === 'module') {
-  import(pathToFileURL(file).href).then(exported).then(give).catch(fail);
-} else {
-  try {
-    const text = readFileSync(file, 'utf8').replace(/^\uFEFF/, '');
-    give(require('vm').runInNewContext(`(${text}\n)`, {}, { filename: file, timeout: 1000 }));
-  } catch (error) {
-    fail(error);
-  }
-}
+import(pathToFileURL(file).href).then(exported).then(give).catch(fail);

@@ -1,5 +1,6 @@
-//! Reads a configuration of PM2 into plain data: JSON and YAML directly, JavaScript by node in a child process with a
+//! Reads a configuration of PM2 into plain data: JSON and YAML directly, JavaScript (and nothing else) by node in a child process with a
 //! time-out and bounded output. `config::import` converts the data.
+use super::lenient;
 use crate::config::import::{Format, Script};
 use crate::limits;
 use crate::os::{poll, process, signal};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// Begins the line that holds the result, or the reason why there is none: whatever else is printed is not ours.
 const MARK: &str = "\u{1}clusterd:";
-/// What node runs: argv is the way to read the file, its absolute path, and the mark.
+/// What node runs: argv is the absolute path of the file, and the mark.
 const SCRIPT: &str = include_str!("evaluate.js");
 /// Variables that would make the child a worker of another cluster.
 const NOT_FOR_THE_CHILD: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
@@ -32,11 +33,9 @@ pub enum EvaluationError {
     /// The YAML is wrong.
     #[error("{0}")]
     Yaml(String),
-    /// The text is neither JSON nor an expression of JavaScript.
-    #[error("{why} (as JSON: {wrong})")]
+    /// The text is not JSON, not even with comments.
+    #[error("it holds no data; what is computed belongs into a .js file (as JSON: {wrong})")]
     Json {
-        /// Of the JavaScript.
-        why: Box<EvaluationError>,
         /// Of the JSON.
         wrong: String,
     },
@@ -106,13 +105,10 @@ pub(super) fn value(
     match Format::of(path) {
         Format::Toml => Err(EvaluationError::Toml),
         Format::Yaml => yaml(text),
-        Format::Script => by_node("module", path, folder, env),
-        Format::Json => match serde_json::from_str(text) {
-            Ok(value) => Ok(value),
-            // PM2 takes any expression: comments, trailing commas, keys without quotes.
-            Err(wrong) => by_node("expression", path, folder, env)
-                .map_err(|why| EvaluationError::Json { why: Box::new(why), wrong: wrong.to_string() }),
-        },
+        Format::Script => by_node(path, folder, env),
+        // PM2 takes any expression and runs it. Here a file of data is data.
+        Format::Json => serde_json::from_str(text)
+            .or_else(|wrong| lenient::value(text).ok_or_else(|| EvaluationError::Json { wrong: wrong.to_string() })),
     }
 }
 
@@ -122,12 +118,12 @@ fn yaml(text: &str) -> Result<Value, EvaluationError> {
 }
 
 /// Has node evaluate a file.
-fn by_node(how: &str, path: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, EvaluationError> {
+fn by_node(path: &str, folder: &str, env: &BTreeMap<String, String>) -> Result<Value, EvaluationError> {
     let search = env.get("PATH").map(OsString::from).unwrap_or_default();
     let node = program::find("node", &search, Some(Path::new(folder)))
         .map_err(|why| EvaluationError::NoNode(why.to_string()))?;
     let mut command = Command::new(&node.path);
-    command.args(["-e", SCRIPT, "--", how, path, MARK]).current_dir(folder).env_clear().envs(env);
+    command.args(["-e", SCRIPT, "--", path, MARK]).current_dir(folder).env_clear().envs(env);
     for name in NOT_FOR_THE_CHILD {
         command.env_remove(name);
     }

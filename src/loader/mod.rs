@@ -2,15 +2,17 @@
 //! and for the master, which reads them again at a reload. `evaluate` reads the formats of PM2. The meaning of what was read
 //! is decided in `config`, which touches no file.
 mod evaluate;
+mod lenient;
 
 use crate::config::import::{self, Converted, Format, Surroundings};
 use crate::config::resolve::env_files_wanted;
 use crate::config::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
-use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX, FILE_READ_MS_MAX};
+use crate::os::read;
 pub use evaluate::EvaluationError;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::path::Path;
 
 /// What a command line asks to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub enum ReadError {
         /// The bound.
         kib_max: u64,
     },
+    /// A pipe, or the like, whose end did not come.
+    #[error("its end did not come within {} ms", FILE_READ_MS_MAX)]
+    Slow,
     /// The bytes are not UTF-8.
     #[error("it is not UTF-8 text")]
     NotText,
@@ -82,6 +87,8 @@ impl From<io::Error> for ReadError {
         match error.kind() {
             io::ErrorKind::NotFound => ReadError::Missing,
             io::ErrorKind::PermissionDenied => ReadError::Permission,
+            io::ErrorKind::IsADirectory => ReadError::Folder,
+            io::ErrorKind::TimedOut => ReadError::Slow,
             _ => ReadError::Io(error.to_string()),
         }
     }
@@ -119,7 +126,7 @@ pub const STDIN: &str = "-";
 /// As [`load`].
 pub fn load_stdin(request: &Request) -> Result<Sources, LoadError> {
     let failed = |why| LoadError::File { path: STDIN.to_owned(), why };
-    let text = read("/dev/stdin", CONFIG_BYTES_MAX).map_err(failed)?;
+    let text = read_text("/dev/stdin", CONFIG_BYTES_MAX).map_err(failed)?;
     let mut sources = load(&Request { config: None, ..request.clone() })?;
     let mut file = FileSource { path: STDIN.to_owned(), text, notes: Vec::new() };
     if let Ok(value) = serde_json::from_str(&file.text) {
@@ -184,7 +191,7 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
         let shown = shown(folder, &file.path);
         let failed = |why| LoadError::File { path: shown.clone(), why };
         if file.path != STDIN {
-            file.text = read(&file.path, CONFIG_BYTES_MAX).map_err(failed)?;
+            file.text = read_text(&file.path, CONFIG_BYTES_MAX).map_err(failed)?;
             file.notes.clear();
         }
         if file.format() != Format::Toml {
@@ -196,9 +203,11 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
     }
     wanted.sort();
     wanted.dedup();
-    let read =
-        |path: String| EnvFileSource { text: read(&path, ENV_FILE_BYTES_MAX).map_err(|why| why.to_string()), path };
-    sources.env_files = wanted.into_iter().map(read).collect();
+    let read_env = |path: String| EnvFileSource {
+        text: read_text(&path, ENV_FILE_BYTES_MAX).map_err(|why| why.to_string()),
+        path,
+    };
+    sources.env_files = wanted.into_iter().map(read_env).collect();
     Ok(sources)
 }
 
@@ -211,16 +220,14 @@ pub fn notes(sources: &Sources, before: Option<&Sources>) -> Vec<String> {
 }
 
 /// A whole text file of at most `bytes_max`.
-fn read(path: &str, bytes_max: u64) -> Result<String, ReadError> {
-    let mut bytes = Vec::new();
-    if std::fs::metadata(path)?.is_dir() {
-        return Err(ReadError::Folder);
-    }
+fn read_text(path: &str, bytes_max: u64) -> Result<String, ReadError> {
     // The path may name a pipe (-c /dev/stdin), whose size is known only at the end.
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(ReadError::TooLarge { kib_max: bytes_max / 1024 });
-    }
+    let bytes = match read::whole(Path::new(path), bytes_max, FILE_READ_MS_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Err(ReadError::TooLarge { kib_max: bytes_max / 1024 });
+        }
+        bytes => bytes?,
+    };
     String::from_utf8(bytes).map_err(|_| ReadError::NotText)
 }
 

@@ -21,6 +21,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+pub mod read;
 pub mod reuseport;
 pub mod shared;
 pub mod signal;

@@ -64,6 +64,14 @@ pub fn writable_now(fd: BorrowedFd<'_>) -> bool {
     polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLOUT))
 }
 
+/// Whether whoever was at the other side of a pipe has left. A pipe that nobody has opened for writing yet has not been left.
+#[must_use]
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    let polled = nix::poll::poll(&mut fds, PollTimeout::ZERO);
+    polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
+}
+
 /// Waits until `fd` takes bytes, is broken, or `timeout_ms` is over.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout_ms: u64) {
     // That it failed is no more than a wait that was too short.

@@ -1,7 +1,7 @@
 //! A worker, or another user of the machine, that wants to hurt those beside it.
 use super::apps::misbehave;
 use super::client::get;
-use super::cluster::{Cluster, Folder, kill, wait_until};
+use super::cluster::{Cluster, Folder, kill, run, wait_until};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
@@ -114,4 +114,42 @@ fn what_a_worker_calls_its_address_cannot_act_on_the_terminal() {
     let said = cluster.stderr();
     assert!(!said.iter().any(|line| line.contains('\x1b') || line.starts_with("[9]")), "{said:?}");
     cluster.stop();
+}
+
+#[test]
+fn a_file_of_data_is_never_run() {
+    let folder = Folder::new();
+    let proof = folder.path().join("ran");
+    let text = format!(
+        "{{ \"apps\": [{{ \"script\": this.constructor.constructor(\"return process\")()\
+         .mainModule.require('fs').writeFileSync({proof:?}, '') || \"a.js\" }}] }}"
+    );
+    folder.write("app.json", &text);
+    for words in [&["check", "-c", "app.json"][..], &["import", "app.json"]] {
+        let (code, _, said) = run(&folder, words);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("belongs into a .js file"), "{said}");
+        assert!(!proof.exists(), "{words:?} ran it");
+    }
+}
+
+#[test]
+fn an_environment_file_that_is_a_pipe_without_a_writer_stops_no_reload() {
+    let folder = Folder::new();
+    let app = super::apps::hello();
+    folder.write("env", "A=1\n");
+    let text = format!(
+        "[[app]]\nname = \"web\"\ncommand = [\"node\", {app:?}]\nworkers = 1\nlisten = \"127.0.0.1:0\"\nenv_file = \"env\"\n"
+    );
+    folder.write("c.toml", &text);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(1);
+    let env = cluster.folder.path().join("env");
+    std::fs::remove_file(&env).unwrap();
+    nix::unistd::mkfifo(&env, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reload = cluster.cli(&["reload", "all"]);
+    let said = String::from_utf8_lossy(&reload.stderr).into_owned();
+    assert!(!reload.status.success() && said.contains("its end did not come"), "{said}");
+    assert!(get(cluster.address(), "/").is_ok());
+    unharmed(cluster);
 }
