@@ -3,6 +3,7 @@
 //! The child runs only async-signal-safe calls: all memory it needs is prepared before the fork. It reports a failure
 //! as (step, errno) over a close-on-exec pipe; the pipe's end without a word means that the program runs.
 use super::process::read_now;
+use crate::limits::CLOSE_WAIT_MS;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};
@@ -442,11 +443,83 @@ unsafe fn place_fds(prepared: &mut Prepared) -> bool {
                 return false;
             }
         }
-        // A belt: all our fds are close-on-exec already, and an old kernel that lacks this call loses nothing.
-        let (from, upto) = (libc::c_long::from(3), libc::c_long::from(libc::c_uint::MAX));
-        libc::syscall(libc::SYS_close_range, from, upto, libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC));
         // dup2 makes a copy that survives exec.
-        prepared.fds.iter().all(|(_, copy, number)| libc::dup2(*copy, *number) >= 0)
+        if !prepared.fds.iter().all(|(_, copy, number)| libc::dup2(*copy, *number) >= 0) {
+            return false;
+        }
+        close_others(prepared);
+        true
+    }
+}
+
+/// Closes all that the new program does not get. Exec would do it too, but a close can wait (see `closer`): a socket that
+/// lingers may lie unread in a channel of which we have the last copy, because the parent closed its own meanwhile. So it
+/// is done here, under a timer.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn close_others(prepared: &mut Prepared) {
+    // SAFETY: sigaction, sigprocmask, setitimer, dup3, close and close_range are system calls; the structs are ours. What
+    // is closed is this process's copy.
+    unsafe {
+        // Both out of the way, side by side.
+        let (report, program) = (prepared.spare_from, prepared.spare_from + 1);
+        let mut first_other = report;
+        // What is under these numbers is a copy of a placed fd by now, or nobody's.
+        let moved = keep_as(&mut prepared.report, &mut prepared.program_fd, report, program);
+        if moved {
+            first_other = program + 1;
+        }
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = interrupts as *const () as libc::sighandler_t;
+        let mut alarm: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut alarm);
+        libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+        let every = libc::timeval { tv_sec: 0, tv_usec: CLOSE_WAIT_MS as libc::suseconds_t * 1000 };
+        let (going, off) = (libc::itimerval { it_interval: every, it_value: every }, std::mem::zeroed());
+        libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut());
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const alarm, ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &raw const going, ptr::null_mut());
+        if moved {
+            let (from, upto) = (libc::c_long::from(first_other), libc::c_long::from(libc::c_uint::MAX));
+            libc::syscall(libc::SYS_close_range, from, upto, 0 as libc::c_long);
+        }
+        for number in 3..prepared.spare_from {
+            if !prepared.fds.iter().any(|(_, _, placed)| *placed == number) {
+                libc::close(number);
+            }
+        }
+        libc::setitimer(libc::ITIMER_REAL, &raw const off, ptr::null_mut());
+    }
+}
+
+extern "C" fn interrupts(_: libc::c_int) {}
+
+/// Moves both fds to these numbers. Whether that worked; if not, they are where they were.
+///
+/// # Safety
+/// As [`child`].
+unsafe fn keep_as(report: &mut RawFd, program: &mut RawFd, report_at: RawFd, program_at: RawFd) -> bool {
+    // SAFETY: fcntl and dup3 are system calls, and the fds are this process's own copies.
+    unsafe {
+        // Above both numbers first: one may stand where the other is to be.
+        let above = libc::fcntl(*report, libc::F_DUPFD_CLOEXEC, program_at + 1);
+        let program_above =
+            if *program < 0 { -1 } else { libc::fcntl(*program, libc::F_DUPFD_CLOEXEC, program_at + 1) };
+        if above < 0 || (*program >= 0 && program_above < 0) || libc::dup3(above, report_at, libc::O_CLOEXEC) < 0 {
+            return false;
+        }
+        *report = report_at;
+        if program_above >= 0 {
+            if libc::dup3(program_above, program_at, libc::O_CLOEXEC) < 0 {
+                *program = program_above;
+                return false;
+            }
+            *program = program_at;
+        } else {
+            libc::close(program_at);
+        }
+        true
     }
 }
 
