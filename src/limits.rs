@@ -1,4 +1,5 @@
-//! Every bound of the program, named, with its unit last. No behaviour lives here.
+//! The bounds that a user can meet, and those that several parts share, named, with the unit last. What tunes one part
+//! alone stands beside its code. No behaviour lives here.
 //!
 //! A bound that is reached is an event with a message, never a panic and never an unbounded wait.
 
@@ -19,18 +20,8 @@ pub const FILE_READ_MS_MAX: u64 = 2_000;
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time that node may take to evaluate a configuration, in milliseconds.
 pub const EVALUATION_MS_MAX: u64 = 10_000;
-/// Pause between two looks at whether it has, where the kernel does not tell, in milliseconds.
-pub const EVALUATION_LOOK_MS: u64 = 5;
 /// How much an evaluated configuration may print, its result included, in bytes.
 pub const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// How much of its complaints is read, in bytes.
-pub const EVALUATION_WORDS_BYTES_MAX: u64 = 256 * 1024;
-/// Stack of a thread that reads them, in bytes.
-pub const EVALUATION_STACK_BYTES: usize = 128 * 1024;
-/// Stack of the thread on which a running deployment evaluates its configuration, in bytes.
-pub const READING_STACK_BYTES: usize = 2 * 1024 * 1024;
-/// How much of a script is looked at to tell text from a binary, in bytes.
-pub const SCRIPT_HEAD_BYTES: u64 = 8 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Problems of one configuration that are told; the rest is told when these are gone.
@@ -136,12 +127,6 @@ pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 /// Control lines that wait because the worker does not read its channel.
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
-/// Answers to one worker that are held back until what they mean is noted.
-pub const CHANNEL_HELD_LINES_MAX: usize = 64;
-/// How much of a malformed line an error message shows, in bytes.
-pub const BAD_LINE_SHOWN_BYTES: usize = 80;
-/// How much of the reason why a line is malformed an error message shows, in characters.
-pub const BAD_LINE_REASON_CHARS_MAX: usize = 200;
 /// Size of a message between agent and workers, in bytes; larger ones reach nobody.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Size of the sender's own name for a message, in bytes.
@@ -150,18 +135,6 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 pub const MESSAGES_WAITING_MAX: usize = 4096;
 /// Their size together, in bytes.
 pub const MESSAGES_WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// From here on an agent's messages to a receiver that reads are left in the agent's channel.
-pub const MESSAGES_HIGH_WATER: usize = 1024;
-/// The same in bytes. One read, and one message more, still fit.
-pub const MESSAGES_HIGH_WATER_BYTES: usize = 512 * 1024;
-/// A receiver that has read nothing for this time holds the agent up no more, in milliseconds.
-pub const MESSAGES_STALL_MS: u64 = 200;
-/// How often it is looked whether an agent that was held up may go on, in milliseconds.
-pub const MESSAGES_PAUSE_LOOK_MS: u64 = 5;
-/// Messages of one sender that are passed on before the loop does something else, in bytes (each counts for 256 more).
-pub const MESSAGES_PER_TURN_BYTES_MAX: usize = 512 * 1024;
-/// How often it is said that a process does not read its messages, in milliseconds.
-pub const MESSAGES_TOLD_EVERY_MS: u64 = 10_000;
 /// Listener keys that the workers of one app may ask for.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
 /// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes. It goes into a note
@@ -174,8 +147,6 @@ pub const LISTENER_KEY_BYTES_MAX: usize = 512;
 pub const NOTIFY_BYTES_MAX: usize = 4 * 1024;
 /// Length of a program's word about its own status, in characters.
 pub const STATUS_CHARS_MAX: usize = 200;
-/// Datagrams taken from the notify socket before the loop goes on.
-pub const NOTIFY_BATCH_MAX: usize = 256;
 
 // ---- stderr ----
 
@@ -189,8 +160,6 @@ pub const STDERR_WAIT_MS: u64 = 20;
 pub const STDERR_PAUSE_MS: u64 = 1_000;
 /// Time that what waits has to go out before the process ends, in milliseconds.
 pub const STDERR_END_WAIT_MS: u64 = 200;
-/// Stack of the thread that writes for the master, in bytes.
-pub const STDERR_STACK_BYTES: usize = 64 * 1024;
 
 // ---- what came from others ----
 
@@ -219,10 +188,6 @@ pub const HANDOFF_SLOW_US: u64 = 50_000;
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
 pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
-/// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
-pub const QUIET_WAITS_MAX: u32 = 3;
-/// Events taken from one epoll at a time.
-pub const POLL_EVENTS_MAX: usize = 256;
 /// Pause of accept after the system ran out of file descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Length of the accept queue that clusterd asks for; the kernel caps it at net.core.somaxconn.
@@ -244,42 +209,16 @@ pub const WORKER_IDS_RESERVED: u64 = 256;
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
 /// Largest `max_runs`.
 pub const RUNS_MAX: u32 = 1_000_000;
-/// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
-pub const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 /// The same for one that is not ready yet, in milliseconds: nobody misses it, and how it ended says more, also where that
 /// comes late because CPUs are scarce.
 pub const CHANNEL_CLOSED_STARTING_MS: u64 = 1_000;
-/// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
-pub const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 /// A slot is replaced for passing a limit no more often than this, in milliseconds.
 pub const REPLACE_EVERY_MS: u64 = 10_000;
 /// A reload waits this long, in milliseconds, for an old worker without clients to be gone before it starts the next new
 /// one.
 pub const RELOAD_GONE_MS_MAX: u64 = 150;
-/// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
-pub const LIFETIME_JITTER_SHARE: u64 = 10;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
-
-/// Time that a draining worker which has closed its channel has to end by itself before its sockets are looked at, in
-/// milliseconds.
-pub const DRAIN_OWN_END_MS: u64 = 200;
-/// First pause between two looks at the connections of draining workers, in milliseconds. It doubles.
-pub const DRAIN_CHECK_MIN_MS: u64 = 10;
-/// Longest pause between two looks at the connections of draining workers, in milliseconds.
-pub const DRAIN_CHECK_MAX_MS: u64 = 500;
-/// Pause after such a look, as a multiple of the time that it took, so that the loop spends little of its time on them.
-pub const DRAIN_CHECK_REST_FACTOR: u64 = 20;
-/// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
-pub const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
-/// A look at whether an app has clients counts at least so long, in milliseconds: many workers may begin to drain at once.
-pub const CLIENTS_SEEN_MIN_MS: u64 = 50;
-/// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
-pub const SOCK_DIAG_MS_MAX: u64 = 1_000;
-/// Packets of that list. The kernel puts 100 to 300 sockets into one.
-pub const SOCK_DIAG_PACKETS_MAX: usize = 64 * 1024;
-/// Buffer for one packet of that list, in bytes. The kernel makes them as long as the buffer, up to 32 KiB.
-pub const SOCK_DIAG_PACKET_BYTES: usize = 32 * 1024;
 
 // ---- hooks ----
 
@@ -289,46 +228,15 @@ pub const HOOKS_RUNNING_MAX: usize = 4;
 pub const HOOKS_QUEUED_MAX: usize = 1024;
 /// Time that a hook may take, in milliseconds; then it is killed with its process group.
 pub const HOOK_TIMEOUT_MS: u64 = 10_000;
-/// At the end: how long running and waiting hooks are waited for, in milliseconds.
-pub const HOOKS_END_WAIT_MS: u64 = 3_000;
-/// At the end: how long hooks that were killed are waited for, in milliseconds.
-pub const HOOKS_KILL_WAIT_MS: u64 = 200;
 /// Pause between two looks at a hook of which the kernel does not tell the end, in milliseconds.
 pub const HOOKS_LOOK_MS: u64 = 10;
 /// Length of the reason that a hook is told, in characters.
 pub const HOOK_REASON_CHARS_MAX: usize = 1_000;
-/// Open files that a hook may have (the soft limit; a program that uses select(2) is safe below it).
-pub const HOOK_OPEN_FILES: u64 = 1024;
-/// Stack of the hooks' thread, in bytes.
-pub const HOOKS_STACK_BYTES: usize = 256 * 1024;
-
-/// How often the event loops of Node workers are pinged and the limits of workers are looked at, in milliseconds: with the
-/// heartbeat, so that an idle machine is woken once. A ping that was not read when the next one is due takes the worker
-/// out of the balance.
-pub const PING_EVERY_MS: u64 = HEARTBEAT_EVERY_MS;
-/// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
-pub const PING_LOOK_MS: u64 = 1;
 
 // ---- workers that are asked whether they are ready ----
 
-/// Rest before a worker that has not answered well is asked again, in milliseconds. It doubles.
-pub const READY_ASK_MIN_MS: u64 = 50;
-/// Longest such rest, in milliseconds.
-pub const READY_ASK_MAX_MS: u64 = 1_000;
-/// Time that a worker has to answer one question, in milliseconds.
-pub const READY_ANSWER_MS: u64 = 5_000;
-/// Time that the rest of an answer has to come once its status is known, in milliseconds; nobody reads it.
-pub const READY_BODY_MS: u64 = 1_000;
-/// Pause between two looks at whether the kernel has made a connection over loopback, in milliseconds.
-pub const READY_CONNECT_LOOK_MS: u64 = 1;
-/// Workers that are asked at once, over all apps; further ones wait.
-pub const READY_ASKS_AT_ONCE_MAX: usize = 256;
 /// Size of an answer's head with the interim answers before it, in bytes.
 pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How much of an answer is let go by before the connection is closed, in bytes.
-pub const READY_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// What one read of an answer takes, in bytes.
-pub const READY_READ_BYTES: usize = 4 * 1024;
 
 // ---- reports of stuck event loops ----
 
@@ -336,24 +244,12 @@ pub const READY_READ_BYTES: usize = 4 * 1024;
 pub const HANG_REPORT_MS: u64 = 5_000;
 /// Workers that are asked for a report at once. Further ones get SIGABRT without.
 pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
-/// First pause between two looks at whether a worker has opened its inspector, in milliseconds. It doubles.
-pub const HANG_LOOK_MIN_MS: u64 = 10;
-/// Longest such pause, in milliseconds.
-pub const HANG_LOOK_MAX_MS: u64 = 200;
-/// Time that one of a worker's ports has to show that it is an inspector, in milliseconds.
-pub const INSPECTOR_SHOWS_MS: u64 = 500;
-/// Listening ports of a worker that are tried.
-pub const INSPECTOR_PORTS_MAX: usize = 16;
 /// Size of an inspector's answer over HTTP, in bytes.
 pub const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Size of a message of the inspector that is looked at, in bytes; longer ones are skipped.
 pub const INSPECTOR_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What one read from an inspector takes, in bytes.
-pub const INSPECTOR_READ_BYTES: usize = 16 * 1024;
 /// Calls of a stack that are told.
 pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
-/// Stack of a thread that waits for a report, in bytes.
-pub const HANG_REPORT_STACK_BYTES: usize = 256 * 1024;
 
 // ---- control socket ----
 
@@ -363,90 +259,38 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CONTROL_QUEUE_MAX: usize = 128;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
-/// Time that a client has to send its request's head, in milliseconds.
-pub const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
-/// Time that a client has to send its request's body, in milliseconds.
-pub const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
 /// Time that a new binary has to say whether it can take over, in milliseconds.
 pub const UPGRADE_CHECK_MS: u64 = 10_000;
-/// Pause between two looks at whether it has, in milliseconds.
-pub const UPGRADE_CHECK_STEP_MS: u64 = 5;
 /// How much of its answer is read, in bytes.
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
-/// Size of a snapshot that a new binary looks at, in bytes.
-pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time in which a master that hands over waits for workers' answers, in milliseconds.
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Stack of the control API's thread, in bytes.
-pub const CONTROL_STACK_BYTES: usize = 512 * 1024;
-/// Time in which the master's loop has to answer to count as alive, in milliseconds.
-pub const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
-/// At the end: looks at whether the last answers are written.
-pub const CONTROL_DRAIN_STEPS_MAX: u32 = 50;
-/// Pause between two such looks, in milliseconds.
-pub const CONTROL_DRAIN_STEP_MS: u64 = 5;
-/// Time that the CLI waits for a master to answer a question, in milliseconds.
-pub const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
 /// Time between two looks of a CLI that waits, in milliseconds.
 pub const PROGRESS_EVERY_MS: u64 = 200;
-/// Time that such a look may take, in milliseconds.
-pub const PROGRESS_LOOK_MS: u64 = 1_000;
-/// A command that takes longer than this says what it waits for, in milliseconds.
-pub const PROGRESS_AFTER_MS: u64 = 1_000;
-/// How often it says so again by rewriting a line of the terminal, in milliseconds.
-pub const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
-/// How often by a line of its own where there is no terminal, in milliseconds.
-pub const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
-/// Columns of a terminal that does not say.
-pub const COLUMNS_UNKNOWN: usize = 80;
-/// Names that the refusal of an unknown one lists.
-pub const NAMES_SHOWN_MAX: usize = 20;
 /// How often `top` looks at every master, in milliseconds.
 pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
 /// A master that has given no answer for so long counts as silent there, in milliseconds.
 pub const TOP_SILENT_MS: u64 = 3_000;
-/// Messages that wait for its loop.
-pub const TOP_MESSAGES_MAX: usize = 1_024;
 /// Good news is shown so long, in milliseconds.
 pub const TOP_SAID_MS: u64 = 15_000;
-/// Log files of an app that it follows.
-pub const TOP_LOG_FILES_MAX: usize = 64;
 /// Lines of the log that it keeps.
 pub const TOP_LOG_LINES_MAX: usize = 500;
-/// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
-pub const TOP_LOG_READ_BYTES: u64 = 64 * 1024;
-/// How often it looks whether a log has grown, in milliseconds.
-pub const TOP_LOG_LOOK_MS: u64 = 250;
-/// A loop delay that is worth a colour, in milliseconds.
-pub const TOP_DELAY_BUSY_MS: u64 = 100;
-/// A loop delay that is worth a louder one, in milliseconds.
-pub const TOP_DELAY_BAD_MS: u64 = 1_000;
-/// A terminal with fewer columns sees the time of day of a log's line, not its date.
-pub const TOP_WIDE_COLUMNS: usize = 100;
 /// Looks that a CLI takes at a master that does not answer before it gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
-/// Size of an answer that the CLI reads, in bytes.
-pub const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
 /// How long a start waits for another one that holds the home.
 pub const REGISTRY_WAIT_MS: u64 = 20_000;
 /// Pause between two looks whether it still does.
 pub const REGISTRY_RETRY_MS: u64 = 2;
-/// Tries of a claim whose lock is held: whoever looks whether a deployment lives holds it for microseconds.
-pub const CLAIM_TRIES_MAX: u32 = 25;
 /// Size of the file that `save` writes, in bytes.
 pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Size of what clusterd itself says in the background, in bytes; then the file begins anew and the old one stays beside.
 pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Pause between two looks at that size.
 pub const OWN_LOG_LOOK_MS: u64 = 60_000;
-/// What a start that failed shows of the words of its deployment, in bytes.
-pub const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
-/// How long a command waits for the end of a keeper that has nothing left.
-pub const END_WAIT_MS: u64 = 5_000;
 /// Apps that a command acts on at the same time.
 pub const COMMANDS_AT_ONCE_MAX: usize = 16;
 /// Pause between two looks whether a master that is being started answers.
@@ -460,31 +304,11 @@ pub const START_WAIT_MS: u64 = 30_000;
 pub const WATCH_FOLDERS_MAX: usize = 8_192;
 /// Paths that an app may have watched, and patterns that it may have ignored.
 pub const WATCH_PATHS_MAX: usize = 128;
-/// Changes that wait for a watcher's thread; when more come, it only knows that something changed.
-pub const WATCH_NEWS_MAX: usize = 1_024;
-/// Changes that never pause are told after this many times `watch_delay`.
-pub const WATCH_DELAYS_MAX: u32 = 10;
-/// Stack of a watcher's thread, in bytes.
-pub const WATCH_STACK_BYTES: usize = 256 * 1024;
 
 // ---- output ----
 
 /// What one read of a worker's output takes, in bytes.
 pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
-/// Pipes that wait to be taken by the output's thread.
-pub const OUTPUT_ORDERS_MAX: usize = 1024;
-/// Stack of the output's thread, in bytes.
-pub const OUTPUT_STACK_BYTES: usize = 256 * 1024;
-/// Last lines that are kept of a new worker's output while its reload lasts.
-pub const TAIL_LINES_MAX: usize = 20;
-/// How much of each is kept, in characters.
-pub const TAIL_LINE_CHARS_MAX: usize = 500;
-/// Looks at whether a failed worker's last words have arrived, before the answer goes out without them.
-pub const TAIL_WAITS_MAX: u32 = 40;
-/// Pause between two such looks, in milliseconds.
-pub const TAIL_WAIT_MS: u64 = 5;
-/// At the end: how long the last output may take to go out, in milliseconds.
-pub const OUTPUT_FINISH_MS: u64 = 500;
 
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
@@ -510,26 +334,14 @@ pub const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
 pub const LOG_TAKE_BYTES: usize = 64 * 1024;
 /// Longest line that is written whole, in bytes; a longer one comes in pieces.
 pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
-/// What is written to a file at a time, in bytes; one line more may be.
-pub const LOG_WRITE_BYTES: usize = 256 * 1024;
 /// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
 pub const LOG_PATH_BYTES_MAX: usize = 4096;
 /// Names that are looked at in the folder of a log file.
 pub const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
 /// Stack of the threads that write and compress log files, in bytes.
 pub const LOG_STACK_BYTES: usize = 512 * 1024;
-/// A write that took longer than this, in microseconds, means that the disk is slow: streams that had much to say rest.
-pub const LOG_SLOW_WRITE_US: u64 = 20_000;
-/// They rest so many times as long as the write took (a factor, without a unit).
-pub const LOG_REST_FACTOR: u64 = 4;
-/// Longest such rest, in microseconds.
-pub const LOG_REST_US_MAX: u64 = 1_000_000;
 /// What a stream that has much to say gave in one turn, in bytes.
 pub const LOG_MUCH_BYTES: usize = 32 * 1024;
-/// How long ago a stream with little to say may have spoken to count as one that must not wait, in microseconds.
-pub const LOG_QUIET_US: u64 = 1_000_000;
-/// Pause between two tries to open a log file that cannot be opened, in milliseconds.
-pub const LOG_REOPEN_MS: u64 = 1_000;
 /// Streams that are read in one turn.
 pub const LOG_READY_MAX: usize = 64;
 /// Longest nap between two turns, in microseconds: so late a line may be in its file.
@@ -538,34 +350,16 @@ pub const LOG_NAP_US_MAX: u64 = 10_000;
 pub const LOG_NAP_US_MIN: u64 = 60;
 /// What the stream that says most gives after a nap, in bytes: a part of what its pipe holds.
 pub const LOG_NAP_BYTES: usize = 16 * 1024;
-/// Pause between two looks at streams that rest, in milliseconds.
-pub const LOG_REST_LOOK_MS: u64 = 2;
-/// Orders that wait for the log's thread: two streams of every worker, and what people ask.
-pub const LOG_ORDERS_MAX: usize = LOG_STREAMS_MAX + 1024;
-/// At the end: how long what was printed last may take to get into the files, in milliseconds.
-pub const LOG_FINISH_MS: u64 = 2_000;
 
 // ---- clusterd logs ----
 
 /// Last lines of each file that are shown where nothing else was asked for.
 pub const LOGS_LINES_DEFAULT: usize = 15;
-/// How much of a log file is read for its last lines, in bytes.
-pub const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Longest line that is shown whole, in bytes; a longer one comes in pieces. JSON makes six bytes of one.
-pub const LOGS_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Last lines of each file that the control API gives at most.
 pub const LOGS_API_LINES_MAX: usize = 10_000;
 /// Clients of the control API that follow logs at the same time.
 pub const LOGS_API_FOLLOWERS_MAX: usize = 16;
-/// Pieces of text that wait for such a client before its files are not read any further.
-pub const LOGS_API_PIECES_MAX: usize = 16;
-/// Size of such a piece, in bytes; one line more may be.
-pub const LOGS_API_PIECE_BYTES: usize = 64 * 1024;
 /// Pause between two looks at the files, in milliseconds.
 pub const LOGS_LOOK_MS: u64 = 200;
-/// Looks at a file that was moved away: its writer may not know yet.
-pub const LOGS_FORMER_LOOKS: u32 = 50;
 /// Time between two questions which files there are, in milliseconds.
 pub const LOGS_ASK_MS: u64 = 2_000;
-/// How much of what was read last is remembered, in bytes, to notice that a file was emptied and filled again.
-pub const LOGS_REMEMBERED_BYTES: u64 = 256;

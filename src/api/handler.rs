@@ -14,6 +14,18 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+/// Time that a client has to send its request's body, in milliseconds.
+const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
+
+/// Time in which the master's loop has to answer to count as alive, in milliseconds.
+const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
+
+/// Looks at whether a failed worker's last words have arrived, before the answer goes out without them.
+const TAIL_WAITS_MAX: u32 = 40;
+
+/// Pause between two such looks, in milliseconds.
+const TAIL_WAIT_MS: u64 = 5;
+
 /// Why a body cannot be used.
 #[derive(Debug, Error)]
 enum BodyError {
@@ -52,7 +64,7 @@ pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, call
 
 async fn body(request: hyper::Request<Incoming>) -> Result<Vec<u8>, BodyError> {
     let limited = Limited::new(request.into_body(), limits::CONTROL_BODY_BYTES_MAX);
-    let time = Duration::from_millis(limits::CONTROL_BODY_TIMEOUT_MS);
+    let time = Duration::from_millis(CONTROL_BODY_TIMEOUT_MS);
     match tokio::time::timeout(time, limited.collect()).await {
         Err(_) => Err(BodyError::Late),
         Ok(Ok(collected)) => Ok(collected.to_bytes().to_vec()),
@@ -106,7 +118,7 @@ async fn show(view: View, calls: &CallSender) -> Reply {
 /// The deployment as the master sees it. `/livez` does not wait for it for long.
 async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<Box<Deployment>, Box<Reply>> {
     let answer = if *view == View::Live {
-        let time = Duration::from_millis(limits::CONTROL_LIVE_TIMEOUT_MS);
+        let time = Duration::from_millis(CONTROL_LIVE_TIMEOUT_MS);
         match tokio::time::timeout(time, answered).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -166,11 +178,11 @@ async fn upgrade(path: String, calls: &CallSender) -> Reply {
 
 /// Waits (bounded) for what a worker wrote last: its end is often known before its words have been read.
 async fn last_words(tail: &Tail) {
-    for _ in 0..limits::TAIL_WAITS_MAX {
+    for _ in 0..TAIL_WAITS_MAX {
         if tail.has_ended() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(limits::TAIL_WAIT_MS)).await;
+        tokio::time::sleep(Duration::from_millis(TAIL_WAIT_MS)).await;
     }
 }
 

@@ -14,6 +14,12 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+/// Pieces of text that wait for such a client before its files are not read any further.
+const LOGS_API_PIECES_MAX: usize = 16;
+
+/// Size of such a piece, in bytes; one line more may be.
+const LOGS_API_PIECE_BYTES: usize = 64 * 1024;
+
 /// Clients that follow now.
 static FOLLOWERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -82,7 +88,7 @@ pub(super) fn answer(query: LogQuery, deployment: &Deployment, calls: &CallSende
         Ok(begun) => begun,
         Err(error) => return failure(error.status(), error),
     };
-    let (pieces, stream) = mpsc::channel(limits::LOGS_API_PIECES_MAX);
+    let (pieces, stream) = mpsc::channel(LOGS_API_PIECES_MAX);
     let calls = calls.clone();
     tokio::task::spawn_blocking(move || {
         let _follower = follower;
@@ -98,7 +104,7 @@ fn read(query: &LogQuery, found: Files, calls: &CallSender, pieces: &mpsc::Sende
     let mut text = reader.last(query.lines);
     let mut asked = Instant::now();
     loop {
-        for piece in text.chunks(limits::LOGS_API_PIECE_BYTES) {
+        for piece in text.chunks(LOGS_API_PIECE_BYTES) {
             if pieces.blocking_send(Bytes::copy_from_slice(piece)).is_err() {
                 return;
             }
@@ -110,7 +116,7 @@ fn read(query: &LogQuery, found: Files, calls: &CallSender, pieces: &mpsc::Sende
         std::thread::sleep(Duration::from_millis(limits::LOGS_LOOK_MS));
         reader.look(&mut |line| {
             text.extend_from_slice(line);
-            text.len() < limits::LOGS_API_PIECE_BYTES || {
+            text.len() < LOGS_API_PIECE_BYTES || {
                 let piece = Bytes::from(std::mem::take(&mut text));
                 pieces.blocking_send(piece).is_ok()
             }

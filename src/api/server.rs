@@ -16,6 +16,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
+/// Time that a client has to send its request's head, in milliseconds.
+const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
+
+/// Stack of the control API's thread, in bytes.
+const CONTROL_STACK_BYTES: usize = 512 * 1024;
+
+/// At the end: looks at whether the last answers are written.
+const CONTROL_DRAIN_STEPS_MAX: u32 = 50;
+
+/// Pause between two such looks, in milliseconds.
+const CONTROL_DRAIN_STEP_MS: u64 = 5;
+
 /// The running server. It ends with the process.
 pub struct Server {
     open: Arc<AtomicUsize>,
@@ -24,11 +36,11 @@ pub struct Server {
 impl Server {
     /// Waits (bounded) until the answers that were given are written: the process is about to end.
     pub fn drain(&self) {
-        for _ in 0..limits::CONTROL_DRAIN_STEPS_MAX {
+        for _ in 0..CONTROL_DRAIN_STEPS_MAX {
             if self.open.load(Ordering::Acquire) == 0 {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(limits::CONTROL_DRAIN_STEP_MS));
+            std::thread::sleep(Duration::from_millis(CONTROL_DRAIN_STEP_MS));
         }
     }
 }
@@ -44,7 +56,7 @@ pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::R
     let server = Server { open: Arc::clone(&open) };
     std::thread::Builder::new()
         .name("clusterd-api".to_owned())
-        .stack_size(limits::CONTROL_STACK_BYTES)
+        .stack_size(CONTROL_STACK_BYTES)
         .spawn(move || runtime.block_on(serve(listener, calls, owner_uid, open)))?;
     Ok(server)
 }
@@ -138,7 +150,7 @@ async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<Strin
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits::CONTROL_HEAD_TIMEOUT_MS))
+        .header_read_timeout(Duration::from_millis(CONTROL_HEAD_TIMEOUT_MS))
         .max_buf_size(limits::CONTROL_HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)

@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// Pause between two looks at whether it has, in milliseconds.
+const UPGRADE_CHECK_STEP_MS: u64 = 5;
+
 /// argv\[0\] by which a clusterd knows that it is asked.
 pub const UPGRADE_ARGV0: &str = "clusterd: can you take over?";
 /// First word of the answer of one that can.
@@ -80,7 +83,7 @@ fn end_of(child: &mut Child, path: &str) -> Result<ExitStatus, UpgradeError> {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
             Ok(None) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(limits::UPGRADE_CHECK_STEP_MS));
+                std::thread::sleep(Duration::from_millis(UPGRADE_CHECK_STEP_MS));
             }
             Ok(None) => {
                 // It may end by itself at this moment; either way it is gone after the wait.

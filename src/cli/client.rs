@@ -16,6 +16,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Time that the CLI waits for a master to answer a question, in milliseconds.
+const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
+
+/// Time that such a look may take, in milliseconds.
+const PROGRESS_LOOK_MS: u64 = 1_000;
+
+/// Size of an answer that the CLI reads, in bytes.
+const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Why there is no answer, or none that helps.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
@@ -131,7 +140,7 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
 
 /// Asks a master once what it runs.
 pub(super) async fn view(socket: &Path) -> Result<Deployment, ClientError> {
-    view_within(socket, limits::CONTROL_ANSWER_TIMEOUT_MS).await
+    view_within(socket, CONTROL_ANSWER_TIMEOUT_MS).await
 }
 
 async fn view_within(socket: &Path, time_ms: u64) -> Result<Deployment, ClientError> {
@@ -152,7 +161,7 @@ pub(super) fn send_watched(socket: &Path, request: &Request, progress: &mut Prog
             if let Ok(answer) = tokio::time::timeout(pause(), answer.as_mut()).await {
                 break answer;
             }
-            match view_within(socket, limits::PROGRESS_LOOK_MS).await {
+            match view_within(socket, PROGRESS_LOOK_MS).await {
                 Ok(seen) => progress.look(Ok(&seen)),
                 Err(error) => progress.look(Err(&error.to_string())),
             }
@@ -178,7 +187,7 @@ pub(super) fn send(socket: &Path, request: &Request) -> Result<String, ClientErr
 
 /// Asks for something that is shown as it is.
 pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
-    let time = Some(Duration::from_millis(limits::CONTROL_ANSWER_TIMEOUT_MS));
+    let time = Some(Duration::from_millis(CONTROL_ANSWER_TIMEOUT_MS));
     let (status, body) = runtime()?.block_on(exchange(socket, request, time))?;
     parsed(status, &body)
 }
@@ -246,7 +255,7 @@ async fn talk(stream: tokio::net::UnixStream, request: &Request) -> Result<(Stat
         .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await.map_err(ClientError::Broken)?;
     let status = response.status();
-    let limited = Limited::new(response.into_body(), limits::CONTROL_ANSWER_BYTES_MAX);
+    let limited = Limited::new(response.into_body(), CONTROL_ANSWER_BYTES_MAX);
     let body = limited.collect().await.map_err(ClientError::Incomplete)?.to_bytes();
     driver.abort();
     Ok((status, body))

@@ -12,6 +12,9 @@ use crate::limits;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How long a command waits for the end of a keeper that has nothing left.
+const END_WAIT_MS: u64 = 5_000;
+
 /// Sends a request that ends an app, and waits. Where it was the last of its deployment, that is about to be over too, and
 /// its name free.
 pub(super) fn end_app(home: &Home, found: &Found, mode: StopMode, request: &Request) -> Outcome {
@@ -43,7 +46,7 @@ pub(super) fn send_until_ended(
 
 /// Waits (bounded) until a deployment that has nothing left is gone; `background`: it stays when its apps have stopped.
 pub(super) fn wait_for_keeper(home: &Home, background: bool, deployment: &str, socket: &Path, progress: &mut Progress) {
-    let until = Instant::now() + Duration::from_millis(limits::END_WAIT_MS);
+    let until = Instant::now() + Duration::from_millis(END_WAIT_MS);
     while home.is_alive(deployment) && Instant::now() < until {
         let view = client::get::<Deployment>(socket, &Request::View(View::Deployment));
         let is_over = |app: &App| !background && app.status == AppStatus::Stopped;

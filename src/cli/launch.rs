@@ -21,6 +21,9 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+/// What a start that failed shows of the words of its deployment, in bytes.
+const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
+
 /// Whether a deployment leaves its entry behind when it cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Novelty {
@@ -169,7 +172,7 @@ fn last_lines(log: &mut (impl Read + Seek), since: u64) -> String {
     let mut bytes = Vec::new();
     // What cannot be read is not said; the exit code says enough.
     let _ = log.seek(SeekFrom::Start(since));
-    let _ = log.take(limits::START_WORDS_BYTES_MAX).read_to_end(&mut bytes);
+    let _ = log.take(START_WORDS_BYTES_MAX).read_to_end(&mut bytes);
     for line in String::from_utf8_lossy(&bytes).lines() {
         let line = line.split_once("clusterd: ").map_or(line, |(_, said)| said);
         text.push_str(if text.is_empty() { "" } else { "\n" });

@@ -1,6 +1,9 @@
 //! The command line: what was typed (`command_line`, `args`), the verbs (`commands`) and what they share, and the entry point
 //! of every role of the binary.
 mod apply;
+
+/// Stack of the thread that writes for the master, in bytes.
+const STDERR_STACK_BYTES: usize = 64 * 1024;
 mod client;
 pub mod command_line;
 pub mod commands;
@@ -21,10 +24,10 @@ mod top;
 mod units;
 mod worker_table;
 
+use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
 use crate::os::stderr;
 use crate::text::visible;
-use crate::{keeper, limits};
 use command_line::Invocation;
 use exit::EXIT_USAGE;
 use std::ffi::OsString;
@@ -117,7 +120,7 @@ fn start_log() {
 
 fn log_by_thread(builder: &mut env_logger::Builder) {
     // Without a thread it is written as far as stderr takes it at once.
-    let _ = stderr::start_thread(limits::STDERR_STACK_BYTES);
+    let _ = stderr::start_thread(STDERR_STACK_BYTES);
     builder.target(env_logger::Target::Pipe(Box::new(stderr::Lines)));
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();

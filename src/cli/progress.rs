@@ -3,12 +3,23 @@
 use super::connections;
 use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};
-use crate::limits;
 use crate::os::terminal;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// A command that takes longer than this says what it waits for, in milliseconds.
+const PROGRESS_AFTER_MS: u64 = 1_000;
+
+/// How often it says so again by rewriting a line of the terminal, in milliseconds.
+const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
+
+/// How often by a line of its own where there is no terminal, in milliseconds.
+const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
+
+/// Columns of a terminal that does not say.
+const COLUMNS_UNKNOWN: usize = 80;
 
 /// What a command waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +91,7 @@ impl Progress {
     }
 
     fn say(&mut self, words: impl FnOnce(Wait, &str) -> String) {
-        let every_ms = if self.on_terminal { limits::PROGRESS_LINE_EVERY_MS } else { limits::PROGRESS_LOG_EVERY_MS };
+        let every_ms = if self.on_terminal { PROGRESS_LINE_EVERY_MS } else { PROGRESS_LOG_EVERY_MS };
         let now = Instant::now();
         if !log::log_enabled!(log::Level::Info) || !is_due(self.since, self.told, now, every_ms) {
             return;
@@ -117,7 +128,7 @@ impl Drop for Progress {
 /// Whether it is time to say something: after a first moment of patience, and then not too often.
 fn is_due(since: Instant, told: Option<Instant>, now: Instant, every_ms: u64) -> bool {
     match told {
-        None => now.duration_since(since) >= Duration::from_millis(limits::PROGRESS_AFTER_MS),
+        None => now.duration_since(since) >= Duration::from_millis(PROGRESS_AFTER_MS),
         Some(told) => now.duration_since(told) >= Duration::from_millis(every_ms),
     }
 }
@@ -228,12 +239,12 @@ impl Board {
             None => {}
         }
         let last = self.lines.is_empty();
-        let rest = Duration::from_millis(limits::PROGRESS_LINE_EVERY_MS);
+        let rest = Duration::from_millis(PROGRESS_LINE_EVERY_MS);
         if !last && self.drawn.is_some_and(|at| now.duration_since(at) < rest) {
             return;
         }
         self.drawn = Some(now);
-        let text = self.blank() + &self.draw(terminal::columns(io::stderr()).unwrap_or(limits::COLUMNS_UNKNOWN));
+        let text = self.blank() + &self.draw(terminal::columns(io::stderr()).unwrap_or(COLUMNS_UNKNOWN));
         // A terminal that is gone needs no line.
         let _ = io::stderr().write_all(text.as_bytes());
     }
@@ -346,8 +357,8 @@ mod tests {
     fn nothing_is_said_in_the_first_second_and_then_not_too_often() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        assert!(!is_due(start, None, at(limits::PROGRESS_AFTER_MS - 1), 10_000));
-        assert!(is_due(start, None, at(limits::PROGRESS_AFTER_MS), 10_000));
+        assert!(!is_due(start, None, at(PROGRESS_AFTER_MS - 1), 10_000));
+        assert!(is_due(start, None, at(PROGRESS_AFTER_MS), 10_000));
         assert!(!is_due(start, Some(at(1_000)), at(10_999), 10_000));
         assert!(is_due(start, Some(at(1_000)), at(11_000), 10_000));
     }

@@ -7,10 +7,12 @@ use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
 use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
-use crate::limits;
 use crate::loader::{self, Request};
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
+
+/// Names that the refusal of an unknown one lists.
+const NAMES_SHOWN_MAX: usize = 20;
 
 /// Everything that a home knows.
 pub(super) struct Known {
@@ -159,11 +161,11 @@ impl Known {
             return Err(CommandError::Unknown("nothing runs here".to_owned()));
         }
         let names = self.names();
-        let more = match names.len().saturating_sub(limits::NAMES_SHOWN_MAX) {
+        let more = match names.len().saturating_sub(NAMES_SHOWN_MAX) {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
-        let shown = &names[..names.len().min(limits::NAMES_SHOWN_MAX)];
+        let shown = &names[..names.len().min(NAMES_SHOWN_MAX)];
         let hint = self.did_you_mean(word);
         let text = format!("nothing here is called {word:?}{hint} (here: {}{more})", shown.join(", "));
         Err(CommandError::Unknown(text))

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Tries of a claim whose lock is held: whoever looks whether a deployment lives holds it for microseconds.
+const CLAIM_TRIES_MAX: u32 = 25;
+
 /// Longest path of a unix socket, in bytes (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -218,7 +221,7 @@ impl Home {
         let unusable = |source| HomeError::Unusable { path: run.clone(), source };
         let lock_path = run.join(format!("{name}.lock"));
         let mut taken = lock::take(&lock_path).map_err(unusable)?;
-        for _ in 0..limits::CLAIM_TRIES_MAX {
+        for _ in 0..CLAIM_TRIES_MAX {
             if taken.is_some() {
                 break;
             }

@@ -11,6 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+/// At the end: how long hooks that were killed are waited for, in milliseconds.
+const HOOKS_KILL_WAIT_MS: u64 = 200;
+
+/// Open files that a hook may have (the soft limit; a program that uses select(2) is safe below it).
+const HOOK_OPEN_FILES: u64 = 1024;
+
+/// Stack of the hooks' thread, in bytes.
+const HOOKS_STACK_BYTES: usize = 256 * 1024;
+
 /// A command, ready to be started any number of times.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -60,7 +69,7 @@ impl Hooks {
         let (ending, ended) = sync_channel(1);
         let open = Arc::new(AtomicUsize::new(0));
         let mut runner = Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new() };
-        std::thread::Builder::new().name("clusterd-hooks".to_owned()).stack_size(limits::HOOKS_STACK_BYTES).spawn(
+        std::thread::Builder::new().name("clusterd-hooks".to_owned()).stack_size(HOOKS_STACK_BYTES).spawn(
             move || {
                 runner.run();
                 drop(ending);
@@ -97,7 +106,7 @@ impl Hooks {
         }
         let Hooks { orders, wake, ended, .. } = self;
         drop((orders, wake));
-        let _ = ended.recv_timeout(Duration::from_millis(limits::HOOKS_KILL_WAIT_MS));
+        let _ = ended.recv_timeout(Duration::from_millis(HOOKS_KILL_WAIT_MS));
     }
 }
 
@@ -163,7 +172,7 @@ impl Runner {
         let Order { command, variables } = order;
         let env = [command.env.as_slice(), &variables].concat();
         let limit = process::file_limit().ok();
-        let files = limit.map(|l| (process::RLIMIT_NOFILE, l.hard.min(limits::HOOK_OPEN_FILES), l.hard));
+        let files = limit.map(|l| (process::RLIMIT_NOFILE, l.hard.min(HOOK_OPEN_FILES), l.hard));
         let started = spawn::start(&Plan {
             program: Program::Path(&command.program),
             args: &command.args,
@@ -223,7 +232,7 @@ impl Runner {
             log::warn!("{}: still running at the end; killed", running.command.label);
             running.kill();
         }
-        let until_ms = clock::monotonic_ms() + limits::HOOKS_KILL_WAIT_MS;
+        let until_ms = clock::monotonic_ms() + HOOKS_KILL_WAIT_MS;
         while !self.running.is_empty() && clock::monotonic_ms() < until_ms {
             self.running.retain(|running| matches!(process::reap(running.pid), Ok(None)));
             std::thread::sleep(Duration::from_millis(1));

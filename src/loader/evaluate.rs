@@ -17,6 +17,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+/// Pause between two looks at whether it has, where the kernel does not tell, in milliseconds.
+const EVALUATION_LOOK_MS: u64 = 5;
+
+/// How much of its complaints is read, in bytes.
+const EVALUATION_WORDS_BYTES_MAX: u64 = 256 * 1024;
+
+/// Stack of a thread that reads them, in bytes.
+const EVALUATION_STACK_BYTES: usize = 128 * 1024;
+
+/// How much of a script is looked at to tell text from a binary, in bytes.
+const SCRIPT_HEAD_BYTES: u64 = 8 * 1024;
+
 /// Begins the line that holds the result, or the reason why there is none: whatever else is printed is not ours.
 const MARK: &str = "\u{1}clusterd:";
 /// What node runs: argv is the absolute path of the file, and the mark.
@@ -150,7 +162,7 @@ fn run(mut command: Command) -> Result<(ExitStatus, String, String), ChildError>
     process::end_with_this_thread(&mut command);
     let mut child = command.spawn().map_err(|e| ChildError::Spawn(e.to_string()))?;
     let out = child.stdout.take().map(|pipe| read(pipe, limits::EVALUATION_BYTES_MAX));
-    let err = child.stderr.take().map(|pipe| read(pipe, limits::EVALUATION_WORDS_BYTES_MAX));
+    let err = child.stderr.take().map(|pipe| read(pipe, EVALUATION_WORDS_BYTES_MAX));
     let until = Instant::now() + Duration::from_millis(limits::EVALUATION_MS_MAX);
     let ended = end_of(&mut child, until);
     let [out, err] = [out, err].map(|text| text.map_or(Ok(String::new()), |text| collect(&text, until)));
@@ -173,7 +185,7 @@ fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<Str
     };
     // Where no thread can be had, its sender is gone: an error like any other.
     let thread = std::thread::Builder::new().name("clusterd-read".to_owned());
-    drop(thread.stack_size(limits::EVALUATION_STACK_BYTES).spawn(reader));
+    drop(thread.stack_size(EVALUATION_STACK_BYTES).spawn(reader));
     receiver
 }
 
@@ -202,7 +214,7 @@ fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, ChildError> {
             // Kernels before 5.3.
             Err(_) => match child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
-                Ok(None) => std::thread::sleep(Duration::from_millis(limits::EVALUATION_LOOK_MS)),
+                Ok(None) => std::thread::sleep(Duration::from_millis(EVALUATION_LOOK_MS)),
                 Err(e) => return Err(ChildError::Wait(e.to_string())),
             },
         }
@@ -229,7 +241,7 @@ pub(super) fn look_at_script(folder: &str, env: &BTreeMap<String, String>, cwd: 
         return Script::Text;
     }
     let mut head = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(limits::SCRIPT_HEAD_BYTES).read_to_end(&mut head));
+    let read = File::open(&path).and_then(|file| file.take(SCRIPT_HEAD_BYTES).read_to_end(&mut head));
     if read.is_ok() && head.contains(&0) {
         return Script::Binary;
     }

@@ -17,6 +17,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What is written to a file at a time, in bytes; one line more may be.
+const LOG_WRITE_BYTES: usize = 256 * 1024;
+
+/// A write that took longer than this, in microseconds, means that the disk is slow: streams that had much to say rest.
+const LOG_SLOW_WRITE_US: u64 = 20_000;
+
+/// They rest so many times as long as the write took (a factor, without a unit).
+const LOG_REST_FACTOR: u64 = 4;
+
+/// Longest such rest, in microseconds.
+const LOG_REST_US_MAX: u64 = 1_000_000;
+
+/// How long ago a stream with little to say may have spoken to count as one that must not wait, in microseconds.
+const LOG_QUIET_US: u64 = 1_000_000;
+
 /// One stream of one worker, as the master describes it.
 pub struct Source {
     /// Never used twice in a deployment, and the same for every master.
@@ -275,7 +290,7 @@ impl<G: Ground> Engine<G> {
             let rest = |piece: Option<usize>| piece.map_or(&[][..], |piece| self.journal.rest(piece));
             let input = Input { first: rest(stream.left[0]), second: rest(stream.left[1]), closed: stream.closed };
             let first = input.first.len();
-            let used = render::fill(&mut self.out, input, look, stream.tail.as_deref(), limits::LOG_WRITE_BYTES);
+            let used = render::fill(&mut self.out, input, look, stream.tail.as_deref(), LOG_WRITE_BYTES);
             if used == 0 {
                 return;
             }
@@ -287,7 +302,7 @@ impl<G: Ground> Engine<G> {
             }
             self.parts.push(Part { app: stream.app, end: self.out.len() });
             let file = stream.file;
-            if self.out.len() >= limits::LOG_WRITE_BYTES || file.is_none() {
+            if self.out.len() >= LOG_WRITE_BYTES || file.is_none() {
                 self.flush(file, now);
             }
         }
@@ -316,9 +331,9 @@ impl<G: Ground> Engine<G> {
         stream.left = if first.is_some() { [first, second] } else { [second, None] };
         let gave = std::mem::take(&mut stream.gave);
         if gave >= limits::LOG_MUCH_BYTES {
-            let others = now.us < self.quiet_seen_us + limits::LOG_QUIET_US;
-            if self.slowest_us >= limits::LOG_SLOW_WRITE_US && others {
-                let rest_us = (self.slowest_us * limits::LOG_REST_FACTOR).min(limits::LOG_REST_US_MAX);
+            let others = now.us < self.quiet_seen_us + LOG_QUIET_US;
+            if self.slowest_us >= LOG_SLOW_WRITE_US && others {
+                let rest_us = (self.slowest_us * LOG_REST_FACTOR).min(LOG_REST_US_MAX);
                 stream.rests_until_us = clock::monotonic_us() + rest_us;
             }
         } else if gave > 0 {

@@ -14,6 +14,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+/// Pause between two tries to open a log file that cannot be opened, in milliseconds.
+const LOG_REOPEN_MS: u64 = 1_000;
+
 /// The time of a turn, in the ways that it is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
@@ -199,7 +202,7 @@ impl LogFile {
             all += lines;
             start = part.end;
         }
-        let reopen_us = now.us + limits::LOG_REOPEN_MS * 1000;
+        let reopen_us = now.us + LOG_REOPEN_MS * 1000;
         match &mut self.trouble {
             Some(trouble) => {
                 trouble.lost += all;

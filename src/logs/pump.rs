@@ -10,6 +10,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+/// Pipes that wait to be taken by the output's thread.
+const OUTPUT_ORDERS_MAX: usize = 1024;
+
+/// Stack of the output's thread, in bytes.
+const OUTPUT_STACK_BYTES: usize = 256 * 1024;
+
+/// At the end: how long the last output may take to go out, in milliseconds.
+const OUTPUT_FINISH_MS: u64 = 500;
+
 /// Where a line goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -59,10 +68,10 @@ impl Pump {
     /// No thread or no pipe can be had.
     pub fn start() -> io::Result<Pump> {
         let (woken, wake) = pipe::pair()?;
-        let (orders, received) = sync_channel(limits::OUTPUT_ORDERS_MAX);
+        let (orders, received) = sync_channel(OUTPUT_ORDERS_MAX);
         std::thread::Builder::new()
             .name("clusterd-output".to_owned())
-            .stack_size(limits::OUTPUT_STACK_BYTES)
+            .stack_size(OUTPUT_STACK_BYTES)
             .spawn(move || run(&received, &woken))?;
         Ok(Pump { orders, wake })
     }
@@ -77,7 +86,7 @@ impl Pump {
         let (done, wait) = sync_channel(1);
         self.order(Order::Finish(done));
         // A terminal that takes nothing must not keep us from ending.
-        let _ = wait.recv_timeout(Duration::from_millis(limits::OUTPUT_FINISH_MS));
+        let _ = wait.recv_timeout(Duration::from_millis(OUTPUT_FINISH_MS));
     }
 
     fn order(&self, order: Order) {

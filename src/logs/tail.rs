@@ -1,8 +1,13 @@
 //! The last lines of a worker, kept for the case that it fails: whoever asked for the reload is shown them.
-use crate::limits;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Last lines that are kept of a new worker's output while its reload lasts.
+const TAIL_LINES_MAX: usize = 20;
+
+/// How much of each is kept, in characters.
+const TAIL_LINE_CHARS_MAX: usize = 500;
 
 /// The last lines of one worker's output, whichever stream they came on.
 #[derive(Debug)]
@@ -19,10 +24,10 @@ impl Tail {
 
     pub(super) fn push(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
-        let shown = text.chars().filter(|c| !c.is_control() || *c == '\t').take(limits::TAIL_LINE_CHARS_MAX).collect();
+        let shown = text.chars().filter(|c| !c.is_control() || *c == '\t').take(TAIL_LINE_CHARS_MAX).collect();
         // A thread that panicked with the lock has left whole lines behind.
         let mut lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if lines.len() == limits::TAIL_LINES_MAX {
+        if lines.len() == TAIL_LINES_MAX {
             lines.pop_front();
         }
         lines.push_back(shown);
@@ -55,9 +60,9 @@ mod tests {
         }
         tail.push(&vec![b'x'; 10_000]);
         let lines = tail.lines();
-        assert_eq!(lines.len(), limits::TAIL_LINES_MAX);
-        assert_eq!(lines[limits::TAIL_LINES_MAX - 2], "line 99 [31m");
-        assert_eq!(lines[limits::TAIL_LINES_MAX - 1].len(), limits::TAIL_LINE_CHARS_MAX);
+        assert_eq!(lines.len(), TAIL_LINES_MAX);
+        assert_eq!(lines[TAIL_LINES_MAX - 2], "line 99 [31m");
+        assert_eq!(lines[TAIL_LINES_MAX - 1].len(), TAIL_LINE_CHARS_MAX);
         tail.stream_ended();
         assert!(!tail.has_ended());
         tail.stream_ended();

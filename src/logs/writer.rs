@@ -19,6 +19,15 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Pause between two looks at streams that rest, in milliseconds.
+const LOG_REST_LOOK_MS: u64 = 2;
+
+/// Orders that wait for the log's thread: two streams of every worker, and what people ask.
+const LOG_ORDERS_MAX: usize = limits::LOG_STREAMS_MAX + 1024;
+
+/// At the end: how long what was printed last may take to get into the files, in milliseconds.
+const LOG_FINISH_MS: u64 = 2_000;
+
 /// Called with what came of an order: a sentence.
 pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 
@@ -124,7 +133,7 @@ impl Writer {
         let (done, wait) = sync_channel(1);
         if self.order(Order::Finish(done)).is_ok() {
             // A disk that takes nothing must not keep us from ending.
-            let _ = wait.recv_timeout(Duration::from_millis(limits::LOG_FINISH_MS));
+            let _ = wait.recv_timeout(Duration::from_millis(LOG_FINISH_MS));
         }
     }
 
@@ -141,7 +150,7 @@ impl Writer {
     fn order(&self, order: Order) -> Result<(), String> {
         {
             let mut orders = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner);
-            if orders.len() >= limits::LOG_ORDERS_MAX {
+            if orders.len() >= LOG_ORDERS_MAX {
                 return Err("the log's thread is busy; try again in a moment".to_owned());
             }
             orders.push_back(order);
@@ -183,7 +192,7 @@ impl Thread {
         loop {
             let timeout_ms = match (&finishing, resting) {
                 (Some(_), _) => Some(0),
-                (None, true) => Some(limits::LOG_REST_LOOK_MS as u16),
+                (None, true) => Some(LOG_REST_LOOK_MS as u16),
                 (None, false) => None,
             };
             if timeout_ms.is_none() {
@@ -214,7 +223,7 @@ impl Thread {
             resting = turned.resting;
             if resting && turned.most == 0 {
                 // They are ready all the time, so that waiting for them would not wait.
-                std::thread::sleep(Duration::from_millis(limits::LOG_REST_LOOK_MS));
+                std::thread::sleep(Duration::from_millis(LOG_REST_LOOK_MS));
             }
         }
     }

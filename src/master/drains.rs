@@ -7,12 +7,30 @@ use super::timers::Timer;
 use super::worker::Worker;
 use crate::config::Listen;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
-use crate::limits;
 use crate::os::clock;
 use crate::os::procfs::{self, ConnectionTable};
 use crate::supervisor::Event;
 use crate::worker::Farewell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Time that a draining worker which has closed its channel has to end by itself before its sockets are looked at, in
+/// milliseconds.
+const DRAIN_OWN_END_MS: u64 = 200;
+
+/// First pause between two looks at the connections of draining workers, in milliseconds. It doubles.
+const DRAIN_CHECK_MIN_MS: u64 = 10;
+
+/// Longest pause between two looks at the connections of draining workers, in milliseconds.
+const DRAIN_CHECK_MAX_MS: u64 = 500;
+
+/// Pause after such a look, as a multiple of the time that it took, so that the loop spends little of its time on them.
+const DRAIN_CHECK_REST_FACTOR: u64 = 20;
+
+/// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
+const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
+
+/// A look at whether an app has clients counts at least so long, in milliseconds: many workers may begin to drain at once.
+const CLIENTS_SEEN_MIN_MS: u64 = 50;
 
 /// How far a worker's drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +109,8 @@ impl Drains {
         let (ports, paths) = app.ports_and_paths();
         let any = procfs::has_connections(&ports, &paths);
         let ended_ms = clock::monotonic_ms();
-        let counts_ms = (ended_ms.saturating_sub(began_ms) * limits::DRAIN_CHECK_REST_FACTOR)
-            .clamp(limits::CLIENTS_SEEN_MIN_MS, limits::DRAIN_CHECK_REST_MAX_MS);
+        let counts_ms = (ended_ms.saturating_sub(began_ms) * DRAIN_CHECK_REST_FACTOR)
+            .clamp(CLIENTS_SEEN_MIN_MS, DRAIN_CHECK_REST_MAX_MS);
         self.clients_seen.insert(app_ix, (any, ended_ms + counts_ms));
         any
     }
@@ -125,8 +143,8 @@ impl Drains {
             Farewell::Message => {}
             Farewell::Signal => cx.tasks.push_back(Task::Terminate(worker.id)),
         }
-        cx.timers.set(Timer::DrainCheck, cx.now_ms + limits::DRAIN_CHECK_MIN_MS);
-        self.pause_ms = limits::DRAIN_CHECK_MIN_MS;
+        cx.timers.set(Timer::DrainCheck, cx.now_ms + DRAIN_CHECK_MIN_MS);
+        self.pause_ms = DRAIN_CHECK_MIN_MS;
     }
 
     /// Looks at the sockets of all Node workers that have closed their channel in a drain; those that hold no
@@ -140,14 +158,13 @@ impl Drains {
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
             .filter(|(_, w)| {
                 // A worker that has just closed its channel is about to end by itself.
-                w.goodbye == Goodbye::SaidBefore
-                    || w.severed_ms.is_some_and(|at| at + limits::DRAIN_OWN_END_MS <= cx.now_ms)
+                w.goodbye == Goodbye::SaidBefore || w.severed_ms.is_some_and(|at| at + DRAIN_OWN_END_MS <= cx.now_ms)
             })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();
         let next_ms = draining().any(|(_, w)| w.channel.is_some()).then(|| {
             // Look often at first, then rarely: most drains are over in moments, some take minutes.
-            self.pause_ms = (self.pause_ms * 2).min(limits::DRAIN_CHECK_MAX_MS);
+            self.pause_ms = (self.pause_ms * 2).min(DRAIN_CHECK_MAX_MS);
             cx.now_ms + self.pause_ms
         });
         cx.timers.set_or_cancel(Timer::DrainCheck, next_ms);
@@ -168,7 +185,7 @@ impl Drains {
         report_drained(cx, &unclear);
         // Both take time with the number of connections, and nobody is served meanwhile.
         let took_ms = clock::monotonic_ms().saturating_sub(cx.now_ms);
-        let rest_ms = (took_ms * limits::DRAIN_CHECK_REST_FACTOR).min(limits::DRAIN_CHECK_REST_MAX_MS);
+        let rest_ms = (took_ms * DRAIN_CHECK_REST_FACTOR).min(DRAIN_CHECK_REST_MAX_MS);
         cx.timers.set_or_cancel(Timer::DrainCheck, next_ms.map(|at| at.max(cx.now_ms + took_ms + rest_ms)));
     }
 }

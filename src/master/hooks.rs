@@ -17,6 +17,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
+/// At the end: how long running and waiting hooks are waited for, in milliseconds.
+const HOOKS_END_WAIT_MS: u64 = 3_000;
+
 /// Variables that a hook is told what happened with. None of them comes from anywhere else.
 const VARIABLES: [&str; 10] = [
     "CLUSTERD_EVENT",
@@ -110,7 +113,7 @@ impl HookRuns {
         if !self.hooks.as_ref().is_some_and(Hooks::is_busy) {
             return true;
         }
-        now_ms >= *self.end_at_ms.get_or_insert(now_ms + limits::HOOKS_END_WAIT_MS)
+        now_ms >= *self.end_at_ms.get_or_insert(now_ms + HOOKS_END_WAIT_MS)
     }
 
     /// Something runs again.

@@ -14,6 +14,14 @@ use crate::os::procfs;
 use crate::supervisor::{Event, Phase};
 use crate::worker::node::lines;
 
+/// How often the event loops of Node workers are pinged and the limits of workers are looked at, in milliseconds: with the
+/// heartbeat, so that an idle machine is woken once. A ping that was not read when the next one is due takes the worker
+/// out of the balance.
+const PING_EVERY_MS: u64 = limits::HEARTBEAT_EVERY_MS;
+
+/// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
+const PING_LOOK_MS: u64 = 1;
+
 /// What is known of a Node worker's event loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Liveness {
@@ -93,7 +101,7 @@ impl LivenessProbes {
         }
         self.ping(cx, ix);
         self.pinged.push(ix);
-        cx.timers.set(Timer::PingLook, cx.now_ms + limits::PING_LOOK_MS);
+        cx.timers.set(Timer::PingLook, cx.now_ms + PING_LOOK_MS);
         if let Some(worker) = cx.workers.get_mut(ix) {
             worker.liveness.timed = true;
         }
@@ -177,7 +185,7 @@ impl LivenessProbes {
             }
             let hung_at_ms = liveness.pinged_us.unwrap_or(cx.now_us) / 1000 + hang_ms;
             // When the whole machine stood still, no turn of ours was missed either.
-            let missed = u64::from(liveness.missed) >= (hang_ms / limits::PING_EVERY_MS).saturating_sub(1);
+            let missed = u64::from(liveness.missed) >= (hang_ms / PING_EVERY_MS).saturating_sub(1);
             if hung_at_ms <= cx.now_ms && missed {
                 cx.events.push_back((app, Event::Hung { worker: id }));
             } else if hung_at_ms > cx.now_ms {

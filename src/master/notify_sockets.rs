@@ -11,6 +11,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Datagrams taken from the notify socket before the loop goes on.
+const NOTIFY_BATCH_MAX: usize = 256;
+
 /// Name in the keeper of the socket for workers that run as we do. Masters of every version know it.
 const OWN: &str = "notify";
 /// Before the number of a user: name in the keeper of the socket for workers of that user.
@@ -111,7 +114,7 @@ impl NotifySockets {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {
-            let mut left = limits::NOTIFY_BATCH_MAX;
+            let mut left = NOTIFY_BATCH_MAX;
             while left > 0 {
                 left -= 1;
                 match notify::receive(socket.as_fd(), &mut buffer) {

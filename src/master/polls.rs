@@ -24,6 +24,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+/// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
+const QUIET_WAITS_MAX: u32 = 3;
+
+/// Events taken from one epoll at a time.
+const POLL_EVENTS_MAX: usize = 256;
+
 const KEEPER: Token = Token(0);
 const CALLS: Token = Token(1);
 const NOTIFY: Token = Token(2);
@@ -82,7 +88,7 @@ impl Polls {
             all.registry().register(&mut SourceFd(&inner.as_raw_fd()), Token(n), Interest::READABLE)?;
         }
         urgent.registry().register(&mut SourceFd(&link.as_raw_fd()), KEEPER, Interest::READABLE)?;
-        let events = Events::with_capacity(limits::POLL_EVENTS_MAX);
+        let events = Events::with_capacity(POLL_EVENTS_MAX);
         let (queues_wake, keeper_writes, quiet_waits) = (false, false, 0);
         Ok(Polls { all, urgent, channels, queues, queues_wake, events, keeper_writes, quiet_waits })
     }
@@ -108,7 +114,7 @@ impl Polls {
         if nap_us > 0 {
             std::thread::sleep(Duration::from_micros(nap_us));
         }
-        if open_handoffs && self.quiet_waits < limits::QUIET_WAITS_MAX {
+        if open_handoffs && self.quiet_waits < QUIET_WAITS_MAX {
             let timeout_ms = timeout_ms.min(limits::ANSWER_BATCH_WAIT_MS);
             collect(&mut self.urgent, &mut self.events, timeout_ms, ready, urgent_event)?;
         } else {
@@ -186,7 +192,7 @@ impl Polls {
                 news.push((app, listener, (event.token().0 % GROUP) as u32));
                 count += 1;
             }
-            if count < limits::POLL_EVENTS_MAX {
+            if count < POLL_EVENTS_MAX {
                 return Ok(());
             }
             sleep(&mut self.queues, &mut self.events, 0)?;
@@ -262,7 +268,7 @@ fn collect(
             ready.push(translate(event));
             count += 1;
         }
-        if count < limits::POLL_EVENTS_MAX {
+        if count < POLL_EVENTS_MAX {
             return Ok(());
         }
         sleep(poll, events, 0)?;

@@ -10,7 +10,6 @@ use super::dispatch;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
-use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::loopback::{Half, Made};
 use crate::os::{fdpass, process};
@@ -21,6 +20,30 @@ use crate::worker::node::framing::shown;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// Rest before a worker that has not answered well is asked again, in milliseconds. It doubles.
+const READY_ASK_MIN_MS: u64 = 50;
+
+/// Longest such rest, in milliseconds.
+const READY_ASK_MAX_MS: u64 = 1_000;
+
+/// Time that a worker has to answer one question, in milliseconds.
+const READY_ANSWER_MS: u64 = 5_000;
+
+/// Time that the rest of an answer has to come once its status is known, in milliseconds; nobody reads it.
+const READY_BODY_MS: u64 = 1_000;
+
+/// Pause between two looks at whether the kernel has made a connection over loopback, in milliseconds.
+const READY_CONNECT_LOOK_MS: u64 = 1;
+
+/// Workers that are asked at once, over all apps; further ones wait.
+const READY_ASKS_AT_ONCE_MAX: usize = 256;
+
+/// How much of an answer is let go by before the connection is closed, in bytes.
+const READY_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What one read of an answer takes, in bytes.
+const READY_READ_BYTES: usize = 4 * 1024;
 
 /// The number under which connections with a request are handed over. No hand-off ever has it (`first_seq`), so the
 /// worker's word that it has taken one is nobody's: the answer alone counts.
@@ -70,7 +93,7 @@ enum Failure {
         "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
     )]
     Closed,
-    #[error("was not answered in {} s", limits::READY_ANSWER_MS / 1000)]
+    #[error("was not answered in {} s", READY_ANSWER_MS / 1000)]
     Late,
     #[error("is not answered yet")]
     Pending,
@@ -110,7 +133,7 @@ impl ReadinessProbe {
     fn rest(mut self, cx: &Context, ix: WorkerIx) -> Option<ReadinessProbe> {
         path_to_ask(cx, ix)?;
         self.step = Step::Resting { until_ms: cx.now_ms + self.pause_ms };
-        self.pause_ms = (self.pause_ms * 2).min(limits::READY_ASK_MAX_MS);
+        self.pause_ms = (self.pause_ms * 2).min(READY_ASK_MAX_MS);
         Some(self)
     }
 
@@ -131,7 +154,7 @@ impl Request {
     /// Reads what has come. What follows the status is dropped, so that a worker that still writes is not cut off.
     fn receive(&mut self, now_ms: u64) -> Progress {
         let mut verdict = None;
-        let mut buffer = [0; limits::READY_READ_BYTES];
+        let mut buffer = [0; READY_READ_BYTES];
         loop {
             let count = match process::read_now(self.socket.as_fd(), &mut buffer) {
                 Ok(None) => return Progress { verdict, is_over: false },
@@ -145,7 +168,7 @@ impl Request {
             };
             self.received_bytes += count;
             if self.status_known {
-                if self.received_bytes > limits::READY_ANSWER_BYTES_MAX {
+                if self.received_bytes > READY_ANSWER_BYTES_MAX {
                     return Progress { verdict, is_over: true };
                 }
                 continue;
@@ -162,7 +185,7 @@ impl Request {
             };
             self.status_known = true;
             self.head = Vec::new();
-            self.until_ms = self.until_ms.min(now_ms + limits::READY_BODY_MS);
+            self.until_ms = self.until_ms.min(now_ms + READY_BODY_MS);
         }
     }
 }
@@ -177,7 +200,7 @@ impl ReadinessProbes {
         if worker.readiness_probe.is_none() {
             worker.readiness_probe = Some(ReadinessProbe {
                 step: Step::Resting { until_ms: cx.now_ms },
-                pause_ms: limits::READY_ASK_MIN_MS,
+                pause_ms: READY_ASK_MIN_MS,
                 reported: String::new(),
             });
             self.probed.insert(ix);
@@ -188,7 +211,7 @@ impl ReadinessProbes {
     /// Leaves what is due for later: another master is about to ask.
     pub(super) fn postpone(&self, cx: &mut Context) {
         if cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
-            cx.timers.set(Timer::ReadinessProbe, cx.now_ms + limits::READY_ASK_MAX_MS);
+            cx.timers.set(Timer::ReadinessProbe, cx.now_ms + READY_ASK_MAX_MS);
         }
     }
 
@@ -207,8 +230,8 @@ impl ReadinessProbes {
             };
             if probe.due_ms() <= cx.now_ms {
                 let rested = probe.is_resting();
-                if rested && open >= limits::READY_ASKS_AT_ONCE_MAX {
-                    probe.step = Step::Resting { until_ms: cx.now_ms + limits::READY_ASK_MIN_MS };
+                if rested && open >= READY_ASKS_AT_ONCE_MAX {
+                    probe.step = Step::Resting { until_ms: cx.now_ms + READY_ASK_MIN_MS };
                 } else {
                     open += usize::from(rested);
                     probe = match self.next_step(cx, ix, probe) {
@@ -254,7 +277,7 @@ impl ReadinessProbes {
         match local {
             None => probe.fail(cx, ix, &Failure::NoListener),
             Some(LocalAddress::Inet(_)) => match Half::begin() {
-                Ok(half) => self.finish_connecting(cx, ix, probe, half, cx.now_ms + limits::READY_ANSWER_MS),
+                Ok(half) => self.finish_connecting(cx, ix, probe, half, cx.now_ms + READY_ANSWER_MS),
                 Err(e) => probe.fail(cx, ix, &e.into()),
             },
             Some(LocalAddress::Unix(_) | LocalAddress::Other) => match listen::channel_pair() {
@@ -275,7 +298,7 @@ impl ReadinessProbes {
         match half.finish() {
             Ok(Made::Whole { ours, other }) => self.ask(cx, ix, probe, ours, other),
             Ok(Made::Half(half)) if cx.now_ms < until_ms => {
-                let look_ms = (cx.now_ms + limits::READY_CONNECT_LOOK_MS).min(until_ms);
+                let look_ms = (cx.now_ms + READY_CONNECT_LOOK_MS).min(until_ms);
                 probe.step = Step::Connecting { half, look_ms, until_ms };
                 Some(probe)
             }
@@ -321,7 +344,7 @@ impl ReadinessProbes {
         if probe.reported.is_empty() {
             probe.report(cx, ix, &Failure::Pending);
         }
-        let until_ms = cx.now_ms + limits::READY_ANSWER_MS;
+        let until_ms = cx.now_ms + READY_ANSWER_MS;
         let (head, status_known, received_bytes) = (Vec::new(), false, 0);
         probe.step = Step::Asked(Request { socket: ours, head, status_known, received_bytes, until_ms });
         Some(probe)

@@ -10,6 +10,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+/// Stack of the thread on which a running deployment evaluates its configuration, in bytes.
+const READING_STACK_BYTES: usize = 2 * 1024 * 1024;
+
 /// What a generation is to be made from.
 pub(super) enum Input {
     /// What was typed, its files read again, or what takes its place.
@@ -84,7 +87,7 @@ impl Readings {
                 wake();
             };
             let thread = std::thread::Builder::new().name("clusterd-config".to_owned());
-            match thread.stack_size(limits::READING_STACK_BYTES).spawn(read) {
+            match thread.stack_size(READING_STACK_BYTES).spawn(read) {
                 Ok(_) => break,
                 Err(e) => {
                     let why = format!("no thread can be had to read the configuration: {e}");

@@ -17,6 +17,9 @@ use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Answers to one worker that are held back until what they mean is noted.
+const CHANNEL_HELD_LINES_MAX: usize = 64;
+
 /// Does what a line of a worker asks for.
 ///
 /// # Errors
@@ -165,7 +168,7 @@ fn on_query(
         channels::save_and_answer(reader.cx, ix, channel);
         sent = channel.send_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
     }
-    if channel.held() >= limits::CHANNEL_HELD_LINES_MAX {
+    if channel.held() >= CHANNEL_HELD_LINES_MAX {
         channels::save_and_answer(reader.cx, ix, channel);
     }
     sent.map_err(Violation::from)

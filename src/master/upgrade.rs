@@ -20,6 +20,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// Size of a snapshot that a new binary looks at, in bytes.
+const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// What a successor will find, for a binary that is asked whether it could be one.
 #[derive(Debug, Default)]
 struct Snapshot {
@@ -185,7 +188,7 @@ pub(super) fn snapshot(cx: &Context) -> Answer {
 /// What it cannot read.
 pub fn check() -> Result<String, SnapshotError> {
     let mut bytes = Vec::new();
-    let most = limits::SNAPSHOT_BYTES_MAX as u64;
+    let most = SNAPSHOT_BYTES_MAX as u64;
     io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(SnapshotError::Read)?;
     let apps = check_snapshot(&bytes)?;
     let apps = format!("{apps} {}", super::narration::plural(apps, "app"));

@@ -1,11 +1,19 @@
 //! The machine's sockets by NETLINK_SOCK_DIAG: local address and inode of each, sockets in TIME_WAIT left out by the
 //! kernel itself. `/proc/net/tcp` tells the same and formats a line for every socket that lingers.
 use super::{clock, poll};
-use crate::limits;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
+const SOCK_DIAG_MS_MAX: u64 = 1_000;
+
+/// Packets of that list. The kernel puts 100 to 300 sockets into one.
+const SOCK_DIAG_PACKETS_MAX: usize = 64 * 1024;
+
+/// Buffer for one packet of that list, in bytes. The kernel makes them as long as the buffer, up to 32 KiB.
+const SOCK_DIAG_PACKET_BYTES: usize = 32 * 1024;
 
 /// Size of `struct nlmsghdr`: length, type, flags, sequence, port id.
 const HEAD_BYTES: usize = 16;
@@ -101,7 +109,7 @@ fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Resu
         SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         SockProtocol::NetlinkSockDiag,
     )?;
-    let deadline_ms = clock::monotonic_ms() + limits::SOCK_DIAG_MS_MAX;
+    let deadline_ms = clock::monotonic_ms() + SOCK_DIAG_MS_MAX;
     let mut found = Vec::new();
     // The kernel looks for one port or for all; and for UDP not every kernel looks at it.
     let port = if let [port] = ports { Some(*port) } else { None };
@@ -125,8 +133,8 @@ fn dump(
     enough: usize,
     found: &mut Vec<Found>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0_u8; limits::SOCK_DIAG_PACKET_BYTES];
-    for _ in 0..limits::SOCK_DIAG_PACKETS_MAX {
+    let mut buffer = vec![0_u8; SOCK_DIAG_PACKET_BYTES];
+    for _ in 0..SOCK_DIAG_PACKETS_MAX {
         let now_ms = clock::monotonic_ms();
         if now_ms >= deadline_ms {
             break;

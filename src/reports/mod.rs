@@ -10,6 +10,24 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// First pause between two looks at whether a worker has opened its inspector, in milliseconds. It doubles.
+const HANG_LOOK_MIN_MS: u64 = 10;
+
+/// Longest such pause, in milliseconds.
+const HANG_LOOK_MAX_MS: u64 = 200;
+
+/// Time that one of a worker's ports has to show that it is an inspector, in milliseconds.
+const INSPECTOR_SHOWS_MS: u64 = 500;
+
+/// Listening ports of a worker that are tried.
+const INSPECTOR_PORTS_MAX: usize = 16;
+
+/// What one read from an inspector takes, in bytes.
+const INSPECTOR_READ_BYTES: usize = 16 * 1024;
+
+/// Stack of a thread that waits for a report, in bytes.
+const HANG_REPORT_STACK_BYTES: usize = 256 * 1024;
+
 /// Who is asked.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -58,7 +76,7 @@ pub enum NoReport {
 /// There can be no thread.
 pub fn start(ask: Ask, done: impl FnOnce(Told) + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-report".to_owned());
-    let thread = thread.stack_size(limits::HANG_REPORT_STACK_BYTES);
+    let thread = thread.stack_size(HANG_REPORT_STACK_BYTES);
     thread.spawn(move || done(Told { worker: ask.worker, left: report_of(&ask) })).map(|_| ())
 }
 
@@ -83,12 +101,12 @@ fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
     let (begun, waited) = (Instant::now(), cpu_wait(ask.pid));
     let mut foreign = ask.not_ports.clone();
     let mut silent = None;
-    let mut pause = Duration::from_millis(limits::HANG_LOOK_MIN_MS);
-    let mut shows = Duration::from_millis(limits::INSPECTOR_SHOWS_MS);
+    let mut pause = Duration::from_millis(HANG_LOOK_MIN_MS);
+    let mut shows = Duration::from_millis(INSPECTOR_SHOWS_MS);
     while Instant::now() < until {
         let mut here = procfs::listening_ports(ask.pid);
         here.retain(|port| !foreign.contains(port));
-        here.truncate(limits::INSPECTOR_PORTS_MAX);
+        here.truncate(INSPECTOR_PORTS_MAX);
         for &port in &here {
             match target_at(port, until.min(Instant::now() + shows)) {
                 Ok(target) => return Ok((port, target)),
@@ -100,7 +118,7 @@ fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
             shows *= 2;
         }
         std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
-        pause = (pause * 2).min(Duration::from_millis(limits::HANG_LOOK_MAX_MS));
+        pause = (pause * 2).min(Duration::from_millis(HANG_LOOK_MAX_MS));
     }
     Err(match silent {
         Some(port) => NoReport::Silent(port),
@@ -152,7 +170,7 @@ fn read_answer<T>(
     until: Instant,
     parse: impl Fn(&[u8]) -> Answer<T>,
 ) -> io::Result<(T, Vec<u8>)> {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; limits::INSPECTOR_READ_BYTES]);
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; INSPECTOR_READ_BYTES]);
     loop {
         let read = read_some(stream, until, &mut buffer)?;
         bytes.extend_from_slice(&buffer[..read]);
@@ -179,7 +197,7 @@ impl Session {
         let ((), behind) = read_answer(&mut stream, until, inspector::upgraded)?;
         let mut frames = Frames::default();
         frames.push(&behind);
-        Ok(Session { stream, frames, buffer: vec![0; limits::INSPECTOR_READ_BYTES], until })
+        Ok(Session { stream, frames, buffer: vec![0; INSPECTOR_READ_BYTES], until })
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -6,6 +6,9 @@ use super::{Action, Cause, ExitStatus, Next, Report};
 use crate::ids::{Slot, WorkerId};
 use crate::limits;
 
+/// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
+const LIFETIME_JITTER_SHARE: u64 = 10;
+
 /// What a worker may use. `None`: no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -55,7 +58,7 @@ impl Limits {
 fn own_lifetime_ms(worker: WorkerId, lifetime_ms: u64) -> u64 {
     // Fibonacci hashing: neighbouring ids come far apart.
     let spread = worker.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    lifetime_ms - (lifetime_ms / limits::LIFETIME_JITTER_SHARE).saturating_mul(spread) / (1 << 32)
+    lifetime_ms - (lifetime_ms / LIFETIME_JITTER_SHARE).saturating_mul(spread) / (1 << 32)
 }
 
 impl App {

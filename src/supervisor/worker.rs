@@ -3,6 +3,12 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::BTreeMap;
 
+/// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
+const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
+
+/// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
+const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
+
 /// How far a worker has come. States carry their data; times are absolute milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -168,8 +174,8 @@ pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
             [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
         }
         Phase::Ready { idle_since_ms, severed_at_ms, .. } => {
-            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_GRACE_MS);
-            let idle = idle_since_ms.map(|at| at + limits::SERVERS_CLOSED_GRACE_MS);
+            let severed = severed_at_ms.map(|at| at + CHANNEL_CLOSED_GRACE_MS);
+            let idle = idle_since_ms.map(|at| at + SERVERS_CLOSED_GRACE_MS);
             [severed, idle].into_iter().flatten().min()
         }
         Phase::Draining { deadline_ms } => Some(deadline_ms),

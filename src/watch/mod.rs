@@ -14,6 +14,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+/// Changes that wait for a watcher's thread; when more come, it only knows that something changed.
+const WATCH_NEWS_MAX: usize = 1_024;
+
+/// Changes that never pause are told after this many times `watch_delay`.
+const WATCH_DELAYS_MAX: u32 = 10;
+
+/// Stack of a watcher's thread, in bytes.
+const WATCH_STACK_BYTES: usize = 256 * 1024;
+
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -63,7 +72,7 @@ impl Watcher {
     /// # Errors
     /// There can be no thread.
     pub fn start(spec: Spec, wake: impl Fn() + Send + 'static) -> io::Result<Watcher> {
-        let (news, heard) = sync_channel(limits::WATCH_NEWS_MAX);
+        let (news, heard) = sync_channel(WATCH_NEWS_MAX);
         let (change, stop) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
         let watcher = Watcher { change: Arc::clone(&change), stop: Arc::clone(&stop), news: news.clone() };
         let tell = move |told: Change| {
@@ -71,7 +80,7 @@ impl Watcher {
             wake();
         };
         let thread = std::thread::Builder::new().name("clusterd-watch".to_owned());
-        thread.stack_size(limits::WATCH_STACK_BYTES).spawn(move || watch(spec, news, &heard, &stop, &tell))?;
+        thread.stack_size(WATCH_STACK_BYTES).spawn(move || watch(spec, news, &heard, &stop, &tell))?;
         Ok(watcher)
     }
 
@@ -122,8 +131,8 @@ fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &Atom
         if let Some(path) = changed {
             let delay = place.spec.delay;
             let open = pending.get_or_insert_with(|| Pending::new(path.clone(), now));
-            open.due = (now + delay).min(open.began + delay * limits::WATCH_DELAYS_MAX);
-            if open.paths.len() < limits::WATCH_NEWS_MAX {
+            open.due = (now + delay).min(open.began + delay * WATCH_DELAYS_MAX);
+            if open.paths.len() < WATCH_NEWS_MAX {
                 open.paths.insert(path);
             }
         }

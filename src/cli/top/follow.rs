@@ -11,6 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
+/// Log files of an app that it follows.
+const TOP_LOG_FILES_MAX: usize = 64;
+
+/// How much of a log it reads at once, in bytes; of what grows faster the rest is left out.
+const TOP_LOG_READ_BYTES: u64 = 64 * 1024;
+
+/// How often it looks whether a log has grown, in milliseconds.
+const TOP_LOG_LOOK_MS: u64 = 250;
+
 /// Whose words a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Voice {
@@ -51,7 +60,7 @@ pub(super) fn sources(home: &Home, deployment: &str, background: bool, app: Opti
     if background && let Ok(path) = home.log_path(deployment) {
         all.push(Source { path, voice: Voice::Clusterd, json: false });
     }
-    all.truncate(limits::TOP_LOG_FILES_MAX);
+    all.truncate(TOP_LOG_FILES_MAX);
     all
 }
 
@@ -71,7 +80,7 @@ pub(super) type Lines = (Vec<(Voice, String)>, bool);
 pub(super) fn follow(wanted: &Receiver<Vec<Source>>, tell: impl Fn(Lines) -> bool) {
     let mut files: Vec<Followed> = Vec::new();
     loop {
-        let is_new_log = match wanted.recv_timeout(Duration::from_millis(limits::TOP_LOG_LOOK_MS)) {
+        let is_new_log = match wanted.recv_timeout(Duration::from_millis(TOP_LOG_LOOK_MS)) {
             Ok(paths) => {
                 // Whoever moves through the table is only interested in where that ends.
                 let paths = wanted.try_iter().last().unwrap_or(paths);
@@ -144,12 +153,10 @@ impl Followed {
             (self.at, self.rest) = (0, Vec::new());
         }
         // What was written too fast to be read by anybody is left out.
-        let from = self.at.max(length.saturating_sub(limits::TOP_LOG_READ_BYTES));
+        let from = self.at.max(length.saturating_sub(TOP_LOG_READ_BYTES));
         let skipped = from > self.at;
         let mut bytes = Vec::new();
-        let read = file
-            .seek(SeekFrom::Start(from))
-            .and_then(|_| file.take(limits::TOP_LOG_READ_BYTES).read_to_end(&mut bytes));
+        let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.take(TOP_LOG_READ_BYTES).read_to_end(&mut bytes));
         if read.is_err() {
             return;
         }
@@ -161,7 +168,7 @@ impl Followed {
         }
         self.rest.extend(bytes);
         let Some(end) = self.rest.iter().rposition(|&b| b == b'\n') else {
-            self.rest.truncate(limits::TOP_LOG_READ_BYTES as usize);
+            self.rest.truncate(TOP_LOG_READ_BYTES as usize);
             return;
         };
         let whole: Vec<u8> = self.rest.drain(..=end).collect();

@@ -1,6 +1,9 @@
 //! `clusterd top`: what runs here, live, on a terminal. One loop over news, keys and the log; whatever may wait (masters,
 //! commands, files, the keyboard) has a thread of its own.
 mod columns;
+
+/// Messages that wait for its loop.
+const TOP_MESSAGES_MAX: usize = 1_024;
 mod draw;
 mod follow;
 mod model;
@@ -111,7 +114,7 @@ struct Top {
 
 impl Top {
     fn new(home: Home, tty: Tty) -> Top {
-        let (sender, messages) = mpsc::sync_channel(limits::TOP_MESSAGES_MAX);
+        let (sender, messages) = mpsc::sync_channel(TOP_MESSAGES_MAX);
         let (log, wanted) = mpsc::channel();
         let tell = sender.clone();
         thread::spawn(move || follow::follow(&wanted, |lines| tell.send(Message::Log(lines)).is_ok()));
@@ -133,7 +136,7 @@ impl Top {
                 Err(RecvTimeoutError::Disconnected) => return Err(TopError::Threads),
             };
             // What has come meanwhile is drawn once.
-            for _ in 0..limits::TOP_MESSAGES_MAX {
+            for _ in 0..TOP_MESSAGES_MAX {
                 let Some(message) = next.take() else { break };
                 if let Some(code) = self.take(message)? {
                     return Ok(code);

@@ -8,8 +8,16 @@ use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Worker, WorkerState};
 use crate::cli::progress::{Wait, waits_for};
 use crate::cli::units::{count, fit, short_delay, short_time, size};
-use crate::limits;
 use crate::text::visible;
+
+/// A loop delay that is worth a colour, in milliseconds.
+const TOP_DELAY_BUSY_MS: u64 = 100;
+
+/// A loop delay that is worth a louder one, in milliseconds.
+const TOP_DELAY_BAD_MS: u64 = 1_000;
+
+/// A terminal with fewer columns sees the time of day of a log's line, not its date.
+const TOP_WIDE_COLUMNS: usize = 100;
 
 /// How a text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,8 +296,8 @@ fn worker_tone(state: WorkerState) -> Tone {
 
 fn delay(ms: Option<f64>) -> (String, Tone) {
     let tone = match ms {
-        Some(ms) if ms >= limits::TOP_DELAY_BAD_MS as f64 => Tone::Bad,
-        Some(ms) if ms >= limits::TOP_DELAY_BUSY_MS as f64 => Tone::Busy,
+        Some(ms) if ms >= TOP_DELAY_BAD_MS as f64 => Tone::Bad,
+        Some(ms) if ms >= TOP_DELAY_BUSY_MS as f64 => Tone::Busy,
         Some(_) | None => Tone::Plain,
     };
     (ms.map_or_else(dash, short_delay), tone)
@@ -426,7 +434,7 @@ fn stamped(line: &str, width: usize) -> String {
         let mut all = stamp.chars().zip("dddd-dd-ddTdd:dd:dd".chars());
         stamp.len() == 19 && all.all(|(c, form)| if form == 'd' { c.is_ascii_digit() } else { c == form })
     };
-    let (Some(stamp), true) = (line.get(..19), width < limits::TOP_WIDE_COLUMNS) else { return line.to_owned() };
+    let (Some(stamp), true) = (line.get(..19), width < TOP_WIDE_COLUMNS) else { return line.to_owned() };
     match line[19..].split_once(' ') {
         Some((_, rest)) if is_stamp(stamp) => format!("{} {rest}", &stamp[11..]),
         Some(_) | None => line.to_owned(),

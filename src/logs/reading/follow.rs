@@ -12,6 +12,18 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+/// How much of a log file is read for its last lines, in bytes.
+const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest line that is shown whole, in bytes; a longer one comes in pieces. JSON makes six bytes of one.
+const LOGS_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Looks at a file that was moved away: its writer may not know yet.
+const LOGS_FORMER_LOOKS: u32 = 50;
+
+/// How much of what was read last is remembered, in bytes, to notice that a file was emptied and filled again.
+const LOGS_REMEMBERED_BYTES: u64 = 256;
+
 /// One file and how far it was read.
 pub(super) struct Follow {
     path: PathBuf,
@@ -116,7 +128,7 @@ impl Follow {
         let Some(new) = self.open_now() else { return };
         self.catch_up(out);
         if let Some(open) = self.open.replace(new) {
-            self.former = Some(Former { open, looks_left: limits::LOGS_FORMER_LOOKS });
+            self.former = Some(Former { open, looks_left: LOGS_FORMER_LOOKS });
         }
         if let Some(open) = &mut self.open {
             open.read(out);
@@ -156,7 +168,7 @@ impl Open {
 
     /// Some bytes before this place.
     fn before(&self, at: u64) -> io::Result<Vec<u8>> {
-        let count = at.min(limits::LOGS_REMEMBERED_BYTES);
+        let count = at.min(LOGS_REMEMBERED_BYTES);
         let mut bytes = vec![0; count as usize];
         self.file.read_exact_at(&mut bytes, at - count)?;
         Ok(bytes)
@@ -172,7 +184,7 @@ fn asides(path: &Path) -> Vec<(PathBuf, Kind)> {
 }
 
 fn new_lines() -> Lines {
-    Lines::bounded(limits::LOGS_LINE_BYTES_MAX)
+    Lines::bounded(LOGS_LINE_BYTES_MAX)
 }
 
 /// Every line of a file that was moved aside.
@@ -205,7 +217,7 @@ fn last_of_aside(path: &Path, kind: Kind, count: usize) -> io::Result<(Vec<Vec<u
     read_aside(path, kind, &mut |line| {
         bytes += line.len() as u64;
         last.push_back(line.to_vec());
-        while last.len() > count || bytes > limits::LOGS_READ_BYTES_MAX {
+        while last.len() > count || bytes > LOGS_READ_BYTES_MAX {
             whole = false;
             bytes -= last.pop_front().map_or(bytes, |line| line.len() as u64);
         }
@@ -226,7 +238,7 @@ fn tail_of(file: &File, end: u64, count: usize) -> io::Result<(Vec<Vec<u8>>, boo
     let mut blocks: Vec<Vec<u8>> = Vec::new();
     let (mut start, mut newlines) = (end, 0);
     // One newline more than lines: the one before the first of them.
-    while start > 0 && newlines <= count && end - start < limits::LOGS_READ_BYTES_MAX {
+    while start > 0 && newlines <= count && end - start < LOGS_READ_BYTES_MAX {
         let bytes = start.min(limits::OUTPUT_READ_BYTES as u64);
         start -= bytes;
         let mut block = vec![0; bytes as usize];

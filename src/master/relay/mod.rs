@@ -17,6 +17,18 @@ use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::node::channel::Channel;
 use crate::worker::node::messages::{self, From, Message, To};
 
+/// A receiver that has read nothing for this time holds the agent up no more, in milliseconds.
+const MESSAGES_STALL_MS: u64 = 200;
+
+/// How often it is looked whether an agent that was held up may go on, in milliseconds.
+const MESSAGES_PAUSE_LOOK_MS: u64 = 5;
+
+/// Messages of one sender that are passed on before the loop does something else, in bytes (each counts for 256 more).
+const MESSAGES_PER_TURN_BYTES_MAX: usize = 512 * 1024;
+
+/// How often it is said that a process does not read its messages, in milliseconds.
+const MESSAGES_TOLD_EVERY_MS: u64 = 10_000;
+
 /// Messages that are under way.
 #[derive(Default)]
 pub(super) struct Relay {
@@ -50,7 +62,7 @@ impl Relay {
     /// Begins a turn. The channels that the last one left with bytes in them.
     pub(super) fn begin_turn(&mut self, cx: &mut Context) -> Vec<WorkerIx> {
         cx.timers.cancel(Timer::Relay);
-        self.budget_bytes = limits::MESSAGES_PER_TURN_BYTES_MAX;
+        self.budget_bytes = MESSAGES_PER_TURN_BYTES_MAX;
         self.is_held_up = false;
         std::mem::take(&mut self.unread)
     }
@@ -66,7 +78,7 @@ impl Relay {
         if !self.unread.contains(&ix) {
             self.unread.push(ix);
         }
-        let wait_ms = if self.is_held_up { limits::MESSAGES_PAUSE_LOOK_MS } else { 0 };
+        let wait_ms = if self.is_held_up { MESSAGES_PAUSE_LOOK_MS } else { 0 };
         cx.timers.set(Timer::Relay, cx.now_ms + wait_ms);
         true
     }
@@ -214,7 +226,7 @@ impl Receiver {
 fn has_slow_reader(cx: &Context, app: AppIx) -> bool {
     cx.workers.iter().any(|(_, w)| {
         let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
-        w.app == app && !w.is_agent && is_high && cx.now_ms < w.receiver.read_ms + limits::MESSAGES_STALL_MS
+        w.app == app && !w.is_agent && is_high && cx.now_ms < w.receiver.read_ms + MESSAGES_STALL_MS
     })
 }
 
@@ -238,7 +250,7 @@ fn report_lost(cx: &mut Context, ix: WorkerIx) {
     let now_ms = cx.now_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let receiver = &mut worker.receiver;
-    if receiver.reported_ms.is_some_and(|at| now_ms < at + limits::MESSAGES_TOLD_EVERY_MS) {
+    if receiver.reported_ms.is_some_and(|at| now_ms < at + MESSAGES_TOLD_EVERY_MS) {
         return;
     }
     let (lost, new) = (receiver.lost, receiver.lost - receiver.reported_lost);

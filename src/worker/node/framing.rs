@@ -4,6 +4,15 @@ use crate::limits;
 use std::collections::VecDeque;
 use thiserror::Error;
 
+/// How much of a malformed line an error message shows, in bytes.
+const BAD_LINE_SHOWN_BYTES: usize = 80;
+
+/// From here on an agent's messages to a receiver that reads are left in the agent's channel.
+const MESSAGES_HIGH_WATER: usize = 1024;
+
+/// The same in bytes. One read, and one message more, still fit.
+const MESSAGES_HIGH_WATER_BYTES: usize = 512 * 1024;
+
 /// Bytes as they were read, cut into lines. The cost of a line of megabytes is linear: no byte is searched twice.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
@@ -39,7 +48,7 @@ pub struct Oversize {
 
 /// The beginning of a line, fit for a terminal.
 pub fn shown(line: &[u8]) -> String {
-    let cut = &line[..line.len().min(limits::BAD_LINE_SHOWN_BYTES)];
+    let cut = &line[..line.len().min(BAD_LINE_SHOWN_BYTES)];
     let more = if cut.len() < line.len() { "..." } else { "" };
     format!("\"{}{more}\"", cut.escape_ascii())
 }
@@ -172,7 +181,7 @@ impl Outbox {
 
     /// Whether so many messages wait that their senders should wait too.
     pub fn is_high(&self) -> bool {
-        self.messages >= limits::MESSAGES_HIGH_WATER || self.message_bytes >= limits::MESSAGES_HIGH_WATER_BYTES
+        self.messages >= MESSAGES_HIGH_WATER || self.message_bytes >= MESSAGES_HIGH_WATER_BYTES
     }
 
     /// Whether a line was written in part.

@@ -9,6 +9,9 @@ use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
 
+/// How much of the reason why a line is malformed an error message shows, in characters.
+const BAD_LINE_REASON_CHARS_MAX: usize = 200;
+
 /// Answer to a handle that arrived.
 pub const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
 /// Answer to a handle line whose fd did not arrive.
@@ -206,7 +209,7 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     }
     // The reason may quote the line, which may be megabytes or hold what a terminal would obey.
     let bad = |reason: String| {
-        let reason = reason.chars().filter(|c| !c.is_control()).take(limits::BAD_LINE_REASON_CHARS_MAX).collect();
+        let reason = reason.chars().filter(|c| !c.is_control()).take(BAD_LINE_REASON_CHARS_MAX).collect();
         BadLine { reason, beginning: shown(line) }
     };
     match line.first() {
