@@ -12,7 +12,7 @@ use super::output::Way;
 use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, StartError, launch};
+use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, launch};
 use super::{Master, checkpoint, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
@@ -32,17 +32,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// `typed` is for the case that nothing else says what is to run.
-pub(super) fn resume(
-    link: Keeper,
-    inherited: Inheritance,
-    typed: &CommandLine,
-) -> Result<Master, (Keeper, StartError)> {
+pub(super) fn resume(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
     let mut master = Master::empty(link, &inherited)?;
     match resume_all(&mut master, inherited, typed) {
         Ok(()) => Ok(master),
         Err(error) => {
             let error = cannot_go_on(&master, error);
-            Err((master.cx.keeper, error))
+            Err(NotStarted::new(master.cx.keeper, error))
         }
     }
 }

@@ -71,6 +71,18 @@ impl StartError {
     }
 }
 
+/// A master that could not be made. The link is given back: the keeper may have to be told.
+pub(super) struct NotStarted {
+    link: Keeper,
+    error: StartError,
+}
+
+impl NotStarted {
+    pub(super) fn new(link: Keeper, error: StartError) -> Box<NotStarted> {
+        Box::new(NotStarted { link, error })
+    }
+}
+
 /// Entry point of the master's role.
 pub fn run(typed: CommandLine) -> ExitCode {
     process::set_name("clusterd-master");
@@ -97,7 +109,8 @@ pub fn run(typed: CommandLine) -> ExitCode {
     let begun = if fresh { Master::begin(link, inherited, &typed) } else { resume::resume(link, inherited, &typed) };
     let mut master = match begun {
         Ok(master) => master,
-        Err((mut link, error)) => {
+        Err(failed) => {
+            let NotStarted { mut link, error } = *failed;
             for line in error.message.lines() {
                 log::error!("{line}");
             }
@@ -118,14 +131,14 @@ pub fn run(typed: CommandLine) -> ExitCode {
 }
 
 impl Master {
-    pub(super) fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, (Keeper, StartError)> {
+    pub(super) fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, Box<NotStarted>> {
         let polls = match Polls::new(&link) {
             Ok(polls) => polls,
-            Err(e) => return Err((link, StartError::failed(format!("cannot make an epoll: {e}")))),
+            Err(e) => return Err(NotStarted::new(link, StartError::failed(format!("cannot make an epoll: {e}")))),
         };
         let waker = match polls.waker() {
             Ok(waker) => waker,
-            Err(e) => return Err((link, StartError::failed(format!("cannot make a waker: {e}")))),
+            Err(e) => return Err(NotStarted::new(link, StartError::failed(format!("cannot make a waker: {e}")))),
         };
         // A failed wake-up means that the loop is gone, and the process with it.
         let wake = Arc::new(move || drop(waker.wake()));
@@ -153,13 +166,13 @@ impl Master {
 
     // ---- fresh ----
 
-    fn begin(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, (Keeper, StartError)> {
+    fn begin(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
         let mut master = Master::empty(link, &inherited)?;
         match master.begin_all(inherited, typed) {
             Ok(()) => Ok(master),
             Err(error) => {
                 master.remove_files();
-                Err((master.cx.keeper, error))
+                Err(NotStarted::new(master.cx.keeper, error))
             }
         }
     }

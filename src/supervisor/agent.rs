@@ -3,8 +3,9 @@
 //!
 //! What the slot is to hold is computed after every step ([`App::reconcile_agent`]), so that it does not matter what
 //! led there: a start, a death, a reload, a stop, or a master that was restored from its notes.
-use super::app::{App, Cx, died};
+use super::app::{App, Cx};
 use super::cause::cause_text;
+use super::slot::died;
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::worker::{Phase, Worker};
 use super::{Next, ReadyRule};

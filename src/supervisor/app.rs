@@ -3,7 +3,7 @@
 use super::agent::AgentSlot;
 use super::cause::cause_text;
 use super::reload::{Queued, Reload};
-use super::slot::{Death, SlotPhase, SlotState, SlotView};
+use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
 use super::timers::{TimerKey, Timers};
 use super::worker::{Crew, Phase, Worker, WorkerView, phase_timer};
 use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
@@ -691,12 +691,4 @@ pub(super) enum Role {
     Leaving,
     /// No such worker.
     Gone,
-}
-
-pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
-    let Death { worker, pid, cause, lived_ms, .. } = death;
-    match slot {
-        Slot::AGENT => Report::AgentDied { agent: worker, pid, cause, lived_ms, next },
-        _ => Report::WorkerDied { worker, slot, pid, cause, lived_ms, next },
-    }
 }

@@ -1,6 +1,7 @@
 //! Limits of a worker's life, and what follows when one is passed: a replacement beside it, or its end when it is hung.
-use super::app::{App, Cx, Role, died};
+use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
+use super::slot::died;
 use super::worker::Phase;
 use super::{Action, Cause, ExitStatus, Next, Report};
 use crate::ids::{Slot, WorkerId};

@@ -1,7 +1,7 @@
 //! One slot: who fills it, how often that failed, and how long to wait before the next try. Workers have numbered slots;
 //! an app's agent has one of its own (`Slot::AGENT`), which differs in what its policy says ([`Rules`]).
 use super::worker::WorkerView;
-use super::{Policy, ReadyRule};
+use super::{Next, Policy, ReadyRule, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::VecDeque;
@@ -173,5 +173,14 @@ impl SlotState {
         self.failures.clear();
         self.consecutive = 0;
         self.runs = 0;
+    }
+}
+
+/// The report of a death, of a worker or of the agent.
+pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
+    let Death { worker, pid, cause, lived_ms, .. } = death;
+    match slot {
+        Slot::AGENT => Report::AgentDied { agent: worker, pid, cause, lived_ms, next },
+        _ => Report::WorkerDied { worker, slot, pid, cause, lived_ms, next },
     }
 }
