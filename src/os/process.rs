@@ -3,6 +3,7 @@
 use super::signal;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// The running binary itself, even if its path meanwhile names another file. Only good for executing it.
 ///
@@ -190,17 +192,23 @@ pub fn is_open(number: RawFd) -> bool {
 }
 
 /// Takes ownership of an fd that our parent opened for us under an agreed number, and makes it close-on-exec. To be
-/// called at the start of a process, once for each number: whoever calls twice has two owners of one fd.
+/// called at the start of a process, for numbers that this process did not open itself.
 ///
 /// # Errors
-/// EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners.
+/// EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners, and for a number
+/// that was taken before.
 pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     if number <= 2 {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     // SAFETY: sets a flag; a number that is not open is EBADF.
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: the fd is open, and by the contract above it was inherited and nobody else in this process owns it.
+    if !TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(number) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the fd is open, and no number is given out twice. That it was inherited, and so has no owner in this process,
+    // cannot be checked: callers pass numbers that were agreed with the parent, before they open anything.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -289,6 +297,11 @@ mod tests {
     fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
         assert!(take_inherited_fd(1).is_err());
         assert!(take_inherited_fd(999_999).is_err());
+        // Stands for one that was inherited: nobody else owns it any more.
+        let number = std::os::fd::IntoRawFd::into_raw_fd(OwnedFd::from(io::pipe().unwrap().0));
+        let taken = take_inherited_fd(number).unwrap();
+        assert!(take_inherited_fd(number).is_err(), "it has an owner");
+        drop(taken);
     }
 
     #[test]

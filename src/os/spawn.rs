@@ -318,13 +318,21 @@ fn failed(step: Step) -> Failure {
     Failure { step, errno: Errno::last_raw() }
 }
 
+#[cfg(target_pointer_width = "64")]
+use libc::{SYS_setgid as SYS_SETGID, SYS_setgroups as SYS_SETGROUPS, SYS_setuid as SYS_SETUID};
+// There the calls without a suffix know ids of 16 bits only.
+#[cfg(target_pointer_width = "32")]
+use libc::{SYS_setgid32 as SYS_SETGID, SYS_setgroups32 as SYS_SETGROUPS, SYS_setuid32 as SYS_SETUID};
+
 /// Returns only when something failed.
 ///
 /// # Safety
 /// As [`child`].
 unsafe fn become_program(prepared: &mut Prepared) -> Failure {
-    // SAFETY: every call here is async-signal-safe (signal-safety(7), or a bare system call); pointers come from
-    // `prepared`, whose strings are NUL-terminated and whose lists end with a null pointer.
+    // SAFETY: every call here is async-signal-safe (signal-safety(7)), or a bare system call. The identity is changed by bare
+    // ones because libc's setgroups, setgid and setuid are not on that list: they have all threads of a process do it, under a
+    // lock that another thread may have held at the fork; the child has one thread. Pointers come from `prepared`, whose
+    // strings are NUL-terminated and whose lists end with a null pointer or come with their length.
     unsafe {
         let apart = match prepared.terminal {
             Terminal::Ours => libc::setpgid(0, 0),
@@ -349,13 +357,13 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
             lend_terminal(libc::STDERR_FILENO, c"/proc/self/fd/2");
         }
         if let Some((uid, gid, groups)) = &prepared.identity {
-            if libc::setgroups(groups.len() as _, groups.as_ptr()) != 0 {
+            if libc::syscall(SYS_SETGROUPS, groups.len(), groups.as_ptr()) != 0 {
                 return failed(Step::SupplementaryGroups);
             }
-            if libc::setgid(*gid) != 0 {
+            if libc::syscall(SYS_SETGID, *gid) != 0 {
                 return failed(Step::Group);
             }
-            if libc::setuid(*uid) != 0 {
+            if libc::syscall(SYS_SETUID, *uid) != 0 {
                 return failed(Step::User);
             }
         }
