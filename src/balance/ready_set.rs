@@ -14,6 +14,10 @@ pub(super) struct Bits {
 }
 
 impl Bits {
+    pub(super) const fn new() -> Bits {
+        Bits { words: Vec::new() }
+    }
+
     pub(super) fn insert(&mut self, index: u32) {
         let word = index as usize / 64;
         if word >= self.words.len() {

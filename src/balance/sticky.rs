@@ -45,9 +45,9 @@ impl Strategy for Sticky {
         }
         let (mut home, mut pick) = (None, None);
         for candidate in candidates.eligible() {
-            let heavier = Some((weight(client, candidate.slot), candidate.member));
+            let heavier = Some((weight(client, candidate.slot()), candidate.member));
             home = home.max(heavier);
-            if candidate.can_take {
+            if candidate.can_take() {
                 pick = pick.max(heavier);
             }
         }
@@ -80,6 +80,7 @@ struct Home {
 }
 
 impl Homes {
+    #[inline]
     fn of(&self, group: GroupIx, client: u64) -> Option<MemberIx> {
         let home = self.entries.get(client as usize % CLIENTS_KNOWN_MAX)?;
         let valid = home.epoch == self.epoch && home.client == client && home.group == group;

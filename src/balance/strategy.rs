@@ -2,9 +2,10 @@
 //! beside this one and a line of `strategies!` below.
 //!
 //! Dispatch is a match over a closed enum, so a hand-off pays no virtual call.
+use super::ready_set::Bits;
 use super::round_robin::RoundRobin;
 use super::sticky::Sticky;
-use super::{GroupIx, MemberIx, Pool};
+use super::{GroupIx, Member, MemberIx, Pool};
 
 /// A way to choose among the workers that can take a connection.
 pub(super) trait Strategy {
@@ -27,20 +28,34 @@ pub(super) struct Candidates<'a> {
 }
 
 /// One eligible worker.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
+#[derive(Clone, Copy)]
+pub(super) struct Candidate<'a> {
     pub(super) member: MemberIx,
-    pub(super) slot: u32,
-    /// It has room in its window, and its oldest hand-off is not late.
-    pub(super) can_take: bool,
+    entry: &'a Member,
+    now_us: u64,
+}
+
+impl Candidate<'_> {
+    #[inline]
+    pub(super) fn slot(self) -> u32 {
+        self.entry.slot
+    }
+
+    /// Whether it has room in its window, and its oldest hand-off is not late.
+    #[inline]
+    pub(super) fn can_take(self) -> bool {
+        self.entry.can_take(self.now_us)
+    }
 }
 
 impl<'a> Candidates<'a> {
+    #[inline]
     pub(super) fn new(pool: &'a mut Pool, group: GroupIx, now_us: u64) -> Candidates<'a> {
         Candidates { pool, group, now_us }
     }
 
     /// The listener's group.
+    #[inline]
     pub(super) fn group(&self) -> GroupIx {
         self.group
     }
@@ -57,17 +72,19 @@ impl<'a> Candidates<'a> {
     }
 
     /// Whether this worker can take a connection now.
+    #[inline]
     pub(super) fn can_take(&self, member: MemberIx) -> bool {
         self.pool.member(member).is_some_and(|member| member.can_take(self.now_us))
     }
 
     /// Every eligible worker that serves the listener, also those that cannot take a connection at this moment. Takes
     /// time for each.
-    pub(super) fn eligible(&self) -> impl Iterator<Item = Candidate> {
-        let members = self.pool.groups.get(self.group.0 as usize).map(|group| group.members.iter());
-        members.into_iter().flatten().filter_map(|ix| {
-            let member = self.pool.member(MemberIx(ix)).filter(|member| member.eligible)?;
-            Some(Candidate { member: MemberIx(ix), slot: member.slot, can_take: member.can_take(self.now_us) })
+    pub(super) fn eligible(&self) -> impl Iterator<Item = Candidate<'_>> {
+        static NOBODY: Bits = Bits::new();
+        let members = self.pool.groups.get(self.group.0 as usize).map_or(&NOBODY, |group| &group.members);
+        members.iter().filter_map(|ix| {
+            let entry = self.pool.member(MemberIx(ix)).filter(|member| member.eligible)?;
+            Some(Candidate { member: MemberIx(ix), entry, now_us: self.now_us })
         })
     }
 }
@@ -120,6 +137,7 @@ macro_rules! strategies {
         }
 
         impl Strategy for Chosen {
+            #[inline]
             fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
                 match self {
                     $(Chosen::$name(strategy) => strategy.pick(candidates, client),)+
