@@ -163,6 +163,12 @@ pub const STDERR_END_WAIT_MS: u64 = 200;
 
 // ---- what came from others ----
 
+/// Time that a thing that is done with the rights of a worker's user may take, in milliseconds.
+pub const AS_USER_WAIT_MS: u64 = 200;
+/// Such things that may be under way or hang at once; after that they are refused.
+pub const AS_USER_HANGING_MAX: usize = 8;
+/// Stack of the thread that does one, in bytes.
+pub const AS_USER_STACK_BYTES: usize = 128 * 1024;
 /// Files that wait to be closed on other threads; more stay open.
 pub const CLOSER_QUEUE_MAX: usize = 1024;
 /// Threads that close files. Each may hang in one.

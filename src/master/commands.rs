@@ -247,10 +247,8 @@ impl Master {
         }
         for listener_ix in self.cx.apps[ix].listeners.indices() {
             self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
-            if let Some(path) = self.cx.apps[ix].listeners[listener_ix].unlink.take() {
-                // Somebody may have removed it before us.
-                let _ = std::fs::remove_file(path);
-            }
+            let who = self.cx.apps[ix].settings().credentials().cloned();
+            self.cx.apps[ix].listeners[listener_ix].remove_file(who.as_ref());
             self.cx.apps[ix].listeners[listener_ix].retire();
         }
         self.cx.apps[ix].waiting.queue.clear();

@@ -5,9 +5,10 @@ use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
 use crate::config::Listen;
 use crate::ids::Generation;
+use crate::keeper::protocol::Credentials;
 use crate::limits;
-use crate::os::listen::{self, LocalAddress};
-use crate::os::procfs;
+use crate::os::listen::{self, LocalAddress, SocketFile};
+use crate::os::{identity, procfs};
 use crate::reuseport::group::Group;
 use crate::worker::node::lines::{AddressType, NewconnLine, Query};
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One bound socket.
 pub(super) struct Listener {
@@ -37,7 +38,7 @@ pub(super) struct Listener {
     /// Of what waits in each of its sockets, where nobody could take it.
     pub(super) starvation: BTreeMap<u32, Starvation>,
     /// Ours to remove from the file system at the end.
-    pub(super) unlink: Option<PathBuf>,
+    pub(super) unlink: Option<SocketFile>,
     /// Admitted workers that serve it, by generation.
     pub(super) present: BTreeMap<Generation, u32>,
     /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
@@ -107,11 +108,21 @@ fn holder(address: &Listen) -> Option<procfs::Holder> {
     }
 }
 
-/// Binds what a worker asks for. The error goes into the app as its errno.
+/// Binds what a worker asks for, with the rights of its user (`None`: ours). The error goes into the app as its errno.
 ///
 /// # Errors
 /// Those of the system; `InvalidInput` for an address that is none.
-pub(super) fn bind_asked(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
+pub(super) fn bind_asked(query: &Query, cwd: &Path, who: Option<&Credentials>) -> io::Result<OwnedFd> {
+    match who {
+        None => bind(query, cwd),
+        Some(who) => {
+            let (query, cwd) = (query.clone(), cwd.to_owned());
+            identity::as_user(who, move || bind(&query, &cwd))
+        }
+    }
+}
+
+fn bind(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
     // UV_TCP_IPV6ONLY and UV_UDP_IPV6ONLY are 1, UV_UDP_REUSEADDR is 4 (libuv's uv.h).
     let (v6only, reuse) = (query.flags & 1 != 0, query.flags & 4 != 0);
     let backlog = match query.backlog {
@@ -225,6 +236,20 @@ impl Listener {
         match &self.local {
             LocalAddress::Inet(address) => Some(address.port()),
             LocalAddress::Unix(_) | LocalAddress::Other => None,
+        }
+    }
+
+    /// Removes its socket's file, where that is still its own. What the configuration does not name is removed with the
+    /// rights of the workers' user (`None`: ours), as it was bound.
+    pub(super) fn remove_file(&mut self, who: Option<&Credentials>) {
+        let Some(file) = self.unlink.take() else { return };
+        let removed = match who.filter(|_| self.configured.is_none()) {
+            None => file.remove(),
+            Some(who) => identity::as_user(who, move || file.remove()),
+        };
+        if let Err(e) = removed {
+            // Somebody may have removed it before us.
+            log::debug!("{self}: its file stays: {e}");
         }
     }
 

@@ -219,7 +219,8 @@ fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<Listene
         );
         return Err(errno::UV_EMFILE);
     }
-    let fd = listener::bind_asked(query, &cwd).map_err(|e| match errno::libuv_code(&e) {
+    let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    let fd = listener::bind_asked(query, &cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
         // libuv's uv_pipe_bind says so for a folder that is not there.
         errno::UV_ENOENT => errno::UV_EACCES,
         code => code,
@@ -238,7 +239,7 @@ pub(super) fn add_listener(
     let local = listen::local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
     let datagram = listen::is_datagram(fd.as_fd());
     let unlink = match &local {
-        LocalAddress::Unix(path) => Some(path.clone()),
+        LocalAddress::Unix(path) => listen::SocketFile::at(path),
         LocalAddress::Inet(_) | LocalAddress::Other => None,
     };
     let app = &mut cx.apps[app_ix];

@@ -105,6 +105,11 @@ impl Settings {
         })
     }
 
+    /// Who its workers are; `None`: who we are.
+    pub(super) fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+
     /// The user that its workers run as.
     pub(super) fn uid(&self) -> u32 {
         self.credentials.as_ref().map_or_else(user::own_uid, |who| who.uid)

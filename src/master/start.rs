@@ -335,8 +335,11 @@ impl Master {
 
     /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
     fn remove_files(&mut self) {
-        let listeners = self.cx.apps.iter_mut().flat_map(|a| &mut a.listeners).filter_map(|l| l.unlink.take());
-        for path in listeners.chain(self.control.take_path()).chain(self.notify.files()) {
+        for app in self.cx.apps.iter_mut() {
+            let who = app.settings().credentials().cloned();
+            app.listeners.iter_mut().for_each(|listener| listener.remove_file(who.as_ref()));
+        }
+        for path in self.control.take_path().into_iter().chain(self.notify.files()) {
             // Somebody may have removed it before us.
             let _ = std::fs::remove_file(path);
         }

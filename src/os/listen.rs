@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -83,6 +83,42 @@ pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<Ow
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// A socket's file, by which it is known again: another socket may stand at its path by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// What is at this path now, if it is a socket.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<SocketFile> {
+        let found = std::fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
+        Some(SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Removes it, if it is still what stands at its path. The folder is looked up once, so that nobody can put another
+    /// one into its place between the look and the removal.
+    ///
+    /// # Errors
+    /// Those of open(2), fstatat(2) and unlinkat(2); `NotFound` where something else stands there.
+    pub fn remove(&self) -> io::Result<()> {
+        use nix::fcntl::{AtFlags, OFlag, open};
+        use nix::sys::stat::{Mode, fstatat};
+        use nix::unistd::{UnlinkatFlags, unlinkat};
+        let name = self.path.file_name().ok_or(io::ErrorKind::NotFound)?;
+        let above = self.path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let found = fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if (found.st_dev as u64, found.st_ino as u64) != (self.device, self.inode) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?)
+    }
 }
 
 /// Whether a path is a socket that refuses connections: its owner is gone.
@@ -246,6 +282,25 @@ mod tests {
         let alive = bind_unix(&path, 16, true).unwrap();
         assert_eq!(bind_unix(&path, 16, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(alive);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_the_socket_itself_is_removed() {
+        let dir = std::env::temp_dir().join(format!("clusterd-socket-file-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("other")).unwrap();
+        let path = dir.join("app.sock");
+        assert_eq!(SocketFile::at(&path), None);
+        let _first = bind_unix(&path, 16, true).unwrap();
+        let file = SocketFile::at(&path).unwrap();
+        // Moved, so that its number is not given to the next one.
+        std::fs::rename(&path, dir.join("moved.sock")).unwrap();
+        let _second = bind_unix(&path, 16, true).unwrap();
+        assert_eq!(file.remove().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(path.exists());
+        SocketFile::at(&path).unwrap().remove().unwrap();
+        assert!(!path.exists());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

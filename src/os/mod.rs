@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod epoll;
 pub mod errno;
 pub mod fdpass;
+pub mod identity;
 pub mod interrupt;
 pub mod listen;
 pub mod lock;

@@ -153,3 +153,65 @@ fn an_environment_file_that_is_a_pipe_without_a_writer_stops_no_reload() {
     assert!(get(cluster.address(), "/").is_ok());
     unharmed(cluster);
 }
+
+/// Nobody in particular, without an entry.
+const SOMEBODY: u32 = 54_321;
+
+#[test]
+fn what_a_worker_of_another_user_asks_for_is_done_with_that_users_rights() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    let folder = Folder::new();
+    std::fs::copy(misbehave("node_channel.py"), folder.path().join("node_channel.py")).unwrap();
+    folder.write(
+        "app.py",
+        "import os\nimport node_channel as node\nnode.become_ready()\n\
+         asks = [(None, 81, 4), ('0.0.0.0', 53, 'udp4'), ('/etc/clusterd-test.sock', -1, -1), ('closed/refused.sock', -1, -1),\n\
+         ('own/given.sock', -1, -1), ('moved/precious', -1, -1)]\n\
+         for address, port, kind in asks:\n    print('ASKED', port, address, node.query(address, port, kind)['errno'], flush=True)\n\
+         os.rename('moved', 'away')\nos.symlink('kept', 'moved')\nprint('DONE', os.getuid(), flush=True)\n\
+         for connection, taken in node.connections(): taken()\n",
+    );
+    for name in ["own", "moved", "kept", "."] {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        let owner = if name == "kept" { 0 } else { SOMEBODY };
+        std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
+    }
+    // A socket of ours, under the name of one of the worker's.
+    let _kept = std::os::unix::net::UnixListener::bind(folder.path().join("kept/precious")).unwrap();
+    std::fs::create_dir(folder.path().join("closed")).unwrap();
+    let somebody = SOMEBODY.to_string();
+    let args =
+        ["-w", "1", "--host", "127.0.0.1", "-p", "0", "--protocol", "node", "--user", &somebody, "--group", &somebody];
+    let cluster = Cluster::start_in(folder, &[&args[..], &["--", "python3", "app.py"]].concat(), |command| {
+        // Root's own programs are not for everybody.
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    });
+    cluster.wait_out(&format!("DONE {SOMEBODY}"));
+    let said = cluster.stdout();
+    let refused = -13;
+    let unprivileged = clusterd::os::user::first_unprivileged_port();
+    let below = |port: u32| if unprivileged > port { refused } else { 0 };
+    for (ask, errno) in [
+        ("81 None", below(81)),
+        ("53 0.0.0.0", below(53)),
+        ("-1 /etc/clusterd-test.sock", refused),
+        ("-1 closed/refused.sock", refused),
+        ("-1 own/given.sock", 0),
+        ("-1 moved/precious", 0),
+    ] {
+        assert!(said.contains(&format!("ASKED {ask} {errno}")), "{ask} {errno}: {said:#?}");
+    }
+    let given = cluster.folder.path().join("own/given.sock");
+    assert_eq!(std::fs::metadata(&given).unwrap().uid(), SOMEBODY);
+    let kept = cluster.folder.path().join("kept/precious");
+    let at = cluster.folder.path().to_owned();
+    let mut cluster = cluster;
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+    assert!(!given.exists(), "its own socket stays");
+    assert!(kept.exists(), "a socket of root's was removed through a link in {at:?}");
+}
