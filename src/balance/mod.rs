@@ -11,12 +11,10 @@
 pub mod backoff;
 pub mod coalescing;
 mod ready_set;
-mod round_robin;
 pub mod starvation;
-pub mod sticky;
 mod strategy;
 
-pub use strategy::Mode;
+pub use strategy::{Mode, sticky};
 
 use crate::limits;
 use backoff::Backoff;

@@ -2,8 +2,8 @@
 //! a weight for every client and the heaviest wins, so that adding or removing one slot moves only that slot's share.
 //!
 //! A client that is new, or whose worker cannot take the connection, costs a look at every worker.
-use super::strategy::{Candidates, Strategy};
-use super::{GroupIx, MemberIx};
+use super::{Candidates, Strategy};
+use crate::balance::{GroupIx, MemberIx};
 use std::net::IpAddr;
 
 /// Clients whose worker is remembered, for each app: 128 KiB.
@@ -27,7 +27,7 @@ pub fn weight(client: u64, slot: u32) -> u64 {
 
 /// The strategy, with what it remembers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sticky {
+pub(in crate::balance) struct Sticky {
     homes: Homes,
 }
 

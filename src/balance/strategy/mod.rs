@@ -1,14 +1,17 @@
 //! What a balancing strategy is: the trait, what it may look at, and the list of those there are. A new strategy is a file
-//! beside this one and a line of `strategies!` below.
+//! beside this one, and its module and a line of `strategies!` below.
 //!
 //! Dispatch is a match over a closed enum, so a hand-off pays no virtual call.
+mod round_robin;
+pub mod sticky;
+
 use super::ready_set::Bits;
-use super::round_robin::RoundRobin;
-use super::sticky::Sticky;
 use super::{GroupIx, Member, MemberIx, Pool};
+use round_robin::RoundRobin;
+use sticky::Sticky;
 
 /// A way to choose among the workers that can take a connection.
-pub(super) trait Strategy {
+pub(in crate::balance) trait Strategy {
     /// Whether [`Strategy::pick`] wants to know the client. The shell asks the system for its address only then.
     const WANTS_CLIENT: bool = false;
 
@@ -21,7 +24,7 @@ pub(super) trait Strategy {
 }
 
 /// The workers that serve one listener, at the moment of a choice.
-pub(super) struct Candidates<'a> {
+pub(in crate::balance) struct Candidates<'a> {
     pool: &'a mut Pool,
     group: GroupIx,
     now_us: u64,
@@ -29,40 +32,40 @@ pub(super) struct Candidates<'a> {
 
 /// One eligible worker.
 #[derive(Clone, Copy)]
-pub(super) struct Candidate<'a> {
-    pub(super) member: MemberIx,
+pub(in crate::balance) struct Candidate<'a> {
+    pub(in crate::balance) member: MemberIx,
     entry: &'a Member,
     now_us: u64,
 }
 
 impl Candidate<'_> {
     #[inline]
-    pub(super) fn slot(self) -> u32 {
+    pub(in crate::balance) fn slot(self) -> u32 {
         self.entry.slot
     }
 
     /// Whether it has room in its window, and its oldest hand-off is not late.
     #[inline]
-    pub(super) fn can_take(self) -> bool {
+    pub(in crate::balance) fn can_take(self) -> bool {
         self.entry.can_take(self.now_us)
     }
 }
 
 impl<'a> Candidates<'a> {
     #[inline]
-    pub(super) fn new(pool: &'a mut Pool, group: GroupIx, now_us: u64) -> Candidates<'a> {
+    pub(in crate::balance) fn new(pool: &'a mut Pool, group: GroupIx, now_us: u64) -> Candidates<'a> {
         Candidates { pool, group, now_us }
     }
 
     /// The listener's group.
     #[inline]
-    pub(super) fn group(&self) -> GroupIx {
+    pub(in crate::balance) fn group(&self) -> GroupIx {
         self.group
     }
 
     /// The next in turn among the workers with the fewest open hand-offs that can take a connection; the turn passes on.
     /// Costs the same for any number of workers.
-    pub(super) fn take_turn(&mut self) -> Option<MemberIx> {
+    pub(in crate::balance) fn take_turn(&mut self) -> Option<MemberIx> {
         let member = match self.pool.found.take() {
             Some((of, at_us, member)) if (of, at_us) == (self.group, self.now_us) => member,
             _ => self.pool.find_in_turn(self.group, self.now_us)?,
@@ -73,13 +76,13 @@ impl<'a> Candidates<'a> {
 
     /// Whether this worker can take a connection now.
     #[inline]
-    pub(super) fn can_take(&self, member: MemberIx) -> bool {
+    pub(in crate::balance) fn can_take(&self, member: MemberIx) -> bool {
         self.pool.member(member).is_some_and(|member| member.can_take(self.now_us))
     }
 
     /// Every eligible worker that serves the listener, also those that cannot take a connection at this moment. Takes
     /// time for each.
-    pub(super) fn eligible(&self) -> impl Iterator<Item = Candidate<'_>> {
+    pub(in crate::balance) fn eligible(&self) -> impl Iterator<Item = Candidate<'_>> {
         static NOBODY: Bits = Bits::new();
         let members = self.pool.groups.get(self.group.0 as usize).map_or(&NOBODY, |group| &group.members);
         members.iter().filter_map(|ix| {
@@ -112,24 +115,24 @@ macro_rules! strategies {
 
         /// The strategy in use.
         #[derive(Clone, Debug)]
-        pub(super) enum Chosen {
+        pub(in crate::balance) enum Chosen {
             $($name($name),)+
         }
 
         impl Chosen {
-            pub(super) fn new(mode: Mode) -> Chosen {
+            pub(in crate::balance) fn new(mode: Mode) -> Chosen {
                 match mode {
                     $(Mode::$name => Chosen::$name($name::default()),)+
                 }
             }
 
-            pub(super) fn mode(&self) -> Mode {
+            pub(in crate::balance) fn mode(&self) -> Mode {
                 match self {
                     $(Chosen::$name(_) => Mode::$name,)+
                 }
             }
 
-            pub(super) fn wants_client(&self) -> bool {
+            pub(in crate::balance) fn wants_client(&self) -> bool {
                 match self {
                     $(Chosen::$name(_) => $name::WANTS_CLIENT,)+
                 }
