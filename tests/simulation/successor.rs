@@ -60,7 +60,7 @@ fn a_kill_that_was_noted_and_perhaps_never_sent_is_sent_again() {
 fn a_worker_of_a_reload_that_was_never_noted_takes_no_slot() {
     let mut stage = Stage::ready(1);
     let mut notes = notes(&mut stage);
-    let mut young = notes.workers[0].clone();
+    let mut young = notes.workers[0];
     young.id = WorkerId(2);
     young.generation = Generation(2);
     young.phase = Phase::Starting { deadline_ms: 5_000, ready_at_ms: None, online: false, severed_at_ms: None };
