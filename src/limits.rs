@@ -123,6 +123,12 @@ pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 pub const CHANNEL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What one read of a channel takes, in bytes.
 pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
+/// How much of a long line that reaches nobody is kept, in bytes: enough to see what it is.
+pub const CHANNEL_HEAD_BYTES: usize = 64 * 1024;
+/// Unfinished long lines of the workers of one app, in bytes; a line that goes beyond is not kept.
+pub const CHANNELS_UNFINISHED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same over all apps, in bytes; one such line of each app is kept in any case.
+pub const CHANNELS_UNFINISHED_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// File descriptors that arrived from a worker and whose line has not.
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 /// Control lines that wait because the worker does not read its channel.

@@ -8,6 +8,7 @@ use super::kernel_mode::groups::Groups;
 use super::readiness_probe::ReadinessProbes;
 use super::relay::Relay;
 use super::tasks::Task;
+use super::unread::{self, Budget, Unread};
 use super::{checkpoint, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
@@ -41,61 +42,100 @@ pub(super) struct ChannelReader<'a> {
     pub(super) groups: &'a mut Groups,
     pub(super) readiness: &'a mut ReadinessProbes,
     pub(super) relay: &'a mut Relay,
+    pub(super) unread: &'a mut Unread,
 }
 
 impl ChannelReader<'_> {
-    /// Reads one channel until it is empty and acts on every line. `to_end`: the other side may have closed, which a
-    /// read that comes back short does not tell and no later event will.
+    /// Reads one channel until it is empty, or its budget spent, and acts on every line. `to_end`: the other side may have
+    /// closed, which a read that comes back short does not tell and no later event will.
     pub(super) fn read(&mut self, ix: WorkerIx, to_end: bool) {
+        let budget = Budget::of(self.cx, ix);
+        self.read_within(ix, to_end, budget);
+    }
+
+    /// The same for a process that has ended: what does not fit into the budget is lost.
+    pub(super) fn read_last_words(&mut self, ix: WorkerIx) {
+        self.read_within(ix, true, Budget::of_last_words());
+    }
+
+    fn read_within(&mut self, ix: WorkerIx, to_end: bool, budget: Budget) {
         // The channel leaves the table while its lines are worked on, so that lines may change the table.
         let Some(mut channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.take()) else { return };
         self.dispatch.begin_reading();
-        let outcome = self.read_lines(ix, &mut channel, to_end);
+        self.relay.begin_reading();
+        let mut rest = budget;
+        let outcome = self.read_lines(ix, &mut channel, to_end, &mut rest);
+        channel.inbox.shrink();
         let (closed, blocked) = (channel.closed, channel.is_blocked());
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.channel = Some(channel);
         }
         self.dispatch.end_reading(self.cx, ix);
+        unread::note(self.cx, ix, budget, rest);
+        if let Ok(Some(wait_ms)) = outcome {
+            self.unread.leave(self.cx, ix, to_end, wait_ms);
+        }
         match outcome {
             Err(violation) => fail(self.cx, ix, &violation),
-            Ok(()) if closed => on_closed(self.cx, ix),
-            Ok(()) if blocked => self.cx.tasks.push_back(Task::AwaitWritable(ix)),
-            Ok(()) => {}
+            Ok(_) if closed => on_closed(self.cx, ix),
+            Ok(_) if blocked => self.cx.tasks.push_back(Task::AwaitWritable(ix)),
+            Ok(_) => {}
         }
     }
 
-    fn read_lines(&mut self, ix: WorkerIx, channel: &mut Channel, to_end: bool) -> Result<(), Violation> {
+    /// When the channel is to be read on, in milliseconds from now, where it was left with bytes in it.
+    fn read_lines(
+        &mut self,
+        ix: WorkerIx,
+        channel: &mut Channel,
+        to_end: bool,
+        budget: &mut Budget,
+    ) -> Result<Option<u64>, Violation> {
         if channel.closed {
-            return Ok(());
+            return Ok(None);
         }
         loop {
-            if !to_end && self.relay.defers(self.cx, ix) {
-                return Ok(());
+            if !to_end && let Some(wait_ms) = self.relay.defers(self.cx, ix) {
+                return Ok(Some(wait_ms));
             }
-            let read = channel.read();
-            let worked = self.work_on_lines(ix, channel);
+            if budget.is_spent() {
+                return Ok(Some(unread::REST_MS));
+            }
+            // Lines that the last turn left come first.
+            let mut read = Read::Some;
+            if !channel.inbox.has_more() {
+                read = channel.read();
+                budget.read(channel.inbox.unread_bytes());
+            }
+            let worked = self.work_on_lines(ix, channel, budget);
             save_and_answer(self.cx, ix, channel);
             worked?;
+            unread::bound_line(self.cx, ix, channel);
             match read {
+                Read::TooManyFds => return Err(Violation::TooManyHandles),
+                _ if channel.inbox.has_more() => {}
                 Read::Some => {}
                 Read::Last if to_end => {}
-                Read::Last | Read::Nothing => return Ok(()),
-                Read::TooManyFds => return Err(Violation::TooManyHandles),
+                Read::Last | Read::Nothing => return Ok(None),
                 Read::Closed => {
                     channel.closed = true;
-                    return Ok(());
+                    return Ok(None);
                 }
             }
         }
     }
 
-    fn work_on_lines(&mut self, ix: WorkerIx, channel: &mut Channel) -> Result<(), Violation> {
+    fn work_on_lines(&mut self, ix: WorkerIx, channel: &mut Channel, budget: &mut Budget) -> Result<(), Violation> {
         loop {
+            if budget.is_spent() {
+                return Ok(());
+            }
             let (message, resumed) = match channel.inbox.next_line() {
                 Ok(Some(line)) => {
-                    let message = lines::decode(line.bytes);
+                    let message = if line.is_cut { lines::decode_head(line.bytes) } else { lines::decode(line.bytes) };
+                    budget.line(line.bytes.len(), message.as_ref().ok());
                     if matches!(message, Ok(FromWorker::User)) {
-                        self.relay.pass_on(self.cx, ix, line.bytes);
+                        self.relay.pass_on(self.cx, ix, line);
                     }
                     (message, line.resumed)
                 }

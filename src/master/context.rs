@@ -78,6 +78,19 @@ impl Context {
         }
     }
 
+    /// Has the rules of an app hear of an event, unless it changes nothing: what a process repeats costs nobody else
+    /// anything.
+    pub(super) fn push_news(&mut self, app: AppIx, event: Event) {
+        // What waits before it may change what it means.
+        let is_repeated = match self.events.back() {
+            Some((last_app, last)) => *last_app == app && *last == event,
+            None => self.apps.get(app).is_some_and(|app| !app.supervisor.is_news(&event)),
+        };
+        if !is_repeated {
+            self.events.push_back((app, event));
+        }
+    }
+
     /// Reads the clock.
     pub(super) fn update_now(&mut self) {
         self.now_us = clock::monotonic_us();

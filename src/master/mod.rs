@@ -42,6 +42,7 @@ mod table;
 mod tasks;
 mod timers;
 mod triggers;
+mod unread;
 mod upgrade;
 mod view;
 mod waiters;
@@ -54,7 +55,7 @@ pub use upgrade::check as check_upgrade;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::os;
+use crate::os::{self, clock};
 use crate::supervisor::{Action, Cx, Event, Report};
 use context::Context;
 use control::Control;
@@ -79,6 +80,8 @@ struct Master {
     upgrade: upgrade::Upgrade,
     hooks: hooks::HookRuns,
     relay: relay::Relay,
+    /// Channels that are read a piece at a time.
+    unread: unread::Unread,
     reports: hang_reports::HangReports,
     readiness: readiness_probe::ReadinessProbes,
     liveness: liveness::LivenessProbes,
@@ -106,9 +109,7 @@ impl Master {
             self.cx.reactor.wait(timeout_ms, nap_us, any_open, &mut ready)?;
             self.cx.update_now();
             spawn::read_notify(&mut self.cx, &mut self.notify);
-            for ix in self.relay.begin_turn(&mut self.cx) {
-                self.read_channel(ix, false);
-            }
+            self.read_on();
             self.liveness.check_pings(&mut self.cx);
             self.work_on_tasks();
             for event in ready.drain(..) {
@@ -159,6 +160,7 @@ impl Master {
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.dispatch.rest();
             self.liveness.probe_all(&mut self.cx);
+            unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log();
                 self.cx.timers.set(Timer::OwnLog, self.cx.now_ms + limits::OWN_LOG_LOOK_MS);
@@ -186,7 +188,8 @@ impl Master {
     fn has_handed_over(&self) -> bool {
         let Some(ends_at_ms) = self.upgrade.ends_at_ms() else { return false };
         let any_waits = self.cx.apps.iter().any(|app| !app.waiting.is_empty());
-        let in_hand = any_waits || dispatch::has_open(&self.cx) || relay::has_cut_lines(&self.cx);
+        let in_hand =
+            any_waits || unread::has_lines(&self.cx) || dispatch::has_open(&self.cx) || relay::has_cut_lines(&self.cx);
         !in_hand || self.cx.now_ms >= ends_at_ms
     }
 
@@ -351,14 +354,34 @@ impl Master {
 
     /// Reads one channel until it is empty and acts on every line.
     fn read_channel(&mut self, ix: WorkerIx, to_end: bool) {
-        let mut reader = channels::ChannelReader {
+        self.channel_reader().read(ix, to_end);
+    }
+
+    fn channel_reader(&mut self) -> channels::ChannelReader<'_> {
+        channels::ChannelReader {
             cx: &mut self.cx,
             dispatch: &mut self.dispatch,
             groups: &mut self.kernel_mode.groups,
             readiness: &mut self.readiness,
             relay: &mut self.relay,
-        };
-        reader.read(ix, to_end);
+            unread: &mut self.unread,
+        }
+    }
+
+    /// Reads on in channels that were left with bytes in them, as far as a turn's time for them goes.
+    fn read_on(&mut self) {
+        if !self.cx.timers.take_due(Timer::Unread, self.cx.now_ms) {
+            return;
+        }
+        let end_us = self.cx.now_us + unread::TURN_US;
+        for _ in 0..self.unread.count() {
+            let Some((ix, to_end)) = self.unread.take_due(&mut self.cx) else { break };
+            self.read_channel(ix, to_end);
+            if clock::monotonic_us() >= end_us {
+                break;
+            }
+        }
+        self.unread.set_timer(&mut self.cx);
     }
 
     /// Has the keeper start a worker, or the agent. What goes wrong here is an event like a failure there.
@@ -385,7 +408,7 @@ impl Master {
             && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
         {
             // What it said last counts: an answer that is still in the channel says that a connection was taken.
-            self.read_channel(ix, true);
+            self.channel_reader().read_last_words(ix);
             // In the order in which they happened: what the lines said comes before the exit.
             let status = spawn::exit_status(raw_status);
             self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
@@ -422,6 +445,8 @@ impl Master {
                 self.cx.reactor.channel_writable_done(ix, channel.as_fd());
             }
         }
-        self.read_channel(ix, ended);
+        if !unread::is_left(&mut self.cx, ix, ended) {
+            self.read_channel(ix, ended);
+        }
     }
 }

@@ -6,12 +6,13 @@ use super::context::Context;
 use super::eligibility;
 use super::listener::{self, Listener};
 use super::settings::Settings;
+use super::unread;
 use crate::config::{self, Balance};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{closer, errno};
-use crate::supervisor::{Event, Evidence};
+use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::node::channel::{Channel, Unsendable};
 use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,19 +37,11 @@ pub(super) fn on_message(
         // An agent serves nothing.
         FromWorker::QueryServer { .. } | FromWorker::Close { .. } | FromWorker::ExitedAfterDisconnect { .. }
             if worker.is_agent => {}
-        FromWorker::Online { .. } => reader.cx.events.push_back((app, Event::Online { worker: id })),
+        FromWorker::Online { .. } => reader.cx.push_news(app, Event::Online { worker: id }),
         FromWorker::QueryServer { seq, query } => return on_query(reader, ix, channel, seq, &query),
-        FromWorker::Listening { .. } => {
-            if let Some(why) = serves_too_little(reader.cx, ix) {
-                log::warn!("{}: worker {id} {why}: it is not ready", reader.cx.apps[app].name);
-                reader.cx.events.push_back((app, Event::NotYet { worker: id, why: format!("it {why}") }));
-                return Ok(());
-            }
-            reader.readiness.begin(reader.cx, ix);
-            reader.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Listening }));
-        }
+        FromWorker::Listening { .. } => on_listening(reader, ix),
         FromWorker::Ready => {
-            reader.cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+            reader.cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Message });
         }
         FromWorker::Close { key, .. } => on_close(reader.cx, ix, &key),
         FromWorker::ExitedAfterDisconnect { seq } => {
@@ -57,7 +50,7 @@ pub(super) fn on_message(
             lines::ack(&mut line, seq, own);
             let sent = channel.send_line(&line, None);
             checkpoint::save_goodbye(reader.cx, ix);
-            reader.cx.events.push_back((app, Event::Leaving { worker: id }));
+            reader.cx.push_news(app, Event::Leaving { worker: id });
             return sent.map_err(Violation::from);
         }
         FromWorker::Handle { .. } => {
@@ -75,6 +68,26 @@ pub(super) fn on_message(
         | FromWorker::OtherInternal(_) => {}
     }
     Ok(())
+}
+
+/// A server of a worker listens. A worker that is ready has said enough.
+fn on_listening(reader: &mut ChannelReader<'_>, ix: WorkerIx) {
+    let Some(worker) = reader.cx.workers.get(ix) else { return };
+    let (app, id) = (worker.app, worker.id);
+    let view = reader.cx.apps[app].supervisor.worker(id);
+    if view.is_some_and(|view| !matches!(view.phase, Phase::Starting { .. })) {
+        return;
+    }
+    if let Some(why) = serves_too_little(reader.cx, ix) {
+        let text = format!("it {why}");
+        let is_known = reader.cx.apps[app].supervisor.not_yet(id) == Some(text.as_str());
+        if !is_known && unread::may_warn(reader.cx, ix) {
+            log::warn!("{}: worker {id} {why}: it is not ready", reader.cx.apps[app].name);
+        }
+        return reader.cx.push_news(app, Event::NotYet { worker: id, why: text });
+    }
+    reader.readiness.begin(reader.cx, ix);
+    reader.cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Listening });
 }
 
 /// What a worker that listens still lacks, for people: it has to listen on an address of the configuration, and in a reload on
@@ -140,7 +153,7 @@ fn on_query(
         }
         checkpoint::save_listener(reader.cx, app_ix, listener_ix);
         join(reader.cx, ix, listener_ix);
-        reader.cx.events.push_back((app_ix, Event::ServersOpen { worker: id }));
+        reader.cx.push_news(app_ix, Event::ServersOpen { worker: id });
     }
     let own = channel.next_seq();
     let mut line = Vec::new();
@@ -211,12 +224,11 @@ fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<Listene
         key = listener::sibling_key(&key, own);
     }
     if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
-        log::warn!(
-            "{}: worker {} asks for more than {} addresses; refused",
-            app.name,
-            worker.id,
-            limits::LISTENER_KEYS_PER_APP_MAX
-        );
+        let (name, id) = (app.name.clone(), worker.id);
+        if unread::may_warn(cx, ix) {
+            let max = limits::LISTENER_KEYS_PER_APP_MAX;
+            log::warn!("{name}: worker {id} asks for more than {max} addresses; refused");
+        }
         return Err(errno::UV_EMFILE);
     }
     let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
@@ -288,13 +300,16 @@ pub(super) fn on_close(cx: &mut Context, ix: WorkerIx, key: &str) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let app = &mut cx.apps[worker.app];
     let Some(listener_ix) = app.listeners.find(|l| l.key == key) else { return };
-    worker.serves.remove(&listener_ix);
+    if !worker.serves.remove(&listener_ix) {
+        return;
+    }
     worker.unnoted = true;
     if let Some(member) = worker.member {
         app.balancer.leave(app.listeners[listener_ix].group, member);
     }
     if worker.serves.is_empty() {
-        cx.events.push_back((worker.app, Event::ServersClosed { worker: worker.id }));
+        let (app, event) = (worker.app, Event::ServersClosed { worker: worker.id });
+        cx.push_news(app, event);
     }
     eligibility::recount_listener(cx, ix, listener_ix);
 }

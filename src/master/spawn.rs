@@ -11,6 +11,7 @@ use super::output::{Output, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
+use super::unread::Intake;
 use super::worker::Worker;
 use super::{channels, checkpoint, dispatch, eligibility, requests};
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
@@ -229,6 +230,7 @@ pub(super) fn add_worker(
         liveness: Liveness::default(),
         status_text: None,
         receiver: Receiver::default(),
+        intake: Intake::default(),
         readiness_probe: None,
     });
     if is_agent {
@@ -352,8 +354,8 @@ pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
             worker.status_text = Some(text);
         }
         if said.ready {
-            let event = Event::Evidence { worker: worker.id, evidence: Evidence::Notify };
-            cx.events.push_back((worker.app, event));
+            let (app, event) = (worker.app, Event::Evidence { worker: worker.id, evidence: Evidence::Notify });
+            cx.push_news(app, event);
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) enum Timer {
     ScarceChannels,
     /// What the keeper could not be sent is sent again.
     KeeperRetry,
-    /// Messages between agents and workers that were left unread.
-    Relay,
+    /// Channels that were left with bytes in them are read on.
+    Unread,
     /// A hand-over to the next binary has taken too long.
     HandOver,
     /// Our own log in the background is kept from growing for ever.

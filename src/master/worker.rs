@@ -4,6 +4,7 @@ use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
 use super::readiness_probe::ReadinessProbe;
 use super::relay::Receiver;
+use super::unread::Intake;
 use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
@@ -46,6 +47,8 @@ pub(super) struct Worker {
     /// The program's own word about itself (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
     pub(super) receiver: Receiver,
+    /// What it has said over its channel.
+    pub(super) intake: Intake,
     /// It is asked whether it is ready.
     pub(super) readiness_probe: Option<ReadinessProbe>,
 }

@@ -10,6 +10,7 @@ mod agent;
 mod app;
 mod cause;
 mod limits;
+mod news;
 mod reload;
 mod scale;
 mod slot;

@@ -12,6 +12,7 @@ mod control;
 mod deployments;
 mod errors;
 mod faults;
+mod floods;
 mod forever;
 mod full;
 mod homes;

@@ -9,12 +9,12 @@ mod news;
 use super::context::Context;
 use super::drains::Goodbye;
 use super::tasks::Task;
-use super::timers::Timer;
 use super::worker::Worker;
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
 use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::node::channel::Channel;
+use crate::worker::node::framing::Line;
 use crate::worker::node::messages::{self, From, Message, To};
 
 /// A receiver that has read nothing for this time holds the agent up no more, in milliseconds.
@@ -34,12 +34,8 @@ const MESSAGES_TOLD_EVERY_MS: u64 = 10_000;
 pub(super) struct Relay {
     /// Lines for the process whose channel is being read right now.
     replies: Vec<Vec<u8>>,
-    /// What this turn may still pass on, in bytes.
+    /// What the process whose channel is being read may still have passed on, in bytes.
     budget_bytes: usize,
-    /// Channels that were left with bytes in them.
-    unread: Vec<WorkerIx>,
-    /// Some of them because of somebody who has to read first.
-    is_held_up: bool,
     /// Whose turn it is, of those that a message to any of them may go to.
     turn: usize,
 }
@@ -59,39 +55,32 @@ pub(super) struct Receiver {
 }
 
 impl Relay {
-    /// Begins a turn. The channels that the last one left with bytes in them.
-    pub(super) fn begin_turn(&mut self, cx: &mut Context) -> Vec<WorkerIx> {
-        cx.timers.cancel(Timer::Relay);
+    /// A channel is about to be read.
+    pub(super) fn begin_reading(&mut self) {
         self.budget_bytes = MESSAGES_PER_TURN_BYTES_MAX;
-        self.is_held_up = false;
-        std::mem::take(&mut self.unread)
     }
 
-    /// Whether a channel is left alone for now: this turn has passed on enough, or somebody has to read first.
-    pub(super) fn defers(&mut self, cx: &mut Context, ix: WorkerIx) -> bool {
-        let Some(worker) = cx.workers.get(ix) else { return false };
-        let held_up = worker.is_agent && has_slow_reader(cx, worker.app);
-        if !held_up && self.budget_bytes > 0 {
-            return false;
+    /// After how many milliseconds a channel is to be read on that is left alone for now: enough of it was passed on, or
+    /// somebody has to read first.
+    pub(super) fn defers(&self, cx: &Context, ix: WorkerIx) -> Option<u64> {
+        let worker = cx.workers.get(ix)?;
+        if worker.is_agent && has_slow_reader(cx, worker.app) {
+            return Some(MESSAGES_PAUSE_LOOK_MS);
         }
-        self.is_held_up |= held_up;
-        if !self.unread.contains(&ix) {
-            self.unread.push(ix);
-        }
-        let wait_ms = if self.is_held_up { MESSAGES_PAUSE_LOOK_MS } else { 0 };
-        cx.timers.set(Timer::Relay, cx.now_ms + wait_ms);
-        true
+        (self.budget_bytes == 0).then_some(0)
     }
 
     /// A line of the user's. Where it is a message, whoever it is for gets it. What the sender itself is to get waits
     /// for [`Relay::reply`]: its channel is being read.
-    pub(super) fn pass_on(&mut self, cx: &mut Context, from_ix: WorkerIx, line: &[u8]) {
+    pub(super) fn pass_on(&mut self, cx: &mut Context, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
         if !is_agent && cx.apps[app].supervisor.agent().is_none() {
             return;
         }
-        let Some(decoded) = messages::decode(line, is_agent) else { return };
+        let decoded =
+            if line.is_cut { messages::decode_head(line.bytes) } else { messages::decode(line.bytes, is_agent) };
+        let Some(decoded) = decoded else { return };
         let mut out = Vec::new();
         let message = match decoded {
             Ok(message) => message,
@@ -101,11 +90,11 @@ impl Relay {
             }
         };
         if is_agent && message.is_agent_start() {
-            cx.events.push_back((app, Event::Evidence { worker: id, evidence: Evidence::Message }));
+            cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Message });
         }
         let (receivers, mut why) = self.receivers(cx, app, from_ix, &message);
         let mut missed = usize::from(receivers.is_empty());
-        if line.len() > limits::MESSAGE_BYTES_MAX {
+        if line.is_cut || line.bytes.len() > limits::MESSAGE_BYTES_MAX {
             missed = receivers.len().max(1);
             why = "the message is too large";
         } else {

@@ -25,6 +25,8 @@ pub struct LineBuffer {
     searched: usize,
     /// The next line may be the tail of one that another master began to read.
     resumed: bool,
+    /// Only the head of the unfinished line is kept: how many of its bytes were let go by.
+    skipped: Option<usize>,
 }
 
 /// One line, without its end.
@@ -32,6 +34,8 @@ pub struct LineBuffer {
 pub struct Line<'a> {
     /// Its bytes.
     pub bytes: &'a [u8],
+    /// They are only its first [`limits::CHANNEL_HEAD_BYTES`]: nobody wanted the rest.
+    pub is_cut: bool,
     /// It may be only the tail of a line.
     pub resumed: bool,
 }
@@ -104,7 +108,11 @@ impl LineBuffer {
     /// When what has come of a line is longer than a line may be; from then on always.
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Oversize> {
         let found = memchr::memchr(b'\n', &self.bytes[self.searched..self.end]);
-        let (from, to) = (self.start, found.map_or(self.end, |offset| self.searched + offset));
+        let to = found.map_or(self.end, |offset| self.searched + offset);
+        if self.skipped.is_some() {
+            return self.next_cut_line(to, found.is_some());
+        }
+        let from = self.start;
         self.searched = to;
         if to - from > limits::CHANNEL_LINE_BYTES_MAX {
             return Err(Oversize { beginning: shown(&self.bytes[from..to]) });
@@ -115,7 +123,68 @@ impl LineBuffer {
         self.start = to + 1;
         self.searched = self.start;
         let resumed = std::mem::take(&mut self.resumed);
-        Ok(Some(Line { bytes: &self.bytes[from..to], resumed }))
+        Ok(Some(Line { bytes: &self.bytes[from..to], is_cut: false, resumed }))
+    }
+
+    /// The same where only the head of the line is kept: what follows it is let go by.
+    fn next_cut_line(&mut self, to: usize, is_complete: bool) -> Result<Option<Line<'_>>, Oversize> {
+        let (from, head_end) = (self.start, self.start + limits::CHANNEL_HEAD_BYTES);
+        let length = self.skipped.unwrap_or(0) + (to - from);
+        if length > limits::CHANNEL_LINE_BYTES_MAX {
+            return Err(Oversize { beginning: shown(&self.bytes[from..head_end]) });
+        }
+        if !is_complete {
+            self.skipped = Some(length - limits::CHANNEL_HEAD_BYTES);
+            (self.end, self.searched) = (head_end, head_end);
+            return Ok(None);
+        }
+        self.skipped = None;
+        self.start = to + 1;
+        self.searched = self.start;
+        let resumed = std::mem::take(&mut self.resumed);
+        Ok(Some(Line { bytes: &self.bytes[from..head_end], is_cut: true, resumed }))
+    }
+
+    /// Whether bytes wait in which no line was looked for yet.
+    pub fn has_more(&self) -> bool {
+        self.searched < self.end
+    }
+
+    /// Bytes in which no line was looked for yet.
+    pub fn unread_bytes(&self) -> usize {
+        self.end - self.searched
+    }
+
+    /// How much of an unfinished line is kept, in bytes.
+    pub fn unfinished_bytes(&self) -> usize {
+        if self.has_more() { 0 } else { self.end - self.start }
+    }
+
+    /// What an unfinished line takes that is longer than a head, in bytes.
+    pub fn long_line_bytes(&self) -> usize {
+        if self.unfinished_bytes() > limits::CHANNEL_HEAD_BYTES { self.bytes.len() } else { 0 }
+    }
+
+    /// Nobody wants more of the unfinished line than its head: the rest of it takes no memory.
+    pub fn skip_line(&mut self) {
+        let unfinished = self.unfinished_bytes();
+        if self.skipped.is_some() || unfinished <= limits::CHANNEL_HEAD_BYTES {
+            return;
+        }
+        self.skipped = Some(unfinished - limits::CHANNEL_HEAD_BYTES);
+        self.bytes.copy_within(self.start..self.start + limits::CHANNEL_HEAD_BYTES, 0);
+        self.start = 0;
+        (self.end, self.searched) = (limits::CHANNEL_HEAD_BYTES, limits::CHANNEL_HEAD_BYTES);
+        self.bytes.truncate(limits::CHANNEL_HEAD_BYTES + limits::CHANNEL_READ_BYTES);
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Gives back what a line of megabytes took, once it was taken.
+    pub fn shrink(&mut self) {
+        if self.start == self.end && self.bytes.len() > 2 * limits::CHANNEL_READ_BYTES {
+            self.bytes = Vec::new();
+            (self.start, self.end, self.searched) = (0, 0, 0);
+        }
     }
 }
 
@@ -280,6 +349,48 @@ mod tests {
         assert!(buffer.next_line().is_err());
         feed(&mut buffer, b"{}\n");
         assert!(buffer.next_line().is_err(), "it says so again");
+    }
+
+    #[test]
+    fn of_a_line_that_nobody_wants_only_the_head_is_kept() {
+        let mut buffer = LineBuffer::new();
+        let chunk = vec![b'h'; 48 * 1024];
+        feed(&mut buffer, b"{}\n");
+        assert_eq!(take(&mut buffer).unwrap(), b"{}");
+        feed(&mut buffer, &chunk);
+        assert_eq!(take(&mut buffer), None);
+        buffer.skip_line();
+        assert_eq!(buffer.skipped, None, "it is shorter than a head");
+        for _ in 0..200 {
+            feed(&mut buffer, &chunk);
+            assert_eq!(take(&mut buffer), None);
+            buffer.skip_line();
+            assert!(buffer.unfinished_bytes() < limits::CHANNEL_HEAD_BYTES + chunk.len());
+            assert!(buffer.bytes.capacity() <= limits::CHANNEL_HEAD_BYTES + 2 * limits::CHANNEL_READ_BYTES);
+        }
+        feed(&mut buffer, b"xyz\n\"next\"\n");
+        let line = buffer.next_line().unwrap().unwrap();
+        assert!(line.is_cut && line.bytes == vec![b'h'; limits::CHANNEL_HEAD_BYTES]);
+        let next = buffer.next_line().unwrap().unwrap();
+        assert!(!next.is_cut && next.bytes == b"\"next\"");
+        assert_eq!(take(&mut buffer), None);
+    }
+
+    #[test]
+    fn the_bound_of_a_line_holds_for_one_that_nobody_wants() {
+        let mut buffer = LineBuffer::new();
+        let chunk = vec![b'h'; 1024 * 1024];
+        let mut fed = 0;
+        let error = loop {
+            feed(&mut buffer, &chunk);
+            fed += chunk.len();
+            match buffer.next_line() {
+                Ok(_) => buffer.skip_line(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(fed, limits::CHANNEL_LINE_BYTES_MAX + chunk.len());
+        assert!(error.to_string().contains("64 MiB, beginning with \"hhh"), "{error}");
     }
 
     #[test]

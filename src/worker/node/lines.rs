@@ -239,6 +239,53 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     decode_cluster(internal).map_err(|e| bad(e.to_string()))
 }
 
+/// The head of a line, of which nobody wanted the rest, to what the line says.
+///
+/// # Errors
+/// When the head is no beginning of JSON, or of an internal message that may not be so long.
+pub fn decode_head(head: &[u8]) -> Result<FromWorker, BadLine> {
+    let bad = |reason: &str| BadLine { reason: reason.to_owned(), beginning: shown(head) };
+    match head.first() {
+        Some(b'{') => {}
+        Some(b'"' | b'[' | b'-' | b'0'..=b'9') => return Ok(FromWorker::User),
+        Some(_) | None => return Err(bad("expected value")),
+    }
+    let mut cmd = None;
+    let mut json = serde_json::Deserializer::from_slice(head);
+    match (&mut json).deserialize_map(HeadFields(&mut cmd)) {
+        Err(e) if !e.is_eof() => return Err(bad("it is not JSON")),
+        Ok(()) | Err(_) => {}
+    }
+    match cmd.map_or("", RawValue::get) {
+        "\"NODE_HANDLE\"" => Ok(FromWorker::Handle { kind: String::new() }),
+        "\"NODE_CLUSTER\"" => Err(bad("an internal message that is too long")),
+        other if other.starts_with("\"NODE_") => Ok(FromWorker::OtherInternal(other.to_owned())),
+        _ => Ok(FromWorker::User),
+    }
+}
+
+/// Finds `cmd` in an object that breaks off.
+struct HeadFields<'a, 'de>(&'a mut Option<&'de RawValue>);
+
+impl<'de> Visitor<'de> for HeadFields<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(IsCmd(is_cmd)) = fields.next_key()? {
+            if is_cmd {
+                *self.0 = Some(fields.next_value()?);
+            } else {
+                fields.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A field of an internal message that makes no sense.
 #[derive(Debug, Error)]
 enum BadField {
@@ -471,6 +518,22 @@ mod tests {
         let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
         assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));
         assert!(decode(br#"{"cmd":"NODE_CLUSTER","act":"queryServer","addressType":9,"seq":3}"#).is_err());
+    }
+
+    #[test]
+    fn the_head_of_a_long_line_says_what_it_is() {
+        assert_eq!(decode_head(b"{\"big\":\"xxx"), Ok(FromWorker::User));
+        assert_eq!(decode_head(b"{\"cmd\":\"other\",\"big\":\"xxx\\"), Ok(FromWorker::User));
+        assert_eq!(decode_head(b"[[1],[2"), Ok(FromWorker::User));
+        assert_eq!(decode_head(b"\"xxx"), Ok(FromWorker::User));
+        let handle = decode_head(b"{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":{\"big\":\"xxx");
+        assert!(matches!(handle, Ok(FromWorker::Handle { .. })), "{handle:?}");
+        let other = decode_head(b"{\"a\":{\"b\":[1]},\"cmd\":\"NODE_FOO\",\"big\":\"xxx");
+        assert!(matches!(other, Ok(FromWorker::OtherInternal(_))), "{other:?}");
+        let query = b"{\"cmd\":\"NODE_CLUSTER\",\"act\":\"queryServer\",\"x";
+        for wrong in [&b"xxx"[..], b"", b"{xxx", b"{\"a\":x", query] {
+            assert!(decode_head(wrong).is_err(), "{}", wrong.escape_ascii());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! (`{action, data, to}` or `{action, data, receiverPid}`), and our own (`{clusterd: {to}, message}`). Who gets it then
 //! is the master's business.
 use crate::limits;
-use serde::Deserialize;
+use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -67,7 +67,7 @@ impl fmt::Display for BadMessage<'_> {
 }
 
 /// The fields that matter, of both shapes. Others are passed on in egg's.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Fields<'a> {
     #[serde(default, borrow)]
     cmd: Option<&'a RawValue>,
@@ -84,7 +84,7 @@ struct Fields<'a> {
 }
 
 /// `clusterd` of our own shape.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Own<'a> {
     #[serde(default, borrow)]
     to: Option<&'a RawValue>,
@@ -93,7 +93,7 @@ struct Own<'a> {
 }
 
 /// One process, in our own shape.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct One {
     slot: Option<u32>,
@@ -134,6 +134,38 @@ pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMe
         (_, Some(_)) => To::Master,
     };
     Some(Ok(Message { to, form: Form::Egg { line, action } }))
+}
+
+/// The same of a line that is too long to be passed on, of which only the head is there: only a sender who wants an answer
+/// matters, and only where it says so before the message.
+pub fn decode_head(head: &[u8]) -> Option<Result<Message<'_>, BadMessage<'_>>> {
+    let mut own = None;
+    let mut json = serde_json::Deserializer::from_slice(head);
+    // It breaks off, whatever it is.
+    let _ = (&mut json).deserialize_map(HeadFields(&mut own));
+    own.map(|own| decode_own(own, None))
+}
+
+/// Finds `clusterd` in an object that breaks off.
+struct HeadFields<'a, 'de>(&'a mut Option<&'de RawValue>);
+
+impl<'de> Visitor<'de> for HeadFields<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(key) = fields.next_key::<String>()? {
+            if key == "clusterd" {
+                *self.0 = Some(fields.next_value()?);
+            } else {
+                fields.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn decode_own<'a>(own: &'a RawValue, message: Option<&'a RawValue>) -> Result<Message<'a>, BadMessage<'a>> {
@@ -290,6 +322,20 @@ mod tests {
             let told: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!((&told["clusterd"]["id"], &told["clusterd"]["undelivered"]), (&"x".into(), &0.into()), "{line}");
         }
+    }
+
+    #[test]
+    fn the_head_of_a_line_that_is_too_long_says_who_wants_an_answer() {
+        let head = br#"{"clusterd":{"to":"all","id":7},"message":"xxxxxx"#;
+        let message = decode_head(head).unwrap().unwrap();
+        assert_eq!(message.to, To::Workers);
+        let mut out = Vec::new();
+        message.render_undelivered(2, "the message is too large", &mut out);
+        let told: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&told["clusterd"]["id"], &told["clusterd"]["undelivered"]), (&7.into(), &2.into()));
+        assert_eq!(decode_head(br#"{"message":"xxxxxx"#), None);
+        assert_eq!(decode_head(b"\"xxxxxx"), None);
+        assert_eq!(decode_head(b"{\"a\xff"), None);
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! Whether an event would change anything: what a process repeats is dropped before it costs more than a look. What events
+//! mean is in `app` and `agent`.
+use super::{App, Event, Phase};
+
+impl App {
+    /// Whether [`App::handle`] would do anything with this event as things stand. Only of events that a process can cause
+    /// without end; of all others it says yes.
+    pub fn is_news(&self, event: &Event) -> bool {
+        let Some(id) = event.worker() else { return true };
+        let Some(worker) = self.workers.get(&id) else { return false };
+        let is_agent = worker.is_agent();
+        match (event, worker.phase) {
+            (Event::Evidence { evidence, .. }, Phase::Starting { .. }) => {
+                self.policy(worker.generation).rules(worker.slot).ready.evidence == Some(*evidence)
+            }
+            (Event::Online { .. }, Phase::Starting { online, .. }) => !online && !is_agent,
+            (Event::NotYet { why, .. }, Phase::Starting { .. }) => !is_agent && worker.not_yet.as_ref() != Some(why),
+            (Event::ServersClosed { .. }, Phase::Ready { .. }) => !is_agent,
+            (Event::ServersOpen { .. }, Phase::Ready { idle_since_ms, .. }) => idle_since_ms.is_some() && !is_agent,
+            (Event::Leaving { .. }, phase) => !phase.is_leaving() && !is_agent,
+            (
+                Event::Online { .. }
+                | Event::Evidence { .. }
+                | Event::NotYet { .. }
+                | Event::ServersClosed { .. }
+                | Event::ServersOpen { .. },
+                _,
+            ) => false,
+            (_, _) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::worker::Worker;
+    use super::super::{Action, Cx, Evidence, snapshot};
+    use super::*;
+    use crate::ids::{Generation, Slot, WorkerId};
+
+    const WORKER: WorkerId = WorkerId(7);
+
+    fn app_with(phase: Phase, not_yet: Option<&str>) -> App {
+        app_in(Slot(0), phase, not_yet)
+    }
+
+    fn app_in(slot: Slot, phase: Phase, not_yet: Option<&str>) -> App {
+        let mut policy = snapshot::FALLBACK_POLICY.clone();
+        policy.ready.evidence = Some(Evidence::Message);
+        let mut app = App::new(Generation(1), policy, 1);
+        let not_yet = not_yet.map(str::to_owned);
+        let generation = Generation(1);
+        app.workers.insert(Worker { id: WORKER, slot, generation, pid: Some(1), spawned_at_ms: 0, phase, not_yet });
+        if slot != Slot::AGENT {
+            app.slot_mut(0).unwrap().current = Some(WORKER);
+        }
+        app.set_phase(WORKER, phase);
+        app.take_changes();
+        app
+    }
+
+    fn apps() -> Vec<App> {
+        let starting = |online| Phase::Starting { deadline_ms: 9_000, ready_at_ms: None, online, severed_at_ms: None };
+        let ready = |idle_since_ms| Phase::Ready { since_ms: 1, idle_since_ms, severed_at_ms: None };
+        vec![
+            app_with(starting(false), None),
+            app_with(starting(true), Some("it waits")),
+            app_with(ready(None), None),
+            app_with(ready(Some(5)), None),
+            app_with(Phase::Draining { deadline_ms: 9_000 }, None),
+            app_with(Phase::Stopping { kill_at_ms: 9_000 }, None),
+            app_with(Phase::Killed, None),
+        ]
+    }
+
+    fn events(worker: WorkerId) -> Vec<Event> {
+        let evidence = |evidence| Event::Evidence { worker, evidence };
+        vec![
+            Event::Online { worker },
+            evidence(Evidence::Listening),
+            evidence(Evidence::Message),
+            evidence(Evidence::Notify),
+            evidence(Evidence::Http),
+            Event::NotYet { worker, why: "it waits".to_owned() },
+            Event::ServersClosed { worker },
+            Event::ServersOpen { worker },
+            Event::Leaving { worker },
+        ]
+    }
+
+    /// Whether the rules do anything with it.
+    fn matters(app: &App, event: Event) -> bool {
+        let mut after = app.clone();
+        let (mut next_worker, mut actions) = (100, Vec::<Action>::new());
+        after.handle(&mut Cx { now_ms: 50, next_worker: &mut next_worker, actions: &mut actions }, event);
+        after.take_changes();
+        !actions.is_empty() || format!("{after:?}") != format!("{app:?}")
+    }
+
+    #[test]
+    fn an_event_is_news_exactly_when_the_rules_do_something_with_it() {
+        let mut news = 0;
+        for app in apps() {
+            for event in events(WORKER) {
+                let phase = app.worker(WORKER).unwrap().phase;
+                assert_eq!(app.is_news(&event), matters(&app, event.clone()), "{phase:?} {event:?}");
+                news += usize::from(app.is_news(&event));
+            }
+        }
+        assert!(news > 8, "{news}");
+    }
+
+    #[test]
+    fn what_a_worker_said_that_is_gone_is_no_news() {
+        let app = &apps()[2];
+        for event in events(WorkerId(8)) {
+            assert!(!app.is_news(&event) && !matters(app, event.clone()), "{event:?}");
+        }
+        assert!(app.is_news(&Event::Scale { slots: 1 }));
+    }
+}

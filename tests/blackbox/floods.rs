@@ -1,0 +1,152 @@
+//! Workers and clients that say more than clusterd can take, beside an honest app in the same deployment: it notices
+//! nothing, and the master stays what it is.
+use super::apps::{hello, misbehave};
+use super::client::get;
+use super::cluster::{Cluster, Folder, wait_until};
+use std::time::{Duration, Instant};
+
+/// How long the honest app is asked beside the flood.
+const FLOOD_LASTS: Duration = Duration::from_secs(3);
+/// Answers that it gives in that time at least.
+const ANSWERS_MIN: usize = 60;
+/// All but one in a hundred come within this. Both sides share the machine with other tests.
+const LATENCY_MAX: Duration = Duration::from_millis(1_500);
+/// Memory of the master at its worst, in KiB.
+const MASTER_KIB_MAX: u64 = 32 * 1024;
+
+/// An honest app, and one whose workers flood their channels in this way once [`begin`] says so.
+fn beside(flood: &str, workers: usize, more: &str) -> Cluster {
+    let folder = Folder::new();
+    let (honest, script) = (hello(), misbehave("flood.py"));
+    folder.write(
+        "c.toml",
+        &format!(
+            "[[app]]\nname = \"honest\"\ncommand = [\"node\", {honest:?}]\nworkers = 1\nlisten = \"127.0.0.1:0\"\n\
+             [[app]]\nname = \"flood\"\ncommand = [\"python3\", {script:?}]\nprotocol = \"node\"\nworkers = {workers}\n\
+             listen = \"127.0.0.1:0\"\ndrain_timeout = \"1s\"\nkill_timeout = \"500ms\"\nenv.FLOOD = \"{flood}\"\n{more}"
+        ),
+    );
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_view("both apps", |view| {
+        view.apps.len() == 2 && view.apps[0].workers_ready == 1 && view.apps[1].workers_ready as usize == workers
+    });
+    cluster
+}
+
+/// Lets the workers of the second app begin, and waits until they have.
+fn begin(cluster: &Cluster) {
+    let workers = cluster.wait_view("the workers", |_| true).apps.remove(1).workers;
+    cluster.folder.write("go", "");
+    for pid in workers.iter().filter_map(|worker| worker.pid) {
+        let file = cluster.folder.path().join(format!("flooding-{pid}"));
+        wait_until("the flood", || file.exists());
+    }
+}
+
+/// Most memory that a process ever had, in KiB.
+fn peak_kib(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The honest app answers everything in time while `master` lives on in little memory and answers too.
+fn is_unharmed(cluster: &Cluster, master: i32) {
+    let (address, begun) = (cluster.address(), Instant::now());
+    let mut latencies = Vec::new();
+    while begun.elapsed() < FLOOD_LASTS || latencies.len() < ANSWERS_MIN {
+        let asked = Instant::now();
+        get(address, "/").unwrap();
+        latencies.push(asked.elapsed());
+    }
+    latencies.sort_unstable();
+    let p99 = latencies[latencies.len() * 99 / 100];
+    assert!(p99 < LATENCY_MAX, "p99 of {} answers: {p99:?}", latencies.len());
+    let view = cluster.wait_view("the control API", |_| true);
+    assert_eq!((view.master_pid, view.master_restarts), (master, 0));
+    let kib = peak_kib(master);
+    assert!(kib < MASTER_KIB_MAX, "the master had {kib} KiB");
+}
+
+/// The whole of it with one kind of flood, up to the end of the deployment. The workers are not killed for it.
+fn floods(flood: &str, workers: usize) -> Cluster {
+    let cluster = beside(flood, workers, "");
+    let master = cluster.master_pid();
+    begin(&cluster);
+    is_unharmed(&cluster, master);
+    let app = cluster.wait_view("the flooding app", |_| true).apps.remove(1);
+    assert_eq!((app.restarts, app.workers_ready as usize), (0, workers), "they are read later, and live");
+    cluster
+}
+
+#[test]
+fn a_worker_that_says_ready_for_ever_hurts_nobody() {
+    let cluster = floods("ready", 1);
+    cluster.wait_line("floods its channel");
+    cluster.stop();
+}
+
+#[test]
+fn a_worker_that_listens_for_ever_hurts_nobody() {
+    floods("listening", 1).stop();
+}
+
+#[test]
+fn a_worker_that_comes_online_for_ever_hurts_nobody() {
+    floods("online", 1).stop();
+}
+
+#[test]
+fn unknown_internal_lines_for_ever_hurt_nobody() {
+    floods("unknown", 1).stop();
+}
+
+#[test]
+fn numbers_for_ever_hurt_nobody() {
+    floods("number", 1).stop();
+}
+
+#[test]
+fn messages_to_nobody_for_ever_hurt_nobody() {
+    floods("message", 2).stop();
+}
+
+#[test]
+fn answers_to_nothing_for_ever_hurt_nobody() {
+    floods("answers", 1).stop();
+}
+
+#[test]
+fn servers_that_open_and_close_for_ever_hurt_nobody() {
+    floods("servers", 1).stop();
+}
+
+#[test]
+fn lines_of_many_kinds_for_ever_hurt_nobody() {
+    floods("mixed", 2).stop();
+}
+
+#[test]
+fn a_line_at_a_time_for_ever_hurts_nobody() {
+    floods("writes", 2).stop();
+}
+
+#[test]
+fn one_line_of_60_mib_after_the_other_hurts_nobody() {
+    floods("long", 2).stop();
+}
+
+#[test]
+fn lines_that_are_never_finished_take_little_memory() {
+    floods("unfinished", 3).stop();
+}
+
+#[test]
+fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
+    let cluster = floods("addresses", 1);
+    cluster.wait_line("asks for more than 256 addresses");
+    cluster.wait_line("more warnings like these were left out");
+    let told = cluster.stderr().iter().filter(|line| line.contains("asks for more than 256 addresses")).count();
+    assert!(told <= 6, "{told} lines say so");
+    cluster.stop();
+}
