@@ -1,12 +1,12 @@
-//! What people are shown and told of an app's agent. Its process is started as a worker's (`spawn`), when it starts and ends
-//! is the supervisor's business; what agent and workers are told of each other is in `relay`.
+//! What the API and the log show of an app's agent. `spawn` starts its process as it starts a worker's; the supervisor
+//! decides when it starts and ends; `relay` passes messages between agent and workers.
 use super::context::Context;
 use super::narration::{cause_words, human_ms};
 use crate::api::types as wire;
 use crate::ids::{AppIx, Slot};
 use crate::supervisor::{Cause, Evidence, Phase, Report, SlotPhase};
 
-/// What is shown of it; `None`: the app has none.
+/// The agent as the API shows it; `None`: the app has none.
 pub(super) fn view(cx: &Context, app_ix: AppIx) -> Option<wire::Agent> {
     let app = &cx.apps[app_ix];
     let slot = app.supervisor.agent()?;
@@ -36,7 +36,7 @@ pub(super) fn view(cx: &Context, app_ix: AppIx) -> Option<wire::Agent> {
     })
 }
 
-/// Tells people what became of it.
+/// Logs a change of the agent's state.
 pub(super) fn log_report(cx: &mut Context, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     let pid = |pid: &Option<i32>| pid.map_or(String::new(), |pid| format!(" (pid {pid})"));

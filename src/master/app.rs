@@ -1,5 +1,5 @@
-//! What the master keeps for one app beside its supervisor: generations, listeners, the balancer and the connections
-//! that are under way.
+//! What the master keeps for each app beside its supervisor: generations, listeners, the balancer and the open
+//! connections.
 use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::dispatch::AcceptPause;
@@ -19,12 +19,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// One app.
 pub(super) struct App {
     pub(super) name: String,
     pub(super) supervisor: supervisor::App,
     pub(super) generations: BTreeMap<Generation, Settings>,
-    /// Counts up with every reload that was begun.
+    /// The generation of the last reload that began.
     pub(super) last_generation: Generation,
     pub(super) listeners: Table<ListenerIx, Listener>,
     pub(super) balancer: Balancer,
@@ -34,24 +33,24 @@ pub(super) struct App {
     /// Connections that wait for a worker.
     pub(super) waiting: WaitingClients,
     pub(super) accept_pause: AcceptPause,
-    /// The master accepts for this app no more: it stops.
+    /// The app is stopping: the master no longer accepts for it.
     pub(super) closed: bool,
-    /// What was saved of it last.
+    /// The record of it that was saved last.
     pub(super) saved: Option<AppRecord>,
-    /// How the kernel chooses among the workers was reported to people.
+    /// The kernel's way to choose among the workers was logged.
     pub(super) steering_reported: bool,
-    /// It is no part of the deployment any more; its place stays, because indices name it.
+    /// Deleted from the deployment. The entry stays, because indices refer to it.
     pub(super) deleted: bool,
-    /// It was started and has not been ready since.
+    /// Started, and not ready since.
     pub(super) starting: bool,
-    /// Why its last start failed, until it is ready; whoever asked for it wants to know.
+    /// Why the last start failed, for the client that requested it; cleared once the app is ready.
     pub(super) start_failure: Option<(String, Option<Arc<Tail>>)>,
     pub(super) handoffs: u64,
     pub(super) restarts: u64,
-    /// Last word about each slot, for `ls`.
+    /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
     pub(super) schedule: Schedule,
-    /// What the worker printed that made the present reload fail.
+    /// What the worker that made the current reload fail printed last.
     pub(super) last_words: Option<Arc<Tail>>,
 }
 
@@ -84,27 +83,27 @@ impl App {
         }
     }
 
-    /// The settings of the generation that serves.
+    /// The settings of the current generation.
     pub(super) fn settings(&self) -> &Settings {
         let serving = self.supervisor.generation();
         self.generations
             .get(&serving)
             .or_else(|| self.generations.values().next_back())
-            // An app is made with a generation and never gives its last one up.
+            // An app is created with a generation, and always keeps at least one.
             .expect("an app has at least one generation")
     }
 
-    /// What there is after a reload that failed.
+    /// What serves after a failed reload.
     pub(super) fn serves_still(&self) -> &'static str {
         if self.supervisor.is_errored() { "nothing serves, as before" } else { "the old generation serves" }
     }
 
-    /// Whether the master accepts for this app (instead of giving the listening socket away).
+    /// Whether the master accepts for this app, instead of passing the listening socket to its workers.
     pub(super) fn master_accepts(&self) -> bool {
         self.settings().master_accepts()
     }
 
-    /// Whether slots have listening sockets of their own, in one of its generations.
+    /// Whether slots have listening sockets of their own in any generation.
     pub(super) fn has_own_sockets(&self) -> bool {
         self.generations.values().any(Settings::has_own_sockets)
     }
@@ -114,13 +113,13 @@ impl App {
         self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
     }
 
-    /// How the kernel chooses among the workers' sockets; the weakest way where it differs.
+    /// How the kernel chooses among the workers' sockets; the weakest method where listeners differ.
     pub(super) fn steering(&self) -> Option<Steering> {
         let streams = self.listeners.iter().filter(|listener| !listener.datagram);
         streams.filter_map(|listener| listener.reuseport.as_ref()?.steering).max()
     }
 
-    /// Connections that the kernel gave to each slot, where it counts them.
+    /// Connections that the kernel gave to each slot, where the kernel counts them.
     pub(super) fn steered(&self) -> BTreeMap<u32, u64> {
         let mut by_slot = BTreeMap::new();
         for listener in &self.listeners {
@@ -135,7 +134,7 @@ impl App {
         by_slot
     }
 
-    /// After a stop: whatever was bound, handed off or counted is of the past.
+    /// Resets the app after a stop: listeners, hand-offs and counters belong to the previous run.
     pub(super) fn forget_past(&mut self, first_seq: u64) {
         self.listeners.clear();
         self.by_member.clear();
@@ -146,12 +145,12 @@ impl App {
         self.steering_reported = false;
     }
 
-    /// Where the app listens, for people.
+    /// The app's addresses, as people write them.
     pub(super) fn addresses(&self) -> Vec<String> {
         self.listeners.iter().filter(|l| !l.is_retired()).map(ToString::to_string).collect()
     }
 
-    /// TCP ports and socket paths of the app, to recognize its connections from outside.
+    /// The app's TCP ports and socket paths, by which its connections are recognized from outside.
     pub(super) fn ports_and_paths(&self) -> (Vec<u16>, Vec<String>) {
         use crate::os::listen::LocalAddress;
         let mut ports = Vec::new();
@@ -170,7 +169,7 @@ impl App {
 pub(super) fn balance_mode(balance: Balance) -> Mode {
     match balance {
         Balance::Strategy(mode) => mode,
-        // What the master rescues in kernel mode.
+        // Connections that the master rescues in kernel mode.
         Balance::Shared | Balance::Kernel => Mode::RoundRobin,
     }
 }

@@ -1,6 +1,5 @@
-//! The channels of all workers: reading their lines and passing each to the mechanism that it concerns, sending control
-//! lines, and what follows when a channel closes or a worker breaks the protocol. Bytes and fds are in
-//! `worker::node::channel`, what workers ask for in `requests`.
+//! The channels of all workers: reads lines and passes each to its mechanism, sends control lines, and handles closed
+//! channels and protocol violations. Bytes and fds are in `worker::node::channel`, requests of workers in `requests`.
 use super::context::Context;
 use super::dispatch::{self, Dispatch};
 use super::eligibility;
@@ -18,7 +17,7 @@ use crate::worker::node::framing::Oversize;
 use crate::worker::node::lines::{self, BadLine, FromWorker};
 use thiserror::Error;
 
-/// What a worker did that breaks the protocol. The worker is failed for it.
+/// How a worker broke the protocol. The worker fails for it.
 #[derive(Debug, Error)]
 pub(super) enum Violation {
     /// A line that is too long.
@@ -27,15 +26,15 @@ pub(super) enum Violation {
     /// A line that is not in the protocol.
     #[error(transparent)]
     BadLine(#[from] BadLine),
-    /// More fds than lines that claim them.
+    /// More fds than lines that announce them.
     #[error("it sent more than {} handles at once", limits::CHANNEL_FDS_PENDING_MAX)]
     TooManyHandles,
-    /// It does not read what it is answered.
+    /// The worker does not read its answers.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
 }
 
-/// Reads channels, for the mechanisms that lines concern. All of them are below the channels' readers in the order.
+/// Reads channels. It borrows the mechanisms that handle the lines; all of them are below it in the order of layers.
 pub(super) struct ChannelReader<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) dispatch: &'a mut Dispatch,
@@ -154,7 +153,7 @@ impl ChannelReader<'_> {
                     }
                     requests::on_message(self, ix, channel, message)?;
                 }
-                // The first piece of a line that a previous master had begun to read.
+                // The start of a line that the previous master had read in part.
                 Err(_) if resumed => {}
                 Err(bad) => return Err(bad.into()),
             }
@@ -162,7 +161,7 @@ impl ChannelReader<'_> {
     }
 }
 
-/// Saves what the worker serves by now, then sends it what it waits for.
+/// Saves which listeners the worker serves, then sends the answers held back until then.
 pub(super) fn save_and_answer(cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
     if cx.workers.get(ix).is_some_and(|worker| worker.unnoted) {
         checkpoint::save_serves(cx, ix);
@@ -170,7 +169,7 @@ pub(super) fn save_and_answer(cx: &mut Context, ix: WorkerIx, channel: &mut Chan
     channel.flush_held();
 }
 
-/// Sends a control line to a worker; one that does not read its channel is failed.
+/// Sends a control line to a worker. A worker that does not read its channel fails.
 fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
     let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
     match channel.send_line(line, None) {
@@ -180,8 +179,8 @@ fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
     }
 }
 
-/// The message `"shutdown"` for apps that listen for it, then Node's own disconnect: it closes the servers, then the
-/// channel.
+/// Sends the message `"shutdown"` for apps that listen for it, then Node's own disconnect, which closes the servers and
+/// then the channel.
 pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     checkpoint::save_goodbye(cx, ix);
@@ -195,7 +194,7 @@ pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
     send(cx, ix, &line);
 }
 
-/// The other end is closed and everything that came before was read: what it had not answered for was not taken.
+/// The peer closed, and everything before that was read: hand-offs still open were not taken.
 fn on_closed(cx: &mut Context, ix: WorkerIx) {
     forget_poll(cx, ix);
     dispatch::take_back(cx, ix);
@@ -211,7 +210,7 @@ fn on_closed(cx: &mut Context, ix: WorkerIx) {
     }
 }
 
-/// Bad input from a worker: that worker alone is failed.
+/// Fails a worker that sent bad input; no other worker is affected.
 pub(super) fn fail(cx: &mut Context, ix: WorkerIx, violation: &Violation) {
     if let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
         channel.closed = true;
@@ -223,7 +222,7 @@ pub(super) fn fail(cx: &mut Context, ix: WorkerIx, violation: &Violation) {
     cx.events.push_back((worker.app, Event::Misbehaved { worker: worker.id, reason: violation.to_string() }));
 }
 
-/// The channel is polled no more.
+/// Removes the channel from the reactor.
 pub(super) fn forget_poll(cx: &mut Context, ix: WorkerIx) {
     if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
         cx.reactor.remove_channel(channel.as_fd());

@@ -1,4 +1,4 @@
-//! What clients of the control API, signals and triggers ask for, and what follows from it for all mechanisms.
+//! Commands of control API clients, signals and triggers, and their effect on all mechanisms.
 use super::app::App;
 use super::kernel_mode::groups;
 use super::lifecycle::refusal_while_stopped;
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 impl Master {
-    // ---- what clients ask ----
+    // ---- commands of clients ----
 
     pub(super) fn answer_calls(&mut self) {
         for _ in 0..limits::CONTROL_QUEUE_MAX {
@@ -97,7 +97,7 @@ impl Master {
         let _ = reply.send(answer);
     }
 
-    /// "Everything" means what is not stopped.
+    /// The apps that "everything" means: those that are not stopped.
     pub(super) fn apps_that_run(&self) -> Vec<AppIx> {
         self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].supervisor.is_stopping()).collect()
     }
@@ -117,7 +117,6 @@ impl Master {
         })
     }
 
-    /// The log files of these apps.
     fn log_paths(&self, apps: &[AppIx]) -> Vec<PathBuf> {
         let apps = apps.iter().map(|&ix| &self.cx.apps[ix]);
         let paths = apps.flat_map(|app| {
@@ -145,7 +144,7 @@ impl Master {
         }
     }
 
-    /// Reads the configuration again and reloads these apps; the client is answered at the end.
+    /// Reads the configuration again and reloads these apps. The client is answered when the reload has ended.
     pub(super) fn reload_apps(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
         if reading::takes_long(&self.cx, &change) {
             return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
@@ -153,7 +152,7 @@ impl Master {
         self.reload_with(apps, Input::Change(change), reply);
     }
 
-    /// The same with what was read.
+    /// Reloads from a configuration that was read on a thread.
     pub(super) fn reload_with(&mut self, apps: &[AppIx], input: Input, reply: Option<ReplySender>) {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
@@ -201,7 +200,7 @@ impl Master {
         self.cx.events.push_back((ix, Event::Stop { now }));
     }
 
-    /// Looks whether a report is what somebody waits for, and whether everything is over.
+    /// Answers waiters that a report concerns, and checks whether the deployment is over.
     pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
         lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
         if let Report::WorkerDied { worker, next: Next::None, .. }
@@ -225,7 +224,7 @@ impl Master {
             reload::forget_failed_sources(&mut self.cx);
         }
         if matches!(report, Report::ReloadDone { .. }) && !self.cx.apps.iter().any(|app| app.supervisor.is_errored()) {
-            // What had given up is back.
+            // A slot that had given up is running again.
             self.cx.deployment.exit_code = 0;
         }
         if matches!(report, Report::ReloadDone { .. } | Report::ReloadFailed { .. }) {
@@ -240,7 +239,8 @@ impl Master {
         self.control.waiters.answer_settled(&self.cx);
     }
 
-    /// Nothing of this app will run again (until a reload): whoever waits to connect is refused instead of left hanging.
+    /// Closes an app of which nothing will run until the next start or reload: clients that wait to connect are refused
+    /// instead of left hanging.
     fn close_app(&mut self, ix: AppIx, stopped: bool) {
         if !stopped {
             return;
@@ -264,7 +264,7 @@ impl Master {
         }
     }
 
-    /// Starts an app that does not run; `restart`: or one that does, after a stop.
+    /// Starts an app that is not running; with `restart`, stops a running one first.
     pub(super) fn start_app(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
         if reading::takes_long(&self.cx, &change) {
             return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
@@ -272,7 +272,7 @@ impl Master {
         self.start_with(ix, restart, Input::Change(change), reply);
     }
 
-    /// The same with what was read.
+    /// Starts from a configuration that was read on a thread.
     pub(super) fn start_with(&mut self, ix: AppIx, restart: bool, input: Input, reply: ReplySender) {
         let app = &self.cx.apps[ix];
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
@@ -280,7 +280,7 @@ impl Master {
         let answer = if self.cx.deployment.stop_asked {
             Answer::Refused(format!("{} is being ended", self.cx.deployment.name))
         } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
-            // Somebody else was a moment faster: what they started is waited for.
+            // Another client was faster: wait for the start that it requested.
             return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
         } else if !idle && !restart && !app.supervisor.is_stopping() {
             Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
@@ -297,16 +297,16 @@ impl Master {
         let _ = reply.send(answer);
     }
 
-    /// Answers when every app is ready, or one of its first workers has failed.
+    /// Answers when every app is ready, or when one of its first workers has failed.
     pub(super) fn answer_when_ready(&mut self, reply: ReplySender) {
-        // An app may have ended its start, well or badly, before anybody asked.
+        // An app may have finished or failed its start before the request came.
         let is_meant = |app: &App| app.starting || !(app.supervisor.is_stopping() || app.supervisor.is_stopped());
         let open = self.cx.apps.indices().filter(|&ix| is_meant(&self.cx.apps[ix]) && !self.cx.apps[ix].deleted);
         let open = open.collect();
         self.control.waiters.add(&self.cx, Wait::Start { open }, Some(reply));
     }
 
-    /// Takes an app out of the deployment; what runs of it ends first.
+    /// Deletes an app from the deployment after its processes have ended.
     pub(super) fn delete_app(&mut self, ix: AppIx, mode: StopMode, reply: ReplySender) {
         self.cx.apps[ix].deleted = true;
         checkpoint::save_app(&mut self.cx, ix);
@@ -330,7 +330,7 @@ impl Master {
         Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.cx.apps[ix].name))
     }
 
-    /// The variables that a worker of an app has now, as its first slot sees them.
+    /// The environment of a worker of an app (its first slot) as it is now.
     pub(super) fn environment_of(&self, ix: AppIx, of: Role) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let env = match of {
@@ -341,9 +341,9 @@ impl Master {
         Answer::Environment(env.into_iter().map(|(k, v)| (text(k), text(v))).collect::<BTreeMap<_, _>>())
     }
 
-    /// After a reload: settings, sources and addresses that nothing uses any more.
+    /// Drops settings, sources and addresses that nothing uses after a reload.
     pub(super) fn drop_old_generations(&mut self, ix: AppIx) {
-        // A reload that was asked for a moment ago is not yet known to the supervisor.
+        // The supervisor does not know yet of a reload requested a moment ago.
         let asked = self.cx.events.iter().filter_map(|(app, event)| match event {
             Event::Reload { to, .. } | Event::Start { to, .. } if *app == ix => Some(*to),
             _ => None,
@@ -372,7 +372,7 @@ impl Master {
         checkpoint::save_app(&mut self.cx, ix);
     }
 
-    // ---- what signals ask ----
+    // ---- signals ----
 
     pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
         match number {
@@ -392,8 +392,8 @@ impl Master {
         }
     }
 
-    /// SIGUSR2: with a value, that many workers; else what the configuration says now; where that is what there is
-    /// already (or there is no file), one more.
+    /// SIGUSR2: scales to the signal's value where there is one, else to the number in the configuration; adds one
+    /// worker where that is the current number (or there is no file).
     fn scale_by_signal(&mut self, value: Option<i32>) {
         if let Some(value) = value {
             match u32::try_from(value) {
@@ -411,14 +411,14 @@ impl Master {
         self.scale_as_configured(Input::Change(change));
     }
 
-    /// Has a thread read the configuration again, and carries on when it is there.
+    /// Reads the configuration again on a thread; [`Master::continue_reading`] handles the result.
     pub(super) fn read_apart(&mut self, purpose: Purpose, change: Change) {
         for (purpose, input) in self.readings.begin(&self.cx, purpose, change) {
             self.was_read(purpose, input);
         }
     }
 
-    /// Carries on with what was read meanwhile.
+    /// Handles configurations that a thread has read since the last call.
     pub(super) fn take_readings(&mut self) {
         for (purpose, input) in self.readings.take(&self.cx) {
             self.was_read(purpose, input);
@@ -433,7 +433,7 @@ impl Master {
         }
     }
 
-    /// The same with what was read.
+    /// Scales from a configuration that was read on a thread.
     pub(super) fn scale_as_configured(&mut self, input: Input) {
         let configured = match reload::configured_again(&self.cx, input) {
             Ok(config) => config,
@@ -472,7 +472,7 @@ impl Master {
         }
     }
 
-    /// A rolling reload of an app, or a start where nothing of it is left, that nobody asked for by hand.
+    /// A rolling reload of an app by itself, or a start where nothing of the app is left.
     pub(super) fn triggered(&mut self, trigger: Trigger) {
         let Trigger { app: ix, why, change } = trigger;
         let app = &self.cx.apps[ix];
@@ -488,7 +488,7 @@ impl Master {
     }
 }
 
-/// Has a client told what the log's thread says.
+/// A reply that passes the log writer's answer to a client.
 fn told(reply: ReplySender) -> Reply {
     Box::new(move |result| {
         // The client may have left.

@@ -1,6 +1,6 @@
 //! What every mechanism of the master works on: the time of this turn, the tables of apps and workers, the link to the
-//! keeper, the reactor, and the events that wait for the rules. A mechanism gets it as an argument and keeps nothing of
-//! it; what only one mechanism needs is in its own struct.
+//! keeper, the reactor, and the queued events. A mechanism gets it as an argument and keeps no part of it; state that
+//! only one mechanism needs is in its own struct.
 use super::app::App;
 use super::checkpoint::Checkpoint;
 use super::deployment::Deployment;
@@ -18,40 +18,39 @@ use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-/// The shared part of the master.
 pub(super) struct Context {
     /// The monotonic clock at the beginning of this turn, in milliseconds.
     pub(super) now_ms: u64,
-    /// The same in microseconds.
+    /// The same clock in microseconds.
     pub(super) now_us: u64,
-    /// What is true of the deployment as a whole.
+    /// State of the deployment as a whole.
     pub(super) deployment: Deployment,
     /// The apps of the deployment. Deleted ones keep their place.
     pub(super) apps: Table<AppIx, App>,
-    /// Every process that lives and is ours.
+    /// Every living process of this deployment.
     pub(super) workers: Workers,
-    /// What the keeper holds about this master.
+    /// The records that the keeper holds for this master.
     pub(super) checkpoint: Checkpoint,
-    /// The way to the keeper.
+    /// The link to the keeper.
     pub(super) keeper: Keeper,
-    /// What the loop waits for.
+    /// The fds that the loop waits for.
     pub(super) reactor: Polls,
     /// The deadlines of all mechanisms.
     pub(super) timers: Timers,
-    /// What changed about reuseport groups since kernel mode looked.
+    /// Changes of reuseport groups that kernel mode has not handled yet.
     pub(super) group_changes: GroupChanges,
-    /// What mechanisms leave to each other.
+    /// Tasks that mechanisms leave for each other.
     pub(super) tasks: VecDeque<Task>,
-    /// The id of the next process that is started.
+    /// The id for the next process.
     pub(super) next_worker: u64,
     /// Wakes the loop, from any thread.
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
-    /// Events that wait for the rules of their app, in order.
+    /// Events for the apps' supervisors, in order.
     pub(super) events: VecDeque<(AppIx, Event)>,
 }
 
 impl Context {
-    /// Nothing is known yet but the keeper.
+    /// An empty context: only the keeper is known.
     pub(super) fn new(keeper: Keeper, reactor: Polls, incarnation: u32, wake: Arc<dyn Fn() + Send + Sync>) -> Context {
         let now_us = clock::monotonic_us();
         Context {

@@ -1,55 +1,54 @@
-//! What is true of the deployment as a whole: its name and home, the configurations that it came from, whether it is to
-//! end. Data that several mechanisms read; who changes it also saves it.
+//! State of the deployment as a whole: its name and home, its configuration sources, whether it is stopping. Several
+//! mechanisms read it; whoever changes it also saves it.
 use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::limits;
 use std::collections::BTreeMap;
 use std::fs;
 
-/// The deployment.
 #[derive(Default)]
 pub(super) struct Deployment {
     /// Its name; its control socket is `NAME.sock`.
     pub(super) name: String,
-    /// It stays when its apps have stopped, until they are deleted.
+    /// The deployment stays when its apps have stopped, until they are deleted.
     pub(super) background: bool,
-    /// Where its socket and entry are.
+    /// The home with its socket and entry.
     pub(super) home: Option<Home>,
     /// Ids of the apps, by name.
     pub(super) ids: BTreeMap<String, u32>,
     /// When its first master started (absolute milliseconds).
     pub(super) started_ms: u64,
-    /// What was typed, per reload: what the settings of each generation came from.
+    /// The sources of each reload, which the settings of the generations came from.
     pub(super) sources: BTreeMap<u32, Sources>,
-    /// The sources of the configuration that counts.
+    /// Number of the current sources.
     pub(super) last_source: u32,
-    /// It is to end.
+    /// The deployment is stopping.
     pub(super) stop_asked: bool,
-    /// What the keeper ends with.
+    /// The keeper's exit code.
     pub(super) exit_code: u8,
-    /// The keeper was told that everything is done.
+    /// The keeper was told that the deployment is over.
     pub(super) finished: bool,
     /// Counts the masters of this keeper, from 1.
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
-    /// Our stderr is a terminal: a person reads what workers say.
+    /// Our stderr is a terminal, and a person reads it.
     pub(super) on_terminal: bool,
 }
 
 impl Deployment {
-    /// The configuration that the next reload begins with.
+    /// The sources that the next reload starts from.
     pub(super) fn current_sources(&self) -> Option<&Sources> {
         self.sources.get(&self.last_source)
     }
 
-    /// Numbers of hand-offs start above any that an earlier master may still be answered for.
+    /// The first hand-off number of this master, above every number of earlier masters that may still be answered.
     pub(super) fn first_seq(&self) -> u64 {
-        // Node keeps them in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
+        // Node keeps the numbers in a double: 2^53 leaves room for 2^21 masters of 2^32 hand-offs each.
         (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
-    /// Keeps what we ourselves say in the background from growing for ever: the file begins again, and the old one stays
-    /// beside it. (Keeper and master share the file, and append to it.)
+    /// Bounds our own log in the background: it is rotated once, and the old file stays beside it. (Keeper and master
+    /// share the file, and append to it.)
     pub(super) fn bound_own_log(&self) {
         let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
         let too_large = fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);

@@ -1,5 +1,5 @@
 //! The hot path: accept a connection, hand it to a worker, close our copy when the worker has answered. No policy, no
-//! log line and no allocation per connection; who gets a connection is decided in `balance`.
+//! log line and no allocation per connection; `balance` chooses the worker.
 use super::connections::Connection;
 use super::context::Context;
 use super::eligibility;
@@ -18,44 +18,43 @@ use crate::supervisor::Event;
 use crate::worker::node::channel::Sent;
 use std::io;
 
-/// What came of accepting from a socket.
+/// The result of accepting from a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepted {
-    /// Everything that waited.
+    /// Every waiting connection was accepted.
     All,
-    /// A batch; there may be more.
+    /// A batch was accepted; more may wait.
     Some,
-    /// Nobody can take a connection now, or accepting is paused.
+    /// No worker can take a connection now, or accepting is paused.
     NotNow,
 }
 
-/// Accepting pauses because the system has too little of something.
+/// A pause in accepting because the system is out of a resource.
 #[derive(Default)]
 pub(super) struct AcceptPause {
-    /// Nothing is accepted before this time (milliseconds).
+    /// When accepting resumes (milliseconds).
     pub(super) until_ms: u64,
-    /// The pause was reported to people, and no connection has been taken since.
+    /// The pause was logged, and no connection has been accepted since.
     reported: bool,
 }
 
-/// Accepts connections and hands them to workers.
 #[derive(Default)]
 pub(super) struct Dispatch {
     /// Listeners on which connections may wait.
     ready_listeners: Vec<(AppIx, ListenerIx)>,
     coalescing: Coalescing,
-    /// Answers read from the channel that is being read.
+    /// Answers read so far from the current channel.
     answers: u64,
-    /// Scratch space for the line of a hand-off.
+    /// Scratch space for a hand-off line.
     line: Vec<u8>,
-    /// Interrupts a close that waits.
+    /// Interrupts a close that blocks.
     interrupts: Periodic,
-    /// Channels with lines that wait for the system to have more.
+    /// Channels with lines that wait for a resource of the system.
     pub(super) scarce: ScarceChannels,
 }
 
 impl Dispatch {
-    /// Connections may wait on a listener.
+    /// Marks a listener on which connections may wait.
     pub(super) fn listener_ready(&mut self, cx: &mut Context, app: AppIx, listener: ListenerIx) {
         let Some(l) = cx.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
         l.readable = true;
@@ -64,19 +63,19 @@ impl Dispatch {
         }
     }
 
-    /// The nap that the loop may take before it waits, in microseconds.
+    /// How long the loop naps before it waits, in microseconds.
     pub(super) fn nap_us(&mut self, cx: &Context) -> u64 {
         let alone = cx.apps.len() == 1;
         let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
         self.coalescing.nap_us(cx.now_us, most_us)
     }
 
-    /// Once a second: an idle process is not to be woken.
+    /// Called once a second: stops the timer of an idle process.
     pub(super) fn rest(&mut self) {
         self.interrupts.rest();
     }
 
-    /// Accepts from every listener on which connections wait, as long as somebody can take them.
+    /// Accepts from every listener on which connections wait, as long as workers can take them.
     pub(super) fn accept_all(&mut self, cx: &mut Context) {
         let mut n = 0;
         while n < self.ready_listeners.len() {
@@ -89,7 +88,7 @@ impl Dispatch {
         }
     }
 
-    /// Accepts a batch from one listener. Returns whether it has to be looked at again.
+    /// Accepts a batch from one listener. Returns whether the listener stays in the ready list.
     fn accept_from(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
         let Some(app) = cx.apps.get(app_ix) else { return false };
         let Some(listener) = app.listeners.get(listener_ix) else { return false };
@@ -118,8 +117,8 @@ impl Dispatch {
         }
         let wants_client = app.balancer.wants_client();
         let group = listener.group;
-        // Nobody overtakes a connection of the same listener. One of another listener may wait for long: its server may
-        // be closed in every worker.
+        // Connections of one listener keep their order. Those of another listener may wait for long: every worker may
+        // have closed its server.
         let of_this = |conn: &ConnIx| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
         if app.waiting.queue.iter().any(of_this) {
             return Accepted::NotNow;
@@ -154,18 +153,18 @@ impl Dispatch {
                     }
                     return Accepted::All;
                 }
-                // A connection that was reset while it waited is no reason to stop.
                 Err(e) if crate::os::errno::is_out_of_resources(&e) => {
                     pause(cx, app_ix, "accept", &e);
                     return Accepted::NotNow;
                 }
+                // A connection that was reset while it waited does not end the batch.
                 Err(_) => {}
             }
         }
         Accepted::Some
     }
 
-    /// Hands a connection to a worker, or keeps it until one can take it.
+    /// Hands a connection to a worker, or queues it until a worker can take it.
     fn hand_off(&mut self, cx: &mut Context, app_ix: AppIx, conn: ConnIx) {
         loop {
             let app = &mut cx.apps[app_ix];
@@ -182,7 +181,7 @@ impl Dispatch {
             );
             match outcome {
                 Outcome::Sent { before } => {
-                    // By address, another worker than this one may have nothing to do, and its next client is not to wait.
+                    // Sticky: another worker may be idle, and its next client must not wait.
                     let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, cx.now_us));
                     self.coalescing.gave(fewest.unwrap_or(before));
                     return;
@@ -197,7 +196,7 @@ impl Dispatch {
                 Outcome::Unsent { worker, why: Some(Sent::Broken) } => channel_broken(cx, worker),
                 Outcome::Unsent { .. } => {}
                 Outcome::Scarce { errno } => {
-                    // Whoever it is given to, it is the same. It is the first to go when there is enough again.
+                    // No worker could take it now. It goes first once the resource is back.
                     app.waiting.queue.push_front(conn);
                     pause(cx, app_ix, "hand connections on", &io::Error::from_raw_os_error(errno));
                     return;
@@ -206,12 +205,12 @@ impl Dispatch {
         }
     }
 
-    /// A channel is about to be read.
+    /// Called before a channel is read.
     pub(super) fn begin_reading(&mut self) {
         self.answers = 0;
     }
 
-    /// The channel of this worker was read.
+    /// Called after the channel of this worker was read.
     pub(super) fn end_reading(&mut self, cx: &Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         if let Some(member) = worker.member {
@@ -219,7 +218,7 @@ impl Dispatch {
         }
     }
 
-    /// A worker's answer to a hand-off. Answers to a previous master's hand-offs have unknown numbers.
+    /// A worker answered a hand-off. Answers to a previous master's hand-offs have unknown numbers.
     pub(super) fn answered(&mut self, cx: &mut Context, worker_ix: WorkerIx, seq: u64, accepted: bool) {
         let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
         let Some(member) = worker.member else { return };
@@ -228,7 +227,7 @@ impl Dispatch {
         let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.waiting.queue, cx.now_us);
         let Some(Closed { latency_us, taken }) = closed else { return };
         if let Some(connection) = taken {
-            // What the worker did to the socket must not hold the loop up.
+            // Options that the worker set on the socket must not block the loop.
             let is_unix = matches!(app.listeners[connection.listener].local, LocalAddress::Unix(_));
             self.interrupts.keep();
             if is_unix { closer::close(connection.socket) } else { closer::close_soon(connection.socket) }
@@ -240,16 +239,16 @@ impl Dispatch {
             worker.taken += 1;
             app.handoffs += 1;
         } else if let Some(connection) = app.waiting.queue.back().and_then(|conn| app.connections.get(*conn)) {
-            // It was just put there.
+            // It was inserted just above.
             app.balancer.refused(app.listeners[connection.listener].group, member, cx.now_us);
         }
         if worker.drain.is_some() {
-            // Not now: its channel is being read, and goodbye is said over it.
+            // Not now: the channel is being read, and the goodbye goes over it.
             cx.tasks.push_back(Task::DrainStep(worker_ix));
         }
     }
 
-    /// Finds workers for connections that wait.
+    /// Hands waiting connections to workers that can take them.
     pub(super) fn hand_off_waiting(&mut self, cx: &mut Context) {
         for app_ix in cx.apps.indices() {
             cx.apps[app_ix].balancer.end_backoff(cx.now_us);
@@ -282,12 +281,12 @@ impl Dispatch {
     }
 }
 
-/// Whether any hand-off has no answer yet.
+/// Whether any hand-off is open.
 pub(super) fn has_open(cx: &Context) -> bool {
     cx.apps.iter().any(|app| app.balancer.total_open() > 0)
 }
 
-/// Takes back the connections that a worker had not answered for; others get them. The worker is given no more.
+/// Takes back the open hand-offs of a worker for other workers, and gives it no more.
 pub(super) fn take_back(cx: &mut Context, worker_ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
     let Some(member) = worker.member.take() else { return };
@@ -297,7 +296,7 @@ pub(super) fn take_back(cx: &mut Context, worker_ix: WorkerIx) {
     app.waiting.queue.extend(taken_back);
 }
 
-/// A worker's channel broke while it was written to: the rules decide what that means.
+/// Writing to a worker's channel failed: the supervisor decides what follows.
 pub(super) fn channel_broken(cx: &mut Context, worker_ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
     if let Some(channel) = &mut worker.channel {
@@ -306,8 +305,9 @@ pub(super) fn channel_broken(cx: &mut Context, worker_ix: WorkerIx) {
     cx.events.push_back((worker.app, Event::ChannelClosed { worker: worker.id }));
 }
 
-/// Nobody can take what waits in this socket. When it has waited for long because every worker is slow, workers get more
-/// than one at a time: it would not be faster elsewhere. Returns whether somebody can take it now.
+/// Handles a socket from which no worker can take connections. If connections have waited for long because every worker
+/// is slow, windows are opened: waiting in a worker is no slower than waiting here. Returns whether a worker can take a
+/// connection now.
 fn relieve_starvation(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];
     if !listener.starvation.entry(socket).or_default().is_reached(cx.now_us) {
@@ -317,9 +317,9 @@ fn relieve_starvation(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, 
     open_windows(cx, app_ix, listener_ix, waiting)
 }
 
-/// So many connections starve. Returns whether somebody can take one of them now.
+/// Opens the windows for this many starving connections. Returns whether a worker can take one now.
 fn open_windows(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
-    // Suspects have not read their pings, and it is not long enough to call them stuck.
+    // Suspects have not read their pings, but not for long enough to count as stuck.
     let suspects: Vec<WorkerIx> =
         cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.liveness.suspect).map(|(ix, _)| ix).collect();
     for ix in suspects {
@@ -333,7 +333,7 @@ fn open_windows(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, waitin
     app.balancer.open_windows(group, waiting) && app.balancer.can_take(group, cx.now_us)
 }
 
-/// The system has too little of something: no connections for a moment.
+/// Pauses accepting because the system is out of a resource.
 fn pause(cx: &mut Context, app_ix: AppIx, what: &str, error: &io::Error) {
     let app = &mut cx.apps[app_ix];
     app.accept_pause.until_ms = cx.now_ms + limits::ACCEPT_PAUSE_MS;

@@ -1,5 +1,5 @@
-//! Drains, step by step: wait for the open hand-offs, say goodbye, and watch from outside until the worker holds no
-//! connection that came through us. The deadlines are the supervisor's.
+//! Drains, step by step: wait for open hand-offs, say goodbye, and watch from outside until the worker holds no
+//! connection that came through us. The supervisor sets the deadlines.
 use super::context::Context;
 use super::eligibility;
 use super::tasks::Task;
@@ -13,66 +13,66 @@ use crate::supervisor::Event;
 use crate::worker::Farewell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Time that a draining worker which has closed its channel has to end by itself before its sockets are looked at, in
+/// How long a draining worker may take to exit after it closed its channel, before its sockets are checked, in
 /// milliseconds.
 const DRAIN_OWN_END_MS: u64 = 200;
 
-/// First pause between two looks at the connections of draining workers, in milliseconds. It doubles.
+/// First pause between two checks of the connections of draining workers, in milliseconds. It doubles.
 const DRAIN_CHECK_MIN_MS: u64 = 10;
 
-/// Longest pause between two looks at the connections of draining workers, in milliseconds.
+/// Longest pause between two checks of the connections of draining workers, in milliseconds.
 const DRAIN_CHECK_MAX_MS: u64 = 500;
 
-/// Pause after such a look, as a multiple of the time that it took, so that the loop spends little of its time on them.
+/// Pause after a check, as a multiple of its duration, so that the loop spends little time on checks.
 const DRAIN_CHECK_REST_FACTOR: u64 = 20;
 
-/// Longest such pause, in milliseconds: on a machine without CPU to spare everything seems to take long.
+/// Longest pause of that kind, in milliseconds: with little CPU to spare, every check seems to take long.
 const DRAIN_CHECK_REST_MAX_MS: u64 = 1_000;
 
-/// A look at whether an app has clients counts at least so long, in milliseconds: many workers may begin to drain at once.
+/// How long a check for clients of an app stays valid at least, in milliseconds: many workers may begin to drain at
+/// once.
 const CLIENTS_SEEN_MIN_MS: u64 = 50;
 
-/// How far a worker's drain has come.
+/// The stage of a worker's drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Drain {
-    /// Hand-offs are still to be answered.
+    /// Open hand-offs are still to be answered.
     WaitingForAnswers,
-    /// It accepts by itself, until nothing waits for it any more.
+    /// The worker accepts by itself, until its queue is empty.
     EmptyingQueue,
-    /// Goodbye was said; it finishes its connections.
+    /// Goodbye was sent; the worker finishes its connections.
     Finishing,
 }
 
-/// Whether a Node worker knows that it is to leave. It may be told once: a second `disconnect` makes Node throw in a
-/// worker that still has connections to finish.
+/// Whether a Node worker knows that it has to leave. It must be told only once: a second `disconnect` makes Node throw
+/// in a worker that still has connections to finish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Goodbye {
-    /// Nobody said anything.
     #[default]
     Unsaid,
-    /// It was told, or told us.
+    /// The worker was told, or told us.
     Said,
-    /// The master before saved that it would tell it, and may have died before it did.
+    /// The previous master saved that it was about to tell the worker, and may have died before it did.
     SaidBefore,
 }
 
-/// The workers that drain, and when they are looked at.
+/// The draining workers, and when they are checked.
 #[derive(Default)]
 pub(super) struct Drains {
     draining: BTreeSet<WorkerIx>,
-    /// The pause before the next look at what those hold that finish, in milliseconds.
+    /// The pause before the next check of finishing workers, in milliseconds.
     pause_ms: u64,
-    /// Whether an app had connections at the last look, and until when (milliseconds) that counts.
+    /// Whether an app had connections at the last check, and until when (milliseconds) that result is valid.
     clients_seen: BTreeMap<AppIx, (bool, u64)>,
 }
 
 impl Drains {
-    /// The worker is gone.
+    /// Removes a worker that has ended.
     pub(super) fn remove(&mut self, ix: WorkerIx) {
         self.draining.remove(&ix);
     }
 
-    /// The supervisor sends a worker into its drain.
+    /// Begins the drain of a worker, on the supervisor's order.
     pub(super) fn begin(&mut self, cx: &mut Context, ix: WorkerIx) {
         self.report_clients(cx, ix);
         let Some(worker) = cx.workers.get_mut(ix) else { return };
@@ -84,7 +84,7 @@ impl Drains {
         self.step(cx, ix);
     }
 
-    /// In a reload the next slot waits for clients that come back.
+    /// During a reload the next slot waits for clients to reconnect.
     fn report_clients(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         let (app, id, drains) = (worker.app, worker.id, worker.drain.is_some());
@@ -93,8 +93,9 @@ impl Drains {
         }
     }
 
-    /// Whether anybody has a connection of this app. Whose they are does not matter: that would take a look at every fd of
-    /// every worker. A look takes time with the sockets of the machine, so it counts for all drains that begin soon after.
+    /// Whether the app has any connection, whichever worker holds it: finding the holder would need every fd of every
+    /// worker. The cost depends on all sockets of the machine, so the result is used for all drains that begin soon
+    /// after.
     fn has_clients(&mut self, cx: &Context, app_ix: AppIx) -> bool {
         let app = &cx.apps[app_ix];
         if app.balancer.total_open() > 0 {
@@ -115,7 +116,7 @@ impl Drains {
         any
     }
 
-    /// Takes the next step, if the worker has come so far.
+    /// Takes the next step of a drain, if its condition is met.
     pub(super) fn step(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         if !matches!(worker.drain, Some(Drain::WaitingForAnswers | Drain::EmptyingQueue)) {
@@ -130,7 +131,7 @@ impl Drains {
         let farewell = app.generations.get(&worker.generation).map_or(Farewell::Signal, |s| s.protocol.farewell());
         let first = worker.drain == Some(Drain::WaitingForAnswers);
         if first && farewell == Farewell::Signal && worker.own_socket && !worker.serves.is_empty() && !app.closed {
-            // What waits in its own queue nobody else could take.
+            // No other worker could take the connections in its own queue.
             worker.drain = Some(Drain::EmptyingQueue);
             cx.tasks.push_back(Task::AwaitEmptyQueue(ix));
             return;
@@ -147,8 +148,8 @@ impl Drains {
         self.pause_ms = DRAIN_CHECK_MIN_MS;
     }
 
-    /// Looks at the sockets of all Node workers that have closed their channel in a drain; those that hold no
-    /// connection of ours are done, whatever else keeps their event loop alive.
+    /// Checks the sockets of all Node workers that closed their channel during a drain. A worker without a connection
+    /// of ours is done, whatever else keeps its event loop alive.
     pub(super) fn check(&mut self, cx: &mut Context) {
         if !cx.timers.take_due(Timer::DrainCheck, cx.now_ms) {
             return;
@@ -157,13 +158,13 @@ impl Drains {
         let finishing: Vec<(WorkerIx, i32)> = draining()
             .filter(|(_, w)| w.drain == Some(Drain::Finishing))
             .filter(|(_, w)| {
-                // A worker that has just closed its channel is about to end by itself.
+                // A worker that just closed its channel is probably about to exit.
                 w.goodbye == Goodbye::SaidBefore || w.severed_ms.is_some_and(|at| at + DRAIN_OWN_END_MS <= cx.now_ms)
             })
             .filter_map(|(ix, w)| Some((ix, w.pid?)))
             .collect();
         let next_ms = draining().any(|(_, w)| w.channel.is_some()).then(|| {
-            // Look often at first, then rarely: most drains are over in moments, some take minutes.
+            // Check often at first, then rarely: most drains take moments, some take minutes.
             self.pause_ms = (self.pause_ms * 2).min(DRAIN_CHECK_MAX_MS);
             cx.now_ms + self.pause_ms
         });
@@ -171,7 +172,7 @@ impl Drains {
         if finishing.is_empty() {
             return;
         }
-        // Workers that hold no socket at all, which is most, need no list of connections.
+        // Most workers hold no socket at all, and need no list of connections.
         let mut unclear = Vec::new();
         for (ix, pid) in finishing {
             let Some(worker) = cx.workers.get(ix) else { continue };
@@ -183,14 +184,14 @@ impl Drains {
             }
         }
         report_drained(cx, &unclear);
-        // Both take time with the number of connections, and nobody is served meanwhile.
+        // Both take time with the number of connections, and block the loop meanwhile.
         let took_ms = clock::monotonic_ms().saturating_sub(cx.now_ms);
         let rest_ms = (took_ms * DRAIN_CHECK_REST_FACTOR).min(DRAIN_CHECK_REST_MAX_MS);
         cx.timers.set_or_cancel(Timer::DrainCheck, next_ms.map(|at| at.max(cx.now_ms + took_ms + rest_ms)));
     }
 }
 
-/// Those of these workers that hold no connection that came through us are done.
+/// Reports those of these workers that hold no connection of ours as drained.
 fn report_drained(cx: &mut Context, unclear: &[(AppIx, WorkerId, HashSet<u64>)]) {
     let apps: BTreeSet<AppIx> = unclear.iter().map(|(app, ..)| *app).collect();
     let places: BTreeMap<AppIx, _> = apps.into_iter().map(|app| (app, cx.apps[app].ports_and_paths())).collect();
@@ -206,17 +207,17 @@ fn report_drained(cx: &mut Context, unclear: &[(AppIx, WorkerId, HashSet<u64>)])
     }
 }
 
-/// The listeners that nobody serves once this worker leaves, and whose address is in no slot's configuration any more:
-/// what waits there is for this worker, and nobody gets in after it.
+/// Listeners that only this worker serves and whose address is no longer in any slot's configuration: what waits there
+/// is for this worker, and no later worker will take it.
 pub(super) fn listeners_left_by(cx: &Context, ix: WorkerIx) -> Vec<(AppIx, ListenerIx)> {
     let Some(worker) = cx.workers.get(ix) else { return Vec::new() };
     let app_ix = worker.app;
     let app = &cx.apps[app_ix];
-    // Only Node workers can be given what waits.
+    // Only Node workers can be handed waiting connections.
     if app.closed || worker.drain.is_some() || worker.channel.is_none() {
         return Vec::new();
     }
-    // One or two, however many slots there are.
+    // One or two, whatever the number of slots.
     let generations: BTreeSet<Generation> = app.supervisor.slots().map(|slot| slot.generation).collect();
     let wanted = |address: &Listen| {
         let mut settings = generations.iter().filter_map(|g| app.generations.get(g));

@@ -1,22 +1,22 @@
-//! Which workers may be given connections: by hand-off, from the sockets of their slots, or not at all. Computed from what
-//! is known of a worker, after anything of that changed.
+//! Which workers may get connections: by hand-off, from the sockets of their slots, or not at all. Computed from the
+//! state of a worker after each change.
 use super::context::Context;
 use super::polls::QueueIx;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use std::collections::BTreeSet;
 
-/// What changed about reuseport groups, and is still to be noticed by kernel mode.
+/// Changes of reuseport groups that kernel mode has not handled yet.
 #[derive(Default)]
 pub(super) struct GroupChanges {
-    /// Groups whose program is to be replaced.
+    /// Groups whose program has to be replaced.
     pub(super) unsteered: BTreeSet<(AppIx, ListenerIx)>,
     /// Sockets that lost the last worker that took connections from them.
     pub(super) abandoned: Vec<QueueIx>,
-    /// The accept queues are to be looked at in this turn of the loop.
+    /// Check the accept queues in this turn of the loop.
     pub(super) look_now: bool,
 }
 
-/// Something about a worker changed: brings balancer and groups up to date.
+/// Brings balancer and groups up to date after a worker changed.
 pub(super) fn refresh(cx: &mut Context, ix: WorkerIx) {
     recount(cx, ix);
     let Some(worker) = cx.workers.get(ix) else { return };
@@ -27,8 +27,7 @@ pub(super) fn refresh(cx: &mut Context, ix: WorkerIx) {
     cx.apps[worker.app].balancer.set_eligible(member, eligible);
 }
 
-/// The part of it that concerns listeners: for which of them does the worker count, and from which groups does it take
-/// connections by itself?
+/// Recomputes which listeners count the worker, and from which groups it takes connections by itself.
 pub(super) fn recount(cx: &mut Context, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<ListenerIx>>();
@@ -37,7 +36,7 @@ pub(super) fn recount(cx: &mut Context, ix: WorkerIx) {
     }
 }
 
-/// The same for one listener.
+/// Recomputes this for one listener.
 pub(super) fn recount_listener(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let app_ix = worker.app;
@@ -51,7 +50,7 @@ pub(super) fn recount_listener(cx: &mut Context, ix: WorkerIx, listener_ix: List
     let channel = worker.channel.as_ref();
     let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
     let reads = !worker.liveness.stuck && channel.is_none_or(|channel| !channel.is_blocked());
-    // Datagrams cannot be given to another worker, and their clients are not moved for a moment's trouble.
+    // Datagrams cannot be given to another worker, and a short disturbance is no reason to move their clients.
     let takes = here && (reads || listener.datagram);
     let changes = &mut cx.group_changes;
     if takes && worker.takes.insert(listener_ix) {

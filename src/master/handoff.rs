@@ -1,6 +1,6 @@
-//! The part of a hand-off that needs no system: who gets the connection, the line that says so, the ledger that is closed
-//! by the answer. It works over any [`Wire`], so that its instructions can be counted under a script that stands in for
-//! sockets (`benches/instructions`). What follows when a worker cannot be reached is decided in `dispatch`.
+//! The part of a hand-off that needs no system: choose the worker, write the line, keep the ledger that the answer
+//! closes. It works over any [`Wire`], so that its instructions can be counted with a script in place of sockets
+//! (`benches/instructions`). `dispatch` handles workers that cannot be reached.
 use super::connections::{Connection, Connections};
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
 use crate::ids::WorkerIx;
@@ -8,46 +8,40 @@ use crate::worker::node::channel::{Channel, Sent, Wire};
 use crate::worker::node::lines::NewconnLine;
 use std::collections::VecDeque;
 
-/// A connection that is to be handed to a worker.
+/// A connection to be handed to a worker.
 pub struct HandOff<'a, S> {
-    /// Its index.
     pub conn: ConnIx,
-    /// Its socket.
     pub socket: &'a S,
     /// The workers that serve its listener.
     pub group: GroupIx,
-    /// Its client, for sticky balancing.
+    /// Hash of the client's address, for sticky balancing.
     pub client_hash: Option<u64>,
-    /// Its listener's line.
+    /// The line template of its listener.
     pub newconn: &'a NewconnLine,
 }
 
-/// What came of a hand-off.
+/// The result of a hand-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A worker has it.
+    /// A worker has the connection.
     Sent {
-        /// Hand-offs that this worker had not answered before this one.
+        /// Hand-offs to this worker that were open before this one.
         before: u32,
     },
-    /// Nobody can take the connection now.
+    /// No worker can take the connection now.
     NoWorker,
-    /// The system has too little for the hand-off, whoever the worker is.
-    Scarce {
-        /// What the system said.
-        errno: i32,
-    },
-    /// The hand-off could not be sent to this worker, which is not eligible from now on.
+    /// The system is out of a resource, whichever worker is chosen.
+    Scarce { errno: i32 },
+    /// The hand-off could not be sent to this worker, which is ineligible from now on.
     Unsent {
-        /// The worker.
         worker: WorkerIx,
-        /// Why; `None` without a channel.
+        /// The reason; `None` where the worker has no channel.
         why: Option<Sent>,
     },
 }
 
 impl<S> HandOff<'_, S> {
-    /// Sends it to the worker whose turn it is. `line` is scratch space.
+    /// Sends the connection to the worker that the balancer chooses. `line` is scratch space.
     pub fn send<'c, W: Wire<Passed = S> + 'c>(
         &self,
         balancer: &mut Balancer,
@@ -81,25 +75,24 @@ impl<S> HandOff<'_, S> {
 /// A worker's answer to a hand-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its place in the balancer.
+    /// The worker's member index in the balancer.
     pub member: MemberIx,
-    /// The hand-off's number.
     pub seq: u64,
     /// Whether it took the connection.
     pub accepted: bool,
 }
 
-/// What a hand-off came to.
+/// A hand-off that was closed by its answer.
 pub struct Closed<S> {
     /// How long the answer took, in microseconds.
     pub latency_us: u64,
-    /// The connection, where the worker took it: our copy of it is of no more use.
+    /// The connection, if the worker took it: our copy can be closed.
     pub taken: Option<Connection<S>>,
 }
 
 impl Answer {
-    /// Closes the hand-off: a connection that was taken is given back to be closed, another one waits for a worker again.
-    /// `None` for a number that is not open.
+    /// Closes the hand-off. A connection that was taken is returned to be closed; another one waits for a worker again.
+    /// `None` if the number is not open.
     pub fn close<S>(
         self,
         balancer: &mut Balancer,

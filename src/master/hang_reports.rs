@@ -1,5 +1,5 @@
-//! The end of a worker whose event loop is stuck: where the configuration wants it, it first leaves a report. How it is
-//! asked for one is `crate::reports`' business.
+//! Ends workers whose event loop is stuck; where the configuration says so, after the worker has left a report.
+//! `crate::reports` obtains the report.
 use super::context::Context;
 use crate::ids::WorkerId;
 use crate::limits;
@@ -9,11 +9,11 @@ use crate::worker::node::inspector::Written;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Reports that are waited for.
+/// Reports that were requested.
 pub(super) struct HangReports {
-    /// How messages name the worker.
+    /// How messages name each worker.
     open: BTreeMap<WorkerId, String>,
-    /// At most one for each that is open.
+    /// Results from the threads, at most one for each open report.
     told: (Sender<Told>, Receiver<Told>),
 }
 
@@ -24,14 +24,14 @@ impl Default for HangReports {
 }
 
 impl HangReports {
-    /// Ends a worker whose event loop does not turn: it may leave a report first, and a core.
+    /// Aborts a worker whose event loop is stuck: it may leave a report first, and a core.
     pub(super) fn abort(&mut self, cx: &mut Context, worker: WorkerId) {
         if !self.ask(cx, worker) {
             cx.keeper.signal(worker, signal::ABRT);
         }
     }
 
-    /// Whether a report was asked for: SIGABRT waits until it is there, for a bounded time.
+    /// Requests a report. Returns whether SIGABRT has to wait for it (for a bounded time).
     fn ask(&mut self, cx: &mut Context, id: WorkerId) -> bool {
         let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get(ix)) else { return false };
         let Some(pid) = worker.pid else { return false };
@@ -47,7 +47,7 @@ impl HangReports {
         let ask = Ask { worker: id, pid, directory, not_ports: app.ports_and_paths().0 };
         let (sender, wake) = (self.told.0.clone(), std::sync::Arc::clone(&cx.wake));
         let started = reports::start(ask, move |told| {
-            // Without a receiver the loop is gone, and the process with it.
+            // Without a receiver the loop has ended, and the process with it.
             let _ = sender.send(told);
             wake();
         });
@@ -60,7 +60,7 @@ impl HangReports {
         true
     }
 
-    /// Reports that are there, or will not come: their workers have no other use.
+    /// Handles finished reports, and aborts their workers.
     pub(super) fn take(&mut self, cx: &mut Context) {
         while let Ok(Told { worker, left }) = self.told.1.try_recv() {
             let label = self.open.remove(&worker).unwrap_or_default();

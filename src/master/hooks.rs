@@ -1,4 +1,4 @@
-//! From what happened to the hook that is run for it, and what the hook is told. Running it is `crate::hooks`' business.
+//! Maps reports of the supervisor to hooks and the variables that they get. `crate::hooks` runs them.
 use super::context::Context;
 use super::narration::{cause_words, ended};
 use super::settings::base_environment;
@@ -17,10 +17,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-/// At the end: how long running and waiting hooks are waited for, in milliseconds.
+/// How long the end of the deployment waits for running and queued hooks, in milliseconds.
 const HOOKS_END_WAIT_MS: u64 = 3_000;
 
-/// Variables that a hook is told what happened with. None of them comes from anywhere else.
+/// The variables that describe an event to its hook. None of them is inherited from the environment.
 const VARIABLES: [&str; 10] = [
     "CLUSTERD_EVENT",
     "CLUSTERD_APP",
@@ -37,7 +37,7 @@ const VARIABLES: [&str; 10] = [
 /// The hooks of one generation of one app.
 pub(super) type Prepared = BTreeMap<HookEvent, Arc<Command>>;
 
-/// Looks every hook's command up. Those that are not there are left out, with a sentence each.
+/// Looks up the command of every hook. Hooks whose command is missing are left out, with a sentence each.
 pub(super) fn prepare(
     config: &config::App,
     cwd: &Path,
@@ -70,17 +70,17 @@ pub(super) fn prepare(
     (prepared, problems)
 }
 
-/// The master's side of the hooks' thread.
+/// The master's side of the hook thread.
 #[derive(Default)]
 pub(super) struct HookRuns {
-    /// Started with the first hook that is run.
+    /// Started for the first hook.
     hooks: Option<Hooks>,
     start_failed: bool,
-    /// The generation of every worker whose end was not told yet. Its end may be told after it was buried.
+    /// The generation of every worker whose exit has no hook yet; the supervisor may already have dropped the worker.
     generations: BTreeMap<WorkerId, Generation>,
     /// Why a worker was given up, until its process is gone.
     reasons: BTreeMap<WorkerId, String>,
-    /// The end waits until then for hooks that still run.
+    /// Until when the end waits for hooks that are still running.
     end_at_ms: Option<u64>,
 }
 
@@ -100,7 +100,7 @@ impl HookRuns {
         }
     }
 
-    /// A worker exists, or is about to.
+    /// Records a worker that exists or is about to.
     pub(super) fn know(&mut self, worker: WorkerId, generation: Generation) {
         self.generations.insert(worker, generation);
         if self.generations.len() > limits::CHILDREN_MAX {
@@ -108,7 +108,7 @@ impl HookRuns {
         }
     }
 
-    /// Everything else is over: whether the hooks are too, or have had their time.
+    /// Whether the deployment may end: every hook is done, or has had its time.
     pub(super) fn may_end(&mut self, now_ms: u64) -> bool {
         if !self.hooks.as_ref().is_some_and(Hooks::is_busy) {
             return true;
@@ -116,12 +116,12 @@ impl HookRuns {
         now_ms >= *self.end_at_ms.get_or_insert(now_ms + HOOKS_END_WAIT_MS)
     }
 
-    /// Something runs again.
+    /// The deployment does not end: something is running again.
     pub(super) fn goes_on(&mut self) {
         self.end_at_ms = None;
     }
 
-    /// When the end has to be looked at again.
+    /// When to check for the end again.
     pub(super) fn next_look_ms(&self, now_ms: u64) -> Option<u64> {
         self.end_at_ms.map(|_| now_ms + limits::HOOKS_LOOK_MS)
     }
@@ -133,7 +133,7 @@ impl HookRuns {
     }
 }
 
-/// What a hook is told, beside its event and app.
+/// What a hook is told besides event and app.
 #[derive(Default)]
 struct Told {
     slot: Option<u32>,
@@ -170,13 +170,13 @@ impl Told {
     }
 }
 
-/// A reason as one line of bounded length: scripts read it, and a zero byte cannot be in an environment.
+/// A reason as one line of bounded length: scripts read it, and an environment cannot hold a zero byte.
 fn one_line(text: &str) -> String {
     text.chars().take(limits::HOOK_REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl HookRuns {
-    /// Has the hook run that belongs to this report, if there is one.
+    /// Runs the hook for this report, if there is one.
     pub(super) fn run(&mut self, cx: &Context, app: AppIx, report: &Report) {
         match report {
             Report::WorkerReady { worker, slot, after_ms } => {
@@ -204,7 +204,7 @@ impl HookRuns {
                     let told = Told { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.told_of(*worker) };
                     self.push_exit(cx, app, *worker, &told);
                 }
-                // Its process is being killed; the hook is run when it is gone.
+                // The process is being killed; its hook runs when it is gone.
                 Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
                     self.reasons.insert(*worker, cause_words(cause));
                 }
@@ -231,7 +231,7 @@ impl HookRuns {
                 let told = Told { generation: Some(*to), reason: Some(reason.clone()), ..Told::default() };
                 self.push_event(cx, app, HookEvent::ReloadFailed, &told);
             }
-            // Hooks tell of workers and reloads; the agent's own affairs are in the log.
+            // Hooks are for workers and reloads; the log has the agent's state.
             Report::AgentReady { .. }
             | Report::AgentDied { .. }
             | Report::AgentLeft { .. }
@@ -253,7 +253,7 @@ impl HookRuns {
         }
     }
 
-    /// A reload was refused before it began.
+    /// Runs the hook for a reload that was refused before it began.
     pub(super) fn run_for_refusal(&mut self, cx: &Context, app: AppIx, reason: &str) {
         self.push_event(cx, app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
     }
@@ -263,13 +263,13 @@ impl HookRuns {
         Told { worker: Some(worker), generation, ..Told::default() }
     }
 
-    /// The worker's end is told.
+    /// Runs the hook for a worker's exit.
     fn push_exit(&mut self, cx: &Context, app: AppIx, worker: WorkerId, told: &Told) {
         self.push_event(cx, app, HookEvent::WorkerExit, told);
         self.generations.remove(&worker);
     }
 
-    /// A worker's hooks are those of its own generation.
+    /// A worker's events run the hooks of its own generation.
     fn push_event(&mut self, cx: &Context, app: AppIx, event: HookEvent, told: &Told) {
         let app = &cx.apps[app];
         let own = told.worker.and(told.generation).and_then(|generation| app.generations.get(&generation));

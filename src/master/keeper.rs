@@ -1,5 +1,5 @@
-//! The master's words to its keeper. A send that fails means that the keeper is gone or the link is broken; the loop
-//! finds that out at its next turn, so callers need not.
+//! Orders of the master to its keeper. A send that fails means that the keeper is gone or the link is broken; the loop
+//! notices that in its next turn, so callers need no error.
 use crate::ids::WorkerId;
 use crate::keeper::link::{Inheritance, Link};
 use crate::keeper::protocol::{Notice, Order, SpawnSpec};
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 pub(super) struct Keeper {
     link: Link,
     broken: Option<io::Error>,
-    /// What waits is tried again at this time (milliseconds).
+    /// When to send again what could not be sent (milliseconds).
     retry_at_ms: Option<u64>,
     heartbeats: u32,
 }
@@ -30,13 +30,13 @@ impl Keeper {
         self.check(sent);
     }
 
-    /// Has the keeper hold a copy of an fd.
+    /// Gives the keeper a copy of an fd to hold.
     pub(super) fn hold(&mut self, name: String, fd: BorrowedFd<'_>) {
         let sent = self.link.order(&Order::Hold { name }, &[fd]);
         self.check(sent);
     }
 
-    /// The next master runs this binary.
+    /// Has the keeper start the next master from this binary.
     pub(super) fn upgrade(&mut self, binary: BorrowedFd<'_>) {
         let sent = self.link.order(&Order::Upgrade, &[binary]);
         self.check(sent);
@@ -46,14 +46,14 @@ impl Keeper {
         self.link.spawn(worker, spec, fds)
     }
 
-    /// Everything is done; what is still to be sent goes out.
+    /// Tells the keeper that the deployment is over; queued orders are still sent.
     pub(super) fn finish(&mut self, code: u8) {
         self.send(Order::Finish { code });
         let flushed = self.link.flush();
         self.check(flushed);
     }
 
-    /// Tells the keeper's watchdog that the loop turns; how often it was told.
+    /// Tells the keeper's watchdog that the loop turns. Returns the number of heartbeats so far.
     pub(super) fn heartbeat(&mut self) -> u32 {
         self.send(Order::Heartbeat);
         self.heartbeats = self.heartbeats.saturating_add(1);
@@ -70,10 +70,9 @@ impl Keeper {
         self.send(Order::Signal { worker, signal, group: true });
     }
 
-    /// Sends what waits.
+    /// Sends queued orders.
     ///
-    /// # Errors
-    /// The keeper is gone, now or since an earlier call.
+    /// # Errors The keeper is gone, now or since an earlier call.
     pub(super) fn flush(&mut self, now_ms: u64) -> io::Result<()> {
         if let Some(e) = self.broken.take() {
             return Err(e);
@@ -86,17 +85,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whether something waits to be sent.
+    /// Whether orders are queued.
     pub(super) fn has_more(&self) -> bool {
         self.link.wants_write()
     }
 
-    /// Whether the keeper has to read before the rest can be sent.
+    /// Whether the keeper has to read before more can be sent.
     pub(super) fn wants_write(&self) -> bool {
         self.link.wants_write() && !self.link.is_scarce()
     }
 
-    /// When to try again what the system had too little for.
+    /// When to try again after the system was out of a resource.
     pub(super) fn retry_at_ms(&self) -> Option<u64> {
         self.retry_at_ms
     }

@@ -1,5 +1,5 @@
-//! How the start of an app comes along, and what is kept of its state for a later life of the deployment. What starting
-//! means for the workers is the supervisor's business.
+//! Follows the start of apps, and keeps their state for a later run of the deployment. How workers start is up to the
+//! supervisor.
 use super::app::App;
 use super::context::Context;
 use super::narration::{cause_words, plural};
@@ -11,7 +11,7 @@ use crate::os::cpu;
 use crate::supervisor::{Next, Report};
 
 impl App {
-    /// The number of workers, where it is not the configured one.
+    /// The number of workers, where it differs from the configuration.
     fn scaled(&self) -> Option<u32> {
         let configured = self.settings().config.workers.count(cpu::available().count);
         Some(self.supervisor.slot_count()).filter(|count| *count != configured)
@@ -39,7 +39,7 @@ impl App {
     }
 }
 
-/// Keeps what a successor in a later life has to know of each app in the entry: which there are and which run.
+/// Saves in the entry what a later run has to know of each app: that it exists, and whether it runs.
 pub(super) fn save_states(cx: &Context) {
     let Some(home) = cx.deployment.home.as_ref().filter(|_| cx.deployment.background) else { return };
     let mut entry = match home.entry(&cx.deployment.name) {
@@ -65,7 +65,7 @@ pub(super) fn save_states(cx: &Context) {
     }
 }
 
-/// What a report means for a start that is under way.
+/// Updates a start that is under way by a report.
 pub(super) fn note_start(cx: &mut Context, output: &mut Output, ix: AppIx, report: &Report) {
     match report {
         Report::AppReady { .. } => {
@@ -110,13 +110,13 @@ pub(super) fn note_start(cx: &mut Context, output: &mut Output, ix: AppIx, repor
     }
 }
 
-/// Whether a deployment stays although nothing of it runs: it can be started again, by somebody or by itself.
+/// Whether a deployment stays although nothing of it runs: somebody, or a trigger, can start it again.
 pub(super) fn stays_when_over(cx: &Context) -> bool {
     !cx.deployment.stop_asked
         && cx.apps.iter().any(|app| app.comes_back() || (cx.deployment.background && !app.deleted))
 }
 
-/// Why nothing can be done with an app that is not meant to run, if it is not.
+/// Why a command is refused for an app that is stopped; `None` if the app is meant to run.
 pub(super) fn refusal_while_stopped(cx: &Context, ix: AppIx) -> Option<String> {
     let app = &cx.apps[ix];
     if !app.supervisor.is_stopping() {

@@ -1,5 +1,5 @@
-//! The listeners of an app: what was configured and what workers asked for, each bound once and kept while the app
-//! lives. Which listener a worker's `listen()` means is decided here.
+//! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
+//! lives. Decides which listener a worker's `listen()` means.
 use super::polls::Polls;
 use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
@@ -18,34 +18,33 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// One bound socket.
 pub(super) struct Listener {
     pub(super) fd: OwnedFd,
-    /// The key that workers are told; also names the fd in the keeper. Stable over masters.
+    /// The key that workers get; also names the fd in the keeper. It outlives masters.
     pub(super) key: String,
-    /// The configured address, for those that were.
+    /// The configured address; `None` for listeners that workers requested.
     pub(super) configured: Option<Listen>,
     pub(super) local: LocalAddress,
     pub(super) datagram: bool,
     pub(super) group: GroupIx,
-    /// What the first worker attached to it (TLS ticket keys and the like), as JSON.
+    /// Data that the first worker attached (TLS ticket keys and the like), as JSON.
     pub(super) data: Option<String>,
     pub(super) newconn: NewconnLine,
-    /// The poll knows it, so that the master may accept from it.
+    /// Registered in the reactor, so that the master can accept from it.
     pub(super) polled: bool,
-    /// Connections may wait: set by the poll, cleared when accept finds none.
+    /// Connections may wait: set by the reactor, cleared when accept finds none.
     pub(super) readable: bool,
-    /// Of what waits in each of its sockets, where nobody could take it.
+    /// For each of its sockets: how long connections have waited without a worker that can take them.
     pub(super) starvation: BTreeMap<u32, Starvation>,
-    /// Ours to remove from the file system at the end.
+    /// The socket file to remove at the end.
     pub(super) unlink: Option<SocketFile>,
-    /// Admitted workers that serve it, by generation.
+    /// Number of admitted workers that serve it, by generation.
     pub(super) present: BTreeMap<Generation, u32>,
-    /// The sockets of the slots, where each has its own (balance `kernel`). `fd` is the first.
+    /// The sockets of the slots, where each slot has its own (balance `kernel`). `fd` is the first one.
     pub(super) reuseport: Option<Group>,
 }
 
-/// A listener could not be bound.
+/// Why a listener could not be bound.
 #[derive(Debug)]
 pub(super) struct BindError {
     address: String,
@@ -73,7 +72,6 @@ impl fmt::Display for BindError {
     }
 }
 
-/// Binds a configured address.
 pub(super) fn bind_configured(address: &Listen) -> Result<OwnedFd, BindError> {
     let backlog = limits::LISTEN_BACKLOG;
     let bound = match address {
@@ -108,10 +106,10 @@ fn holder(address: &Listen) -> Option<procfs::Holder> {
     }
 }
 
-/// Binds what a worker asks for, with the rights of its user (`None`: ours). The error goes into the app as its errno.
+/// Binds the address that a worker requested, with the rights of its user (`None`: ours). The app gets the error as its
+/// errno.
 ///
-/// # Errors
-/// Those of the system; `InvalidInput` for an address that is none.
+/// # Errors Those of the system; `InvalidInput` for text that is not an address.
 pub(super) fn bind_asked(query: &Query, cwd: &Path, who: Option<&Credentials>) -> io::Result<OwnedFd> {
     match who {
         None => bind(query, cwd),
@@ -170,7 +168,7 @@ fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
 }
 
 impl Listener {
-    /// One admitted worker of this generation more (or less) serves it.
+    /// Counts one admitted worker of this generation more (or less).
     pub(super) fn count_present(&mut self, generation: Generation, more: bool) {
         let count = self.present.entry(generation).or_default();
         *count = if more { *count + 1 } else { count.saturating_sub(1) };
@@ -208,13 +206,13 @@ impl Listener {
             return false;
         }
         match self.configured {
-            // The operator decided where this port listens: any spelling of the app's own means it.
+            // The operator decided where this port listens: any spelling of it in the app means this listener.
             Some(_) => query.address.is_none() || local.ip().is_unspecified() || same_ip(query, local.ip()),
             None => same_ip(query, local.ip()),
         }
     }
 
-    /// Whether a configured address means this socket. Port 0 means any, so the real port may take its place.
+    /// Whether a configured address means this socket. Port 0 means any, so it matches the port that was assigned.
     pub(super) fn serves(&self, wanted: &Listen) -> bool {
         let LocalAddress::Inet(local) = &self.local else { return self.configured.as_ref() == Some(wanted) };
         match (&self.configured, wanted) {
@@ -224,14 +222,13 @@ impl Listener {
         }
     }
 
-    /// The master accepts from it no more.
+    /// Removes the listener from the reactor.
     pub(super) fn leave_poll(&mut self, polls: &Polls) {
         if std::mem::take(&mut self.polled) {
             polls.remove_listener(&self.fd);
         }
     }
 
-    /// The port, for TCP and UDP.
     pub(super) fn port(&self) -> Option<u16> {
         match &self.local {
             LocalAddress::Inet(address) => Some(address.port()),
@@ -239,8 +236,8 @@ impl Listener {
         }
     }
 
-    /// Removes its socket's file, where that is still its own. What the configuration does not name is removed with the
-    /// rights of the workers' user (`None`: ours), as it was bound.
+    /// Removes the socket file, if it is still this socket's own. A file that the configuration does not name is
+    /// removed with the rights of the workers' user (`None`: ours), as it was bound.
     pub(super) fn remove_file(&mut self, who: Option<&Credentials>) {
         let Some(file) = self.unlink.take() else { return };
         let removed = match who.filter(|_| self.configured.is_none()) {
@@ -248,12 +245,12 @@ impl Listener {
             Some(who) => identity::as_user(who, move || file.remove()),
         };
         if let Err(e) = removed {
-            // Somebody may have removed it before us.
+            // The file may have been removed already.
             log::debug!("{self}: its file stays: {e}");
         }
     }
 
-    /// It listens no more: nothing may ever mean it again. Its place in the list stays, because indices name it.
+    /// Closes the listener so that no request can match it again. The entry stays, because indices refer to it.
     pub(super) fn retire(&mut self) {
         self.configured = None;
         self.local = LocalAddress::Other;
@@ -265,18 +262,16 @@ impl Listener {
         self.configured.is_none() && matches!(self.local, LocalAddress::Other)
     }
 
-    /// The number of its sockets.
     pub(super) fn socket_count(&self) -> u32 {
         self.reuseport.as_ref().map_or(1, Group::socket_count)
     }
 
-    /// The socket with this number; the first where there are fewer.
+    /// The socket with this number; the first one where the number is too high.
     pub(super) fn socket(&self, number: u32) -> BorrowedFd<'_> {
         let other = self.reuseport.as_ref().and_then(|group| group.socket(number));
         other.unwrap_or(self.fd.as_fd())
     }
 
-    /// The socket of a slot.
     pub(super) fn socket_of(&self, slot: u32) -> BorrowedFd<'_> {
         self.socket(self.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(slot)))
     }
@@ -285,12 +280,11 @@ impl Listener {
         (0..self.socket_count()).map(|number| self.socket(number))
     }
 
-    /// Connections that the kernel gave to each of its sockets, where it counts them.
+    /// Connections that the kernel gave to each socket, where the kernel counts them.
     pub(super) fn steered(&self) -> Vec<u64> {
         self.reuseport.as_ref().map(Group::counts).unwrap_or_default()
     }
 
-    /// The name of its fd in the keeper.
     pub(super) fn held_name(&self, app: &str) -> String {
         held_name(app, &self.key)
     }
@@ -308,12 +302,12 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The key of the n-th further socket that one worker asked for with the same words: `listen(0)`, `listen(0)`.
+/// The key of the n-th further socket that one worker requested with the same arguments: `listen(0)`, `listen(0)`.
 pub(super) fn sibling_key(asked: &str, n: usize) -> String {
     format!("{asked}~{n}")
 }
 
-/// The words that a worker asked with, from the key of what it got. (Nothing after the last colon is the user's.)
+/// The requested part of a key. (User input cannot follow the last colon.)
 fn asked_key(key: &str) -> &str {
     match (key.rfind('~'), key.rfind(':')) {
         (Some(at), Some(colon)) if at > colon => &key[..at],
@@ -321,24 +315,23 @@ fn asked_key(key: &str) -> &str {
     }
 }
 
-/// The name under which the keeper holds a listener.
+/// The name of a listener's fd in the keeper.
 pub(super) fn held_name(app: &str, key: &str) -> String {
     format!("listen/{app}/{key}")
 }
 
 /// The app and the key in such a name.
 pub(super) fn names_in(held: &str) -> Option<(&str, &str)> {
-    // The name of an app has no slash.
+    // App names contain no slash.
     held.strip_prefix("listen/")?.split_once('/')
 }
 
-/// The name under which the keeper holds the socket of a slot other than the first. What stands last is the slot, so no
-/// two names are the same.
+/// The name in the keeper of a slot's socket other than the first. The slot comes last, so names are unique.
 pub(super) fn slot_name(app: &str, key: &str, slot: u32) -> String {
     format!("slot/{app}/{key}/{slot}")
 }
 
-/// Whether the worker's address means this IP: no address means all interfaces.
+/// Whether the worker's address means this IP; no address means all interfaces.
 fn same_ip(query: &Query, ip: IpAddr) -> bool {
     match asked_ip(query) {
         Ok(Some(asked)) => asked == ip || (asked.is_unspecified() && ip.is_unspecified()),

@@ -1,6 +1,6 @@
-//! What the master has the keeper hold about itself, record by record as it changes, so that a successor can take over: a
-//! change costs the same for 1 and for 1,000 workers. What the records hold is in `records`; taking over is in `resume`,
-//! what happens when one cannot be read in `recovery`.
+//! The master's state as the keeper holds it for a successor: record by record, as it changes. The cost of a change
+//! does not depend on the number of workers. `records` defines the records, `resume` takes over from them, `recovery`
+//! handles those that cannot be read.
 pub(super) mod records;
 
 use super::context::Context;
@@ -15,16 +15,16 @@ use records::{APP, DEPLOYMENT, LISTENER, SERVES, SLOT, UPGRADE, WORKER};
 use records::{AppRecord, DeploymentRecord, GenerationRecord, ListenerRecord, ServesRecord, UpgradeRecord};
 use std::collections::HashMap;
 
-/// What the keeper holds, so that nothing is sent twice.
+/// A copy of the records that the keeper holds, so that nothing is sent twice.
 #[derive(Default)]
 pub(super) struct Checkpoint {
     last: HashMap<String, Vec<u8>>,
-    /// Worker ids below this are saved as used.
+    /// Worker ids below this are saved as reserved.
     reserved_workers: u64,
 }
 
 impl Checkpoint {
-    /// Saves a record, unless it says the same already.
+    /// Saves a record, unless the saved one is identical.
     fn save<T: Value>(&mut self, keeper: &mut Keeper, key: String, value: &T) {
         let bytes = match record::to_document(value) {
             Ok(bytes) => bytes,
@@ -35,7 +35,7 @@ impl Checkpoint {
         }
         self.last.insert(key.clone(), bytes.clone());
         if bytes.len() > limits::NOTE_BYTES_MAX {
-            // The keeper would not take it, and a worker's words must not cost us the keeper.
+            // The keeper would refuse a record of this size, and a worker's text must not break the link.
             let (is, max) = (bytes.len(), limits::NOTE_BYTES_MAX);
             log::error!("cannot save {key}: it has {is} bytes; the most is {max}");
             return;
@@ -49,17 +49,16 @@ impl Checkpoint {
         }
     }
 
-    /// Every record.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
         self.last.iter()
     }
 
-    /// Takes over what the keeper holds, so that it is neither repeated nor left behind.
+    /// Takes over the records of the keeper, so that they are neither repeated nor left behind.
     pub(super) fn inherit(&mut self, records: impl Iterator<Item = (String, Vec<u8>)>) {
         self.last = records.collect();
     }
 
-    /// Puts a recovered record in the place of what was there; `None`: there is nothing any more.
+    /// Replaces a record by its recovered form; `None` deletes it.
     pub(super) fn replace(&mut self, keeper: &mut Keeper, key: String, value: Option<Vec<u8>>) {
         match value {
             None => self.forget(keeper, key),
@@ -71,7 +70,7 @@ impl Checkpoint {
     }
 }
 
-/// Saves what changed in an app since the last call. `next_worker` is the lowest worker id that was never used.
+/// Saves what changed in an app since the last call. `next_worker` is the lowest worker id not used so far.
 pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx, next_worker: u64) {
     if next_worker > cx.checkpoint.reserved_workers {
         cx.checkpoint.reserved_workers = next_worker + limits::WORKER_IDS_RESERVED;
@@ -118,7 +117,7 @@ pub(super) fn save_app(cx: &mut Context, app_ix: AppIx) {
     }
 }
 
-/// Saves what is true of the deployment as a whole.
+/// Saves the deployment's record.
 pub(super) fn save_deployment(cx: &mut Context) {
     let deployment = &cx.deployment;
     let record = DeploymentRecord {
@@ -135,12 +134,10 @@ pub(super) fn save_deployment(cx: &mut Context) {
     cx.checkpoint.save(&mut cx.keeper, DEPLOYMENT.to_owned(), &record);
 }
 
-/// Saves the last upgrade.
 pub(super) fn save_upgrade(cx: &mut Context, record: &UpgradeRecord) {
     cx.checkpoint.save(&mut cx.keeper, UPGRADE.to_owned(), record);
 }
 
-/// Saves a listener.
 pub(super) fn save_listener(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
     let app = &cx.apps[app_ix];
     let listener = &app.listeners[listener_ix];
@@ -156,7 +153,7 @@ pub(super) fn save_listener(cx: &mut Context, app_ix: AppIx, listener_ix: Listen
     cx.checkpoint.save(&mut cx.keeper, key, &record);
 }
 
-/// Saves what a worker said or was told over its channel: the listeners that it serves, and that it leaves.
+/// Saves the state of a worker's channel: the listeners that the worker serves, and whether it is leaving.
 pub(super) fn save_serves(cx: &mut Context, ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.unnoted = false;
@@ -170,7 +167,7 @@ pub(super) fn save_serves(cx: &mut Context, ix: WorkerIx) {
     cx.checkpoint.save(&mut cx.keeper, key, &record);
 }
 
-/// The worker is told now (or told us) that it leaves.
+/// Saves that the worker was sent a goodbye, or said so itself.
 pub(super) fn save_goodbye(cx: &mut Context, ix: WorkerIx) {
     if let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
         worker.goodbye = Goodbye::Said;
@@ -178,7 +175,7 @@ pub(super) fn save_goodbye(cx: &mut Context, ix: WorkerIx) {
     }
 }
 
-/// A worker has ended: nothing that passed over its channel matters any more.
+/// Deletes the channel record of a worker that has ended.
 pub(super) fn forget_serves(cx: &mut Context, worker: WorkerId) {
     cx.checkpoint.forget(&mut cx.keeper, format!("{SERVES}{worker}"));
 }

@@ -1,5 +1,5 @@
-//! The records of the checkpoint: what they hold, and the table of tags of each type, those of the rules' own data
-//! included (the core knows no format). The format itself is in `crate::record`. No behaviour.
+//! The records of the checkpoint: their fields, and the table of tags of each type, including the supervisor's data
+//! (the core knows no format). The format itself is in `crate::record`. No behaviour.
 use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
@@ -7,19 +7,18 @@ use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, ReloadSnapshot, SlotP
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// The deployment as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::master) struct DeploymentRecord {
     pub(in crate::master) name: String,
     pub(in crate::master) started_ms: u64,
-    /// No worker id from here on was ever used.
+    /// Every used worker id is below this.
     pub(in crate::master) worker_ids_below: u64,
     pub(in crate::master) last_source: u32,
     pub(in crate::master) stop_asked: bool,
     pub(in crate::master) exit_code: u8,
-    /// It stays when its apps have stopped.
+    /// The deployment stays when its apps have stopped.
     pub(in crate::master) background: bool,
-    /// The folder with its entry, where it has one.
+    /// The home that has its entry, if any.
     pub(in crate::master) home: Option<String>,
     /// Ids of the apps, by name.
     pub(in crate::master) ids: BTreeMap<String, u32>,
@@ -39,18 +38,17 @@ record! {
     }
 }
 
-/// The last upgrade that was begun.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::master) struct UpgradeRecord {
-    /// Counts them, from 1; 0: none.
+    /// Counts upgrades from 1; 0 before the first.
     pub(in crate::master) number: u32,
     pub(in crate::master) path: String,
-    /// Which file it was, whatever the path names later.
+    /// Identifies the file, even when the path names another one later.
     pub(in crate::master) device: u64,
     pub(in crate::master) inode: u64,
-    /// What came of it, for people.
+    /// The result, for people; absent while the upgrade is under way.
     pub(in crate::master) outcome: Option<Result<String, String>>,
-    /// Whether the keeper is of the new binary too: its version, or why it stays what it was.
+    /// The keeper's own upgrade: its new version, or why it kept the old one.
     pub(in crate::master) keeper: Option<Result<String, String>>,
 }
 
@@ -58,14 +56,13 @@ record! {
     UpgradeRecord { 1 number; 2 path; 3 device; 4 inode; 5 outcome; 6 keeper; }
 }
 
-/// One app.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::master) struct AppRecord {
     pub(in crate::master) name: String,
     pub(in crate::master) rules: AppSnapshot,
     pub(in crate::master) last_generation: Generation,
     pub(in crate::master) generations: BTreeMap<Generation, GenerationRecord>,
-    /// It is no part of the deployment any more.
+    /// Deleted from the deployment.
     pub(in crate::master) deleted: bool,
     pub(in crate::master) restarts: u64,
 }
@@ -74,14 +71,14 @@ record! {
     AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; }
 }
 
-/// Where a generation's settings came from, and what was looked up for it.
+/// Which sources a generation came from, and what was looked up for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::master) struct GenerationRecord {
     pub(in crate::master) source: u32,
-    /// The folder, links resolved; empty where folder and program have to be looked up again.
+    /// The working directory, links resolved; empty where directory and program have to be looked up again.
     pub(in crate::master) cwd: String,
     pub(in crate::master) program: String,
-    /// The agent's program.
+    /// Path of the agent's program.
     pub(in crate::master) agent_program: Option<String>,
 }
 
@@ -89,16 +86,16 @@ record! {
     GenerationRecord { 1 source; 2 cwd = String::new(); 3 program = String::new(); 4 agent_program; }
 }
 
-/// What passed over a worker's channel.
+/// The state of a worker's channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::master) struct ServesRecord {
-    /// Keys of the listeners that it serves.
+    /// Keys of the listeners that the worker serves.
     pub(in crate::master) keys: Vec<String>,
-    /// It knows that it leaves.
+    /// The worker was told to leave, or said that it leaves.
     pub(in crate::master) goodbye: bool,
-    /// Connections that it took, where a limit makes them count.
+    /// Connections that the worker took, where a limit counts them.
     pub(in crate::master) taken: u64,
-    /// It was told that the app is ready (apps with an agent).
+    /// The worker was told that the app is ready (apps with an agent).
     pub(in crate::master) greeted: bool,
 }
 
@@ -106,18 +103,17 @@ record! {
     ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; }
 }
 
-/// One listener.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::master) struct ListenerRecord {
     pub(in crate::master) key: String,
-    /// The configured address as people write it; absent for those that workers asked for.
+    /// The configured address as people write it; absent for listeners that workers requested.
     pub(in crate::master) configured: Option<String>,
     pub(in crate::master) data: Option<String>,
-    /// The order in which it was made: `LISTEN_FDS` follows it.
+    /// The order of creation, which `LISTEN_FDS` follows.
     pub(in crate::master) order: usize,
-    /// Sockets of its group, the first one included; 0 where there is no group.
+    /// Sockets in its reuseport group, the first one included; 0 without a group.
     pub(in crate::master) sockets: u32,
-    /// The group cannot grow any more.
+    /// The group cannot grow.
     pub(in crate::master) full: bool,
 }
 
@@ -125,7 +121,7 @@ record! {
     ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; }
 }
 
-// ---- data of the rules ----
+// ---- the supervisor's data ----
 
 record! {
     AppSnapshot {
@@ -184,42 +180,38 @@ record! {
 
 // ---- keys ----
 
-/// Key of the deployment's record.
 pub(in crate::master) const DEPLOYMENT: &str = "deployment";
-/// Key of the last upgrade's record.
 pub(in crate::master) const UPGRADE: &str = "upgrade";
-/// Prefix of the apps' records: index in the deployment follows.
+/// Prefix of an app's key; the index of the app follows.
 pub(in crate::master) const APP: &str = "app/";
-/// Prefix of the slots' records: app index and slot follow.
+/// Prefix of a slot's key; app index and slot follow.
 pub(in crate::master) const SLOT: &str = "slot/";
-/// Prefix of the workers' records: app index and id follow.
+/// Prefix of a worker's key; app index and worker id follow.
 pub(in crate::master) const WORKER: &str = "worker/";
-/// Prefix of the records of what passed over a worker's channel: its id follows.
+/// Prefix of the key of a worker's channel state; the worker id follows.
 pub(in crate::master) const SERVES: &str = "serves/";
-/// Prefix of the listeners' records: app name and key follow.
+/// Prefix of a listener's key; app name and listener key follow.
 pub(in crate::master) const LISTENER: &str = "listener/";
 
-/// Why a record of a checkpoint cannot be used.
+/// Why a record of the checkpoint cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::master) enum CheckpointError {
-    /// It cannot be read.
     #[error("{0}")]
     Unreadable(#[from] RecordError),
-    /// It is another one's.
+    /// The record belongs to another key.
     #[error("it is not about what its key says")]
     Misplaced,
-    /// A number in it is out of range.
+    /// A number in the record is out of range.
     #[error("a number in it makes no sense")]
     OutOfRange,
-    /// Only another version knows what it is.
+    /// The key is not known to this version.
     #[error("this version does not know what it is")]
     UnknownKey,
 }
 
-/// Whether a record can be read as what its key says that it is.
+/// Checks that a record can be read as the type that its key names.
 ///
-/// # Errors
-/// Why not.
+/// # Errors The reason why it cannot.
 pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     let about = |number: u64| match key.rsplit('/').next() == Some(number.to_string().as_str()) {
         true => Ok(()),
@@ -232,7 +224,7 @@ pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), Checkpoint
         read::<UpgradeRecord>(bytes)?;
     } else if key.starts_with(APP) {
         let app: AppRecord = read(bytes)?;
-        // A reload counts on.
+        // The next reload increments it.
         if app.last_generation.0 == u32::MAX {
             return Err(CheckpointError::OutOfRange);
         }
@@ -254,13 +246,12 @@ pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), Checkpoint
 
 /// Reads a record.
 ///
-/// # Errors
-/// It cannot be read.
+/// # Errors The record cannot be read.
 pub(in crate::master) fn read<T: Value>(bytes: &[u8]) -> Result<T, RecordError> {
     record::from_document(bytes)
 }
 
-/// The worker that a record of its channel is about.
+/// The worker id in the key of a channel record.
 pub(in crate::master) fn served_by(key: &str) -> Option<WorkerId> {
     key.strip_prefix(SERVES)?.parse().ok().map(WorkerId)
 }

@@ -1,5 +1,5 @@
-//! The SO_REUSEPORT groups of all listeners: which slot gets a socket, what the keeper holds of them, and when the kernel is
-//! told among which to choose. What waits in the sockets is looked at by `monitor`.
+//! The SO_REUSEPORT groups of all listeners: which slot gets a socket, which sockets the keeper holds, and when the
+//! kernel gets a new selection. `monitor` checks what waits in the sockets.
 use crate::ids::{AppIx, ListenerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
@@ -13,26 +13,26 @@ use crate::reuseport::program::Steering;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Pause after the choice of sockets was changed in the kernel, before the next change, in milliseconds.
+/// Minimum time between two changes of the kernel's selection, in milliseconds.
 const STEER_EVERY_MS: u64 = 5;
 
 /// The groups of all listeners.
 #[derive(Default)]
 pub(in crate::master) struct Groups {
     abilities: Abilities,
-    /// Sockets of all groups.
+    /// Number of sockets in all groups.
     sockets: usize,
-    /// The kernel is not told a new choice before this time (milliseconds).
+    /// Earliest time of the next change of a selection (milliseconds).
     steer_after_ms: u64,
 }
 
 impl Groups {
-    /// When [`Groups::steer`] has something to do (milliseconds).
+    /// When [`Groups::steer`] is due (milliseconds).
     pub(in crate::master) fn steer_at_ms(&self, cx: &Context) -> Option<u64> {
         (!cx.group_changes.unsteered.is_empty()).then_some(self.steer_after_ms)
     }
 
-    /// Makes sure that a slot has a socket of its own on this address, where that is possible.
+    /// Gives a slot its own socket on this address, where possible.
     pub(in crate::master) fn give_slot_a_socket(
         &mut self,
         cx: &mut Context,
@@ -68,7 +68,7 @@ impl Groups {
         }
     }
 
-    /// Whether the listener has a group, from now on or before.
+    /// Whether the listener has a group, opened now or before.
     fn open_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
         let app = &mut cx.apps[app_ix];
         let can_be_rescued = app.settings().protocol.can_be_handed_connections();
@@ -79,7 +79,7 @@ impl Groups {
         if !matches!(listener.local, LocalAddress::Inet(_)) {
             return false;
         }
-        // What the kernel's own hash gives to a slot without a worker could not be taken from there.
+        // Connections that the kernel's own hash sends to a slot without a worker could not be taken from there.
         let needs_choice = listener.datagram || !can_be_rescued;
         if needs_choice && self.abilities.best() == Steering::Hash {
             self.report_steering(cx, app_ix, None);
@@ -105,7 +105,7 @@ impl Groups {
         true
     }
 
-    /// Adds sockets up to this number. The error says why it became no more.
+    /// Adds sockets up to this number. The error says why the group did not grow further.
     fn grow_group(
         &mut self,
         cx: &mut Context,
@@ -127,7 +127,7 @@ impl Groups {
         outcome
     }
 
-    /// Takes a socket into a group, at its end.
+    /// Appends a socket to a group.
     fn add_socket(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: OwnedFd, hold: bool) {
         let app = &mut cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
@@ -143,7 +143,7 @@ impl Groups {
         self.sockets += 1;
     }
 
-    /// The group that the previous master left.
+    /// Restores the group that the previous master left.
     pub(in crate::master) fn resume(
         &mut self,
         cx: &mut Context,
@@ -164,7 +164,7 @@ impl Groups {
         cx.group_changes.unsteered.insert((app_ix, listener_ix));
     }
 
-    /// As [`stop_listening`], and the keeper lets go of the sockets too.
+    /// Like [`Groups::stop_listening`], and has the keeper drop the sockets too.
     pub(in crate::master) fn release_listener(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
         stop_listening(cx, app_ix, listener_ix);
         let app = &mut cx.apps[app_ix];
@@ -180,7 +180,7 @@ impl Groups {
         cx.group_changes.unsteered.remove(&(app_ix, listener_ix));
     }
 
-    /// Tells the kernel which sockets to choose from, where that changed.
+    /// Gives the kernel the selections that have changed.
     pub(in crate::master) fn steer(&mut self, cx: &mut Context) {
         if cx.group_changes.unsteered.is_empty() || cx.now_ms < self.steer_after_ms {
             return;
@@ -194,7 +194,7 @@ impl Groups {
     fn steer_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
         let app = &mut cx.apps[app_ix];
         let slots = app.supervisor.slot_count();
-        // Under another way to balance the master takes all connections from the first socket.
+        // In another balance mode the master accepts all connections from the first socket.
         let own_sockets = app.has_own_sockets();
         let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
         let Some(group) = &mut listener.reuseport else { return };
@@ -224,7 +224,7 @@ impl Groups {
         }
     }
 
-    /// Reports once how the kernel spreads the connections of an app.
+    /// Logs once how the kernel distributes the connections of an app.
     fn report_steering(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
         let best = self.abilities.best();
         let app = &mut cx.apps[app_ix];
@@ -258,7 +258,7 @@ fn sockets_in_words(n: u32) -> String {
     format!("{n} {}", plural(n, "socket"))
 }
 
-/// Nobody listens there any more. Connections that wait are reset.
+/// Closes the group of a listener that is no longer served. Waiting connections are reset.
 pub(in crate::master) fn stop_listening(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];
     listener.readable = false;
@@ -269,7 +269,7 @@ pub(in crate::master) fn stop_listening(cx: &mut Context, app_ix: AppIx, listene
     }
 }
 
-/// The generation that serves has changed, and with it perhaps the way to balance: the kernel is told its choice again.
+/// Renews every selection of an app: its generation has changed, and perhaps its balance mode.
 pub(in crate::master) fn steer_again(cx: &mut Context, app_ix: AppIx) {
     for (listener_ix, listener) in cx.apps[app_ix].listeners.entries() {
         if listener.reuseport.is_some() {
@@ -278,14 +278,14 @@ pub(in crate::master) fn steer_again(cx: &mut Context, app_ix: AppIx) {
     }
 }
 
-/// Makes a socket as workers of this kind expect it.
+/// Sets up a socket as workers of this protocol expect it.
 pub(in crate::master) fn prepare_for_workers(socket: BorrowedFd<'_>, blocking: bool, datagram: bool) -> io::Result<()> {
     if !blocking {
         return Ok(());
     }
-    // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket, theirs to change.
+    // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket that they may change.
     listen::set_nonblocking(socket, false)?;
-    // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms for
-    // each answer on a kept connection.
+    // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms
+    // for each answer on a kept connection.
     if datagram { Ok(()) } else { listen::set_nodelay(socket) }
 }

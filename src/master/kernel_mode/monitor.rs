@@ -1,9 +1,10 @@
-//! The accept queue monitor: what waits in the sockets of slots. Workers take connections by themselves; the master looks
-//! after the connections that nobody takes: behind a worker that is stuck, dead or leaving it accepts them itself and hands
-//! them to another. Other programs than Node cannot be handed connections: there they wait for the slot's next worker.
+//! The accept queue monitor: checks what waits in the sockets of slots. Workers accept by themselves; the master
+//! rescues connections that their worker does not take. From a queue whose worker is stuck, dead or leaving, the master
+//! accepts them itself and hands them to another worker. Only Node workers can be handed connections; with other
+//! programs they wait for the slot's next worker.
 //!
-//! At rest the next connection to any slot wakes the master; from then on it looks every `LOOK_EVERY_MS` until nothing
-//! waits any more. How many connections come in between costs nothing.
+//! When idle, the next connection to any slot wakes the master. From then on it checks every `LOOK_EVERY_MS` until the
+//! queues are empty. The number of connections in between does not matter for the cost.
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::master::context::Context;
@@ -20,68 +21,68 @@ use crate::supervisor::SlotPhase;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-/// Pause between two looks at the accept queues while connections come, in milliseconds.
+/// Pause between two checks of the accept queues while connections arrive, in milliseconds.
 const LOOK_EVERY_MS: u64 = 10;
-/// First look after a rest: by then a healthy worker has taken what came, in milliseconds.
+/// Delay of the first check after an idle time, in milliseconds: by then a healthy worker has taken what arrived.
 const FIRST_LOOK_MS: u64 = 2;
-/// Pause between two looks while the master rescues connections, in milliseconds.
+/// Pause between two checks while the master rescues connections, in milliseconds.
 const RESCUE_EVERY_MS: u64 = 1;
-/// Such looks in a row in which no connection could be rescued.
+/// Such checks in a row in which no connection could be rescued.
 const RESCUE_ATTEMPTS_MAX: u32 = 20;
-/// Longest pause between two looks while connections wait for which nothing can be done, in milliseconds.
+/// Longest pause between two checks while connections wait that the master cannot help, in milliseconds.
 const LOOK_EVERY_MAX_MS: u64 = 100;
-/// Looks in a row that found nothing, after which the next connection wakes the master again.
+/// Checks in a row that found nothing, after which the monitor is idle until the next connection.
 const QUIET_LOOKS_MAX: u32 = 2;
-/// Workers that are pinged at one look because connections wait for them.
+/// Workers pinged per check because connections wait for them.
 const PINGS_PER_LOOK_MAX: usize = 32;
-/// A Node worker for which connections wait and that has not read a ping for this time gets none until it has, in
-/// microseconds.
+/// A Node worker with waiting connections gets no more once it has left a ping unread for this time, in microseconds.
 const STUCK_US: u64 = 20_000;
-/// The same for a worker that has spent most of this time waiting for a CPU: others would not have had one either.
+/// The same bound for a worker that spent most of this time waiting for a CPU: another worker would not have had one
+/// either.
 pub(in crate::master) const STARVED_US: u64 = 100_000;
-/// A Node worker for which connections have waited for this time is checked for whether it still holds the socket, in
-/// milliseconds.
+/// After connections have waited for a Node worker for this time, the monitor checks whether the worker still holds the
+/// socket; in milliseconds.
 const UNTAKEN_MS: u64 = 250;
-/// A worker without a channel for whose slot connections have waited for this time gets none until it has taken them, in
-/// milliseconds.
+/// A worker without a channel gets no more connections once those of its slot have waited for this time, until it has
+/// taken them; in milliseconds.
 const STALLED_MS: u64 = 50;
-/// A worker that accepts by itself is told to end when its queue was empty for this time, in milliseconds.
+/// A worker that accepts by itself is told to end once its queue was empty for this time, in milliseconds.
 const EMPTY_MS: u64 = 50;
-/// Longest wait for that, in milliseconds.
+/// Longest wait for an empty queue, in milliseconds.
 const EMPTY_MAX_MS: u64 = 2_000;
-/// Connections that wait for a slot which will have no worker again are closed after this, in milliseconds.
+/// Connections that wait for a slot which gets no worker again are closed after this time, in milliseconds.
 const STRANDED_MS: u64 = 1_000;
 
-/// What is known of the accept queues.
+/// State of the monitor.
 #[derive(Default)]
 pub(in crate::master) struct AcceptQueueMonitor {
-    /// Sockets in which something waited at the last look.
+    /// Sockets that were not empty at the last check.
     busy: BTreeMap<QueueIx, Busy>,
     news: Vec<QueueIx>,
-    /// The next look; `None` while nothing happens.
+    /// When the next check is due; `None` when idle.
     next_look_ms: Option<u64>,
     every_ms: u64,
-    /// Looks in a row that found nothing.
+    /// Checks in a row that found nothing.
     quiet: u32,
     /// Connections wait that any worker may have, and none can take them.
     for_anyone: bool,
-    /// Looks in a row that could rescue nothing, while others had yet to take what they were handed.
+    /// Checks in a row that could rescue nothing while other workers had hand-offs open.
     rescue_attempts: u32,
     /// The queue whose worker was pinged last: the next round begins after it.
     pinged_last: Option<QueueIx>,
-    /// Workers that were pinged at the last look.
+    /// Workers that were pinged at the last check.
     pinged: Vec<WorkerIx>,
-    /// Of these, the workers that have read their ping since.
+    /// Workers among `pinged` that have read their ping since.
     healthy: Vec<WorkerIx>,
-    /// Workers that are to end once nothing waits for them.
+    /// Workers that are to end once their queue is empty.
     leaving: Vec<Leaving>,
 }
 
 struct Busy {
     since_ms: u64,
-    /// Connections that waited at the last look.
+    /// Connections that waited at the last check.
     waited: u32,
-    /// Workers that get nothing new until they have taken what waits.
+    /// Workers that get no new connections until they have taken the waiting ones.
     stalled: Vec<(WorkerIx, WorkerId)>,
     /// Node workers that were seen to hold the socket.
     holders: Vec<WorkerId>,
@@ -94,25 +95,24 @@ struct Leaving {
     empty_since_ms: u64,
 }
 
-/// What a look at one socket came to.
+/// The result of a check of one socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// Nothing waits.
     Empty,
-    /// Something waits, and no worker takes connections from there.
+    /// Connections wait, and no worker accepts from the socket.
     Abandoned,
-    /// The master rescues what waits.
+    /// The master rescues the waiting connections.
     Rescuing,
-    /// Something waits, and something is being done about it.
+    /// Connections wait, and somebody will take them.
     Waits,
-    /// Something waits, and nothing can be done about it.
+    /// Connections wait, and the master cannot help.
     Stuck,
 }
 
-/// What waits for a worker that is to leave, and for no other.
+/// The queue that only a leaving worker takes connections from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnQueue {
-    /// It has none of its own (any more).
+    /// The worker has no queue of its own (any more).
     None,
     Empty,
     Waits,
@@ -129,18 +129,18 @@ impl AcceptQueueMonitor {
         self.next_look_ms(cx).is_some_and(|at| at <= cx.now_ms)
     }
 
-    /// No more looks: the next master looks at all queues.
+    /// Stops the checks: the next master checks all queues.
     pub(in crate::master) fn stop(&mut self, cx: &mut Context) {
         self.next_look_ms = None;
         cx.group_changes.look_now = false;
     }
 
-    /// A worker can take connections again: what waits for any worker may be for it.
+    /// A worker can take connections again, perhaps those that wait for any worker.
     pub(in crate::master) fn find_taker(&mut self, cx: &mut Context) {
         cx.group_changes.look_now |= self.for_anyone;
     }
 
-    /// After a rest, something came. Most of it is taken within moments.
+    /// A connection arrived after an idle time. Most are taken within moments.
     pub(in crate::master) fn woke(&mut self, cx: &mut Context) {
         cx.reactor.wake_for_queues(false);
         self.next_look_ms = Some(cx.now_ms + FIRST_LOOK_MS);
@@ -153,7 +153,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    /// Looks at this socket from now on, until it is empty.
+    /// Checks this socket from now on, until it is empty.
     fn watch(&mut self, queue: QueueIx, now_ms: u64) {
         let new = Busy { since_ms: now_ms, waited: 0, stalled: Vec::new(), holders: Vec::new() };
         self.busy.entry(queue).or_insert(new);
@@ -165,7 +165,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    /// Collects the sockets to which something came. Returns whether there are any.
+    /// Collects the sockets with new connections. Returns whether there are any.
     fn take_news(&mut self, cx: &mut Context) -> bool {
         self.news.clear();
         if let Err(e) = cx.reactor.take_queues(&mut self.news) {
@@ -174,8 +174,8 @@ impl AcceptQueueMonitor {
         !self.news.is_empty()
     }
 
-    /// Before a look: workers that have read the ping of the last look are healthy. Those that have not are watched until
-    /// they have.
+    /// Before a check: workers that have read the last check's ping are healthy. The others are watched until they
+    /// have.
     pub(in crate::master) fn check_pings(&mut self, cx: &mut Context, liveness: &mut LivenessProbes) {
         self.healthy.clear();
         for ix in self.pinged.drain(..) {
@@ -187,7 +187,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    /// One look: what waits behind whom, and what can be done about it. Sets when the next one is due.
+    /// One check of all busy queues: which workers are behind, and how to help. Sets when the next one is due.
     pub(in crate::master) fn look(&mut self, cx: &mut Context, liveness: &mut LivenessProbes, dispatch: &mut Dispatch) {
         cx.group_changes.look_now = false;
         let mut in_progress = self.take_news(cx);
@@ -204,7 +204,7 @@ impl AcceptQueueMonitor {
         if self.pinged_last.is_some() {
             round.extend(self.busy.range((Bound::Unbounded, upto)).map(|(queue, _)| *queue));
         }
-        // First which workers are healthy, then who gets what.
+        // Decide which workers are healthy before choosing who gets connections.
         let mut abandoned = Vec::new();
         let listeners: BTreeSet<(AppIx, ListenerIx)> =
             round.iter().map(|&(app, listener, _)| (app, listener)).collect();
@@ -231,7 +231,7 @@ impl AcceptQueueMonitor {
         self.plan_next_look(cx, in_progress, rescuing);
     }
 
-    /// Those of a listener's workers that are behind get less, those that are not get more.
+    /// Among a listener's workers, those that are behind get fewer connections and the others more.
     fn level_out(&self, cx: &mut Context, listeners: &BTreeSet<(AppIx, ListenerIx)>) {
         for &(app, listener) in listeners {
             let busy = self.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
@@ -244,7 +244,7 @@ impl AcceptQueueMonitor {
     }
 
     fn plan_next_look(&mut self, cx: &mut Context, in_progress: bool, rescuing: bool) {
-        // What this look itself changed is for the next one.
+        // Changes made by this check are handled in the next one.
         self.watch_abandoned(cx);
         cx.group_changes.look_now = false;
         if self.busy.is_empty() && self.leaving.is_empty() {
@@ -261,7 +261,7 @@ impl AcceptQueueMonitor {
         };
         let rests = self.quiet >= QUIET_LOOKS_MAX;
         self.next_look_ms = (!rests).then_some(cx.now_ms + self.every_ms);
-        // While it looks rarely, news need not wait for the next look.
+        // While checks are rare, new connections must not wait for the next one.
         cx.reactor.wake_for_queues(rests || self.every_ms == LOOK_EVERY_MAX_MS);
     }
 
@@ -283,14 +283,15 @@ impl AcceptQueueMonitor {
         let Some(group) = &app.listeners[listener_ix].reuseport else { return Seen::Empty };
         let takers = group.selection.takers(socket).to_vec();
         if takers.is_empty() {
-            // Under another way to balance the first socket is everybody's, and polled where the master accepts.
+            // In another balance mode the first socket is shared, and polled where the master accepts.
             return if socket > 0 || app.has_own_sockets() { Seen::Abandoned } else { Seen::Empty };
         }
         if !group.selection.has_others(socket) {
-            // Nobody could take it off their hands.
+            // No other worker could take them over.
             return Seen::Stuck;
         }
-        // Nobody else takes from there: a worker that has taken more than came since is healthy, and needs no ping.
+        // No other process accepts from this socket: a worker that has taken more than arrived since is healthy, and
+        // needs no ping.
         let takes = waiting < waited && takers.len() == 1;
         for taker in takers {
             self.suspect(cx, liveness, taker, queue, takes, pings);
@@ -299,8 +300,9 @@ impl AcceptQueueMonitor {
         if abandoned { Seen::Abandoned } else { Seen::Waits }
     }
 
-    /// A Node worker that takes nothing for a while may have closed its server: it says so, but the previous master may
-    /// have died before it read that. Nobody else would ever notice, because its event loop turns.
+    /// Checks that a Node worker that takes nothing for a while still holds the socket. A worker that closed its server
+    /// says so, but the previous master may have died before it read that. Nothing else would ever show it, because the
+    /// event loop turns.
     fn check_holds_socket(&mut self, cx: &mut Context, ix: WorkerIx, queue: QueueIx) {
         let (app_ix, listener_ix, _) = queue;
         let Some(worker) = cx.workers.get(ix) else { return };
@@ -309,7 +311,7 @@ impl AcceptQueueMonitor {
         if waited_ms < UNTAKEN_MS || busy.holders.contains(&worker.id) {
             return;
         }
-        // What it has not read may be the socket.
+        // The unread lines may contain the socket.
         if !worker.channel.as_ref().is_some_and(|channel| !channel.closed && channel.all_read()) {
             return;
         }
@@ -328,7 +330,8 @@ impl AcceptQueueMonitor {
         cx.tasks.push_back(Task::ServerClosed { worker: worker.id, key: listener.key.clone() });
     }
 
-    /// Connections wait for this worker. A Node worker has to take them or to read a ping; any other has to take them.
+    /// Handles a worker for which connections wait. A Node worker has to take them or read a ping; any other program
+    /// has to take them.
     fn suspect(
         &mut self,
         cx: &mut Context,
@@ -375,7 +378,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    /// Nothing waits there: who got nothing new because of it does again.
+    /// The socket is empty: workers that were stalled because of it get connections again.
     fn no_longer_busy(&mut self, cx: &mut Context, queue: QueueIx) {
         let Some(busy) = self.busy.remove(&queue) else { return };
         for (ix, id) in busy.stalled {
@@ -386,7 +389,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    /// Nobody takes connections from this socket: the master does, for others.
+    /// Accepts from a socket that no worker accepts from, for other workers.
     fn rescue(&mut self, cx: &mut Context, dispatch: &mut Dispatch, queue: QueueIx) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
         if !cx.apps[app_ix].settings().protocol.can_be_handed_connections() {
@@ -399,14 +402,15 @@ impl AcceptQueueMonitor {
         match accepted {
             Accepted::All => Seen::Empty,
             Accepted::Some => Seen::Rescuing,
-            // The others have as many as they may until they answer.
+            // The others have all open hand-offs that their windows allow.
             Accepted::NotNow if some || (before > 0 && self.rescue_attempts < RESCUE_ATTEMPTS_MAX) => Seen::Rescuing,
             Accepted::NotNow if before > 0 => Seen::Waits,
             Accepted::NotNow => Seen::Stuck,
         }
     }
 
-    /// A slot's next worker takes what waits. Where there will be none, nobody ever does: its clients are told so.
+    /// Waiting connections are for the slot's next worker. If the slot will have none, they are closed, so that clients
+    /// do not hang.
     fn wait_for_next_worker(&mut self, cx: &mut Context, (app_ix, listener_ix, socket): QueueIx) -> Seen {
         let app = &cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
@@ -431,7 +435,8 @@ impl AcceptQueueMonitor {
         }
         let mut ended = 0;
         let fd = listener.socket(socket);
-        // For a moment, and nobody else has it: a socket that is empty after all must not hold the master.
+        // Non-blocking for this call, and no other process has the socket: the master must not block on a socket that
+        // turns out empty.
         if listen::set_nonblocking(fd, true).is_ok() {
             while ended < limits::ACCEPT_BATCH_MAX && listen::accept(fd).is_ok() {
                 ended += 1;
@@ -450,9 +455,9 @@ impl AcceptQueueMonitor {
         Seen::Waits
     }
 
-    // ---- workers that are to leave ----
+    // ---- leaving workers ----
 
-    /// A worker that accepts by itself ends when nothing waits for it any more: nobody else could take that.
+    /// A worker that accepts by itself ends once its queue is empty: no other worker could take from it.
     pub(in crate::master) fn await_empty_queue(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         let now_ms = cx.now_ms;
@@ -460,7 +465,7 @@ impl AcceptQueueMonitor {
         cx.group_changes.look_now = true;
     }
 
-    /// Whether anybody is still waited for.
+    /// Checks the queues of leaving workers. Returns whether any worker is still waited for.
     fn look_at_leaving(&mut self, cx: &mut Context) -> bool {
         let mut leaving = std::mem::take(&mut self.leaving);
         let now_ms = cx.now_ms;
@@ -471,7 +476,7 @@ impl AcceptQueueMonitor {
                     leaving.empty_since_ms = now_ms;
                     now_ms >= leaving.since_ms + EMPTY_MAX_MS
                 }
-                // What is on its way to it comes within moments, if at all.
+                // Connections on their way arrive within moments, if at all.
                 OwnQueue::Empty => now_ms >= leaving.empty_since_ms + EMPTY_MS,
             };
             if done && cx.workers.get(leaving.ix).is_some_and(|worker| worker.id == leaving.id) {
@@ -485,13 +490,13 @@ impl AcceptQueueMonitor {
     }
 }
 
-/// The workers that take connections from a socket; `None` where there is no group.
+/// The workers that accept from a socket; `None` where there is no group.
 fn takers_of(cx: &Context, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
     let listener = cx.apps.get(app)?.listeners.get(listener)?;
     Some(listener.reuseport.as_ref()?.selection.takers(socket))
 }
 
-/// Whether a worker that has not read its ping for this time is stuck, and not only in want of a CPU.
+/// Whether a worker that has not read its ping for this time is stuck, rather than short of CPU.
 fn is_stuck(cx: &mut Context, ix: WorkerIx, unread_us: u64) -> bool {
     let now_us = cx.now_us;
     let Some(worker) = cx.workers.get_mut(ix) else { return false };
@@ -501,7 +506,7 @@ fn is_stuck(cx: &mut Context, ix: WorkerIx, unread_us: u64) -> bool {
     unread_us >= if starved { STARVED_US } else { STUCK_US }
 }
 
-/// Until it has read its ping it is handed none of others' connections.
+/// Hands the worker no connections of others until it has read its ping.
 fn set_suspect(cx: &mut Context, ix: WorkerIx) {
     if let Some(worker) = cx.workers.get_mut(ix) {
         worker.liveness.suspect = true;
