@@ -1,7 +1,7 @@
 //! Maps reports of the supervisor to hooks and the variables that they get. `crate::hooks` runs them.
 use super::context::Context;
+use super::environment::base_environment;
 use super::narration::{cause_words, ended};
-use super::settings::base_environment;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, Hooks};
@@ -9,6 +9,7 @@ use crate::ids::{AppIx, Generation, WorkerId};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::signal;
+use crate::os::user::Account;
 use crate::program;
 use crate::supervisor::{Cause, ExitStatus, Report};
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ pub(super) fn prepare(
     cwd: &Path,
     path: &OsStr,
     credentials: Option<&Credentials>,
+    account: Option<&Account>,
 ) -> (Prepared, Vec<String>) {
     let (mut prepared, mut problems) = (Prepared::new(), Vec::new());
     for (event, words) in &config.hooks {
@@ -53,7 +55,7 @@ pub(super) fn prepare(
                 continue;
             }
         };
-        let mut env = base_environment(config);
+        let mut env = base_environment(config, account);
         env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
         let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
         let command = Command {

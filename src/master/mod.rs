@@ -14,6 +14,7 @@ mod deployment;
 mod dispatch;
 mod drains;
 mod eligibility;
+mod environment;
 pub mod handoff;
 mod hang_reports;
 mod hooks;

@@ -1,5 +1,6 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
+use super::environment::base_environment;
 use super::hooks;
 use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
 use crate::ids::{Slot, WorkerId};
@@ -14,9 +15,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// systemd's word to clusterd itself, not to the workers.
-const WATCHDOG: &str = "WATCHDOG_USEC";
-
 /// A generation, ready to spawn.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -30,6 +28,8 @@ pub(super) struct Settings {
     pub(super) cwd: PathBuf,
     ready: ReadyRule,
     credentials: Option<Credentials>,
+    /// Their account, where that is not ours.
+    account: Option<user::Account>,
     /// A word of advice for the operator, found while looking at the command.
     pub(super) advice: Option<String>,
     pub(super) hooks: hooks::Prepared,
@@ -89,7 +89,8 @@ impl Settings {
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
-        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref());
+        let account = user.as_ref().filter(|who| who.uid != user::own_uid()).map(|who| user::account(who.uid));
+        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref(), account.as_ref());
         Ok(Settings {
             config,
             source,
@@ -98,6 +99,7 @@ impl Settings {
             cwd,
             ready,
             credentials: user,
+            account,
             advice,
             hooks,
             hook_problems,
@@ -231,7 +233,7 @@ impl Settings {
 
     /// The variables of a worker at this place.
     pub(super) fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
-        let mut env = base_environment(&self.config);
+        let mut env = base_environment(&self.config, self.account.as_ref());
         if let Some(port) = place.port {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
         }
@@ -292,7 +294,7 @@ impl Settings {
 
     /// The variables of the agent: the workers', but for their place.
     pub(super) fn agent_environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
-        let mut env = base_environment(&self.config);
+        let mut env = base_environment(&self.config, self.account.as_ref());
         if let Some(port) = place.port {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
         }
@@ -307,16 +309,6 @@ impl Settings {
         }
         env
     }
-}
-
-/// The environment of the start (or clusterd's own) without what is meant for clusterd itself, and what the app adds.
-pub(super) fn base_environment(app: &config::App) -> BTreeMap<OsString, OsString> {
-    let all: Vec<(OsString, OsString)> = match &app.base_env {
-        Some(base) => base.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        None => std::env::vars_os().collect(),
-    };
-    let own = all.into_iter().filter(|(name, _)| name != WATCHDOG && !worker::is_variable(name));
-    own.chain(app.env.iter().map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
 /// What the protocol makes of balance and readiness.

@@ -145,6 +145,29 @@ fn supplementary(name: &str, gid: Gid) -> Result<Vec<u32>, UserError> {
     Ok(groups.into_iter().map(Gid::as_raw).collect())
 }
 
+/// What a user's entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The name; `None` without an entry.
+    pub name: Option<String>,
+    /// The home; `/` without an entry.
+    pub home: PathBuf,
+    /// The shell, where one is named.
+    pub shell: Option<PathBuf>,
+}
+
+/// The account of a user, by number.
+#[must_use]
+pub fn account(uid: u32) -> Account {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => {
+            let shell = Some(user.shell).filter(|shell| !shell.as_os_str().is_empty());
+            Account { name: Some(user.name), home: user.dir, shell }
+        }
+        Ok(None) | Err(_) => Account { name: None, home: PathBuf::from("/"), shell: None },
+    }
+}
+
 /// The home folder of a user, by name.
 pub fn home_of(name: &str) -> Option<PathBuf> {
     User::from_name(name).ok().flatten().map(|user| user.dir)

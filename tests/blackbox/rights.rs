@@ -215,3 +215,30 @@ fn what_a_worker_of_another_user_asks_for_is_done_with_that_users_rights() {
     assert!(!given.exists(), "its own socket stays");
     assert!(kept.exists(), "a socket of root's was removed through a link in {at:?}");
 }
+
+#[test]
+fn workers_of_another_user_have_the_environment_of_that_user() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    let folder = Folder::new();
+    let home = folder.path().join("home");
+    let somebody = SOMEBODY.to_string();
+    let args =
+        ["-w", "1", "--protocol", "none", "--ready", "50ms", "--user", &somebody, "--group", &somebody, "-e", "OWN=1"];
+    let script = "import os, signal\nprint('ENV', sorted(os.environ.items()), flush=True)\nsignal.pause()\n";
+    let cluster = Cluster::start_in(folder, &[&args[..], &["--", "python3", "-c", script]].concat(), |command| {
+        command.env_clear().env("CLUSTERD_HOME", home);
+        command.env("PATH", "/root/bin:/usr/local/bin:/usr/bin:/bin").env("HOME", "/root").env("USER", "root");
+        command.env("SUDO_USER", "x").env("KEPT", "1");
+    });
+    let said = cluster.wait_out("ENV ");
+    for there in ["('HOME', '/')", "('KEPT', '1')", "('OWN', '1')", "('PATH', '/usr/local/bin:/usr/bin:/bin')"] {
+        assert!(said.contains(there), "{there}: {said}");
+    }
+    for gone in ["'USER'", "'SUDO_USER'", "/root"] {
+        assert!(!said.contains(gone), "{gone}: {said}");
+    }
+    cluster.stop();
+}

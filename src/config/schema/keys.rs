@@ -206,6 +206,9 @@ table! {
         flag flag("--env-file", SURROUNDINGS, "FILE").takes(Takes::Several).apart()
             .help("Read variables from a file of K=V lines; may repeat"),
         more "`#` begins a comment, `export ` is skipped, values may be quoted; nothing is expanded";
+    /// Take nothing over from clusterd's own variables but PATH, LANG, LC_*, TZ and TERM.
+    clean_env: plain(bool = false), Boolean, section "environment",
+        more "With `user`, HOME, USER, LOGNAME and SHELL are always the user's";
     /// The variable that holds a worker's slot, from 0.
     instance_var: plain(String = defaults::INSTANCE_VAR.to_owned()), variable(parse::instance_variable),
         section "environment";

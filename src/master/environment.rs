@@ -1,0 +1,136 @@
+//! The variables that the processes of an app start from: those of clusterd (or of the start in the background), as far as
+//! they are the app's user's to have, and what the configuration adds.
+use crate::config;
+use crate::os::user::Account;
+use crate::worker;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// The service manager's word to clusterd itself.
+const WATCHDOG: &str = "WATCHDOG_USEC";
+/// The PATH where nothing is left of the one that there was.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// What `clean_env` leaves: the language, the time zone, the terminal.
+const KEPT: [&str; 4] = ["LANG", "PATH", "TERM", "TZ"];
+/// What belongs to the session of whoever started clusterd.
+const OF_A_SESSION: [&str; 9] =
+    ["BASH_ENV", "DBUS_SESSION_BUS_ADDRESS", "ENV", "GNUPGHOME", "KRB5CCNAME", "MAIL", "OLDPWD", "PWD", "XAUTHORITY"];
+const OF_A_SESSION_FROM: [&str; 3] = ["SSH_", "SUDO_", "XDG_"];
+
+/// The variables of an app's processes. `account`: whose processes they are, where that is not who we are.
+pub(super) fn base_environment(app: &config::App, account: Option<&Account>) -> BTreeMap<OsString, OsString> {
+    let all: BTreeMap<OsString, OsString> = match &app.base_env {
+        Some(base) => base.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        None => std::env::vars_os().collect(),
+    };
+    let mut env = inherited(all, app.clean_env, account);
+    env.extend(app.env.iter().map(|(name, value)| (name.into(), value.into())));
+    env
+}
+
+/// What is left of ours.
+fn inherited(
+    mut env: BTreeMap<OsString, OsString>,
+    clean: bool,
+    account: Option<&Account>,
+) -> BTreeMap<OsString, OsString> {
+    env.retain(|name, _| name != WATCHDOG && !worker::is_variable(name));
+    let home = env.get(OsStr::new("HOME")).cloned();
+    if clean {
+        env.retain(|name, _| KEPT.iter().any(|kept| name == kept) || name.to_string_lossy().starts_with("LC_"));
+    }
+    let Some(account) = account else { return env };
+    env.retain(|name, _| {
+        let name = name.to_string_lossy();
+        !OF_A_SESSION.contains(&name.as_ref()) && !OF_A_SESSION_FROM.iter().any(|first| name.starts_with(first))
+    });
+    if let Some(path) = env.get_mut(OsStr::new("PATH")) {
+        *path = path_for_others(path, home.as_deref());
+    }
+    let name = account.name.as_deref();
+    for (variable, value) in [
+        ("HOME", Some(account.home.as_os_str())),
+        ("USER", name.map(OsStr::new)),
+        ("LOGNAME", name.map(OsStr::new)),
+        ("SHELL", account.shell.as_deref().map(Path::as_os_str)),
+    ] {
+        match value {
+            Some(value) => env.insert(variable.into(), value.into()),
+            None => env.remove(OsStr::new(variable)),
+        };
+    }
+    env
+}
+
+/// A PATH without what is in our own home, and without what depends on a folder.
+fn path_for_others(path: &OsStr, home: Option<&OsStr>) -> OsString {
+    let home = home.map(Path::new).filter(|home| home.is_absolute() && home.parent().is_some());
+    let shared = std::env::split_paths(path)
+        .filter(|folder| folder.is_absolute() && !home.is_some_and(|home| folder.starts_with(home)));
+    match std::env::join_paths(shared) {
+        Ok(path) if !path.is_empty() => path,
+        Ok(_) | Err(_) => PATH.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn of_root() -> BTreeMap<OsString, OsString> {
+        env(&[
+            ("HOME", "/root"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("SHELL", "/bin/zsh"),
+            ("PATH", "/root/.local/bin:bin:/usr/bin::/bin"),
+            ("SUDO_COMMAND", "x"),
+            ("SSH_AUTH_SOCK", "/tmp/x"),
+            ("LANG", "C.UTF-8"),
+            ("LC_TIME", "de_DE"),
+            ("DATABASE_URL", "x"),
+            ("WATCHDOG_USEC", "1"),
+            ("LISTEN_FDS", "1"),
+        ])
+    }
+
+    #[test]
+    fn another_user_gets_nothing_of_our_session() {
+        let account = Account { name: Some("web".into()), home: "/srv/web".into(), shell: Some("/bin/sh".into()) };
+        let wanted = env(&[
+            ("HOME", "/srv/web"),
+            ("USER", "web"),
+            ("LOGNAME", "web"),
+            ("SHELL", "/bin/sh"),
+            ("PATH", "/usr/bin:/bin"),
+            ("LANG", "C.UTF-8"),
+            ("LC_TIME", "de_DE"),
+            ("DATABASE_URL", "x"),
+        ]);
+        assert_eq!(inherited(of_root(), false, Some(&account)), wanted);
+        let nobody = Account { name: None, home: "/".into(), shell: None };
+        let clean = env(&[("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("LC_TIME", "de_DE")]);
+        assert_eq!(inherited(of_root(), true, Some(&nobody)), clean);
+    }
+
+    #[test]
+    fn who_we_are_gets_everything_unless_it_is_to_be_clean() {
+        let mut all = of_root();
+        all.remove(OsStr::new("WATCHDOG_USEC"));
+        all.remove(OsStr::new("LISTEN_FDS"));
+        assert_eq!(inherited(of_root(), false, None), all);
+        let kept = ["LANG", "LC_TIME", "PATH"].map(OsString::from);
+        assert!(inherited(of_root(), true, None).keys().eq(&kept));
+    }
+
+    #[test]
+    fn a_path_of_which_nothing_is_left_is_the_systems() {
+        assert_eq!(path_for_others(OsStr::new("/root/bin:."), Some(OsStr::new("/root"))), PATH);
+        assert_eq!(path_for_others(OsStr::new("/usr/bin:/opt/x"), Some(OsStr::new("/"))), "/usr/bin:/opt/x");
+    }
+}
