@@ -70,9 +70,12 @@ impl Dispatch {
         self.coalescing.nap_us(cx.now_us, most_us)
     }
 
-    /// Called once a second: stops the timer of an idle process.
-    pub(super) fn rest(&mut self) {
-        self.interrupts.rest();
+    /// Once per turn: an idle process is not to be woken, so the timer ends with the first turn that had nothing to close
+    /// and has no answer to wait for.
+    pub(super) fn rest(&mut self, cx: &Context) {
+        if !has_open(cx) {
+            self.interrupts.rest();
+        }
     }
 
     /// Accepts from every listener on which connections wait, as long as workers can take them.

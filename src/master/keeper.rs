@@ -4,6 +4,7 @@ use crate::ids::WorkerId;
 use crate::keeper::link::{Inheritance, Link};
 use crate::keeper::protocol::{Notice, Order, SpawnSpec};
 use crate::limits;
+use crate::os::stderr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -48,6 +49,8 @@ impl Keeper {
 
     /// Tells the keeper that the deployment is over; queued orders are still sent.
     pub(super) fn finish(&mut self, code: u8) {
+        // The keeper ends at once, and this process with it.
+        stderr::finish();
         self.send(Order::Finish { code });
         let flushed = self.link.flush();
         self.check(flushed);

@@ -159,7 +159,6 @@ impl Master {
                 os::memory::forget_code();
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
-            self.dispatch.rest();
             self.liveness.probe_all(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
@@ -180,6 +179,7 @@ impl Master {
             self.work_on_tasks();
             self.work_on_events();
         }
+        self.dispatch.rest(&self.cx);
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
         self.cx.reactor.keeper_interest(&self.cx.keeper)
