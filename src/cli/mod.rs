@@ -26,7 +26,7 @@ mod worker_table;
 
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
-use crate::os::stderr;
+use crate::os::{argv, stderr};
 use crate::text::visible;
 use command_line::Invocation;
 use exit::EXIT_USAGE;
@@ -61,13 +61,16 @@ fn play_role() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG) {
         return keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() });
     }
-    match command_line::parse(std::env::args_os()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // From here on nobody else reads them.
+    argv::hide_values();
+    match command_line::parse(args.iter().cloned()) {
         Ok(Invocation::Print(text)) => {
             apply::print(&text);
             ExitCode::SUCCESS
         }
         // The keeper parses nothing: the master reads the same arguments again.
-        Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() }),
+        Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: args.into_iter().skip(1).collect() }),
         Ok(Invocation::Verb { verb, home }) => verb.run(home.as_deref()),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");

@@ -7,12 +7,13 @@ use super::reexec::{self, Reexec};
 use super::system::{Interest, System};
 use super::table::Table;
 use super::watchdog::{AfterEnd, Hung, Watchdog};
-use super::{INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
+use super::{ARGUMENTS, INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
     INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
     KEEPER_SOCKET_BUFFER_BYTES, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
 };
+use crate::os::argv::without_values;
 use crate::os::packet::Packet;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
@@ -128,8 +129,16 @@ impl<S: System> Keeper<S> {
         system.watch_signals(&SIGNALS).map_err(failed("watching signals"))?;
         // A parent may have left it ignored, and then the kernel reaps our children before we can.
         system.reset_signal(signal::CHLD).map_err(failed("watching SIGCHLD"))?;
+        let args = with_master_name(launch.args);
+        let shown = without_values(&args);
+        if shown != args {
+            let all = args[1..].iter().flat_map(|arg| arg.iter().copied().chain([0])).collect::<Vec<u8>>();
+            let file = system.file_with(ARGUMENTS, &all).map_err(failed("keeping the arguments"))?;
+            // The bound of held fds is far away at the start.
+            let _ = table.hold(ARGUMENTS.to_owned(), file);
+        }
         Ok(Keeper {
-            args: with_master_name(launch.args),
+            args: shown,
             env: environment(&system),
             binary: system.own_binary().map_err(failed("opening /proc/self/exe (is /proc mounted?)"))?,
             next_binary: None,

@@ -36,6 +36,10 @@ pub const MASTER_KEEPER_FD: i32 = 3;
 /// `inherited/<index>/<name>`, the name being that of `LISTEN_FDNAMES` or empty.
 pub const INHERITED_PREFIX: &str = "inherited/";
 
+/// Name of the held file with the arguments, NUL behind each, where those on the command line of the master lack the values
+/// of variables: everybody on the machine can read that one.
+pub const ARGUMENTS: &str = "arguments";
+
 /// How the keeper was called.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {

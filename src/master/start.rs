@@ -17,16 +17,18 @@ use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
 use crate::home::{self, Home, HomeError};
 use crate::ids::Generation;
+use crate::keeper::ARGUMENTS;
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::loader::{self, Request};
 use crate::os::listen::{self, LocalAddress};
-use crate::os::{cpu, process, signal};
+use crate::os::{cpu, memfd, process, signal};
 use crate::supervisor::{self, Cx};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    let typed = with_all_arguments(typed, &inherited);
     // A later one never begins anew: what runs would be in its way, and it would end it.
     let fresh = inherited.incarnation <= 1;
     let begun = if fresh { Master::begin(link, inherited, &typed) } else { resume::resume(link, inherited, &typed) };
@@ -392,6 +395,22 @@ impl Launch {
         match self {
             Launch::Foreground { .. } => false,
             Launch::Background { entry, .. } => entry.apps.iter().any(|a| a.name == app && a.stopped),
+        }
+    }
+}
+
+/// What was typed, with the values of variables that the command line lacks, for others read it.
+fn with_all_arguments(typed: CommandLine, inherited: &Inheritance) -> CommandLine {
+    let Some(file) = inherited.fds.get(ARGUMENTS) else { return typed };
+    match memfd::contents(file.as_fd(), limits::SOURCES_BYTES_MAX) {
+        Ok(bytes) => {
+            let args = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|byte| *byte == 0);
+            let args = args.map(|arg| OsString::from_vec(arg.to_vec()));
+            CommandLine { argv: typed.argv.iter().take(1).cloned().chain(args).collect(), ..typed }
+        }
+        Err(e) => {
+            log::error!("the arguments that the keeper holds cannot be read: {e}");
+            typed
         }
     }
 }

@@ -2,6 +2,7 @@
 //! kernel offers. No policy lives here.
 #![allow(unsafe_code)]
 pub mod append;
+pub mod argv;
 pub mod bpf;
 pub mod clock;
 pub mod closer;

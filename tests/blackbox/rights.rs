@@ -242,3 +242,29 @@ fn workers_of_another_user_have_the_environment_of_that_user() {
     }
     cluster.stop();
 }
+
+#[test]
+fn values_of_variables_are_on_no_command_line() {
+    let script = "import os, signal\nprint('TOKEN', os.environ['TOKEN'], flush=True)\nsignal.pause()\n";
+    let args = ["-w", "1", "--protocol", "none", "--ready", "50ms", "-e", "TOKEN=geheim", "--env=OTHER=geheim"];
+    let cluster = Cluster::start(&[&args[..], &["--", "python3", "-c", script]].concat());
+    cluster.wait_out("TOKEN geheim");
+    let shown = |pid: i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        String::from_utf8_lossy(&line).replace('\0', " ")
+    };
+    for pid in [cluster.keeper_pid(), cluster.master_pid()] {
+        let line = shown(pid);
+        assert!(line.contains("-e TOKEN=******") && !line.contains("geheim"), "{line}");
+    }
+    let first = cluster.master_pid();
+    kill(first, "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1);
+    assert!(!shown(cluster.master_pid()).contains("geheim"));
+    let worker = cluster.worker_pids()[0];
+    kill(worker, "KILL");
+    wait_until("the next worker has it too", || {
+        cluster.stdout().iter().filter(|line| line.contains("TOKEN geheim")).count() == 2
+    });
+    cluster.stop();
+}
