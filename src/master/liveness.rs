@@ -1,8 +1,8 @@
-//! Liveness probes: do the event loops of Node workers turn? And once a second: has a worker passed a limit? What follows
-//! is the supervisor's business.
+//! Liveness probes: checks that the event loops of Node workers turn. Once a second it also checks the workers' limits.
+//! The supervisor decides what follows.
 //!
-//! A ping is a line that the worker ignores; whether it was read is asked of the kernel, so that no worker has to wake
-//! the master. A worker that answers hand-offs needs no ping: how long they wait says the same.
+//! A ping is a line that the worker ignores; the kernel knows whether it was read, so no worker has to wake the master.
+//! A worker that answers hand-offs needs no ping: the time to its answers says the same.
 use super::checkpoint;
 use super::context::Context;
 use super::eligibility;
@@ -14,42 +14,42 @@ use crate::os::procfs;
 use crate::supervisor::{Event, Phase};
 use crate::worker::node::lines;
 
-/// How often the event loops of Node workers are pinged and the limits of workers are looked at, in milliseconds: with the
-/// heartbeat, so that an idle machine is woken once. A ping that was not read when the next one is due takes the worker
-/// out of the balance.
+/// How often Node workers are pinged and the limits of workers are checked, in milliseconds: together with the
+/// heartbeat, so that an idle machine is woken once. A worker whose ping is unread when the next one is due leaves the
+/// balancer.
 const PING_EVERY_MS: u64 = limits::HEARTBEAT_EVERY_MS;
 
-/// First look at whether pings were read, after this, in milliseconds; an idle event loop needs less than one.
+/// Delay of the first check for unread pings, in milliseconds; an idle event loop needs less than one.
 const PING_LOOK_MS: u64 = 1;
 
-/// What is known of a Node worker's event loop.
+/// Liveness of a Node worker's event loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Liveness {
-    /// When the ping was sent that it has not read (microseconds).
+    /// When the unread ping was sent (microseconds).
     pub(super) pinged_us: Option<u64>,
-    /// When it reads that is noticed at once; else at the next look, too late to say how long it took.
+    /// The reactor reports when the ping is read; otherwise the next check sees it, too late to measure the delay.
     timed: bool,
-    /// It had not read it when the next one was due: it gets no connections.
+    /// The ping was unread when the next one was due: the worker gets no connections.
     pub(super) stuck: bool,
-    /// It was pinged because connections wait for it: until it has read that, it is handed none of others.
+    /// Pinged because connections wait for it: until the ping is read, the worker is handed no connections of others.
     pub(super) suspect: bool,
-    /// When it was first seen not to have read that (microseconds), and how long it had waited for a CPU by then.
+    /// When the ping was first seen unread (microseconds), and how long the worker had waited for a CPU by then.
     pub(super) unread_since: Option<(u64, u64)>,
-    /// Times that the next ping was due since.
+    /// Pings that were due since then.
     missed: u32,
-    /// How long the last ping or hand-off waited for it, in microseconds.
+    /// How long the worker took to read the last ping or answer the last hand-off, in microseconds.
     delay_us: Option<u64>,
 }
 
 impl Liveness {
-    /// The last delay, or how long the present ping waits where that is longer; in milliseconds.
+    /// The last delay, or the age of the unread ping where that is longer; in milliseconds.
     pub(super) fn delay_ms(&self, now_us: u64) -> Option<f64> {
         let waits_us = self.pinged_us.map(|at| now_us.saturating_sub(at));
         self.delay_us.max(waits_us).map(|us| us as f64 / 1000.0)
     }
 
-    /// It answered a hand-off after this time, and so has read a ping that was sent before. One that is stuck has more
-    /// to read: that it is not any more is found out at its channel.
+    /// The worker answered a hand-off after this time, and so has read any ping sent before it. A stuck worker has more
+    /// to read: its channel shows when it is no longer stuck.
     pub(super) fn answered(&mut self, latency_us: u64, now_us: u64) {
         self.delay_us = Some(latency_us);
         if !self.stuck && !self.suspect && self.pinged_us.is_some_and(|pinged_us| pinged_us + latency_us <= now_us) {
@@ -58,15 +58,15 @@ impl Liveness {
     }
 }
 
-/// The probes of all workers.
+/// The liveness probes of all workers.
 #[derive(Default)]
 pub(super) struct LivenessProbes {
-    /// Workers that were pinged and not looked at since.
+    /// Pinged workers that were not checked since.
     pinged: Vec<WorkerIx>,
 }
 
 impl LivenessProbes {
-    /// Pings every worker in one go, and compares it with its limits.
+    /// Pings every worker, and compares it with its limits.
     pub(super) fn probe_all(&mut self, cx: &mut Context) {
         cx.update_now();
         for ix in cx.workers.indices() {
@@ -83,7 +83,7 @@ impl LivenessProbes {
             let liveness = &mut worker.liveness;
             if liveness.pinged_us.is_some_and(|at| now_us.saturating_sub(at) < super::kernel_mode::monitor::STARVED_US)
             {
-                // Sent because connections wait for it; it is too early to say anything.
+                // This ping was sent because connections wait; it is too early to judge.
                 return;
             }
             liveness.stuck = true;
@@ -107,11 +107,11 @@ impl LivenessProbes {
         }
     }
 
-    /// Sends a ping to a worker that has none to read.
+    /// Sends a ping to a worker, unless one is unread.
     pub(super) fn ping(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         let Some(channel) = &mut worker.channel else { return };
-        // One whose channel is blocked has enough to read.
+        // A worker with a blocked channel has enough to read.
         if !channel.is_blocked() {
             match channel.send_line(lines::PING, None) {
                 Ok(()) if channel.is_blocked() => cx.tasks.push_back(Task::AwaitWritable(ix)),
@@ -124,7 +124,7 @@ impl LivenessProbes {
         worker.liveness.timed = false;
     }
 
-    /// A moment after the pings: who has not read its own is watched until it does.
+    /// Soon after the pings: workers with an unread ping are watched until they read it.
     pub(super) fn check_pings(&mut self, cx: &mut Context) {
         cx.timers.cancel(Timer::PingLook);
         for ix in std::mem::take(&mut self.pinged) {
@@ -134,7 +134,7 @@ impl LivenessProbes {
         }
     }
 
-    /// That the worker reads its ping will wake the loop.
+    /// Registers the worker so that the loop wakes when it reads its ping.
     pub(super) fn watch(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         worker.liveness.timed = true;
@@ -143,7 +143,7 @@ impl LivenessProbes {
         }
     }
 
-    /// Whether a ping to this worker was sent and is still not read.
+    /// Whether a ping to this worker is unread.
     pub(super) fn waits_for_ping(&mut self, cx: &mut Context, ix: WorkerIx) -> bool {
         let Some(worker) = cx.workers.get_mut(ix) else { return false };
         let Some(pinged_us) = worker.liveness.pinged_us else { return false };
@@ -164,7 +164,7 @@ impl LivenessProbes {
         false
     }
 
-    /// Reports event loops that have not turned for as long as their limit says, when that is due.
+    /// Reports event loops that have been stuck for longer than their limit, when the check is due.
     pub(super) fn check_hangs(&mut self, cx: &mut Context) {
         if cx.timers.take_due(Timer::Hang, cx.now_ms) {
             self.find_hangs(cx);
@@ -184,7 +184,7 @@ impl LivenessProbes {
                 continue;
             }
             let hung_at_ms = liveness.pinged_us.unwrap_or(cx.now_us) / 1000 + hang_ms;
-            // When the whole machine stood still, no turn of ours was missed either.
+            // If the whole machine was suspended, the master's own turns did not miss a ping either.
             let missed = u64::from(liveness.missed) >= (hang_ms / PING_EVERY_MS).saturating_sub(1);
             if hung_at_ms <= cx.now_ms && missed {
                 cx.events.push_back((app, Event::Hung { worker: id }));
@@ -195,7 +195,7 @@ impl LivenessProbes {
     }
 }
 
-/// Whether a worker that serves has passed a limit; asked again as long as it lives.
+/// Checks whether a serving worker has passed a limit; repeated as long as it lives.
 fn check_limits(cx: &mut Context, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let (app_ix, id, taken) = (worker.app, worker.id, worker.taken_before + worker.taken);
@@ -210,7 +210,7 @@ fn check_limits(cx: &mut Context, ix: WorkerIx) {
         cx.events.push_back((app_ix, Event::Replace { worker: id, excess }));
     }
     if limits.max_connections.is_some() {
-        // A later master continues the count.
+        // The next master continues the count.
         checkpoint::save_serves(cx, ix);
     }
 }

@@ -1,6 +1,6 @@
-//! Which stream of which worker goes to which log file: the master's side of `logs::Writer`. The keeper holds every
-//! stream's pipe, by a name that says what it is, until all of it is in its file: a successor goes on with it also when
-//! the worker is long gone.
+//! Which stream of which worker goes to which log file: the master's side of `logs::Writer`. The keeper holds the pipe
+//! of each stream, under a name that describes it, until everything from the pipe is in the file: a successor continues
+//! the stream even when its worker is long gone.
 use super::keeper::Keeper;
 use crate::config::log::{Format, Target};
 use crate::config::{self};
@@ -19,36 +19,35 @@ const PIPE: &str = "log/pipe/";
 /// The log files of a deployment.
 #[derive(Default)]
 pub(super) struct LogFiles {
-    /// Started with the first stream.
+    /// Started for the first stream.
     writer: Option<Writer>,
-    /// Pipes of workers whose process does not exist yet: their lines may have to name its pid.
+    /// Pipes of workers that are not spawned yet: their lines may have to contain the pid.
     waiting: HashMap<WorkerId, Vec<Waiting>>,
-    /// Names in the keeper of the streams that are read, by key.
+    /// Names in the keeper of the open streams, by key.
     held: HashMap<u64, String>,
-    /// Keys of pipes that a former master made for a process that never came to be; the next pipe has their name now.
+    /// Keys of pipes that a previous master made for a spawn that failed; the next pipe has their name now.
     replaced: HashSet<u64>,
 }
 
-/// A stream whose worker's process does not exist yet.
+/// A stream of a worker that is not spawned yet.
 struct Waiting {
     place: Place,
     pipe: OwnedFd,
     tail: Option<Arc<Tail>>,
 }
 
-/// What a stream is.
+/// Identifies a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) worker: WorkerId,
     pub(super) stream: Stream,
-    /// The app's name.
     pub(super) app: String,
     pub(super) slot: Slot,
     pub(super) generation: Generation,
 }
 
 impl Place {
-    /// The name under which the keeper holds its pipe.
+    /// The name of its pipe in the keeper.
     fn name(&self) -> String {
         let Place { worker, app, slot, generation, .. } = self;
         format!("{PIPE}{worker}/{}/{app}/{}/{generation}", word(self.stream), slot.0)
@@ -66,7 +65,7 @@ impl Place {
         })
     }
 
-    /// Its number in the log's memory.
+    /// Its key in the log writer.
     fn key(&self) -> u64 {
         self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
     }
@@ -87,7 +86,7 @@ impl Place {
             Format::Plain => SourceLook::Plain { time },
             Format::Json => {
                 let (kind, generation) = (word(self.stream), self.generation);
-                // The agent has none.
+                // The agent has no slot.
                 let slot = Some(self.slot).filter(|slot| *slot != Slot::AGENT);
                 let slot = slot.map_or_else(|| "null".to_owned(), |slot| slot.to_string());
                 let name = serde_json::Value::from(config.name.as_str());
@@ -110,10 +109,9 @@ fn word(stream: Stream) -> &'static str {
     }
 }
 
-/// Opens every log file of an app once, so that one that cannot be opened is known before anything starts.
+/// Opens every log file of an app once, so that a file that cannot be opened is reported before anything starts.
 ///
-/// # Errors
-/// Which, why, and the way out.
+/// # Errors Which file, why, and what to do.
 pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
     let idle = app.log.idle_keys();
     if !idle.is_empty() {
@@ -132,10 +130,9 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
 }
 
 impl LogFiles {
-    /// The end that a new worker gets for this stream. It is read once the process exists.
+    /// The pipe end for a new worker's stream. The other end is read once the worker is spawned.
     ///
-    /// # Errors
-    /// A sentence: out of fds, memory or threads.
+    /// # Errors Out of fds, memory or threads.
     pub(super) fn pipe_for(
         &mut self,
         keeper: &mut Keeper,
@@ -163,7 +160,7 @@ impl LogFiles {
         Ok(())
     }
 
-    /// The worker's process exists: its output is read from now on.
+    /// A worker was spawned: reads its output from now on.
     pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: AppIx, config: &config::App) {
         for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
             self.held.insert(place.key(), place.name());
@@ -175,15 +172,15 @@ impl LogFiles {
         }
     }
 
-    /// The worker's process never came to be.
+    /// A worker's spawn failed: drops its pipes.
     pub(super) fn never_was(&mut self, keeper: &mut Keeper, worker: WorkerId) {
         for Waiting { place, .. } in self.waiting.remove(&worker).unwrap_or_default() {
             keeper.send(Order::Release { name: place.name() });
         }
     }
 
-    /// Goes on with what a former master was writing. `config_of`: the index and the settings of an app's generation;
-    /// `pid_of`: of a worker that the keeper knows.
+    /// Continues the streams of the previous master. `config_of` finds the index and the settings of an app's
+    /// generation, `pid_of` the pid of a worker that the keeper knows.
     pub(super) fn resume<'a>(
         &mut self,
         keeper: &mut Keeper,
@@ -214,10 +211,10 @@ impl LogFiles {
         }
     }
 
-    /// Has the keeper let go of streams that are wholly in their files.
+    /// Has the keeper drop the pipes of streams that are completely written.
     pub(super) fn let_go(&mut self, keeper: &mut Keeper) {
         for key in self.writer.as_ref().map(Writer::take_ended).unwrap_or_default() {
-            // Nobody has the other end of a pipe that was replaced, so its end comes first.
+            // A replaced pipe has no writer, so its end comes first.
             if !self.replaced.remove(&key)
                 && let Some(name) = self.held.remove(&key)
             {
@@ -226,7 +223,6 @@ impl LogFiles {
         }
     }
 
-    /// Opens every file again.
     pub(super) fn reopen(&self, reply: Option<Reply>) {
         match (&self.writer, reply) {
             (None, Some(reply)) => reply(Ok("there are no log files".to_owned())),
@@ -239,7 +235,6 @@ impl LogFiles {
         }
     }
 
-    /// Empties these files.
     pub(super) fn empty(&self, paths: Vec<PathBuf>, reply: Reply) {
         match &self.writer {
             None => reply(Ok("there are no log files".to_owned())),
@@ -251,12 +246,12 @@ impl LogFiles {
         }
     }
 
-    /// Lines that an app has lost.
+    /// Lines of an app that were lost.
     pub(super) fn lost(&self, app: AppIx) -> u64 {
         self.writer.as_ref().map_or(0, |writer| writer.lost(app.0))
     }
 
-    /// Everything is over: what was printed gets into the files.
+    /// Writes what was printed, at the end of the deployment.
     pub(super) fn finish(&self) {
         if let Some(writer) = &self.writer {
             writer.finish();

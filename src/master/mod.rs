@@ -1,7 +1,7 @@
-//! The brain: listens, hands off, supervises, reloads. A child of the keeper; may die at any instant. This file is its
+//! The master: listens, hands off, supervises, reloads. A child of the keeper; may die at any instant. This file is its
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
-//! What to decide is in `supervisor` and `balance`; what bytes mean in `worker`.
+//! Decisions are made in `supervisor` and `balance`; `worker` knows the protocols.
 mod agent;
 mod app;
 mod channels;
@@ -66,15 +66,15 @@ use tasks::Task;
 use timers::Timer;
 use triggers::Triggers;
 
-/// Everything that the master has in its hands.
+/// The state of the master.
 struct Master {
-    /// What all mechanisms work on.
+    /// The part that all mechanisms work on.
     cx: Context,
     dispatch: dispatch::Dispatch,
     readings: reading::Readings,
-    /// Reloads that nobody asks for by hand.
+    /// Reloads by file changes and at set times.
     triggers: Triggers,
-    /// The control API, and who waits for an answer of it.
+    /// The control API and its waiting clients.
     control: Control,
     notify: notify_sockets::NotifySockets,
     output: output::Output,
@@ -91,7 +91,7 @@ struct Master {
 }
 
 impl Master {
-    /// Turns until everything is done or the keeper is gone.
+    /// Turns until the deployment is over or the keeper is gone.
     fn turn(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
@@ -134,7 +134,7 @@ impl Master {
         }
     }
 
-    /// Everything that follows from what happened, until nothing more does.
+    /// Handles everything that follows from the events of this turn, until nothing is left.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
         self.dispatch.scarce.retry(&mut self.cx);
@@ -185,7 +185,7 @@ impl Master {
         self.cx.reactor.keeper_interest(&self.cx.keeper)
     }
 
-    /// Whether this master is to end now: the next one takes over. It waits a moment for what it has in hand.
+    /// Whether this master ends now for the next one. It waits a moment for open work.
     fn has_handed_over(&self) -> bool {
         let Some(ends_at_ms) = self.upgrade.ends_at_ms() else { return false };
         let any_waits = self.cx.apps.iter().any(|app| !app.waiting.is_empty());
@@ -216,7 +216,7 @@ impl Master {
         }
     }
 
-    /// Works off what mechanisms want of each other.
+    /// Performs the tasks that mechanisms left for each other.
     fn work_on_tasks(&mut self) {
         while let Some(task) = self.cx.tasks.pop_front() {
             match task {
@@ -241,7 +241,7 @@ impl Master {
         }
     }
 
-    /// The rules send a worker into its drain.
+    /// Begins a worker's drain, on the supervisor's order.
     fn begin_drain(&mut self, ix: WorkerIx) {
         for (app, listener) in drains::listeners_left_by(&self.cx, ix) {
             for socket in 0..self.cx.apps[app].listeners[listener].socket_count() {
@@ -253,14 +253,14 @@ impl Master {
         self.work_on_tasks();
     }
 
-    /// Whether a ping to this worker was sent and is still not read.
+    /// Whether a ping to this worker is unread.
     fn waits_for_ping(&mut self, ix: WorkerIx) -> bool {
         let waits = self.liveness.waits_for_ping(&mut self.cx, ix);
         self.work_on_tasks();
         waits
     }
 
-    /// Writes down what changed, then does what follows: a successor that reads the notes must know of every process.
+    /// Saves what changed, then performs the actions: a successor must know every process from the checkpoint.
     fn carry_out(&mut self, app: AppIx, actions: Vec<Action>) {
         self.cx.timers.set_or_cancel(Timer::Rules(app), self.cx.apps[app].supervisor.next_deadline_ms());
         let next_worker = self.cx.next_worker;
@@ -285,7 +285,7 @@ impl Master {
         }
     }
 
-    /// Tells the people, the agent, hooks, and whoever waits for this.
+    /// Passes a report to the log, the agent, hooks, and waiting clients.
     fn on_report(&mut self, app: AppIx, report: &Report) {
         narration::narrate(&mut self.cx, app, report);
         self.relay.announce(&mut self.cx, app, report);
@@ -293,7 +293,7 @@ impl Master {
         self.after_report(app, report);
     }
 
-    /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked for it here.
+    /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked here.
     fn timeout_ms(&mut self) -> u64 {
         if self.notify.has_unread() {
             return 0;
@@ -332,17 +332,17 @@ impl Master {
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             Notice::Keeper { about } => self.upgrade.keeper_is(&mut self.cx, about),
-            // What is said only at the start was read by `adopt`.
+            // Sent only at the start, and read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}
         }
     }
 
-    /// Looks at the accept queues of slots, when that is due.
+    /// Checks the accept queues of slots, when that is due.
     fn look_at_queues(&mut self) {
         let monitor = &mut self.kernel_mode.monitor;
         if self.upgrade.is_handing_over() {
-            // The next master looks at them all.
+            // The next master checks all queues.
             return monitor.stop(&mut self.cx);
         }
         if !monitor.is_due(&self.cx) {
@@ -353,7 +353,7 @@ impl Master {
         self.kernel_mode.monitor.look(&mut self.cx, &mut self.liveness, &mut self.dispatch);
     }
 
-    /// Reads one channel until it is empty and acts on every line.
+    /// Reads one channel until it is empty and handles every line.
     fn read_channel(&mut self, ix: WorkerIx, to_end: bool) {
         self.channel_reader().read(ix, to_end);
     }
@@ -385,7 +385,7 @@ impl Master {
         self.unread.set_timer(&mut self.cx);
     }
 
-    /// Has the keeper start a worker, or the agent. What goes wrong here is an event like a failure there.
+    /// Has the keeper start a worker, or the agent. An error here becomes the same event as a failure in the keeper.
     fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
         let mut spawner = spawn::Spawner {
             cx: &mut self.cx,
@@ -408,15 +408,15 @@ impl Master {
         if let Some(ix) = self.cx.workers.find(id)
             && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
         {
-            // What it said last counts: an answer that is still in the channel says that a connection was taken.
+            // Read the last lines first: an answer that is still in the channel says that a connection was taken.
             self.channel_reader().read_last_words(ix);
-            // In the order in which they happened: what the lines said comes before the exit.
+            // Keep the order of events: the lines come before the exit.
             let status = spawn::exit_status(raw_status);
             self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
             spawn::keep_last_words(&mut self.cx, &mut self.output, app, id);
             spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, id);
-            // Workers that a reload did not replace may outlive it: those that were scaled away with it.
+            // Workers that a reload did not replace may outlive it, if the reload scaled them away.
             if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
                 self.drop_old_generations(app);
             }

@@ -1,4 +1,4 @@
-//! Reports of the supervisor in words for people: one line each in the log. Who waits for them is told in `waiters`.
+//! Writes the supervisor's reports to the log, one line each. `waiters` answers the clients that wait for them.
 use super::app::App;
 use super::checkpoint;
 use super::context::Context;
@@ -6,7 +6,7 @@ use crate::ids::AppIx;
 use crate::os::signal;
 use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
 
-/// A time span as a person says it: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
+/// A time span for people: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
 pub(super) fn human_ms(ms: u64) -> String {
     let s = ms / 1000;
     match ms {
@@ -64,7 +64,7 @@ pub(super) fn next_words(next: Next) -> String {
     }
 }
 
-/// Logs a report, and keeps what `ls` and the checkpoint want to know of it.
+/// Logs a report, and keeps what `ls` and the checkpoint need of it.
 pub(super) fn narrate(cx: &mut Context, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     match report {
@@ -135,7 +135,7 @@ pub(super) fn narrate(cx: &mut Context, app_ix: AppIx, report: &Report) {
     }
 }
 
-/// Says that the workers of an app are on their way.
+/// Logs that the workers of an app are starting.
 pub(super) fn log_start(app: &App) {
     log::info!(
         "{}: starting {} {} of: {}",
@@ -162,10 +162,10 @@ fn log_ready(app: &App, workers: u32) {
     }
 }
 
-/// What to do about a worker that never got ready.
+/// Advice for a worker that did not become ready.
 fn advice_on(app: &App, cause: &Cause) -> String {
     use crate::supervisor::Evidence;
-    // Where more is known it has been said.
+    // A more specific message was logged before.
     if !matches!(cause, Cause::NotReady { why: None, .. }) {
         return String::new();
     }

@@ -1,5 +1,5 @@
-//! The sockets behind `NOTIFY_SOCKET`: one for each user that workers run as, which nobody but that user and root can
-//! reach. Who spoke is found here; what follows from it is decided elsewhere.
+//! The sockets behind `NOTIFY_SOCKET`: one for each user that workers run as; only that user and root can reach it.
+//! This file finds the sender of a message; others decide what follows.
 use super::keeper::Keeper;
 use super::polls::Polls;
 use crate::home::Home;
@@ -11,40 +11,39 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Datagrams taken from the notify socket before the loop goes on.
+/// Datagrams read from a notify socket per turn of the loop.
 const NOTIFY_BATCH_MAX: usize = 256;
 
-/// Name in the keeper of the socket for workers that run as we do. Masters of every version know it.
+/// Name in the keeper of the socket for workers of our own user. Masters of every version know it.
 const OWN: &str = "notify";
-/// Before the number of a user: name in the keeper of the socket for workers of that user.
+/// Prefix of the name in the keeper of the socket for another user's workers; the user's number follows.
 const OF_USER: &str = "notify/";
-/// Where the sockets for other users are: they cannot reach our home.
+/// Folder of the sockets for other users, who cannot reach our home.
 const SHARED_FOLDER: &str = "/run/clusterd";
 
-/// All of them.
 #[derive(Default)]
 pub(super) struct NotifySockets {
     by_user: BTreeMap<u32, NotifySocket>,
-    /// Users for whom there can be none: said once.
+    /// Users for whom no socket could be opened; logged once.
     without: Vec<u32>,
-    /// More may wait than the last turn has read.
+    /// More may wait than the last turn read.
     unread: bool,
 }
 
 struct NotifySocket {
     socket: OwnedFd,
-    /// What workers find in `NOTIFY_SOCKET`.
+    /// The value of `NOTIFY_SOCKET`.
     address: String,
 }
 
-/// What somebody said.
+/// A message and its sender.
 pub(super) struct Heard {
     pub(super) pid: i32,
     pub(super) said: Said,
 }
 
 impl NotifySockets {
-    /// What workers of this user find in `NOTIFY_SOCKET`; the socket is opened for the first of them.
+    /// The value of `NOTIFY_SOCKET` for workers of this user; the first call opens the socket.
     pub(super) fn address_for(
         &mut self,
         uid: u32,
@@ -69,12 +68,12 @@ impl NotifySockets {
         self.address_of(uid).map(ToOwned::to_owned)
     }
 
-    /// The address of the socket for workers that run as this user, where it is open.
+    /// The address of the socket for workers of this user, if it is open.
     pub(super) fn address_of(&self, uid: u32) -> Option<&str> {
         self.by_user.get(&uid).map(|socket| socket.address.as_str())
     }
 
-    /// Goes on with the sockets of a former master.
+    /// Takes over the sockets of the previous master.
     pub(super) fn adopt(&mut self, fds: &mut HashMap<String, OwnedFd>, polls: &Polls) {
         let uid_of = |name: &str| match name {
             OWN => Some(user::own_uid()),
@@ -94,7 +93,7 @@ impl NotifySockets {
             log::warn!("a notify socket cannot be polled: {e}");
         }
         self.by_user.insert(uid, NotifySocket { socket, address });
-        // What came before the poll knew it is no event.
+        // Messages that came before the registration raise no event.
         self.unread = true;
     }
 
@@ -103,13 +102,13 @@ impl NotifySockets {
         self.unread
     }
 
-    /// Something came to one of them.
+    /// A socket became readable.
     pub(super) fn woke(&mut self) {
         self.unread = true;
     }
 
-    /// Reads as much as one turn of the loop may, of each socket. What `is_worker` does not know by its pid has to be of
-    /// the socket's user, of ours or of root; all else is dropped.
+    /// Reads each socket, up to the limit per turn. A sender whose pid `is_worker` does not know must be the socket's
+    /// user, our own user or root; other messages are dropped.
     pub(super) fn read(&mut self, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
@@ -134,17 +133,18 @@ impl NotifySockets {
         heard
     }
 
-    /// The files of the sockets, to be removed at the end.
+    /// The socket files, to be removed at the end.
     pub(super) fn files(&self) -> impl Iterator<Item = PathBuf> {
         let names = self.by_user.values().map(|socket| socket.address.as_str());
         names.filter(|name| name.starts_with('/')).map(PathBuf::from).collect::<Vec<_>>().into_iter()
     }
 }
 
-/// A socket that only this user can reach; where no folder can be written, one that only this user is heard on.
+/// Opens a socket that only this user can reach; where no folder can be written, one that accepts messages of this user
+/// only.
 fn open(uid: u32, is_own: bool, home: Option<&Home>, name: &str) -> io::Result<OwnedFd> {
     let path = if is_own { home.map(|home| home.notify_path(name)) } else { shared_path(uid) };
-    // A relative home is of no use to a worker in another folder.
+    // A relative home is useless to a worker in another working directory.
     let path = path.and_then(|path| std::path::absolute(path).ok());
     match path.map(|path| notify::bind_for(&path, uid)) {
         Some(Ok(socket)) => Ok(socket),
@@ -159,7 +159,7 @@ fn open(uid: u32, is_own: bool, home: Option<&Home>, name: &str) -> io::Result<O
 fn shared_path(uid: u32) -> Option<PathBuf> {
     let folder = Path::new(SHARED_FOLDER);
     notify::prepare_folder(folder).inspect_err(|e| log::debug!("cannot use {SHARED_FOLDER}: {e}")).ok()?;
-    // The keeper stays when masters come and go.
+    // The keeper outlives masters.
     Some(folder.join(format!("{}-{uid}.notify", std::os::unix::process::parent_id())))
 }
 

@@ -1,6 +1,6 @@
 //! Workers' output: inherited by default; to log files where they are configured; or over pipes to our own stdout and
-//! stderr when it is to be prefixed or its last lines are to be shown. The keeper holds the reading ends, so that a
-//! worker never writes into a pipe that broke with the master.
+//! stderr when lines get a prefix or the last lines are kept. The keeper holds the reading ends, so that no worker ever
+//! writes into a pipe that broke with the master.
 use super::keeper::Keeper;
 use super::log_files::{LogFiles, Place};
 use crate::config::log::Target;
@@ -16,14 +16,14 @@ use std::sync::Arc;
 /// The pipes of workers.
 #[derive(Default)]
 pub(super) struct Output {
-    /// Started with the first worker that needs it.
+    /// Started for the first worker that needs it.
     pump: Option<Pump>,
-    /// Of workers that a reload has started.
+    /// The last lines of workers that a reload or a start waits for.
     tails: HashMap<WorkerId, Arc<Tail>>,
     pub(super) files: LogFiles,
 }
 
-/// What is to happen to a worker's output.
+/// Where a worker's output goes.
 pub(super) struct Way<'a> {
     pub(super) config: &'a config::App,
     pub(super) slot: Slot,
@@ -39,10 +39,9 @@ fn held_name(worker: WorkerId, stream: &str) -> String {
 }
 
 impl Output {
-    /// What a new worker gets as stdout and stderr, with the fd number of each; what is not there is inherited.
+    /// The pipes for a new worker's stdout and stderr, with their fd numbers; a stream that is not listed is inherited.
     ///
-    /// # Errors
-    /// A sentence: out of fds or threads.
+    /// # Errors Out of fds or threads.
     pub(super) fn for_worker(
         &mut self,
         keeper: &mut Keeper,
@@ -93,12 +92,12 @@ impl Output {
         Ok(())
     }
 
-    /// The last lines of a worker that a reload started, for whoever asks why it failed.
+    /// The last lines of a worker, for the reason why its start failed.
     pub(super) fn take_tail(&mut self, worker: WorkerId) -> Option<Arc<Tail>> {
         self.tails.remove(&worker)
     }
 
-    /// Goes on with the pipes of a worker that a former master started. Those of log files follow by themselves.
+    /// Continues the pipes of a worker that a previous master started. `LogFiles` resumes its own.
     pub(super) fn adopt(&mut self, worker: WorkerId, way: &Way<'_>, fds: &mut HashMap<String, OwnedFd>) {
         for (stream, name) in STREAMS {
             let Some(pipe) = fds.remove(&held_name(worker, name)) else { continue };
@@ -108,7 +107,7 @@ impl Output {
         }
     }
 
-    /// The worker is gone; what it wrote last is still read.
+    /// Releases the pipes of a worker that is gone; its last output is still read.
     pub(super) fn release(&mut self, keeper: &mut Keeper, worker: WorkerId) {
         self.tails.remove(&worker);
         self.files.never_was(keeper, worker);
@@ -119,7 +118,7 @@ impl Output {
         }
     }
 
-    /// Everything is over: what was written goes out.
+    /// Writes what is left, at the end of the deployment.
     pub(super) fn finish(&mut self) {
         if let Some(pump) = &self.pump {
             pump.finish();

@@ -1,4 +1,4 @@
-//! Which fds the master waits for, and how. Three epolls, so that answers can be read in batches:
+//! The reactor: which fds the master waits for, and how. Three epolls, so that answers can be read in batches:
 //!
 //! ```text
 //! all ─┬─ urgent     keeper, listeners, control API, notify socket, answers about readiness
@@ -7,14 +7,14 @@
 //! ```
 //!
 //! While no hand-off is open the loop sleeps on `all`. While some are, it sleeps on `urgent` alone, at most
-//! `ANSWER_BATCH_WAIT_MS`, and then looks at the channels: answers are read on the next accept instead of with one
+//! `ANSWER_BATCH_WAIT_MS`, and then checks the channels: answers are read at the next accept instead of with one
 //! wake-up each, which is half of the cost of a connection.
 //!
 //! When every worker is behind, a new connection would wait in a worker's queue: the loop then naps for a moment and
-//! takes several at once. That is half of the rest.
+//! takes several at once. That is half of the remaining cost.
 //!
-//! Workers with listening sockets of their own take connections without us. That something came is told once, after a
-//! rest; from then on `queues` is looked at now and then (`take_queues`), until it rests again.
+//! Workers with listening sockets of their own take connections without the master. The first connection after an idle
+//! time is reported once; from then on `queues` is checked periodically (`take_queues`), until it is idle again.
 use super::keeper::Keeper;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Waits of `ANSWER_BATCH_WAIT_MS` in a row that bring nothing, after which the loop sleeps until something happens.
+/// Waits of `ANSWER_BATCH_WAIT_MS` in a row without an event, after which the loop sleeps until something happens.
 const QUIET_WAITS_MAX: u32 = 3;
 
 /// Events taken from one epoll at a time.
@@ -34,29 +34,29 @@ const KEEPER: Token = Token(0);
 const CALLS: Token = Token(1);
 const NOTIFY: Token = Token(2);
 const QUEUES: Token = Token(3);
-/// Listeners count from here; their token carries app and listener.
+/// First token of a listener; the token encodes app and listener.
 const LISTENER_FIRST: usize = 16;
-/// Workers that are asked whether they are ready count from here.
+/// First token of a readiness probe.
 const ANSWER_FIRST: usize = LISTENER_FIRST + limits::APPS_MAX * limits::LISTENER_KEYS_PER_APP_MAX;
 const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 
-/// Something that can go on.
+/// An fd that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Keeper,
     Calls,
     Notify,
-    /// Something came to a slot's socket.
+    /// A connection arrived at a slot's socket.
     Queues,
     Listener {
         app: AppIx,
         listener: ListenerIx,
     },
-    /// An answer to the question whether this worker is ready.
+    /// An answer to the readiness probe of this worker.
     Answer {
         worker: WorkerIx,
     },
-    /// `ended`: the other side has closed, so the end follows the bytes that are there.
+    /// `ended`: the peer has closed; its last bytes are still to be read.
     Channel {
         worker: WorkerIx,
         writable: bool,
@@ -73,11 +73,11 @@ pub(super) struct Polls {
     urgent: Poll,
     channels: Poll,
     queues: Poll,
-    /// What comes to `queues` wakes the loop.
+    /// Events on `queues` wake the loop.
     queues_wake: bool,
     events: Events,
     keeper_writes: bool,
-    /// Waits in a row that brought nothing: a worker that is stuck must not keep the loop turning.
+    /// Waits in a row without an event: a stuck worker must not keep the loop turning.
     quiet_waits: u32,
 }
 
@@ -93,7 +93,7 @@ impl Polls {
         Ok(Polls { all, urgent, channels, queues, queues_wake, events, keeper_writes, quiet_waits })
     }
 
-    /// What wakes the loop from another thread. There can be one; threads share it (`Master::wake`).
+    /// Wakes the loop from another thread. There can be only one; threads share it (`Context::wake`).
     pub(super) fn waker(&self) -> io::Result<Waker> {
         Waker::new(self.urgent.registry(), CALLS)
     }
@@ -102,8 +102,8 @@ impl Polls {
         self.urgent.registry().register(&mut SourceFd(&socket.as_raw_fd()), NOTIFY, Interest::READABLE)
     }
 
-    /// Sleeps for at most `timeout_ms`, then tells what is ready. `nap_us`: sleeps that long first, whatever happens, so
-    /// that more is ready then.
+    /// Sleeps for at most `timeout_ms`, then returns what is ready. `nap_us`: sleeps that long first, even if fds are
+    /// ready, so that more are.
     pub(super) fn wait(
         &mut self,
         timeout_ms: u64,
@@ -126,7 +126,7 @@ impl Polls {
         Ok(())
     }
 
-    /// Waits for the keeper's socket to take more, while something waits to be sent.
+    /// Watches the keeper's socket for writing while orders are queued.
     pub(super) fn keeper_interest(&mut self, link: &Keeper) -> io::Result<()> {
         let wanted = link.wants_write();
         if wanted != self.keeper_writes {
@@ -137,34 +137,34 @@ impl Polls {
         Ok(())
     }
 
-    /// Whether it worked; a failure is logged.
+    /// Returns whether it worked; a failure is logged.
     pub(super) fn add_listener(&self, app: AppIx, listener: ListenerIx, fd: &OwnedFd) -> bool {
         let token = Token(LISTENER_FIRST + place(app, listener));
         added(self.urgent.registry(), fd.as_raw_fd(), token)
     }
 
     pub(super) fn remove_listener(&self, fd: &OwnedFd) {
-        // The fd may already be out of the poll: then there is nothing to do.
+        // The fd may be out of the epoll already.
         let _ = self.urgent.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
-    /// Whether it worked; a failure is logged. It leaves the poll when it is closed.
+    /// Returns whether it worked; a failure is logged. Closing the fd removes it.
     pub(super) fn add_ask(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
         added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker.0))
     }
 
-    /// Whether it worked; a failure is logged.
+    /// Returns whether it worked; a failure is logged.
     pub(super) fn add_queue(&self, (app, listener, socket): QueueIx, fd: BorrowedFd<'_>) -> bool {
         let token = Token(place(app, listener) * GROUP + socket as usize);
         added(self.queues.registry(), fd.as_raw_fd(), token)
     }
 
     pub(super) fn remove_queue(&self, fd: BorrowedFd<'_>) {
-        // As above.
+        // The fd may be out of the epoll already.
         let _ = self.queues.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
-    /// Whether the loop is to be woken when something comes to a slot's socket.
+    /// Sets whether a connection at a slot's socket wakes the loop.
     pub(super) fn wake_for_queues(&mut self, wanted: bool) {
         if self.queues_wake == wanted {
             return;
@@ -182,7 +182,7 @@ impl Polls {
         }
     }
 
-    /// The slots' sockets to which something came since the last call, and where it still waits.
+    /// Collects the sockets of slots to which connections came since the last call and still wait.
     pub(super) fn take_queues(&mut self, news: &mut Vec<QueueIx>) -> io::Result<()> {
         sleep(&mut self.queues, &mut self.events, 0)?;
         loop {
@@ -199,13 +199,13 @@ impl Polls {
         }
     }
 
-    /// Whether it worked; a failure is logged.
+    /// Returns whether it worked; a failure is logged.
     pub(super) fn add_channel(&self, worker: WorkerIx, fd: BorrowedFd<'_>) -> bool {
         added(self.channels.registry(), fd.as_raw_fd(), Token(worker.0))
     }
 
     pub(super) fn remove_channel(&self, fd: BorrowedFd<'_>) {
-        // As above.
+        // The fd may be out of the epoll already.
         let _ = self.channels.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
 
@@ -214,7 +214,7 @@ impl Polls {
     }
 
     pub(super) fn channel_writable_done(&self, worker: WorkerIx, fd: BorrowedFd<'_>) {
-        // Only while lines wait: each time a worker reads its channel would wake us otherwise.
+        // Only while lines wait: otherwise every read by the worker would wake the loop.
         self.channel_interest(worker, fd, Interest::READABLE);
     }
 
@@ -253,7 +253,8 @@ fn sleep(poll: &mut Poll, events: &mut Events, timeout_ms: u64) -> io::Result<()
     }
 }
 
-/// One wait, and then whatever else is ready now: the outer epoll tells only of news, so nothing may stay behind.
+/// Waits once, then collects everything that is ready: the outer epoll is edge-triggered, so nothing may be left
+/// behind.
 fn collect(
     poll: &mut Poll,
     events: &mut Events,

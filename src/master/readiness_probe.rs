@@ -1,10 +1,9 @@
-//! Readiness probes (`ready = "http:/path"`): asks a worker that listens for a path until it answers well. Each request
-//! goes over a connection of the master with itself, whose other end is handed to that very worker: no client, and no
-//! other worker, has a part in it. What the answer means for the worker is the supervisor's business, its bytes are
-//! `worker::http`'s.
+//! Readiness probes (`ready = "http:/path"`): requests a path from a listening worker until the answer is good. Each
+//! request goes over a loopback connection of the master whose other end is handed to that very worker, so that no
+//! client and no other worker is involved. The supervisor decides what an answer means; `worker::http` parses it.
 //!
-//! Nothing here waits: what is not there yet is looked at again. Nothing is remembered over a master's death: the next
-//! one asks again, and the answers that were under way go to a socket that is gone.
+//! Nothing here blocks: unfinished steps are polled. Nothing survives a master's death: the next master probes again,
+//! and pending answers go to a closed socket.
 use super::context::Context;
 use super::dispatch;
 use super::tasks::Task;
@@ -21,35 +20,35 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Rest before a worker that has not answered well is asked again, in milliseconds. It doubles.
+/// Pause before a worker without a good answer is probed again, in milliseconds. It doubles.
 const READY_ASK_MIN_MS: u64 = 50;
 
-/// Longest such rest, in milliseconds.
+/// Longest such pause, in milliseconds.
 const READY_ASK_MAX_MS: u64 = 1_000;
 
-/// Time that a worker has to answer one question, in milliseconds.
+/// Time limit for the status of an answer, in milliseconds.
 const READY_ANSWER_MS: u64 = 5_000;
 
-/// Time that the rest of an answer has to come once its status is known, in milliseconds; nobody reads it.
+/// Time limit for the rest of an answer once its status is known, in milliseconds; the rest is discarded.
 const READY_BODY_MS: u64 = 1_000;
 
-/// Pause between two looks at whether the kernel has made a connection over loopback, in milliseconds.
+/// Pause between two checks whether the kernel has completed a loopback connection, in milliseconds.
 const READY_CONNECT_LOOK_MS: u64 = 1;
 
-/// Workers that are asked at once, over all apps; further ones wait.
+/// Workers that are probed at the same time, over all apps; further ones wait.
 const READY_ASKS_AT_ONCE_MAX: usize = 256;
 
-/// How much of an answer is let go by before the connection is closed, in bytes.
+/// How much of an answer is discarded before the connection is closed, in bytes.
 const READY_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// What one read of an answer takes, in bytes.
+/// Bytes per read of an answer.
 const READY_READ_BYTES: usize = 4 * 1024;
 
-/// The number under which connections with a request are handed over. No hand-off ever has it (`first_seq`), so the
-/// worker's word that it has taken one is nobody's: the answer alone counts.
+/// The hand-off number of connections that carry a probe. No other hand-off has it (`first_seq`), so the worker's
+/// acknowledgement matches nothing: only the HTTP answer counts.
 const PROBE_SEQ: u64 = 1 << 53;
 
-/// The probes of all workers.
+/// The readiness probes of all workers.
 #[derive(Default)]
 pub(super) struct ReadinessProbes {
     probed: BTreeSet<WorkerIx>,
@@ -57,12 +56,12 @@ pub(super) struct ReadinessProbes {
     line: Vec<u8>,
 }
 
-/// How far the probing of one worker has come.
+/// The state of one worker's probe.
 pub(super) struct ReadinessProbe {
     step: Step,
-    /// The rest before the next request; it doubles.
+    /// The pause before the next request; it doubles.
     pause_ms: u64,
-    /// Why the worker is not ready, as it was reported last.
+    /// The reason that was reported last.
     reported: String,
 }
 
@@ -72,17 +71,17 @@ enum Step {
     Asked(Request),
 }
 
-/// A request that is out.
+/// A request without a complete answer.
 struct Request {
     socket: OwnedFd,
-    /// What has come of the answer, until its status is known.
+    /// The start of the answer, until its status is known.
     head: Vec<u8>,
     status_known: bool,
     received_bytes: usize,
     until_ms: u64,
 }
 
-/// What came of a request, where it is not a good answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("was answered with {0}")]
@@ -118,7 +117,7 @@ impl ReadinessProbe {
         matches!(self.step, Step::Resting { .. })
     }
 
-    /// Tells the supervisor why the worker is not ready, where that is news.
+    /// Tells the supervisor why the worker is not ready, if the reason is new.
     fn report(&mut self, cx: &mut Context, ix: WorkerIx, failure: &Failure) {
         let Some(path) = path_to_ask(cx, ix) else { return };
         let why = format!("GET {path} {failure}");
@@ -128,8 +127,7 @@ impl ReadinessProbe {
         cx.events.push_back((worker.app, Event::NotYet { worker: worker.id, why }));
     }
 
-    /// The request is over, whatever came of it: the next one follows after a rest. `None` when nobody wants to know any
-    /// more.
+    /// Ends a request; the next one follows after a pause. `None` if the probe is no longer needed.
     fn rest(mut self, cx: &Context, ix: WorkerIx) -> Option<ReadinessProbe> {
         path_to_ask(cx, ix)?;
         self.step = Step::Resting { until_ms: cx.now_ms + self.pause_ms };
@@ -143,15 +141,16 @@ impl ReadinessProbe {
     }
 }
 
-/// What a look at the answer brought.
+/// The result of reading an answer.
 struct Progress {
-    /// Whether the worker answered well, once that is known.
+    /// Whether the answer was good, once that is known.
     verdict: Option<Result<(), Failure>>,
     is_over: bool,
 }
 
 impl Request {
-    /// Reads what has come. What follows the status is dropped, so that a worker that still writes is not cut off.
+    /// Reads what has arrived. What follows the status is discarded, so that a worker that is still writing does not
+    /// get an error.
     fn receive(&mut self, now_ms: u64) -> Progress {
         let mut verdict = None;
         let mut buffer = [0; READY_READ_BYTES];
@@ -191,7 +190,7 @@ impl Request {
 }
 
 impl ReadinessProbes {
-    /// A server of the worker listens where it has to: if an answer is to make the worker ready, it is asked from now on.
+    /// Starts to probe a worker that listens on what it has to, if its app is configured for probes.
     pub(super) fn begin(&mut self, cx: &mut Context, ix: WorkerIx) {
         if path_to_ask(cx, ix).is_none() {
             return;
@@ -208,14 +207,14 @@ impl ReadinessProbes {
         }
     }
 
-    /// Leaves what is due for later: another master is about to ask.
+    /// Postpones everything that is due: another master is about to probe.
     pub(super) fn postpone(&self, cx: &mut Context) {
         if cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
             cx.timers.set(Timer::ReadinessProbe, cx.now_ms + READY_ASK_MAX_MS);
         }
     }
 
-    /// Asks whoever is due, and ends what took too long.
+    /// Sends requests that are due, and ends those that took too long.
     pub(super) fn advance(&mut self, cx: &mut Context) {
         if !cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
             return;
@@ -251,7 +250,7 @@ impl ReadinessProbes {
         }
     }
 
-    /// The next step of a probe that is due; `None` when nobody wants to know any more.
+    /// The next step of a probe that is due; `None` if the probe is no longer needed.
     fn next_step(&mut self, cx: &mut Context, ix: WorkerIx, mut probe: ReadinessProbe) -> Option<ReadinessProbe> {
         match probe.step {
             Step::Asked(ref request) => {
@@ -271,7 +270,7 @@ impl ReadinessProbes {
         }
     }
 
-    /// Makes a connection of the kind that the worker's server takes.
+    /// Opens a loopback connection of the kind that the worker's server accepts.
     fn connect(&mut self, cx: &mut Context, ix: WorkerIx, probe: ReadinessProbe) -> Option<ReadinessProbe> {
         let local = listener_to_ask(cx, ix).map(|(app, listener)| &cx.apps[app].listeners[listener].local);
         match local {
@@ -307,7 +306,7 @@ impl ReadinessProbes {
         }
     }
 
-    /// Hands the other end to the worker and asks over ours.
+    /// Hands the other end to the worker and sends the request over ours.
     fn ask(
         &mut self,
         cx: &mut Context,
@@ -336,7 +335,7 @@ impl ReadinessProbes {
         }
         let request = http::request(&path);
         match fdpass::send_with_fd(ours.as_fd(), &request, None) {
-            // A new connection takes more than a path may be long.
+            // The send buffer of a new connection is larger than any path.
             Ok(count) if count == request.len() && cx.reactor.add_ask(ix, &ours) => {}
             Ok(_) => return probe.fail(cx, ix, &io::Error::from(io::ErrorKind::WriteZero).into()),
             Err(e) => return probe.fail(cx, ix, &e.into()),
@@ -350,7 +349,7 @@ impl ReadinessProbes {
         Some(probe)
     }
 
-    /// Something came over the connection with a request.
+    /// Bytes of an answer arrived.
     pub(super) fn answer_came(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.readiness_probe.take()) else { return };
         let Step::Asked(request) = &mut probe.step else { return self.keep(cx, ix, probe) };
@@ -370,8 +369,7 @@ impl ReadinessProbes {
     }
 }
 
-/// The path that a worker has to answer for to be ready; `None` where it is ready or leaves, or where the rule is
-/// another one.
+/// The path to probe; `None` where the worker is ready or leaving, or is not configured for probes.
 fn path_to_ask(cx: &Context, ix: WorkerIx) -> Option<&str> {
     let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent)?;
     let app = &cx.apps[worker.app];
@@ -380,8 +378,8 @@ fn path_to_ask(cx: &Context, ix: WorkerIx) -> Option<&str> {
     matches!(phase, Phase::Starting { .. }).then_some(path)
 }
 
-/// Where a worker is asked: the first of the configured addresses that it listens on, else the first of those that it
-/// asked for itself. App and listener.
+/// Where to probe a worker: the first configured address that it listens on, else the first one that it requested
+/// itself. App and listener.
 fn listener_to_ask(cx: &Context, ix: WorkerIx) -> Option<(AppIx, ListenerIx)> {
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];

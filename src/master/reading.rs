@@ -1,5 +1,5 @@
-//! Configurations that take long to read, because node evaluates them: a thread does it while the loop turns, one
-//! after the other, so that a later one never comes to serve before an earlier one.
+//! Configurations that take long to read, because node evaluates them: a thread reads them while the loop turns. One at
+//! a time, so that a later one is never served before an earlier one.
 use super::context::Context;
 use crate::api::{Change, ReplySender};
 use crate::config::sources::Sources;
@@ -10,31 +10,37 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Stack of the thread on which a running deployment evaluates its configuration, in bytes.
+/// Stack of the thread that evaluates a configuration, in bytes.
 const READING_STACK_BYTES: usize = 2 * 1024 * 1024;
 
-/// What a generation is to be made from.
+/// The input of a new generation.
 pub(super) enum Input {
-    /// What was typed, its files read again, or what takes its place.
+    /// The sources typed, their files read again, or their replacement.
     Change(Change),
-    /// It was read on a thread.
+    /// Sources that a thread has read.
     Read(Result<Box<Sources>, String>),
 }
 
-/// What a reading is for.
+/// What a configuration is read for.
 pub(super) enum Purpose {
-    /// A reload of these apps.
-    Reload { apps: Vec<AppIx>, reply: Option<ReplySender> },
-    /// A start, or a restart, of this app.
-    Start { app: AppIx, restart: bool, reply: ReplySender },
-    /// The number of workers.
+    Reload {
+        apps: Vec<AppIx>,
+        reply: Option<ReplySender>,
+    },
+    /// A start of this app, or a restart.
+    Start {
+        app: AppIx,
+        restart: bool,
+        reply: ReplySender,
+    },
+    /// Scaling to the configured number of workers.
     Scale,
 }
 
-/// What came of a reading, and what could not be taken over this time.
+/// The sources, with warnings about those that could not be replaced this time; or why reading failed.
 type Outcome = Result<(Sources, Vec<String>), String>;
 
-/// Readings under way and waiting.
+/// The configuration that is being read, and those that wait.
 pub(super) struct Readings {
     sender: SyncSender<Outcome>,
     receiver: Receiver<Outcome>,
@@ -50,7 +56,7 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// Has a thread read the configuration again. What ended at once, because it could not be begun.
+    /// Reads the configuration again on a thread. Returns what failed before it could begin.
     pub(super) fn begin(&mut self, cx: &Context, purpose: Purpose, change: Change) -> Vec<(Purpose, Input)> {
         if self.open.len() >= limits::CONTROL_QUEUE_MAX {
             let too_many = Input::Read(Err("too many changes wait for the configuration to be read".to_owned()));
@@ -60,7 +66,7 @@ impl Readings {
         if self.open.len() == 1 { self.begin_next(cx) } else { Vec::new() }
     }
 
-    /// What was read meanwhile, and what it is for.
+    /// The configurations read since the last call, with their purposes.
     pub(super) fn take(&mut self, cx: &Context) -> Vec<(Purpose, Input)> {
         let mut ended = Vec::new();
         while let Ok(outcome) = self.receiver.try_recv() {
@@ -82,7 +88,7 @@ impl Readings {
                     let notes = loader::notes(&sources, Some(&previous));
                     (sources, notes)
                 });
-                // The master takes it, unless it ends.
+                // The master takes the result, unless it ends first.
                 let _ = sender.send(outcome);
                 wake();
             };
@@ -108,7 +114,7 @@ impl Readings {
     }
 }
 
-/// Whether a change needs a thread to be read.
+/// Whether a change is read on a thread.
 pub(super) fn takes_long(cx: &Context, change: &Change) -> bool {
     change.sources.is_none() && cx.deployment.current_sources().is_some_and(loader::takes_long)
 }

@@ -1,7 +1,7 @@
-//! A checkpoint of which records cannot be read or are missing. An app that is touched by that is set up again from what
-//! is known without it: its living processes, each with a tag (app, slot, generation) from its spawn, and the
-//! configuration, resolved again. What nobody else remembers is lost: counts of failures, a reload half done. Apps whose
-//! records are whole stay as they are. Pure: time is an argument, and nothing is looked up.
+//! Recovery from a checkpoint with unreadable or missing records. An app with such records is set up again from other
+//! sources: its living processes, each with a tag (app, slot, generation) from its spawn, and the configuration,
+//! resolved again. What only the checkpoint knew is lost: failure counts, a reload half done. Apps with complete
+//! records keep them. Pure: time is an argument, and nothing is looked up.
 use super::checkpoint::records::{
     APP, AppRecord, DEPLOYMENT, DeploymentRecord, GenerationRecord, LISTENER, ListenerRecord, SERVES, SLOT,
     ServesRecord, WORKER, check, numbers, read, served_by,
@@ -16,7 +16,7 @@ use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, SlotPhase, SlotSnapsh
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Sentences about one recovery that are logged; more are counted only.
+/// Sentences logged per recovery; further ones are only counted.
 pub(super) const TOLD_MAX: usize = 20;
 
 type Records = BTreeMap<String, Vec<u8>>;
@@ -25,26 +25,26 @@ type Records = BTreeMap<String, Vec<u8>>;
 pub(super) struct Ground<'a> {
     /// The keeper's children.
     pub(super) children: &'a [ChildInfo],
-    /// Names of the files that it holds.
+    /// Names of the fds that the keeper holds.
     pub(super) held: BTreeSet<String>,
-    /// The configurations that can be read, by the number of their sources.
+    /// The readable configurations, by the number of their sources.
     pub(super) configs: BTreeMap<u32, Config>,
-    /// CPUs that may be used.
+    /// Number of usable CPUs.
     pub(super) cpus: u32,
-    /// Now, in milliseconds.
+    /// The current time, in milliseconds.
     pub(super) now_ms: u64,
 }
 
-/// What had to be done.
+/// The result of a recovery.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Recovered {
-    /// One sentence for each thing.
+    /// One sentence for each repair.
     pub(super) told: Vec<String>,
-    /// Keys of records that are new or other ones now, and of those that are gone.
+    /// Keys of records that were added, changed or deleted.
     pub(super) changed: BTreeSet<String>,
 }
 
-/// What a process was spawned for, as its tag says.
+/// What a process was spawned for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
     pub(super) app: String,
@@ -67,20 +67,20 @@ impl Tag {
     }
 }
 
-/// What the process of an app's agent was spawned for.
+/// The tag of an agent's process.
 pub(super) fn agent_tag_bytes(app: &str, generation: Generation) -> Vec<u8> {
     format!("{}/agent/{app}", generation.0).into_bytes()
 }
 
-/// The generation of an agent of this app, where the tag is one's.
+/// The generation in the tag of an agent of this app; `None` for other tags.
 fn agent_tag(bytes: &[u8], app: &str) -> Option<Generation> {
     let (generation, rest) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
     let own = rest.strip_prefix("agent/").is_some_and(|name| name == app);
     generation.parse().ok().filter(|_| own).map(Generation)
 }
 
-/// Makes `records` whole. `deployment` makes the record of the deployment; it gets the number of the last configuration
-/// and one above every worker id that is known.
+/// Completes `records`. `deployment` makes the deployment's record from the number of the last configuration and the
+/// lowest unused worker id.
 pub(super) fn recover(
     records: &mut Records,
     ground: &Ground<'_>,
@@ -104,9 +104,9 @@ pub(super) fn recover(
 struct Recovery<'a> {
     records: &'a mut Records,
     ground: &'a Ground<'a>,
-    /// Workers that live, with their tags.
+    /// Living workers with their tags.
     living: Vec<(&'a ChildInfo, Tag)>,
-    /// Keys of records that could not be read.
+    /// Keys of unreadable records.
     lost: BTreeSet<String>,
     out: Recovered,
 }
@@ -117,7 +117,7 @@ impl Recovery<'_> {
     }
 
     fn put<T: Value>(&mut self, key: String, value: &T) {
-        // What cannot be written would be missing, as it was.
+        // A record that cannot be written stays missing.
         if let Ok(bytes) = record::to_document(value) {
             self.out.changed.insert(key.clone());
             self.records.insert(key, bytes);
@@ -138,7 +138,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// The configuration that counts, with its number: the saved one, else the last one that can be read.
+    /// The current configuration, with its number: the saved one, else the last readable one.
     fn last_config(&self) -> Option<(u32, &Config)> {
         let saved = self.get::<DeploymentRecord>(DEPLOYMENT);
         let saved = saved.and_then(|record| self.ground.configs.get_key_value(&record.last_source));
@@ -150,7 +150,7 @@ impl Recovery<'_> {
         self.last_config()?.1.apps.iter().find(|app| app.name == name)
     }
 
-    // ---- the whole ----
+    // ---- the deployment ----
 
     fn deployment(&mut self, make: impl FnOnce(u32, u64) -> DeploymentRecord) {
         let last = self.last_config().map_or(0, |(number, _)| number);
@@ -173,7 +173,7 @@ impl Recovery<'_> {
         format!("{APP}{ix}")
     }
 
-    /// Apps are numbered without a gap, and none ever goes.
+    /// App indices have no gaps, and are never freed.
     fn app_count(&self) -> usize {
         let last = |key: &String| key.strip_prefix(APP)?.parse::<usize>().ok();
         let saved = self.records.keys().chain(&self.lost).filter_map(last).map(|ix| ix + 1).max();
@@ -181,12 +181,12 @@ impl Recovery<'_> {
         saved.unwrap_or(0).max(configured).min(limits::APPS_MAX)
     }
 
-    /// Makes the records of an app whole. `false`: nobody knows which app this is.
+    /// Completes the records of an app. `false` if the app's name is unknown.
     fn app(&mut self, ix: usize) -> bool {
         let key = Self::app_key(ix);
         let saved = self.get::<AppRecord>(&key).filter(|app| !self.is_taken(&app.name, ix));
         let Some(name) = saved.as_ref().map(|app| app.name.clone()).or_else(|| self.name_of(ix)) else {
-            // It is in no configuration, and nobody works for it.
+            // It is in no configuration, and has no process.
             self.remove(&key);
             return false;
         };
@@ -207,7 +207,8 @@ impl Recovery<'_> {
         (0..below).filter_map(|ix| self.get::<AppRecord>(&Self::app_key(ix))).any(|app| app.name == name)
     }
 
-    /// The app with a configuration for each of its generations: where the right one is lost, one that has the app.
+    /// The app with a configuration for each of its generations: where the right one is lost, another one that contains
+    /// the app.
     fn with_sources(&self, mut app: AppRecord) -> Option<AppRecord> {
         let has = |config: &Config| config.apps.iter().any(|known| known.name == app.name);
         let last = self.last_config().filter(|(_, config)| has(config)).map(|(number, _)| number);
@@ -218,7 +219,7 @@ impl Recovery<'_> {
         Some(app).filter(|app| !app.generations.is_empty())
     }
 
-    /// Whether all records of an app can be read, and every process of it has one.
+    /// Whether all records of an app are readable, and each of its processes has one.
     fn is_whole(&self, ix: usize, app: &AppRecord) -> bool {
         let touched = |key: &String| [SLOT, WORKER].iter().any(|kind| numbers(key, kind).is_some_and(|n| n.0 == ix));
         let known = |(child, tag): &(&ChildInfo, Tag)| {
@@ -228,7 +229,8 @@ impl Recovery<'_> {
         !self.lost.iter().any(touched) && self.living.iter().filter(|(_, tag)| tag.app == app.name).all(known)
     }
 
-    /// Which app had this number: its workers know; else the next one in the configuration that nobody is.
+    /// The name of the app with this index: from its workers' tags, else the next app of the configuration without an
+    /// index.
     fn name_of(&self, ix: usize) -> Option<String> {
         let free = |name: &String| !self.is_taken(name, limits::APPS_MAX) && self.configured(name).is_some();
         let workers = self.records.keys().chain(&self.lost).filter_map(|key| numbers(key, WORKER));
@@ -248,7 +250,7 @@ impl Recovery<'_> {
         keys.iter().for_each(|key| self.remove(key));
         let ours = self.living.iter().filter(|(_, tag)| tag.app == name);
         let ours: Vec<(ChildInfo, Tag)> = ours.map(|(child, tag)| (ChildInfo::clone(child), tag.clone())).collect();
-        // Nobody works there and nobody was to: it had been stopped.
+        // The app has no process and needs none: it was stopped.
         let stopped = ours.is_empty() && !slots.is_empty() && slots.iter().all(|s| s.phase == SlotPhase::Stopped);
         let stopping = saved.as_ref().map_or(stopped.then_some(false), |app| app.rules.stopping);
         let places = self.places(name, &ours, stopping.is_some());
@@ -308,8 +310,8 @@ impl Recovery<'_> {
         self.out.told.push(format!("{name}: recovered: {adopted} processes adopted, its configuration resolved again"));
     }
 
-    /// Where each process of an app stands. Of those in one slot one serves on: the youngest that is ready, else the
-    /// youngest; the others leave.
+    /// The place of each process of an app. If a slot has several, the youngest ready one stays (else the youngest);
+    /// the others drain.
     fn places(&self, name: &str, ours: &[(ChildInfo, Tag)], stopping: bool) -> Vec<WorkerSnapshot> {
         let said = |worker| self.get::<ServesRecord>(&format!("{SERVES}{worker}"));
         let leaves = |worker| stopping || said(worker).is_some_and(|said| said.goodbye);
@@ -347,7 +349,7 @@ impl Recovery<'_> {
         ours.iter().map(place).collect()
     }
 
-    /// The agent of an app, where one lives. Whoever has workers of a generation had its agent.
+    /// The app's agent, if it lives. A generation that has workers had its agent.
     fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentSnapshot {
         let living = self.ground.children.iter().filter(|child| child.status.is_none());
         let agents = living.filter_map(|child| Some((child, agent_tag(&child.tag, name)?)));
@@ -362,7 +364,7 @@ impl Recovery<'_> {
         AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
     }
 
-    // ---- listeners, and who serves them ----
+    // ---- listeners, and the workers that serve them ----
 
     fn listeners(&mut self) {
         for name in &self.ground.held {
@@ -376,7 +378,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// A configured one has its address and its number in its key.
+    /// The key of a configured listener contains address and number.
     fn make_listener(&self, app: &str, key: &str) -> ListenerRecord {
         let addresses = self.configured(app).map_or_else(Vec::new, |app| app.listen.clone());
         let found = key.rsplit_once('#').and_then(|(address, number)| {
@@ -385,14 +387,14 @@ impl Recovery<'_> {
         });
         let (configured, order) =
             found.map_or((None, limits::LISTENER_KEYS_PER_APP_MAX), |(address, order)| (Some(address), order));
-        // The sockets of a group are held one by one, its first as the listener itself.
+        // The keeper holds the sockets of a group one by one, the first as the listener itself.
         let more = (1..).take_while(|slot| self.ground.held.contains(&listener::slot_name(app, key, *slot))).count();
         let sockets = if more == 0 { 0 } else { more as u32 + 1 };
         ListenerRecord { key: key.to_owned(), configured, data: None, order, sockets, full: false }
     }
 
-    /// A worker is taken to serve all that there is: it refuses a connection of a server that it does not have, and
-    /// another one gets it. One that leaves was told so.
+    /// Assumes that a worker serves every listener: it refuses a connection for a server that it does not have, and
+    /// another worker gets the connection. A leaving worker was told to leave.
     fn serves(&mut self) {
         let lost: Vec<WorkerId> = self.lost.iter().filter_map(|key| served_by(key)).collect();
         let leaving: BTreeSet<WorkerId> = self

@@ -1,4 +1,4 @@
-//! Tests of recovery: whatever record is damaged, what runs serves on.
+//! Tests of recovery: whichever record is damaged, running processes keep serving.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::config::resolve::resolve;
@@ -7,7 +7,7 @@ use crate::supervisor::{self, Action, AgentSnapshot, Cx, Policy, ReadyRule};
 
 const NOW_MS: u64 = 100_000;
 
-/// Two apps of one file: `web` with three workers, `api` with one.
+/// Two apps in one file: `web` with three workers, `api` with one.
 fn config() -> Config {
     let text = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"a.js\"]\nworkers = 3\nlisten = \"127.0.0.1:8080\"\n\
                 [[app]]\nname = \"api\"\ncommand = [\"true\"]\nprotocol = \"none\"\nworkers = 1\n";
@@ -39,7 +39,7 @@ fn policy() -> Policy {
     }
 }
 
-/// What a master left, and what is there.
+/// A checkpoint, and the keeper's processes and fds.
 struct Left {
     notes: Records,
     children: Vec<ChildInfo>,
@@ -125,7 +125,7 @@ impl Left {
         })
     }
 
-    /// What a new master would do first for each app.
+    /// The first actions of a new master for each app.
     fn restore(&self) -> Vec<(AppRecord, supervisor::App, Vec<Action>)> {
         let prefix = |prefix: &str, ix: usize| format!("{prefix}{ix}/");
         let mut restored = Vec::new();
@@ -153,7 +153,7 @@ impl Left {
         restored
     }
 
-    /// Whether every process that lives has its place in its own app.
+    /// Asserts that every living process has a place in its own app.
     fn everybody_is_known(&self) {
         let restored = self.restore();
         for child in self.children.iter().filter(|child| child.status.is_none()) {
@@ -169,7 +169,7 @@ fn ready() -> Phase {
     Phase::Ready { since_ms: 600, idle_since_ms: None, severed_at_ms: None }
 }
 
-/// Everything is well; one old worker of `web` drains.
+/// Nothing is under way, except that one old worker of `web` drains.
 fn at_rest() -> Left {
     let mut left = Left {
         notes: Records::new(),
@@ -203,7 +203,7 @@ fn at_rest() -> Left {
     left
 }
 
-/// Ways in which a record is damaged.
+/// Ways to damage a record.
 fn damages(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
     let mut changed = bytes.to_vec();
     *changed.last_mut().unwrap() ^= 0x55;
@@ -215,7 +215,7 @@ fn damages(bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
         Some(Vec::new()),
         Some(changed),
         Some(newer),
-        // Sound, but of something else.
+        // A valid record of another type.
         Some(record::seal(&[1, 3, 9, 9, 9]).unwrap()),
     ]
 }
@@ -278,7 +278,7 @@ fn what_is_made_up_says_what_it_said_as_far_as_anybody_knows() {
     left.recover();
     let note: DeploymentRecord = read(&left.notes[DEPLOYMENT]).unwrap();
     assert_eq!((note.name.as_str(), note.last_source, note.worker_ids_below), ("made", 1, 6));
-    // Something that only another version knows is left out, so that a later one never takes it for its own.
+    // A tag that only another version knows is left out, so that a later version never takes it for its own.
     let mut left = at_rest();
     left.notes.insert("moves/0".to_owned(), b"{}".to_vec());
     let recovered = left.recover();
@@ -299,7 +299,7 @@ fn with_no_note_at_all_the_tags_say_who_is_where() {
     left.notes.values_mut().for_each(|note| *note = b"\0".to_vec());
     left.recover();
     left.everybody_is_known();
-    // Of the two in one slot, nobody knows any more which one drains: the younger one stays.
+    // It is unknown which of the two in one slot drains: the younger one stays.
     let serving = [vec![1, 3, 5], vec![4]];
     for ((_, _, actions), serving) in left.restore().into_iter().zip(serving) {
         assert!(serving.iter().all(|id| actions.contains(&Action::Serve { worker: WorkerId(*id) })), "{actions:?}");
@@ -343,7 +343,7 @@ fn a_configuration_that_is_lost_is_replaced_by_the_one_that_is_there() {
     }
 }
 
-/// Half of `web` is of the new generation, one is starting.
+/// Half of `web` is of the new generation; one worker is starting.
 fn in_a_reload() -> Left {
     let mut left = at_rest();
     left.worker((0, "web"), 6, 0, 2, ready());

@@ -1,5 +1,5 @@
-//! The shell's part of a reload: read the configuration again, look everything up, bind what is new. All of it happens
-//! before the first worker is touched, so that a mistake costs nothing. The rolling itself is the supervisor's.
+//! The shell's part of a reload: reads the configuration again, looks everything up, binds new addresses. All of it
+//! happens before the first worker is touched, so that a mistake costs nothing. The supervisor replaces the workers.
 use super::app::balance_mode;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
@@ -17,25 +17,25 @@ use crate::supervisor::{Event, Policy};
 use crate::worker::WorkerProtocol;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// The name under which the keeper holds what a generation was made from.
+/// The name in the keeper of a generation's sources.
 fn source_name(source: u32) -> String {
     format!("source/{source}")
 }
 
-/// A generation that is ready to be: the app, its number, its policy and its number of slots.
+/// A prepared generation: the app, its number, its policy and its number of slots.
 type Prepared = (AppIx, Generation, Policy, u32);
 
-/// What the configuration says now, without doing anything about it.
+/// The configuration as it is now; changes nothing.
 pub(super) fn configured_again(cx: &Context, input: Input) -> Result<Config, String> {
     resolve(&sources_again(cx, input)?)
 }
 
-/// Whether the deployment came from a file.
+/// Whether the deployment has a configuration file.
 pub(super) fn has_file(cx: &Context) -> bool {
     cx.deployment.sources.get(&cx.deployment.last_source).is_some_and(|s| s.file.is_some())
 }
 
-/// What was typed, its files read again, or what is to take its place.
+/// The sources typed, their files read again, or their replacement.
 fn sources_again(cx: &Context, input: Input) -> Result<Sources, String> {
     let change = match input {
         Input::Read(read) => return read.map(|sources| *sources),
@@ -49,7 +49,7 @@ fn sources_again(cx: &Context, input: Input) -> Result<Sources, String> {
     Ok(Sources { base_env: change.env.or(again.base_env), ..again })
 }
 
-/// Gets a new generation ready for each of these apps. Nothing has changed when this fails.
+/// Prepares a new generation for each of these apps. Changes nothing if it fails.
 pub(super) fn prepare_reload(
     cx: &mut Context,
     apps: &[AppIx],
@@ -63,7 +63,7 @@ pub(super) fn prepare_reload(
     Ok(prepared.into_iter().map(reload).collect())
 }
 
-/// Gets the start of an app ready: what it needs is looked up and bound anew. Nothing has changed when this fails.
+/// Prepares the start of an app: looks up and binds what it needs. Changes nothing if it fails.
 pub(super) fn prepare_start(cx: &mut Context, ix: AppIx, input: Input) -> Result<(), String> {
     let prepared = prepare_generations(cx, &[ix], input)?;
     for (ix, to, policy, slots) in prepared {
@@ -79,7 +79,7 @@ fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result
     let sources = sources_again(cx, input)?;
     let config = resolve(&sources)?;
     refuse_other_apps(cx, &config)?;
-    // A file that is read again has the last word; a command line cannot have changed since somebody scaled.
+    // A file has the last word when it is read again; a command line cannot have changed since the app was scaled.
     let keeps_scale = sources.file.is_none() && !is_new;
     let source = cx.deployment.sources.keys().next_back().map_or(1, |last| last + 1);
     let mut prepared = Vec::new();
@@ -100,7 +100,7 @@ fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result
         .collect())
 }
 
-/// Apps that came or went need a start of their own: a reload replaces what runs.
+/// Refuses added and removed apps: a reload replaces only running apps.
 fn refuse_other_apps(cx: &Context, config: &Config) -> Result<(), String> {
     let unknown: Vec<&str> =
         config.apps.iter().map(|a| a.name.as_str()).filter(|name| !cx.apps.iter().any(|a| a.name == *name)).collect();
@@ -114,7 +114,7 @@ fn refuse_other_apps(cx: &Context, config: &Config) -> Result<(), String> {
     ))
 }
 
-/// Binds the addresses that an app does not hold yet.
+/// Binds the addresses that an app does not have yet.
 fn bind_new(cx: &Context, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
     let app = &cx.apps[ix];
     let mut bound = Vec::new();
@@ -155,7 +155,7 @@ fn commit_generation(
     (ix, to, policy, slots)
 }
 
-/// Takes a configured address into the app.
+/// Adds a configured address to the app.
 pub(super) fn add_configured_listener(
     cx: &mut Context,
     ix: AppIx,
@@ -175,14 +175,14 @@ pub(super) fn add_configured_listener(
     listener_ix
 }
 
-/// Keeps what a generation was made from where a successor finds it.
+/// Gives the sources of a generation to the keeper, for a successor.
 pub(super) fn remember_sources(cx: &mut Context, source: u32, sources: Sources) {
     hold_sources(cx, source, sources);
     cx.deployment.last_source = source;
     checkpoint::save_deployment(cx);
 }
 
-/// The same, without a word of it in the notes.
+/// The same, without saving the deployment's record.
 pub(super) fn hold_sources(cx: &mut Context, source: u32, sources: Sources) {
     match serde_json::to_vec(&sources)
         .map_err(std::io::Error::other)
@@ -194,7 +194,7 @@ pub(super) fn hold_sources(cx: &mut Context, source: u32, sources: Sources) {
     cx.deployment.sources.insert(source, sources);
 }
 
-/// A reload has failed: the next one begins with what serves, not with what did not.
+/// Drops the sources of a failed reload: the next one starts from what serves.
 pub(super) fn forget_failed_sources(cx: &mut Context) {
     let serving = cx.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
     if let Some(source) = serving.filter(|source| cx.deployment.sources.contains_key(source)) {
@@ -203,7 +203,7 @@ pub(super) fn forget_failed_sources(cx: &mut Context) {
     }
 }
 
-/// Lets go of sources that no generation of any app uses, but for those that the next reload begins with.
+/// Drops sources that no generation of any app uses, except those that the next reload starts from.
 pub(super) fn drop_unused_sources(cx: &mut Context) {
     let in_use: Vec<u32> = cx.apps.iter().flat_map(|app| app.generations.values().map(|s| s.source)).collect();
     let last = cx.deployment.last_source;

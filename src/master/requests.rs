@@ -1,5 +1,5 @@
-//! What Node workers ask for over their channels, and what they are answered: a socket for `listen()`, the end of a
-//! server, leave to go. Lines are in `worker::node::lines`, sockets are bound in `listener`.
+//! Requests of Node workers over their channels, and the answers: a socket for `listen()`, a closed server, permission
+//! to leave. `worker::node::lines` defines the lines, `listener` binds sockets.
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
 use super::context::Context;
@@ -18,13 +18,12 @@ use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Answers to one worker that are held back until what they mean is noted.
+/// Answers to one worker that are held back until their effect is saved.
 const CHANNEL_HELD_LINES_MAX: usize = 64;
 
-/// Does what a line of a worker asks for.
+/// Handles a line of a worker.
 ///
-/// # Errors
-/// The answer cannot be sent.
+/// # Errors The answer cannot be sent.
 pub(super) fn on_message(
     reader: &mut ChannelReader<'_>,
     ix: WorkerIx,
@@ -54,7 +53,7 @@ pub(super) fn on_message(
             return sent.map_err(Violation::from);
         }
         FromWorker::Handle { .. } => {
-            // Nobody here wants the handle, but Node sends nothing more before it is acknowledged.
+            // The handle is not needed, but Node sends nothing more until it is acknowledged.
             if let Some(handle) = channel.fds.pop_front() {
                 closer::close(handle);
                 return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
@@ -90,7 +89,7 @@ fn on_listening(reader: &mut ChannelReader<'_>, ix: WorkerIx) {
     reader.cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Listening });
 }
 
-/// What a worker that listens still lacks, for people: it has to listen on an address of the configuration, and in a reload on
+/// What a listening worker still lacks, for people: it has to listen on a configured address, and in a reload on
 /// everything that the present workers serve.
 pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
     let worker = cx.workers.get(ix)?;
@@ -102,7 +101,7 @@ pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
     let present: BTreeSet<ListenerIx> =
         app.listeners.indices().filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation)).collect();
     let configured = || -> Vec<ListenerIx> { app.listeners.indices().filter(wanted).collect() };
-    // A worker says each address by itself: what costs most with many of them comes last.
+    // A worker announces each address separately: the most expensive check comes last.
     let lacking: Vec<ListenerIx> = if present.iter().any(wanted) {
         present.iter().copied().filter(|n| !worker.serves.contains(n)).filter(wanted).collect()
     } else if worker.serves.iter().any(wanted) {
@@ -128,7 +127,7 @@ pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
     ))
 }
 
-/// `listen()` was called: find or bind the socket, answer with the key (round-robin) or the socket itself.
+/// Handles `listen()`: finds or binds the socket, answers with the key (round-robin) or the socket itself.
 fn on_query(
     reader: &mut ChannelReader<'_>,
     ix: WorkerIx,
@@ -177,7 +176,7 @@ fn on_query(
     let own_slot = own_socket.then_some(slot);
     let mut sent = channel.hold_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
     if let Err(Unsendable::NoFd(_)) = sent {
-        // It cannot be held back without a copy: noted now, and sent.
+        // It cannot be held back without a copy: save now, and send.
         channels::save_and_answer(reader.cx, ix, channel);
         sent = channel.send_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
     }
@@ -187,14 +186,13 @@ fn on_query(
     sent.map_err(Violation::from)
 }
 
-/// The socket itself, for a worker that accepts by itself: its slot's, or the one that all share.
+/// The socket for a worker that accepts by itself: its slot's own, or the shared one.
 fn handle_of(cx: &Context, app_ix: AppIx, listener_ix: ListenerIx, own_slot: Option<u32>) -> BorrowedFd<'_> {
     let listener = &cx.apps[app_ix].listeners[listener_ix];
     own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
 }
 
-/// The listener that a worker's request means, bound now if nobody asked for it before. The error is what
-/// `listen()` shall fail with.
+/// The listener that a worker's request means, bound at the first request. The error becomes the error of `listen()`.
 fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
     let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
     let app_ix = worker.app;
@@ -216,11 +214,11 @@ fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<Listene
         own += 1;
     }
     if own > 0 && query.port != 0 {
-        // Two servers of one process on one address: the second fails, as everywhere.
+        // Two servers of one process on one address: the second fails, as without clusterd.
         return Err(errno::UV_EADDRINUSE);
     }
     if own > 0 {
-        // Any free port, once more: another one.
+        // Another request for any free port gets another port.
         key = listener::sibling_key(&key, own);
     }
     if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
@@ -233,14 +231,14 @@ fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<Listene
     }
     let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
     let fd = listener::bind_asked(query, &cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
-        // libuv's uv_pipe_bind says so for a folder that is not there.
+        // libuv's uv_pipe_bind reports this for a missing folder.
         errno::UV_ENOENT => errno::UV_EACCES,
         code => code,
     })?;
     Ok(add_listener(cx, app_ix, fd, key, None))
 }
 
-/// Takes a bound socket into the app, tells the keeper to hold it, and polls it where the master accepts.
+/// Adds a bound socket to the app, gives the keeper a copy, and polls it where the master accepts.
 pub(super) fn add_listener(
     cx: &mut Context,
     app_ix: AppIx,
@@ -281,7 +279,7 @@ pub(super) fn add_listener(
     listener_ix
 }
 
-/// The worker serves this listener from now on. To be noted by the caller.
+/// The worker serves this listener from now on. The caller saves that.
 pub(super) fn join(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.serves.insert(listener_ix);
@@ -295,7 +293,7 @@ pub(super) fn join(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
     poll_listener(cx, app_ix, listener_ix);
 }
 
-/// It has closed a server.
+/// The worker has closed a server.
 pub(super) fn on_close(cx: &mut Context, ix: WorkerIx, key: &str) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let app = &mut cx.apps[worker.app];
@@ -324,7 +322,7 @@ pub(super) fn poll_listener(cx: &mut Context, app_ix: AppIx, listener_ix: Listen
     }
 }
 
-/// What `server.address()` shall say in the worker.
+/// The result of `server.address()` in the worker.
 fn sock_name(local: &LocalAddress) -> Option<SockName> {
     match local {
         LocalAddress::Inet(address) => Some(SockName { address: address.ip(), port: address.port() }),

@@ -1,5 +1,5 @@
-//! A master that takes over from what another one left with the keeper: its checkpoint, its sockets, its workers. A fresh
-//! start is in `start`.
+//! A master that takes over the checkpoint, sockets and workers of the previous one from the keeper. A fresh start is
+//! in `start`.
 use super::app::App;
 use super::checkpoint::records::{
     APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, SERVES, SLOT, ServesRecord, UPGRADE,
@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// `typed` is for the case that nothing else says what is to run.
+/// `typed` is used only when nothing else says what to run.
 pub(super) fn resume(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
     let mut master = Master::empty(link, &inherited)?;
     match resume_all(&mut master, inherited, typed) {
@@ -43,7 +43,7 @@ pub(super) fn resume(link: Keeper, inherited: Inheritance, typed: &CommandLine) 
     }
 }
 
-/// What to say of it, with the way out.
+/// Why a takeover failed, and what to do.
 fn cannot_go_on(master: &Master, error: StartError) -> StartError {
     let StartError { message, code } = error;
     let keeper = master.cx.deployment.keeper_pid;
@@ -104,7 +104,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
         master.read_channel(ix, true);
     }
     for ix in master.cx.workers.indices() {
-        // The master before may have heard that it listens, and may have asked it.
+        // The previous master may have been told that it listens, and may have probed it.
         let listens = master.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
         if listens && requests::serves_too_little(&master.cx, ix).is_none() {
             master.readiness.begin(&mut master.cx, ix);
@@ -116,7 +116,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     Ok(())
 }
 
-/// Takes the configurations that can be read; what the keeper holds of others is given up.
+/// Takes the readable configurations, and has the keeper drop the others.
 fn resume_sources(master: &mut Master, inherited: &mut Inheritance) {
     let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with("source/")).cloned().collect();
     for name in names {
@@ -138,7 +138,7 @@ fn resume_sources(master: &mut Master, inherited: &mut Inheritance) {
     }
 }
 
-/// No copy can be read: what was typed, and the files that it names, as they are now.
+/// No copy is readable: use the command line, and its files as they are now.
 fn read_sources_again(master: &mut Master, inherited: &Inheritance, typed: &CommandLine) -> Result<(), StartError> {
     let read = launch(typed).and_then(|(_, sources)| {
         resolve(&sources).map_err(StartError::failed)?;
@@ -154,7 +154,7 @@ fn read_sources_again(master: &mut Master, inherited: &Inheritance, typed: &Comm
     Ok(())
 }
 
-/// Makes the checkpoint whole where it is not, and saves what changed.
+/// Completes a damaged checkpoint, and saves what changed.
 fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, background: bool) {
     let configs =
         master.cx.deployment.sources.iter().filter_map(|(number, sources)| Some((*number, resolve(sources).ok()?)));
@@ -180,7 +180,7 @@ fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, backgrou
     }
 }
 
-/// The deployment as a whole, from the control socket's path, the entry beside it, and the configuration.
+/// The deployment's record, from the control socket's path, the entry beside it, and the configuration.
 fn make_deployment(
     master: &Master,
     fds: &HashMap<String, OwnedFd>,
@@ -229,7 +229,7 @@ fn resume_app(
             program: PathBuf::from(&generation.program),
             agent_program: generation.agent_program.as_ref().map(PathBuf::from),
         };
-        // A record that was recovered does not know them.
+        // A recovered record does not have them.
         let fixed = Some(fixed).filter(|_| !generation.program.is_empty());
         match Settings::prepare(app, generation.source, fixed) {
             Ok(settings) => {
@@ -262,7 +262,7 @@ fn resume_app(
     app.restarts = record.restarts;
     app.closed = record.rules.stopping.is_some();
     app.deleted = record.deleted;
-    // The master before said so.
+    // The previous master logged it.
     app.steering_reported = true;
     let mode = super::app::balance_mode(app.settings().config.balance);
     app.balancer.set_mode(mode);
@@ -334,7 +334,7 @@ fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited
     checkpoint::save_serves(&mut master.cx, ix);
 }
 
-/// Processes that the checkpoint does not know have no place: they are ended.
+/// Kills processes that the checkpoint does not know.
 fn kill_strangers(master: &mut Master, inherited: &Inheritance) {
     for child in &inherited.children {
         if child.status.is_none() && master.cx.workers.find(child.worker).is_none() {
@@ -344,7 +344,7 @@ fn kill_strangers(master: &mut Master, inherited: &Inheritance) {
     }
 }
 
-/// What a worker that has ended had with the keeper: the master before died before it could release it.
+/// Releases what the keeper holds of workers that have ended: the previous master died before it could.
 fn release_unclaimed(master: &mut Master, inherited: &Inheritance) {
     let ours = |name: &&String| ["channel/", "output/", "slot/"].iter().any(|kind| name.starts_with(kind));
     for name in inherited.fds.keys().filter(ours) {

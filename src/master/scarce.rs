@@ -1,19 +1,20 @@
-//! Channels whose lines wait: for the worker to read, which the reactor tells, or for the system to have more descriptors
-//! or memory, which nobody tells. The latter are tried again by time alone: each try that fails would be an event.
+//! Channels with queued lines that wait for the worker to read, which the reactor reports, or for the system to have
+//! descriptors or memory again, which nothing reports. The latter are retried by a timer only: registering them would
+//! raise an event for each failure.
 use super::context::Context;
 use super::eligibility;
 use super::timers::Timer;
 use crate::ids::WorkerIx;
 use crate::limits;
 
-/// The channels that wait for the system.
+/// Channels that wait for a resource of the system.
 #[derive(Default)]
 pub(super) struct ScarceChannels {
     workers: Vec<WorkerIx>,
 }
 
 impl ScarceChannels {
-    /// Sends what waits in a worker's channel when the worker reads again, or in a while where that is no help.
+    /// Sends queued lines when the worker reads again, or after a pause where the system is out of a resource.
     pub(super) fn await_writable(&mut self, cx: &mut Context, ix: WorkerIx) {
         let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if channel.is_scarce() {
@@ -26,7 +27,7 @@ impl ScarceChannels {
         eligibility::refresh(cx, ix);
     }
 
-    /// Tries again, when that is due.
+    /// Retries, when that is due.
     pub(super) fn retry(&mut self, cx: &mut Context) {
         if !cx.timers.take_due(Timer::ScarceChannels, cx.now_ms) {
             return;

@@ -19,12 +19,11 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) config: config::App,
-    /// Number of the sources (`Sources`) that it came from.
+    /// Number of its sources (`Sources`).
     pub(super) source: u32,
     pub(super) program: PathBuf,
-    /// How its workers are spoken to.
     pub(super) protocol: &'static dyn WorkerProtocol,
-    /// Absolute, links resolved.
+    /// The working directory: absolute, links resolved.
     pub(super) cwd: PathBuf,
     ready: ReadyRule,
     credentials: Option<Credentials>,
@@ -33,7 +32,7 @@ pub(super) struct Settings {
     /// A word of advice for the operator, found while looking at the command.
     pub(super) advice: Option<String>,
     pub(super) hooks: hooks::Prepared,
-    /// Hooks whose command is not there.
+    /// Sentences about hooks whose command is missing.
     hook_problems: Vec<String>,
     pub(super) agent: Option<AgentSettings>,
 }
@@ -42,35 +41,35 @@ pub(super) struct Settings {
 #[derive(Clone, Debug)]
 pub(super) struct AgentSettings {
     pub(super) program: PathBuf,
-    /// It gets a channel like the one that Node's `child_process.fork` makes.
+    /// The agent gets a channel as Node's `child_process.fork` makes it.
     pub(super) has_channel: bool,
     ready: ReadyRule,
 }
 
-/// What a former master had found for a generation.
+/// What a previous master looked up for a generation.
 pub(super) struct Fixed {
     pub(super) cwd: PathBuf,
     pub(super) program: PathBuf,
     pub(super) agent_program: Option<PathBuf>,
 }
 
-/// What a spawn needs beyond the settings.
+/// What a spawn needs in addition to the settings.
 pub(super) struct SpawnPlace<'a> {
     pub(super) worker: WorkerId,
     pub(super) slot: Slot,
     pub(super) generation: u32,
-    /// `PORT`, where a TCP port is configured.
+    /// `PORT`, if a TCP port is configured.
     pub(super) port: Option<u16>,
     /// Names of the listeners that a `listen-fds` program gets.
     pub(super) listen_names: Vec<String>,
     /// Value of `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
-    /// Which of stdout (1) and stderr (2) are ours; they are placed first.
+    /// Which of stdout (1) and stderr (2) are redirected; their fds come first.
     pub(super) stdio: Vec<i32>,
 }
 
 impl Settings {
-    /// Looks everything up. `fixed` is what a former master had found for this generation.
+    /// Looks everything up. `fixed` is what a previous master found for this generation.
     ///
     /// # Errors
     /// A sentence that names what is missing and the way out.
@@ -107,30 +106,29 @@ impl Settings {
         })
     }
 
-    /// Who its workers are; `None`: who we are.
+    /// The workers' credentials; `None`: our own.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
 
-    /// The user that its workers run as.
     pub(super) fn uid(&self) -> u32 {
         self.credentials.as_ref().map_or_else(user::own_uid, |who| who.uid)
     }
 
-    /// Says which hooks cannot run. The app runs without them.
+    /// Logs which hooks cannot run. The app runs without them.
     pub(super) fn warn_of_hooks(&self) {
         for problem in &self.hook_problems {
             log::warn!("{}: {problem}", self.config.name);
         }
     }
 
-    /// What makes its workers ready, as it is typed.
+    /// The rule for readiness, as configured.
     pub(super) fn ready_words(&self) -> String {
         rules::ready(self.protocol.kind(), self.config.ready.as_ref())
             .map_or_else(|_| String::new(), |rule| rule.to_string())
     }
 
-    /// The path for which each worker is asked until it answers well, where that makes it ready.
+    /// The path of the readiness probe, if there is one.
     pub(super) fn path_to_ask(&self) -> Option<&str> {
         match &self.config.ready {
             Some(Ready::Http(path)) => Some(path),
@@ -138,7 +136,7 @@ impl Settings {
         }
     }
 
-    /// Whether the master accepts for its workers (instead of giving the listening socket away).
+    /// Whether the master accepts for the workers, instead of passing them the listening socket.
     pub(super) fn master_accepts(&self) -> bool {
         self.protocol.can_be_handed_connections() && !matches!(self.config.balance, Balance::Shared | Balance::Kernel)
     }
@@ -148,7 +146,7 @@ impl Settings {
         self.config.balance == Balance::Kernel && self.protocol.takes_connections()
     }
 
-    /// What the supervisor has to know.
+    /// The part of the settings that the supervisor needs.
     pub(super) fn policy(&self) -> Policy {
         let c = &self.config;
         Policy {
@@ -184,7 +182,7 @@ impl Settings {
         })
     }
 
-    /// What each worker may use.
+    /// Resource limits of each worker.
     pub(super) fn limits(&self) -> Limits {
         let limits = &self.config.limits;
         Limits {
@@ -196,8 +194,8 @@ impl Settings {
         }
     }
 
-    /// The description of one worker's process. The fds are placed in this order: stdout and stderr where they are not
-    /// inherited, then what the protocol passes.
+    /// The spec of a worker's process. Order of the fds: stdout and stderr where they are not inherited, then those of
+    /// the protocol.
     pub(super) fn spawn_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> SpawnSpec {
         let inherited = match self.protocol.inherited() {
             Inherited::Nothing => 0,
@@ -215,7 +213,7 @@ impl Settings {
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
             umask: self.config.umask,
             credentials: self.credentials.clone(),
-            // The limit on open files that clusterd raised for itself is put back by the keeper.
+            // The keeper restores the limit on open files that clusterd raised for itself.
             rlimits: Vec::new(),
             placements,
         }
@@ -231,7 +229,7 @@ impl Settings {
         }
     }
 
-    /// The variables of a worker at this place.
+    /// The environment of a worker.
     pub(super) fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
         let mut env = base_environment(&self.config, self.account.as_ref());
         if let Some(port) = place.port {
@@ -267,13 +265,13 @@ impl AgentSettings {
 }
 
 impl Settings {
-    /// What the agent finds open.
+    /// The fds that the agent inherits.
     pub(super) fn agent_inherits(&self) -> Inherited {
         let has_channel = self.agent.as_ref().is_some_and(|agent| agent.has_channel);
         if has_channel { Inherited::Channel } else { Inherited::Nothing }
     }
 
-    /// The description of the agent's process; `None` where there is none. Its fds are placed as a worker's.
+    /// The spec of the agent's process; `None` if there is no agent. Order of the fds as for workers.
     pub(super) fn agent_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> Option<SpawnSpec> {
         let (config, found) = (self.config.agent.as_ref()?, self.agent.as_ref()?);
         let mut placements = place.stdio.clone();
@@ -292,7 +290,7 @@ impl Settings {
         })
     }
 
-    /// The variables of the agent: the workers', but for their place.
+    /// The agent's environment: the workers', without the variables of a slot.
     pub(super) fn agent_environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
         let mut env = base_environment(&self.config, self.account.as_ref());
         if let Some(port) = place.port {
@@ -319,7 +317,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     rules::ready(kind, config.ready.as_ref())
 }
 
-/// The rule in the supervisor's terms. `may_speak`: a program that says `READY=1` before the time is over is heard.
+/// The rule in the supervisor's terms. `may_speak`: the program may send `READY=1` before the time is over.
 fn ready_rule(may_speak: bool, ready: &Ready) -> ReadyRule {
     let evidence = |evidence| ReadyRule { evidence: Some(evidence), after_ms: None };
     match ready {
@@ -343,13 +341,13 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The PATH that the command is searched in: the app's own where it sets one.
+/// The PATH for the command: the app's own where it sets one.
 fn path_variable(app: &config::App) -> OsString {
     let typed = app.env.get("PATH").or_else(|| app.base_env.as_ref().and_then(|base| base.get("PATH")));
     typed.map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
-/// The program that a command names; `fixed`: what a former master found.
+/// The program of a command; `fixed`: what a previous master found.
 fn find_program(name: &str, fixed: Option<PathBuf>, path: &OsStr, cwd: &Path) -> Result<program::Program, String> {
     match fixed {
         None => program::find(name, path, Some(cwd)).map_err(|e| e.to_string()),
@@ -360,7 +358,7 @@ fn find_program(name: &str, fixed: Option<PathBuf>, path: &OsStr, cwd: &Path) ->
     }
 }
 
-/// The folder with its links resolved, so that `current -> releases/42` stays what it was for this generation.
+/// The folder with its links resolved, so that `current -> releases/42` does not change within a generation.
 fn resolve_cwd(cwd: Option<&Path>) -> Result<PathBuf, String> {
     let asked = cwd.unwrap_or(Path::new("."));
     let found = std::fs::canonicalize(asked).map_err(|e| format!("cannot use the folder {}: {e}", asked.display()))?;

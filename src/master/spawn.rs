@@ -1,5 +1,5 @@
-//! Processes of workers and agents: what a spawn needs, signals, and what is left to do when a process is gone. The keeper
-//! makes and reaps them.
+//! Processes of workers and agents: prepares spawns, sends signals, and cleans up after processes that are gone. The
+//! keeper spawns and reaps them.
 use super::app::App;
 use super::context::Context;
 use super::drains::{Drains, Goodbye};
@@ -26,12 +26,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use thiserror::Error;
 
-/// The name under which the keeper holds our end of a worker's channel.
+/// The name in the keeper of our end of a worker's channel.
 pub(super) fn channel_name(worker: WorkerId) -> String {
     format!("channel/{worker}")
 }
 
-/// What a process gets beside its standard fds.
+/// What a process gets in addition to its standard fds.
 #[derive(Default)]
 struct Passed {
     fds: Vec<OwnedFd>,
@@ -64,7 +64,7 @@ impl Passed {
     }
 }
 
-/// A process that is ours, as the tables have to know it.
+/// A process as the tables record it.
 pub(super) struct Process {
     pub(super) app: AppIx,
     pub(super) id: WorkerId,
@@ -73,7 +73,7 @@ pub(super) struct Process {
     pub(super) pid: Option<i32>,
 }
 
-/// Starts processes, with those who have what a process needs.
+/// Starts processes. It borrows the mechanisms that provide what a process needs.
 pub(super) struct Spawner<'a> {
     pub(super) cx: &'a mut Context,
     pub(super) groups: &'a mut Groups,
@@ -85,8 +85,7 @@ pub(super) struct Spawner<'a> {
 impl Spawner<'_> {
     /// Has the keeper start a worker, or the agent.
     ///
-    /// # Errors
-    /// Something that the process needs cannot be had.
+    /// # Errors Something that the process needs is not available.
     pub(super) fn start(
         &mut self,
         app_ix: AppIx,
@@ -113,7 +112,7 @@ impl Spawner<'_> {
         };
         let notify = if speaks { notify_address(cx, self.notify, &settings) } else { None };
         let app = &cx.apps[app_ix];
-        // Whoever asked for a reload or a start wants to see why it failed, unless it is on the terminal before them anyway.
+        // Whoever requested a reload or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
@@ -145,7 +144,7 @@ impl Spawner<'_> {
         let process = Process { app: app_ix, id: worker, slot, generation, pid: None };
         let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
         if !has_channel && !is_agent && settings.has_own_sockets() {
-            // What a Node worker asks for later, others have from the start.
+            // A Node worker requests its listeners later; other programs have them from the start.
             given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
             checkpoint::save_serves(cx, ix);
         }
@@ -153,7 +152,7 @@ impl Spawner<'_> {
     }
 }
 
-/// The variables that a worker in the first slot of an app has.
+/// The environment of a worker in the first slot of an app.
 pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
     let app = &cx.apps[app_ix];
     let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
@@ -169,7 +168,7 @@ pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsStri
     app.settings().environment(&place)
 }
 
-/// The variables that the agent of an app has; `None`: it has none.
+/// The environment of an app's agent; `None` if it has none.
 pub(super) fn agent_environment(
     cx: &Context,
     notify: &NotifySockets,
@@ -190,7 +189,7 @@ pub(super) fn agent_environment(
     Some(app.settings().agent_environment(&place))
 }
 
-/// Takes a worker into the tables, with its channel when it has one (and whether a previous master has read from it).
+/// Adds a worker to the tables, with its channel if it has one (and whether a previous master has read from that).
 pub(super) fn add_worker(
     cx: &mut Context,
     hooks: &mut HookRuns,
@@ -256,7 +255,7 @@ pub(super) fn add_worker(
     ix
 }
 
-/// The worker may be given connections.
+/// Admits the worker: it may get connections.
 pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     if let Some(worker) = cx.workers.get_mut(ix) {
@@ -265,13 +264,13 @@ pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
     eligibility::refresh(cx, ix);
 }
 
-/// Sends SIGTERM and hands the worker nothing more.
+/// Sends SIGTERM, and gives the worker no more connections.
 pub(super) fn terminate(cx: &mut Context, worker: WorkerId) {
     cx.keeper.signal(worker, signal::TERM);
     withdraw(cx, worker);
 }
 
-/// Whatever makes the worker end, it gets nothing more.
+/// Gives the worker no more connections, whatever makes it end.
 pub(super) fn withdraw(cx: &mut Context, worker: WorkerId) {
     if let Some(ix) = cx.workers.find(worker) {
         if let Some(w) = cx.workers.get_mut(ix) {
@@ -281,13 +280,12 @@ pub(super) fn withdraw(cx: &mut Context, worker: WorkerId) {
     }
 }
 
-/// Ends the worker's process group at once.
+/// Kills the worker's process group.
 pub(super) fn kill(cx: &mut Context, worker: WorkerId) {
     cx.keeper.signal_group(worker, signal::KILL);
     withdraw(cx, worker);
 }
 
-/// The process exists.
 pub(super) fn on_spawned(cx: &mut Context, output: &mut Output, id: WorkerId, pid: i32) {
     let Some(ix) = cx.workers.find(id) else { return };
     cx.workers.set_pid(ix, pid);
@@ -298,7 +296,7 @@ pub(super) fn on_spawned(cx: &mut Context, output: &mut Output, id: WorkerId, pi
     cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
 }
 
-/// Why the keeper could not start the process, and whose it is; `None`: it is not known any more.
+/// Why the keeper could not start a process, and its app; `None` if the worker is no longer known.
 pub(super) fn failure(cx: &Context, id: WorkerId, step: SpawnStep, errno: i32) -> Option<(AppIx, SpawnError)> {
     let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix))?;
     let app = &cx.apps[worker.app];
@@ -306,7 +304,6 @@ pub(super) fn failure(cx: &Context, id: WorkerId, step: SpawnStep, errno: i32) -
     Some((worker.app, SpawnError::at_step(step, errno, settings, worker.is_agent)))
 }
 
-/// How a process ended.
 pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
     match process::end_signal(raw_status) {
         Some(signal) => ExitStatus::Signal(signal),
@@ -314,7 +311,7 @@ pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
     }
 }
 
-/// What a worker said whose end makes a start fail: that is told once its replacement runs.
+/// Keeps the last lines of a worker whose end makes a start fail: they are reported once its replacement runs.
 pub(super) fn keep_last_words(cx: &mut Context, output: &mut Output, app: AppIx, id: WorkerId) {
     let app = &mut cx.apps[app];
     if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
@@ -322,7 +319,7 @@ pub(super) fn keep_last_words(cx: &mut Context, output: &mut Output, app: AppIx,
     }
 }
 
-/// Lets go of everything that belonged to a process that is gone.
+/// Releases everything that belonged to a process that is gone.
 pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output, id: WorkerId) {
     if let Some(ix) = cx.workers.find(id) {
         channels::forget_poll(cx, ix);
@@ -338,8 +335,8 @@ pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output,
     checkpoint::forget_serves(cx, id);
 }
 
-/// Words of `listen-fds` programs about themselves. The sender is found by its pid, or by its process group when a
-/// helper such as systemd-notify speaks for it.
+/// Handles notify messages of `listen-fds` programs. The sender is found by its pid, or by its process group when a
+/// helper such as systemd-notify sends for it.
 pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
     if !notify.has_unread() {
         return;
@@ -360,55 +357,55 @@ pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
     }
 }
 
-/// What workers with these settings find in `NOTIFY_SOCKET`, where they are told of it.
+/// The value of `NOTIFY_SOCKET` for workers with these settings, if they get one.
 pub(super) fn notify_address(cx: &mut Context, notify: &mut NotifySockets, settings: &Settings) -> Option<String> {
     let Context { deployment, keeper, reactor, .. } = cx;
     notify.address_for(settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
 }
 
-/// Why no process was made.
+/// Why no process was started.
 #[derive(Debug, Error)]
 pub(super) enum SpawnError {
-    /// It is the agent's, and the configuration has none.
+    /// The process was an agent, and the configuration has none.
     #[error("no agent is configured")]
     NoAgent,
     /// No socket pair.
     #[error("cannot make its channel: {0}")]
     Channel(io::Error),
-    /// No copy of a listening socket.
+    /// A listening socket could not be duplicated.
     #[error("cannot pass {listener} on: {error}")]
     Listener { listener: String, error: io::Error },
-    /// No pipe, or no file, for what it prints.
+    /// No pipe or file for its output.
     #[error("{0}")]
     Output(String),
-    /// The keeper cannot be asked.
+    /// The order could not be sent to the keeper.
     #[error("cannot ask for the process: {0}")]
     Order(io::Error),
-    /// The keeper could not run it.
+    /// The keeper could not execute the program.
     #[error("cannot run {program}: {cause}")]
     Exec { program: String, cause: &'static str },
-    /// Its folder is gone, or closed to its user.
+    /// The working directory is gone, or not accessible to the user.
     #[error("cannot enter the folder {folder}: {cause}")]
     WorkingDirectory { folder: String, cause: &'static str },
     /// Too many processes.
     #[error("cannot make a process: {cause} (see ulimit -u and the cgroup's pids.max)")]
     Fork { cause: &'static str },
-    /// No right to change the user.
+    /// Not permitted to change the user.
     #[error("cannot become {user}: {cause}")]
     User { user: String, cause: &'static str },
-    /// No right to change the limit.
+    /// Not permitted to raise the limit.
     #[error("cannot set its limit on open files: {cause}")]
     ResourceLimits { cause: &'static str },
-    /// The keeper takes no description of that size.
+    /// The spec is too large for the keeper.
     #[error("its command or environment is too large: {cause}")]
     Description { cause: &'static str },
-    /// A step between fork and exec.
+    /// Another step between fork and exec.
     #[error("cannot prepare its process ({step:?}): {cause}")]
     Prepare { step: SpawnStep, cause: &'static str },
 }
 
 impl SpawnError {
-    /// What the keeper says of a spawn that failed at this step.
+    /// The error for a spawn that failed at this step in the keeper.
     fn at_step(step: SpawnStep, errno: i32, settings: &Settings, is_agent: bool) -> SpawnError {
         let cause = process::describe_errno(errno);
         let agent = settings.agent.as_ref().filter(|_| is_agent);

@@ -1,4 +1,4 @@
-//! How a master starts: which way, and the fresh one, from what was typed. Over what a former one left: `resume`.
+//! How a master starts: chooses between a takeover (`resume`) and a fresh start from the command line, which is here.
 use super::app::App;
 use super::context::Context;
 use super::control::Control;
@@ -35,29 +35,28 @@ use std::sync::Arc;
 
 /// Name of the control socket in the keeper.
 pub(super) const CONTROL_SOCKET: &str = "control/socket";
-/// Name of the lock on the deployment's name in the keeper.
+/// Name in the keeper of the lock on the deployment's name.
 const CONTROL_LOCK: &str = "control/lock";
 
 /// argv\[1\] of a deployment in the background; the home and the name of its entry follow.
 pub const BACKGROUND_FLAG: &str = "--background-entry";
 
-/// What the person typed. It is understood only when nothing else says what is to run.
+/// The command line. It is parsed only when nothing else says what to run.
 pub struct CommandLine {
-    /// Program name first.
+    /// The arguments; the program's name first.
     pub argv: Vec<OsString>,
-    /// Understands a run in the foreground, or says what is wrong with it.
+    /// Parses a run in the foreground.
     pub read: fn(&[OsString]) -> Result<Run, String>,
 }
 
 /// A run in the foreground, as typed.
 pub struct Run {
-    /// The files and settings.
     pub request: Request,
-    /// The home, where one was named.
+    /// The home, if one was named.
     pub home: Option<PathBuf>,
 }
 
-/// Why a start failed: what to say, and the exit code.
+/// Why a start failed: the message and the exit code.
 pub(super) struct StartError {
     pub(super) message: String,
     pub(super) code: u8,
@@ -73,7 +72,7 @@ impl StartError {
     }
 }
 
-/// A master that could not be made. The link is given back: the keeper may have to be told.
+/// The error of a failed start, with the link, over which the keeper may have to be told.
 pub(super) struct NotStarted {
     link: Keeper,
     error: StartError,
@@ -85,10 +84,10 @@ impl NotStarted {
     }
 }
 
-/// Entry point of the master's role.
+/// Entry point of the master process.
 pub fn run(typed: CommandLine) -> ExitCode {
     process::set_name("clusterd-master");
-    // A log file that may grow no more is an error of that write. The signal would end the whole master.
+    // A log file at its size limit is an error of that write. The signal would kill the master.
     if let Err(e) = signal::ignore(signal::XFSZ) {
         log::warn!("cannot ignore SIGXFSZ: {e}");
     }
@@ -120,7 +119,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
             if fresh {
                 link.finish(error.code);
             }
-            // Else workers live, and the keeper tries again: a master that cannot go on gives nobody up.
+            // Otherwise workers are alive, and the keeper tries again: a master that cannot take over abandons nobody.
             return ExitCode::from(error.code);
         }
     };
@@ -143,7 +142,7 @@ impl Master {
             Ok(waker) => waker,
             Err(e) => return Err(NotStarted::new(link, StartError::failed(format!("cannot make a waker: {e}")))),
         };
-        // A failed wake-up means that the loop is gone, and the process with it.
+        // A failed wake-up means that the loop has ended, and the process with it.
         let wake = Arc::new(move || drop(waker.wake()));
         let mut cx = Context::new(link, polls, inherited.incarnation, wake);
         cx.timers.set(Timer::Heartbeat, cx.now_ms);
@@ -168,7 +167,7 @@ impl Master {
         })
     }
 
-    // ---- fresh ----
+    // ---- the fresh start ----
 
     fn begin(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
         let mut master = Master::empty(link, &inherited)?;
@@ -196,7 +195,7 @@ impl Master {
             log_files::check(app, app.workers.count(cpu::available().count)).map_err(StartError::failed)?;
             prepared.push(settings);
         }
-        // Every address before any process: a taken port is one clear error and nothing has happened yet.
+        // Bind every address before any process starts: a taken port is one clear error, and nothing has happened yet.
         let mut bound = Vec::new();
         for settings in &prepared {
             if launch.keeps_stopped(&settings.config.name) {
@@ -208,7 +207,7 @@ impl Master {
         for name in given.iter().map(|(name, _)| name) {
             log::warn!("the inherited socket {name} matches no configured address; it is not used");
         }
-        // Not before: whoever finds the socket may rely on the start.
+        // Not earlier: whoever finds the socket may rely on the start.
         if let Some(claimed) = claimed {
             self.open_control(&claimed.claim);
         }
@@ -257,7 +256,7 @@ impl Master {
         }
     }
 
-    /// Claims the deployment's name. `None`: there is no home that could be used.
+    /// Claims the deployment's name. `None` if there is no usable home.
     fn claim(&mut self, launch: &Launch, sources: &Sources, config: &Config) -> Result<Option<Claimed>, StartError> {
         match self.claim_name(launch, sources, config) {
             Ok((claim, entry)) => {
@@ -300,7 +299,7 @@ impl Master {
         config: &Config,
     ) -> Result<(home::Claim, home::Entry), HomeError> {
         let (home, claimed) = match launch {
-            // Who started us has planned it all and holds the registry.
+            // The starter has planned the start and holds the registry.
             Launch::Background { home, entry } => {
                 let home = Home::find(Some(home))?;
                 let claim = home.claim(&entry.name)?;
@@ -324,7 +323,7 @@ impl Master {
 
     // ---- the end ----
 
-    /// Everything is done: the keeper may end.
+    /// Ends the deployment: the keeper may exit.
     pub(super) fn finish(&mut self) {
         if self.cx.deployment.exit_code == 0 {
             log::info!("stopped");
@@ -337,14 +336,14 @@ impl Master {
         self.cx.keeper.finish(self.cx.deployment.exit_code);
     }
 
-    /// Socket files that are ours. The keeper holds the control socket's lock until it ends, so nobody else has that path.
+    /// Removes our socket files. The keeper holds the control socket's lock until it exits, so the path is still ours.
     fn remove_files(&mut self) {
         for app in self.cx.apps.iter_mut() {
             let who = app.settings().credentials().cloned();
             app.listeners.iter_mut().for_each(|listener| listener.remove_file(who.as_ref()));
         }
         for path in self.control.take_path().into_iter().chain(self.notify.files()) {
-            // Somebody may have removed it before us.
+            // The file may have been removed already.
             let _ = std::fs::remove_file(path);
         }
         if let Some(home) = self.cx.deployment.home.as_ref().filter(|_| self.started_by_us()) {
@@ -352,37 +351,32 @@ impl Master {
         }
     }
 
-    /// Whether the entry is ours to remove: the one of a start in the background that failed is its starter's.
+    /// Whether we remove the entry: after a failed start in the background the starter removes it.
     fn started_by_us(&self) -> bool {
         !self.cx.deployment.background || !self.cx.apps.is_empty()
     }
 }
 
-/// A name that is ours.
+/// A claimed name.
 struct Claimed {
     claim: home::Claim,
-    /// What the only app has to be called, where its name was taken.
+    /// The new name of the only app, if its own was taken.
     renamed: Option<String>,
 }
 
 /// How this deployment was started.
 pub(super) enum Launch {
-    /// By a person, a unit, a container.
+    /// By a person, a unit or a container.
     Foreground {
-        /// The home, where one was named.
+        /// The home, if one was named.
         home: Option<PathBuf>,
     },
-    /// By `clusterd start`, which has written the entry.
-    Background {
-        /// The home.
-        home: PathBuf,
-        /// What the entry says.
-        entry: Box<home::Entry>,
-    },
+    /// By `clusterd start`, which wrote the entry.
+    Background { home: PathBuf, entry: Box<home::Entry> },
 }
 
 impl Launch {
-    /// The number of workers to which an app had been scaled.
+    /// The number of workers to which an app was scaled.
     fn scaled(&self, app: &str) -> Option<u32> {
         match self {
             Launch::Foreground { .. } => None,
@@ -390,7 +384,7 @@ impl Launch {
         }
     }
 
-    /// Whether an app is there to be started later.
+    /// Whether an app is kept without being started.
     fn keeps_stopped(&self, app: &str) -> bool {
         match self {
             Launch::Foreground { .. } => false,
@@ -426,7 +420,7 @@ pub(super) fn launch(typed: &CommandLine) -> Result<(Launch, Sources), StartErro
         let no_sources = || StartError::failed("its entry does not say what to run");
         let mut sources = entry.sources.take().ok_or_else(no_sources)?;
         if sources.file.is_some() {
-            // Of its file, what was not deleted.
+            // The file's apps, without deleted ones.
             sources.overrides.only = entry.apps.iter().map(|app| app.name.clone()).collect();
         }
         return Ok((Launch::Background { home, entry: Box::new(entry) }, sources));
@@ -446,8 +440,8 @@ fn given_sockets(fds: HashMap<String, OwnedFd>) -> Vec<(String, OwnedFd)> {
     given
 }
 
-/// The listeners of one app: inherited where the address is the same, else bound. An app without configured addresses,
-/// alone in its deployment, takes every inherited socket.
+/// The listeners of one app: inherited where the address is the same, bound otherwise. An app without configured
+/// addresses, alone in its deployment, takes every inherited socket.
 fn bind_all(
     settings: &Settings,
     given: &mut Vec<(String, OwnedFd)>,

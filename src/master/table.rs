@@ -1,8 +1,8 @@
-//! A list whose places are named by an index type of their own (`ids`), so that an app is never taken for a listener.
+//! A list indexed by its own index type (`ids`), so that an app's index cannot be used for a listener.
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Index, IndexMut};
 
-/// A list that only indices of type `I` open.
+/// A list with indices of type `I`.
 #[derive(Debug)]
 pub(super) struct Table<I, T> {
     places: Vec<T>,
@@ -16,13 +16,11 @@ impl<I, T> Default for Table<I, T> {
 }
 
 impl<I: From<usize> + Into<usize> + Copy, T> Table<I, T> {
-    /// Adds an entry at the end.
     pub(super) fn push(&mut self, entry: T) -> I {
         self.places.push(entry);
         I::from(self.places.len() - 1)
     }
 
-    /// Removes all entries.
     pub(super) fn clear(&mut self) {
         self.places.clear();
     }
@@ -35,7 +33,7 @@ impl<I: From<usize> + Into<usize> + Copy, T> Table<I, T> {
         self.places.get_mut(ix.into())
     }
 
-    /// Every index, in order. It borrows nothing.
+    /// Every index, in order. The iterator does not borrow the table.
     pub(super) fn indices(&self) -> impl DoubleEndedIterator<Item = I> + use<I, T> {
         (0..self.places.len()).map(I::from)
     }
@@ -45,7 +43,7 @@ impl<I: From<usize> + Into<usize> + Copy, T> Table<I, T> {
         self.places.iter().enumerate().map(|(number, entry)| (I::from(number), entry))
     }
 
-    /// The index of the first entry for which this holds.
+    /// The index of the first entry that `is_wanted` accepts.
     pub(super) fn find(&self, is_wanted: impl FnMut(&T) -> bool) -> Option<I> {
         self.places.iter().position(is_wanted).map(I::from)
     }

@@ -1,25 +1,25 @@
-//! What one mechanism of the master leaves to another: a closed list, worked off by the loop in order before it sleeps. A
-//! mechanism calls those below it directly; what concerns one above it, or one that it is not given, goes here.
+//! Tasks that one mechanism of the master leaves for another: a closed list, performed by the loop in order before it
+//! sleeps. A mechanism calls those below it directly; a task is for one above it, or one that it is not given.
 use super::channels::Violation;
 use crate::ids::{WorkerId, WorkerIx};
 
-/// Something that is to be done before the loop sleeps.
+/// Work to do before the loop sleeps.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// A worker that was ineligible takes connections again: one that waits for anybody may be for it.
+    /// An ineligible worker takes connections again, perhaps those that wait for any worker.
     FindTaker,
-    /// Lines wait in the worker's channel: send them when it reads.
+    /// Lines wait in the worker's channel: send them when the worker reads.
     AwaitWritable(WorkerIx),
-    /// The worker has closed its server on the listener with this key, and did not say so.
+    /// The worker closed its server on the listener with this key, and did not say so.
     ServerClosed { worker: WorkerId, key: String },
     /// The worker broke the protocol.
     Misbehaved { worker: WorkerId, violation: Violation },
     /// The drain of this worker may be able to take its next step.
     DrainStep(WorkerIx),
-    /// The worker accepts from a queue of its own: step its drain when that is empty.
+    /// The worker accepts from its own queue: step its drain when the queue is empty.
     AwaitEmptyQueue(WorkerIx),
     /// Save that the worker is told to leave, then tell it.
     SayGoodbye(WorkerId),
-    /// Send SIGTERM and hand it nothing more.
+    /// Send SIGTERM and give the worker no more connections.
     Terminate(WorkerId),
 }

@@ -1,46 +1,46 @@
-//! The deadlines of the master, all in one queue. A mechanism sets its timer here and nowhere else, and takes it when it
-//! is due; the loop sleeps until the first one. What a timer means is the business of the mechanism that is named by it.
+//! All deadlines of the master, in one queue. A mechanism sets its timer here and nowhere else, and takes it when it is
+//! due; the loop sleeps until the first one. The mechanism that a timer is named after knows what it means.
 use crate::ids::AppIx;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose deadline it is. There is at most one of each.
+/// The owner of a deadline. There is at most one deadline for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// The keeper's watchdog has to hear of us, and what is looked at once a second.
+    /// The heartbeat for the keeper's watchdog, and checks once a second.
     Heartbeat,
     /// The next deadline of an app's supervisor.
     Rules(AppIx),
-    /// Connections of an app waited because the system had too little of something.
+    /// The end of a pause in accepting for an app.
     AcceptPause(AppIx),
-    /// A worker that refused connections of an app is offered some again.
+    /// A worker that refused connections of an app may be offered some again.
     BackoffEnd(AppIx),
-    /// Whether workers have read their pings.
+    /// The check whether workers have read their pings.
     PingLook,
-    /// The first event loop that stands still for too long.
+    /// The first limit for a stuck event loop.
     Hang,
-    /// Workers that are asked whether they are ready.
+    /// The next step of a readiness probe.
     ReadinessProbe,
-    /// Draining workers are looked at from outside.
+    /// The check of draining workers from outside.
     DrainCheck,
-    /// The accept queues of slots are looked at.
+    /// The check of the accept queues of slots.
     AcceptQueues,
-    /// The kernel is told among which slots to choose.
+    /// The next change of a selection in the kernel.
     Steering,
-    /// Lines that wait because the system had too little for them are sent again.
+    /// The retry of lines that wait for a resource of the system.
     ScarceChannels,
-    /// What the keeper could not be sent is sent again.
+    /// The retry of orders to the keeper.
     KeeperRetry,
     /// Channels that were left with bytes in them are read on.
     Unread,
-    /// A hand-over to the next binary has taken too long.
+    /// The end of a hand-over to the next binary that takes too long.
     HandOver,
-    /// Our own log in the background is kept from growing for ever.
+    /// The check of our own log's size in the background.
     OwnLog,
-    /// Commands of hooks.
+    /// The check of running hooks.
     Hooks,
 }
 
-/// The queue. Its size is bounded by the kinds of timers and the number of apps.
+/// The queue. The kinds of timers and the number of apps bound its size.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(u64, Timer)>,
@@ -48,7 +48,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Sets a timer to this time (monotonic milliseconds), whatever it was set to.
+    /// Sets a timer to this time (monotonic milliseconds); replaces an earlier setting.
     pub(super) fn set(&mut self, timer: Timer, at_ms: u64) {
         match self.at.insert(timer, at_ms) {
             Some(before) if before == at_ms => {}
@@ -61,14 +61,14 @@ impl Timers {
         }
     }
 
-    /// Sets a timer, unless it is set to an earlier time.
+    /// Sets a timer, unless it is due earlier.
     pub(super) fn set_earlier(&mut self, timer: Timer, at_ms: u64) {
         if self.at.get(&timer).is_none_or(|set| at_ms < *set) {
             self.set(timer, at_ms);
         }
     }
 
-    /// Sets a timer where there is a time, else cancels it.
+    /// Sets a timer, or cancels it if `at_ms` is `None`.
     pub(super) fn set_or_cancel(&mut self, timer: Timer, at_ms: Option<u64>) {
         match at_ms {
             Some(at_ms) => self.set(timer, at_ms),
@@ -82,7 +82,7 @@ impl Timers {
         }
     }
 
-    /// Whether a timer is due. It is cancelled then: one that stays due would keep the loop from sleeping.
+    /// Whether a timer is due. Cancels it then: a timer that stays due would keep the loop from sleeping.
     pub(super) fn take_due(&mut self, timer: Timer, now_ms: u64) -> bool {
         let due = self.at.get(&timer).is_some_and(|at_ms| *at_ms <= now_ms);
         if due {
@@ -91,7 +91,7 @@ impl Timers {
         due
     }
 
-    /// The earliest time that any timer is set to.
+    /// The earliest deadline.
     pub(super) fn next_ms(&self) -> Option<u64> {
         self.queue.first().map(|(at_ms, _)| *at_ms)
     }

@@ -1,5 +1,5 @@
-//! Reloads that nobody asks for by hand: files that changed (`watch`), times that came (`cron_restart`). Both are looked
-//! at once a second, so that whatever happened to an app in between, they follow its configuration.
+//! Automatic reloads: on changed files (`watch`) and at set times (`cron_restart`). Both are checked once a second
+//! against the app's current configuration.
 use super::app::App;
 use super::context::Context;
 use crate::api::Change;
@@ -12,16 +12,16 @@ use jiff::ZonedDateTime;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What an app has of this.
+/// An app's part of this.
 #[derive(Default)]
 pub(super) struct Schedule {
     watching: Option<(Spec, Option<Watcher>)>,
-    /// The expression, and the next time that it names.
+    /// The expression, and its next time.
     next: Option<(String, Option<ZonedDateTime>)>,
 }
 
 impl App {
-    /// Whether something that is to come may start it again.
+    /// Whether a trigger may start the app again.
     pub(super) fn comes_back(&self) -> bool {
         let config = &self.settings().config;
         let asks = config.cron_restart.is_some() || config.watch.is_some();
@@ -38,22 +38,22 @@ impl App {
     }
 }
 
-/// A reload, or a start where nothing of the app is left, that a file or a time asks for.
+/// A reload that a file or a time triggers; a start where nothing of the app is left.
 pub(super) struct Trigger {
     pub(super) app: AppIx,
-    /// For people.
+    /// The reason, for people.
     pub(super) why: String,
     pub(super) change: Change,
 }
 
-/// What all apps share of this.
+/// State shared by all apps.
 #[derive(Default)]
 pub(super) struct Triggers {
     last_look: Option<ZonedDateTime>,
 }
 
 impl Triggers {
-    /// Watches what is to be watched. The apps whose time has come.
+    /// Updates what is watched. Returns the apps whose time has come.
     pub(super) fn look(&mut self, cx: &mut Context) -> Vec<Trigger> {
         let mut due = Vec::new();
         for ix in cx.apps.indices() {
@@ -73,7 +73,7 @@ impl Triggers {
             app.schedule.next = None;
             return None;
         };
-        // A clock that was set back would have us wait for what is far away now.
+        // After a clock was set back, the stored time may be far in the future.
         let set_back = self.last_look.as_ref().is_some_and(|last| last > now);
         let (due, known) = match &app.schedule.next {
             Some((known, next)) if *known == text && !set_back => (next.as_ref().is_some_and(|at| at <= now), true),
@@ -86,7 +86,7 @@ impl Triggers {
             log::info!("{}: it is time ({text}), and its workers are being replaced already", app.name);
             return None;
         }
-        // What serves now, whatever its files say meanwhile: nobody is there to look what comes of it.
+        // Use the current settings whatever the files say now: nobody is there to check the result.
         let sources = cx.deployment.sources.get(&app.settings().source).cloned().map(Box::new);
         due.then(|| Trigger {
             app: ix,
@@ -95,7 +95,7 @@ impl Triggers {
         })
     }
 
-    /// Files that have changed since the last call.
+    /// Apps whose files have changed since the last call.
     pub(super) fn take_changes(&self, cx: &Context) -> Vec<Trigger> {
         let changed = |(app, state): (AppIx, &App)| {
             let (_, watcher) = state.schedule.watching.as_ref()?;

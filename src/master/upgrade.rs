@@ -1,6 +1,6 @@
-//! Upgrade in place: another binary takes over the sockets, the workers and the checkpoint. First the new binary says
-//! whether it can (`check`, run by itself as a child of the API's thread), then this master hands over and ends; the
-//! keeper goes back to the binary before when the new one does not serve.
+//! Upgrade in place: another binary takes over sockets, workers and checkpoint. The new binary first checks whether it
+//! can (`check`, run as a child of the API's thread); then this master hands over and exits. The keeper returns to the
+//! previous binary if the new one does not serve.
 use super::checkpoint::records::{
     APP, AppRecord, CheckpointError, DEPLOYMENT, UpgradeRecord, check as check_record, read,
 };
@@ -20,10 +20,10 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Size of a snapshot that a new binary looks at, in bytes.
+/// Limit on the size of a snapshot, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a successor will find, for a binary that is asked whether it could be one.
+/// What a successor will find, for a binary that checks whether it could take over.
 #[derive(Debug, Default)]
 struct Snapshot {
     /// The checkpoint, by key.
@@ -37,16 +37,14 @@ record! { Snapshot { 1 records; 2 sources; } }
 /// Why a binary cannot take over from a snapshot.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// It cannot be read at all.
     #[error("cannot read the snapshot: {0}")]
     Read(io::Error),
-    /// It is none, or of a later version.
+    /// Not a snapshot, or from a later version.
     #[error("the snapshot is damaged: {0}")]
     Damaged(#[from] RecordError),
-    /// Something that each has is not in it.
+    /// A record that every snapshot has.
     #[error("the snapshot is damaged: it names no {0}")]
     Missing(&'static str),
-    /// A record of the checkpoint cannot be used.
     #[error("the record {key}: {why}")]
     Record { key: String, why: String },
 }
@@ -55,32 +53,32 @@ pub enum SnapshotError {
 pub(super) struct Upgrade {
     record: UpgradeRecord,
     keeper: About,
-    /// The keeper has the binary that comes after this one: since then nothing new is accepted.
+    /// Since when the keeper has the new binary (milliseconds); the master accepts nothing new from then on.
     handing_over_since_ms: Option<u64>,
 }
 
 impl Upgrade {
-    /// There was none yet. `keeper`: what the keeper says of itself.
+    /// No upgrade yet. `keeper`: the keeper's description of itself.
     pub(super) fn new(keeper: About) -> Upgrade {
         Upgrade { record: UpgradeRecord::default(), keeper, handing_over_since_ms: None }
     }
 
-    /// Whether nothing new is to be taken in.
+    /// Whether the master is handing over, and accepts nothing new.
     pub(super) fn is_handing_over(&self) -> bool {
         self.handing_over_since_ms.is_some()
     }
 
-    /// When this master ends, whatever it still has in hand.
+    /// When this master exits, even with open work.
     pub(super) fn ends_at_ms(&self) -> Option<u64> {
         self.handing_over_since_ms.map(|since_ms| since_ms + limits::HAND_OVER_MAX_MS)
     }
 
-    /// The keeper's version; empty where it does not say.
+    /// The keeper's version; empty if the keeper does not report it.
     pub(super) fn keeper_version(&self) -> &str {
         &self.keeper.version
     }
 
-    /// A binary that said that it can is to take over. It does as soon as nothing is in hand.
+    /// Begins an upgrade to a binary that has passed the check. It takes over once no work is open.
     pub(super) fn begin(&mut self, cx: &mut Context, path: &str, binary: &OwnedFd) -> Answer {
         if cx.deployment.stop_asked {
             return Answer::Refused(format!("{} is stopping", cx.deployment.name));
@@ -108,12 +106,12 @@ impl Upgrade {
         Answer::Done(format!("handing over to {path}"))
     }
 
-    /// The first thing that a successor learns: whether it is the new binary, or the one before again.
+    /// Called first by a successor: is this the new binary, or the previous one again?
     pub(super) fn resume(&mut self, cx: &mut Context, record: UpgradeRecord, previous_end: &str) {
         self.record = record;
         let own = std::fs::metadata("/proc/self/exe").ok();
         let is_new = own.is_some_and(|own| (own.dev(), own.ino()) == (self.record.device, self.record.inode));
-        // It serves on, or was taken back before; also a binary that served for a moment and died is taken back.
+        // It serves already, or was taken back; a binary that served for a moment and died is taken back, too.
         let known = self.record.outcome.as_ref().is_some_and(|outcome| outcome.is_ok() == is_new);
         if self.record.number == 0 || known {
             return;
@@ -129,7 +127,7 @@ impl Upgrade {
         checkpoint::save_upgrade(cx, &self.record);
     }
 
-    /// What the keeper says of itself. It takes its own part in an upgrade a moment after the master.
+    /// The keeper describes itself. Its own part of an upgrade follows shortly after the master's.
     pub(super) fn keeper_is(&mut self, cx: &mut Context, about: About) {
         self.keeper = about;
         let serves = self.record.outcome.as_ref().is_some_and(Result::is_ok);
@@ -144,13 +142,13 @@ impl Upgrade {
                 log::info!("upgraded: the keeper too is of {} (version {version})", self.record.path);
                 Ok(version.clone())
             }
-            // The keeper itself has said so.
+            // The keeper has logged it itself.
             OwnUpgrade::Stays { why } => Err(why.clone()),
         });
         checkpoint::save_upgrade(cx, &self.record);
     }
 
-    /// What clients are told of it.
+    /// The last upgrade, as the API shows it.
     pub(super) fn view(&self) -> Option<wire::Upgrade> {
         let UpgradeRecord { number, path, outcome, keeper, .. } = &self.record;
         let message = match (outcome, keeper) {
@@ -182,10 +180,9 @@ pub(super) fn snapshot(cx: &Context) -> Answer {
     }
 }
 
-/// The new binary's own answer: whether it could take over from the snapshot that is its standard input.
+/// The check of a new binary: whether it could take over from the snapshot on its standard input.
 ///
-/// # Errors
-/// What it cannot read.
+/// # Errors The part that it cannot read.
 pub fn check() -> Result<String, SnapshotError> {
     let mut bytes = Vec::new();
     let most = SNAPSHOT_BYTES_MAX as u64;
@@ -195,7 +192,7 @@ pub fn check() -> Result<String, SnapshotError> {
     Ok(format!("{CAN_TAKE_OVER} {} can take over {apps}", env!("CARGO_PKG_VERSION")))
 }
 
-/// How many apps the snapshot holds. Records that only another version knows are ignored, as the master does.
+/// The number of apps in the snapshot. Records of unknown types are ignored, as the master ignores them.
 fn check_snapshot(bytes: &[u8]) -> Result<u32, SnapshotError> {
     let snapshot: Snapshot = record::from_document(bytes)?;
     if !snapshot.records.contains_key(DEPLOYMENT) {

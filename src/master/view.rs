@@ -1,5 +1,5 @@
-//! What the control API shows of the deployment: its apps, workers and slots, in the wire's types. Nothing is changed
-//! here. What processes use (memory, CPU) the API's own thread adds.
+//! The deployment as the control API shows it: apps, workers and slots, in wire types. Read-only. The API's own thread
+//! adds memory and CPU use.
 use super::agent;
 use super::app::App;
 use super::context::Context;
@@ -12,7 +12,6 @@ use crate::reuseport::program::Steering;
 use crate::supervisor::{Phase, SlotPhase};
 use std::collections::BTreeSet;
 
-/// The whole deployment.
 pub(super) fn deployment(cx: &Context, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
     wire::Deployment {
         name: cx.deployment.name.clone(),
@@ -53,7 +52,7 @@ fn app(cx: &Context, files: &LogFiles, index: AppIx) -> wire::App {
                 handoffs: here.map_or(0, |h| h.taken),
                 time_left_ms: w.phase.patience_ends_ms().map(left),
                 steered: steered.get(&w.slot.0).copied(),
-                // The API reads them.
+                // The API's thread reads memory and CPU.
                 memory_bytes: None,
                 cpu_ms: None,
                 loop_delay_ms: here.and_then(|h| h.liveness.delay_ms(cx.now_us)),

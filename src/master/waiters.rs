@@ -1,5 +1,5 @@
-//! Who waits for what: clients of the control API whose answer comes when a start, a reload or a stop has ended. What is
-//! done for them is `commands`' business.
+//! Clients of the control API that wait until a start, a reload or a stop has ended. `commands` performs the
+//! operations.
 use super::context::Context;
 use crate::api::{Answer, ReplySender};
 use crate::ids::{AppIx, Generation};
@@ -8,17 +8,17 @@ use crate::supervisor::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A client that is answered when something has ended.
+/// A waiting client.
 struct Waiter {
     what: Wait,
     reply: Option<ReplySender>,
-    /// What the worker printed that made it fail.
+    /// The last lines of the worker that made the operation fail.
     said: Option<Arc<Tail>>,
 }
 
-/// What has to end.
+/// What a client waits for.
 pub(super) enum Wait {
-    /// These reloads (app index to generation); the text of those that failed.
+    /// The end of these reloads (app index to generation); the reasons of those that failed.
     Reload { open: BTreeMap<AppIx, Generation>, failures: Vec<String>, done: Vec<String> },
     /// The start of these apps.
     Start { open: BTreeSet<AppIx> },
@@ -28,31 +28,30 @@ pub(super) enum Wait {
     StopAll,
 }
 
-/// What came of a start, as far as it is known.
+/// The result of a start so far.
 pub(super) enum StartState {
-    /// Nothing yet.
     Pending,
     /// Every worker is ready.
     Ready(String),
-    /// One of its first workers failed; what it printed.
+    /// One of the first workers failed; its last lines.
     Failed(String, Option<Arc<Tail>>),
 }
 
-/// Everybody who waits.
+/// All waiting clients.
 #[derive(Default)]
 pub(super) struct Waiters {
     open: Vec<Waiter>,
 }
 
 impl Waiters {
-    /// Has a client wait; it is answered at once when there is nothing to wait for. Nobody may wait for a reload that a
-    /// signal asked for: it is followed all the same, for its failures.
+    /// Adds a client; it is answered at once if there is nothing to wait for. A reload by a signal has no client: it is
+    /// followed all the same, to log its failures.
     pub(super) fn add(&mut self, cx: &Context, what: Wait, reply: Option<ReplySender>) {
         self.open.push(Waiter { what, reply, said: None });
         self.answer_settled(cx);
     }
 
-    /// Notes what a report means for who waits for a reload. `said`: what the worker printed that made it fail.
+    /// Updates the clients that wait for a reload. `said`: the last lines of the worker that made it fail.
     pub(super) fn on_report(&mut self, cx: &Context, app_ix: AppIx, report: &Report, said: Option<&Arc<Tail>>) {
         let app = &cx.apps[app_ix];
         for waiter in &mut self.open {
@@ -68,7 +67,7 @@ impl Waiters {
                     waiter.said = waiter.said.take().or_else(|| said.cloned());
                 }
                 Report::ReloadSuperseded { to, by } if open.get(&app_ix) == Some(to) => {
-                    // The later one brings whatever this one was to bring.
+                    // A later reload includes everything of this one.
                     open.insert(app_ix, *by);
                 }
                 _ => {}
@@ -76,7 +75,7 @@ impl Waiters {
         }
     }
 
-    /// Answers those whose matter has ended.
+    /// Answers clients whose operation has ended.
     pub(super) fn answer_settled(&mut self, cx: &Context) {
         let apps = &cx.apps;
         for waiter in &mut self.open {
@@ -113,7 +112,7 @@ impl Waiters {
     }
 }
 
-/// What came of several starts, once it is known of all, or one has failed.
+/// The result of several starts: known once all have ended, or one has failed.
 fn outcome(states: Vec<StartState>) -> Option<Answer> {
     let mut ready = Vec::new();
     let mut pending = false;

@@ -1,13 +1,13 @@
-//! The connections of an app that were accepted and have no worker: theirs died or refused them, or none can take them now.
+//! Accepted connections of an app without a worker: their worker died or refused them, or no worker can take them now.
 use crate::balance::ConnIx;
 use crate::balance::starvation::Starvation;
 use std::collections::VecDeque;
 
-/// Connections that wait for a worker, the first to go at the front.
+/// Connections that wait for a worker, the oldest at the front.
 #[derive(Default)]
 pub(super) struct WaitingClients {
     pub(super) queue: VecDeque<ConnIx>,
-    /// How long those in the queue have waited; `None` while there are none.
+    /// How long the queue has not been empty; `None` while it is.
     pub(super) starvation: Option<Starvation>,
 }
 
@@ -20,7 +20,7 @@ impl WaitingClients {
         self.queue.len()
     }
 
-    /// Whether they have waited for too long: they starve.
+    /// Whether connections have waited too long.
     pub(super) fn starve(&mut self, now_us: u64) -> bool {
         self.starvation.get_or_insert_default().is_reached(now_us)
     }

@@ -1,5 +1,5 @@
-//! What the master keeps for each living worker, and the table of them. Its state in the rules' sense is the
-//! supervisor's; here are its fds and what was said to it.
+//! What the master keeps for each living worker, and the table of workers. The supervisor has a worker's state; here
+//! are its fds and what was sent to it.
 use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
 use super::readiness_probe::ReadinessProbe;
@@ -10,30 +10,29 @@ use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
 use std::collections::{BTreeSet, HashMap};
 
-/// One worker.
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) app: AppIx,
     pub(super) slot: u32,
     pub(super) generation: Generation,
-    /// It is its app's agent: it has no slot, and gets no connections.
+    /// The agent of its app: no slot, no connections.
     pub(super) is_agent: bool,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.
     pub(super) channel: Option<Channel>,
-    /// Its place in the balancer while it can be handed connections.
+    /// Its member index in the balancer while it may be handed connections.
     pub(super) member: Option<MemberIx>,
-    /// Listeners (by index in the app) that it serves.
+    /// The listeners (by index in the app) that it serves.
     pub(super) serves: BTreeSet<ListenerIx>,
-    /// That changed since it was noted.
+    /// `serves` changed since it was saved.
     pub(super) unnoted: bool,
-    /// Listeners that count it among those who serve them: `serves`, while it is admitted.
+    /// Listeners that count it as serving: `serves`, while it is admitted.
     pub(super) present: BTreeSet<ListenerIx>,
     /// It accepts by itself, from the sockets of its slot (balance `kernel`).
     pub(super) own_socket: bool,
-    /// Listeners for which the kernel is to choose it.
+    /// Listeners whose group the kernel may choose it from.
     pub(super) takes: BTreeSet<ListenerIx>,
-    /// The supervisor said that it may have connections.
+    /// Admitted by the supervisor: it may get connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
     pub(super) goodbye: Goodbye,
@@ -41,19 +40,19 @@ pub(super) struct Worker {
     pub(super) severed_ms: Option<u64>,
     /// Connections that it took from this master.
     pub(super) taken: u64,
-    /// Those that it took from former masters, where a limit makes them count.
+    /// Connections that it took from previous masters, where a limit counts them.
     pub(super) taken_before: u64,
     pub(super) liveness: Liveness,
-    /// The program's own word about itself (`STATUS=` of the notify protocol).
+    /// The program's own status (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
     pub(super) receiver: Receiver,
     /// What it has said over its channel.
     pub(super) intake: Intake,
-    /// It is asked whether it is ready.
+    /// The readiness probe, while the worker is being probed.
     pub(super) readiness_probe: Option<ReadinessProbe>,
 }
 
-/// All living workers. Indices are used again; ids never are.
+/// All living workers. Indices are reused; ids never are.
 #[derive(Default)]
 pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
@@ -80,7 +79,7 @@ impl Workers {
         ix
     }
 
-    /// Its process is known from now on.
+    /// Records the pid of a worker.
     pub(super) fn set_pid(&mut self, ix: WorkerIx, pid: i32) {
         if let Some(worker) = self.get_mut(ix) {
             worker.pid = Some(pid);
@@ -92,7 +91,7 @@ impl Workers {
         self.by_pid.get(&pid).copied()
     }
 
-    /// The process of a worker, where it is known.
+    /// The pid of a worker, if it is known.
     pub(super) fn pid_of(&self, id: WorkerId) -> Option<i32> {
         self.get(self.find(id)?)?.pid
     }
@@ -121,7 +120,7 @@ impl Workers {
         self.slots.get_mut(ix.0)?.as_mut()
     }
 
-    /// Every index that was ever given out. It borrows nothing.
+    /// Every index ever used. The iterator does not borrow the table.
     pub(super) fn indices(&self) -> impl Iterator<Item = WorkerIx> + use<> {
         (0..self.slots.len()).map(WorkerIx)
     }

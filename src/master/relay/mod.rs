@@ -1,9 +1,9 @@
-//! The relay of messages between an app's agent and its workers: who gets them, and what becomes of them when somebody
-//! does not read. Their shapes are in `worker::node::messages`; what the master itself tells agent and workers is in `news`.
+//! The relay of messages between an app's agent and its workers: chooses the receivers, and handles receivers that do
+//! not read. `worker::node::messages` defines the messages; `news` sends the master's own ones.
 //!
-//! Each receiver has a bounded queue. A full one costs its owner the message, and nobody else anything. An agent that
-//! sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at all; a worker
-//! never is, because its answers to hand-offs come over the same channel.
+//! Each receiver has a bounded queue. When the queue is full its owner loses messages, and nobody else is affected. An
+//! agent that sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at
+//! all. A worker is never held up, because its answers to hand-offs come over the same channel.
 mod news;
 
 use super::context::Context;
@@ -17,37 +17,37 @@ use crate::worker::node::channel::Channel;
 use crate::worker::node::framing::Line;
 use crate::worker::node::messages::{self, From, Message, To};
 
-/// A receiver that has read nothing for this time holds the agent up no more, in milliseconds.
+/// A receiver that has read nothing for this time no longer holds the agent up, in milliseconds.
 const MESSAGES_STALL_MS: u64 = 200;
 
-/// How often it is looked whether an agent that was held up may go on, in milliseconds.
+/// How often a held-up agent is checked, in milliseconds.
 const MESSAGES_PAUSE_LOOK_MS: u64 = 5;
 
-/// Messages of one sender that are passed on before the loop does something else, in bytes (each counts for 256 more).
+/// Messages of one sender that are relayed per turn of the loop, in bytes (each counts for 256 more).
 const MESSAGES_PER_TURN_BYTES_MAX: usize = 512 * 1024;
 
-/// How often it is said that a process does not read its messages, in milliseconds.
+/// How often a process that does not read its messages is logged, in milliseconds.
 const MESSAGES_TOLD_EVERY_MS: u64 = 10_000;
 
-/// Messages that are under way.
+/// State of the relay.
 #[derive(Default)]
 pub(super) struct Relay {
-    /// Lines for the process whose channel is being read right now.
+    /// Lines for the process whose channel is being read.
     replies: Vec<Vec<u8>>,
     /// What the process whose channel is being read may still have passed on, in bytes.
     budget_bytes: usize,
-    /// Whose turn it is, of those that a message to any of them may go to.
+    /// Round-robin position for messages to any worker.
     turn: usize,
 }
 
 /// A process as a receiver of messages.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Receiver {
-    /// When it last read some of those that waited (milliseconds).
+    /// When it last read queued messages (milliseconds).
     read_ms: u64,
-    /// Those that were not for it because too many waited.
+    /// Messages lost because its queue was full.
     pub(super) lost: u64,
-    /// When that was reported last (milliseconds), and how many were lost by then.
+    /// When losses were last logged (milliseconds), and the number lost by then.
     reported_ms: Option<u64>,
     reported_lost: u64,
     /// It was told that the app is ready (apps with an agent).
@@ -70,8 +70,8 @@ impl Relay {
         (self.budget_bytes == 0).then_some(0)
     }
 
-    /// A line of the user's. Where it is a message, whoever it is for gets it. What the sender itself is to get waits
-    /// for [`Relay::reply`]: its channel is being read.
+    /// Relays a line if it is a message. Messages for the sender itself wait for [`Relay::reply`], because its channel
+    /// is being read.
     pub(super) fn pass_on(&mut self, cx: &mut Context, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
@@ -115,7 +115,7 @@ impl Relay {
         }
     }
 
-    /// Whom a message goes to, and why to nobody.
+    /// The receivers of a message, or why there are none.
     fn receivers(
         &mut self,
         cx: &Context,
@@ -123,7 +123,7 @@ impl Relay {
         from: WorkerIx,
         message: &Message<'_>,
     ) -> (Vec<WorkerIx>, &'static str) {
-        // The sender's channel is being read, and so is in no table.
+        // The sender's channel is being read, and so is not in the table.
         let reads = |ix: WorkerIx, w: &Worker| w.app == app && (ix == from || can_read(w));
         let one = |found: Option<WorkerIx>| found.into_iter().collect::<Vec<_>>();
         match message.to {
@@ -171,7 +171,7 @@ impl Relay {
         all.get(place).copied()
     }
 
-    /// Puts a line into a receiver's queue. Whether there was room.
+    /// Adds a line to a receiver's queue. Returns whether there was room.
     fn send(&mut self, cx: &mut Context, ix: WorkerIx, line: &[u8]) -> bool {
         let now_ms = cx.now_ms;
         let Some(worker) = cx.workers.get_mut(ix).filter(|worker| can_read(worker)) else { return false };
@@ -192,7 +192,7 @@ impl Relay {
         sent.is_ok()
     }
 
-    /// Sends what the process whose channel was just read is to get itself.
+    /// Sends the lines for the process whose channel was just read.
     pub(super) fn reply(&mut self, cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
         for line in self.replies.drain(..) {
             if channel.send_message(&line).is_err()
@@ -205,13 +205,13 @@ impl Relay {
 }
 
 impl Receiver {
-    /// It has taken some of the messages that waited.
+    /// The receiver has read queued messages.
     pub(super) fn has_read(&mut self, now_ms: u64) {
         self.read_ms = now_ms;
     }
 }
 
-/// Whether a worker of this app has much to read, and reads.
+/// Whether a worker of this app is behind, but still reads.
 fn has_slow_reader(cx: &Context, app: AppIx) -> bool {
     cx.workers.iter().any(|(_, w)| {
         let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
@@ -229,12 +229,12 @@ fn ready_agent(cx: &Context, app: AppIx) -> Option<WorkerIx> {
     cx.apps[app].supervisor.ready_agent().and_then(|agent| cx.workers.find(agent))
 }
 
-/// Whether a process would see a message: Node drops what comes after a `disconnect`.
+/// Whether a process would see a message: Node drops messages after a `disconnect`.
 fn can_read(worker: &Worker) -> bool {
     worker.goodbye == Goodbye::Unsaid && worker.channel.as_ref().is_some_and(|channel| !channel.closed)
 }
 
-/// Says now and then how many messages a receiver lost.
+/// Logs from time to time how many messages a receiver lost.
 fn report_lost(cx: &mut Context, ix: WorkerIx) {
     let now_ms = cx.now_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
@@ -249,7 +249,7 @@ fn report_lost(cx: &mut Context, ix: WorkerIx) {
     log::warn!("{name}: {who} does not read its messages: {new} were lost, {lost} in all");
 }
 
-/// Whether a line is out in part, which a successor could not continue.
+/// Whether a line was sent in part, which a successor could not continue.
 pub(super) fn has_cut_lines(cx: &Context) -> bool {
     cx.workers.iter().any(|(_, w)| w.channel.as_ref().is_some_and(Channel::is_cut))
 }

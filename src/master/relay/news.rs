@@ -1,4 +1,4 @@
-//! What the master itself tells an app's agent, and its workers where the agent matters to them.
+//! The master's own messages: to an app's agent, and to workers where the agent concerns them.
 use super::{Relay, ready_agent};
 use crate::ids::{AppIx, Slot, WorkerId, WorkerIx};
 use crate::master::checkpoint;
@@ -9,7 +9,7 @@ use crate::worker::node::messages;
 use serde_json::{Value, json};
 
 impl Relay {
-    /// Tells the agent, and the workers where it matters to them, what has just happened.
+    /// Sends what a report means to the agent, and to workers where it concerns them.
     pub(in crate::master) fn announce(&mut self, cx: &mut Context, app_ix: AppIx, report: &Report) {
         if !has_agent(cx, app_ix) {
             return;
@@ -59,7 +59,7 @@ impl Relay {
         }
     }
 
-    /// Tells a ready agent what happened, in our own shape.
+    /// Sends an event to a ready agent, in clusterd's own format.
     pub(in crate::master) fn inform_agent(&mut self, cx: &mut Context, app_ix: AppIx, event: &str, about: Value) {
         let Some(agent) = ready_agent(cx, app_ix) else { return };
         let mut line = Vec::new();
@@ -67,7 +67,7 @@ impl Relay {
         self.send(cx, agent, &line);
     }
 
-    /// egg's list of the workers that serve.
+    /// Sends the list of serving workers, as egg expects it.
     fn send_pids(&mut self, cx: &mut Context, app_ix: AppIx) {
         let Some(agent) = ready_agent(cx, app_ix) else { return };
         let pids: Vec<i32> = ready_workers(cx, app_ix).iter().filter_map(|w| w.pid).collect();
@@ -76,7 +76,7 @@ impl Relay {
         self.send(cx, agent, &line);
     }
 
-    /// A new agent learns who is there; the workers learn its pid.
+    /// Tells a new agent about the workers, and the workers about its pid.
     fn introduce_new_agent(&mut self, cx: &mut Context, app_ix: AppIx) {
         let workers = ready_workers(cx, app_ix);
         let list: Vec<Value> = workers
@@ -104,7 +104,8 @@ impl Relay {
         self.greet_all(cx, app_ix);
     }
 
-    /// A worker's Node has started: it learns who the agent is with the next [`Relay::reply`], before its own code runs.
+    /// Tells a worker about the agent once its Node has started: the next [`Relay::reply`] sends it before the app's
+    /// own code runs.
     pub(in crate::master) fn introduce_agent_to(&mut self, cx: &Context, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return };
         if has_agent(cx, worker.app) {
@@ -112,7 +113,7 @@ impl Relay {
         }
     }
 
-    /// Every worker was ready once: whoever has not been told so is told now.
+    /// Tells every worker that does not know it yet that the app is ready: each worker was ready once.
     pub(in crate::master) fn greet_all(&mut self, cx: &mut Context, app_ix: AppIx) {
         if !has_agent(cx, app_ix) || !cx.apps[app_ix].supervisor.was_ready() {
             return;
@@ -152,14 +153,14 @@ fn ready_workers(cx: &Context, app_ix: AppIx) -> Vec<WorkerView> {
     cx.apps[app_ix].supervisor.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })).collect()
 }
 
-/// A worker as agents are told of it. `pid`: where the supervisor knows the worker no more.
+/// A worker as agents see it. `pid`: for workers that the supervisor no longer knows.
 fn about(cx: &Context, app_ix: AppIx, worker: WorkerId, slot: Slot, pid: Option<i32>) -> Value {
     let view = cx.apps[app_ix].supervisor.worker(worker);
     let pid = pid.or_else(|| view.and_then(|view| view.pid));
     json!({ "worker": worker.0, "slot": slot.0, "pid": pid, "generation": view.map(|view| view.generation.0) })
 }
 
-/// The line from which a worker learns the pid of an agent that is ready.
+/// The line that tells a worker the pid of a ready agent.
 fn agent_pid_line(cx: &Context, app_ix: AppIx) -> Option<Vec<u8>> {
     let pid = ready_agent(cx, app_ix).and_then(|agent| cx.workers.get(agent)?.pid)?;
     let mut line = Vec::new();
