@@ -3,7 +3,7 @@
 //!
 //! A **record** is a list of fields: a tag (one byte), a length (LEB128), so many bytes. A **variant** is a byte for its
 //! kind, then the record of its fields. Numbers are little-endian without their trailing zero bytes; lists are items,
-//! each with its length before it. [`record!`] and [`variants!`] write both directions from one table of tags, so a type
+//! each with its length before it. `record!` and `variants!` write both directions from one table of tags, so a type
 //! needs no code of its own and the two directions cannot disagree.
 //!
 //! Binaries of different versions read each other: fields with an unknown tag are ignored, absent ones have the default

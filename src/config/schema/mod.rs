@@ -1,4 +1,4 @@
-//! The settings: one entry per key in [`keys`], from which come the parser, the flags of a run, the file that `init` writes,
+//! The settings: one entry per key in `keys`, from which come the parser, the flags of a run, the file that `init` writes,
 //! the tables in `docs/` and the JSON schema for editors. Here is what an entry says; what a key may hold is in `kinds`.
 pub(crate) mod flags;
 pub mod json;
