@@ -1,7 +1,7 @@
 //! Who gets the next connection, and the ledger of open hand-offs. Pure: time is an argument (microseconds), sockets
 //! are indices of the shell.
 //!
-//! Which of the workers that can take a connection gets it is decided by a [`strategy`]: [`Mode::RoundRobin`] or
+//! Which of the workers that can take a connection gets it is decided by a `strategy`: [`Mode::RoundRobin`] or
 //! [`Mode::Sticky`]. Whether a worker can take one is decided here, the same for every strategy:
 //!
 //! - Every worker has a window, the number of hand-offs that it may leave open. The window grows while answers come fast
