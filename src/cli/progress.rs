@@ -73,7 +73,7 @@ impl Progress {
     /// Something was seen, or the master did not answer.
     pub(super) fn look(&mut self, news: Result<&Deployment, &str>) {
         if let Ok(now) = news {
-            self.tell_slots(now);
+            self.show_slots(now);
         }
         self.say(|wait, name| match news {
             Ok(now) => {
@@ -105,7 +105,7 @@ impl Progress {
         }
     }
 
-    fn tell_slots(&mut self, now: &Deployment) {
+    fn show_slots(&mut self, now: &Deployment) {
         for app in &now.apps {
             for worker in app.workers.iter().filter(|w| w.state == WorkerState::Ready) {
                 let Some(seen) = self.slots.get_mut(&(app.name.clone(), worker.slot)) else { continue };

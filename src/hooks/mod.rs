@@ -146,7 +146,7 @@ impl Runner {
                     Ok(None) => break false,
                 }
             };
-            self.bury();
+            self.reap();
             if over {
                 return self.end();
             }
@@ -206,7 +206,7 @@ impl Runner {
     }
 
     /// Reaps those that have ended and kills those that take too long.
-    fn bury(&mut self) {
+    fn reap(&mut self) {
         let now_ms = clock::monotonic_ms();
         let before = self.running.len();
         self.running.retain_mut(|running| {

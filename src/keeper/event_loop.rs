@@ -251,7 +251,7 @@ impl<S: System> Keeper<S> {
                         signal::QUIT => self.watchdog.stop_now_asked(now_ms),
                         _ => {}
                     }
-                    self.tell(Notice::Signal { signal: caught.signal, value: caught.value });
+                    self.notify_master(Notice::Signal { signal: caught.signal, value: caught.value });
                 }
                 Ok(None) => return,
                 Err(error) => return self.system.say(&format!("clusterd: cannot read signals: {error}")),
@@ -399,7 +399,7 @@ impl<S: System> Keeper<S> {
     }
 
     /// Tells the master, or the next one when there is none.
-    pub(super) fn tell(&mut self, notice: Notice) {
+    pub(super) fn notify_master(&mut self, notice: Notice) {
         let Some(master) = &mut self.master else { return self.keep(notice) };
         if master.delivery.push(notice.clone()).is_err() {
             self.keep(notice);
@@ -489,7 +489,7 @@ impl<S: System> Keeper<S> {
             }
             Order::Ready => {
                 if self.watchdog.ready(now_ms) {
-                    self.tell_story(now_ms);
+                    self.log_gap(now_ms);
                 }
             }
             Order::Finish { code } => self.over = Some(code),
@@ -504,7 +504,7 @@ impl<S: System> Keeper<S> {
     }
 
     /// A new master serves: says what happened, once.
-    fn tell_story(&mut self, now_ms: u64) {
+    fn log_gap(&mut self, now_ms: u64) {
         if let Some(Gap { story, since_ms }) = self.gap.take() {
             let kept = workers_text(self.table.unreaped_count());
             let took_ms = now_ms.saturating_sub(since_ms);

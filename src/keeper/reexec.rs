@@ -169,7 +169,7 @@ impl<S: System> Keeper<S> {
             }
             Reexec::Agreed => {
                 if self.watchdog.is_proved(now_ms)
-                    && let Some(why) = self.view().map(|view| self.become_new(&view))
+                    && let Some(why) = self.view().map(|view| self.execute_new(&view))
                 {
                     self.stay(&why);
                 }
@@ -230,7 +230,7 @@ impl<S: System> Keeper<S> {
     }
 
     /// Becomes the new binary. Returns only when that failed: why.
-    fn become_new(&self, view: &View<'_, S::Fd>) -> ReexecError {
+    fn execute_new(&self, view: &View<'_, S::Fd>) -> ReexecError {
         let prepared = self.store(view).and_then(|state| {
             let former = self.system.own_binary().map_err(ReexecError::OwnBinary)?;
             for fd in view.fds().chain([&state, &former]) {
@@ -258,7 +258,7 @@ impl<S: System> Keeper<S> {
         self.reexec = Reexec::None;
         self.system.say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
         self.about = about(OwnUpgrade::Stays { why: why.to_string() });
-        self.tell(Notice::Keeper { about: self.about.clone() });
+        self.notify_master(Notice::Keeper { about: self.about.clone() });
     }
 }
 
@@ -368,7 +368,7 @@ impl<S: System> Keeper<S> {
             over: None,
             system,
         };
-        keeper.tell(Notice::Keeper { about: keeper.about.clone() });
+        keeper.notify_master(Notice::Keeper { about: keeper.about.clone() });
         Ok(keeper)
     }
 }

@@ -26,7 +26,7 @@ impl<S: System> Keeper<S> {
                 self.table.started(worker, started.pid, tag, now_ms);
                 self.reports.insert(worker, started.report);
             }
-            Err((step, errno)) => self.tell(Notice::SpawnFailed { worker, step, errno }),
+            Err((step, errno)) => self.notify_master(Notice::SpawnFailed { worker, step, errno }),
         }
     }
 
@@ -89,7 +89,7 @@ impl<S: System> Keeper<S> {
 
     fn ran(&mut self, worker: WorkerId) {
         if let Some(pid) = self.table.executed(worker) {
-            self.tell(Notice::Spawned { worker, pid });
+            self.notify_master(Notice::Spawned { worker, pid });
         }
     }
 
@@ -128,8 +128,12 @@ impl<S: System> Keeper<S> {
                 }
             }
             match self.table.reaped(pid, status, now_ms) {
-                Reaped::Exited { worker, status, at_ms } => self.tell(Notice::Exited { worker, status, at_ms }),
-                Reaped::NeverRan { worker, step, errno } => self.tell(Notice::SpawnFailed { worker, step, errno }),
+                Reaped::Exited { worker, status, at_ms } => {
+                    self.notify_master(Notice::Exited { worker, status, at_ms })
+                }
+                Reaped::NeverRan { worker, step, errno } => {
+                    self.notify_master(Notice::SpawnFailed { worker, step, errno })
+                }
                 Reaped::Stranger => {}
             }
         }

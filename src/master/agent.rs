@@ -14,7 +14,7 @@ pub(super) fn view(cx: &Context, app_ix: AppIx) -> Option<wire::Agent> {
     let settings = app.settings();
     let here = process.and_then(|p| cx.workers.find(p.id)).and_then(|ix| cx.workers.get(ix));
     let (state, until_ms) = match (process, slot.phase) {
-        (Some(process), _) => (state(&process.phase), process.phase.patience_ends_ms()),
+        (Some(process), _) => (state(&process.phase), process.phase.deadline_ms()),
         (None, SlotPhase::Waiting { until_ms }) => (wire::AgentState::Waiting, Some(until_ms)),
         (None, SlotPhase::Filled | SlotPhase::Errored | SlotPhase::Stopped) => (wire::AgentState::Stopped, None),
     };

@@ -94,7 +94,7 @@ impl App {
     }
 
     /// What serves after a failed reload.
-    pub(super) fn serves_still(&self) -> &'static str {
+    pub(super) fn remaining_service(&self) -> &'static str {
         if self.supervisor.is_errored() { "nothing serves, as before" } else { "the old generation serves" }
     }
 

@@ -43,11 +43,11 @@ impl Master {
                 Answer::Deployment(Box::new(shown))
             }
             Request::Upgrade { binary: _ } => upgrade::snapshot(&self.cx),
-            Request::ReopenLogs => return self.output.files.reopen(Some(told(reply))),
+            Request::ReopenLogs => return self.output.files.reopen(Some(log_reply(reply))),
             Request::Ready => return self.answer_when_ready(reply),
             Request::FlushLogs { target } => match self.apps_meant(&target) {
                 Err(answer) => answer,
-                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), told(reply)),
+                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), log_reply(reply)),
             },
             Request::Reload { target: Target::All, change } => {
                 return self.reload_apps(&self.apps_that_run(), change, Some(reply));
@@ -147,7 +147,7 @@ impl Master {
     /// Reads the configuration again and reloads these apps. The client is answered when the reload has ended.
     pub(super) fn reload_apps(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
         if reading::takes_long(&self.cx, &change) {
-            return self.read_apart(Purpose::Reload { apps: apps.to_vec(), reply }, change);
+            return self.read_on_thread(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
         self.reload_with(apps, Input::Change(change), reply);
     }
@@ -258,7 +258,7 @@ impl Master {
     pub(super) fn finish_if_over(&mut self) {
         let over = self.cx.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
         if !over || !self.cx.events.is_empty() || lifecycle::stays_when_over(&self.cx) {
-            self.hooks.goes_on();
+            self.hooks.cancel_end();
         } else if !self.cx.deployment.finished && self.hooks.may_end(self.cx.now_ms) {
             self.finish();
         }
@@ -267,7 +267,7 @@ impl Master {
     /// Starts an app that is not running; with `restart`, stops a running one first.
     pub(super) fn start_app(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
         if reading::takes_long(&self.cx, &change) {
-            return self.read_apart(Purpose::Start { app: ix, restart, reply }, change);
+            return self.read_on_thread(Purpose::Start { app: ix, restart, reply }, change);
         }
         self.start_with(ix, restart, Input::Change(change), reply);
     }
@@ -406,26 +406,26 @@ impl Master {
         }
         let change = Change::default();
         if reading::takes_long(&self.cx, &change) {
-            return self.read_apart(Purpose::Scale, change);
+            return self.read_on_thread(Purpose::Scale, change);
         }
         self.scale_as_configured(Input::Change(change));
     }
 
     /// Reads the configuration again on a thread; [`Master::continue_reading`] handles the result.
-    pub(super) fn read_apart(&mut self, purpose: Purpose, change: Change) {
+    pub(super) fn read_on_thread(&mut self, purpose: Purpose, change: Change) {
         for (purpose, input) in self.readings.begin(&self.cx, purpose, change) {
-            self.was_read(purpose, input);
+            self.on_read(purpose, input);
         }
     }
 
     /// Handles configurations that a thread has read since the last call.
     pub(super) fn take_readings(&mut self) {
         for (purpose, input) in self.readings.take(&self.cx) {
-            self.was_read(purpose, input);
+            self.on_read(purpose, input);
         }
     }
 
-    fn was_read(&mut self, purpose: Purpose, input: Input) {
+    fn on_read(&mut self, purpose: Purpose, input: Input) {
         match purpose {
             Purpose::Reload { apps, reply } => self.reload_with(&apps, input, reply),
             Purpose::Start { app, restart, reply } => self.start_with(app, restart, input, reply),
@@ -476,7 +476,7 @@ impl Master {
     pub(super) fn triggered(&mut self, trigger: Trigger) {
         let Trigger { app: ix, why, change } = trigger;
         let app = &self.cx.apps[ix];
-        if self.cx.deployment.stop_asked || self.has_handed_over() || !app.comes_back() {
+        if self.cx.deployment.stop_asked || self.has_handed_over() || !app.may_restart() {
             return;
         }
         if !app.supervisor.is_over() {
@@ -489,7 +489,7 @@ impl Master {
 }
 
 /// A reply that passes the log writer's answer to a client.
-fn told(reply: ReplySender) -> Reply {
+fn log_reply(reply: ReplySender) -> Reply {
     Box::new(move |result| {
         // The client may have left.
         let _ = reply.send(match result {

@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::signal;
-use crate::reports::{self, Ask, Told};
+use crate::reports::{self, Ask, Outcome};
 use crate::worker::node::inspector::Written;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,12 +14,12 @@ pub(super) struct HangReports {
     /// How messages name each worker.
     open: BTreeMap<WorkerId, String>,
     /// Results from the threads, at most one for each open report.
-    told: (Sender<Told>, Receiver<Told>),
+    outcomes: (Sender<Outcome>, Receiver<Outcome>),
 }
 
 impl Default for HangReports {
     fn default() -> HangReports {
-        HangReports { open: BTreeMap::new(), told: channel() }
+        HangReports { open: BTreeMap::new(), outcomes: channel() }
     }
 }
 
@@ -45,10 +45,10 @@ impl HangReports {
         let label = format!("{}{slot}: worker {id} (pid {pid})", app.name);
         let directory = settings.config.limits.hang_report_dir.clone();
         let ask = Ask { worker: id, pid, directory, not_ports: app.ports_and_paths().0 };
-        let (sender, wake) = (self.told.0.clone(), std::sync::Arc::clone(&cx.wake));
-        let started = reports::start(ask, move |told| {
+        let (sender, wake) = (self.outcomes.0.clone(), std::sync::Arc::clone(&cx.wake));
+        let started = reports::start(ask, move |outcome| {
             // Without a receiver the loop has ended, and the process with it.
-            let _ = sender.send(told);
+            let _ = sender.send(outcome);
             wake();
         });
         if let Err(e) = started {
@@ -62,7 +62,7 @@ impl HangReports {
 
     /// Handles finished reports, and aborts their workers.
     pub(super) fn take(&mut self, cx: &mut Context) {
-        while let Ok(Told { worker, left }) = self.told.1.try_recv() {
+        while let Ok(Outcome { worker, left }) = self.outcomes.1.try_recv() {
             let label = self.open.remove(&worker).unwrap_or_default();
             match left {
                 Err(why) => log::warn!("{label} left no report: {why}"),

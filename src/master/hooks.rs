@@ -103,7 +103,7 @@ impl HookRuns {
     }
 
     /// Records a worker that exists or is about to.
-    pub(super) fn know(&mut self, worker: WorkerId, generation: Generation) {
+    pub(super) fn register(&mut self, worker: WorkerId, generation: Generation) {
         self.generations.insert(worker, generation);
         if self.generations.len() > limits::CHILDREN_MAX {
             self.generations.pop_first();
@@ -119,7 +119,7 @@ impl HookRuns {
     }
 
     /// The deployment does not end: something is running again.
-    pub(super) fn goes_on(&mut self) {
+    pub(super) fn cancel_end(&mut self) {
         self.end_at_ms = None;
     }
 
@@ -135,9 +135,9 @@ impl HookRuns {
     }
 }
 
-/// What a hook is told besides event and app.
+/// What a hook is details besides event and app.
 #[derive(Default)]
-struct Told {
+struct Details {
     slot: Option<u32>,
     worker: Option<WorkerId>,
     pid: Option<i32>,
@@ -147,7 +147,7 @@ struct Told {
     reason: Option<String>,
 }
 
-impl Told {
+impl Details {
     fn variables(&self, event: HookEvent, app: &str) -> Vec<Vec<u8>> {
         let (mut code, mut end_signal) = (None, None);
         match self.status {
@@ -182,29 +182,30 @@ impl HookRuns {
     pub(super) fn run(&mut self, cx: &Context, app: AppIx, report: &Report) {
         match report {
             Report::WorkerReady { worker, slot, after_ms } => {
-                let told = Told {
+                let details = Details {
                     slot: Some(slot.0),
                     pid: cx.workers.pid_of(*worker),
                     uptime_ms: Some(*after_ms),
-                    ..self.told_of(*worker)
+                    ..self.details_of(*worker)
                 };
-                self.push_event(cx, app, HookEvent::WorkerReady, &told);
+                self.push_event(cx, app, HookEvent::WorkerReady, &details);
             }
             Report::WorkerDied { worker, slot, pid, cause, lived_ms, next: _ } => match cause {
                 Cause::Ended(status) => {
-                    let told = Told {
+                    let details = Details {
                         slot: Some(slot.0),
                         pid: *pid,
                         status: Some(*status),
                         uptime_ms: Some(*lived_ms),
                         reason: Some(cause_words(cause)),
-                        ..self.told_of(*worker)
+                        ..self.details_of(*worker)
                     };
-                    self.push_exit(cx, app, *worker, &told);
+                    self.push_exit(cx, app, *worker, &details);
                 }
                 Cause::NotStarted(_) => {
-                    let told = Told { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.told_of(*worker) };
-                    self.push_exit(cx, app, *worker, &told);
+                    let details =
+                        Details { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.details_of(*worker) };
+                    self.push_exit(cx, app, *worker, &details);
                 }
                 // The process is being killed; its hook runs when it is gone.
                 Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
@@ -216,22 +217,27 @@ impl HookRuns {
                     let overdue = if *killed { " (it did not end by itself)" } else { "" };
                     format!("was asked to leave and {}{overdue}", ended(*status))
                 });
-                let told = Told {
+                let details = Details {
                     slot: Some(slot.0),
                     pid: *pid,
                     status: Some(*status),
                     uptime_ms: Some(*lived_ms),
                     reason: Some(why),
-                    ..self.told_of(*worker)
+                    ..self.details_of(*worker)
                 };
-                self.push_exit(cx, app, *worker, &told);
+                self.push_exit(cx, app, *worker, &details);
             }
             Report::ReloadDone { to } => {
-                self.push_event(cx, app, HookEvent::ReloadDone, &Told { generation: Some(*to), ..Told::default() });
+                self.push_event(
+                    cx,
+                    app,
+                    HookEvent::ReloadDone,
+                    &Details { generation: Some(*to), ..Details::default() },
+                );
             }
             Report::ReloadFailed { to, reason } => {
-                let told = Told { generation: Some(*to), reason: Some(reason.clone()), ..Told::default() };
-                self.push_event(cx, app, HookEvent::ReloadFailed, &told);
+                let details = Details { generation: Some(*to), reason: Some(reason.clone()), ..Details::default() };
+                self.push_event(cx, app, HookEvent::ReloadFailed, &details);
             }
             // Hooks are for workers and reloads; the log has the agent's state.
             Report::AgentReady { .. }
@@ -257,26 +263,31 @@ impl HookRuns {
 
     /// Runs the hook for a reload that was refused before it began.
     pub(super) fn run_for_refusal(&mut self, cx: &Context, app: AppIx, reason: &str) {
-        self.push_event(cx, app, HookEvent::ReloadFailed, &Told { reason: Some(reason.to_owned()), ..Told::default() });
+        self.push_event(
+            cx,
+            app,
+            HookEvent::ReloadFailed,
+            &Details { reason: Some(reason.to_owned()), ..Details::default() },
+        );
     }
 
-    fn told_of(&self, worker: WorkerId) -> Told {
+    fn details_of(&self, worker: WorkerId) -> Details {
         let generation = self.generations.get(&worker).copied();
-        Told { worker: Some(worker), generation, ..Told::default() }
+        Details { worker: Some(worker), generation, ..Details::default() }
     }
 
     /// Runs the hook for a worker's exit.
-    fn push_exit(&mut self, cx: &Context, app: AppIx, worker: WorkerId, told: &Told) {
-        self.push_event(cx, app, HookEvent::WorkerExit, told);
+    fn push_exit(&mut self, cx: &Context, app: AppIx, worker: WorkerId, details: &Details) {
+        self.push_event(cx, app, HookEvent::WorkerExit, details);
         self.generations.remove(&worker);
     }
 
     /// A worker's events run the hooks of its own generation.
-    fn push_event(&mut self, cx: &Context, app: AppIx, event: HookEvent, told: &Told) {
+    fn push_event(&mut self, cx: &Context, app: AppIx, event: HookEvent, details: &Details) {
         let app = &cx.apps[app];
-        let own = told.worker.and(told.generation).and_then(|generation| app.generations.get(&generation));
+        let own = details.worker.and(details.generation).and_then(|generation| app.generations.get(&generation));
         if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {
-            let variables = told.variables(event, &app.name);
+            let variables = details.variables(event, &app.name);
             self.push(Arc::clone(command), variables);
         }
     }
@@ -288,14 +299,14 @@ mod tests {
 
     #[test]
     fn a_hook_is_told_what_is_known_and_nothing_else() {
-        let told = Told {
+        let details = Details {
             slot: Some(2),
             worker: Some(WorkerId(7)),
             status: Some(ExitStatus::Signal(9)),
             reason: Some("two\nlines\0".to_owned()),
-            ..Told::default()
+            ..Details::default()
         };
-        let said: Vec<String> = told
+        let said: Vec<String> = details
             .variables(HookEvent::WorkerExit, "web")
             .into_iter()
             .map(|entry| String::from_utf8_lossy(&entry).into_owned())

@@ -113,7 +113,7 @@ pub(super) fn note_start(cx: &mut Context, output: &mut Output, ix: AppIx, repor
 /// Whether a deployment stays although nothing of it runs: somebody, or a trigger, can start it again.
 pub(super) fn stays_when_over(cx: &Context) -> bool {
     !cx.deployment.stop_asked
-        && cx.apps.iter().any(|app| app.comes_back() || (cx.deployment.background && !app.deleted))
+        && cx.apps.iter().any(|app| app.may_restart() || (cx.deployment.background && !app.deleted))
 }
 
 /// Why a command is refused for an app that is stopped; `None` if the app is meant to run.

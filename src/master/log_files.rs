@@ -173,7 +173,7 @@ impl LogFiles {
     }
 
     /// A worker's spawn failed: drops its pipes.
-    pub(super) fn never_was(&mut self, keeper: &mut Keeper, worker: WorkerId) {
+    pub(super) fn spawn_failed(&mut self, keeper: &mut Keeper, worker: WorkerId) {
         for Waiting { place, .. } in self.waiting.remove(&worker).unwrap_or_default() {
             keeper.send(Order::Release { name: place.name() });
         }
@@ -212,7 +212,7 @@ impl LogFiles {
     }
 
     /// Has the keeper drop the pipes of streams that are completely written.
-    pub(super) fn let_go(&mut self, keeper: &mut Keeper) {
+    pub(super) fn release_finished(&mut self, keeper: &mut Keeper) {
         for key in self.writer.as_ref().map(Writer::take_ended).unwrap_or_default() {
             // A replaced pipe has no writer, so its end comes first.
             if !self.replaced.remove(&key)

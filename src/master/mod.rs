@@ -168,7 +168,7 @@ impl Master {
             for trigger in self.triggers.look(&mut self.cx) {
                 self.triggered(trigger);
             }
-            self.output.files.let_go(&mut self.cx.keeper);
+            self.output.files.release_finished(&mut self.cx.keeper);
         }
         self.drains.check(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
@@ -331,7 +331,7 @@ impl Master {
             }
             Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
             Notice::Signal { signal, value } => self.on_signal(signal, value),
-            Notice::Keeper { about } => self.upgrade.keeper_is(&mut self.cx, about),
+            Notice::Keeper { about } => self.upgrade.on_keeper_about(&mut self.cx, about),
             // Sent only at the start, and read by `adopt`.
             Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
             Notice::Begin => {}

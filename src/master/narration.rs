@@ -117,7 +117,7 @@ pub(super) fn narrate(cx: &mut Context, app_ix: AppIx, report: &Report) {
             log::info!("{name}: reloaded, generation {to} serves alone");
         }
         Report::ReloadFailed { to, reason } => {
-            let still = cx.apps[app_ix].serves_still();
+            let still = cx.apps[app_ix].remaining_service();
             log::error!("{name}: reload to generation {to} failed: {reason}; {still}");
         }
         Report::ReloadSuperseded { to, .. } => {

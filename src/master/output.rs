@@ -110,7 +110,7 @@ impl Output {
     /// Releases the pipes of a worker that is gone; its last output is still read.
     pub(super) fn release(&mut self, keeper: &mut Keeper, worker: WorkerId) {
         self.tails.remove(&worker);
-        self.files.never_was(keeper, worker);
+        self.files.spawn_failed(keeper, worker);
         if self.pump.is_some() {
             for (_, name) in STREAMS {
                 keeper.send(Order::Release { name: held_name(worker, name) });

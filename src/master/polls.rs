@@ -149,7 +149,7 @@ impl Polls {
     }
 
     /// Returns whether it worked; a failure is logged. Closing the fd removes it.
-    pub(super) fn add_ask(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
+    pub(super) fn add_probe(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
         added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker.0))
     }
 

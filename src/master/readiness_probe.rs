@@ -336,7 +336,7 @@ impl ReadinessProbes {
         let request = http::request(&path);
         match fdpass::send_with_fd(ours.as_fd(), &request, None) {
             // The send buffer of a new connection is larger than any path.
-            Ok(count) if count == request.len() && cx.reactor.add_ask(ix, &ours) => {}
+            Ok(count) if count == request.len() && cx.reactor.add_probe(ix, &ours) => {}
             Ok(_) => return probe.fail(cx, ix, &io::Error::from(io::ErrorKind::WriteZero).into()),
             Err(e) => return probe.fail(cx, ix, &e.into()),
         }

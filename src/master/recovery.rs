@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Sentences logged per recovery; further ones are only counted.
-pub(super) const TOLD_MAX: usize = 20;
+pub(super) const REPAIRS_LOGGED_MAX: usize = 20;
 
 type Records = BTreeMap<String, Vec<u8>>;
 
@@ -39,7 +39,7 @@ pub(super) struct Ground<'a> {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Recovered {
     /// One sentence for each repair.
-    pub(super) told: Vec<String>,
+    pub(super) repairs: Vec<String>,
     /// Keys of records that were added, changed or deleted.
     pub(super) changed: BTreeSet<String>,
 }
@@ -132,7 +132,7 @@ impl Recovery<'_> {
     fn take_out_the_unreadable(&mut self) {
         let unreadable = self.records.iter().filter_map(|(key, bytes)| Some((key.clone(), check(key, bytes).err()?)));
         for (key, why) in unreadable.collect::<Vec<_>>() {
-            self.out.told.push(format!("cannot read {key} of the checkpoint: {why}"));
+            self.out.repairs.push(format!("cannot read {key} of the checkpoint: {why}"));
             self.remove(&key);
             self.lost.insert(key);
         }
@@ -164,7 +164,7 @@ impl Recovery<'_> {
             }
         };
         self.put(DEPLOYMENT.to_owned(), &record);
-        self.out.told.push("the deployment was recovered from its control socket and configuration".to_owned());
+        self.out.repairs.push("the deployment was recovered from its control socket and configuration".to_owned());
     }
 
     // ---- apps ----
@@ -195,7 +195,7 @@ impl Recovery<'_> {
             Some(app) if self.is_whole(ix, &app) => {
                 if before.as_ref() != Some(&app) {
                     self.put(key, &app);
-                    self.out.told.push(format!("{name}: its configuration was resolved again"));
+                    self.out.repairs.push(format!("{name}: its configuration was resolved again"));
                 }
             }
             app => self.set_up(ix, &name, app),
@@ -307,7 +307,9 @@ impl Recovery<'_> {
             self.put(format!("{WORKER}{ix}/{}", worker.id), worker);
         }
         let adopted = places.len();
-        self.out.told.push(format!("{name}: recovered: {adopted} processes adopted, its configuration resolved again"));
+        self.out
+            .repairs
+            .push(format!("{name}: recovered: {adopted} processes adopted, its configuration resolved again"));
     }
 
     /// The place of each process of an app. If a slot has several, the youngest ready one stays (else the youngest);
@@ -373,7 +375,7 @@ impl Recovery<'_> {
             if !self.records.contains_key(&record_key) {
                 let record = self.make_listener(app, key);
                 self.put(record_key, &record);
-                self.out.told.push(format!("{app}: the listener {key} was recovered from its socket"));
+                self.out.repairs.push(format!("{app}: the listener {key} was recovered from its socket"));
             }
         }
     }

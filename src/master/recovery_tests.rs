@@ -238,9 +238,9 @@ fn whichever_note_is_damaged_everybody_goes_on_serving() {
             if left.notes[key] == *bytes {
                 continue;
             }
-            let told = left.recover().told;
+            let repairs = left.recover().repairs;
             left.everybody_is_known();
-            assert!(told.iter().any(|line| line.contains(key.as_str())), "{key}: {told:?}");
+            assert!(repairs.iter().any(|line| line.contains(key.as_str())), "{key}: {repairs:?}");
             let wanted = [vec![1, 2, 3], vec![4]];
             for ((note, _, actions), wanted) in left.restore().into_iter().zip(wanted) {
                 let serve: Vec<u64> = actions
@@ -272,7 +272,7 @@ fn what_is_made_up_says_what_it_said_as_far_as_anybody_knows() {
     let serves: ServesRecord = read(&left.notes["serves/1"]).unwrap();
     assert_eq!((serves.keys.len(), serves.goodbye), (2, false));
     let serves: ServesRecord = read(&left.notes["serves/5"]).unwrap();
-    assert!(serves.goodbye, "one that drains was told so, and is not told twice");
+    assert!(serves.goodbye, "a draining worker was told, and must not be told twice");
     let mut left = at_rest();
     left.notes.insert(DEPLOYMENT.to_owned(), b"{".to_vec());
     left.recover();
@@ -283,7 +283,7 @@ fn what_is_made_up_says_what_it_said_as_far_as_anybody_knows() {
     left.notes.insert("moves/0".to_owned(), b"{}".to_vec());
     let recovered = left.recover();
     assert!(!left.notes.contains_key("moves/0") && recovered.changed.contains("moves/0"));
-    assert!(recovered.told[0].contains("does not know"), "{recovered:?}");
+    assert!(recovered.repairs[0].contains("does not know"), "{recovered:?}");
 }
 
 #[test]
@@ -414,6 +414,6 @@ fn any_mixture_of_damage_is_survived() {
         left.everybody_is_known();
         let after = left.notes.clone();
         let again = left.recover();
-        assert_eq!((again.told.len(), left.notes == after), (0, true), "round {round}: {again:?}");
+        assert_eq!((again.repairs.len(), left.notes == after), (0, true), "round {round}: {again:?}");
     }
 }

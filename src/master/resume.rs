@@ -37,14 +37,14 @@ pub(super) fn resume(link: Keeper, inherited: Inheritance, typed: &CommandLine) 
     match resume_all(&mut master, inherited, typed) {
         Ok(()) => Ok(master),
         Err(error) => {
-            let error = cannot_go_on(&master, error);
+            let error = takeover_error(&master, error);
             Err(NotStarted::new(master.cx.keeper, error))
         }
     }
 }
 
 /// Why a takeover failed, and what to do.
-fn cannot_go_on(master: &Master, error: StartError) -> StartError {
+fn takeover_error(master: &Master, error: StartError) -> StartError {
     let StartError { message, code } = error;
     let keeper = master.cx.deployment.keeper_pid;
     let message = format!(
@@ -85,11 +85,11 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
         actions.push(resume_app(master, ix, &app, &mut inherited)?);
     }
     resume_log_files(master, &mut inherited);
-    kill_strangers(master, &inherited);
+    kill_unknown_processes(master, &inherited);
     if let Some(record) = read_record::<UpgradeRecord>(&inherited, UPGRADE) {
         master.upgrade.resume(&mut master.cx, record, &previous_end);
     }
-    master.upgrade.keeper_is(&mut master.cx, inherited.about.clone());
+    master.upgrade.on_keeper_about(&mut master.cx, inherited.about.clone());
     release_unclaimed(master, &inherited);
     master.cx.keeper.send(Order::Ready);
     for (ix, actions) in master.cx.apps.indices().zip(actions) {
@@ -168,11 +168,11 @@ fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, backgrou
     let recovered = recover(&mut inherited.notes, &ground, |last_source, above| {
         make_deployment(master, &inherited.fds, &inherited.children, last_source, above, background)
     });
-    for line in recovered.told.iter().take(recovery::TOLD_MAX) {
+    for line in recovered.repairs.iter().take(recovery::REPAIRS_LOGGED_MAX) {
         log::error!("{line}");
     }
-    if recovered.told.len() > recovery::TOLD_MAX {
-        log::error!("... and {} more of this kind", recovered.told.len() - recovery::TOLD_MAX);
+    if recovered.repairs.len() > recovery::REPAIRS_LOGGED_MAX {
+        log::error!("... and {} more of this kind", recovered.repairs.len() - recovery::REPAIRS_LOGGED_MAX);
     }
     for key in recovered.changed {
         let value = inherited.notes.get(&key).cloned();
@@ -335,7 +335,7 @@ fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited
 }
 
 /// Kills processes that the checkpoint does not know.
-fn kill_strangers(master: &mut Master, inherited: &Inheritance) {
+fn kill_unknown_processes(master: &mut Master, inherited: &Inheritance) {
     for child in &inherited.children {
         if child.status.is_none() && master.cx.workers.find(child.worker).is_none() {
             log::warn!("worker {} (pid {}) is not in the checkpoint; killed", child.worker, child.pid);

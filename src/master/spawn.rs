@@ -199,7 +199,7 @@ pub(super) fn add_worker(
     let Process { app, id, slot, generation, pid } = process;
     let is_agent = slot == Slot::AGENT;
     if !is_agent {
-        hooks.know(id, generation);
+        hooks.register(id, generation);
     }
     let settings = cx.apps[app].generations.get(&generation);
     // An agent has no slot.

@@ -22,7 +22,7 @@ pub(super) struct Schedule {
 
 impl App {
     /// Whether a trigger may start the app again.
-    pub(super) fn comes_back(&self) -> bool {
+    pub(super) fn may_restart(&self) -> bool {
         let config = &self.settings().config;
         let asks = config.cron_restart.is_some() || config.watch.is_some();
         asks && !self.deleted && !self.supervisor.is_stopping()
@@ -30,7 +30,7 @@ impl App {
 
     fn to_watch(&self, home: Option<&Path>) -> Option<Spec> {
         let settings = self.settings();
-        let watch = settings.config.watch.as_ref().filter(|_| self.comes_back())?;
+        let watch = settings.config.watch.as_ref().filter(|_| self.may_restart())?;
         let whole_folder = watch.paths.is_empty();
         let paths = if whole_folder { vec![settings.cwd.clone()] } else { watch.paths.clone() };
         let (app, ignore, delay) = (self.name.clone(), watch.ignore.clone(), watch.delay);
@@ -69,7 +69,7 @@ impl Triggers {
 
     fn look_at_time(&self, cx: &mut Context, ix: AppIx, now: &ZonedDateTime) -> Option<Trigger> {
         let app = &mut cx.apps[ix];
-        let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.comes_back()) else {
+        let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.may_restart()) else {
             app.schedule.next = None;
             return None;
         };

@@ -50,7 +50,7 @@ fn app(cx: &Context, files: &LogFiles, index: AppIx) -> wire::App {
                 restarts,
                 open_handoffs: open,
                 handoffs: here.map_or(0, |h| h.taken),
-                time_left_ms: w.phase.patience_ends_ms().map(left),
+                time_left_ms: w.phase.deadline_ms().map(left),
                 steered: steered.get(&w.slot.0).copied(),
                 // The API's thread reads memory and CPU.
                 memory_bytes: None,

@@ -63,7 +63,7 @@ impl Waiters {
                 }
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
-                    failures.push(format!("{}: {reason}; {}", app.name, app.serves_still()));
+                    failures.push(format!("{}: {reason}; {}", app.name, app.remaining_service()));
                     waiter.said = waiter.said.take().or_else(|| said.cloned());
                 }
                 Report::ReloadSuperseded { to, by } if open.get(&app_ix) == Some(to) => {

@@ -43,7 +43,7 @@ pub struct Ask {
 
 /// What came of it: the report, or why there is none.
 #[derive(Debug)]
-pub struct Told {
+pub struct Outcome {
     /// Who was asked.
     pub worker: WorkerId,
     /// What it left.
@@ -74,10 +74,10 @@ pub enum NoReport {
 ///
 /// # Errors
 /// There can be no thread.
-pub fn start(ask: Ask, done: impl FnOnce(Told) + Send + 'static) -> io::Result<()> {
+pub fn start(ask: Ask, done: impl FnOnce(Outcome) + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-report".to_owned());
     let thread = thread.stack_size(HANG_REPORT_STACK_BYTES);
-    thread.spawn(move || done(Told { worker: ask.worker, left: report_of(&ask) })).map(|_| ())
+    thread.spawn(move || done(Outcome { worker: ask.worker, left: report_of(&ask) })).map(|_| ())
 }
 
 fn report_of(ask: &Ask) -> Result<Written, NoReport> {

@@ -1,8 +1,8 @@
-//! What is special about the slot of an app's agent: there is one process at a time, it starts before the workers, and
-//! the workers stay when it dies. Its process starts, gets ready, fails, waits and ends as any other (`app`, `slot`).
+//! The slot of an app's agent: it has one process at a time, starts before the workers, and the workers stay when it
+//! dies. Its process starts, gets ready, fails, waits and ends as any other (`app`, `slot`).
 //!
-//! What the slot is to hold is computed after every step ([`App::reconcile_agent`]), so that it does not matter what
-//! led there: a start, a death, a reload, a stop, or a master that was restored from its notes.
+//! The intended state of the slot is computed after every step ([`App::reconcile_agent`]), whatever led there: a start,
+//! a death, a reload, a stop, or a restored master.
 use super::app::{App, Cx};
 use super::cause::cause_text;
 use super::slot::died;
@@ -13,16 +13,16 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::BTreeSet;
 
-/// What the supervisor has to know of an agent's configuration. Times are in milliseconds.
+/// The part of an agent's configuration that the supervisor needs. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPolicy {
-    /// What makes it ready.
+    /// The rule for its readiness.
     pub ready: ReadyRule,
-    /// One that is not ready by then has failed.
+    /// An agent that is not ready by then has failed.
     pub ready_timeout_ms: u64,
     /// SIGKILL follows SIGTERM after this.
     pub kill_timeout_ms: u64,
-    /// Wait between its death and the next one; it doubles while it dies young.
+    /// Pause between its death and the next start; it doubles while agents die young.
     pub restart_delay_ms: u64,
 }
 
@@ -30,7 +30,7 @@ pub struct AgentPolicy {
 #[derive(Clone, Debug)]
 pub(super) struct AgentSlot {
     pub(super) slot: SlotState,
-    /// The generations in which an agent was ready once: their workers wait no more.
+    /// The generations in which an agent was ready once: their workers no longer wait.
     pub(super) ready_in: BTreeSet<Generation>,
 }
 
@@ -40,20 +40,20 @@ impl AgentSlot {
     }
 }
 
-/// What the slot is to hold.
+/// The intended state of the slot.
 enum Want {
     /// An agent of this generation.
     One(Generation),
-    /// The one that is there, if it is.
+    /// The agent that is there, if any; no new one.
     NoNew,
-    /// None.
+    /// No agent.
     None,
 }
 
 const INDEX: u32 = Slot::AGENT.0;
 
 impl App {
-    /// The agent's slot; `None` where the app has no agent and wants none.
+    /// The agent's slot; `None` where the app has no agent and is to have none.
     pub fn agent(&self) -> Option<SlotView> {
         let process = self.workers.agent().map(Worker::view);
         let has = process.is_some() || self.policy(self.generation).agent.is_some();
@@ -67,7 +67,7 @@ impl App {
         self.reported_ready
     }
 
-    /// The agent that can be talked to.
+    /// The agent that messages can be sent to.
     pub fn ready_agent(&self) -> Option<WorkerId> {
         self.workers.agent().filter(|agent| agent.is_ready()).map(|agent| agent.id)
     }
@@ -81,10 +81,10 @@ impl App {
         self.policy(generation).agent.is_none() || self.agent.ready_in.contains(&generation)
     }
 
-    /// A new generation comes: what went wrong before does not count.
+    /// A new generation arrives: earlier failures do not count.
     pub(super) fn reset_agent_backoff(&mut self) {
         self.set_slot_phase(INDEX, SlotPhase::Filled);
-        self.agent.slot.forgive();
+        self.agent.slot.clear_failures();
     }
 
     fn agent_wanted(&self) -> Want {
@@ -93,7 +93,7 @@ impl App {
             None => Want::None,
         };
         if let Some(stopping) = self.stopping {
-            // The workers need it to their end.
+            // The workers need the agent until they end.
             return if stopping.now || self.workers.is_empty() { Want::None } else { Want::NoNew };
         }
         if let Some(reload) = &self.reload {
@@ -104,7 +104,7 @@ impl App {
         if over && self.workers.is_empty() { Want::None } else { one(self.generation) }
     }
 
-    /// Brings the slot nearer to what it is to hold: called after every step.
+    /// Moves the slot towards its intended state; called after every step.
     pub(super) fn reconcile_agent(&mut self, cx: &mut Cx<'_>) {
         let process = self.workers.agent();
         if process.is_none() && self.policies.values().all(|policy| policy.agent.is_none()) {
@@ -130,7 +130,7 @@ impl App {
         }
     }
 
-    /// "Stop now" shortens the kill time-out of an agent that was asked to end before.
+    /// "Stop now" shortens the kill time-out of an agent that was asked to end earlier.
     pub(super) fn hurry_agent(&mut self, cx: &mut Cx<'_>) {
         let Some((id, phase)) = self.workers.agent().map(|agent| (agent.id, agent.phase)) else { return };
         if let Phase::Stopping { kill_at_ms } = phase {
@@ -139,7 +139,7 @@ impl App {
         }
     }
 
-    /// The agent of this generation is ready: workers that have waited for it start.
+    /// The agent of this generation is ready: workers that waited for it start.
     pub(super) fn agent_is_ready(&mut self, cx: &mut Cx<'_>, generation: Generation) {
         let known = self.generations();
         self.agent.ready_in.retain(|generation| known.contains(generation));
@@ -164,7 +164,7 @@ impl App {
         })
     }
 
-    /// What the end of an agent means that nobody asked for: the failure of a reload, or the next try.
+    /// Handles an unrequested end of an agent: the reload fails, or the agent is started again.
     pub(super) fn agent_failed(&mut self, cx: &mut Cx<'_>, death: Death, generation: Generation, young: bool) {
         let first = !self.agent.ready_in.contains(&generation);
         let onward = self.reload.as_ref().is_some_and(|r| r.failed.is_none() && r.to == generation);
@@ -179,12 +179,12 @@ impl App {
         if onward && first {
             self.fail_reload(cx, reason);
         } else if back && first {
-            // What is gone back to has never worked: it is left as it was.
+            // The previous agent never worked either: leave it as it was.
             self.end_roll_back(cx);
         }
     }
 
-    /// When the next one is tried, or that none is: workers that never had one wait for nothing then.
+    /// Plans the next agent, or gives up: workers that never had one no longer wait.
     fn next_agent(&mut self, cx: &Cx<'_>, generation: Generation, young: bool, first: bool) -> Next {
         let policy = self.policy(generation).clone();
         let failures = self.agent.slot.count_death(&policy, young, cx.now_ms);
@@ -204,8 +204,8 @@ impl App {
         Next::Waiting { ms, failures, max: policy.max_restarts.filter(|_| first) }
     }
 
-    /// A slot that was noted for a start, or a reload, whose own note died with its master would wait for an agent that
-    /// never comes: it goes back to what the app is.
+    /// Corrects a slot that was saved for a start or a reload whose own record died with its master. It would wait for
+    /// an agent that never comes, so it returns to the app's generation.
     pub(super) fn keep_to_agent(&mut self, index: u32) {
         let generation = self.slots.get(index as usize).map(|slot| slot.generation);
         let strange = generation.is_some_and(|generation| !self.agent_lets_start(generation));

@@ -1,5 +1,5 @@
-//! The state machine of one app: slots, the processes in them, deaths and scale. Reloads are in `reload`, stop and start
-//! in `start`; what is special about the agent's slot is in `agent`.
+//! The state machine of one app: slots, their processes, deaths and scale. Reloads are in `reload`, stop and start in
+//! `start`, the agent's slot in `agent`.
 use super::agent::AgentSlot;
 use super::cause::cause_text;
 use super::reload::{Queued, Reload};
@@ -11,13 +11,13 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a step needs from outside: the time, the counter of worker ids, and where actions go.
+/// What a step needs from outside: the time, the counter of worker ids, and a place for actions.
 pub struct Cx<'a> {
-    /// Now, in milliseconds.
+    /// The current time, in milliseconds.
     pub now_ms: u64,
-    /// The next worker id; counted up with every spawn, shared by all apps of a deployment.
+    /// The next worker id; incremented by every spawn, shared by all apps of a deployment.
     pub next_worker: &'a mut u64,
-    /// What the shell has to do, in order.
+    /// Actions for the shell, in order.
     pub actions: &'a mut Vec<Action>,
 }
 
@@ -35,7 +35,7 @@ impl Cx<'_> {
 #[derive(Clone, Debug)]
 pub struct App {
     pub(super) policies: BTreeMap<Generation, Policy>,
-    /// The generation that serves; new slots belong to it.
+    /// The current generation; new slots belong to it.
     pub(super) generation: Generation,
     pub(super) slots: Vec<SlotState>,
     pub(super) workers: Crew,
@@ -44,14 +44,14 @@ pub struct App {
     pub(super) queued: Option<Queued>,
     pub(super) queued_scale: Option<u32>,
     pub(super) stopping: Option<Stopping>,
-    /// What to start when the stop has ended.
+    /// The start that follows the stop.
     pub(super) then_start: Option<Queued>,
     pub(super) agent: AgentSlot,
-    /// Whether `AppReady` was said since the app last had no ready worker.
+    /// Whether `AppReady` was reported since the app last had no ready worker.
     pub(super) reported_ready: bool,
-    /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was said.
+    /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was reported.
     pub(super) reported_end: bool,
-    /// Slots and workers that changed since the shell last asked (for its snapshot).
+    /// Slots and workers that changed since the shell last called `take_changes`.
     pub(super) touched_slots: BTreeSet<u32>,
     pub(super) touched_workers: BTreeSet<WorkerId>,
 }
@@ -84,7 +84,7 @@ impl App {
         }
     }
 
-    /// Fills every slot of a new app; where it has an agent, once that is ready.
+    /// Fills every slot of a new app; if it has an agent, once the agent is ready.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.slots.len() as u32 {
             self.fill(cx, index);
@@ -92,11 +92,11 @@ impl App {
         self.reconcile_agent(cx);
     }
 
-    /// Takes one event. Events about workers that no longer exist are ignored: they crossed an exit.
+    /// Handles one event. Events about workers that no longer exist are ignored: they crossed an exit.
     pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
         let is_agent = event.worker().is_some_and(|id| self.is_agent(id));
         match event {
-            // It serves nothing. A Node agent may close its channel and live on; it gets no messages then.
+            // An agent serves nothing. A Node agent may close its channel and live on; it gets no messages then.
             Event::Online { .. }
             | Event::NotYet { .. }
             | Event::ServersClosed { .. }
@@ -131,12 +131,12 @@ impl App {
         self.reconcile_agent(cx);
     }
 
-    /// When [`App::advance`] has to be called, at the latest.
+    /// The latest time for the next call of [`App::advance`].
     pub fn next_deadline_ms(&self) -> Option<u64> {
         self.timers.next()
     }
 
-    /// Acts on every deadline that has passed.
+    /// Handles every deadline that has passed.
     pub fn advance(&mut self, cx: &mut Cx<'_>) {
         while let Some(key) = self.timers.take_due(cx.now_ms) {
             match key {
@@ -149,12 +149,12 @@ impl App {
         }
     }
 
-    /// The generation that serves, or is being rolled back to.
+    /// The current generation, or the one that a roll-back returns to.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Whether a reload runs (or rolls back).
+    /// Whether a reload (or its roll-back) is under way.
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
     }
@@ -164,12 +164,12 @@ impl App {
         self.stopping.is_some()
     }
 
-    /// Whether it starts again once it has stopped.
+    /// Whether it starts again after the stop.
     pub fn is_restarting(&self) -> bool {
         self.then_start.is_some()
     }
 
-    /// Whether it was told to stop and no process is left.
+    /// Whether it was told to stop and has no process left.
     pub fn is_stopped(&self) -> bool {
         self.stopping.is_some() && self.runs_nothing()
     }
@@ -238,11 +238,11 @@ impl App {
         all
     }
 
-    // ---- building blocks ----
+    // ---- common steps ----
 
     pub(super) fn policy(&self, generation: Generation) -> &Policy {
-        // Policies are dropped only when `generations` no longer names them, so the fallback is never met in practice;
-        // it keeps a damaged snapshot from being a panic.
+        // Policies are dropped only when `generations` no longer names them, so the fallback is never used in practice;
+        // with a damaged snapshot it avoids a panic.
         self.policies
             .get(&generation)
             .or_else(|| self.policies.get(&self.generation))
@@ -265,7 +265,7 @@ impl App {
 
     pub(super) fn slot_mut(&mut self, index: u32) -> Option<&mut SlotState> {
         if Slot(index) == Slot::AGENT {
-            // It is noted with the app.
+            // The agent is saved with the app.
             return Some(&mut self.agent.slot);
         }
         self.touched_slots.insert(index);
@@ -283,7 +283,7 @@ impl App {
         }
     }
 
-    /// Spawns a process of `generation` for the slot; the caller decides what it is to the slot.
+    /// Spawns a process of `generation` for the slot; the caller decides on its role.
     pub(super) fn spawn(&mut self, cx: &mut Cx<'_>, index: u32, generation: Generation) -> WorkerId {
         let worker = WorkerId(*cx.next_worker);
         *cx.next_worker += 1;
@@ -297,7 +297,7 @@ impl App {
         worker
     }
 
-    /// Gives an empty slot a worker of the generation that last served there, as soon as its agent lets it.
+    /// Gives an empty slot a worker of the generation that last served there, as soon as its agent allows it.
     pub(super) fn fill(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
         self.set_slot_phase(index, SlotPhase::Filled);
@@ -310,7 +310,7 @@ impl App {
         }
     }
 
-    /// Sends a worker that serves (or is about to) into its drain; one that was never ready is just ended.
+    /// Drains a worker that serves (or is about to); a worker that was never ready is ended at once.
     pub(super) fn retire(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
         match w.phase {
@@ -335,7 +335,7 @@ impl App {
         cx.act(Action::Terminate { worker });
     }
 
-    /// The slot that this worker fills now, or is about to fill.
+    /// The role of this worker in its slot.
     pub(super) fn role(&self, worker: WorkerId) -> Role {
         let Some(w) = self.workers.get(&worker) else { return Role::Gone };
         match self.slot_state(w.slot.0) {
@@ -398,7 +398,7 @@ impl App {
         self.report_ready(cx);
     }
 
-    /// Says `AppReady` once every slot serves.
+    /// Reports `AppReady` once every slot serves.
     fn report_ready(&mut self, cx: &mut Cx<'_>) {
         if self.reported_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
             return;
@@ -421,7 +421,7 @@ impl App {
 
     fn on_channel_closed(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
-        // The exit of a crashed worker follows within moments and says more: wait for it a little.
+        // The exit of a crashed worker follows within moments and says more: wait for it briefly.
         let severed_at_ms = Some(cx.now_ms);
         match w.phase {
             Phase::Ready { since_ms, idle_since_ms, .. } => {
@@ -447,13 +447,13 @@ impl App {
                 cx.report(Report::WorkerLeaving { worker, slot });
                 self.refill(cx, index, young);
             }
-            // A canary. It has connections, so it is drained, not ended.
+            // A canary. It has connections, so it is drained first.
             (Phase::Ready { .. }, Role::Incoming(index)) => {
                 self.retire(cx, worker);
                 self.incoming_failed(cx, index, "the new worker left by itself while it was watched".to_owned());
             }
             (Phase::Ready { .. }, Role::Leaving | Role::Gone) => self.retire(cx, worker),
-            // It left before it was ready: that is a failure, told when it has ended.
+            // It left before it was ready: a failure, reported once it has ended.
             (Phase::Starting { .. }, _) => {
                 let reason = "it closed its channel before it was ready".to_owned();
                 self.fail_alive(cx, worker, Cause::Misbehaved(reason));
@@ -469,7 +469,7 @@ impl App {
         }
     }
 
-    /// Ends a worker that lives but has failed, and treats its slot as after a death.
+    /// Ends a worker that has failed but lives, and treats its slot as after a death.
     fn fail_alive(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause) {
         let role = self.role(worker);
         self.count_failure(cx, worker, role, cause, cx.now_ms);
@@ -499,14 +499,14 @@ impl App {
         }
     }
 
-    /// A worker that counted is gone without having been asked to.
+    /// The current worker of a slot is gone without having been asked to end.
     fn lose(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause, at_ms: u64) {
         let role = self.role(worker);
         self.count_failure(cx, worker, role, cause, at_ms);
         self.remove(cx, worker);
     }
 
-    /// What a failure means for the slot: the next try, the end of the slot, or the failure of a reload.
+    /// Handles a failure for the slot: the next try, the end of the slot, or the failure of a reload.
     pub(super) fn count_failure(&mut self, cx: &mut Cx<'_>, worker: WorkerId, role: Role, cause: Cause, at_ms: u64) {
         let Some(w) = self.workers.get(&worker) else { return };
         let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
@@ -552,7 +552,7 @@ impl App {
         })
     }
 
-    /// Takes a worker out of its slot; it may live on as one that leaves.
+    /// Takes a worker out of its slot; it may live on as a leaving worker.
     pub(super) fn detach(&mut self, index: u32, worker: WorkerId) {
         if let Some(slot) = self.slot_mut(index).filter(|slot| slot.current == Some(worker)) {
             slot.current = None;
@@ -566,7 +566,7 @@ impl App {
         }
     }
 
-    /// The next worker for a slot that lost its own: at once, later, or never again.
+    /// Plans the next worker for a slot that lost its own: at once, after a pause, or never.
     fn refill(&mut self, cx: &mut Cx<'_>, index: u32, young: bool) {
         if self.promote(cx, index, young) {
             return;
@@ -602,7 +602,7 @@ impl App {
         }
     }
 
-    /// Forgets a process that is gone, and looks whether something waited for that.
+    /// Removes a process that is gone, and resumes what waited for that.
     fn remove(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let is_agent = self.is_agent(worker);
         self.forget(worker);
@@ -618,7 +618,7 @@ impl App {
         self.touched_workers.insert(worker);
     }
 
-    /// Says once that nothing will run any more.
+    /// Reports once that nothing will run any more.
     pub(super) fn report_end(&mut self, cx: &mut Cx<'_>) {
         if self.reported_end {
             return;
@@ -643,7 +643,7 @@ impl App {
     fn on_slot_timer(&mut self, cx: &mut Cx<'_>, index: u32) {
         let waits = self.slot_state(index).is_some_and(|s| matches!(s.phase, SlotPhase::Waiting { .. }));
         if waits && Slot(index) == Slot::AGENT {
-            // What fills it is computed after each step.
+            // The agent's slot is reconciled after each step.
             self.set_slot_phase(index, SlotPhase::Filled);
         } else if waits && self.stopping.is_none() {
             self.fill(cx, index);
@@ -680,14 +680,14 @@ impl App {
     }
 }
 
-/// What a worker is to its slot.
+/// The role of a worker in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// It fills the slot.
     Current(u32),
     /// It is about to take the slot over.
     Incoming(u32),
-    /// The slot is done with it (or is gone).
+    /// It has left the slot (or the slot is gone).
     Leaving,
     /// No such worker.
     Gone,

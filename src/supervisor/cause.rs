@@ -1,27 +1,27 @@
-//! Why a worker is lost, in words: what is known of one that is not ready, and causes as the reason of a failed reload.
+//! Why a worker is lost, in words: reasons why a worker is not ready, and causes as the reason of a failed reload.
 use super::app::App;
 use super::worker::{Phase, Worker};
 use super::{Cause, Evidence, ExitStatus};
 use crate::ids::WorkerId;
 
 impl App {
-    /// Remembers why a worker is not ready; the last word counts.
+    /// Remembers why a worker is not ready; the last reason counts.
     pub(super) fn on_not_yet(&mut self, worker: WorkerId, why: String) {
         if let Some(w) = self.workers.get_mut(&worker).filter(|w| matches!(w.phase, Phase::Starting { .. })) {
             w.not_yet = Some(why);
         }
     }
 
-    /// Why a worker is not ready yet, where that is known.
+    /// Why a worker is not ready yet, if that is known.
     pub fn not_yet(&self, worker: WorkerId) -> Option<&str> {
         let w = self.workers.get(&worker).filter(|w| matches!(w.phase, Phase::Starting { .. }))?;
         w.not_yet.as_deref()
     }
 
-    /// The time of a worker to get ready is over.
+    /// The cause for a worker whose time to get ready is over.
     pub(super) fn not_ready(&self, w: &Worker) -> Cause {
         let rules = self.policy(w.generation).rules(w.slot);
-        // It is asked when its server listens.
+        // The probe begins when its server listens.
         let never_asked = || "it has not called listen() yet, and was not asked".to_owned();
         let asked = rules.ready.evidence == Some(Evidence::Http);
         let why = w.not_yet.clone().or_else(|| asked.then(never_asked));
@@ -29,7 +29,7 @@ impl App {
     }
 }
 
-/// A cause in a few words, for the reason of a failed reload: what became of the new `who`.
+/// A cause in a few words, for the reason of a failed reload; `who` names the new process.
 pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
     match cause {
         Cause::Ended(ExitStatus::Code(code)) => format!("the new {who} exited with code {code}"),

@@ -1,4 +1,5 @@
-//! Limits of a worker's life, and what follows when one is passed: a replacement beside it, or its end when it is hung.
+//! Limits on a worker's life, and what follows when one is passed: a replacement beside the worker, or the end of a
+//! hung worker.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
 use super::slot::died;
@@ -7,10 +8,10 @@ use super::{Action, Cause, ExitStatus, Next, Report};
 use crate::ids::{Slot, WorkerId};
 use crate::limits;
 
-/// Workers leave up to one part in so many of their `lifetime` early (a share, without a unit).
+/// Workers leave up to this share of their `lifetime` early (one part in so many; no unit).
 const LIFETIME_JITTER_SHARE: u64 = 10;
 
-/// What a worker may use. `None`: no limit.
+/// Limits of a worker. `None`: no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Resident memory, in bytes.
@@ -19,7 +20,7 @@ pub struct Limits {
     pub lifetime_ms: Option<u64>,
     /// Connections that were handed to it.
     pub max_connections: Option<u64>,
-    /// A worker whose event loop does not turn for so long (ms) is hung.
+    /// A worker whose event loop has not turned for this time (ms) is hung.
     pub hang_ms: Option<u64>,
     /// A hung worker may leave a report, and a core, before it is killed.
     pub hang_report: bool,
@@ -28,16 +29,16 @@ pub struct Limits {
 /// The limit that a worker has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// Bytes that it uses, and those that it may use.
+    /// Bytes used and allowed.
     Memory { used: u64, allowed: u64 },
-    /// How long it has lived (ms).
+    /// Age of the worker (ms).
     Lifetime { lived_ms: u64 },
     /// Connections that it took.
     Connections { taken: u64 },
 }
 
 impl Limits {
-    /// No limit at all.
+    /// No limits.
     pub const NONE: Limits =
         Limits { memory_bytes: None, lifetime_ms: None, max_connections: None, hang_ms: None, hang_report: false };
 
@@ -55,15 +56,15 @@ impl Limits {
     }
 }
 
-/// The lifetime less up to a tenth, by the worker's id: workers that began together do not leave together.
+/// The lifetime less up to a tenth, by the worker's id: workers that started together do not leave together.
 fn own_lifetime_ms(worker: WorkerId, lifetime_ms: u64) -> u64 {
-    // Fibonacci hashing: neighbouring ids come far apart.
+    // Fibonacci hashing: neighbouring ids get distant values.
     let spread = worker.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     lifetime_ms - (lifetime_ms / LIFETIME_JITTER_SHARE).saturating_mul(spread) / (1 << 32)
 }
 
 impl App {
-    /// The slot has had all the runs that it may have.
+    /// Leaves the slot empty after its last allowed run.
     pub(super) fn end_last_run(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(slot) = self.slot_mut(index) else { return };
         let (runs, death) = (slot.runs, slot.death.take());
@@ -74,8 +75,8 @@ impl App {
         }
     }
 
-    /// Starts a replacement beside a worker that has passed a limit; it drains when that one is ready. One slot at a
-    /// time, and never during a reload: the shell asks again.
+    /// Starts a replacement beside a worker that has passed a limit; the old worker drains once the new one is ready.
+    /// One slot at a time, and never during a reload: the shell repeats the event.
     pub(super) fn on_replace(&mut self, cx: &mut Cx<'_>, worker: WorkerId, excess: Excess) {
         let Some(w) = self.workers.get(&worker) else { return };
         let serves = matches!(w.phase, Phase::Ready { .. });
@@ -95,12 +96,12 @@ impl App {
         let now_ms = cx.now_ms;
         if let Some(slot) = self.slot_mut(index) {
             slot.incoming = Some(incoming);
-            // Where even a new worker is over the limit, they must not chase each other.
+            // If even a new worker is over the limit, replacements must not follow each other at once.
             slot.replace_after_ms = now_ms + limits::REPLACE_EVERY_MS;
         }
     }
 
-    /// The replacement failed: the old worker serves on, and the next try waits as after any failure.
+    /// The replacement failed: the old worker keeps serving, and the next try waits as after any failure.
     pub(super) fn replacement_failed(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(generation) = self.slots.get(index as usize).map(|slot| slot.generation) else { return };
         let policy = self.policy(generation).clone();
@@ -110,7 +111,8 @@ impl App {
         slot.replace_after_ms = slot.replace_after_ms.max(now_ms + slot.backoff_ms(&policy.rules(Slot(index)).backoff));
     }
 
-    /// The worker of a slot is lost while its replacement starts: that one fills the slot now. Whether there was one.
+    /// The worker of a slot is lost while its replacement starts: the replacement fills the slot now. Returns whether
+    /// there was one.
     pub(super) fn promote(&mut self, cx: &mut Cx<'_>, index: u32, young: bool) -> bool {
         if self.reload.is_some() {
             return false;
@@ -123,7 +125,7 @@ impl App {
         slot.current = Some(incoming);
         slot.count_death(&policy, young, now_ms);
         slot.restarts += 1;
-        // Otherwise its spawn reports the death.
+        // Otherwise the death is reported when the replacement is spawned.
         if self.workers.get(&incoming).is_some_and(|w| w.pid.is_some())
             && let Some(death) = self.slot_mut(index).and_then(|slot| slot.death.take())
         {
@@ -133,7 +135,7 @@ impl App {
         true
     }
 
-    /// Something else is to happen with the slots (a reload, the slot's end): replacements under way are ended.
+    /// Ends replacements under way, because a reload or the slot's end comes first.
     pub(super) fn abandon_replacements(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.slots.len() as u32 {
             if self.slots[index as usize].incoming.is_some()
@@ -144,7 +146,7 @@ impl App {
         }
     }
 
-    /// The event loop of a worker does not turn: it has failed. SIGTERM would need the loop.
+    /// The worker's event loop is stuck: the worker has failed. SIGTERM would need the event loop.
     pub(super) fn on_hung(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
         let policy = self.policy(w.generation);

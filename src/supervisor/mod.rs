@@ -1,4 +1,4 @@
-//! The rules of supervision, pure: an [`Event`] and the time go in, [`Action`]s come out. One [`App`] is one app.
+//! The rules of supervision, pure: an [`Event`] and the time go in, [`Action`]s come out. One [`App`] for each app.
 //!
 //! No fd, no clock, no OS crate. The shell (`master`) turns readiness of fds into events and actions into system calls;
 //! the simulation in `tests/` does the same with a seeded world under virtual time.
@@ -28,18 +28,18 @@ pub use worker::{Phase, WorkerView};
 
 use crate::ids::{Generation, Slot, WorkerId};
 
-/// What the supervisor has to know of an app's configuration. One per generation. Times are in milliseconds.
+/// The part of an app's configuration that the supervisor needs; one per generation. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// What makes a worker ready.
+    /// The rule for a worker's readiness.
     pub ready: ReadyRule,
     /// A worker that is not ready by then has failed.
     pub ready_timeout_ms: u64,
-    /// A draining worker is asked to end after this.
+    /// A draining worker gets SIGTERM after this.
     pub drain_timeout_ms: u64,
     /// SIGKILL follows SIGTERM after this.
     pub kill_timeout_ms: u64,
-    /// A worker that lived shorter has failed young.
+    /// A worker that lived for less time died young.
     pub min_uptime_ms: u64,
     /// Young failures within the window that make a slot errored; `None`: never.
     pub max_restarts: Option<u32>,
@@ -51,36 +51,37 @@ pub struct Policy {
     pub backoff_min_ms: u64,
     /// Longest wait of the backoff.
     pub backoff_max_ms: u64,
-    /// The least wait before any worker that follows one whose end nobody asked for.
+    /// Least wait before the replacement of a worker whose end was not requested.
     pub restart_delay_ms: u64,
-    /// Ends that nobody asked for after which a slot is left empty; `None`: no number of them.
+    /// Unrequested ends after which a slot is left empty; `None`: no limit.
     pub max_runs: Option<u32>,
     /// Exit codes after which a slot is left empty.
     pub stop_exit_codes: Vec<i32>,
     /// Slots that a reload replaces at a time.
     pub surge: u32,
-    /// The first new worker of a reload is watched for so long, beside the old one, before the rest follows.
+    /// How long the first new worker of a reload is watched, beside the old one, before the others follow.
     pub canary_ms: u64,
-    /// A slot whose old worker had clients holds up the next one of a reload for so long.
+    /// How long a slot whose old worker had clients delays the next slot of a reload.
     pub settle_ms: u64,
-    /// Over this time the drains of a reload reach their deadlines, slot after slot.
+    /// The drain deadlines of a reload are spread over this time, slot after slot.
     pub drain_spread_ms: u64,
-    /// What a worker may use.
+    /// Limits of a worker.
     pub limits: Limits,
-    /// The one process beside the workers, where there is one.
+    /// The agent, if the app has one.
     pub agent: Option<AgentPolicy>,
 }
 
-/// A worker is ready when the evidence arrives, or when it has lived so long, whichever is set and comes first.
+/// A worker is ready when the evidence arrives or when it has lived for a time; where both are set, whichever comes
+/// first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyRule {
-    /// What it has to show.
+    /// The evidence, if any counts.
     pub evidence: Option<Evidence>,
-    /// How long it has to live.
+    /// How long it has to live, if that counts.
     pub after_ms: Option<u64>,
 }
 
-/// What a worker can show for itself.
+/// Evidence that a worker is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// Node's `listening`.
@@ -89,7 +90,7 @@ pub enum Evidence {
     Message,
     /// `READY=1`.
     Notify,
-    /// It answered an HTTP request well.
+    /// A good answer to an HTTP request.
     Http,
 }
 
@@ -102,51 +103,51 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// What happened in the world.
+/// An event for the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The program of this worker runs.
+    /// The worker's program is running.
     Spawned { worker: WorkerId, pid: i32 },
-    /// It could not be started; nothing of it is left.
+    /// The worker could not be started; no process is left.
     SpawnFailed { worker: WorkerId, reason: String },
-    /// Node has bootstrapped.
+    /// Node has started in the worker.
     Online { worker: WorkerId },
-    /// The worker showed something that may make it ready.
+    /// Evidence of the worker's readiness.
     Evidence { worker: WorkerId, evidence: Evidence },
-    /// The worker is not ready yet for a reason that is known: told when it never will be.
+    /// Why the worker is not ready yet; reported if it never gets ready.
     NotYet { worker: WorkerId, why: String },
     /// The worker has closed its last server.
     ServersClosed { worker: WorkerId },
     /// The worker serves (again).
     ServersOpen { worker: WorkerId },
-    /// The channel closed, or broke, while the process lives as far as we know.
+    /// The channel closed, or broke, while the process is believed to live.
     ChannelClosed { worker: WorkerId },
-    /// The worker said that it leaves on purpose.
+    /// The worker announced that it leaves.
     Leaving { worker: WorkerId },
-    /// The worker broke the protocol: it alone is failed.
+    /// The worker broke the protocol: it fails, and no other worker is affected.
     Misbehaved { worker: WorkerId, reason: String },
-    /// The worker has passed a limit: another one shall take its place. Asked again as long as that holds.
+    /// The worker has passed a limit and is to be replaced. Repeated as long as that holds.
     Replace { worker: WorkerId, excess: Excess },
-    /// The worker's event loop has not turned for as long as the limits say.
+    /// The worker's event loop was stuck for longer than its limit.
     Hung { worker: WorkerId },
-    /// The app had clients when this worker was sent into its drain: its own will come back to others.
+    /// The app had clients when this worker's drain began: they will reconnect to other workers.
     HasClients { worker: WorkerId },
-    /// The worker holds no connection that came through us and will get none.
+    /// The worker holds no connection that came through us and gets no more.
     Drained { worker: WorkerId },
-    /// The process ended. `at_ms`: when.
+    /// The process ended at `at_ms`.
     Exited { worker: WorkerId, status: ExitStatus, at_ms: u64 },
-    /// Replace every worker by one of this generation, one after the other; go to `slots` slots when it has worked.
+    /// Replace every worker by one of this generation, one after the other; then change to `slots` slots.
     Reload { to: Generation, policy: Policy, slots: u32 },
-    /// Go to so many slots.
+    /// Change to this number of slots.
     Scale { slots: u32 },
-    /// Stop what runs, if anything does, then start with this generation in so many slots.
+    /// Stop what runs, if anything does, then start this generation with this number of slots.
     Start { to: Generation, policy: Policy, slots: u32 },
-    /// End: gracefully, or without a drain.
+    /// Stop: gracefully, or without a drain.
     Stop { now: bool },
 }
 
 impl Event {
-    /// The process that it is about.
+    /// The process that the event concerns.
     pub fn worker(&self) -> Option<WorkerId> {
         match *self {
             Event::Spawned { worker, .. }
@@ -169,45 +170,46 @@ impl Event {
     }
 }
 
-/// What the shell has to do.
+/// An order to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Start a process for this slot; the agent's is [`Slot::AGENT`].
     Spawn { worker: WorkerId, slot: Slot, generation: Generation },
-    /// Give it connections from now on.
+    /// Give the worker connections from now on.
     Serve { worker: WorkerId },
-    /// No new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds nothing more.
+    /// Give the worker no new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds no
+    /// more connections.
     Drain { worker: WorkerId },
     /// Send SIGTERM to the process.
     Terminate { worker: WorkerId },
-    /// Have the process leave a report (in `HANG_REPORT_MS`), then send it SIGABRT.
+    /// Let the process leave a report (within `HANG_REPORT_MS`), then send it SIGABRT.
     Abort { worker: WorkerId },
     /// Send SIGKILL to its process group.
     Kill { worker: WorkerId },
-    /// Tell the people.
+    /// Log the report and pass it to whoever waits for it.
     Report(Report),
 }
 
-/// What people (and waiting commands) want to know.
+/// A report for people and waiting commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A worker became ready, `after_ms` after its spawn.
     WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64 },
-    /// Every slot is ready for the first time (or again after it had none).
+    /// Every slot is ready for the first time (or again after the app had no ready worker).
     AppReady { workers: u32 },
-    /// A worker's end that nobody asked for, and what became of its slot.
+    /// An unrequested end of a worker, and what became of its slot.
     WorkerDied { worker: WorkerId, slot: Slot, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
     /// A worker that had been asked to leave is gone.
     WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool, lived_ms: u64 },
-    /// A worker left by itself; its replacement is on the way.
+    /// A worker announced that it leaves; its replacement is starting.
     WorkerLeaving { worker: WorkerId, slot: Slot },
-    /// A worker has passed a limit; its replacement is on the way.
+    /// A worker has passed a limit; its replacement is starting.
     Replacing { worker: WorkerId, slot: Slot, pid: Option<i32>, excess: Excess },
     /// A draining worker did not end in time and got SIGTERM, or SIGKILL (`kill`).
     Overdue { worker: WorkerId, slot: Slot, kill: bool },
     /// The agent became ready, `after_ms` after its spawn.
     AgentReady { agent: WorkerId, pid: Option<i32>, after_ms: u64 },
-    /// An agent's end that nobody asked for, and when the next one starts.
+    /// An unrequested end of an agent, and when the next one starts.
     AgentDied { agent: WorkerId, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
     /// An agent that had been asked to end is gone.
     AgentLeft { agent: WorkerId, pid: Option<i32>, status: ExitStatus, killed: bool },
@@ -215,27 +217,27 @@ pub enum Report {
     AgentOverdue { agent: WorkerId },
     /// A reload began.
     ReloadStarted { to: Generation },
-    /// The first worker of the new generation is ready and is watched before the others follow.
+    /// The first worker of the new generation is ready, and is watched before the others follow.
     CanaryWatched { worker: WorkerId, slot: Slot, for_ms: u64 },
-    /// The new generation serves alone.
+    /// Only the new generation serves.
     ReloadDone { to: Generation },
-    /// The reload failed and the old generation serves (again).
+    /// The reload failed; the old generation serves (again).
     ReloadFailed { to: Generation, reason: String },
-    /// A reload that waited was replaced by a later one, `by`.
+    /// A reload that waited was replaced by the later reload `by`.
     ReloadSuperseded { to: Generation, by: Generation },
-    /// The app has so many slots from now on.
+    /// The app has this number of slots from now on.
     Scaled { slots: u32 },
-    /// Every slot is errored: nothing serves.
+    /// Every slot is errored: the app is down.
     AppErrored,
     /// Every slot was left empty by `stop_exit_codes` or `max_runs`.
     AppFinished,
-    /// A stop has ended: no worker is left.
+    /// A stop has ended: no process is left.
     AppStopped,
-    /// The workers of a start are on their way; of what ran before none is left.
+    /// The workers of a start are starting; no process of the previous run is left.
     Started { to: Generation },
-    /// A start that waited for the stop before it will not come: the app is to stay stopped.
+    /// A start that waited for a stop was cancelled: the app stays stopped.
     StartDropped { to: Generation },
-    /// A start that waited for the stop before it was replaced by a later one.
+    /// A start that waited for a stop was replaced by a later one.
     StartSuperseded { to: Generation },
 }
 
@@ -246,11 +248,11 @@ pub enum Cause {
     Ended(ExitStatus),
     /// It could not be started.
     NotStarted(String),
-    /// It did not become ready in this time (ms), for this reason where one is known.
+    /// It did not become ready in this time (ms); with the reason, if known.
     NotReady { ms: u64, why: Option<String> },
     /// It broke the protocol.
     Misbehaved(String),
-    /// Its event loop did not turn for this time (ms).
+    /// Its event loop was stuck for this time (ms).
     Hung(u64),
 }
 
@@ -263,9 +265,9 @@ pub enum Next {
     Waiting { ms: u64, failures: u32, max: Option<u32> },
     /// Too many failures: the slot stays empty.
     Errored { failures: u32 },
-    /// The exit code says: do not restart.
+    /// The exit code means: do not restart.
     Stopped,
-    /// It was the last of `max_runs`; `failed`: and it did not end well.
+    /// It was the last run of `max_runs`; `failed`: it did not end well.
     LastRun { runs: u32, failed: bool },
     /// The app is stopping, or a reload is about to fill the slot.
     None,

@@ -1,10 +1,10 @@
-//! Whether an event would change anything: what a process repeats is dropped before it costs more than a look. What events
-//! mean is in `app` and `agent`.
+//! Drops events that would change nothing, so that a process that repeats itself costs little. `app` and `agent` handle
+//! events.
 use super::{App, Event, Phase};
 
 impl App {
-    /// Whether [`App::handle`] would do anything with this event as things stand. Only of events that a process can cause
-    /// without end; of all others it says yes.
+    /// Whether [`App::handle`] would act on this event in the current state. Only checks events that a process can
+    /// repeat without end; returns true for all others.
     pub fn is_news(&self, event: &Event) -> bool {
         let Some(id) = event.worker() else { return true };
         let Some(worker) = self.workers.get(&id) else { return false };
@@ -89,7 +89,7 @@ mod tests {
         ]
     }
 
-    /// Whether the rules do anything with it.
+    /// Whether handling the event changes anything.
     fn matters(app: &App, event: Event) -> bool {
         let mut after = app.clone();
         let (mut next_worker, mut actions) = (100, Vec::<Action>::new());

@@ -1,11 +1,11 @@
-//! Rolling reload and its roll-back: per slot the new worker starts beside the old one, is ready, and only then the old
-//! one drains. The number of ready workers never falls below what it was. One reload at a time per app.
+//! Rolling reload and roll-back. In each slot the new worker starts beside the old one, and the old one drains only
+//! once the new one is ready, so the number of ready workers never falls. One reload at a time per app.
 //!
-//! An agent goes first, alone: the old one ends, the new one starts, and the workers follow when it is ready. When it
-//! fails, no worker was touched.
+//! An agent is replaced first, alone: the old one ends, the new one starts, and the workers follow once it is ready. If
+//! it fails, no worker was touched.
 //!
-//! The next slot waits a moment for the old worker to be gone, and where that one had clients for `settle_ms`: they come
-//! back to a worker whose code is cold, and a further process that starts just then would make them wait for the CPU as
+//! The next slot waits briefly for the old worker to exit. If that worker had clients, it waits for `settle_ms`: the
+//! clients reconnect to a worker with cold code, and starting another process now would make them wait for the CPU as
 //! well.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
@@ -16,7 +16,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::VecDeque;
 
-/// A reload that was asked for.
+/// A requested reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Queued {
     pub(super) to: Generation,
@@ -24,37 +24,36 @@ pub(super) struct Queued {
     pub(super) slots: u32,
 }
 
-/// A reload under way. When it fails it turns round: `target` becomes `from`, and the slots that were done are to be
-/// done again.
+/// A reload under way. When it fails it rolls back: `target` becomes `from`, and replaced slots are replaced again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reload {
     pub(super) from: Generation,
     pub(super) to: Generation,
-    /// The number of slots to go to when it has worked.
+    /// The number of slots after the reload.
     pub(super) slots: u32,
     /// Slots that still have to be replaced.
     pub(super) pending: VecDeque<u32>,
-    /// Slots whose new worker is not ready yet.
+    /// Slots whose new worker is starting.
     pub(super) starting: Vec<u32>,
     /// Slots that were replaced.
     pub(super) done: Vec<u32>,
-    /// Why it failed, once it has.
+    /// Why it failed, if it did.
     pub(super) failed: Option<String>,
     /// Until when the first new worker is watched (absolute milliseconds).
     pub(super) canary_until_ms: Option<u64>,
-    /// Slots that were replaced a moment ago. Not remembered: what a new master finds has had its time.
+    /// Slots that were replaced a moment ago. Not saved: under a new master that moment is over.
     pub(super) settling: Vec<Settling>,
 }
 
-/// A slot that holds up the next one. Times are absolute milliseconds.
+/// A slot that delays the next one. Times are absolute milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settling {
-    /// The worker that left it.
+    /// The worker that left the slot.
     old: WorkerId,
     since_ms: u64,
-    /// As long as the old worker is not gone, and no longer than this.
+    /// The latest time to wait for the old worker's exit.
     until_gone_ms: u64,
-    /// Whether it is gone or not: it had clients.
+    /// The old worker had clients: wait until then even if it is gone.
     until_ms: u64,
 }
 
@@ -69,7 +68,7 @@ impl Settling {
 }
 
 impl Reload {
-    /// Whether no slot has been replaced yet, on the way there.
+    /// Whether no slot has been replaced yet, before any roll-back.
     fn is_first(&self) -> bool {
         self.failed.is_none() && self.done.is_empty()
     }
@@ -116,8 +115,8 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// Starts as many new workers as the surge allows; ends the reload when nothing is left to start. Nothing happens
-    /// before the agent of the new generation was ready.
+    /// Starts as many new workers as the surge allows; ends the reload when none is left to start. Waits until the
+    /// agent of the new generation was ready.
     pub(super) fn step_reload(&mut self, cx: &mut Cx<'_>) {
         loop {
             let Some(reload) = &self.reload else { return };
@@ -150,7 +149,7 @@ impl App {
         let worker = self.spawn(cx, index, generation);
         let waiting = matches!(self.slots[index as usize].phase, SlotPhase::Waiting { .. });
         if waiting {
-            // The new generation takes the place of the next try.
+            // The new generation takes the place of the planned restart.
             self.set_slot_phase(index, SlotPhase::Filled);
         }
         if let Some(slot) = self.slot_mut(index) {
@@ -158,7 +157,7 @@ impl App {
         }
     }
 
-    /// The new worker of a slot is ready: it takes the slot, or it is the first one and is watched for a while.
+    /// The new worker of a slot is ready: it takes the slot, or is watched for a while if it is the first.
     pub(super) fn incoming_serves(&mut self, cx: &mut Cx<'_>, index: u32, worker: WorkerId) {
         let Some(reload) = &self.reload else { return self.incoming_ready(cx, index, worker) };
         let canary_ms = self.policy(reload.to).canary_ms;
@@ -188,7 +187,7 @@ impl App {
         self.workers.get(&worker).is_some_and(|w| matches!(w.phase, Phase::Ready { .. }))
     }
 
-    /// A ready worker that another master left beside the old one: watched on, or it takes the slot now.
+    /// A ready worker that another master left beside the old one: it is watched on, or takes the slot now.
     pub(super) fn rejoin_incoming(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Role::Incoming(index) = self.role(worker) else { return };
         match self.reload.as_ref().and_then(|r| r.canary_until_ms) {
@@ -197,14 +196,14 @@ impl App {
         }
     }
 
-    /// The new worker of a slot has proved itself: it takes the slot, the old one drains.
+    /// The new worker of a slot has proved itself: it takes the slot, and the old one drains.
     pub(super) fn incoming_ready(&mut self, cx: &mut Cx<'_>, index: u32, worker: WorkerId) {
         let Some(generation) = self.workers.get(&worker).map(|w| w.generation) else { return };
         self.set_slot_phase(index, SlotPhase::Filled);
         let Some(slot) = self.slot_mut(index) else { return };
         slot.generation = generation;
         slot.incoming = None;
-        slot.forgive();
+        slot.clear_failures();
         slot.death = None;
         let old = slot.current.replace(worker);
         if let Some(old) = old {
@@ -221,7 +220,7 @@ impl App {
         self.settle(cx);
     }
 
-    /// The old worker of a slot had clients: the new one is given time before the next slot follows.
+    /// The old worker of a slot had clients: the new one gets time before the next slot follows.
     pub(super) fn on_clients(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(reload) = &self.reload else { return };
         let settle_ms = self.policy(reload.target()).settle_ms;
@@ -232,7 +231,7 @@ impl App {
         }
     }
 
-    /// Slots that have settled hold up the next one no more.
+    /// Slots that have settled no longer delay the next one.
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         let Some(reload) = &mut self.reload else { return };
         let ends_ms = |settling: &Settling| settling.ends_ms(self.workers.get(&settling.old).is_none());
@@ -242,8 +241,8 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// With `drain_spread` the deadlines of the old workers lie apart, so that their last clients do not all come back
-    /// at once.
+    /// With `drain_spread` the old workers get different deadlines, so that their last clients do not all reconnect at
+    /// once.
     fn spread_drain(&mut self, cx: &Cx<'_>, index: u32, old: WorkerId) {
         let Some(w) = self.workers.get(&old) else { return };
         let (Phase::Draining { deadline_ms }, spread_ms) = (w.phase, self.policy(w.generation).drain_spread_ms) else {
@@ -254,7 +253,7 @@ impl App {
         self.set_phase(old, Phase::Draining { deadline_ms });
     }
 
-    /// The new worker of a slot failed: turn round, or (when that fails too) leave the slot as it is.
+    /// The new worker of a slot failed: roll back, or (during a roll-back) leave the slot as it is.
     pub(super) fn incoming_failed(&mut self, cx: &mut Cx<'_>, index: u32, reason: String) {
         if let Some(slot) = self.slot_mut(index) {
             slot.incoming = None;
@@ -263,7 +262,7 @@ impl App {
         let Some(reload) = &mut self.reload else { return self.replacement_failed(cx, index) };
         reload.canary_until_ms = None;
         reload.starting.retain(|&i| i != index);
-        let others = self.turn_round(cx, reason);
+        let others = self.begin_roll_back(cx, reason);
         self.refill_emptied(cx, index);
         for other in others {
             self.refill_emptied(cx, other);
@@ -273,12 +272,12 @@ impl App {
 
     /// The agent of the new generation failed before any worker was touched.
     pub(super) fn fail_reload(&mut self, cx: &mut Cx<'_>, reason: String) {
-        self.turn_round(cx, reason);
+        self.begin_roll_back(cx, reason);
         self.reset_agent_backoff();
         self.step_reload(cx);
     }
 
-    /// The agent that belongs to what is gone back to cannot be had: the slots stay as they are.
+    /// There is no agent for the generation that the roll-back returns to: the slots stay as they are.
     pub(super) fn end_roll_back(&mut self, cx: &mut Cx<'_>) {
         if let Some(reload) = &mut self.reload {
             reload.pending.clear();
@@ -286,9 +285,9 @@ impl App {
         self.settle_reload(cx);
     }
 
-    /// From now on the reload goes back, unless it does already: what was starting ends, what was done is to be done
-    /// again. The slots that were starting.
-    fn turn_round(&mut self, cx: &mut Cx<'_>, reason: String) -> Vec<u32> {
+    /// Begins the roll-back, unless it has begun: starting workers end, replaced slots are replaced again. Returns the
+    /// slots that were starting.
+    fn begin_roll_back(&mut self, cx: &mut Cx<'_>, reason: String) -> Vec<u32> {
         let Some(reload) = self.reload.as_mut().filter(|reload| reload.failed.is_none()) else { return Vec::new() };
         reload.failed = Some(reason);
         let others = std::mem::take(&mut reload.starting);
@@ -303,8 +302,7 @@ impl App {
         others
     }
 
-    /// A slot whose old worker died while the new one was being started has neither now: fill it from the generation
-    /// that serves.
+    /// Fills a slot whose old worker died while the new one was starting, from the current generation.
     fn refill_emptied(&mut self, cx: &mut Cx<'_>, index: u32) {
         let empty = self
             .slots
@@ -356,7 +354,7 @@ impl App {
         }
     }
 
-    /// Slots that were to go with the reload, and so were not replaced, and that a scale which came meanwhile keeps.
+    /// Slots that the reload was to remove, and so did not replace, but that a later scale keeps.
     fn left_out(&self, reload: &Reload) -> Vec<u32> {
         let Some(slots) = self.queued_scale.filter(|_| reload.failed.is_none()) else { return Vec::new() };
         let kept = self.slots.iter().take(slots as usize).enumerate();
@@ -370,7 +368,7 @@ impl App {
         })
     }
 
-    /// Continues a reload that another master began: a slot whose new worker got lost is to be done again.
+    /// Continues a reload of a previous master: a slot whose new worker was lost is replaced again.
     pub(super) fn resume_reload(&mut self, cx: &mut Cx<'_>) {
         let Some(reload) = &mut self.reload else { return };
         let slots = &self.slots;
@@ -384,14 +382,14 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// A process is gone: perhaps the reload waited for it.
+    /// A process is gone: the reload may have waited for it.
     pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
         if self.reload.is_some() {
             self.settle(cx);
         }
     }
 
-    /// The app stops: whoever waits for the reload is told.
+    /// The app stops: reports the end of the reload to whoever waits.
     pub(super) fn abandon_reload(&mut self, cx: &mut Cx<'_>) {
         self.timers.set(TimerKey::Canary, None);
         self.timers.set(TimerKey::Settling, None);

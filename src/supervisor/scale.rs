@@ -1,12 +1,11 @@
-//! Scaling: more slots at the end, or fewer from the end on. What a reload makes of a scale that comes meanwhile is in
-//! `reload`.
+//! Scaling: adds slots at the end, or removes them from the end. `reload` handles a scale during a reload.
 use super::Report;
 use super::app::{App, Cx};
 use super::slot::{SlotPhase, SlotState};
 use crate::limits;
 
 impl App {
-    /// So many slots from now on, or once the reload that runs is over.
+    /// Changes to this number of slots, at once or after the reload under way.
     pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, slots: u32) {
         if self.stopping.is_some() {
             return;

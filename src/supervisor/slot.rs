@@ -1,12 +1,12 @@
-//! One slot: who fills it, how often that failed, and how long to wait before the next try. Workers have numbered slots;
-//! an app's agent has one of its own (`Slot::AGENT`), which differs in what its policy says ([`Rules`]).
+//! One slot: its worker, its failures, and the pause before the next try. Workers have numbered slots; an app's agent
+//! has one of its own (`Slot::AGENT`), for which the policy has other values ([`Rules`]).
 use super::worker::WorkerView;
 use super::{Next, Policy, ReadyRule, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::VecDeque;
 
-/// What a slot is doing when it has no worker of its own, or that it has one.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotPhase {
     /// It has a worker, or a reload is about to give it one.
@@ -19,7 +19,7 @@ pub enum SlotPhase {
     Stopped,
 }
 
-/// A worker's death that is reported once the replacement runs.
+/// A worker's death that is reported once the replacement is spawned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Death {
     pub(super) worker: WorkerId,
@@ -32,28 +32,28 @@ pub(super) struct Death {
 /// One slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotState {
-    /// The generation that last served here: what a refill takes.
+    /// The generation that last served here, which a refill uses.
     pub(super) generation: Generation,
     pub(super) phase: SlotPhase,
-    /// The worker that counts: starting or ready.
+    /// The current worker: starting or ready.
     pub(super) current: Option<WorkerId>,
-    /// The worker that is being started beside it: of the next generation in a reload, else its replacement.
+    /// The worker that is being started beside it: of the next generation in a reload, a replacement otherwise.
     pub(super) incoming: Option<WorkerId>,
     /// Young failures in the sliding window, oldest first (absolute milliseconds).
     pub(super) failures: VecDeque<u64>,
-    /// Young failures in a row: drives the backoff.
+    /// Young failures in a row, which drive the backoff.
     pub(super) consecutive: u32,
-    /// Refills after an end that nobody asked for.
+    /// Refills after an unrequested end.
     pub(super) restarts: u64,
-    /// Ends that nobody asked for, since the slot began or its worker was last replaced on purpose.
+    /// Unrequested ends, since the slot began or its worker was last replaced on purpose.
     pub(super) runs: u32,
-    /// Its worker is not replaced for passing a limit before this time (absolute milliseconds).
+    /// Earliest time of the next replacement for a passed limit (absolute milliseconds).
     pub(super) replace_after_ms: u64,
-    /// The last death, until its replacement runs.
+    /// The last death, until its replacement is spawned.
     pub(super) death: Option<Death>,
 }
 
-/// What a policy says of the processes of one kind of slot. Times are in milliseconds.
+/// What a policy says about the processes of a slot. Times are in milliseconds.
 pub(super) struct Rules<'a> {
     pub(super) ready: &'a ReadyRule,
     pub(super) ready_timeout_ms: u64,
@@ -61,17 +61,17 @@ pub(super) struct Rules<'a> {
     pub(super) backoff: Backoff,
 }
 
-/// Waits before the next try, in milliseconds.
+/// Pauses before the next try, in milliseconds.
 pub(super) struct Backoff {
     first_ms: u64,
     min_ms: u64,
     max_ms: u64,
-    /// After any end that nobody asked for it is at least this.
+    /// Least pause after any unrequested end.
     least_ms: u64,
 }
 
 impl Policy {
-    /// What it says of the processes of this slot.
+    /// The rules for the processes of this slot.
     pub(super) fn rules(&self, slot: Slot) -> Rules<'_> {
         match &self.agent {
             Some(agent) if slot == Slot::AGENT => {
@@ -80,7 +80,7 @@ impl Policy {
                     ready: &agent.ready,
                     ready_timeout_ms: agent.ready_timeout_ms,
                     kill_timeout_ms: agent.kill_timeout_ms,
-                    // It doubles from the delay.
+                    // It doubles, starting at the delay.
                     backoff: Backoff {
                         first_ms: delay_ms,
                         min_ms: delay_ms.saturating_mul(2),
@@ -104,16 +104,15 @@ impl Policy {
     }
 }
 
-/// What others may see of a slot.
+/// The public view of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotView {
-    /// The generation that last served here: what a refill takes.
+    /// The generation that last served here, which a refill uses.
     pub generation: Generation,
-    /// What it is doing.
     pub phase: SlotPhase,
-    /// The worker that counts; of the agent's slot the process that there is, also one that leaves.
+    /// The current worker; in the agent's slot its process, even while it leaves.
     pub current: Option<WorkerView>,
-    /// Refills after an end that nobody asked for.
+    /// Refills after an unrequested end.
     pub restarts: u64,
 }
 
@@ -151,8 +150,8 @@ impl SlotState {
         self.failures.len() as u32
     }
 
-    /// The wait before the next try: after a death of age the ordinary one, after the first young one its own, then
-    /// doubling.
+    /// The pause before the next try: the ordinary one after the death of an old process, a shorter one after the first
+    /// young death, doubling from then on.
     pub(super) fn backoff_ms(&self, backoff: &Backoff) -> u64 {
         let backoff_ms = match self.consecutive {
             0 => 0,
@@ -162,14 +161,14 @@ impl SlotState {
         backoff_ms.max(backoff.least_ms)
     }
 
-    /// Counts an end that nobody asked for; whether it was the last one allowed.
+    /// Counts an unrequested end. Returns whether it was the last one allowed.
     pub(super) fn count_run(&mut self, policy: &Policy) -> bool {
         self.runs = self.runs.saturating_add(1);
         policy.max_runs.is_some_and(|max| self.runs >= max)
     }
 
-    /// A worker of this slot has proved itself: old failures count no more.
-    pub(super) fn forgive(&mut self) {
+    /// A worker of this slot has proved itself: clears its earlier failures.
+    pub(super) fn clear_failures(&mut self) {
         self.failures.clear();
         self.consecutive = 0;
         self.runs = 0;

@@ -1,5 +1,4 @@
-//! What a new master has to know of an app to take over: plain data out of [`App`] and back in. How it is written down is
-//! the shell's business.
+//! What a new master needs to take over an app: plain data out of [`App`] and back in. The shell chooses the format.
 use super::agent::AgentSlot;
 use super::app::{App, Cx, Role, Stopping};
 use super::reload::{Queued, Reload};
@@ -11,7 +10,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Used where a damaged snapshot names a generation that nobody knows.
+/// For a damaged snapshot that names an unknown generation.
 pub(super) static FALLBACK_POLICY: Policy = Policy {
     ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
     ready_timeout_ms: 30_000,
@@ -37,15 +36,15 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
 /// The app as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppSnapshot {
-    /// The generation that serves.
+    /// The current generation.
     pub generation: Generation,
     /// Number of slots.
     pub slots: u32,
     /// The reload under way.
     pub reload: Option<ReloadSnapshot>,
-    /// The reload that waits: its generation and number of slots.
+    /// The waiting reload: its generation and number of slots.
     pub queued: Option<(Generation, u32)>,
-    /// A scale that waits for the reload.
+    /// A scale that waits for the reload to end.
     pub queued_scale: Option<u32>,
     /// `Some(now)` while stopping.
     pub stopping: Option<bool>,
@@ -60,17 +59,17 @@ pub struct AppSnapshot {
 /// An app's agent and its slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentSnapshot {
-    /// The one process that there is, whatever it does.
+    /// Its one process, in any state.
     pub process: Option<WorkerSnapshot>,
-    /// No new one before this time (absolute milliseconds).
+    /// Earliest time of the next start (absolute milliseconds).
     pub waiting_until_ms: Option<u64>,
     /// Young failures in the window (absolute milliseconds).
     pub failures: Vec<u64>,
     /// Young failures in a row.
     pub consecutive: u32,
-    /// How often it was started again after an end that nobody asked for.
+    /// Restarts after an unrequested end.
     pub restarts: u64,
-    /// The generations in which an agent was ready once: their workers wait no more.
+    /// The generations in which an agent was ready once: their workers no longer wait.
     pub ready_in: BTreeSet<Generation>,
 }
 
@@ -81,7 +80,7 @@ pub struct ReloadSnapshot {
     pub from: Generation,
     /// The new one.
     pub to: Generation,
-    /// Number of slots to go to.
+    /// Number of slots after the reload.
     pub slots: u32,
     /// Slots still to be replaced.
     pub pending: Vec<u32>,
@@ -89,7 +88,7 @@ pub struct ReloadSnapshot {
     pub starting: Vec<u32>,
     /// Slots that were replaced.
     pub done: Vec<u32>,
-    /// Why it failed, while it rolls back.
+    /// Why it failed, during a roll-back.
     pub failed: Option<String>,
     /// Until when the first new worker is watched (absolute milliseconds).
     pub canary_until_ms: Option<u64>,
@@ -102,11 +101,11 @@ pub struct SlotSnapshot {
     pub index: u32,
     /// The generation that last served here.
     pub generation: Generation,
-    /// What it is doing.
+    /// Its state.
     pub phase: SlotPhase,
     /// Its worker.
     pub current: Option<WorkerId>,
-    /// The worker that is to take it over.
+    /// The worker that is about to take it over.
     pub incoming: Option<WorkerId>,
     /// Young failures in the window (absolute milliseconds).
     pub failures: Vec<u64>,
@@ -114,9 +113,9 @@ pub struct SlotSnapshot {
     pub consecutive: u32,
     /// Refills so far.
     pub restarts: u64,
-    /// Ends that nobody asked for, for `max_runs`.
+    /// Unrequested ends, for `max_runs`.
     pub runs: u32,
-    /// No replacement for passing a limit before this time (absolute milliseconds).
+    /// Earliest time of the next replacement for a passed limit (absolute milliseconds).
     pub replace_after_ms: u64,
 }
 
@@ -129,16 +128,16 @@ pub struct WorkerSnapshot {
     pub slot: Slot,
     /// Its generation.
     pub generation: Generation,
-    /// Its process, once it runs.
+    /// Its pid, once it runs.
     pub pid: Option<i32>,
     /// When it was spawned (absolute milliseconds).
     pub spawned_at_ms: u64,
-    /// How far it has come.
+    /// Its state.
     pub phase: Phase,
 }
 
 impl App {
-    /// What is to be remembered of the app as a whole.
+    /// The state of the app as a whole.
     pub fn snapshot(&self) -> AppSnapshot {
         AppSnapshot {
             generation: self.generation,
@@ -190,7 +189,7 @@ impl App {
     }
 
     fn worker_snapshot(&self, id: WorkerId) -> Option<WorkerSnapshot> {
-        // An agent is remembered with the app.
+        // The agent is saved with the app.
         self.workers.get(&id).filter(|w| !w.is_agent()).map(process_snapshot)
     }
 
@@ -210,8 +209,8 @@ impl App {
         }
     }
 
-    /// An app as another master left it. Workers that the keeper does not know were never started: their spawn is asked
-    /// for again. The caller then feeds the ends that happened meanwhile as events.
+    /// An app as another master left it. Workers that the keeper does not know were never started: their spawn is
+    /// requested again. The caller then passes the exits that happened meanwhile as events.
     pub fn restore(
         snapshot: AppSnapshot,
         slots: Vec<SlotSnapshot>,
@@ -288,8 +287,8 @@ impl App {
         }
     }
 
-    /// Gives a restored worker the place that it had. The other master may have died between the notes of one step, so
-    /// a worker may be noted as serving while its slot is noted as done with it: then the slot is right.
+    /// Restores a worker's place. The previous master may have died between the records of one step, so a worker's
+    /// record may still say that it serves while its slot's record says that it left: then the slot is right.
     fn rejoin(&mut self, cx: &mut Cx<'_>, id: WorkerId) {
         let Some(w) = self.workers.get(&id) else { return };
         let (pid, phase, slot, generation) = (w.pid, w.phase, w.slot, w.generation);
@@ -300,8 +299,8 @@ impl App {
             }
             (None, _) => cx.act(Action::Spawn { worker: id, slot, generation }),
             (Some(_), Phase::Draining { .. }) => cx.act(Action::Drain { worker: id }),
-            // Noted before it was done, so perhaps never done: a second SIGKILL harms nobody. A second SIGTERM may; its
-            // deadline covers the first that got lost.
+            // Saved before it was done, so perhaps never done: a second SIGKILL does no harm. A second SIGTERM may; the
+            // deadline covers the case that the first was never sent.
             (Some(_), Phase::Killed) => cx.act(Action::Kill { worker: id }),
             (Some(_), Phase::Stopping { .. }) => {}
             (Some(_), _) if !belongs => self.retire(cx, id),
@@ -323,12 +322,13 @@ impl App {
         for s in slots {
             let Some(slot) = self.slots.get_mut(s.index as usize) else { continue };
             slot.generation = s.generation;
-            // A worker that was told to leave, or was never started, fills no slot any more.
+            // A worker that was told to leave, or was never started, no longer fills a slot.
             let counts =
                 |id: &WorkerId| self.workers.get(id).is_some_and(|w| !w.phase.is_leaving() && self.stopping.is_none());
             slot.current = s.current.filter(counts);
-            // A slot is noted before the reload is: if that says nothing of it, it will begin here again. Of the same
-            // generation, and without a reload, it replaces a worker that passed a limit.
+            // A slot is saved before the reload: if the reload's record does not name the slot, the reload begins here
+            // again. In the same generation, and without a reload, the worker is a replacement for one that passed a
+            // limit.
             let starting = self.reload.as_ref().is_some_and(|reload| reload.starting.contains(&s.index));
             let same = |id: &WorkerId| self.workers.get(id).is_some_and(|w| w.generation == s.generation);
             let replaces = |id: &WorkerId| self.reload.is_none() && same(id);
@@ -341,11 +341,11 @@ impl App {
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;
             slot.runs = s.runs;
-            // Of a start that died with its master the slots may be noted, and nothing else.
+            // Of a start that died with its master perhaps only the slots were saved.
             let phase = if self.stopping.is_some() { SlotPhase::Stopped } else { s.phase };
             self.set_slot_phase(s.index, phase);
         }
-        // A slot that should have a worker and lost it between two notes gets a new one.
+        // A slot that should have a worker, and lost it between two records, gets a new one.
         for index in 0..count {
             let empty = self
                 .slots

@@ -1,4 +1,4 @@
-//! Stop, and start after it. A restart is a stop that a start follows: never two generations at a time.
+//! Stop, and a start after it. A restart is a stop followed by a start, so that two generations never run together.
 use super::Report;
 use super::agent::AgentSlot;
 use super::app::{App, Cx, Stopping};
@@ -9,7 +9,7 @@ use crate::ids::WorkerId;
 use crate::limits;
 
 impl App {
-    /// Ends every worker: gracefully, or without a drain. What was to be started after an earlier stop is not.
+    /// Ends every worker: gracefully, or without a drain. Cancels a start that was to follow an earlier stop.
     pub(super) fn ask_stop(&mut self, cx: &mut Cx<'_>, now: bool) {
         if let Some(earlier) = self.then_start.take() {
             cx.report(Report::StartDropped { to: earlier.to });
@@ -18,7 +18,7 @@ impl App {
         self.report_end(cx);
     }
 
-    /// Starts the app, whatever it does now: what runs is stopped first.
+    /// Starts the app; if anything runs, after stopping it.
     pub(super) fn ask_start(&mut self, cx: &mut Cx<'_>, asked: Queued) {
         if let Some(earlier) = self.then_start.replace(asked) {
             cx.report(Report::StartSuperseded { to: earlier.to });
@@ -39,7 +39,7 @@ impl App {
         }
     }
 
-    /// Nothing runs any more: new slots, new workers, and nothing of the past counts.
+    /// Nothing runs any more: begins with new slots and workers, and clears failures and counters.
     pub(super) fn begin_start(&mut self, cx: &mut Cx<'_>) {
         let Some(Queued { to, policy, slots }) = self.then_start.take() else { return };
         self.stopping = None;

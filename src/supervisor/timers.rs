@@ -1,17 +1,16 @@
-//! Deadlines of workers and slots, at most one each, earliest first. Time is whatever the caller counts (milliseconds).
+//! Deadlines of workers and slots, at most one each, earliest first. The caller defines the clock (milliseconds).
 use crate::ids::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whose deadline it is.
+/// The owner of a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TimerKey {
-    /// The canary time of the reload.
+    /// The canary time of a reload.
     Canary,
-    /// The reload waits for old workers to be gone.
+    /// The pause of a reload for old workers to exit.
     Settling,
-    /// A worker's.
     Worker(WorkerId),
-    /// A slot's; also the agent's.
+    /// A slot; also the agent's.
     Slot(u32),
 }
 
@@ -39,7 +38,7 @@ impl Timers {
         self.by_time.first().map(|&(at, _)| at)
     }
 
-    /// Takes one deadline that has passed.
+    /// Removes and returns one deadline that has passed.
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<TimerKey> {
         let &(at, key) = self.by_time.first()?;
         if at > now_ms {

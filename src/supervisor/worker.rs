@@ -1,32 +1,32 @@
-//! One worker, or agent, as the supervisor sees it. Transitions live in `app`; here is what a worker is.
+//! A worker or agent as the supervisor sees it. `app` makes the transitions.
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::BTreeMap;
 
-/// A worker whose channel closed and whose process lives on after this, in milliseconds, leaves by itself.
+/// A worker whose channel closed and whose process is still alive after this, in milliseconds, is leaving by itself.
 const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
 
-/// A worker that closed its last server and opened none in this time, in milliseconds, leaves by itself.
+/// A worker that closed its last server and opened none within this time, in milliseconds, is leaving by itself.
 const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 
-/// How far a worker has come. States carry their data; times are absolute milliseconds.
+/// The state of a worker, with its data; times are absolute milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Spawned or about to be; not ready yet. `ready_at_ms`: when living so long is enough.
+    /// Spawned or about to be; not ready yet. `ready_at_ms`: when its age alone makes it ready.
     Starting { deadline_ms: u64, ready_at_ms: Option<u64>, online: bool, severed_at_ms: Option<u64> },
     /// Serves. `idle_since_ms`: it closed its last server; `severed_at_ms`: its channel closed.
     Ready { since_ms: u64, idle_since_ms: Option<u64>, severed_at_ms: Option<u64> },
-    /// Gets nothing new and finishes what it has.
+    /// Gets nothing new and finishes its connections.
     Draining { deadline_ms: u64 },
     /// Was asked to end (SIGTERM).
     Stopping { kill_at_ms: u64 },
-    /// Was killed (SIGKILL); only its exit is missing.
+    /// Was sent SIGKILL; its exit is awaited.
     Killed,
 }
 
 impl Phase {
-    /// When its patience ends: not ready in time, SIGTERM after a drain, SIGKILL after SIGTERM.
-    pub fn patience_ends_ms(&self) -> Option<u64> {
+    /// The deadline of this state: not ready in time, SIGTERM after a drain, SIGKILL after SIGTERM.
+    pub fn deadline_ms(&self) -> Option<u64> {
         match *self {
             Phase::Starting { deadline_ms, .. } | Phase::Draining { deadline_ms } => Some(deadline_ms),
             Phase::Stopping { kill_at_ms } => Some(kill_at_ms),
@@ -49,16 +49,16 @@ pub(super) struct Worker {
     pub(super) pid: Option<i32>,
     pub(super) spawned_at_ms: u64,
     pub(super) phase: Phase,
-    /// Why it was not ready when that was last known. Not remembered: a new master finds out by itself.
+    /// Why it was not ready, when last known. Not saved: a new master finds out by itself.
     pub(super) not_yet: Option<String>,
 }
 
-/// The processes of an app: its workers by id, with how many of them are ready, and its agent.
+/// The processes of an app: its workers by id, the number of ready ones, and its agent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Crew {
     by_id: BTreeMap<WorkerId, Worker>,
     ready: u32,
-    /// The process in the agent's slot. It is found by its id, and no worker.
+    /// The process in the agent's slot. It is found by its id, but is not a worker.
     agent: Option<Worker>,
 }
 
@@ -68,12 +68,12 @@ impl Crew {
         self.by_id.get(id).or_else(|| self.agent.as_ref().filter(|agent| agent.id == *id))
     }
 
-    /// For everything but its phase, which [`Crew::set_phase`] changes.
+    /// For changes of everything but the phase, which [`Crew::set_phase`] changes.
     pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
         self.by_id.get_mut(id).or_else(|| self.agent.as_mut().filter(|agent| agent.id == *id))
     }
 
-    /// The agent's process, whatever it does.
+    /// The agent's process, in any state.
     pub(super) fn agent(&self) -> Option<&Worker> {
         self.agent.as_ref()
     }
@@ -114,7 +114,7 @@ impl Crew {
         }
     }
 
-    /// Whether there is such a process.
+    /// Returns whether the process exists.
     pub(super) fn set_phase(&mut self, id: &WorkerId, phase: Phase) -> bool {
         if let Some(agent) = self.agent.as_mut().filter(|agent| agent.id == *id) {
             agent.phase = phase;
@@ -128,7 +128,7 @@ impl Crew {
     }
 }
 
-/// What others may see of a worker.
+/// The public view of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerView {
     /// Its id.
@@ -137,11 +137,11 @@ pub struct WorkerView {
     pub slot: Slot,
     /// Its generation.
     pub generation: Generation,
-    /// Its process, once it runs.
+    /// Its pid, once it runs.
     pub pid: Option<i32>,
     /// When it was spawned, in milliseconds.
     pub spawned_at_ms: u64,
-    /// How far it has come.
+    /// Its state.
     pub phase: Phase,
 }
 
@@ -166,7 +166,7 @@ impl Worker {
     }
 }
 
-/// The one deadline that a phase has.
+/// The deadline of a phase, if it has one.
 pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
     match *phase {
         Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {

@@ -107,7 +107,7 @@ fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &Atom
         Err(e) => return log::warn!("{}: cannot watch files: {e}", spec.app),
     };
     place.look_at_all();
-    place.tell_begin();
+    place.log_begin();
     let mut pending: Option<Pending> = None;
     loop {
         let news = match &pending {
@@ -191,7 +191,7 @@ struct Place {
     roots: Vec<Root>,
     folders: BTreeSet<PathBuf>,
     /// That not all can be looked at was said.
-    told_limit: bool,
+    limit_logged: bool,
 }
 
 struct Root {
@@ -220,7 +220,7 @@ impl Place {
                 Err(e) => log::warn!("{}: cannot watch {}: {e}", spec.app, path.display()),
             }
         }
-        Place { spec, watcher, roots, folders: BTreeSet::new(), told_limit: false }
+        Place { spec, watcher, roots, folders: BTreeSet::new(), limit_logged: false }
     }
 
     /// Some path, where none is known to have changed.
@@ -228,7 +228,7 @@ impl Place {
         self.roots.first().map(|root| root.folder.clone())
     }
 
-    fn tell_begin(&self) {
+    fn log_begin(&self) {
         let folders = self.folders.len();
         let noun = if folders == 1 { "folder" } else { "folders" };
         log::info!("{}: watching {folders} {noun}", self.spec.app);
@@ -269,7 +269,7 @@ impl Place {
                     file = file.or(Some(path));
                 }
             }
-            if self.told_limit {
+            if self.limit_logged {
                 break;
             }
         }
@@ -288,7 +288,7 @@ impl Place {
         match result {
             Ok(()) => self.folders.insert(folder.to_owned()),
             Err(e) if matches!(e.kind, notify::ErrorKind::MaxFilesWatch) => {
-                if !std::mem::replace(&mut self.told_limit, true) {
+                if !std::mem::replace(&mut self.limit_logged, true) {
                     log::warn!(
                         "{}: {} folders are watched and the others not: more would pass a limit ({} here, or the \
                          system's fs.inotify.max_user_watches); name what to watch, or ignore more",
