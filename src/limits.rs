@@ -271,6 +271,10 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const CONTROL_QUEUE_MAX: usize = 128;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
+/// Of these, connections of one process.
+pub const CONTROL_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
+/// Time for which a client may read nothing of its answer, in milliseconds. Who follows logs may take longer.
+pub const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
 /// Time that a new binary has to say whether it can take over, in milliseconds.
 pub const UPGRADE_CHECK_MS: u64 = 10_000;
 /// How much of its answer is read, in bytes.

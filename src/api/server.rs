@@ -1,5 +1,6 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. Who may connect, how many, and for how long;
 //! what is answered is in `handler`.
+use super::impatient::Impatient;
 use super::reply::{self, Reply, failure};
 use super::routes::Route;
 use super::{CallSender, handler};
@@ -8,11 +9,12 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -70,6 +72,7 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
         }
     };
     let connections = Arc::new(tokio::sync::Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
+    let clients = Clients::default();
     let mut told = false;
     loop {
         let stream = match listener.accept().await {
@@ -87,18 +90,67 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
             }
         };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            // Told in one write and closed: no task, no memory.
-            let text = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-            let _ = stream.try_write(text.as_bytes());
+            let _ = stream.try_write(BUSY.as_bytes());
+            continue;
+        };
+        let Some(client) = clients.admit(&stream) else {
+            let _ = stream.try_write(BUSY.as_bytes());
             continue;
         };
         let refusal = refusal(&stream, owner_uid);
         let counted = Counted::new(&open);
         let calls = calls.clone();
         tokio::spawn(async move {
-            let _held = permit;
+            let _held = (permit, client);
             connection(stream, calls, refusal, counted).await;
         });
+    }
+}
+
+/// Told to a client that is one too many, in one write: no task, no memory.
+const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Connections of each process that has some.
+#[derive(Clone, Default)]
+struct Clients(Arc<Mutex<HashMap<Option<i32>, usize>>>);
+
+/// One of them.
+struct Client {
+    pid: Option<i32>,
+    clients: Clients,
+}
+
+impl Clients {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Option<i32>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection, unless its process has too many.
+    fn admit(&self, stream: &UnixStream) -> Option<Client> {
+        self.admit_pid(stream.peer_cred().ok().and_then(|peer| peer.pid()))
+    }
+
+    fn admit_pid(&self, pid: Option<i32>) -> Option<Client> {
+        let mut counts = self.counts();
+        let count = counts.entry(pid).or_default();
+        if *count >= limits::CONTROL_CONNECTIONS_PER_CLIENT_MAX {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Client { pid, clients: self.clone() })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut counts = self.clients.counts();
+        if let Some(count) = counts.get_mut(&self.pid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.pid);
+            }
+        }
     }
 }
 
@@ -133,13 +185,16 @@ impl Drop for Counted {
 
 async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<String>, counted: Counted) {
     let counted = Mutex::new(Some(counted));
+    let may_pause = Arc::new(AtomicBool::new(false));
+    let stream = Impatient::new(stream, Arc::clone(&may_pause));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (calls, refusal, counted) = (calls.clone(), refusal.clone(), &counted);
+        let (calls, refusal, counted, may_pause) = (calls.clone(), refusal.clone(), &counted, &may_pause);
         async move {
             let route = Route::find(request.method(), request.uri().path());
             if route.as_ref().is_ok_and(Route::is_logs) {
                 // Whoever follows logs does not keep the master from ending.
                 counted.lock().unwrap_or_else(PoisonError::into_inner).take();
+                may_pause.store(true, Ordering::Release);
             }
             Ok::<Reply, Infallible>(match (refusal, route) {
                 (Some(why), _) => failure(StatusCode::FORBIDDEN, why),
@@ -164,6 +219,21 @@ async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_client_leaves_connections_to_others() {
+        let clients = Clients::default();
+        let max = limits::CONTROL_CONNECTIONS_PER_CLIENT_MAX;
+        let mut held: Vec<Client> = (0..max).map_while(|_| clients.admit_pid(Some(7))).collect();
+        assert_eq!(held.len(), max);
+        assert!(clients.admit_pid(Some(7)).is_none());
+        assert!(clients.admit_pid(Some(8)).is_some());
+        held.pop();
+        held.extend(clients.admit_pid(Some(7)));
+        assert_eq!(held.len(), max);
+        drop(held);
+        assert!(clients.counts().is_empty());
+    }
 
     #[test]
     fn only_root_and_the_owner_are_answered() {

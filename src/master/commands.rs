@@ -12,7 +12,7 @@ use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
 use crate::limits;
 use crate::logs::Reply;
-use crate::os::{cpu, signal};
+use crate::os::{clock, cpu, signal};
 use crate::supervisor::{Event, Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,8 +21,11 @@ impl Master {
     // ---- commands of clients ----
 
     pub(super) fn answer_calls(&mut self) {
-        for _ in 0..limits::CONTROL_QUEUE_MAX {
-            let Some(call) = self.control.calls.as_mut().and_then(|c| c.try_next()) else { return };
+        if self.control.due_ms().is_none() {
+            return;
+        }
+        let turn_us = clock::monotonic_us();
+        while let Some(call) = self.control.next_call(self.cx.now_ms, turn_us) {
             self.answer_call(call);
         }
     }

@@ -2,16 +2,26 @@
 //! answer.
 use super::context::Context;
 use super::waiters::Waiters;
-use crate::api::{self, CallReceiver};
-use crate::os::user;
+use crate::api::{self, Call, CallReceiver};
+use crate::os::{clock, user};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Time that one turn of the loop spends on requests, in microseconds; one is always answered.
+const CALLS_TURN_US: u64 = 2_000;
+
+/// Pause after a turn that left requests unanswered, in milliseconds.
+const CALLS_REST_MS: u64 = 1;
+
 #[derive(Default)]
 pub(super) struct Control {
     /// Requests of clients, once the API is served.
-    pub(super) calls: Option<CallReceiver>,
+    calls: Option<CallReceiver>,
+    /// Requests may wait.
+    any_waits: bool,
+    /// Requests are answered from this time on (monotonic milliseconds).
+    rest_until_ms: u64,
     server: Option<api::server::Server>,
     /// Path of the socket, which is removed at the end.
     path: Option<PathBuf>,
@@ -28,6 +38,30 @@ impl Control {
             Ok(server) => self.server = Some(server),
             Err(e) => log::error!("the control socket cannot be served: {e}"),
         }
+    }
+
+    /// Requests may have come.
+    pub(super) fn woke(&mut self) {
+        self.any_waits = true;
+    }
+
+    /// When waiting requests are answered, in monotonic milliseconds.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.any_waits.then_some(self.rest_until_ms)
+    }
+
+    /// The next request, unless this turn, which began at `turn_us`, has answered enough of them.
+    pub(super) fn next_call(&mut self, now_ms: u64, turn_us: u64) -> Option<Call> {
+        if !self.any_waits || now_ms < self.rest_until_ms {
+            return None;
+        }
+        if clock::monotonic_us() >= turn_us + CALLS_TURN_US {
+            self.rest_until_ms = now_ms + CALLS_REST_MS;
+            return None;
+        }
+        let call = self.calls.as_mut().and_then(CallReceiver::try_next);
+        self.any_waits = call.is_some();
+        call
     }
 
     /// Waits until pending answers are sent.

@@ -111,6 +111,7 @@ impl Master {
             self.cx.update_now();
             spawn::read_notify(&mut self.cx, &mut self.notify);
             self.read_on();
+            self.answer_calls();
             self.liveness.check_pings(&mut self.cx);
             self.work_on_tasks();
             for event in ready.drain(..) {
@@ -120,6 +121,7 @@ impl Master {
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => {
                         self.take_readings();
+                        self.control.woke();
                         self.answer_calls();
                         self.reports.take(&mut self.cx);
                         for trigger in self.triggers.take_changes(&self.cx) {
@@ -295,9 +297,6 @@ impl Master {
 
     /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked here.
     fn timeout_ms(&mut self) -> u64 {
-        if self.notify.has_unread() {
-            return 0;
-        }
         let next_look_ms = self.kernel_mode.monitor.next_look_ms(&self.cx);
         let steer_at_ms = self.kernel_mode.groups.steer_at_ms(&self.cx);
         let Context { timers, apps, keeper, now_ms, .. } = &mut self.cx;
@@ -306,6 +305,8 @@ impl Master {
         timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
         timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
         timers.set_or_cancel(Timer::HandOver, self.upgrade.ends_at_ms());
+        timers.set_or_cancel(Timer::Notify, self.notify.due_ms());
+        timers.set_or_cancel(Timer::Calls, self.control.due_ms());
         for (ix, app) in apps.entries() {
             let backoff_end_ms = app.balancer.next_backoff_end_us().map(|over_us| over_us.div_ceil(1000));
             timers.set_or_cancel(Timer::BackoffEnd(ix), backoff_end_ms);

@@ -12,7 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Datagrams read from a notify socket per turn of the loop.
-const NOTIFY_BATCH_MAX: usize = 256;
+const NOTIFY_BATCH_MAX: usize = 64;
+
+/// Pause after a turn that left datagrams unread, in milliseconds.
+const NOTIFY_REST_MS: u64 = 1;
 
 /// Name in the keeper of the socket for workers of our own user. Masters of every version know it.
 const OWN: &str = "notify";
@@ -28,6 +31,8 @@ pub(super) struct NotifySockets {
     without: Vec<u32>,
     /// More may wait than the last turn read.
     unread: bool,
+    /// The sockets are read from this time on (monotonic milliseconds).
+    rests_until_ms: u64,
 }
 
 struct NotifySocket {
@@ -97,9 +102,9 @@ impl NotifySockets {
         self.unread = true;
     }
 
-    /// Whether there may be something to read.
-    pub(super) fn has_unread(&self) -> bool {
-        self.unread
+    /// When there may be something to read, in monotonic milliseconds.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.unread.then_some(self.rests_until_ms)
     }
 
     /// A socket became readable.
@@ -107,9 +112,9 @@ impl NotifySockets {
         self.unread = true;
     }
 
-    /// Reads each socket, up to the limit per turn. A sender whose pid `is_worker` does not know must be the socket's
-    /// user, our own user or root; other messages are dropped.
-    pub(super) fn read(&mut self, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
+    /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `is_worker` does
+    /// not know must be the socket's user, our own user or root; other messages are dropped.
+    pub(super) fn read(&mut self, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {
@@ -129,6 +134,9 @@ impl NotifySockets {
                 }
             }
             self.unread |= left == 0;
+        }
+        if self.unread {
+            self.rests_until_ms = now_ms + NOTIFY_REST_MS;
         }
         heard
     }

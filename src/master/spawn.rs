@@ -338,11 +338,11 @@ pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output,
 /// Handles notify messages of `listen-fds` programs. The sender is found by its pid, or by its process group when a
 /// helper such as systemd-notify sends for it.
 pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
-    if !notify.has_unread() {
+    if notify.due_ms().is_none_or(|at_ms| at_ms > cx.now_ms) {
         return;
     }
     let workers = &cx.workers;
-    for Heard { pid, said } in notify.read(|pid| workers.find_pid(pid).is_some()) {
+    for Heard { pid, said } in notify.read(cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
         // Workers lead process groups of their own.
         let found = cx.workers.find_pid(pid);
         let found = found.or_else(|| cx.workers.find_pid(procfs::process_group(pid)?));

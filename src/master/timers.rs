@@ -30,6 +30,10 @@ pub(super) enum Timer {
     ScarceChannels,
     /// The retry of orders to the keeper.
     KeeperRetry,
+    /// Datagrams that were left on notify sockets are read.
+    Notify,
+    /// Calls that were left are answered.
+    Calls,
     /// Channels that were left with bytes in them are read on.
     Unread,
     /// The end of a hand-over to the next binary that takes too long.

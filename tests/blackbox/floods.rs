@@ -3,6 +3,11 @@
 use super::apps::{hello, misbehave};
 use super::client::get;
 use super::cluster::{Cluster, Folder, wait_until};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the honest app is asked beside the flood.
@@ -14,16 +19,25 @@ const LATENCY_MAX: Duration = Duration::from_millis(1_500);
 /// Memory of the master at its worst, in KiB.
 const MASTER_KIB_MAX: u64 = 32 * 1024;
 
+/// An agent that reads its messages.
+const AGENT: &str = "process.on('message', () => {}); process.send('ready');";
+
 /// An honest app, and one whose workers flood their channels in this way once [`begin`] says so.
 fn beside(flood: &str, workers: usize, more: &str) -> Cluster {
+    let more = format!("protocol = \"node\"\nlisten = \"127.0.0.1:0\"\nenv.FLOOD = \"{flood}\"\n{more}");
+    beside_script("flood.py", workers, &more)
+}
+
+fn beside_script(script: &str, workers: usize, more: &str) -> Cluster {
     let folder = Folder::new();
-    let (honest, script) = (hello(), misbehave("flood.py"));
+    let (honest, script) = (hello(), misbehave(script));
+    folder.write("agent.js", AGENT);
     folder.write(
         "c.toml",
         &format!(
             "[[app]]\nname = \"honest\"\ncommand = [\"node\", {honest:?}]\nworkers = 1\nlisten = \"127.0.0.1:0\"\n\
-             [[app]]\nname = \"flood\"\ncommand = [\"python3\", {script:?}]\nprotocol = \"node\"\nworkers = {workers}\n\
-             listen = \"127.0.0.1:0\"\ndrain_timeout = \"1s\"\nkill_timeout = \"500ms\"\nenv.FLOOD = \"{flood}\"\n{more}"
+             [[app]]\nname = \"flood\"\ncommand = [\"python3\", {script:?}]\nworkers = {workers}\n\
+             drain_timeout = \"1s\"\nkill_timeout = \"500ms\"\n{more}"
         ),
     );
     let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
@@ -70,7 +84,10 @@ fn is_unharmed(cluster: &Cluster, master: i32) {
 
 /// The whole of it with one kind of flood, up to the end of the deployment. The workers are not killed for it.
 fn floods(flood: &str, workers: usize) -> Cluster {
-    let cluster = beside(flood, workers, "");
+    floods_in(beside(flood, workers, ""), workers)
+}
+
+fn floods_in(cluster: Cluster, workers: usize) -> Cluster {
     let master = cluster.master_pid();
     begin(&cluster);
     is_unharmed(&cluster, master);
@@ -149,4 +166,70 @@ fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
     let told = cluster.stderr().iter().filter(|line| line.contains("asks for more than 256 addresses")).count();
     assert!(told <= 6, "{told} lines say so");
     cluster.stop();
+}
+
+#[test]
+fn messages_to_an_agent_for_ever_hurt_nobody() {
+    floods_in(beside("relay", 2, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 2).stop();
+}
+
+#[test]
+fn long_lines_that_an_agent_might_get_take_little_memory() {
+    for flood in ["long", "unfinished"] {
+        floods_in(beside(flood, 3, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 3).stop();
+    }
+}
+
+#[test]
+fn a_worker_that_floods_its_notify_socket_hurts_nobody() {
+    let more = "protocol = \"listen-fds\"\nlisten = \"127.0.0.1:0\"\nready = \"notify\"\n";
+    floods_in(beside_script("shouts.py", 2, more), 2).stop();
+}
+
+#[test]
+fn clients_that_ask_the_control_api_for_ever_hurt_nobody() {
+    let cluster = Cluster::hello(1);
+    let (master, socket, over) = (cluster.master_pid(), control_socket(&cluster), Arc::new(AtomicBool::new(false)));
+    let askers: Vec<_> = (0..8)
+        .map(|_| {
+            let (socket, over) = (socket.clone(), Arc::clone(&over));
+            std::thread::spawn(move || {
+                let mut answers = 0;
+                while !over.load(Ordering::Acquire) {
+                    let mut client = UnixStream::connect(&socket).unwrap();
+                    client.write_all(b"GET /v1/apps HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).unwrap();
+                    answers += usize::from(answer.contains("200 OK"));
+                }
+                answers
+            })
+        })
+        .collect();
+    is_unharmed(&cluster, master);
+    over.store(true, Ordering::Release);
+    for asker in askers {
+        assert!(asker.join().unwrap() > 0);
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_client_that_holds_connections_leaves_some_to_others() {
+    let cluster = Cluster::hello(1);
+    let worker = cluster.worker_pids()[0].to_string();
+    let held: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(control_socket(&cluster)).unwrap()).collect();
+    let asked = Instant::now();
+    let said = cluster.cli(&["ls"]);
+    assert!(String::from_utf8_lossy(&said.stdout).contains(&worker), "{said:?}");
+    // Later the held ones are closed, because nothing is asked over them.
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    drop(held);
+    cluster.stop();
+}
+
+fn control_socket(cluster: &Cluster) -> PathBuf {
+    let run = cluster.folder.path().join("home").join("run");
+    let names = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
+    names.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "sock")).unwrap()
 }

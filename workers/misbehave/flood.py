@@ -55,6 +55,7 @@ def pieces():
         "unknown": b'{"cmd":"NODE_UNKNOWN"}\n',
         "online": line(act="online"),
         "listening": line(act="listening"),
+        "relay": b'{"clusterd":{"to":"agent"},"message":1}\n',
         "answers": b'{"cmd":"NODE_CLUSTER","ack":123456789,"accepted":true,"seq":7}\n',
         "servers": line(**query(PORT)) + line(act="close", key=keys[0]),
         "mixed": b'"ready"\n' + line(act="listening") + b"1\n" + line(act="online"),
