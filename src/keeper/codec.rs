@@ -1,6 +1,5 @@
-//! Orders, notices and spawn descriptions as records (`crate::record`): the tables of their tags, bounds and defaults.
-//! Pure; knows no socket and no fd. Keeper and master may be of different versions: an upgrade replaces one of them
-//! while the other runs.
+//! Orders, notices and spawn specs as records (`crate::record`): their tags, bounds and defaults. Pure; knows no socket
+//! and no fd. Keeper and master may be of different versions: an upgrade replaces one of them while the other runs.
 use super::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use crate::limits::{
     KEEPER_NAME_BYTES_MAX, KEEPER_PACKET_BYTES_MAX, NOTE_BYTES_MAX, PLACED_FD_NUMBER_MAX, SPAWN_SPEC_BYTES_MAX,
@@ -92,8 +91,7 @@ record! {
 
 /// Encodes an order.
 ///
-/// # Errors
-/// A name or value over its bound.
+/// # Errors A name or value exceeds its bound.
 pub fn encode_order(order: &Order) -> Result<Vec<u8>, RecordError> {
     packet(record::encode(order)?)
 }
@@ -108,8 +106,7 @@ pub fn decode_order(bytes: &[u8]) -> Result<Order, RecordError> {
 
 /// Encodes a notice.
 ///
-/// # Errors
-/// A name, tag or value over its bound.
+/// # Errors A name, tag or value exceeds its bound.
 pub fn encode_notice(notice: &Notice) -> Result<Vec<u8>, RecordError> {
     packet(record::encode(notice)?)
 }
@@ -127,17 +124,16 @@ fn packet(bytes: Vec<u8>) -> Result<Vec<u8>, RecordError> {
     Ok(bytes)
 }
 
-/// Encodes a spawn description, as a document.
+/// Encodes a spawn spec, as a document.
 ///
-/// # Errors
-/// A tag, or the whole, over its bound.
+/// # Errors A tag, or the whole, exceeds its bound.
 pub fn encode_spawn_spec(spec: &SpawnSpec) -> Result<Vec<u8>, RecordError> {
     let bytes = record::to_document(spec)?;
     within("description", bytes.len(), SPAWN_SPEC_BYTES_MAX)?;
     Ok(bytes)
 }
 
-/// Decodes a spawn description. The placements are checked: each number from 0 to [`PLACED_FD_NUMBER_MAX`], none twice.
+/// Decodes a spawn spec. Checks the placements: each number is between 0 and [`PLACED_FD_NUMBER_MAX`], and unique.
 ///
 /// # Errors
 /// Damaged bytes.

@@ -75,7 +75,7 @@ fn everything_comes_back_as_it_was() {
     }
 }
 
-/// A field of tag 200, of another version.
+/// A field with tag 200, of another version.
 const FIELD_OF_TOMORROW: &[u8] = &[200, 3, 1, 2, 3];
 
 #[test]
@@ -135,7 +135,7 @@ fn bounds_hold_in_both_directions() {
     assert_eq!(hello_back, Ok(hello(1, &cut, OwnUpgrade::Stays { why: cut.clone() })));
     let big = SpawnSpec { env: vec![vec![b'x'; SPAWN_SPEC_BYTES_MAX]], ..SpawnSpec::default() };
     assert!(matches!(encode_spawn_spec(&big), Err(RecordError::TooLong { .. })));
-    // More arguments than the kernel would take.
+    // More arguments than the kernel accepts.
     let many = SpawnSpec { args: vec![Vec::new(); record::LIST_ITEMS_MAX + 1], ..SpawnSpec::default() };
     assert!(matches!(encode_spawn_spec(&many), Err(RecordError::TooLong { .. })));
     for placements in [vec![3, 3], vec![-1], vec![PLACED_FD_NUMBER_MAX + 1]] {

@@ -1,5 +1,5 @@
 //! What the keeper sends to one master: first everything that it holds, then news. Nothing is copied in advance: the
-//! walk over the table continues where it was whenever the master has read some more.
+//! walk over the table continues as the master reads.
 use super::codec;
 use super::protocol::{About, Notice};
 use super::system::System;
@@ -11,7 +11,7 @@ use crate::record;
 use std::collections::VecDeque;
 use std::io;
 
-/// Where the walk over the table is.
+/// The position of the walk over the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Walk {
     Hello,
@@ -22,11 +22,11 @@ enum Walk {
     News,
 }
 
-/// The master does not read: more than [`KEEPER_OUTBOX_MAX`] news wait for it.
+/// The master does not read: more than [`KEEPER_OUTBOX_MAX`] news are queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Overflow;
 
-/// Everything on its way to one master.
+/// The messages for one master.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     incarnation: u32,
@@ -34,9 +34,9 @@ pub(crate) struct Delivery {
     about: About,
     walk: Walk,
     news: VecDeque<Notice>,
-    /// The socket was full: continue when it can be written.
+    /// The socket was full: continue when it is writable.
     full: bool,
-    /// The kernel was short of something that makes no socket writable: continue at this time.
+    /// The kernel was out of a resource, which no event reports: continue at this time.
     paused_until_ms: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl Delivery {
         Delivery { incarnation, previous_end, about, walk: Walk::Hello, news, full: false, paused_until_ms: None }
     }
 
-    /// Adds news, to be sent after all that was there before.
+    /// Queues news after everything before.
     pub(crate) fn push(&mut self, notice: Notice) -> Result<(), Overflow> {
         if self.is_still_to_come(&notice) {
             return Ok(());
@@ -68,12 +68,12 @@ impl Delivery {
         }
     }
 
-    /// Continues where another binary was: what was held has been told.
+    /// Continues for another binary: the walk was complete.
     pub(crate) fn resume(incarnation: u32, news: VecDeque<Notice>) -> Delivery {
         Delivery { walk: Walk::News, ..Delivery::new(incarnation, String::new(), About::default(), news) }
     }
 
-    /// The news that wait, once everything that was held has been told.
+    /// The queued news, if the walk is complete.
     pub(crate) fn only_news(&self) -> Option<&VecDeque<Notice>> {
         (self.walk == Walk::News).then_some(&self.news)
     }
@@ -91,10 +91,9 @@ impl Delivery {
         self.paused_until_ms
     }
 
-    /// Sends as much as the socket takes.
+    /// Sends as much as the socket accepts.
     ///
-    /// # Errors
-    /// Something is wrong with the socket for good.
+    /// # Errors The socket is broken for good.
     pub(crate) fn flush<S: System>(
         &mut self,
         system: &S,
@@ -123,7 +122,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Whether a send that failed is tried again. `Ok(false)`: later.
+    /// Handles a failed send. `Ok(false)`: try again later.
     fn postpone(&mut self, error: &io::Error, now_ms: u64) -> Result<bool, ()> {
         if error.kind() == io::ErrorKind::WouldBlock {
             self.full = true;
@@ -136,7 +135,7 @@ impl Delivery {
         Err(())
     }
 
-    /// The next message of the walk, and where the walk is when it has been sent.
+    /// The next message of the walk, and the position after it.
     fn next_of_walk<'t, F>(&self, table: &'t Table<F>) -> Option<(Notice, Option<&'t F>, Walk)> {
         let mut walk = self.walk.clone();
         loop {
@@ -180,7 +179,7 @@ impl Delivery {
     }
 }
 
-/// Sends one notice. `Ok(true)`: it is on its way.
+/// Sends one notice. `Ok(true)`: it was sent.
 fn send<S: System>(system: &S, socket: &S::Fd, notice: &Notice, fd: Option<&S::Fd>) -> io::Result<bool> {
     let bytes = codec::encode_notice(notice).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     system.send(socket, &bytes, fd).map(|()| true)

@@ -1,5 +1,5 @@
 //! The keeper's loop: waits for signals, orders, reports of starting children and deadlines, and keeps a master
-//! running. What becomes of the children is in `workers`; when a master is started or given up, in `watchdog`.
+//! running. `workers` handles children; `watchdog` decides when a master is started or given up.
 use super::codec::{self, RecordError};
 use super::delivery::Delivery;
 use super::protocol::{About, Notice, Order, OwnUpgrade};
@@ -24,7 +24,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use thiserror::Error;
 
-/// What the keeper hears. All but SIGCHLD are for the master.
+/// The signals that the keeper handles. All but SIGCHLD are passed to the master.
 pub(super) const SIGNALS: [i32; 9] = [
     signal::TERM,
     signal::INT,
@@ -36,7 +36,7 @@ pub(super) const SIGNALS: [i32; 9] = [
     signal::TTOU,
     signal::CHLD,
 ];
-/// The variables by which systemd says which fds it passed. They are for us alone.
+/// The variables by which systemd says which fds it passed. They are meant for the keeper alone.
 const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// A running master.
@@ -44,24 +44,24 @@ const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES
 pub(super) struct Master<F> {
     pub(super) pid: i32,
     pub(super) ours: F,
-    /// A copy of the master's end: what it had not read when it died can still be read here. Its being open also
-    /// means that the end of a master is known from SIGCHLD alone.
+    /// A copy of the master's end: messages that the master had not read when it died can still be read from it.
+    /// Because it stays open, only SIGCHLD reports the end of a master.
     pub(super) theirs: F,
-    /// Where it says that it cannot be executed; none once it is known that it was.
+    /// Where it reports a failed exec; `None` once the exec is known to have succeeded.
     pub(super) report: Option<F>,
     pub(super) delivery: Delivery,
     /// Why the keeper killed it, if it did.
     pub(super) killed_for: Option<String>,
 }
 
-/// A master that ended, until its successor serves and the story can be told as one.
+/// The end of a master, to be logged together with the start of its successor.
 #[derive(Debug)]
 pub(super) struct Gap {
     story: String,
     since_ms: u64,
 }
 
-/// Why a keeper cannot start.
+/// Why the keeper could not start.
 #[derive(Debug, Error)]
 #[error("{what}: {source}")]
 pub(super) struct StartError {
@@ -69,7 +69,7 @@ pub(super) struct StartError {
     source: io::Error,
 }
 
-/// A master that was forked, and both ends of the connection to it.
+/// A forked master, and both ends of its connection.
 struct Forked<F> {
     pid: i32,
     report: F,
@@ -77,7 +77,7 @@ struct Forked<F> {
     theirs: F,
 }
 
-/// Why a master cannot be forked.
+/// Why a master could not be forked.
 #[derive(Debug, Error)]
 enum ForkError {
     #[error("{0}")]
@@ -86,21 +86,21 @@ enum ForkError {
     Fork(Failure),
 }
 
-/// The whole keeper.
+/// The keeper.
 #[derive(Debug)]
 pub(super) struct Keeper<S: System> {
     pub(super) system: S,
     pub(super) args: Vec<Vec<u8>>,
     pub(super) env: Vec<Vec<u8>>,
     pub(super) binary: S::Fd,
-    /// What the next master is to run.
+    /// The binary of the next master.
     pub(super) next_binary: Option<S::Fd>,
     /// The previous binary, until the master of an upgrade has proved itself.
     pub(super) former_binary: Option<S::Fd>,
     pub(super) null: S::Fd,
     pub(super) file_limit: FileLimit,
     pub(super) table: Table<S::Fd>,
-    /// Children that have not yet said whether their program runs.
+    /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
     pub(super) watchdog: Watchdog,
     pub(super) master: Option<Master<S::Fd>>,
@@ -112,22 +112,21 @@ pub(super) struct Keeper<S: System> {
     pub(super) buffer: Vec<u8>,
     pub(super) reexec: Reexec<S::Fd>,
     pub(super) about: About,
-    /// Set when everything is over: the exit code.
+    /// Set when the keeper is to exit: the exit code.
     pub(super) over: Option<u8>,
 }
 
 impl<S: System> Keeper<S> {
-    /// Takes over the process.
+    /// Sets up the keeper in this process.
     ///
-    /// # Errors
-    /// What could not be done, and why.
+    /// # Errors What failed, and why.
     pub(super) fn new(mut system: S, launch: Launch) -> Result<Keeper<S>, StartError> {
         let failed = |what| move |source| StartError { what, source };
         let mut table = Table::default();
         hold_inherited(&system, &mut table);
         system.close_on_exec_from(3).map_err(failed("closing inherited files"))?;
         system.watch_signals(&SIGNALS).map_err(failed("watching signals"))?;
-        // A parent may have left it ignored, and then the kernel reaps our children before we can.
+        // A parent may have left SIGCHLD ignored; the kernel would then reap our children itself.
         system.reset_signal(signal::CHLD).map_err(failed("watching SIGCHLD"))?;
         let args = with_master_name(launch.args);
         let shown = without_values(&args);
@@ -161,7 +160,7 @@ impl<S: System> Keeper<S> {
         })
     }
 
-    /// Runs until everything is over. Returns the exit code.
+    /// Runs until the deployment is over. Returns the exit code.
     pub(super) fn run(mut self) -> u8 {
         loop {
             let now_ms = self.system.now_ms();
@@ -179,7 +178,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Waits for something to do. Returns the children whose reports can be read.
+    /// Waits for an event. Returns the children whose reports are readable.
     fn wait(&self, now_ms: u64) -> Vec<WorkerId> {
         let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
         let due = [self.watchdog.wake_at_ms(), paused, self.reexec_wake_ms(now_ms)];
@@ -196,7 +195,7 @@ impl<S: System> Keeper<S> {
         reports.filter(|(_, interest)| interest.readable).map(|(worker, _)| *worker).collect()
     }
 
-    /// Does everything that there is to do at the moment.
+    /// Handles everything that is due.
     pub(super) fn turn(&mut self, reports: Vec<WorkerId>) {
         let now_ms = self.system.now_ms();
         self.read_signals(now_ms);
@@ -230,7 +229,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Sends what there is to tell. Last thing before each wait: also a master that has just been started hears at once.
+    /// Sends queued messages. Called last before each wait, so that a new master is served at once.
     fn flush(&mut self, now_ms: u64) {
         let flushed = match &mut self.master {
             Some(master) => master.delivery.flush(&self.system, &master.ours, &self.table, now_ms),
@@ -301,22 +300,22 @@ impl<S: System> Keeper<S> {
         Ok(Forked { pid: started.pid, report: started.report, ours, theirs })
     }
 
-    /// Ends a master that does not work. Its end arrives as SIGCHLD, like any other.
+    /// Kills a master that does not work. Its exit arrives as SIGCHLD, like any other.
     fn kill_master(&mut self, reason: String) {
         if let Some(master) = &mut self.master {
             master.killed_for.get_or_insert(reason);
-            // It is not reaped: the pid is its own. Errors would mean that it is gone already.
+            // It is not reaped, so the pid is still its own. An error would mean that it is gone.
             let _ = self.system.kill(master.pid, signal::KILL);
             self.watchdog.condemned();
         }
     }
 
-    /// Whether this pid is the present master's.
+    /// Whether this pid is the current master's.
     pub(super) fn is_master(&self, pid: i32) -> bool {
         self.master.as_ref().is_some_and(|master| master.pid == pid)
     }
 
-    /// The master was reaped: takes in what it had still ordered, saves what it had not read, decides what follows.
+    /// The master was reaped: handles its last orders, saves what it had not read, decides what follows.
     pub(super) fn master_ended(&mut self, status: i32, now_ms: u64) {
         let Some(master) = self.master.take() else { return };
         while let Some((order, fds)) = self.next_order(&master.ours) {
@@ -361,7 +360,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Whether the end of a master belongs to an upgrade: the next one then runs another binary, at once.
+    /// If the end of a master belongs to an upgrade, starts another binary at once.
     fn change_binary(&mut self, proved: bool, story: &str, now_ms: u64) -> bool {
         if let Some(next) = self.next_binary.take() {
             self.former_binary = Some(std::mem::replace(&mut self.binary, next));
@@ -378,7 +377,7 @@ impl<S: System> Keeper<S> {
         true
     }
 
-    /// Reads what the dead master had not, and keeps what is nowhere else.
+    /// Reads what the dead master had not read, and keeps what no table holds.
     fn save_unread(&mut self, theirs: &S::Fd) {
         let mut fds = VecDeque::new();
         loop {
@@ -398,7 +397,7 @@ impl<S: System> Keeper<S> {
         self.table.keep_for_next_master(notice, |number| number == signal::TERM || number == signal::INT);
     }
 
-    /// Tells the master, or the next one when there is none.
+    /// Sends a notice to the master, or keeps it for the next one.
     pub(super) fn notify_master(&mut self, notice: Notice) {
         let Some(master) = &mut self.master else { return self.keep(notice) };
         if master.delivery.push(notice.clone()).is_err() {
@@ -409,10 +408,10 @@ impl<S: System> Keeper<S> {
 
     // ---- orders ----
 
-    /// Takes orders, as many as one turn allows. True when none is left.
+    /// Handles orders, up to the limit per turn. Returns true when none is left.
     fn read_orders(&mut self, now_ms: u64) -> bool {
         for _ in 0..KEEPER_ORDERS_PER_TURN_MAX {
-            // The socket is lent for the call and put back: an order may need the whole keeper.
+            // The socket is moved out for the call and put back, because an order may need the whole keeper.
             let Some(master) = self.master.take() else { return true };
             let next = self.next_order(&master.ours);
             self.master = Some(master);
@@ -424,7 +423,7 @@ impl<S: System> Keeper<S> {
         false
     }
 
-    /// The next order that makes sense; `None` when nothing is there.
+    /// The next valid order; `None` when there is none.
     fn next_order(&mut self, socket: &S::Fd) -> Option<(Order, VecDeque<S::Fd>)> {
         let mut fds = VecDeque::new();
         loop {
@@ -434,8 +433,8 @@ impl<S: System> Keeper<S> {
                     self.complain(&format!("ignored a packet from the master: {why}"));
                     continue;
                 }
-                // The end comes when the master closed its socket and lives: the watchdog's business. Our copy of
-                // its end makes that impossible to happen anyway.
+                // An end of file would mean that the master closed its socket and lives, which the watchdog handles.
+                // Our copy of its end prevents it anyway.
                 Ok(Packet::End) => return None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) => {
@@ -477,7 +476,7 @@ impl<S: System> Keeper<S> {
             Order::Spawn { worker } => self.spawn(worker, fds, now_ms),
             Order::Signal { worker, signal, group } => self.signal(worker, signal, group),
             Order::ExitSeen { worker } => {
-                // Said twice, or about a child that never ran: nothing is lost.
+                // A repeated message, or one for a child that never ran: nothing is lost.
                 let _ = self.table.exit_seen(worker);
             }
             Order::Heartbeat => {
@@ -503,7 +502,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// A new master serves: says what happened, once.
+    /// A new master serves: logs once what happened.
     fn log_gap(&mut self, now_ms: u64) {
         if let Some(Gap { story, since_ms }) = self.gap.take() {
             let kept = workers_text(self.table.unreaped_count());
@@ -512,7 +511,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Says that something about the master's orders is wrong, unless this master was complained about enough.
+    /// Logs a problem with the master's orders, up to a limit per master.
     pub(super) fn complain(&mut self, text: &str) {
         self.complaints = self.complaints.saturating_add(1);
         if self.complaints <= KEEPER_COMPLAINTS_MAX {
@@ -522,13 +521,13 @@ impl<S: System> Keeper<S> {
 
     // ---- the end ----
 
-    /// Kills whatever is left and waits, for a bounded time, until it is gone: who starts clusterd again right after
-    /// finds its ports free. Workers that no master asked to end are asked first.
+    /// Kills what is left and waits, for a bounded time, until it is gone, so that a new clusterd finds its ports free.
+    /// Workers that no master has asked to end get SIGTERM first.
     fn end_everything(&mut self) {
         self.cancel_reexec();
         let now_ms = self.system.now_ms();
         if let Some(master) = &self.master {
-            // It is not reaped: the pid is its own, and so is its group.
+            // The leader is not reaped, so pid and group are still its own.
             let _ = self.system.kill_group(master.pid, signal::KILL);
             let _ = self.system.kill(master.pid, signal::KILL);
         }
@@ -542,7 +541,7 @@ impl<S: System> Keeper<S> {
 
     fn end_workers_with(&self, number: i32) {
         for pid in self.table.unreaped_pids() {
-            // Not reaped, so the pid is its own; it may have left its group, so both.
+            // Not reaped, so the pid is still its own; it may have left its group, so signal both.
             let _ = self.system.kill_group(pid, number);
             let _ = self.system.kill(pid, number);
         }
@@ -578,13 +577,13 @@ fn describe_failure(failure: &Failure) -> String {
     format!("{:?}: {}", failure.step, process::describe_errno(failure.errno))
 }
 
-/// What each master is called with.
+/// The arguments of each master.
 pub(super) fn with_master_name(args: Vec<OsString>) -> Vec<Vec<u8>> {
     let name = MASTER_ARGV0.as_bytes().to_vec();
     std::iter::once(name).chain(args.into_iter().map(OsStringExt::into_vec)).collect()
 }
 
-/// Our own environment, less what is for us alone.
+/// The keeper's environment, without the variables meant for it alone.
 pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
     let variables = system.environment().into_iter();
     variables
@@ -593,7 +592,7 @@ pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Holds the sockets that our own parent passed to us the systemd way, so that every master finds them.
+/// Holds the sockets that the keeper's parent passed as systemd does, so that every master finds them.
 fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {
     let variables = system.environment();
     let variable = |wanted: &str| {
@@ -613,7 +612,7 @@ fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {
         let name = names.next().unwrap_or_default();
         match system.take_inherited(number) {
             Ok(fd) => {
-                // The bound of held fds is far away at the start.
+                // At the start the limit on held fds cannot be reached.
                 let _ = table.hold(format!("{INHERITED_PREFIX}{index}/{name}"), fd);
             }
             Err(error) => system.say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),

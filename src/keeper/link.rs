@@ -1,5 +1,4 @@
-//! The master's side of its connection to the keeper: taking over, ordering, hearing. What the master does with what
-//! it hears is not known here.
+//! The master's side of its connection to the keeper: takeover, orders, notices. Does not interpret notices.
 use super::MASTER_KEEPER_FD;
 use super::codec::{self, RecordError};
 use super::protocol::{About, Notice, Order, SpawnSpec};
@@ -13,36 +12,37 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A process that exists, or ended and was not yet acknowledged, when this master began.
+/// A process that exists, or ended without being acknowledged, when this master began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildInfo {
     /// Its worker id.
     pub worker: WorkerId,
-    /// Its pid; means nothing once `status` is set.
+    /// Its pid; meaningless once `status` is set.
     pub pid: i32,
-    /// What its spawn carried.
+    /// The tag of its spawn.
     pub tag: Vec<u8>,
-    /// When it was forked, CLOCK_MONOTONIC.
+    /// When it was forked (CLOCK_MONOTONIC, in milliseconds).
     pub started_ms: u64,
-    /// Set when it has ended: raw wait status. It is to be acknowledged with [`Order::ExitSeen`].
+    /// Set when it has ended: the raw wait status. Acknowledge it with [`Order::ExitSeen`].
     pub status: Option<i32>,
 }
 
-/// Everything that the masters before this one left.
+/// Everything that previous masters left.
 #[derive(Debug, Default)]
 pub struct Inheritance {
     /// The number of this master; 1 is the first.
     pub incarnation: u32,
-    /// How the master before ended; "" for the first.
+    /// How the previous master ended; "" for the first.
     pub previous_end: String,
-    /// What the keeper says of itself.
+    /// The keeper's description of itself.
     pub about: About,
-    /// In the order of their ids. One whose program does not run yet is among them; `Spawned` or `SpawnFailed`
-    /// follows for it. One whose spawn failed is not; its `SpawnFailed` follows unless an earlier master read it.
+    /// In the order of their ids. Contains children whose program does not run yet; `Spawned` or `SpawnFailed` follows
+    /// for them. Does not contain those whose spawn failed; their `SpawnFailed` follows unless an earlier master read
+    /// it.
     pub children: Vec<ChildInfo>,
     /// Held fds by name. All are close-on-exec.
     pub fds: HashMap<String, OwnedFd>,
-    /// Notes by key.
+    /// Records of the checkpoint, by key.
     pub notes: BTreeMap<String, Vec<u8>>,
 }
 
@@ -51,16 +51,15 @@ pub struct Inheritance {
 pub struct Link {
     socket: OwnedFd,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
-    /// The last try failed for want of memory or of fds under way.
+    /// The last send failed because the system was out of memory or of fds in flight.
     scarce: bool,
     buffer: Vec<u8>,
 }
 
 impl Link {
-    /// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. To be called once, first thing.
+    /// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. Call it once, before anything else.
     ///
-    /// # Errors
-    /// No keeper started this process: the fd is closed or something else.
+    /// # Errors This process was not started by a keeper: the fd is closed or something else.
     pub fn from_inherited() -> io::Result<Link> {
         let strange = |detail: &str| {
             let text = format!("this process was not started by clusterd: fd {MASTER_KEEPER_FD} {detail}");
@@ -79,11 +78,10 @@ impl Link {
         Link { socket, outbox: VecDeque::new(), scarce: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
     }
 
-    /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. To be called once, before
-    /// any other call.
+    /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. Call it once, before any
+    /// other method.
     ///
-    /// # Errors
-    /// `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` when what it says makes no sense.
+    /// # Errors `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` for an unexpected message.
     pub fn adopt(&mut self) -> io::Result<Inheritance> {
         let deadline_ms = clock::monotonic_ms() + ADOPT_TIMEOUT_MS;
         let mut inheritance = Inheritance::default();
@@ -106,12 +104,11 @@ impl Link {
         }
     }
 
-    /// Sends an order with copies of `fds`, or queues it while the keeper does not read (then [`Link::wants_write`]).
+    /// Sends an order with copies of `fds`, or queues it while the keeper does not read (see [`Link::wants_write`]).
     /// The caller keeps its own fds.
     ///
-    /// # Errors
-    /// `InvalidInput` when a name or value is over its bound; `OutOfMemory` when too many orders wait; `BrokenPipe`
-    /// when the keeper is gone.
+    /// # Errors `InvalidInput` when a name or value exceeds its bound; `OutOfMemory` when too many orders are queued;
+    /// `BrokenPipe` when the keeper is gone.
     pub fn order(&mut self, order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = codec::encode_order(order).map_err(|error| invalid(&error))?;
         if self.outbox.is_empty() {
@@ -121,7 +118,7 @@ impl Link {
                 Err(error) => return Err(error),
             }
         } else if *order == Order::Heartbeat {
-            // The orders that wait will say as much when they arrive.
+            // The queued orders will report as much when they arrive.
             return self.flush();
         }
         if self.outbox.len() >= KEEPER_OUTBOX_MAX {
@@ -133,11 +130,10 @@ impl Link {
         Ok(())
     }
 
-    /// Orders a process. `fds` are for `spec.placements`, in their order.
+    /// Orders a process. `fds` belong to `spec.placements`, in the same order.
     ///
-    /// # Errors
-    /// As [`Link::order`]; `InvalidInput` when the numbers of fds and placements differ or are over the bound; what
-    /// memfd_create(2) says.
+    /// # Errors As [`Link::order`]; `InvalidInput` when the numbers of fds and placements differ or exceed the bound;
+    /// errors of memfd_create(2).
     pub fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() != spec.placements.len() || fds.len() >= FDS_PER_PACKET_MAX {
             let (count, places) = (fds.len(), spec.placements.len());
@@ -151,20 +147,20 @@ impl Link {
         self.order(&Order::Spawn { worker }, &attached)
     }
 
-    /// Whether orders wait for the keeper to read. Then call [`Link::flush`] when the fd can be written.
+    /// Whether queued orders wait for the keeper to read. Call [`Link::flush`] when the fd is writable.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    /// Whether they wait for the system to have more (memory, fds under way). Then call [`Link::flush`] now and then: no
-    /// event tells when that ends, and each failed try is one.
+    /// Whether queued orders wait for a resource of the system (memory, fds in flight). Call [`Link::flush`]
+    /// periodically: no event reports the end of the shortage, and each failed send would be an event.
     #[must_use]
     pub fn is_scarce(&self) -> bool {
         self.scarce && !self.outbox.is_empty()
     }
 
-    /// Sends as many of the waiting orders as the keeper takes.
+    /// Sends as many queued orders as the keeper accepts.
     ///
     /// # Errors
     /// `BrokenPipe` when the keeper is gone.
@@ -183,7 +179,7 @@ impl Link {
         Ok(())
     }
 
-    /// The next notice. `Ok(None)`: nothing now. Call it until then: readiness may be edge-triggered.
+    /// The next notice; `Ok(None)` when there is none. Call it until then: readiness may be edge-triggered.
     ///
     /// # Errors
     /// `UnexpectedEof` when the keeper is gone.
@@ -231,7 +227,7 @@ enum Step {
     Nonsense(&'static str),
 }
 
-/// Adds one notice to what is inherited.
+/// Adds one notice to the inheritance.
 fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: VecDeque<OwnedFd>) -> Step {
     match notice {
         Notice::Hello { incarnation, previous_end, about, .. } => {

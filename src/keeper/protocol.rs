@@ -1,5 +1,5 @@
-//! What keeper and master say to each other, as types. One message is one SOCK_SEQPACKET packet; file descriptors ride
-//! beside it and are never inside these types.
+//! The messages between keeper and master, as types. One message is one SOCK_SEQPACKET packet; file descriptors are
+//! attached to it and never part of these types.
 use crate::ids::WorkerId;
 pub use crate::os::user::Credentials;
 
@@ -8,82 +8,83 @@ pub use crate::os::user::Credentials;
 pub enum Order {
     /// Keep a copy of the attached fd under this name (one fd). A second `Hold` of a name replaces the first.
     Hold { name: String },
-    /// Close the fd held under this name. Unknown names are fine.
+    /// Close the fd held under this name. Unknown names are ignored.
     Release { name: String },
-    /// Keep these opaque bytes under this key, replacing what was there.
+    /// Store these opaque bytes under this key, replacing an earlier value.
     Note { key: String, value: Vec<u8> },
-    /// Drop the note. Unknown keys are fine.
+    /// Delete the value of this key. Unknown keys are ignored.
     Forget { key: String },
-    /// Start a process. Attached: a memfd with the encoded [`SpawnSpec`], then one fd per `spec.placements`.
+    /// Start a process. Attached: a memfd with the encoded [`SpawnSpec`], then one fd for each of `spec.placements`.
     Spawn { worker: WorkerId },
     /// Send a signal to a child that is not yet reaped; `group`: to its whole process group.
     Signal { worker: WorkerId, signal: i32, group: bool },
-    /// The master has taken note of this child's end; the keeper may forget it.
+    /// The master has handled the end of this child; the keeper may forget it.
     ExitSeen { worker: WorkerId },
-    /// The master's loop turns.
+    /// The master's loop is turning.
     Heartbeat,
-    /// The master has taken over (or started) completely and serves.
+    /// The master has finished its takeover (or start) and serves.
     Ready,
-    /// Everything is done: end with this exit code.
+    /// The deployment is over: exit with this code.
     Finish { code: u8 },
-    /// The next master runs this binary (attached: one fd). It starts at once when this one has ended; if it does not
-    /// get ready, or ends young, the one after it runs the previous binary again. Once it has proved itself, the keeper
-    /// itself becomes this binary too, if that can take over what it holds; [`Notice::Keeper`] says what came of it.
+    /// Run this binary (attached: one fd) as the next master, at once when the current one has ended. If that master
+    /// does not get ready, or dies young, the one after it runs the previous binary again. Once it has proved itself,
+    /// the keeper becomes this binary too, if the binary can take over what the keeper holds; [`Notice::Keeper`]
+    /// reports the result.
     Upgrade,
 }
 
 /// From the keeper to the master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Always first. `incarnation` counts masters of this keeper from 1; `previous_end` says how the one before ended
-    /// ("" for the first); `about` is the keeper itself.
+    /// Always the first message. `incarnation` counts masters of this keeper from 1; `previous_end` says how the
+    /// previous one ended ("" for the first); `about` describes the keeper.
     Hello { version: u16, incarnation: u32, previous_end: String, about: About },
-    /// After `Hello`: a child that exists, with the tag its spawn carried. `status` is set when it has already ended
-    /// (raw wait status) and nobody has said `ExitSeen` yet. `started_ms` is CLOCK_MONOTONIC.
+    /// After `Hello`: an existing child, with the tag of its spawn. `status` is set if it has ended (raw wait status)
+    /// and was not acknowledged with `ExitSeen`. `started_ms` is CLOCK_MONOTONIC.
     Child { worker: WorkerId, pid: i32, tag: Vec<u8>, started_ms: u64, status: Option<i32> },
-    /// After `Hello`: an fd that is held (attached: one fd).
+    /// After `Hello`: a held fd (attached: one fd).
     Held { name: String },
-    /// After `Hello`: a note that is held.
+    /// After `Hello`: a stored value.
     Noted { key: String, value: Vec<u8> },
-    /// The end of what the keeper had; from here on only news.
+    /// The end of what the keeper held; only news follow.
     Begin,
     /// The process runs its program (exec succeeded).
     Spawned { worker: WorkerId, pid: i32 },
-    /// The process could not be started. Nothing of it is left; no `Exited` follows.
+    /// The process could not be started. It is gone; no `Exited` follows.
     SpawnFailed { worker: WorkerId, step: SpawnStep, errno: i32 },
     /// A child ended (raw wait status). Repeated to a new master until `ExitSeen`. `at_ms` is CLOCK_MONOTONIC.
     Exited { worker: WorkerId, status: i32, at_ms: u64 },
-    /// The keeper got this signal; `value` is what `sigqueue` carried.
+    /// The keeper got this signal; `value` is the value of `sigqueue`.
     Signal { signal: i32, value: Option<i32> },
-    /// It is known what came of the keeper's own part in an upgrade.
+    /// The result of the keeper's own part in an upgrade.
     Keeper { about: About },
 }
 
-/// What the keeper says of itself.
+/// The keeper's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
-    /// Its version; "" for one that does not say.
+    /// Its version; "" if it does not report one.
     pub version: String,
-    /// What came of its own part in the last upgrade.
+    /// The result of its own part in the last upgrade.
     pub upgrade: OwnUpgrade,
 }
 
 /// The keeper's own part in an upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OwnUpgrade {
-    /// There was none, or it is not decided yet.
+    /// No upgrade, or not decided yet.
     #[default]
     Open,
-    /// The keeper is of the new binary.
+    /// The keeper runs the new binary.
     Done,
-    /// It stays what it was, for this reason.
+    /// The keeper kept its binary, for this reason.
     Stays { why: String },
 }
 
-/// Where a spawn failed.
+/// The step at which a spawn failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpawnStep {
-    /// The description was damaged or over a bound, or its number of fds was wrong.
+    /// The spec was damaged or exceeded a bound, or the number of fds was wrong.
     Description,
     /// fork (EAGAIN: too many processes).
     Fork,
@@ -112,7 +113,7 @@ pub enum SpawnStep {
 /// Everything that happens between fork and exec. Bytes, not strings: the kernel's names need not be UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpawnSpec {
-    /// Given back in [`Notice::Child`], opaque to the keeper.
+    /// Returned in [`Notice::Child`], opaque to the keeper.
     pub tag: Vec<u8>,
     /// Absolute path of the program.
     pub program: Vec<u8>,
@@ -126,11 +127,11 @@ pub struct SpawnSpec {
     pub cwd: Option<Vec<u8>>,
     /// `None`: inherited.
     pub umask: Option<u32>,
-    /// Who to become. `None`: stay.
+    /// The user to become. `None`: unchanged.
     pub credentials: Option<Credentials>,
     /// (resource, soft, hard) as in setrlimit(2).
     pub rlimits: Vec<(i32, u64, u64)>,
-    /// For each attached fd (after the memfd), the number it must have in the new process. stdin, stdout and stderr
-    /// that are not placed are the keeper's own.
+    /// For each attached fd (after the memfd), its number in the new process. stdin, stdout and stderr that are not
+    /// placed are the keeper's own.
     pub placements: Vec<i32>,
 }

@@ -1,7 +1,7 @@
 //! The keeper's own part in an upgrade. Once the new master has proved itself, the new binary is asked, as a child,
-//! whether it can take over everything that the keeper holds; then this process becomes that binary. Its pid, its
-//! children, their parent-death signals, the signals that wait, limits and open files stay; the rest is written down
-//! (`state`). Whatever goes wrong before that costs nothing: the keeper stays what it is and says why.
+//! whether it can take over everything that the keeper holds; then this process becomes that binary. Pid, children,
+//! their parent-death signals, pending signals, limits and open files stay; the rest is encoded (`state`). A failure
+//! before the exec costs nothing: the keeper stays as it is and logs the reason.
 use super::delivery::Delivery;
 use super::event_loop::{Keeper, Master, SIGNALS, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
@@ -21,71 +21,71 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use thiserror::Error;
 
-/// Why the keeper does not become another binary, or another binary not the keeper.
+/// Why the keeper does not become another binary, or another binary cannot be the keeper.
 #[derive(Debug, Error)]
 pub enum ReexecError {
-    /// It cannot be encoded.
+    /// The state cannot be encoded.
     #[error("what it holds: {0}")]
     State(#[from] RecordError),
-    /// It cannot be stored.
+    /// The state cannot be stored.
     #[error("writing down what it holds: {0}")]
     Store(io::Error),
-    /// The state that was left cannot be read.
+    /// The state cannot be read.
     #[error("cannot read the keeper's state: {0}")]
     Read(io::Error),
-    /// The state that was left makes no sense.
+    /// The state is invalid.
     #[error("the keeper's state cannot be used: {0}")]
     Decode(RecordError),
-    /// No child could be started to ask.
+    /// The child that checks the binary could not be started.
     #[error("the new binary cannot be asked: {0}")]
     Ask(io::Error),
-    /// The child said nothing in time.
+    /// The child did not answer in time.
     #[error("the new binary gave no answer in {} s", KEEPER_CHECK_MS / 1000)]
     Silent,
-    /// The child was no program.
+    /// The binary could not be executed.
     #[error("the new binary cannot be run: {}", process::describe_errno(.0.errno))]
     Run(Failure),
-    /// The child said why not.
+    /// The child refused.
     #[error("the new binary cannot go on from it{0}")]
     Refused(String),
-    /// The child was another program.
+    /// The child is another program.
     #[error("the new binary is no clusterd that can (it {0})")]
     Foreign(String),
-    /// The way back cannot be kept open.
+    /// The previous binary cannot be kept open for a way back.
     #[error("opening /proc/self/exe: {0}")]
     OwnBinary(io::Error),
-    /// What is held would not survive the exec.
+    /// A held fd would not survive the exec.
     #[error("handing over the open files: {0}")]
     HandOver(io::Error),
     /// The exec failed.
     #[error("the new binary cannot be executed: {0}")]
     Execute(io::Error),
-    /// A file of the state is not there.
+    /// An fd of the state is not open.
     #[error("file {0} is not open")]
     NotOpen(RawFd),
-    /// A file of the state cannot be taken.
+    /// An fd of the state cannot be taken over.
     #[error("taking files: {0}")]
     Take(io::Error),
-    /// Signals cannot be watched.
+    /// Signals cannot be blocked.
     #[error("watching signals: {0}")]
     Signals(io::Error),
 }
 
-/// How far it is.
+/// The stage of a reexec.
 #[derive(Debug, Default)]
 pub(super) enum Reexec<F> {
-    /// There is nothing to become.
+    /// None.
     #[default]
     None,
-    /// A new binary came; its master has to prove itself first.
+    /// There is a new binary; its master has to prove itself first.
     Waiting,
-    /// The new binary looks at what it would be given.
+    /// The new binary checks what it would take over.
     Asked(Question<F>),
-    /// It said that it can take over.
+    /// The new binary can take over.
     Agreed,
 }
 
-/// A new binary that is being asked.
+/// A new binary that is being checked.
 #[derive(Debug)]
 pub(super) struct Question<F> {
     pid: i32,
@@ -95,17 +95,16 @@ pub(super) struct Question<F> {
     late: bool,
 }
 
-/// What this binary says of itself.
+/// This keeper's description of itself.
 pub(super) fn about(upgrade: OwnUpgrade) -> About {
     About { version: env!("CARGO_PKG_VERSION").to_owned(), upgrade }
 }
 
-/// This binary's own answer: whether it could take over from the state that is its standard input.
+/// The check of a new binary: whether it could take over from the state on its standard input.
 ///
-/// # Errors
-/// What it cannot read.
+/// # Errors The part that it cannot read.
 pub fn check() -> Result<String, ReexecError> {
-    // This process is only asked; it is no keeper.
+    // This process only checks; it is not a keeper.
     let bytes = memfd::contents(io::stdin().as_fd(), KEEPER_STATE_BYTES_MAX).map_err(ReexecError::Read)?;
     let state = state::decode(&bytes).map_err(ReexecError::Decode)?;
     let (version, processes) = (env!("CARGO_PKG_VERSION"), state.table.unreaped_count());
@@ -120,15 +119,15 @@ impl<S: System> Keeper<S> {
         self.about = about(OwnUpgrade::Open);
     }
 
-    /// Stops a reexec that was begun.
+    /// Cancels a reexec.
     pub(super) fn cancel_reexec(&mut self) {
         if let Reexec::Asked(question) = std::mem::take(&mut self.reexec) {
-            // It is not reaped: the pid is its own. It will be, as a process that nobody knows.
+            // It is not reaped, so the pid is still its own. It will be reaped as an unknown process.
             let _ = self.system.kill(question.pid, signal::KILL);
         }
     }
 
-    /// When the next step may be due without any event.
+    /// When the next step may be due without an event.
     pub(super) fn reexec_wake_ms(&self, now_ms: u64) -> Option<u64> {
         match &self.reexec {
             Reexec::Waiting | Reexec::Agreed => self.watchdog.proved_at_ms().filter(|at_ms| *at_ms > now_ms),
@@ -137,7 +136,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// The pid of a new binary that is being asked.
+    /// The pid of a new binary that is being checked.
     pub(super) fn asked_pid(&self) -> Option<i32> {
         match &self.reexec {
             Reexec::Asked(question) => Some(question.pid),
@@ -145,7 +144,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Takes the next step, if it is due. Does not return when that is to become the new binary.
+    /// Takes the next step, if it is due. Does not return if that step is the exec of the new binary.
     pub(super) fn advance_reexec(&mut self, now_ms: u64) {
         match &mut self.reexec {
             Reexec::None => {}
@@ -153,7 +152,7 @@ impl<S: System> Keeper<S> {
                 if self.watchdog.is_proved(now_ms)
                     && let Some(asked) = self.view().map(|view| self.ask(&view, now_ms))
                 {
-                    // Nobody goes back any more.
+                    // A roll-back is no longer possible.
                     self.former_binary = None;
                     match asked {
                         Ok(question) => self.reexec = Reexec::Asked(question),
@@ -177,7 +176,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Everything that there is to hand over; `None` while the master does not serve or has not been told everything.
+    /// Everything to hand over; `None` while the master does not serve or has not received everything.
     fn view(&self) -> Option<View<'_, S::Fd>> {
         let Master { pid, ours, theirs, delivery, .. } = self.master.as_ref()?;
         Some(View {
@@ -214,13 +213,13 @@ impl<S: System> Keeper<S> {
         Ok(Question { pid: started.pid, report: started.report, answer, until_ms, late: false })
     }
 
-    /// What it holds, in a file for another binary.
+    /// The state, in a file for another binary.
     fn store(&self, view: &View<'_, S::Fd>) -> Result<S::Fd, ReexecError> {
         let bytes = state::encode(view, |fd| self.system.number(fd))?;
         self.system.file_with("clusterd-keeper", &bytes).map_err(ReexecError::Store)
     }
 
-    /// The new binary that was asked has ended.
+    /// The process that checked the new binary has ended.
     pub(super) fn answered(&mut self, status: i32) {
         let Reexec::Asked(question) = std::mem::take(&mut self.reexec) else { return };
         match verdict(&self.system, &question, status) {
@@ -229,7 +228,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Becomes the new binary. Returns only when that failed: why.
+    /// Executes the new binary. Returns only if that failed, with the reason.
     fn execute_new(&self, view: &View<'_, S::Fd>) -> ReexecError {
         let prepared = self.store(view).and_then(|state| {
             let former = self.system.own_binary().map_err(ReexecError::OwnBinary)?;
@@ -247,13 +246,13 @@ impl<S: System> Keeper<S> {
             Err(why) => why,
         };
         if let Err(error) = self.system.close_on_exec_from(3) {
-            // Workers that start from now on inherit what is not theirs.
+            // Workers that start from now on would inherit the keeper's fds.
             self.system.say(&format!("clusterd: keeper: cannot mark its files as its own again: {error}"));
         }
         why
     }
 
-    /// Nothing changes, and everybody hears why.
+    /// The keeper keeps its binary, and tells everybody why.
     fn stay(&mut self, why: &ReexecError) {
         self.reexec = Reexec::None;
         self.system.say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
@@ -264,10 +263,10 @@ impl<S: System> Keeper<S> {
 
 // ---- the new binary ----
 
-/// What the binary before this one left in the arguments.
+/// What the previous binary left in the arguments.
 struct Left<F> {
     state: F,
-    /// The previous binary; or, when this one was sent back to, why.
+    /// The previous binary; or, if this one was returned to, the reason.
     former: Result<F, String>,
     args: Vec<OsString>,
 }
@@ -294,7 +293,7 @@ pub(super) fn resume<S: System>(system: S, args: Vec<OsString>) -> ExitCode {
     match Keeper::restored(system, &left) {
         Ok(mut keeper) => {
             drop(left);
-            // Before anything else: who ended meanwhile, and whose report came.
+            // First handle what happened meanwhile: ended children and reports.
             let reports = keeper.reports.keys().copied().collect();
             keeper.turn(reports);
             ExitCode::from(keeper.run())
@@ -303,7 +302,7 @@ pub(super) fn resume<S: System>(system: S, args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Executes the previous binary again: this one cannot be the keeper although it said so.
+/// Executes the previous binary again: this one cannot be the keeper although its check passed.
 pub(super) fn decline<S: System>(system: &S, args: Vec<OsString>, why: &str) -> ExitCode {
     left(system, args).map_or(ExitCode::from(2), |left| send_back(system, &left, why))
 }
@@ -326,7 +325,7 @@ fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
 }
 
 impl<S: System> Keeper<S> {
-    /// Takes over what is left. Until that is certain to work no fd of it is touched.
+    /// Takes over the state. No fd of it is touched until that is certain to work.
     fn restored(mut system: S, left: &Left<S::Fd>) -> Result<Keeper<S>, (S, ReexecError)> {
         let state = match take_state(&mut system, left) {
             Ok(state) => state,
@@ -383,7 +382,7 @@ fn take_state<S: System>(system: &mut S, left: &Left<S::Fd>) -> Result<State<S::
     state.try_map(|number| system.take_inherited(number)).map_err(ReexecError::Take)
 }
 
-/// Becomes `binary`, which finds the state and the way back in its first two arguments.
+/// Executes `binary`, with the state and the way back in its first two arguments.
 fn execute<S: System>(
     system: &S,
     binary: &S::Fd,
@@ -397,7 +396,7 @@ fn execute<S: System>(
     system.replace(binary, &all, env)
 }
 
-/// What the answer means.
+/// The result of the check.
 fn verdict<S: System>(system: &S, question: &Question<S::Fd>, status: i32) -> Result<(), ReexecError> {
     if question.late {
         return Err(ReexecError::Silent);

@@ -1,5 +1,5 @@
-//! Everything that the keeper holds as bytes and back: what it hands to the binary that it becomes. Pure: a held fd is
-//! any type, and its number once it is written down. The format is that of `crate::record`.
+//! Encodes everything that the keeper holds, for the binary that it becomes, and decodes it. Pure: a held fd is any
+//! type, and a number once it is encoded. The format is that of `crate::record`.
 use super::protocol::Notice;
 use super::table::{Child, State as Life, Table};
 use super::watchdog::WatchdogState;
@@ -13,17 +13,17 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// stdin, stdout and stderr stay where they are.
 const FIRST_FD: i32 = 3;
-/// No child has a lower pid.
+/// Init has pid 1; no child has a lower pid than this.
 const FIRST_PID: i32 = 2;
 
 /// Everything that a keeper holds while a master serves.
 #[derive(Debug, PartialEq, Eq)]
 pub struct State<F> {
-    /// RLIMIT_NOFILE as it was before the keeper raised it, soft and hard: workers get that.
+    /// RLIMIT_NOFILE before the keeper raised it, soft and hard: workers get that.
     pub file_limit: (u64, u64),
     /// `/dev/null`.
     pub null: F,
-    /// What the next master runs.
+    /// The binary of the next master.
     pub binary: F,
     /// The watchdog of the masters.
     pub watchdog: WatchdogState,
@@ -31,17 +31,17 @@ pub struct State<F> {
     pub master_pid: i32,
     /// The keeper's end of the connection to it.
     pub ours: F,
-    /// The copy of its own.
+    /// The keeper's copy of the master's end.
     pub theirs: F,
-    /// What it is still to be told.
+    /// News not sent yet.
     pub news: VecDeque<Notice>,
-    /// Children, held fds, notes.
+    /// Children, held fds, and the checkpoint.
     pub table: Table<F>,
-    /// Where children that have not yet said whether their program runs will say it.
+    /// Reports of children whose exec has neither failed nor succeeded yet.
     pub reports: BTreeMap<WorkerId, F>,
 }
 
-/// The same, lent.
+/// A borrowed [`State`].
 #[derive(Debug)]
 pub struct View<'a, F> {
     /// See [`State`].
@@ -75,7 +75,7 @@ impl<F> View<'_, F> {
 }
 
 impl<F> State<F> {
-    /// The same, lent.
+    /// Borrows the state.
     pub fn view(&self) -> View<'_, F> {
         View {
             file_limit: self.file_limit,
@@ -91,10 +91,9 @@ impl<F> State<F> {
         }
     }
 
-    /// The same with other fds.
+    /// The same state with other fds.
     ///
-    /// # Errors
-    /// The first one of `change`.
+    /// # Errors The first error of `change`.
     pub fn try_map<G, E>(self, mut change: impl FnMut(F) -> Result<G, E>) -> Result<State<G>, E> {
         let mut reports = BTreeMap::new();
         for (worker, fd) in self.reports {
@@ -117,7 +116,7 @@ impl<F> State<F> {
 
 // ---- the record ----
 
-/// A state as it is written. Lent while it is encoded, owned when it was decoded.
+/// The encoded form of a state: borrowed for encoding, owned after decoding.
 struct Saved<'a> {
     soft_limit: u64,
     hard_limit: u64,
@@ -198,10 +197,9 @@ struct SavedNote<'a> {
 
 record! { SavedNote<'a> { 1 key [max KEEPER_NAME_BYTES_MAX]; 2 value [max NOTE_BYTES_MAX]; } }
 
-/// Encodes it as a document. `number` is the number of a held fd, as it will be called after it was handed over.
+/// Encodes the state as a document. `number` gives the number of a held fd after the hand-over.
 ///
-/// # Errors
-/// A part, or the whole, over its bound.
+/// # Errors A part, or the whole, exceeds its bound.
 pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<u8>, RecordError> {
     let (soft_limit, hard_limit) = state.file_limit;
     let child = |(worker, child)| SavedChild {
@@ -228,10 +226,9 @@ pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Decodes it. Nothing in it is said twice: no fd, no name, no pid, no worker.
+/// Decodes a state. Checks that every fd, name, pid and worker is unique.
 ///
-/// # Errors
-/// It is none, of a later version, or damaged.
+/// # Errors The bytes are not a state, of a later version, or damaged.
 pub fn decode(bytes: &[u8]) -> Result<State<i32>, RecordError> {
     within("state", bytes.len(), KEEPER_STATE_BYTES_MAX)?;
     record::from_document::<Saved<'_>>(bytes)?.into_state()
@@ -281,7 +278,7 @@ impl Saved<'_> {
             table,
             reports,
         };
-        // Two owners of one fd would close it under each other.
+        // Two owners of one fd would close it for each other.
         let mut seen = HashSet::new();
         if state.view().fds().any(|&fd| fd < FIRST_FD || !seen.insert(fd)) {
             return Err(RecordError::Bad("file descriptor"));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::keeper::protocol::SpawnStep;
 
-/// One of everything. The fds are numbers.
+/// A state with one of everything. The fds are numbers.
 fn full() -> State<i32> {
     let mut table = Table::default();
     let states = [
@@ -46,7 +46,7 @@ fn bytes(state: &State<i32>) -> Vec<u8> {
     encode(&state.view(), |fd| *fd).unwrap()
 }
 
-/// The document with the fields of its record changed: (tag, bytes).
+/// The document with changed fields: (tag, bytes).
 fn edited(edit: impl FnOnce(&mut Vec<(u8, Vec<u8>)>)) -> Vec<u8> {
     let all = bytes(&full());
     let mut rest = record::open(&all).unwrap();
@@ -83,7 +83,7 @@ fn everything_comes_back_as_it_was() {
 fn a_newer_version_may_add_fields_and_kinds_and_an_older_one_lack_them() {
     let newer = edited(|fields| {
         fields.insert(1, (200, b"a field of tomorrow".to_vec()));
-        // News of a kind that this version could tell nobody.
+        // A notice of a kind that this version cannot send.
         let news = fields.iter_mut().find(|(tag, _)| *tag == 11).unwrap();
         news.1.splice(..0, [2, 200, 1]);
     });
@@ -96,7 +96,7 @@ fn a_newer_version_may_add_fields_and_kinds_and_an_older_one_lack_them() {
     let error = decode(&incompatible).unwrap_err();
     assert_eq!(error, RecordError::Newer(record::VERSION + 1));
     assert!(error.to_string().contains("version 3; this binary reads up to 2"), "{error}");
-    // A child in a state that this version does not know must not be forgotten.
+    // A child in a state that this version does not know must not be dropped.
     let unknown_life = edited(|fields| {
         let children = fields.iter_mut().find(|(tag, _)| *tag == 7).unwrap();
         children.1 = vec![14, 1, 1, 1, 2, 9, 1, 1, 200, 3, 1, 1, 4, 1, 99];
@@ -129,7 +129,7 @@ fn what_is_missing_or_there_twice_is_damage_that_is_named() {
         record::to_document(&saved).unwrap()
     };
     assert!(decode(&with(101, 102)).is_ok());
-    // The same pid for two that live; the master's pid for a worker; init; an fd for two things; stdio for one.
+    // The same pid for two living processes; the master's pid for a worker; init; one fd used twice; stdio.
     bad(decode(&with(101, 101)), "children");
     bad(decode(&with(101, 77)), "pid");
     bad(decode(&with(1, 102)), "pid");

@@ -1,5 +1,5 @@
-//! Every system call of the keeper, as one trait, so that a simulated system can be put under it. [`Linux`] is the real
-//! one: thin, and chosen at compile time. What needs no system (names of signals, what a wait status means) is not here.
+//! Every system call of the keeper, as one trait, so that a simulated system can take its place. [`Linux`] is the real
+//! one: thin, and chosen at compile time. Pure helpers (signal names, the meaning of a wait status) are not here.
 use crate::os::packet::{self, Packet};
 use crate::os::poll;
 use crate::os::process::{self, FileLimit};
@@ -13,18 +13,18 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// What to wait for on one file, and what happened.
+/// What to wait for on one file, and the result.
 #[derive(Debug)]
 pub struct Interest<'a, F> {
     /// The file.
     pub fd: &'a F,
-    /// Also wait until it can be written.
+    /// Also wait until it is writable.
     pub write: bool,
-    /// It can be read, or its other side is gone. Set by [`System::wait`].
+    /// Readable, or closed by the peer. Set by [`System::wait`].
     pub readable: bool,
 }
 
-/// What the keeper asks of the system. Nothing in it blocks but [`System::wait`]. Errors are those of the system calls.
+/// The system as the keeper uses it. Only [`System::wait`] blocks. Errors are those of the system calls.
 pub trait System: Debug {
     /// An open file. Dropping it closes it.
     type Fd: Debug;
@@ -35,7 +35,7 @@ pub trait System: Debug {
     /// Writes a line to stderr.
     fn say(&self, line: &str);
 
-    /// Gives the pages of code that the start needed back.
+    /// Releases code pages that only the start needed.
     fn forget_code(&self);
 
     /// Our pid.
@@ -49,61 +49,61 @@ pub trait System: Debug {
 
     // ---- files ----
 
-    /// The binary that we run.
+    /// The running binary.
     fn own_binary(&self) -> io::Result<Self::Fd>;
 
     /// `/dev/null`.
     fn null_device(&self) -> io::Result<Self::Fd>;
 
-    /// Raises the limit of open files as far as it goes. Returns what it was.
+    /// Raises the limit on open files to its maximum. Returns the previous limit.
     fn raise_file_limit(&self) -> io::Result<FileLimit>;
 
-    /// No file from this number on survives an exec.
+    /// Sets close-on-exec for all fds from this number on.
     fn close_on_exec_from(&self, first: RawFd) -> io::Result<()>;
 
-    /// This file survives an exec.
+    /// Clears close-on-exec.
     fn keep_over_exec(&self, fd: &Self::Fd) -> io::Result<()>;
 
-    /// Takes a file that was open when the process began.
+    /// Takes an fd that was open when the process began.
     fn take_inherited(&self, number: RawFd) -> io::Result<Self::Fd>;
 
-    /// Closes a file in which others may have left something whose close waits.
+    /// Closes an fd whose close may block because of options that others set.
     fn close(&self, fd: Self::Fd) {
         drop(fd);
     }
 
-    /// Whether a file of this number is open.
+    /// Whether an fd of this number is open.
     fn is_open(&self, number: RawFd) -> bool;
 
-    /// The number of a file.
+    /// The number of an fd.
     fn number(&self, fd: &Self::Fd) -> RawFd;
 
-    /// A file in memory with this content.
+    /// A memfd with this content.
     fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<Self::Fd>;
 
-    /// The whole content of a file in memory.
+    /// The whole content of a memfd.
     fn contents(&self, fd: &Self::Fd, bytes_max: usize) -> io::Result<Vec<u8>>;
 
-    /// A pipe: its end for reading and the one for writing.
+    /// A pipe: its reading end and its writing end.
     fn pipe(&self) -> io::Result<(Self::Fd, Self::Fd)>;
 
-    /// Reads what is there; `None` when nothing is there yet.
+    /// Reads what is there; `None` when there is nothing yet.
     fn read_now(&self, fd: &Self::Fd, buffer: &mut [u8]) -> io::Result<Option<usize>>;
 
     // ---- packets ----
 
-    /// Two connected ends.
+    /// A connected pair of sockets.
     fn pair(&self, buffer_bytes: usize) -> io::Result<(Self::Fd, Self::Fd)>;
 
-    /// Sends one packet, whole or not at all, with a copy of a file.
+    /// Sends one packet, whole or not at all, with a copy of an fd.
     fn send(&self, socket: &Self::Fd, bytes: &[u8], fd: Option<&Self::Fd>) -> io::Result<()>;
 
-    /// Receives one packet and its files.
+    /// Receives one packet and its fds.
     fn receive(&self, socket: &Self::Fd, buffer: &mut [u8], fds: &mut VecDeque<Self::Fd>) -> io::Result<Packet>;
 
     // ---- signals and waiting ----
 
-    /// Blocks these signals for good and collects them for [`System::next_signal`]; ignores SIGPIPE.
+    /// Blocks these signals for good, so that [`System::next_signal`] returns them; ignores SIGPIPE.
     fn watch_signals(&mut self, signals: &[i32]) -> io::Result<()>;
 
     /// Gives a signal its default action.
@@ -112,7 +112,7 @@ pub trait System: Debug {
     /// The next signal that has arrived.
     fn next_signal(&mut self) -> io::Result<Option<Caught>>;
 
-    /// Waits for a signal, one of these files, or the end of the time (milliseconds; `None`: for ever).
+    /// Waits for a signal, one of these fds, or the time-out (milliseconds; `None`: for ever).
     fn wait(&self, interests: &mut [Interest<'_, Self::Fd>], timeout_ms: Option<u64>) -> io::Result<()>;
 
     /// Sends a signal to a process.
@@ -123,19 +123,19 @@ pub trait System: Debug {
 
     // ---- processes ----
 
-    /// Forks and executes. What becomes of it is told by [`System::report`].
+    /// Forks and executes. [`System::report`] returns the result.
     fn start(&self, plan: &Plan<'_, Self::Fd>) -> Result<Started<Self::Fd>, Failure>;
 
-    /// What a starting process says about itself.
+    /// The report of a starting process.
     fn report(&self, report: &Self::Fd) -> Report;
 
-    /// Executes this binary in our place. Returns when that failed.
+    /// Executes this binary in this process. Returns if that failed.
     fn replace(&self, program: &Self::Fd, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error;
 
-    /// A child that has ended; its pid stays its own until [`System::reap`].
+    /// A child that has ended; the pid stays its own until [`System::reap`].
     fn ended_child(&self) -> io::Result<Option<i32>>;
 
-    /// Takes the wait status of a child that has ended.
+    /// The wait status of a child that has ended.
     fn reap(&self, pid: i32) -> io::Result<Option<i32>>;
 }
 

@@ -1,5 +1,5 @@
-//! What the keeper holds: children, fds by name, notes, and news that wait for a master. PURE: a held fd is any
-//! type, time is an argument, and what happens to a process is told by the caller.
+//! What the keeper holds: children, fds by name, the checkpoint, and news that wait for a master. Pure: a held fd is
+//! any type, time is an argument, and the caller reports what happens to processes.
 use super::protocol::{Notice, SpawnStep};
 use crate::ids::WorkerId;
 use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX, SIGNALS_PENDING_MAX};
@@ -12,24 +12,24 @@ use std::ops::Bound::{Excluded, Unbounded};
 pub struct Child {
     /// Also its process group.
     pub pid: i32,
-    /// What its spawn carried.
+    /// The tag of its spawn.
     pub tag: Vec<u8>,
     /// When it was forked.
     pub started_ms: u64,
-    /// Where it is in its life.
+    /// Its state.
     pub state: State,
 }
 
-/// The life of a child. What was acknowledged is gone from the table.
+/// The state of a child. Acknowledged children are no longer in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Forked; its program does not run yet.
     Starting,
-    /// It said why its program cannot run, and is about to end.
+    /// It reported why its program cannot run, and is about to exit.
     Failing { step: SpawnStep, errno: i32 },
     /// Its program runs.
     Running,
-    /// Reaped: its pid means nothing any more. Waits for the master to take note.
+    /// Reaped: its pid is meaningless. Waits for the master's acknowledgement.
     Ended { status: i32, at_ms: u64 },
 }
 
@@ -38,13 +38,13 @@ pub enum State {
 pub enum Reaped {
     /// A child that ended; it stays in the table until [`Table::exit_seen`].
     Exited { worker: WorkerId, status: i32, at_ms: u64 },
-    /// A child whose program never ran; it is forgotten.
+    /// A child whose program never ran; it was removed.
     NeverRan { worker: WorkerId, step: SpawnStep, errno: i32 },
-    /// None of ours: a process that lost its parent and came to us.
+    /// Not a child of ours: a process that lost its parent and was reparented to us.
     Stranger,
 }
 
-/// Why something was not taken in.
+/// Why something was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The bound is reached.
@@ -62,7 +62,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Everything that outlives a master, and the keeper's binary too. `F` is a held fd.
+/// Everything that outlives a master, and the keeper's binary. `F` is a held fd.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table<F> {
     children: BTreeMap<WorkerId, Child>,
@@ -85,10 +85,9 @@ impl<F> Default for Table<F> {
 }
 
 impl<F> Table<F> {
-    /// Whether a child with this id may be started.
+    /// Checks that a child with this id may be started.
     ///
-    /// # Errors
-    /// The bound, or the id is in use.
+    /// # Errors The bound is reached, or the id is in use.
     pub fn may_start(&self, worker: WorkerId) -> Result<(), Refusal> {
         if self.children.contains_key(&worker) {
             return Err(Refusal::InUse(worker));
@@ -117,7 +116,7 @@ impl<F> Table<F> {
         }
     }
 
-    /// The child said that its program cannot run. It is told to the master when it is reaped.
+    /// The child reported that its program cannot run. The master is told once it is reaped.
     pub fn failing(&mut self, worker: WorkerId, step: SpawnStep, errno: i32) {
         if let Some(child) = self.children.get_mut(&worker) {
             match child.state {
@@ -127,13 +126,13 @@ impl<F> Table<F> {
         }
     }
 
-    /// Whose pid this is, as long as it is not reaped.
+    /// The child with this pid, while it is not reaped.
     #[must_use]
     pub fn worker_of(&self, pid: i32) -> Option<WorkerId> {
         self.by_pid.get(&pid).copied()
     }
 
-    /// This pid was reaped. A child that is still [`State::Starting`] has to be settled by its report first.
+    /// This pid was reaped. The report of a child in [`State::Starting`] has to be handled before.
     pub fn reaped(&mut self, pid: i32, status: i32, now_ms: u64) -> Reaped {
         let Some(worker) = self.by_pid.remove(&pid) else { return Reaped::Stranger };
         let Some(child) = self.children.get_mut(&worker) else { return Reaped::Stranger };
@@ -149,7 +148,8 @@ impl<F> Table<F> {
         }
     }
 
-    /// The master knows that this child ended. False, and nothing happens, while it lives or when it is unknown.
+    /// The master acknowledged the end of this child. Returns false, without effect, while it lives or if it is
+    /// unknown.
     pub fn exit_seen(&mut self, worker: WorkerId) -> bool {
         let ended = matches!(self.children.get(&worker), Some(Child { state: State::Ended { .. }, .. }));
         if ended {
@@ -158,7 +158,7 @@ impl<F> Table<F> {
         ended
     }
 
-    /// The pid to which a signal for this worker may go: only while it is not reaped.
+    /// The pid for a signal to this worker, while it is not reaped.
     #[must_use]
     pub fn signal_target(&self, worker: WorkerId) -> Option<i32> {
         let child = self.children.get(&worker)?;
@@ -179,17 +179,16 @@ impl<F> Table<F> {
         self.by_pid.len()
     }
 
-    /// The first child after this one, in the order of ids.
+    /// The first child after this id, in the order of ids.
     #[must_use]
     pub fn child_after(&self, last: Option<WorkerId>) -> Option<(WorkerId, &Child)> {
         let from = last.map_or(Unbounded, Excluded);
         self.children.range((from, Unbounded)).next().map(|(worker, child)| (*worker, child))
     }
 
-    /// Holds an fd under a name. One that had the name is returned (to be closed).
+    /// Holds an fd under a name. Returns an fd that had the name, to be closed.
     ///
-    /// # Errors
-    /// The bound.
+    /// # Errors The bound is reached.
     pub fn hold(&mut self, name: String, fd: F) -> Result<Option<F>, Refusal> {
         if self.held.len() >= HELD_FDS_MAX && !self.held.contains_key(&name) {
             return Err(Refusal::Full { what: "held file descriptors", max: HELD_FDS_MAX });
@@ -197,7 +196,7 @@ impl<F> Table<F> {
         Ok(self.held.insert(name, fd))
     }
 
-    /// Gives up a held fd.
+    /// Removes a held fd.
     pub fn release(&mut self, name: &str) -> Option<F> {
         self.held.remove(name)
     }
@@ -209,10 +208,9 @@ impl<F> Table<F> {
         self.held.range::<str, _>((from, Unbounded)).next().map(|(name, fd)| (name.as_str(), fd))
     }
 
-    /// Keeps a note.
+    /// Stores a value.
     ///
-    /// # Errors
-    /// The bound.
+    /// # Errors The bound is reached.
     pub fn note(&mut self, key: String, value: Vec<u8>) -> Result<(), Refusal> {
         if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&key) {
             return Err(Refusal::Full { what: "notes", max: NOTES_MAX });
@@ -221,21 +219,21 @@ impl<F> Table<F> {
         Ok(())
     }
 
-    /// Drops a note.
+    /// Deletes a value.
     pub fn forget(&mut self, key: &str) {
         self.notes.remove(key);
     }
 
-    /// The first note after this key.
+    /// The first stored value after this key.
     #[must_use]
     pub fn note_after(&self, last: Option<&str>) -> Option<(&str, &[u8])> {
         let from = last.map_or(Unbounded, Excluded);
         self.notes.range::<str, _>((from, Unbounded)).next().map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 
-    /// News that no master has read. What is in this table anyway is told to the next master without it; a signal and
-    /// a failed spawn are not, and wait. Signals coalesce as in the kernel: a repetition of one that waits says
-    /// nothing new, except that a second "stop" means "stop now" (`is_stop`).
+    /// Keeps news that no master has read. The next master learns most of them from the table; signals and failed
+    /// spawns are not in the table, and are queued. Signals coalesce as in the kernel: repeating a queued one adds
+    /// nothing, except that a second "stop" means "stop now" (`is_stop`).
     pub fn keep_for_next_master(&mut self, notice: Notice, is_stop: impl Fn(i32) -> bool) {
         let room = match &notice {
             Notice::Signal { signal, .. } => {
@@ -258,12 +256,12 @@ impl<F> Table<F> {
         }
     }
 
-    /// Takes the news that wait, in their order.
+    /// Takes the queued news, in order.
     pub fn take_waiting(&mut self) -> VecDeque<Notice> {
         std::mem::take(&mut self.waiting)
     }
 
-    // ---- what goes to another binary, and comes from it ----
+    // ---- for another binary ----
 
     /// Every child, in the order of ids.
     pub fn children(&self) -> impl Iterator<Item = (WorkerId, &Child)> {
@@ -275,20 +273,19 @@ impl<F> Table<F> {
         self.held.iter().map(|(name, fd)| (name.as_str(), fd))
     }
 
-    /// Every note, in the order of keys.
+    /// Every stored value, in the order of keys.
     pub fn notes(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.notes.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
     }
 
-    /// The news that wait, in their order.
+    /// The queued news, in order.
     pub fn waiting(&self) -> impl Iterator<Item = &Notice> {
         self.waiting.iter()
     }
 
-    /// Puts back a child as it was.
+    /// Restores a child.
     ///
-    /// # Errors
-    /// The bound; its id or its pid is in use.
+    /// # Errors The bound is reached; its id or its pid is in use.
     pub fn restore(&mut self, worker: WorkerId, child: Child) -> Result<(), Refusal> {
         self.may_start(worker)?;
         match child.state {
@@ -303,10 +300,9 @@ impl<F> Table<F> {
         Ok(())
     }
 
-    /// Puts back news that waited.
+    /// Restores queued news.
     ///
-    /// # Errors
-    /// The bound.
+    /// # Errors The bound is reached.
     pub fn restore_waiting(&mut self, notice: Notice) -> Result<(), Refusal> {
         let max = CHILDREN_MAX + SIGNALS_PENDING_MAX;
         if self.waiting.len() >= max {
@@ -316,10 +312,9 @@ impl<F> Table<F> {
         Ok(())
     }
 
-    /// The same with other fds.
+    /// The same table with other fds.
     ///
-    /// # Errors
-    /// The first one of `change`.
+    /// # Errors The first error of `change`.
     pub fn try_map<G, E>(self, mut change: impl FnMut(F) -> Result<G, E>) -> Result<Table<G>, E> {
         let Table { children, by_pid, held, notes, waiting } = self;
         let held = held.into_iter().map(|(name, fd)| Ok((name, change(fd)?))).collect::<Result<_, E>>()?;
@@ -391,7 +386,7 @@ mod tests {
         assert_eq!(table.hold("b".into(), 3).unwrap(), Some(1));
         assert_eq!(table.held_after(None), Some(("a", &2)));
         assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
-        // A walk continues even when its last stop is gone.
+        // A walk continues even when its last position was removed.
         assert_eq!(table.release("a"), Some(2));
         assert_eq!(table.held_after(Some("a")), Some(("b", &3)));
         assert_eq!(table.held_after(Some("b")), None);

@@ -1,63 +1,63 @@
-//! The decisions about the master: when to start it, when it counts as hung, what its end means, and when "stop now"
-//! is over. PURE: time is an argument.
+//! Decides about the master: when to start it, when it counts as hung, what its end means, and when the time for "stop
+//! now" is over. Pure: time is an argument.
 //!
 //! The watchdog counts the keeper's own wake-ups, not time: a keeper that was itself stopped or starved for a minute
-//! wakes up once, so it judges a healthy master by one missed tick, not by sixty. The caller reads all messages
-//! before it lets a tick be judged.
+//! wakes up once, so that a healthy master misses one tick, not sixty. The caller reads all messages before it calls
+//! [`Watchdog::tick`].
 use crate::limits::{
     HEARTBEAT_EVERY_MS, MASTER_BACKOFF_MAX_MS, MASTER_BACKOFF_MIN_MS, MASTER_MIN_UPTIME_MS, MASTER_START_TIMEOUT_MS,
     STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS, WATCHDOG_MISSED_TICKS_MAX,
 };
 
-/// Ticks that a new master has until it is ready.
+/// Ticks within which a new master has to become ready.
 const START_TICKS_MAX: u64 = MASTER_START_TIMEOUT_MS / HEARTBEAT_EVERY_MS;
-/// After a heartbeat the next tick waits a little longer than the next heartbeat should: an idle keeper wakes up for
-/// the one and never for the other.
+/// After a heartbeat the next tick is due a little later than the next heartbeat: an idle keeper wakes up for the
+/// heartbeat and never for the tick.
 const TICK_AFTER_HEARTBEAT_MS: u64 = HEARTBEAT_EVERY_MS + HEARTBEAT_EVERY_MS / 4;
 
-/// Where the master is in its life.
+/// The state of the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// There is none; one is to be started then.
+    /// There is none; the next one is started at this time.
     Down { start_at_ms: u64 },
     /// It runs and is not ready yet.
     Starting { started_ms: u64, ticks: u64, next_tick_ms: u64 },
     /// It serves.
     Serving { started_ms: u64, missed: u32, next_tick_ms: u64 },
-    /// It was sent SIGKILL; its end is awaited.
+    /// It was sent SIGKILL; its exit is awaited.
     Condemned { started_ms: u64, was_ready: bool },
 }
 
 /// Why a master counts as hung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hung {
-    /// It did not get ready in this time, in milliseconds.
+    /// It did not get ready within this time, in milliseconds.
     Starting(u64),
-    /// It gave no sign of life for this time, in milliseconds.
+    /// It sent no heartbeat for this time, in milliseconds.
     Serving(u64),
 }
 
 /// What the end of a master means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterEnd {
-    /// The first one never served: there is nothing to keep alive.
+    /// The first master never served: there is nothing to keep alive.
     GiveUp,
-    /// Another one is started after this wait, in milliseconds.
+    /// Start another one after this pause, in milliseconds.
     StartAfter(u64),
 }
 
-/// What another binary has to know of the watchdog to take over, while a master serves. Times are CLOCK_MONOTONIC.
+/// The watchdog's state for another binary, while a master serves. Times are CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchdogState {
     /// The number of the master.
     pub incarnation: u32,
     /// When it was started.
     pub started_ms: u64,
-    /// The wait after the next early death.
+    /// The pause after the next early death.
     pub backoff_ms: u64,
-    /// How often the user asked for a stop.
+    /// How often the user requested a stop.
     pub stops_asked: u32,
-    /// Until when everything has to have stopped.
+    /// The deadline of a "stop now".
     pub stop_now_until_ms: Option<u64>,
 }
 
@@ -69,12 +69,12 @@ pub struct Watchdog {
     backoff_ms: u64,
     stops_asked: u32,
     stop_now_until_ms: Option<u64>,
-    /// Until when a master has to serve for a stop to be graceful; set while a stop is asked for and none does.
+    /// Deadline for a master that can stop gracefully; set while a stop is requested and no master serves.
     stop_needs_master_until_ms: Option<u64>,
 }
 
 impl Watchdog {
-    /// No master yet; the first is due at once.
+    /// No master yet; the first start is due at once.
     #[must_use]
     pub fn new(now_ms: u64) -> Watchdog {
         Watchdog {
@@ -87,7 +87,7 @@ impl Watchdog {
         }
     }
 
-    /// What another binary needs to take over; `None` while no master serves.
+    /// The state for another binary; `None` while no master serves.
     #[must_use]
     pub fn state(&self) -> Option<WatchdogState> {
         let Phase::Serving { started_ms, .. } = self.phase else { return None };
@@ -115,13 +115,13 @@ impl Watchdog {
         }
     }
 
-    /// The number of the present master, from 1; 0 before the first.
+    /// The number of the current master, from 1; 0 before the first.
     #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.incarnation
     }
 
-    /// Whether a master is to be started now.
+    /// Whether a master has to be started now.
     #[must_use]
     pub fn start_is_due(&self, now_ms: u64) -> bool {
         matches!(self.phase, Phase::Down { start_at_ms } if now_ms >= start_at_ms)
@@ -134,12 +134,12 @@ impl Watchdog {
         self.incarnation
     }
 
-    /// A master could not even be started (no memory, too many processes).
+    /// A master could not be started (no memory, too many processes).
     pub fn start_failed(&mut self, now_ms: u64) -> AfterEnd {
         if self.incarnation == 0 { AfterEnd::GiveUp } else { self.back_off(now_ms) }
     }
 
-    /// The master says that its loop turns.
+    /// A heartbeat of the master.
     pub fn heartbeat(&mut self, now_ms: u64) {
         match &mut self.phase {
             Phase::Serving { missed, next_tick_ms, .. } => {
@@ -151,7 +151,7 @@ impl Watchdog {
         }
     }
 
-    /// The master says that it serves. True when it had not said so before.
+    /// The master reports that it serves. Returns true the first time.
     pub fn ready(&mut self, now_ms: u64) -> bool {
         match self.phase {
             Phase::Starting { started_ms, .. } => {
@@ -160,7 +160,7 @@ impl Watchdog {
                 self.stop_needs_master_until_ms = None;
                 true
             }
-            // It said so before it died; the message was still on its way.
+            // It sent "ready" before it died; the message was still in the socket.
             Phase::Condemned { started_ms, was_ready: false } => {
                 self.phase = Phase::Condemned { started_ms, was_ready: true };
                 false
@@ -169,8 +169,8 @@ impl Watchdog {
         }
     }
 
-    /// A wake-up of the keeper, after everything that the master sent was read. At most one tick passes, however long
-    /// the keeper slept.
+    /// A wake-up of the keeper, after every message of the master was read. Counts at most one tick, however long the
+    /// keeper slept.
     pub fn tick(&mut self, now_ms: u64) -> Option<Hung> {
         match &mut self.phase {
             Phase::Starting { ticks, next_tick_ms, .. } if now_ms >= *next_tick_ms => {
@@ -188,7 +188,7 @@ impl Watchdog {
         }
     }
 
-    /// The master was sent SIGKILL: nothing is expected of it any more.
+    /// The master was sent SIGKILL; it no longer has deadlines.
     pub fn condemned(&mut self) {
         match self.phase {
             Phase::Starting { started_ms, .. } => self.phase = Phase::Condemned { started_ms, was_ready: false },
@@ -197,7 +197,7 @@ impl Watchdog {
         }
     }
 
-    /// The master has ended, and all that it had sent was taken in.
+    /// The master has ended, and every message of it was handled.
     pub fn ended(&mut self, now_ms: u64) -> AfterEnd {
         if self.stops_asked > 0 {
             self.stop_needs_master_until_ms.get_or_insert(now_ms + STOP_WITHOUT_MASTER_MS);
@@ -222,13 +222,13 @@ impl Watchdog {
         self.back_off(now_ms)
     }
 
-    /// The end was part of an upgrade: the next master is due at once. To be called after [`Watchdog::ended`], with whose
-    /// answer it has nothing to do.
+    /// The end was part of an upgrade: the next master is due at once. Call it after [`Watchdog::ended`], whose result
+    /// does not matter then.
     pub fn start_now(&mut self, now_ms: u64) {
         self.phase = Phase::Down { start_at_ms: now_ms };
     }
 
-    /// Whether the present master has proved itself: it serves, and has for a while.
+    /// Whether the current master has proved itself: it has served for a while.
     #[must_use]
     pub fn is_proved(&self, now_ms: u64) -> bool {
         match self.phase {
@@ -239,7 +239,7 @@ impl Watchdog {
         }
     }
 
-    /// When the present master will have proved itself if it lives on; `None` while it does not serve.
+    /// When the current master will have proved itself; `None` while it does not serve.
     #[must_use]
     pub fn proved_at_ms(&self) -> Option<u64> {
         self.state().map(|state| state.started_ms.saturating_add(MASTER_MIN_UPTIME_MS))
@@ -252,7 +252,7 @@ impl Watchdog {
         AfterEnd::StartAfter(wait_ms)
     }
 
-    /// The user asked for a graceful stop. The second time means "now".
+    /// The user requested a graceful stop. A second request means "now".
     pub fn stop_asked(&mut self, now_ms: u64) {
         self.stops_asked = self.stops_asked.saturating_add(1);
         if !matches!(self.phase, Phase::Serving { .. }) {
@@ -263,24 +263,24 @@ impl Watchdog {
         }
     }
 
-    /// The user asked for a stop without grace.
+    /// The user requested a stop without grace.
     pub fn stop_now_asked(&mut self, now_ms: u64) {
         self.stop_now_until_ms.get_or_insert(now_ms + STOP_NOW_GRACE_MS);
     }
 
-    /// Whether a stop was asked for, and no master came that could carry it out.
+    /// Whether a stop was requested, and no master came in time to perform it.
     #[must_use]
     pub fn stop_has_no_master(&self, now_ms: u64) -> bool {
         self.stop_needs_master_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
     }
 
-    /// Whether the master had its time to stop now and did not.
+    /// Whether the master did not stop within its time after "stop now".
     #[must_use]
     pub fn stop_now_is_over(&self, now_ms: u64) -> bool {
         self.stop_now_until_ms.is_some_and(|until_ms| now_ms >= until_ms)
     }
 
-    /// When the next decision is due. `None`: only an event can bring one.
+    /// When the next decision is due. `None`: only after an event.
     #[must_use]
     pub fn wake_at_ms(&self) -> Option<u64> {
         let next_ms = match self.phase {
@@ -296,7 +296,7 @@ impl Watchdog {
 mod tests {
     use super::*;
 
-    /// A watch whose first master started at 0 and is ready.
+    /// A watchdog whose first master started at 0 and is ready.
     fn serving() -> Watchdog {
         let mut watch = Watchdog::new(0);
         assert!(watch.start_is_due(0));
@@ -368,7 +368,7 @@ mod tests {
     fn a_keeper_that_slept_for_an_hour_blames_nobody() {
         let mut watch = serving();
         assert_eq!(watch.tick(3_600_000), None);
-        // Many wake-ups in the same moment are still one tick.
+        // Several wake-ups at the same time count as one tick.
         for _ in 0..100 {
             assert_eq!(watch.tick(3_600_000), None);
         }
@@ -407,7 +407,7 @@ mod tests {
         watch.stop_asked(100);
         assert!(!watch.stop_has_no_master(1_000_000), "it serves, and may take its time");
         assert_eq!(watch.ended(5_000), AfterEnd::StartAfter(0));
-        // Masters that die again and again move nothing; one that serves does.
+        // Masters that die again and again do not move the deadline; one that serves does.
         watch.started(5_000);
         watch.ended(5_010);
         assert!(!watch.stop_has_no_master(5_000 + STOP_WITHOUT_MASTER_MS - 1));
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(next.state(), Some(state));
         assert!(next.is_proved(now) && !next.stop_now_is_over(now));
         assert!(next.stop_now_is_over(20 + STOP_NOW_GRACE_MS));
-        // The time in which nobody listened counts for nothing.
+        // Time without a running keeper does not count.
         assert_eq!(next.tick(now), None);
         assert_eq!(next.ended(now), AfterEnd::StartAfter(0));
         assert_eq!(next.started(now), 2);

@@ -1,5 +1,4 @@
-//! What the keeper does to its children: starts them at the master's word, learns what became of them, reaps and
-//! signals them.
+//! Children of the keeper: starts them by order of the master, handles their reports, reaps and signals them.
 use super::codec::{self, RecordError};
 use super::event_loop::Keeper;
 use super::protocol::{Notice, SpawnSpec, SpawnStep};
@@ -14,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 
 impl<S: System> Keeper<S> {
-    /// Starts a process. Whatever is wrong is told to the master.
+    /// Starts a process. The master is told about a failure.
     pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<S::Fd>, now_ms: u64) {
         let described = self.describe(worker, &mut fds);
         let started = described.and_then(|spec| match self.fork_worker(&spec, &fds) {
@@ -30,7 +29,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Takes the description off the front of `fds` and checks it.
+    /// Takes the spec from the front of `fds` and checks it.
     fn describe(&mut self, worker: WorkerId, fds: &mut VecDeque<S::Fd>) -> Result<SpawnSpec, (SpawnStep, i32)> {
         let refused = |errno| (SpawnStep::Description, errno);
         self.table.may_start(worker).map_err(|refusal| match refusal {
@@ -58,7 +57,7 @@ impl<S: System> Keeper<S> {
         if !spec.placements.contains(&0) {
             fds.push((&self.null, 0));
         }
-        // First what we raised for ourselves, then what the description says about it.
+        // First restore what the keeper raised for itself, then apply the spec.
         let mut rlimits = vec![(RLIMIT_NOFILE, self.file_limit.soft, self.file_limit.hard)];
         rlimits.extend_from_slice(&spec.rlimits);
         self.system.start(&Plan {
@@ -75,13 +74,13 @@ impl<S: System> Keeper<S> {
         })
     }
 
-    /// Reads what a starting child says about itself, if it says anything yet.
+    /// Reads the report of a starting child, if it is complete.
     pub(super) fn settle_report(&mut self, worker: WorkerId) {
         let Some(report) = self.reports.get(&worker) else { return };
         match self.system.report(report) {
             Report::Pending => return,
             Report::Executed => self.ran(worker),
-            // Told to the master when the process is gone: "nothing of it is left" must be true.
+            // The master is told when the process is gone: "nothing of it is left" must be true.
             Report::Failed(failure) => self.table.failing(worker, step_of(failure.step), failure.errno),
         }
         self.reports.remove(&worker);
@@ -93,7 +92,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Reaps everything that has ended: the master, children, and strangers that came to us as PID 1.
+    /// Reaps everything that has ended: the master, children, and unknown processes that were reparented to PID 1.
     pub(super) fn reap(&mut self, now_ms: u64) {
         loop {
             let pid = match self.system.ended_child() {
@@ -104,7 +103,7 @@ impl<S: System> Keeper<S> {
             let worker = self.table.worker_of(pid);
             let asked = self.asked_pid() == Some(pid);
             if worker.is_some() || asked || self.is_master(pid) {
-                // As long as its leader is not reaped, the number can mean no other group. ESRCH: it was alone.
+                // While the leader is not reaped, no other group can have this number. ESRCH: the leader was alone.
                 let _ = self.system.kill_group(pid, signal::KILL);
             }
             let status = match self.system.reap(pid) {
@@ -122,7 +121,7 @@ impl<S: System> Keeper<S> {
             }
             if let Some(worker) = worker {
                 self.settle_report(worker);
-                // It is dead, so a pipe that still says nothing was never written to.
+                // The child is dead: a pipe without a report was never written to.
                 if self.reports.remove(&worker).is_some() {
                     self.ran(worker);
                 }
@@ -139,7 +138,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    /// Signals a child, if it is not reaped. One that is gone needs no answer: its `Exited` is on its way.
+    /// Signals a child, if it is not reaped. Otherwise its `Exited` is on its way.
     pub(super) fn signal(&mut self, worker: WorkerId, number: i32, group: bool) {
         let Some(pid) = self.table.signal_target(worker) else { return };
         let sent = if group { self.system.kill_group(pid, number) } else { self.system.kill(pid, number) };
