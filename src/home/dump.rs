@@ -54,6 +54,7 @@ impl Home {
     /// # Errors
     /// Nothing was saved, or nothing of it can be read.
     pub fn saved(&self) -> Result<(Dump, Option<String>), HomeError> {
+        self.check_trust()?;
         let path = self.dump_path();
         let problem = match read(&path) {
             Ok(dump) => return Ok((dump, None)),

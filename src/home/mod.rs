@@ -4,6 +4,7 @@
 mod dump;
 mod entry;
 mod file;
+mod trust;
 
 pub use dump::Dump;
 pub use entry::{Entry, EntryApp, Registry, deployment_name};
@@ -69,6 +70,9 @@ pub enum HomeError {
     /// The folder belongs to another user.
     #[error("{path} belongs to user {owner}, not to {own}; run: chmod 700 {path}", path = .path.display())]
     Foreign { path: PathBuf, owner: u32, own: u32 },
+    /// Root's, and others may change what is in it.
+    #[error("{path} {why}; set CLUSTERD_HOME to a folder that root alone can change", path = .path.display())]
+    Untrusted { path: PathBuf, why: String },
     /// Others may write to the folder.
     #[error("{path} may be written by other users; run: chmod 700 {path}", path = .0.display())]
     Insecure(PathBuf),
@@ -111,6 +115,7 @@ impl HomeError {
             HomeError::Unknown
             | HomeError::Unusable { .. }
             | HomeError::Foreign { .. }
+            | HomeError::Untrusted { .. }
             | HomeError::Insecure(_)
             | HomeError::PathTooLong(_) => true,
             HomeError::Taken { .. } | HomeError::Busy(_) | HomeError::Entry { .. } | HomeError::NotSaved { .. } => {
@@ -178,8 +183,14 @@ impl Home {
         fs::read_to_string(socket.with_extension("lock")).ok()?.trim().parse().ok()
     }
 
+    /// Whether root can rely on what is in it.
+    fn check_trust(&self) -> Result<(), HomeError> {
+        trust::check(&self.path).map_err(|trust::Doubt { path, why }| HomeError::Untrusted { path, why })
+    }
+
     /// Makes the folder where it is missing, and looks whether others may meddle with it.
     fn open(&self) -> Result<PathBuf, HomeError> {
+        self.check_trust()?;
         let run = self.run_dir();
         let unusable = |source| HomeError::Unusable { path: run.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&run).map_err(unusable)?;

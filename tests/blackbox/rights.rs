@@ -268,3 +268,23 @@ fn values_of_variables_are_on_no_command_line() {
     });
     cluster.stop();
 }
+
+#[test]
+fn root_starts_nothing_that_a_home_of_another_user_names() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root is that careful");
+        return;
+    }
+    let folder = Folder::new();
+    let home = folder.path().join("home");
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::write(home.join("saved.json"), "{}").unwrap();
+    std::os::unix::fs::chown(&home, Some(SOMEBODY), None).unwrap();
+    let (code, _, said) = run(&folder, &["resurrect"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("belongs to user 54321, and clusterd runs as root"), "{said}");
+    folder.write("app.js", "setInterval(() => {}, 1000)");
+    let (code, _, said) = run(&folder, &["start", "app.js", "--ready", "50ms"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("that root alone can change"), "{said}");
+}
