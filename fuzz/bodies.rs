@@ -385,6 +385,10 @@ fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
             groups: from.list(|from| from.number() as u32),
         }),
         rlimits: from.list(|from| (from.i32(), from.number(), from.number())),
+        nice: from.flag().then(|| from.i32()),
+        oom_score_adj: from.flag().then(|| from.i32()),
+        cpus: from.list(|from| from.number() as u32),
+        no_new_privs: from.flag(),
         placements,
     }
 }

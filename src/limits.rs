@@ -52,9 +52,14 @@ pub const PACKAGE_JSON_BYTES_MAX: u64 = 1024 * 1024;
 pub const PROC_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// CPUs that the affinity mask may hold; beyond it the kernel is not asked.
 pub const AFFINITY_CPUS_MAX: usize = 512 * 1024;
+/// CPUs that `cpu_affinity` may name are numbered below this.
+pub const CPU_NUMBERS_MAX: u32 = 8192;
 
 // ---- keeper ----
 
+/// What the keeper sets its oom_score_adj to where it may: 1,000 less is never killed, and the master and the workers get
+/// the score back that clusterd was started with.
+pub const KEEPER_OOM_SCORE_ADJ: i32 = -900;
 /// Processes that the keeper holds at once.
 pub const CHILDREN_MAX: usize = 16 * 1024;
 /// File descriptors that the keeper holds by name.
@@ -309,6 +314,12 @@ pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
 pub const OWN_LOG_LOOK_MS: u64 = 60_000;
 /// Apps that a command acts on at the same time.
 pub const COMMANDS_AT_ONCE_MAX: usize = 16;
+/// `resurrect --stay` looks at least this often whether what was saved has keepers.
+pub const STAY_LOOK_MS: u64 = 10_000;
+/// The first wait before a deployment is tried again that could not be started again; it doubles.
+pub const STAY_RETRY_MIN_MS: u64 = 1_000;
+/// The longest of these waits.
+pub const STAY_RETRY_MAX_MS: u64 = 60_000;
 /// Pause between two looks whether a master that is being started answers.
 pub const START_LOOK_MS: u64 = 2;
 /// A keeper that has no control socket after this has failed to start.

@@ -4,6 +4,7 @@
 //! the files.
 pub mod address;
 pub mod agent;
+pub mod attributes;
 pub mod cron;
 pub mod defaults;
 pub mod env_file;

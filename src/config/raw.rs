@@ -9,7 +9,7 @@ use super::schema::keys::{RawApp, RawFile};
 use super::schema::{Raw, Scope, Setting, read_table};
 use crate::limits::PROBLEMS_MAX;
 use toml::de::DeTable;
-pub(crate) use values::{Entry, entries, narrow};
+pub(crate) use values::{Entry, entries, integer, narrow};
 
 mod values;
 
@@ -22,6 +22,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("backoff", "write backoff_min and backoff_max"),
     ("args", "put the arguments into command, one string each"),
     ("bind", "write listen = [\"127.0.0.1:8080\"]"),
+    ("affinity", "did you mean \"cpu_affinity\"?"),
     ("autorestart", "write max_runs = 1 in [app.restart]"),
     ("cmd", "did you mean \"command\"?"),
     ("cron", "did you mean \"cron_restart\"?"),
@@ -48,11 +49,15 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("max_restarts", "put it into [app.restart]"),
     ("memory", "put it into [app.limits]"),
     ("min_uptime", "put it into [app.restart]"),
+    ("no_new_privileges", "write new_privileges = false"),
+    ("nofile", "put it into [app.rlimits]"),
     ("node_args", "put them into command: [\"node\", \"--flag\", \"app.js\"]"),
     ("out_file", "write out in [app.log]"),
+    ("priority", "did you mean \"nice\"?"),
     ("restart_delay", "write delay in [app.restart]"),
     ("script", "write command = [\"node\", \"app.js\"]"),
     ("stop_exit_codes", "put it into [app.restart]"),
+    ("ulimit", "did you mean \"rlimits\"?"),
     ("uid", "did you mean \"user\"?"),
     ("wait_ready", "write ready = \"message\""),
     ("working_directory", "did you mean \"cwd\"?"),

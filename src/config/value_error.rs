@@ -6,7 +6,8 @@ use super::log_time::TimeFormatError;
 use super::name::NameError;
 use super::parse::nearest;
 use crate::limits::{
-    DURATION_MS_MAX, HANG_MS_MIN, MEMORY_LIMIT_BYTES_MAX, READY_PATH_BYTES_MAX, WORKERS_MAX, WORKERS_PERCENT_MAX,
+    CPU_NUMBERS_MAX, DURATION_MS_MAX, HANG_MS_MIN, MEMORY_LIMIT_BYTES_MAX, READY_PATH_BYTES_MAX, WORKERS_MAX,
+    WORKERS_PERCENT_MAX,
 };
 use thiserror::Error;
 
@@ -118,6 +119,17 @@ pub enum ValueError {
     /// Not a file mode mask.
     #[error("umask must be octal digits from \"000\" to \"777\" such as \"027\", not \"{0}\"")]
     Umask(String),
+    /// Not the limit of a resource.
+    #[error("rlimits.{name} must be a number or \"unlimited\", not \"{typed}\"")]
+    ResourceLimit {
+        /// The resource.
+        name: &'static str,
+        /// What was typed.
+        typed: String,
+    },
+    /// Not a list of CPUs.
+    #[error("cpu_affinity must be numbers of CPUs such as \"0-3,8\" (from 0 to {most}), not \"{0}\"", most = CPU_NUMBERS_MAX - 1)]
+    Cpus(String),
     /// A URL instead of an address.
     #[error("\"{typed}\": leave out \"{scheme}://\"; write \"{rest}\"", rest = rest.trim_end_matches('/'))]
     Scheme {

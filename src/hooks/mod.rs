@@ -2,6 +2,7 @@
 //! What a hook is for, and when one is run, is not known here.
 use crate::keeper::protocol::Credentials;
 use crate::limits;
+use crate::os::attributes::Attributes;
 use crate::os::spawn::{self, Identity, Plan, Program, Report, Terminal};
 use crate::os::{clock, pipe, poll, process, signal};
 use std::io;
@@ -37,6 +38,8 @@ pub struct Command {
     pub umask: Option<u32>,
     /// `None`: ours.
     pub credentials: Option<Credentials>,
+    /// It gains nothing by executing programs with setuid bits or file capabilities.
+    pub no_new_privs: bool,
 }
 
 /// One run of a command.
@@ -179,14 +182,18 @@ impl Runner {
             env: &env,
             listen_pid: false,
             cwd: Some(&command.cwd),
-            umask: command.umask,
             terminal: Terminal::None,
             identity: command.credentials.as_ref().map(|who| Identity {
                 uid: who.uid,
                 gid: who.gid,
                 groups: &who.groups,
             }),
-            rlimits: files.as_slice(),
+            attributes: Attributes {
+                umask: command.umask,
+                rlimits: files.as_slice(),
+                no_new_privs: command.no_new_privs,
+                ..Attributes::default()
+            },
             fds: &[(&self.null, 0)],
         });
         match started {
@@ -279,6 +286,7 @@ mod tests {
             cwd: b"/".to_vec(),
             umask: None,
             credentials: None,
+            no_new_privs: false,
         })
     }
 

@@ -67,6 +67,10 @@ variants! {
         9 Signals {}
         10 ParentDeath {}
         11 Exec {}
+        12 OomScoreAdj {}
+        13 Nice {}
+        14 CpuAffinity {}
+        15 NoNewPrivileges {}
     } else SpawnStep::Exec
 }
 
@@ -82,6 +86,10 @@ record! {
         8 credentials;
         9 rlimits;
         10 placements;
+        11 nice;
+        12 oom_score_adj;
+        13 cpus;
+        14 no_new_privs = false;
     }
 }
 

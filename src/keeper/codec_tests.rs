@@ -58,6 +58,10 @@ fn spec() -> SpawnSpec {
         umask: Some(0o22),
         credentials: Some(Credentials { uid: 1, gid: 2, groups: vec![3, u32::MAX] }),
         rlimits: vec![(7, 1024, u64::MAX)],
+        nice: Some(-20),
+        oom_score_adj: Some(-1000),
+        cpus: vec![0, 63],
+        no_new_privs: true,
         placements: vec![3, 1, PLACED_FD_NUMBER_MAX],
     }
 }

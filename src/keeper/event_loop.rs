@@ -14,6 +14,7 @@ use crate::limits::{
     KEEPER_SOCKET_BUFFER_BYTES, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
 };
 use crate::os::argv::without_values;
+use crate::os::attributes::Attributes;
 use crate::os::packet::Packet;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
@@ -99,6 +100,8 @@ pub(super) struct Keeper<S: System> {
     pub(super) former_binary: Option<S::Fd>,
     pub(super) null: S::Fd,
     pub(super) file_limit: FileLimit,
+    /// What the OOM killer thought of this process before it lowered its score: its children get that back.
+    pub(super) former_oom_score_adj: Option<i32>,
     pub(super) table: Table<S::Fd>,
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
@@ -144,6 +147,7 @@ impl<S: System> Keeper<S> {
             former_binary: None,
             null: system.null_device().map_err(failed("opening /dev/null"))?,
             file_limit: system.raise_file_limit().map_err(failed("raising the limit of open files"))?,
+            former_oom_score_adj: system.lower_oom_score(),
             table,
             reports: BTreeMap::new(),
             watchdog: Watchdog::new(system.now_ms()),
@@ -290,10 +294,9 @@ impl<S: System> Keeper<S> {
             env: &self.env,
             listen_pid: false,
             cwd: None,
-            umask: None,
             terminal: Terminal::Ours,
             identity: None,
-            rlimits: &[],
+            attributes: Attributes { oom_score_adj: self.former_oom_score_adj, ..Attributes::default() },
             fds: &[(&theirs, MASTER_KEEPER_FD)],
         };
         let started = self.system.start(&plan).map_err(ForkError::Fork)?;

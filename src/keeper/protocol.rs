@@ -98,6 +98,14 @@ pub enum SpawnStep {
     User,
     /// setrlimit.
     ResourceLimits,
+    /// Writing oom_score_adj.
+    OomScoreAdj,
+    /// setpriority.
+    Nice,
+    /// sched_setaffinity.
+    CpuAffinity,
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    NoNewPrivileges,
     /// chdir.
     WorkingDirectory,
     /// Placing fds (dup2).
@@ -131,6 +139,14 @@ pub struct SpawnSpec {
     pub credentials: Option<Credentials>,
     /// (resource, soft, hard) as in setrlimit(2).
     pub rlimits: Vec<(i32, u64, u64)>,
+    /// As setpriority(2) has it. `None`: inherited.
+    pub nice: Option<i32>,
+    /// `None`: what clusterd was started with.
+    pub oom_score_adj: Option<i32>,
+    /// Numbers of the CPUs that it may run on; empty: inherited.
+    pub cpus: Vec<u32>,
+    /// It gains nothing by executing programs with setuid bits or file capabilities.
+    pub no_new_privs: bool,
     /// For each attached fd (after the memfd), its number in the new process. stdin, stdout and stderr that are not
     /// placed are the keeper's own.
     pub placements: Vec<i32>,

@@ -10,6 +10,7 @@ use super::system::System;
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::{KEEPER_CHECK_MS, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
+use crate::os::attributes::Attributes;
 use crate::os::process::{self, FileLimit};
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use crate::os::{memfd, signal};
@@ -181,6 +182,7 @@ impl<S: System> Keeper<S> {
         let Master { pid, ours, theirs, delivery, .. } = self.master.as_ref()?;
         Some(View {
             file_limit: (self.file_limit.soft, self.file_limit.hard),
+            former_oom_score_adj: self.former_oom_score_adj,
             null: &self.null,
             binary: &self.binary,
             watchdog: self.watchdog.state()?,
@@ -202,10 +204,9 @@ impl<S: System> Keeper<S> {
             env: &self.env,
             listen_pid: false,
             cwd: None,
-            umask: None,
             terminal: Terminal::Ours,
             identity: None,
-            rlimits: &[],
+            attributes: Attributes { oom_score_adj: self.former_oom_score_adj, ..Attributes::default() },
             fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
         });
         let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;
@@ -346,6 +347,7 @@ impl<S: System> Keeper<S> {
             former_binary: None,
             null,
             file_limit: FileLimit { soft, hard },
+            former_oom_score_adj: state.former_oom_score_adj,
             table,
             reports,
             watchdog: Watchdog::resume(state.watchdog, now_ms),

@@ -1,12 +1,13 @@
 //! Every system call of the keeper, as one trait, so that a simulated system can take its place. [`Linux`] is the real
 //! one: thin, and chosen at compile time. Pure helpers (signal names, the meaning of a wait status) are not here.
+use crate::limits::KEEPER_OOM_SCORE_ADJ;
 use crate::os::packet::{self, Packet};
 use crate::os::poll;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
 use crate::os::stderr;
-use crate::os::{clock, closer, memfd, memory, pipe};
+use crate::os::{attributes, clock, closer, memfd, memory, pipe};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -57,6 +58,11 @@ pub trait System: Debug {
 
     /// Raises the limit on open files to its maximum. Returns the previous limit.
     fn raise_file_limit(&self) -> io::Result<FileLimit>;
+
+    /// Has the OOM killer choose this process late. Returns what its score was, where it could be lowered.
+    fn lower_oom_score(&self) -> Option<i32> {
+        None
+    }
 
     /// Sets close-on-exec for all fds from this number on.
     fn close_on_exec_from(&self, first: RawFd) -> io::Result<()>;
@@ -182,6 +188,11 @@ impl System for Linux {
 
     fn raise_file_limit(&self) -> io::Result<FileLimit> {
         process::raise_file_limit()
+    }
+
+    fn lower_oom_score(&self) -> Option<i32> {
+        // Only root, or who was lower before, may: for everybody else nothing changes.
+        attributes::lower_oom_score(KEEPER_OOM_SCORE_ADJ).ok().flatten()
     }
 
     fn close_on_exec_from(&self, first: RawFd) -> io::Result<()> {

@@ -6,6 +6,7 @@ use super::system::System;
 use super::table::{Reaped, Refusal};
 use crate::ids::WorkerId;
 use crate::limits::SPAWN_SPEC_BYTES_MAX;
+use crate::os::attributes::Attributes;
 use crate::os::process::RLIMIT_NOFILE;
 use crate::os::signal;
 use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step, Terminal};
@@ -66,10 +67,16 @@ impl<S: System> Keeper<S> {
             env: &spec.env,
             listen_pid: spec.listen_pid,
             cwd: spec.cwd.as_deref(),
-            umask: spec.umask,
             terminal: Terminal::None,
             identity: spec.credentials.as_ref().map(|who| Identity { uid: who.uid, gid: who.gid, groups: &who.groups }),
-            rlimits: &rlimits,
+            attributes: Attributes {
+                umask: spec.umask,
+                nice: spec.nice,
+                oom_score_adj: spec.oom_score_adj.or(self.former_oom_score_adj),
+                cpus: &spec.cpus,
+                rlimits: &rlimits,
+                no_new_privs: spec.no_new_privs,
+            },
             fds: &fds,
         })
     }
@@ -163,6 +170,10 @@ fn step_of(step: Step) -> SpawnStep {
         Step::FileDescriptors => SpawnStep::FileDescriptors,
         Step::Signals => SpawnStep::Signals,
         Step::ResourceLimits => SpawnStep::ResourceLimits,
+        Step::OomScoreAdj => SpawnStep::OomScoreAdj,
+        Step::Nice => SpawnStep::Nice,
+        Step::CpuAffinity => SpawnStep::CpuAffinity,
+        Step::NoNewPrivileges => SpawnStep::NoNewPrivileges,
         Step::SupplementaryGroups => SpawnStep::SupplementaryGroups,
         Step::Group => SpawnStep::Group,
         Step::User => SpawnStep::User,

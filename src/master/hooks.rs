@@ -2,6 +2,7 @@
 use super::context::Context;
 use super::environment::base_environment;
 use super::narration::{cause_words, ended};
+use super::settings::no_new_privs;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, Hooks};
@@ -66,6 +67,7 @@ pub(super) fn prepare(
             cwd: cwd.as_os_str().as_bytes().to_vec(),
             umask: config.umask,
             credentials: credentials.cloned(),
+            no_new_privs: no_new_privs(config, credentials),
         };
         prepared.insert(*event, Arc::new(command));
     }

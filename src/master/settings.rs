@@ -5,7 +5,7 @@ use super::hooks;
 use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
-use crate::os::user;
+use crate::os::{attributes, user};
 use crate::program;
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
@@ -211,11 +211,28 @@ impl Settings {
             env: env.into_iter().map(|(name, value)| entry(name, &value)).collect(),
             listen_pid: self.protocol.needs_listen_pid() && !place.listen_names.is_empty(),
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
-            umask: self.config.umask,
+            placements,
+            ..self.process_spec()
+        }
+    }
+
+    /// What every process of the app has.
+    fn process_spec(&self) -> SpawnSpec {
+        let config = &self.config;
+        let rlimits = config.rlimits.iter().filter_map(|(name, limit)| {
+            let most = |bound: Option<u64>| bound.unwrap_or(u64::MAX);
+            Some((attributes::resource(name)?, most(limit.soft), most(limit.hard)))
+        });
+        SpawnSpec {
+            umask: config.umask,
             credentials: self.credentials.clone(),
             // The keeper restores the limit on open files that clusterd raised for itself.
-            rlimits: Vec::new(),
-            placements,
+            rlimits: rlimits.collect(),
+            nice: config.nice,
+            oom_score_adj: config.oom_score_adj,
+            cpus: config.cpu_affinity.clone().unwrap_or_default(),
+            no_new_privs: no_new_privs(config, self.credentials.as_ref()),
+            ..SpawnSpec::default()
         }
     }
 
@@ -283,10 +300,8 @@ impl Settings {
             env: self.agent_environment(place).into_iter().map(|(name, value)| entry(name, &value)).collect(),
             listen_pid: false,
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
-            umask: self.config.umask,
-            credentials: self.credentials.clone(),
-            rlimits: Vec::new(),
             placements,
+            ..self.process_spec()
         })
     }
 
@@ -307,6 +322,12 @@ impl Settings {
         }
         env
     }
+}
+
+/// Whether the processes of an app are kept from gaining privileges.
+pub(super) fn no_new_privs(app: &config::App, credentials: Option<&Credentials>) -> bool {
+    let is_another = credentials.is_some_and(|who| who.uid != user::own_uid());
+    !app.new_privileges.unwrap_or(!is_another)
 }
 
 /// What the protocol makes of balance and readiness.

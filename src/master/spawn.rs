@@ -14,9 +14,10 @@ use super::settings::{Settings, SpawnPlace};
 use super::unread::Intake;
 use super::worker::Worker;
 use super::{channels, checkpoint, dispatch, eligibility, requests};
+use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
-use crate::os::{closer, listen, process, procfs, signal};
+use crate::os::{attributes, closer, listen, process, procfs, signal};
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
@@ -393,9 +394,9 @@ pub(super) enum SpawnError {
     /// Not permitted to change the user.
     #[error("cannot become {user}: {cause}")]
     User { user: String, cause: &'static str },
-    /// Not permitted to raise the limit.
-    #[error("cannot set its limit on open files: {cause}")]
-    ResourceLimits { cause: &'static str },
+    /// An attribute of the process that the system does not let it have.
+    #[error("cannot set {key}: {cause}{hint}")]
+    Attribute { key: String, cause: &'static str, hint: &'static str },
     /// The spec is too large for the keeper.
     #[error("its command or environment is too large: {cause}")]
     Description { cause: &'static str },
@@ -405,6 +406,22 @@ pub(super) enum SpawnError {
 }
 
 impl SpawnError {
+    /// With the key that asks for the attribute.
+    fn attribute(step: SpawnStep, cause: &'static str, app: &config::App) -> SpawnError {
+        let typed =
+            |key: &str, value: Option<i32>| value.map_or_else(|| key.to_owned(), |value| format!("{key} = {value}"));
+        let (key, hint) = match step {
+            SpawnStep::OomScoreAdj => {
+                (typed("oom_score_adj", app.oom_score_adj), " (less than clusterd was started with needs root)")
+            }
+            SpawnStep::Nice => (typed("nice", app.nice), " (less than clusterd's own needs root)"),
+            SpawnStep::CpuAffinity => ("cpu_affinity".to_owned(), " (clusterd may run on none of these CPUs)"),
+            SpawnStep::NoNewPrivileges => ("new_privileges = false".to_owned(), ""),
+            _ => (too_high_limits(app), " (a hard limit above clusterd's own needs root)"),
+        };
+        SpawnError::Attribute { key, cause, hint }
+    }
+
     /// The error for a spawn that failed at this step in the keeper.
     fn at_step(step: SpawnStep, errno: i32, settings: &Settings, is_agent: bool) -> SpawnError {
         let cause = process::describe_errno(errno);
@@ -422,11 +439,29 @@ impl SpawnError {
                 let user = settings.config.user.clone().unwrap_or_else(|| "the configured user".to_owned());
                 SpawnError::User { user, cause }
             }
-            SpawnStep::ResourceLimits => SpawnError::ResourceLimits { cause },
+            SpawnStep::ResourceLimits
+            | SpawnStep::OomScoreAdj
+            | SpawnStep::Nice
+            | SpawnStep::CpuAffinity
+            | SpawnStep::NoNewPrivileges => SpawnError::attribute(step, cause, &settings.config),
             SpawnStep::Description => SpawnError::Description { cause },
             SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
                 SpawnError::Prepare { step, cause }
             }
         }
     }
+}
+
+/// The limits of an app that go further than clusterd may by itself; all of them where none does.
+fn too_high_limits(app: &config::App) -> String {
+    let is_above = |name: &str, hard: Option<u64>| {
+        let most = attributes::resource(name).and_then(attributes::hard_limit);
+        most.is_some_and(|most| hard.unwrap_or(u64::MAX) > most)
+    };
+    let names = |all: bool| -> Vec<String> {
+        let limits = app.rlimits.iter().filter(|(name, limit)| all || is_above(name, limit.hard));
+        limits.map(|(name, _)| format!("rlimits.{name}")).collect()
+    };
+    let above = names(false);
+    if above.is_empty() { names(true).join(", ") } else { above.join(", ") }
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 pub mod append;
 pub mod argv;
+pub mod attributes;
 pub mod bpf;
 pub mod clock;
 pub mod closer;

@@ -2,6 +2,7 @@
 //!
 //! The child runs only async-signal-safe calls: all memory it needs is prepared before the fork. It reports a failure
 //! as (step, errno) over a close-on-exec pipe; the pipe's end without a word means that the program runs.
+use super::attributes::{self, Attributes};
 use super::process::read_now;
 use crate::limits::CLOSE_WAIT_MS;
 use nix::errno::Errno;
@@ -28,6 +29,12 @@ pub enum Step {
     Signals,
     /// setrlimit.
     ResourceLimits,
+    /// Writing oom_score_adj.
+    OomScoreAdj,
+    /// setpriority.
+    Nice,
+    /// sched_setaffinity.
+    CpuAffinity,
     /// setgroups.
     SupplementaryGroups,
     /// setgid.
@@ -36,23 +43,29 @@ pub enum Step {
     User,
     /// chdir.
     WorkingDirectory,
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    NoNewPrivileges,
     /// prctl(PR_SET_PDEATHSIG), or the parent was already gone.
     ParentDeath,
     /// execve.
     Exec,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 16] = [
     Step::Description,
     Step::Fork,
     Step::ProcessGroup,
     Step::FileDescriptors,
     Step::Signals,
     Step::ResourceLimits,
+    Step::OomScoreAdj,
+    Step::Nice,
+    Step::CpuAffinity,
     Step::SupplementaryGroups,
     Step::Group,
     Step::User,
     Step::WorkingDirectory,
+    Step::NoNewPrivileges,
     Step::ParentDeath,
     Step::Exec,
 ];
@@ -110,14 +123,12 @@ pub struct Plan<'a, F> {
     pub listen_pid: bool,
     /// `None`: ours.
     pub cwd: Option<&'a [u8]>,
-    /// `None`: ours.
-    pub umask: Option<u32>,
     /// Whose terminal it has.
     pub terminal: Terminal,
     /// `None`: ours. It is also skipped where we are exactly that already, since asking needs privilege.
     pub identity: Option<Identity<'a>>,
-    /// (resource, soft, hard), applied in order, before the identity changes: raising needs privilege.
-    pub rlimits: &'a [(i32, u64, u64)],
+    /// Priority, limits and the like.
+    pub attributes: Attributes<'a>,
     /// (our fd, its number there). Fds that are not listed are closed by exec; 0, 1 and 2 stay ours.
     pub fds: &'a [(&'a F, RawFd)],
 }
@@ -158,10 +169,9 @@ struct Prepared {
     envp: Vec<*const libc::c_char>,
     listen_pid: Option<Box<[u8; LISTEN_PID_BYTES]>>,
     cwd: Option<CString>,
-    umask: Option<u32>,
     terminal: Terminal,
     identity: Option<(u32, u32, Vec<u32>)>,
-    rlimits: Vec<(i32, libc::rlimit)>,
+    attributes: attributes::Prepared,
     /// (our fd, its copy out of the way, its number there).
     fds: Vec<(RawFd, RawFd, RawFd)>,
     /// Above every number there.
@@ -260,14 +270,9 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         envp,
         listen_pid,
         cwd: plan.cwd.map(string).transpose()?,
-        umask: plan.umask,
         terminal: plan.terminal,
         identity: plan.identity.filter(|wanted| !is_ours(wanted)).map(|id| (id.uid, id.gid, id.groups.to_vec())),
-        rlimits: plan
-            .rlimits
-            .iter()
-            .map(|(resource, soft, hard)| (*resource, libc::rlimit { rlim_cur: *soft as _, rlim_max: *hard as _ }))
-            .collect(),
+        attributes: attributes::Prepared::new(&plan.attributes)?,
         fds,
         spare_from: highest + 1,
         report,
@@ -347,10 +352,8 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
         if !reset_signals() {
             return failed(Step::Signals);
         }
-        for (resource, limit) in &prepared.rlimits {
-            if libc::setrlimit(*resource as _, limit) != 0 {
-                return failed(Step::ResourceLimits);
-            }
+        if let Err(step) = prepared.attributes.apply_as_ourselves() {
+            return failed(step);
         }
         if prepared.identity.is_some() && prepared.terminal == Terminal::None {
             lend_terminal(libc::STDOUT_FILENO, c"/proc/self/fd/1");
@@ -367,8 +370,8 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
                 return failed(Step::User);
             }
         }
-        if let Some(umask) = prepared.umask {
-            libc::umask(umask as libc::mode_t);
+        if let Err(step) = prepared.attributes.apply_as_the_new_user() {
+            return failed(step);
         }
         // After the identity: it is the worker's user who must be allowed in.
         if let Some(cwd) = &prepared.cwd

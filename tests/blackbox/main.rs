@@ -37,6 +37,7 @@ mod serve;
 mod signals;
 mod starved;
 mod supervise;
+mod surroundings;
 mod top;
 mod upgrade;
 mod verbs;

@@ -163,6 +163,10 @@ pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
         umask: Some(0o27),
         credentials: Some(Credentials { uid: 33, gid: 33, groups: vec![33, 44] }),
         rlimits: vec![(7, 1024, 4096)],
+        nice: Some(5),
+        oom_score_adj: Some(500),
+        cpus: vec![0, 3],
+        no_new_privs: true,
         placements: vec![3, 4],
     };
     let mut all: Vec<Vec<u8>> = orders().iter().map(|order| codec::encode_order(order).unwrap()).collect();
@@ -241,6 +245,7 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     };
     let mut state = State {
         file_limit: (1024, 4096),
+        former_oom_score_adj: Some(0),
         null: 3,
         binary: 4,
         watchdog,

@@ -212,6 +212,10 @@ impl Master {
                     (limit[0].as_i64().unwrap() as i32, limit[1].as_u64().unwrap(), limit[2].as_u64().unwrap())
                 })
                 .collect(),
+            nice: command["nice"].as_i64().map(|nice| nice as i32),
+            oom_score_adj: command["oom_score_adj"].as_i64().map(|score| score as i32),
+            cpus: Vec::new(),
+            no_new_privs: command["no_new_privs"].as_bool().unwrap_or_default(),
             placements: files.iter().map(|file| file[1].as_i64().unwrap() as i32).collect(),
         };
         let fds: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();

@@ -225,7 +225,7 @@ pub(crate) fn entries<'v>(table: &'v DeTable<'_>) -> Vec<Entry<'v>> {
 }
 
 /// The value of an integer of any radix, where it fits.
-fn integer(value: &DeValue<'_>) -> Option<i64> {
+pub(crate) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let typed = value.as_integer()?;
     i64::from_str_radix(typed.as_str(), typed.radix()).ok()
 }

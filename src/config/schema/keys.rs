@@ -15,6 +15,7 @@
 //!
 //! with the optional parts in this order, separated by commas. `plain` keys come into the resolved struct as they are. Of a
 //! `raw(Type)` key `resolve` makes something else. Strings are as Markdown.
+use super::attribute_kinds::{Cpus, ResourceTable};
 use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
 use super::kinds::{
     ADDRESSES, Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size,
@@ -23,6 +24,7 @@ use super::kinds::{
 };
 use super::nested::{Table, Tables};
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
+use crate::config::attributes::ResourceLimits;
 use crate::config::hooks::HookEvent;
 use crate::config::log::{self, Format, Target};
 use crate::config::options::Options;
@@ -147,7 +149,28 @@ table! {
         example r#""www-data""#, section "run",
         flag flag("--group", SURROUNDINGS, "GROUP").help("Run workers as this group (name or number)");
     /// Mode bits that files made by workers do not get, as octal digits in quotes.
-    umask: plain(Option<u32> = None), Optional(Umask), unset "as clusterd", example r#""027""#, section "run";
+    umask: plain(Option<u32> = None), Optional(Umask), unset "as clusterd", example r#""027""#, section "process";
+    /// Priority of the processes: -20 (first) to 19; less than clusterd's own needs root.
+    nice: plain(Option<i32> = None), Optional(number::<i32>("nice", -20, 19)), unset "as clusterd", example "5",
+        section "process";
+    /// How readily the kernel kills the processes when memory runs out: -1000 (never) to 1000 (first).
+    oom_score_adj: plain(Option<i32> = None), Optional(number::<i32>("oom_score_adj", -1000, 1000)),
+        unset "what clusterd was started with", example "500", section "process",
+        more "Less than that needs root. The keeper sets its own to -900 where it may; master and workers have what clusterd \
+              was started with";
+    /// CPUs that the processes may run on.
+    cpu_affinity: plain(Option<Vec<u32>> = None), Optional(Cpus), unset "as clusterd", example r#""0-3""#,
+        section "process",
+        more "`workers = \"max\"` still counts the CPUs of clusterd itself";
+    /// Whether the processes may gain privileges by executing programs with setuid bits or file capabilities (sudo).
+    new_privileges: plain(Option<bool> = None), Optional(Boolean), unset "`true`; `false` where `user` is another user",
+        example "true", section "process",
+        more "`false` sets the kernel's no_new_privs, for hooks too";
+    /// Limits of the processes, as in ulimit: a table of as, core, cpu, data, fsize, locks, memlock, msgqueue, nofile, nproc, rtprio, rttime, sigpending, stack.
+    rlimits: plain(ResourceLimits = ResourceLimits::new()), ResourceTable, unset "as clusterd", section "process",
+        more "Each a number, or a size (`as`, `core`, `data`, `fsize`, `memlock`, `msgqueue`, `stack`), or `\"unlimited\"`: both \
+              the soft and the hard limit; `[soft, hard]` sets them apart. A hard limit above clusterd's own needs root. \
+              `nproc` counts all processes of the user, not the app's";
     /// Put "name/slot | " before each line that workers print.
     prefix: plain(bool = false), Boolean, section "run",
         flag flag("--prefix", SURROUNDINGS, "").takes(Takes::Nothing);

@@ -18,8 +18,12 @@ const HEAD: &str = "\
 # Relative paths start at the folder in which clusterd was started. Times have a unit: \"500ms\", \"30s\", \"2m\", \"1h\".
 ";
 
-/// Variables: the only table whose keys are the user's.
-const VARIABLES: &str = "
+/// Tables that are the value of one key: limits of resources, variables.
+const TABLES_OF_APP: &str = "
+# [app.rlimits]                # Limits of the processes, as in ulimit; [soft, hard] sets both apart.
+# nofile = 65536
+# core = \"unlimited\"
+
 [app.env]                      # Variables, added to those of clusterd itself.
 # NODE_ENV = \"development\"
 # METRICS_PORT = \"9100\"
@@ -41,7 +45,7 @@ pub fn sample() -> String {
         let _ = writeln!(text, "\n{header:<30} # {}", scope.help);
         settings.iter().filter(|setting| !(setting.is_table)()).for_each(|setting| key(scope, setting, &mut text));
         if scope.path == "app" {
-            text.push_str(VARIABLES);
+            text.push_str(TABLES_OF_APP);
         }
     }
     text
