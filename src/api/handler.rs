@@ -1,9 +1,10 @@
 //! One HTTP request: routed, put to the master's loop, answered. It knows nothing of workers.
+use super::audit::Peer;
 use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
 use super::routes::Route;
 use super::types::{App, Deployment};
-use super::{Answer, CallSender, Order, QueueFull, logs, upgrade, usage};
+use super::{Answer, CallSender, Order, QueueFull, audit, logs, upgrade, usage};
 use crate::limits;
 use crate::logs::Tail;
 use http_body_util::{BodyExt, Limited};
@@ -48,13 +49,17 @@ impl BodyError {
 }
 
 /// Answers an HTTP request whose path was found.
-pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender) -> Reply {
+pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender, peer: Peer) -> Reply {
     let query = request.uri().query().map(str::to_owned);
     let body = match if route.takes_body() { body(request).await } else { Ok(Vec::new()) } {
         Ok(body) => body,
         Err(error) => return failure(error.status(), error),
     };
-    match route.request(query.as_deref(), &body) {
+    let wanted = route.request(query.as_deref(), &body);
+    if let Ok(request) = &wanted {
+        audit::note(request, peer);
+    }
+    match wanted {
         Ok(Request::View(view)) => show(view, calls).await,
         Ok(Request::Upgrade { binary }) => upgrade(binary, calls).await,
         Ok(request) => carry_out(Order::Request(request), calls).await,

@@ -3,6 +3,7 @@
 //!
 //! `types` and `request` are shared by server, command line and master; `routes` is the one place that knows how a request
 //! looks in HTTP.
+mod audit;
 mod handler;
 mod impatient;
 mod logs;

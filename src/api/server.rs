@@ -1,5 +1,6 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. Who may connect, how many, and for how long;
 //! what is answered is in `handler`.
+use super::audit::Peer;
 use super::impatient::Impatient;
 use super::reply::{self, Reply, failure};
 use super::routes::Route;
@@ -97,12 +98,12 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
             let _ = stream.try_write(BUSY.as_bytes());
             continue;
         };
-        let refusal = refusal(&stream, owner_uid);
+        let peer = peer(&stream, owner_uid);
         let counted = Counted::new(&open);
         let calls = calls.clone();
         tokio::spawn(async move {
             let _held = (permit, client);
-            connection(stream, calls, refusal, counted).await;
+            connection(stream, calls, peer, counted).await;
         });
     }
 }
@@ -154,11 +155,16 @@ impl Drop for Client {
     }
 }
 
-/// Why this peer is not answered, if it is not.
-fn refusal(stream: &UnixStream, owner_uid: u32) -> Option<String> {
-    match stream.peer_cred() {
-        Ok(peer) => refuse_uid(peer.uid(), owner_uid),
-        Err(e) => Some(format!("cannot tell who you are: {e}")),
+/// Who connected; or why this peer is not answered.
+fn peer(stream: &UnixStream, owner_uid: u32) -> Result<Peer, String> {
+    let found = stream.peer_cred().map_err(|e| format!("cannot tell who you are: {e}"))?;
+    let peer = Peer { uid: found.uid(), pid: found.pid() };
+    match refuse_uid(peer.uid, owner_uid) {
+        Some(why) => {
+            log::warn!("refused a request on the control socket by {peer}");
+            Err(why)
+        }
+        None => Ok(peer),
     }
 }
 
@@ -183,12 +189,12 @@ impl Drop for Counted {
     }
 }
 
-async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<String>, counted: Counted) {
+async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, String>, counted: Counted) {
     let counted = Mutex::new(Some(counted));
     let may_pause = Arc::new(AtomicBool::new(false));
     let stream = Impatient::new(stream, Arc::clone(&may_pause));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (calls, refusal, counted, may_pause) = (calls.clone(), refusal.clone(), &counted, &may_pause);
+        let (calls, peer, counted, may_pause) = (calls.clone(), peer.clone(), &counted, &may_pause);
         async move {
             let route = Route::find(request.method(), request.uri().path());
             if route.as_ref().is_ok_and(Route::is_logs) {
@@ -196,10 +202,10 @@ async fn connection(stream: UnixStream, calls: CallSender, refusal: Option<Strin
                 counted.lock().unwrap_or_else(PoisonError::into_inner).take();
                 may_pause.store(true, Ordering::Release);
             }
-            Ok::<Reply, Infallible>(match (refusal, route) {
-                (Some(why), _) => failure(StatusCode::FORBIDDEN, why),
-                (None, Ok(route)) => handler::answer(route, request, &calls).await,
-                (None, Err(error)) => reply::not_routed(&error),
+            Ok::<Reply, Infallible>(match (peer, route) {
+                (Err(why), _) => failure(StatusCode::FORBIDDEN, why),
+                (Ok(peer), Ok(route)) => handler::answer(route, request, &calls, peer).await,
+                (Ok(_), Err(error)) => reply::not_routed(&error),
             })
         }
     });

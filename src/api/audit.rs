@@ -1,0 +1,68 @@
+//! The audit trail: a line in the log for each request over the control socket that changes something, with who asked.
+use super::request::{Request, StopMode, Target};
+use crate::os::signal;
+use std::fmt;
+
+/// Who is at the other end of a connection, as the kernel knows (SO_PEERCRED).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// User id.
+    pub(super) uid: u32,
+    /// Pid, where the peer's is visible in our pid namespace.
+    pub(super) pid: Option<i32>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "uid {}, pid {pid}", self.uid),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
+}
+
+/// Notes a request, unless it changes nothing.
+pub(super) fn note(request: &Request, peer: Peer) {
+    if let Some(command) = describe(request) {
+        log::info!("asked by {peer}: {command}");
+    }
+}
+
+/// The verb and its target; `None` for what changes nothing.
+fn describe(request: &Request) -> Option<String> {
+    let named = |app: &str| app.escape_debug().to_string();
+    let of = |target: &Target| match target {
+        Target::All => "all".to_owned(),
+        Target::App(app) => named(app),
+    };
+    let now = |mode: &StopMode| if mode.is_now() { " now" } else { "" };
+    Some(match request {
+        Request::View(_) | Request::Ready | Request::Environment { .. } => return None,
+        Request::Reload { target, .. } => format!("reload {}", of(target)),
+        Request::Start { app, .. } => format!("start {}", named(app)),
+        Request::Restart { app, .. } => format!("restart {}", named(app)),
+        Request::Stop { target, mode } => format!("stop {}{}", of(target), now(mode)),
+        Request::Delete { app, mode } => format!("delete {}{}", named(app), now(mode)),
+        Request::Scale { app, to } => format!("scale {} to {to}", named(app)),
+        Request::Signal { app, signal } => format!("signal {} {}", named(app), signal::name(*signal)),
+        Request::ReopenLogs => "reopen the logs".to_owned(),
+        Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),
+        Request::Upgrade { binary } => format!("upgrade to {}", named(binary)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::request::View;
+
+    #[test]
+    fn changes_are_described_and_looks_are_not() {
+        let stop = Request::Stop { target: Target::All, mode: StopMode::Now };
+        assert_eq!(describe(&stop).as_deref(), Some("stop all now"));
+        let signal = Request::Signal { app: "we\nb".to_owned(), signal: 12 };
+        assert_eq!(describe(&signal).as_deref(), Some("signal we\\nb SIGUSR2"));
+        assert_eq!(describe(&Request::View(View::Deployment)), None);
+        assert_eq!(Peer { uid: 5, pid: Some(7) }.to_string(), "uid 5, pid 7");
+    }
+}
