@@ -18,6 +18,7 @@ pub mod run_args;
 #[cfg(test)]
 mod samples;
 mod script;
+mod stay;
 mod table;
 mod target;
 mod top;

@@ -1,10 +1,11 @@
 //! What survives: save and resurrect, units for systemd, an explained configuration, completions and the manual page.
 use super::apps::hello;
 use super::background::Home;
-use super::cluster::{kill, run, wait_end};
+use super::cluster::{PATIENCE, command, kill, run, wait_end, wait_until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn what_was_saved_comes_back_as_it_was() {
@@ -48,8 +49,67 @@ fn a_machine_that_lost_its_power_gets_everything_back() {
     assert_eq!((home.app("web").id, home.app("web").workers_ready), (Some(0), 1));
 }
 
+/// `resurrect --stay`, ended with the test.
+struct Watcher(Child);
+
+impl Watcher {
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[test]
+fn whoever_stays_after_a_resurrect_brings_back_what_lost_its_keeper() {
+    let home = Home::new();
+    home.web("web", "1");
+    home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    home.ok(&["save"]);
+    home.ok(&["kill"]);
+    let path = home.folder.path().join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut watcher = command(&home.folder);
+    watcher.args(["resurrect", "--stay"]).env("NOTIFY_SOCKET", &path).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut watcher = Watcher(watcher.spawn().unwrap());
+    let mut said = [0; 64];
+    let length = notify.recv(&mut said).unwrap();
+    assert_eq!(&said[..length], b"READY=1");
+    home.ok(&["stop", "job"]);
+    let keeper_of = |name: &str| {
+        let all = home.deployments();
+        all.into_iter().find(|d| d.name == name).map(|d| (d.keeper_pid, d.apps[0].workers_ready))
+    };
+    let (first, _) = keeper_of("web").unwrap();
+    kill(first, "KILL");
+    wait_until("web is back", || keeper_of("web").is_some_and(|(pid, ready)| pid != first && ready == 1));
+    // What was stopped comes back stopped; what was ended by a command does not come back.
+    let (second, _) = keeper_of("job").unwrap();
+    kill(second, "KILL");
+    wait_until("job is back", || keeper_of("job").is_some_and(|(pid, _)| pid > 0 && pid != second));
+    wait_until("job is known", || home.app("job").status == "stopped");
+    assert_eq!(home.app("job").workers_ready, 0);
+    home.ok(&["delete", "job"]);
+    let (third, _) = keeper_of("web").unwrap();
+    kill(third, "KILL");
+    wait_until("web is back again", || keeper_of("web").is_some_and(|(pid, ready)| pid != third && ready == 1));
+    assert!(keeper_of("job").is_none(), "it was deleted");
+    watcher.end();
+    assert!(keeper_of("web").is_some(), "the end of the watcher ends nothing");
+}
+
 #[test]
 fn units_for_systemd_are_right() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        println!("skipped: systemd-analyze is not here");
+        return;
+    }
     let home = Home::new();
     for (name, args) in [
         ("clusterd.service", &["startup", "--print"][..]),
@@ -57,11 +117,17 @@ fn units_for_systemd_are_right() {
     ] {
         let (code, unit, err) = home.run(args);
         assert_eq!(code, 0, "{err}");
-        assert!(unit.contains("resurrect --home"), "{unit}");
+        assert!(unit.contains("resurrect --stay --home"), "{unit}");
         let path = home.folder.write(name, &unit);
         let output = Command::new("systemd-analyze").args(["verify", "--man=no", &path]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !said.contains(name), "{said}\n{unit}");
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=39", &path])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "its exposure is 4.0 or more: {said}\n{unit}");
     }
     assert!(home.fails(&["startup", "--print", "--system", "nobody-of-this-name"]).contains("no user called"));
 }

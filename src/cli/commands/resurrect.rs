@@ -1,6 +1,7 @@
 //! `clusterd resurrect`: starts what was saved and is not there. What was stopped stays so.
 use crate::cli::apply::{self, Outcome, fail};
 use crate::cli::launch::{self, Novelty};
+use crate::cli::stay;
 use crate::cli::target::known;
 use crate::home::{Entry, Home};
 use crate::loader;
@@ -10,7 +11,11 @@ use std::process::ExitCode;
 
 /// Start what was saved and is not there
 #[derive(Args, Clone, Debug, PartialEq)]
-pub struct Resurrect {}
+pub struct Resurrect {
+    /// Stay, and start again what was saved and loses its keeper: for systemd
+    #[arg(long)]
+    pub stay: bool,
+}
 
 impl Resurrect {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
@@ -20,6 +25,10 @@ impl Resurrect {
         };
         let (dump, damage) = match known.home.saved() {
             Ok(saved) => saved,
+            Err(error) if self.stay => {
+                log::error!("{error}");
+                stay::stay(&known.home)
+            }
             Err(error) => return fail(error),
         };
         if let Some(damage) = damage {
@@ -28,7 +37,8 @@ impl Resurrect {
         if dump.deployments.is_empty() {
             log::info!("nothing was saved");
         }
-        apply::report(apply::parallel(&dump.deployments, |entry| resurrect(&known.home, entry)))
+        let code = apply::report(apply::parallel(&dump.deployments, |entry| resurrect(&known.home, entry)));
+        if self.stay { stay::stay(&known.home) } else { code }
     }
 }
 

@@ -183,9 +183,9 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
     let binary = std::env::current_exe().map_err(UnitError::NoBinary)?;
     let path = std::env::var("PATH").unwrap_or_default();
     let own_home = || std::path::absolute(Home::find(home)?.path()).map_err(UnitError::NoHome);
-    let system = |name: String, user: Option<&str>, home: &Path| Unit {
+    let system = |name: String, owner: Owner<'_>, home: &Path| Unit {
         path: Path::new("/etc/systemd/system").join(&name),
-        text: text(&binary, home, &path, user),
+        text: text(&binary, home, &path, owner),
         name,
         manager: &[],
         advice: None,
@@ -195,9 +195,9 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
         (Some(name), _) => {
             let folder = user::home_of(name).ok_or_else(|| UnitError::NoUser(name.clone()))?;
             let home = home.map_or_else(|| folder.join(".clusterd"), Path::to_owned);
-            Ok(system(format!("clusterd-{name}.service"), Some(name), &home))
+            Ok(system(format!("clusterd-{name}.service"), Owner::Named(name), &home))
         }
-        (None, true) => Ok(system("clusterd.service".to_owned(), None, &own_home()?)),
+        (None, true) => Ok(system("clusterd.service".to_owned(), Owner::Root, &own_home()?)),
         (None, false) => {
             let config = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
             let config = config.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
@@ -205,7 +205,8 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
             Ok(Unit {
                 path: config.join("systemd/user/clusterd.service"),
                 name: "clusterd.service".to_owned(),
-                text: text(&binary, &own_home()?, &path, None).replace("multi-user.target", "default.target"),
+                text: text(&binary, &own_home()?, &path, Owner::OwnManager)
+                    .replace("multi-user.target", "default.target"),
                 manager: &["--user"],
                 advice: Some("to start without a login too: sudo loginctl enable-linger \"$USER\"".to_owned()),
             })
@@ -213,8 +214,83 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
     }
 }
 
+/// What every unit begins with. systemd watches the process that brings back a deployment whose keeper was killed; that this
+/// process ends, or that an app runs out of memory, ends nothing else.
+const HEAD: &str = "\
+# Written by clusterd startup; clusterd unstartup removes it. To change a line: systemctl edit clusterd
+[Unit]
+Description=clusterd: what was saved
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+TimeoutStartSec=infinity
+Restart=always
+RestartSec=1
+KillMode=process
+OOMPolicy=continue
+Delegate=yes
+";
+
+/// What an app that needs nothing special does without, whoever owns the unit. docs/command-line.md says what needs which.
+const HARDENING: &str = "
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service @pkey bpf
+SystemCallErrorNumber=EPERM
+";
+
+/// What systemd itself can keep from a unit of the machine.
+const HARDENING_OF_A_USER: &str = "\
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+ProtectSystem=full
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+PrivateDevices=yes
+PrivateMounts=yes
+KeyringMode=private
+";
+
+/// The same for root, who may run workers as other users: the capabilities are for that (SETUID, SETGID, KILL, SYS_PTRACE to
+/// see which connections they hold), for log and socket files of other users, for low ports, for priorities and limits
+/// above clusterd's own, and for `balance = \"kernel\"` (BPF).
+const HARDENING_OF_ROOT: &str = "\
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_SYS_NICE CAP_SYS_RESOURCE CAP_BPF
+ProtectSystem=full
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+PrivateDevices=yes
+PrivateMounts=yes
+KeyringMode=private
+";
+
+/// Whose unit it is.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    /// The machine's, for root.
+    Root,
+    /// The machine's, for this user.
+    Named(&'a str),
+    /// The user's own manager's.
+    OwnManager,
+}
+
 /// The unit's text.
-fn text(binary: &Path, home: &Path, path: &str, user: Option<&str>) -> String {
+fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
     let word = |text: &str| {
         // systemd.syntax(7) and systemd.service(5): quotes, backslashes and specifiers.
         format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
@@ -224,18 +300,23 @@ fn text(binary: &Path, home: &Path, path: &str, user: Option<&str>) -> String {
         let home = word(&home.display().to_string()).replace('$', "$$");
         format!("{binary} {verb} --home {home}")
     };
-    let mut text = String::from(
-        "# Written by clusterd startup; clusterd unstartup removes it.\n[Unit]\nDescription=clusterd: what was saved\n\
-         After=network-online.target\nWants=network-online.target\n\n[Service]\nType=oneshot\nRemainAfterExit=yes\n",
-    );
-    if let Some(user) = user {
+    let mut text = String::from(HEAD);
+    if let Owner::Named(user) = owner {
         let _ = writeln!(text, "User={user}");
     }
     let _ = writeln!(text, "Environment={}", word(&format!("PATH={path}")));
-    let _ = writeln!(text, "ExecStart={}", command("resurrect"));
+    let _ = writeln!(text, "ExecStart={}", command("resurrect --stay"));
     let _ = writeln!(text, "ExecReload={}", command("reload all"));
     // Every app has its own drain time; systemd has to wait for all of them.
     let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill"));
+    text.push_str(HARDENING);
+    match owner {
+        Owner::Root => text.push_str(HARDENING_OF_ROOT),
+        Owner::Named("root") => text.push_str(HARDENING_OF_ROOT),
+        Owner::Named(_) => text.push_str(HARDENING_OF_A_USER),
+        // A user's manager cannot do more without a user namespace, in which other users' files look like nobody's.
+        Owner::OwnManager => {}
+    }
     text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     text
 }
@@ -246,12 +327,14 @@ mod tests {
 
     #[test]
     fn a_unit_says_what_systemd_understands() {
-        let text = text(Path::new("/opt/my tools/clusterd"), Path::new("/srv/100%"), "/bin", Some("web"));
+        let text = text(Path::new("/opt/my tools/clusterd"), Path::new("/srv/100%"), "/bin", Owner::Named("web"));
         for line in [
             "User=web",
             "Environment=\"PATH=/bin\"",
-            "ExecStart=\"/opt/my tools/clusterd\" resurrect --home \"/srv/100%%\"",
+            "ExecStart=\"/opt/my tools/clusterd\" resurrect --stay --home \"/srv/100%%\"",
             "WantedBy=multi-user.target",
+            "Restart=always",
+            "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}: {text}");
         }
