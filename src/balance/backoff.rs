@@ -1,5 +1,5 @@
-//! Workers that refused a connection, by listener: they get none for a moment, so that a connection that nobody takes
-//! (every worker has its `maxConnections`, or no server any more) does not go round and round between them.
+//! Workers that refused a connection, by listener: they pause for a moment, so that a connection that no worker takes
+//! (all are at `maxConnections`, or have closed their server) does not circle between them.
 use super::{GroupIx, MemberIx};
 
 /// Backoff after the first refusal, in microseconds; it doubles with each further refusal in a row.
@@ -7,7 +7,7 @@ pub const PAUSE_MIN_US: u64 = 1_000;
 /// Longest backoff, in microseconds.
 pub const PAUSE_MAX_US: u64 = 32_000;
 
-/// One worker that is offered nothing of one listener until its time is over.
+/// The pause of one worker for one listener.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     group: GroupIx,
@@ -15,24 +15,24 @@ struct Entry {
     until_us: u64,
 }
 
-/// Every worker that backs off: at most one entry for each worker and listener.
+/// All pauses: at most one for each worker and listener.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backoff {
     entries: Vec<Entry>,
 }
 
 impl Backoff {
-    /// The worker has refused this often in a row.
+    /// Starts the pause of a worker after this many refusals in a row.
     pub(super) fn add(&mut self, group: GroupIx, member: MemberIx, in_a_row: u32, now_us: u64) {
         self.entries.push(Entry { group, member, until_us: now_us + pause_us(in_a_row) });
     }
 
-    /// The worker joins this listener again, or leaves it.
+    /// Ends the pause when the worker joins or leaves this listener.
     pub(super) fn forget(&mut self, group: GroupIx, member: MemberIx) {
         self.entries.retain(|entry| (entry.group, entry.member) != (group, member));
     }
 
-    /// The worker is gone.
+    /// Removes a worker that is gone.
     pub(super) fn forget_member(&mut self, member: MemberIx) {
         self.entries.retain(|entry| entry.member != member);
     }
@@ -54,7 +54,7 @@ impl Backoff {
     }
 }
 
-/// Twice as long for each refusal in a row.
+/// The length of a pause: doubles with each refusal in a row.
 fn pause_us(in_a_row: u32) -> u64 {
     let doubled = 1_u64.checked_shl(in_a_row.saturating_sub(1)).unwrap_or(u64::MAX);
     PAUSE_MIN_US.saturating_mul(doubled).min(PAUSE_MAX_US)

@@ -1,63 +1,61 @@
-//! How long the loop that hands connections off may nap while every worker has enough to do, so that one wake-up takes
-//! several connections. Pure.
+//! Computes how long the accept loop may nap while every worker is busy, so that one wake-up takes several connections.
+//! Pure.
 //!
-//! A nap is half of the time that the least busy worker needs for what it was handed: nobody runs dry. How long a worker
-//! needs for one differs by a hundred times between apps and machines, so it is learnt from answers: from the worker that
-//! gave most of them since the nap before, as long as it still has some to give.
+//! A nap is half of the time that the least busy worker needs for its hand-offs, so that no worker runs dry. That time
+//! differs by a factor of a hundred between apps and machines, so it is learnt from answers: from the worker that sent
+//! most of them since the last nap, as long as it has more to send.
 
-/// What a worker is taken to spend on a hand-off before anything is known, in microseconds.
+/// Initial estimate of a worker's time per hand-off, in microseconds.
 const EACH_START_US: u64 = 160;
-/// The least that a worker is taken to spend, in microseconds.
+/// Lower bound of the estimate, in microseconds.
 const EACH_MIN_US: u64 = 20;
-/// Answers that came in a longer time than this say nothing about the workers, in microseconds.
+/// Answers over a longer time than this are no measure of the workers, in microseconds.
 const SAMPLE_MAX_US: u64 = 100_000;
 /// Longest nap before the next accept while every worker has hand-offs to answer, in microseconds.
 pub const NAP_MAX_US: u64 = 3_000;
-/// The same where other apps' connections would wait for it.
+/// The same where connections of other apps would wait for it.
 pub const NAP_BESIDE_OTHERS_MAX_US: u64 = 1_000;
 
-/// What is known of the workers' speed, and of what was handed to them since the last nap.
+/// The workers' speed, and the hand-offs since the last nap.
 #[derive(Clone, Debug)]
 pub struct Coalescing {
-    /// What a fast worker spends on one hand-off, in microseconds; a moving average.
+    /// Time of a fast worker per hand-off, in microseconds; a moving average.
     each_us: u64,
-    /// When the last nap began, or would have.
+    /// When the last nap began, or would have begun.
     since_us: u64,
-    /// Answers of the worker that gave most since.
+    /// Most answers of one worker since then.
     most: u64,
-    /// A worker answered everything that it had.
+    /// A worker has answered everything that it had.
     ran_dry: bool,
-    /// Open hand-offs of the worker that had the fewest when the last connection was given: the next one would wait
-    /// behind so many too.
+    /// Open hand-offs of the least busy worker at the last hand-off: the next connection would wait behind as many.
     behind: u64,
 }
 
 impl Coalescing {
-    /// Nothing is known yet.
     #[must_use]
     pub fn new() -> Coalescing {
         Coalescing { each_us: EACH_START_US, since_us: 0, most: 0, ran_dry: false, behind: 0 }
     }
 
-    /// A connection was given away, and the least busy worker had so many hand-offs to answer.
+    /// A connection was handed off, and the least busy worker had this many open hand-offs.
     pub fn gave(&mut self, fewest: u32) {
         self.behind = u64::from(fewest);
     }
 
-    /// A worker's answers were read: how many there were, and how many are to come.
+    /// A worker's answers were read: their number, and the number still to come.
     pub fn read(&mut self, answers: u64, left: u32) {
         if answers == 0 {
             return;
         }
         if left == 0 {
-            // How long it has had nothing to do is not known.
+            // How long the worker has been idle is not known.
             self.ran_dry = true;
         } else {
             self.most = self.most.max(answers);
         }
     }
 
-    /// The nap that is due, in microseconds; 0: none. `most_us` bounds it.
+    /// The nap that is due, in microseconds; 0: none. `most_us` is its limit.
     pub fn nap_us(&mut self, now_us: u64, most_us: u64) -> u64 {
         let past_us = now_us.saturating_sub(self.since_us);
         self.since_us = now_us;
@@ -82,8 +80,8 @@ impl Default for Coalescing {
 mod tests {
     use super::*;
 
-    /// Naps in front of two workers that spend so long on each hand-off, with so many clients that connect again at once.
-    /// Returns how many naps there were in the last of two seconds, and in how many of those a worker ran dry.
+    /// Runs naps with two workers of this service time, and clients that reconnect at once. Returns the number of naps
+    /// in the last of two seconds, and of those in which a worker ran dry.
     fn naps(service_us: u64, clients: u64) -> (u64, u64) {
         const TURN_US: u64 = 100;
         let mut coalescing = Coalescing::new();
@@ -123,7 +121,7 @@ mod tests {
         for service_us in [20, 60, 300, 5_000] {
             let (naps, dry) = naps(service_us, 64);
             assert_eq!(dry, 0, "{service_us} us each: a worker ran dry in {dry} of {naps} naps");
-            // Half of what 31 others take, but for the bound; and some for what a turn takes.
+            // Half of what 31 others take, up to the bound, plus the time of a turn.
             let expected = 1_000_000 / (31 * service_us / 2).min(NAP_MAX_US);
             assert!(naps <= expected * 3 / 2, "{service_us} us each: {naps} naps");
         }
@@ -134,7 +132,7 @@ mod tests {
         let mut coalescing = Coalescing::new();
         coalescing.gave(0);
         assert_eq!(coalescing.nap_us(1_000, NAP_MAX_US), 0);
-        // Nothing was given since.
+        // Nothing was handed off since.
         coalescing.gave(3);
         assert!(coalescing.nap_us(2_000, NAP_MAX_US) > 0);
         assert_eq!(coalescing.nap_us(3_000, NAP_MAX_US), 0);

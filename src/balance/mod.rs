@@ -1,5 +1,5 @@
-//! Who gets the next connection, and the ledger of open hand-offs. Pure: time is an argument (microseconds), sockets
-//! are indices of the shell.
+//! Chooses the worker for each connection, and keeps the ledger of open hand-offs. Pure: time is an argument
+//! (microseconds), sockets are indices of the shell.
 //!
 //! Which of the workers that can take a connection gets it is decided by a `strategy`: [`Mode::RoundRobin`] or
 //! [`Mode::Sticky`]. Whether a worker can take one is decided here, the same for every strategy:
@@ -22,7 +22,7 @@ use ready_set::{Bits, ReadySet};
 use std::collections::{BTreeSet, VecDeque};
 use strategy::{Candidates, Chosen, Strategy};
 
-/// Index of a worker in the balancer; used again after [`Balancer::remove_member`].
+/// Index of a worker in the balancer; reused after [`Balancer::remove_member`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberIx(pub u32);
 
@@ -30,11 +30,11 @@ pub struct MemberIx(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupIx(pub u32);
 
-/// Index of a connection that the shell keeps.
+/// Index of a connection of the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnIx(pub u32);
 
-/// One hand-off without an answer.
+/// An open hand-off.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     seq: u64,
@@ -49,39 +49,39 @@ struct Member {
     window: u32,
     /// Oldest first: workers answer in order.
     open: VecDeque<Open>,
-    /// Its oldest hand-off was seen to be late: it gets nothing more before it answers.
+    /// Its oldest hand-off is late: it gets no more until it answers.
     late: bool,
     /// Its level in `Pool::ready`.
     level: Option<u32>,
-    /// Connections that it refused since it last took one; those that were under way meanwhile do not count.
+    /// Connections refused since it last took one; refusals of hand-offs already under way do not count.
     refused: u32,
     groups: BTreeSet<GroupIx>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Group {
-    /// The members that serve it and are not backing off.
+    /// The members that serve it and are not paused.
     members: Bits,
-    /// The member with whom the next turn begins.
+    /// The member at which the next turn begins.
     turn: u32,
 }
 
-/// The workers of an app as the strategies see them.
+/// The workers of an app, for the strategies.
 #[derive(Clone, Debug)]
 struct Pool {
     members: Vec<Option<Member>>,
     groups: Vec<Group>,
-    /// The members that could take a connection now, unless time has shown their oldest hand-off to be late.
+    /// The members that could take a connection, except those whose oldest hand-off turns out to be late.
     ready: ReadySet,
-    /// The member found for a group at this time (microseconds), while nothing has changed since: the caller that asks
-    /// whether somebody can take a connection is about to give one.
+    /// The member found for a group at this time (microseconds), until something changes: a caller that asks whether a
+    /// worker can take a connection usually hands one off next.
     found: Option<(GroupIx, u64, MemberIx)>,
-    /// No window is smaller while connections starve; else 0.
+    /// Lower bound of all windows while connections starve; else 0.
     window_least: u32,
 }
 
-/// The balancer of one app. No operation takes longer with more workers, except a strategy's choice where its file says
-/// so.
+/// The balancer of one app. The time of an operation does not depend on the number of workers, except for a strategy's
+/// choice where its file says so.
 #[derive(Clone, Debug)]
 pub struct Balancer {
     strategy: Chosen,
@@ -93,7 +93,7 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// An empty one. Hand-offs are numbered from `first_seq`.
+    /// An empty balancer. Hand-offs are numbered from `first_seq`.
     pub fn new(mode: Mode, first_seq: u64) -> Balancer {
         Balancer {
             strategy: Chosen::new(mode),
@@ -111,25 +111,25 @@ impl Balancer {
         }
     }
 
-    /// Changes the strategy. What the old one remembered is dropped.
+    /// Changes the strategy, and drops the state of the old one.
     pub fn set_mode(&mut self, mode: Mode) {
         if self.strategy.mode() != mode {
             self.strategy = Chosen::new(mode);
         }
     }
 
-    /// Whether [`Balancer::pick`] wants to know the client.
+    /// Whether [`Balancer::pick`] needs the client's hash.
     pub fn wants_client(&self) -> bool {
         self.strategy.wants_client()
     }
 
-    /// A new group, for a new listener.
+    /// Adds a group, for a new listener.
     pub fn add_group(&mut self) -> GroupIx {
         self.pool.groups.push(Group::default());
         GroupIx(self.pool.groups.len() as u32 - 1)
     }
 
-    /// A new worker; it is not eligible yet.
+    /// Adds a worker, not eligible yet.
     pub fn add_member(&mut self, slot: u32) -> MemberIx {
         let member = Member {
             slot,
@@ -153,7 +153,7 @@ impl Balancer {
         }
     }
 
-    /// Removes a worker; the connections that it had not answered for are added to `taken_back`, oldest first.
+    /// Removes a worker; appends the connections of its open hand-offs to `taken_back`, oldest first.
     pub fn remove_member(&mut self, member: MemberIx, taken_back: &mut Vec<ConnIx>) {
         let Some(gone) = self.pool.members.get_mut(member.0 as usize).and_then(Option::take) else { return };
         self.members_changed();
@@ -206,25 +206,25 @@ impl Balancer {
         }
     }
 
-    /// The worker for the next connection; `None` when nobody can take it now.
+    /// The worker for the next connection; `None` if no worker can take it now.
     pub fn pick(&mut self, group: GroupIx, client_hash: Option<u64>, now_us: u64) -> Option<MemberIx> {
         self.strategy.pick(&mut Candidates::new(&mut self.pool, group, now_us), client_hash)
     }
 
-    /// Whether somebody could take a connection now.
+    /// Whether a worker could take a connection now.
     pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
         let found = self.pool.find_in_turn(group, now_us);
         self.pool.found = found.map(|member| (group, now_us, member));
         found.is_some()
     }
 
-    /// Open hand-offs of the worker that has the fewest, among those that could take a connection of this group.
+    /// Open hand-offs of the least busy worker that could take a connection of this group.
     pub fn fewest_open(&mut self, group: GroupIx, now_us: u64) -> Option<u32> {
         self.pool.find_in_turn(group, now_us).map(|member| self.open_count(member))
     }
 
-    /// So many connections of a group starve. Until [`Balancer::close_windows`] every worker may have its share of them
-    /// open; a worker that is late still gets nothing. Returns whether any worker is eligible at all.
+    /// Opens the windows for this many starving connections of a group: until [`Balancer::close_windows`] every worker
+    /// may have its share of them open. A late worker still gets none. Returns whether any worker is eligible.
     pub fn open_windows(&mut self, group: GroupIx, waiting: u32) -> bool {
         let Some(entry) = self.pool.groups.get(group.0 as usize) else { return false };
         let may = |ix: &u32| self.pool.member(MemberIx(*ix)).is_some_and(|member| member.eligible);
@@ -236,17 +236,17 @@ impl Balancer {
         count > 0
     }
 
-    /// The connections that starved have been handed off.
+    /// Closes the windows: no connection starves any more.
     pub fn close_windows(&mut self) {
         self.pool.set_window_least(0);
     }
 
-    /// The number that the next hand-off to this worker will have.
+    /// The number of the next hand-off to this worker.
     pub fn next_seq(&self, _member: MemberIx) -> u64 {
         self.next_seq
     }
 
-    /// A hand-off was sent, under [`Balancer::next_seq`].
+    /// A hand-off with the number [`Balancer::next_seq`] was sent.
     pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -258,8 +258,8 @@ impl Balancer {
         seq
     }
 
-    /// The worker answered. Returns the connection and how long the answer took; `None` for a number that is not open: a
-    /// previous master's, or nonsense.
+    /// The worker answered. Returns the connection and the latency; `None` for a number that is not open: a previous
+    /// master's, or invalid.
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
         let who = self.pool.members.get_mut(member.0 as usize)?.as_mut()?;
         let was_full = who.open.len() as u32 >= who.window;
@@ -286,7 +286,8 @@ impl Balancer {
         }
     }
 
-    /// The worker has refused a connection of this listener: it is offered none for a moment, and then one at first.
+    /// The worker has refused a connection of this listener: it is paused for the listener, and then offered a single
+    /// one first.
     pub fn refused(&mut self, group: GroupIx, member: MemberIx, now_us: u64) {
         let Some((entry, who)) = self.pool.group_and_member(group, member) else { return };
         who.window = 1;
@@ -299,7 +300,7 @@ impl Balancer {
         self.pool.found = None;
     }
 
-    /// Workers whose backoff is over are offered connections again.
+    /// Ends pauses that are over.
     pub fn end_backoff(&mut self, now_us: u64) {
         let Balancer { backoff, pool, strategy, .. } = self;
         backoff.end(now_us, |group, member| {
@@ -309,17 +310,17 @@ impl Balancer {
         });
     }
 
-    /// When [`Balancer::end_backoff`] has something to do (microseconds).
+    /// When [`Balancer::end_backoff`] is due (microseconds).
     pub fn next_backoff_end_us(&self) -> Option<u64> {
         self.backoff.next_end_us()
     }
 
-    /// Hand-offs that this worker has not answered.
+    /// Open hand-offs of this worker.
     pub fn open_count(&self, member: MemberIx) -> u32 {
         self.pool.member(member).map_or(0, |m| m.open.len() as u32)
     }
 
-    /// Hand-offs without an answer, over all workers.
+    /// Open hand-offs of all workers.
     pub fn total_open(&self) -> usize {
         self.total_open
     }
@@ -331,7 +332,7 @@ impl Balancer {
 }
 
 impl Pool {
-    /// Puts a worker where it belongs in `ready`.
+    /// Updates a worker's level in `ready`.
     fn update_level(&mut self, ix: MemberIx) {
         let least = self.window_least;
         let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
@@ -356,8 +357,8 @@ impl Pool {
         }
     }
 
-    /// The first in turn among the members with the fewest open hand-offs. A member that is late is met once, and not
-    /// again before it answers.
+    /// The next in turn among the members with the fewest open hand-offs. A late member is visited once, and not again
+    /// until it answers.
     fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
         loop {
             let entry = self.groups.get(group.0 as usize)?;

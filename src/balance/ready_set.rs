@@ -1,8 +1,8 @@
-//! The workers that could take a connection now, by their number of open hand-offs: plain bits, one for each worker at
-//! each number. Finding the next in turn looks at 64 workers at a time.
+//! The workers that could take a connection now, by their number of open hand-offs: a bit set for each number. The
+//! search for the next in turn checks 64 workers at a time.
 use crate::limits;
 
-/// A worker may have this many numbers of open hand-offs and still take one more.
+/// Numbers of open hand-offs with which a worker can still take another.
 const LEVELS: usize = limits::HANDOFF_WINDOW_MAX as usize;
 
 const _: () = assert!(LEVELS <= 64, "`ReadySet::some` has one bit for each level");
@@ -26,7 +26,7 @@ impl Bits {
         self.words[word] |= 1 << (index % 64);
     }
 
-    /// Whether it was there.
+    /// Returns whether it was in the set.
     pub(super) fn remove(&mut self, index: u32) -> bool {
         let Some(word) = self.words.get_mut(index as usize / 64) else { return false };
         let (before, bit) = (*word, 1 << (index % 64));
@@ -46,7 +46,7 @@ impl Bits {
         self.words.iter().enumerate().flat_map(bits)
     }
 
-    /// The first index from `from` on, then from the start, that both have.
+    /// The first index from `from` on, then from the start, that is in both sets.
     fn next_common(&self, other: &Bits, from: u32) -> Option<u32> {
         let count = self.words.len().min(other.words.len());
         let both = |at: usize| self.words[at] & other.words[at];
@@ -69,7 +69,7 @@ pub(super) struct ReadySet {
     /// By number of open hand-offs.
     levels: Vec<Bits>,
     counts: [u32; LEVELS],
-    /// One bit for each level with somebody.
+    /// One bit for each level that is not empty.
     some: u64,
 }
 
@@ -78,7 +78,7 @@ impl ReadySet {
         ReadySet { levels: vec![Bits::default(); LEVELS], counts: [0; LEVELS], some: 0 }
     }
 
-    /// A member has so many open hand-offs (below the most), and could take one more.
+    /// Adds a member with this number of open hand-offs (below the maximum).
     pub(super) fn enter(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].insert(index);
@@ -86,7 +86,7 @@ impl ReadySet {
         self.some |= 1 << level;
     }
 
-    /// A member leaves this level.
+    /// Removes a member from this level.
     pub(super) fn leave(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].remove(index);
@@ -96,7 +96,7 @@ impl ReadySet {
         }
     }
 
-    /// Of `among`, the first from `from` on with the fewest.
+    /// The member of `among` on the lowest level; of several the first from `from` on.
     pub(super) fn next(&self, among: &Bits, from: u32) -> Option<u32> {
         let mut left = self.some;
         while left != 0 {

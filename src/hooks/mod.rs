@@ -1,5 +1,5 @@
-//! Running hooks: a queue and one thread that starts the commands, waits for them and kills those that take too long.
-//! What a hook is for, and when one is run, is not known here.
+//! Runs hooks: a queue and one thread that starts the commands, waits for them and kills those that take too long. The
+//! caller decides when to run which hook.
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::attributes::Attributes;
@@ -12,27 +12,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// At the end: how long hooks that were killed are waited for, in milliseconds.
+/// How long `finish` waits for hooks that were killed, in milliseconds.
 const HOOKS_KILL_WAIT_MS: u64 = 200;
 
-/// Open files that a hook may have (the soft limit; a program that uses select(2) is safe below it).
+/// A hook's soft limit on open files (a program that uses select(2) is safe below it).
 const HOOK_OPEN_FILES: u64 = 1024;
 
-/// Stack of the hooks' thread, in bytes.
+/// Stack of the hook thread, in bytes.
 const HOOKS_STACK_BYTES: usize = 256 * 1024;
 
-/// A command, ready to be started any number of times.
+/// A command that can be started any number of times.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// How messages name it: `web: hook worker_exit`.
+    /// Its name in messages: `web: hook worker_exit`.
     pub label: String,
     /// Absolute path of the program.
     pub program: Vec<u8>,
     /// argv, with argv\[0\].
     pub args: Vec<Vec<u8>>,
-    /// Its environment, `NAME=value` each, without what each run adds.
+    /// Its environment, each entry `NAME=value`, without the variables of a run.
     pub env: Vec<Vec<u8>>,
-    /// Its folder.
+    /// Its working directory.
     pub cwd: Vec<u8>,
     /// `None`: ours.
     pub umask: Option<u32>,
@@ -49,11 +49,11 @@ struct Order {
     variables: Vec<Vec<u8>>,
 }
 
-/// The thread's other end. When it is dropped, what runs is killed and the thread ends.
+/// The handle of the hook thread. Dropping it kills running hooks and ends the thread.
 pub struct Hooks {
     orders: SyncSender<Order>,
     wake: OwnedFd,
-    /// Runs that were asked for and have not ended.
+    /// Runs that were requested and have not ended.
     open: Arc<AtomicUsize>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
@@ -63,8 +63,7 @@ pub struct Hooks {
 impl Hooks {
     /// Starts the thread.
     ///
-    /// # Errors
-    /// No thread, pipe or `/dev/null` can be had.
+    /// # Errors No thread, pipe or `/dev/null` is available.
     pub fn start() -> io::Result<Hooks> {
         let (woken, wake) = pipe::pair()?;
         let null = process::null_device()?;
@@ -81,11 +80,11 @@ impl Hooks {
         Ok(Hooks { orders, wake, open, ended, lost: 0 })
     }
 
-    /// Has the command run as soon as there is room. Never waits: when too many wait already, this one is lost.
+    /// Runs the command as soon as there is room. Never blocks: when the queue is full, the run is dropped.
     pub fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
         self.open.fetch_add(1, Ordering::Relaxed);
         if self.orders.try_send(Order { command, variables }).is_ok() {
-            // The pipe never fills: it takes more bytes than the queue takes orders.
+            // The pipe never fills up: its capacity is above that of the queue.
             pipe::write_byte(self.wake.as_fd());
             return;
         }
@@ -102,7 +101,7 @@ impl Hooks {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    /// Everything is over: what still runs is killed, and waited for (bounded).
+    /// Kills running hooks, and waits for them (bounded).
     pub fn finish(self) {
         if self.lost > 0 {
             log::warn!("{} hooks were lost because too many waited", self.lost);
@@ -113,12 +112,12 @@ impl Hooks {
     }
 }
 
-/// A command that runs.
+/// A running command.
 struct Running {
     command: Arc<Command>,
     pid: i32,
     report: OwnedFd,
-    /// Readable when it has ended. Kernels before 5.3 have none; then it is looked at now and then.
+    /// Readable when it has ended. Kernels before 5.3 have no pidfd; the process is then polled.
     pidfd: Option<OwnedFd>,
     kill_at_ms: u64,
     killed: bool,
@@ -212,7 +211,7 @@ impl Runner {
         }
     }
 
-    /// Reaps those that have ended and kills those that take too long.
+    /// Reaps hooks that have ended and kills those that take too long.
     fn reap(&mut self) {
         let now_ms = clock::monotonic_ms();
         let before = self.running.len();
@@ -233,7 +232,7 @@ impl Runner {
         self.open.fetch_sub(before - self.running.len(), Ordering::Relaxed);
     }
 
-    /// Kills what runs.
+    /// Kills running hooks.
     fn end(&mut self) {
         for running in &mut self.running {
             log::warn!("{}: still running at the end; killed", running.command.label);
@@ -248,11 +247,11 @@ impl Runner {
 }
 
 impl Running {
-    /// Kills its whole group. It is not reaped yet, so the number still means it.
+    /// Kills the process group. The leader is not reaped yet, so the number is still its own.
     fn kill(&mut self) {
         self.killed = true;
         self.kill_at_ms = u64::MAX;
-        // It may have ended on its own meanwhile, and has no group before its first steps.
+        // It may have ended meanwhile, and has no group before its first steps.
         let _ = signal::send_group(self.pid, signal::KILL);
         let _ = signal::send(self.pid, signal::KILL);
     }
@@ -306,7 +305,7 @@ mod tests {
         for _ in 0..20 {
             hooks.push(shell(&script), vec![b"WORD=ran".to_vec()]);
         }
-        // It ends at once and is no reason to stop.
+        // A hook that ends at once does not stop the thread.
         hooks.push(Arc::new(Command { program: b"/no/such/program".to_vec(), ..(*shell("")).clone() }), Vec::new());
         wait_idle(&hooks);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "ran\n".repeat(20));

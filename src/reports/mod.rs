@@ -1,6 +1,6 @@
-//! Asks a Node worker whose event loop is stuck to leave a report, on a thread of its own: SIGUSR1 (which the keeper
-//! sends) has Node open its inspector also while JavaScript runs; through it the program is stopped where it is, and
-//! writes the report there. Bounded in time; what is done about the worker afterwards is not known here.
+//! Obtains a report from a Node worker with a stuck event loop, on a thread of its own: SIGUSR1 (sent by the keeper)
+//! makes Node open its inspector even while JavaScript runs; through it the program is paused and writes the report.
+//! Bounded in time. The caller decides what happens to the worker afterwards.
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::procfs;
@@ -10,70 +10,67 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// First pause between two looks at whether a worker has opened its inspector, in milliseconds. It doubles.
+/// First pause between two checks whether a worker has opened its inspector, in milliseconds. It doubles.
 const HANG_LOOK_MIN_MS: u64 = 10;
 
 /// Longest such pause, in milliseconds.
 const HANG_LOOK_MAX_MS: u64 = 200;
 
-/// Time that one of a worker's ports has to show that it is an inspector, in milliseconds.
+/// Time for one of a worker's ports to prove that it is an inspector, in milliseconds.
 const INSPECTOR_SHOWS_MS: u64 = 500;
 
 /// Listening ports of a worker that are tried.
 const INSPECTOR_PORTS_MAX: usize = 16;
 
-/// What one read from an inspector takes, in bytes.
+/// Bytes per read from an inspector.
 const INSPECTOR_READ_BYTES: usize = 16 * 1024;
 
-/// Stack of a thread that waits for a report, in bytes.
+/// Stack of a report thread, in bytes.
 const HANG_REPORT_STACK_BYTES: usize = 256 * 1024;
 
-/// Who is asked.
+/// A request for a report.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Its id.
     pub worker: WorkerId,
-    /// Its process.
     pub pid: i32,
-    /// Where the report goes; `None`: where Node puts it by itself.
+    /// Directory of the report; `None`: Node's own choice.
     pub directory: Option<String>,
-    /// Ports that are the app's: no inspector is there.
+    /// The app's ports, which are not an inspector.
     pub not_ports: Vec<u16>,
 }
 
-/// What came of it: the report, or why there is none.
+/// The result: the report, or why there is none.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Who was asked.
+    /// The worker's id.
     pub worker: WorkerId,
-    /// What it left.
+    /// The report, or why there is none.
     pub left: Result<Written, NoReport>,
 }
 
 /// Why a worker left no report.
 #[derive(Debug, Error)]
 pub enum NoReport {
-    /// Node opens the inspector as soon as JavaScript runs, or the loop turns.
+    /// Node opens the inspector as soon as JavaScript runs, or the event loop turns.
     #[error("it opened no inspector: what blocks it is not JavaScript")]
     NotJavaScript,
-    /// Nothing can be said about what blocks it.
+    /// The cause of the hang is unknown.
     #[error("it opened no inspector in {} s, in which it waited for a CPU most of the time", limits::HANG_REPORT_MS / 1000)]
     NoCpu,
-    /// The port is there, and nobody answers.
+    /// The port is open, and does not answer.
     #[error("its inspector on port {0} did not answer in time")]
     Silent(u16),
-    /// The conversation broke off.
+    /// The connection failed.
     #[error("its inspector: {0}")]
     Broken(#[from] io::Error),
-    /// Node would not do it.
+    /// Node refused.
     #[error("its inspector refused: {0}")]
     Refused(String),
 }
 
-/// Asks on a thread of its own; `done` is called there, in [`limits::HANG_REPORT_MS`] at the latest.
+/// Requests a report on a thread of its own, which calls `done` within [`limits::HANG_REPORT_MS`].
 ///
-/// # Errors
-/// There can be no thread.
+/// # Errors No thread is available.
 pub fn start(ask: Ask, done: impl FnOnce(Outcome) + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-report".to_owned());
     let thread = thread.stack_size(HANG_REPORT_STACK_BYTES);
@@ -95,8 +92,8 @@ fn report_of(ask: &Ask) -> Result<Written, NoReport> {
     }
 }
 
-/// Waits until the worker listens on a port that is an inspector's. A port that keeps silent is asked again, each time
-/// for longer: on a busy machine the inspector's thread may be slow to get a CPU.
+/// Waits until the worker listens on an inspector's port. A silent port is tried again, each time for longer: on a busy
+/// machine the inspector's thread may wait for a CPU.
 fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
     let (begun, waited) = (Instant::now(), cpu_wait(ask.pid));
     let mut foreign = ask.not_ports.clone();
@@ -127,7 +124,7 @@ fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
     })
 }
 
-/// How long the worker's main thread has been waiting for a CPU in its life.
+/// How long the worker's main thread has waited for a CPU in total.
 fn cpu_wait(pid: i32) -> Duration {
     Duration::from_micros(procfs::cpu_wait_us(pid).unwrap_or(0))
 }
@@ -145,26 +142,26 @@ fn connect(port: u16, until: Instant) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The time that is left; an error when none is.
+/// The time left; an error if none is.
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")) } else { Ok(left) }
 }
 
-/// Reads some bytes more.
+/// Reads some more bytes.
 fn read_some(stream: &mut TcpStream, until: Instant, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         stream.set_read_timeout(Some(left(until)?))?;
         match stream.read(buffer) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
-            // A signal that another thread handles, or the time-out: `left` tells which.
+            // A signal that another thread handles, or the time-out: `left` distinguishes them.
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             read => return read,
         }
     }
 }
 
-/// Reads an answer over HTTP; what came behind it too.
+/// Reads an HTTP answer, and what follows it.
 fn read_answer<T>(
     stream: &mut TcpStream,
     until: Instant,
@@ -182,7 +179,7 @@ fn read_answer<T>(
     }
 }
 
-/// A conversation with the debugger.
+/// A session with the debugger.
 struct Session {
     stream: TcpStream,
     frames: Frames,
@@ -224,18 +221,18 @@ mod tests {
     use std::net::TcpListener;
     use std::process::{Child, Command, Stdio};
 
-    /// A process with a listening port at which somebody else, this test, answers: it inherits the socket.
+    /// A process with a listening port that this test answers: it inherits the socket.
     struct Worker {
         child: Child,
         port: u16,
     }
 
     impl Worker {
-        /// Each connection is given to `serve` with its number, on a thread of its own.
+        /// Each connection is passed to `serve` with its number, on a thread of its own.
         fn start(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Worker {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            // As its standard input the child holds the listening socket too.
+            // The child holds the listening socket as its standard input.
             let held = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
             let child = Command::new("sleep").arg("1000").stdin(Stdio::from(held)).spawn().unwrap();
             let serve = std::sync::Arc::new(serve);
@@ -271,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_inspector_that_is_slow_to_answer_is_asked_again() {
-        // The first two are kept waiting for good, as on a machine that is busy.
+        // The first two never get an answer, as on a busy machine.
         let worker = Worker::start(|stream, number| match number {
             0 | 1 => std::mem::forget(stream),
             _ => answer(stream, LIST),

@@ -1,7 +1,7 @@
-//! The SO_REUSEPORT group of one listener: its sockets, the selection among them, and the program that follows it.
+//! The SO_REUSEPORT group of one listener: its sockets, the selection among them, and the program that implements it.
 //!
-//! The first socket is the listener's own and lives there. A socket lives as long as its listener, and its number in the
-//! group is its slot: sockets of slots that were scaled away stay, unselected, and are used again.
+//! The listener owns the first socket. A socket lives as long as its listener, and its number in the group is its slot:
+//! sockets of slots that were scaled away stay, unselected, and are reused.
 use super::program::{self, Classic, Steering};
 use super::selection::Selection;
 use super::turns::Turns;
@@ -17,22 +17,22 @@ pub struct Group {
     /// Which of the sockets may be chosen.
     pub selection: Selection,
     turns: Option<Turns>,
-    /// How the kernel chooses; `None` as long as there is only one socket.
+    /// How the kernel chooses; `None` while there is only one socket.
     pub steering: Option<Steering>,
-    /// The group cannot grow any more: slots beyond share its sockets.
+    /// The group cannot grow: further slots share its sockets.
     pub full: bool,
 }
 
 /// Why a group did not grow.
 #[derive(Debug, thiserror::Error)]
 pub enum GrowError {
-    /// All groups of the deployment together have as many sockets as they may.
+    /// The limit on the sockets of all groups is reached.
     #[error("there are {max} in all, which is the most")]
     TooMany {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
-    /// Numbers of sockets that come after a stranger's would be wrong.
+    /// Another process has a socket in the group, so the numbers of new sockets would be wrong.
     #[error("another process of this user has joined the address (SO_REUSEPORT)")]
     Stranger,
     /// The system refused a socket.
@@ -43,8 +43,7 @@ pub enum GrowError {
 impl Group {
     /// Opens a group around a listener's socket.
     ///
-    /// # Errors
-    /// The kernel knows no SO_REUSEPORT for such sockets.
+    /// # Errors The kernel does not support SO_REUSEPORT for this socket.
     pub fn open(first: BorrowedFd<'_>) -> io::Result<Group> {
         reuseport::open(first)?;
         Ok(Group { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false })
@@ -60,8 +59,8 @@ impl Group {
         Some(self.more.get(number.checked_sub(1)? as usize)?.as_fd())
     }
 
-    /// Makes sockets up to the number `sockets`, prepared by `prepare`; they are not in the group yet. `left`: how many more
-    /// there may be in all groups together. What was made before an error is returned with it.
+    /// Creates sockets up to the number `sockets`, set up by `prepare`; they are not in the group yet. `left`: how many
+    /// more all groups may have. Sockets created before an error are returned with it.
     pub fn make(
         &self,
         first: BorrowedFd<'_>,
@@ -94,16 +93,15 @@ impl Group {
         (made, outcome)
     }
 
-    /// Takes a socket into the group, at its end.
+    /// Appends a socket to the group.
     pub fn push(&mut self, socket: OwnedFd) {
         self.selection.grow();
         self.more.push(socket);
     }
 
-    /// Has the kernel choose among `selected`, in the best way that it takes, but no better than `best`.
+    /// Has the kernel choose among `selected`, in the best way that it supports, up to `best`.
     ///
-    /// # Errors
-    /// The kernel takes no program for this group: it goes by its own hash.
+    /// # Errors The kernel accepts no program for this group: its own hash decides.
     pub fn steer(&mut self, first: BorrowedFd<'_>, best: Steering, selected: &[u32]) -> io::Result<Steering> {
         if best == Steering::Turns {
             let sockets = self.socket_count();
@@ -124,18 +122,17 @@ impl Group {
         attach_classic(first, &program).map(|()| Steering::Random)
     }
 
-    /// The same for datagrams: those of one client go to one socket of the first `slots`.
+    /// The same for datagrams: each client's go to one of the first `slots` sockets.
     ///
-    /// # Errors
-    /// The kernel takes no program for this group.
+    /// # Errors The kernel accepts no program for this group.
     pub fn steer_datagrams(&self, first: BorrowedFd<'_>, slots: u32, selected: &[u32]) -> io::Result<Steering> {
         let program = program::by_flow(slots.min(self.socket_count()), selected);
         program.map_or(Ok(()), |program| attach_classic(first, &program))?;
         Ok(Steering::Random)
     }
 
-    /// Leaves the next turns of sockets in which more waits than in others to those, where the kernel goes by turns.
-    /// `waiting` has the number of each socket in which connections wait, and how many.
+    /// Where the kernel selects by turns: sockets in which more connections wait than in others leave their next turns
+    /// to those. `waiting` has the number of each socket that is not empty, and its count.
     pub fn level_out(&mut self, waiting: &[(u32, u32)]) {
         if let Some(turns) = &mut self.turns
             && let Err(e) = turns.leave(&self.selection.excess(waiting))
@@ -150,16 +147,16 @@ impl Group {
     }
 }
 
-/// What this kernel lets us do, once it was tried.
+/// What this kernel supports, after the first test.
 #[derive(Debug, Default)]
 pub struct Abilities {
     best: Option<Steering>,
-    /// Why it is not more.
+    /// Why nothing better is supported.
     why: String,
 }
 
 impl Abilities {
-    /// How the kernel can choose at best, found out at the first call.
+    /// The best way in which the kernel can choose; tested at the first call.
     pub fn best(&mut self) -> Steering {
         if let Some(known) = self.best {
             return known;
@@ -179,7 +176,7 @@ impl Abilities {
         found
     }
 
-    /// What the kernel said to the next better way; empty for the best.
+    /// The kernel's error for the next better way; empty for the best.
     pub fn why_not_better(&self) -> &str {
         &self.why
     }
@@ -189,7 +186,7 @@ pub(super) fn attach_classic(socket: BorrowedFd<'_>, program: &[Classic]) -> io:
     reuseport::attach_classic(socket, &program.iter().map(Classic::to_bytes).collect::<Vec<_>>())
 }
 
-/// Whether this kernel takes classic programs, tried on a socket of its own.
+/// Tests whether this kernel accepts classic programs, with a socket of its own.
 pub(super) fn probe_classic() -> io::Result<()> {
     let sample = reuseport::sample()?;
     attach_classic(sample.as_fd(), &program::by_chance(&[0]).unwrap_or_default())

@@ -1,36 +1,36 @@
-//! Programs that choose a socket of an SO_REUSEPORT group for the kernel, as plain data. Which sockets may be chosen is an
-//! argument; loading and attaching is done by `turns` and `group`.
+//! Programs with which the kernel chooses a socket of an SO_REUSEPORT group, as plain data. The selection is an
+//! argument; `turns` and `group` load and attach them.
 //!
 //! - [`by_turns`]: eBPF, turns, counts what each socket got, and lets those wait where much waits. Needs CAP_BPF.
 //! - [`by_chance`]: classic BPF, a random one of those that may be chosen. Needs no privilege.
 //! - [`by_flow`]: classic BPF for datagrams, so that those of one client stay together.
 //!
-//! Classic BPF has no tables: what it looks up is a tree of comparisons, one leaf for each run of neighbouring sockets.
+//! Classic BPF has no tables: the lookup is a tree of comparisons, with one leaf for each run of consecutive sockets.
 use crate::balance::sticky;
 
 /// Instructions of a classic program (the kernel's BPF_MAXINSNS).
 #[cfg(test)]
 const INSTRUCTIONS_MAX: usize = 4096;
-/// Runs of neighbouring sockets that a program can tell apart; each takes up to four instructions.
+/// Runs of consecutive sockets in one program; each takes up to four instructions.
 const RUNS_MAX: usize = 960;
-/// The same for a program that goes by a hash; each takes up to three.
+/// The same for a program that uses a hash; each takes up to three.
 const FLOW_RUNS_MAX: usize = 1280;
 
 /// How the kernel chooses among the sockets of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Steering {
-    /// In turns, among those that may be chosen.
+    /// In turns, among the selected sockets.
     Turns,
-    /// At random (datagrams: by a hash), among those that may be chosen.
+    /// At random (datagrams: by a hash), among the selected sockets.
     Random,
-    /// By its own hash, among all.
+    /// By the kernel's own hash, among all sockets.
     Hash,
 }
 
 /// One instruction of classic BPF (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classic {
-    /// What to do.
+    /// The operation.
     pub code: u16,
     /// Instructions to skip when a comparison holds.
     pub jump_true: u8,
@@ -54,13 +54,13 @@ impl Classic {
 /// One instruction of eBPF (`struct bpf_insn`). A constant of 64 bits takes two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
-    /// What to do.
+    /// The operation.
     pub code: u8,
-    /// Register that is written.
+    /// Destination register.
     pub dst: u8,
-    /// Register that is read.
+    /// Source register.
     pub src: u8,
-    /// Distance of a jump, or place in memory.
+    /// Jump distance, or memory offset.
     pub offset: i16,
     /// The constant.
     pub constant: i32,
@@ -103,7 +103,7 @@ const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
 /// SKF_NET_OFF: offsets from here count from the IP header.
 const NET: u32 = -0x10_0000_i32 as u32;
 
-/// A run of neighbours: what stands for them in front of the tree, and what comes out of it.
+/// A run of consecutive numbers: the values that lead to it in the tree, and its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     /// The first number of the run.
@@ -115,13 +115,13 @@ struct Run {
 enum Leaf {
     /// The number plus this (wrapping).
     Plus(u32),
-    /// This.
+    /// This number.
     Just(u32),
 }
 
-/// A random one of `selected` (ascending). `None` when there are none.
+/// A program that returns a random one of `selected` (ascending). `None` if `selected` is empty.
 ///
-/// Where the runs of neighbours are more than a program can hold, the shortest are left out.
+/// If there are more runs than fit into a program, the shortest are left out.
 pub fn by_chance(selected: &[u32]) -> Option<Vec<Classic>> {
     let mut groups: Vec<(u32, u32)> = Vec::new();
     for &index in selected {
@@ -149,9 +149,9 @@ pub fn by_chance(selected: &[u32]) -> Option<Vec<Classic>> {
     Some(program)
 }
 
-/// One of `selected` (ascending) by a hash of the datagram's addresses and its source port, so that a client's datagrams
-/// go to one socket as long as that is selected. Clients of a socket of the `slots` that is not selected are spread over
-/// the others, and come back with it; all the rest stay where they are.
+/// A program that returns one of `selected` (ascending) by a hash of the datagram's addresses and its source port, so
+/// that a client's datagrams go to one socket as long as that is selected. Clients of an unselected one of the `slots`
+/// sockets are spread over the others, and return with it; all other clients stay.
 pub fn by_flow(slots: u32, selected: &[u32]) -> Option<Vec<Classic>> {
     let slots = slots.max(1);
     if selected.is_empty() {
@@ -159,7 +159,7 @@ pub fn by_flow(slots: u32, selected: &[u32]) -> Option<Vec<Classic>> {
     }
     let mut runs: Vec<Run> = Vec::new();
     for home in 0..slots {
-        // More runs than a program can hold: one socket for all the rest.
+        // More runs than fit: one socket for all the rest.
         let last = runs.len() + 1 == FLOW_RUNS_MAX;
         let leaf = match selected.binary_search(&home) {
             Ok(_) if !last => Leaf::Plus(0),
@@ -178,17 +178,17 @@ pub fn by_flow(slots: u32, selected: &[u32]) -> Option<Vec<Classic>> {
     Some(program)
 }
 
-/// Who takes the clients of a socket that is not selected (rendezvous hashing).
+/// The socket for the clients of an unselected one (rendezvous hashing).
 fn stand_in(home: u32, selected: &[u32]) -> u32 {
     let best = selected.iter().max_by_key(|&&index| sticky::weight(u64::from(home), index));
     best.copied().unwrap_or(home)
 }
 
-/// Leaves a hash of source and destination address and source port in the accumulator. The memory cell 0 holds what was
-/// mixed so far.
+/// Leaves a hash of source address, destination address and source port in the accumulator. Memory cell 0 holds the
+/// intermediate result.
 fn flow_hash() -> Vec<Classic> {
-    // The addresses of an IPv4 packet are at 12 and 16, behind a header of a length of its own comes the port. In IPv6
-    // they are at 8 to 36, and the port at 40 (with extension headers it is something else that stays the same).
+    // IPv4 has the addresses at 12 and 16, and the port behind a header of variable length. IPv6 has them at 8 to 36,
+    // and the port at 40 (with extension headers another field that does not change).
     let v6: Vec<u32> = (0..8).map(|word| 8 + 4 * word).collect();
     let mut six = mix_words(&v6);
     six.push(stmt(LD_H_ABS, NET.wrapping_add(40)));
@@ -200,7 +200,7 @@ fn flow_hash() -> Vec<Classic> {
     program.push(Classic { code: JUMP_EQ, jump_true: 0, jump_false: four.len() as u8, k: 4 });
     program.extend(four);
     program.extend(six);
-    // The accumulator has the port.
+    // The port is in the accumulator.
     program.extend([stmt(LDX_MEM, 0), stmt(XOR_X, 0)]);
     program.extend(finish_hash());
     program
@@ -219,7 +219,7 @@ fn mix_words(offsets: &[u32]) -> Vec<Classic> {
     program
 }
 
-/// Spreads what little the last word changed over all bits (the finalizer of MurmurHash3, Appleby, 2011).
+/// Spreads the last word over all bits (the finalizer of MurmurHash3, Appleby, 2011).
 fn finish_hash() -> Vec<Classic> {
     let mut program = Vec::new();
     for (shift, factor) in [(16, 0x85eb_ca6b), (13, 0xc2b2_ae35)] {
@@ -229,7 +229,7 @@ fn finish_hash() -> Vec<Classic> {
     program
 }
 
-/// From a number in the accumulator to what its run says, by halving.
+/// A binary search for the run of the number in the accumulator.
 fn tree(runs: &[Run]) -> Vec<Classic> {
     match runs {
         [] => Vec::new(),
@@ -258,9 +258,9 @@ fn stmt(code: u16, k: u32) -> Classic {
     Classic { code, jump_true: 0, jump_false: 0, k }
 }
 
-/// The sockets of `selected` in turn. `counters`, `table` and `skips` are the numbers of maps with one element each: the
-/// first holds the turn and then what each of `sockets` sockets got, as u64; the second the `selected` numbers, as u32; the
-/// third how many turns each socket still leaves to the next one, as i64.
+/// A program that returns the sockets of `selected` in turn. `counters`, `table` and `skips` are the numbers of maps
+/// with one element each: the first holds the turn and then the count of each of `sockets` sockets, as u64; the second
+/// the `selected` numbers, as u32; the third how many turns each socket still leaves to the next one, as i64.
 pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u32) -> Vec<Extended> {
     const R0: u8 = 0;
     const COUNTERS: u8 = 6;
@@ -273,7 +273,7 @@ pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u
     let shift_left = |dst, bits| op(0x67, dst, 0, 0, bits);
     let atomic_add = |dst, src, offset, fetch: i32| op(0xdb, dst, src, offset, fetch);
     let exit = op(0x95, 0, 0, 0, 0);
-    // A jump of distance 0 stands for "give up": it is aimed at the end below.
+    // Distance 0 means "give up": it is patched to the end below.
     let give_up_if_null = op(0x15, R0, 0, 0, 0);
     let give_up_above = |dst, most: u32| op(0x25, dst, 0, 0, most.saturating_sub(1) as i32);
     let look_up = |map: i32| {
@@ -291,7 +291,7 @@ pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u
     program.extend(&next);
     program.extend(look_up(skips));
     program.extend([give_up_if_null, copy(1, INDEX), shift_left(1, 3), add(R0, 1), op(0x79, 1, R0, 0, 0)]);
-    // None to leave: past the choice of the next one.
+    // Nothing to leave: jump over the choice of the next one.
     program.push(op(0xd5, 1, 0, 2 + next.len() as i16, 0));
     program.extend([set(1, -1), atomic_add(R0, 1, 0, 0)]);
     program.extend(&next);
@@ -303,7 +303,7 @@ pub fn by_turns(counters: i32, table: i32, skips: i32, selected: u32, sockets: u
             instruction.offset = (end - at - 1) as i16;
         }
     }
-    // No socket has this number: the kernel then goes by its own hash.
+    // No socket has this number: the kernel then uses its own hash.
     program.extend([set(R0, -1), exit]);
     program
 }

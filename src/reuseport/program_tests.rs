@@ -1,8 +1,8 @@
-//! The programs do what they promise, on an interpreter of their own.
+//! The programs keep their promises, on an interpreter written for the test.
 use super::*;
 use std::collections::BTreeMap;
 
-/// A UDP packet as a program sees it.
+/// A UDP packet, as a program sees it.
 struct Packet {
     bytes: Vec<u8>,
     random: u32,
@@ -26,7 +26,7 @@ fn packet_v6(last: u8, port: u16) -> Packet {
     Packet { bytes, random: 0 }
 }
 
-/// Runs a program of the instructions that are used here.
+/// Interprets a program that uses the instructions of this module.
 fn run(program: &[Classic], packet: &Packet) -> u32 {
     let byte = |k: u32| u32::from(packet.bytes[k.wrapping_sub(NET) as usize]);
     let half = |k: u32| byte(k) << 8 | byte(k.wrapping_add(1));
@@ -60,7 +60,7 @@ fn run(program: &[Classic], packet: &Packet) -> u32 {
     }
 }
 
-/// What a program gives for each of these random words.
+/// The results of a program for each of these random words.
 fn by_word(selected: &[u32], words: u32) -> BTreeMap<u32, u32> {
     let program = by_chance(selected).unwrap();
     assert!(program.len() <= INSTRUCTIONS_MAX, "{} instructions", program.len());
@@ -140,7 +140,7 @@ fn programs_for_the_most_workers_fit() {
         assert!(program.len() <= INSTRUCTIONS_MAX, "{} instructions", program.len());
         for n in 0..500 {
             let to = run(&program, &packet_v4([10, 1, 2, 3], n * 131));
-            // The last run stands for all that had no room.
+            // The last run stands for all that did not fit.
             assert!(selected.binary_search(&to).is_ok(), "{to}");
         }
         assert!(by_chance(selected).unwrap().len() <= INSTRUCTIONS_MAX);

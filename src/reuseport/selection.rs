@@ -1,32 +1,31 @@
-//! Which sockets of an SO_REUSEPORT group get new connections: those that somebody takes connections from. Pure; workers
-//! are indices of the shell.
+//! Which sockets of an SO_REUSEPORT group get new connections: those that a worker accepts from. Pure; workers are
+//! indices of the shell.
 //!
-//! Each slot has a socket of its own. Where there are fewer sockets than slots, slots share them.
+//! Each slot has its own socket. If there are fewer sockets than slots, slots share them.
 use crate::ids::WorkerIx;
 use std::collections::BTreeSet;
 
-/// A slot in whose socket so many connections more wait than in the mean leaves its next turns to others.
+/// A socket leaves its next turns to others when this many more connections wait in it than on average.
 const EXCESS_MIN: u32 = 4;
 
-/// The sockets of one group, and who takes connections from each.
+/// The sockets of one group, and the workers that accept from each.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// By number of the socket in its group.
     takers: Vec<Vec<WorkerIx>>,
-    /// Numbers of those with a taker.
+    /// Numbers of the sockets that a worker accepts from.
     taken: BTreeSet<u32>,
-    /// What was selected when nobody took connections any more: they wait there.
+    /// The last selection before no worker accepted: connections wait there.
     last: Vec<u32>,
     changed: bool,
 }
 
 impl Selection {
-    /// A group of one socket.
     pub fn new() -> Selection {
         Selection { takers: vec![Vec::new()], taken: BTreeSet::new(), last: vec![0], changed: true }
     }
 
-    /// One socket more.
+    /// Adds a socket.
     pub fn grow(&mut self) {
         self.takers.push(Vec::new());
         self.changed = true;
@@ -37,7 +36,7 @@ impl Selection {
         slot % self.takers.len().max(1) as u32
     }
 
-    /// A worker takes connections from its slot's socket.
+    /// A worker begins to accept from its slot's socket.
     pub fn enter(&mut self, slot: u32, worker: WorkerIx) {
         let socket = self.socket_of(slot);
         let Some(takers) = self.takers.get_mut(socket as usize) else { return };
@@ -47,7 +46,7 @@ impl Selection {
         self.changed |= self.taken.insert(socket);
     }
 
-    /// It does no more. The number of the socket when nobody else takes from it.
+    /// The worker stops accepting. Returns the number of the socket if no other worker accepts from it.
     pub fn leave(&mut self, slot: u32, worker: WorkerIx) -> Option<u32> {
         let socket = self.socket_of(slot);
         let takers = self.takers.get_mut(socket as usize)?;
@@ -64,12 +63,12 @@ impl Selection {
         Some(socket)
     }
 
-    /// Who takes connections from a socket.
+    /// The workers that accept from a socket.
     pub fn takers(&self, socket: u32) -> &[WorkerIx] {
         self.takers.get(socket as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a socket other than this one has takers.
+    /// Whether a worker accepts from any other socket.
     pub fn has_others(&self, socket: u32) -> bool {
         self.taken.iter().any(|other| *other != socket)
     }
@@ -79,13 +78,14 @@ impl Selection {
         self.takers.len() as u32
     }
 
-    /// Those that are to get new connections, ascending; never none.
+    /// The sockets for new connections, ascending; never empty.
     pub fn selected(&self) -> Vec<u32> {
         if self.taken.is_empty() { self.last.clone() } else { self.taken.iter().copied().collect() }
     }
 
-    /// How many of their next turns sockets leave to others, so that about as much waits in each: what waits there (number
-    /// of the socket, connections; elsewhere nothing does) beyond the mean. A few make no difference.
+    /// How many of their next turns sockets leave to others, so that about the same number of connections waits in
+    /// each: those above the average of `waiting` (number of the socket, connections; the others are empty). Small
+    /// differences are ignored.
     pub fn excess(&self, waiting: &[(u32, u32)]) -> Vec<(u32, u32)> {
         let waiting: Vec<(u32, u32)> = waiting.iter().copied().filter(|(n, _)| self.taken.contains(n)).collect();
         let total: u32 = waiting.iter().map(|(_, count)| count).sum();
@@ -94,12 +94,12 @@ impl Selection {
         waiting.into_iter().filter_map(|(n, count)| Some((n, beyond(count)?))).collect()
     }
 
-    /// Whether that, or the number of sockets, may have changed since it was last settled.
+    /// Whether the selection, or the number of sockets, may have changed since `settle`.
     pub fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// What is selected now has been told to the kernel.
+    /// The kernel has the current selection.
     pub fn settle(&mut self) {
         self.changed = false;
     }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(selection.excess(&[]), []);
         assert_eq!(selection.excess(&[(1, 7), (2, 7), (3, 7)]), []);
         assert_eq!(selection.excess(&[(1, 30), (3, 3)]), [(1, 19)]);
-        // Nobody takes from the first one: what waits there is none of theirs.
+        // No worker accepts from the first one: what waits there does not count for theirs.
         assert_eq!(selection.excess(&[(0, 90), (2, 9)]), [(2, 6)]);
         assert_eq!(selection.excess(&[(1, 4), (2, 1)]), [], "two more than the mean");
     }

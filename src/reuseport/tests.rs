@@ -1,4 +1,4 @@
-//! What the kernel does with groups and programs, on sockets of the loopback.
+//! How the kernel treats groups and programs, with loopback sockets.
 #![allow(clippy::unwrap_used)]
 use super::group::{attach_classic, probe_classic};
 use super::program::{Classic, by_chance, by_flow};
@@ -10,7 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A group of so many sockets.
+/// A group with this number of sockets.
 fn group(first: OwnedFd, count: usize) -> (Vec<OwnedFd>, SocketAddr) {
     let LocalAddress::Inet(address) = listen::local_address(first.as_fd()).unwrap() else { panic!("not inet") };
     reuseport::open(first.as_fd()).unwrap();
@@ -40,7 +40,7 @@ fn classic(socket: &OwnedFd, program: &[Classic]) -> io::Result<()> {
 #[test]
 fn the_classic_program_leaves_out_whom_it_shall() {
     let (sockets, address) = group(loopback(), 4);
-    // Where this is refused there is nothing to see; the black-box tests have such a machine made up.
+    // Where this is refused there is nothing to test; the black-box tests simulate such a machine.
     if probe_classic().is_err() {
         return;
     }
@@ -64,7 +64,7 @@ fn turns_are_strict_and_go_on_when_the_set_changes() {
     turns.attach(sockets[0].as_fd(), &[0, 2], 3).unwrap();
     let _more = connect(address, 4);
     assert_eq!(lengths(&sockets), [5, 3, 5]);
-    // Beyond what can be counted so far.
+    // More sockets than can be counted so far.
     while sockets.len() < 40 {
         sockets.push(reuseport::join(sockets[0].as_fd()).unwrap());
     }
@@ -82,14 +82,14 @@ fn turns_that_a_socket_leaves_go_to_the_next() {
     turns.leave(&[(0, 2)]).unwrap();
     let _clients = connect(address, 4);
     assert_eq!(lengths(&sockets), [0, 2, 2]);
-    // It has left them all.
+    // It has left all of its turns.
     let _more = connect(address, 2);
     assert_eq!(lengths(&sockets), [1, 3, 2]);
     turns.leave(&[(2, 100)]).unwrap();
     turns.leave(&[]).unwrap();
     let _last = connect(address, 3);
     assert_eq!(lengths(&sockets), [2, 4, 3]);
-    // Two in a row that leave theirs: somebody gets it all the same.
+    // Two in a row leave theirs: one of them gets the connection all the same.
     turns.leave(&[(0, 9), (1, 9), (2, 9)]).unwrap();
     let _all = connect(address, 3);
     assert_eq!(lengths(&sockets).iter().sum::<u32>(), 12);

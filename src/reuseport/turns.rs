@@ -1,39 +1,37 @@
-//! Turns for one group: the eBPF program with its maps.
+//! Turns for one group: the eBPF program and its maps.
 use super::program::{self, Extended};
 use crate::os::bpf::{Map, Program};
 use crate::os::reuseport;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Sockets of a group that can be counted at first; the number doubles as the group grows.
+/// Initial number of sockets that can be counted; it doubles as the group grows.
 const COUNTERS_MIN: u32 = 16;
 
-/// Turns for one group, strict except for the turns that a socket leaves to others. The turn and the counts are kept when
-/// the set of sockets changes.
+/// Turns for one group, strict except for turns that a socket leaves to others. The turn and the counts survive changes
+/// of the selection.
 #[derive(Debug)]
 pub struct Turns {
     counters: Map,
     skips: Map,
-    /// Some sockets were told to leave turns.
+    /// Some sockets leave turns.
     skipping: bool,
     /// Sockets that can be counted.
     capacity: u32,
 }
 
 impl Turns {
-    /// For a group of so many sockets.
+    /// Maps for a group with this number of sockets.
     ///
-    /// # Errors
-    /// EPERM without CAP_BPF; whatever else says that there is no eBPF here.
+    /// # Errors EPERM without CAP_BPF; other errors mean that there is no eBPF.
     pub fn new(sockets: u32) -> io::Result<Turns> {
         let capacity = sockets.max(COUNTERS_MIN).next_power_of_two();
         Ok(Turns { counters: Map::new(8 * (1 + capacity))?, skips: Map::new(8 * capacity)?, skipping: false, capacity })
     }
 
-    /// Whether this kernel lets us have strict turns.
+    /// Tests whether this kernel supports strict turns.
     ///
-    /// # Errors
-    /// What it says instead: EPERM without CAP_BPF.
+    /// # Errors The kernel's error: EPERM without CAP_BPF.
     pub fn probe() -> io::Result<()> {
         let (counters, table, skips) = (Map::new(16)?, Map::new(4)?, Map::new(8)?);
         load(&program::by_turns(counters.number(), table.number(), skips.number(), 1, 1)).map(|_| ())
@@ -41,8 +39,7 @@ impl Turns {
 
     /// From now on `selected` take turns, among the first `sockets` of the group of `socket`.
     ///
-    /// # Errors
-    /// Those of bpf(2) and setsockopt(2); EINVAL for a socket that is alone.
+    /// # Errors Those of bpf(2) and setsockopt(2); EINVAL for a socket without a group.
     pub fn attach(&mut self, socket: BorrowedFd<'_>, selected: &[u32], sockets: u32) -> io::Result<()> {
         if sockets > self.capacity {
             let more = Turns::new(sockets)?;
@@ -58,12 +55,12 @@ impl Turns {
         }
         let [counters, table_number, skips] = [&self.counters, &table, &self.skips].map(Map::number);
         let sockets = sockets.min(self.capacity);
-        // The loaded program keeps its maps; ours of the table may close.
+        // The loaded program keeps its maps; our fd of the table may close.
         let program = load(&program::by_turns(counters, table_number, skips, selected.len() as u32, sockets))?;
         reuseport::attach(socket, &program)
     }
 
-    /// From now on these sockets leave so many of their next turns to others; all others leave none.
+    /// From now on these sockets leave this many of their next turns to others; all others leave none.
     ///
     /// # Errors
     /// Those of bpf(2).
@@ -81,7 +78,7 @@ impl Turns {
         self.skips.write(&bytes)
     }
 
-    /// How many connections each socket was chosen for; empty where the kernel does not tell.
+    /// How many connections each socket was chosen for; empty if the kernel does not tell.
     pub fn counts(&self) -> Vec<u64> {
         let bytes = self.counters.read().unwrap_or_default();
         // The first number is the turn.

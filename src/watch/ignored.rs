@@ -1,26 +1,26 @@
-//! Which files do not count: what the user's patterns say, what any `.gitignore` says, hidden ones, what editors leave.
+//! Which files are ignored: by the user's patterns, by any `.gitignore`, hidden files, editors' temporary files.
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Folders that nobody edits.
+/// Folders that are generated, never edited.
 const NOBODY_EDITS: &[&str] = &["node_modules", "__pycache__"];
 
 /// The rules below one folder.
 pub(super) struct Ignored {
-    /// A folder that never counts.
+    /// A folder that is always ignored.
     apart: Option<PathBuf>,
-    /// What the user said.
+    /// The user's patterns.
     typed: Gitignore,
-    /// The outermost folder whose `.gitignore` counts.
+    /// The outermost folder whose `.gitignore` applies.
     top: PathBuf,
-    /// Those that were read, by folder.
+    /// The `.gitignore` files read so far, by folder.
     read: HashMap<PathBuf, Gitignore>,
 }
 
 impl Ignored {
-    /// `around`: what the repository around the folder ignores counts too.
+    /// `around`: the rules of the repository around the folder apply too.
     pub(super) fn new(folder: &Path, around: bool, patterns: &[String], apart: Option<PathBuf>) -> Ignored {
         let mut typed = GitignoreBuilder::new(folder);
         for pattern in patterns {
@@ -37,12 +37,12 @@ impl Ignored {
         Ignored { apart, typed, top, read: HashMap::new() }
     }
 
-    /// A `.gitignore` has changed.
+    /// A `.gitignore` has changed: reads all again.
     pub(super) fn forget(&mut self) {
         self.read.clear();
     }
 
-    /// Whether this path, of a folder that counts, does not.
+    /// Whether this path, in a folder that is not ignored, is ignored.
     pub(super) fn is(&mut self, path: &Path, is_folder: bool) -> bool {
         if self.apart.as_deref() == Some(path) {
             return true;
@@ -70,11 +70,11 @@ impl Ignored {
     }
 }
 
-/// What a folder's own file says; the repository's private list comes behind that of its outermost folder.
+/// The rules of a folder's own file; for the outermost folder followed by the repository's private list.
 fn rules_of(folder: &Path, is_top: bool) -> Gitignore {
     let mut rules = GitignoreBuilder::new(folder);
     if is_top {
-        // A file that is not there says nothing.
+        // A missing file has no rules.
         let _ = rules.add(folder.join(".git/info/exclude"));
     }
     let _ = rules.add(folder.join(".gitignore"));

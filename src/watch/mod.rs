@@ -1,5 +1,5 @@
-//! Watches an app's files, on a thread of its own: what changed is told when no other change followed for a while. What
-//! a change is for is not known here; what does not count is in `ignored`.
+//! Watches an app's files, on a thread of its own: reports changes once no other change has followed for a while. The
+//! caller decides what a change means; `ignored` decides which files count.
 mod ignored;
 
 use crate::limits;
@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-/// Changes that wait for a watcher's thread; when more come, it only knows that something changed.
+/// Changes queued for a watcher's thread; beyond that it only learns that something changed.
 const WATCH_NEWS_MAX: usize = 1_024;
 
-/// Changes that never pause are told after this many times `watch_delay`.
+/// Changes that never pause are reported after this many times `watch_delay`.
 const WATCH_DELAYS_MAX: u32 = 10;
 
 /// Stack of a watcher's thread, in bytes.
@@ -26,51 +26,50 @@ const WATCH_STACK_BYTES: usize = 256 * 1024;
 /// What to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Whom messages name.
+    /// The app's name, for messages.
     pub app: String,
     /// Files and folders, absolute.
     pub paths: Vec<PathBuf>,
-    /// Nobody named them: what the repository around them ignores does not count.
+    /// The paths were not named by the user: the rules of the repository around them apply.
     pub whole_folder: bool,
-    /// What does not count, as lines of a `.gitignore`.
+    /// Ignored files, as lines of a `.gitignore`.
     pub ignore: Vec<String>,
-    /// A folder that is nobody's business: clusterd's own.
+    /// A folder that is always ignored: clusterd's own.
     pub apart: Option<PathBuf>,
-    /// A change is told when none came for so long.
+    /// A change is reported when no other came for this time.
     pub delay: Duration,
 }
 
-/// A change that is to be told.
+/// A change to report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The first path that changed.
     pub path: PathBuf,
-    /// How many more did.
+    /// How many other paths changed.
     pub others: usize,
 }
 
-/// A watcher at work; dropped, it ends.
+/// A running watcher; dropping it ends the thread.
 pub struct Watcher {
     change: Arc<Mutex<Option<Change>>>,
     stop: Arc<AtomicBool>,
     news: SyncSender<News>,
 }
 
-/// What the thread hears.
+/// Messages to the thread.
 enum News {
     /// Something happened to this path.
     Path(PathBuf),
-    /// More happened than could be told.
+    /// More happened than fits into the queue.
     Lost,
-    /// Look whether it is time to end.
+    /// Check whether to end.
     Nudge,
 }
 
 impl Watcher {
-    /// Begins; `wake` is called on its thread when there is a change to take.
+    /// Starts a watcher; calls `wake` on its thread when there is a change to take.
     ///
-    /// # Errors
-    /// There can be no thread.
+    /// # Errors No thread is available.
     pub fn start(spec: Spec, wake: impl Fn() + Send + 'static) -> io::Result<Watcher> {
         let (news, heard) = sync_channel(WATCH_NEWS_MAX);
         let (change, stop) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));
@@ -84,7 +83,7 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// What changed since it was last asked.
+    /// The change since the last call.
     pub fn take(&self) -> Option<Change> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -93,7 +92,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // When there is no room the thread has enough to hear, and looks after each.
+        // When the queue is full the thread is awake anyway, and checks after each message.
         let _ = self.news.try_send(News::Nudge);
     }
 }
@@ -145,7 +144,7 @@ fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &Atom
 /// Changes that wait for a pause.
 struct Pending {
     first: PathBuf,
-    /// All of them, as far as they are counted.
+    /// All changed paths, up to a limit.
     paths: BTreeSet<PathBuf>,
     began: Instant,
     due: Instant,
@@ -157,7 +156,7 @@ impl Pending {
     }
 }
 
-/// Passes on what may be a change of a file: not that somebody read it.
+/// Passes on events that may be changes of a file; reading is none.
 fn listener(news: SyncSender<News>, lost: Arc<AtomicBool>) -> impl Fn(notify::Result<Event>) + Send + 'static {
     move |event| {
         let send = |one: News| {
@@ -183,14 +182,14 @@ fn listener(news: SyncSender<News>, lost: Arc<AtomicBool>) -> impl Fn(notify::Re
     }
 }
 
-/// The folders that are looked at.
+/// The watched folders.
 struct Place {
     spec: Spec,
     watcher: RecommendedWatcher,
-    /// Each with what does not count there, and the one file where a file was named.
+    /// The named files and folders, each with its rules.
     roots: Vec<Root>,
     folders: BTreeSet<PathBuf>,
-    /// That not all can be looked at was said.
+    /// A failure to watch everything was logged.
     limit_logged: bool,
 }
 
@@ -211,7 +210,7 @@ impl Place {
                     let ignored = Ignored::new(&folder, spec.whole_folder, &spec.ignore, apart.clone());
                     roots.push(Root { folder, file: None, ignored });
                 }
-                // Editors put another file in its place: only the folder sees that.
+                // Editors replace a file by another one: only the folder sees that.
                 Ok((false, file)) => {
                     let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
                     let ignored = Ignored::new(&folder, false, &[], None);
@@ -223,7 +222,7 @@ impl Place {
         Place { spec, watcher, roots, folders: BTreeSet::new(), limit_logged: false }
     }
 
-    /// Some path, where none is known to have changed.
+    /// A path to report when no changed path is known.
     fn first(&self) -> Option<PathBuf> {
         self.roots.first().map(|root| root.folder.clone())
     }
@@ -234,7 +233,7 @@ impl Place {
         log::info!("{}: watching {folders} {noun}", self.spec.app);
     }
 
-    /// Looks at every folder from now on that counts; a file in one that was not looked at before.
+    /// Watches every folder that is not ignored. Returns a file in a folder that was not watched before.
     fn look_at_all(&mut self) -> Option<PathBuf> {
         let mut new = None;
         for index in 0..self.roots.len() {
@@ -249,13 +248,13 @@ impl Place {
         new
     }
 
-    /// Looks at a folder and those below it; a file there.
+    /// Watches a folder and those below it. Returns a file in it.
     fn look_below(&mut self, root: usize, folder: PathBuf) -> Option<PathBuf> {
         let mut file = None;
         let mut open = vec![folder];
         while let Some(folder) = open.pop() {
             let is_new = self.add(&folder);
-            // One that is gone, or may not be read, has nothing to look at.
+            // A folder that is gone, or not readable, has nothing to watch.
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {
                 let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -276,7 +275,7 @@ impl Place {
         file
     }
 
-    /// Whether the folder was not looked at before.
+    /// Returns whether the folder was not watched before.
     fn add(&mut self, folder: &Path) -> bool {
         if self.folders.contains(folder) {
             return false;
@@ -299,7 +298,7 @@ impl Place {
                 }
                 false
             }
-            // It may be gone again.
+            // The folder may be gone again.
             Err(e) => {
                 log::debug!("{}: cannot watch {}: {e}", self.spec.app, folder.display());
                 false
@@ -307,14 +306,14 @@ impl Place {
         }
     }
 
-    /// What has happened to a path: the path, where it counts.
+    /// Handles an event for a path: returns the path, unless it is ignored.
     fn see(&mut self, path: PathBuf) -> Option<PathBuf> {
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|file| file.is_dir());
         if path.file_name().is_some_and(|name| name == ".gitignore") {
             return self.look_at_all();
         }
         if !is_folder && self.folders.remove(&path) {
-            // A folder that is gone; if another comes in its place it is new.
+            // A folder that is gone; another one in its place is new.
             return self.roots.iter().any(|root| root.file.is_none()).then_some(path);
         }
         let mut found = None;

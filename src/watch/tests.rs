@@ -81,7 +81,7 @@ fn folders_come_and_go() {
     assert_eq!(place.folders.len(), 2);
     folder.write("new/deep/b.js", "");
     assert_eq!(place.see(folder.0.join("new/deep")), Some(new));
-    // What is ignored from now on is left, what is not any more is found.
+    // A newly ignored file is left out; a file that is no longer ignored is found.
     folder.write("build/out.js", "");
     assert!(place.see(folder.write(".gitignore", "*.js\n")).is_none());
     assert!(place.see(folder.write("a.js", "x")).is_none());
@@ -113,7 +113,7 @@ fn changes_in_a_row_are_told_once() {
     })
     .expect("a watcher");
     let patience = Duration::from_secs(30);
-    // The first look at the folder may still be under way: changes go on until one is seen.
+    // The first scan of the folder may still be running: repeat the change until one is seen.
     let until = Instant::now() + patience;
     while wakes.try_recv().is_err() {
         assert!(Instant::now() < until, "no change was told");
@@ -126,7 +126,7 @@ fn changes_in_a_row_are_told_once() {
     }
     wakes.recv_timeout(patience).expect("told");
     let mut change = watcher.take().expect("a change");
-    // What the loop above wrote last may come first, and for itself.
+    // The last change of the loop above may be reported first, on its own.
     while change.path == folder.0.join("a.js") && change.others == 0 {
         wakes.recv_timeout(patience).expect("told");
         change = watcher.take().expect("a change");

@@ -1,7 +1,7 @@
-//! What a balancing strategy is: the trait, what it may look at, and the list of those there are. A new strategy is a file
-//! beside this one, and its module and a line of `strategies!` below.
+//! Balancing strategies: the trait, the data that it may use, and the list of strategies. A new strategy is a file in
+//! this folder, its module and a line of `strategies!` below.
 //!
-//! Dispatch is a match over a closed enum, so a hand-off pays no virtual call.
+//! Dispatch is a match over a closed enum, so that a hand-off makes no virtual call.
 mod round_robin;
 pub mod sticky;
 
@@ -12,25 +12,25 @@ use sticky::Sticky;
 
 /// A way to choose among the workers that can take a connection.
 pub(in crate::balance) trait Strategy {
-    /// Whether [`Strategy::pick`] wants to know the client. The shell asks the system for its address only then.
+    /// Whether [`Strategy::pick`] needs the client. The shell asks the system for its address only then.
     const WANTS_CLIENT: bool = false;
 
-    /// The worker for the next connection of `client`; `None` when no worker that the strategy accepts can take it now.
-    /// `client` is a hash of the client's address, where that is known.
+    /// The worker for the next connection of `client`; `None` if no worker that the strategy accepts can take it now.
+    /// `client` is a hash of the client's address, if that is known.
     fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx>;
 
-    /// Workers came, went, or changed between eligible and not: what was derived from the set of them is void.
+    /// The set of eligible workers changed: derived data is invalid.
     fn members_changed(&mut self) {}
 }
 
-/// The workers that serve one listener, at the moment of a choice.
+/// The workers that serve one listener, at the time of a choice.
 pub(in crate::balance) struct Candidates<'a> {
     pool: &'a mut Pool,
     group: GroupIx,
     now_us: u64,
 }
 
-/// One eligible worker.
+/// An eligible worker.
 #[derive(Clone, Copy)]
 pub(in crate::balance) struct Candidate<'a> {
     pub(in crate::balance) member: MemberIx,
@@ -63,8 +63,8 @@ impl<'a> Candidates<'a> {
         self.group
     }
 
-    /// The next in turn among the workers with the fewest open hand-offs that can take a connection; the turn passes on.
-    /// Costs the same for any number of workers.
+    /// The next in turn among the least busy workers that can take a connection; advances the turn. The cost does not
+    /// depend on the number of workers.
     pub(in crate::balance) fn take_turn(&mut self) -> Option<MemberIx> {
         let member = match self.pool.found.take() {
             Some((of, at_us, member)) if (of, at_us) == (self.group, self.now_us) => member,
@@ -80,8 +80,8 @@ impl<'a> Candidates<'a> {
         self.pool.member(member).is_some_and(|member| member.can_take(self.now_us))
     }
 
-    /// Every eligible worker that serves the listener, also those that cannot take a connection at this moment. Takes
-    /// time for each.
+    /// Every eligible worker that serves the listener, including those that cannot take a connection now. Costs time
+    /// for each.
     pub(in crate::balance) fn eligible(&self) -> impl Iterator<Item = Candidate<'_>> {
         static NOBODY: Bits = Bits::new();
         let members = self.pool.groups.get(self.group.0 as usize).map_or(&NOBODY, |group| &group.members);
@@ -92,20 +92,19 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// One line for each strategy: its mode and type, which have one name, and its word.
+/// One line for each strategy: the common name of its mode and type, and its word.
 macro_rules! strategies {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
-        /// How to choose.
+        /// The strategy of an app.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mode {
             $($(#[$doc])* $name,)+
         }
 
         impl Mode {
-            /// Every mode.
             pub const ALL: &[Mode] = &[$(Mode::$name),+];
 
-            /// The word for it in configuration and command line.
+            /// The word in configuration and command line.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Mode::$name => $word,)+

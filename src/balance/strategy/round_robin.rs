@@ -1,9 +1,9 @@
-//! Round-robin: among the workers that can take a connection, one with the fewest open hand-offs, ties in turn. That is
-//! strict round-robin when all are idle, and a worker whose event loop is stuck gets nothing more.
+//! Round-robin: the worker with the fewest open hand-offs among those that can take a connection, ties in turn. That is
+//! strict round-robin while all are idle, and a worker with a stuck event loop gets no more.
 use super::{Candidates, Strategy};
 use crate::balance::MemberIx;
 
-/// The turn itself is kept for each listener, by the pool.
+/// The pool keeps the turn of each listener.
 #[derive(Clone, Debug, Default)]
 pub(in crate::balance) struct RoundRobin;
 

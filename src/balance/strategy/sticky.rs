@@ -1,15 +1,15 @@
 //! Sticky balancing: from a client's address to a slot. Rendezvous hashing (Thaler and Ravishankar, 1998): every slot has
 //! a weight for every client and the heaviest wins, so that adding or removing one slot moves only that slot's share.
 //!
-//! A client that is new, or whose worker cannot take the connection, costs a look at every worker.
+//! A new client, or one whose worker cannot take the connection, costs a pass over all workers.
 use super::{Candidates, Strategy};
 use crate::balance::{GroupIx, MemberIx};
 use std::net::IpAddr;
 
-/// Clients whose worker is remembered, for each app: 128 KiB.
+/// Clients whose worker is cached, for each app: 128 KiB.
 const CLIENTS_KNOWN_MAX: usize = 4096;
 
-/// A number for a client. IPv4 addresses inside IPv6 count as IPv4.
+/// The hash of a client. IPv4-mapped IPv6 addresses count as IPv4.
 pub fn hash_ip(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(v4) => mix(u64::from(u32::from(v4))),
@@ -25,7 +25,7 @@ pub fn weight(client: u64, slot: u32) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
-/// The strategy, with what it remembers.
+/// The strategy, with its cache.
 #[derive(Clone, Debug, Default)]
 pub(in crate::balance) struct Sticky {
     homes: Homes,
@@ -34,8 +34,8 @@ pub(in crate::balance) struct Sticky {
 impl Strategy for Sticky {
     const WANTS_CLIENT: bool = true;
 
-    /// The slot that the client belongs to among those that serve. A slot whose worker is merely busy is waited for while
-    /// its worker may have more open; only a worker that cannot be given anything is passed over.
+    /// The slot of the client among those that serve. A busy worker is waited for while its window allows more
+    /// hand-offs; only a worker that cannot be given any is skipped.
     fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
         let Some(client) = client else { return candidates.take_turn() };
         let group = candidates.group();
@@ -62,12 +62,12 @@ impl Strategy for Sticky {
     }
 }
 
-/// The members that clients who came lately belong to.
+/// A cache of the members that recent clients belong to.
 #[derive(Clone, Debug, Default)]
 struct Homes {
-    /// By the low bits of the client's number; empty as long as nobody came.
+    /// Indexed by the low bits of the client's hash; empty until the first client.
     entries: Vec<Home>,
-    /// Entries of an earlier epoch are void.
+    /// Entries of an earlier epoch are invalid.
     epoch: u64,
 }
 
