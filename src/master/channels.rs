@@ -7,7 +7,7 @@ use super::kernel_mode::groups::Groups;
 use super::readiness_probe::ReadinessProbes;
 use super::relay::Relay;
 use super::tasks::Task;
-use super::unread::{self, Budget, Unread};
+use super::unread::{self, Budget};
 use super::{checkpoint, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
@@ -41,7 +41,6 @@ pub(super) struct ChannelReader<'a> {
     pub(super) groups: &'a mut Groups,
     pub(super) readiness: &'a mut ReadinessProbes,
     pub(super) relay: &'a mut Relay,
-    pub(super) unread: &'a mut Unread,
 }
 
 impl ChannelReader<'_> {
@@ -72,7 +71,7 @@ impl ChannelReader<'_> {
         self.dispatch.end_reading(self.cx, ix);
         unread::note(self.cx, ix, budget, rest);
         if let Ok(Some(wait_ms)) = outcome {
-            self.unread.leave(self.cx, ix, to_end, wait_ms);
+            unread::leave(self.cx, ix, to_end, wait_ms);
         }
         match outcome {
             Err(violation) => fail(self.cx, ix, &violation),

@@ -10,6 +10,7 @@ use super::polls::Polls;
 use super::table::Table;
 use super::tasks::Task;
 use super::timers::Timers;
+use super::unread::Unread;
 use super::worker::Workers;
 use crate::ids::AppIx;
 use crate::os::clock;
@@ -45,6 +46,8 @@ pub(super) struct Context {
     pub(super) next_worker: u64,
     /// Wakes the loop, from any thread.
     pub(super) wake: Arc<dyn Fn() + Send + Sync>,
+    /// Channels that are read a piece at a time.
+    pub(super) unread: Unread,
     /// Events for the apps' supervisors, in order.
     pub(super) events: VecDeque<(AppIx, Event)>,
 }
@@ -73,6 +76,7 @@ impl Context {
             tasks: VecDeque::new(),
             next_worker: 1,
             wake,
+            unread: Unread::default(),
             events: VecDeque::new(),
         }
     }

@@ -81,8 +81,6 @@ struct Master {
     upgrade: upgrade::Upgrade,
     hooks: hooks::HookRuns,
     relay: relay::Relay,
-    /// Channels that are read a piece at a time.
-    unread: unread::Unread,
     reports: hang_reports::HangReports,
     readiness: readiness_probe::ReadinessProbes,
     liveness: liveness::LivenessProbes,
@@ -366,7 +364,6 @@ impl Master {
             groups: &mut self.kernel_mode.groups,
             readiness: &mut self.readiness,
             relay: &mut self.relay,
-            unread: &mut self.unread,
         }
     }
 
@@ -376,14 +373,14 @@ impl Master {
             return;
         }
         let end_us = self.cx.now_us + unread::TURN_US;
-        for _ in 0..self.unread.count() {
-            let Some((ix, to_end)) = self.unread.take_due(&mut self.cx) else { break };
+        for _ in 0..unread::count(&self.cx) {
+            let Some((ix, to_end)) = unread::take_due(&mut self.cx) else { break };
             self.read_channel(ix, to_end);
             if clock::monotonic_us() >= end_us {
                 break;
             }
         }
-        self.unread.set_timer(&mut self.cx);
+        unread::set_timer(&mut self.cx);
     }
 
     /// Has the keeper start a worker, or the agent. An error here becomes the same event as a failure in the keeper.

@@ -158,7 +158,6 @@ impl Master {
             output: output::Output::default(),
             hooks: Default::default(),
             relay: Default::default(),
-            unread: Default::default(),
             readiness: Default::default(),
             reports: Default::default(),
             liveness: Default::default(),

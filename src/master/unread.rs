@@ -150,43 +150,41 @@ impl Budget {
     }
 }
 
-impl Unread {
-    /// A channel is left with bytes in it, and read on after `wait_ms`.
-    pub(super) fn leave(&mut self, cx: &mut Context, ix: WorkerIx, to_end: bool, wait_ms: u64) {
-        let at_ms = cx.now_ms + wait_ms;
-        let Some(worker) = cx.workers.get_mut(ix) else { return };
-        worker.intake.to_end |= to_end;
-        if !std::mem::replace(&mut worker.intake.is_left, true) {
-            self.waiting.push_back((at_ms, ix));
-            cx.timers.set_earlier(Timer::Unread, at_ms);
+/// A channel is left with bytes in it, and read on after `wait_ms`.
+pub(super) fn leave(cx: &mut Context, ix: WorkerIx, to_end: bool, wait_ms: u64) {
+    let at_ms = cx.now_ms + wait_ms;
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    worker.intake.to_end |= to_end;
+    if !std::mem::replace(&mut worker.intake.is_left, true) {
+        cx.unread.waiting.push_back((at_ms, ix));
+        cx.timers.set_earlier(Timer::Unread, at_ms);
+    }
+}
+
+/// The number of channels that wait.
+pub(super) fn count(cx: &Context) -> usize {
+    cx.unread.waiting.len()
+}
+
+/// The next channel that may be read on, and whether its other side has closed.
+pub(super) fn take_due(cx: &mut Context) -> Option<(WorkerIx, bool)> {
+    while let Some(place) = cx.unread.waiting.iter().position(|(at_ms, _)| *at_ms <= cx.now_ms) {
+        let Some((_, ix)) = cx.unread.waiting.remove(place) else { break };
+        // The worker may be gone, and another one in its place.
+        let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.intake.is_left) else { continue };
+        worker.intake.is_left = false;
+        let to_end = std::mem::take(&mut worker.intake.to_end);
+        if worker.channel.as_ref().is_some_and(|channel| !channel.closed) {
+            return Some((ix, to_end));
         }
     }
+    None
+}
 
-    /// The number of channels that wait.
-    pub(super) fn count(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// The next channel that may be read on, and whether its other side has closed.
-    pub(super) fn take_due(&mut self, cx: &mut Context) -> Option<(WorkerIx, bool)> {
-        while let Some(place) = self.waiting.iter().position(|(at_ms, _)| *at_ms <= cx.now_ms) {
-            let Some((_, ix)) = self.waiting.remove(place) else { break };
-            // The worker may be gone, and another one in its place.
-            let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.intake.is_left) else { continue };
-            worker.intake.is_left = false;
-            let to_end = std::mem::take(&mut worker.intake.to_end);
-            if worker.channel.as_ref().is_some_and(|channel| !channel.closed) {
-                return Some((ix, to_end));
-            }
-        }
-        None
-    }
-
-    /// Sets the time at which the next one is read on.
-    pub(super) fn set_timer(&self, cx: &mut Context) {
-        let next_ms = self.waiting.iter().map(|(at_ms, _)| *at_ms).min();
-        cx.timers.set_or_cancel(Timer::Unread, next_ms);
-    }
+/// Sets the time at which the next one is read on.
+pub(super) fn set_timer(cx: &mut Context) {
+    let next_ms = cx.unread.waiting.iter().map(|(at_ms, _)| *at_ms).min();
+    cx.timers.set_or_cancel(Timer::Unread, next_ms);
 }
 
 /// Whether a channel is on the list: its events wait as well. `ended`: the other side has closed.

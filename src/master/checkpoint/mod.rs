@@ -13,12 +13,14 @@ use crate::record::{self, Value};
 use crate::reuseport::group::Group;
 use records::{APP, DEPLOYMENT, LISTENER, SERVES, SLOT, UPGRADE, WORKER};
 use records::{AppRecord, DeploymentRecord, GenerationRecord, ListenerRecord, ServesRecord, UpgradeRecord};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A copy of the records that the keeper holds, so that nothing is sent twice.
 #[derive(Default)]
 pub(super) struct Checkpoint {
     last: HashMap<String, Vec<u8>>,
+    /// Keys of records that were too large to save; reported once, however often a worker changes them.
+    too_large: HashSet<String>,
     /// Worker ids below this are saved as reserved.
     reserved_workers: u64,
 }
@@ -37,13 +39,17 @@ impl Checkpoint {
         if bytes.len() > limits::NOTE_BYTES_MAX {
             // The keeper would refuse a record of this size, and a worker's text must not break the link.
             let (is, max) = (bytes.len(), limits::NOTE_BYTES_MAX);
-            log::error!("cannot save {key}: it has {is} bytes; the most is {max}");
+            if self.too_large.insert(key.clone()) {
+                log::error!("cannot save {key}: it has {is} bytes; the most is {max}");
+            }
             return;
         }
+        self.too_large.remove(&key);
         keeper.send(Order::Note { key, value: bytes });
     }
 
     fn forget(&mut self, keeper: &mut Keeper, key: String) {
+        self.too_large.remove(&key);
         if self.last.remove(&key).is_some() {
             keeper.send(Order::Forget { key });
         }
