@@ -1,4 +1,4 @@
-//! Files that are only written at their end.
+//! Append-only files.
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -6,17 +6,17 @@ use std::path::Path;
 
 /// Mode of new log files: the owner writes, the group may read.
 const FILE_MODE: u32 = 0o640;
-/// Mode of folders that are made for them.
+/// Mode of folders created for them.
 const FOLDER_MODE: u32 = 0o750;
 
-/// Opens a file to write at its end; it is made where it is missing, and its folders too. A write to what is no regular
-/// file (a pipe, a terminal) never waits.
+/// Opens a file for appending; creates it, and its folders, where missing. Writes to anything but a regular file (a
+/// pipe, a terminal) never block.
 ///
 /// # Errors
 /// As open(2) and mkdir(2).
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Without O_NONBLOCK a named pipe without a reader would be waited for.
+    // Without O_NONBLOCK, opening a named pipe would wait for a reader.
     options.append(true).create(true).mode(FILE_MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     match options.open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -29,7 +29,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the file can be read back, cut and moved.
+/// Whether the file can be read back, truncated and renamed.
 ///
 /// # Errors
 /// As fstat(2).
@@ -37,7 +37,7 @@ pub fn is_regular(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.is_file())
 }
 
-/// Makes the calling thread give way to others. Where that is refused it goes on as before.
+/// Lowers the priority of the calling thread. A refusal is ignored.
 pub fn be_nice() {
     const NICENESS: i32 = 10;
     // SAFETY: takes no pointers; 0 is the calling thread.

@@ -1,9 +1,9 @@
-//! bpf(2), which libc does not wrap: array maps of one element, and programs that choose a socket. What a program does is
-//! not known here: instructions come as bytes, as `struct bpf_insn` has them.
+//! bpf(2), which libc does not wrap: array maps of one element, and programs that choose a socket. Instructions come as
+//! bytes, laid out as `struct bpf_insn`; their meaning is up to the caller.
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// An array map with one element of a fixed size, zeroed at first.
+/// An array map with one element of a fixed size, initially zero.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
@@ -15,10 +15,9 @@ pub struct Map {
 pub struct Program(pub(super) OwnedFd);
 
 impl Map {
-    /// A map whose element has so many bytes.
+    /// A map with an element of this size.
     ///
-    /// # Errors
-    /// EPERM without CAP_BPF; whatever else says that there is no eBPF here.
+    /// # Errors EPERM without CAP_BPF; other errors mean that there is no eBPF.
     pub fn new(value_bytes: u32) -> io::Result<Map> {
         let description = NewMap { kind: BPF_MAP_TYPE_ARRAY, key_bytes: KEY_BYTES, value_bytes, entries: 1, flags: 0 };
         // SAFETY: `description` is what BPF_MAP_CREATE reads, and holds no pointers. The kernel returns a new fd,
@@ -27,15 +26,14 @@ impl Map {
         Ok(Map { fd, value_bytes })
     }
 
-    /// The number by which instructions name the map while a program is loaded.
+    /// The number by which instructions refer to the map while a program is loaded.
     pub fn number(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
     /// Writes the element.
     ///
-    /// # Errors
-    /// `InvalidInput` when `value` has not the size of the element; those of bpf(2).
+    /// # Errors `InvalidInput` when the size of `value` is not that of the element; those of bpf(2).
     pub fn write(&self, value: &[u8]) -> io::Result<()> {
         if value.len() != self.value_bytes as usize {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -47,7 +45,6 @@ impl Map {
         unsafe { bpf(BPF_MAP_UPDATE_ELEM, &element) }.map(|_| ())
     }
 
-    /// The element.
     ///
     /// # Errors
     /// Those of bpf(2).
@@ -67,7 +64,7 @@ impl Map {
 }
 
 impl Program {
-    /// Has the kernel check and load a program.
+    /// Has the kernel verify and load a program.
     ///
     /// # Errors
     /// EPERM without CAP_BPF; EINVAL or EACCES for a program that the kernel does not accept.
@@ -145,7 +142,7 @@ mod tests {
 
     #[test]
     fn an_element_is_written_whole_or_not_at_all() {
-        // Where there is no eBPF there is nothing to see.
+        // Without eBPF there is nothing to test.
         let Ok(map) = Map::new(16) else { return };
         assert_eq!(map.read().unwrap(), [0; 16]);
         for wrong in [0, 15, 17] {

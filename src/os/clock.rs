@@ -2,8 +2,8 @@
 use nix::time::{ClockId, clock_gettime};
 use std::time::SystemTime;
 
-/// CLOCK_MONOTONIC in milliseconds. It does not count time that the machine was suspended, and is the same in every
-/// process of one machine, so a stamp survives the process that took it.
+/// CLOCK_MONOTONIC in milliseconds. It does not count the time of a suspend, and is the same in every process of a
+/// machine, so a timestamp outlives the process that took it.
 #[must_use]
 pub fn monotonic_ms() -> u64 {
     monotonic_us() / 1000
@@ -20,13 +20,13 @@ pub fn monotonic_us() -> u64 {
     }
 }
 
-/// The time of day here, by the zone of the system (or `TZ`).
+/// The local time, in the time zone of the system (or `TZ`).
 #[must_use]
 pub fn local_time() -> jiff::ZonedDateTime {
     jiff::ZonedDateTime::now()
 }
 
-/// The time of the calendar.
+/// The wall clock.
 #[must_use]
 pub fn wall() -> SystemTime {
     SystemTime::now()

@@ -1,7 +1,7 @@
-//! Closing what came from others. The last close of a file can wait: a socket with SO_LINGER for its peer, a file of a
-//! user's own file system (FUSE) for that user's program, a unix socket for all that lies unread in its queue. So such
-//! files are closed on threads of their own, which start when there is something to close and end when there is nothing
-//! more. A thread that waits is not waited for: another one goes on, up to a bound.
+//! Closes fds that came from others. The last close of a file can block: a socket with SO_LINGER waits for its peer, a
+//! file on a user's own file system (FUSE) for that user's program, a unix socket for everything unread in its queue.
+//! Such fds are closed on separate threads, which start when there is work and end when there is none. A blocked thread
+//! is replaced by another one, up to a bound.
 use super::interrupt;
 use crate::limits::{CLOSE_WAIT_MS, CLOSER_IDLE_MS, CLOSER_QUEUE_MAX, CLOSER_STACK_BYTES, CLOSER_THREADS_MAX};
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ struct State {
     waiting: VecDeque<OwnedFd>,
     threads: usize,
     idle: usize,
-    /// Files that nobody can ever close: more waited than the bound allows.
+    /// Fds that will never be closed: the queue was full.
     lost: u64,
 }
 
@@ -24,13 +24,13 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes `fd` on another thread, soon. Never waits. When [`CLOSER_QUEUE_MAX`] files wait already, because every thread
-/// hangs in one, it stays open for good.
+/// Queues `fd` to be closed on another thread. Never blocks. When [`CLOSER_QUEUE_MAX`] fds are queued, because every
+/// thread is blocked, it stays open for good.
 pub fn close(fd: OwnedFd) {
     close_all([fd]);
 }
 
-/// As [`close`], with one lock for all of them.
+/// Like [`close`], with one lock for all of them.
 pub fn close_all(fds: impl IntoIterator<Item = OwnedFd>) {
     let mut state = state();
     for fd in fds {
@@ -45,13 +45,13 @@ pub fn close_all(fds: impl IntoIterator<Item = OwnedFd>) {
         return;
     }
     NEWS.notify_one();
-    // One that is idle may be woken by a push before this one and not have taken it yet: then there are more files than
+    // An idle thread may have been woken by an earlier push without having taken its fd: then there are more fds than
     // idle threads.
     if state.idle < state.waiting.len().min(CLOSER_THREADS_MAX) && state.threads < CLOSER_THREADS_MAX {
         let thread = std::thread::Builder::new().name("clusterd-close".to_owned()).stack_size(CLOSER_STACK_BYTES);
         match thread.spawn(work) {
             Ok(_) => state.threads += 1,
-            // There is none to be had: the caller's is better than an open file.
+            // No thread is available: blocking the caller is better than a leaked fd.
             Err(_) if state.threads == 0 => {
                 let waiting = std::mem::take(&mut state.waiting);
                 drop(state);
@@ -62,29 +62,29 @@ pub fn close_all(fds: impl IntoIterator<Item = OwnedFd>) {
     }
 }
 
-/// How many files wait to be closed, and how many never will be.
+/// How many fds are queued, and how many will never be closed.
 #[must_use]
 pub fn backlog() -> (usize, u64) {
     let state = state();
     (state.waiting.len(), state.lost)
 }
 
-/// Closes `fd` on this thread; waits for [`CLOSE_WAIT_MS`] at most where what makes it wait is a socket.
+/// Closes `fd` on this thread; for sockets blocks for at most [`CLOSE_WAIT_MS`].
 pub fn close_here(fd: OwnedFd) {
     forget_linger(fd.as_fd());
     // Others may share the socket and set the option again, and a unix socket may hold other sockets.
     interrupt::within(CLOSE_WAIT_MS, || drop(fd));
 }
 
-/// Closes `fd`, a TCP socket that others may still share, on this thread. It waits only where one of them sets SO_LINGER
-/// and closes its copy between two steps of ours: the caller is to have [`interrupt::Periodic`] going.
+/// Closes `fd`, a TCP socket that others may share, on this thread. It blocks only if one of them sets SO_LINGER and
+/// closes its copy between two of our steps: the caller must have [`interrupt::Periodic`] running.
 pub fn close_soon(fd: OwnedFd) {
     forget_linger(fd.as_fd());
     drop(fd);
 }
 
-/// Has a close of this socket not wait for its peer: what was written is still sent. One that is to be reset at its
-/// close (a linger time of 0) stays so. Other files are left alone.
+/// Keeps the close of this socket from waiting for its peer: written data is still sent. A socket that is to be reset
+/// at its close (a linger time of 0) stays so. Other files are left alone.
 pub fn forget_linger(fd: BorrowedFd<'_>) {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut length = size_of::<libc::linger>() as libc::socklen_t;
@@ -128,7 +128,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
-    /// A socket with unsent data whose close waits for an hour, with what keeps its peer from reading.
+    /// A socket with unsent data whose close would block for an hour, and the peer that does not read.
     fn lingering() -> (OwnedFd, (TcpListener, TcpStream)) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         socket2::SockRef::from(&listener).set_recv_buffer_size(2048).unwrap();
@@ -172,7 +172,7 @@ mod tests {
             readers.push(read);
         }
         for mut reader in readers {
-            // The end comes only when the other side is closed.
+            // The end of file comes only when the other side is closed.
             assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0);
         }
         assert_eq!(backlog().1, 0);

@@ -1,5 +1,5 @@
-//! How many CPUs this process may really use: the affinity mask and the CPU quotas of its cgroups (v1 and v2, every
-//! ancestor that can be seen), the smallest of all. What is done with the number is not decided here.
+//! How many CPUs this process may use: the minimum of the affinity mask and the CPU quotas of its cgroups (v1 and v2,
+//! every visible ancestor).
 use crate::limits::{AFFINITY_CPUS_MAX, PROC_FILE_BYTES_MAX};
 use std::fs::File;
 use std::io::Read;
@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 pub struct CpuCount {
     /// At least 1.
     pub count: u32,
-    /// Where the number comes from, for a person: `8 CPUs by affinity`, `2 CPUs by cgroup quota (…/cpu.max)`.
+    /// The source of the number, for people: `8 CPUs by affinity`, `2 CPUs by cgroup quota (…/cpu.max)`.
     pub reason: String,
 }
 
@@ -19,11 +19,11 @@ pub struct CpuCount {
 struct Quota {
     /// Rounded up to whole CPUs, at least 1.
     cpus: u32,
-    /// The file that says so.
+    /// The file with the quota.
     file: PathBuf,
 }
 
-/// CPUs that this process may use now. It never fails: what cannot be read does not limit.
+/// CPUs that this process may use now. Never fails: a limit that cannot be read does not count.
 pub fn available() -> CpuCount {
     decide(by_affinity(), quota_under(Path::new("/")))
 }
@@ -40,7 +40,8 @@ fn decide(affinity: Option<u32>, quota: Option<Quota>) -> CpuCount {
     }
 }
 
-/// CPUs in this thread's affinity mask. The kernel refuses a mask smaller than its own: the room doubles until it fits.
+/// CPUs in this thread's affinity mask. The kernel refuses a buffer smaller than its own mask: the buffer doubles until
+/// it fits.
 fn by_affinity() -> Option<u32> {
     let mut words = 1024 / 64;
     while words * 64 <= AFFINITY_CPUS_MAX {
@@ -60,8 +61,8 @@ fn by_affinity() -> Option<u32> {
     std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok())
 }
 
-/// The smallest quota on the way from this process's cgroup up, in any hierarchy that limits CPU time. `root` stands
-/// for `/`, so that tests can bring files of their own.
+/// The smallest quota of this process's cgroup and its ancestors, in any hierarchy that limits CPU time. `root`
+/// replaces `/` in tests.
 fn quota_under(root: &Path) -> Option<Quota> {
     let groups = read(&root.join("proc/self/cgroup"))?;
     let mounts = read(&root.join("proc/self/mountinfo"))?;
@@ -88,7 +89,7 @@ enum Version {
     Two,
 }
 
-/// A line of `/proc/self/cgroup` that matters for CPU time: `0::/path`, or `n:cpu,cpuacct:/path`.
+/// A line of `/proc/self/cgroup` for a hierarchy that may limit CPU time: `0::/path`, or `n:cpu,cpuacct:/path`.
 #[derive(Debug, PartialEq, Eq)]
 struct Group<'a> {
     version: Version,
@@ -111,7 +112,7 @@ impl<'a> Group<'a> {
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
     version: Version,
-    /// The cgroup that stands at the mount point.
+    /// The cgroup at the mount point.
     root: String,
     point: String,
 }
@@ -133,7 +134,7 @@ impl Mount {
     }
 }
 
-/// `\040` and the like, as the kernel writes them in mountinfo.
+/// Decodes `\040` and the like, as the kernel writes them in mountinfo.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -154,10 +155,10 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The folders to look into for a cgroup: its own and every ancestor up to the mount point.
+/// The folders of a cgroup and every ancestor up to the mount point.
 ///
-/// The mount may show only a part of the hierarchy (a container: its own cgroup stands at the mount point), and the
-/// path may be relative to a cgroup namespace (`/../..` for what lies above it).
+/// The mount may show only a part of the hierarchy (in a container its own cgroup is at the mount point), and the path
+/// may be relative to a cgroup namespace (`/../..` for a cgroup above it).
 fn folders(mount: &Mount, path: &str) -> Vec<PathBuf> {
     let point = PathBuf::from(&mount.point);
     let normal = |path: &str| -> Option<Vec<String>> {
@@ -169,7 +170,7 @@ fn folders(mount: &Mount, path: &str) -> Vec<PathBuf> {
         parts.map(name).collect()
     };
     let (Some(path), Some(top)) = (normal(path), normal(&mount.root)) else { return vec![point] };
-    // Where the mount shows another part of the hierarchy, only its own top is known to be ours or above us.
+    // If the mount shows another part of the hierarchy, only its top is known to be our cgroup or an ancestor.
     let below = path.strip_prefix(top.as_slice()).unwrap_or_default();
     let mut folder = point.clone();
     let mut all = vec![point];
@@ -200,7 +201,7 @@ fn cpus(quota: &str, period: &str) -> Option<u32> {
     Some(u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX).max(1))
 }
 
-/// A small text file, or `None`.
+/// The text of a small file, or `None`.
 fn read(path: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(path).ok()?.take(PROC_FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A folder that stands for `/`, removed at the end.
+    /// A folder in place of `/`, removed at the end.
     struct Machine(PathBuf);
 
     impl Machine {
@@ -268,12 +269,12 @@ mod tests {
         let machine = Machine::new("0::/\n", V2);
         machine.file("sys/fs/cgroup/cpu.max", "200000 100000");
         assert_eq!(machine.cpus(), Some(2));
-        // The host's namespace: the path is the host's, the mount's root is its beginning.
+        // The host's namespace: the path is the host's, and begins with the mount's root.
         let mount = "30 23 0:26 /docker/1f /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
         let machine = Machine::new("0::/docker/1f/inner\n", mount);
         machine.file("sys/fs/cgroup/cpu.max", "300000 100000").file("sys/fs/cgroup/inner/cpu.max", "max 100000");
         assert_eq!(machine.cpus(), Some(3));
-        // A mount from above the namespace's root, and a path above it.
+        // A mount from above the namespace's root, and a path above the root.
         for (path, root) in [("0::/../other\n", "/"), ("0::/x\n", "/.."), ("0::/elsewhere\n", "/docker/1f")] {
             let machine = Machine::new(path, &format!("30 23 0:26 {root} /sys/fs/cgroup ro - cgroup2 cgroup rw\n"));
             machine.file("sys/fs/cgroup/cpu.max", "200000 100000");

@@ -1,10 +1,10 @@
-//! epoll, level-triggered: waiting for many fds that are only read. The master's loop uses mio.
+//! epoll, level-triggered: waits for many fds to become readable. The master's loop uses mio.
 use nix::errno::Errno;
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io;
 use std::os::fd::AsFd;
 
-/// The fds that are waited for, each with a number of the caller's.
+/// The watched fds, each with a token of the caller.
 #[derive(Debug)]
 pub struct Epoll {
     epoll: epoll::Epoll,
@@ -12,7 +12,7 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// `events_max`: so many are told at a time.
+    /// `events_max`: how many are returned at a time.
     ///
     /// # Errors
     /// Out of fds.
@@ -21,21 +21,21 @@ impl Epoll {
         Ok(Epoll { epoll, events: vec![EpollEvent::empty(); events_max] })
     }
 
-    /// Waits for this fd too.
+    /// Watches this fd too.
     ///
-    /// # Errors
-    /// It is no pipe or socket, or the system's limit is reached (`fs.epoll.max_user_watches`).
+    /// # Errors The fd cannot be watched (not a pipe or socket), or the system's limit is reached
+    /// (`fs.epoll.max_user_watches`).
     pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
-    /// No longer.
+    /// Stops watching this fd.
     pub fn remove(&self, fd: impl AsFd) {
-        // Not there: then there is nothing to do.
+        // It may not be watched: then there is nothing to do.
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits until something can be read or has ended, at most `timeout_ms` (`None`: for ever). The tokens.
+    /// Waits until an fd is readable or at its end, at most `timeout_ms` (`None`: for ever). Returns the tokens.
     ///
     /// # Errors
     /// As epoll_wait(2).

@@ -1,8 +1,8 @@
-//! Error numbers that mean something to the rest of the program, as questions and names.
+//! Errors with a meaning for the rest of the program, as predicates and constants.
 use nix::errno::Errno;
 use std::io;
 
-/// Whether accept failed because the process or the system has no fds or no memory left.
+/// Whether accept failed because the process or the system is out of fds or memory.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -10,7 +10,7 @@ pub fn is_out_of_resources(error: &io::Error) -> bool {
     )
 }
 
-/// What libuv would call this error: its number, negative. An error that did not come from the system is EINVAL.
+/// libuv's code of this error: its number, negative. EINVAL for an error that did not come from the system.
 pub fn libuv_code(error: &io::Error) -> i32 {
     -error.raw_os_error().unwrap_or(Errno::EINVAL as i32)
 }

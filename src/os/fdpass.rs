@@ -1,7 +1,7 @@
-//! SCM_RIGHTS: file descriptors beside bytes, on any unix socket. Nothing here knows what the bytes mean.
+//! SCM_RIGHTS: passes fds along with bytes over any unix socket. The bytes are opaque here.
 //!
-//! Sending allocates nothing: it is the hot path of the hand-off. Everything is non-blocking per call, whatever the
-//! flags of the socket.
+//! Sending allocates nothing, because it is the hot path of a hand-off. Every call is non-blocking, whatever the flags
+//! of the socket.
 use crate::limits::FDS_PER_PACKET_MAX;
 use std::collections::VecDeque;
 use std::io;
@@ -19,27 +19,26 @@ const CONTROL_BYTES_ONE: usize = {
     unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize }
 };
 
-/// Control messages must lie as a `cmsghdr` does.
+/// Control messages must be aligned as a `cmsghdr`.
 #[repr(C, align(8))]
 struct Control<const BYTES: usize>([u8; BYTES]);
 
-/// What one receive brought.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes read. 0 is the end of a stream.
     pub bytes: usize,
-    /// The kernel had fds for us that it could not give (too many at once, or no free fd numbers): they are lost.
+    /// The kernel could not deliver some fds (too many at once, or no free fd numbers): they are lost.
     pub truncated_fds: bool,
-    /// The packet was longer than the buffer (packet sockets only): its rest is lost.
+    /// The packet was longer than the buffer (packet sockets only): the rest is lost.
     pub truncated_bytes: bool,
 }
 
-/// Sends `bytes`, with a copy of `passed` riding on the first of them. One `sendmsg`, no allocation, never blocks,
-/// never raises SIGPIPE. On a stream socket it may take only a part of the bytes; the fd has then been sent.
+/// Sends `bytes`, with a copy of `passed` attached to the first of them. One `sendmsg`, no allocation, never blocks,
+/// never raises SIGPIPE. On a stream socket it may send only a part of the bytes; the fd has been sent then.
 ///
-/// # Errors
-/// `WouldBlock` when the peer does not read; ETOOMANYREFS when more of our fds are under way than RLIMIT_NOFILE
-/// allows; what sendmsg(2) says.
+/// # Errors `WouldBlock` when the peer does not read; ETOOMANYREFS when more of our fds are in flight than
+/// RLIMIT_NOFILE allows; other errors of sendmsg(2).
 pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     let mut control = Control([0_u8; CONTROL_BYTES_ONE]);
     match passed {
@@ -48,7 +47,7 @@ pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<Borrowe
     }
 }
 
-/// As [`send_with_fd`] with any number of fds up to [`FDS_PER_PACKET_MAX`].
+/// Like [`send_with_fd`], with up to [`FDS_PER_PACKET_MAX`] fds.
 ///
 /// # Errors
 /// As [`send_with_fd`]; `InvalidInput` with more fds than that.
@@ -106,11 +105,10 @@ fn send_message(
     }
 }
 
-/// Receives bytes, and appends the fds that came beside them to `fds`, all of them CLOEXEC. Never blocks. One call
-/// takes at most [`FDS_PER_PACKET_MAX`] fds, which is the kernel's own bound for one message.
+/// Receives bytes, and appends the fds attached to them to `fds`, all of them CLOEXEC. Never blocks. Receives at most
+/// [`FDS_PER_PACKET_MAX`] fds per call, which is the kernel's own limit per message.
 ///
-/// # Errors
-/// `WouldBlock` when nothing is there; what recvmsg(2) says.
+/// # Errors `WouldBlock` when there is nothing to read; other errors of recvmsg(2).
 pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
     let mut control = Control([0_u8; CONTROL_BYTES_MAX]);
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -162,8 +160,8 @@ fn take_fds(message: &libc::msghdr, fds: &mut VecDeque<OwnedFd>) {
     }
 }
 
-/// What the kernel holds of what was sent over a unix socket and its other end has not read, in bytes (its own overhead
-/// counts). 0 where it does not say.
+/// Bytes sent over a unix socket that its peer has not read (including the kernel's overhead). 0 if the kernel does not
+/// tell.
 pub fn unread_by_peer(socket: BorrowedFd<'_>) -> usize {
     let mut bytes: libc::c_int = 0;
     // The kernel wakes us a moment before it takes the last one off its count: 1 is none.

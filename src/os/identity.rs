@@ -1,5 +1,5 @@
-//! Doing a thing with the rights of another user: on a thread of its own, which has that user's ids and no capability. What
-//! is done may hang (a file system of that user's own), so it is waited for for a bounded time.
+//! Acts with the rights of another user: on a separate thread that has that user's ids and no capability. The action
+//! may hang (on a file system of that user), so the wait for it is bounded.
 use crate::keeper::protocol::Credentials;
 use crate::limits::{AS_USER_HANGING_MAX, AS_USER_STACK_BYTES, AS_USER_WAIT_MS};
 use nix::errno::Errno;
@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// Threads that are at work or hang.
+/// Threads that are running or hang.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// What `act` returns when this user does it.
+/// The result of `act`, run as this user.
 ///
-/// # Errors
-/// Those of `act`; ETIMEDOUT when it did not end within [`AS_USER_WAIT_MS`], and EAGAIN when too many hang already; those
-/// of setgroups(2), setresgid(2) and setresuid(2), where this process may not do it.
+/// # Errors Those of `act`; ETIMEDOUT when it does not end within [`AS_USER_WAIT_MS`]; EAGAIN when too many hang
+/// already; those of setgroups(2), setresgid(2) and setresuid(2) where this process may not become the user.
 pub fn as_user<T: Send + 'static>(
     who: &Credentials,
     act: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -27,7 +26,7 @@ pub fn as_user<T: Send + 'static>(
     let (sender, receiver) = sync_channel(1);
     let who = who.clone();
     let work = move || {
-        // Whoever asked may have given up.
+        // The caller may have given up.
         let _ = sender.send(become_user(&who).and_then(|()| act()));
         BUSY.fetch_sub(1, Ordering::Relaxed);
     };
@@ -114,7 +113,7 @@ mod tests {
         as_user(&somebody(), move || std::fs::write(file, "x")).unwrap();
         let made = std::fs::metadata(folder.join("of somebody")).unwrap();
         assert_eq!((made.uid(), made.gid()), (54_321, 54_322));
-        // The other threads are who they were.
+        // The other threads kept their ids.
         std::fs::write(folder.join("of root again"), "x").unwrap();
         assert_eq!(std::fs::metadata(folder.join("of root again")).unwrap().uid(), 0);
         std::fs::remove_dir_all(folder).unwrap();

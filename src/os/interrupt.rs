@@ -1,4 +1,4 @@
-//! A bound on the time that one system call may wait: a timer interrupts it by a signal. For calls that have no
+//! A bound on the time that a system call may block: a timer interrupts it by a signal. For calls without a
 //! non-blocking form, such as close(2) of a socket with SO_LINGER or write(2) to a file that is shared with others.
 use crate::limits::CLOSE_WAIT_MS;
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction};
@@ -8,14 +8,13 @@ use nix::unistd::gettid;
 use std::sync::Once;
 use std::time::Duration;
 
-/// Nothing else in the program uses it.
+/// Not used for anything else in the program.
 const SIGNAL: Signal = Signal::SIGALRM;
 
 extern "C" fn interrupts(_: libc::c_int) {}
 
-/// Runs `call` on this thread. A system call that waits in it is interrupted after `ms` milliseconds, and again after
-/// each further `ms`: it fails with EINTR, or returns what it has done so far. Where the system has no timer left, it
-/// waits as long as it waits.
+/// Runs `call` on this thread. A system call that blocks in it is interrupted every `ms` milliseconds: it fails with
+/// EINTR, or returns a partial result. If the system is out of timers, the call may block without a bound.
 pub fn within<T>(ms: u64, call: impl FnOnce() -> T) -> T {
     let timer = start(Duration::from_millis(ms.max(1)));
     let returned = call();
@@ -23,26 +22,26 @@ pub fn within<T>(ms: u64, call: impl FnOnce() -> T) -> T {
     returned
 }
 
-/// Interrupts whatever system call this thread waits in, every so often, as long as that is wanted: for a loop in which
-/// any call may be the one that waits, and which has no time to set a timer for each.
+/// Periodically interrupts blocking system calls of this thread while it is active: for a loop in which any call may
+/// block, and which has no time to set a timer for each.
 #[derive(Debug, Default)]
 pub struct Periodic {
     timer: Option<Timer>,
-    /// Since the last [`Periodic::rest`].
+    /// Used since the last [`Periodic::rest`].
     wanted: bool,
 }
 
 impl Periodic {
-    /// Has it going from now on, for the thread that calls. Costs nothing while it goes.
+    /// Activates it for the calling thread. Costs nothing while it is active.
     pub fn keep(&mut self) {
         self.wanted = true;
         if self.timer.is_none() {
-            // Without a timer a call may wait, as it would without us.
+            // Without a timer a call may block, as it would without us.
             self.timer = start(Duration::from_millis(CLOSE_WAIT_MS)).ok();
         }
     }
 
-    /// Ends it where nobody wanted it since the last time. An idle process is not to be woken.
+    /// Deactivates it if it was not used since the last call, so that an idle process is not woken.
     pub fn rest(&mut self) {
         if !std::mem::take(&mut self.wanted) {
             self.timer = None;
@@ -53,12 +52,12 @@ impl Periodic {
 fn start(every: Duration) -> nix::Result<Timer> {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(|| {
-        // No SA_RESTART: the call is to end.
+        // No SA_RESTART: the call must return.
         let action = SigAction::new(SigHandler::Handler(interrupts), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing, which is async-signal-safe.
         let _ = unsafe { sigaction(SIGNAL, &action) };
     });
-    // Whoever started us may have left it blocked.
+    // Our parent may have left it blocked.
     SigSet::from(SIGNAL).thread_unblock()?;
     let to_this_thread = SigevNotify::SigevThreadId { signal: SIGNAL, thread_id: gettid().as_raw(), si_value: 0 };
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(to_this_thread))?;

@@ -1,4 +1,5 @@
-//! Listening sockets: bind, name, accept. Every socket is born CLOEXEC. Which addresses, and when, is decided elsewhere.
+//! Listening sockets: bind, name, accept. Every socket is created CLOEXEC. The caller decides which addresses to bind,
+//! and when.
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -9,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// The address that a socket really has.
+/// The address that a socket is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalAddress {
     /// IPv4 or IPv6.
@@ -47,7 +48,7 @@ pub fn bind_tcp_any(port: u16, backlog: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether an error says that the machine has no such address family (IPv6 switched off).
+/// Whether an error means that the machine lacks the address family (IPv6 disabled).
 fn no_such_family(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -70,10 +71,10 @@ pub fn bind_udp(address: SocketAddr, v6only: bool, reuse_address: bool) -> io::R
     Ok(socket.into())
 }
 
-/// Binds and listens on a path. A socket file that nobody listens on any more is removed first when `replace_dead`.
+/// Binds and listens on a path. With `replace_dead`, first removes a socket file that nobody listens on.
 ///
-/// # Errors
-/// Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is another file.
+/// # Errors Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is not a
+/// socket.
 pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
     if replace_dead && is_dead_socket(path) {
         std::fs::remove_file(path)?;
@@ -85,7 +86,7 @@ pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<Ow
     Ok(socket.into())
 }
 
-/// A socket's file, by which it is known again: another socket may stand at its path by now.
+/// The identity of a socket's file: another file may be at its path by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketFile {
     path: PathBuf,
@@ -94,18 +95,17 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// What is at this path now, if it is a socket.
+    /// The socket at this path, if there is one.
     #[must_use]
     pub fn at(path: &Path) -> Option<SocketFile> {
         let found = std::fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
         Some(SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() })
     }
 
-    /// Removes it, if it is still what stands at its path. The folder is looked up once, so that nobody can put another
-    /// one into its place between the look and the removal.
+    /// Removes the file, if it is still the one at its path. The folder is opened once, so that it cannot be replaced
+    /// between check and removal.
     ///
-    /// # Errors
-    /// Those of open(2), fstatat(2) and unlinkat(2); `NotFound` where something else stands there.
+    /// # Errors Those of open(2), fstatat(2) and unlinkat(2); `NotFound` if another file is there.
     pub fn remove(&self) -> io::Result<()> {
         use nix::fcntl::{AtFlags, OFlag, open};
         use nix::sys::stat::{Mode, fstatat};
@@ -121,7 +121,7 @@ impl SocketFile {
     }
 }
 
-/// Whether a path is a socket that refuses connections: its owner is gone.
+/// Whether a path is a socket that refuses connections because its owner is gone.
 fn is_dead_socket(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     is_socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
@@ -167,16 +167,15 @@ pub fn set_nodelay(listener: BorrowedFd<'_>) -> io::Result<()> {
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)
 }
 
-/// Stops listening for every process that shares the socket: new clients are refused, whoever still waits is reset.
+/// Stops listening, for every process that shares the socket: new clients are refused, waiting ones are reset.
 pub fn stop_listening(socket: BorrowedFd<'_>) {
-    // A socket that listens no more needs no stopping.
+    // A socket that does not listen needs no stopping.
     let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
 }
 
-/// Takes one connection, non-blocking and CLOEXEC, without asking for the peer's address.
+/// Accepts one connection, non-blocking and CLOEXEC, without its peer's address.
 ///
-/// # Errors
-/// Those of accept4(2); `WouldBlock` when none waits.
+/// # Errors Those of accept4(2); `WouldBlock` when no connection waits.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null address pointers are allowed by accept4; the fd is valid for the call.
@@ -188,7 +187,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Takes one connection with its peer's IP address (`None` for unix sockets).
+/// Accepts one connection with its peer's IP address (`None` for unix sockets).
 ///
 /// # Errors
 /// As [`accept`].
@@ -221,8 +220,8 @@ pub fn accept_with_peer(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option
     Ok((socket, peer))
 }
 
-/// Binds a control socket, for its owner alone. The caller holds the lock on its name, so a file that is there was left
-/// behind by a run that is gone.
+/// Binds a control socket, accessible to its owner only. The caller holds the lock on its name, so an existing file is
+/// left from a run that is gone.
 ///
 /// # Errors
 /// Those of socket(2), bind(2), listen(2) and chmod(2).
@@ -236,8 +235,8 @@ pub fn bind_control(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A stream socketpair: the worker's channel. The first end is non-blocking (ours); the second is left blocking, as
-/// Node's primary does.
+/// A stream socketpair for a worker's channel. The first end (ours) is non-blocking; the second one blocks, as with
+/// Node's primary.
 ///
 /// # Errors
 /// Those of socketpair(2).
@@ -294,7 +293,7 @@ mod tests {
         assert_eq!(SocketFile::at(&path), None);
         let _first = bind_unix(&path, 16, true).unwrap();
         let file = SocketFile::at(&path).unwrap();
-        // Moved, so that its number is not given to the next one.
+        // Moved, so that its fd number is not reused.
         std::fs::rename(&path, dir.join("moved.sock")).unwrap();
         let _second = bind_unix(&path, 16, true).unwrap();
         assert_eq!(file.remove().unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,4 +1,4 @@
-//! A lock file: held as long as any copy of its fd is open, in whatever process.
+//! A lock file: locked as long as any copy of its fd is open, in any process.
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -6,11 +6,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Takes the lock without waiting; `None` when somebody else holds it. It ends when the last copy of the fd is closed:
-/// no guard here, because copies in other processes have to go on holding it.
+/// Takes the lock without waiting; `None` when somebody else holds it. It is released when the last copy of the fd is
+/// closed; there is no guard, because copies in other processes must keep it.
 ///
-/// # Errors
-/// The file cannot be made or opened, or the file system has no locks.
+/// # Errors The file cannot be created or opened, or the file system does not support locks.
 pub fn take(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     // SAFETY: flock takes no pointers; the fd is open for the call.

@@ -1,14 +1,14 @@
-//! A TCP connection of this process with itself over loopback, made without ever waiting for it. What goes over it, and
-//! who gets its other end, is decided elsewhere.
+//! A TCP connection of this process with itself over loopback, made without blocking. The caller decides what to send,
+//! and who gets the other end.
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-/// Connections of others to the port that are turned away before this is put off.
+/// Connections of others to the port that are closed before the attempt is postponed.
 const STRANGERS_MAX: u32 = 8;
 
-/// A connection whose other end has not been accepted yet. Nobody listens on its port any more once it is dropped.
+/// A connection whose other end has not been accepted yet. Dropping it closes the port.
 #[derive(Debug)]
 pub struct Half {
     listener: TcpListener,
@@ -17,7 +17,7 @@ pub struct Half {
 }
 
 impl Half {
-    /// Begins one, over IPv4 where the machine has it.
+    /// Begins a connection, over IPv4 where the machine has it.
     ///
     /// # Errors
     /// Those of socket(2), bind(2), listen(2) and connect(2).
@@ -41,7 +41,7 @@ impl Half {
         Ok(Half { listener, client, client_address })
     }
 
-    /// Goes on, as far as the kernel has come. Others may find the port: their connections are closed.
+    /// Continues, as far as the kernel has come. Others may find the port: their connections are closed.
     ///
     /// # Errors
     /// Those of accept(2).
@@ -62,10 +62,10 @@ impl Half {
     }
 }
 
-/// What has become of a connection.
+/// The state of a connection.
 #[derive(Debug)]
 pub enum Made {
-    /// Both ends of it, connected and non-blocking.
+    /// Both ends, connected and non-blocking.
     Whole { ours: OwnedFd, other: OwnedFd },
     /// The kernel needs a moment more.
     Half(Half),
@@ -101,7 +101,7 @@ mod tests {
         other.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"x");
         for stranger in &mut strangers {
-            // Closed, or reset because it was still waiting.
+            // Closed, or reset because it was not accepted.
             assert!(matches!(stranger.read(&mut got), Ok(0) | Err(_)));
         }
         assert!(TcpStream::connect(port).is_err(), "nobody listens there any more");

@@ -1,11 +1,11 @@
-//! Anonymous files: how a description that is larger than a packet travels between two processes.
+//! Anonymous files: for messages between two processes that are larger than a packet.
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-/// Makes an anonymous file that holds `bytes`.
+/// Creates an anonymous file that holds `bytes`.
 ///
 /// # Errors
 /// As memfd_create(2) and write(2): out of fds or memory.
@@ -16,10 +16,9 @@ pub fn with_contents(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads the whole file behind `fd` from its start, whatever its position, and leaves that alone.
+/// Reads the whole file behind `fd` from its start; the file position is neither used nor changed.
 ///
-/// # Errors
-/// `FileTooLarge` over `bytes_max`; what pread(2) says when `fd` is no file.
+/// # Errors `FileTooLarge` over `bytes_max`; errors of pread(2) when `fd` is not a file.
 pub fn contents(fd: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Vec<u8>> {
     let file = File::from(fd.try_clone_to_owned()?);
     let metadata = file.metadata()?;

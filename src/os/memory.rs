@@ -1,12 +1,11 @@
-//! The own process's resident memory. What the heap holds is its owner's business.
+//! Releases resident memory of this process. Heap memory is up to its owners.
 use nix::sys::mman::{MmapAdvise, madvise};
 use std::ffi::c_void;
 use std::fs;
 use std::ptr::NonNull;
 
-/// Gives the pages of code and constants back that were needed so far: those that are needed again come from the page
-/// cache, as at the start. Most of them were for the start alone. How many bytes were mapped there; 0 where
-/// `/proc/self/maps` cannot be read.
+/// Releases the resident pages of code and constants, most of which only the start needed; those that are used again
+/// come from the page cache. Returns the number of bytes mapped there; 0 if `/proc/self/maps` cannot be read.
 pub fn forget_code() -> usize {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return 0 };
     maps.lines().filter_map(code_of_file).map(|(start, length)| forget(start, length)).sum()
@@ -24,8 +23,8 @@ fn forget(start: usize, length: usize) -> usize {
     }
 }
 
-/// Start and length of a private mapping of a file that was never writable. One that may be executed is; so is the first
-/// of a file, which begins with the ELF header. Others that are read-only now were written by the dynamic linker (RELRO).
+/// Start and length of a private mapping of a file that was never writable: one that is executable, or the first one of
+/// a file, which begins with the ELF header. Other read-only mappings were written by the dynamic linker (RELRO).
 fn code_of_file(line: &str) -> Option<(usize, usize)> {
     // start-end permissions offset device inode path
     let mut fields = line.split_ascii_whitespace();

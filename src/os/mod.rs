@@ -1,5 +1,5 @@
-//! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around what the
-//! kernel offers. No policy lives here.
+//! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around the kernel's
+//! interfaces. No policy.
 #![allow(unsafe_code)]
 pub mod append;
 pub mod argv;

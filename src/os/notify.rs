@@ -1,5 +1,5 @@
-//! Datagram sockets for `NOTIFY_SOCKET`: born so that only one user can reach them, and read with who spoke. What the
-//! datagrams say is not known here.
+//! Datagram sockets for `NOTIFY_SOCKET`: bound so that only one user can reach them, read with the sender's
+//! credentials. The datagrams are opaque here.
 use super::closer;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -12,26 +12,26 @@ use std::path::Path;
 /// One datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// Bytes of it that are in the buffer.
+    /// Number of bytes in the buffer.
     pub bytes: usize,
-    /// The process that sent it, as the kernel says.
+    /// The pid of the sender, from the kernel.
     pub pid: i32,
-    /// Its effective user at that time.
+    /// The effective user of the sender.
     pub uid: u32,
 }
 
-/// Binds a datagram socket to a path that `owner` alone (and root) may send to. What stands at the path goes, where it
-/// is a socket. The folder has to belong to us and be writable for nobody else.
+/// Binds a datagram socket to a path that only `owner` (and root) may send to. Replaces a socket at the path. The
+/// folder must belong to us, and not be writable for others.
 ///
-/// # Errors
-/// Those of socket(2), bind(2), chown(2) and chmod(2); a path longer than the kernel's names is `InvalidInput`.
+/// # Errors Those of socket(2), bind(2), chown(2) and chmod(2); `InvalidInput` for a path longer than the kernel
+/// allows.
 pub fn bind_for(path: &Path, owner: u32) -> io::Result<OwnedFd> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         fs::remove_file(path)?;
     }
     let socket = new_socket()?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // In this order: until the owner is set, nobody else may send.
+    // In this order: nobody else may send before the owner is set.
     let closed = || fs::set_permissions(path, Permissions::from_mode(0o600));
     let given = closed().and_then(|()| match nix::unistd::geteuid().as_raw() {
         own if own == owner => Ok(()),
@@ -44,8 +44,8 @@ pub fn bind_for(path: &Path, owner: u32) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Binds a datagram socket in the abstract name space, which everybody reaches: for systems where no folder can be
-/// written. The kernel picks the name.
+/// Binds a datagram socket in the abstract name space, which everybody can reach: for systems without a writable
+/// folder. The kernel chooses the name.
 ///
 /// # Errors
 /// Those of socket(2) and bind(2).
@@ -58,15 +58,14 @@ pub fn bind_abstract() -> io::Result<OwnedFd> {
 fn new_socket() -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
     socket.set_nonblocking(true)?;
-    // Who spoke is told beside each datagram.
+    // Attaches the sender's credentials to each datagram.
     nix::sys::socket::setsockopt(&socket.as_fd(), sockopt::PassCred, &true)?;
     Ok(socket)
 }
 
-/// The value of `NOTIFY_SOCKET` that means this socket: its path, or `@` and its abstract name.
+/// The value of `NOTIFY_SOCKET` for this socket: its path, or `@` and its abstract name.
 ///
-/// # Errors
-/// It has no name that is text.
+/// # Errors The socket has no name, or one that is not text.
 pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
     let name: UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
     let path = name.path().and_then(|path| path.to_str().map(ToOwned::to_owned));
@@ -74,10 +73,9 @@ pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
     path.or(name).ok_or_else(|| io::Error::other("the socket has no name"))
 }
 
-/// Makes a folder whose files others may reach by name and may not list or change. Whether it is as it has to be.
+/// Creates a folder whose files others can reach by name, but not list or change. Checks an existing one.
 ///
-/// # Errors
-/// It cannot be made; `PermissionDenied` when it is there and somebody else's, or others may write to it.
+/// # Errors It cannot be created; `PermissionDenied` when it belongs to somebody else, or others may write to it.
 pub fn prepare_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o711).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -89,14 +87,13 @@ pub fn prepare_folder(path: &Path) -> io::Result<()> {
     if ours { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-/// One datagram with its sender. What it brings along (FDSTORE=1, BARRIER=1) is closed elsewhere. `None`: the kernel does
-/// not say who sent it.
+/// Receives one datagram with its sender. Attached fds (FDSTORE=1, BARRIER=1) are closed on another thread. `None`: the
+/// kernel does not name the sender.
 ///
-/// # Errors
-/// Those of recvmsg(2); `WouldBlock` when none waits.
+/// # Errors Those of recvmsg(2); `WouldBlock` when there is none.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
     let mut iov = [io::IoSliceMut::new(buffer)];
-    // Room for all that one message can carry: what has no room is closed by the kernel, and we would wait for that.
+    // Room for all fds that a message can carry: the kernel would close the others itself, and that could block.
     let mut space = nix::cmsg_space!(UnixCredentials, [i32; 253]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
@@ -159,7 +156,7 @@ mod tests {
         super::super::fdpass::send_with_fd(sender.as_fd(), b"BARRIER=1", Some(write.as_fd())).unwrap();
         drop(write);
         assert!(receive(socket.as_fd(), &mut [0; 64]).unwrap().is_some());
-        // The end comes only when it is closed.
+        // The end of file comes only when the fd is closed.
         assert_eq!(read.read(&mut [0; 1]).unwrap(), 0);
     }
 

@@ -1,22 +1,22 @@
-//! SOCK_SEQPACKET pairs: whole messages, in order, with fds beside them. What the messages say is not known here.
+//! SOCK_SEQPACKET pairs: whole messages, in order, with attached fds. The messages are opaque here.
 use super::fdpass;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What one receive brought.
+/// The result of a receive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// A whole message of that many bytes.
+    /// A whole message of this many bytes.
     Whole(usize),
-    /// A message that lost bytes or fds on its way, with the reason. The fds that did arrive were closed.
+    /// A message that lost bytes or fds, with the reason. The fds that arrived were closed.
     Damaged(&'static str),
-    /// The other side is closed.
+    /// The peer has closed.
     End,
 }
 
-/// Two connected ends, both CLOEXEC and non-blocking. `buffer_bytes` is asked for as each side's send buffer.
+/// Two connected ends, both CLOEXEC and non-blocking. `buffer_bytes` is the requested size of each send buffer.
 ///
 /// # Errors
 /// As socketpair(2): out of fds.
@@ -24,7 +24,7 @@ pub fn pair(buffer_bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (left, right) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     for end in [&left, &right] {
-        // Only a wish: the kernel caps it at net.core.wmem_max, and every message fits in the default too.
+        // Only a request: the kernel limits it to net.core.wmem_max, and every message fits in the default too.
         let _ = setsockopt(end, sockopt::SndBuf, &buffer_bytes);
     }
     Ok((left, right))
@@ -47,7 +47,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     fdpass::send_with_fds(socket, bytes, fds).map(|_| ())
 }
 
-/// Whether a send that failed with this error may succeed later, when the peer has read.
+/// Whether a send that failed with this error may succeed once the peer has read.
 #[must_use]
 pub fn is_temporary(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
@@ -56,8 +56,7 @@ pub fn is_temporary(error: &io::Error) -> bool {
 
 /// Receives one message into `buffer` and its fds into `fds` (emptied first). Never blocks.
 ///
-/// # Errors
-/// `WouldBlock` when nothing is there; what recvmsg(2) says.
+/// # Errors `WouldBlock` when there is no message; other errors of recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
     fds.clear();
     let received = fdpass::recv_with_fds(socket.as_fd(), buffer, fds)?;

@@ -1,10 +1,10 @@
-//! Pipes: workers' output, and waking a thread.
+//! Pipes: for workers' output, and for waking a thread.
 use nix::fcntl::OFlag;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// A pipe: the end to read (non-blocking) and the end to write. Both CLOEXEC. The writing end blocks when the pipe is
-/// full: a worker that prints faster than it is read slows itself.
+/// A pipe: the reading end (non-blocking) and the writing end. Both CLOEXEC. The writing end blocks when the pipe is
+/// full, so that a worker that prints faster than it is read is slowed down.
 ///
 /// # Errors
 /// Out of fds.
@@ -15,7 +15,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// Writes one byte, to wake whoever reads.
+/// Writes one byte, to wake the reader.
 pub fn write_byte(pipe: BorrowedFd<'_>) {
     // A full pipe has woken its reader already.
     let _ = nix::unistd::write(pipe, b"x");

@@ -1,30 +1,30 @@
-//! poll(2): waiting for a handful of fds, level-triggered. The master's loop, which watches thousands, uses mio.
+//! poll(2): waits for a few fds, level-triggered. The master's loop, which watches thousands, uses mio.
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// What to wait for on one fd, and what happened.
+/// What to wait for on one fd, and the result.
 #[derive(Debug)]
 pub struct Interest<'a> {
     fd: PollFd<'a>,
 }
 
 impl<'a> Interest<'a> {
-    /// Waits until `fd` can be read (or hung up), with `write` also until it can be written.
+    /// Waits until `fd` is readable (or hung up); with `write` also until it is writable.
     #[must_use]
     pub fn new(fd: BorrowedFd<'a>, write: bool) -> Self {
         let flags = if write { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         Interest { fd: PollFd::new(fd, flags) }
     }
 
-    /// Waits until `fd` can be written.
+    /// Waits until `fd` is writable.
     #[must_use]
     pub fn to_write(fd: BorrowedFd<'a>) -> Self {
         Interest { fd: PollFd::new(fd, PollFlags::POLLOUT) }
     }
 
-    /// Something can be read, or the other side is gone, or the fd is broken: reading tells which.
+    /// Readable, closed by the peer, or broken: a read tells which.
     #[must_use]
     pub fn readable(&self) -> bool {
         self.fd.revents().is_some_and(|seen| {
@@ -33,8 +33,7 @@ impl<'a> Interest<'a> {
     }
 }
 
-/// Waits until one of `interests` has something or `timeout_ms` is over (`None`: for ever). An interrupting signal
-/// counts as the end of the wait.
+/// Waits until one of `interests` is ready or `timeout_ms` is over (`None`: for ever). A signal ends the wait, too.
 ///
 /// # Errors
 /// As poll(2): out of memory.
@@ -56,7 +55,7 @@ pub fn wait(interests: &mut [Interest<'_>], timeout_ms: Option<u64>) -> io::Resu
     }
 }
 
-/// Whether `fd` takes bytes right now. A pipe that says so takes at least PIPE_BUF (4096) of them without blocking.
+/// Whether `fd` is writable now. A pipe that is takes at least PIPE_BUF (4096) bytes without blocking.
 #[must_use]
 pub fn writable_now(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
@@ -64,7 +63,7 @@ pub fn writable_now(fd: BorrowedFd<'_>) -> bool {
     polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLOUT))
 }
 
-/// Whether whoever was at the other side of a pipe has left. A pipe that nobody has opened for writing yet has not been left.
+/// Whether the last writer of a pipe has closed it. False for a pipe that no writer has opened yet.
 #[must_use]
 pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
@@ -72,8 +71,8 @@ pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
-/// Waits until `fd` takes bytes, is broken, or `timeout_ms` is over.
+/// Waits until `fd` is writable, is broken, or `timeout_ms` is over.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout_ms: u64) {
-    // That it failed is no more than a wait that was too short.
+    // A failure is only a wait that is too short.
     let _ = wait(&mut [Interest::to_write(fd)], Some(timeout_ms));
 }

@@ -1,5 +1,4 @@
-//! Processes after they were started: how they ended, reaping; and what a process sets for itself. Starting them is
-//! in `spawn`.
+//! Processes after their start: exit status, reaping; and settings of the own process. `spawn` starts processes.
 use super::signal;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -14,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// The running binary itself, even if its path meanwhile names another file. Only good for executing it.
+/// The running binary itself, even if its path names another file by now. It can only be executed.
 ///
 /// # Errors
 /// `/proc` is not mounted.
@@ -22,25 +21,24 @@ pub fn own_binary() -> io::Result<OwnedFd> {
     open_program(Path::new("/proc/self/exe"))
 }
 
-/// A program's file, for running it whatever its path names later.
+/// Opens a program's file, to execute it whatever its path names later.
 ///
 /// # Errors
 /// Those of open(2); it need not be readable.
 pub fn open_program(path: &Path) -> io::Result<OwnedFd> {
-    // O_PATH needs no read permission on it.
+    // O_PATH needs no read permission.
     OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).map(Into::into)
 }
 
 /// `/dev/null` for reading and writing.
 ///
-/// # Errors
-/// It does not exist here.
+/// # Errors It does not exist.
 pub fn null_device() -> io::Result<OwnedFd> {
     OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into)
 }
 
-/// A pid among our children that has ended and was not reaped; it stays a zombie, so its pid still means it. `None`:
-/// no child has ended, or there is none.
+/// The pid of a child that has ended and is not reaped; it stays a zombie, so the pid stays its own. `None` if no child
+/// has ended, or there are none.
 ///
 /// # Errors
 /// As waitid(2).
@@ -60,10 +58,9 @@ pub fn peek_ended() -> io::Result<Option<i32>> {
     }
 }
 
-/// Reaps this child if it has ended: its raw wait status. After that its pid may be anybody's.
+/// Reaps this child if it has ended, and returns its raw wait status. Afterwards the pid may be reused.
 ///
-/// # Errors
-/// ECHILD: no child of ours.
+/// # Errors ECHILD: not a child of ours.
 pub fn reap(pid: i32) -> io::Result<Option<i32>> {
     let mut status = 0;
     loop {
@@ -77,7 +74,7 @@ pub fn reap(pid: i32) -> io::Result<Option<i32>> {
     }
 }
 
-/// An fd that can be read when this child of ours has ended, reaped or not. Close-on-exec.
+/// An fd that becomes readable when this child has ended, reaped or not. Close-on-exec.
 ///
 /// # Errors
 /// Kernels before 5.3 have none.
@@ -112,7 +109,7 @@ pub fn end_signal(status: i32) -> Option<i32> {
     libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
 }
 
-/// An errno in the system's words.
+/// The system's text for an errno.
 #[must_use]
 pub fn describe_errno(errno: i32) -> &'static str {
     Errno::from_raw(errno).desc()
@@ -121,16 +118,16 @@ pub fn describe_errno(errno: i32) -> &'static str {
 /// RLIMIT_NOFILE as (soft, hard).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileLimit {
-    /// What holds now.
+    /// The current limit.
     pub soft: u64,
-    /// How far the process may raise it.
+    /// The limit up to which the process may raise it.
     pub hard: u64,
 }
 
 /// The number of RLIMIT_NOFILE for setrlimit(2).
 pub const RLIMIT_NOFILE: i32 = libc::RLIMIT_NOFILE as i32;
 
-/// How many files this process may have open.
+/// The limit on open files of this process.
 ///
 /// # Errors
 /// As getrlimit(2).
@@ -139,8 +136,8 @@ pub fn file_limit() -> io::Result<FileLimit> {
     Ok(FileLimit { soft, hard })
 }
 
-/// Raises the soft limit of open files to the hard one. Returns what held before, to be put back in workers: a
-/// program that uses select(2) is safe only under the limit that its user chose.
+/// Raises the soft limit on open files to the hard one. Returns the previous limit, which workers get: a program that
+/// uses select(2) is safe only below the limit that its user chose.
 ///
 /// # Errors
 /// As setrlimit(2).
@@ -152,7 +149,8 @@ pub fn raise_file_limit() -> io::Result<FileLimit> {
     Ok(FileLimit { soft, hard })
 }
 
-/// Marks every open fd from `first` up as close-on-exec: nothing that our own parent leaked to us goes on to workers.
+/// Marks every open fd from `first` up as close-on-exec, so that workers do not inherit fds that our parent leaked to
+/// us.
 ///
 /// # Errors
 /// The kernel lacks close_range(2) and `/proc` is not mounted.
@@ -174,7 +172,7 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Has this fd survive an exec. [`close_on_exec_from`] takes that back.
+/// Clears close-on-exec. [`close_on_exec_from`] sets it again.
 ///
 /// # Errors
 /// As fcntl(2).
@@ -184,19 +182,18 @@ pub fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this number is that of an open fd.
+/// Whether an fd with this number is open.
 #[must_use]
 pub fn is_open(number: RawFd) -> bool {
     // SAFETY: asks for a flag; a number that is not open is an error.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-/// Takes ownership of an fd that our parent opened for us under an agreed number, and makes it close-on-exec. To be
-/// called at the start of a process, for numbers that this process did not open itself.
+/// Takes ownership of an fd that our parent opened under an agreed number, and makes it close-on-exec. Call it at the
+/// start of a process, for numbers that this process did not open itself.
 ///
-/// # Errors
-/// EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners, and for a number
-/// that was taken before.
+/// # Errors EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners, and
+/// for a number that was taken before.
 pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     if number <= 2 {
@@ -212,7 +209,7 @@ pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Names the calling thread as `ps` and `top` show it: at most 15 bytes, the rest is cut.
+/// Sets the name of the calling thread for `ps` and `top`: at most 15 bytes, the rest is cut.
 pub fn set_name(name: &str) {
     let mut bytes = [0_u8; 16];
     let length = name.len().min(15);
@@ -221,7 +218,7 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
-/// Reads what is there from a pipe end that was made non-blocking. `Ok(None)`: nothing yet, the writer lives.
+/// Reads what is available from a non-blocking pipe end. `Ok(None)`: nothing yet, the writer is alive.
 ///
 /// # Errors
 /// As read(2).
@@ -238,7 +235,7 @@ pub fn read_now(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usiz
     }
 }
 
-/// Device and inode: the same for two fds exactly when they are the same file, pipe or socket.
+/// Device and inode: equal for two fds exactly when they are the same file, pipe or socket.
 ///
 /// # Errors
 /// As fstat(2).
@@ -248,11 +245,10 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Starts this program again in a session of its own, so that no terminal's end reaches it: without input, what it
-/// says goes to `log`. The caller may leave it alone.
+/// Starts this program again in a session of its own, so that the end of a terminal does not reach it: without input,
+/// with its output in `log`. The caller need not wait for it.
 ///
-/// # Errors
-/// Those of fork and exec, and of a folder that is gone.
+/// # Errors Those of fork and exec; the folder is missing.
 pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());
@@ -262,14 +258,14 @@ pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Re
     command.spawn()
 }
 
-/// Has what `command` starts end by SIGKILL when the thread that starts it ends first.
+/// Has the child of `command` killed (SIGKILL) when the thread that starts it ends first.
 pub fn end_with_this_thread(command: &mut Command) {
     let thread_of = std::process::id();
     // SAFETY: prctl and getppid are async-signal-safe and touch no memory.
     unsafe {
         command.pre_exec(move || {
             Errno::result(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong))?;
-            // Gone before it was asked for: nobody would tell us.
+            // The parent ended before the call: no signal would come.
             if libc::getppid().cast_unsigned() != thread_of {
                 return Err(Errno::ESRCH.into());
             }
@@ -297,7 +293,7 @@ mod tests {
     fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
         assert!(take_inherited_fd(1).is_err());
         assert!(take_inherited_fd(999_999).is_err());
-        // Stands for one that was inherited: nobody else owns it any more.
+        // Takes the place of an inherited fd: it has no other owner any more.
         let number = std::os::fd::IntoRawFd::into_raw_fd(OwnedFd::from(io::pipe().unwrap().0));
         let taken = take_inherited_fd(number).unwrap();
         assert!(take_inherited_fd(number).is_err(), "it has an owner");

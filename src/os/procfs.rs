@@ -1,4 +1,4 @@
-//! What /proc tells of processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
+//! What /proc says about processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
 //! effort: what cannot be read is `None`, never an error.
 use super::sock_diag;
 use std::collections::HashSet;
@@ -23,20 +23,20 @@ pub fn memory_bytes(pid: i32) -> Option<u64> {
 /// CPU time (user and system) of a process in milliseconds.
 pub fn cpu_ms(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name is in parentheses and may hold anything: count the fields after the last one.
+    // The command's name is in parentheses and may contain anything: count the fields after the last parenthesis.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
     Some(ticks * 1000 / per_second.max(1) as u64)
 }
 
-/// How long the main thread of a process has been waiting for a CPU, all in all, in microseconds.
+/// How long the main thread of a process has waited for a CPU in total, in microseconds.
 pub fn cpu_wait_us(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|ns| ns / 1000)
 }
 
-/// The process that listens on a TCP port (or unix path), as far as this user may see.
+/// The process that listens on a TCP port (or unix path), as far as this user can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its pid.
@@ -84,14 +84,14 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
     None
 }
 
-/// The TCP ports on which a process itself listens, as far as this user may see.
+/// The TCP ports on which a process listens, as far as this user can see.
 pub fn listening_ports(pid: i32) -> Vec<u16> {
     let held = socket_inodes(pid).unwrap_or_default();
     let listening = tcp_table(|s| s.listening).unwrap_or_default();
     listening.into_iter().filter(|(_, inode)| held.contains(inode)).map(|(port, _)| port).collect()
 }
 
-/// The inodes of all sockets that a process holds; `None` where we may not look.
+/// The inodes of all sockets of a process; `None` without permission.
 pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     Some(
@@ -102,16 +102,16 @@ pub fn socket_inodes(pid: i32) -> Option<HashSet<u64>> {
     )
 }
 
-/// The machine's connections at one moment, to be asked who holds which. Reading it costs time with the number of
-/// connections, so it is read once for many questions.
+/// A snapshot of the machine's connections. Reading it takes time with their number, so one snapshot serves several
+/// queries.
 pub struct ConnectionTable {
     tcp: Vec<(u16, u64)>,
     unix: Vec<(String, u64)>,
 }
 
 impl ConnectionTable {
-    /// Reads the connections that came in through one of these TCP ports or socket paths. `None`: they cannot be seen
-    /// now, or here.
+    /// Reads the connections that came in through one of these TCP ports or socket paths. `None` if they cannot be
+    /// read.
     pub fn read(ports: &[u16], paths: &[String]) -> Option<ConnectionTable> {
         let tcp = if ports.is_empty() { Vec::new() } else { tcp_connections(ports)? };
         let unix = if paths.is_empty() { Vec::new() } else { unix_connections(paths)? };
@@ -126,8 +126,8 @@ impl ConnectionTable {
     }
 }
 
-/// Whether some process has a connection that came in through one of these TCP ports or socket paths. `false` where that
-/// cannot be seen.
+/// Whether any process has a connection that came in through one of these TCP ports or socket paths. `false` if that
+/// cannot be read.
 pub fn has_connections(ports: &[u16], paths: &[String]) -> bool {
     let by_port = match sock_diag::is_connected(ports) {
         Ok(connected) => connected,
@@ -137,11 +137,11 @@ pub fn has_connections(ports: &[u16], paths: &[String]) -> bool {
     by_port || (!paths.is_empty() && unix_connections(paths).is_some_and(|found| !found.is_empty()))
 }
 
-/// Local port and inode, from netlink; where that is refused, from /proc.
+/// Local port and inode, from netlink; from /proc where netlink is refused.
 fn tcp_connections(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
     match sock_diag::connections(ports) {
         Ok(found) => Some(found),
-        // The other way would take longer still.
+        // Reading /proc would take even longer.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
         Err(_) => tcp_table(|s| !s.listening && ports.contains(&s.local_port)),
     }
@@ -164,11 +164,11 @@ struct TcpSocket {
     listening: bool,
 }
 
-/// Local port and inode of the machine's TCP sockets that pass the filter. `None`: they cannot be read.
+/// Local port and inode of the machine's TCP sockets that pass the filter. `None` if they cannot be read.
 fn tcp_table(wanted: impl Fn(&TcpSocket) -> bool) -> Option<Vec<(u16, u64)>> {
     let mut found = Vec::new();
     let mut readable = false;
-    // A machine without IPv6 lacks the second.
+    // A machine without IPv6 lacks the second file.
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let Ok(text) = fs::read_to_string(table) else { continue };
         readable = true;
@@ -215,7 +215,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let count = || {
             let held = socket_inodes(std::process::id() as i32).unwrap();
-            // As netlink has it, and as /proc has it.
+            // As netlink returns it, and as /proc does.
             let table = ConnectionTable::read(&[port], &[]).unwrap();
             let slow = ConnectionTable { tcp: tcp_table(|s| !s.listening).unwrap(), unix: Vec::new() };
             let counts = [table.count(&held, &[port], &[]), slow.count(&held, &[port], &[])];
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(count(), 0);
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        // Both ends are ours; only the server's has the listening port as its local one.
+        // Both ends are ours; only the server's has the listening port as its local port.
         assert_eq!(count(), 1);
         drop((client, server));
         assert_eq!(count(), 0);

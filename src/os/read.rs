@@ -1,5 +1,5 @@
-//! Reading whole files that somebody else may have put there: bounded in size, and in time where they are no regular files
-//! (a pipe that nobody writes to, a terminal).
+//! Reads whole files that others may have put there: bounded in size, and in time if they are not regular files (a pipe
+//! without a writer, a terminal).
 use super::poll;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,12 +8,12 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The whole content. What the path names may come in pieces, for at most `time_ms` milliseconds.
+/// The whole content. A file that is not regular may deliver it in pieces, for at most `time_ms` milliseconds.
 ///
 /// # Errors
 /// Those of open(2) and read(2); `IsADirectory`; `FileTooLarge` over `bytes_max`; `TimedOut`.
 pub fn whole(path: &Path, bytes_max: u64, time_ms: u64) -> io::Result<Vec<u8>> {
-    // Without O_NONBLOCK the open of a pipe would wait for its writer.
+    // Without O_NONBLOCK, opening a pipe would wait for its writer.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let found = file.metadata()?;
@@ -38,7 +38,7 @@ fn read_pieces(mut file: File, bytes_max: u64, time_ms: u64, bytes: &mut Vec<u8>
     let mut piece = [0_u8; 4096];
     while bytes.len() as u64 <= bytes_max {
         match file.read(&mut piece) {
-            // A pipe without a writer reads like one that ended: it may still get one.
+            // A pipe without a writer reads as if it had ended: a writer may still come.
             Ok(0) if !is_pipe || !bytes.is_empty() || poll::is_hung_up(file.as_fd()) => return Ok(()),
             Ok(0) => std::thread::sleep(Duration::from_millis(1)),
             Ok(count) => bytes.extend_from_slice(&piece[..count]),

@@ -1,24 +1,23 @@
-//! SO_REUSEPORT groups: open one around a bound socket, add sockets, attach the program that chooses among them. Which
-//! sockets are chosen is not known here.
+//! SO_REUSEPORT groups: opens one around a bound socket, adds sockets, attaches the program that chooses among them.
+//! The caller decides on the selection.
 //!
-//! A socket's number in its group is the order in which it came. Closing one moves the last into its place, so a group
-//! is only ever cut at its end.
+//! The number of a socket in its group is the order in which it joined. Closing one moves the last into its place, so
+//! groups are only ever shortened at the end.
 use super::{bpf, sock_diag};
 use socket2::{Domain, SockRef, Socket, Type};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Opens a group around a socket that was bound without SO_REUSEPORT, and so to nobody but us: a group of somebody else
-/// could not have been joined by mistake.
+/// Opens a group around a socket that was bound without SO_REUSEPORT, so that it cannot have joined somebody else's
+/// group.
 ///
-/// # Errors
-/// The kernel knows no SO_REUSEPORT for such sockets (unix sockets have none).
+/// # Errors The kernel does not support SO_REUSEPORT for this socket (unix sockets).
 pub fn open(first: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&first).set_reuse_port(true)
 }
 
-/// One more socket on the address of `first`, listening where that one does.
+/// Adds a socket on the address of `first`, listening if that one does.
 ///
 /// # Errors
 /// Those of socket(2), bind(2) and listen(2); EADDRINUSE when `first` is another user's socket.
@@ -39,8 +38,7 @@ pub fn join(first: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Whether another process has a socket on the very address of these, and so in their group. `false` where that cannot
-/// be seen.
+/// Whether another process has a socket on the same address, and so in the same group. `false` if that cannot be seen.
 pub fn has_strangers(ours: &[BorrowedFd<'_>]) -> bool {
     let Some(first) = ours.first() else { return false };
     let own: BTreeSet<u64> =
@@ -49,7 +47,7 @@ pub fn has_strangers(ours: &[BorrowedFd<'_>]) -> bool {
     let port = like.local_addr().ok().and_then(|address| address.as_socket()).map(|address| address.port());
     let (Some(port), Ok(kind)) = (port, like.r#type()) else { return false };
     let Ok(all) = sock_diag::unconnected(port, kind == Type::DGRAM) else { return false };
-    // What the kernel says of our own first socket is the address to look for.
+    // The kernel's entry for our own first socket has the address to look for.
     let inode = super::process::file_identity(*first).map(|id| id.1).unwrap_or_default();
     let Some(here) = all.iter().find(|socket| socket.inode == inode).map(|socket| (socket.family, socket.address))
     else {
@@ -61,9 +59,9 @@ pub fn has_strangers(ours: &[BorrowedFd<'_>]) -> bool {
 /// The accept queue of a listening socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AcceptQueue {
-    /// Connections that wait.
+    /// Connections in the queue.
     pub waiting: u32,
-    /// Connections that may wait.
+    /// Length limit of the queue.
     pub most: u32,
 }
 
@@ -86,11 +84,10 @@ pub fn accept_queue(listener: BorrowedFd<'_>) -> AcceptQueue {
     if said == 0 { AcceptQueue { waiting: info.tcpi_unacked, most: info.tcpi_sacked } } else { AcceptQueue::default() }
 }
 
-/// Attaches a classic program to the group of a socket; the one before is replaced in one step. `instructions` are as
-/// `struct sock_filter` has them.
+/// Attaches a classic program to the group of a socket; replaces an earlier one atomically. `instructions` are laid out
+/// as `struct sock_filter`.
 ///
-/// # Errors
-/// EINVAL for a socket that is alone; EPERM or ENOPROTOOPT where the kernel takes no such program.
+/// # Errors EINVAL for a socket without a group; EPERM or ENOPROTOOPT where the kernel does not accept such programs.
 pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::Result<()> {
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let len = u16::try_from(instructions.len()).map_err(too_long)?;
@@ -100,16 +97,15 @@ pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::R
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 
-/// Attaches an eBPF program to the group of a socket; the one before is replaced in one step. The group keeps the program.
+/// Attaches an eBPF program to the group of a socket; replaces an earlier one atomically. The group keeps the program.
 ///
-/// # Errors
-/// EINVAL for a socket that is alone; those of setsockopt(2).
+/// # Errors EINVAL for a socket without a group; those of setsockopt(2).
 pub fn attach(socket: BorrowedFd<'_>, program: &bpf::Program) -> io::Result<()> {
     // SAFETY: the option's value is the number of an fd, an integer without pointers.
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, &program.0.as_raw_fd()) }
 }
 
-/// A TCP socket in a group of its own, to try on it what this kernel takes.
+/// A TCP socket in a group of its own, to test what this kernel supports.
 ///
 /// # Errors
 /// Those of socket(2) and setsockopt(2).
@@ -146,12 +142,12 @@ mod tests {
             open(first.as_fd()).unwrap();
             let second = join(first.as_fd()).unwrap();
             let sockets = [first, second];
-            // What another clusterd would do.
+            // As another clusterd would.
             let other = listen::bind_tcp(address, false, 128).unwrap_err();
             assert_eq!(other.kind(), io::ErrorKind::AddrInUse);
             let ours: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
             assert!(!has_strangers(&ours));
-            // The same user may push into it with SO_REUSEPORT: at least that is seen.
+            // The same user can join it with SO_REUSEPORT: at least that is visible.
             let _stranger = join(sockets[0].as_fd()).unwrap();
             assert!(has_strangers(&ours));
         }

@@ -1,4 +1,4 @@
-//! Memory that outlives the process: an anonymous file, mapped. Another process that holds its fd keeps what is in it.
+//! Memory that outlives the process: a mapped anonymous file. Another process that holds its fd keeps the content.
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// A mapped anonymous file of a fixed size. Memory is used for the pages that were touched.
+/// A mapped anonymous file of a fixed size. Only touched pages use memory.
 #[derive(Debug)]
 pub struct Shared {
     fd: OwnedFd,
@@ -24,7 +24,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Makes one of `bytes` bytes, all zero.
+    /// Creates a file of `bytes` bytes, all zero.
     ///
     /// # Errors
     /// Out of fds or memory.
@@ -37,10 +37,9 @@ impl Shared {
         Shared::map(file.into(), bytes)
     }
 
-    /// Maps one that another process made.
+    /// Maps a file that another process created.
     ///
-    /// # Errors
-    /// `InvalidInput`: it is none, or of another size.
+    /// # Errors `InvalidInput`: it is not such a file, or of another size.
     pub fn adopt(fd: OwnedFd, bytes: usize) -> io::Result<Shared> {
         let file = File::from(fd);
         let sealed = fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & libc::F_SEAL_SHRINK != 0);
@@ -59,14 +58,14 @@ impl Shared {
         Ok(Shared { fd, start, bytes })
     }
 
-    /// All of it as numbers, for whoever looks at once.
+    /// The content as numbers that any process may change.
     #[must_use]
     pub fn cells(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, lives as long as `self`, and every bit pattern is a valid number.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes.get() / size_of::<AtomicU64>()) }
     }
 
-    /// All of it as bytes.
+    /// The content as bytes.
     ///
     /// # Safety
     /// While the slice lives nobody changes these bytes, in whatever process.
@@ -75,7 +74,7 @@ impl Shared {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes.get()) }
     }
 
-    /// The same, to be changed.
+    /// The content as mutable bytes.
     ///
     /// # Safety
     /// While the slice lives nobody else looks at or changes these bytes, in whatever process.

@@ -1,5 +1,4 @@
-//! Signals: receiving them as events (signalfd), sending them, their names. Who may send what to whom is not known
-//! here.
+//! Signals: receives them as events (signalfd), sends them, knows their names. No policy.
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -7,7 +6,7 @@ use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// End, and leave a core.
+/// Abort, and leave a core.
 pub const ABRT: i32 = libc::SIGABRT;
 /// Hang up: read the configuration again.
 pub const HUP: i32 = libc::SIGHUP;
@@ -15,50 +14,49 @@ pub const HUP: i32 = libc::SIGHUP;
 pub const INT: i32 = libc::SIGINT;
 /// Stop now.
 pub const QUIT: i32 = libc::SIGQUIT;
-/// The end that nothing can refuse.
+/// Kill; cannot be caught.
 pub const KILL: i32 = libc::SIGKILL;
-/// Open the log files again.
+/// Reopen the log files.
 pub const USR1: i32 = libc::SIGUSR1;
 /// Scale.
 pub const USR2: i32 = libc::SIGUSR2;
-/// A peer that is gone was written to.
+/// A write without a reader.
 pub const PIPE: i32 = libc::SIGPIPE;
-/// A file grew over its limit (ulimit -f).
+/// A file exceeded its size limit (ulimit -f).
 pub const XFSZ: i32 = libc::SIGXFSZ;
 /// Stop gracefully.
 pub const TERM: i32 = libc::SIGTERM;
 /// A child changed.
 pub const CHLD: i32 = libc::SIGCHLD;
-/// Go on after a stop.
+/// Continue after a stop.
 pub const CONT: i32 = libc::SIGCONT;
-/// The stop that nothing can refuse.
+/// Stop the process; cannot be caught.
 pub const STOP: i32 = libc::SIGSTOP;
 /// One worker more.
 pub const TTIN: i32 = libc::SIGTTIN;
 /// One worker less.
 pub const TTOU: i32 = libc::SIGTTOU;
 
-/// One signal that arrived.
+/// A signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caught {
     /// Its number.
     pub signal: i32,
-    /// What `sigqueue` carried; `None` for a plain `kill`.
+    /// The value of `sigqueue`; `None` for a plain `kill`.
     pub value: Option<i32>,
 }
 
-/// Signals as readiness of an fd. The signals stay blocked for good: a child must empty its mask before exec.
+/// Signals as readiness of an fd. They stay blocked for good: a child must clear its mask before exec.
 #[derive(Debug)]
 pub struct Watch {
     fd: SignalFd,
 }
 
 impl Watch {
-    /// Blocks these signals in the calling thread and delivers them here. Ignored ones are watched too: a blocked
+    /// Blocks these signals in the calling thread and delivers them here. Works for ignored signals, too: a blocked
     /// signal is queued even when it is ignored (nohup).
     ///
-    /// # Errors
-    /// A number that is no signal; as signalfd(2).
+    /// # Errors An invalid signal number; those of signalfd(2).
     pub fn new(signals: &[i32]) -> io::Result<Watch> {
         let mut set = SigSet::empty();
         for signal in signals {
@@ -68,7 +66,7 @@ impl Watch {
         Ok(Watch { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
     }
 
-    /// The next signal that has arrived; `None` when there is none at the moment.
+    /// The next signal that has arrived; `None` if there is none.
     ///
     /// # Errors
     /// As read(2).
@@ -92,29 +90,26 @@ impl AsFd for Watch {
 
 /// Makes the process ignore this signal.
 ///
-/// # Errors
-/// A number that is no signal.
+/// # Errors An invalid signal number.
 pub fn ignore(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_IGN installs no handler.
     unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigIgn)? };
     Ok(())
 }
 
-/// Gives this signal its default meaning. A parent that ignored SIGCHLD would otherwise leave us children that are
-/// reaped by nobody's hand.
+/// Restores the default action of this signal. If a parent left SIGCHLD ignored, the kernel would reap our children
+/// itself.
 ///
-/// # Errors
-/// A number that is no signal.
+/// # Errors An invalid signal number.
 pub fn reset(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler.
     unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigDfl)? };
     Ok(())
 }
 
-/// Sends a signal (any number up to 64, real-time ones too; 0 only asks) to one process.
+/// Sends a signal (any number up to 64, including real-time ones; 0 only checks) to one process.
 ///
-/// # Errors
-/// ESRCH, EPERM, EINVAL. A pid below 1 is EINVAL: it would mean a group or everybody.
+/// # Errors ESRCH, EPERM, EINVAL. A pid below 1 is EINVAL: it would mean a group or every process.
 pub fn send(pid: i32, signal: i32) -> io::Result<()> {
     if pid < 1 {
         return Err(Errno::EINVAL.into());
@@ -124,10 +119,9 @@ pub fn send(pid: i32, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends a signal to every process of the group that `leader` leads or led.
+/// Sends a signal to every process in the group of `leader`.
 ///
-/// # Errors
-/// As [`send`]. A leader below 2 is EINVAL: kill(-1) would mean everybody.
+/// # Errors As [`send`]. A leader below 2 is EINVAL: kill(-1) would mean every process.
 pub fn send_group(leader: i32, signal: i32) -> io::Result<()> {
     if leader < 2 {
         return Err(Errno::EINVAL.into());

@@ -1,12 +1,12 @@
-//! The machine's sockets by NETLINK_SOCK_DIAG: local address and inode of each, sockets in TIME_WAIT left out by the
-//! kernel itself. `/proc/net/tcp` tells the same and formats a line for every socket that lingers.
+//! The machine's sockets by NETLINK_SOCK_DIAG: local address and inode of each; the kernel leaves out sockets in
+//! TIME_WAIT. `/proc/net/tcp` has the same, but formats a line for every lingering socket.
 use super::{clock, poll};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// Time that the kernel's list of TCP connections may take, in milliseconds; then this look is given up.
+/// Time limit for the kernel's list of TCP connections, in milliseconds.
 const SOCK_DIAG_MS_MAX: u64 = 1_000;
 
 /// Packets of that list. The kernel puts 100 to 300 sockets into one.
@@ -21,10 +21,10 @@ const HEAD_BYTES: usize = 16;
 const REQUEST_BYTES: usize = 56;
 /// Size of `struct inet_diag_msg`; attributes may follow.
 const SOCKET_BYTES: usize = 72;
-/// Where the request has its states, and its local port.
+/// Offsets of the states and the local port in the request.
 const REQUEST_STATES_AT: usize = 4;
 const REQUEST_PORT_AT: usize = 8;
-/// Where an answer has its local port, and its inode.
+/// Offsets of the local port and the inode in an answer.
 const SOCKET_PORT_AT: usize = 4;
 const SOCKET_ADDRESS_AT: usize = 8;
 const SOCKET_WAITING_AT: usize = 56;
@@ -55,35 +55,34 @@ pub struct Found {
     pub port: u16,
     /// Its local address, as the kernel writes it.
     pub address: [u8; 16],
-    /// Its number in `/proc/PID/fd`.
+    /// Its inode, as in `/proc/PID/fd`.
     pub inode: u64,
-    /// What waits to be received: bytes, or the connections of a socket that listens.
+    /// What waits to be received: bytes, or connections of a listening socket.
     pub waiting: u32,
 }
 
-/// What one packet says about the dump.
+/// The progress of a dump after a packet.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
     More,
     Done,
     /// The kernel refused, with this errno.
     Refused(i32),
-    /// This is no answer that the kernel gives, or it says itself that the dump has holes.
+    /// The packet is not a valid answer, or the kernel reports that the dump is incomplete.
     Damaged,
 }
 
-/// Local port and inode of the machine's TCP connections with one of these local ports; none given: of all.
+/// Local port and inode of the machine's TCP connections with one of these local ports; with no ports: of all.
 ///
-/// # Errors
-/// Netlink is refused here (seccomp, gVisor, no such kernel module); `TimedOut` when it takes longer than the master's
-/// loop may wait.
+/// # Errors Netlink is refused (seccomp, gVisor, missing kernel module); `TimedOut` when it takes longer than the
+/// master's loop may wait.
 pub fn connections(ports: &[u16]) -> io::Result<Vec<(u16, u64)>> {
     let found = sockets(libc::IPPROTO_TCP, CONNECTED, ports, usize::MAX)?;
     Ok(found.into_iter().map(|socket| (socket.port, socket.inode)).collect())
 }
 
-/// Whether there is a connection with one of these local TCP ports that some process has accepted. One look at the
-/// machine's sockets, however many ports; it ends at the first.
+/// Whether any process has accepted a connection with one of these local TCP ports. One pass over the machine's
+/// sockets, for any number of ports; ends at the first match.
 ///
 /// # Errors
 /// As [`connections`].
@@ -100,7 +99,7 @@ pub fn unconnected(port: u16, datagram: bool) -> io::Result<Vec<Found>> {
     sockets(protocol, state, &[port], usize::MAX)
 }
 
-/// Sockets in these states with these local ports (none given: with any); no more packets are read once `enough` were
+/// Sockets in these states with these local ports (with no ports: any); stops after the packet with which `enough` were
 /// found.
 fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Result<Vec<Found>> {
     let netlink = socket(
@@ -111,7 +110,7 @@ fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Resu
     )?;
     let deadline_ms = clock::monotonic_ms() + SOCK_DIAG_MS_MAX;
     let mut found = Vec::new();
-    // The kernel looks for one port or for all; and for UDP not every kernel looks at it.
+    // The kernel filters by one port or not at all; and not every kernel filters UDP sockets.
     let port = if let [port] = ports { Some(*port) } else { None };
     for (sequence, family) in [(1, libc::AF_INET), (2, libc::AF_INET6)] {
         let request = request(sequence, family as u8, protocol as u8, states, port);
@@ -124,7 +123,7 @@ fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Resu
     Ok(found)
 }
 
-/// Receives what the kernel has to say to one request.
+/// Receives the kernel's answer to one request.
 fn dump(
     netlink: &OwnedFd,
     sequence: u32,
@@ -205,7 +204,7 @@ fn read_packet(mut packet: &[u8], sequence: u32, ports: &[u16], found: &mut Vec<
             SOCK_DIAG_BY_FAMILY => {
                 let port = u16::from_be_bytes([body[SOCKET_PORT_AT], body[SOCKET_PORT_AT + 1]]);
                 let wanted = ports.is_empty() || ports.contains(&port);
-                // A socket that no process holds any more has inode 0.
+                // A socket that no process holds has inode 0.
                 if let Some(inode) = u32_at(body, SOCKET_INODE_AT).filter(|inode| wanted && *inode != 0) {
                     let mut address = [0; 16];
                     address.copy_from_slice(&body[SOCKET_ADDRESS_AT..SOCKET_ADDRESS_AT + 16]);
@@ -214,7 +213,7 @@ fn read_packet(mut packet: &[u8], sequence: u32, ports: &[u16], found: &mut Vec<
                 }
             }
             NLMSG_ERROR | NLMSG_DONE => {
-                // Both carry an errno, negative; an old kernel's end may carry nothing.
+                // Both carry an errno, negative; with an old kernel the end may carry nothing.
                 return match u32_at(body, 0).map(u32::cast_signed) {
                     Some(errno) if errno < 0 => Progress::Refused(errno.saturating_neg()),
                     None if kind == NLMSG_ERROR => Progress::Damaged,
@@ -256,7 +255,7 @@ mod tests {
         let mut body = vec![0; SOCKET_BYTES];
         body[SOCKET_PORT_AT..SOCKET_PORT_AT + 2].copy_from_slice(&port.to_be_bytes());
         body[SOCKET_INODE_AT..].copy_from_slice(&inode.to_ne_bytes());
-        // An attribute of five bytes, so that padding matters.
+        // An attribute of five bytes, to test the padding.
         body.extend([5, 0, 8, 0, 3]);
         message(SOCK_DIAG_BY_FAMILY, 2, 7, &body)
     }
@@ -276,7 +275,7 @@ mod tests {
         packet.extend(a_socket(1, 1));
         assert_eq!(read(&packet), (Progress::Done, sockets));
         assert_eq!(read(&message(NLMSG_DONE, 2, 7, &[])).0, Progress::Done);
-        // What belongs to another request says nothing about this one.
+        // A packet for another request does not count.
         assert_eq!(read(&message(NLMSG_DONE, 2, 6, &[])).0, Progress::More);
         assert_eq!(read(&message(NLMSG_NOOP, 0, 7, &[])).0, Progress::More);
         assert_eq!(read(&[]).0, Progress::More);
@@ -297,7 +296,7 @@ mod tests {
         assert_eq!(read(&whole).0, Progress::Done);
         let first = a_socket(8080, 11).len();
         for length in 1..whole.len() {
-            // The padding of the first message is no loss.
+            // The padding of the first message does not count as damage.
             let border = (first - 3..=first).contains(&length);
             let wanted = if border { Progress::More } else { Progress::Damaged };
             assert_eq!(read(&whole[..length]).0, wanted, "cut to {length} bytes");
@@ -317,7 +316,7 @@ mod tests {
     fn the_kernel_tells_of_an_open_connection_and_not_of_its_listener() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // Where netlink is refused there is nothing to see; `procfs` falls back and has its own test.
+        // Where netlink is refused there is nothing to test; `procfs` falls back and has its own test.
         let Ok(before) = connections(&[port]) else { return };
         assert_eq!(before, []);
         assert!(!is_connected(&[port]).unwrap());

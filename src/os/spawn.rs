@@ -1,7 +1,7 @@
-//! fork, everything between fork and exec, exec. What a failure means, and who may be started, is not known here.
+//! fork, everything between fork and exec, exec. The caller decides what to start, and what a failure means.
 //!
-//! The child runs only async-signal-safe calls: all memory it needs is prepared before the fork. It reports a failure
-//! as (step, errno) over a close-on-exec pipe; the pipe's end without a word means that the program runs.
+//! The child makes only async-signal-safe calls: all memory that it needs is prepared before the fork. It reports a
+//! failure as (step, errno) over a close-on-exec pipe; an empty pipe that is closed means that the program runs.
 use super::attributes::{self, Attributes};
 use super::process::read_now;
 use crate::limits::CLOSE_WAIT_MS;
@@ -13,7 +13,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// Where a start failed. The numbers travel over the report pipe within one process, so they are no protocol.
+/// The step at which a start failed. The numbers travel over the report pipe within one process, so they are not part
+/// of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Step {
@@ -70,12 +71,10 @@ const STEPS: [Step; 16] = [
     Step::Exec,
 ];
 
-/// A start that failed.
+/// A failed start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Where.
     pub step: Step,
-    /// Why.
     pub errno: i32,
 }
 
@@ -88,7 +87,7 @@ pub enum Program<'a, F> {
     Fd(&'a F),
 }
 
-/// Who to become.
+/// The user to become.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// User id.
@@ -99,18 +98,18 @@ pub struct Identity<'a> {
     pub groups: &'a [u32],
 }
 
-/// Whose terminal a process has.
+/// The terminal of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terminal {
-    /// Ours, where we have one.
+    /// The parent's, if it has one.
     Ours,
-    /// None: a session of its own. What it inherits of a terminal it can write to and, where that is somebody else's,
-    /// not read; and it cannot have the terminal's shell read what it makes up (TIOCSTI).
+    /// None: a session of its own. It can write to a terminal that it inherits, but not read from another user's, and
+    /// cannot push input into it (TIOCSTI).
     None,
 }
 
-/// Everything about a process that is to be started. Always: its own process group, default signals, an empty mask,
-/// SIGKILL when the calling *thread* ends.
+/// A process to be started. It always gets: its own process group, default signals, an empty mask, SIGKILL when the
+/// calling *thread* ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a, F> {
     /// What to execute.
@@ -119,13 +118,12 @@ pub struct Plan<'a, F> {
     pub args: &'a [Vec<u8>],
     /// The whole environment, `NAME=value` each.
     pub env: &'a [Vec<u8>],
-    /// Put `LISTEN_PID=<own pid>` into the environment.
+    /// Add `LISTEN_PID=<own pid>` to the environment.
     pub listen_pid: bool,
     /// `None`: ours.
     pub cwd: Option<&'a [u8]>,
-    /// Whose terminal it has.
     pub terminal: Terminal,
-    /// `None`: ours. It is also skipped where we are exactly that already, since asking needs privilege.
+    /// `None`: ours. Skipped if it is ours already, since changing it needs privilege.
     pub identity: Option<Identity<'a>>,
     /// Priority, limits and the like.
     pub attributes: Attributes<'a>,
@@ -133,23 +131,23 @@ pub struct Plan<'a, F> {
     pub fds: &'a [(&'a F, RawFd)],
 }
 
-/// A child that was forked.
+/// A forked child.
 #[derive(Debug)]
 pub struct Started<F> {
     /// Its pid, which is also its process group.
     pub pid: i32,
-    /// Tells what became of it; see [`read_report`]. Non-blocking.
+    /// The report of its start; see [`read_report`]. Non-blocking.
     pub report: F,
 }
 
-/// What a report pipe says.
+/// The content of a report pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Nothing yet.
     Pending,
-    /// The program runs (or something killed the process before: its wait status tells).
+    /// The program runs (or a signal killed the process before: see its wait status).
     Executed,
-    /// It could not be started; the process is ending.
+    /// It could not be started; the process is exiting.
     Failed(Failure),
 }
 
@@ -172,9 +170,9 @@ struct Prepared {
     terminal: Terminal,
     identity: Option<(u32, u32, Vec<u32>)>,
     attributes: attributes::Prepared,
-    /// (our fd, its copy out of the way, its number there).
+    /// (our fd, its temporary copy, its number in the child).
     fds: Vec<(RawFd, RawFd, RawFd)>,
-    /// Above every number there.
+    /// Above every number in the child.
     spare_from: RawFd,
     report: RawFd,
     parent: i32,
@@ -182,10 +180,9 @@ struct Prepared {
     _env: Vec<CString>,
 }
 
-/// Forks and starts `plan`. Returns at once; [`read_report`] says what became of it.
+/// Forks and starts `plan`. Returns at once; the result comes from [`read_report`].
 ///
-/// # Errors
-/// [`Step::Description`] and [`Step::Fork`]; everything later is in the report.
+/// # Errors [`Step::Description`] and [`Step::Fork`]; later failures are in the report.
 pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure> {
     let forking = |errno: Errno| Failure { step: Step::Fork, errno: errno as i32 };
     let (report, report_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(forking)?;
@@ -207,7 +204,7 @@ pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure
     Ok(Started { pid, report })
 }
 
-/// Becomes this program, with what is kept over an exec. Returns only when that failed.
+/// Executes this program in the current process. Returns only if that failed.
 #[must_use]
 pub fn replace(program: BorrowedFd<'_>, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error {
     let (args, env) = match (strings(args), strings(env)) {
@@ -224,13 +221,13 @@ pub fn replace(program: BorrowedFd<'_>, args: &[Vec<u8>], env: &[Vec<u8>]) -> io
     io::Error::last_os_error()
 }
 
-/// Reads a report without waiting.
+/// Reads a report without blocking.
 #[must_use]
 pub fn read_report(report: BorrowedFd<'_>) -> Report {
     let mut bytes = [0_u8; REPORT_BYTES];
     match read_now(report, &mut bytes) {
         Ok(None) => Report::Pending,
-        // Reports are shorter than PIPE_BUF and come whole.
+        // Reports are shorter than PIPE_BUF and arrive whole.
         Ok(Some(REPORT_BYTES)) => {
             let step = STEPS.get(usize::from(bytes[0])).copied().unwrap_or(Step::Exec);
             Report::Failed(Failure { step, errno: i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) })
@@ -290,7 +287,7 @@ fn strings(list: &[Vec<u8>]) -> Result<Vec<CString>, Errno> {
     list.iter().map(|bytes| string(bytes)).collect()
 }
 
-/// Whether becoming this changes nothing. The kernel refuses setgroups to the unprivileged even then.
+/// Whether this identity is ours already. The kernel refuses setgroups to unprivileged processes even then.
 fn is_ours(wanted: &Identity<'_>) -> bool {
     let Ok(groups) = getgroups() else { return false };
     let sorted = |mut groups: Vec<u32>| {
@@ -303,7 +300,7 @@ fn is_ours(wanted: &Identity<'_>) -> bool {
         && sorted(groups.iter().map(|group| group.as_raw()).collect()) == sorted(wanted.groups.to_vec())
 }
 
-/// The life of the child until exec.
+/// The child, until exec.
 ///
 /// # Safety
 /// Only in a process that was just forked. `prepared`'s pointers are valid: they point into its own fields.
@@ -325,11 +322,11 @@ fn failed(step: Step) -> Failure {
 
 #[cfg(target_pointer_width = "64")]
 use libc::{SYS_setgid as SYS_SETGID, SYS_setgroups as SYS_SETGROUPS, SYS_setuid as SYS_SETUID};
-// There the calls without a suffix know ids of 16 bits only.
+// On this architecture the calls without a suffix have ids of 16 bits.
 #[cfg(target_pointer_width = "32")]
 use libc::{SYS_setgid32 as SYS_SETGID, SYS_setgroups32 as SYS_SETGROUPS, SYS_setuid32 as SYS_SETUID};
 
-/// Returns only when something failed.
+/// Returns only if a step failed.
 ///
 /// # Safety
 /// As [`child`].
@@ -373,17 +370,17 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
         if let Err(step) = prepared.attributes.apply_as_the_new_user() {
             return failed(step);
         }
-        // After the identity: it is the worker's user who must be allowed in.
+        // After the identity, because the worker's user needs access.
         if let Some(cwd) = &prepared.cwd
             && libc::chdir(cwd.as_ptr()) != 0
         {
             return failed(Step::WorkingDirectory);
         }
-        // After the identity too: changing that clears it.
+        // After the identity, too, because changing the identity clears it.
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) != 0 {
             return failed(Step::ParentDeath);
         }
-        // The parent may have died before the call above, then no signal ever comes.
+        // If the parent died before the call above, no signal ever comes.
         if libc::getppid() != prepared.parent {
             return Failure { step: Step::ParentDeath, errno: libc::ESRCH };
         }
@@ -405,8 +402,8 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
     }
 }
 
-/// Has `number`, where it is a terminal, be good for writing alone: it was opened for its owner's keys too, and another
-/// session may read them without being asked. What cannot be had so is `/dev/null`.
+/// Reopens `number` for writing only, if it is a terminal: it was opened for its owner's input, too, and another
+/// session could read that. Uses `/dev/null` where this fails.
 ///
 /// # Safety
 /// As [`child`].
@@ -429,7 +426,7 @@ unsafe fn lend_terminal(number: RawFd, path: &CStr) {
     }
 }
 
-/// Gives each fd its number. Sources and numbers may overlap in any way, so all sources first move out of the way.
+/// Gives each fd its number. Sources and numbers may overlap in any way, so all sources are first moved out of the way.
 ///
 /// # Safety
 /// As [`child`].
@@ -463,9 +460,9 @@ unsafe fn place_fds(prepared: &mut Prepared) -> bool {
     }
 }
 
-/// Closes all that the new program does not get. Exec would do it too, but a close can wait (see `closer`): a socket that
-/// lingers may lie unread in a channel of which we have the last copy, because the parent closed its own meanwhile. So it
-/// is done here, under a timer.
+/// Closes all fds that the new program does not get. Exec would close them too, but a close can block (see `closer`):
+/// the child may hold the last copy of a channel with an unread lingering socket, if the parent has closed its own
+/// meanwhile. So it is done here, under a timer.
 ///
 /// # Safety
 /// As [`child`].
@@ -473,10 +470,10 @@ unsafe fn close_others(prepared: &mut Prepared) {
     // SAFETY: sigaction, sigprocmask, setitimer, dup3, close and close_range are system calls; the structs are ours. What
     // is closed is this process's copy.
     unsafe {
-        // Both out of the way, side by side.
+        // Move both out of the way, next to each other.
         let (report, program) = (prepared.spare_from, prepared.spare_from + 1);
         let mut first_other = report;
-        // What is under these numbers is a copy of a placed fd by now, or nobody's.
+        // These numbers now belong to copies of placed fds, or are closed.
         let moved = keep_as(&mut prepared.report, &mut prepared.program_fd, report, program);
         if moved {
             first_other = program + 1;
@@ -506,14 +503,14 @@ unsafe fn close_others(prepared: &mut Prepared) {
 
 extern "C" fn interrupts(_: libc::c_int) {}
 
-/// Moves both fds to these numbers. Whether that worked; if not, they are where they were.
+/// Moves both fds to these numbers. Returns whether that worked; otherwise they stay where they were.
 ///
 /// # Safety
 /// As [`child`].
 unsafe fn keep_as(report: &mut RawFd, program: &mut RawFd, report_at: RawFd, program_at: RawFd) -> bool {
     // SAFETY: fcntl and dup3 are system calls, and the fds are this process's own copies.
     unsafe {
-        // Above both numbers first: one may stand where the other is to be.
+        // First above both numbers: one fd may have the number for the other.
         let above = libc::fcntl(*report, libc::F_DUPFD_CLOEXEC, program_at + 1);
         let program_above =
             if *program < 0 { -1 } else { libc::fcntl(*program, libc::F_DUPFD_CLOEXEC, program_at + 1) };
@@ -534,7 +531,7 @@ unsafe fn keep_as(report: &mut RawFd, program: &mut RawFd, report_at: RawFd, pro
     }
 }
 
-/// All dispositions to default, then an empty mask.
+/// Resets all dispositions to default, then empties the mask.
 ///
 /// # Safety
 /// As [`child`].
@@ -545,7 +542,7 @@ unsafe fn reset_signals() -> bool {
         action.sa_sigaction = libc::SIG_DFL;
         for signal in 1..SIGNALS_END {
             if libc::sigaction(signal, &raw const action, ptr::null_mut()) != 0 {
-                // KILL and STOP refuse. So does libc for the two that it keeps for itself, though a parent may have
+                // KILL and STOP refuse. So does libc for the two signals that it reserves, though a parent may have
                 // left them ignored: the kernel itself takes zeroes as "default" for them.
                 let number = libc::c_long::from(signal);
                 let (zeroes, mask_bytes) = ([0_u64; 8], 8 as libc::c_long);
@@ -578,15 +575,15 @@ fn write_decimal(buffer: &mut [u8], number: u32) {
     buffer[count] = 0;
 }
 
-/// The errno of an error from the system; EIO for one that is not.
+/// The errno of an error of the system; EIO for other errors.
 #[must_use]
 pub fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// EINVAL: a damaged or impossible description.
+/// EINVAL: a damaged or invalid description.
 pub const EINVAL: i32 = libc::EINVAL;
-/// E2BIG: over a bound.
+/// E2BIG: a bound is exceeded.
 pub const E2BIG: i32 = libc::E2BIG;
 /// EAGAIN: too many processes.
 pub const EAGAIN: i32 = libc::EAGAIN;

@@ -1,6 +1,6 @@
-//! Bytes taken out of pipes and kept where they outlive the process. The position up to which it is filled is the
-//! kernel's own (the file position), moved by the same system call that takes the bytes: whoever dies right after it
-//! leaves no doubt about how many were taken.
+//! Buffers for bytes from pipes that outlive the process. The fill position is kept by the kernel (the file position),
+//! and advanced by the same system call that takes the bytes, so that it is exact even if the process dies right
+//! afterwards.
 use super::shared::Shared;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
@@ -8,14 +8,14 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// A spool of a fixed size. It belongs to one process at a time: other holders of its fd leave it alone.
+/// A spool of a fixed size. One process uses it at a time: other holders of its fd leave it alone.
 #[derive(Debug)]
 pub struct Spool {
     memory: Shared,
 }
 
 impl Spool {
-    /// Makes an empty one.
+    /// Creates an empty spool.
     ///
     /// # Errors
     /// Out of fds or memory.
@@ -23,7 +23,7 @@ impl Spool {
         Ok(Spool { memory: Shared::new(name, bytes)? })
     }
 
-    /// Goes on with one that a former process had.
+    /// Takes over the spool of a previous process.
     ///
     /// # Errors
     /// As [`Shared::adopt`].
@@ -31,8 +31,8 @@ impl Spool {
         Ok(Spool { memory: Shared::adopt(fd, bytes)? })
     }
 
-    /// Moves what is in the pipe, at most `bytes_max`, to the position and moves that on. `Some(0)`: no writer is left
-    /// and the pipe is empty. `None`: nothing now.
+    /// Moves at most `bytes_max` bytes from the pipe to the position, and advances it. `Some(0)`: no writer is left and
+    /// the pipe is empty. `None`: nothing now.
     ///
     /// # Errors
     /// As splice(2).
@@ -53,7 +53,7 @@ impl Spool {
         }
     }
 
-    /// Up to where it is filled.
+    /// The fill position.
     ///
     /// # Errors
     /// As lseek(2).
@@ -61,7 +61,7 @@ impl Spool {
         Ok(lseek(&self.memory, 0, Whence::SeekCur)?.unsigned_abs())
     }
 
-    /// Says up to where it is filled.
+    /// Sets the fill position.
     ///
     /// # Errors
     /// As lseek(2).
@@ -70,7 +70,7 @@ impl Spool {
         Ok(())
     }
 
-    /// All of it, filled or not.
+    /// The whole content, filled or not.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: in this process only `&mut self` changes it, and no other process does (see the type).
@@ -84,7 +84,7 @@ impl Spool {
         own[at..at + piece.len()].copy_from_slice(&from.bytes()[piece]);
     }
 
-    /// Gives the memory behind `from` back to the system; it reads as zeros then.
+    /// Returns the memory after `from` to the system; it reads as zeros then.
     pub fn give_back(&mut self, from: u64) {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let length = (self.bytes().len() as u64).saturating_sub(from);

@@ -1,9 +1,9 @@
-//! Messages to stderr that never hold the process up. Stderr may be a pipe that nobody reads or a terminal that was
-//! stopped (Ctrl-S), and its flags belong to everybody who has it, so it cannot be made non-blocking. Lines wait here, up
-//! to a bound; what exceeds it is counted, and the count stands where the lines would have stood.
+//! Messages to stderr that never block the process. Stderr may be a pipe without a reader or a stopped terminal
+//! (Ctrl-S), and its flags are shared, so it cannot be made non-blocking. Lines are queued here, up to a bound; further
+//! lines are counted, and the count is written in their place.
 //!
-//! A process that may have threads gives the writing to one ([`start_thread`]). One that may not writes when poll(2) says
-//! that there is room, under a timer: others may fill the room in between.
+//! A process that may have threads writes on one ([`start_thread`]). Another one writes when poll(2) reports room,
+//! under a timer: other processes may fill the room in between.
 use super::{interrupt, poll};
 use crate::limits::{STDERR_BYTES_MAX, STDERR_END_WAIT_MS, STDERR_LINE_BYTES_MAX, STDERR_PAUSE_MS, STDERR_WAIT_MS};
 use std::collections::VecDeque;
@@ -12,15 +12,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A pipe that has room takes as many bytes in one piece (PIPE_BUF).
+/// A pipe with room takes this many bytes in one piece (PIPE_BUF).
 const PIECE_BYTES_MAX: usize = 4096;
 
-/// What waits.
+/// The queued lines.
 #[derive(Debug)]
 struct Backlog {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines that had no room since the last one that had.
+    /// Lines dropped since the last queued one.
     lost: u64,
 }
 
@@ -58,7 +58,7 @@ impl Backlog {
         self.lines.front().map(|line| &line[..line.len().min(PIECE_BYTES_MAX)])
     }
 
-    /// So many bytes of the front are out.
+    /// This many bytes of the front were written.
     fn written(&mut self, count: usize) {
         let Some(line) = self.lines.front_mut() else { return };
         let count = count.min(line.len());
@@ -78,7 +78,7 @@ struct State {
     backlog: Backlog,
     /// A thread writes.
     threaded: bool,
-    /// A write that should not have waited did: no further one before this time.
+    /// A write blocked unexpectedly: no further one before this time.
     paused_until: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says one line, now or as soon as stderr takes it. Never waits for that.
+/// Writes one line, now or as soon as stderr takes it. Never blocks.
 pub fn say(line: &str) {
     let mut bytes = Vec::with_capacity(line.len() + 1);
     bytes.extend_from_slice(&line.as_bytes()[..line.len().min(STDERR_LINE_BYTES_MAX)]);
@@ -110,14 +110,14 @@ fn push(bytes: &[u8]) {
     }
 }
 
-/// Whether lines wait that [`write_waiting`] could write when stderr has room.
+/// Whether [`write_waiting`] has lines to write when stderr has room.
 #[must_use]
 pub fn is_waiting() -> bool {
     let state = state();
     !state.threaded && !state.backlog.is_empty() && state.paused_until.is_none()
 }
 
-/// Writes what waits, as far as stderr takes it at once.
+/// Writes queued lines, as far as stderr takes them at once.
 pub fn write_waiting() {
     let mut state = state();
     if !state.threaded {
@@ -140,7 +140,7 @@ fn write_now(state: &mut State) {
                 state.paused_until = Some(Instant::now() + Duration::from_millis(STDERR_PAUSE_MS));
                 return;
             }
-            // A stderr that is gone is no reason to stop.
+            // A closed stderr is ignored.
             Err(_) => state.backlog = Backlog::new(),
         }
     }
@@ -152,10 +152,9 @@ fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
-/// From now on a thread writes, and only it ever waits for stderr.
+/// Starts a thread that does all writing from now on; only it blocks.
 ///
-/// # Errors
-/// There can be no thread: [`say`] goes on as before.
+/// # Errors No thread is available: [`say`] works as before.
 pub fn start_thread(stack_bytes: usize) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-stderr".to_owned()).stack_size(stack_bytes);
     state().threaded = true;
@@ -178,7 +177,7 @@ fn write_for_ever() {
         let stderr = io::stderr();
         let result = write(stderr.as_fd(), &piece);
         if matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            // Somebody who shares it made it non-blocking.
+            // Another process that shares it made it non-blocking.
             poll::wait_writable(stderr.as_fd(), STDERR_PAUSE_MS);
         }
         state = self::state();
@@ -190,7 +189,7 @@ fn write_for_ever() {
     }
 }
 
-/// Gives what waits a last chance, for [`STDERR_END_WAIT_MS`] at most. To be called before the process ends.
+/// Waits until the queue is written, for at most [`STDERR_END_WAIT_MS`]. Call it before the process ends.
 pub fn finish() {
     let until = Instant::now() + Duration::from_millis(STDERR_END_WAIT_MS);
     loop {
@@ -213,7 +212,7 @@ pub fn finish() {
     }
 }
 
-/// Where a logger writes: each write is one message.
+/// A writer for a logger: each write is one message.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines;
 

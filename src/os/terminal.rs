@@ -1,7 +1,7 @@
-//! What a terminal tells of itself.
+//! Properties of a terminal.
 use std::os::fd::{AsFd, AsRawFd};
 
-/// How many columns the terminal behind `fd` has; `None`: it is none, or does not say.
+/// The width of the terminal behind `fd` in columns; `None` if it is not a terminal, or does not tell.
 pub fn columns(fd: impl AsFd) -> Option<usize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the fd is open, and `size` is ours and lives until the call returns.

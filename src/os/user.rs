@@ -1,4 +1,5 @@
-//! Names of users and groups to numbers, and whether this process may become them. Becoming is the keeper's business.
+//! Resolves names of users and groups, and checks whether this process may become them. The keeper changes the
+//! identity.
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use std::ffi::CString;
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
-/// May bind ports below the machine's first unprivileged one.
+/// Capability to bind ports below the machine's first unprivileged one.
 const CAP_NET_BIND_SERVICE: u32 = 10;
 
 /// Numeric identity of a process.
@@ -21,7 +22,7 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// Why nobody can run as this user or group.
+/// Why workers cannot run as this user or group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserError {
     /// There is no such user.
@@ -30,18 +31,17 @@ pub enum UserError {
     NoGroup(String),
     /// A number without an entry, and no group was given.
     GroupUnknown(String),
-    /// This process is somebody else, and not root.
+    /// This process is another user, and not root.
     NotRoot {
-        /// What was asked for.
+        /// The requested user or group.
         wanted: String,
-        /// Who this process is.
+        /// The user of this process.
         own: String,
     },
     /// The user database cannot be read.
     Lookup {
-        /// Whose entry.
+        /// The name that was looked up.
         name: String,
-        /// What the system said.
         errno: i32,
     },
 }
@@ -66,7 +66,7 @@ impl fmt::Display for UserError {
 
 impl std::error::Error for UserError {}
 
-/// Who workers become. `Ok(None)`: they stay who this process is.
+/// The credentials for workers. `Ok(None)`: those of this process.
 ///
 /// # Errors
 /// There is no such user or group, or this process may not become them.
@@ -102,7 +102,7 @@ pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Credent
 
 struct FoundUser {
     uid: Uid,
-    /// Known where there is an entry.
+    /// Known if there is an entry.
     gid: Option<Gid>,
     name: Option<String>,
 }
@@ -134,7 +134,7 @@ fn find_group(text: &str) -> Result<Gid, UserError> {
     number(text).map(Gid::from_raw).ok_or_else(|| UserError::NoGroup(text.to_owned()))
 }
 
-/// Decimal digits alone; the highest number means "none" to the kernel.
+/// Decimal digits only; the highest number means "none" to the kernel.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|id| *id != u32::MAX)
 }
@@ -173,8 +173,8 @@ pub fn home_of(name: &str) -> Option<PathBuf> {
     User::from_name(name).ok().flatten().map(|user| user.dir)
 }
 
-/// Whether this process may bind `port` (Unix sockets and port 0 aside): the machine's first unprivileged port, or
-/// the capability.
+/// Whether this process may bind `port` (unix sockets and port 0 aside), by the first unprivileged port or the
+/// capability.
 pub fn may_bind_port(port: u16) -> bool {
     port == 0 || u32::from(port) >= first_unprivileged_port() || capable(CAP_NET_BIND_SERVICE)
 }
@@ -185,7 +185,7 @@ pub fn first_unprivileged_port() -> u32 {
     text.trim().parse().unwrap_or(1024)
 }
 
-/// Whether this process has this capability in effect; where /proc cannot be read, root has them all.
+/// Whether this process has this capability in effect; if /proc cannot be read, root has all.
 fn capable(capability: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective(&status).map_or_else(|| geteuid().is_root(), |set| set & (1 << capability) != 0)
