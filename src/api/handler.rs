@@ -1,4 +1,4 @@
-//! One HTTP request: routed, put to the master's loop, answered. It knows nothing of workers.
+//! One HTTP request: routes it, passes it to the master's loop, answers. Knows nothing about workers.
 use super::audit::Peer;
 use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
@@ -15,16 +15,16 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-/// Time that a client has to send its request's body, in milliseconds.
+/// Time limit for the body of a request, in milliseconds.
 const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
 
-/// Time in which the master's loop has to answer to count as alive, in milliseconds.
+/// Time within which the master's loop must answer to count as alive, in milliseconds.
 const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
 
-/// Looks at whether a failed worker's last words have arrived, before the answer goes out without them.
+/// Checks whether a failed worker's last lines have arrived, before the answer is sent without them.
 const TAIL_WAITS_MAX: u32 = 40;
 
-/// Pause between two such looks, in milliseconds.
+/// Pause between two such checks, in milliseconds.
 const TAIL_WAIT_MS: u64 = 5;
 
 /// Why a body cannot be used.
@@ -48,7 +48,7 @@ impl BodyError {
     }
 }
 
-/// Answers an HTTP request whose path was found.
+/// Answers an HTTP request with a known path.
 pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender, peer: Peer) -> Reply {
     let query = request.uri().query().map(str::to_owned);
     let body = match if route.takes_body() { body(request).await } else { Ok(Vec::new()) } {
@@ -78,7 +78,7 @@ async fn body(request: hyper::Request<Incoming>) -> Result<Vec<u8>, BodyError> {
     }
 }
 
-/// Puts an order to the master's loop and waits for what comes of it.
+/// Passes an order to the master's loop and waits for its answer.
 async fn carry_out(order: Order, calls: &CallSender) -> Reply {
     let answered = match calls.order(order) {
         Ok(answered) => answered,
@@ -95,7 +95,7 @@ async fn carry_out(order: Order, calls: &CallSender) -> Reply {
     }
 }
 
-/// Answers a look at the deployment.
+/// Answers a read-only request.
 async fn show(view: View, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::View(View::Deployment))) {
         Ok(answered) => answered,
@@ -120,7 +120,7 @@ async fn show(view: View, calls: &CallSender) -> Reply {
     }
 }
 
-/// The deployment as the master sees it. `/livez` does not wait for it for long.
+/// The master's view of the deployment. For `/livez` the wait is short.
 async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<Box<Deployment>, Box<Reply>> {
     let answer = if *view == View::Live {
         let time = Duration::from_millis(CONTROL_LIVE_TIMEOUT_MS);
@@ -159,7 +159,7 @@ fn readiness(deployment: &Deployment) -> Reply {
     failure(StatusCode::SERVICE_UNAVAILABLE, format!("no worker is ready of: {}", names.join(", ")))
 }
 
-/// Has the new binary look at what it would find, and then orders the upgrade.
+/// Has the new binary check the snapshot, then orders the upgrade.
 async fn upgrade(path: String, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::Upgrade { binary: path.clone() })) {
         Ok(answered) => answered,
@@ -181,7 +181,7 @@ async fn upgrade(path: String, calls: &CallSender) -> Reply {
     }
 }
 
-/// Waits (bounded) for what a worker wrote last: its end is often known before its words have been read.
+/// Waits (bounded) for the last output of a worker: its exit is often known before its output was read.
 async fn last_words(tail: &Tail) {
     for _ in 0..TAIL_WAITS_MAX {
         if tail.has_ended() {

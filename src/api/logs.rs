@@ -1,5 +1,5 @@
-//! `GET /v1/logs`: log files as JSON lines, their last ones and (`follow=true`) what comes, as long as the client stays.
-//! Files are read on threads of their own; a client that reads slowly holds up its own alone.
+//! `GET /v1/logs`: log files as JSON lines: the last ones and (`follow=true`) new ones, as long as the client stays.
+//! Files are read on threads of their own; a slow client holds up only its own.
 use super::reply::{Reply, failure, json_lines};
 use super::request::{LogQuery, Request, View};
 use super::types::Deployment;
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-/// Pieces of text that wait for such a client before its files are not read any further.
+/// Pieces of text queued for a client before its files are read further.
 const LOGS_API_PIECES_MAX: usize = 16;
 
-/// Size of such a piece, in bytes; one line more may be.
+/// Size of a piece, in bytes; one more line may be added.
 const LOGS_API_PIECE_BYTES: usize = 64 * 1024;
 
-/// Clients that follow now.
+/// Clients that follow logs now.
 static FOLLOWERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Why there are no lines.
@@ -28,7 +28,7 @@ static FOLLOWERS: AtomicUsize = AtomicUsize::new(0);
 enum LogsError {
     #[error("no app is called {0:?}")]
     NoSuchApp(String),
-    /// Why each app has no file, a line for each.
+    /// Why each app has no file, one line each.
     #[error("{0}")]
     NoFiles(String),
     #[error("{max} clients read logs already; that is the most", max = limits::LOGS_API_FOLLOWERS_MAX)]
@@ -45,7 +45,7 @@ impl LogsError {
     }
 }
 
-/// The files that a query is about.
+/// The files for a query.
 fn files(query: &LogQuery, deployment: &Deployment) -> Result<Files, LogsError> {
     let mut files = Files::default();
     let mut without = Vec::new();
@@ -63,13 +63,13 @@ fn files(query: &LogQuery, deployment: &Deployment) -> Result<Files, LogsError> 
     if files.is_empty() { Err(LogsError::NoFiles(without.join("\n"))) } else { Ok(files) }
 }
 
-/// A client that follows, as long as it does.
+/// Counts a client that follows, until it is dropped.
 struct Follower;
 
 impl Follower {
     fn new() -> Result<Follower, LogsError> {
         let before = FOLLOWERS.fetch_add(1, Ordering::AcqRel);
-        // Dropped when it is one too many.
+        // Dropped if the limit is exceeded.
         let follower = Follower;
         if before < limits::LOGS_API_FOLLOWERS_MAX { Ok(follower) } else { Err(LogsError::TooManyClients) }
     }
@@ -97,7 +97,7 @@ pub(super) fn answer(query: LogQuery, deployment: &Deployment, calls: &CallSende
     json_lines(stream)
 }
 
-/// Reads until the client has left, or has what it wanted.
+/// Reads until the client has left, or has received everything.
 fn read(query: &LogQuery, found: Files, calls: &CallSender, pieces: &mpsc::Sender<Bytes>) {
     let style = Style { json: true, ..Style::default() };
     let mut reader = Reader::new(found, style, query.filter.clone());

@@ -1,8 +1,7 @@
 //! The control API: HTTP/1.1 with JSON over the control socket, on a thread of its own. The master's loop answers
 //! [`Call`]s and never waits for a client.
 //!
-//! `types` and `request` are shared by server, command line and master; `routes` is the one place that knows how a request
-//! looks in HTTP.
+//! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
 mod audit;
 mod handler;
 mod impatient;
@@ -29,31 +28,31 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-/// What the master's loop is to do.
+/// An order for the master's loop.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// What a client asked for. [`Request::Upgrade`] is answered with a snapshot.
+    /// A client's request. [`Request::Upgrade`] is answered with a snapshot.
     Request(Request),
-    /// The second part of an upgrade: this binary has looked at the snapshot and can take over.
+    /// The second part of an upgrade: this binary has checked the snapshot and can take over.
     TakeOver { path: String, binary: Arc<OwnedFd> },
 }
 
-/// What the master answers.
+/// An answer of the master.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::View`].
     Deployment(Box<types::Deployment>),
     /// To [`Request::Environment`].
     Environment(BTreeMap<String, String>),
-    /// To [`Request::Upgrade`]: a file with what a successor would find.
+    /// To [`Request::Upgrade`]: a file with everything that a successor would find.
     Snapshot(Arc<OwnedFd>),
     /// It was done (or accepted); status 200.
     Done(String),
     /// No such app; status 404.
     NotFound(String),
-    /// It cannot be done now or with these values; status 409.
+    /// Not possible now or with these values; status 409.
     Refused(String),
-    /// It was tried and did not work; status 409. `said`: what the worker printed that made it fail.
+    /// It was tried and failed; status 409. `said`: the last lines of the worker that made it fail.
     Failed { error: String, said: Option<Arc<Tail>> },
 }
 
@@ -62,31 +61,31 @@ pub enum Answer {
 pub struct Call {
     /// The order.
     pub order: Order,
-    /// Where the answer goes. The client may have left by then.
+    /// The sender of the answer. The client may have left by then.
     pub reply: ReplySender,
 }
 
-/// The way of an answer to who asked.
+/// Sends the answer to a client.
 pub type ReplySender = oneshot::Sender<Answer>;
 
-/// For what nobody asked for.
+/// For requests without a client.
 pub fn unheard() -> ReplySender {
     oneshot::channel().0
 }
 
-/// The API's end: pushes calls and wakes the master's loop. Cheap to copy.
+/// The API's end of the queue: pushes calls and wakes the master's loop. Cheap to clone.
 #[derive(Clone)]
 pub struct CallSender {
     queue: SyncSender<Call>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// The master's end.
+/// The master's end of the queue.
 pub struct CallReceiver {
     queue: Receiver<Call>,
 }
 
-/// No order is taken now.
+/// The queue is full.
 #[derive(Debug, Error)]
 #[error("too many requests wait; try again in a moment")]
 pub struct QueueFull;
@@ -98,7 +97,7 @@ pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) 
 }
 
 impl CallSender {
-    /// Puts an order to the master's loop; its answer comes out of the receiver.
+    /// Passes an order to the master's loop; the receiver gets the answer.
     ///
     /// # Errors
     /// The queue is full, or the master is gone.
@@ -115,7 +114,7 @@ impl CallSender {
 }
 
 impl CallReceiver {
-    /// The next call, if one waits.
+    /// The next call, if there is one.
     pub fn try_next(&mut self) -> Option<Call> {
         self.queue.try_recv().ok()
     }

@@ -1,4 +1,4 @@
-//! Answers in HTTP: JSON that is there, or log lines as they come.
+//! Answers in HTTP: complete JSON, or log lines as they arrive.
 use super::Answer;
 use super::routes::RouteError;
 use super::types::{Done, Environment, Failure};
@@ -16,9 +16,9 @@ pub(super) type Reply = Response<Content>;
 
 /// The body of an answer.
 pub(super) enum Content {
-    /// All of it.
+    /// Complete.
     Whole(Full<Bytes>),
-    /// Pieces that are still to come.
+    /// Pieces that arrive later.
     Stream(mpsc::Receiver<Bytes>),
 }
 
@@ -74,14 +74,14 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     reply
 }
 
-/// Lines of JSON, as they come.
+/// JSON lines, as they arrive.
 pub(super) fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Reply {
     let mut reply = Response::new(Content::Stream(pieces));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     reply
 }
 
-/// The master's answer, where nothing is added to it.
+/// The master's answer, unchanged.
 pub(super) fn of(answer: Answer) -> Reply {
     match answer {
         Answer::Deployment(deployment) => json(StatusCode::OK, &*deployment),

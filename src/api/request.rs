@@ -1,5 +1,5 @@
-//! What a client may ask of a deployment: one type that the command line builds, its client sends, the server parses and
-//! the master executes. How each looks in HTTP is in `routes`.
+//! The requests to a deployment: one type that the command line builds, its client sends, the server parses and the
+//! master executes. `routes` maps it to HTTP.
 use super::types::Change;
 use crate::config::{Workers, parse};
 use crate::limits;
@@ -13,41 +13,41 @@ use thiserror::Error;
 pub enum Request {
     /// Changes nothing.
     View(View),
-    /// Wait until every app is ready, or its start has failed.
+    /// Wait until every app is ready, or has failed to start.
     Ready,
-    /// Replace the workers one after the other; answered when that has ended.
+    /// Replace the workers one after the other; answered at the end.
     Reload { target: Target, change: Change },
-    /// Start an app that is stopped; answered when it is ready, or its start has failed.
+    /// Start a stopped app; answered when it is ready, or has failed to start.
     Start { app: String, change: Change },
-    /// Stop an app and start it; answered as a start is.
+    /// Stop an app and start it; answered like a start.
     Restart { app: String, change: Change },
     /// Stop apps; answered when they have stopped.
     Stop { target: Target, mode: StopMode },
-    /// Stop an app and forget it; answered when nothing of it is left.
+    /// Stop an app and remove it; answered when nothing of it is left.
     Delete { app: String, mode: StopMode },
-    /// Change the number of slots; answered when it is accepted.
+    /// Change the number of slots; answered once accepted.
     Scale { app: String, to: Scale },
     /// Send a signal to every worker, and the agent.
     Signal { app: String, signal: i32 },
-    /// The variables of an app's processes.
+    /// The environment of an app's processes.
     Environment { app: String, of: Role },
-    /// Open every log file again; answered when they are open.
+    /// Reopen every log file; answered when they are open.
     ReopenLogs,
     /// Empty log files; answered when they are empty.
     FlushLogs { target: Target },
-    /// Have this binary (an absolute path) take over. The master answers with what it would find; the server has the
-    /// binary look at that, and then orders the upgrade.
+    /// Have this binary (an absolute path) take over. The master answers with a snapshot; the server has the binary
+    /// check it, and then orders the upgrade.
     Upgrade { binary: String },
 }
 
-/// What a client looks at.
+/// A read-only request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum View {
     /// Everything.
     Deployment,
     /// One app.
     App(String),
-    /// Whether the master's loop turns.
+    /// Whether the master's loop is turning.
     Live,
     /// Whether every app has a ready worker.
     Ready,
@@ -55,7 +55,7 @@ pub enum View {
     Logs(LogQuery),
 }
 
-/// Which apps of a deployment are meant.
+/// The apps of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Every one.
@@ -64,7 +64,7 @@ pub enum Target {
     App(String),
 }
 
-/// How workers end.
+/// How to end workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
     /// They finish their connections first.
@@ -79,7 +79,7 @@ impl StopMode {
         if now { StopMode::Now } else { StopMode::Drain }
     }
 
-    /// Whether nothing is drained.
+    /// Whether workers end without a drain.
     pub fn is_now(self) -> bool {
         self == StopMode::Now
     }
@@ -94,16 +94,16 @@ pub enum Role {
     Agent,
 }
 
-/// Which log lines are wanted.
+/// A query for log lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogQuery {
-    /// Of these apps; empty: of every one.
+    /// Apps; empty: all.
     pub apps: Vec<String>,
-    /// So many of the last ones of each file first.
+    /// Number of last lines of each file.
     pub lines: usize,
-    /// Then those that come.
+    /// Followed by new lines.
     pub follow: bool,
-    /// Of this stream or slot.
+    /// Stream or slot.
     pub filter: Filter,
 }
 
@@ -113,14 +113,14 @@ impl Default for LogQuery {
     }
 }
 
-/// A number of workers: `4`, `max`, `50%`; or a change of it: `+3`, `-1`.
+/// A number of workers: `4`, `max`, `50%`; or a change: `+3`, `-1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// This many.
     To(Workers),
-    /// So many more.
+    /// This many more.
     Up(u32),
-    /// So many less.
+    /// This many fewer.
     Down(u32),
 }
 
@@ -130,16 +130,16 @@ pub enum ScaleError {
     /// The text is neither a number of workers nor a change.
     #[error("cannot scale to {0:?}: say a number from 1 to {max}, +N, -N, max, max-1 or 50%", max = limits::WORKERS_MAX)]
     Unreadable(String),
-    /// No worker would stay.
+    /// Fewer than one worker.
     #[error("cannot scale from {from} by \"{by}\": at least 1 worker must stay (stop ends all)")]
     TooFew { from: u32, by: Scale },
-    /// More workers than an app may have.
+    /// More workers than the limit of an app.
     #[error("cannot scale from {from} by \"{by}\": an app has at most {max} workers", max = limits::WORKERS_MAX)]
     TooMany { from: u32, by: Scale },
 }
 
 impl Scale {
-    /// The number of workers after the change, where there are `from` now and `max` means `cpus`.
+    /// The new number of workers, from the current number `from`; `max` means `cpus`.
     ///
     /// # Errors
     /// That number is out of bounds.

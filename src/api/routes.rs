@@ -1,4 +1,4 @@
-//! Requests in HTTP: the method, path and body of each, for the client that sends them and the server that parses them.
+//! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
 use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
 use super::types::{ScaleRequest, SignalRequest, StopRequest, UpgradeRequest};
 use crate::limits;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// What a path stands for, without its app and body.
+/// The meaning of a path, without its app and body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
     Deployment,
@@ -35,7 +35,7 @@ enum Endpoint {
     Readiness,
 }
 
-/// In a path: the name of an app.
+/// Placeholder for an app's name in a path.
 const NAME: &str = "NAME";
 
 /// Every path.
@@ -78,19 +78,19 @@ pub(super) enum RouteError {
     /// The body has another form.
     #[error("the body is not what is wanted here: {0}")]
     Body(#[source] serde_json::Error),
-    /// The body is missing; an example of one.
+    /// The body is missing; an example.
     #[error("say {0}")]
     NoBody(&'static str),
-    /// A word behind the `?` is unknown.
+    /// An unknown parameter in the query.
     #[error("{0:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0")]
     Query(String),
-    /// More lines than one answer may have.
+    /// More lines than the limit of an answer.
     #[error("lines can be {max} at most", max = limits::LOGS_API_LINES_MAX)]
     TooManyLines,
     /// There is no such signal.
     #[error("there is no signal {0:?}")]
     Signal(String),
-    /// The number of workers is none.
+    /// Not a number of workers.
     #[error(transparent)]
     Scale(#[from] ScaleError),
 }
@@ -116,19 +116,18 @@ fn all_routes() -> String {
     ROUTES.iter().map(|(_, method, path)| format!("{method} {path}")).collect::<Vec<_>>().join(", ")
 }
 
-/// A path that exists, with the method that it wants.
+/// An existing path with its method.
 #[derive(Debug)]
 pub(super) struct Route {
     endpoint: Endpoint,
-    /// The app in the path; empty where it names none.
+    /// The app in the path; empty if it names none.
     app: String,
 }
 
 impl Route {
-    /// Finds what a method and path stand for.
+    /// Finds the route for a method and path.
     ///
-    /// # Errors
-    /// There is no such path, it wants another method, or the app's name is not text.
+    /// # Errors There is no such path, it needs another method, or the app's name is not text.
     pub(super) fn find(method: &Method, path: &str) -> Result<Route, RouteError> {
         let typed: Vec<&str> = path.trim_matches('/').split('/').collect();
         let app_in = |pattern: &str| {
@@ -146,7 +145,6 @@ impl Route {
         Ok(Route { endpoint, app })
     }
 
-    /// Whether a body is read.
     pub(super) fn takes_body(&self) -> bool {
         match self.endpoint {
             Endpoint::ReloadAll
@@ -173,15 +171,14 @@ impl Route {
         }
     }
 
-    /// Whether log lines are asked for.
+    /// Whether the route is for log lines.
     pub(super) fn is_logs(&self) -> bool {
         self.endpoint == Endpoint::Logs
     }
 
-    /// The request, from the words behind the `?` and the body.
+    /// The request, from query and body.
     ///
-    /// # Errors
-    /// One of them is not understood.
+    /// # Errors One of them cannot be parsed.
     pub(super) fn request(self, query: Option<&str>, body: &[u8]) -> Result<Request, RouteError> {
         let app = self.app;
         Ok(match self.endpoint {
@@ -225,14 +222,14 @@ impl Route {
 pub struct HttpRequest {
     /// The method.
     pub method: Method,
-    /// The path, with the words behind the `?`.
+    /// The path with its query.
     pub path: String,
-    /// The body; empty: none.
+    /// The body; may be empty.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The request in HTTP.
+    /// The HTTP form of the request.
     pub fn to_http(&self) -> HttpRequest {
         let (endpoint, app, body) = match self {
             Request::View(View::Deployment) => (Endpoint::Deployment, None, None),
@@ -280,7 +277,7 @@ impl Request {
 // ---- bodies ----
 
 fn json<T: Serialize>(body: &T) -> Vec<u8> {
-    // Maps have text as keys and numbers are finite: nothing of it can fail.
+    // Keys are text and numbers are finite: serialization cannot fail.
     serde_json::to_vec(body).unwrap_or_default()
 }
 
@@ -292,7 +289,7 @@ fn stop_mode(body: &[u8]) -> Result<StopMode, RouteError> {
     or_default(body).map(|StopRequest { now }| StopMode::from_now(now))
 }
 
-/// A body that may be left out.
+/// The body, which may be empty.
 fn or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, RouteError> {
     if body.is_empty() { Ok(T::default()) } else { serde_json::from_slice(body).map_err(RouteError::Body) }
 }
@@ -342,7 +339,7 @@ fn query_text(query: &LogQuery) -> String {
 
 // ---- names in paths ----
 
-/// `%2F` and the like to bytes; `None` when that is not UTF-8.
+/// Decodes `%2F` and the like; `None` if the result is not UTF-8.
 fn decode_percent(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -363,7 +360,7 @@ fn decode_percent(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Bytes that a path or query may not have as they are, as `%2F` and the like.
+/// Encodes bytes that a path or query must not contain as `%2F` and the like.
 fn encode_percent(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let byte = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

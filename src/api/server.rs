@@ -1,5 +1,5 @@
-//! The HTTP server of the control API: one thread, one tokio runtime, hyper. Who may connect, how many, and for how long;
-//! what is answered is in `handler`.
+//! The HTTP server of the control API: one thread, one tokio runtime, hyper. Decides who may connect, how many, and for
+//! how long; `handler` answers.
 use super::audit::Peer;
 use super::impatient::Impatient;
 use super::reply::{self, Reply, failure};
@@ -19,16 +19,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// Time that a client has to send its request's head, in milliseconds.
+/// Time limit for the head of a request, in milliseconds.
 const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
 
 /// Stack of the control API's thread, in bytes.
 const CONTROL_STACK_BYTES: usize = 512 * 1024;
 
-/// At the end: looks at whether the last answers are written.
+/// Checks at the end whether the last answers are written.
 const CONTROL_DRAIN_STEPS_MAX: u32 = 50;
 
-/// Pause between two such looks, in milliseconds.
+/// Pause between two such checks, in milliseconds.
 const CONTROL_DRAIN_STEP_MS: u64 = 5;
 
 /// The running server. It ends with the process.
@@ -37,7 +37,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits (bounded) until the answers that were given are written: the process is about to end.
+    /// Waits (bounded) until pending answers are written: the process is about to exit.
     pub fn drain(&self) {
         for _ in 0..CONTROL_DRAIN_STEPS_MAX {
             if self.open.load(Ordering::Acquire) == 0 {
@@ -48,10 +48,9 @@ impl Server {
     }
 }
 
-/// Serves the control socket on a thread of its own. Only root and `owner_uid` are answered.
+/// Serves the control socket on a thread of its own. Only root and `owner_uid` get answers.
 ///
-/// # Errors
-/// When the thread or its runtime cannot be made.
+/// # Errors Thread or runtime cannot be created.
 pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -82,7 +81,7 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
                 stream
             }
             Err(e) => {
-                // Out of fds, most likely: wait a little instead of turning in a circle.
+                // Probably out of fds: wait a little instead of spinning.
                 if !std::mem::replace(&mut told, true) {
                     log::warn!("the control socket cannot accept: {e}");
                 }
@@ -173,7 +172,7 @@ fn refuse_uid(uid: u32, owner_uid: u32) -> Option<String> {
         .then(|| format!("this clusterd belongs to user {owner_uid}; you are user {uid}. Run as that user or as root"))
 }
 
-/// Counts the requests under way.
+/// Counts requests under way.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
@@ -198,7 +197,7 @@ async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, St
         async move {
             let route = Route::find(request.method(), request.uri().path());
             if route.as_ref().is_ok_and(Route::is_logs) {
-                // Whoever follows logs does not keep the master from ending.
+                // Clients that follow logs do not delay the end.
                 counted.lock().unwrap_or_else(PoisonError::into_inner).take();
                 may_pause.store(true, Ordering::Release);
             }

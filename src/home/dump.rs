@@ -1,5 +1,5 @@
-//! The saved list: what `save` writes and `resurrect` starts. One file in the home, replaced whole; the one before stays
-//! beside it for the day on which the new one cannot be read.
+//! The saved list: written by `save`, started by `resurrect`. One file in the home, replaced as a whole; the previous
+//! one is kept in case the new one cannot be read.
 use super::file::{self, Durability, FileProblem};
 use super::{Entry, Home, HomeError};
 use crate::limits;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 /// The format that this version writes.
 const VERSION: u32 = 1;
 
-/// Everything that was saved.
+/// The saved list.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dump {
-    /// Format of the file.
+    /// Version of the format.
     pub version: u32,
-    /// The deployments of the background, each with what it was made from.
+    /// The deployments in the background, each with its sources.
     pub deployments: Vec<Entry>,
 }
 
@@ -29,12 +29,11 @@ impl Home {
         self.path().join("saved.before.json")
     }
 
-    /// Saves these deployments for `resurrect`; what was saved before is kept beside it.
+    /// Saves these deployments for `resurrect`; keeps the previous list beside it.
     ///
-    /// # Errors
-    /// The home cannot be written; what was saved before is still there.
+    /// # Errors The home cannot be written; the previous list is still there.
     pub fn save(&self, deployments: Vec<Entry>) -> Result<PathBuf, HomeError> {
-        // Made where it is missing, and looked at whether others may meddle with it.
+        // Creates the home where missing, and checks that others cannot write to it.
         let _held = self.registry()?;
         let path = self.dump_path();
         let fresh = self.path().join("saved.new.json");
@@ -49,10 +48,9 @@ impl Home {
         Ok(path)
     }
 
-    /// What was saved last, and what is wrong with it where an earlier file had to take its place.
+    /// The last saved list, and the problem with it if an earlier file had to take its place.
     ///
-    /// # Errors
-    /// Nothing was saved, or nothing of it can be read.
+    /// # Errors Nothing was saved, or nothing can be read.
     pub fn saved(&self) -> Result<(Dump, Option<String>), HomeError> {
         self.check_trust()?;
         let path = self.dump_path();
@@ -102,7 +100,7 @@ mod tests {
             assert_eq!(dump.deployments.len(), 1, "{damage}");
             assert!(wrong.is_some_and(|why| why.contains("saved.json") && why.contains("used instead")));
         }
-        // A save that broke off between the two renames.
+        // A save that was interrupted between the two renames.
         fs::remove_file(&file).unwrap();
         assert_eq!(home.saved().unwrap().0.deployments.len(), 1);
         fs::remove_dir_all(path).unwrap();

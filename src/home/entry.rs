@@ -1,6 +1,6 @@
-//! Entries: who is who in a home. One file per deployment (`run/NAME.json`) with the names and ids of its apps and, for
-//! one in the background, everything that is needed to start it again. Changed under the registry's lock, so that two
-//! starts at the same moment get different names and ids.
+//! Entries: the deployments of a home. One file per deployment (`run/NAME.json`) with the names and ids of its apps
+//! and, for one in the background, everything needed to start it again. Changed under the registry's lock, so that two
+//! starts at the same time get different names and ids.
 use super::file::{self, Durability, FileProblem};
 use super::{Claim, Home, HomeError};
 use crate::config::import::Format;
@@ -14,21 +14,21 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The format of entries that this version writes.
+/// The version of the format.
 const VERSION: u32 = 1;
 
 /// One deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Format of the file.
+    /// Version of the format.
     pub version: u32,
-    /// Its name: that of its socket and lock too.
+    /// Its name, also that of its socket and lock.
     pub name: String,
-    /// Started in the background: it stays when its apps stop, and can be started again.
+    /// Started in the background: the deployment stays when its apps stop, and can be started again.
     pub background: bool,
-    /// Its apps, without those that were deleted.
+    /// Its apps, without deleted ones.
     pub apps: Vec<EntryApp>,
-    /// What it was made from; only of those in the background.
+    /// Its sources; only for a deployment in the background.
     #[serde(default)]
     pub sources: Option<Sources>,
 }
@@ -40,15 +40,15 @@ pub struct EntryApp {
     pub name: String,
     /// Unique in the home.
     pub id: u32,
-    /// It is not to run until somebody starts it.
+    /// Stopped until somebody starts it.
     #[serde(default)]
     pub stopped: bool,
-    /// The number of its workers, where it was scaled.
+    /// The number of its workers, if it was scaled.
     #[serde(default)]
     pub workers: Option<u32>,
 }
 
-/// The right to add entries; held for moments.
+/// The exclusive right to add entries; held briefly.
 #[derive(Debug)]
 pub struct Registry<'a> {
     home: &'a Home,
@@ -57,10 +57,9 @@ pub struct Registry<'a> {
 }
 
 impl Home {
-    /// Waits (bounded) for the right to add entries, and clears away what dead runs in the foreground left.
+    /// Waits (bounded) for the right to add entries, and removes entries of foreground runs that are gone.
     ///
-    /// # Errors
-    /// The home cannot be used, or somebody else holds it for too long.
+    /// # Errors The home cannot be used, or somebody else holds the lock for too long.
     pub fn registry(&self) -> Result<Registry<'_>, HomeError> {
         let run = self.open()?;
         let path = run.join("registry.lock");
@@ -81,7 +80,7 @@ impl Home {
         }
     }
 
-    /// Every entry, by name; of one that cannot be read, why.
+    /// Every entry, by name, or why it cannot be read.
     pub fn entries(&self) -> Vec<Result<Entry, HomeError>> {
         let Ok(files) = fs::read_dir(self.run_dir()) else { return Vec::new() };
         let mut paths: Vec<PathBuf> = files
@@ -96,37 +95,36 @@ impl Home {
 
     /// The entry of a deployment.
     ///
-    /// # Errors
-    /// There is none, or it cannot be read.
+    /// # Errors The entry is missing, or cannot be read.
     pub fn entry(&self, name: &str) -> Result<Entry, HomeError> {
         read(&self.entry_path(name))
     }
 
-    /// Where the entry of a deployment is.
+    /// The path of a deployment's entry.
     pub fn entry_path(&self, name: &str) -> PathBuf {
         self.run_dir().join(format!("{name}.json"))
     }
 
-    /// Writes an entry whole or not at all, for its owner's eyes.
+    /// Writes an entry atomically, readable for its owner only.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_entry(&self, entry: &Entry) -> Result<(), HomeError> {
         let path = self.entry_path(&entry.name);
-        // Not for ever: after a power cut `resurrect` has its own file.
+        // Need not survive a power cut: `resurrect` has its own file.
         file::write(&path, entry, Durability::Crash)
             .map_err(|e| HomeError::Entry { path, problem: FileProblem::Unwritable(e) })
     }
 
-    /// Forgets a deployment. Its lock's file stays: somebody may be about to take it.
+    /// Removes a deployment's entry. The lock file stays: somebody may be about to take the lock.
     pub fn remove_entry(&self, name: &str) {
-        // Somebody may have removed it before us.
+        // The file may have been removed already.
         let _ = fs::remove_file(self.entry_path(name));
     }
 }
 
 impl Registry<'_> {
-    /// Entries of the foreground whose keeper is gone stand for nothing.
+    /// Removes foreground entries whose keeper is gone.
     fn clear_dead(&self) {
         for entry in self.home.entries().into_iter().flatten() {
             if !entry.background && !self.home.is_alive(&entry.name) {
@@ -135,11 +133,10 @@ impl Registry<'_> {
         }
     }
 
-    /// Names and ids for a deployment that is about to be: an entry that is not written yet. Names that were not typed
-    /// (`explicit`) become `NAME-2` and so on where they are taken; `apps` are the names of its apps.
+    /// Chooses names and ids for a new deployment: an entry that is not written yet. Generated names (not `explicit`)
+    /// become `NAME-2` and so on if they are taken; `apps` are the names of its apps.
     ///
-    /// # Errors
-    /// A typed name is taken.
+    /// # Errors A name that the user chose is taken.
     pub fn plan(&self, wanted: &str, explicit: bool, apps: &[String]) -> Result<Entry, HomeError> {
         let others: Vec<Entry> = self.home.entries().into_iter().flatten().collect();
         let holder = |name: &str| {
@@ -148,7 +145,7 @@ impl Registry<'_> {
         };
         let is_taken = |name: &str| holder(name).is_some() || self.home.is_alive(name);
         let alone = matches!(apps, [only] if only == wanted);
-        // A file of several apps gives the name of the whole, which nobody has to type.
+        // A file with several apps names the deployment, and nobody has to type that name.
         let name = if explicit && alone { wanted.to_owned() } else { name::unique(wanted, is_taken) };
         let names = if alone { vec![name.clone()] } else { apps.to_vec() };
         for name in names.iter().chain([&name]) {
@@ -170,10 +167,9 @@ impl Registry<'_> {
         Ok(Entry { version: VERSION, name, background: false, apps, sources: None })
     }
 
-    /// Whether no other deployment has one of this one's names; then its ids are made unique too.
+    /// Checks that no other deployment has one of these names, and makes the ids unique.
     ///
-    /// # Errors
-    /// Another one has a name of it.
+    /// # Errors Another deployment has one of these names.
     pub fn admit(&self, entry: &mut Entry) -> Result<(), HomeError> {
         let others: Vec<Entry> = self.home.entries().into_iter().flatten().filter(|e| e.name != entry.name).collect();
         let theirs: Vec<&EntryApp> = others.iter().flat_map(|e| &e.apps).collect();
@@ -191,7 +187,7 @@ impl Registry<'_> {
         Ok(())
     }
 
-    /// Writes the entry of a run in the foreground and claims its name.
+    /// Writes the entry of a foreground run and claims its name.
     ///
     /// # Errors
     /// See [`HomeError`].
@@ -202,7 +198,7 @@ impl Registry<'_> {
     }
 }
 
-/// The name of a deployment, the only app's or else the file's; and whether a person chose it.
+/// The name of a deployment: the only app's, or else the file's; and whether the user chose it.
 pub fn deployment_name(sources: &Sources, config: &Config) -> (String, bool) {
     match (config.apps.as_slice(), &sources.file) {
         ([app], file) => (app.name.clone(), sources.overrides.options.has("name") || file.is_some()),
@@ -211,7 +207,7 @@ pub fn deployment_name(sources: &Sources, config: &Config) -> (String, bool) {
     }
 }
 
-/// The name of a file without its ending; of one of PM2's, which are all called the same, that of its folder.
+/// The name of a file without its ending; for PM2's files, which all have the same name, that of the folder.
 fn name_of_file(file: &FileSource) -> String {
     let path = Path::new(&file.path);
     let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();

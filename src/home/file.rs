@@ -7,10 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use thiserror::Error;
 
-/// What is wrong with a file of the home.
+/// A problem with a file of the home.
 #[derive(Debug, Error)]
 pub enum FileProblem {
-    /// It does not exist.
     #[error("is not there")]
     Missing,
     /// It cannot be read.
@@ -22,12 +21,12 @@ pub enum FileProblem {
     /// It is not the JSON that clusterd writes.
     #[error("is damaged: {0}")]
     Damaged(#[source] serde_json::Error),
-    /// Another version wrote it.
+    /// It was written by another version.
     #[error("has format {found}; this clusterd reads {known}")]
     Format { found: u32, known: u32 },
 }
 
-/// What a written file survives.
+/// The failures that a written file survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Durability {
     /// A crash of this process.
@@ -36,7 +35,7 @@ pub(super) enum Durability {
     PowerCut,
 }
 
-/// Reads a file of the format `known`; `version` tells that of what was read.
+/// Reads a file of the format `known`; `version` returns the format of the content.
 pub(super) fn read<T: DeserializeOwned>(
     path: &Path,
     bytes_max: u64,
@@ -56,7 +55,7 @@ pub(super) fn read<T: DeserializeOwned>(
     }
 }
 
-/// Writes a file beside the old one, and puts it in its place.
+/// Writes a new file and renames it over the old one.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(

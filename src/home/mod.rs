@@ -1,6 +1,6 @@
-//! The home: `$CLUSTERD_HOME/run` with a socket, a lock and an entry for each deployment. Names are claimed by a lock
-//! that dies with the last process that holds it, so nothing left behind by a crash is ever in the way. What entries say
-//! is in `entry`, what survives a reboot in `dump`.
+//! The home: `$CLUSTERD_HOME/run` with a socket, a lock and an entry for each deployment. The lock on a name is
+//! released when the last process that holds it exits, so files left by a crash are never in the way. Entries are in
+//! `entry`, the list that survives a reboot in `dump`.
 mod dump;
 mod entry;
 mod file;
@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
-/// Tries of a claim whose lock is held: whoever looks whether a deployment lives holds it for microseconds.
+/// Tries to get a lock: a process that only checks whether a deployment lives holds it for microseconds.
 const CLAIM_TRIES_MAX: u32 = 25;
 
-/// Longest path of a unix socket, in bytes (`sun_path` less its end).
+/// Longest path of a unix socket, in bytes (`sun_path` without its NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// A folder for control sockets.
@@ -33,19 +33,19 @@ pub struct Home {
     path: PathBuf,
 }
 
-/// A name that is ours as long as the lock is held.
+/// A name that is claimed while the lock is held.
 #[derive(Debug)]
 pub struct Claim {
-    /// The name, made unique where it was not typed.
+    /// The name, made unique if the user did not choose it.
     pub name: String,
-    /// Holds the lock; every copy of it does.
+    /// Every copy of this fd holds the lock.
     pub lock: OwnedFd,
-    /// Where its control socket is to be.
+    /// The path of its control socket.
     path: PathBuf,
 }
 
 impl Claim {
-    /// Binds the control socket: from now on others find us.
+    /// Binds the control socket: others find us from now on.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -55,10 +55,10 @@ impl Claim {
     }
 }
 
-/// Why the home, or something in it, cannot be used.
+/// Why the home, or a file in it, cannot be used.
 #[derive(Debug, Error)]
 pub enum HomeError {
-    /// No home is known.
+    /// There is neither CLUSTERD_HOME nor HOME.
     #[error("neither CLUSTERD_HOME nor HOME is set; set CLUSTERD_HOME to a folder")]
     Unknown,
     /// The folder cannot be used: read-only, somebody else's, and the like.
@@ -76,20 +76,20 @@ pub enum HomeError {
     /// Others may write to the folder.
     #[error("{path} may be written by other users; run: chmod 700 {path}", path = .0.display())]
     Insecure(PathBuf),
-    /// The socket's path would be too long for the kernel.
+    /// The path of the socket is too long for the kernel.
     #[error(
         "the path of the control socket is longer than {SOCKET_PATH_BYTES_MAX} bytes: {path}; set a shorter \
          CLUSTERD_HOME",
         path = .0.display()
     )]
     PathTooLong(PathBuf),
-    /// The typed name belongs to a deployment that runs.
+    /// The name is in use by a running deployment.
     #[error(
         "an app or deployment called {name:?} is there already ({holder}); choose another --name, or delete that one: \
          clusterd delete {name}"
     )]
     Taken { name: String, holder: String },
-    /// Another start holds the home for too long.
+    /// Another start holds the registry for too long.
     #[error(
         "another start has held {path} for {s} s; try again when it has ended",
         path = .0.display(),
@@ -109,7 +109,7 @@ fn remedy(problem: &FileProblem) -> &'static str {
 }
 
 impl HomeError {
-    /// Whether a run can do without: then it has no control socket.
+    /// Whether a run can continue without a home: without a control socket.
     pub fn is_unusable_home(&self) -> bool {
         match self {
             HomeError::Unknown
@@ -126,10 +126,9 @@ impl HomeError {
 }
 
 impl Home {
-    /// The home: what was typed, else `~/.clusterd`.
+    /// The home: as typed, else `~/.clusterd`.
     ///
-    /// # Errors
-    /// When neither is known.
+    /// # Errors Neither is known.
     pub fn find(typed: Option<&Path>) -> Result<Home, HomeError> {
         match (typed, std::env::var_os("HOME")) {
             (Some(path), _) => Ok(Home { path: path.to_owned() }),
@@ -147,20 +146,19 @@ impl Home {
         self.path.join("run")
     }
 
-    /// Where the control socket of a deployment is, or would be.
+    /// The path of a deployment's control socket, existing or not.
     pub fn socket_path(&self, name: &str) -> PathBuf {
         self.run_dir().join(format!("{name}.sock"))
     }
 
-    /// Where the notify socket of a deployment is. Its path is as long as the control socket's.
+    /// The path of a deployment's notify socket, as long as that of the control socket.
     pub fn notify_path(&self, name: &str) -> PathBuf {
         self.run_dir().join(format!("{name}.ntfy"))
     }
 
-    /// Where a deployment in the background says what it does: made with its folder where that is missing.
+    /// The path of a background deployment's log; creates its folder.
     ///
-    /// # Errors
-    /// The folder cannot be made.
+    /// # Errors The folder cannot be created.
     pub fn log_path(&self, name: &str) -> Result<PathBuf, HomeError> {
         let folder = self.path.join("logs");
         fs::DirBuilder::new()
@@ -171,14 +169,14 @@ impl Home {
         Ok(folder.join(format!("{name}.clusterd.log")))
     }
 
-    /// Whether somebody holds the name of this deployment.
+    /// Whether a process holds the name of this deployment.
     pub fn is_alive(&self, name: &str) -> bool {
         let path = self.run_dir().join(format!("{name}.lock"));
-        // A lock that cannot be looked at is nobody's that we could speak to.
+        // Without access to the lock, we could not talk to its owner either.
         path.exists() && matches!(lock::take(&path), Ok(None))
     }
 
-    /// The keeper behind a control socket: whom signals go to where no master answers.
+    /// The keeper behind a control socket: signals go to it when no master answers.
     pub fn keeper_of(socket: &Path) -> Option<i32> {
         fs::read_to_string(socket.with_extension("lock")).ok()?.trim().parse().ok()
     }
@@ -188,7 +186,7 @@ impl Home {
         trust::check(&self.path).map_err(|trust::Doubt { path, why }| HomeError::Untrusted { path, why })
     }
 
-    /// Makes the folder where it is missing, and looks whether others may meddle with it.
+    /// Creates the folder where missing, and checks that others cannot write to it.
     fn open(&self) -> Result<PathBuf, HomeError> {
         self.check_trust()?;
         let run = self.run_dir();
@@ -205,7 +203,7 @@ impl Home {
         Ok(run)
     }
 
-    /// The sockets in this home, by name, dead ones included.
+    /// The sockets in this home, by name, including dead ones.
     pub fn sockets(&self) -> Vec<(String, PathBuf)> {
         let Ok(entries) = fs::read_dir(self.run_dir()) else { return Vec::new() };
         let mut found: Vec<(String, PathBuf)> = entries
@@ -221,8 +219,7 @@ impl Home {
 
     /// Claims a name.
     ///
-    /// # Errors
-    /// See [`HomeError`]; `Taken` when somebody holds the name.
+    /// # Errors See [`HomeError`]; `Taken` when a process holds the name.
     pub fn claim(&self, name: &str) -> Result<Claim, HomeError> {
         let run = self.open()?;
         let path = run.join(format!("{name}.sock"));
@@ -236,7 +233,7 @@ impl Home {
             if taken.is_some() {
                 break;
             }
-            // Somebody may only be looking whether it is held.
+            // Another process may only be checking the lock.
             std::thread::sleep(Duration::from_millis(limits::REGISTRY_RETRY_MS));
             taken = lock::take(&lock_path).map_err(unusable)?;
         }
@@ -247,7 +244,7 @@ impl Home {
                 holder: format!("its keeper is pid {}", pid.trim()),
             });
         };
-        // Whoever meets the lock wants to know whose it is; the keeper is the parent of the master that claims.
+        // Identifies the owner of the lock for others; the keeper is the parent of the claiming master.
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::os::unix::process::parent_id())).map_err(unusable)?;
         Ok(Claim { name: name.to_owned(), lock: lock.into(), path })
     }

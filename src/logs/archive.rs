@@ -1,6 +1,5 @@
-//! What becomes of files that were moved aside: the oldest are removed, the others compressed. On a thread of its own
-//! that lives as long as there is something to do. A master that dies in the middle leaves files that the next round
-//! finds by their names.
+//! Handles rotated log files: removes the oldest, compresses the others. On a thread of its own that lives while there
+//! is work. Files that a dying master leaves half done are found by their names in the next round.
 use super::rotation::{COMPRESSED, Kind, UNFINISHED, kind};
 use crate::config::log::Rotation;
 use crate::limits;
@@ -14,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Log files whose folders are to be looked at.
+/// Log files whose rotated files are to be checked.
 #[derive(Clone, Default)]
 pub(super) struct Archive {
     waiting: Arc<Mutex<Waiting>>,
@@ -27,7 +26,7 @@ struct Waiting {
 }
 
 impl Archive {
-    /// Looks after what was moved aside of this file.
+    /// Handles the rotated files of this log file.
     pub(super) fn look_after(&self, path: &Path, rotation: &Rotation) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.files.insert(path.to_owned(), rotation.clone());
@@ -59,14 +58,14 @@ fn work(waiting: &Mutex<Waiting>) {
     }
 }
 
-/// Removes and compresses. The file that could not be dealt with, and why.
+/// Removes and compresses. The error names the file that failed.
 fn tidy(path: &Path, rotation: &Rotation) -> Result<(), (PathBuf, io::Error)> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut found = list(path).map_err(|e| (folder.to_owned(), e))?;
     for (file, _) in found.extract_if(.., |(_, kind)| *kind == Kind::Unfinished) {
         remove(&file)?;
     }
-    // A file and its compressed copy are one: a death between the last two steps left both.
+    // A file and its compressed copy count once: a death between the last two steps leaves both.
     found.dedup_by(|later, earlier| later.0.as_os_str().to_str() == with_ending(&earlier.0, COMPRESSED).to_str());
     let too_many = found.len().saturating_sub(rotation.keep as usize);
     for (file, kind) in found.drain(..too_many) {
@@ -81,7 +80,7 @@ fn tidy(path: &Path, rotation: &Rotation) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-/// What was moved aside of a log file, oldest first.
+/// The rotated files of a log file, oldest first.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -122,7 +121,7 @@ fn compress(file: &Path) -> io::Result<()> {
         fs::remove_file(file)
     })();
     if done.is_err() {
-        // What is there of it only takes space.
+        // A partial file only takes space.
         let _ = fs::remove_file(&unfinished);
     }
     done

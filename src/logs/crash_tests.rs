@@ -1,5 +1,5 @@
-//! The engine under a process that dies: before each single store, take, write and cut, or in the middle of a write. The
-//! next engine goes on with the same memory, spools, pipes and files, and every line is there exactly once.
+//! The engine in a process that dies: before each store, take, write and cut, or in the middle of a write. The next
+//! engine continues with the same memory, spools, pipes and files, and every line is there exactly once.
 #![allow(clippy::unwrap_used)]
 use super::engine::{Engine, Source, SourceLook};
 use super::file::Now;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a process that dies leaves behind.
+/// The panic of a process that dies.
 struct Died;
 
 /// Counts down; at zero the process dies.
@@ -37,18 +37,18 @@ impl Fuse {
 
     fn step(&self) {
         if self.burns_down() {
-            // Without the noise of a panic.
+            // Suppresses the panic message.
             resume_unwind(Box::new(Died));
         }
     }
 }
 
-/// The real ground, on which a process may die at every step.
+/// A real ground, on which the process may die at every step.
 struct Frail {
     live: Live,
     fuse: Fuse,
     random: Random,
-    /// What the disk still takes, in bytes.
+    /// Free space of the disk, in bytes.
     room: Rc<Cell<usize>>,
 }
 
@@ -90,7 +90,7 @@ impl Ground for Frail {
     }
 
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize> {
-        // SIGKILL ends a long write in its middle, and a write may take less than it was given.
+        // SIGKILL ends a long write in the middle, and a write may be short.
         let part = &bytes[..self.random.below(bytes.len() + 1)];
         if self.fuse.burns_down() {
             self.live.write(file, part)?;
@@ -123,7 +123,7 @@ impl Random {
     }
 }
 
-/// One worker's stream: what it still has to print, line by line.
+/// A worker's stream, with the lines that it still has to print.
 struct Printer {
     read: OwnedFd,
     write: Option<File>,
@@ -131,7 +131,7 @@ struct Printer {
     at: usize,
 }
 
-/// Two workers with one file and a third with its own; their pipes, and what outlives a process.
+/// Two workers with one file and a third one with its own; their pipes, and what outlives a process.
 struct World {
     folder: PathBuf,
     printers: Vec<Printer>,
@@ -142,7 +142,7 @@ struct World {
 }
 
 const STREAMS: usize = 3;
-/// A pipe that can be written takes so many bytes without waiting.
+/// A writable pipe takes this many bytes without blocking.
 const PIPE_BUF: usize = 4096;
 
 impl World {
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Runs processes one after the other until one lives to the end; how many died.
+    /// Runs processes one after the other until one reaches the end; returns how many died.
     fn run(&mut self, mut steps_of_next: impl FnMut(&mut Random) -> u64) -> u32 {
         let mut deaths = 0;
         loop {
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// Every line once, whole, in the order of its stream, in the file that it belongs to.
+    /// Asserts that every line is there once, whole, in the order of its stream, in its file.
     fn check(&self) {
         let text = |name: &str| {
             let path = self.folder.join(name);
@@ -287,7 +287,7 @@ fn a_death_before_any_step_loses_and_repeats_no_line() {
 #[test]
 fn many_deaths_one_after_the_other_lose_and_repeat_no_line() {
     for seed in 1..=24 {
-        // Long lines, so that the spools are used up and turned over; in every second run files are moved aside.
+        // Long lines, so that the spools fill up and are switched; in every second run files are rotated.
         let mut world = World::new(seed, 400, 3000, (seed % 2 == 0).then_some(100_000));
         let mut deaths = 0;
         let died = world.run(|random| {

@@ -1,5 +1,5 @@
-//! One turn of the log: takes what is in the pipes, writes the whole lines to their files, keeps the rest. Fair among
-//! streams, and never mixing two of them in a line. Waiting for pipes is `writer`'s business.
+//! One turn of the log: takes what is in the pipes, writes whole lines to their files, keeps the rest. Fair among
+//! streams, and never mixes two of them in a line. `writer` waits for pipes.
 use super::archive::Archive;
 use super::file::{self, LogFile, Now, Part};
 use super::ground::Ground;
@@ -17,41 +17,42 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What is written to a file at a time, in bytes; one line more may be.
+/// Bytes per write to a file; one more line may be added.
 const LOG_WRITE_BYTES: usize = 256 * 1024;
 
-/// A write that took longer than this, in microseconds, means that the disk is slow: streams that had much to say rest.
+/// A write that takes longer than this, in microseconds, means that the disk is slow: streams with much output are
+/// paused.
 const LOG_SLOW_WRITE_US: u64 = 20_000;
 
-/// They rest so many times as long as the write took (a factor, without a unit).
+/// Length of the pause, as a multiple of the time that the write took.
 const LOG_REST_FACTOR: u64 = 4;
 
-/// Longest such rest, in microseconds.
+/// Longest such pause, in microseconds.
 const LOG_REST_US_MAX: u64 = 1_000_000;
 
-/// How long ago a stream with little to say may have spoken to count as one that must not wait, in microseconds.
+/// A stream with little output that spoke within this time counts as active and must not wait, in microseconds.
 const LOG_QUIET_US: u64 = 1_000_000;
 
 /// One stream of one worker, as the master describes it.
 pub struct Source {
-    /// Never used twice in a deployment, and the same for every master.
+    /// Unique in a deployment, and the same for every master.
     pub key: u64,
-    /// The end to read, non-blocking.
+    /// The reading end, non-blocking.
     pub pipe: OwnedFd,
     /// Index of the app, for the count of lost lines.
     pub app: usize,
-    /// Where it goes; `None`: nowhere.
+    /// Its file; `None`: none.
     pub file: Option<(PathBuf, Rotation)>,
-    /// What a line looks like.
+    /// The format of a line.
     pub look: SourceLook,
-    /// Keeps the last lines, as long as somebody else wants them.
+    /// Gets the last lines, while somebody else holds it.
     pub tail: Option<Arc<Tail>>,
 }
 
-/// What a line of a stream looks like.
+/// The format of a line in its file.
 #[derive(Clone, Debug)]
 pub enum SourceLook {
-    /// As it was printed, behind the time in this format.
+    /// As printed, after the time in this format.
     Plain { time: Option<String> },
     /// JSON, with the time in this format and these fields (`"name":value`, with commas between).
     Json { time: Option<String>, fields: String },
@@ -64,15 +65,15 @@ struct Stream {
     file: Option<usize>,
     look: StreamLook,
     tail: Option<Arc<Tail>>,
-    /// Pieces that are not wholly written: what was left of a line, and what came then.
+    /// Pieces that are not completely written: the rest of a line, and the bytes after it.
     left: [Option<usize>; 2],
     /// No writer is left.
     ended: bool,
-    /// Its rest is a line, newline or not.
+    /// Its rest counts as a line, with or without a newline.
     closed: bool,
-    /// What it gave in this turn.
+    /// Bytes taken from it in this turn.
     gave: usize,
-    /// It is not read before this time.
+    /// When its pause ends.
     rests_until_us: u64,
 }
 
@@ -82,12 +83,12 @@ enum StreamLook {
     Json { stamp: usize, rest: Vec<u8> },
 }
 
-/// What a turn brought.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turned {
-    /// The most that one stream gave, in bytes.
+    /// The most bytes taken from one stream.
     pub(super) most: usize,
-    /// A stream that is ready was left alone: its disk is slow.
+    /// A readable stream was not read, because its disk is slow.
     pub(super) resting: bool,
 }
 
@@ -98,24 +99,23 @@ pub(super) struct Engine<G> {
     files: Slots<LogFile>,
     stamps: Stamps,
     archive: Archive,
-    /// What is written next, and whose it is.
+    /// The bytes of the next write, and the app of each part.
     out: Vec<u8>,
     parts: Vec<Part>,
     /// Streams of this turn.
     touched: Vec<usize>,
     /// Streams that ended: their key and pipe.
     ended: Vec<(u64, OwnedFd)>,
-    /// When a stream with little to say last said something.
+    /// When a stream with little output last spoke.
     quiet_seen_us: u64,
     /// The longest write of this turn.
     slowest_us: u64,
 }
 
 impl<G: Ground> Engine<G> {
-    /// Goes on where the ground says.
+    /// Continues from the state of the ground.
     ///
-    /// # Errors
-    /// The ground makes no sense.
+    /// # Errors The ground is invalid.
     pub(super) fn new(ground: G, zone: TimeZone) -> io::Result<Engine<G>> {
         Engine::with_find(ground, zone, file::find)
     }
@@ -136,7 +136,7 @@ impl<G: Ground> Engine<G> {
         })
     }
 
-    /// Takes a stream in. The number under which it is ready; `None`: there are too many.
+    /// Adds a stream. Returns its token for readiness; `None` if there are too many.
     pub(super) fn add(&mut self, source: Source) -> Option<usize> {
         if self.streams.len() >= limits::LOG_STREAMS_MAX {
             return None;
@@ -173,8 +173,8 @@ impl<G: Ground> Engine<G> {
         Some(number)
     }
 
-    /// All streams that a former master had are there again: writes what it left of them. What it left of others is
-    /// nobody's; how many bytes.
+    /// Called when all streams of the previous master are there again: writes what it left of them. Returns the number
+    /// of bytes left of other streams, which are dropped.
     ///
     /// # Errors
     /// As [`Engine::turn`].
@@ -196,8 +196,7 @@ impl<G: Ground> Engine<G> {
 
     /// Reads these streams, at most [`limits::LOG_READY_MAX`], and writes.
     ///
-    /// # Errors
-    /// The ground gave way: this process cannot go on.
+    /// # Errors The ground failed: this process cannot continue.
     pub(super) fn turn(&mut self, ready: impl Iterator<Item = usize>, now: Now) -> io::Result<Turned> {
         self.stamps.set(now.wall);
         self.slowest_us = 0;
@@ -231,7 +230,7 @@ impl<G: Ground> Engine<G> {
         Ok(turned)
     }
 
-    /// Writes what is left of lines that have no newline yet.
+    /// Writes unfinished lines.
     ///
     /// # Errors
     /// As [`Engine::turn`].
@@ -269,11 +268,11 @@ impl<G: Ground> Engine<G> {
         Ok(())
     }
 
-    /// The whole lines of one stream to `out`; what is too much at once is written on the way.
+    /// Renders the whole lines of one stream to `out`; writes in between when there is too much.
     fn render(&mut self, number: usize, now: Now) {
         loop {
             let Some(stream) = self.streams.get_mut(number) else { return };
-            // Nobody else wants to know any more: lines need not be looked for.
+            // Nobody else holds the tail, so lines need not be found.
             stream.tail.take_if(|tail| Arc::strong_count(tail) == 1);
             let look = match &stream.look {
                 _ if stream.file.is_none() => Look::Nothing,
@@ -322,7 +321,7 @@ impl<G: Ground> Engine<G> {
         self.parts.clear();
     }
 
-    /// After the writing: what is left of a stream. Whether that lies in two pieces.
+    /// After the write: updates the pieces of a stream. Returns whether there are two.
     fn sort_out(&mut self, number: usize, now: Now) -> bool {
         let Some(stream) = self.streams.get_mut(number) else { return false };
         let journal = &self.journal;
@@ -363,7 +362,7 @@ impl<G: Ground> Engine<G> {
         self.ended.push((stream.key, stream.pipe));
     }
 
-    /// Turns to the other spool, with what is left of lines. Where that is too much, the longest come in pieces.
+    /// Switches to the other spool, with the rests of lines. If they do not fit, the longest are written in pieces.
     fn turn_over(&mut self, now: Now) -> io::Result<()> {
         let mut groups = self.groups();
         let size = |journal: &Journal<G>, parts: &[Option<usize>; 2]| -> usize {
@@ -406,12 +405,12 @@ impl<G: Ground> Engine<G> {
         self.journal.ground()
     }
 
-    /// Nothing is to be done for a while.
+    /// Called when there will be nothing to do for a while.
     pub(super) fn rest(&mut self) {
         self.journal.shrink();
     }
 
-    /// Opens every file again, whatever its path names now. How many; those that cannot, with the reason.
+    /// Reopens every file by its path. Returns how many, and the reasons for those that failed.
     pub(super) fn reopen(&mut self) -> (usize, Vec<String>) {
         let mut failed = Vec::new();
         let mut opened = 0;
@@ -438,20 +437,20 @@ impl<G: Ground> Engine<G> {
         (emptied, failed)
     }
 
-    /// The number of the file at this path, with one more user.
+    /// The number of the file at this path; counts one more user.
     fn file(&mut self, path: PathBuf, rotation: Rotation) -> usize {
         let known = self.files.iter_mut().find(|(_, file)| *file.path == *path).map(|(number, _)| number);
         let number = known.unwrap_or_else(|| self.files.insert(LogFile::new(path, rotation.clone())));
         if let Some(file) = self.files.get_mut(number) {
             file.users += 1;
-            // The latest configuration counts.
+            // The latest configuration applies.
             file.rotation = rotation;
         }
         number
     }
 }
 
-/// Things by number; numbers are used again.
+/// Entries by number; numbers are reused.
 struct Slots<T> {
     slots: Vec<Option<T>>,
     free: Vec<usize>,

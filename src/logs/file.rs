@@ -1,4 +1,4 @@
-//! One log file: opened, written at its end, moved aside when it is due. What it cannot take is counted as lost.
+//! One log file: opened, appended to, rotated when due. What it cannot take is counted as lost.
 use super::archive::Archive;
 use super::ground::Ground;
 use super::journal::{Announced, Identity, Journal};
@@ -14,15 +14,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Pause between two tries to open a log file that cannot be opened, in milliseconds.
+/// Pause before another try to open a log file that could not be opened, in milliseconds.
 const LOG_REOPEN_MS: u64 = 1_000;
 
-/// The time of a turn, in the ways that it is needed.
+/// The time of a turn, in several forms.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
-    /// Of the calendar.
+    /// Wall clock.
     pub(super) wall: Timestamp,
-    /// The same.
+    /// The same, for the file system.
     pub(super) system: SystemTime,
     /// CLOCK_MONOTONIC, in microseconds.
     pub(super) us: u64,
@@ -36,18 +36,18 @@ impl Now {
     }
 }
 
-/// Lines of one app in what is to be written: up to this place.
+/// The end of one app's lines in a write, and their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     pub(super) app: usize,
     pub(super) end: usize,
 }
 
-/// What a file cannot take for now.
+/// A file that cannot be written at present.
 #[derive(Debug)]
 struct Trouble {
     lost: u64,
-    /// An open that failed is tried again then.
+    /// When to try to open it again.
     reopen_us: u64,
 }
 
@@ -65,7 +65,7 @@ struct Open {
     file: File,
     device: u64,
     inode: u64,
-    /// What is no regular file has no length and is never moved aside.
+    /// Anything but a regular file has no length and is never rotated.
     regular: bool,
     begun: SystemTime,
 }
@@ -75,10 +75,9 @@ impl LogFile {
         LogFile { path, rotation, users: 0, open: None, trouble: None }
     }
 
-    /// Opens it anew, whatever the path names now.
+    /// Opens the file that its path names now.
     ///
-    /// # Errors
-    /// As open(2); then it stays as it was.
+    /// # Errors As open(2); the old file stays open then.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let file = append::open(&self.path)?;
         let metadata = file.metadata()?;
@@ -100,7 +99,7 @@ impl LogFile {
         }
     }
 
-    /// Appends what the journal has planned, or loses it.
+    /// Appends what the journal has planned, or counts it as lost.
     pub(super) fn append<G: Ground>(
         &mut self,
         journal: &mut Journal<G>,
@@ -119,7 +118,7 @@ impl LogFile {
                     let Some(before) = length else { return (written, e) };
                     // Only whole lines stay.
                     let kept = memchr::memrchr(b'\n', &bytes[..written]).map_or(0, |last| last + 1);
-                    // When even that fails, there is half a line more than there should be.
+                    // If even that fails, half a line too many stays.
                     let _ = journal.cut(&open.file, before + kept as u64);
                     (kept, e)
                 })
@@ -132,7 +131,7 @@ impl LogFile {
         journal.settle();
     }
 
-    /// Opens the file where it is not, and moves it aside when it is due; its length then.
+    /// Opens the file if it is not, and rotates it when due. Returns its length.
     fn prepare(&mut self, more: usize, now: Now, archive: &Archive) -> io::Result<Option<u64>> {
         if self.open.is_none() {
             if self.trouble.as_ref().is_some_and(|trouble| now.us < trouble.reopen_us) {
@@ -156,7 +155,7 @@ impl LogFile {
         }
     }
 
-    /// Whether there is another file now.
+    /// Returns whether the file was replaced.
     fn rotate_when_due(&mut self, length: u64, more: usize, now: Now, archive: &Archive) -> io::Result<bool> {
         let Some(open) = &mut self.open else { return Ok(false) };
         if length == 0 {
@@ -166,7 +165,7 @@ impl LogFile {
         if !rotation::is_due(&self.rotation, length, more as u64, age) {
             return Ok(false);
         }
-        // Where somebody else has moved it already, the path only has to be opened again.
+        // If somebody else has moved the file already, only reopen its path.
         let named = fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (open.device, open.inode));
         if named && let Err(e) = move_aside(&self.path, now.wall) {
             log::debug!("{}: stays too large, it cannot be moved aside: {e}", self.path.display());
@@ -230,7 +229,7 @@ fn move_aside(path: &Path, wall: Timestamp) -> io::Result<()> {
         if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(packed).is_err() {
             return fs::rename(path, to);
         }
-        // Twice in one millisecond: the name of the next one.
+        // A second rotation within a millisecond gets the next name.
         at = at.checked_add(Duration::from_millis(1)).map_err(io::Error::other)?;
     }
 }
@@ -247,7 +246,7 @@ pub(super) fn empty(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Looks for the file that an append was announced for: at its path, or moved aside in the same folder.
+/// Finds the file of an announced append: at its path, or rotated in the same folder.
 pub(super) fn find(announced: &Announced) -> Option<File> {
     let is_it = |metadata: &Metadata| {
         (metadata.dev(), metadata.ino()) == (announced.file.device, announced.file.inode) && metadata.is_file()

@@ -1,4 +1,4 @@
-//! What a log survives its master on: numbers in shared memory, two spools, and the files. Every change of them goes
+//! The part of a log that outlives its master: numbers in shared memory, two spools, and the files. Every change goes
 //! through [`Ground`], so that a test can let the process die before each one.
 use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES};
 use crate::os::shared::Shared;
@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 pub(super) mod cell {
     use super::{APPS_MAX, LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX};
     pub(crate) const VERSION: usize = 0;
-    /// The spool that is filled.
+    /// The spool that is being filled.
     pub(crate) const CURRENT: usize = 1;
-    /// 1: the append that the next cells describe is under way.
+    /// 1: the append in the next cells is under way.
     pub(crate) const UNDER_WAY: usize = 2;
     pub(crate) const DEVICE: usize = 3;
     pub(crate) const INODE: usize = 4;
@@ -24,26 +24,26 @@ pub(super) mod cell {
     pub(crate) const PLANNED: usize = 6;
     pub(crate) const PATH_BYTES: usize = 7;
     pub(crate) const PATH: usize = 8;
-    /// Lines that each app has lost.
+    /// Lost lines of each app.
     pub(crate) const LOST: usize = PATH + LOG_PATH_BYTES_MAX / 8;
-    /// Two tables: how many pieces, then the pieces.
+    /// Two tables: the number of pieces, then the pieces.
     const TABLES: usize = LOST + APPS_MAX;
     const PIECE: usize = 4;
     const TABLE: usize = 1 + PIECE * LOG_SEGMENTS_MAX;
     pub(crate) const ALL: usize = TABLES + 2 * TABLE;
 
-    /// How many pieces a spool holds.
+    /// The number of pieces in a spool.
     pub(crate) fn count(spool: usize) -> usize {
         TABLES + spool * TABLE
     }
 
-    /// The first cell of a piece: its stream, where it begins, how far it is written, how far it will be.
+    /// The first cell of a piece: its stream, its start, the end of what is written, the end after the current append.
     pub(crate) fn piece(spool: usize, number: usize) -> usize {
         count(spool) + 1 + PIECE * number
     }
 }
 
-/// Says which layout the cells have.
+/// The layout of the cells.
 pub(super) const VERSION_NOW: u64 = 1;
 
 /// See the module.
@@ -62,7 +62,7 @@ pub(super) trait Ground {
     fn cut(&mut self, file: &File, length: u64) -> io::Result<()>;
 }
 
-/// The real one.
+/// The real ground.
 #[derive(Debug)]
 pub(super) struct Live {
     cells: Arc<Shared>,
@@ -79,7 +79,7 @@ impl Live {
         Ok(Live { cells, spools: [Spool::new(HELD[1], LOG_SPOOL_BYTES)?, Spool::new(HELD[2], LOG_SPOOL_BYTES)?] })
     }
 
-    /// What a former master left.
+    /// Takes over what a previous master left.
     pub(super) fn adopt(fds: [OwnedFd; 3]) -> io::Result<Live> {
         let [cells, first, second] = fds;
         let cells = Arc::new(Shared::adopt(cells, cell::ALL * size_of::<u64>())?);
@@ -94,7 +94,7 @@ impl Live {
         [self.cells.as_fd(), self.spools[0].as_fd(), self.spools[1].as_fd()]
     }
 
-    /// The cells, for whoever wants to look at the counts.
+    /// The cells, for reading the counts.
     pub(super) fn cells(&self) -> Arc<Shared> {
         Arc::clone(&self.cells)
     }
@@ -106,7 +106,7 @@ impl Ground for Live {
     }
 
     fn store(&mut self, cell: usize, value: u64) {
-        // In the order of the program: that is what a successor relies on.
+        // In program order: a successor relies on it.
         self.cells.cells()[cell].store(value, Ordering::Release);
     }
 

@@ -1,9 +1,9 @@
-//! Exactly once: which bytes of which stream were taken out of its pipe, and which of them are in a file. What is not in
-//! a file yet lies in one of two spools, in pieces, one after the other.
+//! Exactly once: records which bytes of which stream were taken out of its pipe, and which of them are in a file. Bytes
+//! that are not in a file yet lie in one of two spools, as consecutive pieces.
 //!
-//! The kernel keeps how far a spool is filled (see `os::spool`). An append is announced before it is made: the file, how
-//! long it was, how long it gets, and how far every piece is written then. A successor that finds one announced looks
-//! at the file's length and knows whether it happened. When a spool is used up, what is left of it moves to the other.
+//! The kernel keeps the fill position of a spool (see `os::spool`). An append is announced before it is made: the file,
+//! its length before and after, and how far every piece is written then. A successor that finds an announced append
+//! compares the file's length to see whether it happened. When a spool is used up, the rest moves to the other one.
 use super::ground::{Ground, cell};
 use crate::limits::{
     LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES, LOG_SPOOL_IDLE_BYTES, LOG_SPOOL_TURN_BYTES,
@@ -19,25 +19,25 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     stream: u64,
-    /// The caller's number of the stream.
+    /// The caller's number for the stream.
     owner: usize,
     end: usize,
-    /// Written up to here.
+    /// End of what is written.
     done: usize,
-    /// Written up to here when the present append is done.
+    /// End of what is written after the current append.
     next: usize,
 }
 
-/// Which file, and how long it is.
+/// A file and its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// Before the append; `None`: it has no length that would tell anything (a pipe, a terminal).
+    /// The length before the append; `None` for a file without one (a pipe, a terminal).
     pub(super) length: Option<u64>,
 }
 
-/// An append that was announced.
+/// An announced append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
     pub(super) path: PathBuf,
@@ -45,28 +45,28 @@ pub(super) struct Announced {
     pub(super) planned: u64,
 }
 
-/// What came of it.
+/// The result of an announced append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// All of it is in the file.
     Done,
-    /// Not all of it: the file gets its former length and it is made again.
+    /// Part of it: cut the file to its old length and repeat the append.
     Cut { to: u64 },
-    /// None of it, or nobody can tell: it is made again.
+    /// None of it, or nobody can tell: repeat the append.
     Again,
 }
 
-/// Judges by the length that the file has now; `None`: it is gone.
+/// Judges by the current length of the file; `None`: the file is gone.
 pub(super) fn judge(announced: &Announced, length: Option<u64>) -> Verdict {
     match (announced.file.length, length) {
         (Some(before), Some(now)) if now >= before + announced.planned => Verdict::Done,
         (Some(before), Some(now)) if now > before => Verdict::Cut { to: before },
-        // Shorter than before: somebody emptied it since.
+        // Shorter than before: somebody has emptied it.
         (Some(_) | None, Some(_) | None) => Verdict::Again,
     }
 }
 
-/// What came of taking.
+/// The result of reading a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// A new piece.
@@ -83,18 +83,17 @@ pub(super) struct Journal<G> {
     current: usize,
     pieces: Vec<Piece>,
     end: usize,
-    /// Pieces of which something is in the append that is being made.
+    /// Pieces with bytes in the append that is being prepared.
     planned: Vec<usize>,
-    /// How far each spool was ever filled since its memory was given back.
+    /// How far each spool was filled since its memory was released.
     touched: [usize; 2],
 }
 
 impl<G: Ground> Journal<G> {
-    /// Goes on where the ground says (which may be new: then there is nothing). `find` looks for a file that an append
-    /// was announced for. Owners are unknown until [`Journal::claim`].
+    /// Continues from the state of the ground (empty for a new one). `find` looks for the file of an announced append.
+    /// Owners are unknown until [`Journal::claim`].
     ///
-    /// # Errors
-    /// The ground makes no sense.
+    /// # Errors The ground is invalid.
     pub(super) fn recover(mut ground: G, mut find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Journal<G>> {
         let current = usize::from(ground.load(cell::CURRENT) != 0);
         let count = (ground.load(cell::count(current)) as usize).min(LOG_SEGMENTS_MAX);
@@ -131,7 +130,7 @@ impl<G: Ground> Journal<G> {
         Ok(Journal { ground, current, pieces, end, planned: Vec::new(), touched })
     }
 
-    /// Pieces of this stream that a former master left, in order; from now on they are `owner`'s.
+    /// The pieces of this stream that a previous master left, in order; they belong to `owner` from now on.
     pub(super) fn claim(&mut self, stream: u64, owner: usize) -> Vec<usize> {
         let mut own = Vec::new();
         for (number, piece) in self.pieces.iter_mut().enumerate() {
@@ -143,7 +142,7 @@ impl<G: Ground> Journal<G> {
         own
     }
 
-    /// Gives up what nobody claimed; how many bytes that were.
+    /// Drops unclaimed pieces. Returns their bytes.
     pub(super) fn drop_unclaimed(&mut self) -> usize {
         let mut bytes = 0;
         for number in 0..self.pieces.len() {
@@ -157,12 +156,12 @@ impl<G: Ground> Journal<G> {
         bytes
     }
 
-    /// Whether a whole take fits.
+    /// Whether a read of the maximum size fits.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.end + bytes <= LOG_SPOOL_BYTES && self.pieces.len() < LOG_SEGMENTS_MAX
     }
 
-    /// Moves what is in the pipe, at most `bytes_max`, into a new piece.
+    /// Moves at most `bytes_max` bytes from the pipe into a new piece.
     ///
     /// # Errors
     /// The pipe cannot be read.
@@ -196,13 +195,13 @@ impl<G: Ground> Journal<G> {
         }
     }
 
-    /// What of a piece is neither written nor planned.
+    /// The part of a piece that is neither written nor planned.
     pub(super) fn rest(&self, piece: usize) -> &[u8] {
         let piece = &self.pieces[piece];
         &self.ground.bytes(self.current)[piece.next..piece.end]
     }
 
-    /// The next `bytes` of a piece are in the append that is being made.
+    /// Adds the next `bytes` of a piece to the append that is being prepared.
     pub(super) fn plan(&mut self, number: usize, bytes: usize) {
         let piece = &mut self.pieces[number];
         if piece.next == piece.done {
@@ -213,7 +212,7 @@ impl<G: Ground> Journal<G> {
         self.ground.store(cell::piece(self.current, number) + 3, next);
     }
 
-    /// Announces that what was planned is appended to this file.
+    /// Announces that the planned bytes are appended to this file.
     pub(super) fn announce(&mut self, path: &Path, file: &Identity, planned: usize) {
         let bytes = path.as_os_str().as_bytes();
         let bytes = &bytes[..bytes.len().min(LOG_PATH_BYTES_MAX)];
@@ -231,7 +230,7 @@ impl<G: Ground> Journal<G> {
         ground.store(cell::UNDER_WAY, 1);
     }
 
-    /// Appends. How much was written before an error, and the error.
+    /// Appends. Returns how much was written before an error, and the error.
     pub(super) fn append(&mut self, file: &File, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let whole = bytes.len();
         while !bytes.is_empty() {
@@ -245,12 +244,12 @@ impl<G: Ground> Journal<G> {
         Ok(())
     }
 
-    /// Gives a file this length.
+    /// Cuts a file to this length.
     pub(super) fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
         self.ground.cut(file, length)
     }
 
-    /// What was planned is written, or given up.
+    /// The planned bytes were written, or given up.
     pub(super) fn settle(&mut self) {
         for number in self.planned.drain(..) {
             let piece = &mut self.pieces[number];
@@ -260,25 +259,25 @@ impl<G: Ground> Journal<G> {
         self.ground.store(cell::UNDER_WAY, 0);
     }
 
-    /// Counts lines that an app has lost.
+    /// Counts lost lines of an app.
     pub(super) fn lost(&mut self, app: usize, lines: u64) {
         let before = self.ground.load(cell::LOST + app);
         self.ground.store(cell::LOST + app, before + lines);
     }
 
-    /// Whether the spool is used up far enough to turn to the other.
+    /// Whether the spool is used up far enough to switch to the other one.
     pub(super) fn is_used_up(&self) -> bool {
         self.end >= LOG_SPOOL_TURN_BYTES || self.pieces.len() >= LOG_SEGMENTS_MAX / 2
     }
 
-    /// The pieces of which something is not written, with their owners.
+    /// The pieces that are not completely written, with their owners.
     pub(super) fn left(&self) -> impl Iterator<Item = (usize, usize)> {
         let pieces = self.pieces.iter().enumerate();
         pieces.filter(|(_, piece)| piece.done < piece.end).map(|(number, piece)| (number, piece.owner))
     }
 
-    /// Turns to the other spool. Each group (owner, its one or two pieces) becomes one piece there, numbered by its
-    /// place; everything else has to be written by now.
+    /// Switches to the other spool. Each group (owner, its one or two pieces) becomes one piece there, numbered by its
+    /// place; everything else must have been written.
     ///
     /// # Errors
     /// As lseek(2): nothing has changed.
@@ -309,7 +308,7 @@ impl<G: Ground> Journal<G> {
         Ok(())
     }
 
-    /// Gives memory back that is not needed now.
+    /// Releases memory that is not needed now.
     pub(super) fn shrink(&mut self) {
         for spool in 0..2 {
             let needed = if spool == self.current { self.end } else { 0 };

@@ -1,4 +1,4 @@
-//! Bytes of one stream cut into lines, with a bound: a longer line is given out in pieces. Pure.
+//! Cuts the bytes of one stream into lines of bounded length; a longer line is returned in pieces. Pure.
 use crate::limits;
 
 /// The unfinished line of one stream.
@@ -15,12 +15,12 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Longer lines than this come in pieces.
+    /// Lines longer than this are returned in pieces.
     pub(super) fn bounded(bytes_max: usize) -> Lines {
         Lines { partial: Vec::new(), bytes_max }
     }
 
-    /// Takes bytes; every line that they complete is given to `out`, without its end.
+    /// Adds bytes, and passes every completed line to `out`, without its newline.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut out: impl FnMut(&[u8])) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             if self.partial.is_empty() {
@@ -39,7 +39,7 @@ impl Lines {
         }
     }
 
-    /// The stream has ended: what is left is a line too.
+    /// The stream has ended: the rest is a line, too.
     pub(super) fn finish(&mut self, mut out: impl FnMut(&[u8])) {
         if !self.partial.is_empty() {
             out(&self.partial);

@@ -1,6 +1,6 @@
-//! Workers' output on its way to people, on threads of its own, so that a reader that is slow (a terminal, a full disk)
-//! holds up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer`
-//! writes it to files. `reading` shows them to people.
+//! Workers' output on its way to people, on threads of its own, so that a slow reader (a terminal, a full disk) holds
+//! up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer` writes it
+//! to files, `reading` reads it back.
 mod archive;
 #[cfg(test)]
 mod crash_tests;

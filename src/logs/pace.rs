@@ -1,19 +1,19 @@
-//! How long the log's thread naps between two turns, so that one turn takes many lines and no pipe gets full. Pure.
+//! How long the log thread naps between two turns, so that one turn takes many lines and no pipe fills up. Pure.
 use crate::limits::{LOG_MUCH_BYTES, LOG_NAP_BYTES, LOG_NAP_US_MAX, LOG_NAP_US_MIN};
 
-/// What was seen so far.
+/// The measurements so far.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last_us: u64,
 }
 
 impl Pace {
-    /// A turn that began at `begun_us` and ended at `ended_us` took at most `most` bytes from one stream. How long to
-    /// nap now, in microseconds; 0: wait for what comes.
+    /// The nap after a turn from `begun_us` to `ended_us` that took at most `most` bytes from one stream, in
+    /// microseconds; 0: wait for the next event.
     pub(super) fn nap_us(&mut self, begun_us: u64, ended_us: u64, most: usize) -> u64 {
         let since_us = begun_us.saturating_sub(self.last_us);
         self.last_us = begun_us;
-        // Lines that come more rarely than a nap is long are not worth one; a pipe that is nearly full must be read.
+        // For rare lines a nap is not worth it; a pipe that is nearly full must be read.
         if most == 0 || most >= LOG_MUCH_BYTES || since_us >= 2 * LOG_NAP_US_MAX {
             return 0;
         }
@@ -33,7 +33,7 @@ mod tests {
         assert_eq!(pace.nap_us(1_000_000, 1_000_010, 100), 0, "the first line after a silence");
         assert_eq!(pace.nap_us(1_001_000, 1_001_010, 100), LOG_NAP_US_MAX - 10, "a line each millisecond");
         assert_eq!(pace.nap_us(1_002_000, 1_002_010, LOG_MUCH_BYTES), 0, "nearly full");
-        // 10 KiB in 200 µs: a little later there is as much as a nap is for.
+        // 10 KiB in 200 µs: a little later there is enough for the next turn.
         let nap_us = pace.nap_us(1_002_200, 1_002_220, 10 * 1024);
         assert_eq!(nap_us, 200 * LOG_NAP_BYTES as u64 / (10 * 1024) - 20);
         assert_eq!(pace.nap_us(1_002_210, 1_002_220, 16 * 1024), 0, "too short to be one");

@@ -1,5 +1,5 @@
-//! Workers' output that comes over pipes, on to our own stdout or stderr: as it is, or with `--prefix` every line with
-//! `name/slot | ` before it, coloured on a terminal. One thread reads all pipes.
+//! Passes workers' output from pipes on to our own stdout or stderr: as it is, or with `--prefix` every line after
+//! `name/slot | `, coloured on a terminal. One thread reads all pipes.
 use super::lines::Lines;
 use super::tail::Tail;
 use crate::limits;
@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Pipes that wait to be taken by the output's thread.
+/// Pipes queued for the output thread.
 const OUTPUT_ORDERS_MAX: usize = 1024;
 
-/// Stack of the output's thread, in bytes.
+/// Stack of the output thread, in bytes.
 const OUTPUT_STACK_BYTES: usize = 256 * 1024;
 
-/// At the end: how long the last output may take to go out, in milliseconds.
+/// How long the last output may take at the end, in milliseconds.
 const OUTPUT_FINISH_MS: u64 = 500;
 
-/// Where a line goes.
+/// The target of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -28,34 +28,34 @@ pub enum Stream {
     Err,
 }
 
-/// The terminal's codes that tell slots apart.
+/// Terminal codes to tell slots apart.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
 enum Order {
     Read(PassedOn),
-    /// Read what is there, then say so.
+    /// Read what is available, then answer.
     Finish(SyncSender<()>),
 }
 
-/// The thread that reads and writes. It ends when this is dropped.
+/// The output thread. It ends when this is dropped.
 pub struct Pump {
     orders: SyncSender<Order>,
     wake: OwnedFd,
 }
 
-/// One pipe.
+/// A pipe to read.
 pub struct PassedOn {
     pipe: OwnedFd,
-    /// What goes before each line, and the slot that chooses its colour; `None`: bytes pass as they are.
+    /// The text before each line, and the slot that selects its colour; `None`: bytes pass unchanged.
     label: Option<(String, u32)>,
     stream: Stream,
-    /// Keeps the last lines, as long as somebody else wants them.
+    /// Gets the last lines, while somebody else holds it.
     tail: Option<Arc<Tail>>,
     lines: Lines,
 }
 
 impl PassedOn {
-    /// A pipe whose bytes go to `stream`. `label`: the text before each line, and the slot that chooses its colour.
+    /// A pipe whose bytes go to `stream`. `label`: the text before each line, and the slot that selects its colour.
     pub fn new(pipe: OwnedFd, stream: Stream, label: Option<(String, u32)>, tail: Option<Arc<Tail>>) -> PassedOn {
         PassedOn { pipe, label, stream, tail, lines: Lines::default() }
     }
@@ -64,8 +64,7 @@ impl PassedOn {
 impl Pump {
     /// Starts the thread.
     ///
-    /// # Errors
-    /// No thread or no pipe can be had.
+    /// # Errors No thread or no pipe is available.
     pub fn start() -> io::Result<Pump> {
         let (woken, wake) = pipe::pair()?;
         let (orders, received) = sync_channel(OUTPUT_ORDERS_MAX);
@@ -81,11 +80,11 @@ impl Pump {
         self.order(Order::Read(source));
     }
 
-    /// Waits (bounded) until everything that was written so far has gone out.
+    /// Waits (bounded) until everything written so far has been passed on.
     pub fn finish(&self) {
         let (done, wait) = sync_channel(1);
         self.order(Order::Finish(done));
-        // A terminal that takes nothing must not keep us from ending.
+        // A blocked terminal must not keep us from ending.
         let _ = wait.recv_timeout(Duration::from_millis(OUTPUT_FINISH_MS));
     }
 
@@ -125,7 +124,7 @@ fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
     }
 }
 
-/// Whether the master is still there.
+/// Handles orders. Returns whether the master is still there.
 fn take_orders(
     orders: &Receiver<Order>,
     woken: &OwnedFd,
@@ -146,9 +145,9 @@ fn take_orders(
 }
 
 impl PassedOn {
-    /// Passes on what is there. Whether more may come.
+    /// Passes on what is available. Returns whether more may come.
     fn pass_on(&mut self, buffer: &mut [u8]) -> bool {
-        // Nobody else wants to know any more: lines need not be looked for.
+        // Nobody else holds the tail, so lines need not be found.
         self.tail.take_if(|tail| Arc::strong_count(tail) == 1);
         let (stream, tail) = (self.stream, self.tail.as_deref());
         let mark = self.label.as_ref().map(|(label, slot)| mark(label, *slot, stream));
@@ -180,7 +179,7 @@ impl PassedOn {
             }
         };
         let bytes = if mark.is_some() { &text } else { &buffer[..raw] };
-        // Nobody may be reading any more; the worker goes on all the same.
+        // The reader may be gone; the worker continues all the same.
         let _ = match stream {
             Stream::Out => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
             Stream::Err => io::stderr().lock().write_all(bytes),

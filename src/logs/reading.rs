@@ -1,5 +1,5 @@
-//! Log files read back: which files an app has, their last lines, and what comes then. For `clusterd logs` and the control
-//! API; nobody here knows what a worker is.
+//! Reads log files back: the files of an app, their last lines, and new ones. For `clusterd logs` and the control API;
+//! independent of workers.
 mod follow;
 mod show;
 
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 pub use show::Style;
 
-/// What of an app's output is wanted.
+/// The requested part of an app's output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Only this stream.
@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As it stands in JSON lines.
+    /// The word in JSON lines.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Out => "out",
@@ -43,15 +43,14 @@ impl Kind {
     }
 }
 
-/// Log files, and whose they are.
+/// Log files with their origins.
 #[derive(Debug, Default)]
 pub struct Files(Vec<(Origin, PathBuf)>);
 
 impl Files {
-    /// Adds those of one app, in which what is wanted stands.
+    /// Adds the files of one app that match the filter.
     ///
-    /// # Errors
-    /// Why there are none.
+    /// # Errors No file matches.
     pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), String> {
         let path = |target: &Target| match target {
             Target::File(path) => Some(path.clone()),
@@ -101,7 +100,7 @@ impl Files {
         if some { Ok(()) } else { Err(nothing(log, slots, filter)) }
     }
 
-    /// Several apps may write to one file, or be asked for twice.
+    /// Several apps may write to one file, or be requested twice.
     fn add(&mut self, origin: Origin, path: PathBuf) {
         match self.0.iter_mut().find(|(_, known)| *known == path) {
             None => self.0.push((origin, path)),
@@ -119,7 +118,7 @@ impl Files {
     }
 }
 
-/// Why an app has no file with what is wanted.
+/// Why no file of an app matches.
 fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
     let targets = match filter.kind {
         Some(Kind::Out) => [&log.out, &log.out],
@@ -137,13 +136,13 @@ fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
     "what it prints there is not kept: [app.log] says NULL".to_owned()
 }
 
-/// One file that is read.
+/// A file that is read.
 struct Shown {
     origin: Origin,
     follow: Follow,
 }
 
-/// Reads files, and makes of every line what is shown.
+/// Reads files and formats their lines.
 pub struct Reader {
     style: Style,
     filter: Filter,
@@ -153,21 +152,21 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// From where these files end now.
+    /// Starts at the current ends of these files.
     pub fn new(files: Files, style: Style, filter: Filter) -> Reader {
         let shown = files.0.into_iter().map(|(origin, path)| Shown { origin, follow: Follow::new(path) });
         Reader { style, filter, zone: TimeZone::system(), began: clock::wall(), shown: shown.collect() }
     }
 
-    /// The last lines of every file, in the order of their times as far as these are known; else file by file, the one
-    /// that was written last at the end.
+    /// The last lines of every file, ordered by time as far as it is known; otherwise file by file, the last written
+    /// one at the end.
     pub fn last(&self, count: usize) -> Vec<u8> {
         let mut all: Vec<(Option<Timestamp>, Line, &Origin)> = Vec::new();
         for Shown { origin, follow } in &self.shown {
             let (lines, written) = follow.last_lines(count);
             let written = written.and_then(|time| Timestamp::try_from(time).ok());
             let lines: Vec<Line> = lines.iter().map(|line| show::parse(line, origin, &self.zone)).collect();
-            // A line without a time belongs to the one before it.
+            // A line without a time belongs to the line before it.
             let mut time = lines.iter().find_map(|line| line.time).or(written);
             for line in lines.into_iter().filter(|line| line.is_wanted(origin, &self.filter)) {
                 time = line.time.or(time);
@@ -179,7 +178,7 @@ impl Reader {
         shown.collect::<Vec<_>>().concat()
     }
 
-    /// What came since the last look, line by line, as long as `out` answers true.
+    /// Passes new lines to `out`, one by one, until it returns false.
     pub fn look(&mut self, out: &mut dyn FnMut(&[u8]) -> bool) {
         let Reader { style, filter, zone, shown, .. } = self;
         let mut wanted = true;
@@ -196,7 +195,7 @@ impl Reader {
         }
     }
 
-    /// Files that were not there before: a new worker's, a new app's, or those of a changed configuration.
+    /// Adds files that were not there before: of a new worker, a new app, or a changed configuration.
     pub fn take_in(&mut self, files: Files) {
         for (origin, path) in files.0 {
             match self.shown.iter_mut().find(|shown| shown.follow.path() == path) {

@@ -1,32 +1,32 @@
-//! Bytes of a stream to lines of a file: as they are, behind a time stamp, or as JSON. Pure.
+//! Formats the bytes of a stream as lines of a file: unchanged, after a timestamp, or as JSON. Pure.
 use super::tail::Tail;
 use crate::limits::LOG_LINE_BYTES_MAX;
 use memchr::{memchr, memchr_iter, memrchr};
 
-/// What becomes of a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Look<'a> {
-    /// Nothing.
+    /// Dropped.
     Nothing,
-    /// Itself.
+    /// Unchanged.
     Plain,
-    /// Itself behind these bytes.
+    /// After these bytes.
     Stamped(&'a [u8]),
-    /// A JSON object: the message, the time stamp (a JSON string), the rest of the object with the newline.
+    /// A JSON object: the message, the timestamp (a JSON string), the rest of the object with the newline.
     Json { stamp: &'a [u8], rest: &'a [u8] },
 }
 
-/// The bytes of a stream that are there: what was left of a line, and what came then.
+/// The available bytes of a stream: the rest of a line, and the bytes after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Input<'a> {
     pub(super) first: &'a [u8],
     pub(super) second: &'a [u8],
-    /// What is left without a newline is a line too.
+    /// A rest without a newline counts as a line.
     pub(super) closed: bool,
 }
 
-/// Writes lines to `out` until that holds `bytes_max` or more. Returns how many bytes of the input they were; 0: there
-/// is no whole line. To be called again as long as it is not 0.
+/// Writes lines to `out` until it holds `bytes_max` or more. Returns how many bytes of the input were used; 0 if there
+/// is no whole line. Call it again until it returns 0.
 pub(super) fn fill(
     out: &mut Vec<u8>,
     input: Input<'_>,
@@ -39,7 +39,7 @@ pub(super) fn fill(
     if let Some(last) = memrchr(b'\n', one) {
         return whole_lines(out, &one[..=last], look, tail, bytes_max);
     }
-    // No newline in what comes first: one line, or none yet, and its bytes may lie in two places.
+    // No newline in the first part: at most one line, and its bytes may be in both parts.
     let more = if only { &[] } else { second };
     let newline = memchr(b'\n', more);
     let rest = &more[..newline.unwrap_or(more.len())];
@@ -61,10 +61,10 @@ pub(super) fn fill(
     }
 }
 
-/// Where to cut so that no UTF-8 character is cut in two.
+/// A place to cut at which no UTF-8 character is cut in two.
 fn between_characters(text: &[u8]) -> usize {
     let is_inside = |byte: u8| byte & 0b1100_0000 == 0b1000_0000;
-    // The last character may be whole: then nothing is lost by leaving it to the next piece.
+    // The last character may be complete: moving it to the next piece does no harm.
     let back = text.iter().rev().take(4).position(|byte| !is_inside(*byte));
     match back {
         Some(back) if text.len() > back + 1 && text[text.len() - back - 1] >= 0b1100_0000 => text.len() - back - 1,
@@ -83,7 +83,7 @@ fn glued(out: &mut Vec<u8>, first: &[u8], second: &[u8], look: Look<'_>, tail: O
 /// `lines` ends with a newline.
 fn whole_lines(out: &mut Vec<u8>, lines: &[u8], look: Look<'_>, tail: Option<&Tail>, bytes_max: usize) -> usize {
     if let (Look::Plain | Look::Nothing, None) = (look, tail) {
-        // Lines need not be looked for, only the last one that fits.
+        // Only the last newline that fits has to be found.
         let room = bytes_max.saturating_sub(out.len());
         let end = match lines.get(..room).and_then(|fits| memrchr(b'\n', fits)) {
             _ if lines.len() <= room => lines.len(),
@@ -106,7 +106,7 @@ fn whole_lines(out: &mut Vec<u8>, lines: &[u8], look: Look<'_>, tail: Option<&Ta
     start
 }
 
-/// One line; it comes without its newline.
+/// One line, without its newline.
 fn line(out: &mut Vec<u8>, text: &[u8], look: Look<'_>, tail: Option<&Tail>) {
     if let Some(tail) = tail {
         tail.push(text);
@@ -132,7 +132,7 @@ fn line(out: &mut Vec<u8>, text: &[u8], look: Look<'_>, tail: Option<&Tail>) {
     }
 }
 
-/// Text as a JSON string; what is no UTF-8 is replaced.
+/// Text as a JSON string; invalid UTF-8 is replaced.
 pub(super) fn push_json(out: &mut Vec<u8>, text: &[u8]) {
     let written = match std::str::from_utf8(text) {
         Ok(text) => serde_json::to_writer(&mut *out, text),
@@ -147,7 +147,7 @@ pub(super) fn push_json(out: &mut Vec<u8>, text: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Everything that is there at once, cut in two at `cut`, with this budget.
+    /// The output for this text, split at `cut`, with this limit.
     fn all(text: &[u8], cut: usize, closed: bool, look: Look<'_>, bytes_max: usize) -> (String, usize) {
         let mut whole = Vec::new();
         let mut at = 0;
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_comes_in_pieces_between_characters() {
-        // One byte first, so that the bound falls into a character.
+        // One byte first, so that the limit falls into a character.
         let text = format!("x{}", "ü".repeat(LOG_LINE_BYTES_MAX));
         for cut in [0, 1, LOG_LINE_BYTES_MAX - 2, LOG_LINE_BYTES_MAX + 2] {
             let (got, used) = all(text.as_bytes(), cut, true, Look::Plain, 10);

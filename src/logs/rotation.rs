@@ -1,11 +1,11 @@
-//! When a log file is moved aside, and the names of those that were. Pure.
+//! When a log file is rotated, and the names of rotated files. Pure.
 use crate::config::log::Rotation;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The time in a rotated file's name: sorted by name is sorted by time.
+/// The time in a rotated file's name: the order of names is the order of times.
 const TIME: &str = "%Y%m%dT%H%M%S%.3fZ";
 const TIME_CHARS: usize = 20;
 /// The ending of compressed files.
@@ -13,33 +13,33 @@ pub(super) const COMPRESSED: &str = ".gz";
 /// The ending of a file that is being compressed.
 pub(super) const UNFINISHED: &str = ".gz.tmp";
 
-/// Whether a file that holds `length` bytes and was begun `age` ago is moved aside before `more` bytes are added.
+/// Whether a file of `length` bytes that was begun `age` ago is rotated before `more` bytes are added.
 pub(super) fn is_due(rotation: &Rotation, length: u64, more: u64, age: Duration) -> bool {
     let large = rotation.max_size.is_some_and(|most| length.saturating_add(more) > most);
     let old = rotation.max_age.is_some_and(|most| age >= most);
     length > 0 && (large || old)
 }
 
-/// Where a file that is moved aside at this time goes.
+/// The name of a file rotated at this time.
 pub(super) fn rotated(path: &Path, at: Timestamp) -> PathBuf {
     let (before, behind) = around(path);
-    // A fixed format of a time in range.
+    // The format is fixed, and the time is in range.
     let time = jiff::fmt::strtime::format(TIME, &at.to_zoned_datetime(TimeZone::UTC)).unwrap_or_default();
     path.with_file_name(format!("{before}{time}{behind}"))
 }
 
-/// What a name in the folder of a log file is.
+/// The kind of a file beside a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A file that was moved aside.
+    /// A rotated file.
     Rotated,
-    /// The same, compressed.
+    /// A compressed rotated file.
     Compressed,
-    /// What a compression left that did not end.
+    /// Left by an unfinished compression.
     Unfinished,
 }
 
-/// What the file `name` in the folder of `path` is to it; `None`: nothing.
+/// The kind of the file `name` in the folder of `path`; `None` if it is unrelated.
 pub(super) fn kind(path: &Path, name: &str) -> Option<Kind> {
     let (before, behind) = around(path);
     let rest = name.strip_prefix(before.as_str())?;
@@ -59,7 +59,7 @@ pub(super) fn kind(path: &Path, name: &str) -> Option<Kind> {
     }
 }
 
-/// What stands before and behind the time.
+/// The parts of the name before and after the time.
 fn around(path: &Path) -> (String, String) {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();

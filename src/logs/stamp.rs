@@ -1,10 +1,10 @@
-//! Time stamps: made once for all lines of a turn, however many there are.
+//! Timestamps: made once for all lines of a turn.
 use super::render::push_json;
 use crate::config::log_time::JSON_DEFAULT;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// The present time in every format that is in use.
+/// The current time in every format that is used.
 pub(super) struct Stamps {
     zone: TimeZone,
     now: Timestamp,
@@ -14,7 +14,7 @@ pub(super) struct Stamps {
 struct Stamp {
     format: String,
     made_at: Option<Timestamp>,
-    /// As it stands before a line: with `: ` behind it, as PM2 writes it.
+    /// As it appears before a line: with `: ` after it, as in PM2.
     plain: Vec<u8>,
     /// As a JSON string.
     json: Vec<u8>,
@@ -25,7 +25,7 @@ impl Stamps {
         Stamps { zone, now: Timestamp::UNIX_EPOCH, formats: Vec::new() }
     }
 
-    /// The number of a format; `None`: that of JSON lines without one.
+    /// The number of a format; `None`: the default of JSON lines.
     pub(super) fn number(&mut self, format: Option<&str>) -> usize {
         let format = format.unwrap_or(JSON_DEFAULT);
         if let Some(number) = self.formats.iter().position(|stamp| stamp.format == format) {
@@ -35,19 +35,19 @@ impl Stamps {
         self.formats.len() - 1
     }
 
-    /// From now on this is the time.
+    /// Sets the time.
     pub(super) fn set(&mut self, now: Timestamp) {
         self.now = now;
     }
 
-    /// Makes the text of this format.
+    /// Makes the text of this format, if that was not done.
     pub(super) fn make(&mut self, number: usize) {
         let stamp = &mut self.formats[number];
         if stamp.made_at == Some(self.now) {
             return;
         }
         let time = self.now.to_zoned_datetime(self.zone.clone());
-        // The format was tried when the configuration was read.
+        // The format was checked when the configuration was parsed.
         let text = jiff::fmt::strtime::format(&stamp.format, &time).unwrap_or_else(|_| self.now.to_string());
         stamp.json.clear();
         push_json(&mut stamp.json, text.as_bytes());
@@ -56,12 +56,12 @@ impl Stamps {
         stamp.made_at = Some(self.now);
     }
 
-    /// The text that was made, as it stands before a line.
+    /// The text for the start of a line.
     pub(super) fn plain(&self, number: usize) -> &[u8] {
         &self.formats[number].plain
     }
 
-    /// The text that was made, as a JSON string.
+    /// The text as a JSON string.
     pub(super) fn json(&self, number: usize) -> &[u8] {
         &self.formats[number].json
     }

@@ -1,15 +1,15 @@
-//! The last lines of a worker, kept for the case that it fails: whoever asked for the reload is shown them.
+//! The last lines of a worker, kept for the case that it fails: whoever requested the reload sees them.
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Last lines that are kept of a new worker's output while its reload lasts.
+/// Lines kept of a new worker's output during its reload.
 const TAIL_LINES_MAX: usize = 20;
 
-/// How much of each is kept, in characters.
+/// Longest part of a line that is kept, in characters.
 const TAIL_LINE_CHARS_MAX: usize = 500;
 
-/// The last lines of one worker's output, whichever stream they came on.
+/// The last lines of one worker's output, from all its streams.
 #[derive(Debug)]
 pub struct Tail {
     lines: Mutex<VecDeque<String>>,
@@ -17,7 +17,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Of a worker with so many streams.
+    /// For a worker with this number of streams.
     pub fn new(streams: usize) -> Tail {
         Tail { lines: Mutex::default(), open: AtomicUsize::new(streams) }
     }
@@ -37,12 +37,12 @@ impl Tail {
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether the worker can write nothing more.
+    /// Whether the worker can write no more.
     pub fn has_ended(&self) -> bool {
         self.open.load(Ordering::Acquire) == 0
     }
 
-    /// The lines, oldest first, fit for a terminal.
+    /// The lines, oldest first, safe for a terminal.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect()
     }

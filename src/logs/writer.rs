@@ -1,6 +1,6 @@
-//! The thread that writes log files: waits for pipes, lets the engine turn, naps so that a turn is worth it, does what
-//! the master orders. When it cannot go on the whole process ends: the next master can, and workers must not wait for
-//! a reader that is gone.
+//! The thread that writes log files: waits for pipes, runs the engine's turns, naps between them, handles orders of the
+//! master. If it cannot continue, the whole process exits: the next master can continue, and workers must not block on
+//! a pipe without a reader.
 use super::engine::{Engine, Source};
 use super::file::Now;
 use super::ground::{HELD, Live, cell};
@@ -19,16 +19,16 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Pause between two looks at streams that rest, in milliseconds.
+/// Pause between two checks of paused streams, in milliseconds.
 const LOG_REST_LOOK_MS: u64 = 2;
 
-/// Orders that wait for the log's thread: two streams of every worker, and what people ask.
+/// Orders queued for the log thread: two streams of every worker, and requests of clients.
 const LOG_ORDERS_MAX: usize = limits::LOG_STREAMS_MAX + 1024;
 
-/// At the end: how long what was printed last may take to get into the files, in milliseconds.
+/// How long the last lines may take to get into the files at the end, in milliseconds.
 const LOG_FINISH_MS: u64 = 2_000;
 
-/// Called with what came of an order: a sentence.
+/// Called with the result of an order: a sentence.
 pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 enum Order {
@@ -38,15 +38,15 @@ enum Order {
     Finish(SyncSender<()>),
 }
 
-/// What the thread and the master share.
+/// State shared by the thread and the master.
 #[derive(Default)]
 struct Desk {
     orders: Mutex<VecDeque<Order>>,
-    /// Streams that have ended and are in their files.
+    /// Streams that have ended and are completely written.
     ended: Mutex<Vec<u64>>,
 }
 
-/// The thread. It ends when this is dropped.
+/// The log thread. It ends when this is dropped.
 pub struct Writer {
     desk: Arc<Desk>,
     wake: OwnedFd,
@@ -58,11 +58,10 @@ pub struct Writer {
 const WOKEN: u64 = u64::MAX;
 
 impl Writer {
-    /// Starts the thread, over what a former master left (the fds in the order of [`Writer::HELD`]) where it left
-    /// anything; `sources`: the streams that go on.
+    /// Starts the thread. It continues what a previous master left (the fds in the order of [`Writer::HELD`]), if
+    /// anything; `sources`: the streams to continue.
     ///
-    /// # Errors
-    /// A sentence: out of fds, memory or threads.
+    /// # Errors Out of fds, memory or threads.
     pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, String> {
         let failed = |e: io::Error| format!("cannot start the log's thread: {e}");
         let live = match left.map(Live::adopt) {
@@ -96,53 +95,50 @@ impl Writer {
         Ok(Writer { desk, wake, cells, held })
     }
 
-    /// The names of what a successor needs.
+    /// The names of the fds that a successor needs.
     pub const HELD: [&'static str; 3] = HELD;
 
-    /// What a successor needs, by these names.
+    /// The fds that a successor needs, by these names.
     pub fn held(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
         HELD.into_iter().zip(self.held.iter().map(AsFd::as_fd))
     }
 
     /// Reads this stream to its end.
     ///
-    /// # Errors
-    /// Too many orders wait.
+    /// # Errors The queue is full.
     pub fn read(&self, source: Source) -> Result<(), String> {
         self.order(Order::Read(Box::new(source)))
     }
 
     /// Opens every file again, whatever its path names now.
     ///
-    /// # Errors
-    /// Too many orders wait.
+    /// # Errors The queue is full.
     pub fn reopen(&self, reply: Option<Reply>) -> Result<(), String> {
         self.order(Order::Reopen(reply))
     }
 
     /// Empties these files.
     ///
-    /// # Errors
-    /// Too many orders wait.
+    /// # Errors The queue is full.
     pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), String> {
         self.order(Order::Empty(paths, reply))
     }
 
-    /// Waits (bounded) until everything that was printed so far is in its file.
+    /// Waits (bounded) until everything printed so far is in its file.
     pub fn finish(&self) {
         let (done, wait) = sync_channel(1);
         if self.order(Order::Finish(done)).is_ok() {
-            // A disk that takes nothing must not keep us from ending.
+            // A blocked disk must not keep us from ending.
             let _ = wait.recv_timeout(Duration::from_millis(LOG_FINISH_MS));
         }
     }
 
-    /// The streams that have ended since the last call: nothing of them is needed any more.
+    /// The streams that have ended since the last call; everything of them can be released.
     pub fn take_ended(&self) -> Vec<u64> {
         std::mem::take(&mut *self.desk.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lines that an app has lost.
+    /// Lost lines of an app.
     pub fn lost(&self, app: usize) -> u64 {
         self.cells.cells()[cell::LOST + app].load(Ordering::Acquire)
     }
@@ -160,7 +156,7 @@ impl Writer {
     }
 }
 
-/// Ends the process when it is dropped, by a panic too.
+/// Exits the process when it is dropped, also by a panic.
 struct EndOfProcess;
 
 impl Drop for EndOfProcess {
@@ -209,7 +205,7 @@ impl Thread {
                 self.engine.close_lines(now)?;
                 if let Some(done) = finishing.take() {
                     let done: SyncSender<()> = done;
-                    // Whoever asked may have waited long enough.
+                    // The client may have left.
                     let _ = done.send(());
                 }
             }
@@ -222,7 +218,7 @@ impl Thread {
             }
             resting = turned.resting;
             if resting && turned.most == 0 {
-                // They are ready all the time, so that waiting for them would not wait.
+                // They are readable all the time, so epoll would not wait.
                 std::thread::sleep(Duration::from_millis(LOG_REST_LOOK_MS));
             }
         }
@@ -240,16 +236,16 @@ impl Thread {
         }
     }
 
-    /// Forgets streams that have ended.
+    /// Removes streams that have ended.
     fn let_go(&mut self) {
         for (key, pipe) in self.engine.take_ended() {
-            // The keeper has it open too: closing it would not end the wait for it.
+            // The keeper has it open too, so closing it would not remove it from the epoll.
             self.epoll.remove(&pipe);
             self.desk.ended.lock().unwrap_or_else(PoisonError::into_inner).push(key);
         }
     }
 
-    /// Whether the master is still there.
+    /// Handles orders. Returns whether the master is still there.
     fn take_orders(&mut self, finishing: &mut Option<SyncSender<()>>) -> bool {
         if matches!(process::read_now(self.woken.as_fd(), &mut [0; 4096]), Ok(Some(0)) | Err(_)) {
             return false;
@@ -273,7 +269,7 @@ impl Thread {
     }
 }
 
-/// Says what came of an order, in the log where nobody waits for it.
+/// Passes the result of an order to the client; logs it if there is none.
 fn answer(reply: Option<Reply>, what: &str, count: usize, failed: &[String]) {
     let files = if count == 1 { "log file" } else { "log files" };
     let result = match failed {

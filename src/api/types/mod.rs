@@ -1,5 +1,5 @@
-//! The JSON of the control API: its answers and the bodies of its requests, shared by server, command line and master.
-//! Which path takes which body is in `routes`.
+//! The JSON of the control API: answers and bodies of requests, shared by server, command line and master. `routes` has
+//! the paths.
 //!
 //! Fields are stable: they may be added, never renamed or removed (`tests.rs` has the text of each).
 #[cfg(test)]
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// `GET /v1/apps`: everything that one master runs. What has a default is not in `ls --json` of one that is gone.
+/// `GET /v1/apps`: everything that one master runs. Fields with a default are missing in `ls --json` for a deployment
+/// that is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
@@ -25,25 +26,25 @@ pub struct Deployment {
     /// Pid that signals go to.
     #[serde(default)]
     pub keeper_pid: i32,
-    /// Version of clusterd that the keeper is of; "" where it does not say.
+    /// Version of the keeper; "" if it does not report one.
     #[serde(default)]
     pub keeper_version: String,
-    /// Pid of the present master.
+    /// Pid of the current master.
     #[serde(default)]
     pub master_pid: i32,
-    /// How often the master was started again.
+    /// Number of times the master was restarted.
     #[serde(default)]
     pub master_restarts: u32,
     /// Time since the deployment started, in milliseconds.
     #[serde(default)]
     pub uptime_ms: u64,
-    /// The last upgrade that was begun.
+    /// The last upgrade.
     #[serde(default)]
     pub upgrade: Option<Upgrade>,
-    /// It stays when its apps stop, and they can be started again.
+    /// The deployment stays when its apps stop, and they can be started again.
     #[serde(default)]
     pub background: bool,
-    /// The configuration file that it came from.
+    /// Its configuration file.
     #[serde(default)]
     pub config: Option<String>,
     /// Its apps.
@@ -57,10 +58,10 @@ pub struct Upgrade {
     pub number: u32,
     /// Whether the new binary serves; absent while that is not known.
     pub ok: Option<bool>,
-    /// Whether the keeper is of the new binary too; absent while that is not known. It comes after `ok`.
+    /// Whether the keeper runs the new binary too; absent while that is not known. Known after `ok`.
     #[serde(default)]
     pub keeper: Option<bool>,
-    /// The same for a person.
+    /// The same, for people.
     pub message: String,
 }
 
@@ -77,16 +78,16 @@ pub struct UpgradeRequest {
 pub struct App {
     /// Its name.
     pub name: String,
-    /// Its number in the home, by which commands may call it too; absent where there is no home.
+    /// Its id in the home, which commands accept as well; absent without a home.
     #[serde(default)]
     pub id: Option<u32>,
-    /// The group that it belongs to.
+    /// Its namespace.
     #[serde(default)]
     pub namespace: String,
-    /// The folder of its workers, links resolved.
+    /// The working directory of its workers, links resolved.
     #[serde(default)]
     pub cwd: String,
-    /// What it does.
+    /// Its state.
     pub status: AppStatus,
     /// The command and its arguments.
     pub command: Vec<String>,
@@ -96,7 +97,7 @@ pub struct App {
     pub workers_ready: u32,
     /// Counts reloads, from 1.
     pub generation: u32,
-    /// Who gets the next connection.
+    /// How connections are distributed.
     pub balance: Balance,
     /// With balance `kernel`: how the kernel chooses among the workers.
     #[serde(default)]

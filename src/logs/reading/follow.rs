@@ -1,5 +1,4 @@
-//! Reading a log file that is being written: its last lines, then what comes, also when it is moved aside, emptied or
-//! made anew.
+//! Reads a log file that is being written: its last lines, then new ones, across rotation, truncation and replacement.
 use super::super::lines::Lines;
 use super::super::rotation::Kind;
 use super::archive;
@@ -15,22 +14,22 @@ use std::time::SystemTime;
 /// How much of a log file is read for its last lines, in bytes.
 const LOGS_READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Longest line that is shown whole, in bytes; a longer one comes in pieces. JSON makes six bytes of one.
+/// Longest line that is shown whole, in bytes; a longer one is shown in pieces. JSON may use six bytes for one.
 const LOGS_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Looks at a file that was moved away: its writer may not know yet.
+/// Further checks of a file that was renamed: its writer may not know yet.
 const LOGS_FORMER_LOOKS: u32 = 50;
 
-/// How much of what was read last is remembered, in bytes, to notice that a file was emptied and filled again.
+/// Bytes before the position that are remembered, to notice that a file was emptied and filled again.
 const LOGS_REMEMBERED_BYTES: u64 = 256;
 
-/// One file and how far it was read.
+/// A file and the position in it.
 pub(super) struct Follow {
     path: PathBuf,
     open: Option<Open>,
-    /// The file before this one: whoever moved it may not have told its writer yet.
+    /// The previous file: its writer may not have noticed the rename yet.
     former: Option<Former>,
-    /// The newest file that was moved aside of it, as far as is known.
+    /// The newest known rotated file.
     newest_aside: Option<PathBuf>,
 }
 
@@ -38,9 +37,9 @@ struct Open {
     file: File,
     identity: (u64, u64),
     at: u64,
-    /// The bytes before that place: where others stand there now, the file was emptied and filled again.
+    /// The bytes before that position: if they differ, the file was emptied and filled again.
     before: Vec<u8>,
-    /// What came of a line that has no end yet.
+    /// The unfinished line.
     lines: Lines,
 }
 
@@ -53,13 +52,13 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// The name of a file that was moved aside, compressed or not.
+/// The name of a rotated file without the ending of compression.
 fn aside_name(path: &Path) -> PathBuf {
     if path.extension().is_some_and(|ending| ending == "gz") { path.with_extension("") } else { path.to_owned() }
 }
 
 impl Follow {
-    /// From the present end of the file, where there is one.
+    /// Starts at the current end of the file, if it exists.
     pub(super) fn new(path: PathBuf) -> Follow {
         let newest_aside = asides(&path).pop().map(|(path, _)| aside_name(&path));
         let mut follow = Follow { path, open: None, former: None, newest_aside };
@@ -75,7 +74,7 @@ impl Follow {
         &self.path
     }
 
-    /// What came since `began`: all of a file that was not there then, else from its present end.
+    /// Starts at the beginning of a file that is newer than `began`, else at its current end.
     pub(super) fn since(path: PathBuf, began: SystemTime) -> Follow {
         let mut follow = Follow::new(path);
         if let Some(open) = &mut follow.open
@@ -92,7 +91,7 @@ impl Follow {
         Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), lines: new_lines() })
     }
 
-    /// The last lines before the place from which it is followed, oldest first, and when the file was last written.
+    /// The last lines before the position, oldest first, and when the file was last written.
     pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<SystemTime>) {
         let Some(open) = &self.open else { return (Vec::new(), None) };
         let (mut lines, mut whole) = tail_of(&open.file, open.at, count).unwrap_or_default();
@@ -100,7 +99,7 @@ impl Follow {
             if lines.len() >= count || !whole {
                 break;
             }
-            // One that cannot be read (any more) is no reason to show nothing.
+            // Show the others even if one cannot be read.
             let Ok((mut all, all_of_it)) = last_of_aside(&path, kind, count - lines.len()) else { continue };
             all.append(&mut lines);
             (lines, whole) = (all, all_of_it);
@@ -108,7 +107,7 @@ impl Follow {
         (lines, open.file.metadata().ok().and_then(|metadata| metadata.modified().ok()))
     }
 
-    /// Every whole line that came since the last look.
+    /// Every whole line since the last call.
     pub(super) fn look(&mut self, out: &mut dyn FnMut(&[u8])) {
         if let Some(former) = &mut self.former {
             former.open.read(out);
@@ -135,16 +134,16 @@ impl Follow {
         }
     }
 
-    /// What came into files that were begun and moved aside since the last look.
+    /// Reads files that were created and rotated since the last call.
     fn catch_up(&mut self, out: &mut dyn FnMut(&[u8])) {
         let asides = asides(&self.path);
         let known = self.newest_aside.take();
         let new = asides.iter().filter(|(path, _)| known.as_ref().is_none_or(|known| aside_name(path) > *known));
-        // The first of them is the one that was open, and is read already.
+        // The first of them is the open one, which is read already.
         let missed: Vec<_> = new.skip(usize::from(self.open.is_some())).cloned().collect();
         self.newest_aside = asides.last().map(|(path, _)| aside_name(path)).or(known);
         for (path, kind) in missed {
-            // One that cannot be read (any more) is no reason to stop.
+            // Continue even if one cannot be read.
             let _ = read_aside(&path, kind, out);
         }
     }
@@ -166,7 +165,7 @@ impl Open {
         self.before = self.before(self.at).unwrap_or_default();
     }
 
-    /// Some bytes before this place.
+    /// Some bytes before this position.
     fn before(&self, at: u64) -> io::Result<Vec<u8>> {
         let count = at.min(LOGS_REMEMBERED_BYTES);
         let mut bytes = vec![0; count as usize];
@@ -175,7 +174,7 @@ impl Open {
     }
 }
 
-/// Files that were moved aside, oldest first, none twice.
+/// The rotated files, oldest first, without duplicates.
 fn asides(path: &Path) -> Vec<(PathBuf, Kind)> {
     let mut found = archive::list(path).unwrap_or_default();
     found.retain(|(_, kind)| *kind != Kind::Unfinished);
@@ -187,7 +186,7 @@ fn new_lines() -> Lines {
     Lines::bounded(LOGS_LINE_BYTES_MAX)
 }
 
-/// Every line of a file that was moved aside.
+/// Every line of a rotated file.
 fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let file = File::open(path)?;
     let mut from: Box<dyn Read> = match kind {
@@ -206,7 +205,7 @@ fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result
     Ok(())
 }
 
-/// Its last lines, and whether they are all that it has.
+/// Its last lines, and whether these are all of them.
 fn last_of_aside(path: &Path, kind: Kind, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
     if kind != Kind::Compressed {
         let file = File::open(path)?;
@@ -233,11 +232,11 @@ fn split(text: &[u8]) -> Vec<Vec<u8>> {
     text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
 }
 
-/// The last lines before `end`, and whether they are all that there are.
+/// The last lines before `end`, and whether these are all of them.
 fn tail_of(file: &File, end: u64, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
     let mut blocks: Vec<Vec<u8>> = Vec::new();
     let (mut start, mut newlines) = (end, 0);
-    // One newline more than lines: the one before the first of them.
+    // One newline more than lines: the one before the first line.
     while start > 0 && newlines <= count && end - start < LOGS_READ_BYTES_MAX {
         let bytes = start.min(limits::OUTPUT_READ_BYTES as u64);
         start -= bytes;
@@ -322,14 +321,14 @@ mod tests {
         assert_eq!(news(&mut follow), ["a"]);
         folder.append("web.log", "b\n");
         assert_eq!(news(&mut follow), ["bb"]);
-        // Twice moved aside between two looks.
+        // Rotated twice between two calls.
         folder.append("web.log", "c\n");
         folder.rename("web.log", "web-20260101T000000.000Z.log");
         folder.append("web.log", "d\n");
         folder.rename("web.log", "web-20260101T000000.001Z.log");
         folder.append("web.log", "e\n");
         assert_eq!(news(&mut follow), ["c", "d", "e"]);
-        // Somebody else moves it, and its writer goes on for a while.
+        // Renamed by somebody else; the writer continues for a while.
         folder.rename("web.log", "web.log.1");
         assert!(news(&mut follow).is_empty());
         folder.append("web.log.1", "f\n");
@@ -345,7 +344,7 @@ mod tests {
         assert!(news(&mut follow).is_empty());
         folder.append("web.log", "i\n");
         assert_eq!(news(&mut follow), ["i"]);
-        // Emptied, and longer than before when it is looked at again.
+        // Emptied, and longer than before at the next call.
         File::create(folder.0.join("web.log")).unwrap();
         folder.append("web.log", "j\nk\n");
         assert_eq!(news(&mut follow), ["j", "k"]);

@@ -1,4 +1,4 @@
-//! How a line of a log is shown: with the app's name before it, as JSON, coloured; and when it was written.
+//! Formats a line of a log: after the app's name, as JSON, in colour, with its time.
 use super::super::render::push_json;
 use super::{Filter, Kind};
 use crate::config::log_time;
@@ -9,37 +9,36 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Where a line comes from.
+/// The origin of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// Those that write to the file and were asked for, at least one.
+    /// The requested apps that write to the file, at least one.
     pub(super) apps: Vec<String>,
-    /// Where the file is that of one worker.
+    /// The slot, if the file is one worker's.
     pub(super) slot: Option<u32>,
-    /// Where the file is that of one stream.
+    /// The stream, if the file is for one only.
     pub(super) kind: Option<Kind>,
-    /// Its lines are JSON.
     pub(super) json: bool,
     /// Format of the time stamps before its lines.
     pub(super) time: Option<String>,
 }
 
-/// How lines are shown.
+/// The format of the output.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
-    /// One JSON object a line.
+    /// One JSON object per line.
     pub json: bool,
     /// Nothing before the line.
     pub raw: bool,
     /// Show the time, in this format (strftime's).
     pub time: Option<String>,
-    /// A word that is marked.
+    /// A word to highlight.
     pub highlight: Option<String>,
-    /// For a terminal.
+    /// Use colours.
     pub colours: bool,
 }
 
-/// One line, taken apart.
+/// A parsed line.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
     pub(super) time: Option<Timestamp>,
@@ -47,11 +46,11 @@ pub(super) struct Line {
     slot: Option<u32>,
     kind: Option<String>,
     message: Vec<u8>,
-    /// The line as it stands in its file, where that is JSON.
+    /// The line as it is in its file, if that is JSON.
     json: Option<Vec<u8>>,
 }
 
-/// The fields of a JSON line that matter here.
+/// The fields of a JSON line that are used here.
 #[derive(Deserialize)]
 struct Fields<'a> {
     message: String,
@@ -63,7 +62,7 @@ struct Fields<'a> {
     slot: Option<u32>,
 }
 
-/// Takes a line apart.
+/// Parses a line.
 pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
     let plain = |time, message: &[u8]| Line {
         time,
@@ -86,7 +85,7 @@ pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
         };
     }
     let Some(format) = &origin.time else { return plain(None, line) };
-    // Time stamps are short, and no UTF-8 is cut in two for them.
+    // Timestamps are short; this cuts no UTF-8 character in two.
     let head = String::from_utf8_lossy(&line[..line.len().min(4 * crate::limits::LOG_TIME_CHARS_MAX)]);
     match time_of(&head, Some(format), zone) {
         Some((time, length)) => plain(Some(time), line[length..].strip_prefix(b": ").unwrap_or(&line[length..])),
@@ -94,7 +93,7 @@ pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
     }
 }
 
-/// The time at the beginning of a text, and how many bytes it has there.
+/// The time at the start of a text, and its length in bytes.
 fn time_of(text: &str, format: Option<&str>, zone: &TimeZone) -> Option<(Timestamp, usize)> {
     let Some(format) = format else { return text.parse().ok().map(|time| (time, text.len())) };
     let (parts, length) = BrokenDownTime::parse_prefix(format, text).ok()?;
@@ -104,7 +103,7 @@ fn time_of(text: &str, format: Option<&str>, zone: &TimeZone) -> Option<(Timesta
 }
 
 impl Line {
-    /// Whether this line was asked for.
+    /// Whether the filter matches this line.
     pub(super) fn is_wanted(&self, origin: &Origin, filter: &Filter) -> bool {
         let app = self.app.as_ref().is_none_or(|app| origin.apps.contains(app));
         let kind = filter.kind.is_none_or(|wanted| self.kind.as_deref() == Some(wanted.word()));
@@ -118,7 +117,7 @@ impl Line {
 }
 
 impl Style {
-    /// The line as it is shown, with its newline. `seen`: the time of its arrival, where it has none of its own.
+    /// The formatted line with its newline. `seen`: when it was read, for lines without a time of their own.
     pub(super) fn show(&self, line: &Line, origin: &Origin, seen: Option<Timestamp>, zone: &TimeZone) -> Vec<u8> {
         let time = line.time.or(seen);
         let mut out = Vec::with_capacity(line.message.len() + 64);
