@@ -21,6 +21,7 @@ variants! {
         9 Ready {}
         10 Finish { 1 code = 1; }
         11 Upgrade {}
+        12 AppEnded { 1 app [max KEEPER_NAME_BYTES_MAX]; }
     }
 }
 

@@ -18,6 +18,7 @@ fn orders() -> Vec<Order> {
         Order::Ready,
         Order::Finish { code: 255 },
         Order::Upgrade,
+        Order::AppEnded { app: "web".into() },
     ]
 }
 

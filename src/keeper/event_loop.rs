@@ -19,7 +19,7 @@ use crate::os::packet::Packet;
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -102,6 +102,8 @@ pub(super) struct Keeper<S: System> {
     pub(super) file_limit: FileLimit,
     /// What the OOM killer thought of this process before it lowered its score: its children get that back.
     pub(super) former_oom_score_adj: Option<i32>,
+    /// Apps that have stopped and of which processes may be left.
+    pub(super) ended_apps: BTreeSet<String>,
     pub(super) table: Table<S::Fd>,
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
@@ -139,6 +141,7 @@ impl<S: System> Keeper<S> {
             // The bound of held fds is far away at the start.
             let _ = table.hold(ARGUMENTS.to_owned(), file);
         }
+        system.become_subreaper();
         Ok(Keeper {
             args: shown,
             env: environment(&system),
@@ -148,6 +151,7 @@ impl<S: System> Keeper<S> {
             null: system.null_device().map_err(failed("opening /dev/null"))?,
             file_limit: system.raise_file_limit().map_err(failed("raising the limit of open files"))?,
             former_oom_score_adj: system.lower_oom_score(),
+            ended_apps: BTreeSet::new(),
             table,
             reports: BTreeMap::new(),
             watchdog: Watchdog::new(system.now_ms()),
@@ -494,6 +498,7 @@ impl<S: System> Keeper<S> {
                     self.log_gap(now_ms);
                 }
             }
+            Order::AppEnded { app } => self.app_ended(app),
             Order::Finish { code } => self.over = Some(code),
             Order::Upgrade => match fds.pop_front() {
                 None => self.complain("cannot upgrade: no binary came with the order"),
@@ -536,10 +541,10 @@ impl<S: System> Keeper<S> {
         }
         if self.watchdog.stop_has_no_master(now_ms) || self.watchdog.stop_now_is_over(now_ms) {
             self.end_workers_with(signal::TERM);
-            self.wait_for_ends(STOP_NOW_KILL_MS);
+            self.wait_for_ends(STOP_NOW_KILL_MS, Strays::Stay);
         }
         self.end_workers_with(signal::KILL);
-        self.wait_for_ends(KEEPER_END_WAIT_MS);
+        self.wait_for_ends(KEEPER_END_WAIT_MS, Strays::End);
     }
 
     fn end_workers_with(&self, number: i32) {
@@ -550,7 +555,7 @@ impl<S: System> Keeper<S> {
         }
     }
 
-    fn wait_for_ends(&mut self, most_ms: u64) {
+    fn wait_for_ends(&mut self, most_ms: u64, strays: Strays) {
         let deadline_ms = self.system.now_ms() + most_ms;
         loop {
             while let Ok(Some(pid)) = self.system.ended_child() {
@@ -561,7 +566,8 @@ impl<S: System> Keeper<S> {
                 self.table.reaped(pid, status, 0);
             }
             let now_ms = self.system.now_ms();
-            if (self.master.is_none() && self.table.unreaped_count() == 0) || now_ms >= deadline_ms {
+            let left = if strays == Strays::End { self.kill_strays(None) } else { 0 };
+            if (self.master.is_none() && self.table.unreaped_count() == 0 && left == 0) || now_ms >= deadline_ms {
                 return;
             }
             while let Ok(Some(_)) = self.system.next_signal() {}
@@ -570,6 +576,15 @@ impl<S: System> Keeper<S> {
             }
         }
     }
+}
+
+/// What becomes of the processes that workers left behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strays {
+    /// Nothing yet.
+    Stay,
+    /// They are killed.
+    End,
 }
 
 fn workers_text(count: usize) -> String {

@@ -12,6 +12,7 @@ pub mod link;
 pub mod protocol;
 mod reexec;
 pub mod state;
+mod strays;
 pub mod system;
 pub mod table;
 pub mod watchdog;

@@ -26,6 +26,8 @@ pub enum Order {
     Ready,
     /// The deployment is over: exit with this code.
     Finish { code: u8 },
+    /// This app has stopped: what its processes left behind is to end.
+    AppEnded { app: String },
     /// Run this binary (attached: one fd) as the next master, at once when the current one has ended. If that master
     /// does not get ready, or dies young, the one after it runs the previous binary again. Once it has proved itself,
     /// the keeper becomes this binary too, if the binary can take over what the keeper holds; [`Notice::Keeper`]

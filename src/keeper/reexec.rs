@@ -15,6 +15,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use crate::os::{memfd, signal};
 use crate::record::RecordError;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
@@ -332,6 +333,8 @@ impl<S: System> Keeper<S> {
             Ok(state) => state,
             Err(why) => return Err((system, why)),
         };
+        // The binary before this one may have been none.
+        system.become_subreaper();
         let now_ms = system.now_ms();
         let State { file_limit: (soft, hard), null, binary, table, reports, .. } = state;
         let delivery = Delivery::resume(state.watchdog.incarnation, state.news);
@@ -348,6 +351,7 @@ impl<S: System> Keeper<S> {
             null,
             file_limit: FileLimit { soft, hard },
             former_oom_score_adj: state.former_oom_score_adj,
+            ended_apps: BTreeSet::new(),
             table,
             reports,
             watchdog: Watchdog::resume(state.watchdog, now_ms),

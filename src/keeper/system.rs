@@ -7,7 +7,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
 use crate::os::stderr;
-use crate::os::{attributes, clock, closer, memfd, memory, pipe};
+use crate::os::{attributes, clock, closer, memfd, memory, pipe, procfs};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -137,6 +137,19 @@ pub trait System: Debug {
 
     /// Executes this binary in this process. Returns if that failed.
     fn replace(&self, program: &Self::Fd, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error;
+
+    /// Has descendants that lose their parent become our children.
+    fn become_subreaper(&self) {}
+
+    /// The pids of our children.
+    fn children(&self) -> Vec<i32> {
+        Vec::new()
+    }
+
+    /// A variable in the environment that a process was started with, where it can be read.
+    fn variable(&self, _pid: i32, _name: &str) -> Option<Vec<u8>> {
+        None
+    }
 
     /// A child that has ended; the pid stays its own until [`System::reap`].
     fn ended_child(&self) -> io::Result<Option<i32>>;
@@ -296,6 +309,19 @@ impl System for Linux {
 
     fn replace(&self, program: &OwnedFd, args: &[Vec<u8>], env: &[Vec<u8>]) -> io::Error {
         spawn::replace(program.as_fd(), args, env)
+    }
+
+    fn become_subreaper(&self) {
+        // Kernels before 3.4 have none: what workers leave goes to init there.
+        let _ = process::become_subreaper();
+    }
+
+    fn children(&self) -> Vec<i32> {
+        procfs::children()
+    }
+
+    fn variable(&self, pid: i32, name: &str) -> Option<Vec<u8>> {
+        procfs::variable(pid, name)
     }
 
     fn ended_child(&self) -> io::Result<Option<i32>> {

@@ -45,6 +45,7 @@ impl<S: System> Keeper<S> {
             self.complain(&format!("the description of worker {worker} is damaged: {error}"));
             refused(if matches!(error, RecordError::TooLong { .. }) { E2BIG } else { EINVAL })
         })?;
+        self.app_starts(&spec);
         if spec.placements.len() != fds.len() {
             let (wanted, came) = (spec.placements.len(), fds.len());
             self.complain(&format!("worker {worker} wants {wanted} file descriptors, but {came} came"));
@@ -140,7 +141,7 @@ impl<S: System> Keeper<S> {
                 Reaped::NeverRan { worker, step, errno } => {
                     self.notify_master(Notice::SpawnFailed { worker, step, errno })
                 }
-                Reaped::Stranger => {}
+                Reaped::Stranger => self.end_strays(),
             }
         }
     }

@@ -10,6 +10,7 @@ use super::{Master, checkpoint, lifecycle, reload, requests, spawn, upgrade, vie
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
+use crate::keeper::protocol::Order as KeeperOrder;
 use crate::limits;
 use crate::logs::Reply;
 use crate::os::{clock, cpu, signal};
@@ -255,6 +256,8 @@ impl Master {
             self.cx.apps[ix].listeners[listener_ix].retire();
         }
         self.cx.apps[ix].waiting.queue.clear();
+        let app = self.cx.apps[ix].name.clone();
+        self.cx.keeper.send(KeeperOrder::AppEnded { app });
     }
 
     /// Ends the deployment when nothing is left to run.

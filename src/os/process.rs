@@ -37,6 +37,16 @@ pub fn null_device() -> io::Result<OwnedFd> {
     OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into)
 }
 
+/// Has descendants that lose their parent become children of this process instead of init's. It holds over an exec.
+///
+/// # Errors
+/// As prctl(2).
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: prctl with this option touches no memory.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong) })?;
+    Ok(())
+}
+
 /// The pid of a child that has ended and is not reaped; it stays a zombie, so the pid stays its own. `None` if no child
 /// has ended, or there are none.
 ///

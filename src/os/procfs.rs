@@ -1,15 +1,43 @@
 //! What /proc says about processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
 //! effort: what cannot be read is `None`, never an error.
 use super::sock_diag;
+use crate::limits::PROC_FILE_BYTES_MAX;
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 
 /// The process group of a process.
 pub fn process_group(pid: i32) -> Option<i32> {
     nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok().map(nix::unistd::Pid::as_raw)
+}
+
+/// The children of this process, which has one thread. Where the kernel keeps no list they are looked up one by one.
+pub fn children() -> Vec<i32> {
+    let listed = fs::read_to_string("/proc/thread-self/children").ok();
+    if let Some(list) = listed {
+        return list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    let own = std::process::id().to_string();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    pids.filter(|pid| parent(*pid).is_some_and(|parent| parent == own)).collect()
+}
+
+/// The pid of a process's parent, as text.
+fn parent(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).map(str::to_owned)
+}
+
+/// A variable in the environment that a process was started with.
+pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    file.take(PROC_FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let wanted = |entry: &[u8]| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
+    text.split(|&byte| byte == 0).find_map(wanted)
 }
 
 /// Resident memory of a process in bytes.

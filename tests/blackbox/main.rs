@@ -36,6 +36,7 @@ mod scarce;
 mod serve;
 mod signals;
 mod starved;
+mod strays;
 mod supervise;
 mod surroundings;
 mod top;

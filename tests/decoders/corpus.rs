@@ -123,6 +123,7 @@ fn orders() -> Vec<Order> {
         Order::Ready,
         Order::Finish { code: 1 },
         Order::Upgrade,
+        Order::AppEnded { app: "web".into() },
     ]
 }
 
