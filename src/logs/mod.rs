@@ -21,4 +21,4 @@ mod writer;
 pub use engine::{Source, SourceLook};
 pub use pump::{PassedOn, Pump, Stream};
 pub use tail::Tail;
-pub use writer::{Reply, Writer};
+pub use writer::{Reply, Writer, WriterError};

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use thiserror::Error;
 
 /// Pause between two checks of paused streams, in milliseconds.
 const LOG_REST_LOOK_MS: u64 = 2;
@@ -27,6 +28,17 @@ const LOG_ORDERS_MAX: usize = limits::LOG_STREAMS_MAX + 1024;
 
 /// How long the last lines may take to get into the files at the end, in milliseconds.
 const LOG_FINISH_MS: u64 = 2_000;
+
+/// Why the log thread does not do something.
+#[derive(Debug, Error)]
+pub enum WriterError {
+    /// Out of fds, memory or threads.
+    #[error("cannot start the log's thread: {0}")]
+    Start(#[from] io::Error),
+    /// The queue of orders is full.
+    #[error("the log's thread is busy; try again in a moment")]
+    Busy,
+}
 
 /// Called with the result of an order: a sentence.
 pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
@@ -62,36 +74,33 @@ impl Writer {
     /// anything; `sources`: the streams to continue.
     ///
     /// # Errors Out of fds, memory or threads.
-    pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, String> {
-        let failed = |e: io::Error| format!("cannot start the log's thread: {e}");
+    pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, WriterError> {
         let live = match left.map(Live::adopt) {
             Some(Ok(live)) => live,
             Some(Err(e)) => {
-                log::error!("what a former master was writing to log files is lost: {e}");
-                Live::new().map_err(failed)?
+                log::error!("what a previous master was writing to log files is lost: {e}");
+                Live::new()?
             }
-            None => Live::new().map_err(failed)?,
+            None => Live::new()?,
         };
         let cells = live.cells();
         let [first, second, third] = live.fds().map(|fd| fd.try_clone_to_owned());
-        let held = [first.map_err(failed)?, second.map_err(failed)?, third.map_err(failed)?];
-        let (woken, wake) = pipe::pair().map_err(failed)?;
-        let epoll = Epoll::new(limits::LOG_READY_MAX).map_err(failed)?;
-        epoll.add(&woken, WOKEN).map_err(failed)?;
-        let engine = Engine::new(live, TimeZone::system()).map_err(failed)?;
+        let held = [first?, second?, third?];
+        let (woken, wake) = pipe::pair()?;
+        let epoll = Epoll::new(limits::LOG_READY_MAX)?;
+        epoll.add(&woken, WOKEN)?;
+        let engine = Engine::new(live, TimeZone::system())?;
         let desk = Arc::new(Desk::default());
         let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), pace: Pace::default() };
-        std::thread::Builder::new()
-            .name("clusterd-logs".to_owned())
-            .stack_size(limits::LOG_STACK_BYTES)
-            .spawn(move || {
+        std::thread::Builder::new().name("clusterd-logs".to_owned()).stack_size(limits::LOG_STACK_BYTES).spawn(
+            move || {
                 let end = EndOfProcess;
                 match thread.run(sources) {
                     Ok(()) => std::mem::forget(end),
                     Err(e) => log::error!("log files cannot be written any more: {e}"),
                 }
-            })
-            .map_err(failed)?;
+            },
+        )?;
         Ok(Writer { desk, wake, cells, held })
     }
 
@@ -106,21 +115,21 @@ impl Writer {
     /// Reads this stream to its end.
     ///
     /// # Errors The queue is full.
-    pub fn read(&self, source: Source) -> Result<(), String> {
+    pub fn read(&self, source: Source) -> Result<(), WriterError> {
         self.order(Order::Read(Box::new(source)))
     }
 
     /// Opens every file again, whatever its path names now.
     ///
     /// # Errors The queue is full.
-    pub fn reopen(&self, reply: Option<Reply>) -> Result<(), String> {
+    pub fn reopen(&self, reply: Option<Reply>) -> Result<(), WriterError> {
         self.order(Order::Reopen(reply))
     }
 
     /// Empties these files.
     ///
     /// # Errors The queue is full.
-    pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), String> {
+    pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), WriterError> {
         self.order(Order::Empty(paths, reply))
     }
 
@@ -143,11 +152,11 @@ impl Writer {
         self.cells.cells()[cell::LOST + app].load(Ordering::Acquire)
     }
 
-    fn order(&self, order: Order) -> Result<(), String> {
+    fn order(&self, order: Order) -> Result<(), WriterError> {
         {
             let mut orders = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner);
             if orders.len() >= LOG_ORDERS_MAX {
-                return Err("the log's thread is busy; try again in a moment".to_owned());
+                return Err(WriterError::Busy);
             }
             orders.push_back(order);
         }

@@ -2,16 +2,19 @@
 //! of each stream, under a name that describes it, until everything from the pipe is in the file: a successor continues
 //! the stream even when its worker is long gone.
 use super::keeper::Keeper;
+use super::output::OutputError;
 use crate::config::log::{Format, Target};
 use crate::config::{self};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer};
+use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
 use crate::os::{append, pipe};
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use thiserror::Error;
 
 /// Prefix of the names of pipes in the keeper.
 const PIPE: &str = "log/pipe/";
@@ -109,10 +112,19 @@ fn word(stream: Stream) -> &'static str {
     }
 }
 
+/// A log file of an app cannot be opened.
+#[derive(Debug, Error)]
+#[error("{app}: cannot open the log file {path}: {source}; let this user write there, or choose another in [app.log]")]
+pub(super) struct LogFileError {
+    app: String,
+    path: String,
+    source: io::Error,
+}
+
 /// Opens every log file of an app once, so that a file that cannot be opened is reported before anything starts.
 ///
 /// # Errors Which file, why, and what to do.
-pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
+pub(super) fn check(app: &config::App, slots: u32) -> Result<(), LogFileError> {
     let idle = app.log.idle_keys();
     if !idle.is_empty() {
         let (name, keys) = (&app.name, idle.join(", "));
@@ -121,9 +133,10 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), String> {
         );
     }
     for path in app.log.files(slots, app.agent.is_some()) {
-        append::open(&path).map_err(|e| {
-            let (name, path) = (&app.name, path.display());
-            format!("{name}: cannot open the log file {path}: {e}; let this user write there, or choose another in [app.log]")
+        append::open(&path).map_err(|source| LogFileError {
+            app: app.name.clone(),
+            path: path.display().to_string(),
+            source,
         })?;
     }
     Ok(())
@@ -138,11 +151,11 @@ impl LogFiles {
         keeper: &mut Keeper,
         place: Place,
         tail: Option<Arc<Tail>>,
-    ) -> Result<OwnedFd, String> {
+    ) -> Result<OwnedFd, OutputError> {
         if self.writer.is_none() {
             self.start(keeper, None, Vec::new())?;
         }
-        let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
+        let (read, write) = pipe::pair().map_err(OutputError::Pipe)?;
         keeper.hold(place.name(), read.as_fd());
         if self.held.contains_key(&place.key()) {
             self.replaced.insert(place.key());
@@ -151,7 +164,12 @@ impl LogFiles {
         Ok(write)
     }
 
-    fn start(&mut self, keeper: &mut Keeper, left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<(), String> {
+    fn start(
+        &mut self,
+        keeper: &mut Keeper,
+        left: Option<[OwnedFd; 3]>,
+        sources: Vec<Source>,
+    ) -> Result<(), WriterError> {
         let writer = Writer::start(left, sources)?;
         for (name, fd) in writer.held() {
             keeper.hold(name.to_owned(), fd);

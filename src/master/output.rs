@@ -7,11 +7,26 @@ use crate::config::log::Target;
 use crate::config::{self};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{PassedOn, Pump, Stream, Tail};
+use crate::logs::{PassedOn, Pump, Stream, Tail, WriterError};
 use crate::os::{pipe, process};
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a worker's output goes nowhere.
+#[derive(Debug, Error)]
+pub(super) enum OutputError {
+    #[error("cannot make a pipe for its output: {0}")]
+    Pipe(#[source] io::Error),
+    #[error("cannot open /dev/null for its output: {0}")]
+    NullDevice(#[source] io::Error),
+    #[error("cannot start the output's thread: {0}")]
+    Thread(#[source] io::Error),
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+}
 
 /// The pipes of workers.
 #[derive(Default)]
@@ -47,7 +62,7 @@ impl Output {
         keeper: &mut Keeper,
         worker: WorkerId,
         way: &Way<'_>,
-    ) -> Result<Vec<(i32, OwnedFd)>, String> {
+    ) -> Result<Vec<(i32, OwnedFd)>, OutputError> {
         let mut ends = Vec::new();
         let tail = way.tail.then(|| Arc::new(Tail::new(STREAMS.len())));
         if let Some(tail) = &tail {
@@ -61,14 +76,12 @@ impl Output {
             let end = match target {
                 Target::Inherit if !way.config.prefix && !way.tail => continue,
                 Target::Inherit => {
-                    let (read, write) = pipe::pair().map_err(|e| format!("cannot make a pipe for its output: {e}"))?;
+                    let (read, write) = pipe::pair().map_err(OutputError::Pipe)?;
                     keeper.hold(held_name(worker, name), read.as_fd());
                     self.read(read, stream, way, tail.clone())?;
                     write
                 }
-                Target::Null if !way.tail => {
-                    process::null_device().map_err(|e| format!("cannot open /dev/null for its output: {e}"))?
-                }
+                Target::Null if !way.tail => process::null_device().map_err(OutputError::NullDevice)?,
                 Target::Null | Target::File(_) => {
                     let Way { slot, generation, .. } = *way;
                     let place = Place { worker, stream, app: way.config.name.clone(), slot, generation };
@@ -80,9 +93,15 @@ impl Output {
         Ok(ends)
     }
 
-    fn read(&mut self, pipe: OwnedFd, stream: Stream, way: &Way<'_>, tail: Option<Arc<Tail>>) -> Result<(), String> {
+    fn read(
+        &mut self,
+        pipe: OwnedFd,
+        stream: Stream,
+        way: &Way<'_>,
+        tail: Option<Arc<Tail>>,
+    ) -> Result<(), OutputError> {
         if self.pump.is_none() {
-            let started = Pump::start().map_err(|e| format!("cannot start the output's thread: {e}"))?;
+            let started = Pump::start().map_err(OutputError::Thread)?;
             self.pump = Some(started);
         }
         let label = way.config.prefix.then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));

@@ -88,7 +88,8 @@ fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result
         let app = config.apps.iter().find(|a| &a.name == name).cloned();
         let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
         let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
-        log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))?;
+        log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))
+            .map_err(|error| error.to_string())?;
         settings.warn_of_hooks();
         let bound = bind_new(cx, ix, &settings.config.listen)?;
         prepared.push((ix, settings, bound));

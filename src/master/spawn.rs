@@ -7,7 +7,7 @@ use super::hooks::HookRuns;
 use super::kernel_mode::groups::Groups;
 use super::liveness::Liveness;
 use super::notify_sockets::{Heard, NotifySockets};
-use super::output::{Output, Way};
+use super::output::{Output, OutputError, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
@@ -378,7 +378,7 @@ pub(super) enum SpawnError {
     Listener { listener: String, error: io::Error },
     /// No pipe or file for its output.
     #[error("{0}")]
-    Output(String),
+    Output(#[source] OutputError),
     /// The order could not be sent to the keeper.
     #[error("cannot ask for the process: {0}")]
     Order(io::Error),
