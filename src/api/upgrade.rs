@@ -1,5 +1,5 @@
-//! Asks a binary whether it could take over from what runs. It is run as a child, with a snapshot as its standard input,
-//! and has to say so; it never touches what runs.
+//! Asks a binary whether it could take over the deployment. It runs as a child with a snapshot as its standard input,
+//! and never touches the deployment itself.
 use crate::limits;
 use crate::os::process;
 use std::fs::File;
@@ -11,12 +11,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Pause between two looks at whether it has, in milliseconds.
+/// Pause between two checks whether it has exited, in milliseconds.
 const UPGRADE_CHECK_STEP_MS: u64 = 5;
 
-/// argv\[0\] by which a clusterd knows that it is asked.
+/// argv\[0\] by which clusterd recognizes the question.
 pub const UPGRADE_ARGV0: &str = "clusterd: can you take over?";
-/// First word of the answer of one that can.
+/// The start of a positive answer.
 pub const CAN_TAKE_OVER: &str = "clusterd";
 
 /// Why a binary cannot take over.
@@ -34,14 +34,14 @@ pub(super) enum UpgradeError {
     Silent { path: String },
     #[error("{path} cannot be waited for: {source}")]
     Wait { path: String, source: io::Error },
-    /// It is a clusterd; `why` begins with a colon.
+    /// The binary is clusterd, but refuses; `why` begins with a colon.
     #[error("{path} cannot take over{why}")]
     Unable { path: String, why: String },
     #[error("{path} is not a clusterd that can take over ({status})")]
     Foreign { path: String, status: ExitStatus },
 }
 
-/// Opens the binary and asks it. It is held by its fd from then on, whatever its path names later.
+/// Opens the binary and asks it. Its fd identifies it from then on, whatever its path names later.
 ///
 /// # Errors
 /// It cannot be opened or run, is not clusterd, cannot read the snapshot, or gives no answer.
@@ -52,7 +52,7 @@ pub(super) fn check(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, UpgradeEr
     }
     let binary =
         process::open_program(Path::new(path)).map_err(|source| UpgradeError::Open { path: owned(), source })?;
-    // A file of its own: its position is not shared with anybody who reads the snapshot too.
+    // A file description of its own: the position is not shared with other readers of the snapshot.
     let input =
         File::open(format!("/proc/self/fd/{}", snapshot.as_fd().as_raw_fd())).map_err(UpgradeError::Snapshot)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
@@ -65,7 +65,7 @@ pub(super) fn check(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, UpgradeEr
     let status = end_of(&mut child, path)?;
     let mut said = Vec::new();
     if let Some(mut out) = child.stdout.take() {
-        // It has ended, so the pipe holds all that it will: no more than a pipe holds.
+        // It has ended, so the pipe has its whole output, at most the capacity of a pipe.
         let _ = out.by_ref().take(limits::UPGRADE_ANSWER_BYTES_MAX).read_to_end(&mut said);
     }
     let said: String = String::from_utf8_lossy(&said).chars().filter(|c| !c.is_control()).collect();
@@ -76,7 +76,7 @@ pub(super) fn check(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, UpgradeEr
     }
 }
 
-/// Waits for its end, for a bounded time.
+/// Waits for its exit, for a bounded time.
 fn end_of(child: &mut Child, path: &str) -> Result<ExitStatus, UpgradeError> {
     let deadline = Instant::now() + Duration::from_millis(limits::UPGRADE_CHECK_MS);
     loop {
@@ -86,7 +86,7 @@ fn end_of(child: &mut Child, path: &str) -> Result<ExitStatus, UpgradeError> {
                 std::thread::sleep(Duration::from_millis(UPGRADE_CHECK_STEP_MS));
             }
             Ok(None) => {
-                // It may end by itself at this moment; either way it is gone after the wait.
+                // It may exit by itself at this moment; either way it is gone after the wait.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(UpgradeError::Silent { path: path.to_owned() });

@@ -1,9 +1,9 @@
-//! Memory and CPU time of the processes of a deployment, added to the master's answer. They are read here, on the API's
-//! thread: for many workers that takes longer than the master's loop may spend.
+//! Adds memory and CPU time of the deployment's processes to the master's answer. They are read on the API's thread:
+//! for many workers that takes longer than the master's loop may spend.
 use crate::api::types::Deployment;
 use crate::os::procfs;
 
-/// Fills in memory and CPU time of every worker and agent that lives.
+/// Fills in memory and CPU time of every living worker and agent.
 pub(super) fn fill(deployment: &mut Deployment) {
     for app in &mut deployment.apps {
         for worker in &mut app.workers {

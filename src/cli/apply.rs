@@ -1,4 +1,4 @@
-//! Runs a command on every app that its targets name, and says what came of each.
+//! Runs a command on every app that its targets name, and prints the results.
 use super::error::CommandError;
 use super::target::{Found, Known, known};
 use crate::limits;
@@ -8,10 +8,10 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What came of a command on one app: a sentence, or why not.
+/// The result of a command on one app: a sentence, or an error.
 pub(super) type Outcome = Result<String, CommandError>;
 
-/// Whether the apps of one command wait for each other.
+/// Whether the apps of one command are handled one by one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Concurrency {
     /// One after the other.
@@ -20,7 +20,7 @@ pub(super) enum Concurrency {
     Parallel,
 }
 
-/// Prints the result of a command. A reader that has left (`clusterd ls | head`) is not a failure.
+/// Prints the result of a command. A reader that has left (`clusterd ls | head`) is not an error.
 pub(super) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
@@ -31,7 +31,8 @@ pub(super) fn fail(error: impl Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs a command on every app that the targets name, each once. Fails when a target names none, or one app is refused.
+/// Runs a command on every app that the targets name, once each. Fails when a target names no app, or one app is
+/// refused.
 pub(super) fn for_each_app(
     home: Option<&Path>,
     targets: &[String],
@@ -51,7 +52,7 @@ pub(super) fn for_each_app(
     if all_found { reported } else { ExitCode::FAILURE }
 }
 
-/// Runs a command on every deployment of which the targets name an app, one after the other.
+/// Runs a command on every deployment with an app that the targets name, one after the other.
 pub(super) fn for_each_deployment(
     home: Option<&Path>,
     targets: &[String],
@@ -69,7 +70,7 @@ pub(super) fn for_each_deployment(
     if all_found { reported } else { ExitCode::FAILURE }
 }
 
-/// The apps that targets name, each once, in their order; and whether every target names one. Those that name none are
+/// The apps that the targets name, once each, in order; and whether every target names one. Those that name none are
 /// reported.
 fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
     let mut seen = BTreeSet::new();
@@ -87,7 +88,7 @@ fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
     (apps, all_found)
 }
 
-/// Does something with all of them at the same time, a bounded number at once; the outcomes in their order.
+/// Runs a command on all of them at the same time, up to a limit; returns the results in order.
 pub(super) fn parallel<T: Sync>(all: &[T], command: impl Fn(&T) -> Outcome + Sync) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
@@ -101,7 +102,7 @@ pub(super) fn parallel<T: Sync>(all: &[T], command: impl Fn(&T) -> Outcome + Syn
     outcomes
 }
 
-/// Prints what came of a command, app by app.
+/// Prints the results of a command, app by app.
 pub(super) fn report(outcomes: impl IntoIterator<Item = Outcome>) -> ExitCode {
     let mut failed = false;
     for outcome in outcomes {

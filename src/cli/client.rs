@@ -1,5 +1,4 @@
-//! The command line as a client of the control API: one request, one answer, over a unix socket. What is asked is up to
-//! `commands`.
+//! The client of the control API: one request, one answer, over a unix socket. `commands` builds the requests.
 use super::progress::{Progress, Wait};
 use crate::api::request::View;
 use crate::api::types::{Deployment, Done, Failure};
@@ -16,28 +15,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
-/// Time that the CLI waits for a master to answer a question, in milliseconds.
+/// Time limit for a master's answer to a query, in milliseconds.
 const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
 
-/// Time that such a look may take, in milliseconds.
+/// Time limit for a query about progress, in milliseconds.
 const PROGRESS_LOOK_MS: u64 = 1_000;
 
-/// Size of an answer that the CLI reads, in bytes.
+/// Longest answer that is read, in bytes.
 const CONTROL_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why there is no answer, or none that helps.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
-    /// Nobody listens: the socket was left behind.
+    /// Nobody listens: the socket is left from a dead master.
     #[error("it has just ended")]
     Ended,
     /// The socket cannot be reached.
     #[error("cannot connect to {path}: {source}", path = .path.display())]
     Connect { path: PathBuf, source: io::Error },
-    /// Somebody is there, but the exchange broke off.
+    /// The connection failed after it was accepted.
     #[error("the connection broke: {0}")]
     Broken(#[source] hyper::Error),
-    /// The answer has no end, or is too long.
+    /// The answer is incomplete, or too long.
     #[error("the answer broke off: {0}")]
     Incomplete(Box<dyn std::error::Error + Send + Sync>),
     /// No answer in time; the pid of its keeper, where it is known.
@@ -46,13 +45,13 @@ pub(super) enum ClientError {
     /// The request was refused.
     #[error("{0}")]
     Refused(String),
-    /// The answer has another form than this version knows.
+    /// The answer has a format that this version does not know.
     #[error(transparent)]
     Unreadable(#[from] serde_json::Error),
     /// The request is not HTTP.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
-    /// This process cannot ask at all.
+    /// The client itself cannot run.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -61,21 +60,21 @@ fn end_by_force(keeper: Option<i32>) -> String {
     keeper.map_or_else(String::new, |pid| format!(" (its keeper is pid {pid}; kill -QUIT {pid} ends it all)"))
 }
 
-/// A master that was asked what it runs.
+/// A master and its answer about the deployment.
 #[derive(Debug)]
 pub(super) struct Master {
     /// The name of its socket.
     pub(super) name: String,
     /// Its socket.
     pub(super) path: PathBuf,
-    /// What it runs; `Err`: it is there but does not answer.
+    /// The deployment; `Err`: the master is there but does not answer.
     pub(super) deployment: Result<Deployment, ClientError>,
 }
 
-/// Asks every master of a home, all at the same time: one that hangs holds up no other. Dead sockets are left out.
+/// Queries every master of a home, all at the same time, so that one that hangs does not delay the others. Dead sockets
+/// are left out.
 ///
-/// # Errors
-/// The client itself cannot start.
+/// # Errors The client itself cannot run.
 pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
     let sockets = home.sockets();
     let runtime = runtime()?;
@@ -106,12 +105,12 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
     })
 }
 
-/// Between two looks of a command that waits.
+/// The pause between two queries of a waiting command.
 fn pause() -> Duration {
     Duration::from_millis(limits::PROGRESS_EVERY_MS)
 }
 
-/// What came of a request that takes long.
+/// The result of a long request.
 pub(super) enum Answered {
     /// The master's answer.
     Master(Result<String, ClientError>),
@@ -119,10 +118,9 @@ pub(super) enum Answered {
     Lost,
 }
 
-/// What a master runs.
+/// The deployment of a master.
 ///
-/// # Errors
-/// Why there is no answer, also after trying for a while: a master that was just started again takes a moment.
+/// # Errors Why there is no answer after several tries: a restarted master needs a moment.
 pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
     runtime()?.block_on(async {
         let mut last = ClientError::Silent { keeper: None };
@@ -138,7 +136,7 @@ pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
     })
 }
 
-/// Asks a master once what it runs.
+/// Queries a master once.
 pub(super) async fn view(socket: &Path) -> Result<Deployment, ClientError> {
     view_within(socket, CONTROL_ANSWER_TIMEOUT_MS).await
 }
@@ -149,7 +147,7 @@ async fn view_within(socket: &Path, time_ms: u64) -> Result<Deployment, ClientEr
     parsed(status, &body)
 }
 
-/// Sends a request and waits as long as it takes; meanwhile `progress` gets to see what runs.
+/// Sends a request and waits without a limit; meanwhile `progress` follows the deployment.
 pub(super) fn send_watched(socket: &Path, request: &Request, progress: &mut Progress) -> Answered {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -179,23 +177,22 @@ pub(super) fn send_watched(socket: &Path, request: &Request, progress: &mut Prog
     })
 }
 
-/// Sends a request that changes something and waits as long as it takes; the message for people.
+/// Sends a request that changes something and waits without a limit; returns the message for people.
 pub(super) fn send(socket: &Path, request: &Request) -> Result<String, ClientError> {
     let (status, body) = runtime()?.block_on(exchange(socket, request, None))?;
     message(status, &body)
 }
 
-/// Asks for something that is shown as it is.
+/// Requests something that is shown unchanged.
 pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, ClientError> {
     let time = Some(Duration::from_millis(CONTROL_ANSWER_TIMEOUT_MS));
     let (status, body) = runtime()?.block_on(exchange(socket, request, time))?;
     parsed(status, &body)
 }
 
-/// What asynchronous requests run on.
+/// The runtime for asynchronous requests.
 ///
-/// # Errors
-/// The system gives none.
+/// # Errors The system refuses.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)
 }
@@ -245,7 +242,7 @@ async fn exchange(
 async fn talk(stream: tokio::net::UnixStream, request: &Request) -> Result<(StatusCode, Bytes), ClientError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
-    // It ends when the exchange does; its error is the exchange's.
+    // It ends with the exchange, which has the error.
     let driver = tokio::spawn(connection);
     let HttpRequest { method, path, body } = request.to_http();
     let request = hyper::Request::builder()

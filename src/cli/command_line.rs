@@ -1,5 +1,5 @@
-//! What was typed, understood: a run, a verb, or a text to print; and what is said of a command line that is none of them.
-//! The flags of a run are in `run_args`, the verbs and their arguments in `commands`.
+//! Parses the command line: a run, a verb, or a text to print; and explains errors. The flags of a run are in
+//! `run_args`, the verbs and their arguments in `commands`.
 use super::commands::{Text, Verb};
 use super::help;
 use super::run_args::RunArgs;
@@ -10,7 +10,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What clusterd was asked to do.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
     /// Run a deployment in the foreground.
@@ -26,11 +26,11 @@ pub enum Invocation {
     Print(String),
 }
 
-/// The command line could not be understood. Exit code 2.
+/// An invalid command line. Exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", message.trim_end())]
 pub struct UsageError {
-    /// For stderr, whole lines.
+    /// For stderr, complete lines.
     pub message: String,
 }
 
@@ -55,10 +55,9 @@ struct Cli {
     verb: Option<Verb>,
 }
 
-/// Understands a whole argv, program name first. `CLUSTERD_HOME` is looked up where `--home` is not given.
+/// Parses argv, program name first. Uses `CLUSTERD_HOME` if `--home` is not given.
 ///
-/// # Errors
-/// What is wrong and the way out.
+/// # Errors What is wrong, and what to do.
 pub fn parse<I, T>(argv: I) -> Result<Invocation, UsageError>
 where
     I: IntoIterator<Item = T>,
@@ -91,10 +90,9 @@ where
     }
 }
 
-/// Understands the command line of a deployment: the master reads it again, because the keeper parses nothing.
+/// Parses the command line of a deployment again, in the master: the keeper does not parse it.
 ///
-/// # Errors
-/// What is wrong, as [`parse`].
+/// # Errors As [`parse`].
 pub(super) fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
     match parse(argv) {
         Ok(Invocation::Run(run)) => Ok(master::Run { request: run.request(), home: run.home }),
@@ -117,7 +115,7 @@ fn verbs(command: &Command) -> Vec<&str> {
     command.get_subcommands().flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_all_aliases())).collect()
 }
 
-/// clap's complaint in words that fit the case.
+/// clap's error in words that fit the case.
 fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageError> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -140,7 +138,7 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
         }
         _ => (),
     }
-    // The usage lines are in --help; here they would hide what is wrong.
+    // The usage lines are in --help; here they would hide the error.
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let text = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or_default();
@@ -148,7 +146,7 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
-/// A first word that is not a verb: a slip of the finger, or a command without `--`.
+/// A first word that is not a verb: a typo, or a command without `--`.
 fn unknown_verb(command: &Command, word: &str, rest: &[&str]) -> String {
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let verbs = verbs(command);

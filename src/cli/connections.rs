@@ -1,10 +1,9 @@
-//! How many connections draining workers still hold, seen from outside: the master has better things to do than to
-//! count them.
+//! Counts the connections of draining workers from outside, so that the master does not have to.
 use crate::api::types::{App, WorkerState};
 use crate::os::procfs::{self, ConnectionTable};
 use std::collections::HashSet;
 
-/// What the draining workers of these apps hold; `None`: none drains, or we may not look.
+/// Connections of these apps' draining workers; `None`: none drains, or permission is missing.
 pub(super) fn held_by_draining<'a>(apps: impl IntoIterator<Item = &'a App>) -> Option<usize> {
     let mut sockets: HashSet<u64> = HashSet::new();
     let (mut ports, mut paths) = (Vec::new(), Vec::new());
@@ -31,7 +30,7 @@ enum Place<'a> {
     Path(&'a str),
 }
 
-/// Where an address of the control API takes connections.
+/// The port or path of an address of the control API.
 fn place(address: &str) -> Option<Place<'_>> {
     if address.starts_with("udp:") {
         return None;

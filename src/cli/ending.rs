@@ -12,11 +12,10 @@ use crate::limits;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a command waits for the end of a keeper that has nothing left.
+/// How long a command waits for a keeper without apps to exit.
 const END_WAIT_MS: u64 = 5_000;
 
-/// Sends a request that ends an app, and waits. Where it was the last of its deployment, that is about to be over too, and
-/// its name free.
+/// Sends a request that ends an app, and waits. After the last app of a deployment, also waits until its name is free.
 pub(super) fn end_app(home: &Home, found: &Found, mode: StopMode, request: &Request) -> Outcome {
     let mut progress = Progress::new(Wait::End { mode }, &found.app);
     let is_there = |view: &Deployment| view.apps.iter().any(|app| app.name == found.app);
@@ -25,8 +24,8 @@ pub(super) fn end_app(home: &Home, found: &Found, mode: StopMode, request: &Requ
     Ok(message)
 }
 
-/// Sends a request that ends something, and waits. A master that dies meanwhile has a successor, which is asked again: an
-/// end is never undone. `is_there`: the deployment still has what was to end.
+/// Sends a request that ends something, and waits. If a master dies meanwhile, its successor is asked again: an end is
+/// never undone. `is_there`: the deployment still has what was to end.
 pub(super) fn send_until_ended(
     socket: &Path,
     request: &Request,
@@ -44,7 +43,7 @@ pub(super) fn send_until_ended(
     Err(CommandError::MasterDies)
 }
 
-/// Waits (bounded) until a deployment that has nothing left is gone; `background`: it stays when its apps have stopped.
+/// Waits (bounded) until a deployment without apps is gone; `background`: it stays when its apps have stopped.
 pub(super) fn wait_for_keeper(home: &Home, background: bool, deployment: &str, socket: &Path, progress: &mut Progress) {
     let until = Instant::now() + Duration::from_millis(END_WAIT_MS);
     while home.is_alive(deployment) && Instant::now() < until {

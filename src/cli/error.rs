@@ -1,5 +1,4 @@
-//! Why a command did not do what it was asked for. The sentences are for people; `commands` puts the name of the app before
-//! them.
+//! Why a command failed. The sentences are for people; `commands` puts the app's name before them.
 use super::client::ClientError;
 use crate::home::HomeError;
 use crate::loader::LoadError;
@@ -19,7 +18,7 @@ pub(super) enum CommandError {
     /// A file cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A configuration is wrong; a line for each problem.
+    /// The configuration is wrong; one line per problem.
     #[error("{0}")]
     Configuration(String),
     /// No app has this name or id, and none is in this file.
@@ -34,31 +33,31 @@ pub(super) enum CommandError {
     /// There is no such signal.
     #[error("there is no signal {0:?}")]
     Signal(String),
-    /// A deployment in the background has no keeper.
+    /// A background deployment without a keeper.
     #[error("its keeper is gone; clusterd start {0} starts it again")]
     KeeperGone(String),
-    /// The same, where only a running app helps.
+    /// The same, for a command that needs a running app.
     #[error("{0}: its keeper is gone")]
     NoKeeper(String),
-    /// It was deleted meanwhile.
+    /// The app was deleted meanwhile.
     #[error("it is gone")]
     Gone,
     /// A reload failed while the master was replaced.
     #[error("the old generation serves; the log of clusterd says why")]
     NotReloaded,
-    /// Every attempt met another master.
+    /// Every attempt met a new master.
     #[error("its master dies again and again")]
     MasterDies,
-    /// What the new master said of an upgrade.
+    /// The new master's report on an upgrade.
     #[error("{0}")]
     Upgrade(String),
-    /// An upgrade takes longer than anybody waits.
+    /// An upgrade took too long.
     #[error("the outcome is not known yet; clusterd ls says which version serves")]
     UpgradeUnknown,
-    /// The binary of this command has no path.
+    /// The path of this command's binary is unknown.
     #[error("cannot find the new binary: {0}")]
     NoBinary(#[source] io::Error),
-    /// A deployment that runs in the foreground cannot get a new configuration.
+    /// A foreground deployment cannot get a new configuration.
     #[error("it runs in the foreground; stop it first")]
     Foreground,
     /// An entry of an older version.
@@ -67,13 +66,13 @@ pub(super) enum CommandError {
     /// A deployment was not started.
     #[error("{name} was not started: {why}")]
     NotStarted { name: String, why: KeeperError },
-    /// Any of these, with the app or deployment that it is about.
+    /// Any of these, with the name of the app or deployment.
     #[error("{name}: {error}")]
     Of { name: String, error: Box<CommandError> },
-    /// Its entry is in a folder that this user may not write to.
+    /// The entry is in a folder that this user cannot write to.
     #[error("it does not run, but {path} cannot be removed; let this user write there", path = .0.display())]
     EntryStays(PathBuf),
-    /// The log files of apps are not known; a line for each.
+    /// The log files of apps are unknown; one line each.
     #[error("{0}")]
     NoLogs(String),
     /// A thread of this command panicked.
@@ -99,7 +98,7 @@ pub(super) enum KeeperError {
 }
 
 impl CommandError {
-    /// The same, with the name of what it is about, once.
+    /// Adds the name of the app or deployment, once.
     pub(super) fn of(self, name: &str) -> CommandError {
         if self.to_string().starts_with(&format!("{name}: ")) {
             return self;
@@ -107,7 +106,7 @@ impl CommandError {
         CommandError::Of { name: name.to_owned(), error: Box::new(self) }
     }
 
-    /// Whether the keeper has ended, or was never there.
+    /// Whether the keeper has exited, or was never started.
     pub(super) fn is_dead(&self) -> bool {
         matches!(self, CommandError::Client(ClientError::Ended))
     }

@@ -21,25 +21,25 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// What a start that failed shows of the words of its deployment, in bytes.
+/// Longest part of a deployment's log that a failed start shows, in bytes.
 const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
 
-/// Whether a deployment leaves its entry behind when it cannot be started.
+/// Whether a deployment's entry stays when it cannot be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Novelty {
-    /// It is new: the entry goes.
+    /// New: the entry is removed.
     New,
-    /// It was there before: the entry stays.
+    /// Existing: the entry stays.
     Known,
 }
 
-/// Where apps in the background write what they print.
+/// The default folder for log files of background apps.
 pub(super) fn log_folder(home: &Home) -> String {
     let folder = home.path().join("logs");
     std::path::absolute(&folder).unwrap_or(folder).display().to_string()
 }
 
-/// The environment of this command, for apps to keep. What is not UTF-8 is left out, which is said.
+/// The environment of this command, for apps to keep. Variables that are not UTF-8 are left out, with a warning.
 pub(super) fn own_environment() -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
@@ -54,7 +54,7 @@ pub(super) fn own_environment() -> BTreeMap<String, String> {
     env
 }
 
-/// Sends a request that makes an app ready (a start or restart), and waits for that.
+/// Sends a start or restart, and waits until the app is ready.
 pub(super) fn request_ready(found: &Found, request: &Request) -> Outcome {
     let mut progress = Progress::new(Wait::Ready, &found.app);
     match client::send_watched(&found.socket, request, &mut progress) {
@@ -63,7 +63,7 @@ pub(super) fn request_ready(found: &Found, request: &Request) -> Outcome {
     }
 }
 
-/// Waits until every app of a deployment is ready, or one has failed; masters may die meanwhile.
+/// Waits until every app of a deployment is ready, or one has failed; the master may be replaced meanwhile.
 fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Outcome {
     for _ in 0..limits::LOOK_TRIES_MAX {
         match client::send_watched(socket, &Request::Ready, progress) {
@@ -74,7 +74,7 @@ fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Outcome {
     Err(CommandError::MasterDies)
 }
 
-/// Starts a deployment again whose keeper is gone; `app`: one of its apps that shall run, whatever it did.
+/// Starts a deployment whose keeper is gone; `app`: one of its apps that is started even if it was stopped.
 pub(super) fn revive(home: &Home, deployment: &str, app: Option<&str>, change: Change) -> Outcome {
     let registry = home.registry()?;
     let mut entry = home.entry(deployment)?;
@@ -83,7 +83,7 @@ pub(super) fn revive(home: &Home, deployment: &str, app: Option<&str>, change: C
         return wait_until_ready(&home.socket_path(deployment), &mut Progress::new(Wait::Ready, deployment));
     }
     let before = entry.sources.take().ok_or(CommandError::NoSources)?;
-    // Its files may say something else by now, as they may for a reload.
+    // Its files may have changed, as before a reload.
     let mut sources = match change.sources {
         Some(sources) => *sources,
         None => loader::reload(&before)?,
@@ -130,7 +130,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty
     })
 }
 
-/// The keeper, or why there is none.
+/// Starts the keeper; returns why if that fails.
 fn start_keeper(home: &Home, entry: &Entry, log: &File) -> Result<Child, KeeperError> {
     let folder = entry.sources.as_ref().map_or("/", |sources| sources.start_folder.as_str());
     let home_path = std::path::absolute(home.path())?;
@@ -139,7 +139,7 @@ fn start_keeper(home: &Home, entry: &Entry, log: &File) -> Result<Child, KeeperE
         .map_err(|source| KeeperError::NotStarted { folder: folder.to_owned(), source })
 }
 
-/// Waits (bounded) until a new keeper's control socket answers; else why it does not.
+/// Waits (bounded) until the new keeper's control socket answers; returns why if it does not.
 fn wait_for_socket(
     home: &Home,
     name: &str,
@@ -166,11 +166,11 @@ fn wait_for_socket(
     }
 }
 
-/// What a deployment has said since then.
+/// What a deployment has logged since this position.
 fn last_lines(log: &mut (impl Read + Seek), since: u64) -> String {
     let mut text = String::new();
     let mut bytes = Vec::new();
-    // What cannot be read is not said; the exit code says enough.
+    // What cannot be read is left out; the exit code says enough.
     let _ = log.seek(SeekFrom::Start(since));
     let _ = log.take(START_WORDS_BYTES_MAX).read_to_end(&mut bytes);
     for line in String::from_utf8_lossy(&bytes).lines() {

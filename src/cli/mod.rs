@@ -1,8 +1,8 @@
-//! The command line: what was typed (`command_line`, `args`), the verbs (`commands`) and what they share, and the entry point
-//! of every role of the binary.
+//! The command line: parsing (`command_line`, `args`), the verbs (`commands`) and their shared code, and the entry
+//! point of every role of the binary.
 mod apply;
 
-/// Stack of the thread that writes for the master, in bytes.
+/// Stack of the thread that writes the master's stderr, in bytes.
 const STDERR_STACK_BYTES: usize = 64 * 1024;
 mod client;
 pub mod command_line;
@@ -35,7 +35,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Entry point of the program, for every role of it: what was typed, the keeper, the master.
+/// Entry point of every role of the program: command line, keeper, master.
 pub fn main() -> ExitCode {
     start_log();
     let code = play_role();
@@ -70,7 +70,7 @@ fn play_role() -> ExitCode {
             apply::print(&text);
             ExitCode::SUCCESS
         }
-        // The keeper parses nothing: the master reads the same arguments again.
+        // The keeper parses nothing: the master parses the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: args.into_iter().skip(1).collect() }),
         Ok(Invocation::Verb { verb, home }) => verb.run(home.as_deref()),
         Err(error) => {
@@ -80,17 +80,17 @@ fn play_role() -> ExitCode {
     }
 }
 
-/// Says to another clusterd whether this one could take its place.
+/// Answers another clusterd whether this one could take its place.
 fn answer(first_words: &str, answer: Result<String, impl std::fmt::Display>) -> ExitCode {
     let failed = answer.is_err();
     let text = answer.unwrap_or_else(|why| format!("{first_words}: {why}"));
-    // Whoever asked may have left.
+    // The other process may have left.
     let _ = writeln!(io::stdout(), "{text}");
     ExitCode::from(u8::from(failed))
 }
 
-/// One line per message on stderr, for people: `clusterd: ...`. `CLUSTERD_LOG=debug` says more. The master's go out by a
-/// thread, so that a stderr that nobody reads stops nobody.
+/// One line per message on stderr, for people: `clusterd: ...`. `CLUSTERD_LOG=debug` logs more. The master's are
+/// written by a thread, so that a blocked stderr blocks nobody.
 fn start_log() {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Info);
@@ -105,7 +105,7 @@ fn start_log() {
     builder.format(move |out, record| {
         out.write_all(progress::make_room().as_bytes())?;
         let said = record.args().to_string();
-        // What others are called by may stand in it. A master's message is one line.
+        // It may contain names that others chose. A master's message is one line.
         let lines: Vec<&str> = if in_master { vec![&said] } else { said.split('\n').collect() };
         let said = lines.into_iter().map(visible).collect::<Vec<_>>().join("\n");
         match record.level() {
@@ -123,7 +123,7 @@ fn start_log() {
 }
 
 fn log_by_thread(builder: &mut env_logger::Builder) {
-    // Without a thread it is written as far as stderr takes it at once.
+    // Without a thread, lines are written as far as stderr takes them at once.
     let _ = stderr::start_thread(STDERR_STACK_BYTES);
     builder.target(env_logger::Target::Pipe(Box::new(stderr::Lines)));
     std::panic::set_hook(Box::new(|panic| {

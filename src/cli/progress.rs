@@ -1,5 +1,5 @@
-//! What a command waits for, said once it takes longer than a second: one line that is rewritten where stderr is a
-//! terminal, a line now and then where it is not. How to wait is decided by each verb.
+//! Shows what a command waits for, once it takes longer than a second: as one line that is rewritten on a terminal, as
+//! a line from time to time elsewhere. Each verb does its own waiting.
 use super::connections;
 use crate::api::request::StopMode;
 use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};
@@ -9,16 +9,16 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A command that takes longer than this says what it waits for, in milliseconds.
+/// Progress is shown after this time, in milliseconds.
 const PROGRESS_AFTER_MS: u64 = 1_000;
 
-/// How often it says so again by rewriting a line of the terminal, in milliseconds.
+/// Interval for rewriting the line on a terminal, in milliseconds.
 const PROGRESS_LINE_EVERY_MS: u64 = 1_000;
 
-/// How often by a line of its own where there is no terminal, in milliseconds.
+/// Interval for lines without a terminal, in milliseconds.
 const PROGRESS_LOG_EVERY_MS: u64 = 10_000;
 
-/// Columns of a terminal that does not say.
+/// Assumed width of a terminal that does not tell.
 const COLUMNS_UNKNOWN: usize = 80;
 
 /// What a command waits for.
@@ -30,11 +30,11 @@ pub(super) enum Wait {
     Reload,
     /// Nothing is left.
     End { mode: StopMode },
-    /// Something that the views do not tell; the verb has the words.
+    /// Something that the API does not show; the verb has the words.
     Other,
 }
 
-/// One app (or deployment) that a command waits for. What it shows goes away with it.
+/// An app (or deployment) that a command waits for. Dropping it removes its line.
 #[derive(Debug)]
 pub(super) struct Progress {
     name: String,
@@ -48,7 +48,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `name`: the app's, or the deployment's where all of it is meant.
+    /// `name`: of the app, or of the deployment.
     pub(super) fn new(wait: Wait, name: &str) -> Progress {
         Progress {
             name: name.to_owned(),
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// A reload of one app, which now looks like this: slots that get their new worker are told as it happens.
+    /// For a reload of one app in this state: reports slots as they get their new worker.
     pub(super) fn of_reload(before: &Deployment, app: &str) -> Progress {
         let apps = before.apps.iter().filter(|a| a.name == app);
         let mut progress = Progress::new(Wait::Reload, app);
@@ -70,7 +70,7 @@ impl Progress {
         progress
     }
 
-    /// Something was seen, or the master did not answer.
+    /// Updates from a view of the deployment, or from the reason for a missing answer.
     pub(super) fn look(&mut self, news: Result<&Deployment, &str>) {
         if let Ok(now) = news {
             self.show_slots(now);
@@ -85,7 +85,7 @@ impl Progress {
         });
     }
 
-    /// Says these words, if it is time for some.
+    /// Shows these words, if an update is due.
     pub(super) fn tell(&mut self, words: &str) {
         self.say(|_, _| words.to_owned());
     }
@@ -125,7 +125,7 @@ impl Drop for Progress {
     }
 }
 
-/// Whether it is time to say something: after a first moment of patience, and then not too often.
+/// Whether an update is due: not in the first moment, and not too often.
 fn is_due(since: Instant, told: Option<Instant>, now: Instant, every_ms: u64) -> bool {
     match told {
         None => now.duration_since(since) >= Duration::from_millis(PROGRESS_AFTER_MS),
@@ -135,7 +135,7 @@ fn is_due(since: Instant, told: Option<Instant>, now: Instant, every_ms: u64) ->
 
 // ---- words ----
 
-/// What keeps these apps from being done. `open`: the connections that their draining workers hold, if that is known.
+/// What these apps still wait for. `open`: the connections of their draining workers, if known.
 pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> String {
     let workers: Vec<&Worker> = apps.iter().flat_map(|app| &app.workers).collect();
     let mut phrases = Vec::new();
@@ -172,7 +172,7 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
     if drains && wait == (Wait::End { mode: StopMode::Drain }) { text + " (--now ends at once)" } else { text }
 }
 
-/// How far a reload has come: `3 of 8 slots have their new worker`.
+/// The progress of a reload: `3 of 8 slots have their new worker`.
 fn reloaded(app: &App) -> String {
     let newest = app.workers.iter().map(|worker| worker.generation).max().unwrap_or_default();
     let is_new = |worker: &&Worker| worker.state == WorkerState::Ready && worker.generation == newest;
@@ -181,7 +181,7 @@ fn reloaded(app: &App) -> String {
     format!("{new} of {} slots have their new worker", app.workers_wanted)
 }
 
-/// Why the first of those that are not ready is not: `slot 0: GET /healthz was answered with 503`.
+/// Why the first worker that is not ready is not: `slot 0: GET /healthz was answered with 503`.
 fn lacks(workers: &[&Worker]) -> Option<String> {
     workers.iter().find_map(|worker| Some(format!("slot {}: {}", worker.slot, worker.not_yet.as_ref()?)))
 }
@@ -199,7 +199,7 @@ fn open_connections(open: Option<usize>) -> String {
     }
 }
 
-/// `28 s`, `4 m 12 s`: rounded up, for nobody is told to wait for less than it may take.
+/// `28 s`, `4 m 12 s`: rounded up, so that the wait is never longer than announced.
 pub(super) fn span(ms: u64) -> String {
     match ms.div_ceil(1000) {
         s @ 0..=119 => format!("{s} s"),
@@ -210,13 +210,13 @@ pub(super) fn span(ms: u64) -> String {
 
 // ---- the line on the terminal ----
 
-/// The one line that is rewritten, shared by all that wait.
+/// The line that is rewritten, shared by all waiting commands.
 #[derive(Debug)]
 struct Board {
     next_ticket: u64,
     lines: BTreeMap<u64, String>,
     drawn: Option<Instant>,
-    /// Columns that the line takes now; 0: there is none.
+    /// Current width of the line; 0: no line.
     columns: usize,
 }
 
@@ -249,7 +249,7 @@ impl Board {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     fn blank(&mut self) -> String {
         match std::mem::take(&mut self.columns) {
             0 => String::new(),
@@ -257,7 +257,7 @@ impl Board {
         }
     }
 
-    /// The line, cut so that it does not wrap: what wraps cannot be rewritten.
+    /// The line, cut to the terminal's width: a wrapped line cannot be rewritten.
     fn draw(&mut self, columns: usize) -> String {
         let Some(first) = self.lines.values().next() else { return String::new() };
         let more = match self.lines.len() - 1 {
@@ -272,7 +272,7 @@ impl Board {
     }
 }
 
-/// What a message on stderr has to write first, so that it does not stand behind the line.
+/// To be written before a message on stderr, so that the message starts on a line of its own.
 pub(super) fn make_room() -> String {
     board().blank()
 }

@@ -1,4 +1,4 @@
-//! The flags of a run, given to clap from the table of settings (`config::schema`), and what was typed of them.
+//! The flags of a run: defined for clap by the table of settings (`config::schema`), with their values as typed.
 use crate::config::options::Options;
 use crate::config::schema::{RunFlag, Takes, flags, pm2_instances};
 use crate::config::sources::Overrides;
@@ -16,7 +16,7 @@ const COMMAND: &str = "command";
 pub struct RunArgs {
     /// Every flag but `--home`.
     pub options: Options,
-    /// The command to run: the words behind `--`.
+    /// The command to run: everything after `--`.
     pub command: Vec<String>,
     /// `--home`, or `CLUSTERD_HOME`.
     pub home: Option<PathBuf>,
@@ -43,10 +43,9 @@ impl RunArgs {
         self.options.get("config")
     }
 
-    /// Whether they name one thing to run.
+    /// Checks that the arguments name one thing to run.
     ///
-    /// # Errors
-    /// What is missing, or does not go together.
+    /// # Errors What is missing, or not allowed together.
     pub(super) fn validate(&self) -> Result<(), RunArgsError> {
         match (self.config(), self.command.first().map(String::as_str)) {
             (None, None) => Err(RunArgsError::Nothing),
@@ -60,12 +59,12 @@ impl RunArgs {
         }
     }
 
-    /// What the loader needs to know.
+    /// The part that the loader needs.
     pub(super) fn request(&self) -> Request {
         Request { config: self.config().map(str::to_owned), overrides: self.overrides() }
     }
 
-    /// What the command line said, as plain data; the paths of `--env-file` are as typed.
+    /// The settings of the command line, as plain data; paths of `--env-file` are as typed.
     pub(super) fn overrides(&self) -> Overrides {
         let mut options = self.options.clone();
         options.take("config");
@@ -118,7 +117,7 @@ impl FromArgMatches for RunArgs {
     }
 }
 
-/// A flag in clap's form. Its value stays as typed: what it means is decided later, with the file at hand.
+/// A flag for clap. Its value is kept as typed, and parsed later together with the file.
 fn arg(RunFlag { flag, help, check }: RunFlag) -> Arg {
     let arg = Arg::new(flag.long).long(flag.long).help(help).help_heading(flag.heading);
     let arg = match flag.takes {

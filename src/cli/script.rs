@@ -1,4 +1,4 @@
-//! What the words of `start` name: a configuration, or a script with what runs it. Reading files is the loader's.
+//! The meaning of `start`'s arguments: a configuration, or a script with its interpreter. The loader reads the files.
 use crate::config::import;
 use crate::config::sources::Sources;
 use crate::loader::{self, LoadError, Request};
@@ -17,7 +17,7 @@ pub struct InterpreterArgs {
     pub interpreter_args: Option<String>,
 }
 
-/// A `start` names nothing that could be run.
+/// The arguments of `start` name nothing that can be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ScriptError {
     /// The word is neither a file nor an app.
@@ -34,13 +34,13 @@ pub(super) enum ScriptError {
 }
 
 impl ScriptError {
-    /// Whether the file itself is wrong, as opposed to one that cannot be read.
+    /// Whether the file itself is invalid, rather than unreadable.
     pub(super) fn is_usage(&self) -> bool {
         matches!(self, ScriptError::Load(error) if error.is_usage())
     }
 }
 
-/// Reads everything that a `start` names. Its word is a configuration if it has the name of one, else a script.
+/// Reads everything that `start` names. A name that looks like a configuration is one, any other is a script.
 ///
 /// # Errors
 /// The script does not exist, or a file cannot be read.

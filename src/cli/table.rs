@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 
 /// Between two columns.
 const GAP: usize = 2;
-/// No column is cut to less.
+/// Minimum width of a cut column.
 const ELASTIC_MIN: usize = 4;
 
 /// Whether colours are used.
@@ -19,7 +19,7 @@ pub(super) enum Paint {
 }
 
 impl Paint {
-    /// What stdout is for.
+    /// Colours if stdout is a terminal.
     pub(super) fn of_stdout() -> Paint {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         if wanted && io::stdout().is_terminal() { Paint::Colours } else { Paint::Plain }
@@ -36,11 +36,11 @@ impl Paint {
     }
 }
 
-/// How a state is meant.
+/// The meaning of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
-    /// On its way to something else.
+    /// Changing to another state.
     Busy,
     Bad,
     Neutral,
@@ -85,7 +85,7 @@ impl From<AgentState> for Tone {
 /// The columns of a table.
 pub(super) struct Table<const N: usize> {
     pub(super) headings: [&'static str; N],
-    /// Columns of words, which stand to the left; numbers stand to the right.
+    /// Columns of words, aligned left; numbers are aligned right.
     pub(super) words: &'static [usize],
     /// Columns that may be cut.
     pub(super) elastic: &'static [usize],
@@ -98,12 +98,12 @@ pub(super) struct Table<const N: usize> {
 /// One line of a table.
 pub(super) struct Row<const N: usize> {
     pub(super) cells: [String; N],
-    /// Of the state.
+    /// The tone of the state.
     pub(super) tone: Tone,
 }
 
 impl<const N: usize> Table<N> {
-    /// The table; with `columns`, cut to fit a terminal as wide as that.
+    /// The table; with `columns`, cut to this width.
     pub(super) fn text(&self, rows: &[Row<N>], columns: Option<usize>, paint: Paint) -> String {
         let mut widths = self.headings.map(str::len);
         for row in rows {
@@ -122,7 +122,7 @@ impl<const N: usize> Table<N> {
         text
     }
 
-    /// Takes from the widest text until the rows fit, or no text can give more.
+    /// Cuts the widest text until the rows fit, or no text can be cut further.
     fn narrow(&self, widths: &mut [usize; N], columns: usize) {
         let total = |widths: &[usize; N]| self.indent + widths.iter().sum::<usize>() + GAP * (N - 1);
         while total(widths) > columns {

@@ -11,20 +11,20 @@ use crate::loader::{self, Request};
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
 
-/// Names that the refusal of an unknown one lists.
+/// Names listed in the error about an unknown one.
 const NAMES_SHOWN_MAX: usize = 20;
 
-/// Everything that a home knows.
+/// Everything in a home.
 pub(super) struct Known {
     /// The home.
     pub(super) home: Home,
-    /// Deployments that live.
+    /// Running deployments.
     pub(super) masters: Vec<Master>,
-    /// Deployments of the background whose keeper is gone.
+    /// Background deployments whose keeper is gone.
     pub(super) dead: Vec<Entry>,
 }
 
-/// One app that a word means.
+/// An app that a target names.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     /// The deployment.
@@ -33,16 +33,16 @@ pub(super) struct Found {
     pub(super) socket: PathBuf,
     /// The app.
     pub(super) app: String,
-    /// Its number.
+    /// Its id.
     pub(super) id: Option<u32>,
-    /// What its master says of it; `None`: its keeper is gone.
+    /// The master's view of it; `None`: the keeper is gone.
     pub(super) view: Option<Box<App>>,
     /// The deployment stays when its apps stop.
     pub(super) background: bool,
 }
 
 impl Found {
-    /// What its master says of it.
+    /// The master's view of it.
     ///
     /// # Errors
     /// Its keeper is gone.
@@ -56,10 +56,9 @@ pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
     App { name: name.to_owned(), id, status: AppStatus::Gone, ..App::default() }
 }
 
-/// Asks everybody who is in the home.
+/// Queries every deployment in the home.
 ///
-/// # Errors
-/// No home is known, or it cannot be asked.
+/// # Errors No home is known, or it cannot be read.
 pub(super) fn known(home: Option<&Path>) -> Result<Known, CommandError> {
     let home = Home::find(home)?;
     let masters = client::view_all(&home)?;
@@ -79,7 +78,7 @@ pub(super) fn known(home: Option<&Path>) -> Result<Known, CommandError> {
 }
 
 impl Known {
-    /// Every app that is there, in the order of ids.
+    /// Every app, in the order of ids.
     pub(super) fn all(&self) -> Vec<Found> {
         let mut all = Vec::new();
         for master in &self.masters {
@@ -107,7 +106,7 @@ impl Known {
         all
     }
 
-    /// The apps of masters that are there but do not answer, as their entries have them.
+    /// Apps of masters that do not answer, from their entries.
     pub(super) fn silent(&self) -> Vec<(Option<u32>, String)> {
         let masters = self.masters.iter().filter(|master| master.deployment.is_err());
         let apps = masters.flat_map(|master| match self.home.entry(&master.name) {
@@ -117,10 +116,9 @@ impl Known {
         apps.collect()
     }
 
-    /// The apps that one word means; where nothing is called so, those of the file that it names.
+    /// The apps that a word names; if there are none, those of the file that it names.
     ///
-    /// # Errors
-    /// A sentence: nothing is called so, with the nearest name.
+    /// # Errors Nothing has this name; suggests the nearest one.
     pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         self.called(word).or_else(|why| {
             let of_file = self.of_file(word)?;
@@ -145,7 +143,7 @@ impl Known {
         Ok(all.iter().filter(named).cloned().collect())
     }
 
-    /// The apps that are called so.
+    /// The apps with this name.
     fn called(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         let all = self.all();
         let wanted = matcher(word)?;
@@ -179,13 +177,13 @@ impl Known {
         names
     }
 
-    /// The name that somebody who typed this word may have meant, as a question; or nothing.
+    /// The similar name that was perhaps meant, as a question; or nothing.
     pub(super) fn did_you_mean(&self, word: &str) -> String {
         let names = self.names();
         did_you_mean(word, &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Whether a word names an app here.
+    /// Whether a word names an app.
     pub(super) fn is_target(&self, word: &str) -> bool {
         self.called(word).is_ok()
     }
@@ -199,7 +197,7 @@ fn runs(app: &App, path: &Path) -> bool {
 
 type Matcher = Box<dyn Fn(&Found) -> bool>;
 
-/// Whether an app is what a word means. A name counts before a number: an app may be called `7`.
+/// Matches apps against a word. A name counts before an id: an app may be called `7`.
 fn matcher(word: &str) -> Result<Matcher, CommandError> {
     if word == "all" {
         return Ok(Box::new(|_| true));

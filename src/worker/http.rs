@@ -1,19 +1,19 @@
-//! As much HTTP/1.1 as it takes to ask a server for a path and to see the status of its answer. Pure and bounded; which
-//! worker is asked, how often and over which socket is the master's business.
+//! As much HTTP/1.1 as is needed to request a path and read the status of the answer. Pure and bounded; the master
+//! decides which worker is probed, how often and over which socket.
 use crate::limits::READY_HEAD_BYTES_MAX;
 
-/// What has come of an answer so far.
+/// The state of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// There is more to come.
+    /// Incomplete.
     More,
-    /// Its status. Interim answers (1xx) have gone before.
+    /// Its status, after any interim answers (1xx).
     Status(u16),
-    /// Not an answer in HTTP/1.
+    /// Not an HTTP/1 answer.
     Foreign,
 }
 
-/// A request for this path that leaves the connection to be closed by the server.
+/// A request for this path after which the server closes the connection.
 #[must_use]
 pub fn request(path: &str) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
@@ -21,19 +21,19 @@ pub fn request(path: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Whether a server that answers with this status serves: 2xx and 3xx.
+/// Whether this status means that the server is ready: 2xx and 3xx.
 #[must_use]
 pub fn is_well(status: u16) -> bool {
     (200..400).contains(&status)
 }
 
-/// The status, from all that has come of an answer.
+/// Parses the start of an answer.
 #[must_use]
 pub fn answer(bytes: &[u8]) -> Answer {
     let mut rest = bytes;
     loop {
         match status_of(rest) {
-            // 101 would have to be asked for: it is the last word.
+            // 101 was not requested, so it is final.
             Answer::Status(100 | 102..=199) => {}
             Answer::More if bytes.len() > READY_HEAD_BYTES_MAX => return Answer::Foreign,
             said => return said,

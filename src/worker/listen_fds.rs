@@ -1,11 +1,11 @@
-//! systemd's socket passing (sd_listen_fds(3)), both ways: workers that inherit their sockets, and the variables by which
-//! clusterd itself is given sockets.
+//! systemd's socket passing (sd_listen_fds(3)), in both directions: workers that inherit their sockets, and the
+//! variables by which clusterd itself gets sockets.
 use super::{Environment, Inherited, Spawn, WorkerProtocol};
 use crate::config::ProtocolKind;
 use crate::limits;
 use thiserror::Error;
 
-/// Programs that take the listening sockets from `LISTEN_FDS` and accept by themselves.
+/// Programs that take listening sockets from `LISTEN_FDS` and accept by themselves.
 #[derive(Debug)]
 pub struct ListenFds;
 
@@ -41,10 +41,10 @@ impl WorkerProtocol for ListenFds {
 /// clusterd's own `LISTEN_PID` or `LISTEN_FDS` is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadListenFds {
-    /// No process id.
+    /// Not a process id.
     #[error("LISTEN_PID is {0:?}, not a process id")]
     Pid(String),
-    /// No number.
+    /// Not a number.
     #[error("LISTEN_FDS is {0:?}, not a number")]
     Count(String),
     /// More than any app may listen on.
@@ -58,11 +58,10 @@ pub fn escape_name(name: &str) -> String {
     if clean.is_empty() { "unknown".to_owned() } else { clean }
 }
 
-/// How many sockets were passed to the process `own_pid`, from the values of `LISTEN_PID` and `LISTEN_FDS`. None for a
-/// process that was not meant.
+/// The number of sockets passed to the process `own_pid`, from the values of `LISTEN_PID` and `LISTEN_FDS`. `None` if
+/// they were meant for another process.
 ///
-/// # Errors
-/// For values that are no numbers or absurd.
+/// # Errors The values are not numbers, or out of range.
 pub fn count(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: u32) -> Result<usize, BadListenFds> {
     let (Some(pid), Some(fds)) = (listen_pid, listen_fds) else { return Ok(0) };
     let pid: u32 = pid.parse().map_err(|_| BadListenFds::Pid(pid.to_owned()))?;

@@ -15,24 +15,24 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-/// The variables of a process.
+/// The environment of a process.
 pub type Environment = BTreeMap<OsString, OsString>;
 
-/// The first fd that a worker gets beyond its standard ones; the others follow.
+/// The first fd of a worker after its standard ones; others follow.
 pub const FIRST_FD: i32 = 3;
 
-/// What fds a worker gets from [`FIRST_FD`] on.
+/// The fds of a worker from [`FIRST_FD`] on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inherited {
     /// None.
     Nothing,
     /// Its end of a channel, over which it asks for sockets.
     Channel,
-    /// The sockets of the configured addresses, in their order.
+    /// The sockets of the configured addresses, in order.
     Listeners,
 }
 
-/// How a worker is told to leave once nothing new reaches it.
+/// How a worker is told to leave once it gets no new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
     /// By lines over its channel; it then finishes its connections.
@@ -41,7 +41,7 @@ pub enum Farewell {
     Signal,
 }
 
-/// One spawn, as far as the protocol needs it.
+/// The part of a spawn that a protocol needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Spawn<'a> {
     /// The worker's app.
@@ -56,45 +56,46 @@ pub struct Spawn<'a> {
     pub notify: Option<&'a str>,
 }
 
-/// What a protocol decides. Nobody else asks which protocol a worker has; an answer that depends on it is a method here.
+/// The decisions of a protocol. No other code asks which protocol a worker has; an answer that depends on it is a
+/// method here.
 pub trait WorkerProtocol: fmt::Debug + Sync {
     /// Its entry in the configuration.
     fn kind(&self) -> ProtocolKind;
 
     // ---- spawn ----
 
-    /// What the worker gets beside its standard fds.
+    /// The fds of a worker in addition to its standard ones.
     fn inherited(&self) -> Inherited;
 
-    /// Every variable that it sets, so that none of them reaches a worker from clusterd's own surroundings.
+    /// Every variable that the protocol sets, so that none of them is inherited from clusterd's own environment.
     fn variables(&self) -> &'static [&'static str];
 
     /// Adds its variables.
     fn environment(&self, spawn: &Spawn<'_>, env: &mut Environment);
 
-    /// The command line: what is configured, unless it has something to add.
+    /// The command line: as configured, unless the protocol adds something.
     fn arguments(&self, spawn: &Spawn<'_>, _env: &Environment) -> Vec<String> {
         spawn.app.command.clone()
     }
 
-    /// Whether `LISTEN_PID` has to name the process.
+    /// Whether the process needs `LISTEN_PID`.
     fn needs_listen_pid(&self) -> bool {
         false
     }
 
-    /// Whether the worker is told of a notify socket and heard there.
+    /// Whether the worker gets a notify socket.
     fn has_notify_socket(&self) -> bool {
         self.kind().rules().evidence.contains(&Said::Notify)
     }
 
     // ---- connections ----
 
-    /// Whether the master can give one connection to one worker: it may accept in the worker's place, for any balance.
+    /// Whether the master can hand single connections to the worker, and so accept in its place in any balance mode.
     fn can_be_handed_connections(&self) -> bool {
         self.kind().rules().can_be_handed_connections
     }
 
-    /// Whether workers take connections of the configured addresses.
+    /// Whether workers accept connections of the configured addresses.
     fn takes_connections(&self) -> bool {
         self.kind().rules().takes_connections
     }

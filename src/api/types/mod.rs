@@ -102,26 +102,26 @@ pub struct App {
     /// With balance `kernel`: how the kernel chooses among the workers.
     #[serde(default)]
     pub steering: Option<Steering>,
-    /// How its workers take their sockets.
+    /// How its workers get their sockets.
     pub protocol: Protocol,
-    /// What makes its workers ready: `listening`, `http:/healthz`, `2s`; of an older master empty.
+    /// What makes its workers ready: `listening`, `http:/healthz`, `2s`; empty for an older master.
     #[serde(default)]
     pub ready: String,
-    /// Addresses that are bound, with the real port where 0 was asked for.
+    /// Bound addresses, with the assigned port where 0 was requested.
     pub listen: Vec<String>,
-    /// Replacements of workers that ended without being asked to.
+    /// Replacements of workers whose end was not requested.
     pub restarts: u64,
     /// Connections handed off by this master.
     pub handoffs: u64,
-    /// Where its output goes.
+    /// The files for its output.
     #[serde(default)]
     pub log: Log,
-    /// Lines of its output that could not be written (a full disk).
+    /// Lost lines of its output (a full disk).
     #[serde(default)]
     pub log_lines_dropped: u64,
     /// Its slots, in order; a slot that is being replaced has two rows.
     pub workers: Vec<Worker>,
-    /// The process beside the workers; absent where there is none.
+    /// The agent; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
 }
@@ -129,37 +129,36 @@ pub struct App {
 /// The agent of an app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
-    /// The command and its arguments.
     pub command: Vec<String>,
     /// `node`: it has a channel and gets messages; or `none`.
     pub protocol: Protocol,
     /// Its id, of those of the workers; absent while it has no process.
     pub id: Option<u64>,
-    /// Process id; absent while it does not run.
+    /// Process id; absent while there is no process.
     pub pid: Option<i32>,
-    /// What it does.
+    /// Its state.
     pub state: AgentState,
-    /// The reload that it belongs to.
+    /// Its generation.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.
     pub uptime_ms: Option<u64>,
-    /// How often it was started again after it ended without being asked to.
+    /// Restarts after an end that was not requested.
     pub restarts: u64,
-    /// Time that is left to it, in milliseconds: to get ready, to end after SIGTERM; while it waits, until the next try.
+    /// Remaining time in milliseconds: to get ready, to end after SIGTERM; while it waits, until the next start.
     #[serde(default)]
     pub time_left_ms: Option<u64>,
     /// Resident memory in bytes, where it can be read.
     pub memory_bytes: Option<u64>,
     /// CPU time used so far in milliseconds, where it can be read.
     pub cpu_ms: Option<u64>,
-    /// Messages that were not for it because it did not read, since this master began.
+    /// Messages lost because it did not read, since this master began.
     #[serde(default)]
     pub messages_lost: u64,
-    /// What happened last, for a person.
+    /// The last event, for people.
     pub note: Option<String>,
 }
 
-/// Where the output of an app goes.
+/// The targets of an app's output.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Log {
@@ -167,11 +166,11 @@ pub struct Log {
     pub out: Option<String>,
     /// The same of stderr.
     pub err: Option<String>,
-    /// Each slot has its own files: the slot stands before the ending (`web-out-0.log`).
+    /// Each slot has its own files, with the slot before the ending (`web-out-0.log`).
     pub per_worker: bool,
     /// The form of its lines.
     pub format: LogFormat,
-    /// Format of the time stamps, strftime's; absent: none, or JSON's own.
+    /// Format of the timestamps (strftime); absent: none, or the default of JSON.
     pub time: Option<String>,
 }
 
@@ -196,7 +195,7 @@ impl From<&domain::Log> for Log {
 }
 
 impl From<&Log> for domain::Log {
-    /// When files are rotated is not known.
+    /// The rotation is not part of the wire format.
     fn from(log: &Log) -> domain::Log {
         let target = |text: &Option<String>| match text.as_deref() {
             None => domain::Target::Inherit,
@@ -217,7 +216,7 @@ impl From<&Log> for domain::Log {
     }
 }
 
-/// A log that is nowhere.
+/// A log that is discarded.
 const NULL: &str = "NULL";
 
 /// One worker, or a slot without one.
@@ -225,44 +224,44 @@ const NULL: &str = "NULL";
 pub struct Worker {
     /// Slot, from 0.
     pub slot: u32,
-    /// Worker id; absent for a slot that has no worker now.
+    /// Worker id; absent for a slot without a worker.
     pub id: Option<u64>,
-    /// Process id; absent while it does not run.
+    /// Process id; absent while there is no process.
     pub pid: Option<i32>,
-    /// What it does, or the slot.
+    /// State of the worker, or of the slot.
     pub state: WorkerState,
-    /// The reload that it belongs to.
+    /// Its generation.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.
     pub uptime_ms: Option<u64>,
-    /// How often this slot was refilled after its worker ended without being asked to.
+    /// Replacements in this slot after an end that was not requested.
     pub restarts: u64,
-    /// Hand-offs that it has not yet answered.
+    /// Open hand-offs.
     pub open_handoffs: u32,
     /// Connections that it took from this master.
     pub handoffs: u64,
-    /// Time that is left to it, in milliseconds: to get ready, to drain, to end after SIGTERM; of a slot that waits,
-    /// until the next try.
+    /// Remaining time in milliseconds: to get ready, to drain, to end after SIGTERM; for a slot that waits, until the
+    /// next try.
     #[serde(default)]
     pub time_left_ms: Option<u64>,
-    /// Connections that the kernel gave to its slot under this master, where it counts them (steering `turns`).
+    /// Connections that the kernel gave to its slot under this master, if the kernel counts them (steering `turns`).
     #[serde(default)]
     pub steered: Option<u64>,
     /// Resident memory in bytes, where it can be read.
     pub memory_bytes: Option<u64>,
     /// CPU time used so far in milliseconds, where it can be read.
     pub cpu_ms: Option<u64>,
-    /// How long its event loop let the last ping or hand-off wait, in milliseconds; while it lets one wait longer than
-    /// that, how long so far. Node workers only; about 1 when idle.
+    /// How long its event loop took to read the last ping or answer the last hand-off, in milliseconds; or the age of
+    /// an unread one, if that is longer. Node workers only; about 1 when idle.
     #[serde(default)]
     pub loop_delay_ms: Option<f64>,
-    /// Messages (of apps with an agent) that were not for it because it did not read, since this master began.
+    /// Messages (of apps with an agent) lost because it did not read, since this master began.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub messages_lost: u64,
-    /// Why it is not ready yet, where that is known: "GET /healthz was answered with 503".
+    /// Why it is not ready yet, if known: "GET /healthz was answered with 503".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_yet: Option<String>,
-    /// What happened last, for a person: "exited with code 1 after 12 s".
+    /// The last event, for people: "exited with code 1 after 12 s".
     pub note: Option<String>,
 }
 
@@ -278,14 +277,14 @@ pub struct ScaleRequest {
     pub workers: String,
 }
 
-/// Body of `POST /v1/apps/NAME/reload`, `/start` and `/restart`. An empty body means what was typed at first, with its
-/// files read again.
+/// Body of `POST /v1/apps/NAME/reload`, `/start` and `/restart`. An empty body means the original command line, with
+/// its files read again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Change {
-    /// The environment to which apps add theirs, from now on.
+    /// The new environment to which apps add theirs.
     pub env: Option<BTreeMap<String, String>>,
-    /// What the command line and its files say now.
+    /// The new command line and the content of its files.
     pub sources: Option<Box<Sources>>,
 }
 
@@ -317,14 +316,14 @@ pub struct StopRequest {
 pub struct Done {
     /// Whether it worked.
     pub ok: bool,
-    /// One sentence for a person.
+    /// One sentence for people.
     pub message: String,
 }
 
-/// Answer to every request that could not be carried out (status 4xx or 5xx).
+/// Answer to every request that failed (status 4xx or 5xx).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What failed and the way out.
+    /// What failed, and what to do.
     pub error: String,
     /// The last lines of the worker that made a reload fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,4 +1,4 @@
-//! The wire, field by field. A text here may get fields; what stands in it never changes.
+//! The wire format, field by field. Fields may be added to a text here; existing ones never change.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::config::sources::{FileSource, Overrides};
@@ -196,7 +196,7 @@ const APP: &str = r#"{
   "workers": []
 }"#;
 
-/// What `ls --json` shows of an app whose keeper was killed.
+/// `ls --json` for an app whose keeper was killed.
 const GONE: &str = r#"{
   "name": "web",
   "id": null,

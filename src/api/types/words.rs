@@ -55,9 +55,9 @@ macro_rules! wire_words {
 }
 
 wire_words! {
-    /// What an app does.
+    /// The state of an app.
     AppStatus {
-        /// Not every slot was ready once.
+        /// Some slot was not ready yet.
         Starting = "starting",
         /// It serves.
         Running = "running",
@@ -65,19 +65,19 @@ wire_words! {
         Reloading = "reloading",
         /// Its workers drain or end.
         Stopping = "stopping",
-        /// Nothing of it runs.
+        /// It has no process.
         Stopped = "stopped",
         /// Every slot has failed too often.
         Errored = "errored",
-        /// Of the command line alone: its keeper was killed.
+        /// Only on the command line: its keeper was killed.
         Gone = "gone",
     }
 
-    /// What a worker, or a slot without one, does.
+    /// The state of a worker, or of a slot without one.
     WorkerState {
         /// Its process exists.
         Starting = "starting",
-        /// It is bootstrapped, but not ready.
+        /// Node has started, but the worker is not ready.
         Online = "online",
         /// It serves.
         Ready = "ready",
@@ -85,15 +85,15 @@ wire_words! {
         Draining = "draining",
         /// It was told to end.
         Stopping = "stopping",
-        /// The slot waits for its next try.
+        /// The slot waits for the next try.
         Waiting = "waiting",
         /// The slot has failed too often.
         Errored = "errored",
-        /// The slot is not to run.
+        /// The slot stays empty.
         Stopped = "stopped",
     }
 
-    /// What an agent does.
+    /// The state of an agent.
     AgentState {
         /// Its process exists.
         Starting = "starting",
@@ -103,17 +103,17 @@ wire_words! {
         Stopping = "stopping",
         /// It waits for its next start.
         Waiting = "waiting",
-        /// It is not to run.
+        /// It stays stopped.
         Stopped = "stopped",
     }
 
-    /// Who gets the next connection.
+    /// How connections are distributed.
     Balance {
         /// The worker with the fewest open hand-offs, in turn.
         RoundRobin = "round-robin",
         /// The worker of the client's address.
         Sticky = "sticky",
-        /// Whoever accepts first.
+        /// The worker that accepts first.
         Shared = "shared",
         /// A socket for each slot, chosen by the kernel.
         Kernel = "kernel",
@@ -129,7 +129,7 @@ wire_words! {
         Hash = "hash",
     }
 
-    /// How a program takes its sockets.
+    /// How a program gets its sockets.
     Protocol {
         /// Over Node's cluster channel.
         Node = "node",

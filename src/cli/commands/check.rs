@@ -1,4 +1,4 @@
-//! `clusterd check`: says what would run on this machine, or everything that is wrong. Nothing is bound or started.
+//! `clusterd check`: shows what would run on this machine, or everything that is wrong. Binds and starts nothing.
 use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
 use crate::cli::run_args::RunArgs;
 use crate::config::resolve::resolve;
@@ -43,7 +43,7 @@ impl Check {
 /// or the command line is wrong.
 fn check(args: &RunArgs, json: bool, out: &mut impl Write, err: &mut impl Write) -> u8 {
     let report = report(args);
-    // Whoever reads the output may have left; the exit code says enough.
+    // The reader may have left; the exit code says enough.
     if json {
         let text = serde_json::to_string_pretty(&report).unwrap_or_default();
         drop(writeln!(out, "{text}"));
@@ -70,13 +70,13 @@ struct Report {
     ok: bool,
     #[serde(skip)]
     code: u8,
-    /// There is nothing to look at: the problems have no place in a file.
+    /// Nothing could be checked: the problems have no place in a file.
     #[serde(skip)]
     unreadable: bool,
     /// What is wrong with the file or the command line as a whole.
     problems: Vec<String>,
     warnings: Vec<String>,
-    /// Of the configuration: the file, or that it is the command line.
+    /// The configuration: the file, or the command line.
     source: String,
     cpus: u32,
     #[serde(skip)]
@@ -118,7 +118,7 @@ fn report(args: &RunArgs) -> Report {
 struct Finding {
     name: String,
     command: Vec<String>,
-    /// The program that was found.
+    /// The program's path.
     program: Option<String>,
     cwd: String,
     workers: u32,
@@ -141,7 +141,7 @@ impl Finding {
         self.rows.push((label, text.into()));
     }
 
-    /// The value, or the problem is noted.
+    /// The value; an error is recorded as a problem.
     fn keep<T, E: ToString>(&mut self, result: Result<T, E>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem.to_string())).ok()
     }
@@ -166,7 +166,7 @@ fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
     let typed = app.workers.to_string();
     let note = if typed == workers.to_string() { String::new() } else { format!(" ({typed})") };
     finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
-    // Without a program only what was typed is known.
+    // Without the program only the command line is known.
     let protocol = match kind {
         Some(kind) => Some(worker::decide(app.protocol, kind, !app.listen.is_empty())),
         None => app.protocol.exactly(),

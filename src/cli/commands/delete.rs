@@ -39,7 +39,7 @@ impl Delete {
     }
 }
 
-/// Takes an app out of its entry, where its master has not: that is gone, or may not write to the home.
+/// Removes an app from its entry, if its master has not: the master is gone, or may not write to the home.
 fn forget(home: &Home, found: &Found) -> Result<(), CommandError> {
     if entry_with(home, found).is_none() {
         return Ok(());
@@ -58,7 +58,7 @@ fn forget(home: &Home, found: &Found) -> Result<(), CommandError> {
     }
 }
 
-/// The entry of a deployment in the background, while it names the app.
+/// The entry of a background deployment, while it contains the app.
 fn entry_with(home: &Home, found: &Found) -> Option<Entry> {
     let entry = home.entry(&found.deployment).ok()?;
     (found.background && entry.apps.iter().any(|app| app.name == found.app)).then_some(entry)

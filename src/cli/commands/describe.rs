@@ -52,7 +52,7 @@ impl Describe {
     }
 }
 
-/// One app, a line for each thing.
+/// One app, one line per property.
 fn card(found: &Found, known: &Known) -> String {
     let id = found.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     let Some(app) = &found.view else {
@@ -107,7 +107,7 @@ fn deployment_rows(deployment: &Deployment) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// What there is to say of single workers and the agent.
+/// Notes about single workers and the agent.
 fn notes(app: &App) -> String {
     let mut lines = Vec::new();
     for worker in &app.workers {

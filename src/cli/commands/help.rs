@@ -9,11 +9,11 @@ pub struct Help {
     pub verb: Option<String>,
 }
 
-/// The text of a verb that prints something of the command line itself.
+/// The output of a verb about the command line itself.
 pub(in crate::cli) enum Text {
     /// For stdout.
     Print(String),
-    /// The word that `help` was asked about is not a verb.
+    /// The argument of `help` is not a verb.
     UnknownVerb(String),
 }
 

@@ -24,7 +24,7 @@ pub struct Import {
     pub force: bool,
 }
 
-/// What is done about a file that is there already.
+/// What to do with an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Existing {
     Keep,
@@ -60,7 +60,7 @@ impl Import {
     }
 }
 
-/// The new file may be read by whoever may read the old one: variables are often secrets.
+/// Keep the permissions of the old file: variables are often secrets.
 fn write(sources: &Sources, text: &str, output: &Path, existing: Existing) -> io::Result<()> {
     let from = sources.file.as_ref().map_or("", |file| file.path.as_str());
     let mode = std::fs::metadata(from)?.permissions().mode() & 0o666;

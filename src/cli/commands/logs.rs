@@ -1,4 +1,5 @@
-//! `clusterd logs`: the last lines of log files, then what comes. Files are read here directly; which ones, the masters say.
+//! `clusterd logs`: the last lines of log files, then new ones. The files are read here directly; the masters say
+//! which.
 use crate::cli::error::CommandError;
 use crate::cli::target::{Found, Known, known};
 use crate::config::log::Log;
@@ -70,7 +71,7 @@ impl Logs {
         without.iter().for_each(|why| log::warn!("{why}"));
         let mut reader = Reader::new(files, style, self.filter());
         let mut out = BufWriter::new(io::stdout().lock());
-        // A reader that has left (`clusterd logs | head`) is no failure.
+        // A reader that has left (`clusterd logs | head`) is not an error.
         if out.write_all(&reader.last(self.lines)).and_then(|()| out.flush()).is_err() || self.nostream {
             return ExitCode::SUCCESS;
         }
@@ -83,7 +84,7 @@ impl Logs {
         Filter { kind, slot: self.worker }
     }
 
-    /// Prints what comes, until nobody reads it any more.
+    /// Prints new lines until nobody reads them.
     fn follow(&self, home: Option<&Path>, reader: &mut Reader, out: &mut impl Write) {
         let mut asked = Instant::now();
         loop {
@@ -98,7 +99,7 @@ impl Logs {
             }
             if asked.elapsed() >= Duration::from_millis(limits::LOGS_ASK_MS) {
                 asked = Instant::now();
-                // Nobody may be there for a moment: what is followed stays.
+                // No master may be there for a moment: keep the files.
                 if let Ok((files, _)) = known(home).and_then(|known| self.files(&known)) {
                     reader.take_in(files);
                 }
@@ -106,7 +107,7 @@ impl Logs {
         }
     }
 
-    /// The files that are asked for; and of the apps that have none, why.
+    /// The requested files; and for apps without files, why.
     fn files(&self, known: &Known) -> Result<(Files, Vec<String>), CommandError> {
         let filter = self.filter();
         let mut files = Files::default();
@@ -125,7 +126,7 @@ impl Logs {
     }
 }
 
-/// Where an app's output goes, and its slots. One whose keeper is gone is looked up in its entry.
+/// The targets of an app's output, and its slots. For an app whose keeper is gone, from its entry.
 fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), &'static str> {
     if let Some(app) = &found.view {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();

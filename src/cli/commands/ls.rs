@@ -1,4 +1,4 @@
-//! `clusterd ls`: what every master of the home runs, as a table for people or as JSON for scripts.
+//! `clusterd ls`: the deployments of every master of the home, as a table for people or as JSON for scripts.
 use crate::api::types::{App, AppStatus, Deployment, Worker};
 use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
@@ -68,12 +68,12 @@ const NOTHING: &str = "nothing runs here (clusterd -- COMMAND starts something)\
 
 // ---- JSON ----
 
-/// A deployment whose keeper is gone, as far as its entry tells.
+/// A deployment whose keeper is gone, from its entry.
 #[derive(Serialize)]
 struct Gone<'a> {
     name: &'a str,
     background: bool,
-    /// Why there is no more.
+    /// Why nothing more is known.
     problem: &'static str,
     apps: Vec<App>,
 }
@@ -166,7 +166,7 @@ const SHORT: Table<9> = Table {
     indent: 0,
 };
 
-/// Apps that are gone, or whose master does not answer, included.
+/// Includes apps that are gone, or whose master does not answer.
 fn short_table(known: &Known, columns: Option<usize>, paint: Paint) -> String {
     let mut rows: Vec<Row<9>> = known.all().iter().map(row).collect();
     rows.extend(known.silent().into_iter().map(|(id, name)| bare_row(id, name, "no answer")));
@@ -205,7 +205,7 @@ fn app_row(app: &App) -> Row<9> {
     Row { cells, tone: app.status.into() }
 }
 
-/// An app of which no more is known.
+/// An app of which nothing more is known.
 fn bare_row(id: Option<u32>, name: String, status: &str) -> Row<9> {
     let id = id.map_or_else(dash, |id| id.to_string());
     let cells = [id, name, dash(), status.to_owned(), dash(), dash(), dash(), dash(), dash()];

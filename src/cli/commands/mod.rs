@@ -1,5 +1,5 @@
-//! The verbs: a file for each, with its arguments, the request that it sends and what it prints. This file registers them;
-//! what several of them do (find apps, wait, start, end, tables) is one folder up.
+//! The verbs: one file each, with arguments, request and output. This file registers them; code that several of them
+//! share (find apps, wait, start, end, tables) is one folder up.
 mod check;
 mod completions;
 mod delete;
@@ -68,7 +68,7 @@ pub enum Verb {
     Help(help::Help),
 }
 
-/// Arguments that do not go together, or are missing.
+/// Missing arguments, or a combination that is not allowed.
 #[derive(Debug, Error)]
 pub(super) enum ArgumentsError {
     #[error(transparent)]
@@ -78,10 +78,9 @@ pub(super) enum ArgumentsError {
 }
 
 impl Verb {
-    /// Rules between arguments that clap does not know.
+    /// Checks rules between arguments that clap does not know.
     ///
-    /// # Errors
-    /// Which arguments do not go together, or are missing.
+    /// # Errors The arguments that are missing or not allowed together.
     pub(super) fn validate(&self) -> Result<(), ArgumentsError> {
         match self {
             Verb::Start(verb) => Ok(verb.validate()?),
@@ -90,7 +89,7 @@ impl Verb {
         }
     }
 
-    /// The text of a verb that prints something of the command line itself, `whole`; `None`: it is to be run.
+    /// The text of a verb about the command line itself (`whole`); `None` for other verbs.
     pub(super) fn text(&self, whole: impl FnOnce() -> Command) -> Option<std::io::Result<Text>> {
         match self {
             Verb::Completions(verb) => Some(Ok(Text::Print(verb.text(whole())))),
@@ -101,7 +100,7 @@ impl Verb {
         }
     }
 
-    /// Does it. `home`: `--home`, or `CLUSTERD_HOME`.
+    /// Runs the verb. `home`: `--home`, or `CLUSTERD_HOME`.
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         match self {
             Verb::Start(verb) => verb.run(home),
@@ -128,7 +127,7 @@ impl Verb {
             Verb::Check(verb) => verb.run(),
             Verb::Init(verb) => verb.run(),
             Verb::Import(verb) => verb.run(),
-            // Their text was printed.
+            // Handled by `text`.
             Verb::Schema(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Help(_) => ExitCode::SUCCESS,
         }
     }

@@ -36,7 +36,7 @@ impl Reload {
     }
 }
 
-/// Reloads an app and waits until that has ended.
+/// Reloads an app and waits for the end.
 pub(in crate::cli) fn reload_app(found: &Found, change: Change) -> Outcome {
     let before = client::look(&found.socket)?;
     let mut progress = Progress::of_reload(&before, &found.app);
@@ -47,7 +47,7 @@ pub(in crate::cli) fn reload_app(found: &Found, change: Change) -> Outcome {
     }
 }
 
-/// The master that had the request died: its successor continues the reload, so wait for the end of that.
+/// The master with the request died: its successor continues the reload, so wait for that.
 fn follow_successor(found: &Found, before: &Deployment, progress: &mut Progress) -> Outcome {
     log::warn!("{}: its master was started again; the reload goes on", found.app);
     let state = |deployment: &Deployment| {

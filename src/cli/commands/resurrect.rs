@@ -1,4 +1,4 @@
-//! `clusterd resurrect`: starts what was saved and is not there. What was stopped stays so.
+//! `clusterd resurrect`: starts saved deployments that are not there. Stopped apps stay stopped.
 use crate::cli::apply::{self, Outcome, fail};
 use crate::cli::launch::{self, Novelty};
 use crate::cli::stay;
@@ -42,7 +42,7 @@ impl Resurrect {
     }
 }
 
-/// Starts a deployment as it was saved.
+/// Starts a saved deployment.
 fn resurrect(home: &Home, saved: &Entry) -> Outcome {
     let runs_already = || Ok(format!("{} runs already", saved.name));
     if home.is_alive(&saved.name) {
@@ -55,7 +55,7 @@ fn resurrect(home: &Home, saved: &Entry) -> Outcome {
         return runs_already();
     }
     if let Some(sources) = &entry.sources {
-        // Its files may say something else by now. Where they are gone, what was saved is good enough.
+        // Its files may have changed. If they are gone, the saved content is used.
         match loader::reload(sources) {
             Ok(again) => entry.sources = Some(again),
             Err(error) => log::warn!("{}: {error}; it is started as it was saved", entry.name),

@@ -1,5 +1,5 @@
-//! `clusterd start`: the same run in the background. A script, a command, a file, or apps that are there and stopped.
-//! Returns when the app is ready or has failed, and says which.
+//! `clusterd start`: runs a script, a command, a file, or stopped apps in the background. Returns when the app is ready
+//! or has failed, and says which.
 use super::reload::reload_app;
 use crate::api::types::AppStatus;
 use crate::api::{Change, Request};
@@ -69,7 +69,7 @@ enum StartError {
 }
 
 impl Start {
-    /// Whether its words go together.
+    /// Checks combinations of arguments.
     pub(super) fn validate(&self) -> Result<(), StartArgsError> {
         match [!self.what.is_empty(), self.run.config().is_some(), !self.run.command.is_empty()] {
             [false, false, false] => Err(StartArgsError::Nothing),
@@ -115,7 +115,7 @@ impl Start {
         }
     }
 
-    /// Starts apps that are there.
+    /// Starts existing apps.
     fn start_known(&self, home: Option<&Path>) -> ExitCode {
         apply::for_each_app(home, &self.what, Concurrency::Parallel, |known, found| {
             let change = Change { env: self.update_env.then(own_environment), sources: None };
@@ -132,8 +132,7 @@ impl Start {
     }
 }
 
-/// Starts what was typed. Apps that are there already get it as their new configuration; the others get a deployment
-/// of their own.
+/// Starts a command line. Existing apps get it as their new configuration; the others get a deployment of their own.
 fn start_new(known: &Known, sources: Sources) -> Result<Vec<Outcome>, StartError> {
     let config = resolve(&sources).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -179,7 +178,7 @@ fn launch_new(known: &Known, mut sources: Sources) -> Result<Outcome, CommandErr
     Ok(launch::launch(registry, &known.home, &entry, Novelty::New))
 }
 
-/// Gives apps of one deployment a new configuration: those that run by a reload.
+/// Gives apps of one deployment a new configuration; running ones by a reload.
 fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources) -> Vec<Outcome> {
     let mut sources = sources.clone();
     if sources.file.is_some() {

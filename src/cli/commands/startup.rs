@@ -1,5 +1,5 @@
-//! `clusterd startup`: a systemd unit that resurrects what was saved when the machine starts. A user's own manager needs no
-//! privilege; a unit of the whole machine is root's to install.
+//! `clusterd startup`: a systemd unit that resurrects saved deployments at boot. A user's own manager needs no
+//! privilege; a system unit needs root.
 use crate::cli::apply::{fail, print};
 use crate::home::{Home, HomeError};
 use crate::os::user;
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use thiserror::Error;
 
-/// A unit, and what makes systemd take it.
+/// A unit, and how to install it.
 struct Unit {
     path: PathBuf,
     name: String,
     text: String,
     /// Arguments of systemctl before the verb.
     manager: &'static [&'static str],
-    /// What else the person has to do.
+    /// Further steps for the user.
     advice: Option<String>,
 }
 
@@ -71,12 +71,12 @@ enum UnitError {
     NoConfigFolder,
 }
 
-/// Why systemd did not do it.
+/// Why systemctl failed.
 #[derive(Debug, Error)]
 enum SystemctlError {
     #[error("systemctl cannot be run: {0}")]
     NotRun(#[source] io::Error),
-    /// What it printed.
+    /// Its output.
     #[error("{0}")]
     Failed(String),
 }
@@ -141,7 +141,7 @@ fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     if !unit.path.exists() {
         return fail(format_args!("{} is not there: nothing to undo", unit.path.display()));
     }
-    // Without a systemd that answers, the unit is still to go.
+    // Even if systemd does not answer, the unit has to be removed.
     if let Err(why) = systemctl(&unit, &["disable", &unit.name]) {
         log::warn!("systemd does not know the unit: {why}");
     }
@@ -177,7 +177,7 @@ fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), SystemctlError> {
     }
 }
 
-/// Which unit, and where.
+/// The kind of unit, and its path.
 fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
     let is_root = user::own_uid() == 0;
     let binary = std::env::current_exe().map_err(UnitError::NoBinary)?;
@@ -307,7 +307,7 @@ fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
     let _ = writeln!(text, "Environment={}", word(&format!("PATH={path}")));
     let _ = writeln!(text, "ExecStart={}", command("resurrect --stay"));
     let _ = writeln!(text, "ExecReload={}", command("reload all"));
-    // Every app has its own drain time; systemd has to wait for all of them.
+    // Every app has its own drain time; systemd must wait for the longest.
     let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill"));
     text.push_str(HARDENING);
     match owner {

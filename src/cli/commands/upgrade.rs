@@ -44,7 +44,7 @@ fn upgrade(found: &Found, binary: &str) -> Outcome {
     let request = Request::Upgrade { binary: binary.to_owned() };
     match client::send_watched(&found.socket, &request, &mut progress) {
         Answered::Master(answer) => drop(answer?),
-        // Its successor knows whether it was begun.
+        // Its successor knows whether the upgrade began.
         Answered::Lost => {}
     }
     let mut serves = None;
@@ -52,7 +52,7 @@ fn upgrade(found: &Found, binary: &str) -> Outcome {
         let now = client::look(&found.socket)?;
         match now.upgrade.filter(|upgrade| upgrade.number > before) {
             Some(State { ok: Some(false), message, .. }) => return Err(CommandError::Upgrade(message)),
-            // The keeper follows a moment later, unless it is of a version that cannot.
+            // The keeper follows a moment later, unless its version cannot.
             Some(State { ok: Some(true), keeper: None, message, .. }) if !now.keeper_version.is_empty() => {
                 serves = Some(message);
             }

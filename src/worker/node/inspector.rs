@@ -1,28 +1,28 @@
-//! Node's inspector as a client needs it to learn where a stuck event loop is: HTTP and WebSocket over one connection
-//! each, and three messages. Pure: bytes in, bytes out, bounded; the socket is `reports`' business.
+//! Node's inspector protocol, as far as needed to locate a stuck event loop: HTTP and WebSocket over one connection
+//! each, and three messages. Pure: bytes in, bytes out, bounded; `reports` has the socket.
 //!
-//! A frame that is longer than anybody here has a use for (the source map of a script) is skipped, not kept.
+//! A frame longer than any that is used here (the source map of a script) is skipped, not kept.
 use crate::limits::{INSPECTOR_ANSWER_BYTES_MAX, INSPECTOR_FRAME_BYTES_MAX, INSPECTOR_FRAMES_TOLD_MAX};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The question for what can be debugged.
+/// Requests the list of targets.
 pub const LIST_REQUEST: &[u8] = b"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
-/// The largest target name that is believed, in bytes. Node's are UUIDs.
+/// Longest accepted target name, in bytes. Node's are UUIDs.
 const TARGET_BYTES_MAX: usize = 64;
 
-/// What an answer over HTTP has come to so far.
+/// The state of an HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer<T> {
-    /// There is more to come.
+    /// Incomplete.
     More,
-    /// This is what it says, and how long it was in bytes.
+    /// The result, and its length in bytes.
     Whole(T, usize),
-    /// Not an answer of an inspector.
+    /// Not an inspector's answer.
     Foreign,
 }
 
-/// The body of an HTTP answer with this status, from all that has come of it.
+/// The body of an HTTP answer with this status, from its bytes so far.
 fn body_of<'a>(bytes: &'a [u8], status: &str) -> Answer<&'a [u8]> {
     if bytes.len() > INSPECTOR_ANSWER_BYTES_MAX {
         return Answer::Foreign;
@@ -49,7 +49,7 @@ fn body_of<'a>(bytes: &'a [u8], status: &str) -> Answer<&'a [u8]> {
     }
 }
 
-/// The first target in the answer to [`LIST_REQUEST`], from all that has come of it.
+/// The first target in the answer to [`LIST_REQUEST`], from its bytes so far.
 pub fn target(bytes: &[u8]) -> Answer<String> {
     #[derive(Deserialize)]
     struct Target {
@@ -68,7 +68,7 @@ pub fn target(bytes: &[u8]) -> Answer<String> {
     }
 }
 
-/// The request to speak to this target.
+/// The request to connect to this target.
 #[must_use]
 pub fn upgrade_request(target: &str) -> Vec<u8> {
     // The key only shows that the other side speaks WebSocket; it is not a secret.
@@ -79,7 +79,7 @@ pub fn upgrade_request(target: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Whether it was granted; frames begin behind it.
+/// Whether the upgrade was accepted; frames follow.
 #[must_use]
 pub fn upgraded(bytes: &[u8]) -> Answer<()> {
     match body_of(bytes, "101") {
@@ -91,7 +91,7 @@ pub fn upgraded(bytes: &[u8]) -> Answer<()> {
 
 // ---- messages ----
 
-/// Asks the debugger to stop the program where it is. The number of its answer does not matter.
+/// Pauses the program. The number of the answer does not matter.
 #[must_use]
 pub fn pause() -> Vec<u8> {
     let enable = frame(&json!({ "id": 1, "method": "Debugger.enable" }));
@@ -102,10 +102,10 @@ pub fn pause() -> Vec<u8> {
 /// Number of the answer to [`write_report`].
 const REPORT_ID: u64 = 3;
 
-/// Asks for a report, to be run where the program stands: its file, and the names of what called what.
+/// Requests a report, to be written where the program is paused: its file, and the call stack.
 #[must_use]
 pub fn write_report(call_frame: &str, directory: Option<&str>) -> Vec<u8> {
-    // What a report leaves out where this version of Node can: secrets, and names that it would have to look up.
+    // Left out where this version of Node supports it: secrets, and names that need a lookup.
     let code = format!(
         "(() => {{ const r = globalThis.process.report; const d = {}; let file = null, why = null; \
          const stack = String(new Error('stack').stack); try {{ if (d !== null) r.directory = d; r.excludeEnv = true; \
@@ -118,31 +118,31 @@ pub fn write_report(call_frame: &str, directory: Option<&str>) -> Vec<u8> {
     frame(&json!({ "id": REPORT_ID, "method": "Debugger.evaluateOnCallFrame", "params": params }))
 }
 
-/// What the debugger says, as far as it is of use.
+/// A message of the debugger, as far as it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// The program stands, in this call.
+    /// The program is paused, in this call.
     Paused(String),
     /// The report was written, or not.
     Report(Written),
-    /// The debugger would not do it.
+    /// The debugger refused.
     Refused(String),
     /// Something else.
     Other,
 }
 
-/// What came of a report.
+/// The result of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Absolute path of the file.
     pub file: Option<String>,
     /// Why there is none.
     pub why: Option<String>,
-    /// Where the program stood, innermost first: `blockingHandler (/srv/app.js:3:20)`.
+    /// The call stack, innermost first: `blockingHandler (/srv/app.js:3:20)`.
     pub stack: Vec<String>,
 }
 
-/// Reads one message.
+/// Parses one message.
 #[must_use]
 pub fn said(text: &[u8]) -> Said {
     let Ok(message) = serde_json::from_slice::<Value>(text) else { return Said::Other };
@@ -172,20 +172,20 @@ fn written(value: &Value) -> Written {
         _ => file,
     });
     let stack = value["stack"].as_str().unwrap_or_default();
-    // Above the program's own calls is our code.
+    // The frames above the program's own are ours.
     let calls = stack.lines().filter_map(|line| line.trim().strip_prefix("at "));
     let theirs = calls.filter(|call| !call.contains("<anonymous>:1:") && !call.starts_with("eval (eval at"));
     Written { file, why: text("why"), stack: theirs.take(INSPECTOR_FRAMES_TOLD_MAX).map(tidy).collect() }
 }
 
-/// Fit for one line of a log.
+/// Fits text into one line of a log.
 fn tidy(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(crate::limits::HOOK_REASON_CHARS_MAX).collect()
 }
 
 // ---- frames ----
 
-/// One message as a frame of a client. The mask is zero: it hides nothing from a peer on the same machine.
+/// A message as a client's frame. The mask is zero: it would hide nothing from a peer on the same machine.
 fn frame(message: &Value) -> Vec<u8> {
     let text = message.to_string();
     let mut out = vec![0x81];
@@ -209,21 +209,21 @@ fn frame(message: &Value) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
-    /// What is left of a frame that is skipped.
+    /// What is left of a skipped frame.
     skip: u64,
 }
 
-/// What the next frame is.
+/// The next frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A message.
     Text(Vec<u8>),
-    /// The other side ends it, or speaks something else.
+    /// The peer closed the connection, or broke the protocol.
     End,
 }
 
 impl Frames {
-    /// Takes in what was read. At most one message and what is pushed at once is held.
+    /// Adds bytes. Holds at most one message and one read.
     pub fn push(&mut self, mut bytes: &[u8]) {
         let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
         self.skip -= skipped as u64;
@@ -231,11 +231,11 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole message; `None`: more has to come.
+    /// The next complete message; `None`: more bytes are needed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let (&first, &second) = (self.bytes.first()?, self.bytes.get(1)?);
-            // A server masks nothing, and no extension was agreed on.
+            // A server does not mask, and no extension was negotiated.
             if second & 0x80 != 0 || first & 0x70 != 0 {
                 return Some(Frame::End);
             }
@@ -266,7 +266,7 @@ impl Frames {
         self.bytes.get(at..at + N)?.try_into().ok()
     }
 
-    /// Skips a frame, also what has not come of it yet.
+    /// Skips a frame, including bytes that have not arrived yet.
     fn drop_front(&mut self, head: usize, length: u64) {
         let here = (self.bytes.len() - head) as u64;
         let now = here.min(length);

@@ -1,11 +1,11 @@
-//! Tests of the conversation with an inspector: what it says in whole, cut and foreign bytes.
+//! Tests of the inspector protocol: whole, cut and foreign bytes.
 #![allow(clippy::unwrap_used)]
 use super::*;
 
 const LIST: &str = "HTTP/1.0 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\nCache-Control: no-cache\r\n\
                     Content-Length: 57\r\n\r\n[ {\n  \"description\": \"node.js instance\",\n  \"id\": \"6-a-F\"\n} ]\n";
 
-/// As a server sends it.
+/// A frame as a server sends it.
 fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
@@ -68,7 +68,7 @@ fn frames_come_whole_however_they_are_cut_and_long_ones_are_skipped() {
         let text = |bytes: &[u8]| Frame::Text(bytes.to_vec());
         assert_eq!(seen, [text(b"one"), text(&middle), text(b""), Frame::End], "cut every {cut}");
     }
-    // A client's frame, or one of an extension, is nothing that we asked for.
+    // Not requested: a client's frame, or one of an extension.
     for foreign in [&[0x81, 0x83][..], &[0xc1, 0x03]] {
         let mut frames = Frames::default();
         frames.push(foreign);

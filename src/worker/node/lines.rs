@@ -1,6 +1,6 @@
 //! Node's cluster protocol as the primary speaks it: one JSON value per line, decoded to types and encoded from them.
 //! Facts: lib/internal/cluster/{primary,child,utils}.js and lib/internal/child_process.js of Node 16 to 26, checked by
-//! experiment. Which line means what for the cluster is the master's business.
+//! experiment. The master interprets the lines.
 use super::framing::shown;
 use crate::limits;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -9,22 +9,21 @@ use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
 
-/// How much of the reason why a line is malformed an error message shows, in characters.
+/// Longest part of a reason in an error about a malformed line, in characters.
 const BAD_LINE_REASON_CHARS_MAX: usize = 200;
 
 /// Answer to a handle that arrived.
 pub const HANDLE_ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
 /// Answer to a handle line whose fd did not arrive.
 pub const HANDLE_NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
-/// A line that means nothing to any Node: that the worker's event loop has read it is the answer. (A `NODE_HANDLE` without
-/// a handle would be answered in words, but a hand-off behind it in the same read loses its handle to it, and the worker
-/// throws.)
+/// A line that no Node reacts to: all that matters is that the event loop reads it. (`NODE_HANDLE` without a handle
+/// would be answered, but a hand-off after it in the same read would lose its handle to it, and the worker throws.)
 pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
 
-/// What a worker said.
+/// A line of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
-    /// Bootstrapped, before user code.
+    /// Node has started, before user code.
     Online { seq: u64 },
     /// `listen()` was called.
     QueryServer { seq: u64, query: Query },
@@ -34,26 +33,26 @@ pub enum FromWorker {
     Answer { ack: u64, accepted: Option<bool> },
     /// A server was closed.
     Close { seq: u64, key: String },
-    /// It wants to leave on purpose.
+    /// The worker is about to leave on purpose.
     ExitedAfterDisconnect { seq: u64 },
-    /// It has taken a handle of ours.
+    /// The worker received a handle.
     HandleAck,
-    /// A handle of ours did not arrive.
+    /// A handle did not arrive at the worker.
     HandleNack,
-    /// It sends a handle, of this type.
+    /// The worker sends a handle of this type.
     Handle { kind: String },
     /// `process.send('ready')`.
     Ready,
     /// Any other `process.send()`.
     User,
-    /// An internal message that means nothing to a primary.
+    /// An internal message that a primary ignores.
     OtherInternal(String),
 }
 
-/// The kind of socket that a worker asks for.
+/// The kind of a requested socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressType {
-    /// TCP over IPv4 (or over anything, without an address).
+    /// TCP over IPv4 (without an address: over any family).
     Tcp4,
     /// TCP over IPv6.
     Tcp6,
@@ -65,7 +64,7 @@ pub enum AddressType {
     Udp6,
 }
 
-/// What `listen()` (or `bind()`) was called with.
+/// The arguments of `listen()` (or `bind()`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
     /// Host or path; `None` means all interfaces.
@@ -82,7 +81,7 @@ pub struct Query {
     pub backlog: Option<i64>,
     /// Tells servers of one worker on the same address apart.
     pub index: i64,
-    /// What the first worker attaches for the others, as JSON.
+    /// Data of the first worker for the others, as JSON.
     pub data: Option<String>,
 }
 
@@ -102,7 +101,7 @@ impl Query {
     }
 }
 
-/// A line that is not the protocol; its Display shows the beginning of it.
+/// A line that is not in the protocol; its Display shows the beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("it sent a line that is not its protocol ({reason}): {beginning}")]
 pub struct BadLine {
@@ -143,7 +142,7 @@ struct Internal<'a> {
     kind: Option<String>,
 }
 
-/// Only what tells internal messages from the user's.
+/// Distinguishes internal messages from the user's.
 struct Envelope<'a> {
     cmd: Option<&'a RawValue>,
 }
@@ -174,7 +173,7 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
     }
 }
 
-/// Whether a key is `cmd`. It is looked at as bytes: a user's key may be half a surrogate pair, which no `str` holds.
+/// Whether a key is `cmd`. Compared as bytes: a user's key may be half a surrogate pair, which `str` cannot hold.
 struct IsCmd(bool);
 
 impl<'de> Deserialize<'de> for IsCmd {
@@ -195,25 +194,24 @@ impl<'de> Deserialize<'de> for IsCmd {
     }
 }
 
-/// One line to what it says.
+/// Decodes a line.
 ///
-/// # Errors
-/// When it is not JSON, or an internal message whose fields make no sense.
+/// # Errors Not JSON, or an internal message with invalid fields.
 pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
     }
-    // Comes before every such answer.
+    // This field comes before every such answer.
     if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
         return Ok(FromWorker::HandleAck);
     }
-    // The reason may quote the line, which may be megabytes or hold what a terminal would obey.
+    // The reason may quote the line, which may be huge or contain terminal escapes.
     let bad = |reason: String| {
         let reason = reason.chars().filter(|c| !c.is_control()).take(BAD_LINE_REASON_CHARS_MAX).collect();
         BadLine { reason, beginning: shown(line) }
     };
     match line.first() {
-        // `process.send` of something that is not an object.
+        // `process.send` of something other than an object.
         Some(b'"') if line == b"\"ready\"" => return Ok(FromWorker::Ready),
         Some(b'{') => {}
         Some(_) => {
@@ -239,10 +237,9 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     decode_cluster(internal).map_err(|e| bad(e.to_string()))
 }
 
-/// The head of a line, of which nobody wanted the rest, to what the line says.
+/// Decodes the head of a line whose rest was dropped.
 ///
-/// # Errors
-/// When the head is no beginning of JSON, or of an internal message that may not be so long.
+/// # Errors Not the beginning of JSON, or of an internal message that must not be so long.
 pub fn decode_head(head: &[u8]) -> Result<FromWorker, BadLine> {
     let bad = |reason: &str| BadLine { reason: reason.to_owned(), beginning: shown(head) };
     match head.first() {
@@ -264,7 +261,7 @@ pub fn decode_head(head: &[u8]) -> Result<FromWorker, BadLine> {
     }
 }
 
-/// Finds `cmd` in an object that breaks off.
+/// Finds `cmd` in a truncated object.
 struct HeadFields<'a, 'de>(&'a mut Option<&'de RawValue>);
 
 impl<'de> Visitor<'de> for HeadFields<'_, 'de> {
@@ -286,7 +283,7 @@ impl<'de> Visitor<'de> for HeadFields<'_, 'de> {
     }
 }
 
-/// A field of an internal message that makes no sense.
+/// An invalid field of an internal message.
 #[derive(Debug, Error)]
 enum BadField {
     #[error("close without a key")]
@@ -339,8 +336,8 @@ fn decode_query(m: Internal<'_>) -> Result<Query, BadField> {
     })
 }
 
-/// A number that Node passes on as the app typed it: `listen(80, "::1")` says `"backlog":false`, and an app may put its
-/// port in quotes. What is not a number counts as missing.
+/// A number that Node passes on as the app typed it: `listen(80, "::1")` sends `"backlog":false`, and an app may put
+/// its port in quotes. Anything but a number counts as missing.
 fn number(typed: &RawValue) -> Option<i64> {
     let text = typed.get().trim_matches('"');
     text.parse().ok().or_else(|| text.parse::<f64>().ok().map(|n| n as i64))
@@ -369,7 +366,7 @@ fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
         }
         value = value * 10 + u64::from(digit);
         digits += 1;
-        // 2^53, the largest that Node counts to, has 16 digits.
+        // 2^53, Node's largest exact integer, has 16 digits.
         if digits > 16 {
             return None;
         }
@@ -377,14 +374,13 @@ fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     (digits > 0).then(|| (value, &bytes[digits..]))
 }
 
-/// The hand-off line of one listener, ready but for its number.
+/// The hand-off line of one listener, complete except for its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewconnLine {
     before: Vec<u8>,
 }
 
 impl NewconnLine {
-    /// For this key.
     pub fn new(key: &str) -> NewconnLine {
         let mut before =
             br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#.to_vec();
@@ -393,7 +389,7 @@ impl NewconnLine {
         NewconnLine { before }
     }
 
-    /// Puts the line with this number into `out`, replacing what was there.
+    /// Writes the line with this number to `out`, replacing its content.
     pub fn render(&self, seq: u64, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&self.before);
@@ -402,7 +398,7 @@ impl NewconnLine {
     }
 }
 
-/// The address that `server.address()` shall show.
+/// The result of `server.address()`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SockName {
     /// IP address.
@@ -414,18 +410,18 @@ pub struct SockName {
 /// Answer to `queryServer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
-    /// 0, or what `listen()` fails with (negative).
+    /// 0, or the error of `listen()` (negative).
     pub errno: i32,
-    /// The listener's key from now on.
+    /// The listener's key.
     pub key: &'a str,
-    /// What the first worker attached, as JSON.
+    /// Data of the first worker, as JSON.
     pub data: Option<&'a str>,
-    /// The address that was bound.
+    /// The bound address.
     pub sockname: Option<&'a SockName>,
 }
 
-/// Appends the answer to `queryServer` number `ack`. With `handle` (its type) the listening fd has to ride on the line:
-/// the worker then accepts by itself.
+/// Appends the answer to `queryServer` number `ack`. With `handle` (its type) the listening fd must be attached to the
+/// line: the worker then accepts by itself.
 pub fn reply(out: &mut Vec<u8>, ack: u64, seq: u64, reply: &Reply<'_>, handle: Option<&str>) {
     if let Some(kind) = handle {
         out.extend_from_slice(b"{\"cmd\":\"NODE_HANDLE\",\"type\":");
@@ -542,7 +538,7 @@ mod tests {
         assert_eq!(decode(b"[1,2]").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"mine\"}").unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":{\"x\":1}}").unwrap(), FromWorker::User);
-        // A string of JavaScript may hold half a surrogate pair.
+        // A JavaScript string may contain half a surrogate pair.
         assert_eq!(decode(br#"{"\ud800":1}"#).unwrap(), FromWorker::User);
         assert_eq!(decode(b"{\"cmd\":\"NODE_HANDLE_ACK\"}").unwrap(), FromWorker::HandleAck);
         assert!(matches!(decode(b"{\"cmd\":\"NODE_OTHER\"}").unwrap(), FromWorker::OtherInternal(_)));

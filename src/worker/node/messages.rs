@@ -1,29 +1,29 @@
-//! Messages between an app's agent and its workers: whom a line is for, and the line that they get. Two shapes: egg's
-//! (`{action, data, to}` or `{action, data, receiverPid}`), and our own (`{clusterd: {to}, message}`). Who gets it then
-//! is the master's business.
+//! Messages between an app's agent and its workers: decodes the receiver of a line, and encodes the line for the
+//! receiver. Two formats: egg's (`{action, data, to}` or `{action, data, receiverPid}`), and clusterd's own
+//! (`{clusterd: {to}, message}`). The master delivers them.
 use crate::limits;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// Whom a message is for.
+/// The receiver of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
     /// The agent.
     Agent,
     /// Every worker of the app.
     Workers,
-    /// One ready worker, another one each time.
+    /// One ready worker, in turn.
     Random,
     /// The worker of this slot.
     Slot(u32),
     /// The process with this pid.
     Pid(i32),
-    /// egg's `master` or `parent`: nobody here listens, but for what [`Message::is_agent_start`] says.
+    /// egg's `master` or `parent`: ignored, except for [`Message::is_agent_start`].
     Master,
 }
 
-/// Who sends it.
+/// The sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     /// The agent.
@@ -40,20 +40,20 @@ pub enum From {
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Whom it is for.
+    /// Its receiver.
     pub to: To,
     form: Form<'a>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form<'a> {
-    /// The line as it came.
+    /// The line as received.
     Egg { line: &'a [u8], action: &'a str },
-    /// Its JSON, and the sender's own name for it.
+    /// Its JSON, and the id that the sender gave it.
     Own { message: &'a str, id: Option<&'a str> },
 }
 
-/// A message in our own shape that makes no sense; the sender is told.
+/// An invalid message in clusterd's format; the sender is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadMessage<'a> {
     why: &'static str,
@@ -66,7 +66,7 @@ impl fmt::Display for BadMessage<'_> {
     }
 }
 
-/// The fields that matter, of both shapes. Others are passed on in egg's.
+/// The fields of both formats that are used. Others are passed on in egg's format.
 #[derive(serde::Deserialize)]
 struct Fields<'a> {
     #[serde(default, borrow)]
@@ -83,7 +83,7 @@ struct Fields<'a> {
     message: Option<&'a RawValue>,
 }
 
-/// `clusterd` of our own shape.
+/// `clusterd` in clusterd's own format.
 #[derive(serde::Deserialize)]
 struct Own<'a> {
     #[serde(default, borrow)]
@@ -92,7 +92,7 @@ struct Own<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// One process, in our own shape.
+/// One process, in clusterd's format.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct One {
@@ -100,18 +100,17 @@ struct One {
     pid: Option<i32>,
 }
 
-/// What a line of the user's is as a message; `None`: it is none, and nobody's business. `from_agent`: egg's messages to
-/// nobody in particular go to the other side.
+/// Decodes a user's line as a message; `None` if it is not one. `from_agent`: egg's messages without a receiver go to
+/// the other side.
 ///
-/// # Errors
-/// It is in our own shape and makes no sense.
+/// # Errors An invalid message in clusterd's format.
 pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMessage<'_>>> {
     let line = line.trim_ascii();
     if line.first() != Some(&b'{') {
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(line).ok()?;
-    // However it is escaped, Node would read it as an internal message, and the receiver as one of ours.
+    // However it is escaped, Node would read it as an internal message, and the receiver as one of the master's.
     let is_text = |raw: &&RawValue| raw.get().starts_with('"');
     if let Some(cmd) = fields.cmd.filter(is_text)
         && serde_json::from_str::<String>(cmd.get()).map_or(true, |cmd| cmd.starts_with("NODE_"))
@@ -136,17 +135,17 @@ pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMe
     Some(Ok(Message { to, form: Form::Egg { line, action } }))
 }
 
-/// The same of a line that is too long to be passed on, of which only the head is there: only a sender who wants an answer
-/// matters, and only where it says so before the message.
+/// The same for the head of a line that is too long to relay: only a sender that wants an answer matters, and only if
+/// it says so before the message.
 pub fn decode_head(head: &[u8]) -> Option<Result<Message<'_>, BadMessage<'_>>> {
     let mut own = None;
     let mut json = serde_json::Deserializer::from_slice(head);
-    // It breaks off, whatever it is.
+    // The line is truncated, so an error is expected.
     let _ = (&mut json).deserialize_map(HeadFields(&mut own));
     own.map(|own| decode_own(own, None))
 }
 
-/// Finds `clusterd` in an object that breaks off.
+/// Finds `clusterd` in a truncated object.
 struct HeadFields<'a, 'de>(&'a mut Option<&'de RawValue>);
 
 impl<'de> Visitor<'de> for HeadFields<'_, 'de> {
@@ -187,21 +186,21 @@ fn decode_own<'a>(own: &'a RawValue, message: Option<&'a RawValue>) -> Result<Me
 }
 
 impl<'a> Message<'a> {
-    /// egg's agent says like this that it is ready.
+    /// Whether egg's agent announces that it is ready.
     pub fn is_agent_start(&self) -> bool {
         matches!(self.form, Form::Egg { action: "\"agent-start\"", .. }) && self.to == To::Master
     }
 
-    /// Whether the sender wants to know that it reached nobody: it is in our own shape.
+    /// Whether the sender wants to know that it reached nobody: true for clusterd's format.
     pub fn wants_answer(&self) -> bool {
         matches!(self.form, Form::Own { .. })
     }
 
-    /// Appends the line that the receiver gets. It says who sent it, whatever the sender says of that.
+    /// Appends the line for the receiver. The sender in it is the real one, whatever the message says.
     pub fn render(&self, from: From, out: &mut Vec<u8>) {
         match self.form {
             Form::Egg { line, .. } => {
-                // It is an object with at least the action in it.
+                // It is an object that has at least the action.
                 out.extend_from_slice(line.strip_suffix(b"}").unwrap_or(line));
                 out.extend_from_slice(match from {
                     From::Agent => b",\"from\":\"agent\"}\n",
@@ -222,7 +221,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Appends the line that tells the sender how many did not get it.
+    /// Appends the line that tells the sender how many receivers missed the message.
     pub fn render_undelivered(&self, missed: usize, why: &str, out: &mut Vec<u8>) {
         let id = match self.form {
             Form::Own { id, .. } => id,
@@ -246,14 +245,14 @@ fn undelivered(missed: usize, why: &str, id: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}\n");
 }
 
-/// Appends a message of the master itself in egg's shape; `data` is JSON.
+/// Appends a message of the master in egg's format; `data` is JSON.
 pub fn egg_action(action: &str, data: &serde_json::Value, out: &mut Vec<u8>) {
     let line = serde_json::json!({ "action": action, "data": data, "from": "master" });
     out.extend_from_slice(line.to_string().as_bytes());
     out.push(b'\n');
 }
 
-/// Appends what happened, in our own shape: `about` has its fields.
+/// Appends an event in clusterd's format; `about` has its fields.
 pub fn event(name: &str, about: serde_json::Value, out: &mut Vec<u8>) {
     let mut fields = match about {
         serde_json::Value::Object(fields) => fields,
@@ -298,7 +297,7 @@ mod tests {
             assert_eq!(decode(line.as_bytes(), true), None, "{line}");
         }
         assert_eq!(to(r#"{"action":"x","receiverPid":"none"}"#, true), None);
-        // Nobody speaks for the master.
+        // Nobody may send as the master.
         assert_eq!(to(r#"{"cmd":"\u004eODE_CLUSTER","act":"disconnect","action":"x","to":"app"}"#, false), None);
     }
 
