@@ -1,6 +1,6 @@
 //! Acts with the rights of another user: on a separate thread that has that user's ids and no capability. The action
 //! may hang (on a file system of that user), so the wait for it is bounded.
-use crate::keeper::protocol::Credentials;
+use super::user::Credentials;
 use crate::limits::{AS_USER_HANGING_MAX, AS_USER_STACK_BYTES, AS_USER_WAIT_MS};
 use nix::errno::Errno;
 use std::io;
