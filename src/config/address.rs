@@ -1,21 +1,21 @@
-//! Which addresses stand in each other's way. No address is looked up or bound here.
+//! Which listen addresses conflict. Looks up and binds nothing.
 use super::Listen;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether both cannot be bound at once: the same port of the same family, and the same address or one of them is the
-/// wildcard. A host name is compared as a name. Port 0 never conflicts.
+/// Whether both addresses cannot be bound at the same time: same port, same family, and the same address or a wildcard.
+/// Host names are compared as names. Port 0 never conflicts.
 pub fn overlap(one: &Listen, other: &Listen) -> bool {
     use Listen::{Any, Host, Tcp, Unix};
     match (one, other) {
         (Unix(one), Unix(other)) => one == other,
         (Unix(_), _) | (_, Unix(_)) => false,
         _ if port(one) != port(other) || port(one) == Some(0) => false,
-        // Any takes both families.
+        // Any uses both families.
         (Any(_), _) | (_, Any(_)) => true,
         (Tcp(one), Tcp(other)) => overlap_tcp(one, other),
         (Host(one, _), Host(other, _)) => one.eq_ignore_ascii_case(other),
-        // The address of the name is known only when it is bound, except that a wildcard covers it (nearly every
-        // name has an IPv4 address).
+        // The address of a name is known only once it is bound, but a wildcard covers it (nearly every name has an IPv4
+        // address).
         (Host(..), Tcp(address)) | (Tcp(address), Host(..)) => address.ip() == IpAddr::from([0, 0, 0, 0]),
     }
 }

@@ -1,4 +1,4 @@
-//! `[app.agent]`: one process beside the workers of an app. What was typed of it is in `raw`.
+//! `[app.agent]`: one process beside the workers of an app. Its keys as typed are in `raw`.
 use super::problem::{At, Found, Spot};
 use super::rules::RuleError;
 use super::schema::Raw as _;
@@ -6,10 +6,9 @@ pub use super::schema::keys::Agent;
 use super::schema::keys::{AgentRest, RawAgent};
 use super::{Protocol, Ready, defaults};
 
-/// What makes an agent ready, once it is known whether it is Node's.
+/// The rule for an agent's readiness, once it is known whether it runs Node.
 ///
-/// # Errors
-/// The typed rule can never come true.
+/// # Errors The typed rule can never be met.
 pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     let never = |rule: &Ready, way_out| Err(RuleError::AgentNever { rule: rule.clone(), way_out });
     match typed {
@@ -24,7 +23,7 @@ pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     }
 }
 
-/// The agent with every default decided; `None` where there is none, or problems leave none.
+/// The agent with every default filled in; `None` if there is none, or problems leave none.
 pub(super) fn decide(raw: Option<At<RawAgent>>, found: &mut Found) -> Option<Agent> {
     let mut raw = raw?.value;
     let protocol = raw.protocol.as_ref().map_or(Protocol::Auto, |at| at.value);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 use std::cmp::Ordering;
 use std::str::FromStr;
 
-/// Why a text cannot be used as a cron expression.
+/// Why a text is not a usable cron expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
     /// It cannot be read.
@@ -25,8 +25,7 @@ pub enum ExpressionError {
 
 /// Checks an expression: five fields (minute, hour, day, month, day of the week), or six with seconds in front.
 ///
-/// # Errors
-/// It is none, or its time never comes.
+/// # Errors It is not an expression, or its time never comes.
 pub fn read(text: &str) -> Result<String, ExpressionError> {
     let wrong = |why: String| ExpressionError::Syntax { typed: text.to_owned(), why };
     let fields = text.split_whitespace().count();
@@ -41,12 +40,12 @@ pub fn read(text: &str) -> Result<String, ExpressionError> {
     }
 }
 
-/// The first time after this one that an expression names.
+/// The first time of an expression after this one.
 pub fn next(text: &str, after: &ZonedDateTime) -> Option<ZonedDateTime> {
     Cron::from_str(text).ok()?.find_next_occurrence(&Here(after.clone()), false).ok().map(|Here(time)| time)
 }
 
-/// A time here, for the searching crate: it asks for the calendar, the zone's rules are `jiff`'s.
+/// A local time for the crate that searches: it has the calendar, `jiff` the rules of the time zone.
 #[derive(Clone)]
 struct Here(ZonedDateTime);
 

@@ -1,4 +1,4 @@
-//! Environment files: one `NAME=value` a line. Text in, pairs out; nothing is expanded, nothing is run.
+//! Environment files: one `NAME=value` per line. Text in, pairs out; expands and runs nothing.
 
 /// Variables that clusterd sets itself and an app may not.
 pub const RESERVED: &[&str] = &[
@@ -24,18 +24,18 @@ pub enum VariableError {
     /// One of [`RESERVED`].
     #[error("{0} is set by clusterd for each worker; leave it out")]
     Reserved(String),
-    /// A value that the kernel could not take.
+    /// A value that contains a zero byte.
     #[error("the value of {0} holds a zero byte, which no variable can")]
     ZeroByte(String),
 }
 
-/// Why a line is not one of an environment file.
+/// Why a line is not valid in an environment file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// No `=`. The line itself may be a secret: it is not shown.
+    /// No `=`. The line may be a secret, so it is not shown.
     #[error("wants NAME=value")]
     NotAPair,
-    /// Quotes that do not end the value.
+    /// Text after the closing quote, or no closing quote.
     #[error("the value of {0} has no closing quote, or text after it")]
     Unclosed(String),
     /// A variable that cannot be set.
@@ -90,7 +90,7 @@ fn pair(line: &str) -> Result<Pair, LineError> {
     let value = match typed.chars().next() {
         Some('\'') => single_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
         Some('"') => double_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
-        // With the space before it: nothing but a comment may follow the sign.
+        // With the space before it: only a comment may follow the sign.
         _ => value.split(" #").next().unwrap_or_default().trim().to_owned(),
     };
     check(name, &value)?;

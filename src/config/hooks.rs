@@ -1,10 +1,10 @@
-//! `[app.hooks]`: the things that can happen to an app for which a command can be run.
+//! `[app.hooks]`: the events of an app for which a command can run.
 
 use super::problem::At;
 use super::schema::keys::RawHooks;
 use std::collections::BTreeMap;
 
-/// What happened.
+/// An event with a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookEvent {
     /// A worker became ready.

@@ -1,8 +1,8 @@
-//! PM2's configuration (an ecosystem file, a dump) as one of clusterd: data in, TOML text out, with what has no
-//! counterpart here by name. Pure: the loader reads and evaluates the files.
+//! Converts PM2's configuration (an ecosystem file, a dump) to one of clusterd: data in, TOML text out, with notes on
+//! everything that has no counterpart. Pure: the loader reads and evaluates the files.
 //!
-//! The text goes the way of every configuration file from there on, so that a restarted master resolves it again
-//! without evaluating anything.
+//! From there on the text is treated as any configuration file, so that a restarted master resolves it without
+//! evaluating anything.
 mod app;
 mod dump;
 mod fields;
@@ -16,10 +16,10 @@ use crate::limits::{APPS_MAX, PROBLEM_CHARS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How a configuration file is written.
+/// The format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As clusterd's own.
+    /// clusterd's own.
     Toml,
     /// JavaScript that exports it.
     Script,
@@ -30,7 +30,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the ending of its path; TOML where that says nothing.
+    /// By the ending of the path; TOML for other endings.
     pub fn of(path: &str) -> Format {
         let ending = path.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
         match ending.as_str() {
@@ -53,41 +53,41 @@ pub fn is_configuration(path: &str) -> bool {
     }
 }
 
-/// What the word in `script` names on this machine.
+/// What `script` names on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// No file that could be found.
+    /// A file that does not exist.
     Missing,
-    /// A command of PATH, and no file of the app's folder.
+    /// A command in PATH, not a file in the app's folder.
     InPath,
     /// A binary file.
     Binary,
-    /// A text whose `#!` line names something else than Node.
+    /// A text whose `#!` line names something other than Node.
     Itself,
     /// Any other text, or a folder.
     Text,
 }
 
-/// What the conversion has to know of the machine.
+/// Facts about the machine that the conversion needs.
 pub struct Surroundings<'a> {
-    /// The file, as a person types it.
+    /// The path of the file, as typed.
     pub file: &'a str,
-    /// The environment to which the apps will add theirs: what a dump says of it too need not be written down.
+    /// The environment to which the apps add theirs: variables of a dump that are also here are left out.
     pub env: &'a BTreeMap<String, String>,
-    /// Looks at a script in the folder of its app.
+    /// Looks up a script in the folder of its app.
     pub look: &'a dyn Fn(Option<&str>, &str) -> Script,
 }
 
-/// A configuration that was converted.
+/// A converted configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Converted {
-    /// `cluster.toml`, explained.
+    /// `cluster.toml`, with comments.
     pub toml: String,
-    /// One sentence for each setting that could not be converted: the app, the key, what to do instead.
+    /// One sentence for each setting that was not converted: the app, the key, what to do instead.
     pub notes: Vec<String>,
 }
 
-/// What is said while an app is converted.
+/// Notes and problems of a conversion.
 #[derive(Default)]
 struct Words {
     notes: Vec<String>,
@@ -110,10 +110,9 @@ fn one_line(app: &str, text: &str) -> String {
     line
 }
 
-/// Converts what a file of PM2 holds.
+/// Converts the content of a PM2 file.
 ///
-/// # Errors
-/// What makes it no configuration that could run, one sentence each; never empty.
+/// # Errors Why it is not a usable configuration, one sentence each; never empty.
 pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Vec<String>> {
     let mut words = Words::default();
     let apps = match apps_of(value, &mut words) {
@@ -147,7 +146,7 @@ enum NoApps {
     NotAnObject,
 }
 
-/// The apps of a file: under `apps` (or `pm2`), a list of them, or one alone.
+/// The apps of a file: under `apps` (or `pm2`), as a list, or a single one.
 fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String, Value>>, NoApps> {
     let list = match value {
         Value::Object(whole) => {

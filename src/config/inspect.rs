@@ -1,13 +1,14 @@
-//! Node's inspector ports, counted up per slot as Node's own cluster does: every worker needs its own. Text only.
+//! Node's inspector ports: incremented per slot, as in Node's own cluster, because every worker needs its own. Text
+//! only.
 
 /// The port of a bare `--inspect`.
 const PORT_DEFAULT: u16 = 9229;
-/// Node continues here when it counts past the last port.
+/// After the last port Node continues here.
 const PORT_AFTER_LAST: u64 = 1024;
 
-/// Flags that open the inspector or name its address.
+/// Flags that open the inspector or set its address.
 const FLAGS: &[&str] = &["--inspect", "--inspect-brk", "--inspect-wait", "--inspect-port", "--debug-port"];
-/// Node's flags whose value may be the next word; that word is not the script.
+/// Node flags whose value may be the next word, which then is not the script.
 const FLAGS_WITH_VALUE: &[&str] = &[
     "--inspect-port",
     "--debug-port",
@@ -38,8 +39,8 @@ const FLAGS_WITH_VALUE: &[&str] = &[
     "--es-module-specifier-resolution",
 ];
 
-/// The command of the worker in `slot`: as Node's cluster does, a flag behind the last one that opens the inspector
-/// counts its port up. Slot 0 keeps what was typed. `args` is the whole argv.
+/// The command of the worker in `slot`: as in Node's cluster, a flag after the last one that opens the inspector
+/// increments its port. Slot 0 is unchanged. `args` is the whole argv.
 pub fn inspect_args(args: &[String], slot: u32) -> Vec<String> {
     let flags = flags_end(args);
     let mut out = args.to_vec();
@@ -51,25 +52,25 @@ pub fn inspect_args(args: &[String], slot: u32) -> Vec<String> {
     out
 }
 
-/// The flag to put after argv\[0\] when `NODE_OPTIONS` opens the inspector: it moves this slot's port and opens nothing
-/// by itself. `None`: nothing to do.
+/// The flag to insert after argv\[0\] if `NODE_OPTIONS` opens the inspector: it changes this slot's port, and opens
+/// nothing by itself. `None`: nothing to do.
 pub fn inspect_flag_for_node_options(node_options: &str, slot: u32) -> Option<String> {
     let words: Vec<String> = node_options.split_whitespace().map(str::to_owned).collect();
     let (_, port) = last_address(&words)?;
     port_flag(port, slot)
 }
 
-/// An option that opens nothing, and gives an inspector that is opened by a signal a port that nobody has.
+/// A flag that opens nothing; an inspector opened by a signal then gets a free port.
 pub const ANY_PORT: &str = "--inspect-port=0";
 
-/// Whether the command or `NODE_OPTIONS` says anything about the inspector.
+/// Whether the command or `NODE_OPTIONS` has an inspector flag.
 pub fn is_named(command: &[String], node_options: &str) -> bool {
     let names = |word: &str| FLAGS.contains(&word.split_once('=').map_or(word, |(flag, _)| flag));
     let flags = &command[..flags_end(command).min(command.len())];
     flags.iter().any(|word| names(word)) || node_options.split_whitespace().any(names)
 }
 
-/// Where Node's own flags end: at the script, or at `--`.
+/// The end of Node's own flags: at the script, or at `--`.
 fn flags_end(args: &[String]) -> usize {
     let mut index = 1;
     while let Some(word) = args.get(index) {
@@ -81,8 +82,8 @@ fn flags_end(args: &[String]) -> usize {
     args.len()
 }
 
-/// Index behind the last inspector flag, and the port that the flags together ask for. `None`: there is no such flag,
-/// or one has no valid address (Node reports it).
+/// Index after the last inspector flag, and the port that the flags set. `None`: there is no such flag, or one has an
+/// invalid address (Node reports it).
 fn last_address(words: &[String]) -> Option<(usize, u16)> {
     let mut last = None;
     let mut port = PORT_DEFAULT;
@@ -101,7 +102,7 @@ fn last_address(words: &[String]) -> Option<(usize, u16)> {
     last.map(|end| (end, port))
 }
 
-/// The port in `PORT`, `HOST:PORT` or `HOST`; `Some(None)`: a host alone; `None`: no port that can be.
+/// The port in `PORT`, `HOST:PORT` or `HOST`; `Some(None)`: only a host; `None`: not a valid port.
 fn typed_port(address: &str) -> Option<Option<u16>> {
     if address.bytes().all(|b| b.is_ascii_digit()) {
         return address.parse().ok().map(Some);
@@ -114,7 +115,7 @@ fn typed_port(address: &str) -> Option<Option<u16>> {
 }
 
 fn port_flag(port: u16, slot: u32) -> Option<String> {
-    // Port 0 is any free one, for every slot.
+    // Port 0 means any free one, for every slot.
     (slot > 0 && port > 0).then(|| format!("--inspect-port={}", count_up(port, slot)))
 }
 

@@ -1,4 +1,4 @@
-//! `[app.log]`: where the output of an app's workers goes, and what a line looks like there. Pure: no file is touched.
+//! `[app.log]`: the files for an app's output, and the format of their lines. Pure: touches no file.
 use super::defaults;
 use super::problem::{Found, Spot};
 use super::schema::keys::RawLog;
@@ -8,38 +8,37 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where an app's output goes.
+/// The targets of an app's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Of stdout.
+    /// stdout.
     pub out: Target,
-    /// Of stderr. The same file as `out`: one file for both.
+    /// stderr. The same file as `out`: one file for both.
     pub err: Target,
-    /// Every slot has files of its own: [`slot_path`].
+    /// Every slot has its own files: [`slot_path`].
     pub per_worker: bool,
-    /// What a line looks like.
     pub format: Format,
-    /// Time stamps, in strftime's words; `None`: none (JSON lines have one anyway).
+    /// Format of timestamps (strftime); `None`: none (JSON lines always have one).
     pub time: Option<String>,
-    /// When a file is moved aside.
+    /// When a file is rotated.
     pub rotation: Rotation,
 }
 
-/// Where one stream goes.
+/// The target of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Where clusterd's own goes.
+    /// clusterd's own stdout or stderr.
     Inherit,
-    /// Nowhere.
+    /// Discarded.
     Null,
-    /// To this file; absolute, links not resolved.
+    /// This file: an absolute path, links not resolved.
     File(PathBuf),
 }
 
-/// What a line looks like in a file.
+/// The format of a line in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As the worker printed it, behind the time stamp.
+    /// As the worker printed it, after the timestamp.
     Plain,
     /// One JSON object.
     Json,
@@ -54,16 +53,16 @@ impl fmt::Display for Format {
     }
 }
 
-/// When a file is moved aside, and what becomes of it.
+/// When a file is rotated, and how many are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// When it would be larger than this, in bytes.
+    /// Before it would exceed this size, in bytes.
     pub max_size: Option<u64>,
-    /// When it was begun longer ago than this.
+    /// When it is older than this.
     pub max_age: Option<Duration>,
-    /// So many are kept beside the one that is written.
+    /// Number of rotated files that are kept.
     pub keep: u32,
-    /// They are compressed.
+    /// Rotated files are compressed.
     pub compress: bool,
 }
 
@@ -81,8 +80,7 @@ impl Default for Log {
 }
 
 impl Log {
-    /// The same with the files that an app in the background has where nothing else was said: `FOLDER/NAME-out.log` and
-    /// `FOLDER/NAME-error.log`.
+    /// The same, with the default files of an app in the background: `FOLDER/NAME-out.log` and `FOLDER/NAME-error.log`.
     #[must_use]
     pub fn in_background(mut self, name: &str, folder: &Path) -> Log {
         for (target, kind) in [(&mut self.out, "out"), (&mut self.err, "error")] {
@@ -98,7 +96,7 @@ impl Log {
         [&self.out, &self.err].into_iter().any(|target| matches!(target, Target::File(_)))
     }
 
-    /// Keys that do nothing, because no stream goes to a file: in the foreground, with none given.
+    /// Keys without effect, because no stream goes to a file (in the foreground, if no file is configured).
     pub fn idle_keys(&self) -> Vec<&'static str> {
         let set = [
             ("per_worker", self.per_worker),
@@ -116,7 +114,7 @@ impl Log {
         let agent = (agent && self.per_worker).then_some(Slot::AGENT.0);
         for slot in (0..if self.per_worker { slots } else { 1 }).chain(agent) {
             for target in [&self.out, &self.err] {
-                // Only the two of one slot can be the same.
+                // Only the two files of one slot can be the same.
                 if let Target::File(path) = self.of_slot(target, slot)
                     && paths.last() != Some(&path)
                 {
@@ -127,7 +125,7 @@ impl Log {
         paths
     }
 
-    /// Where a stream of the worker in this slot goes.
+    /// The target of a stream for the worker in this slot.
     pub fn of_slot(&self, target: &Target, slot: u32) -> Target {
         match target {
             Target::File(path) if self.per_worker => Target::File(slot_path(path, slot)),
@@ -143,16 +141,15 @@ pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
     path.with_file_name(format!("{stem}-{}{ending}", Slot(slot)))
 }
 
-/// Why a text names no file for output.
+/// Why a text is not a valid target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// No text.
     #[error("a log path is empty; write \"NULL\" to discard the output")]
     Empty,
-    /// A path that the kernel could not take.
+    /// A path with a zero byte.
     #[error("a log path holds a zero byte")]
     ZeroByte,
-    /// A placeholder, as other tools have them.
+    /// A placeholder, as in other tools.
     #[error("\"{0}\": a log path is taken as it is; write it without % (per_worker = true adds the slot)")]
     Placeholder(String),
     /// A folder.
@@ -172,7 +169,7 @@ pub(super) fn target(typed: &str) -> Result<Target, TargetError> {
     }
 }
 
-/// The settings with every default decided. Relative paths start at `folder`.
+/// The settings with every default filled in. Relative paths start at `folder`.
 pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, found: &mut Found) -> Log {
     let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress, .. } = raw;
     if let (Some(file), Some(_)) = (&file, out.as_ref().or(err.as_ref())) {

@@ -1,15 +1,15 @@
-//! The format of time stamps: strftime's, or the tokens that PM2 takes, written as strftime's. Pure.
+//! The format of timestamps: strftime's, or PM2's tokens, converted to strftime's. Pure.
 use crate::limits::LOG_TIME_CHARS_MAX;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// What `time = true` stands for.
+/// The meaning of `time = true`.
 pub const DEFAULT: &str = "%Y-%m-%dT%H:%M:%S";
 
-/// What JSON lines have where no format was typed.
+/// The format in JSON lines without a configured one.
 pub const JSON_DEFAULT: &str = "%Y-%m-%dT%H:%M:%S%.3f%:z";
 
-/// PM2's tokens and what strftime calls them; of two with the same beginning the longer one comes first.
+/// PM2's tokens in strftime's terms; of two with the same prefix the longer one comes first.
 const TOKENS: [(&str, &str); 31] = [
     ("YYYY", "%Y"),
     ("YY", "%y"),
@@ -44,10 +44,10 @@ const TOKENS: [(&str, &str); 31] = [
     ("x", "%s%3f"),
 ];
 
-/// Why a text cannot be a format of time stamps.
+/// Why a text is not a valid format of timestamps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeFormatError {
-    /// More than a line, or beyond the bound.
+    /// More than one line, or too long.
     #[error("time must be one line of at most {LOG_TIME_CHARS_MAX} bytes; {HINT}")]
     NotALine,
     /// strftime cannot read it.
@@ -65,10 +65,9 @@ pub enum TimeFormatError {
 
 const HINT: &str = "write it as in \"%Y-%m-%d %H:%M:%S%.3f\" or \"YYYY-MM-DD HH:mm:ss.SSS\"";
 
-/// A format as typed, as strftime's. What holds no `%` is taken for PM2's tokens; text in `[...]` stays as it is there.
+/// Converts a format as typed to strftime's. Text without `%` has PM2's tokens; text in `[...]` is taken literally.
 ///
-/// # Errors
-/// What cannot be read, and the way out.
+/// # Errors What is wrong, and what to do.
 pub fn strftime(typed: &str) -> Result<String, TimeFormatError> {
     if typed.len() > LOG_TIME_CHARS_MAX || typed.chars().any(char::is_control) {
         return Err(TimeFormatError::NotALine);

@@ -1,7 +1,8 @@
-//! What a deployment is, with every default decided: nothing later asks "or else?". Pure: no fd, no clock, no OS crate.
+//! A deployment's configuration, with every default filled in: no later code asks for defaults. Pure: no fd, no clock,
+//! no OS crate.
 //!
-//! [`sources::Sources`] (what was typed, as plain data) goes through [`resolve::resolve`] to a [`Config`]. The loader reads
-//! the files.
+//! [`resolve::resolve`] turns [`sources::Sources`] (the sources as plain data) into a [`Config`]. The loader reads the
+//! files.
 pub mod address;
 pub mod agent;
 pub mod attributes;
@@ -45,13 +46,13 @@ pub struct Config {
 pub enum Workers {
     /// This many.
     Exactly(u32),
-    /// The CPUs that this process may use, less this many (at least one worker).
+    /// The usable CPUs, less this many (at least one worker).
     MaxMinus(u32),
     /// This share of the CPUs, rounded up (at least one worker).
     Percent(u32),
 }
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Listen {
     /// All interfaces, IPv6 and IPv4 where the machine has both.
@@ -64,10 +65,10 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// Who gets the next connection.
+/// How connections are distributed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// The master accepts and hands off to the worker that a strategy picks.
+    /// The master accepts and hands off to the worker that a strategy chooses.
     Strategy(Mode),
     /// Every worker gets the listening socket itself.
     Shared,
@@ -75,7 +76,7 @@ pub enum Balance {
     Kernel,
 }
 
-/// What makes a worker ready.
+/// The rule for a worker's readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// Node's `listening`.
@@ -92,7 +93,7 @@ pub enum Ready {
     Or(Said, Duration),
 }
 
-/// What a worker can say of itself.
+/// Evidence that a worker announces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
     /// Node's `listening`.
@@ -103,19 +104,19 @@ pub enum Said {
     Notify,
 }
 
-/// Which files are watched.
+/// The watched files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Absolute; none: the folder of the app.
+    /// Absolute; empty: the app's folder.
     pub paths: Vec<PathBuf>,
-    /// What does not count, as lines of a `.gitignore`.
+    /// Ignored files, as lines of a `.gitignore`.
     pub ignore: Vec<String>,
-    /// Time without another change before one is acted on.
+    /// How long no other change may follow before a change is acted on.
     pub delay: Duration,
 }
 
 impl App {
-    /// The variable that counts up with the slots, and its value in slot 0.
+    /// The variable that is incremented per slot, and its value in slot 0.
     pub fn first_of_increment(&self) -> Option<(&str, i64)> {
         let name = self.increment_var.as_deref()?;
         Some((name, self.env.get(name)?.parse().ok()?))
@@ -147,7 +148,7 @@ impl fmt::Display for Workers {
 }
 
 impl Balance {
-    /// The words of all ways to balance.
+    /// The names of all balance modes.
     pub const NAMES: [&str; Mode::ALL.len() + 2] = {
         let mut names = [""; Mode::ALL.len() + 2];
         let mut n = 0;
@@ -160,7 +161,7 @@ impl Balance {
         names
     };
 
-    /// The word for it.
+    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Balance::Strategy(mode) => mode.name(),
@@ -169,7 +170,7 @@ impl Balance {
         }
     }
 
-    /// What this word means.
+    /// The mode with this name.
     pub fn named(word: &str) -> Option<Balance> {
         let strategies = Mode::ALL.iter().map(|mode| Balance::Strategy(*mode));
         strategies.chain([Balance::Shared, Balance::Kernel]).find(|balance| balance.name() == word)
@@ -196,7 +197,7 @@ impl fmt::Display for Ready {
 }
 
 impl Said {
-    /// The rule that wants this and nothing else.
+    /// The rule that needs only this.
     pub fn alone(self) -> Ready {
         match self {
             Said::Listening => Ready::Listening,

@@ -1,28 +1,27 @@
-//! Names of apps: what is allowed, and the name that a command gets when none was typed.
+//! Names of apps: what is allowed, and the default name for a command.
 use super::parse::nearest;
 use crate::limits::NAME_CHARS_MAX;
 use std::path::{Component, Path};
 
-/// Why a word cannot be a name.
+/// Why a word is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// No word.
     #[error("a name is empty: {RULE}")]
     Empty,
-    /// More characters than the bound.
+    /// Longer than the limit.
     #[error("the name \"{0}\" is longer than {NAME_CHARS_MAX} characters")]
     TooLong(String),
-    /// The word for every app.
+    /// The word for all apps.
     #[error("the name \"all\" is taken: commands use it for every app")]
     All,
-    /// Characters that a name cannot have.
+    /// Characters that are not allowed.
     #[error("\"{0}\" cannot be a name: {RULE}")]
     Characters(String),
 }
 
 const RULE: &str = "a name has letters, digits, \".\", \"_\" and \"-\", and starts with none of \".-\"";
 
-/// Checks a name that was typed. It becomes a file name and a word on the command line.
+/// Checks a name. It is used as a file name and as a word on the command line.
 pub fn check(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
@@ -43,8 +42,8 @@ fn allowed(c: char) -> bool {
     c.is_ascii_alphanumeric() || ".-_".contains(c)
 }
 
-/// The name for a command: the script's stem, or its folder's name where the stem says nothing (`index`, `main`,
-/// `server`, `app`); a program without a script gives its own name. Always valid.
+/// The default name for a command: the script's stem, or its folder's name for generic stems (`index`, `main`,
+/// `server`, `app`); a program without a script has its own name. Always valid.
 pub fn from_command(command: &[String]) -> String {
     let program = command.first().map_or("", String::as_str);
     let script = command.iter().skip(1).find(|word| !word.starts_with('-') && has_script_ending(word));
@@ -70,14 +69,14 @@ fn says_nothing(stem: &str) -> bool {
     ["index", "main", "server", "app", "src", "dist", "build", "bin", "lib"].contains(&stem)
 }
 
-/// The nearest thing to `name` that may be a name.
+/// The valid name that is most similar to `name`.
 pub fn cleaned(name: &str) -> String {
     let cleaned: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).take(NAME_CHARS_MAX).collect();
     let cleaned = cleaned.trim_start_matches(['.', '-']);
     if cleaned.is_empty() || cleaned == "all" { "app".to_owned() } else { cleaned.to_owned() }
 }
 
-/// `wanted`, or `wanted-2`, `wanted-3`, whichever is first free.
+/// `wanted`, `wanted-2`, `wanted-3`: the first that is free.
 pub fn unique(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2_u64..).map(|n| {
         let suffix = format!("-{n}");
@@ -88,7 +87,7 @@ pub fn unique(wanted: &str, taken: impl Fn(&str) -> bool) -> String {
     std::iter::once(wanted.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
 }
 
-/// "did you mean" for a key or a verb, or nothing.
+/// "did you mean" for a key or a verb, or an empty text.
 pub fn did_you_mean(typed: &str, candidates: &[&str]) -> String {
     nearest(typed, candidates).map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
 }

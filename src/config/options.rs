@@ -1,41 +1,42 @@
-//! The words of the flags of a run, by flag; what they mean is in `schema`. Their JSON goes to the master, into entries, and
-//! from one version to another, so that its form stays: flags of the first version are fields, the others stand in `options`.
+//! The values of a run's flags, as typed; `schema` has their meaning. Their JSON goes to the master, into entries, and
+//! from one version to another, so its form is fixed: flags of the first version are fields, the others are in
+//! `options`.
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What was typed for each flag, by its name without dashes. A flag that takes no word has the word `true`.
+/// The values of each flag, by its name without dashes. A flag without a value has the value `true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options(BTreeMap<String, Vec<String>>);
 
 impl Options {
-    /// Every word of a flag, in order; none where it was not typed.
+    /// Every value of a flag, in order; empty if it was not given.
     pub fn all(&self, flag: &str) -> &[String] {
         self.0.get(flag).map_or(&[], Vec::as_slice)
     }
 
-    /// The last word of a flag.
+    /// The last value of a flag.
     pub fn get(&self, flag: &str) -> Option<&str> {
         self.all(flag).last().map(String::as_str)
     }
 
-    /// Whether a flag was typed.
+    /// Whether a flag was given.
     pub fn has(&self, flag: &str) -> bool {
         !self.all(flag).is_empty()
     }
 
-    /// The words of a flag, instead of those that it had.
+    /// Replaces the values of a flag.
     pub fn set(&mut self, flag: &str, words: Vec<String>) {
         if words.is_empty() { drop(self.0.remove(flag)) } else { drop(self.0.insert(flag.to_owned(), words)) }
     }
 
-    /// Takes a flag out.
+    /// Removes a flag.
     pub fn take(&mut self, flag: &str) -> Vec<String> {
         self.0.remove(flag).unwrap_or_default()
     }
 
-    /// Whether nothing was typed.
+    /// Whether no flag was given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -51,7 +52,7 @@ impl<const N: usize> From<[(&str, &str); N]> for Options {
     }
 }
 
-/// How the first version writes a flag.
+/// The form of a flag in the first version.
 #[derive(Clone, Copy)]
 enum Form {
     Text,
@@ -80,7 +81,7 @@ const FIRST: &[(&str, Form)] = &[
     ("drain-timeout", Form::Text),
     ("kill-timeout", Form::Text),
 ];
-/// Those of them that stand in `habits`.
+/// Those in `habits`.
 const HABITS: &[(&str, Form)] = &[
     ("max-runs", Form::Text),
     ("max-restarts", Form::Text),
@@ -113,7 +114,7 @@ fn to_json(words: &[String], form: Form) -> Value {
 
 fn from_json(value: &Value) -> Option<Vec<String>> {
     match value {
-        // A flag cannot be typed as `false`: that is one that was not typed.
+        // `false` means that the flag was not given.
         Value::Null | Value::Bool(false) => Some(Vec::new()),
         Value::Bool(true) => Some(vec!["true".to_owned()]),
         Value::Number(number) => Some(vec![number.to_string()]),

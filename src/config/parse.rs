@@ -1,4 +1,4 @@
-//! One typed value each: text to type, or why it cannot be one. The command line and the file share it.
+//! Parsers for single values: text to type, or an error. Shared by command line and file.
 use super::value_error::ValueError;
 use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
 use crate::limits::{
@@ -28,7 +28,7 @@ pub fn workers(text: &str) -> Result<Workers, ValueError> {
     digits(text).filter(|n| (1..=WORKERS_MAX).contains(n)).map(Workers::Exactly).ok_or_else(wrong)
 }
 
-/// Decimal digits alone: no sign, no space.
+/// Decimal digits only: no sign, no space.
 pub(crate) fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -53,7 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
     ms.map(Duration::from_millis).ok_or_else(|| ValueError::TimeTooLong(text.to_owned()))
 }
 
-/// A duration that makes no sense when it is zero.
+/// A duration that must not be zero.
 pub fn duration_not_zero(text: &str) -> Result<Duration, ValueError> {
     match duration(text)? {
         Duration::ZERO => Err(ValueError::TimeZero(text.to_owned())),
@@ -61,7 +61,7 @@ pub fn duration_not_zero(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
-/// Time after which an event loop that does not turn counts as hung.
+/// Time after which a stuck event loop counts as hung.
 pub fn hang(text: &str) -> Result<Duration, ValueError> {
     let time = duration(text)?;
     if time < Duration::from_millis(HANG_MS_MIN) {
@@ -70,7 +70,7 @@ pub fn hang(text: &str) -> Result<Duration, ValueError> {
     Ok(time)
 }
 
-/// A time that may also be in days, `7d`, and is not zero.
+/// A duration that may be in days, `7d`, and must not be zero.
 pub fn age(text: &str) -> Result<Duration, ValueError> {
     let Some(days) = text.strip_suffix('d').and_then(digits) else { return duration_not_zero(text) };
     duration_not_zero(&format!("{}h", u64::from(days) * 24)).map_err(|error| match error {
@@ -79,7 +79,7 @@ pub fn age(text: &str) -> Result<Duration, ValueError> {
     })
 }
 
-/// What a line in a log file looks like.
+/// The format of a line in a log file.
 pub fn log_format(text: &str) -> Result<super::log::Format, ValueError> {
     match text {
         "plain" => Ok(super::log::Format::Plain),
@@ -109,7 +109,7 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
     }
 }
 
-/// What is not to be watched, as a line of a `.gitignore`.
+/// A line of a `.gitignore`.
 pub fn pattern(text: &str) -> Result<String, ValueError> {
     if text.trim().is_empty() || text.contains(['\n', '\0']) {
         return Err(ValueError::Pattern);
@@ -141,7 +141,7 @@ pub fn protocol(text: &str) -> Result<Protocol, ValueError> {
     Protocol::named(text).ok_or_else(|| unknown("protocol", text, &protocol::NAMES))
 }
 
-/// What makes a worker ready.
+/// The rule for a worker's readiness.
 pub fn ready(text: &str) -> Result<Ready, ValueError> {
     if let Some((said, time)) = text.split_once(" or ") {
         return ready_or(said.trim(), time.trim());
@@ -161,10 +161,10 @@ pub fn ready(text: &str) -> Result<Ready, ValueError> {
     }
 }
 
-/// What a worker can say of itself.
+/// Evidence that a worker announces itself.
 const SAID: &[&str] = &["listening", "message", "notify"];
 
-/// `http:/healthz`: the path that a worker is asked for.
+/// `http:/healthz`: the path of a readiness probe.
 fn ready_http(text: &str) -> Result<Ready, ValueError> {
     let typed = text.to_owned();
     if text.starts_with('/') {
@@ -200,7 +200,7 @@ fn unknown(what: &'static str, typed: &str, choices: &'static [&'static str]) ->
     ValueError::Unknown { what, typed: typed.to_owned(), choices, more: "" }
 }
 
-/// The candidate nearest to what was typed, where one is near enough.
+/// The most similar candidate, if it is similar enough.
 pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if typed.len() > NAME_CHARS_MAX {
         return None; // Not a slip of the finger, and slow to compare.
@@ -209,13 +209,13 @@ pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&typed, candidate), *candidate))
-        // Of a single letter nothing would be left.
+        // With a single letter nothing would be left.
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1) && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// A path that the kernel could take.
+/// A path without a zero byte.
 pub fn path(text: &str) -> Result<String, ValueError> {
     if text.is_empty() || text.contains('\0') {
         return Err(ValueError::Path);
@@ -294,7 +294,7 @@ pub fn host_and_port(host: &str, port: u16) -> Result<Listen, ValueError> {
     }
 }
 
-/// Whether a host can be looked up.
+/// Whether this is a valid host name.
 fn is_host_name(host: &str) -> bool {
     let label_ok = |label: &str| {
         !label.is_empty()
@@ -324,7 +324,7 @@ fn unix(path: &str, typed: &str) -> Result<Listen, ValueError> {
     Ok(Listen::Unix(PathBuf::from(path)))
 }
 
-/// A command typed as one string. Split by spaces when it is simple; what a shell would treat specially is refused.
+/// A command in one string. Split at spaces if it is simple; characters that are special to a shell are refused.
 pub fn command_line(text: &str) -> Result<Vec<String>, ValueError> {
     let special = |c: char| "\"'\\$`*?[]{}()<>|&;!~#".contains(c) || (c.is_control() && c != '\t');
     if let Some(c) = text.chars().find(|c| special(*c)) {

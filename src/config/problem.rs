@@ -1,14 +1,13 @@
-//! What is wrong with what was typed: one place, one sentence. [`super::resolve`] collects
-//! them all.
+//! A problem in the configuration: one place, one sentence. [`super::resolve`] collects them.
 use crate::limits::{PROBLEM_CHARS_MAX, PROBLEMS_MAX};
 use std::fmt::{self, Display};
 
-/// Where something was typed.
+/// The place of a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a file; line and column count from 1, the column in characters.
     File {
-        /// Relative to the start folder where the file lies below it.
+        /// Relative to the start folder if the file is below it.
         path: String,
         /// Line, from 1.
         line: usize,
@@ -17,16 +16,16 @@ pub enum Place {
     },
     /// As this option, for example `--workers`.
     Option(&'static str),
-    /// Without a place.
+    /// No particular place.
     Whole,
 }
 
-/// One thing that is wrong, and the way out.
+/// One problem, with what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
     pub place: Place,
-    /// What, in one line.
+    /// One line.
     pub message: String,
 }
 
@@ -37,39 +36,38 @@ impl Display for Problem {
             Place::Option(option) => write!(f, "{option}: ")?,
             Place::Whole => (),
         }
-        // One line each, whatever the file held.
+        // One line each, whatever the file contains.
         f.write_str(&self.message.replace(['\n', '\r'], " "))
     }
 }
 
 impl std::error::Error for Problem {}
 
-/// A place while the text is at hand: an offset is cheap to carry, line and column are computed once.
+/// A place while the text is available: an offset is cheap, line and column are computed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Spot {
     /// Byte offset in the configuration file.
     File(usize),
     /// An option's name.
     Option(&'static str),
-    /// Without a place.
+    /// No particular place.
     Whole,
 }
 
-/// Something typed, and where.
+/// A value with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct At<T> {
-    /// What was typed.
     pub(crate) value: T,
-    /// Where.
+    /// Its place.
     pub(crate) spot: Spot,
 }
 
-/// Problems found so far, at most [`PROBLEMS_MAX`]: placing each takes a pass over the file.
+/// The problems found so far, at most [`PROBLEMS_MAX`]: finding the line of each costs a pass over the file.
 #[derive(Debug, Default)]
 pub(crate) struct Found(Vec<(Spot, String)>);
 
 impl Found {
-    /// Notes a problem.
+    /// Adds a problem.
     pub(crate) fn add(&mut self, spot: Spot, message: impl Into<String>) {
         if !self.is_full() {
             let mut message = message.into();
@@ -81,12 +79,12 @@ impl Found {
         }
     }
 
-    /// Whether no more are noted.
+    /// Whether no more are added.
     pub(crate) fn is_full(&self) -> bool {
         self.0.len() >= PROBLEMS_MAX
     }
 
-    /// The value, or `None` and the problem is noted.
+    /// The value; an error is added as a problem.
     pub(crate) fn keep<T, E: Display>(&mut self, spot: Spot, result: Result<T, E>) -> Option<At<T>> {
         match result {
             Ok(value) => Some(At { value, spot }),
@@ -102,7 +100,7 @@ impl Found {
         self.0.is_empty()
     }
 
-    /// All problems in the order of their places, each with line and column in `text`.
+    /// All problems in the order of their places, with line and column in `text`.
     pub(crate) fn into_problems(mut self, path: &str, text: &str) -> Vec<Problem> {
         let full = self.is_full();
         self.0.sort();

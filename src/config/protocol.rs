@@ -1,5 +1,5 @@
-//! How a worker gets its connections: `protocol` as it is typed, the protocols that exist, and what settings each of
-//! them can have. How a protocol is spoken is in `worker`.
+//! How a worker gets its connections: `protocol` as typed, the protocols, and the settings that each of them allows.
+//! `worker` implements the protocols.
 use super::Said;
 use std::fmt;
 
@@ -23,28 +23,28 @@ pub enum ProtocolKind {
     Plain,
 }
 
-/// What settings go with a protocol.
+/// The settings that a protocol allows.
 #[derive(Debug)]
 pub struct Rules {
-    /// What is typed.
+    /// Its name in the configuration.
     pub name: &'static str,
-    /// What a worker can say of itself that makes it ready.
+    /// Evidence with which a worker can announce its readiness.
     pub evidence: &'static [Said],
-    /// The one that makes it ready where no rule is typed; `None`: it has lived for a second.
+    /// The default evidence; `None`: an age of one second.
     pub default_evidence: Option<Said>,
-    /// What to type in place of a rule that never comes true.
+    /// What to use in place of a rule that can never be met.
     pub use_instead: &'static str,
-    /// Why one worker cannot be asked by HTTP whether it is ready; `None`: it can.
+    /// Why single workers cannot be probed by HTTP; `None`: they can.
     pub http_unfit: Option<&'static str>,
     /// Workers take connections of the configured addresses.
     pub takes_connections: bool,
-    /// The master can give one connection to one worker, so it can choose the worker and count.
+    /// The master can hand a connection to a certain worker, so it can choose and count.
     pub can_be_handed_connections: bool,
-    /// There is an event loop that shows whether it turns.
+    /// Workers have an event loop that can be pinged.
     pub has_event_loop: bool,
-    /// A channel for messages connects worker and master. An agent has no other protocol than with a channel or without.
+    /// A channel for messages connects worker and master. For an agent this is the only difference between protocols.
     pub has_channel: bool,
-    /// An agent can be told to speak it.
+    /// Agents can use it.
     pub is_for_agents: bool,
 }
 
@@ -93,7 +93,7 @@ const PLAIN: &Rules = &Rules {
     is_for_agents: true,
 };
 
-/// What may be typed: `auto`, then every protocol's name.
+/// The allowed words: `auto`, then every protocol's name.
 pub const NAMES: [&str; ProtocolKind::ALL.len() + 1] = {
     let mut names = ["auto"; ProtocolKind::ALL.len() + 1];
     let mut n = 0;
@@ -108,7 +108,7 @@ impl ProtocolKind {
     /// Every protocol.
     pub const ALL: [ProtocolKind; 3] = [ProtocolKind::Node, ProtocolKind::ListenFds, ProtocolKind::Plain];
 
-    /// What settings go with it.
+    /// Its rules.
     pub const fn rules(self) -> &'static Rules {
         match self {
             ProtocolKind::Node => NODE,
@@ -127,7 +127,7 @@ impl Protocol {
         ProtocolKind::ALL.into_iter().find(|kind| kind.rules().name == name).map(Protocol::Exactly)
     }
 
-    /// The protocol, where one was typed.
+    /// The protocol, if one was typed.
     pub fn exactly(self) -> Option<ProtocolKind> {
         match self {
             Protocol::Auto => None,

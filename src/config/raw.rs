@@ -1,7 +1,7 @@
-//! The configuration file as typed: every key that is there, with its place; no default, no rule between settings. Which
-//! keys there are is in `schema`.
+//! The configuration file as typed: every key with its place; no defaults, no rules between settings. `schema` defines
+//! the keys.
 //!
-//! The TOML is walked by hand rather than through serde's derive, so that every problem of a file is found at once, each
+//! The TOML is walked by hand rather than with serde's derive, so that every problem of a file is found at once, each
 //! with its line and column.
 use super::name;
 use super::problem::{Found, Spot};
@@ -13,10 +13,10 @@ pub(crate) use values::{Entry, entries, integer, narrow};
 
 mod values;
 
-/// Keys of a later release. They are not ignored silently.
+/// Keys of a later release. Ignoring them silently would be a trap.
 const PLANNED_KEYS: &[&str] = &["control", "metrics"];
 
-/// Names of settings in other tools, and the counterparts here.
+/// Names of settings in other tools, with the names here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("address", "write listen = [\"127.0.0.1:8080\"]"),
     ("backoff", "write backoff_min and backoff_max"),
@@ -63,7 +63,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("working_directory", "did you mean \"cwd\"?"),
 ];
 
-/// A configuration file. What is wrong goes to `found`; what is left can still be checked further.
+/// Parses a configuration file. Problems go to `found`; the rest can still be checked.
 pub(crate) fn parse_file(text: &str, found: &mut Found) -> RawFile {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut bad_lines = Vec::new();
@@ -82,7 +82,7 @@ pub(crate) fn parse_file(text: &str, found: &mut Found) -> RawFile {
     walk.file(table.get_ref())
 }
 
-/// The parser's message in a user's words, and whether the rest of the file can be trusted.
+/// The parser's message in a user's terms, and whether the rest of the file is usable.
 fn syntax_message(message: &str, typed: &str) -> (String, bool) {
     if message.starts_with("duplicate key") {
         return (format!("duplicate key \"{}\"", typed.trim_matches('"')), true);
@@ -100,18 +100,18 @@ fn syntax_message(message: &str, typed: &str) -> (String, bool) {
     (format!("this is not TOML: {message}"), false)
 }
 
-/// A way through a file, which notes what is wrong.
+/// Walks a file and collects problems.
 pub(crate) struct Walk<'a> {
     found: &'a mut Found,
     text: &'a str,
-    /// Lines that the parser complained of: nothing more is said about them.
+    /// Lines with a syntax error: no further problems are reported there.
     bad_lines: Vec<usize>,
 }
 
 impl Walk<'_> {
     fn file(&mut self, table: &DeTable<'_>) -> RawFile {
         let file: RawFile = read_table(self, table, Spot::File(0));
-        // A misspelled "app" and a key outside of an app are problems already noted.
+        // A misspelled "app", and keys outside of an app, are reported already.
         let meant = |key: &str| key.starts_with("app") || RawApp::SETTINGS.iter().any(|setting| setting.name == key);
         if !entries(table).iter().any(|entry| meant(entry.key)) {
             self.found.add(Spot::File(0), "no app is configured: begin with a line [[app]]");
@@ -119,7 +119,7 @@ impl Walk<'_> {
         file
     }
 
-    /// Notes a key that its table does not have.
+    /// Reports an unknown key of a table.
     pub(super) fn unknown(&mut self, entry: &Entry<'_>, scope: &Scope, known: &[Setting]) {
         if self.found.is_full() {
             return; // Looking for the nearest name takes its time.

@@ -1,5 +1,5 @@
-//! From what was typed to a [`Config`]: the command line is laid over the file, defaults are filled in, settings are
-//! checked together. Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
+//! From the sources to a [`Config`]: lays the command line over the file, fills in defaults, checks settings together.
+//! Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::raw;
@@ -14,7 +14,7 @@ use super::{
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
 
-/// The configuration that these sources stand for.
+/// The configuration of these sources.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of its place; never empty.
@@ -31,7 +31,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     check_overrides(sources, &raws, &mut found);
     let several = raws.len() > 1;
     for (index, raw) in raws.iter_mut().enumerate() {
-        // One problem for an option is enough, however many apps it is for.
+        // One problem per option is enough, for any number of apps.
         let mut unheard = Found::default();
         overlay(raw, &sources.overrides, several, if index == 0 { &mut found } else { &mut unheard });
     }
@@ -46,7 +46,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     Ok(Config { apps })
 }
 
-/// How problems name a file: what they count lines in is the text that it was converted to, where it was.
+/// The name of a file in problems: for a converted file, line numbers refer to the converted text.
 fn place_of(file: &FileSource, start_folder: &str) -> String {
     let shown = shown(start_folder, &file.path);
     match file.format() {
@@ -55,15 +55,14 @@ fn place_of(file: &FileSource, start_folder: &str) -> String {
     }
 }
 
-/// Absolute paths of the environment files that a configuration file names. Nothing is complained of here:
-/// [`resolve`] does that.
+/// Absolute paths of the environment files in a configuration file. Reports no problems: [`resolve`] does.
 pub fn env_files_wanted(file_text: &str, start_folder: &str) -> Vec<String> {
     let raws = raw::parse_file(file_text, &mut Found::default()).app.map(|at| at.value).unwrap_or_default();
     let files = raws.iter().filter_map(|raw| raw.env_file.as_ref()).flat_map(|at| &at.value);
     files.map(|file| absolute(start_folder, &file.value).display().to_string()).collect()
 }
 
-/// What the command line says that fits neither alone nor with this file.
+/// Options of the command line that are invalid alone or with this file.
 fn check_overrides(sources: &Sources, raws: &[RawApp], found: &mut Found) {
     let typed = &sources.overrides;
     if sources.file.is_some() && !typed.command.is_empty() {
@@ -128,7 +127,7 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     }
 }
 
-/// What was not typed at all.
+/// A value that was not typed.
 fn whole<T: Default>() -> At<T> {
     At { value: T::default(), spot: Spot::Whole }
 }
@@ -153,7 +152,7 @@ fn overlay_listen(raw: &mut RawApp, typed: &Overrides, found: &mut Found) {
     }
 }
 
-/// The name of every app: typed ones must differ, the others get one that is free.
+/// The name of every app: typed names must differ, the others get a free one.
 fn names(raws: &[RawApp], text: &str, found: &mut Found) -> Vec<String> {
     let mut first: BTreeMap<&str, Spot> = BTreeMap::new();
     for name in raws.iter().filter_map(|raw| raw.name.as_ref()) {
@@ -195,7 +194,7 @@ fn on_line(spot: Spot, text: &str) -> String {
     }
 }
 
-/// Makes paths of sockets absolute and finds addresses that conflict, over all apps.
+/// Makes paths of sockets absolute and reports conflicting addresses, over all apps.
 fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, found: &mut Found) {
     let text = sources.file.as_ref().map_or("", |file| &file.text);
     let mut before: Vec<(At<Listen>, usize)> = Vec::new();
@@ -243,7 +242,7 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
     }
 }
 
-/// One app with every default decided, or `None` where problems were noted that leave no app.
+/// One app with every default filled in, or `None` if problems leave no app.
 fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -> Option<App> {
     let env = environment(&raw, sources, found);
     check_slot_variables(&raw, &env, found);
@@ -284,7 +283,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     Some(raw.decide(rest))
 }
 
-/// What was typed that a protocol cannot have, where one was typed.
+/// Reports settings that the typed protocol does not allow.
 fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mut Found) {
     let Some(protocol) = protocol.exactly() else { return };
     if let Some(ready) = &raw.ready
@@ -304,7 +303,7 @@ fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mu
     }
 }
 
-/// What is to be watched. Ignoring alone watches nothing.
+/// The watched files. Ignore patterns alone watch nothing.
 fn decide_watch(raw: &mut RawApp, sources: &Sources) -> Option<Watch> {
     let paths = match raw.watch.take()?.value {
         Watched::Nothing => return None,
@@ -366,7 +365,7 @@ fn environment(raw: &RawApp, sources: &Sources, found: &mut Found) -> BTreeMap<S
     env
 }
 
-/// Variables that each slot has with a value of its own must not be meant to hold anything else.
+/// Variables that clusterd sets per slot must not be used for anything else.
 fn check_slot_variables(raw: &RawApp, env: &BTreeMap<String, String>, found: &mut Found) {
     if let Some(At { value: name, spot }) = raw.instance_var.as_ref().filter(|at| env.contains_key(&at.value)) {
         found.add(*spot, format!("env sets {name} too: instance_var would write the slot over it"));

@@ -1,40 +1,40 @@
-//! What goes with which protocol: readiness, balancing, listening, limits. Asked when a protocol was typed, and again when
-//! `auto` is decided. What each protocol can have is in `protocol`.
+//! Which settings a protocol allows: readiness, balance, listening, limits. Checked when a protocol was typed, and
+//! again when `auto` is decided. `protocol` has the table.
 use super::protocol::ProtocolKind;
 use super::{Balance, Limits, Ready, Said, defaults};
 use crate::balance::Mode;
 use thiserror::Error;
 
-/// Settings that a protocol cannot have.
+/// A setting that the protocol does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
-    /// No worker ever says this.
+    /// Workers of this protocol cannot announce this.
     #[error("ready \"{rule}\" never comes with protocol \"{protocol}\": {}", protocol.rules().use_instead)]
     Never {
-        /// What was typed.
+        /// The rule as typed.
         rule: Ready,
         /// The worker's protocol.
         protocol: ProtocolKind,
     },
-    /// No agent ever says this.
+    /// Agents cannot announce this.
     #[error("agent.ready \"{rule}\" never comes here: {way_out}")]
     AgentNever {
-        /// What was typed.
+        /// The rule as typed.
         rule: Ready,
         /// What to use instead.
         way_out: &'static str,
     },
-    /// No worker can be asked by itself.
+    /// Single workers cannot be probed.
     #[error("ready \"{rule}\" needs protocol \"node\": with \"{protocol}\" {why}")]
     CannotBeAsked {
-        /// What was typed.
+        /// The rule as typed.
         rule: Ready,
         /// The worker's protocol.
         protocol: ProtocolKind,
         /// The reason and what to do.
         why: &'static str,
     },
-    /// Nobody can choose the worker.
+    /// The master cannot choose the worker.
     #[error("balance \"{name}\" needs protocol \"node\": with \"{1}\" the workers accept by themselves", name = .0.name())]
     Strategy(Mode, ProtocolKind),
     /// Addresses, and nobody who listens on them.
@@ -43,7 +43,7 @@ pub enum RuleError {
          set a variable: env.PORT = \"8080\")"
     )]
     Listen(ProtocolKind),
-    /// Nothing shows whether a worker hangs.
+    /// There is no event loop to watch.
     #[error("limits.hang needs protocol \"node\": with \"{0}\" there is no event loop to ask")]
     Hang(ProtocolKind),
     /// Nobody counts.
@@ -54,11 +54,10 @@ pub enum RuleError {
     MaxConnections,
 }
 
-/// What makes a worker ready under a decided protocol. Without a typed rule: `listening` for Node; for other programs
-/// one second of life (`READY=1` on `NOTIFY_SOCKET` counts earlier where there is one).
+/// The rule for readiness under a decided protocol. Default: `listening` for Node; for other programs an age of one
+/// second (or `READY=1` on `NOTIFY_SOCKET` before, where there is one).
 ///
-/// # Errors
-/// The typed rule can never come true under this protocol.
+/// # Errors The typed rule can never be met under this protocol.
 pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     let rules = protocol.rules();
     let said = match typed {
@@ -81,11 +80,10 @@ pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>) -> Result<Ready, Rul
     }
 }
 
-/// How connections reach the workers under a decided protocol. A program that takes the listening socket itself shares it,
-/// or has the one of its slot.
+/// The balance mode under a decided protocol. A program that takes the listening socket itself shares it, or has its
+/// slot's own.
 ///
-/// # Errors
-/// The typed way cannot be had under this protocol.
+/// # Errors The typed mode is not possible under this protocol.
 pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleError> {
     let rules = protocol.rules();
     match typed {
@@ -96,18 +94,16 @@ pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleEr
     }
 }
 
-/// Whether addresses to listen on make sense under a decided protocol.
+/// Checks that listen addresses make sense under a decided protocol.
 ///
-/// # Errors
-/// Nobody would ever take a connection.
+/// # Errors No worker would ever take a connection.
 pub fn listen(protocol: ProtocolKind, any: bool) -> Result<(), RuleError> {
     if any && !protocol.rules().takes_connections { Err(RuleError::Listen(protocol)) } else { Ok(()) }
 }
 
-/// Whether these limits can be watched under a decided protocol.
+/// Checks that these limits can be enforced under a decided protocol.
 ///
-/// # Errors
-/// One of them would silently do nothing.
+/// # Errors One of them would silently have no effect.
 pub fn limits(protocol: ProtocolKind, balance: Balance, limits: &Limits) -> Result<(), RuleError> {
     let rules = protocol.rules();
     if limits.hang.is_some() && !rules.has_event_loop {

@@ -1,4 +1,4 @@
-//! One app of PM2 as one `[[app]]`.
+//! Converts one PM2 app to one `[[app]]`.
 use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
@@ -8,19 +8,19 @@ use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What PM2 waits for a worker that is to listen, in milliseconds.
+/// How long PM2 waits for a worker to listen, in milliseconds.
 const PM2_LISTEN_TIMEOUT_MS: u64 = 3_000;
 
-/// An app while it is converted.
+/// An app during its conversion.
 struct Conversion<'a, 'w> {
     fields: Fields<'a>,
-    /// How messages name it.
+    /// Its name in messages.
     label: String,
     words: &'w mut Words,
     section: Section,
 }
 
-/// Converts one app. `names` are those of the apps before it.
+/// Converts one app. `names` are the names of the earlier apps.
 pub(super) fn convert(
     app: &Map<String, Value>,
     index: usize,
@@ -54,7 +54,7 @@ impl Conversion<'_, '_> {
         self.words.note(&self.label, text);
     }
 
-    /// The value under one of these names, in the shape that is wanted. What has another shape is noted and left out.
+    /// The value under one of these names, in the wanted type. A value of another type is noted and left out.
     fn get<T>(&mut self, names: &[&str], wants: &str, read: fn(&Value) -> Option<T>) -> Option<T> {
         let (typed, value) = self.fields.take(names)?;
         let found = read(value);
@@ -79,7 +79,7 @@ impl Conversion<'_, '_> {
 
     // ---- name, command, workers ----
 
-    /// PM2 takes any name, also several times.
+    /// PM2 allows any name, and duplicates.
     fn name(&mut self, index: usize, names: &mut Vec<String>) {
         self.label = format!("app {}", index + 1);
         let typed = self.text(&["name"]);
@@ -110,7 +110,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// Whether node runs it.
+    /// Returns whether node runs it.
     fn command(&mut self, cwd: Option<&str>, around: &Surroundings<'_>) -> bool {
         let script = self.text(&["script", "exec", "cmd", "command", "pm_exec_path"]);
         let args = self.get(&["args"], "a string or a list", fields::words).unwrap_or_default();
@@ -145,7 +145,7 @@ impl Conversion<'_, '_> {
         if self.yes(&["source_map_support"]) && is_node {
             flags.insert(0, "--enable-source-maps".to_owned());
         }
-        // A word without a slash would be looked for in PATH.
+        // A word without a slash would be looked up in PATH.
         let own = interpreter.is_none() && !script.contains('/') && (around.look)(cwd, &script) != Script::InPath;
         let script = if own { format!("./{script}") } else { script };
         let flags = if interpreter.is_some() { flags } else { Vec::new() };
@@ -201,7 +201,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    // ---- the life of a worker ----
+    // ---- restarts and time-outs ----
 
     fn readiness(&mut self, is_node: bool, is_fork: bool) {
         let wait = self.yes(&["wait_ready"]);
@@ -271,7 +271,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// What has its workers replaced by itself.
+    /// Automatic replacement of workers.
     fn times_and_files(&mut self) {
         let text = |value: &Value| fields::text(value).filter(|text| !matches!(text.as_str(), "" | "0" | "false"));
         if let Some(text) = self.fields.take(&["cron_restart", "cron"]).and_then(|(_, value)| text(value)) {
@@ -298,7 +298,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// A pattern of PM2 as a line of a `.gitignore`.
+    /// A PM2 pattern as a line of a `.gitignore`.
     fn ignored(&mut self, pattern: &str) -> Option<String> {
         let line = pattern.strip_prefix("./").map_or_else(|| pattern.to_owned(), |rest| format!("/{rest}"));
         let expression = pattern.contains(['\\', '^', '$', '|', '(']);
@@ -358,7 +358,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// Whether each slot may have this variable with a value of its own.
+    /// Whether this variable can have its own value in each slot.
     fn fits(&mut self, key: &str, name: &str) -> bool {
         match env_file::check(name, "") {
             Ok(()) => true,
@@ -421,7 +421,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    /// Where a stream goes; what cannot be a path is noted.
+    /// The target of a stream; a value that is not a path is noted.
     fn log_path(&mut self, names: &[&str]) -> Option<String> {
         let typed = self.text(names).filter(|text| text != "true" && text != "false")?;
         match log::target(&typed) {
@@ -434,7 +434,7 @@ impl Conversion<'_, '_> {
         }
     }
 
-    // ---- what is left ----
+    // ---- the rest ----
 
     fn rest(&mut self, is_dump: bool) {
         if let Some((typed, value)) = self.fields.take(&["pid_file", "pid"])
@@ -462,7 +462,7 @@ impl Conversion<'_, '_> {
     }
 }
 
-/// What runs a script where that was not typed.
+/// The interpreter of a script that has none configured.
 fn interpreter(script: &str, kind: Script) -> Option<&'static str> {
     let file = script.rsplit('/').next().unwrap_or_default();
     match file.rsplit_once('.').map(|(_, ending)| ending) {
@@ -478,13 +478,13 @@ fn interpreter(script: &str, kind: Script) -> Option<&'static str> {
     }
     match kind {
         Script::InPath | Script::Binary | Script::Itself => None,
-        // Such as bin/www: PM2 has node run whatever it does not know.
+        // Such as bin/www: PM2 runs unknown files with node.
         Script::Text => Some("node"),
         Script::Missing => script.contains('/').then_some("node"),
     }
 }
 
-/// Milliseconds as a time that a configuration may hold.
+/// Milliseconds as a duration of a configuration.
 fn duration(ms: u64) -> String {
     match ms {
         0 => "0s".to_owned(),
@@ -495,7 +495,7 @@ fn duration(ms: u64) -> String {
     }
 }
 
-/// Bytes as a size that a configuration may hold, rounded up to kibibytes.
+/// Bytes as a size of a configuration, rounded up to kibibytes.
 fn size(bytes: u64) -> String {
     let kib = bytes.div_ceil(1 << 10).max(1);
     match kib {

@@ -1,5 +1,5 @@
-//! PM2's `dump.pm2`: one entry per process, with everything that PM2 knew of it. Entries of one name are one app again,
-//! and of their environment what is not of the shell that once started them.
+//! PM2's `dump.pm2`: one entry per process, with PM2's whole state. Entries of one name become one app again; of their
+//! environment, what came from the shell that started them is left out.
 use super::fields;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -44,14 +44,14 @@ const NOT_THE_APPS: &[&str] = &[
     "unique_id",
 ];
 
-/// Beginnings of such variables.
+/// Prefixes of such variables.
 const NOT_THE_APPS_PREFIXES: &[&str] =
     &["PM2_", "npm_config_", "npm_lifecycle_", "npm_package_", "npm_command", "npm_execpath", "npm_node_execpath"];
 
-/// What npm sets too, for PM2 was started through it.
+/// Variables that npm sets as well, if PM2 was started through it.
 const NPMS_OWN: &[&str] = &["COLOR", "EDITOR", "INIT_CWD", "NODE"];
 
-/// Keys of an entry that its app had from its configuration.
+/// Keys of an entry that come from the app's configuration.
 const KEPT: &[&str] = &[
     "args",
     "autorestart",
@@ -90,7 +90,7 @@ pub(super) fn is_dump(items: &[&Map<String, Value>]) -> bool {
     items.iter().all(|item| item.contains_key("pm_exec_path") && !item.contains_key("script"))
 }
 
-/// The apps that a dump's entries were made from. `own`: the environment that apps get anyway.
+/// The apps behind a dump's entries. `own`: the environment that apps get anyway.
 pub(super) fn as_apps(items: &[&Map<String, Value>], own: &BTreeMap<String, String>) -> Vec<Map<String, Value>> {
     let mut apps: Vec<Map<String, Value>> = Vec::new();
     for item in items {

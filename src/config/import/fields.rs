@@ -1,5 +1,4 @@
-//! Reading the loosely typed values of one app: numbers as text, lists as one string, and every key under its other
-//! names too.
+//! Reads the loosely typed values of one app: numbers as text, lists as one string, and every key under its aliases.
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -14,7 +13,7 @@ impl<'a> Fields<'a> {
         Fields { map, read: BTreeSet::new() }
     }
 
-    /// The value under the first of these names that is there, and the name as typed. All of them count as read.
+    /// The value under the first of these names that exists, and the name as typed. Marks all of them as read.
     pub(super) fn take(&mut self, names: &[&str]) -> Option<(&'a str, &'a Value)> {
         let all: Vec<String> = names.iter().flat_map(|name| [(*name).to_owned(), camel_case(name)]).collect();
         self.read.extend(all.iter().cloned());
@@ -62,7 +61,7 @@ pub(super) fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// A number, or its digits as text; a fraction is cut.
+/// A number, or its digits as text; a fraction is truncated.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -102,7 +101,7 @@ pub(super) fn bytes(value: &Value) -> Option<u64> {
     Some((number * unit as f64) as u64)
 }
 
-/// A list of texts, or one.
+/// A list of strings, or a single one.
 pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
@@ -111,7 +110,7 @@ pub(super) fn texts(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// A list of scalars, or one string of words: parts in quotes stay together.
+/// A list of scalars, or one string of words; quoted parts stay together.
 pub(super) fn words(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(text).collect(),
@@ -120,7 +119,7 @@ pub(super) fn words(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// A list of scalars, or one alone.
+/// A list of scalars, or a single one.
 pub(super) fn list(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(text).collect(),
@@ -134,7 +133,7 @@ pub(super) fn exit_codes(value: &Value) -> Option<Vec<String>> {
     codes.iter().all(|code| code.parse::<u8>().is_ok()).then_some(codes)
 }
 
-/// Words as PM2 splits them: quotes around a whole word are taken off, those of `NAME="a b"` stay.
+/// Splits words as PM2 does: quotes around a whole word are removed, those of `NAME="a b"` stay.
 fn split(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

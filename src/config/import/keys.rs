@@ -1,4 +1,4 @@
-//! Keys of PM2 without a counterpart, with what to do instead; and those whose loss changes nothing.
+//! PM2 keys without a counterpart, with what to do instead; and keys that can be dropped without effect.
 
 /// Keys beside `apps`.
 pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
@@ -22,7 +22,7 @@ pub(super) const LOST: &[(&str, &str)] = &[
     ("watch_options", "the watcher has watch, watch_ignore and watch_delay"),
 ];
 
-/// Keys that mean nothing here, or what clusterd does anyway: nothing is lost with them.
+/// Keys without meaning here, or for what clusterd does anyway.
 pub(super) const HARMLESS: &[&str] = &[
     "automation",
     "disable_source_map_support",

@@ -1,8 +1,8 @@
-//! The TOML text of a converted configuration: values with the words that explain them.
+//! Writes the TOML text of a converted configuration, with comments.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Where the explanations begin, in characters, beside shorter lines.
+/// Column at which comments begin, in characters, after shorter lines.
 const COMMENT_COLUMN: usize = 40;
 
 /// One setting.
@@ -10,7 +10,7 @@ pub(super) struct Line {
     key: &'static str,
     /// As TOML.
     value: String,
-    /// What it was, or why it is so. May be empty.
+    /// Its origin or reason. May be empty.
     why: String,
 }
 
@@ -28,7 +28,7 @@ impl Table {
         self.raw(key, format!("[{}]", all.join(", ")), why);
     }
 
-    /// `value` is TOML already.
+    /// `value` is in TOML.
     pub(super) fn raw(&mut self, key: &'static str, value: impl Into<String>, why: impl Into<String>) {
         self.0.push(Line { key, value: value.into(), why: why.into() });
     }
@@ -101,18 +101,18 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-/// Text that may stand behind `#`.
+/// Text that may follow `#`.
 fn comment(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A key, in quotes where it needs them.
+/// A key, quoted where needed.
 fn key(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { name.to_owned() } else { quoted(name) }
 }
 
-/// A string of TOML, on one line whatever it holds.
+/// A TOML string on a single line.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

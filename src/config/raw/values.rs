@@ -1,4 +1,4 @@
-//! One value each: what a key of the file holds, as the type that it is to have, or the problem is noted.
+//! Reads the value of a key as the wanted type, or reports a problem.
 use super::super::problem::{At, Spot, line_column};
 use super::super::schema::kinds::Variables;
 use super::super::value_error::ValueError;

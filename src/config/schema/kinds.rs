@@ -16,18 +16,18 @@ use toml::de::DeValue;
 
 /// One kind of value.
 pub(crate) trait Kind {
-    /// What is made of it.
+    /// The type of the value.
     type Value;
 
-    /// The value of a key; `None` and a problem is noted where it cannot be one.
+    /// Reads the value of a key; `None` and a problem if it is invalid.
     fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Self::Value>>;
 
-    /// The value of one word of the command line.
+    /// Parses one word of the command line.
     fn parse(&self, word: &str) -> Result<Self::Value, ValueError> {
         Err(ValueError::OnlyInFile(word.to_owned()))
     }
 
-    /// The value of all words of one option, of which there is at least one.
+    /// Parses all words of one option, at least one.
     fn parse_all(&self, words: &[String], option: &'static str, found: &mut Found) -> Option<At<Self::Value>> {
         found.keep(Spot::Option(option), self.parse(words.last()?))
     }
@@ -37,18 +37,18 @@ pub(crate) trait Kind {
         None
     }
 
-    /// What may be written, for the reference.
+    /// The allowed values, for the reference.
     fn words(&self) -> String;
 
-    /// The same as a JSON schema.
+    /// The allowed values as a JSON schema.
     fn schema(&self) -> Value;
 
-    /// Whether it is a table with a header of its own.
+    /// Whether it is a table with its own header.
     fn is_table(&self) -> bool {
         false
     }
 
-    /// Lays the command line over the keys of the table that it is.
+    /// Lays the command line over the keys of its table.
     fn overlay_table(&self, _: &mut Option<At<Self::Value>>, _: &Options, _several: bool, _: &mut Found) {}
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Text<T> {
     pub(crate) parse: fn(&str) -> Result<T, ValueError>,
     pub(crate) words: &'static str,
     pub(crate) show: fn(&T) -> Option<String>,
-    /// The strings that are allowed, where these are all.
+    /// The allowed strings; empty if any is allowed.
     pub(crate) choices: &'static [&'static str],
 }
 
@@ -242,7 +242,7 @@ pub(crate) struct CountOr {
     pub(crate) most: u32,
     /// The words, the first of which is shown.
     pub(crate) unbounded: &'static [&'static str],
-    /// Behind the word in messages.
+    /// Added after the word in messages.
     pub(crate) hint: &'static str,
 }
 
@@ -374,9 +374,9 @@ impl Kind for Port {
 pub(crate) struct Texts<T> {
     pub(crate) parse: fn(&str) -> Result<T, ValueError>,
     pub(crate) words: &'static str,
-    /// Most of them, and the complaint about more.
+    /// The maximum number, and the message when it is exceeded.
     pub(crate) most: Option<(usize, &'static str)>,
-    /// What an empty default looks like.
+    /// How an empty default is shown.
     pub(crate) empty: Option<&'static str>,
 }
 
