@@ -1,5 +1,6 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
+use super::listening::Listening;
 use super::polls::Polls;
 use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
@@ -36,6 +37,8 @@ pub(super) struct Listener {
     pub(super) readable: bool,
     /// For each of its sockets: how long connections have waited without a worker that can take them.
     pub(super) starvation: BTreeMap<u32, Starvation>,
+    /// Whether its sockets listen.
+    pub(super) listening: Listening,
     /// The socket file to remove at the end.
     pub(super) unlink: Option<SocketFile>,
     /// Number of admitted workers that serve it, by generation.

@@ -22,6 +22,7 @@ mod keeper;
 mod kernel_mode;
 mod lifecycle;
 mod listener;
+mod listening;
 mod liveness;
 mod log_files;
 mod narration;
@@ -160,6 +161,7 @@ impl Master {
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.liveness.probe_all(&mut self.cx);
+            listening::restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log();

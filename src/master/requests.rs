@@ -5,6 +5,7 @@ use super::checkpoint;
 use super::context::Context;
 use super::eligibility;
 use super::listener::{self, Listener};
+use super::listening::Listening;
 use super::settings::Settings;
 use super::unread;
 use crate::config::{self, Balance};
@@ -267,6 +268,7 @@ pub(super) fn add_listener(
         starvation: BTreeMap::new(),
         unlink,
         present: BTreeMap::new(),
+        listening: Listening::default(),
         reuseport: None,
     };
     let name = listener.held_name(&app.name);

@@ -173,6 +173,24 @@ pub fn stop_listening(socket: BorrowedFd<'_>) {
     let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
 }
 
+/// Has a TCP socket listen again at its address after somebody's shutdown(2). A connect to AF_UNSPEC comes first: it clears
+/// the mark of the shutdown, which accepted connections would inherit (tcp_disconnect in the kernel). A port that the
+/// kernel chose is given up by the shutdown, so it is bound again (tcp_set_state).
+///
+/// # Errors
+/// Those of connect(2), bind(2) and listen(2): `AddrInUse` where somebody else has taken the port meanwhile.
+pub fn listen_again(socket: BorrowedFd<'_>, address: SocketAddr, backlog: i32) -> io::Result<()> {
+    // SAFETY: an all-zero sockaddr is valid; its family is AF_UNSPEC (0).
+    let nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
+    // SAFETY: the address lives until the call returns and is as long as is said.
+    let done = unsafe { libc::connect(socket.as_raw_fd(), &raw const nobody, size_of_val(&nobody) as libc::socklen_t) };
+    Errno::result(done)?;
+    let socket = socket2::SockRef::from(&socket);
+    // EINVAL: it is bound. (getsockname(2) still tells the old port where the kernel has given it up.)
+    socket.bind(&address.into()).or_else(|e| if e.kind() == io::ErrorKind::InvalidInput { Ok(()) } else { Err(e) })?;
+    socket.listen(backlog)
+}
+
 /// Accepts one connection, non-blocking and CLOEXEC, without its peer's address.
 ///
 /// # Errors Those of accept4(2); `WouldBlock` when no connection waits.

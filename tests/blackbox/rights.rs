@@ -288,3 +288,18 @@ fn root_starts_nothing_that_a_home_of_another_user_names() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("that root alone can change"), "{said}");
 }
+
+#[test]
+fn a_worker_that_shuts_down_the_shared_socket_ends_it_for_a_moment_only() {
+    let script = misbehave("shuts.py");
+    let cluster = Cluster::start(&["-w", "2", "--host", "127.0.0.1", "--port", "0", "--", "python3", &script]);
+    cluster.wait_ready(2);
+    assert!(get(cluster.address(), "/").is_ok());
+    let view = cluster.wait_view("its pid", |view| view.apps[0].workers[0].pid.is_some());
+    kill(view.apps[0].workers[0].pid.unwrap(), "USR2");
+    cluster.wait_line("it listens again");
+    for _ in 0..4 {
+        assert_eq!(get(cluster.address(), "/").unwrap(), "ok");
+    }
+    unharmed(cluster);
+}

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::master::checkpoint;
 use crate::master::context::Context;
 use crate::master::listener::{Listener, slot_name};
+use crate::master::listening::Listening;
 use crate::master::narration::plural;
 use crate::os::listen::{self, LocalAddress};
 use crate::reuseport::group::{Abilities, Group, GrowError};
@@ -262,6 +263,7 @@ fn sockets_in_words(n: u32) -> String {
 pub(in crate::master) fn stop_listening(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];
     listener.readable = false;
+    listener.listening = Listening::Stopped;
     listener.leave_poll(&cx.reactor);
     for socket in listener.sockets() {
         cx.reactor.remove_queue(socket);
