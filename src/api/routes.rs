@@ -127,7 +127,8 @@ pub(super) struct Route {
 impl Route {
     /// Finds the route for a method and path.
     ///
-    /// # Errors There is no such path, it needs another method, or the app's name is not text.
+    /// # Errors
+    /// There is no such path, it needs another method, or the app's name is not text.
     pub(super) fn find(method: &Method, path: &str) -> Result<Route, RouteError> {
         let typed: Vec<&str> = path.trim_matches('/').split('/').collect();
         let app_in = |pattern: &str| {
@@ -178,7 +179,8 @@ impl Route {
 
     /// The request, from query and body.
     ///
-    /// # Errors One of them cannot be parsed.
+    /// # Errors
+    /// One of them cannot be parsed.
     pub(super) fn request(self, query: Option<&str>, body: &[u8]) -> Result<Request, RouteError> {
         let app = self.app;
         Ok(match self.endpoint {

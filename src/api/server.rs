@@ -50,7 +50,8 @@ impl Server {
 
 /// Serves the control socket on a thread of its own. Only root and `owner_uid` get answers.
 ///
-/// # Errors Thread or runtime cannot be created.
+/// # Errors
+/// Thread or runtime cannot be created.
 pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;

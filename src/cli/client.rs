@@ -74,7 +74,8 @@ pub(super) struct Master {
 /// Queries every master of a home, all at the same time, so that one that hangs does not delay the others. Dead sockets
 /// are left out.
 ///
-/// # Errors The client itself cannot run.
+/// # Errors
+/// The client itself cannot run.
 pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
     let sockets = home.sockets();
     let runtime = runtime()?;
@@ -120,7 +121,8 @@ pub(super) enum Answered {
 
 /// The deployment of a master.
 ///
-/// # Errors Why there is no answer after several tries: a restarted master needs a moment.
+/// # Errors
+/// Why there is no answer after several tries: a restarted master needs a moment.
 pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
     runtime()?.block_on(async {
         let mut last = ClientError::Silent { keeper: None };
@@ -192,7 +194,8 @@ pub(super) fn get<T: DeserializeOwned>(socket: &Path, request: &Request) -> Resu
 
 /// The runtime for asynchronous requests.
 ///
-/// # Errors The system refuses.
+/// # Errors
+/// The system refuses.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)
 }

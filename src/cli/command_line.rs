@@ -57,7 +57,8 @@ struct Cli {
 
 /// Parses argv, program name first. Uses `CLUSTERD_HOME` if `--home` is not given.
 ///
-/// # Errors What is wrong, and what to do.
+/// # Errors
+/// What is wrong, and what to do.
 pub fn parse<I, T>(argv: I) -> Result<Invocation, UsageError>
 where
     I: IntoIterator<Item = T>,
@@ -92,7 +93,8 @@ where
 
 /// Parses the command line of a deployment again, in the master: the keeper does not parse it.
 ///
-/// # Errors As [`parse`].
+/// # Errors
+/// As [`parse`].
 pub(super) fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
     match parse(argv) {
         Ok(Invocation::Run(run)) => Ok(master::Run { request: run.request(), home: run.home }),

@@ -45,7 +45,8 @@ impl RunArgs {
 
     /// Checks that the arguments name one thing to run.
     ///
-    /// # Errors What is missing, or not allowed together.
+    /// # Errors
+    /// What is missing, or not allowed together.
     pub(super) fn validate(&self) -> Result<(), RunArgsError> {
         match (self.config(), self.command.first().map(String::as_str)) {
             (None, None) => Err(RunArgsError::Nothing),

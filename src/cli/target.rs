@@ -58,7 +58,8 @@ pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
 
 /// Queries every deployment in the home.
 ///
-/// # Errors No home is known, or it cannot be read.
+/// # Errors
+/// No home is known, or it cannot be read.
 pub(super) fn known(home: Option<&Path>) -> Result<Known, CommandError> {
     let home = Home::find(home)?;
     let masters = client::view_all(&home)?;
@@ -118,7 +119,8 @@ impl Known {
 
     /// The apps that a word names; if there are none, those of the file that it names.
     ///
-    /// # Errors Nothing has this name; suggests the nearest one.
+    /// # Errors
+    /// Nothing has this name; suggests the nearest one.
     pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, CommandError> {
         self.called(word).or_else(|why| {
             let of_file = self.of_file(word)?;

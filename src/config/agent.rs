@@ -8,7 +8,8 @@ use super::{Protocol, Ready, defaults};
 
 /// The rule for an agent's readiness, once it is known whether it runs Node.
 ///
-/// # Errors The typed rule can never be met.
+/// # Errors
+/// The typed rule can never be met.
 pub fn ready(is_node: bool, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     let never = |rule: &Ready, way_out| Err(RuleError::AgentNever { rule: rule.clone(), way_out });
     match typed {

@@ -25,7 +25,8 @@ pub enum ExpressionError {
 
 /// Checks an expression: five fields (minute, hour, day, month, day of the week), or six with seconds in front.
 ///
-/// # Errors It is not an expression, or its time never comes.
+/// # Errors
+/// It is not an expression, or its time never comes.
 pub fn read(text: &str) -> Result<String, ExpressionError> {
     let wrong = |why: String| ExpressionError::Syntax { typed: text.to_owned(), why };
     let fields = text.split_whitespace().count();

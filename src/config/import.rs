@@ -112,7 +112,8 @@ fn one_line(app: &str, text: &str) -> String {
 
 /// Converts the content of a PM2 file.
 ///
-/// # Errors Why it is not a usable configuration, one sentence each; never empty.
+/// # Errors
+/// Why it is not a usable configuration, one sentence each; never empty.
 pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Vec<String>> {
     let mut words = Words::default();
     let apps = match apps_of(value, &mut words) {

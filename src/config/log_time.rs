@@ -67,7 +67,8 @@ const HINT: &str = "write it as in \"%Y-%m-%d %H:%M:%S%.3f\" or \"YYYY-MM-DD HH:
 
 /// Converts a format as typed to strftime's. Text without `%` has PM2's tokens; text in `[...]` is taken literally.
 ///
-/// # Errors What is wrong, and what to do.
+/// # Errors
+/// What is wrong, and what to do.
 pub fn strftime(typed: &str) -> Result<String, TimeFormatError> {
     if typed.len() > LOG_TIME_CHARS_MAX || typed.chars().any(char::is_control) {
         return Err(TimeFormatError::NotALine);

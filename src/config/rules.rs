@@ -57,7 +57,8 @@ pub enum RuleError {
 /// The rule for readiness under a decided protocol. Default: `listening` for Node; for other programs an age of one
 /// second (or `READY=1` on `NOTIFY_SOCKET` before, where there is one).
 ///
-/// # Errors The typed rule can never be met under this protocol.
+/// # Errors
+/// The typed rule can never be met under this protocol.
 pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>) -> Result<Ready, RuleError> {
     let rules = protocol.rules();
     let said = match typed {
@@ -83,7 +84,8 @@ pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>) -> Result<Ready, Rul
 /// The balance mode under a decided protocol. A program that takes the listening socket itself shares it, or has its
 /// slot's own.
 ///
-/// # Errors The typed mode is not possible under this protocol.
+/// # Errors
+/// The typed mode is not possible under this protocol.
 pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleError> {
     let rules = protocol.rules();
     match typed {
@@ -96,14 +98,16 @@ pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleEr
 
 /// Checks that listen addresses make sense under a decided protocol.
 ///
-/// # Errors No worker would ever take a connection.
+/// # Errors
+/// No worker would ever take a connection.
 pub fn listen(protocol: ProtocolKind, any: bool) -> Result<(), RuleError> {
     if any && !protocol.rules().takes_connections { Err(RuleError::Listen(protocol)) } else { Ok(()) }
 }
 
 /// Checks that these limits can be enforced under a decided protocol.
 ///
-/// # Errors One of them would silently have no effect.
+/// # Errors
+/// One of them would silently have no effect.
 pub fn limits(protocol: ProtocolKind, balance: Balance, limits: &Limits) -> Result<(), RuleError> {
     let rules = protocol.rules();
     if limits.hang.is_some() && !rules.has_event_loop {

@@ -31,7 +31,8 @@ impl Home {
 
     /// Saves these deployments for `resurrect`; keeps the previous list beside it.
     ///
-    /// # Errors The home cannot be written; the previous list is still there.
+    /// # Errors
+    /// The home cannot be written; the previous list is still there.
     pub fn save(&self, deployments: Vec<Entry>) -> Result<PathBuf, HomeError> {
         // Creates the home where missing, and checks that others cannot write to it.
         let _held = self.registry()?;
@@ -50,7 +51,8 @@ impl Home {
 
     /// The last saved list, and the problem with it if an earlier file had to take its place.
     ///
-    /// # Errors Nothing was saved, or nothing can be read.
+    /// # Errors
+    /// Nothing was saved, or nothing can be read.
     pub fn saved(&self) -> Result<(Dump, Option<String>), HomeError> {
         self.check_trust()?;
         let path = self.dump_path();

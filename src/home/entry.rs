@@ -59,7 +59,8 @@ pub struct Registry<'a> {
 impl Home {
     /// Waits (bounded) for the right to add entries, and removes entries of foreground runs that are gone.
     ///
-    /// # Errors The home cannot be used, or somebody else holds the lock for too long.
+    /// # Errors
+    /// The home cannot be used, or somebody else holds the lock for too long.
     pub fn registry(&self) -> Result<Registry<'_>, HomeError> {
         let run = self.open()?;
         let path = run.join("registry.lock");
@@ -95,7 +96,8 @@ impl Home {
 
     /// The entry of a deployment.
     ///
-    /// # Errors The entry is missing, or cannot be read.
+    /// # Errors
+    /// The entry is missing, or cannot be read.
     pub fn entry(&self, name: &str) -> Result<Entry, HomeError> {
         read(&self.entry_path(name))
     }
@@ -136,7 +138,8 @@ impl Registry<'_> {
     /// Chooses names and ids for a new deployment: an entry that is not written yet. Generated names (not `explicit`)
     /// become `NAME-2` and so on if they are taken; `apps` are the names of its apps.
     ///
-    /// # Errors A name that the user chose is taken.
+    /// # Errors
+    /// A name that the user chose is taken.
     pub fn plan(&self, wanted: &str, explicit: bool, apps: &[String]) -> Result<Entry, HomeError> {
         let others: Vec<Entry> = self.home.entries().into_iter().flatten().collect();
         let holder = |name: &str| {
@@ -169,7 +172,8 @@ impl Registry<'_> {
 
     /// Checks that no other deployment has one of these names, and makes the ids unique.
     ///
-    /// # Errors Another deployment has one of these names.
+    /// # Errors
+    /// Another deployment has one of these names.
     pub fn admit(&self, entry: &mut Entry) -> Result<(), HomeError> {
         let others: Vec<Entry> = self.home.entries().into_iter().flatten().filter(|e| e.name != entry.name).collect();
         let theirs: Vec<&EntryApp> = others.iter().flat_map(|e| &e.apps).collect();

@@ -128,7 +128,8 @@ impl HomeError {
 impl Home {
     /// The home: as typed, else `~/.clusterd`.
     ///
-    /// # Errors Neither is known.
+    /// # Errors
+    /// Neither is known.
     pub fn find(typed: Option<&Path>) -> Result<Home, HomeError> {
         match (typed, std::env::var_os("HOME")) {
             (Some(path), _) => Ok(Home { path: path.to_owned() }),
@@ -158,7 +159,8 @@ impl Home {
 
     /// The path of a background deployment's log; creates its folder.
     ///
-    /// # Errors The folder cannot be created.
+    /// # Errors
+    /// The folder cannot be created.
     pub fn log_path(&self, name: &str) -> Result<PathBuf, HomeError> {
         let folder = self.path.join("logs");
         fs::DirBuilder::new()
@@ -219,7 +221,8 @@ impl Home {
 
     /// Claims a name.
     ///
-    /// # Errors See [`HomeError`]; `Taken` when a process holds the name.
+    /// # Errors
+    /// See [`HomeError`]; `Taken` when a process holds the name.
     pub fn claim(&self, name: &str) -> Result<Claim, HomeError> {
         let run = self.open()?;
         let path = run.join(format!("{name}.sock"));

@@ -63,7 +63,8 @@ pub struct Hooks {
 impl Hooks {
     /// Starts the thread.
     ///
-    /// # Errors No thread, pipe or `/dev/null` is available.
+    /// # Errors
+    /// No thread, pipe or `/dev/null` is available.
     pub fn start() -> io::Result<Hooks> {
         let (woken, wake) = pipe::pair()?;
         let null = process::null_device()?;

@@ -100,7 +100,8 @@ record! {
 
 /// Encodes an order.
 ///
-/// # Errors A name or value exceeds its bound.
+/// # Errors
+/// A name or value exceeds its bound.
 pub fn encode_order(order: &Order) -> Result<Vec<u8>, RecordError> {
     packet(record::encode(order)?)
 }
@@ -115,7 +116,8 @@ pub fn decode_order(bytes: &[u8]) -> Result<Order, RecordError> {
 
 /// Encodes a notice.
 ///
-/// # Errors A name, tag or value exceeds its bound.
+/// # Errors
+/// A name, tag or value exceeds its bound.
 pub fn encode_notice(notice: &Notice) -> Result<Vec<u8>, RecordError> {
     packet(record::encode(notice)?)
 }
@@ -135,7 +137,8 @@ fn packet(bytes: Vec<u8>) -> Result<Vec<u8>, RecordError> {
 
 /// Encodes a spawn spec, as a document.
 ///
-/// # Errors A tag, or the whole, exceeds its bound.
+/// # Errors
+/// A tag, or the whole, exceeds its bound.
 pub fn encode_spawn_spec(spec: &SpawnSpec) -> Result<Vec<u8>, RecordError> {
     let bytes = record::to_document(spec)?;
     within("description", bytes.len(), SPAWN_SPEC_BYTES_MAX)?;

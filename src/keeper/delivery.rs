@@ -93,7 +93,8 @@ impl Delivery {
 
     /// Sends as much as the socket accepts.
     ///
-    /// # Errors The socket is broken for good.
+    /// # Errors
+    /// The socket is broken for good.
     pub(crate) fn flush<S: System>(
         &mut self,
         system: &S,

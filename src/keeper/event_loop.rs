@@ -124,7 +124,8 @@ pub(super) struct Keeper<S: System> {
 impl<S: System> Keeper<S> {
     /// Sets up the keeper in this process.
     ///
-    /// # Errors What failed, and why.
+    /// # Errors
+    /// What failed, and why.
     pub(super) fn new(mut system: S, launch: Launch) -> Result<Keeper<S>, StartError> {
         let failed = |what| move |source| StartError { what, source };
         let mut table = Table::default();

@@ -59,7 +59,8 @@ pub struct Link {
 impl Link {
     /// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. Call it once, before anything else.
     ///
-    /// # Errors This process was not started by a keeper: the fd is closed or something else.
+    /// # Errors
+    /// This process was not started by a keeper: the fd is closed or something else.
     pub fn from_inherited() -> io::Result<Link> {
         let strange = |detail: &str| {
             let text = format!("this process was not started by clusterd: fd {MASTER_KEEPER_FD} {detail}");
@@ -81,7 +82,8 @@ impl Link {
     /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. Call it once, before any
     /// other method.
     ///
-    /// # Errors `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` for an unexpected message.
+    /// # Errors
+    /// `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` for an unexpected message.
     pub fn adopt(&mut self) -> io::Result<Inheritance> {
         let deadline_ms = clock::monotonic_ms() + ADOPT_TIMEOUT_MS;
         let mut inheritance = Inheritance::default();
@@ -107,7 +109,8 @@ impl Link {
     /// Sends an order with copies of `fds`, or queues it while the keeper does not read (see [`Link::wants_write`]).
     /// The caller keeps its own fds.
     ///
-    /// # Errors `InvalidInput` when a name or value exceeds its bound; `OutOfMemory` when too many orders are queued;
+    /// # Errors
+    /// `InvalidInput` when a name or value exceeds its bound; `OutOfMemory` when too many orders are queued;
     /// `BrokenPipe` when the keeper is gone.
     pub fn order(&mut self, order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = codec::encode_order(order).map_err(|error| invalid(&error))?;
@@ -132,7 +135,8 @@ impl Link {
 
     /// Orders a process. `fds` belong to `spec.placements`, in the same order.
     ///
-    /// # Errors As [`Link::order`]; `InvalidInput` when the numbers of fds and placements differ or exceed the bound;
+    /// # Errors
+    /// As [`Link::order`]; `InvalidInput` when the numbers of fds and placements differ or exceed the bound;
     /// errors of memfd_create(2).
     pub fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() != spec.placements.len() || fds.len() >= FDS_PER_PACKET_MAX {

@@ -104,7 +104,8 @@ pub(super) fn about(upgrade: OwnUpgrade) -> About {
 
 /// The check of a new binary: whether it could take over from the state on its standard input.
 ///
-/// # Errors The part that it cannot read.
+/// # Errors
+/// The part that it cannot read.
 pub fn check() -> Result<String, ReexecError> {
     // This process only checks; it is not a keeper.
     let bytes = memfd::contents(io::stdin().as_fd(), KEEPER_STATE_BYTES_MAX).map_err(ReexecError::Read)?;

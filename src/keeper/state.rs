@@ -98,7 +98,8 @@ impl<F> State<F> {
 
     /// The same state with other fds.
     ///
-    /// # Errors The first error of `change`.
+    /// # Errors
+    /// The first error of `change`.
     pub fn try_map<G, E>(self, mut change: impl FnMut(F) -> Result<G, E>) -> Result<State<G>, E> {
         let mut reports = BTreeMap::new();
         for (worker, fd) in self.reports {
@@ -207,7 +208,8 @@ record! { SavedNote<'a> { 1 key [max KEEPER_NAME_BYTES_MAX]; 2 value [max NOTE_B
 
 /// Encodes the state as a document. `number` gives the number of a held fd after the hand-over.
 ///
-/// # Errors A part, or the whole, exceeds its bound.
+/// # Errors
+/// A part, or the whole, exceeds its bound.
 pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<u8>, RecordError> {
     let (soft_limit, hard_limit) = state.file_limit;
     let child = |(worker, child)| SavedChild {
@@ -237,7 +239,8 @@ pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<
 
 /// Decodes a state. Checks that every fd, name, pid and worker is unique.
 ///
-/// # Errors The bytes are not a state, of a later version, or damaged.
+/// # Errors
+/// The bytes are not a state, of a later version, or damaged.
 pub fn decode(bytes: &[u8]) -> Result<State<i32>, RecordError> {
     within("state", bytes.len(), KEEPER_STATE_BYTES_MAX)?;
     record::from_document::<Saved<'_>>(bytes)?.into_state()

@@ -87,7 +87,8 @@ impl<F> Default for Table<F> {
 impl<F> Table<F> {
     /// Checks that a child with this id may be started.
     ///
-    /// # Errors The bound is reached, or the id is in use.
+    /// # Errors
+    /// The bound is reached, or the id is in use.
     pub fn may_start(&self, worker: WorkerId) -> Result<(), Refusal> {
         if self.children.contains_key(&worker) {
             return Err(Refusal::InUse(worker));
@@ -188,7 +189,8 @@ impl<F> Table<F> {
 
     /// Holds an fd under a name. Returns an fd that had the name, to be closed.
     ///
-    /// # Errors The bound is reached.
+    /// # Errors
+    /// The bound is reached.
     pub fn hold(&mut self, name: String, fd: F) -> Result<Option<F>, Refusal> {
         if self.held.len() >= HELD_FDS_MAX && !self.held.contains_key(&name) {
             return Err(Refusal::Full { what: "held file descriptors", max: HELD_FDS_MAX });
@@ -210,7 +212,8 @@ impl<F> Table<F> {
 
     /// Stores a value.
     ///
-    /// # Errors The bound is reached.
+    /// # Errors
+    /// The bound is reached.
     pub fn note(&mut self, key: String, value: Vec<u8>) -> Result<(), Refusal> {
         if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&key) {
             return Err(Refusal::Full { what: "notes", max: NOTES_MAX });
@@ -285,7 +288,8 @@ impl<F> Table<F> {
 
     /// Restores a child.
     ///
-    /// # Errors The bound is reached; its id or its pid is in use.
+    /// # Errors
+    /// The bound is reached; its id or its pid is in use.
     pub fn restore(&mut self, worker: WorkerId, child: Child) -> Result<(), Refusal> {
         self.may_start(worker)?;
         match child.state {
@@ -302,7 +306,8 @@ impl<F> Table<F> {
 
     /// Restores queued news.
     ///
-    /// # Errors The bound is reached.
+    /// # Errors
+    /// The bound is reached.
     pub fn restore_waiting(&mut self, notice: Notice) -> Result<(), Refusal> {
         let max = CHILDREN_MAX + SIGNALS_PENDING_MAX;
         if self.waiting.len() >= max {
@@ -314,7 +319,8 @@ impl<F> Table<F> {
 
     /// The same table with other fds.
     ///
-    /// # Errors The first error of `change`.
+    /// # Errors
+    /// The first error of `change`.
     pub fn try_map<G, E>(self, mut change: impl FnMut(F) -> Result<G, E>) -> Result<Table<G>, E> {
         let Table { children, by_pid, held, notes, waiting } = self;
         let held = held.into_iter().map(|(name, fd)| Ok((name, change(fd)?))).collect::<Result<_, E>>()?;

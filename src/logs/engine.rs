@@ -115,7 +115,8 @@ pub(super) struct Engine<G> {
 impl<G: Ground> Engine<G> {
     /// Continues from the state of the ground.
     ///
-    /// # Errors The ground is invalid.
+    /// # Errors
+    /// The ground is invalid.
     pub(super) fn new(ground: G, zone: TimeZone) -> io::Result<Engine<G>> {
         Engine::with_find(ground, zone, file::find)
     }
@@ -196,7 +197,8 @@ impl<G: Ground> Engine<G> {
 
     /// Reads these streams, at most [`limits::LOG_READY_MAX`], and writes.
     ///
-    /// # Errors The ground failed: this process cannot continue.
+    /// # Errors
+    /// The ground failed: this process cannot continue.
     pub(super) fn turn(&mut self, ready: impl Iterator<Item = usize>, now: Now) -> io::Result<Turned> {
         self.stamps.set(now.wall);
         self.slowest_us = 0;

@@ -77,7 +77,8 @@ impl LogFile {
 
     /// Opens the file that its path names now.
     ///
-    /// # Errors As open(2); the old file stays open then.
+    /// # Errors
+    /// As open(2); the old file stays open then.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let file = append::open(&self.path)?;
         let metadata = file.metadata()?;

@@ -93,7 +93,8 @@ impl<G: Ground> Journal<G> {
     /// Continues from the state of the ground (empty for a new one). `find` looks for the file of an announced append.
     /// Owners are unknown until [`Journal::claim`].
     ///
-    /// # Errors The ground is invalid.
+    /// # Errors
+    /// The ground is invalid.
     pub(super) fn recover(mut ground: G, mut find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Journal<G>> {
         let current = usize::from(ground.load(cell::CURRENT) != 0);
         let count = (ground.load(cell::count(current)) as usize).min(LOG_SEGMENTS_MAX);

@@ -64,7 +64,8 @@ impl PassedOn {
 impl Pump {
     /// Starts the thread.
     ///
-    /// # Errors No thread or no pipe is available.
+    /// # Errors
+    /// No thread or no pipe is available.
     pub fn start() -> io::Result<Pump> {
         let (woken, wake) = pipe::pair()?;
         let (orders, received) = sync_channel(OUTPUT_ORDERS_MAX);

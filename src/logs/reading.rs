@@ -50,7 +50,8 @@ pub struct Files(Vec<(Origin, PathBuf)>);
 impl Files {
     /// Adds the files of one app that match the filter.
     ///
-    /// # Errors No file matches.
+    /// # Errors
+    /// No file matches.
     pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), String> {
         let path = |target: &Target| match target {
             Target::File(path) => Some(path.clone()),

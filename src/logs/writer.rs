@@ -73,7 +73,8 @@ impl Writer {
     /// Starts the thread. It continues what a previous master left (the fds in the order of [`Writer::HELD`]), if
     /// anything; `sources`: the streams to continue.
     ///
-    /// # Errors Out of fds, memory or threads.
+    /// # Errors
+    /// Out of fds, memory or threads.
     pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, WriterError> {
         let live = match left.map(Live::adopt) {
             Some(Ok(live)) => live,
@@ -114,21 +115,24 @@ impl Writer {
 
     /// Reads this stream to its end.
     ///
-    /// # Errors The queue is full.
+    /// # Errors
+    /// The queue is full.
     pub fn read(&self, source: Source) -> Result<(), WriterError> {
         self.order(Order::Read(Box::new(source)))
     }
 
     /// Opens every file again, whatever its path names now.
     ///
-    /// # Errors The queue is full.
+    /// # Errors
+    /// The queue is full.
     pub fn reopen(&self, reply: Option<Reply>) -> Result<(), WriterError> {
         self.order(Order::Reopen(reply))
     }
 
     /// Empties these files.
     ///
-    /// # Errors The queue is full.
+    /// # Errors
+    /// The queue is full.
     pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), WriterError> {
         self.order(Order::Empty(paths, reply))
     }

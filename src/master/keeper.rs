@@ -75,7 +75,8 @@ impl Keeper {
 
     /// Sends queued orders.
     ///
-    /// # Errors The keeper is gone, now or since an earlier call.
+    /// # Errors
+    /// The keeper is gone, now or since an earlier call.
     pub(super) fn flush(&mut self, now_ms: u64) -> io::Result<()> {
         if let Some(e) = self.broken.take() {
             return Err(e);

@@ -112,7 +112,8 @@ fn holder(address: &Listen) -> Option<procfs::Holder> {
 /// Binds the address that a worker requested, with the rights of its user (`None`: ours). The app gets the error as its
 /// errno.
 ///
-/// # Errors Those of the system; `InvalidInput` for text that is not an address.
+/// # Errors
+/// Those of the system; `InvalidInput` for text that is not an address.
 pub(super) fn bind_asked(query: &Query, cwd: &Path, who: Option<&Credentials>) -> io::Result<OwnedFd> {
     match who {
         None => bind(query, cwd),

@@ -123,7 +123,8 @@ pub(super) struct LogFileError {
 
 /// Opens every log file of an app once, so that a file that cannot be opened is reported before anything starts.
 ///
-/// # Errors Which file, why, and what to do.
+/// # Errors
+/// Which file, why, and what to do.
 pub(super) fn check(app: &config::App, slots: u32) -> Result<(), LogFileError> {
     let idle = app.log.idle_keys();
     if !idle.is_empty() {
@@ -145,7 +146,8 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), LogFileError> {
 impl LogFiles {
     /// The pipe end for a new worker's stream. The other end is read once the worker is spawned.
     ///
-    /// # Errors Out of fds, memory or threads.
+    /// # Errors
+    /// Out of fds, memory or threads.
     pub(super) fn pipe_for(
         &mut self,
         keeper: &mut Keeper,

@@ -56,7 +56,8 @@ fn held_name(worker: WorkerId, stream: &str) -> String {
 impl Output {
     /// The pipes for a new worker's stdout and stderr, with their fd numbers; a stream that is not listed is inherited.
     ///
-    /// # Errors Out of fds or threads.
+    /// # Errors
+    /// Out of fds or threads.
     pub(super) fn for_worker(
         &mut self,
         keeper: &mut Keeper,

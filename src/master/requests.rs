@@ -24,7 +24,8 @@ const CHANNEL_HELD_LINES_MAX: usize = 64;
 
 /// Handles a line of a worker.
 ///
-/// # Errors The answer cannot be sent.
+/// # Errors
+/// The answer cannot be sent.
 pub(super) fn on_message(
     reader: &mut ChannelReader<'_>,
     ix: WorkerIx,

@@ -86,7 +86,8 @@ pub(super) struct Spawner<'a> {
 impl Spawner<'_> {
     /// Has the keeper start a worker, or the agent.
     ///
-    /// # Errors Something that the process needs is not available.
+    /// # Errors
+    /// Something that the process needs is not available.
     pub(super) fn start(
         &mut self,
         app_ix: AppIx,

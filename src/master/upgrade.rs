@@ -182,7 +182,8 @@ pub(super) fn snapshot(cx: &Context) -> Answer {
 
 /// The check of a new binary: whether it could take over from the snapshot on its standard input.
 ///
-/// # Errors The part that it cannot read.
+/// # Errors
+/// The part that it cannot read.
 pub fn check() -> Result<String, SnapshotError> {
     let mut bytes = Vec::new();
     let most = SNAPSHOT_BYTES_MAX as u64;

@@ -17,7 +17,8 @@ pub struct Program(pub(super) OwnedFd);
 impl Map {
     /// A map with an element of this size.
     ///
-    /// # Errors EPERM without CAP_BPF; other errors mean that there is no eBPF.
+    /// # Errors
+    /// EPERM without CAP_BPF; other errors mean that there is no eBPF.
     pub fn new(value_bytes: u32) -> io::Result<Map> {
         let description = NewMap { kind: BPF_MAP_TYPE_ARRAY, key_bytes: KEY_BYTES, value_bytes, entries: 1, flags: 0 };
         // SAFETY: `description` is what BPF_MAP_CREATE reads, and holds no pointers. The kernel returns a new fd,
@@ -33,7 +34,8 @@ impl Map {
 
     /// Writes the element.
     ///
-    /// # Errors `InvalidInput` when the size of `value` is not that of the element; those of bpf(2).
+    /// # Errors
+    /// `InvalidInput` when the size of `value` is not that of the element; those of bpf(2).
     pub fn write(&self, value: &[u8]) -> io::Result<()> {
         if value.len() != self.value_bytes as usize {
             return Err(io::ErrorKind::InvalidInput.into());

@@ -23,7 +23,8 @@ impl Epoll {
 
     /// Watches this fd too.
     ///
-    /// # Errors The fd cannot be watched (not a pipe or socket), or the system's limit is reached
+    /// # Errors
+    /// The fd cannot be watched (not a pipe or socket), or the system's limit is reached
     /// (`fs.epoll.max_user_watches`).
     pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)

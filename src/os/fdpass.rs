@@ -37,7 +37,8 @@ pub struct Received {
 /// Sends `bytes`, with a copy of `passed` attached to the first of them. One `sendmsg`, no allocation, never blocks,
 /// never raises SIGPIPE. On a stream socket it may send only a part of the bytes; the fd has been sent then.
 ///
-/// # Errors `WouldBlock` when the peer does not read; ETOOMANYREFS when more of our fds are in flight than
+/// # Errors
+/// `WouldBlock` when the peer does not read; ETOOMANYREFS when more of our fds are in flight than
 /// RLIMIT_NOFILE allows; other errors of sendmsg(2).
 pub fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     let mut control = Control([0_u8; CONTROL_BYTES_ONE]);
@@ -108,7 +109,8 @@ fn send_message(
 /// Receives bytes, and appends the fds attached to them to `fds`, all of them CLOEXEC. Never blocks. Receives at most
 /// [`FDS_PER_PACKET_MAX`] fds per call, which is the kernel's own limit per message.
 ///
-/// # Errors `WouldBlock` when there is nothing to read; other errors of recvmsg(2).
+/// # Errors
+/// `WouldBlock` when there is nothing to read; other errors of recvmsg(2).
 pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
     let mut control = Control([0_u8; CONTROL_BYTES_MAX]);
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };

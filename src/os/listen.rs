@@ -73,7 +73,8 @@ pub fn bind_udp(address: SocketAddr, v6only: bool, reuse_address: bool) -> io::R
 
 /// Binds and listens on a path. With `replace_dead`, first removes a socket file that nobody listens on.
 ///
-/// # Errors Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is not a
+/// # Errors
+/// Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is not a
 /// socket.
 pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
     if replace_dead && is_dead_socket(path) {
@@ -105,7 +106,8 @@ impl SocketFile {
     /// Removes the file, if it is still the one at its path. The folder is opened once, so that it cannot be replaced
     /// between check and removal.
     ///
-    /// # Errors Those of open(2), fstatat(2) and unlinkat(2); `NotFound` if another file is there.
+    /// # Errors
+    /// Those of open(2), fstatat(2) and unlinkat(2); `NotFound` if another file is there.
     pub fn remove(&self) -> io::Result<()> {
         use nix::fcntl::{AtFlags, OFlag, open};
         use nix::sys::stat::{Mode, fstatat};
@@ -193,7 +195,8 @@ pub fn listen_again(socket: BorrowedFd<'_>, address: SocketAddr, backlog: i32) -
 
 /// Accepts one connection, non-blocking and CLOEXEC, without its peer's address.
 ///
-/// # Errors Those of accept4(2); `WouldBlock` when no connection waits.
+/// # Errors
+/// Those of accept4(2); `WouldBlock` when no connection waits.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null address pointers are allowed by accept4; the fd is valid for the call.

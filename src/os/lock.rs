@@ -9,7 +9,8 @@ use std::path::Path;
 /// Takes the lock without waiting; `None` when somebody else holds it. It is released when the last copy of the fd is
 /// closed; there is no guard, because copies in other processes must keep it.
 ///
-/// # Errors The file cannot be created or opened, or the file system does not support locks.
+/// # Errors
+/// The file cannot be created or opened, or the file system does not support locks.
 pub fn take(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     // SAFETY: flock takes no pointers; the fd is open for the call.

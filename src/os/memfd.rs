@@ -18,7 +18,8 @@ pub fn with_contents(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
 
 /// Reads the whole file behind `fd` from its start; the file position is neither used nor changed.
 ///
-/// # Errors `FileTooLarge` over `bytes_max`; errors of pread(2) when `fd` is not a file.
+/// # Errors
+/// `FileTooLarge` over `bytes_max`; errors of pread(2) when `fd` is not a file.
 pub fn contents(fd: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Vec<u8>> {
     let file = File::from(fd.try_clone_to_owned()?);
     let metadata = file.metadata()?;

@@ -23,7 +23,8 @@ pub struct Datagram {
 /// Binds a datagram socket to a path that only `owner` (and root) may send to. Replaces a socket at the path. The
 /// folder must belong to us, and not be writable for others.
 ///
-/// # Errors Those of socket(2), bind(2), chown(2) and chmod(2); `InvalidInput` for a path longer than the kernel
+/// # Errors
+/// Those of socket(2), bind(2), chown(2) and chmod(2); `InvalidInput` for a path longer than the kernel
 /// allows.
 pub fn bind_for(path: &Path, owner: u32) -> io::Result<OwnedFd> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
@@ -65,7 +66,8 @@ fn new_socket() -> io::Result<Socket> {
 
 /// The value of `NOTIFY_SOCKET` for this socket: its path, or `@` and its abstract name.
 ///
-/// # Errors The socket has no name, or one that is not text.
+/// # Errors
+/// The socket has no name, or one that is not text.
 pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
     let name: UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd())?;
     let path = name.path().and_then(|path| path.to_str().map(ToOwned::to_owned));
@@ -75,7 +77,8 @@ pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
 
 /// Creates a folder whose files others can reach by name, but not list or change. Checks an existing one.
 ///
-/// # Errors It cannot be created; `PermissionDenied` when it belongs to somebody else, or others may write to it.
+/// # Errors
+/// It cannot be created; `PermissionDenied` when it belongs to somebody else, or others may write to it.
 pub fn prepare_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o711).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -90,7 +93,8 @@ pub fn prepare_folder(path: &Path) -> io::Result<()> {
 /// Receives one datagram with its sender. Attached fds (FDSTORE=1, BARRIER=1) are closed on another thread. `None`: the
 /// kernel does not name the sender.
 ///
-/// # Errors Those of recvmsg(2); `WouldBlock` when there is none.
+/// # Errors
+/// Those of recvmsg(2); `WouldBlock` when there is none.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
     let mut iov = [io::IoSliceMut::new(buffer)];
     // Room for all fds that a message can carry: the kernel would close the others itself, and that could block.

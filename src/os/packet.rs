@@ -56,7 +56,8 @@ pub fn is_temporary(error: &io::Error) -> bool {
 
 /// Receives one message into `buffer` and its fds into `fds` (emptied first). Never blocks.
 ///
-/// # Errors `WouldBlock` when there is no message; other errors of recvmsg(2).
+/// # Errors
+/// `WouldBlock` when there is no message; other errors of recvmsg(2).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
     fds.clear();
     let received = fdpass::recv_with_fds(socket.as_fd(), buffer, fds)?;

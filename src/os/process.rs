@@ -32,7 +32,8 @@ pub fn open_program(path: &Path) -> io::Result<OwnedFd> {
 
 /// `/dev/null` for reading and writing.
 ///
-/// # Errors It does not exist.
+/// # Errors
+/// It does not exist.
 pub fn null_device() -> io::Result<OwnedFd> {
     OpenOptions::new().read(true).write(true).open("/dev/null").map(Into::into)
 }
@@ -70,7 +71,8 @@ pub fn peek_ended() -> io::Result<Option<i32>> {
 
 /// Reaps this child if it has ended, and returns its raw wait status. Afterwards the pid may be reused.
 ///
-/// # Errors ECHILD: not a child of ours.
+/// # Errors
+/// ECHILD: not a child of ours.
 pub fn reap(pid: i32) -> io::Result<Option<i32>> {
     let mut status = 0;
     loop {
@@ -202,7 +204,8 @@ pub fn is_open(number: RawFd) -> bool {
 /// Takes ownership of an fd that our parent opened under an agreed number, and makes it close-on-exec. Call it at the
 /// start of a process, for numbers that this process did not open itself.
 ///
-/// # Errors EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners, and
+/// # Errors
+/// EBADF: no fd is open under this number; `InvalidInput` for stdin, stdout and stderr, which have owners, and
 /// for a number that was taken before.
 pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
@@ -258,7 +261,8 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 /// Starts this program again in a session of its own, so that the end of a terminal does not reach it: without input,
 /// with its output in `log`. The caller need not wait for it.
 ///
-/// # Errors Those of fork and exec; the folder is missing.
+/// # Errors
+/// Those of fork and exec; the folder is missing.
 pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());

@@ -12,7 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 /// Opens a group around a socket that was bound without SO_REUSEPORT, so that it cannot have joined somebody else's
 /// group.
 ///
-/// # Errors The kernel does not support SO_REUSEPORT for this socket (unix sockets).
+/// # Errors
+/// The kernel does not support SO_REUSEPORT for this socket (unix sockets).
 pub fn open(first: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&first).set_reuse_port(true)
 }
@@ -87,7 +88,8 @@ pub fn accept_queue(listener: BorrowedFd<'_>) -> AcceptQueue {
 /// Attaches a classic program to the group of a socket; replaces an earlier one atomically. `instructions` are laid out
 /// as `struct sock_filter`.
 ///
-/// # Errors EINVAL for a socket without a group; EPERM or ENOPROTOOPT where the kernel does not accept such programs.
+/// # Errors
+/// EINVAL for a socket without a group; EPERM or ENOPROTOOPT where the kernel does not accept such programs.
 pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::Result<()> {
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let len = u16::try_from(instructions.len()).map_err(too_long)?;
@@ -99,7 +101,8 @@ pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::R
 
 /// Attaches an eBPF program to the group of a socket; replaces an earlier one atomically. The group keeps the program.
 ///
-/// # Errors EINVAL for a socket without a group; those of setsockopt(2).
+/// # Errors
+/// EINVAL for a socket without a group; those of setsockopt(2).
 pub fn attach(socket: BorrowedFd<'_>, program: &bpf::Program) -> io::Result<()> {
     // SAFETY: the option's value is the number of an fd, an integer without pointers.
     unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, &program.0.as_raw_fd()) }

@@ -39,7 +39,8 @@ impl Shared {
 
     /// Maps a file that another process created.
     ///
-    /// # Errors `InvalidInput`: it is not such a file, or of another size.
+    /// # Errors
+    /// `InvalidInput`: it is not such a file, or of another size.
     pub fn adopt(fd: OwnedFd, bytes: usize) -> io::Result<Shared> {
         let file = File::from(fd);
         let sealed = fcntl(&file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & libc::F_SEAL_SHRINK != 0);

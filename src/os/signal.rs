@@ -56,7 +56,8 @@ impl Watch {
     /// Blocks these signals in the calling thread and delivers them here. Works for ignored signals, too: a blocked
     /// signal is queued even when it is ignored (nohup).
     ///
-    /// # Errors An invalid signal number; those of signalfd(2).
+    /// # Errors
+    /// An invalid signal number; those of signalfd(2).
     pub fn new(signals: &[i32]) -> io::Result<Watch> {
         let mut set = SigSet::empty();
         for signal in signals {
@@ -90,7 +91,8 @@ impl AsFd for Watch {
 
 /// Makes the process ignore this signal.
 ///
-/// # Errors An invalid signal number.
+/// # Errors
+/// An invalid signal number.
 pub fn ignore(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_IGN installs no handler.
     unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigIgn)? };
@@ -100,7 +102,8 @@ pub fn ignore(signal: i32) -> io::Result<()> {
 /// Restores the default action of this signal. If a parent left SIGCHLD ignored, the kernel would reap our children
 /// itself.
 ///
-/// # Errors An invalid signal number.
+/// # Errors
+/// An invalid signal number.
 pub fn reset(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler.
     unsafe { nix::sys::signal::signal(Signal::try_from(signal)?, nix::sys::signal::SigHandler::SigDfl)? };
@@ -109,7 +112,8 @@ pub fn reset(signal: i32) -> io::Result<()> {
 
 /// Sends a signal (any number up to 64, including real-time ones; 0 only checks) to one process.
 ///
-/// # Errors ESRCH, EPERM, EINVAL. A pid below 1 is EINVAL: it would mean a group or every process.
+/// # Errors
+/// ESRCH, EPERM, EINVAL. A pid below 1 is EINVAL: it would mean a group or every process.
 pub fn send(pid: i32, signal: i32) -> io::Result<()> {
     if pid < 1 {
         return Err(Errno::EINVAL.into());
@@ -121,7 +125,8 @@ pub fn send(pid: i32, signal: i32) -> io::Result<()> {
 
 /// Sends a signal to every process in the group of `leader`.
 ///
-/// # Errors As [`send`]. A leader below 2 is EINVAL: kill(-1) would mean every process.
+/// # Errors
+/// As [`send`]. A leader below 2 is EINVAL: kill(-1) would mean every process.
 pub fn send_group(leader: i32, signal: i32) -> io::Result<()> {
     if leader < 2 {
         return Err(Errno::EINVAL.into());

@@ -74,7 +74,8 @@ enum Progress {
 
 /// Local port and inode of the machine's TCP connections with one of these local ports; with no ports: of all.
 ///
-/// # Errors Netlink is refused (seccomp, gVisor, missing kernel module); `TimedOut` when it takes longer than the
+/// # Errors
+/// Netlink is refused (seccomp, gVisor, missing kernel module); `TimedOut` when it takes longer than the
 /// master's loop may wait.
 pub fn connections(ports: &[u16]) -> io::Result<Vec<(u16, u64)>> {
     let found = sockets(libc::IPPROTO_TCP, CONNECTED, ports, usize::MAX)?;

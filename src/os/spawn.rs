@@ -182,7 +182,8 @@ struct Prepared {
 
 /// Forks and starts `plan`. Returns at once; the result comes from [`read_report`].
 ///
-/// # Errors [`Step::Description`] and [`Step::Fork`]; later failures are in the report.
+/// # Errors
+/// [`Step::Description`] and [`Step::Fork`]; later failures are in the report.
 pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure> {
     let forking = |errno: Errno| Failure { step: Step::Fork, errno: errno as i32 };
     let (report, report_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(forking)?;

@@ -154,7 +154,8 @@ fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 /// Starts a thread that does all writing from now on; only it blocks.
 ///
-/// # Errors No thread is available: [`say`] works as before.
+/// # Errors
+/// No thread is available: [`say`] works as before.
 pub fn start_thread(stack_bytes: usize) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-stderr".to_owned()).stack_size(stack_bytes);
     state().threaded = true;

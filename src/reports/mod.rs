@@ -70,7 +70,8 @@ pub enum NoReport {
 
 /// Requests a report on a thread of its own, which calls `done` within [`limits::HANG_REPORT_MS`].
 ///
-/// # Errors No thread is available.
+/// # Errors
+/// No thread is available.
 pub fn start(ask: Ask, done: impl FnOnce(Outcome) + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("clusterd-report".to_owned());
     let thread = thread.stack_size(HANG_REPORT_STACK_BYTES);

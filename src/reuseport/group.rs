@@ -43,7 +43,8 @@ pub enum GrowError {
 impl Group {
     /// Opens a group around a listener's socket.
     ///
-    /// # Errors The kernel does not support SO_REUSEPORT for this socket.
+    /// # Errors
+    /// The kernel does not support SO_REUSEPORT for this socket.
     pub fn open(first: BorrowedFd<'_>) -> io::Result<Group> {
         reuseport::open(first)?;
         Ok(Group { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false })
@@ -101,7 +102,8 @@ impl Group {
 
     /// Has the kernel choose among `selected`, in the best way that it supports, up to `best`.
     ///
-    /// # Errors The kernel accepts no program for this group: its own hash decides.
+    /// # Errors
+    /// The kernel accepts no program for this group: its own hash decides.
     pub fn steer(&mut self, first: BorrowedFd<'_>, best: Steering, selected: &[u32]) -> io::Result<Steering> {
         if best == Steering::Turns {
             let sockets = self.socket_count();
@@ -124,7 +126,8 @@ impl Group {
 
     /// The same for datagrams: each client's go to one of the first `slots` sockets.
     ///
-    /// # Errors The kernel accepts no program for this group.
+    /// # Errors
+    /// The kernel accepts no program for this group.
     pub fn steer_datagrams(&self, first: BorrowedFd<'_>, slots: u32, selected: &[u32]) -> io::Result<Steering> {
         let program = program::by_flow(slots.min(self.socket_count()), selected);
         program.map_or(Ok(()), |program| attach_classic(first, &program))?;

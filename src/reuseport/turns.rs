@@ -23,7 +23,8 @@ pub struct Turns {
 impl Turns {
     /// Maps for a group with this number of sockets.
     ///
-    /// # Errors EPERM without CAP_BPF; other errors mean that there is no eBPF.
+    /// # Errors
+    /// EPERM without CAP_BPF; other errors mean that there is no eBPF.
     pub fn new(sockets: u32) -> io::Result<Turns> {
         let capacity = sockets.max(COUNTERS_MIN).next_power_of_two();
         Ok(Turns { counters: Map::new(8 * (1 + capacity))?, skips: Map::new(8 * capacity)?, skipping: false, capacity })
@@ -31,7 +32,8 @@ impl Turns {
 
     /// Tests whether this kernel supports strict turns.
     ///
-    /// # Errors The kernel's error: EPERM without CAP_BPF.
+    /// # Errors
+    /// The kernel's error: EPERM without CAP_BPF.
     pub fn probe() -> io::Result<()> {
         let (counters, table, skips) = (Map::new(16)?, Map::new(4)?, Map::new(8)?);
         load(&program::by_turns(counters.number(), table.number(), skips.number(), 1, 1)).map(|_| ())
@@ -39,7 +41,8 @@ impl Turns {
 
     /// From now on `selected` take turns, among the first `sockets` of the group of `socket`.
     ///
-    /// # Errors Those of bpf(2) and setsockopt(2); EINVAL for a socket without a group.
+    /// # Errors
+    /// Those of bpf(2) and setsockopt(2); EINVAL for a socket without a group.
     pub fn attach(&mut self, socket: BorrowedFd<'_>, selected: &[u32], sockets: u32) -> io::Result<()> {
         if sockets > self.capacity {
             let more = Turns::new(sockets)?;

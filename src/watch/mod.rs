@@ -69,7 +69,8 @@ enum News {
 impl Watcher {
     /// Starts a watcher; calls `wake` on its thread when there is a change to take.
     ///
-    /// # Errors No thread is available.
+    /// # Errors
+    /// No thread is available.
     pub fn start(spec: Spec, wake: impl Fn() + Send + 'static) -> io::Result<Watcher> {
         let (news, heard) = sync_channel(WATCH_NEWS_MAX);
         let (change, stop) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(false)));

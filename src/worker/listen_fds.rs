@@ -61,7 +61,8 @@ pub fn escape_name(name: &str) -> String {
 /// The number of sockets passed to the process `own_pid`, from the values of `LISTEN_PID` and `LISTEN_FDS`. `None` if
 /// they were meant for another process.
 ///
-/// # Errors The values are not numbers, or out of range.
+/// # Errors
+/// The values are not numbers, or out of range.
 pub fn count(listen_pid: Option<&str>, listen_fds: Option<&str>, own_pid: u32) -> Result<usize, BadListenFds> {
     let (Some(pid), Some(fds)) = (listen_pid, listen_fds) else { return Ok(0) };
     let pid: u32 = pid.parse().map_err(|_| BadListenFds::Pid(pid.to_owned()))?;

@@ -80,7 +80,8 @@ pub(super) enum ArgumentsError {
 impl Verb {
     /// Checks rules between arguments that clap does not know.
     ///
-    /// # Errors The arguments that are missing or not allowed together.
+    /// # Errors
+    /// The arguments that are missing or not allowed together.
     pub(super) fn validate(&self) -> Result<(), ArgumentsError> {
         match self {
             Verb::Start(verb) => Ok(verb.validate()?),

@@ -211,7 +211,8 @@ pub(in crate::master) enum CheckpointError {
 
 /// Checks that a record can be read as the type that its key names.
 ///
-/// # Errors The reason why it cannot.
+/// # Errors
+/// The reason why it cannot.
 pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
     let about = |number: u64| match key.rsplit('/').next() == Some(number.to_string().as_str()) {
         true => Ok(()),
@@ -246,7 +247,8 @@ pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), Checkpoint
 
 /// Reads a record.
 ///
-/// # Errors The record cannot be read.
+/// # Errors
+/// The record cannot be read.
 pub(in crate::master) fn read<T: Value>(bytes: &[u8]) -> Result<T, RecordError> {
     record::from_document(bytes)
 }

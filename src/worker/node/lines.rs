@@ -196,7 +196,8 @@ impl<'de> Deserialize<'de> for IsCmd {
 
 /// Decodes a line.
 ///
-/// # Errors Not JSON, or an internal message with invalid fields.
+/// # Errors
+/// Not JSON, or an internal message with invalid fields.
 pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
@@ -239,7 +240,8 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
 
 /// Decodes the head of a line whose rest was dropped.
 ///
-/// # Errors Not the beginning of JSON, or of an internal message that must not be so long.
+/// # Errors
+/// Not the beginning of JSON, or of an internal message that must not be so long.
 pub fn decode_head(head: &[u8]) -> Result<FromWorker, BadLine> {
     let bad = |reason: &str| BadLine { reason: reason.to_owned(), beginning: shown(head) };
     match head.first() {

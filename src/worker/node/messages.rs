@@ -103,7 +103,8 @@ struct One {
 /// Decodes a user's line as a message; `None` if it is not one. `from_agent`: egg's messages without a receiver go to
 /// the other side.
 ///
-/// # Errors An invalid message in clusterd's format.
+/// # Errors
+/// An invalid message in clusterd's format.
 pub fn decode(line: &[u8], from_agent: bool) -> Option<Result<Message<'_>, BadMessage<'_>>> {
     let line = line.trim_ascii();
     if line.first() != Some(&b'{') {
