@@ -374,7 +374,7 @@ impl<S: System> Keeper<S> {
             self.former_binary = Some(std::mem::replace(&mut self.binary, next));
             self.begin_reexec();
         } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
-            self.system.say(&format!("clusterd: {story} right after the upgrade; going back to the former binary"));
+            self.system.say(&format!("clusterd: {story} right after the upgrade; going back to the previous binary"));
             self.binary = former;
             self.cancel_reexec();
         } else {

@@ -48,7 +48,7 @@ pub enum ReexecError {
     #[error("the new binary cannot be run: {}", process::describe_errno(.0.errno))]
     Run(Failure),
     /// The child refused.
-    #[error("the new binary cannot go on from it{0}")]
+    #[error("the new binary cannot take over from it{0}")]
     Refused(String),
     /// The child is another program.
     #[error("the new binary is no clusterd that can (it {0})")]
@@ -111,7 +111,7 @@ pub fn check() -> Result<String, ReexecError> {
     let bytes = memfd::contents(io::stdin().as_fd(), KEEPER_STATE_BYTES_MAX).map_err(ReexecError::Read)?;
     let state = state::decode(&bytes).map_err(ReexecError::Decode)?;
     let (version, processes) = (env!("CARGO_PKG_VERSION"), state.table.unreaped_count());
-    Ok(format!("{CAN_BE_KEEPER} of version {version} can go on with {processes} processes"))
+    Ok(format!("{CAN_BE_KEEPER} of version {version} can take over {processes} processes"))
 }
 
 impl<S: System> Keeper<S> {
@@ -313,8 +313,8 @@ pub(super) fn decline<S: System>(system: &S, args: Vec<OsString>, why: &str) -> 
 fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
     let failed = match &left.former {
         Ok(former) => {
-            system.say(&format!("clusterd: the new binary cannot be the keeper ({why}); the former one goes on"));
-            let reason = format!("the new binary said that it can go on, and could not: {why}").into_bytes();
+            system.say(&format!("clusterd: the new binary cannot be the keeper ({why}); the previous one continues"));
+            let reason = format!("the new binary said that it can take over, and could not: {why}").into_bytes();
             let args: Vec<Vec<u8>> = left.args.iter().map(|arg| arg.clone().into_vec()).collect();
             match system.keep_over_exec(&left.state) {
                 Ok(()) => execute(system, former, &left.state, reason, &args, &environment(system)).to_string(),
@@ -323,7 +323,7 @@ fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
         }
         Err(_) => why.to_owned(),
     };
-    system.say(&format!("clusterd: the keeper cannot go on ({failed}): the master and all workers end"));
+    system.say(&format!("clusterd: the keeper cannot continue ({failed}): the master and all workers end"));
     ExitCode::FAILURE
 }
 

@@ -193,7 +193,9 @@ impl Thread {
         }
         let nobodys = self.engine.all_are_there(Now::read())?;
         if nobodys > 0 {
-            log::error!("{nobodys} bytes of output that a former master had read are lost: their stream is not known");
+            log::error!(
+                "{nobodys} bytes of output that a previous master had read are lost: their stream is not known"
+            );
         }
         let mut finishing = None;
         let mut resting = false;

@@ -11,9 +11,28 @@ use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use thiserror::Error;
+
+/// Why a generation cannot be made ready to spawn.
+#[derive(Debug, Error)]
+pub(super) enum SettingsError {
+    #[error(transparent)]
+    User(#[from] user::UserError),
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
+    #[error("its agent: {0}")]
+    Agent(#[source] program::ProgramError),
+    #[error(transparent)]
+    Rule(#[from] rules::RuleError),
+    #[error("cannot use the folder {}: {source}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot use {} as the folder of the app: it is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+}
 
 /// A generation, ready to spawn.
 #[derive(Clone, Debug)]
@@ -72,9 +91,9 @@ impl Settings {
     /// Looks everything up. `fixed` is what a previous master found for this generation.
     ///
     /// # Errors
-    /// A sentence that names what is missing and the way out.
-    pub(super) fn prepare(config: config::App, source: u32, fixed: Option<Fixed>) -> Result<Settings, String> {
-        let user = user::resolve(config.user.as_deref(), config.group.as_deref()).map_err(|e| e.to_string())?;
+    /// What is missing, and what to do.
+    pub(super) fn prepare(config: config::App, source: u32, fixed: Option<Fixed>) -> Result<Settings, SettingsError> {
+        let user = user::resolve(config.user.as_deref(), config.group.as_deref())?;
         let path = path_variable(&config);
         let (cwd, program, agent_program) = match fixed {
             Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
@@ -84,7 +103,7 @@ impl Settings {
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
         let kind = worker::decide(config.protocol, found.kind, !config.listen.is_empty());
         let mut config = config;
-        let ready = check(kind, &mut config).map_err(|e| e.to_string())?;
+        let ready = check(kind, &mut config)?;
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
@@ -271,11 +290,11 @@ impl AgentSettings {
         fixed: Option<PathBuf>,
         path: &OsStr,
         cwd: &Path,
-    ) -> Result<Option<AgentSettings>, String> {
+    ) -> Result<Option<AgentSettings>, SettingsError> {
         let Some(agent) = &app.agent else { return Ok(None) };
-        let found = find_program(&agent.command[0], fixed, path, cwd).map_err(|e| format!("its agent: {e}"))?;
+        let found = find_program(&agent.command[0], fixed, path, cwd).map_err(SettingsError::Agent)?;
         let has_channel = worker::decide(agent.protocol, found.kind, false).rules().has_channel;
-        let ready = config::agent::ready(has_channel, agent.ready.as_ref()).map_err(|e| e.to_string())?;
+        let ready = config::agent::ready(has_channel, agent.ready.as_ref())?;
         let ready = ready_rule(agent.ready.is_none() && !has_channel, &ready);
         Ok(Some(AgentSettings { program: found.path, has_channel, ready }))
     }
@@ -369,9 +388,14 @@ fn path_variable(app: &config::App) -> OsString {
 }
 
 /// The program of a command; `fixed`: what a previous master found.
-fn find_program(name: &str, fixed: Option<PathBuf>, path: &OsStr, cwd: &Path) -> Result<program::Program, String> {
+fn find_program(
+    name: &str,
+    fixed: Option<PathBuf>,
+    path: &OsStr,
+    cwd: &Path,
+) -> Result<program::Program, program::ProgramError> {
     match fixed {
-        None => program::find(name, path, Some(cwd)).map_err(|e| e.to_string()),
+        None => program::find(name, path, Some(cwd)),
         Some(fixed) => {
             let found = program::find(&fixed.to_string_lossy(), path, Some(cwd));
             Ok(found.unwrap_or(program::Program { path: fixed, kind: program::ProgramKind::Other }))
@@ -380,11 +404,12 @@ fn find_program(name: &str, fixed: Option<PathBuf>, path: &OsStr, cwd: &Path) ->
 }
 
 /// The folder with its links resolved, so that `current -> releases/42` does not change within a generation.
-fn resolve_cwd(cwd: Option<&Path>) -> Result<PathBuf, String> {
+fn resolve_cwd(cwd: Option<&Path>) -> Result<PathBuf, SettingsError> {
     let asked = cwd.unwrap_or(Path::new("."));
-    let found = std::fs::canonicalize(asked).map_err(|e| format!("cannot use the folder {}: {e}", asked.display()))?;
+    let found =
+        std::fs::canonicalize(asked).map_err(|source| SettingsError::Folder { path: asked.to_owned(), source })?;
     if !found.is_dir() {
-        return Err(format!("cannot use {} as the folder of the app: it is not a folder", found.display()));
+        return Err(SettingsError::NotAFolder(found));
     }
     Ok(found)
 }

@@ -126,7 +126,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
     match master.turn() {
         Ok(()) => ExitCode::from(master.cx.deployment.exit_code),
         Err(e) => {
-            log::error!("the master cannot go on: {e}");
+            log::error!("the master cannot continue: {e}");
             ExitCode::from(1)
         }
     }

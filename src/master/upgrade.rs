@@ -121,8 +121,8 @@ impl Upgrade {
             log::info!("upgraded: {path} (version {}) serves", env!("CARGO_PKG_VERSION"));
             Ok(format!("{path} (version {}) serves", env!("CARGO_PKG_VERSION")))
         } else {
-            log::error!("the upgrade failed: {path} did not serve on ({previous_end}); the former binary does");
-            Err(format!("{path} did not serve on ({previous_end}); the former binary does"))
+            log::error!("the upgrade failed: {path} did not keep serving ({previous_end}); the previous binary does");
+            Err(format!("{path} did not keep serving ({previous_end}); the previous binary does"))
         });
         checkpoint::save_upgrade(cx, &self.record);
     }

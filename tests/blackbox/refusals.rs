@@ -184,7 +184,7 @@ fn upgrades_to_what_crashes_or_is_too_old_change_nothing() {
             "cannot take over: the note v2/app/0: of a kind that this version does not know: it is older than what runs",
         ),
         ("says-much", "gave no answer in 10 s"),
-        ("crashes-at-start", "did not serve on (was killed by SIGABRT"),
+        ("crashes-at-start", "did not keep serving (was killed by SIGABRT"),
     ];
     let binaries = impostors(&cluster, &cases.map(|(name, _)| name));
     let load = Load::start(cluster.address(), 8, false);

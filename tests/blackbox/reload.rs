@@ -183,7 +183,7 @@ fn a_reload_outlives_the_master_that_began_it_and_its_command_too() {
     cluster.folder.write("gate/open", "");
     let done = asked.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(done.status.success() && said.contains("the reload goes on") && said.contains("reloaded web"), "{said}");
+    assert!(done.status.success() && said.contains("the reload continues") && said.contains("reloaded web"), "{said}");
     assert!(get(cluster.address(), "/").unwrap().contains("\"version\":2"));
     let seen = load.finish();
     assert_eq!((seen.refused, seen.hung, seen.wrong), (0, 0, 0), "{seen:?}");

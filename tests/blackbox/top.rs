@@ -188,9 +188,9 @@ fn keys_reload_scale_restart_and_stop_what_is_selected() {
     terminal.wait("the start", |screen| row(screen, "web").contains(&"running".to_owned()));
     assert_eq!(home.app("other").workers[0].pid, other, "nothing happens to what is not selected");
     terminal.keys(&["?"]);
-    terminal.wait_word("any key goes on");
+    terminal.wait_word("any key continues");
     terminal.keys(&["x"]);
-    terminal.wait("the table", |screen| !screen.contains("any key goes on") && screen.contains("web"));
+    terminal.wait("the table", |screen| !screen.contains("any key continues") && screen.contains("web"));
     // Ctrl-C ends it too, and is no failure of what runs.
     terminal.keys(&["C-c"]);
     terminal.wait_end(0);

@@ -88,8 +88,8 @@ fn a_new_master_that_dies_before_it_has_proved_itself_is_taken_back() {
         command.join().unwrap()
     });
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
-    assert!(said(&done).contains("did not serve on (was killed by SIGKILL)"), "{}", said(&done));
-    let view = cluster.wait_view("the former binary", |view| view.apps[0].workers_ready == 2);
+    assert!(said(&done).contains("did not keep serving (was killed by SIGKILL)"), "{}", said(&done));
+    let view = cluster.wait_view("the previous binary", |view| view.apps[0].workers_ready == 2);
     assert_eq!((exe(view.master_pid), exe(cluster.keeper_pid())), (own.clone(), own));
     assert_eq!(view.upgrade.map(|upgrade| (upgrade.ok, upgrade.keeper)), Some((Some(false), None)));
     load.wait_more(100);
@@ -186,7 +186,7 @@ fn a_binary_that_says_yes_and_does_not_serve_is_taken_back() {
     load.wait_more(50);
     let refused = cluster.cli(&["upgrade", "--binary", &liar.display().to_string()]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(said(&refused).contains("did not serve on (exited with code 3)"), "{}", said(&refused));
+    assert!(said(&refused).contains("did not keep serving (exited with code 3)"), "{}", said(&refused));
     load.wait_more(50);
     let seen = load.finish();
     assert_eq!((seen.refused, seen.hung, seen.wrong, seen.cut), (0, 0, 0, 0), "{seen:?}");

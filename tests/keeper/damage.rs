@@ -63,7 +63,7 @@ fn damage(cluster: &Cluster, plan: &str, serves_again: bool) {
         fs::copy(std::env::current_exe().unwrap(), &saboteur).unwrap();
     }
     cluster.folder.write("plan", plan);
-    let tries = || cluster.stderr().iter().filter(|line| line.contains("going back to the former binary")).count();
+    let tries = || cluster.stderr().iter().filter(|line| line.contains("going back to the previous binary")).count();
     let before = tries();
     let master = serves_again.then(|| cluster.master_pid());
     let mut upgrade = command(&cluster.folder);
@@ -146,7 +146,7 @@ fn lose_everything(cluster: &Cluster, file: &Path) {
     damage(cluster, "* garbage\nsource/ half\n", false);
     wait_until("word of it", || {
         let lines = cluster.stderr();
-        let damaged = lines.iter().rposition(|line| line.contains("going back to the former binary")).unwrap();
+        let damaged = lines.iter().rposition(|line| line.contains("going back to the previous binary")).unwrap();
         lines[damaged..].iter().any(|line| line.contains("and there is none now"))
     });
 }

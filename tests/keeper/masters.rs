@@ -306,7 +306,7 @@ pub(crate) fn an_upgrade_that_does_not_serve_is_taken_back() {
     let next = fixture.serving();
     assert_eq!((&next.hello["incarnation"], &next.hello["children"][0]["pid"]), (&json!(3), &worker));
     assert_eq!(next.hello["previous_end"], "exited with code 1");
-    fixture.wait_stderr("exited with code 1 right after the upgrade; going back to the former binary");
+    fixture.wait_stderr("exited with code 1 right after the upgrade; going back to the previous binary");
 }
 
 /// A keeper whose masters die as soon as they begin is told to end; how it did.

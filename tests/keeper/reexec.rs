@@ -221,7 +221,7 @@ pub(crate) fn a_binary_that_cannot_be_the_keeper_changes_nothing() {
     master.script(1, SLEEP, "");
     let worker = spawned(&mut master, 1);
     for (name, wanted) in [
-        ("too-old", "the new binary cannot go on from it: it is too new for me"),
+        ("too-old", "the new binary cannot take over from it: it is too new for me"),
         ("crashing", "the new binary is no clusterd that can (it was killed by SIGABRT"),
     ] {
         master = fixture.hand_over(master, &fixture.copy(name));
@@ -282,11 +282,11 @@ pub(crate) fn a_binary_that_fails_after_all_hands_back() {
     let files = fixture.keeper_files();
     let mut master = fixture.hand_over(master, &fixture.copy("failing"));
     let (upgrade, why) = own_part(&mut master);
-    let wanted = "the new binary said that it can go on, and could not: made for this test";
+    let wanted = "the new binary said that it can take over, and could not: made for this test";
     assert_eq!((upgrade, why.as_str()), (json!("stays"), wanted));
     assert_eq!((fixture.keeper_exe(), alive(worker)), (before, true));
     assert!(fixture.keeper_files() <= files);
-    fixture.wait_stderr("the new binary cannot be the keeper (made for this test); the former one goes on");
+    fixture.wait_stderr("the new binary cannot be the keeper (made for this test); the previous one continues");
     master.kill(signal::KILL);
     let mut master = fixture.serving();
     assert_eq!(master.hello["children"][0]["pid"], worker);
@@ -316,7 +316,7 @@ pub(crate) fn a_keeper_that_cannot_go_on_at_all_says_what_ends() {
     let worker = spawned(&mut master, 1);
     let master = fixture.hand_over(master, &fixture.copy("hopeless"));
     assert_eq!(fixture.exit_code(), Some(1));
-    fixture.wait_stderr("the keeper cannot go on (made for this test): the master and all workers end");
+    fixture.wait_stderr("the keeper cannot continue (made for this test): the master and all workers end");
     wait_end(worker);
     wait_end(master.pid);
 }
@@ -343,7 +343,7 @@ pub(crate) fn the_command_says_that_the_keeper_stays() {
     // The upgrade of the master counts.
     assert!(done.status.success(), "{said}");
     let wanted = format!(
-        "serves; the keeper stays at version {}: the new binary cannot go on from it: it is too new for me",
+        "serves; the keeper stays at version {}: the new binary cannot take over from it: it is too new for me",
         env!("CARGO_PKG_VERSION")
     );
     assert!(said.contains(&wanted), "{said}");

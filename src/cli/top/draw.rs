@@ -202,7 +202,7 @@ const HELP: [&str; 20] = [
     "RESTARTS  ends that nobody asked for",
     "UP        of the oldest worker",
     "",
-    "any key goes on",
+    "any key continues",
 ];
 
 fn help(pen: &mut Pen<'_>) {
