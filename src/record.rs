@@ -55,18 +55,16 @@ pub enum RecordError {
     Damaged,
 }
 
-/// A value that a field can have.
+/// A value of a field.
 pub trait Value: Sized {
-    /// Appends it.
+    /// Appends the value.
     ///
-    /// # Errors
-    /// A field or a list in it is over its bound.
+    /// # Errors A field or a list in it exceeds its bound.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RecordError>;
 
-    /// Reads it from all of `bytes`. `field` is for the error.
+    /// Decodes the value from all of `bytes`. `field` is for the error.
     ///
-    /// # Errors
-    /// The bytes do not make sense.
+    /// # Errors The bytes are invalid.
     fn decode(bytes: &[u8], field: &'static str) -> Result<Self, RecordError>;
 
     /// Whether its field is left out.
@@ -74,12 +72,12 @@ pub trait Value: Sized {
         false
     }
 
-    /// What a field that was left out stands for; `None` where it has to be there.
+    /// The default for an absent field; `None` if the field is required.
     fn absent() -> Option<Self> {
         None
     }
 
-    /// Appends several of them.
+    /// Appends several values.
     ///
     /// # Errors
     /// As [`Value::encode`].
@@ -98,7 +96,7 @@ pub trait Value: Sized {
         Ok(())
     }
 
-    /// Reads several of them. Those of an unknown kind are left out.
+    /// Decodes several values. Values of an unknown kind are left out.
     ///
     /// # Errors
     /// As [`Value::decode`].
@@ -116,21 +114,20 @@ pub trait Value: Sized {
     }
 }
 
-/// How long the bytes of a field may be.
+/// The bound on the bytes of a field.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// As long as the whole.
+    /// Only the bound of the whole.
     None,
-    /// More is an error, in both directions.
+    /// A longer value is an error, in both directions.
     Max(usize),
-    /// A text for people: written as far as that, at a character's end. More is an error for the reader.
+    /// For text: the writer cuts it at the end of a character. A longer value is an error for the reader.
     Cut(usize),
 }
 
 /// Encodes a value.
 ///
-/// # Errors
-/// A field is over its bound.
+/// # Errors A field exceeds its bound.
 pub fn encode<T: Value>(value: &T) -> Result<Vec<u8>, RecordError> {
     let mut out = Vec::new();
     value.encode(&mut out)?;
@@ -139,32 +136,28 @@ pub fn encode<T: Value>(value: &T) -> Result<Vec<u8>, RecordError> {
 
 /// Decodes a value from all of `bytes`.
 ///
-/// # Errors
-/// The bytes do not make sense.
+/// # Errors The bytes are invalid.
 pub fn decode<T: Value>(bytes: &[u8]) -> Result<T, RecordError> {
     T::decode(bytes, "record")
 }
 
 /// Encodes a value as a document.
 ///
-/// # Errors
-/// A field is over its bound, or the whole over 4 GiB.
+/// # Errors A field exceeds its bound, or the whole exceeds 4 GiB.
 pub fn to_document<T: Value>(value: &T) -> Result<Vec<u8>, RecordError> {
     seal(&encode(value)?)
 }
 
 /// Decodes a document.
 ///
-/// # Errors
-/// It is none, damaged, of a later version, or its record does not make sense.
+/// # Errors The bytes are not a document, damaged, of a later version, or contain an invalid record.
 pub fn from_document<T: Value>(bytes: &[u8]) -> Result<T, RecordError> {
     decode(open(bytes)?)
 }
 
 /// Puts the header before an encoded record.
 ///
-/// # Errors
-/// It is over 4 GiB.
+/// # Errors The record exceeds 4 GiB.
 pub fn seal(record: &[u8]) -> Result<Vec<u8>, RecordError> {
     let too_long = RecordError::TooLong { field: "record", is: record.len(), max: u32::MAX as usize };
     let length = u32::try_from(record.len()).map_err(|_| too_long)?;
@@ -179,8 +172,7 @@ pub fn seal(record: &[u8]) -> Result<Vec<u8>, RecordError> {
 
 /// The record of a document.
 ///
-/// # Errors
-/// It is no document, damaged, or of a later version.
+/// # Errors The bytes are not a document, damaged, or of a later version.
 pub fn open(bytes: &[u8]) -> Result<&[u8], RecordError> {
     let rest = bytes.strip_prefix(MARK).ok_or(RecordError::Foreign)?;
     let (version, rest) = rest.split_first_chunk().ok_or(RecordError::Damaged)?;
@@ -194,7 +186,7 @@ pub fn open(bytes: &[u8]) -> Result<&[u8], RecordError> {
     if whole && u64::from_le_bytes(*sum) == checksum(record) { Ok(record) } else { Err(RecordError::Damaged) }
 }
 
-/// FNV-1a over words of eight bytes: quick, and any single change of a byte changes it.
+/// FNV-1a over words of eight bytes: fast, and every change of a single byte changes the result.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(0xcbf2_9ce4_8422_2325, |sum: u64, chunk| {
         let mut word = [0; 8];
@@ -203,12 +195,11 @@ fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-// ---- what the macros are made from ----
+// ---- functions for the macros ----
 
 /// Appends a field, unless it is absent.
 ///
-/// # Errors
-/// It is over its bound, or something in it is.
+/// # Errors The field, or a part of it, exceeds its bound.
 pub fn put<T: Value>(
     out: &mut Vec<u8>,
     tag: u8,
@@ -238,10 +229,9 @@ pub fn put<T: Value>(
     Ok(())
 }
 
-/// The value of a field.
+/// Decodes a field.
 ///
-/// # Errors
-/// It is over its bound, or makes no sense.
+/// # Errors The field exceeds its bound, or is invalid.
 pub fn value<T: Value>(bytes: &[u8], field: &'static str, bound: Bound) -> Result<T, RecordError> {
     if let Bound::Max(max) | Bound::Cut(max) = bound {
         within(field, bytes.len(), max)?;
@@ -253,20 +243,18 @@ pub fn value<T: Value>(bytes: &[u8], field: &'static str, bound: Bound) -> Resul
     }
 }
 
-/// Takes the next field off a record: its tag and its bytes.
+/// Removes the next field from a record. Returns its tag and its bytes.
 ///
-/// # Errors
-/// The record ends inside it.
+/// # Errors The record ends inside the field.
 pub fn next_field<'a>(record: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, RecordError> {
     let Some((tag, rest)) = record.split_first() else { return Ok(None) };
     *record = rest;
     Ok(Some((*tag, take_counted(record, "last field")?)))
 }
 
-/// Refuses what is over a bound.
+/// Checks a bound.
 ///
-/// # Errors
-/// It is.
+/// # Errors The bound is exceeded.
 pub fn within(field: &'static str, is: usize, max: usize) -> Result<(), RecordError> {
     if is > max { Err(RecordError::TooLong { field, is, max }) } else { Ok(()) }
 }
@@ -291,7 +279,7 @@ fn take_counted<'a>(bytes: &mut &'a [u8], field: &'static str) -> Result<&'a [u8
     Ok(taken)
 }
 
-/// Puts the length of what was appended since `start` before it.
+/// Inserts the length of everything after `start` there.
 fn insert_length(out: &mut Vec<u8>, start: usize) {
     let mut length = out.len() - start;
     let mut coded = [0_u8; 10];
@@ -328,7 +316,7 @@ macro_rules! or_default {
     };
 }
 
-/// Reads the fields of a record into variables of their names.
+/// Decodes the fields of a record into variables with their names.
 macro_rules! read_fields {
     ($bytes:expr; $($tag:literal $field:ident $([$kind:ident $bound:path])? $(= $default:expr)?;)*) => {
         $(let mut $field = None;)*

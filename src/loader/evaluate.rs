@@ -17,21 +17,21 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Pause between two looks at whether it has, where the kernel does not tell, in milliseconds.
+/// Pause between two checks whether it has ended, where the kernel has no pidfd, in milliseconds.
 const EVALUATION_LOOK_MS: u64 = 5;
 
-/// How much of its complaints is read, in bytes.
+/// Longest part of its error output that is read, in bytes.
 const EVALUATION_WORDS_BYTES_MAX: u64 = 256 * 1024;
 
-/// Stack of a thread that reads them, in bytes.
+/// Stack of a thread that reads output, in bytes.
 const EVALUATION_STACK_BYTES: usize = 128 * 1024;
 
-/// How much of a script is looked at to tell text from a binary, in bytes.
+/// How much of a script is read to tell text from a binary, in bytes.
 const SCRIPT_HEAD_BYTES: u64 = 8 * 1024;
 
-/// Begins the line that holds the result, or the reason why there is none: whatever else is printed is not ours.
+/// Starts the line with the result, or with the reason for a missing one; all other output is ignored.
 const MARK: &str = "\u{1}clusterd:";
-/// What node runs: argv is the absolute path of the file, and the mark.
+/// The program for node: argv is the absolute path of the file, and the mark.
 const SCRIPT: &str = include_str!("evaluate.js");
 /// Variables that would make the child a worker of another cluster.
 const NOT_FOR_THE_CHILD: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
@@ -57,7 +57,7 @@ pub enum EvaluationError {
     /// The process of node could not be run to its end.
     #[error("node {0}")]
     Child(ChildError),
-    /// The export is not data.
+    /// The export contains more than data.
     #[error("what it exports is not data: {0}")]
     NoData(String),
     /// The script threw.
@@ -68,12 +68,12 @@ pub enum EvaluationError {
     Failed {
         /// How the process ended.
         status: String,
-        /// Its last line on stderr.
+        /// The last line of its stderr.
         said: String,
     },
 }
 
-/// What went wrong with a child process; "node" goes before.
+/// Why a child process failed; the message continues "node".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChildError {
     /// It could not be started.
@@ -88,7 +88,7 @@ pub enum ChildError {
         /// The bound.
         kib_max: u64,
     },
-    /// Its end could not be waited for.
+    /// The wait for its end failed.
     #[error("cannot be waited for: {0}")]
     Wait(String),
     /// It ran longer than the bound.
@@ -96,17 +96,16 @@ pub enum ChildError {
     TooLong,
 }
 
-/// The environment of an evaluation: that of the apps where they have one of their own, else ours.
+/// The environment of an evaluation: the apps' base environment if there is one, else ours.
 pub(super) fn environment(base: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     let own =
         || std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     base.cloned().unwrap_or_else(|| own().collect())
 }
 
-/// What a file holds. `text`: of a file that was read already; `folder`: where clusterd was started.
+/// The value in a file. `text`: the content, if it was read already; `folder`: where clusterd was started.
 ///
-/// # Errors
-/// Where it is wrong, or why it could not be evaluated.
+/// # Errors Where the file is wrong, or why it could not be evaluated.
 pub(super) fn value(
     path: &str,
     text: &str,
@@ -118,7 +117,7 @@ pub(super) fn value(
         Format::Toml => Err(EvaluationError::Toml),
         Format::Yaml => yaml(text),
         Format::Script => by_node(path, folder, env),
-        // PM2 takes any expression and runs it. Here a file of data is data.
+        // PM2 evaluates any expression. Here a data file is only data.
         Format::Json => serde_json::from_str(text)
             .or_else(|wrong| lenient::value(text).ok_or_else(|| EvaluationError::Json { wrong: wrong.to_string() })),
     }
@@ -155,9 +154,9 @@ fn marked(text: &str) -> Option<&str> {
     text.lines().rev().find_map(|line| line.strip_prefix(MARK))
 }
 
-/// Runs a command to its end, for a bounded time; how it ended, and the beginning of what it printed.
+/// Runs a command to its end, for a bounded time. Returns its status, and the beginning of its output.
 fn run(mut command: Command) -> Result<(ExitStatus, String, String), ChildError> {
-    // A group of its own, so that whatever it starts ends with it.
+    // A group of its own, so that everything it starts ends with it.
     command.process_group(0);
     process::end_with_this_thread(&mut command);
     let mut child = command.spawn().map_err(|e| ChildError::Spawn(e.to_string()))?;
@@ -169,7 +168,7 @@ fn run(mut command: Command) -> Result<(ExitStatus, String, String), ChildError>
     Ok((ended?, out?, err?))
 }
 
-/// Reads a pipe on a thread of its own, up to a bound: the child is not to wait for us with a full one.
+/// Reads a pipe on a thread of its own, up to a bound, so that the child never blocks on a full pipe.
 fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<String, ChildError>> {
     let (sender, receiver) = channel();
     let reader = move || {
@@ -180,10 +179,10 @@ fn read(pipe: impl Read + Send + 'static, bytes_max: u64) -> Receiver<Result<Str
             Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             Err(e) => Err(ChildError::Read(e.to_string())),
         };
-        // Whoever asked may have given up.
+        // The receiver may have given up.
         let _ = sender.send(text);
     };
-    // Where no thread can be had, its sender is gone: an error like any other.
+    // Without a thread the sender is gone, which is reported as any other error.
     let thread = std::thread::Builder::new().name("clusterd-read".to_owned());
     drop(thread.stack_size(EVALUATION_STACK_BYTES).spawn(reader));
     receiver
@@ -197,13 +196,13 @@ fn collect(text: &Receiver<Result<String, ChildError>>, until: Instant) -> Resul
     }
 }
 
-/// Waits for the end of the child, and ends what it left running, whose output is not read any more.
+/// Waits for the end of the child, and kills what it left running, whose output is not read.
 fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, ChildError> {
     let left_ms = || u64::try_from(until.saturating_duration_since(Instant::now()).as_millis()).unwrap_or_default();
     let pidfd = process::pidfd(child.id().cast_signed());
     let over = loop {
         match &pidfd {
-            // Not reaped yet, so that its number still means its group.
+            // Not reaped yet, so the number is still that of its group.
             Ok(pidfd) => {
                 let mut interests = [poll::Interest::new(pidfd.as_fd(), false)];
                 poll::wait(&mut interests, Some(left_ms())).map_err(|e| ChildError::Wait(e.to_string()))?;
@@ -222,7 +221,7 @@ fn end_of(child: &mut Child, until: Instant) -> Result<ExitStatus, ChildError> {
             break false;
         }
     };
-    // Nobody may be left in it.
+    // The group may be empty.
     let _ = signal::send_group(child.id().cast_signed(), signal::KILL);
     let status = child.wait().map_err(|e| ChildError::Wait(e.to_string()))?;
     if over { Ok(status) } else { Err(ChildError::TooLong) }

@@ -2,7 +2,7 @@
 //! no JavaScript is run.
 use serde_json::Value;
 
-/// What the text holds; `None` where it holds more than data.
+/// The value of the text; `None` if it contains more than data.
 pub(super) fn value(text: &str) -> Option<Value> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     // Without comments and with strings in double quotes it is YAML in one piece.
@@ -10,8 +10,8 @@ pub(super) fn value(text: &str) -> Option<Value> {
     (value.is_object() || value.is_array()).then_some(value)
 }
 
-/// Comments become spaces, strings in single quotes ones in double quotes, and a space follows each colon, as YAML wants
-/// it. `None` for what is an expression: calls, operators, templates.
+/// Comments become spaces, single quotes become double quotes, and a space follows each colon, as YAML needs it. `None`
+/// for expressions: calls, operators, templates.
 fn as_flow(text: &str) -> Option<String> {
     let mut flow = String::with_capacity(text.len() + text.len() / 8);
     let mut rest = text.chars().peekable();
@@ -30,7 +30,7 @@ fn as_flow(text: &str) -> Option<String> {
             ('"' | '\'', _) => string(c, &mut rest, &mut flow)?,
             (':', _) => flow.push_str(": "),
             ('\t' | '\r', _) => flow.push(' '),
-            // YAML would take a value that is missing for null.
+            // YAML would read a missing value as null.
             ('}' | ']' | ',', _) if flow.trim_end().ends_with(':') => return None,
             ('{' | '}' | '[' | ']' | ',' | '-' | '+' | '.' | '_' | '$' | ' ' | '\n', _) => flow.push(c),
             (c, _) if c.is_alphanumeric() => flow.push(c),
@@ -40,7 +40,7 @@ fn as_flow(text: &str) -> Option<String> {
     Some(flow)
 }
 
-/// One string, the quote before it being read.
+/// One string, after its opening quote.
 fn string(quote: char, rest: &mut impl Iterator<Item = char>, flow: &mut String) -> Option<()> {
     flow.push('"');
     loop {
