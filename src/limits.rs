@@ -1,5 +1,5 @@
-//! The bounds that a user can meet, and those that several parts share, named, with the unit last. What tunes one part
-//! alone stands beside its code. No behaviour lives here.
+//! The bounds that users can meet, and those that several modules share, with the unit last in the name. Constants of a
+//! single module are beside its code. No behaviour.
 //!
 //! A bound that is reached is an event with a message, never a panic and never an unbounded wait.
 
@@ -13,20 +13,20 @@ pub const APPS_MAX: usize = 64;
 pub const LISTENERS_PER_APP_MAX: usize = 128;
 /// Size of a configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
-/// Time in which a file that is a pipe has to end, in milliseconds. A running master waits so long too: shorter than the
-/// keeper's patience with it.
+/// Time limit for reading a file that is a pipe, in milliseconds. A running master blocks for as long: shorter than the
+/// watchdog's deadline.
 pub const FILE_READ_MS_MAX: u64 = 2_000;
 /// Size of everything that a configuration was made from (file, command line, env files), in bytes.
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Time that node may take to evaluate a configuration, in milliseconds.
+/// Time limit for node to evaluate a configuration, in milliseconds.
 pub const EVALUATION_MS_MAX: u64 = 10_000;
 /// How much an evaluated configuration may print, its result included, in bytes.
 pub const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
-/// Problems of one configuration that are told; the rest is told when these are gone.
+/// Reported problems of one configuration; the others are reported once these are gone.
 pub const PROBLEMS_MAX: usize = 100;
-/// Length of what is said about one problem, in characters: a value may be as long as its file.
+/// Longest message about one problem, in characters: a value may be as long as its file.
 pub const PROBLEM_CHARS_MAX: usize = 500;
 /// Size of an `env_file`, in bytes.
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -34,7 +34,7 @@ pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub const WORKERS_PERCENT_MAX: u32 = 1_000;
 /// Longest time that a setting may hold, in milliseconds (30 days).
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
-/// Shortest `hang`, in milliseconds: a collection of garbage must not be taken for one.
+/// Shortest `hang`, in milliseconds: garbage collection must not count as one.
 pub const HANG_MS_MIN: u64 = 1_000;
 /// Length of the path in `ready = "http:..."`, in bytes.
 pub const READY_PATH_BYTES_MAX: usize = 1024;
@@ -44,7 +44,7 @@ pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Length of a host name, in bytes (RFC 1035).
 pub const HOST_BYTES_MAX: usize = 253;
-/// How much of a script's first line is looked at for its interpreter, in bytes (the kernel's BINPRM_BUF_SIZE).
+/// Longest part of a script's first line that is read for its interpreter, in bytes (the kernel's BINPRM_BUF_SIZE).
 pub const SHEBANG_BYTES_MAX: usize = 256;
 /// Size of a `package.json` that is read for advice, in bytes.
 pub const PACKAGE_JSON_BYTES_MAX: u64 = 1024 * 1024;
@@ -64,7 +64,7 @@ pub const KEEPER_OOM_SCORE_ADJ: i32 = -900;
 pub const CHILDREN_MAX: usize = 16 * 1024;
 /// File descriptors that the keeper holds by name.
 pub const HELD_FDS_MAX: usize = 64 * 1024;
-/// Notes (opaque pieces of the master's state) that the keeper holds.
+/// Notes (opaque records of the master's checkpoint) that the keeper holds.
 pub const NOTES_MAX: usize = 32 * 1024;
 /// Size of one note's value, in bytes.
 pub const NOTE_BYTES_MAX: usize = 48 * 1024;
@@ -72,39 +72,39 @@ pub const NOTE_BYTES_MAX: usize = 48 * 1024;
 pub const KEEPER_NAME_BYTES_MAX: usize = 1024;
 /// Size of one packet between keeper and master, in bytes.
 pub const KEEPER_PACKET_BYTES_MAX: usize = 64 * 1024;
-/// Size of one spawn description (command, arguments, environment), in bytes. The kernel's own limit is near 2 MiB.
+/// Size of one spawn spec (command, arguments, environment), in bytes. The kernel's own limit is near 2 MiB.
 pub const SPAWN_SPEC_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// File descriptors that ride on one packet. The kernel's SCM_MAX_FD is 253.
+/// File descriptors attached to one packet. The kernel's SCM_MAX_FD is 253.
 pub const FDS_PER_PACKET_MAX: usize = 250;
-/// Size of the tag that a spawn carries, in bytes. The keeper keeps it as long as the child.
+/// Size of a spawn's tag, in bytes. The keeper keeps it as long as the child.
 pub const SPAWN_TAG_BYTES_MAX: usize = 8 * 1024;
 /// Highest fd number that a spawn may place.
 pub const PLACED_FD_NUMBER_MAX: i32 = 4095;
-/// Signals that wait while there is no master to tell.
+/// Signals queued while there is no master.
 pub const SIGNALS_PENDING_MAX: usize = 64;
-/// Orders that the keeper takes before it looks at its children again.
+/// Orders handled before the keeper checks its children again.
 pub const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
-/// Damaged or refused orders of one master that are reported; more are counted only.
+/// Damaged or refused orders of one master that are logged; further ones are only counted.
 pub const KEEPER_COMPLAINTS_MAX: u32 = 20;
-/// Pause after the kernel refused a packet for want of memory or of fds under way, in milliseconds.
+/// Pause after the kernel refused a packet for lack of memory or of fds in flight, in milliseconds.
 pub const KEEPER_SEND_PAUSE_MS: u64 = 50;
-/// Time that the keeper waits for what it has killed to be gone before it ends itself, in milliseconds.
+/// How long the keeper waits at the end for processes that it has killed, in milliseconds.
 pub const KEEPER_END_WAIT_MS: u64 = 2_000;
-/// Send buffer that keeper and master ask for, in bytes.
+/// Requested send buffer of keeper and master, in bytes.
 pub const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
-/// Time that a master has to receive what the keeper holds, in milliseconds.
+/// Time limit for a master to receive what the keeper holds, in milliseconds.
 pub const ADOPT_TIMEOUT_MS: u64 = 20_000;
 /// Listening sockets that clusterd takes from its own parent (systemd).
 pub const INHERITED_FDS_MAX: usize = 256;
-/// Packets that wait for a peer that does not read, in each direction between keeper and master.
+/// Packets queued for a peer that does not read, in each direction between keeper and master.
 pub const KEEPER_OUTBOX_MAX: usize = 64 * 1024;
-/// Heartbeats of a master after which it and the keeper give the code of their start back to the system.
+/// Heartbeats of a master after which it and the keeper release the code pages of their start.
 pub const START_HEARTBEATS: u32 = 3;
 /// How often the master tells the keeper that its loop turns, in milliseconds.
 pub const HEARTBEAT_EVERY_MS: u64 = 1_000;
 /// Keeper ticks (one each `HEARTBEAT_EVERY_MS`) without a heartbeat after which the master counts as hung.
 pub const WATCHDOG_MISSED_TICKS_MAX: u32 = 5;
-/// Time that a new master has to report that it took over, in milliseconds.
+/// Time limit for a new master to report that it serves, in milliseconds.
 pub const MASTER_START_TIMEOUT_MS: u64 = 30_000;
 /// First wait before a master that died again at once is started again, in milliseconds. It doubles.
 pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
@@ -115,7 +115,7 @@ pub const MASTER_BACKOFF_MAX_MS: u64 = 1_000;
 pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
 /// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
 pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Time that a new binary has to say whether it can be the keeper, in milliseconds.
+/// Time limit for a new binary to say whether it can be the keeper, in milliseconds.
 pub const KEEPER_CHECK_MS: u64 = 5_000;
 /// After "stop" the keeper itself ends everything when no master has served for this time, in milliseconds.
 pub const STOP_WITHOUT_MASTER_MS: u64 = 10_000;
@@ -126,27 +126,27 @@ pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 
 /// Longest line that a worker may send over its channel, in bytes. Users do send megabytes.
 pub const CHANNEL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What one read of a channel takes, in bytes.
+/// Bytes per read of a channel.
 pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
-/// How much of a long line that reaches nobody is kept, in bytes: enough to see what it is.
+/// Part of a long, discarded line that is kept, in bytes: enough to identify it.
 pub const CHANNEL_HEAD_BYTES: usize = 64 * 1024;
 /// Unfinished long lines of the workers of one app, in bytes; a line that goes beyond is not kept.
 pub const CHANNELS_UNFINISHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same over all apps, in bytes; one such line of each app is kept in any case.
 pub const CHANNELS_UNFINISHED_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// File descriptors that arrived from a worker and whose line has not.
+/// File descriptors received from a worker before their line.
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
-/// Control lines that wait because the worker does not read its channel.
+/// Control lines queued for a worker that does not read its channel.
 pub const CHANNEL_OUTBOX_LINES_MAX: usize = 256;
-/// Size of a message between agent and workers, in bytes; larger ones reach nobody.
+/// Size of a message between agent and workers, in bytes; larger ones are not relayed.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Size of the sender's own name for a message, in bytes.
+/// Size of the sender's id of a message, in bytes.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
-/// Messages that wait because their receiver does not read its channel.
+/// Messages queued for a receiver that does not read its channel.
 pub const MESSAGES_WAITING_MAX: usize = 4096;
-/// Their size together, in bytes.
+/// Their total size, in bytes.
 pub const MESSAGES_WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Listener keys that the workers of one app may ask for.
+/// Listener keys that the workers of one app may request.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
 /// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes. It goes into a note
 /// as text, which may double it.
@@ -156,58 +156,58 @@ pub const LISTENER_KEY_BYTES_MAX: usize = 512;
 
 /// Size of one datagram to the notify socket that is read, in bytes.
 pub const NOTIFY_BYTES_MAX: usize = 4 * 1024;
-/// Length of a program's word about its own status, in characters.
+/// Length of a program's own status text, in characters.
 pub const STATUS_CHARS_MAX: usize = 200;
 
 // ---- stderr ----
 
-/// Messages that wait until stderr takes them, in bytes; more are counted only.
+/// Messages queued for stderr, in bytes; further ones are only counted.
 pub const STDERR_BYTES_MAX: usize = 64 * 1024;
 /// Length of one line of the keeper, in bytes.
 pub const STDERR_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Time that a write may wait for which there seemed to be room, in milliseconds.
+/// Time limit for a write to stderr that was expected not to block, in milliseconds.
 pub const STDERR_WAIT_MS: u64 = 20;
-/// Pause after a write that did wait, in milliseconds.
+/// Pause after a write to stderr that blocked, in milliseconds.
 pub const STDERR_PAUSE_MS: u64 = 1_000;
-/// Time that what waits has to go out before the process ends, in milliseconds.
+/// How long the process waits at its end for queued messages, in milliseconds.
 pub const STDERR_END_WAIT_MS: u64 = 200;
 
 // ---- what came from others ----
 
-/// Time that a thing that is done with the rights of a worker's user may take, in milliseconds.
+/// Time limit for an action with the rights of a worker's user, in milliseconds.
 pub const AS_USER_WAIT_MS: u64 = 200;
-/// Such things that may be under way or hang at once; after that they are refused.
+/// Such actions that may run or hang at the same time; further ones are refused.
 pub const AS_USER_HANGING_MAX: usize = 8;
-/// Stack of the thread that does one, in bytes.
+/// Stack of the thread for such an action, in bytes.
 pub const AS_USER_STACK_BYTES: usize = 128 * 1024;
-/// Files that wait to be closed on other threads; more stay open.
+/// Files queued to be closed on other threads; further ones stay open.
 pub const CLOSER_QUEUE_MAX: usize = 1024;
-/// Threads that close files. Each may hang in one.
+/// Threads that close files. Each may be blocked.
 pub const CLOSER_THREADS_MAX: usize = 8;
-/// Time after which such a thread ends when there is nothing to close, in milliseconds.
+/// Idle time after which such a thread ends, in milliseconds.
 pub const CLOSER_IDLE_MS: u64 = 2_000;
 /// Stack of such a thread, in bytes.
 pub const CLOSER_STACK_BYTES: usize = 64 * 1024;
-/// Time that the close of one socket may wait, in milliseconds.
+/// Time limit for the close of one socket, in milliseconds.
 pub const CLOSE_WAIT_MS: u64 = 20;
 
 // ---- hand-off ----
 
-/// Connections accepted and not yet answered for, over all workers of an app.
+/// Open hand-offs of all workers of an app.
 pub const HANDOFFS_OPEN_MAX: usize = 16 * 1024;
-/// Open hand-offs that one worker starts with.
+/// Initial window of a worker.
 pub const HANDOFF_WINDOW_START: u32 = 8;
-/// Open hand-offs that one worker may have when it answers fast.
+/// Largest window of a worker.
 pub const HANDOFF_WINDOW_MAX: u32 = 64;
 /// An answer that took longer than this, in microseconds, shrinks the worker's window to one.
 pub const HANDOFF_SLOW_US: u64 = 50_000;
-/// Connections accepted from one listener before the others are looked at.
+/// Connections accepted from one listener before the next one's turn.
 pub const ACCEPT_BATCH_MAX: usize = 64;
 /// Longest wait before answers are read while hand-offs are open, in milliseconds.
 pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
 /// Pause of accept after the system ran out of file descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
-/// Length of the accept queue that clusterd asks for; the kernel caps it at net.core.somaxconn.
+/// Requested length of the accept queue; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
 // ---- kernel balance ----
@@ -219,122 +219,122 @@ pub const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
 
 // ---- supervision ----
 
-/// Worker ids that are set aside at a time, so that a new master never uses one twice.
+/// Worker ids reserved at a time, so that a new master never reuses one.
 pub const WORKER_IDS_RESERVED: u64 = 256;
 
-/// How many past failures a slot remembers.
+/// Failures that a slot remembers.
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
 /// Largest `max_runs`.
 pub const RUNS_MAX: u32 = 1_000_000;
-/// The same for one that is not ready yet, in milliseconds: nobody misses it, and how it ended says more, also where that
-/// comes late because CPUs are scarce.
+/// The same for a worker that is not ready yet, in milliseconds: nobody misses it, and its exit status says more, even
+/// if it arrives late because CPUs are scarce.
 pub const CHANNEL_CLOSED_STARTING_MS: u64 = 1_000;
-/// A slot is replaced for passing a limit no more often than this, in milliseconds.
+/// Least time between two replacements in a slot for passed limits, in milliseconds.
 pub const REPLACE_EVERY_MS: u64 = 10_000;
-/// A reload waits this long, in milliseconds, for an old worker without clients to be gone before it starts the next new
-/// one.
+/// Longest wait of a reload for an old worker without clients to exit, before it starts the next new one, in
+/// milliseconds.
 pub const RELOAD_GONE_MS_MAX: u64 = 150;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 
 // ---- hooks ----
 
-/// Hooks that run at once.
+/// Hooks that run at the same time.
 pub const HOOKS_RUNNING_MAX: usize = 4;
-/// Hooks that wait for their turn.
+/// Queued hooks.
 pub const HOOKS_QUEUED_MAX: usize = 1024;
-/// Time that a hook may take, in milliseconds; then it is killed with its process group.
+/// Time limit of a hook, in milliseconds; then it is killed with its process group.
 pub const HOOK_TIMEOUT_MS: u64 = 10_000;
-/// Pause between two looks at a hook of which the kernel does not tell the end, in milliseconds.
+/// Pause between two checks of a hook without a pidfd, in milliseconds.
 pub const HOOKS_LOOK_MS: u64 = 10;
-/// Length of the reason that a hook is told, in characters.
+/// Length of the reason passed to a hook, in characters.
 pub const HOOK_REASON_CHARS_MAX: usize = 1_000;
 
-// ---- workers that are asked whether they are ready ----
+// ---- readiness probes ----
 
 /// Size of an answer's head with the interim answers before it, in bytes.
 pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 // ---- reports of stuck event loops ----
 
-/// Time that a hung worker has to leave a report, in milliseconds; SIGABRT follows. An idle machine needs 300.
+/// Time limit for the report of a hung worker, in milliseconds; SIGABRT follows. An idle machine needs 300.
 pub const HANG_REPORT_MS: u64 = 5_000;
-/// Workers that are asked for a report at once. Further ones get SIGABRT without.
+/// Reports requested at the same time. Further workers get SIGABRT without one.
 pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
 /// Size of an inspector's answer over HTTP, in bytes.
 pub const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Size of a message of the inspector that is looked at, in bytes; longer ones are skipped.
+/// Longest message of the inspector that is parsed, in bytes; longer ones are skipped.
 pub const INSPECTOR_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Calls of a stack that are told.
+/// Calls of a stack that are logged.
 pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
 
 // ---- control socket ----
 
 /// Size of a request's body, in bytes: a configuration and an environment fit in.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Requests that wait for the master's loop.
+/// Requests queued for the master's loop.
 pub const CONTROL_QUEUE_MAX: usize = 128;
 /// Connections to the control socket at once.
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
-/// Of these, connections of one process.
+/// Connections of one client process.
 pub const CONTROL_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
-/// Time for which a client may read nothing of its answer, in milliseconds. Who follows logs may take longer.
+/// Time for which a client may read nothing of its answer, in milliseconds. Clients that follow logs may take longer.
 pub const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
-/// Time that a new binary has to say whether it can take over, in milliseconds.
+/// Time limit for a new binary to say whether it can take over, in milliseconds.
 pub const UPGRADE_CHECK_MS: u64 = 10_000;
-/// How much of its answer is read, in bytes.
+/// Longest part of its answer that is read, in bytes.
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
-/// Time in which a master that hands over waits for workers' answers, in milliseconds.
+/// How long a master that hands over waits for workers' answers, in milliseconds.
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Time between two looks of a CLI that waits, in milliseconds.
+/// Pause between two queries of a waiting command, in milliseconds.
 pub const PROGRESS_EVERY_MS: u64 = 200;
-/// How often `top` looks at every master, in milliseconds.
+/// How often `top` queries every master, in milliseconds.
 pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
-/// A master that has given no answer for so long counts as silent there, in milliseconds.
+/// `top` shows a master as silent after this time without an answer, in milliseconds.
 pub const TOP_SILENT_MS: u64 = 3_000;
-/// Good news is shown so long, in milliseconds.
+/// How long `top` shows a success, in milliseconds.
 pub const TOP_SAID_MS: u64 = 15_000;
-/// Lines of the log that it keeps.
+/// Log lines that `top` keeps.
 pub const TOP_LOG_LINES_MAX: usize = 500;
-/// Looks that a CLI takes at a master that does not answer before it gives up.
+/// Queries to a master that does not answer before a command gives up.
 pub const LOOK_TRIES_MAX: u32 = 50;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
-/// How long a start waits for another one that holds the home.
+/// How long a start waits for another one that holds the registry.
 pub const REGISTRY_WAIT_MS: u64 = 20_000;
-/// Pause between two looks whether it still does.
+/// Pause between two checks of that.
 pub const REGISTRY_RETRY_MS: u64 = 2;
 /// Size of the file that `save` writes, in bytes.
 pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Size of what clusterd itself says in the background, in bytes; then the file begins anew and the old one stays beside.
+/// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
 pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
-/// Pause between two looks at that size.
+/// Pause between two checks of that size.
 pub const OWN_LOG_LOOK_MS: u64 = 60_000;
 /// Apps that a command acts on at the same time.
 pub const COMMANDS_AT_ONCE_MAX: usize = 16;
-/// `resurrect --stay` looks at least this often whether what was saved has keepers.
+/// How often `resurrect --stay` checks at least whether saved deployments have keepers.
 pub const STAY_LOOK_MS: u64 = 10_000;
-/// The first wait before a deployment is tried again that could not be started again; it doubles.
+/// First pause before a failed start of a deployment is repeated; it doubles.
 pub const STAY_RETRY_MIN_MS: u64 = 1_000;
-/// The longest of these waits.
+/// The longest such pause.
 pub const STAY_RETRY_MAX_MS: u64 = 60_000;
-/// Pause between two looks whether a master that is being started answers.
+/// Pause between two queries to a master that is being started.
 pub const START_LOOK_MS: u64 = 2;
 /// A keeper that has no control socket after this has failed to start.
 pub const START_WAIT_MS: u64 = 30_000;
 
 // ---- watching ----
 
-/// Folders that the watcher of one app looks at: the system has a limit too (fs.inotify.max_user_watches).
+/// Folders watched for one app: the system has a limit too (fs.inotify.max_user_watches).
 pub const WATCH_FOLDERS_MAX: usize = 8_192;
-/// Paths that an app may have watched, and patterns that it may have ignored.
+/// Watched paths of an app, and ignore patterns.
 pub const WATCH_PATHS_MAX: usize = 128;
 
 // ---- output ----
 
-/// What one read of a worker's output takes, in bytes.
+/// Bytes per read of a worker's output.
 pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
 
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
@@ -342,51 +342,50 @@ pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 
 // ---- log files ----
 
-/// Length of the format of time stamps, in bytes.
+/// Length of a timestamp format, in bytes.
 pub const LOG_TIME_CHARS_MAX: usize = 128;
 /// Rotated files that may be kept of one log file.
 pub const LOG_FILES_KEPT_MAX: u32 = 1000;
 /// Streams (stdout or stderr of one worker) that go to log files at once.
 pub const LOG_STREAMS_MAX: usize = 2 * CHILDREN_MAX;
-/// Pieces of streams that are kept at once: what is left of a line, and what came then.
+/// Pieces of streams kept at the same time: the rest of a line, and the bytes after it.
 pub const LOG_SEGMENTS_MAX: usize = 2 * LOG_STREAMS_MAX;
 /// Size of one of the two spools, in bytes. Memory is used only as far as they are filled.
 pub const LOG_SPOOL_BYTES: usize = 8 * 1024 * 1024;
-/// What a spool may hold before what is left of it moves to the other one, in bytes: little enough to stay in the
-/// processor's cache.
+/// Fill of a spool at which the rest moves to the other one, in bytes: small enough for the processor's cache.
 pub const LOG_SPOOL_TURN_BYTES: usize = 256 * 1024;
-/// Memory of an idle spool that is not given back, in bytes.
+/// Memory of an idle spool that is not released, in bytes.
 pub const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
-/// What one turn takes from one stream, in bytes: as much as a pipe holds.
+/// Bytes taken from one stream per turn: the capacity of a pipe.
 pub const LOG_TAKE_BYTES: usize = 64 * 1024;
-/// Longest line that is written whole, in bytes; a longer one comes in pieces.
+/// Longest line that is written whole, in bytes; a longer one is split.
 pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
 pub const LOG_PATH_BYTES_MAX: usize = 4096;
-/// Names that are looked at in the folder of a log file.
+/// Names checked in the folder of a log file.
 pub const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
 /// Stack of the threads that write and compress log files, in bytes.
 pub const LOG_STACK_BYTES: usize = 512 * 1024;
-/// What a stream that has much to say gave in one turn, in bytes.
+/// A stream that gave this many bytes in a turn has much output.
 pub const LOG_MUCH_BYTES: usize = 32 * 1024;
-/// Streams that are read in one turn.
+/// Streams read per turn.
 pub const LOG_READY_MAX: usize = 64;
-/// Longest nap between two turns, in microseconds: so late a line may be in its file.
+/// Longest nap between two turns, in microseconds: the delay of a line.
 pub const LOG_NAP_US_MAX: u64 = 10_000;
 /// Shortest nap that is worth one, in microseconds.
 pub const LOG_NAP_US_MIN: u64 = 60;
-/// What the stream that says most gives after a nap, in bytes: a part of what its pipe holds.
+/// Bytes that the busiest stream should give after a nap: a part of a pipe's capacity.
 pub const LOG_NAP_BYTES: usize = 16 * 1024;
 
 // ---- clusterd logs ----
 
-/// Last lines of each file that are shown where nothing else was asked for.
+/// Default number of last lines of each file.
 pub const LOGS_LINES_DEFAULT: usize = 15;
-/// Last lines of each file that the control API gives at most.
+/// Largest number of last lines of each file from the control API.
 pub const LOGS_API_LINES_MAX: usize = 10_000;
 /// Clients of the control API that follow logs at the same time.
 pub const LOGS_API_FOLLOWERS_MAX: usize = 16;
-/// Pause between two looks at the files, in milliseconds.
+/// Pause between two reads of followed files, in milliseconds.
 pub const LOGS_LOOK_MS: u64 = 200;
-/// Time between two questions which files there are, in milliseconds.
+/// Pause between two queries for the list of files, in milliseconds.
 pub const LOGS_ASK_MS: u64 = 2_000;

@@ -106,7 +106,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
         }
     };
     let typed = with_all_arguments(typed, &inherited);
-    // A later one never begins anew: what runs would be in its way, and it would end it.
+    // A later master never starts from the beginning: it would conflict with everything that runs.
     let fresh = inherited.incarnation <= 1;
     let begun = if fresh { Master::begin(link, inherited, &typed) } else { resume::resume(link, inherited, &typed) };
     let mut master = match begun {
