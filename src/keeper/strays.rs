@@ -34,7 +34,7 @@ impl<S: System> Keeper<S> {
         let children = self.system.children();
         let strays = children.into_iter().filter(|pid| !is_known(*pid) && self.is_stray(*pid, of));
         // Not reaped, so the pid is still its own. Errors: it runs as somebody whom we may not signal.
-        strays.map(|pid| self.system.kill(pid, signal::KILL)).count()
+        strays.inspect(|pid| drop(self.system.kill(*pid, signal::KILL))).count()
     }
 
     fn is_stray(&self, pid: i32, of: Option<&str>) -> bool {

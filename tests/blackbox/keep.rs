@@ -107,7 +107,7 @@ fn whoever_stays_after_a_resurrect_brings_back_what_lost_its_keeper() {
 #[test]
 fn units_for_systemd_are_right() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        println!("skipped: systemd-analyze is not here");
+        eprintln!("skipped: systemd-analyze is not here");
         return;
     }
     let home = Home::new();

@@ -70,7 +70,7 @@ fn what_is_not_configured_stays_and_only_the_keeper_is_spared_by_the_oom_killer(
     if may_lower_oom_score() {
         assert_eq!(proc_file(cluster.keeper_pid(), "oom_score_adj").trim(), "-900");
     } else {
-        println!("skipped: without CAP_SYS_RESOURCE the keeper's oom_score_adj stays");
+        eprintln!("skipped: without CAP_SYS_RESOURCE the keeper's oom_score_adj stays");
     }
     cluster.stop();
 }
@@ -78,7 +78,7 @@ fn what_is_not_configured_stays_and_only_the_keeper_is_spared_by_the_oom_killer(
 #[test]
 fn workers_of_another_user_gain_no_privileges_unless_they_are_given() {
     if !is_root() {
-        println!("skipped: only root can run workers as another user");
+        eprintln!("skipped: only root can run workers as another user");
         return;
     }
     for (key, is_kept) in [("", "1"), ("new_privileges = true\n", "0")] {

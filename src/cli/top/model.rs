@@ -128,7 +128,7 @@ pub(super) struct Said {
 
 /// A master, and what was last seen of it.
 #[derive(Debug)]
-pub(super) struct Master {
+pub(super) struct MasterView {
     pub(super) place: Place,
     pub(super) seen: Option<Box<Answer>>,
     pub(super) rates: Option<BTreeMap<String, AppRates>>,
@@ -137,7 +137,7 @@ pub(super) struct Master {
     failure: Option<String>,
 }
 
-impl Master {
+impl MasterView {
     /// Why what is shown of it is old, if it is.
     pub(super) fn silence(&self, now_ms: u64) -> Option<String> {
         let silent_ms = now_ms.saturating_sub(self.answered_ms);
@@ -154,28 +154,28 @@ impl Master {
 pub(super) enum Item<'a> {
     App {
         app: &'a App,
-        master: &'a Master,
+        master: &'a MasterView,
         rates: Rates,
         open: bool,
     },
     Worker {
         worker: &'a Worker,
         app: &'a App,
-        master: &'a Master,
+        master: &'a MasterView,
         rates: Rates,
     },
     /// No more is known of it than its name: it is gone, or its master never answered.
     Bare {
         id: Option<u32>,
         name: &'a str,
-        master: Option<&'a Master>,
+        master: Option<&'a MasterView>,
     },
 }
 
 /// Everything.
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    masters: BTreeMap<String, Master>,
+    masters: BTreeMap<String, MasterView>,
     gone: Vec<Gone>,
     /// Entries that cannot be read.
     pub(super) wrong: Vec<String>,
@@ -209,7 +209,8 @@ impl Model {
                 let names: BTreeSet<&str> = masters.iter().map(|place| place.name.as_str()).collect();
                 self.masters.retain(|name, _| names.contains(name.as_str()));
                 for place in masters {
-                    let fresh = |place| Master { place, seen: None, rates: None, answered_ms: now_ms, failure: None };
+                    let fresh =
+                        |place| MasterView { place, seen: None, rates: None, answered_ms: now_ms, failure: None };
                     match self.masters.get_mut(&place.name) {
                         Some(master) => master.place = place,
                         None => drop(self.masters.insert(place.name.clone(), fresh(place))),
@@ -487,11 +488,11 @@ impl Model {
     }
 }
 
-fn rates_of<'a>(master: &'a Master, app: &App) -> Option<&'a AppRates> {
+fn rates_of<'a>(master: &'a MasterView, app: &App) -> Option<&'a AppRates> {
     master.rates.as_ref()?.get(&app.name)
 }
 
-fn workers<'a>(key: &AppKey, app: &'a App, master: &'a Master) -> Vec<(RowKey, Item<'a>)> {
+fn workers<'a>(key: &AppKey, app: &'a App, master: &'a MasterView) -> Vec<(RowKey, Item<'a>)> {
     let rates = rates_of(master, app);
     let of = |worker: &Worker| rates.and_then(|rates| rates.workers.get(&worker.id?).copied()).unwrap_or_default();
     let row = |worker: &'a Worker| {
