@@ -160,7 +160,7 @@ const SOMEBODY: u32 = 54_321;
 #[test]
 fn what_a_worker_of_another_user_asks_for_is_done_with_that_users_rights() {
     if clusterd::os::user::own_uid() != 0 {
-        eeprintln!("skipped: only root can run workers as another user");
+        eprintln!("skipped: only root can run workers as another user");
         return;
     }
     let folder = Folder::new();
@@ -219,7 +219,7 @@ fn what_a_worker_of_another_user_asks_for_is_done_with_that_users_rights() {
 #[test]
 fn workers_of_another_user_have_the_environment_of_that_user() {
     if clusterd::os::user::own_uid() != 0 {
-        eeprintln!("skipped: only root can run workers as another user");
+        eprintln!("skipped: only root can run workers as another user");
         return;
     }
     let folder = Folder::new();
@@ -272,7 +272,7 @@ fn values_of_variables_are_on_no_command_line() {
 #[test]
 fn root_starts_nothing_that_a_home_of_another_user_names() {
     if clusterd::os::user::own_uid() != 0 {
-        eeprintln!("skipped: only root is that careful");
+        eprintln!("skipped: only root is that careful");
         return;
     }
     let folder = Folder::new();
