@@ -93,9 +93,15 @@ pub(super) fn parallel<T: Sync>(all: &[T], command: impl Fn(&T) -> Outcome + Syn
     let mut outcomes = Vec::new();
     for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
         std::thread::scope(|scope| {
-            let running: Vec<_> = some.iter().map(|one| scope.spawn(|| command(one))).collect();
+            let command = &command;
+            let start = |one| std::thread::Builder::new().spawn_scoped(scope, move || command(one)).map_err(|_| one);
+            let running: Vec<_> = some.iter().map(start).collect();
             for one in running {
-                outcomes.push(one.join().unwrap_or(Err(CommandError::Panicked)));
+                outcomes.push(match one {
+                    Ok(thread) => thread.join().unwrap_or(Err(CommandError::Panicked)),
+                    // There is no thread to be had: one after the other, then.
+                    Err(one) => command(one),
+                });
             }
         });
     }

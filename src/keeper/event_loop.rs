@@ -2,7 +2,7 @@
 //! running. `workers` handles children; `watchdog` decides when a master is started or given up.
 use super::codec::{self, RecordError};
 use super::delivery::Delivery;
-use super::protocol::{About, Notice, Order, OwnUpgrade};
+use super::protocol::{About, Notice, Order, OwnUpgrade, SpawnStep};
 use super::reexec::{self, Reexec};
 use super::system::{Interest, System};
 use super::table::Table;
@@ -15,7 +15,8 @@ use crate::limits::{
 };
 use crate::os::argv::without_values;
 use crate::os::attributes::Attributes;
-use crate::os::packet::Packet;
+use crate::os::errno::EMFILE;
+use crate::os::packet::{FDS_LOST, Packet};
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
@@ -119,6 +120,13 @@ pub(super) struct Keeper<S: System> {
     pub(super) about: About,
     /// Set when the keeper is to exit: the exit code.
     pub(super) over: Option<u8>,
+}
+
+/// What the master said.
+enum Heard<F> {
+    Order(Order, VecDeque<F>),
+    /// This worker is to start, and what it needs was lost. The master waits for it, so it has failed.
+    SpawnWithoutFds(WorkerId),
 }
 
 impl<S: System> Keeper<S> {
@@ -326,8 +334,8 @@ impl<S: System> Keeper<S> {
     /// The master was reaped: handles its last orders, saves what it had not read, decides what follows.
     pub(super) fn master_ended(&mut self, status: i32, now_ms: u64) {
         let Some(master) = self.master.take() else { return };
-        while let Some((order, fds)) = self.next_order(&master.ours) {
-            self.obey(order, fds, now_ms);
+        while let Some(heard) = self.next_order(&master.ours) {
+            self.on_heard(heard, now_ms);
         }
         self.save_unread(&master.theirs);
         let report = master.report.map_or(Report::Executed, |report| self.system.report(&report));
@@ -395,7 +403,7 @@ impl<S: System> Keeper<S> {
                         self.keep(notice);
                     }
                 }
-                Ok(Packet::Damaged(_)) => {}
+                Ok(Packet::WithoutFds(_) | Packet::Damaged(_)) => {}
                 Ok(Packet::End) | Err(_) => return,
             }
         }
@@ -424,7 +432,7 @@ impl<S: System> Keeper<S> {
             let next = self.next_order(&master.ours);
             self.master = Some(master);
             match next {
-                Some((order, fds)) => self.obey(order, fds, now_ms),
+                Some(heard) => self.on_heard(heard, now_ms),
                 None => return true,
             }
         }
@@ -432,11 +440,18 @@ impl<S: System> Keeper<S> {
     }
 
     /// The next valid order; `None` when there is none.
-    fn next_order(&mut self, socket: &S::Fd) -> Option<(Order, VecDeque<S::Fd>)> {
+    fn next_order(&mut self, socket: &S::Fd) -> Option<Heard<S::Fd>> {
         let mut fds = VecDeque::new();
         loop {
             let length = match self.system.receive(socket, &mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => length,
+                Ok(Packet::WithoutFds(length)) => {
+                    self.complain(&format!("ignored a packet from the master: {FDS_LOST}"));
+                    match codec::decode_order(&self.buffer[..length]) {
+                        Ok(Order::Spawn { worker }) => return Some(Heard::SpawnWithoutFds(worker)),
+                        Ok(_) | Err(_) => continue,
+                    }
+                }
                 Ok(Packet::Damaged(why)) => {
                     self.complain(&format!("ignored a packet from the master: {why}"));
                     continue;
@@ -451,11 +466,21 @@ impl<S: System> Keeper<S> {
                 }
             };
             match codec::decode_order(&self.buffer[..length]) {
-                Ok(order) => return Some((order, fds)),
+                Ok(order) => return Some(Heard::Order(order, fds)),
                 Err(RecordError::Unknown(kind)) => {
                     self.complain(&format!("ignored an order of the unknown kind {kind}; is the master newer?"));
                 }
                 Err(error) => self.complain(&format!("ignored a damaged order of the master: {error}")),
+            }
+        }
+    }
+
+    fn on_heard(&mut self, heard: Heard<S::Fd>, now_ms: u64) {
+        match heard {
+            Heard::Order(order, fds) => self.obey(order, fds, now_ms),
+            Heard::SpawnWithoutFds(worker) => {
+                let step = SpawnStep::FileDescriptors;
+                self.notify_master(Notice::SpawnFailed { worker, step, errno: EMFILE });
             }
         }
     }

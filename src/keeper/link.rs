@@ -4,7 +4,7 @@ use super::codec::{self, RecordError};
 use super::protocol::{About, Notice, Order, SpawnSpec};
 use crate::ids::WorkerId;
 use crate::limits::{ADOPT_TIMEOUT_MS, FDS_PER_PACKET_MAX, KEEPER_OUTBOX_MAX, KEEPER_PACKET_BYTES_MAX};
-use crate::os::packet::{self, Packet};
+use crate::os::packet::{self, FDS_LOST, Packet};
 use crate::os::poll::{self, Interest};
 use crate::os::{clock, memfd, process};
 use log::{debug, warn};
@@ -197,6 +197,10 @@ impl Link {
         loop {
             let length = match packet::receive(&self.socket, &mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => length,
+                Ok(Packet::WithoutFds(_)) => {
+                    warn!("ignored a packet of the keeper: {FDS_LOST}");
+                    continue;
+                }
                 Ok(Packet::Damaged(why)) => {
                     warn!("ignored a packet of the keeper: {why}");
                     continue;

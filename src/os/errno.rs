@@ -23,5 +23,7 @@ pub const UV_EINVAL: i32 = -(Errno::EINVAL as i32);
 pub const UV_EACCES: i32 = -(Errno::EACCES as i32);
 /// ENOENT, negative, as libuv writes it.
 pub const UV_ENOENT: i32 = -(Errno::ENOENT as i32);
+/// The process has no free fd number.
+pub const EMFILE: i32 = Errno::EMFILE as i32;
 /// EMFILE, negative, as libuv writes it.
 pub const UV_EMFILE: i32 = -(Errno::EMFILE as i32);

@@ -5,12 +5,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// What to say of [`Packet::WithoutFds`].
+pub const FDS_LOST: &str = "its file descriptors were lost (no free descriptor numbers?)";
+
 /// The result of a receive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet {
     /// A whole message of this many bytes.
     Whole(usize),
-    /// A message that lost bytes or fds, with the reason. The fds that arrived were closed.
+    /// A message of this many bytes that is whole but for its fds: this process had no free number for one of them. Those
+    /// that arrived were closed.
+    WithoutFds(usize),
+    /// A message that lost bytes, with the reason. The fds that arrived were closed.
     Damaged(&'static str),
     /// The peer has closed.
     End,
@@ -67,7 +73,7 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>
     }
     if received.truncated_fds {
         fds.clear();
-        return Ok(Packet::Damaged("its file descriptors were lost (no free descriptor numbers?)"));
+        return Ok(Packet::WithoutFds(received.bytes));
     }
     if received.bytes == 0 {
         return Ok(Packet::End);

@@ -176,3 +176,17 @@ fn with_too_many_descriptors_under_way_connections_wait_and_the_master_too() {
         cluster.stop();
     }
 }
+
+#[test]
+fn a_worker_whose_descriptors_the_keeper_cannot_take_has_failed_and_the_end_waits_for_nobody() {
+    let cluster = Cluster::hello(1);
+    let keeper = cluster.keeper_pid();
+    // One number is free: an order with more descriptors than that arrives without them.
+    let held = fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count() as u64;
+    let before = limit_files(keeper, held);
+    cluster.signal("TTIN");
+    cluster.wait_line("could not be started");
+    limit_files(keeper, before);
+    cluster.wait_ready(2);
+    cluster.stop();
+}
