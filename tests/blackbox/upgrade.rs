@@ -115,14 +115,19 @@ fn workers_that_die_while_the_keeper_changes_are_reaped_and_replaced() {
             let view = cluster.try_view();
             let workers = view.map(|view| view.apps[0].workers.clone()).unwrap_or_default();
             let ready: Vec<i32> = workers.iter().filter(|w| w.state == "ready").filter_map(|w| w.pid).collect();
-            if ready.len() == 3 {
+            // One that was killed counts as ready until the keeper has reaped it.
+            if ready.len() == 3 && ready.iter().all(|pid| !killed.contains(pid)) {
                 let pid = ready[killed.len() % 3];
                 kill(pid, "KILL");
                 killed.push(pid);
             }
             assert!(!command.is_finished() || exe(cluster.keeper_pid()) == binary);
         }
-        killed.push(cluster.wait_ready(3)[0].pid.unwrap());
+        let view = cluster.wait_view("three workers that live", |view| {
+            let app = &view.apps[0];
+            app.workers_ready == 3 && app.workers.iter().all(|w| w.pid.is_some_and(|pid| !killed.contains(&pid)))
+        });
+        killed.push(view.apps[0].workers[0].pid.unwrap());
         kill(killed[killed.len() - 1], "KILL");
         let done = command.join().unwrap();
         assert!(done.status.success(), "{}", said(&done));
