@@ -120,6 +120,13 @@ impl Gate {
     }
 }
 
+/// Whether nobody is left who could ask.
+fn is_orphaned(listener: &OwnedFd) -> bool {
+    let mut asked = libc::pollfd { fd: listener.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, which lives until the call returns. It does not wait.
+    unsafe { libc::poll(&raw mut asked, 1, 0) > 0 && asked.revents & libc::POLLHUP != 0 }
+}
+
 /// Answers until nothing is left of the command.
 fn answer(ours: &OwnedFd, errno: &AtomicI32) {
     let mut fds = VecDeque::new();
@@ -131,10 +138,12 @@ fn answer(ours: &OwnedFd, errno: &AtomicI32) {
         // SAFETY: the kernel fills a structure of this size, which has to be zero before.
         let got = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut question) };
         if got < 0 {
-            if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
-                continue;
+            match std::io::Error::last_os_error().kind() {
+                std::io::ErrorKind::Interrupted => continue,
+                // ENOENT: a signal took the call away before it was read, and it comes again; or everybody has ended.
+                std::io::ErrorKind::NotFound if !is_orphaned(&listener) => continue,
+                _ => return,
             }
-            return;
         }
         let error = -errno.load(Ordering::SeqCst);
         let flags = if error == 0 { CONTINUE } else { 0 };
