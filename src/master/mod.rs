@@ -265,8 +265,7 @@ impl Master {
     /// Saves what changed, then performs the actions: a successor must know every process from the checkpoint.
     fn carry_out(&mut self, app: AppIx, actions: Vec<Action>) {
         self.cx.timers.set_or_cancel(Timer::Rules(app), self.cx.apps[app].supervisor.next_deadline_ms());
-        let next_worker = self.cx.next_worker;
-        checkpoint::save_changes(&mut self.cx, app, next_worker);
+        checkpoint::save_changes(&mut self.cx, app);
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),

@@ -76,10 +76,10 @@ impl Checkpoint {
     }
 }
 
-/// Saves what changed in an app since the last call. `next_worker` is the lowest worker id not used so far.
-pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx, next_worker: u64) {
-    if next_worker > cx.checkpoint.reserved_workers {
-        cx.checkpoint.reserved_workers = next_worker + limits::WORKER_IDS_RESERVED;
+/// Saves what changed in an app since the last call.
+pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx) {
+    if cx.next_worker > cx.checkpoint.reserved_workers {
+        cx.checkpoint.reserved_workers = cx.next_worker + limits::WORKER_IDS_RESERVED;
         save_deployment(cx);
     }
     let (slots, workers) = cx.apps[app_ix].supervisor.take_changes();
