@@ -3,7 +3,9 @@ use super::background::Home;
 use super::cluster::{Folder, command, copy_program, wait_until};
 use super::common::users::{NOBODY, is_root};
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -148,6 +150,30 @@ fn what_a_dead_keeper_left_behind_is_in_nobodys_way() {
     front.wait().unwrap();
     wait_until("its end", || !home.run(&["ls"]).1.contains("front"));
     home.ok(&["start", "-n", "front", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+}
+
+#[test]
+fn ls_fails_when_a_control_api_refuses_and_shows_the_others() {
+    let home = Home::new();
+    home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    assert_eq!(home.run(&["ls"]).0, 0);
+    // What a control API answers that has too much to do.
+    let busy = UnixListener::bind(home.folder.path().join("home/run/busy.sock")).unwrap();
+    std::thread::spawn(move || {
+        for mut client in busy.incoming().map_while(Result::ok) {
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let shows =
+        [(&["ls"][..], "503"), (&["ls", "--short"], "no answer"), (&["ls", "--json"], "503"), (&["jlist"], "503")];
+    for (args, why) in shows {
+        let (code, out, err) = home.run(args);
+        assert_eq!(code, 1, "{args:?}: {out}{err}");
+        assert!(out.contains("job"), "{args:?}: {out}");
+        let said = out + &err;
+        assert!(said.contains("busy") && said.contains(why), "{args:?}: {said}");
+    }
 }
 
 #[test]

@@ -60,7 +60,11 @@ impl Ls {
             as_tables(&known.masters, &known.dead, Paint::of_stdout())
         };
         print(&text);
-        ExitCode::SUCCESS
+        // What is listed is not everything: a script must not take it for that.
+        match known.masters.iter().all(|master| master.deployment.is_ok()) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
     }
 }
 
