@@ -10,7 +10,7 @@ use clusterd::limits;
 use clusterd::record;
 use clusterd::worker::http;
 use clusterd::worker::node::framing::Outbox;
-use clusterd::worker::node::inspector::{self, Answer, Frame, Frames, Said, Written};
+use clusterd::worker::node::inspector::{self, Answer, Frame, Frames, INSPECTOR_FRAMES_TOLD_MAX, Said, Written};
 use clusterd::worker::node::lines::{self, FromWorker};
 use clusterd::worker::node::messages::{self, From};
 use serde_json::Value;
@@ -118,7 +118,7 @@ pub(crate) fn inspector(data: &[u8]) {
         whole.iter().filter_map(|frame| if let Frame::Text(text) = frame { Some(text.as_slice()) } else { None });
     for text in messages.chain([stream]) {
         if let Said::Report(Written { file, why, stack }) = inspector::said(text) {
-            assert!(stack.len() <= limits::INSPECTOR_FRAMES_TOLD_MAX);
+            assert!(stack.len() <= INSPECTOR_FRAMES_TOLD_MAX);
             let told = stack.iter().chain(&file).chain(&why);
             assert!(!told.flat_map(|text| text.chars()).any(char::is_control), "not fit for a log");
         }

@@ -1,5 +1,5 @@
-//! The bounds that users can meet, and those that several modules share, with the unit last in the name. Constants of a
-//! single module are beside its code. No behaviour.
+//! The bounds that users can meet, with the unit last in the name. A constant that tunes one part is beside its code. No
+//! behaviour.
 //!
 //! A bound that is reached is an event with a message, never a panic and never an unbounded wait.
 
@@ -44,14 +44,6 @@ pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Length of a host name, in bytes (RFC 1035).
 pub const HOST_BYTES_MAX: usize = 253;
-/// Longest part of a script's first line that is read for its interpreter, in bytes (the kernel's BINPRM_BUF_SIZE).
-pub const SHEBANG_BYTES_MAX: usize = 256;
-/// Size of a `package.json` that is read for advice, in bytes.
-pub const PACKAGE_JSON_BYTES_MAX: u64 = 1024 * 1024;
-/// Size of one `/proc` or cgroup file that is read to count CPUs, in bytes.
-pub const PROC_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// CPUs that the affinity mask may hold; beyond it the kernel is not asked.
-pub const AFFINITY_CPUS_MAX: usize = 512 * 1024;
 /// CPUs that `cpu_affinity` may name are numbered below this.
 pub const CPU_NUMBERS_MAX: u32 = 8192;
 
@@ -74,49 +66,18 @@ pub const KEEPER_NAME_BYTES_MAX: usize = 1024;
 pub const KEEPER_PACKET_BYTES_MAX: usize = 64 * 1024;
 /// Size of one spawn spec (command, arguments, environment), in bytes. The kernel's own limit is near 2 MiB.
 pub const SPAWN_SPEC_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// File descriptors attached to one packet. The kernel's SCM_MAX_FD is 253.
-pub const FDS_PER_PACKET_MAX: usize = 250;
 /// Size of a spawn's tag, in bytes. The keeper keeps it as long as the child.
 pub const SPAWN_TAG_BYTES_MAX: usize = 8 * 1024;
 /// Highest fd number that a spawn may place.
 pub const PLACED_FD_NUMBER_MAX: i32 = 4095;
-/// Signals queued while there is no master.
-pub const SIGNALS_PENDING_MAX: usize = 64;
-/// Orders handled before the keeper checks its children again.
-pub const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
-/// Damaged or refused orders of one master that are logged; further ones are only counted.
-pub const KEEPER_COMPLAINTS_MAX: u32 = 20;
 /// Pause after the kernel refused a packet for lack of memory or of fds in flight, in milliseconds.
 pub const KEEPER_SEND_PAUSE_MS: u64 = 50;
-/// How long the keeper waits at the end for processes that it has killed, in milliseconds.
-pub const KEEPER_END_WAIT_MS: u64 = 2_000;
-/// Requested send buffer of keeper and master, in bytes.
-pub const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
-/// Time limit for a master to receive what the keeper holds, in milliseconds.
-pub const ADOPT_TIMEOUT_MS: u64 = 20_000;
 /// Listening sockets that clusterd takes from its own parent (systemd).
 pub const INHERITED_FDS_MAX: usize = 256;
-/// Packets queued for a peer that does not read, in each direction between keeper and master.
-pub const KEEPER_OUTBOX_MAX: usize = 64 * 1024;
 /// Heartbeats of a master after which it and the keeper release the code pages of their start.
 pub const START_HEARTBEATS: u32 = 3;
 /// How often the master tells the keeper that its loop turns, in milliseconds.
 pub const HEARTBEAT_EVERY_MS: u64 = 1_000;
-/// Keeper ticks (one each `HEARTBEAT_EVERY_MS`) without a heartbeat after which the master counts as hung.
-pub const WATCHDOG_MISSED_TICKS_MAX: u32 = 5;
-/// Time limit for a new master to report that it serves, in milliseconds.
-pub const MASTER_START_TIMEOUT_MS: u64 = 30_000;
-/// First wait before a master that died again at once is started again, in milliseconds. It doubles.
-pub const MASTER_BACKOFF_MIN_MS: u64 = 50;
-/// Longest wait before a master that keeps dying is started again, in milliseconds. Nobody accepts meanwhile, so clients
-/// wait as long; a start costs some milliseconds of CPU.
-pub const MASTER_BACKOFF_MAX_MS: u64 = 1_000;
-/// A master that lived this long (ms) has no backoff: it is started again at once.
-pub const MASTER_MIN_UPTIME_MS: u64 = 1_000;
-/// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
-pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Time limit for a new binary to say whether it can be the keeper, in milliseconds.
-pub const KEEPER_CHECK_MS: u64 = 5_000;
 /// After "stop" the keeper itself ends everything when no master has served for this time, in milliseconds.
 pub const STOP_WITHOUT_MASTER_MS: u64 = 10_000;
 /// After "stop now" the keeper itself ends everything when the master has not done so in this time, in milliseconds.
@@ -126,10 +87,6 @@ pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 
 /// Longest line that a worker may send over its channel, in bytes. Users do send megabytes.
 pub const CHANNEL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes per read of a channel.
-pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
-/// Part of a long, discarded line that is kept, in bytes: enough to identify it.
-pub const CHANNEL_HEAD_BYTES: usize = 64 * 1024;
 /// Unfinished long lines of the workers of one app, in bytes; a line that goes beyond is not kept.
 pub const CHANNELS_UNFINISHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same over all apps, in bytes; one such line of each app is kept in any case.
@@ -161,35 +118,7 @@ pub const STATUS_CHARS_MAX: usize = 200;
 
 // ---- stderr ----
 
-/// Messages queued for stderr, in bytes; further ones are only counted.
-pub const STDERR_BYTES_MAX: usize = 64 * 1024;
-/// Length of one line of the keeper, in bytes.
-pub const STDERR_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Time limit for a write to stderr that was expected not to block, in milliseconds.
-pub const STDERR_WAIT_MS: u64 = 20;
-/// Pause after a write to stderr that blocked, in milliseconds.
-pub const STDERR_PAUSE_MS: u64 = 1_000;
-/// How long the process waits at its end for queued messages, in milliseconds.
-pub const STDERR_END_WAIT_MS: u64 = 200;
-
 // ---- what came from others ----
-
-/// Time limit for an action with the rights of a worker's user, in milliseconds.
-pub const AS_USER_WAIT_MS: u64 = 200;
-/// Such actions that may run or hang at the same time; further ones are refused.
-pub const AS_USER_HANGING_MAX: usize = 8;
-/// Stack of the thread for such an action, in bytes.
-pub const AS_USER_STACK_BYTES: usize = 128 * 1024;
-/// Files queued to be closed on other threads; further ones stay open.
-pub const CLOSER_QUEUE_MAX: usize = 1024;
-/// Threads that close files. Each may be blocked.
-pub const CLOSER_THREADS_MAX: usize = 8;
-/// Idle time after which such a thread ends, in milliseconds.
-pub const CLOSER_IDLE_MS: u64 = 2_000;
-/// Stack of such a thread, in bytes.
-pub const CLOSER_STACK_BYTES: usize = 64 * 1024;
-/// Time limit for the close of one socket, in milliseconds.
-pub const CLOSE_WAIT_MS: u64 = 20;
 
 // ---- hand-off ----
 
@@ -226,14 +155,8 @@ pub const WORKER_IDS_RESERVED: u64 = 256;
 pub const FAILURES_REMEMBERED_MAX: usize = 256;
 /// Largest `max_runs`.
 pub const RUNS_MAX: u32 = 1_000_000;
-/// The same for a worker that is not ready yet, in milliseconds: nobody misses it, and its exit status says more, even
-/// if it arrives late because CPUs are scarce.
-pub const CHANNEL_CLOSED_STARTING_MS: u64 = 1_000;
 /// Least time between two replacements in a slot for passed limits, in milliseconds.
 pub const REPLACE_EVERY_MS: u64 = 10_000;
-/// Longest wait of a reload for an old worker without clients to exit, before it starts the next new one, in
-/// milliseconds.
-pub const RELOAD_GONE_MS_MAX: u64 = 150;
 /// "Stop now" sends SIGTERM, and SIGKILL after this, in milliseconds.
 pub const STOP_NOW_KILL_MS: u64 = 1_000;
 
@@ -245,8 +168,6 @@ pub const HOOKS_RUNNING_MAX: usize = 4;
 pub const HOOKS_QUEUED_MAX: usize = 1024;
 /// Time limit of a hook, in milliseconds; then it is killed with its process group.
 pub const HOOK_TIMEOUT_MS: u64 = 10_000;
-/// Pause between two checks of a hook without a pidfd, in milliseconds.
-pub const HOOKS_LOOK_MS: u64 = 10;
 /// Length of the reason passed to a hook, in characters.
 pub const HOOK_REASON_CHARS_MAX: usize = 1_000;
 
@@ -261,12 +182,6 @@ pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HANG_REPORT_MS: u64 = 5_000;
 /// Reports requested at the same time. Further workers get SIGABRT without one.
 pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
-/// Size of an inspector's answer over HTTP, in bytes.
-pub const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Longest message of the inspector that is parsed, in bytes; longer ones are skipped.
-pub const INSPECTOR_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Calls of a stack that are logged.
-pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
 
 // ---- control socket ----
 
@@ -288,40 +203,16 @@ pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
 pub const HAND_OVER_MAX_MS: u64 = 500;
 /// Size of a request's head, in bytes.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Pause between two queries of a waiting command, in milliseconds.
-pub const PROGRESS_EVERY_MS: u64 = 200;
-/// How often `top` queries every master, in milliseconds.
-pub const TOP_LOOK_EVERY_MS: u64 = 1_000;
-/// `top` shows a master as silent after this time without an answer, in milliseconds.
-pub const TOP_SILENT_MS: u64 = 3_000;
-/// How long `top` shows a success, in milliseconds.
-pub const TOP_SAID_MS: u64 = 15_000;
-/// Log lines that `top` keeps.
-pub const TOP_LOG_LINES_MAX: usize = 500;
-/// Queries to a master that does not answer before a command gives up.
-pub const LOOK_TRIES_MAX: u32 = 50;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
 /// How long a start waits for another one that holds the registry.
 pub const REGISTRY_WAIT_MS: u64 = 20_000;
-/// Pause between two checks of that.
-pub const REGISTRY_RETRY_MS: u64 = 2;
 /// Size of the file that `save` writes, in bytes.
 pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
 pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Pause between two checks of that size.
 pub const OWN_LOG_LOOK_MS: u64 = 60_000;
-/// Apps that a command acts on at the same time.
-pub const COMMANDS_AT_ONCE_MAX: usize = 16;
-/// How often `resurrect --stay` checks at least whether saved deployments have keepers.
-pub const STAY_LOOK_MS: u64 = 10_000;
-/// First pause before a failed start of a deployment is repeated; it doubles.
-pub const STAY_RETRY_MIN_MS: u64 = 1_000;
-/// The longest such pause.
-pub const STAY_RETRY_MAX_MS: u64 = 60_000;
-/// Pause between two queries to a master that is being started.
-pub const START_LOOK_MS: u64 = 2;
 /// A keeper that has no control socket after this has failed to start.
 pub const START_WAIT_MS: u64 = 30_000;
 
@@ -334,9 +225,6 @@ pub const WATCH_PATHS_MAX: usize = 128;
 
 // ---- output ----
 
-/// Bytes per read of a worker's output.
-pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
-
 /// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -346,36 +234,10 @@ pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const LOG_TIME_CHARS_MAX: usize = 128;
 /// Rotated files that may be kept of one log file.
 pub const LOG_FILES_KEPT_MAX: u32 = 1000;
-/// Streams (stdout or stderr of one worker) that go to log files at once.
-pub const LOG_STREAMS_MAX: usize = 2 * CHILDREN_MAX;
-/// Pieces of streams kept at the same time: the rest of a line, and the bytes after it.
-pub const LOG_SEGMENTS_MAX: usize = 2 * LOG_STREAMS_MAX;
-/// Size of one of the two spools, in bytes. Memory is used only as far as they are filled.
-pub const LOG_SPOOL_BYTES: usize = 8 * 1024 * 1024;
-/// Fill of a spool at which the rest moves to the other one, in bytes: small enough for the processor's cache.
-pub const LOG_SPOOL_TURN_BYTES: usize = 256 * 1024;
-/// Memory of an idle spool that is not released, in bytes.
-pub const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
-/// Bytes taken from one stream per turn: the capacity of a pipe.
-pub const LOG_TAKE_BYTES: usize = 64 * 1024;
 /// Longest line that is written whole, in bytes; a longer one is split.
 pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
 pub const LOG_PATH_BYTES_MAX: usize = 4096;
-/// Names checked in the folder of a log file.
-pub const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
-/// Stack of the threads that write and compress log files, in bytes.
-pub const LOG_STACK_BYTES: usize = 512 * 1024;
-/// A stream that gave this many bytes in a turn has much output.
-pub const LOG_MUCH_BYTES: usize = 32 * 1024;
-/// Streams read per turn.
-pub const LOG_READY_MAX: usize = 64;
-/// Longest nap between two turns, in microseconds: the delay of a line.
-pub const LOG_NAP_US_MAX: u64 = 10_000;
-/// Shortest nap that is worth one, in microseconds.
-pub const LOG_NAP_US_MIN: u64 = 60;
-/// Bytes that the busiest stream should give after a nap: a part of a pipe's capacity.
-pub const LOG_NAP_BYTES: usize = 16 * 1024;
 
 // ---- clusterd logs ----
 
@@ -385,7 +247,3 @@ pub const LOGS_LINES_DEFAULT: usize = 15;
 pub const LOGS_API_LINES_MAX: usize = 10_000;
 /// Clients of the control API that follow logs at the same time.
 pub const LOGS_API_FOLLOWERS_MAX: usize = 16;
-/// Pause between two reads of followed files, in milliseconds.
-pub const LOGS_LOOK_MS: u64 = 200;
-/// Pause between two queries for the list of files, in milliseconds.
-pub const LOGS_ASK_MS: u64 = 2_000;

@@ -6,7 +6,7 @@ use super::types::Deployment;
 use super::{Answer, CallSender, Order};
 use crate::ids::Slot;
 use crate::limits;
-use crate::logs::reading::{Files, Reader, Style};
+use crate::logs::reading::{Files, LOGS_ASK_MS, LOGS_LOOK_MS, Reader, Style};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -113,7 +113,7 @@ fn read(query: &LogQuery, found: Files, calls: &CallSender, pieces: &mpsc::Sende
         if !query.follow || pieces.is_closed() {
             return;
         }
-        std::thread::sleep(Duration::from_millis(limits::LOGS_LOOK_MS));
+        std::thread::sleep(Duration::from_millis(LOGS_LOOK_MS));
         reader.look(&mut |line| {
             text.extend_from_slice(line);
             text.len() < LOGS_API_PIECE_BYTES || {
@@ -121,7 +121,7 @@ fn read(query: &LogQuery, found: Files, calls: &CallSender, pieces: &mpsc::Sende
                 pieces.blocking_send(piece).is_ok()
             }
         });
-        if asked.elapsed() >= Duration::from_millis(limits::LOGS_ASK_MS) {
+        if asked.elapsed() >= Duration::from_millis(LOGS_ASK_MS) {
             asked = Instant::now();
             let answered = calls.order(Order::Request(Request::View(View::Deployment)));
             if let Some(Answer::Deployment(deployment)) =

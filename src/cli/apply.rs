@@ -1,12 +1,14 @@
 //! Runs a command on every app that its targets name, and prints the results.
 use super::error::CommandError;
 use super::target::{Found, Known, known};
-use crate::limits;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Apps that a command acts on at the same time.
+pub(super) const COMMANDS_AT_ONCE_MAX: usize = 16;
 
 /// The result of a command on one app: a sentence, or an error.
 pub(super) type Outcome = Result<String, CommandError>;
@@ -91,7 +93,7 @@ fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
 /// Runs a command on all of them at the same time, up to a limit; returns the results in order.
 pub(super) fn parallel<T: Sync>(all: &[T], command: impl Fn(&T) -> Outcome + Sync) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for some in all.chunks(limits::COMMANDS_AT_ONCE_MAX) {
+    for some in all.chunks(COMMANDS_AT_ONCE_MAX) {
         std::thread::scope(|scope| {
             let command = &command;
             let start = |one| std::thread::Builder::new().spawn_scoped(scope, move || command(one)).map_err(|_| one);

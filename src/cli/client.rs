@@ -4,7 +4,6 @@ use crate::api::request::View;
 use crate::api::types::{Deployment, Done, Failure};
 use crate::api::{HttpRequest, Request};
 use crate::home::Home;
-use crate::limits;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -14,6 +13,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+
+/// Pause between two queries of a waiting command, in milliseconds.
+pub(super) const PROGRESS_EVERY_MS: u64 = 200;
+/// Queries to a master that does not answer before a command gives up.
+pub(super) const LOOK_TRIES_MAX: u32 = 50;
 
 /// Time limit for a master's answer to a query, in milliseconds.
 const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
@@ -108,7 +112,7 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
 
 /// The pause between two queries of a waiting command.
 fn pause() -> Duration {
-    Duration::from_millis(limits::PROGRESS_EVERY_MS)
+    Duration::from_millis(PROGRESS_EVERY_MS)
 }
 
 /// The result of a long request.
@@ -126,7 +130,7 @@ pub(super) enum Answered {
 pub(super) fn look(socket: &Path) -> Result<Deployment, ClientError> {
     runtime()?.block_on(async {
         let mut last = ClientError::Silent { keeper: None };
-        for _ in 0..limits::LOOK_TRIES_MAX {
+        for _ in 0..LOOK_TRIES_MAX {
             match view(socket).await {
                 Ok(deployment) => return Ok(deployment),
                 Err(ClientError::Ended) => return Err(ClientError::Ended),

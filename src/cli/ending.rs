@@ -2,13 +2,14 @@
 use super::apply::Outcome;
 use super::client::{self, Answered};
 use super::error::CommandError;
+use super::launch::START_LOOK_MS;
 use super::progress::{Progress, Wait};
 use super::target::Found;
 use crate::api::Request;
 use crate::api::request::{StopMode, View};
 use crate::api::types::{App, AppStatus, Deployment};
+use crate::cli::client::LOOK_TRIES_MAX;
 use crate::home::Home;
-use crate::limits;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub(super) fn send_until_ended(
     progress: &mut Progress,
     is_there: impl Fn(&Deployment) -> bool,
 ) -> Outcome {
-    for _ in 0..limits::LOOK_TRIES_MAX {
+    for _ in 0..LOOK_TRIES_MAX {
         if let Answered::Master(answer) = client::send_watched(socket, request, progress) {
             return Ok(answer?);
         }
@@ -53,6 +54,6 @@ pub(super) fn wait_for_keeper(home: &Home, background: bool, deployment: &str, s
             return;
         }
         progress.tell("nothing runs any more; its keeper is about to end");
-        std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));
+        std::thread::sleep(Duration::from_millis(START_LOOK_MS));
     }
 }

@@ -6,6 +6,7 @@ use super::error::{CommandError, KeeperError};
 use super::progress::{Progress, Wait};
 use super::target::Found;
 use crate::api::{Change, Request};
+use crate::cli::client::{LOOK_TRIES_MAX, PROGRESS_EVERY_MS};
 use crate::home::{Entry, Home, HomeError, Registry};
 use crate::limits;
 use crate::loader;
@@ -20,6 +21,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
+
+/// Pause between two queries to a master that is being started.
+pub(super) const START_LOOK_MS: u64 = 2;
 
 /// Longest part of a deployment's log that a failed start shows, in bytes.
 const START_WORDS_BYTES_MAX: u64 = 16 * 1024;
@@ -65,10 +69,10 @@ pub(super) fn request_ready(found: &Found, request: &Request) -> Outcome {
 
 /// Waits until every app of a deployment is ready, or one has failed; the master may be replaced meanwhile.
 fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Outcome {
-    for _ in 0..limits::LOOK_TRIES_MAX {
+    for _ in 0..LOOK_TRIES_MAX {
         match client::send_watched(socket, &Request::Ready, progress) {
             Answered::Master(answer) => return Ok(answer?),
-            Answered::Lost => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
+            Answered::Lost => std::thread::sleep(Duration::from_millis(PROGRESS_EVERY_MS)),
         }
     }
     Err(CommandError::MasterDies)
@@ -162,7 +166,7 @@ fn wait_for_socket(
             return Err(KeeperError::Silent { pid: keeper.id(), log });
         }
         progress.tell("its keeper has no control socket yet");
-        std::thread::sleep(Duration::from_millis(limits::START_LOOK_MS));
+        std::thread::sleep(Duration::from_millis(START_LOOK_MS));
     }
 }
 

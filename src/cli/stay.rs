@@ -1,9 +1,8 @@
 //! `resurrect --stay`: what a service manager watches. It starts again what was saved and lost its keeper, for as long as it
 //! runs; that it ends changes nothing for the deployments.
 use super::error::CommandError;
-use super::launch::{self, Novelty};
+use super::launch::{self, Novelty, START_LOOK_MS};
 use crate::home::{Entry, Home};
-use crate::limits;
 use crate::loader;
 use crate::os::{clock, poll, process};
 use std::collections::BTreeMap;
@@ -11,6 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// How often `resurrect --stay` checks at least whether saved deployments have keepers.
+const STAY_LOOK_MS: u64 = 10_000;
+/// First pause before a failed start of a deployment is repeated; it doubles.
+const STAY_RETRY_MIN_MS: u64 = 1_000;
+/// The longest such pause.
+const STAY_RETRY_MAX_MS: u64 = 60_000;
 
 /// A deployment that could not be started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +28,8 @@ struct Failed {
 impl Failed {
     /// The wait doubles with each failure, up to a bound.
     fn after(before: Option<Failed>, now_ms: u64) -> Failed {
-        let wait_ms = before.map_or(limits::STAY_RETRY_MIN_MS, |failed| failed.wait_ms * 2);
-        let wait_ms = wait_ms.min(limits::STAY_RETRY_MAX_MS);
+        let wait_ms = before.map_or(STAY_RETRY_MIN_MS, |failed| failed.wait_ms * 2);
+        let wait_ms = wait_ms.min(STAY_RETRY_MAX_MS);
         Failed { again_at_ms: now_ms + wait_ms, wait_ms }
     }
 }
@@ -93,13 +99,13 @@ fn wait_for_an_end(home: &Home, names: &[String], again_at_ms: Option<u64>) {
     let mut interests: Vec<poll::Interest<'_>> =
         keepers.iter().map(|keeper| poll::Interest::new(keeper.as_fd(), false)).collect();
     let now_ms = clock::monotonic_ms();
-    let due_ms = again_at_ms.map_or(limits::STAY_LOOK_MS, |at_ms| at_ms.saturating_sub(now_ms));
-    if poll::wait(&mut interests, Some(due_ms.clamp(1, limits::STAY_LOOK_MS))).is_err() {
-        std::thread::sleep(std::time::Duration::from_millis(limits::STAY_RETRY_MIN_MS));
+    let due_ms = again_at_ms.map_or(STAY_LOOK_MS, |at_ms| at_ms.saturating_sub(now_ms));
+    if poll::wait(&mut interests, Some(due_ms.clamp(1, STAY_LOOK_MS))).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(STAY_RETRY_MIN_MS));
     }
     if interests.iter().any(poll::Interest::readable) {
         // The lock of a keeper that has ended is free a moment after its pidfd says so.
-        std::thread::sleep(std::time::Duration::from_millis(limits::START_LOOK_MS));
+        std::thread::sleep(std::time::Duration::from_millis(START_LOOK_MS));
     }
 }
 
@@ -140,7 +146,7 @@ mod tests {
             waits.extend(failed.map(|failed| failed.wait_ms));
         }
         assert_eq!(waits[..3], [1_000, 2_000, 4_000]);
-        assert_eq!(waits.last(), Some(&limits::STAY_RETRY_MAX_MS));
-        assert_eq!(failed.map(|failed| failed.again_at_ms), Some(1_000 + limits::STAY_RETRY_MAX_MS));
+        assert_eq!(waits.last(), Some(&STAY_RETRY_MAX_MS));
+        assert_eq!(failed.map(|failed| failed.again_at_ms), Some(1_000 + STAY_RETRY_MAX_MS));
     }
 }

@@ -2,7 +2,7 @@
 //! and, for one in the background, everything needed to start it again. Changed under the registry's lock, so that two
 //! starts at the same time get different names and ids.
 use super::file::{self, Durability, FileProblem};
-use super::{Claim, Home, HomeError};
+use super::{Claim, Home, HomeError, REGISTRY_RETRY_MS};
 use crate::config::import::Format;
 use crate::config::sources::{FileSource, Sources};
 use crate::config::{Config, name};
@@ -73,7 +73,7 @@ impl Home {
                     return Ok(registry);
                 }
                 Ok(None) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(limits::REGISTRY_RETRY_MS));
+                    std::thread::sleep(Duration::from_millis(REGISTRY_RETRY_MS));
                 }
                 Ok(None) => return Err(HomeError::Busy(path)),
                 Err(source) => return Err(HomeError::Unusable { path: run, source }),

@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Pause between two checks of that.
+pub(super) const REGISTRY_RETRY_MS: u64 = 2;
+
 /// Tries to get a lock: a process that only checks whether a deployment lives holds it for microseconds.
 const CLAIM_TRIES_MAX: u32 = 25;
 
@@ -237,7 +240,7 @@ impl Home {
                 break;
             }
             // Another process may only be checking the lock.
-            std::thread::sleep(Duration::from_millis(limits::REGISTRY_RETRY_MS));
+            std::thread::sleep(Duration::from_millis(REGISTRY_RETRY_MS));
             taken = lock::take(&lock_path).map_err(unusable)?;
         }
         let Some(mut lock) = taken else {

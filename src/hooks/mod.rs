@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+/// Pause between two checks of a hook without a pidfd, in milliseconds.
+pub(crate) const HOOKS_LOOK_MS: u64 = 10;
+
 /// How long `finish` waits for hooks that were killed, in milliseconds.
 const HOOKS_KILL_WAIT_MS: u64 = 200;
 
@@ -140,7 +143,7 @@ impl Runner {
             let pidfds = self.running.iter().filter_map(|running| running.pidfd.as_ref());
             interests.extend(pidfds.map(|pidfd| poll::Interest::new(pidfd.as_fd(), false)));
             if poll::wait(&mut interests, self.timeout_ms()).is_err() {
-                std::thread::sleep(Duration::from_millis(limits::HOOKS_LOOK_MS));
+                std::thread::sleep(Duration::from_millis(HOOKS_LOOK_MS));
             }
             let over = loop {
                 match process::read_now(self.woken.as_fd(), &mut buffer) {
@@ -166,7 +169,7 @@ impl Runner {
         let wait = |running: &Running| {
             let until_kill = running.kill_at_ms.saturating_sub(now_ms);
             let looks = running.killed || running.pidfd.is_none();
-            if looks { until_kill.clamp(1, limits::HOOKS_LOOK_MS) } else { until_kill }
+            if looks { until_kill.clamp(1, HOOKS_LOOK_MS) } else { until_kill }
         };
         self.running.iter().map(wait).min()
     }

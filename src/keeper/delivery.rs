@@ -1,11 +1,11 @@
 //! What the keeper sends to one master: first everything that it holds, then news. Nothing is copied in advance: the
 //! walk over the table continues as the master reads.
 use super::codec;
-use super::protocol::{About, Notice};
+use super::protocol::{About, KEEPER_OUTBOX_MAX, Notice};
 use super::system::System;
 use super::table::{State, Table};
 use crate::ids::WorkerId;
-use crate::limits::{KEEPER_OUTBOX_MAX, KEEPER_SEND_PAUSE_MS};
+use crate::limits::KEEPER_SEND_PAUSE_MS;
 use crate::os::packet;
 use crate::record;
 use std::collections::VecDeque;

@@ -10,8 +10,8 @@ use super::watchdog::{AfterEnd, Hung, Watchdog};
 use super::{ARGUMENTS, INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
-    INHERITED_FDS_MAX, KEEPER_COMPLAINTS_MAX, KEEPER_END_WAIT_MS, KEEPER_ORDERS_PER_TURN_MAX, KEEPER_PACKET_BYTES_MAX,
-    KEEPER_SOCKET_BUFFER_BYTES, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS, STOP_WITHOUT_MASTER_MS,
+    INHERITED_FDS_MAX, KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS,
+    STOP_WITHOUT_MASTER_MS,
 };
 use crate::os::argv::without_values;
 use crate::os::attributes::Attributes;
@@ -25,6 +25,15 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use thiserror::Error;
+
+/// Orders handled before the keeper checks its children again.
+const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
+/// Damaged or refused orders of one master that are logged; further ones are only counted.
+const KEEPER_COMPLAINTS_MAX: u32 = 20;
+/// How long the keeper waits at the end for processes that it has killed, in milliseconds.
+const KEEPER_END_WAIT_MS: u64 = 2_000;
+/// Requested send buffer of keeper and master, in bytes.
+const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// The signals that the keeper handles. All but SIGCHLD are passed to the master.
 pub(super) const SIGNALS: [i32; 9] = [

@@ -1,9 +1,10 @@
 //! The master's side of its connection to the keeper: takeover, orders, notices. Does not interpret notices.
 use super::MASTER_KEEPER_FD;
 use super::codec::{self, RecordError};
-use super::protocol::{About, Notice, Order, SpawnSpec};
+use super::protocol::{About, KEEPER_OUTBOX_MAX, Notice, Order, SpawnSpec};
 use crate::ids::WorkerId;
-use crate::limits::{ADOPT_TIMEOUT_MS, FDS_PER_PACKET_MAX, KEEPER_OUTBOX_MAX, KEEPER_PACKET_BYTES_MAX};
+use crate::limits::KEEPER_PACKET_BYTES_MAX;
+use crate::os::fdpass::FDS_PER_PACKET_MAX;
 use crate::os::packet::{self, FDS_LOST, Packet};
 use crate::os::poll::{self, Interest};
 use crate::os::{clock, memfd, process};
@@ -11,6 +12,9 @@ use log::{debug, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Time limit for a master to receive what the keeper holds, in milliseconds.
+const ADOPT_TIMEOUT_MS: u64 = 20_000;
 
 /// A process that exists, or ended without being acknowledged, when this master began.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,9 @@
 use crate::ids::WorkerId;
 pub use crate::os::user::Credentials;
 
+/// Packets queued for a peer that does not read, in each direction between keeper and master.
+pub(super) const KEEPER_OUTBOX_MAX: usize = 64 * 1024;
+
 /// From the master to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {

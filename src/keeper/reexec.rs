@@ -5,11 +5,11 @@
 use super::delivery::Delivery;
 use super::event_loop::{Keeper, Master, SIGNALS, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
-use super::state::{self, State, View};
+use super::state::{self, KEEPER_STATE_BYTES_MAX, State, View};
 use super::system::System;
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
-use crate::limits::{KEEPER_CHECK_MS, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
+use crate::limits::{KEEPER_PACKET_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
 use crate::os::attributes::Attributes;
 use crate::os::process::{self, FileLimit};
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
@@ -22,6 +22,9 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use thiserror::Error;
+
+/// Time limit for a new binary to say whether it can be the keeper, in milliseconds.
+const KEEPER_CHECK_MS: u64 = 5_000;
 
 /// Why the keeper does not become another binary, or another binary cannot be the keeper.
 #[derive(Debug, Error)]

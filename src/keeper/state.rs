@@ -1,15 +1,16 @@
 //! Encodes everything that the keeper holds, for the binary that it becomes, and decodes it. Pure: a held fd is any
 //! type, and a number once it is encoded. The format is that of `crate::record`.
-use super::protocol::Notice;
+use super::protocol::{KEEPER_OUTBOX_MAX, Notice};
 use super::table::{Child, State as Life, Table};
 use super::watchdog::WatchdogState;
 use crate::ids::WorkerId;
-use crate::limits::{
-    KEEPER_NAME_BYTES_MAX, KEEPER_OUTBOX_MAX, KEEPER_STATE_BYTES_MAX, NOTE_BYTES_MAX, SPAWN_TAG_BYTES_MAX,
-};
+use crate::limits::{KEEPER_NAME_BYTES_MAX, NOTE_BYTES_MAX, SPAWN_TAG_BYTES_MAX};
 use crate::record::{self, RecordError, record, variants, within};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet, VecDeque};
+
+/// Size of what the keeper hands to the binary that it becomes, in bytes. Over it the keeper stays what it is.
+pub const KEEPER_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// stdin, stdout and stderr stay where they are.
 const FIRST_FD: i32 = 3;

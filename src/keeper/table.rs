@@ -2,10 +2,13 @@
 //! any type, time is an argument, and the caller reports what happens to processes.
 use super::protocol::{Notice, SpawnStep};
 use crate::ids::WorkerId;
-use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX, SIGNALS_PENDING_MAX};
+use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::ops::Bound::{Excluded, Unbounded};
+
+/// Signals queued while there is no master.
+const SIGNALS_PENDING_MAX: usize = 64;
 
 /// A process that the master ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,10 +4,19 @@
 //! The watchdog counts the keeper's own wake-ups, not time: a keeper that was itself stopped or starved for a minute
 //! wakes up once, so that a healthy master misses one tick, not sixty. The caller reads all messages before it calls
 //! [`Watchdog::tick`].
-use crate::limits::{
-    HEARTBEAT_EVERY_MS, MASTER_BACKOFF_MAX_MS, MASTER_BACKOFF_MIN_MS, MASTER_MIN_UPTIME_MS, MASTER_START_TIMEOUT_MS,
-    STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS, WATCHDOG_MISSED_TICKS_MAX,
-};
+use crate::limits::{HEARTBEAT_EVERY_MS, STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS};
+
+/// Keeper ticks (one each `HEARTBEAT_EVERY_MS`) without a heartbeat after which the master counts as hung.
+const WATCHDOG_MISSED_TICKS_MAX: u32 = 5;
+/// Time limit for a new master to report that it serves, in milliseconds.
+const MASTER_START_TIMEOUT_MS: u64 = 30_000;
+/// First wait before a master that died again at once is started again, in milliseconds. It doubles.
+const MASTER_BACKOFF_MIN_MS: u64 = 50;
+/// Longest wait before a master that keeps dying is started again, in milliseconds. Nobody accepts meanwhile, so clients
+/// wait as long; a start costs some milliseconds of CPU.
+const MASTER_BACKOFF_MAX_MS: u64 = 1_000;
+/// A master that lived this long (ms) has no backoff: it is started again at once.
+const MASTER_MIN_UPTIME_MS: u64 = 1_000;
 
 /// Ticks within which a new master has to become ready.
 const START_TICKS_MAX: u64 = MASTER_START_TIMEOUT_MS / HEARTBEAT_EVERY_MS;

@@ -1,8 +1,9 @@
 //! Handles rotated log files: removes the oldest, compresses the others. On a thread of its own that lives while there
 //! is work. Files that a dying master leaves half done are found by their names in the next round.
+use super::file::LOG_FOLDER_ENTRIES_MAX;
 use super::rotation::{COMPRESSED, Kind, UNFINISHED, kind};
+use super::writer::LOG_STACK_BYTES;
 use crate::config::log::Rotation;
-use crate::limits;
 use crate::os::append;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -34,7 +35,7 @@ impl Archive {
             return;
         }
         let shared = Arc::clone(&self.waiting);
-        let thread = std::thread::Builder::new().name("clusterd-gzip".to_owned()).stack_size(limits::LOG_STACK_BYTES);
+        let thread = std::thread::Builder::new().name("clusterd-gzip".to_owned()).stack_size(LOG_STACK_BYTES);
         match thread.spawn(move || work(&shared)) {
             Ok(_) => waiting.at_work = true,
             Err(e) => log::warn!("{}: rotated files stay as they are for now: {e}", path.display()),
@@ -86,7 +87,7 @@ fn tidy(path: &Path, rotation: &Rotation) -> Result<(), (PathBuf, io::Error)> {
 /// The folder cannot be read.
 pub(super) fn list(path: &Path) -> io::Result<Vec<(PathBuf, Kind)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))?.take(limits::LOG_FOLDER_ENTRIES_MAX) {
+    for entry in fs::read_dir(path.parent().unwrap_or(Path::new("/")))?.take(LOG_FOLDER_ENTRIES_MAX) {
         let name = entry?.file_name();
         if let Some(kind) = name.to_str().and_then(|name| kind(path, name)) {
             found.push((path.with_file_name(name), kind));

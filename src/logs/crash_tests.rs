@@ -1,9 +1,10 @@
 //! The engine in a process that dies: before each store, take, write and cut, or in the middle of a write. The next
 //! engine continues with the same memory, spools, pipes and files, and every line is there exactly once.
 #![allow(clippy::unwrap_used)]
-use super::engine::{Engine, Source, SourceLook};
+use super::engine::{Engine, LOG_TAKE_BYTES, Source, SourceLook};
 use super::file::Now;
 use super::ground::{Ground, Live, cell};
+use super::journal::LOG_SPOOL_BYTES;
 use crate::config::log::Rotation;
 use crate::limits;
 use crate::os::{pipe, poll};
@@ -351,7 +352,7 @@ fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
     let mut engine = Engine::new(Live::new().unwrap(), TimeZone::UTC).unwrap();
     let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
     // Each holds less than the longest line, all of them together more than a spool.
-    let streams = 2 * limits::LOG_SPOOL_BYTES / limits::LOG_LINE_BYTES_MAX;
+    let streams = 2 * LOG_SPOOL_BYTES / limits::LOG_LINE_BYTES_MAX;
     let mut writers = Vec::new();
     for n in 0..streams {
         let (pipe, write) = pipe::pair().unwrap();
@@ -359,17 +360,17 @@ fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
         let file = Some((folder.join("log"), rotation.clone()));
         engine.add(Source { key: n as u64, pipe, app: 0, file, look: SourceLook::Plain { time: None }, tail: None });
     }
-    let rounds = limits::LOG_LINE_BYTES_MAX / limits::LOG_TAKE_BYTES - 1;
+    let rounds = limits::LOG_LINE_BYTES_MAX / LOG_TAKE_BYTES - 1;
     for _ in 0..rounds {
         for write in &mut writers {
-            write.write_all(&[b'x'; limits::LOG_TAKE_BYTES]).unwrap();
+            write.write_all(&[b'x'; LOG_TAKE_BYTES]).unwrap();
         }
         engine.turn(0..streams, Now::read()).unwrap();
     }
     writers.clear();
     engine.turn(0..streams, Now::read()).unwrap();
     let text = fs::read_to_string(folder.join("log")).unwrap();
-    assert_eq!(text.bytes().filter(|b| *b == b'x').count(), streams * rounds * limits::LOG_TAKE_BYTES);
+    assert_eq!(text.bytes().filter(|b| *b == b'x').count(), streams * rounds * LOG_TAKE_BYTES);
     assert!(text.lines().count() >= streams);
     fs::remove_dir_all(folder).unwrap();
 }

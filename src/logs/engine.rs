@@ -3,12 +3,12 @@
 use super::archive::Archive;
 use super::file::{self, LogFile, Now, Part};
 use super::ground::Ground;
-use super::journal::{Announced, Journal, Taken};
+use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken};
+use super::pace::LOG_MUCH_BYTES;
 use super::render::{self, Input, Look};
 use super::stamp::Stamps;
 use super::tail::Tail;
 use crate::config::log::Rotation;
-use crate::limits;
 use crate::os::clock;
 use jiff::tz::TimeZone;
 use std::fs::File;
@@ -16,6 +16,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Streams (stdout or stderr of one worker) that go to log files at once.
+pub(super) const LOG_STREAMS_MAX: usize = 2 * crate::limits::CHILDREN_MAX;
+/// Bytes taken from one stream per turn: the capacity of a pipe.
+pub(super) const LOG_TAKE_BYTES: usize = 64 * 1024;
+/// Streams read per turn.
+pub(super) const LOG_READY_MAX: usize = 64;
 
 /// Bytes per write to a file; one more line may be added.
 const LOG_WRITE_BYTES: usize = 256 * 1024;
@@ -139,7 +146,7 @@ impl<G: Ground> Engine<G> {
 
     /// Adds a stream. Returns its token for readiness; `None` if there are too many.
     pub(super) fn add(&mut self, source: Source) -> Option<usize> {
-        if self.streams.len() >= limits::LOG_STREAMS_MAX {
+        if self.streams.len() >= LOG_STREAMS_MAX {
             return None;
         }
         let file = source.file.map(|(path, rotation)| self.file(path, rotation));
@@ -195,7 +202,7 @@ impl<G: Ground> Engine<G> {
         self.ended.drain(..)
     }
 
-    /// Reads these streams, at most [`limits::LOG_READY_MAX`], and writes.
+    /// Reads these streams, at most [`LOG_READY_MAX`], and writes.
     ///
     /// # Errors
     /// The ground failed: this process cannot continue.
@@ -203,16 +210,16 @@ impl<G: Ground> Engine<G> {
         self.stamps.set(now.wall);
         self.slowest_us = 0;
         let mut turned = Turned::default();
-        if !self.journal.has_room(limits::LOG_READY_MAX * limits::LOG_TAKE_BYTES) {
+        if !self.journal.has_room(LOG_READY_MAX * LOG_TAKE_BYTES) {
             self.turn_over(now)?;
         }
-        for number in ready.take(limits::LOG_READY_MAX) {
+        for number in ready.take(LOG_READY_MAX) {
             let Some(stream) = self.streams.get_mut(number) else { continue };
             if now.us < stream.rests_until_us {
                 turned.resting = true;
                 continue;
             }
-            match self.journal.take(stream.key, number, stream.pipe.as_fd(), limits::LOG_TAKE_BYTES) {
+            match self.journal.take(stream.key, number, stream.pipe.as_fd(), LOG_TAKE_BYTES) {
                 Ok(Taken::Piece(piece)) => {
                     stream.gave = self.journal.rest(piece).len();
                     turned.most = turned.most.max(stream.gave);
@@ -331,7 +338,7 @@ impl<G: Ground> Engine<G> {
         let [first, second] = stream.left.map(|piece| piece.filter(has_rest));
         stream.left = if first.is_some() { [first, second] } else { [second, None] };
         let gave = std::mem::take(&mut stream.gave);
-        if gave >= limits::LOG_MUCH_BYTES {
+        if gave >= LOG_MUCH_BYTES {
             let others = now.us < self.quiet_seen_us + LOG_QUIET_US;
             if self.slowest_us >= LOG_SLOW_WRITE_US && others {
                 let rest_us = (self.slowest_us * LOG_REST_FACTOR).min(LOG_REST_US_MAX);
@@ -370,7 +377,7 @@ impl<G: Ground> Engine<G> {
         let size = |journal: &Journal<G>, parts: &[Option<usize>; 2]| -> usize {
             parts.iter().flatten().map(|piece| journal.rest(*piece).len()).sum()
         };
-        let most = limits::LOG_SPOOL_BYTES / 2;
+        let most = LOG_SPOOL_BYTES / 2;
         if groups.iter().map(|(_, parts)| size(&self.journal, parts)).sum::<usize>() > most {
             let each = most / groups.len();
             groups.retain(|(_, parts)| size(&self.journal, parts) > each);

@@ -4,7 +4,6 @@ use super::ground::Ground;
 use super::journal::{Announced, Identity, Journal};
 use super::rotation;
 use crate::config::log::Rotation;
-use crate::limits;
 use crate::os::{append, clock};
 use jiff::Timestamp;
 use memchr::memchr_iter;
@@ -13,6 +12,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+/// Names checked in the folder of a log file.
+pub(super) const LOG_FOLDER_ENTRIES_MAX: usize = 100_000;
 
 /// Pause before another try to open a log file that could not be opened, in milliseconds.
 const LOG_REOPEN_MS: u64 = 1_000;
@@ -259,6 +261,6 @@ pub(super) fn find(announced: &Announced) -> Option<File> {
     if fs::metadata(&announced.path).is_ok_and(|metadata| is_it(&metadata)) {
         return open(&announced.path);
     }
-    let entries = fs::read_dir(announced.path.parent()?).ok()?.take(limits::LOG_FOLDER_ENTRIES_MAX).flatten();
+    let entries = fs::read_dir(announced.path.parent()?).ok()?.take(LOG_FOLDER_ENTRIES_MAX).flatten();
     entries.into_iter().find(|e| e.metadata().is_ok_and(|m| is_it(&m))).and_then(|entry| open(&entry.path()))
 }

@@ -1,6 +1,7 @@
 //! The part of a log that outlives its master: numbers in shared memory, two spools, and the files. Every change goes
 //! through [`Ground`], so that a test can let the process die before each one.
-use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES};
+use super::journal::{LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES};
+use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX};
 use crate::os::shared::Shared;
 use crate::os::spool::Spool;
 use std::fs::File;

@@ -5,15 +5,22 @@
 //! its length before and after, and how far every piece is written then. A successor that finds an announced append
 //! compares the file's length to see whether it happened. When a spool is used up, the rest moves to the other one.
 use super::ground::{Ground, cell};
-use crate::limits::{
-    LOG_PATH_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES, LOG_SPOOL_IDLE_BYTES, LOG_SPOOL_TURN_BYTES,
-};
+use crate::limits::LOG_PATH_BYTES_MAX;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// Pieces of streams kept at the same time: the rest of a line, and the bytes after it.
+pub(super) const LOG_SEGMENTS_MAX: usize = 2 * super::engine::LOG_STREAMS_MAX;
+/// Size of one of the two spools, in bytes. Memory is used only as far as they are filled.
+pub(super) const LOG_SPOOL_BYTES: usize = 8 * 1024 * 1024;
+/// Fill of a spool at which the rest moves to the other one, in bytes: small enough for the processor's cache.
+const LOG_SPOOL_TURN_BYTES: usize = 256 * 1024;
+/// Memory of an idle spool that is not released, in bytes.
+const LOG_SPOOL_IDLE_BYTES: usize = 64 * 1024;
 
 /// A piece of a stream in the current spool.
 #[derive(Clone, Copy, Debug)]

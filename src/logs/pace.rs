@@ -1,5 +1,13 @@
 //! How long the log thread naps between two turns, so that one turn takes many lines and no pipe fills up. Pure.
-use crate::limits::{LOG_MUCH_BYTES, LOG_NAP_BYTES, LOG_NAP_US_MAX, LOG_NAP_US_MIN};
+
+/// A stream that gave this many bytes in a turn has much output.
+pub(super) const LOG_MUCH_BYTES: usize = 32 * 1024;
+/// Longest nap between two turns, in microseconds: the delay of a line.
+const LOG_NAP_US_MAX: u64 = 10_000;
+/// Shortest nap that is worth one, in microseconds.
+const LOG_NAP_US_MIN: u64 = 60;
+/// Bytes that the busiest stream should give after a nap: a part of a pipe's capacity.
+const LOG_NAP_BYTES: usize = 16 * 1024;
 
 /// The measurements so far.
 #[derive(Debug, Default)]

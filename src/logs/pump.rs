@@ -2,13 +2,15 @@
 //! `name/slot | `, coloured on a terminal. One thread reads all pipes.
 use super::lines::Lines;
 use super::tail::Tail;
-use crate::limits;
 use crate::os::{pipe, poll, process};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
+
+/// Bytes per read of a worker's output.
+pub(super) const OUTPUT_READ_BYTES: usize = 64 * 1024;
 
 /// Pipes queued for the output thread.
 const OUTPUT_ORDERS_MAX: usize = 1024;
@@ -99,7 +101,7 @@ impl Pump {
 fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
     let mut sources: Vec<PassedOn> = Vec::new();
     let mut finishing = None;
-    let mut buffer = vec![0u8; limits::OUTPUT_READ_BYTES];
+    let mut buffer = vec![0u8; OUTPUT_READ_BYTES];
     loop {
         let timeout_ms = finishing.as_ref().map(|_| 0);
         let mut interests = vec![poll::Interest::new(woken.as_fd(), false)];

@@ -15,6 +15,11 @@ use std::time::SystemTime;
 
 pub use show::Style;
 
+/// Pause between two reads of followed files, in milliseconds.
+pub(crate) const LOGS_LOOK_MS: u64 = 200;
+/// Pause between two queries for the list of files, in milliseconds.
+pub(crate) const LOGS_ASK_MS: u64 = 2_000;
+
 /// The requested part of an app's output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {

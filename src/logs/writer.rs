@@ -1,11 +1,10 @@
 //! The thread that writes log files: waits for pipes, runs the engine's turns, naps between them, handles orders of the
 //! master. If it cannot continue, the whole process exits: the next master can continue, and workers must not block on
 //! a pipe without a reader.
-use super::engine::{Engine, Source};
+use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
 use super::ground::{HELD, Live, cell};
 use super::pace::Pace;
-use crate::limits;
 use crate::os::epoll::Epoll;
 use crate::os::shared::Shared;
 use crate::os::{clock, pipe, process};
@@ -20,11 +19,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Stack of the threads that write and compress log files, in bytes.
+pub(super) const LOG_STACK_BYTES: usize = 512 * 1024;
+
 /// Pause between two checks of paused streams, in milliseconds.
 const LOG_REST_LOOK_MS: u64 = 2;
 
 /// Orders queued for the log thread: two streams of every worker, and requests of clients.
-const LOG_ORDERS_MAX: usize = limits::LOG_STREAMS_MAX + 1024;
+const LOG_ORDERS_MAX: usize = LOG_STREAMS_MAX + 1024;
 
 /// How long the last lines may take to get into the files at the end, in milliseconds.
 const LOG_FINISH_MS: u64 = 2_000;
@@ -88,20 +90,18 @@ impl Writer {
         let [first, second, third] = live.fds().map(|fd| fd.try_clone_to_owned());
         let held = [first?, second?, third?];
         let (woken, wake) = pipe::pair()?;
-        let epoll = Epoll::new(limits::LOG_READY_MAX)?;
+        let epoll = Epoll::new(LOG_READY_MAX)?;
         epoll.add(&woken, WOKEN)?;
         let engine = Engine::new(live, TimeZone::system())?;
         let desk = Arc::new(Desk::default());
         let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), pace: Pace::default() };
-        std::thread::Builder::new().name("clusterd-logs".to_owned()).stack_size(limits::LOG_STACK_BYTES).spawn(
-            move || {
-                let end = EndOfProcess;
-                match thread.run(sources) {
-                    Ok(()) => std::mem::forget(end),
-                    Err(e) => log::error!("log files cannot be written any more: {e}"),
-                }
-            },
-        )?;
+        std::thread::Builder::new().name("clusterd-logs".to_owned()).stack_size(LOG_STACK_BYTES).spawn(move || {
+            let end = EndOfProcess;
+            match thread.run(sources) {
+                Ok(()) => std::mem::forget(end),
+                Err(e) => log::error!("log files cannot be written any more: {e}"),
+            }
+        })?;
         Ok(Writer { desk, wake, cells, held })
     }
 
@@ -241,7 +241,7 @@ impl Thread {
 
     fn add(&mut self, source: Source) {
         let Some(number) = self.engine.add(source) else {
-            log::error!("a worker's output is not written: {} streams are the most", limits::LOG_STREAMS_MAX);
+            log::error!("a worker's output is not written: {} streams are the most", LOG_STREAMS_MAX);
             return;
         };
         if let Some(pipe) = self.engine.pipe(number)

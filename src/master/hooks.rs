@@ -5,7 +5,7 @@ use super::narration::{cause_words, ended};
 use super::settings::no_new_privs;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
-use crate::hooks::{Command, Hooks};
+use crate::hooks::{Command, HOOKS_LOOK_MS, Hooks};
 use crate::ids::{AppIx, Generation, WorkerId};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
@@ -127,7 +127,7 @@ impl HookRuns {
 
     /// When to check for the end again.
     pub(super) fn next_look_ms(&self, now_ms: u64) -> Option<u64> {
-        self.end_at_ms.map(|_| now_ms + limits::HOOKS_LOOK_MS)
+        self.end_at_ms.map(|_| now_ms + HOOKS_LOOK_MS)
     }
 
     pub(super) fn finish(&mut self) {

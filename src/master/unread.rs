@@ -6,6 +6,7 @@ use super::timers::Timer;
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
 use crate::worker::node::channel::Channel;
+use crate::worker::node::framing::CHANNEL_HEAD_BYTES;
 use crate::worker::node::lines::FromWorker;
 use std::collections::VecDeque;
 
@@ -253,7 +254,7 @@ pub(super) fn has_lines(cx: &Context) -> bool {
 /// is being read, and so is in no table.
 pub(super) fn bound_line(cx: &Context, ix: WorkerIx, channel: &mut Channel) {
     let unfinished = channel.inbox.unfinished_bytes();
-    if unfinished <= limits::CHANNEL_HEAD_BYTES {
+    if unfinished <= CHANNEL_HEAD_BYTES {
         return;
     }
     let Some(worker) = cx.workers.get(ix) else { return };

@@ -3,11 +3,21 @@
 //! Such fds are closed on separate threads, which start when there is work and end when there is none. A blocked thread
 //! is replaced by another one, up to a bound.
 use super::interrupt;
-use crate::limits::{CLOSE_WAIT_MS, CLOSER_IDLE_MS, CLOSER_QUEUE_MAX, CLOSER_STACK_BYTES, CLOSER_THREADS_MAX};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// Files queued to be closed on other threads; further ones stay open.
+const CLOSER_QUEUE_MAX: usize = 1024;
+/// Threads that close files. Each may be blocked.
+const CLOSER_THREADS_MAX: usize = 8;
+/// Idle time after which such a thread ends, in milliseconds.
+const CLOSER_IDLE_MS: u64 = 2_000;
+/// Stack of such a thread, in bytes.
+const CLOSER_STACK_BYTES: usize = 64 * 1024;
+/// Time limit for the close of one socket, in milliseconds.
+pub(super) const CLOSE_WAIT_MS: u64 = 20;
 
 struct State {
     waiting: VecDeque<OwnedFd>,

@@ -1,9 +1,12 @@
 //! How many CPUs this process may use: the minimum of the affinity mask and the CPU quotas of its cgroups (v1 and v2,
 //! every visible ancestor).
-use crate::limits::{AFFINITY_CPUS_MAX, PROC_FILE_BYTES_MAX};
+use super::procfs::PROC_FILE_BYTES_MAX;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+
+/// CPUs that the affinity mask may hold; beyond it the kernel is not asked.
+const AFFINITY_CPUS_MAX: usize = 512 * 1024;
 
 /// CPUs that this process may use.
 #[derive(Clone, Debug, PartialEq, Eq)]

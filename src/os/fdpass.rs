@@ -2,11 +2,13 @@
 //!
 //! Sending allocates nothing, because it is the hot path of a hand-off. Every call is non-blocking, whatever the flags
 //! of the socket.
-use crate::limits::FDS_PER_PACKET_MAX;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// File descriptors attached to one packet. The kernel's SCM_MAX_FD is 253.
+pub const FDS_PER_PACKET_MAX: usize = 250;
 
 /// Bytes of one control message with the most fds that a message may carry.
 const CONTROL_BYTES_MAX: usize = {

@@ -1,12 +1,18 @@
 //! Acts with the rights of another user: on a separate thread that has that user's ids and no capability. The action
 //! may hang (on a file system of that user), so the wait for it is bounded.
 use super::user::Credentials;
-use crate::limits::{AS_USER_HANGING_MAX, AS_USER_STACK_BYTES, AS_USER_WAIT_MS};
 use nix::errno::Errno;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
+
+/// Time limit for an action with the rights of a worker's user, in milliseconds.
+const AS_USER_WAIT_MS: u64 = 200;
+/// Such actions that may run or hang at the same time; further ones are refused.
+const AS_USER_HANGING_MAX: usize = 8;
+/// Stack of the thread for such an action, in bytes.
+const AS_USER_STACK_BYTES: usize = 128 * 1024;
 
 /// Threads that are running or hang.
 static BUSY: AtomicUsize = AtomicUsize::new(0);

@@ -1,6 +1,6 @@
 //! A bound on the time that a system call may block: a timer interrupts it by a signal. For calls without a
 //! non-blocking form, such as close(2) of a socket with SO_LINGER or write(2) to a file that is shared with others.
-use crate::limits::CLOSE_WAIT_MS;
+use super::closer::CLOSE_WAIT_MS;
 use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;

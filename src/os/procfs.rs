@@ -1,12 +1,14 @@
 //! What /proc says about processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
 //! effort: what cannot be read is `None`, never an error.
 use super::sock_diag;
-use crate::limits::PROC_FILE_BYTES_MAX;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
+
+/// Size of one `/proc` or cgroup file that is read to count CPUs, in bytes.
+pub(super) const PROC_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The process group of a process.
 pub fn process_group(pid: i32) -> Option<i32> {

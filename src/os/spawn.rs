@@ -3,8 +3,8 @@
 //! The child makes only async-signal-safe calls: all memory that it needs is prepared before the fork. It reports a
 //! failure as (step, errno) over a close-on-exec pipe; an empty pipe that is closed means that the program runs.
 use super::attributes::{self, Attributes};
+use super::closer::CLOSE_WAIT_MS;
 use super::process::read_now;
-use crate::limits::CLOSE_WAIT_MS;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};

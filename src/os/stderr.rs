@@ -5,12 +5,22 @@
 //! A process that may have threads writes on one ([`start_thread`]). Another one writes when poll(2) reports room,
 //! under a timer: other processes may fill the room in between.
 use super::{interrupt, poll};
-use crate::limits::{STDERR_BYTES_MAX, STDERR_END_WAIT_MS, STDERR_LINE_BYTES_MAX, STDERR_PAUSE_MS, STDERR_WAIT_MS};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Messages queued for stderr, in bytes; further ones are only counted.
+const STDERR_BYTES_MAX: usize = 64 * 1024;
+/// Length of one line of the keeper, in bytes.
+const STDERR_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Time limit for a write to stderr that was expected not to block, in milliseconds.
+const STDERR_WAIT_MS: u64 = 20;
+/// Pause after a write to stderr that blocked, in milliseconds.
+const STDERR_PAUSE_MS: u64 = 1_000;
+/// How long the process waits at its end for queued messages, in milliseconds.
+const STDERR_END_WAIT_MS: u64 = 200;
 
 /// A pipe with room takes this many bytes in one piece (PIPE_BUF).
 const PIECE_BYTES_MAX: usize = 4096;

@@ -1,13 +1,17 @@
 //! Finds the program that a command names, as execvp(3) would, and says what kind of program it is: that decides how
 //! it takes its sockets. Nothing is run.
 use crate::config::parse;
-use crate::limits::{PACKAGE_JSON_BYTES_MAX, SHEBANG_BYTES_MAX};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+/// Longest part of a script's first line that is read for its interpreter, in bytes (the kernel's BINPRM_BUF_SIZE).
+const SHEBANG_BYTES_MAX: usize = 256;
+/// Size of a `package.json` that is read for advice, in bytes.
+const PACKAGE_JSON_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A program that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::cause::cause_text;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
 use super::timers::{TimerKey, Timers};
-use super::worker::{Crew, Phase, Worker, WorkerView, phase_timer};
+use super::worker::{CHANNEL_CLOSED_STARTING_MS, Crew, Phase, Worker, WorkerView, phase_timer};
 use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
@@ -655,7 +655,7 @@ impl App {
         let (slot, now_ms) = (w.slot, cx.now_ms);
         match w.phase {
             Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => self.become_ready(cx, worker),
-            Phase::Starting { severed_at_ms: Some(at), .. } if at + limits::CHANNEL_CLOSED_STARTING_MS <= now_ms => {
+            Phase::Starting { severed_at_ms: Some(at), .. } if at + CHANNEL_CLOSED_STARTING_MS <= now_ms => {
                 self.on_leaving(cx, worker);
             }
             Phase::Starting { .. } => {

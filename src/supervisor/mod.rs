@@ -22,9 +22,10 @@ mod worker;
 pub use agent::AgentPolicy;
 pub use app::{App, Cx};
 pub use limits::{Excess, Limits};
+pub use reload::RELOAD_GONE_MS_MAX;
 pub use slot::{SlotPhase, SlotView};
 pub use snapshot::{AgentSnapshot, AppSnapshot, ReloadSnapshot, SlotSnapshot, WorkerSnapshot};
-pub use worker::{Phase, WorkerView};
+pub use worker::{CHANNEL_CLOSED_STARTING_MS, Phase, WorkerView};
 
 use crate::ids::{Generation, Slot, WorkerId};
 

@@ -13,8 +13,11 @@ use super::timers::TimerKey;
 use super::worker::Phase;
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
-use crate::limits;
 use std::collections::VecDeque;
+
+/// Longest wait of a reload for an old worker without clients to exit, before it starts the next new one, in
+/// milliseconds.
+pub const RELOAD_GONE_MS_MAX: u64 = 150;
 
 /// A requested reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub(super) struct Settling {
 
 impl Settling {
     fn new(old: WorkerId, now_ms: u64) -> Settling {
-        Settling { old, since_ms: now_ms, until_gone_ms: now_ms + limits::RELOAD_GONE_MS_MAX, until_ms: now_ms }
+        Settling { old, since_ms: now_ms, until_gone_ms: now_ms + RELOAD_GONE_MS_MAX, until_ms: now_ms }
     }
 
     fn ends_ms(&self, gone: bool) -> u64 {

@@ -1,7 +1,10 @@
 //! A worker or agent as the supervisor sees it. `app` makes the transitions.
 use crate::ids::{Generation, Slot, WorkerId};
-use crate::limits;
 use std::collections::BTreeMap;
+
+/// The same for a worker that is not ready yet, in milliseconds: nobody misses it, and its exit status says more, even
+/// if it arrives late because CPUs are scarce.
+pub const CHANNEL_CLOSED_STARTING_MS: u64 = 1_000;
 
 /// A worker whose channel closed and whose process is still alive after this, in milliseconds, is leaving by itself.
 const CHANNEL_CLOSED_GRACE_MS: u64 = 50;
@@ -170,7 +173,7 @@ impl Worker {
 pub(super) fn phase_timer(phase: &Phase) -> Option<u64> {
     match *phase {
         Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } => {
-            let severed = severed_at_ms.map(|at| at + limits::CHANNEL_CLOSED_STARTING_MS);
+            let severed = severed_at_ms.map(|at| at + CHANNEL_CLOSED_STARTING_MS);
             [Some(deadline_ms), ready_at_ms, severed].into_iter().flatten().min()
         }
         Phase::Ready { idle_since_ms, severed_at_ms, .. } => {

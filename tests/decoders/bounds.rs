@@ -2,12 +2,13 @@
 use super::memory;
 use clusterd::keeper::codec::{self, RecordError};
 use clusterd::keeper::state;
+use clusterd::keeper::state::KEEPER_STATE_BYTES_MAX;
 use clusterd::limits::{
-    CHANNEL_LINE_BYTES_MAX, CHANNEL_READ_BYTES, KEEPER_PACKET_BYTES_MAX, KEEPER_STATE_BYTES_MAX,
-    LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
+    CHANNEL_LINE_BYTES_MAX, KEEPER_PACKET_BYTES_MAX, LISTENER_DATA_BYTES_MAX, LISTENER_KEY_BYTES_MAX, NOTE_BYTES_MAX,
+    NOTIFY_BYTES_MAX, SPAWN_SPEC_BYTES_MAX,
 };
 use clusterd::record;
-use clusterd::worker::node::framing::{LineBuffer, Oversize};
+use clusterd::worker::node::framing::{CHANNEL_READ_BYTES, LineBuffer, Oversize};
 use clusterd::worker::node::lines::{self, FromWorker};
 use clusterd::worker::notify;
 

@@ -1,8 +1,7 @@
 //! The canary time of a reload, and drains that are spread: the rules, one named scenario each.
 use super::scenarios::{Stage, policy};
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::limits::RELOAD_GONE_MS_MAX;
-use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, Report};
+use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, RELOAD_GONE_MS_MAX, Report};
 
 fn watched() -> Policy {
     Policy { canary_ms: 5_000, surge: 2, ..policy() }

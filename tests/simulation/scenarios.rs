@@ -1,8 +1,8 @@
 //! The rules of supervision, one named scenario each, under virtual time.
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::limits::{CHANNEL_CLOSED_STARTING_MS, RELOAD_GONE_MS_MAX};
 use clusterd::supervisor::{
-    Action, App, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy, ReadyRule, Report,
+    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy,
+    RELOAD_GONE_MS_MAX, ReadyRule, Report,
 };
 
 /// One app whose world is the test.

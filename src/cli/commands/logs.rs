@@ -7,7 +7,7 @@ use crate::config::log_time;
 use crate::config::resolve::resolve;
 use crate::ids::Slot;
 use crate::limits;
-use crate::logs::reading::{Files, Filter, Kind, Reader, Style};
+use crate::logs::reading::{Files, Filter, Kind, LOGS_ASK_MS, LOGS_LOOK_MS, Reader, Style};
 use crate::os::cpu;
 use clap::Args;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -88,7 +88,7 @@ impl Logs {
     fn follow(&self, home: Option<&Path>, reader: &mut Reader, out: &mut impl Write) {
         let mut asked = Instant::now();
         loop {
-            std::thread::sleep(Duration::from_millis(limits::LOGS_LOOK_MS));
+            std::thread::sleep(Duration::from_millis(LOGS_LOOK_MS));
             let mut written = Ok(());
             reader.look(&mut |line| {
                 written = out.write_all(line);
@@ -97,7 +97,7 @@ impl Logs {
             if written.and_then(|()| out.flush()).is_err() {
                 return;
             }
-            if asked.elapsed() >= Duration::from_millis(limits::LOGS_ASK_MS) {
+            if asked.elapsed() >= Duration::from_millis(LOGS_ASK_MS) {
                 asked = Instant::now();
                 // No master may be there for a moment: keep the files.
                 if let Ok((files, _)) = known(home).and_then(|known| self.files(&known)) {

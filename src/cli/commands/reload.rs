@@ -3,12 +3,11 @@ use crate::api::request::Target;
 use crate::api::types::{AppStatus, Deployment};
 use crate::api::{Change, Request};
 use crate::cli::apply::{self, Concurrency, Outcome};
-use crate::cli::client::{self, Answered};
+use crate::cli::client::{self, Answered, PROGRESS_EVERY_MS};
 use crate::cli::error::CommandError;
 use crate::cli::launch;
 use crate::cli::progress::Progress;
 use crate::cli::target::Found;
-use crate::limits;
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -58,7 +57,7 @@ fn follow_successor(found: &Found, before: &Deployment, progress: &mut Progress)
         let now = client::look(&found.socket)?;
         progress.look(Ok(&now));
         match state(&now) {
-            Some((AppStatus::Reloading, _)) => std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS)),
+            Some((AppStatus::Reloading, _)) => std::thread::sleep(Duration::from_millis(PROGRESS_EVERY_MS)),
             Some((_, generation)) if generation_before.is_none_or(|before| generation > before) => {
                 return Ok(format!("reloaded {}", found.app));
             }

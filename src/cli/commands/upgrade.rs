@@ -2,11 +2,10 @@
 use crate::api::Request;
 use crate::api::types::{Deployment, Upgrade as State};
 use crate::cli::apply::{self, Outcome, fail};
-use crate::cli::client::{self, Answered};
+use crate::cli::client::{self, Answered, LOOK_TRIES_MAX, PROGRESS_EVERY_MS};
 use crate::cli::error::CommandError;
 use crate::cli::progress::{Progress, Wait};
 use crate::cli::target::Found;
-use crate::limits;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,7 +47,7 @@ fn upgrade(found: &Found, binary: &str) -> Outcome {
         Answered::Lost => {}
     }
     let mut serves = None;
-    for _ in 0..limits::LOOK_TRIES_MAX {
+    for _ in 0..LOOK_TRIES_MAX {
         let now = client::look(&found.socket)?;
         match now.upgrade.filter(|upgrade| upgrade.number > before) {
             Some(State { ok: Some(false), message, .. }) => return Err(CommandError::Upgrade(message)),
@@ -59,7 +58,7 @@ fn upgrade(found: &Found, binary: &str) -> Outcome {
             Some(State { ok: Some(true), message, .. }) => return Ok(message),
             Some(_) | None => progress.tell("the new binary takes over"),
         }
-        std::thread::sleep(Duration::from_millis(limits::PROGRESS_EVERY_MS));
+        std::thread::sleep(Duration::from_millis(PROGRESS_EVERY_MS));
     }
     match serves {
         Some(message) => Ok(format!("{message}; whether the keeper follows is not known yet")),

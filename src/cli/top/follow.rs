@@ -1,8 +1,8 @@
 //! The live log: the last lines of some files, and then whatever is written to them; also when they are rotated.
+use super::model::TOP_LOG_LINES_MAX;
 use crate::api::types::{App, LogFormat};
 use crate::config::log::slot_path;
 use crate::home::Home;
-use crate::limits;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -175,7 +175,7 @@ impl Followed {
         for line in whole[..end].split(|&b| b == b'\n') {
             let line = String::from_utf8_lossy(line);
             lines.push_back(printable(&if self.source.json { message(&line) } else { line.into_owned() }));
-            if lines.len() > limits::TOP_LOG_LINES_MAX {
+            if lines.len() > TOP_LOG_LINES_MAX {
                 lines.pop_front();
             }
         }
@@ -283,7 +283,7 @@ mod tests {
         let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
         fs::write(&path, text).unwrap();
         let lines = Followed::new(plain(&path)).more();
-        assert!(lines.len() <= limits::TOP_LOG_LINES_MAX);
+        assert!(lines.len() <= TOP_LOG_LINES_MAX);
         assert_eq!(lines.last().map(String::as_str), Some("line 199999"));
         assert!(lines.iter().all(|line| line.starts_with("line ")));
         fs::remove_file(path).unwrap();

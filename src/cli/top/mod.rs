@@ -18,7 +18,6 @@ mod watch;
 use super::apply::{self, fail};
 use super::client::ClientError;
 use crate::home::Home;
-use crate::limits;
 use crate::os::{poll, signal};
 use model::{AppKey, Do, Key, Model, News, Order};
 use ratatui::crossterm::event::{self, Event};
@@ -31,6 +30,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use watch::TOP_LOOK_EVERY_MS;
 
 /// What a program that panicked ends with, as by default.
 const EXIT_PANIC: u8 = 101;
@@ -130,7 +130,7 @@ impl Top {
         self.start_threads(signals);
         loop {
             self.show().map_err(TopError::Write)?;
-            let mut next = match self.messages.recv_timeout(Duration::from_millis(limits::TOP_LOOK_EVERY_MS)) {
+            let mut next = match self.messages.recv_timeout(Duration::from_millis(TOP_LOOK_EVERY_MS)) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Err(TopError::Threads),

@@ -3,10 +3,17 @@
 use super::follow::Voice;
 use super::rates::{self, AppRates, Rates};
 use crate::api::types::{App, AppStatus, Deployment, Worker};
+use crate::cli::apply::COMMANDS_AT_ONCE_MAX;
 use crate::cli::target::Found;
-use crate::limits;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+
+/// `top` shows a master as silent after this time without an answer, in milliseconds.
+pub(super) const TOP_SILENT_MS: u64 = 3_000;
+/// How long `top` shows a success, in milliseconds.
+pub(super) const TOP_SAID_MS: u64 = 15_000;
+/// Log lines that `top` keeps.
+pub(super) const TOP_LOG_LINES_MAX: usize = 500;
 
 /// An app: its deployment and its name.
 pub(super) type AppKey = (String, String);
@@ -141,7 +148,7 @@ impl MasterView {
     /// Why what is shown of it is old, if it is.
     pub(super) fn silence(&self, now_ms: u64) -> Option<String> {
         let silent_ms = now_ms.saturating_sub(self.answered_ms);
-        if silent_ms < limits::TOP_SILENT_MS {
+        if silent_ms < TOP_SILENT_MS {
             return None;
         }
         let why = self.failure.as_deref().unwrap_or("not answering");
@@ -266,13 +273,13 @@ impl Model {
             self.log.clear();
         }
         self.log.extend(lines);
-        let over = self.log.len().saturating_sub(limits::TOP_LOG_LINES_MAX);
+        let over = self.log.len().saturating_sub(TOP_LOG_LINES_MAX);
         self.log.drain(..over);
     }
 
     /// Time goes by: good news is not shown for ever.
     pub(super) fn tick(&mut self, now_ms: u64) {
-        if self.said.as_ref().is_some_and(|said| said.ok && said.at_ms + limits::TOP_SAID_MS <= now_ms) {
+        if self.said.as_ref().is_some_and(|said| said.ok && said.at_ms + TOP_SAID_MS <= now_ms) {
             self.said = None;
         }
     }
@@ -465,7 +472,7 @@ impl Model {
 
     fn begin(&mut self, order: Order) -> Option<Do> {
         self.said = None;
-        if self.pending.len() >= limits::COMMANDS_AT_ONCE_MAX {
+        if self.pending.len() >= COMMANDS_AT_ONCE_MAX {
             let text = format!("{} commands run already", self.pending.len());
             self.said = Some(Said { ok: false, text, at_ms: 0 });
             return None;

@@ -2,11 +2,10 @@
 #![allow(clippy::unwrap_used)]
 use super::draw::{Means, draw};
 use super::follow::Voice;
-use super::model::{Answer, Do, Gone, Key, Model, News, Place, Verb};
+use super::model::{Answer, Do, Gone, Key, Model, News, Place, TOP_LOG_LINES_MAX, TOP_SAID_MS, TOP_SILENT_MS, Verb};
 use super::view;
 use crate::api::types::{App, Deployment, Worker};
 use crate::cli::samples;
-use crate::limits;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use std::collections::BTreeMap;
@@ -145,7 +144,7 @@ fn a_master_that_is_silent_is_shown_with_what_was_last_seen() {
     let failed = || News::Answer { name: "web".to_owned(), answer: Err("not answering (pid 100)".to_owned()) };
     model.apply(failed(), 1_000);
     assert!(line(&drawn(&mut model, 80, 24, 1_000), " web ").contains("running"), "one miss is none");
-    let lines = drawn(&mut model, 80, 24, limits::TOP_SILENT_MS + 1_000);
+    let lines = drawn(&mut model, 80, 24, TOP_SILENT_MS + 1_000);
     assert!(line(&lines, "0 web").contains("no answer"), "{lines:#?}");
     line(&lines, "its master has given no answer for 4 s (not answering (pid 100))");
     model.apply(News::Dead { name: "web".to_owned() }, 5_000);
@@ -173,7 +172,7 @@ fn what_ends_service_is_asked_first_and_the_rest_is_done_at_once() {
         model.ended(order.number, Err("it was refused".to_owned()), 0);
         line(&drawn(&mut model, 80, 24, 0), "web: it was refused");
         // An error stays until it is taken away; good news goes by itself.
-        model.tick(limits::TOP_SAID_MS * 2);
+        model.tick(TOP_SAID_MS * 2);
         line(&drawn(&mut model, 80, 24, 0), "web: it was refused");
         assert!(model.press(Key::Escape).is_none());
     }
@@ -219,11 +218,10 @@ fn of_a_long_failure_its_words_are_kept_and_its_frames_are_not() {
 fn the_log_is_bounded() {
     let mut model = model(&[deployment("web", 0, 1)]);
     for part in 0..10 {
-        model
-            .log((0..limits::TOP_LOG_LINES_MAX).map(|n| (Voice::Out, format!("line {part}/{n}"))).collect(), part == 0);
+        model.log((0..TOP_LOG_LINES_MAX).map(|n| (Voice::Out, format!("line {part}/{n}"))).collect(), part == 0);
     }
-    assert_eq!(model.log.len(), limits::TOP_LOG_LINES_MAX);
-    let last = format!("line 9/{}", limits::TOP_LOG_LINES_MAX - 1);
+    assert_eq!(model.log.len(), TOP_LOG_LINES_MAX);
+    let last = format!("line 9/{}", TOP_LOG_LINES_MAX - 1);
     line(&drawn(&mut model, 80, 24, 0), &last);
     model.press(Key::Char('l'));
     assert!(!drawn(&mut model, 80, 24, 0).iter().any(|line| line.contains("line 9/")));

@@ -3,12 +3,14 @@ use super::model::{Answer, Gone, News, Place};
 use crate::cli::client::{self, ClientError};
 use crate::cli::connections;
 use crate::home::Home;
-use crate::limits;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// How often `top` queries every master, in milliseconds.
+pub(super) const TOP_LOOK_EVERY_MS: u64 = 1_000;
 
 /// Who is asked now, and who was not there the last time.
 #[derive(Default)]
@@ -48,7 +50,7 @@ pub(super) fn watch(home: &Home, tell: impl Fn(News) -> bool + Clone + 'static) 
                     });
                 }
             }
-            tokio::time::sleep(Duration::from_millis(limits::TOP_LOOK_EVERY_MS)).await;
+            tokio::time::sleep(Duration::from_millis(TOP_LOOK_EVERY_MS)).await;
         }
     })
 }

@@ -2,7 +2,7 @@
 use super::super::lines::Lines;
 use super::super::rotation::Kind;
 use super::archive;
-use crate::limits;
+use crate::logs::pump::OUTPUT_READ_BYTES;
 use flate2::read::GzDecoder;
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
@@ -157,7 +157,7 @@ impl Open {
             Ok(_) => (self.at, self.lines) = (0, new_lines()),
             Err(_) => return,
         }
-        let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
+        let mut buffer = vec![0; OUTPUT_READ_BYTES];
         while let Ok(n @ 1..) = self.file.read_at(&mut buffer, self.at) {
             self.at += n as u64;
             self.lines.push(&buffer[..n], &mut *out);
@@ -194,7 +194,7 @@ fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result
         Kind::Rotated | Kind::Unfinished => Box::new(file),
     };
     let mut lines = new_lines();
-    let mut buffer = vec![0; limits::OUTPUT_READ_BYTES];
+    let mut buffer = vec![0; OUTPUT_READ_BYTES];
     loop {
         match from.read(&mut buffer)? {
             0 => break,
@@ -238,7 +238,7 @@ fn tail_of(file: &File, end: u64, count: usize) -> io::Result<(Vec<Vec<u8>>, boo
     let (mut start, mut newlines) = (end, 0);
     // One newline more than lines: the one before the first line.
     while start > 0 && newlines <= count && end - start < LOGS_READ_BYTES_MAX {
-        let bytes = start.min(limits::OUTPUT_READ_BYTES as u64);
+        let bytes = start.min(OUTPUT_READ_BYTES as u64);
         start -= bytes;
         let mut block = vec![0; bytes as usize];
         file.read_exact_at(&mut block, start)?;

@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::os::fdpass::{self, Received};
 use crate::os::packet;
-use crate::worker::node::framing::{LineBuffer, Outbox, OutboxFull};
+use crate::worker::node::framing::{CHANNEL_READ_BYTES, LineBuffer, Outbox, OutboxFull};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -120,7 +120,7 @@ impl<W: Wire> Channel<W> {
 
     /// One read into the inbox.
     pub fn read(&mut self) -> Read {
-        let space = self.inbox.spare(limits::CHANNEL_READ_BYTES);
+        let space = self.inbox.spare(CHANNEL_READ_BYTES);
         let room = space.len();
         let before = self.fds.len();
         match self.wire.receive(space, &mut self.fds) {

@@ -4,6 +4,11 @@ use crate::limits;
 use std::collections::VecDeque;
 use thiserror::Error;
 
+/// Bytes per read of a channel.
+pub const CHANNEL_READ_BYTES: usize = 64 * 1024;
+/// Part of a long, discarded line that is kept, in bytes: enough to identify it.
+pub const CHANNEL_HEAD_BYTES: usize = 64 * 1024;
+
 /// How much of a malformed line an error message shows, in bytes.
 const BAD_LINE_SHOWN_BYTES: usize = 80;
 
@@ -34,7 +39,7 @@ pub struct LineBuffer {
 pub struct Line<'a> {
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// They are only its first [`limits::CHANNEL_HEAD_BYTES`]: nobody wanted the rest.
+    /// They are only its first [`CHANNEL_HEAD_BYTES`]: nobody wanted the rest.
     pub is_cut: bool,
     /// It may be only the tail of a line.
     pub resumed: bool,
@@ -128,13 +133,13 @@ impl LineBuffer {
 
     /// The same where only the head of the line is kept: what follows it is let go by.
     fn next_cut_line(&mut self, to: usize, is_complete: bool) -> Result<Option<Line<'_>>, Oversize> {
-        let (from, head_end) = (self.start, self.start + limits::CHANNEL_HEAD_BYTES);
+        let (from, head_end) = (self.start, self.start + CHANNEL_HEAD_BYTES);
         let length = self.skipped.unwrap_or(0) + (to - from);
         if length > limits::CHANNEL_LINE_BYTES_MAX {
             return Err(Oversize { beginning: shown(&self.bytes[from..head_end]) });
         }
         if !is_complete {
-            self.skipped = Some(length - limits::CHANNEL_HEAD_BYTES);
+            self.skipped = Some(length - CHANNEL_HEAD_BYTES);
             (self.end, self.searched) = (head_end, head_end);
             return Ok(None);
         }
@@ -162,26 +167,26 @@ impl LineBuffer {
 
     /// What an unfinished line takes that is longer than a head, in bytes.
     pub fn long_line_bytes(&self) -> usize {
-        if self.unfinished_bytes() > limits::CHANNEL_HEAD_BYTES { self.bytes.len() } else { 0 }
+        if self.unfinished_bytes() > CHANNEL_HEAD_BYTES { self.bytes.len() } else { 0 }
     }
 
     /// Nobody wants more of the unfinished line than its head: the rest of it takes no memory.
     pub fn skip_line(&mut self) {
         let unfinished = self.unfinished_bytes();
-        if self.skipped.is_some() || unfinished <= limits::CHANNEL_HEAD_BYTES {
+        if self.skipped.is_some() || unfinished <= CHANNEL_HEAD_BYTES {
             return;
         }
-        self.skipped = Some(unfinished - limits::CHANNEL_HEAD_BYTES);
-        self.bytes.copy_within(self.start..self.start + limits::CHANNEL_HEAD_BYTES, 0);
+        self.skipped = Some(unfinished - CHANNEL_HEAD_BYTES);
+        self.bytes.copy_within(self.start..self.start + CHANNEL_HEAD_BYTES, 0);
         self.start = 0;
-        (self.end, self.searched) = (limits::CHANNEL_HEAD_BYTES, limits::CHANNEL_HEAD_BYTES);
-        self.bytes.truncate(limits::CHANNEL_HEAD_BYTES + limits::CHANNEL_READ_BYTES);
+        (self.end, self.searched) = (CHANNEL_HEAD_BYTES, CHANNEL_HEAD_BYTES);
+        self.bytes.truncate(CHANNEL_HEAD_BYTES + CHANNEL_READ_BYTES);
         self.bytes.shrink_to_fit();
     }
 
     /// Gives back what a line of megabytes took, once it was taken.
     pub fn shrink(&mut self) {
-        if self.start == self.end && self.bytes.len() > 2 * limits::CHANNEL_READ_BYTES {
+        if self.start == self.end && self.bytes.len() > 2 * CHANNEL_READ_BYTES {
             self.bytes = Vec::new();
             (self.start, self.end, self.searched) = (0, 0, 0);
         }
@@ -365,12 +370,12 @@ mod tests {
             feed(&mut buffer, &chunk);
             assert_eq!(take(&mut buffer), None);
             buffer.skip_line();
-            assert!(buffer.unfinished_bytes() < limits::CHANNEL_HEAD_BYTES + chunk.len());
-            assert!(buffer.bytes.capacity() <= limits::CHANNEL_HEAD_BYTES + 2 * limits::CHANNEL_READ_BYTES);
+            assert!(buffer.unfinished_bytes() < CHANNEL_HEAD_BYTES + chunk.len());
+            assert!(buffer.bytes.capacity() <= CHANNEL_HEAD_BYTES + 2 * CHANNEL_READ_BYTES);
         }
         feed(&mut buffer, b"xyz\n\"next\"\n");
         let line = buffer.next_line().unwrap().unwrap();
-        assert!(line.is_cut && line.bytes == vec![b'h'; limits::CHANNEL_HEAD_BYTES]);
+        assert!(line.is_cut && line.bytes == vec![b'h'; CHANNEL_HEAD_BYTES]);
         let next = buffer.next_line().unwrap().unwrap();
         assert!(!next.is_cut && next.bytes == b"\"next\"");
         assert_eq!(take(&mut buffer), None);

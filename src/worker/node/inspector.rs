@@ -2,9 +2,15 @@
 //! each, and three messages. Pure: bytes in, bytes out, bounded; `reports` has the socket.
 //!
 //! A frame longer than any that is used here (the source map of a script) is skipped, not kept.
-use crate::limits::{INSPECTOR_ANSWER_BYTES_MAX, INSPECTOR_FRAME_BYTES_MAX, INSPECTOR_FRAMES_TOLD_MAX};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+/// Longest message of the inspector that is parsed, in bytes; longer ones are skipped.
+pub(crate) const INSPECTOR_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Size of an inspector's answer over HTTP, in bytes.
+pub(crate) const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Calls of a stack that are logged.
+pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
 
 /// Requests the list of targets.
 pub const LIST_REQUEST: &[u8] = b"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
