@@ -80,7 +80,7 @@ fn make_state(from: &mut Taken<'_>) -> State<i32> {
     };
     State {
         file_limit: (from.number(), from.number()),
-        former_oom_score_adj: from.flag().then(|| from.i32()),
+        original_oom_score_adj: from.flag().then(|| from.i32()),
         null: number(),
         binary: number(),
         watchdog,

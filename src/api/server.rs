@@ -17,6 +17,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use thiserror::Error;
 use tokio::net::UnixStream;
 
 /// Time limit for the head of a request, in milliseconds.
@@ -155,22 +156,26 @@ impl Drop for Client {
     }
 }
 
-/// Who connected; or why this peer is not answered.
-fn peer(stream: &UnixStream, owner_uid: u32) -> Result<Peer, String> {
-    let found = stream.peer_cred().map_err(|e| format!("cannot tell who you are: {e}"))?;
-    let peer = Peer { uid: found.uid(), pid: found.pid() };
-    match refuse_uid(peer.uid, owner_uid) {
-        Some(why) => {
-            log::warn!("refused a request on the control socket by {peer}");
-            Err(why)
-        }
-        None => Ok(peer),
-    }
+/// Why a peer is not answered.
+#[derive(Debug, Error)]
+enum PeerError {
+    #[error("cannot tell who you are: {0}")]
+    Unknown(#[from] io::Error),
+    #[error("this clusterd belongs to user {owner_uid}; you are user {uid}. Run as that user or as root")]
+    OtherUser { uid: u32, owner_uid: u32 },
 }
 
-fn refuse_uid(uid: u32, owner_uid: u32) -> Option<String> {
-    (uid != 0 && uid != owner_uid)
-        .then(|| format!("this clusterd belongs to user {owner_uid}; you are user {uid}. Run as that user or as root"))
+/// Who connected.
+fn peer(stream: &UnixStream, owner_uid: u32) -> Result<Peer, PeerError> {
+    let found = stream.peer_cred()?;
+    let peer = Peer { uid: found.uid(), pid: found.pid() };
+    check_uid(peer.uid, owner_uid).inspect_err(|_| log::warn!("refused a request on the control socket by {peer}"))?;
+    Ok(peer)
+}
+
+/// Only root and the owner are answered.
+fn check_uid(uid: u32, owner_uid: u32) -> Result<(), PeerError> {
+    if uid == 0 || uid == owner_uid { Ok(()) } else { Err(PeerError::OtherUser { uid, owner_uid }) }
 }
 
 /// Counts requests under way.
@@ -189,12 +194,12 @@ impl Drop for Counted {
     }
 }
 
-async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, String>, counted: Counted) {
+async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, PeerError>, counted: Counted) {
     let counted = Mutex::new(Some(counted));
     let may_pause = Arc::new(AtomicBool::new(false));
     let stream = Impatient::new(stream, Arc::clone(&may_pause));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (calls, peer, counted, may_pause) = (calls.clone(), peer.clone(), &counted, &may_pause);
+        let (calls, peer, counted, may_pause) = (calls.clone(), &peer, &counted, &may_pause);
         async move {
             let route = Route::find(request.method(), request.uri().path());
             if route.as_ref().is_ok_and(Route::is_logs) {
@@ -204,7 +209,7 @@ async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, St
             }
             Ok::<Reply, Infallible>(match (peer, route) {
                 (Err(why), _) => failure(StatusCode::FORBIDDEN, why),
-                (Ok(peer), Ok(route)) => handler::answer(route, request, &calls, peer).await,
+                (Ok(peer), Ok(route)) => handler::answer(route, request, &calls, *peer).await,
                 (Ok(_), Err(error)) => reply::not_routed(&error),
             })
         }
@@ -243,8 +248,8 @@ mod tests {
 
     #[test]
     fn only_root_and_the_owner_are_answered() {
-        assert_eq!(refuse_uid(0, 1000), None);
-        assert_eq!(refuse_uid(1000, 1000), None);
-        assert!(refuse_uid(1001, 1000).is_some_and(|why| why.contains("user 1000")));
+        assert!(check_uid(0, 1000).is_ok());
+        assert!(check_uid(1000, 1000).is_ok());
+        assert!(check_uid(1001, 1000).is_err_and(|why| why.to_string().contains("user 1000")));
     }
 }

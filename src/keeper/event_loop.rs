@@ -107,11 +107,11 @@ pub(super) struct Keeper<S: System> {
     /// The binary of the next master.
     pub(super) next_binary: Option<S::Fd>,
     /// The previous binary, until the master of an upgrade has proved itself.
-    pub(super) former_binary: Option<S::Fd>,
+    pub(super) previous_binary: Option<S::Fd>,
     pub(super) null: S::Fd,
     pub(super) file_limit: FileLimit,
     /// What the OOM killer thought of this process before it lowered its score: its children get that back.
-    pub(super) former_oom_score_adj: Option<i32>,
+    pub(super) original_oom_score_adj: Option<i32>,
     /// Apps that have stopped and of which processes may be left.
     pub(super) ended_apps: BTreeSet<String>,
     pub(super) table: Table<S::Fd>,
@@ -129,6 +129,14 @@ pub(super) struct Keeper<S: System> {
     pub(super) about: About,
     /// Set when the keeper is to exit: the exit code.
     pub(super) over: Option<u8>,
+}
+
+/// What the process of the keeper has from its start.
+pub(super) struct Own<F> {
+    pub(super) binary: F,
+    pub(super) null: F,
+    pub(super) file_limit: FileLimit,
+    pub(super) original_oom_score_adj: Option<i32>,
 }
 
 /// What the master said.
@@ -160,19 +168,37 @@ impl<S: System> Keeper<S> {
             let _ = table.hold(ARGUMENTS.to_owned(), file);
         }
         system.become_subreaper();
-        Ok(Keeper {
-            args: shown,
-            env: environment(&system),
+        let own = Own {
             binary: system.own_binary().map_err(failed("opening /proc/self/exe (is /proc mounted?)"))?,
-            next_binary: None,
-            former_binary: None,
             null: system.null_device().map_err(failed("opening /dev/null"))?,
             file_limit: system.raise_file_limit().map_err(failed("raising the limit of open files"))?,
-            former_oom_score_adj: system.lower_oom_score(),
+            original_oom_score_adj: system.lower_oom_score(),
+        };
+        let watchdog = Watchdog::new(system.now_ms());
+        Ok(Keeper::with(system, shown, own, table, watchdog))
+    }
+
+    /// A keeper without a master.
+    pub(super) fn with(
+        system: S,
+        args: Vec<Vec<u8>>,
+        own: Own<S::Fd>,
+        table: Table<S::Fd>,
+        watchdog: Watchdog,
+    ) -> Keeper<S> {
+        Keeper {
+            args,
+            env: environment(&system),
+            binary: own.binary,
+            next_binary: None,
+            previous_binary: None,
+            null: own.null,
+            file_limit: own.file_limit,
+            original_oom_score_adj: own.original_oom_score_adj,
             ended_apps: BTreeSet::new(),
             table,
             reports: BTreeMap::new(),
-            watchdog: Watchdog::new(system.now_ms()),
+            watchdog,
             master: None,
             previous_end: String::new(),
             gap: None,
@@ -183,7 +209,7 @@ impl<S: System> Keeper<S> {
             about: reexec::about(OwnUpgrade::Open),
             over: None,
             system,
-        })
+        }
     }
 
     /// Runs until the deployment is over. Returns the exit code.
@@ -318,7 +344,7 @@ impl<S: System> Keeper<S> {
             cwd: None,
             terminal: Terminal::Ours,
             identity: None,
-            attributes: Attributes { oom_score_adj: self.former_oom_score_adj, ..Attributes::default() },
+            attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
             fds: &[(&theirs, MASTER_KEEPER_FD)],
         };
         let started = self.system.start(&plan).map_err(ForkError::Fork)?;
@@ -388,11 +414,11 @@ impl<S: System> Keeper<S> {
     /// If the end of a master belongs to an upgrade, starts another binary at once.
     fn change_binary(&mut self, proved: bool, story: &str, now_ms: u64) -> bool {
         if let Some(next) = self.next_binary.take() {
-            self.former_binary = Some(std::mem::replace(&mut self.binary, next));
+            self.previous_binary = Some(std::mem::replace(&mut self.binary, next));
             self.begin_reexec();
-        } else if let Some(former) = self.former_binary.take().filter(|_| !proved) {
+        } else if let Some(previous) = self.previous_binary.take().filter(|_| !proved) {
             self.system.say(&format!("clusterd: {story} right after the upgrade; going back to the previous binary"));
-            self.binary = former;
+            self.binary = previous;
             self.cancel_reexec();
         } else {
             return false;

@@ -3,19 +3,18 @@
 //! their parent-death signals, pending signals, limits and open files stay; the rest is encoded (`state`). A failure
 //! before the exec costs nothing: the keeper stays as it is and logs the reason.
 use super::delivery::Delivery;
-use super::event_loop::{Keeper, Master, SIGNALS, environment, with_master_name};
+use super::event_loop::{Keeper, Master, Own, SIGNALS, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
 use super::state::{self, KEEPER_STATE_BYTES_MAX, State, View};
 use super::system::System;
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
-use crate::limits::{KEEPER_PACKET_BYTES_MAX, UPGRADE_ANSWER_BYTES_MAX};
+use crate::limits::UPGRADE_ANSWER_BYTES_MAX;
 use crate::os::attributes::Attributes;
 use crate::os::process::{self, FileLimit};
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use crate::os::{memfd, signal};
 use crate::record::RecordError;
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
@@ -159,7 +158,7 @@ impl<S: System> Keeper<S> {
                     && let Some(asked) = self.view().map(|view| self.ask(&view, now_ms))
                 {
                     // A roll-back is no longer possible.
-                    self.former_binary = None;
+                    self.previous_binary = None;
                     match asked {
                         Ok(question) => self.reexec = Reexec::Asked(question),
                         Err(why) => self.stay(&why),
@@ -187,7 +186,7 @@ impl<S: System> Keeper<S> {
         let Master { pid, ours, theirs, delivery, .. } = self.master.as_ref()?;
         Some(View {
             file_limit: (self.file_limit.soft, self.file_limit.hard),
-            former_oom_score_adj: self.former_oom_score_adj,
+            original_oom_score_adj: self.original_oom_score_adj,
             null: &self.null,
             binary: &self.binary,
             watchdog: self.watchdog.state()?,
@@ -211,7 +210,7 @@ impl<S: System> Keeper<S> {
             cwd: None,
             terminal: Terminal::Ours,
             identity: None,
-            attributes: Attributes { oom_score_adj: self.former_oom_score_adj, ..Attributes::default() },
+            attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
             fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
         });
         let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;
@@ -237,15 +236,15 @@ impl<S: System> Keeper<S> {
     /// Executes the new binary. Returns only if that failed, with the reason.
     fn execute_new(&self, view: &View<'_, S::Fd>) -> ReexecError {
         let prepared = self.store(view).and_then(|state| {
-            let former = self.system.own_binary().map_err(ReexecError::OwnBinary)?;
-            for fd in view.fds().chain([&state, &former]) {
+            let previous = self.system.own_binary().map_err(ReexecError::OwnBinary)?;
+            for fd in view.fds().chain([&state, &previous]) {
                 self.system.keep_over_exec(fd).map_err(ReexecError::HandOver)?;
             }
-            Ok((state, former))
+            Ok((state, previous))
         });
         let why = match prepared {
-            Ok((state, former)) => {
-                let back = self.system.number(&former).to_string().into_bytes();
+            Ok((state, previous)) => {
+                let back = self.system.number(&previous).to_string().into_bytes();
                 let error = execute(&self.system, &self.binary, &state, back, &self.args[1..], &self.env);
                 ReexecError::Execute(error)
             }
@@ -269,11 +268,17 @@ impl<S: System> Keeper<S> {
 
 // ---- the new binary ----
 
+/// The binary before this one.
+enum Previous<F> {
+    Binary(F),
+    /// It could not be the keeper, and executed this one again: why.
+    Declined(String),
+}
+
 /// What the previous binary left in the arguments.
 struct Left<F> {
     state: F,
-    /// The previous binary; or, if this one was returned to, the reason.
-    former: Result<F, String>,
+    previous: Previous<F>,
     args: Vec<OsString>,
 }
 
@@ -282,11 +287,11 @@ fn left<S: System>(system: &S, args: Vec<OsString>) -> Option<Left<S::Fd>> {
     let number = |text: OsString| text.to_str().and_then(|text| text.parse::<RawFd>().ok());
     let state = system.take_inherited(number(args.next()?)?).ok()?;
     let way = args.next()?;
-    let former = match number(way.clone()) {
-        Some(former) => Ok(system.take_inherited(former).ok()?),
-        None => Err(way.to_string_lossy().into_owned()),
+    let previous = match number(way.clone()) {
+        Some(binary) => Previous::Binary(system.take_inherited(binary).ok()?),
+        None => Previous::Declined(way.to_string_lossy().into_owned()),
     };
-    Some(Left { state, former, args: args.collect() })
+    Some(Left { state, previous, args: args.collect() })
 }
 
 /// Takes over as the keeper that this process was. `args`: argv without its first.
@@ -314,17 +319,17 @@ pub(super) fn decline<S: System>(system: &S, args: Vec<OsString>, why: &str) -> 
 }
 
 fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
-    let failed = match &left.former {
-        Ok(former) => {
+    let failed = match &left.previous {
+        Previous::Binary(previous) => {
             system.say(&format!("clusterd: the new binary cannot be the keeper ({why}); the previous one continues"));
             let reason = format!("the new binary said that it can take over, and could not: {why}").into_bytes();
             let args: Vec<Vec<u8>> = left.args.iter().map(|arg| arg.clone().into_vec()).collect();
             match system.keep_over_exec(&left.state) {
-                Ok(()) => execute(system, former, &left.state, reason, &args, &environment(system)).to_string(),
+                Ok(()) => execute(system, previous, &left.state, reason, &args, &environment(system)).to_string(),
                 Err(error) => error.to_string(),
             }
         }
-        Err(_) => why.to_owned(),
+        Previous::Declined(_) => why.to_owned(),
     };
     system.say(&format!("clusterd: the keeper cannot continue ({failed}): the master and all workers end"));
     ExitCode::FAILURE
@@ -342,41 +347,28 @@ impl<S: System> Keeper<S> {
         let now_ms = system.now_ms();
         let State { file_limit: (soft, hard), null, binary, table, reports, .. } = state;
         let delivery = Delivery::resume(state.watchdog.incarnation, state.news);
-        let own_part = match &left.former {
-            Ok(_) => OwnUpgrade::Done,
-            Err(why) => OwnUpgrade::Stays { why: why.clone() },
+        let own_part = match &left.previous {
+            Previous::Binary(_) => OwnUpgrade::Done,
+            Previous::Declined(why) => OwnUpgrade::Stays { why: why.clone() },
         };
-        let mut keeper = Keeper {
-            args: with_master_name(left.args.clone()),
-            env: environment(&system),
+        let own = Own {
             binary,
-            next_binary: None,
-            former_binary: None,
             null,
             file_limit: FileLimit { soft, hard },
-            former_oom_score_adj: state.former_oom_score_adj,
-            ended_apps: BTreeSet::new(),
-            table,
-            reports,
-            watchdog: Watchdog::resume(state.watchdog, now_ms),
-            master: Some(Master {
-                pid: state.master_pid,
-                ours: state.ours,
-                theirs: state.theirs,
-                report: None,
-                delivery,
-                killed_for: None,
-            }),
-            previous_end: String::new(),
-            gap: None,
-            complaints: 0,
-            heartbeats: 0,
-            buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
-            reexec: Reexec::None,
-            about: about(own_part),
-            over: None,
-            system,
+            original_oom_score_adj: state.original_oom_score_adj,
         };
+        let watchdog = Watchdog::resume(state.watchdog, now_ms);
+        let mut keeper = Keeper::with(system, with_master_name(left.args.clone()), own, table, watchdog);
+        keeper.reports = reports;
+        keeper.master = Some(Master {
+            pid: state.master_pid,
+            ours: state.ours,
+            theirs: state.theirs,
+            report: None,
+            delivery,
+            killed_for: None,
+        });
+        keeper.about = about(own_part);
         keeper.notify_master(Notice::Keeper { about: keeper.about.clone() });
         Ok(keeper)
     }

@@ -23,7 +23,7 @@ pub struct State<F> {
     /// RLIMIT_NOFILE before the keeper raised it, soft and hard: workers get that.
     pub file_limit: (u64, u64),
     /// The keeper's oom_score_adj before it lowered it, if it did: workers get that.
-    pub former_oom_score_adj: Option<i32>,
+    pub original_oom_score_adj: Option<i32>,
     /// `/dev/null`.
     pub null: F,
     /// The binary of the next master.
@@ -50,7 +50,7 @@ pub struct View<'a, F> {
     /// See [`State`].
     pub file_limit: (u64, u64),
     /// See [`State`].
-    pub former_oom_score_adj: Option<i32>,
+    pub original_oom_score_adj: Option<i32>,
     /// See [`State`].
     pub null: &'a F,
     /// See [`State`].
@@ -84,7 +84,7 @@ impl<F> State<F> {
     pub fn view(&self) -> View<'_, F> {
         View {
             file_limit: self.file_limit,
-            former_oom_score_adj: self.former_oom_score_adj,
+            original_oom_score_adj: self.original_oom_score_adj,
             null: &self.null,
             binary: &self.binary,
             watchdog: self.watchdog,
@@ -108,7 +108,7 @@ impl<F> State<F> {
         }
         Ok(State {
             file_limit: self.file_limit,
-            former_oom_score_adj: self.former_oom_score_adj,
+            original_oom_score_adj: self.original_oom_score_adj,
             null: change(self.null)?,
             binary: change(self.binary)?,
             watchdog: self.watchdog,
@@ -137,7 +137,7 @@ struct Saved<'a> {
     notes: Vec<SavedNote<'a>>,
     waiting: Vec<Cow<'a, Notice>>,
     news: Vec<Cow<'a, Notice>>,
-    former_oom_score_adj: Option<i32>,
+    original_oom_score_adj: Option<i32>,
 }
 
 record! {
@@ -153,7 +153,7 @@ record! {
         9 notes;
         10 waiting;
         11 news;
-        12 former_oom_score_adj;
+        12 original_oom_score_adj;
     }
 }
 
@@ -232,7 +232,7 @@ pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<
         notes: state.table.notes().map(note).collect(),
         waiting: state.table.waiting().map(Cow::Borrowed).collect(),
         news: state.news.iter().map(Cow::Borrowed).collect(),
-        former_oom_score_adj: state.former_oom_score_adj,
+        original_oom_score_adj: state.original_oom_score_adj,
     })?;
     within("state", bytes.len(), KEEPER_STATE_BYTES_MAX)?;
     Ok(bytes)
@@ -281,7 +281,7 @@ impl Saved<'_> {
         }
         let state = State {
             file_limit: (self.soft_limit, self.hard_limit),
-            former_oom_score_adj: self.former_oom_score_adj,
+            original_oom_score_adj: self.original_oom_score_adj,
             null: self.null,
             binary: self.binary,
             watchdog: self.watchdog,

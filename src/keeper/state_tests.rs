@@ -24,7 +24,7 @@ fn full() -> State<i32> {
     table.restore_waiting(signal(15)).unwrap();
     State {
         file_limit: (1024, u64::MAX),
-        former_oom_score_adj: Some(-17),
+        original_oom_score_adj: Some(-17),
         null: 3,
         binary: 4,
         watchdog: WatchdogState {

@@ -73,7 +73,7 @@ impl<S: System> Keeper<S> {
             attributes: Attributes {
                 umask: spec.umask,
                 nice: spec.nice,
-                oom_score_adj: spec.oom_score_adj.or(self.former_oom_score_adj),
+                oom_score_adj: spec.oom_score_adj.or(self.original_oom_score_adj),
                 cpus: &spec.cpus,
                 rlimits: &rlimits,
                 no_new_privs: spec.no_new_privs,

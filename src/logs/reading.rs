@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use show::{Line, Origin};
 use std::path::PathBuf;
 use std::time::SystemTime;
+use thiserror::Error;
 
 pub use show::Style;
 
@@ -48,6 +49,39 @@ impl Kind {
     }
 }
 
+/// Why an app has no file with the requested output.
+#[derive(Debug, Error)]
+pub enum NoFiles {
+    /// One stream is wanted, and both are in one file.
+    #[error(
+        "stdout and stderr go to one file, whose lines do not say which they are; give them two files, or format = \"json\""
+    )]
+    OneFile,
+    /// One worker is wanted, and all are in one file.
+    #[error("its lines do not say which worker they are of; set per_worker = true or format = \"json\" in [app.log]")]
+    WithoutWorker,
+    /// The wanted slot does not exist.
+    #[error("it has no worker in slot {0}; clusterd ls shows the slots")]
+    NoSlot(u32),
+    /// It goes to the standard output of clusterd.
+    #[error(
+        "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] makes one"
+    )]
+    Inherited,
+    /// It goes nowhere.
+    #[error("what it prints there is not kept: [app.log] says NULL")]
+    Discarded,
+    /// The entry of an app without a keeper has no sources.
+    #[error("its entry does not say where it wrote to")]
+    NoSources,
+    /// The sources of such an app cannot be resolved.
+    #[error("the configuration that it was started with is not understood any more")]
+    Unreadable,
+    /// They do not have the app.
+    #[error("its configuration does not name it")]
+    NoApp,
+}
+
 /// Log files with their origins.
 #[derive(Debug, Default)]
 pub struct Files(Vec<(Origin, PathBuf)>);
@@ -57,7 +91,7 @@ impl Files {
     ///
     /// # Errors
     /// No file matches.
-    pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), String> {
+    pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), NoFiles> {
         let path = |target: &Target| match target {
             Target::File(path) => Some(path.clone()),
             Target::Inherit | Target::Null => None,
@@ -67,18 +101,10 @@ impl Files {
         let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
         let one = out.is_some() && out == err;
         if one && !json && filter.kind.is_some() {
-            return Err(
-                "stdout and stderr go to one file, whose lines do not say which they are; give them two files, \
-                        or format = \"json\""
-                    .to_owned(),
-            );
+            return Err(NoFiles::OneFile);
         }
         if filter.slot.is_some() && !json && !log.per_worker {
-            return Err(
-                "its lines do not say which worker they are of; set per_worker = true or format = \"json\" in \
-                        [app.log]"
-                    .to_owned(),
-            );
+            return Err(NoFiles::WithoutWorker);
         }
         let streams = if one {
             vec![(None, out)]
@@ -125,21 +151,19 @@ impl Files {
 }
 
 /// Why no file of an app matches.
-fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> String {
+fn nothing(log: &Log, slots: &[u32], filter: &Filter) -> NoFiles {
     let targets = match filter.kind {
         Some(Kind::Out) => [&log.out, &log.out],
         Some(Kind::Err) => [&log.err, &log.err],
         None => [&log.out, &log.err],
     };
     if let Some(slot) = filter.slot.filter(|slot| !slots.contains(slot)) {
-        return format!("it has no worker in slot {slot}; clusterd ls shows the slots");
+        return NoFiles::NoSlot(slot);
     }
     if targets.contains(&&Target::Inherit) {
-        return "its output goes to the terminal (or wherever) that clusterd was started from, not to a file; [app.log] \
-                makes one"
-            .to_owned();
+        return NoFiles::Inherited;
     }
-    "what it prints there is not kept: [app.log] says NULL".to_owned()
+    NoFiles::Discarded
 }
 
 /// A file that is read.

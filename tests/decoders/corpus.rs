@@ -246,7 +246,7 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     };
     let mut state = State {
         file_limit: (1024, 4096),
-        former_oom_score_adj: Some(0),
+        original_oom_score_adj: Some(0),
         null: 3,
         binary: 4,
         watchdog,

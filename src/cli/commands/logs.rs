@@ -7,7 +7,7 @@ use crate::config::log_time;
 use crate::config::resolve::resolve;
 use crate::ids::Slot;
 use crate::limits;
-use crate::logs::reading::{Files, Filter, Kind, LOGS_ASK_MS, LOGS_LOOK_MS, Reader, Style};
+use crate::logs::reading::{Files, Filter, Kind, LOGS_ASK_MS, LOGS_LOOK_MS, NoFiles, Reader, Style};
 use crate::os::cpu;
 use clap::Args;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -114,9 +114,8 @@ impl Logs {
         let mut without = Vec::new();
         for target in &self.targets {
             for found in known.find(target)? {
-                let added = place(known, &found)
-                    .map_err(str::to_owned)
-                    .and_then(|(log, slots)| files.add_app(&found.app, &log, &slots, &filter));
+                let added =
+                    place(known, &found).and_then(|(log, slots)| files.add_app(&found.app, &log, &slots, &filter));
                 if let Err(why) = added {
                     without.push(format!("{}: {why}", found.app));
                 }
@@ -127,7 +126,7 @@ impl Logs {
 }
 
 /// The targets of an app's output, and its slots. For an app whose keeper is gone, from its entry.
-fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), &'static str> {
+fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), NoFiles> {
     if let Some(app) = &found.view {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
@@ -135,10 +134,9 @@ fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), &'static str> 
         return Ok(((&app.log).into(), slots));
     }
     let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
-    let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or("its entry does not say where it wrote to")?;
-    let config =
-        resolve(sources).map_err(|_| "the configuration that it was started with is not understood any more")?;
-    let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or("its configuration does not name it")?;
+    let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or(NoFiles::NoSources)?;
+    let config = resolve(sources).map_err(|_| NoFiles::Unreadable)?;
+    let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or(NoFiles::NoApp)?;
     let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
     Ok((app.log, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
 }
