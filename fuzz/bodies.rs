@@ -389,6 +389,8 @@ fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
         oom_score_adj: from.flag().then(|| from.i32()),
         cpus: from.list(|from| from.number() as u32),
         no_new_privs: from.flag(),
+        intercept: from.flag().then(|| from.i32()),
+        may_give_up_privileges: from.flag(),
         placements,
     }
 }

@@ -1,6 +1,6 @@
 //! How a worker gets its connections: `protocol` as typed, the protocols, and the settings that each of them allows.
 //! `worker` implements the protocols.
-use super::Said;
+use super::{Balance, Said};
 use std::fmt;
 
 /// `protocol`, as typed.
@@ -17,6 +17,8 @@ pub enum Protocol {
 pub enum ProtocolKind {
     /// Node's cluster protocol.
     Node,
+    /// Its slot's socket in the place of the one that it binds.
+    Bind,
     /// systemd's socket passing.
     ListenFds,
     /// No socket at all.
@@ -32,6 +34,8 @@ pub struct Rules {
     pub evidence: &'static [Said],
     /// The default evidence; `None`: an age of one second.
     pub default_evidence: Option<Said>,
+    /// The balance mode where workers accept by themselves and no other mode was typed.
+    pub own_balance: Balance,
     /// What to use in place of a rule that can never be met.
     pub use_instead: &'static str,
     /// Why single workers cannot be probed by HTTP; `None`: they can.
@@ -52,6 +56,7 @@ const NODE: &Rules = &Rules {
     name: "node",
     evidence: &[Said::Listening, Said::Message],
     default_evidence: Some(Said::Listening),
+    own_balance: Balance::Shared,
     use_instead: "use \"listening\", \"message\" or a time",
     http_unfit: None,
     takes_connections: true,
@@ -61,10 +66,28 @@ const NODE: &Rules = &Rules {
     is_for_agents: true,
 };
 
+const BIND: &Rules = &Rules {
+    name: "bind",
+    evidence: &[Said::Listening, Said::Notify],
+    default_evidence: Some(Said::Listening),
+    own_balance: Balance::Kernel,
+    use_instead: "use \"listening\", \"notify\" or a time such as \"2s\"",
+    http_unfit: Some(
+        "any worker may take a connection, so none can be asked by itself; leave it out (a program is ready when it listens), \
+         or use \"notify\" or a time such as \"2s\"",
+    ),
+    takes_connections: true,
+    can_be_handed_connections: false,
+    has_event_loop: false,
+    has_channel: false,
+    is_for_agents: false,
+};
+
 const LISTEN_FDS: &Rules = &Rules {
     name: "listen-fds",
     evidence: &[Said::Notify],
     default_evidence: None,
+    own_balance: Balance::Shared,
     use_instead: "use \"notify\" or a time such as \"2s\"",
     http_unfit: Some(
         "any worker may take a connection, so none can be asked by itself; use \"notify\" (the program says READY=1 when it \
@@ -81,6 +104,7 @@ const PLAIN: &Rules = &Rules {
     name: "none",
     evidence: &[],
     default_evidence: None,
+    own_balance: Balance::Shared,
     use_instead: "use a time such as \"2s\"",
     http_unfit: Some(
         "the program binds an address that clusterd does not know, and in a reload the old worker may answer there; use a \
@@ -106,12 +130,14 @@ pub const NAMES: [&str; ProtocolKind::ALL.len() + 1] = {
 
 impl ProtocolKind {
     /// Every protocol.
-    pub const ALL: [ProtocolKind; 3] = [ProtocolKind::Node, ProtocolKind::ListenFds, ProtocolKind::Plain];
+    pub const ALL: [ProtocolKind; 4] =
+        [ProtocolKind::Node, ProtocolKind::Bind, ProtocolKind::ListenFds, ProtocolKind::Plain];
 
     /// Its rules.
     pub const fn rules(self) -> &'static Rules {
         match self {
             ProtocolKind::Node => NODE,
+            ProtocolKind::Bind => BIND,
             ProtocolKind::ListenFds => LISTEN_FDS,
             ProtocolKind::Plain => PLAIN,
         }

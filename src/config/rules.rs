@@ -90,7 +90,8 @@ pub fn balance(protocol: ProtocolKind, typed: Balance) -> Result<Balance, RuleEr
     let rules = protocol.rules();
     match typed {
         _ if rules.can_be_handed_connections => Ok(typed),
-        Balance::Strategy(Mode::RoundRobin) | Balance::Shared => Ok(Balance::Shared),
+        Balance::Strategy(Mode::RoundRobin) => Ok(rules.own_balance),
+        Balance::Shared => Ok(Balance::Shared),
         Balance::Strategy(mode) if rules.takes_connections => Err(RuleError::Strategy(mode, protocol)),
         Balance::Kernel | Balance::Strategy(_) => Ok(typed),
     }
@@ -129,6 +130,7 @@ mod tests {
     fn readiness_has_a_default_for_every_protocol() {
         assert_eq!(ready(ProtocolKind::Node, None), Ok(Ready::Listening));
         assert_eq!(ready(ProtocolKind::ListenFds, None), Ok(Ready::After(Duration::from_secs(1))));
+        assert_eq!(ready(ProtocolKind::Bind, None), Ok(Ready::Listening));
         assert_eq!(ready(ProtocolKind::Plain, None), Ok(Ready::After(Duration::from_secs(1))));
     }
 
@@ -136,6 +138,8 @@ mod tests {
     fn a_rule_that_never_comes_true_is_refused() {
         for (protocol, rule) in [
             (ProtocolKind::Node, Ready::Notify),
+            (ProtocolKind::Bind, Ready::Message),
+            (ProtocolKind::Bind, Ready::Http("/healthz".to_owned())),
             (ProtocolKind::ListenFds, Ready::Listening),
             (ProtocolKind::ListenFds, Ready::Message),
             (ProtocolKind::Plain, Ready::Notify),
@@ -152,6 +156,9 @@ mod tests {
     #[test]
     fn a_program_with_the_socket_shares_it() {
         assert_eq!(balance(ProtocolKind::ListenFds, Balance::Strategy(Mode::RoundRobin)), Ok(Balance::Shared));
+        assert_eq!(balance(ProtocolKind::Bind, Balance::Strategy(Mode::RoundRobin)), Ok(Balance::Kernel));
+        assert_eq!(balance(ProtocolKind::Bind, Balance::Shared), Ok(Balance::Shared));
+        assert!(balance(ProtocolKind::Bind, Balance::Strategy(Mode::Sticky)).is_err());
         assert!(balance(ProtocolKind::ListenFds, Balance::Strategy(Mode::Sticky)).is_err());
         assert_eq!(balance(ProtocolKind::Node, Balance::Strategy(Mode::Sticky)), Ok(Balance::Strategy(Mode::Sticky)));
         assert_eq!(balance(ProtocolKind::ListenFds, Balance::Kernel), Ok(Balance::Kernel));

@@ -197,6 +197,7 @@ impl Runner {
                 no_new_privs: command.no_new_privs,
                 ..Attributes::default()
             },
+            intercept: None,
             fds: &[(&self.null, 0)],
         });
         match started {

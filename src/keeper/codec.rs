@@ -91,6 +91,8 @@ record! {
         12 oom_score_adj;
         13 cpus;
         14 no_new_privs = false;
+        15 intercept;
+        16 may_give_up_privileges = false;
     }
 }
 

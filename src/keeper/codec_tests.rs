@@ -63,6 +63,8 @@ fn spec() -> SpawnSpec {
         oom_score_adj: Some(-1000),
         cpus: vec![0, 63],
         no_new_privs: true,
+        intercept: Some(1),
+        may_give_up_privileges: true,
         placements: vec![3, 1, PLACED_FD_NUMBER_MAX],
     }
 }

@@ -345,6 +345,7 @@ impl<S: System> Keeper<S> {
             terminal: Terminal::Ours,
             identity: None,
             attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
+            intercept: None,
             fds: &[(&theirs, MASTER_KEEPER_FD)],
         };
         let started = self.system.start(&plan).map_err(ForkError::Fork)?;

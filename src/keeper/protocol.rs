@@ -152,6 +152,11 @@ pub struct SpawnSpec {
     pub cpus: Vec<u32>,
     /// It gains nothing by executing programs with setuid bits or file capabilities.
     pub no_new_privs: bool,
+    /// Intercept its calls of bind(2) and listen(2), and send the listener (or the errno) over the placed socket with this
+    /// number, which the program does not get.
+    pub intercept: Option<i32>,
+    /// It may be kept from gaining privileges for that.
+    pub may_give_up_privileges: bool,
     /// For each attached fd (after the memfd), its number in the new process. stdin, stdout and stderr that are not
     /// placed are the keeper's own.
     pub placements: Vec<i32>,

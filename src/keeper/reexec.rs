@@ -211,6 +211,7 @@ impl<S: System> Keeper<S> {
             terminal: Terminal::Ours,
             identity: None,
             attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
+            intercept: None,
             fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
         });
         let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;

@@ -9,7 +9,9 @@ use crate::limits::SPAWN_SPEC_BYTES_MAX;
 use crate::os::attributes::Attributes;
 use crate::os::process::RLIMIT_NOFILE;
 use crate::os::signal;
-use crate::os::spawn::{self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Plan, Program, Report, Started, Step, Terminal};
+use crate::os::spawn::{
+    self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Intercept, Plan, Program, Report, Started, Step, Terminal,
+};
 use std::collections::VecDeque;
 use std::io;
 
@@ -78,6 +80,9 @@ impl<S: System> Keeper<S> {
                 rlimits: &rlimits,
                 no_new_privs: spec.no_new_privs,
             },
+            intercept: spec
+                .intercept
+                .map(|socket| Intercept { socket, may_give_up_privileges: spec.may_give_up_privileges }),
             fds: &fds,
         })
     }

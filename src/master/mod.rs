@@ -4,6 +4,7 @@
 //! Decisions are made in `supervisor` and `balance`; `worker` knows the protocols.
 mod agent;
 mod app;
+mod bind;
 mod channels;
 mod checkpoint;
 mod commands;
@@ -61,6 +62,7 @@ use crate::os::{self, clock};
 use crate::supervisor::{Action, Cx, Event, Report};
 use context::Context;
 use control::Control;
+use kernel_mode::KernelMode;
 use polls::Ready;
 use std::io;
 use tasks::Task;
@@ -86,7 +88,7 @@ struct Master {
     readiness: readiness_probe::ReadinessProbes,
     liveness: liveness::LivenessProbes,
     drains: drains::Drains,
-    kernel_mode: kernel_mode::KernelMode,
+    kernel_mode: KernelMode,
 }
 
 impl Master {
@@ -120,6 +122,8 @@ impl Master {
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
                     Ready::Calls => {
                         self.take_readings();
+                        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
+                        interception.take_looks(&mut self.cx, groups);
                         self.control.woke();
                         self.answer_calls();
                         self.reports.take(&mut self.cx);
@@ -129,6 +133,10 @@ impl Master {
                     }
                     Ready::Notify => self.notify.woke(),
                     Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
+                    Ready::Intercepted { worker } => {
+                        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
+                        interception.read(&mut self.cx, groups, worker);
+                    }
                     Ready::Answer { worker } => self.readiness.answer_came(&mut self.cx, worker),
                 }
             }
@@ -172,6 +180,8 @@ impl Master {
             }
             self.output.files.release_finished(&mut self.cx.keeper);
         }
+        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
+        interception.read_left(&mut self.cx, groups);
         self.drains.check(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
@@ -184,6 +194,7 @@ impl Master {
         self.dispatch.rest(&self.cx);
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
+        self.kernel_mode.interception.give_held(&mut self.cx);
         self.cx.reactor.keeper_interest(&self.cx.keeper)
     }
 
@@ -255,6 +266,12 @@ impl Master {
         self.work_on_tasks();
     }
 
+    /// Takes the listener of a worker's filter, where it has one.
+    fn begin_interception(&mut self, ix: WorkerIx) {
+        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
+        interception.begin(&mut self.cx, groups, ix);
+    }
+
     /// Whether a ping to this worker is unread.
     fn waits_for_ping(&mut self, ix: WorkerIx) -> bool {
         let waits = self.liveness.waits_for_ping(&mut self.cx, ix);
@@ -323,7 +340,12 @@ impl Master {
 
     fn on_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Spawned { worker, pid } => spawn::on_spawned(&mut self.cx, &mut self.output, worker, pid),
+            Notice::Spawned { worker, pid } => {
+                spawn::on_spawned(&mut self.cx, &mut self.output, worker, pid);
+                if let Some(ix) = self.cx.workers.find(worker) {
+                    self.begin_interception(ix);
+                }
+            }
             Notice::SpawnFailed { worker, step, errno } => {
                 if let Some((app, error)) = spawn::failure(&self.cx, worker, step, errno) {
                     self.spawn_failed(app, worker, &error);

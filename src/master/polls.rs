@@ -36,8 +36,8 @@ const NOTIFY: Token = Token(2);
 const QUEUES: Token = Token(3);
 /// First token of a listener; the token encodes app and listener.
 const LISTENER_FIRST: usize = 16;
-/// First token of a readiness probe.
-const ANSWER_FIRST: usize = LISTENER_FIRST + limits::APPS_MAX * limits::LISTENER_KEYS_PER_APP_MAX;
+/// First token of a worker: its readiness probe has the even ones, its intercepted calls the odd ones.
+const WORKER_FIRST: usize = LISTENER_FIRST + limits::APPS_MAX * limits::LISTENER_KEYS_PER_APP_MAX;
 const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 
 /// An fd that is ready.
@@ -51,6 +51,10 @@ pub(super) enum Ready {
     Listener {
         app: AppIx,
         listener: ListenerIx,
+    },
+    /// Intercepted system calls of this worker wait.
+    Intercepted {
+        worker: WorkerIx,
     },
     /// An answer to the readiness probe of this worker.
     Answer {
@@ -150,7 +154,12 @@ impl Polls {
 
     /// Returns whether it worked; a failure is logged. Closing the fd removes it.
     pub(super) fn add_probe(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
-        added(self.urgent.registry(), fd.as_raw_fd(), Token(ANSWER_FIRST + worker.0))
+        added(self.urgent.registry(), fd.as_raw_fd(), Token(WORKER_FIRST + 2 * worker.0))
+    }
+
+    /// Returns whether it worked; a failure is logged. Closing the fd removes it.
+    pub(super) fn add_calls(&self, worker: WorkerIx, listener: &OwnedFd) -> bool {
+        added(self.urgent.registry(), listener.as_raw_fd(), Token(WORKER_FIRST + 2 * worker.0 + 1))
     }
 
     /// Returns whether it worked; a failure is logged.
@@ -282,7 +291,10 @@ fn urgent_event(event: &mio::event::Event) -> Ready {
         CALLS => Ready::Calls,
         NOTIFY => Ready::Notify,
         QUEUES => Ready::Queues,
-        Token(n) if n >= ANSWER_FIRST => Ready::Answer { worker: WorkerIx(n - ANSWER_FIRST) },
+        Token(n) if n >= WORKER_FIRST => {
+            let worker = WorkerIx((n - WORKER_FIRST) / 2);
+            if (n - WORKER_FIRST) % 2 == 0 { Ready::Answer { worker } } else { Ready::Intercepted { worker } }
+        }
         Token(n) => {
             let (app, listener) = at_place(n - LISTENER_FIRST);
             Ready::Listener { app, listener }

@@ -195,7 +195,7 @@ fn handle_of(cx: &Context, app_ix: AppIx, listener_ix: ListenerIx, own_slot: Opt
 }
 
 /// The listener that a worker's request means, bound at the first request. The error becomes the error of `listen()`.
-fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
+pub(super) fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
     let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
     let app_ix = worker.app;
     let app = &cx.apps[app_ix];

@@ -1,6 +1,7 @@
 //! A master that takes over the checkpoint, sockets and workers of the previous one from the keeper. A fresh start is
 //! in `start`.
 use super::app::App;
+use super::bind::{self, Intercepted};
 use super::checkpoint::records::{
     APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, SERVES, SLOT, ServesRecord, UPGRADE,
     UpgradeRecord, WORKER, read,
@@ -101,6 +102,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
         }
     }
     for ix in master.cx.workers.indices() {
+        master.begin_interception(ix);
         master.read_channel(ix, true);
     }
     for ix in master.cx.workers.indices() {
@@ -275,6 +277,10 @@ fn resume_app(
         let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
         let process = spawn::Process { app: ix, id, slot, generation, pid: Some(pid) };
         spawn::add_worker(&mut master.cx, &mut master.hooks, process, channel);
+        let intercepted = inherited.fds.remove(&bind::held_name(id)).map(Intercepted::new);
+        if let Some(worker) = master.cx.workers.find(id).and_then(|ix| master.cx.workers.get_mut(ix)) {
+            worker.intercepted = intercepted;
+        }
         resume_serves(master, ix, id, inherited);
         let app = &master.cx.apps[ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
@@ -346,7 +352,7 @@ fn kill_unknown_processes(master: &mut Master, inherited: &Inheritance) {
 
 /// Releases what the keeper holds of workers that have ended: the previous master died before it could.
 fn release_unclaimed(master: &mut Master, inherited: &Inheritance) {
-    let ours = |name: &&String| ["channel/", "output/", "slot/"].iter().any(|kind| name.starts_with(kind));
+    let ours = |name: &&String| ["channel/", "output/", "slot/", bind::HELD].iter().any(|kind| name.starts_with(kind));
     for name in inherited.fds.keys().filter(ours) {
         master.cx.keeper.send(Order::Release { name: name.clone() });
     }

@@ -221,7 +221,8 @@ impl Settings {
             Inherited::Channel => 1,
             Inherited::Listeners => place.listen_names.len() as i32,
         };
-        let placements = place.stdio.iter().copied().chain(FIRST_FD..FIRST_FD + inherited).collect();
+        let intercept = self.protocol.intercepts().then_some(FIRST_FD + inherited);
+        let placements = place.stdio.iter().copied().chain(FIRST_FD..FIRST_FD + inherited).chain(intercept).collect();
         let env = self.environment(place);
         SpawnSpec {
             tag,
@@ -231,6 +232,8 @@ impl Settings {
             listen_pid: self.protocol.needs_listen_pid() && !place.listen_names.is_empty(),
             cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
             placements,
+            intercept,
+            may_give_up_privileges: self.config.new_privileges != Some(true),
             ..self.process_spec()
         }
     }

@@ -1,6 +1,7 @@
 //! Processes of workers and agents: prepares spawns, sends signals, and cleans up after processes that are gone. The
 //! keeper spawns and reaps them.
 use super::app::App;
+use super::bind::{self, Intercepted};
 use super::context::Context;
 use super::drains::{Drains, Goodbye};
 use super::hooks::HookRuns;
@@ -122,6 +123,13 @@ impl Spawner<'_> {
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let Passed { fds: passed, channel, listen_names } = Passed::prepare(app, inherited, &given, slot)?;
         fds.extend(passed);
+        let intercepted = if !is_agent && settings.protocol.intercepts() {
+            let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
+            fds.push(theirs);
+            Some(ours)
+        } else {
+            None
+        };
         let place = SpawnPlace {
             worker,
             slot,
@@ -140,12 +148,18 @@ impl Spawner<'_> {
         if let Some(ours) = &channel {
             cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
+        if let Some(ours) = &intercepted {
+            cx.keeper.hold(bind::held_name(worker), ours.as_fd());
+        }
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
-        let has_channel = channel.is_some();
+        let (has_channel, is_intercepted) = (channel.is_some(), intercepted.is_some());
         let process = Process { app: app_ix, id: worker, slot, generation, pid: None };
         let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
-        if !has_channel && !is_agent && settings.has_own_sockets() {
+        if let Some(worker) = cx.workers.get_mut(ix) {
+            worker.intercepted = intercepted.map(Intercepted::new);
+        }
+        if !has_channel && !is_agent && !is_intercepted && settings.has_own_sockets() {
             // A Node worker requests its listeners later; other programs have them from the start.
             given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
             checkpoint::save_serves(cx, ix);
@@ -232,6 +246,7 @@ pub(super) fn add_worker(
         status_text: None,
         receiver: Receiver::default(),
         intake: Intake::default(),
+        intercepted: None,
         readiness_probe: None,
     });
     if is_agent {
@@ -257,11 +272,24 @@ pub(super) fn add_worker(
     ix
 }
 
+/// The worker serves the sockets that it inherited, as far as anybody can know.
+pub(super) fn serve_inherited(cx: &mut Context, ix: WorkerIx) {
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, l)| l.configured.is_some());
+    let given: Vec<ListenerIx> = listeners.map(|(ix, _)| ix).collect();
+    given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
+    checkpoint::save_serves(cx, ix);
+}
+
 /// Admits the worker: it may get connections.
 pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     if let Some(worker) = cx.workers.get_mut(ix) {
         worker.admitted = true;
+    }
+    // Ready by a rule of its own, and never seen to listen: it serves what it inherited.
+    if cx.workers.get(ix).is_some_and(|worker| worker.intercepted.is_some() && worker.serves.is_empty()) {
+        serve_inherited(cx, ix);
     }
     eligibility::refresh(cx, ix);
 }
@@ -328,7 +356,11 @@ pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output,
         withdraw(cx, id);
         dispatch::take_back(cx, ix);
         drains.remove(ix);
-        if let Some(channel) = cx.workers.remove(ix).and_then(|worker| worker.channel) {
+        let removed = cx.workers.remove(ix);
+        if removed.as_ref().is_some_and(|worker| worker.intercepted.is_some()) {
+            cx.keeper.send(Order::Release { name: bind::held_name(id) });
+        }
+        if let Some(channel) = removed.and_then(|worker| worker.channel) {
             closer::close_all(channel.into_fds());
         }
     }

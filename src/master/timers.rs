@@ -34,6 +34,8 @@ pub(super) enum Timer {
     Notify,
     /// Calls that were left are answered.
     Calls,
+    /// Intercepted system calls that were left are answered.
+    Intercepted,
     /// Channels that were left with bytes in them are read on.
     Unread,
     /// The end of a hand-over to the next binary that takes too long.

@@ -1,5 +1,6 @@
 //! What the master keeps for each living worker, and the table of workers. The supervisor has a worker's state; here
 //! are its fds and what was sent to it.
+use super::bind::Intercepted;
 use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
 use super::readiness_probe::ReadinessProbe;
@@ -48,6 +49,8 @@ pub(super) struct Worker {
     pub(super) receiver: Receiver,
     /// What it has said over its channel.
     pub(super) intake: Intake,
+    /// The interception of its bind(2) and listen(2), if it has one.
+    pub(super) intercepted: Option<Intercepted>,
     /// The readiness probe, while the worker is being probed.
     pub(super) readiness_probe: Option<ReadinessProbe>,
 }

@@ -114,6 +114,23 @@ fn send_message(
 /// # Errors
 /// `WouldBlock` when there is nothing to read; other errors of recvmsg(2).
 pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
+    receive_message(socket, buffer, fds, 0)
+}
+
+/// Like [`recv_with_fds`], and leaves bytes and fds in the socket: `fds` gets copies.
+///
+/// # Errors
+/// As [`recv_with_fds`].
+pub fn peek_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
+    receive_message(socket, buffer, fds, libc::MSG_PEEK)
+}
+
+fn receive_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    fds: &mut VecDeque<OwnedFd>,
+    peek: libc::c_int,
+) -> io::Result<Received> {
     let mut control = Control([0_u8; CONTROL_BYTES_MAX]);
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zero is a valid msghdr.
@@ -122,7 +139,7 @@ pub fn recv_with_fds(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut VecDeq
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = CONTROL_BYTES_MAX as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | peek;
     let bytes = loop {
         // SAFETY: `message` and all that it points to are ours, writable and live until the call returns.
         let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };

@@ -147,6 +147,12 @@ pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
 }
 
+/// Whether this is a socket of any kind.
+#[must_use]
+pub fn is_socket(fd: BorrowedFd<'_>) -> bool {
+    socket2::SockRef::from(&fd).r#type().is_ok()
+}
+
 /// Whether a socket is of the datagram kind.
 pub fn is_datagram(socket: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&socket).r#type().is_ok_and(|t| t == Type::DGRAM)
@@ -167,6 +173,14 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// Those of setsockopt(2).
 pub fn set_nodelay(listener: BorrowedFd<'_>) -> io::Result<()> {
     socket2::SockRef::from(&listener).set_tcp_nodelay(true)
+}
+
+/// Sets the length limit of the accept queue of a listening socket.
+///
+/// # Errors
+/// Those of listen(2).
+pub fn set_backlog(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    socket2::SockRef::from(&socket).listen(backlog)
 }
 
 /// Stops listening, for every process that shares the socket: new clients are refused, waiting ones are reset.

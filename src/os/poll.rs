@@ -31,6 +31,12 @@ impl<'a> Interest<'a> {
             seen.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL)
         })
     }
+
+    /// Readable: something is there.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.fd.revents().is_some_and(|seen| seen.contains(PollFlags::POLLIN))
+    }
 }
 
 /// Waits until one of `interests` is ready or `timeout_ms` is over (`None`: for ever). A signal ends the wait, too.

@@ -108,6 +108,15 @@ pub enum Terminal {
     None,
 }
 
+/// How a process is intercepted (`seccomp`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    /// The number in the process of the socket over which it sends its filter's listener; closed before exec.
+    pub socket: RawFd,
+    /// Whether it may be kept from gaining privileges for that.
+    pub may_give_up_privileges: bool,
+}
+
 /// A process to be started. It always gets: its own process group, default signals, an empty mask, SIGKILL when the
 /// calling *thread* ends.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +136,8 @@ pub struct Plan<'a, F> {
     pub identity: Option<Identity<'a>>,
     /// Priority, limits and the like.
     pub attributes: Attributes<'a>,
+    /// Intercepts its calls of bind(2) and listen(2).
+    pub intercept: Option<Intercept>,
     /// (our fd, its number there). Fds that are not listed are closed by exec; 0, 1 and 2 stay ours.
     pub fds: &'a [(&'a F, RawFd)],
 }
@@ -170,6 +181,7 @@ struct Prepared {
     terminal: Terminal,
     identity: Option<(u32, u32, Vec<u32>)>,
     attributes: attributes::Prepared,
+    intercept: Option<Intercept>,
     /// (our fd, its temporary copy, its number in the child).
     fds: Vec<(RawFd, RawFd, RawFd)>,
     /// Above every number in the child.
@@ -271,6 +283,7 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         terminal: plan.terminal,
         identity: plan.identity.filter(|wanted| !is_ours(wanted)).map(|id| (id.uid, id.gid, id.groups.to_vec())),
         attributes: attributes::Prepared::new(&plan.attributes)?,
+        intercept: plan.intercept.filter(|wanted| plan.fds.iter().any(|(_, number)| *number == wanted.socket)),
         fds,
         spare_from: highest + 1,
         report,
@@ -356,6 +369,10 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
         if prepared.identity.is_some() && prepared.terminal == Terminal::None {
             lend_terminal(libc::STDOUT_FILENO, c"/proc/self/fd/1");
             lend_terminal(libc::STDERR_FILENO, c"/proc/self/fd/2");
+        }
+        // With our own rights, which may spare the process the promise that it gains none.
+        if let Some(Intercept { socket, may_give_up_privileges }) = prepared.intercept {
+            super::seccomp::install(socket, may_give_up_privileges);
         }
         if let Some((uid, gid, groups)) = &prepared.identity {
             if libc::syscall(SYS_SETGROUPS, groups.len(), groups.as_ptr()) != 0 {

@@ -1,7 +1,8 @@
 //! How clusterd talks to a worker. [`WorkerProtocol`] is what a protocol decides: what a spawn needs, who accepts, how a worker
-//! is told to leave. Each has a file: `node`, `listen_fds`, `plain`. `notify` and `http` read what a worker says of itself, under
+//! is told to leave. Each has a file: `node`, `bind`, `listen_fds`, `plain`. `notify` and `http` read what a worker says of itself, under
 //! whatever protocol. What follows from all that is decided in the master; what settings go with a protocol is in
 //! `config::protocol`.
+pub mod bind;
 pub mod http;
 pub mod listen_fds;
 pub mod node;
@@ -78,6 +79,11 @@ pub trait WorkerProtocol: fmt::Debug + Sync {
         spawn.app.command.clone()
     }
 
+    /// Whether its calls of bind(2) and listen(2) are intercepted.
+    fn intercepts(&self) -> bool {
+        false
+    }
+
     /// Whether the process needs `LISTEN_PID`.
     fn needs_listen_pid(&self) -> bool {
         false
@@ -122,6 +128,7 @@ pub trait WorkerProtocol: fmt::Debug + Sync {
 pub fn protocol(kind: ProtocolKind) -> &'static dyn WorkerProtocol {
     match kind {
         ProtocolKind::Node => &node::Node,
+        ProtocolKind::Bind => &bind::Bind,
         ProtocolKind::ListenFds => &listen_fds::ListenFds,
         ProtocolKind::Plain => &plain::Plain,
     }

@@ -5,6 +5,7 @@ mod again;
 mod agent;
 mod asked;
 mod background;
+mod bind;
 mod blocked;
 #[path = "../common/mod.rs"]
 mod common;

@@ -168,6 +168,8 @@ pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
         oom_score_adj: Some(500),
         cpus: vec![0, 3],
         no_new_privs: true,
+        intercept: Some(4),
+        may_give_up_privileges: true,
         placements: vec![3, 4],
     };
     let mut all: Vec<Vec<u8>> = orders().iter().map(|order| codec::encode_order(order).unwrap()).collect();

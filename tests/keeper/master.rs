@@ -216,6 +216,8 @@ impl Master {
             oom_score_adj: command["oom_score_adj"].as_i64().map(|score| score as i32),
             cpus: Vec::new(),
             no_new_privs: command["no_new_privs"].as_bool().unwrap_or_default(),
+            intercept: None,
+            may_give_up_privileges: false,
             placements: files.iter().map(|file| file[1].as_i64().unwrap() as i32).collect(),
         };
         let fds: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();

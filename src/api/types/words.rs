@@ -133,6 +133,8 @@ wire_words! {
     Protocol {
         /// Over Node's cluster channel.
         Node = "node",
+        /// In the place of those that it binds.
+        Bind = "bind",
         /// By inheritance, as systemd passes them.
         ListenFds = "listen-fds",
         /// Not from clusterd.

@@ -191,13 +191,14 @@ table! {
                    kernel (a socket for each worker)"),
         more "`round-robin`: clusterd accepts, and hands the connection to the worker with the fewest that it has not yet \
               taken. `sticky`: the same client address goes to the same slot. `shared`: workers accept from the one socket by \
-              themselves. `kernel`: every slot has a listening socket of its own, see below. With `listen-fds` it is `shared` \
-              unless it is `kernel`";
-    /// How the command takes its sockets: "auto" (by the program), "node", "listen-fds", "none".
+              themselves. `kernel`: every slot has a listening socket of its own, see below. With `bind` it is `kernel` \
+              unless it is `shared`, with `listen-fds` `shared` unless it is `kernel`";
+    /// How the command takes its sockets: "auto" (by the program), "node", "bind", "listen-fds", "none".
     protocol: plain(Protocol = defaults::PROTOCOL), PROTOCOL, section "sockets",
         flag flag("--protocol", SOCKETS, "NAME")
-            .help("How the program takes its sockets: auto, node, listen-fds, none"),
-        more "`node`: Node's own cluster protocol. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
+            .help("How the program takes its sockets: auto, node, bind, listen-fds, none"),
+        more "`node`: Node's own cluster protocol. `bind`: the program, or whatever it starts, binds its port by itself and \
+              gets its slot's socket there. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
               (blocking; TCP_NODELAY is set for their connections). `none`: no socket. `auto`: `node` where the program is \
               Node (by its name, the file behind links, or its `#!` line), else `listen-fds` where there is something to \
               listen on, else `none`";

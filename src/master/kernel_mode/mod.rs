@@ -4,6 +4,7 @@
 pub(super) mod groups;
 pub(super) mod monitor;
 
+use super::bind::Interception;
 use groups::Groups;
 use monitor::AcceptQueueMonitor;
 
@@ -12,4 +13,6 @@ use monitor::AcceptQueueMonitor;
 pub(super) struct KernelMode {
     pub(super) groups: Groups,
     pub(super) monitor: AcceptQueueMonitor,
+    /// Workers that bind the addresses of these sockets by themselves.
+    pub(super) interception: Interception,
 }

@@ -1,0 +1,334 @@
+//! Workers that bind their ports by themselves (`protocol = "bind"`): takes the listener of each worker's filter, and answers
+//! the intercepted calls. bind(2) of an address of the app gets the worker's own socket of ours; listen(2) on that is
+//! readiness; every other call is carried out by the kernel as it is.
+//!
+//! A call is answered in three steps. The look into the caller's memory is made on a thread (`look`), because it can wait for
+//! whoever serves a page there. The decision is made here. The answer is given when the keeper has what the next master needs
+//! to know ([`Interception::give_held`]).
+mod address;
+mod look;
+
+use super::context::Context;
+use super::kernel_mode::groups::Groups;
+use super::spawn;
+use super::timers::Timer;
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
+use crate::keeper::protocol::Order;
+use crate::os::seccomp::{self, Answer, Call, Sent, What};
+use crate::os::{listen, poll, process, reuseport, tracee};
+use crate::supervisor::{Event, Evidence, Phase};
+use look::{Look, Looked};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Calls of one worker that are taken per turn of the loop.
+const CALLS_PER_TURN_MAX: usize = 32;
+/// Looks into one worker's processes at a time; further calls wait in the kernel.
+const LOOKS_PER_WORKER_MAX: u32 = 8;
+/// Looks of all workers that have ended and wait for the loop; a thread with one more waits.
+const LOOKED_QUEUE_MAX: usize = 64;
+/// Pause after a turn that left calls of a worker, in milliseconds.
+const REST_MS: u64 = 1;
+
+/// A worker's side of the interception.
+#[derive(Debug, Default)]
+pub(super) struct Intercepted {
+    /// Where the listener comes from, until it is taken.
+    link: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+    /// Looks into its processes that are under way.
+    looks: u32,
+    /// Calls were left: they are taken when a look ends, or after a rest.
+    left: bool,
+}
+
+impl Intercepted {
+    /// With the socket over which the listener comes, or the listener, as the keeper holds it.
+    pub(super) fn new(held: OwnedFd) -> Intercepted {
+        if listen::is_socket(held.as_fd()) {
+            Intercepted { link: Some(held), ..Intercepted::default() }
+        } else {
+            Intercepted { listener: Some(held), ..Intercepted::default() }
+        }
+    }
+}
+
+/// The name in the keeper of the listener of a worker's filter, or of the socket that it comes over.
+pub(super) fn held_name(worker: WorkerId) -> String {
+    format!("{HELD}{worker}")
+}
+
+/// Prefix of these names.
+pub(super) const HELD: &str = "bind/";
+
+/// A call that gets a socket as soon as the keeper knows what it has to.
+struct Held {
+    worker: WorkerId,
+    call: u64,
+    fd: i32,
+    listener: ListenerIx,
+    looked: Looked,
+}
+
+/// All intercepted workers.
+pub(super) struct Interception {
+    sender: SyncSender<Looked>,
+    receiver: Receiver<Looked>,
+    held: VecDeque<Held>,
+    /// Workers with calls that were left.
+    resting: Vec<WorkerIx>,
+    refusal_reported: bool,
+}
+
+impl Default for Interception {
+    fn default() -> Interception {
+        let (sender, receiver) = sync_channel(LOOKED_QUEUE_MAX);
+        Interception { sender, receiver, held: VecDeque::new(), resting: Vec::new(), refusal_reported: false }
+    }
+}
+
+impl Interception {
+    /// The worker's program runs: takes the listener of its filter.
+    pub(super) fn begin(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx) {
+        let Some(worker) = cx.workers.get_mut(ix) else { return };
+        let (app_ix, id) = (worker.app, worker.id);
+        let Some(intercepted) = &mut worker.intercepted else { return };
+        if let Some(link) = intercepted.link.take() {
+            match seccomp::peek_listener(link.as_fd()) {
+                Ok(Some(Sent::Listener(listener))) => {
+                    cx.keeper.hold(held_name(id), listener.as_fd());
+                    intercepted.listener = Some(listener);
+                }
+                Ok(Some(Sent::Refused(e))) => return self.go_without(cx, app_ix, ix, &e),
+                // A keeper that does not know how sends nothing.
+                Ok(None) => return self.go_without(cx, app_ix, ix, &io::ErrorKind::Unsupported.into()),
+                Err(e) => return self.go_without(cx, app_ix, ix, &e),
+            }
+        }
+        if let Some(listener) = &intercepted.listener {
+            cx.reactor.add_calls(ix, listener);
+        }
+        self.read(cx, groups, ix);
+    }
+
+    /// The worker gets its sockets by inheritance alone.
+    fn go_without(&mut self, cx: &mut Context, app_ix: AppIx, ix: WorkerIx, why: &io::Error) {
+        let Some(worker) = cx.workers.get_mut(ix) else { return };
+        worker.intercepted = None;
+        let id = worker.id;
+        cx.keeper.send(Order::Release { name: held_name(id) });
+        if !std::mem::replace(&mut self.refusal_reported, true) {
+            log::warn!(
+                "{}: programs that bind their port by themselves cannot share it here: the system refuses the filter that \
+                 notices it ({why}); workers get their sockets as LISTEN_FDS alone",
+                cx.apps[app_ix].name
+            );
+        }
+        spawn::serve_inherited(cx, ix);
+    }
+
+    /// Takes calls of a worker, as many as a turn may.
+    pub(super) fn read(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx) {
+        for _ in 0..CALLS_PER_TURN_MAX {
+            let Some(worker) = cx.workers.get_mut(ix) else { return };
+            let Some(intercepted) = &mut worker.intercepted else { return };
+            intercepted.left = intercepted.looks >= LOOKS_PER_WORKER_MAX;
+            if intercepted.left {
+                return;
+            }
+            let Some(listener) = &intercepted.listener else { return };
+            match seccomp::next_call(listener.as_fd()) {
+                Ok(Some(call)) => self.on_call(cx, groups, ix, call),
+                Ok(None) => return self.note_end(cx, ix),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    log::debug!("worker {}: its calls cannot be read: {e}", worker.id);
+                    return;
+                }
+            }
+        }
+        self.resting.push(ix);
+        cx.timers.set_earlier(Timer::Intercepted, cx.now_ms + REST_MS);
+    }
+
+    /// When every process with the filter is gone the listener stays ready for ever.
+    fn note_end(&mut self, cx: &mut Context, ix: WorkerIx) {
+        let Some(intercepted) = cx.workers.get_mut(ix).and_then(|worker| worker.intercepted.as_mut()) else { return };
+        if intercepted.listener.as_ref().is_some_and(|listener| poll::is_hung_up(listener.as_fd())) {
+            intercepted.listener = None;
+        }
+    }
+
+    /// Takes the calls that were left, when that is due.
+    pub(super) fn read_left(&mut self, cx: &mut Context, groups: &mut Groups) {
+        if cx.timers.take_due(Timer::Intercepted, cx.now_ms) {
+            for ix in std::mem::take(&mut self.resting) {
+                self.read(cx, groups, ix);
+            }
+        }
+    }
+
+    fn on_call(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx, call: Call) {
+        match call.what {
+            What::Bind { fd, address, length } => {
+                if own_listener(cx, ix, call.tid, fd).is_some() {
+                    // A signal interrupted a call that was answered, and it is made again.
+                    return answer(cx, ix, call.id, Answer::Done);
+                }
+                let look = Look { call, fd, address, length };
+                let Some(worker) = cx.workers.get_mut(ix) else { return };
+                let id = worker.id;
+                let begun = look.begin(id, self.sender.clone(), cx.wake.clone());
+                match (begun, worker.intercepted.as_mut()) {
+                    (Ok(()), Some(intercepted)) => intercepted.looks += 1,
+                    (Ok(()), None) => {}
+                    (Err(e), _) => {
+                        log::warn!("{}: worker {id}: cannot look at what it binds: {e}", cx.apps[worker.app].name);
+                        answer(cx, ix, call.id, Answer::Continue);
+                    }
+                }
+            }
+            What::Listen { fd, backlog } => self.on_listen(cx, groups, ix, call, fd, backlog),
+            What::Other => answer(cx, ix, call.id, Answer::Continue),
+        }
+    }
+
+    /// Handles looks that have ended.
+    pub(super) fn take_looks(&mut self, cx: &mut Context, groups: &mut Groups) {
+        while let Ok(looked) = self.receiver.try_recv() {
+            let Some(ix) = cx.workers.find(looked.worker) else { continue };
+            let left =
+                cx.workers.get_mut(ix).and_then(|worker| worker.intercepted.as_mut()).is_some_and(|intercepted| {
+                    intercepted.looks = intercepted.looks.saturating_sub(1);
+                    intercepted.left
+                });
+            self.on_bind(cx, groups, ix, looked);
+            if left {
+                self.read(cx, groups, ix);
+            }
+        }
+    }
+
+    fn on_bind(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx, looked: Looked) {
+        let (call, fd) = (looked.call, looked.fd);
+        if !is_waiting(cx, ix, call) {
+            return;
+        }
+        match address::listener_for(cx, groups, ix, &looked) {
+            Ok(listener) => {
+                self.held.push_back(Held { worker: looked.worker, call, fd, listener, looked });
+            }
+            Err(given) => answer(cx, ix, call, given),
+        }
+    }
+
+    /// Gives sockets to the calls that wait for it, once the keeper has been told everything.
+    pub(super) fn give_held(&mut self, cx: &mut Context) {
+        if self.held.is_empty() || cx.keeper.has_more() {
+            return;
+        }
+        while let Some(held) = self.held.pop_front() {
+            if let Some(ix) = cx.workers.find(held.worker) {
+                let given = give(cx, ix, &held);
+                answer(cx, ix, held.call, given);
+            }
+        }
+    }
+
+    fn on_listen(&mut self, cx: &mut Context, _: &mut Groups, ix: WorkerIx, call: Call, fd: i32, backlog: i32) {
+        let Some(listener_ix) = own_listener(cx, ix, call.tid, fd) else {
+            return answer(cx, ix, call.id, Answer::Continue);
+        };
+        let Some(worker) = cx.workers.get(ix) else { return };
+        let socket = socket_for(cx, worker.app, listener_ix, worker.slot, worker.own_socket);
+        // The queue also serves while the slot has no worker: never shorter than clusterd's own.
+        let most = reuseport::accept_queue(socket).most as i32;
+        if backlog > most
+            && let Err(e) = listen::set_backlog(socket, backlog)
+        {
+            log::debug!("worker {}: cannot set its backlog: {e}", worker.id);
+        }
+        answer(cx, ix, call.id, Answer::Done);
+        serves(cx, ix, listener_ix);
+    }
+}
+
+/// The worker takes connections of this listener from now on.
+fn serves(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+    super::requests::join(cx, ix, listener_ix);
+    super::checkpoint::save_serves(cx, ix);
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let (app, id) = (worker.app, worker.id);
+    cx.push_news(app, Event::ServersOpen { worker: id });
+    let view = cx.apps[app].supervisor.worker(id);
+    if view.is_some_and(|view| !matches!(view.phase, Phase::Starting { .. })) {
+        return;
+    }
+    match super::requests::serves_too_little(cx, ix) {
+        Some(why) => {
+            log::warn!("{}: worker {id} {why}: it is not ready", cx.apps[app].name);
+            cx.push_news(app, Event::NotYet { worker: id, why: format!("it {why}") });
+        }
+        None => cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Listening }),
+    }
+}
+
+/// Puts the socket into the place of the program's own.
+fn give(cx: &Context, ix: WorkerIx, held: &Held) -> Answer {
+    let Some(worker) = cx.workers.get(ix) else { return Answer::Continue };
+    let Some(calls) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
+        return Answer::Continue;
+    };
+    let socket = socket_for(cx, worker.app, held.listener, worker.slot, worker.own_socket);
+    let looked = &held.looked;
+    if let Err(e) = listen::set_nonblocking(socket, looked.flags.nonblocking) {
+        log::debug!("worker {}: cannot set the flags of its socket: {e}", worker.id);
+    }
+    if let Some(own) = &looked.socket {
+        tracee::copy_options(own.as_fd(), socket);
+    }
+    match seccomp::replace_fd(calls.as_fd(), held.call, held.fd, socket, looked.flags.close_on_exec) {
+        Ok(()) => Answer::Done,
+        Err(e) => {
+            let app = &cx.apps[worker.app];
+            log::warn!("{}: worker {} cannot be given {}: {e}", app.name, worker.id, app.listeners[held.listener]);
+            Answer::Continue
+        }
+    }
+}
+
+/// The socket of a worker on this listener: its slot's own, or the shared one.
+fn socket_for(cx: &Context, app: AppIx, listener: ListenerIx, slot: u32, own: bool) -> BorrowedFd<'_> {
+    let listener = &cx.apps[app].listeners[listener];
+    if own { listener.socket_of(slot) } else { listener.fd.as_fd() }
+}
+
+/// The listener whose socket an fd of a worker's process is.
+fn own_listener(cx: &Context, ix: WorkerIx, tid: i32, fd: i32) -> Option<ListenerIx> {
+    let worker = cx.workers.get(ix)?;
+    let inode = tracee::socket_inode(tid, fd)?;
+    let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, listener)| !listener.is_retired());
+    let is_it = |socket: BorrowedFd<'_>| process::file_identity(socket).is_ok_and(|(_, found)| found == inode);
+    let mut found =
+        listeners.filter(|(_, listener)| is_it(listener.socket_of(worker.slot)) || is_it(listener.fd.as_fd()));
+    found.next().map(|(ix, _)| ix)
+}
+
+fn is_waiting(cx: &Context, ix: WorkerIx, call: u64) -> bool {
+    let intercepted = cx.workers.get(ix).and_then(|worker| worker.intercepted.as_ref());
+    let listener = intercepted.and_then(|intercepted| intercepted.listener.as_ref());
+    listener.is_some_and(|listener| seccomp::is_waiting(listener.as_fd(), call))
+}
+
+fn answer(cx: &Context, ix: WorkerIx, call: u64, given: Answer) {
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let Some(listener) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
+        return;
+    };
+    if let Err(e) = seccomp::answer(listener.as_fd(), call, given) {
+        // The process was killed, or a signal took it out of the call.
+        log::debug!("worker {}: a call has gone before its answer: {e}", worker.id);
+    }
+}
