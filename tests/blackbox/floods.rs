@@ -1,5 +1,5 @@
 //! Workers and clients that say more than clusterd can take, beside an honest app in the same deployment: it notices
-//! nothing, and the master stays what it is.
+//! nothing, and the master stays what it is. The quick run has a flood of each mechanism, `--ignored` one of each kind.
 use super::apps::{hello, misbehave};
 use super::client::get;
 use super::cluster::{Cluster, Folder, wait_until};
@@ -104,36 +104,43 @@ fn a_worker_that_says_ready_for_ever_hurts_nobody() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_listens_for_ever_hurts_nobody() {
     floods("listening", 1).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_comes_online_for_ever_hurts_nobody() {
     floods("online", 1).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn unknown_internal_lines_for_ever_hurt_nobody() {
     floods("unknown", 1).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn numbers_for_ever_hurt_nobody() {
     floods("number", 1).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn messages_to_nobody_for_ever_hurt_nobody() {
     floods("message", 2).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn answers_to_nothing_for_ever_hurt_nobody() {
     floods("answers", 1).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn servers_that_open_and_close_for_ever_hurt_nobody() {
     floods("servers", 1).stop();
 }
@@ -144,11 +151,13 @@ fn lines_of_many_kinds_for_ever_hurt_nobody() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn a_line_at_a_time_for_ever_hurts_nobody() {
     floods("writes", 2).stop();
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn one_line_of_60_mib_after_the_other_hurts_nobody() {
     floods("long", 2).stop();
 }
@@ -159,6 +168,7 @@ fn lines_that_are_never_finished_take_little_memory() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
     let cluster = floods("addresses", 1);
     cluster.wait_line("asks for more than 256 addresses");
@@ -174,6 +184,7 @@ fn messages_to_an_agent_for_ever_hurt_nobody() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn long_lines_that_an_agent_might_get_take_little_memory() {
     for flood in ["long", "unfinished"] {
         floods_in(beside(flood, 3, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 3).stop();
