@@ -4,7 +4,6 @@
 //! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
 mod audit;
 mod handler;
-mod impatient;
 mod logs;
 mod reply;
 pub mod request;
@@ -13,6 +12,7 @@ pub mod server;
 pub mod types;
 mod upgrade;
 mod usage;
+mod write_timeout;
 
 pub use request::Request;
 pub use routes::HttpRequest;

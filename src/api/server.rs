@@ -1,9 +1,9 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. Decides who may connect, how many, and for
 //! how long; `handler` answers.
 use super::audit::Peer;
-use super::impatient::Impatient;
 use super::reply::{self, Reply, failure};
 use super::routes::Route;
+use super::write_timeout::WriteTimeout;
 use super::{CallSender, handler};
 use crate::limits;
 use hyper::StatusCode;
@@ -197,7 +197,7 @@ impl Drop for Counted {
 async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, PeerError>, counted: Counted) {
     let counted = Mutex::new(Some(counted));
     let may_pause = Arc::new(AtomicBool::new(false));
-    let stream = Impatient::new(stream, Arc::clone(&may_pause));
+    let stream = WriteTimeout::new(stream, Arc::clone(&may_pause));
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (calls, peer, counted, may_pause) = (calls.clone(), &peer, &counted, &may_pause);
         async move {

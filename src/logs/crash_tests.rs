@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use super::engine::{Engine, LOG_TAKE_BYTES, Source, SourceLook};
 use super::file::Now;
-use super::ground::{Ground, Live, cell};
 use super::journal::LOG_SPOOL_BYTES;
+use super::storage::{LiveStorage, Storage, cell};
 use crate::config::log::Rotation;
 use crate::limits;
 use crate::os::{pipe, poll};
@@ -44,16 +44,16 @@ impl Fuse {
     }
 }
 
-/// A real ground, on which the process may die at every step.
+/// A real storage, on which the process may die at every step.
 struct Frail {
-    live: Live,
+    live: LiveStorage,
     fuse: Fuse,
     random: Random,
     /// Free space of the disk, in bytes.
     room: Rc<Cell<usize>>,
 }
 
-impl Ground for Frail {
+impl Storage for Frail {
     fn load(&self, cell: usize) -> u64 {
         self.live.load(cell)
     }
@@ -86,8 +86,8 @@ impl Ground for Frail {
         self.live.copy(from, piece, at);
     }
 
-    fn give_back(&mut self, spool: usize, from: usize) {
-        self.live.give_back(spool, from);
+    fn release(&mut self, spool: usize, from: usize) {
+        self.live.release(spool, from);
     }
 
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize> {
@@ -166,7 +166,7 @@ impl World {
                 Printer { read, write: Some(write.into()), text, at: 0 }
             })
             .collect();
-        let live = Live::new().unwrap();
+        let live = LiveStorage::new().unwrap();
         let held = live.fds().map(|fd| fd.try_clone_to_owned().unwrap());
         let rotation = Rotation { max_size, max_age: None, keep: 1000, compress: false };
         World { folder, printers, held, fuse: Fuse::default(), random, rotation }
@@ -174,10 +174,10 @@ impl World {
 
     /// A new process.
     fn engine(&mut self) -> Engine<Frail> {
-        let live = Live::adopt(self.held.each_ref().map(|fd| fd.try_clone().unwrap())).unwrap();
+        let live = LiveStorage::adopt(self.held.each_ref().map(|fd| fd.try_clone().unwrap())).unwrap();
         let random = Random(self.random.below(usize::MAX) as u64 | 1);
-        let ground = Frail { live, fuse: self.fuse.clone(), random, room: Rc::new(Cell::new(usize::MAX)) };
-        let mut engine = Engine::new(ground, TimeZone::UTC).unwrap();
+        let storage = Frail { live, fuse: self.fuse.clone(), random, room: Rc::new(Cell::new(usize::MAX)) };
+        let mut engine = Engine::new(storage, TimeZone::UTC).unwrap();
         for (stream, printer) in self.printers.iter().enumerate() {
             let name = if stream == 2 { "own.log" } else { "shared.log" };
             let look = SourceLook::Plain { time: (stream == 1).then(|| "%%".to_owned()) };
@@ -307,8 +307,8 @@ fn a_disk_that_gets_full_in_the_middle_of_a_write_keeps_whole_lines() {
     let room = Rc::new(Cell::new(usize::MAX));
     let fuse = Fuse::default();
     fuse.left.set(u64::MAX);
-    let ground = Frail { live: Live::new().unwrap(), fuse, random: Random(5), room: Rc::clone(&room) };
-    let mut engine = Engine::new(ground, TimeZone::UTC).unwrap();
+    let storage = Frail { live: LiveStorage::new().unwrap(), fuse, random: Random(5), room: Rc::clone(&room) };
+    let mut engine = Engine::new(storage, TimeZone::UTC).unwrap();
     let (pipe, write) = pipe::pair().unwrap();
     let mut write = File::from(write);
     let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
@@ -320,13 +320,13 @@ fn a_disk_that_gets_full_in_the_middle_of_a_write_keeps_whole_lines() {
         engine.turn(0..1, Now::read()).unwrap();
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), "1\ntwo\nsix\n");
-    assert_eq!(engine.ground().load(cell::LOST + 9), 3);
+    assert_eq!(engine.storage().load(cell::LOST + 9), 3);
     fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn what_a_full_device_does_not_take_is_counted_for_its_app() {
-    let mut engine = Engine::new(Live::new().unwrap(), TimeZone::UTC).unwrap();
+    let mut engine = Engine::new(LiveStorage::new().unwrap(), TimeZone::UTC).unwrap();
     let rotation = Rotation { max_size: Some(10), max_age: None, keep: 1, compress: false };
     let mut writers = Vec::new();
     for (app, text) in [(3, "a\nb\nc"), (5, "d\n")] {
@@ -338,7 +338,7 @@ fn what_a_full_device_does_not_take_is_counted_for_its_app() {
         engine.add(Source { key: app as u64, pipe, app, file, look: SourceLook::Plain { time: None }, tail: None });
     }
     engine.turn(0..2, Now::read()).unwrap();
-    let lost = |engine: &Engine<Live>, app: usize| engine.ground().load(cell::LOST + app);
+    let lost = |engine: &Engine<LiveStorage>, app: usize| engine.storage().load(cell::LOST + app);
     assert_eq!((lost(&engine, 3), lost(&engine, 5), lost(&engine, 0)), (2, 1, 0));
     writers.clear();
     engine.turn(0..2, Now::read()).unwrap();
@@ -349,7 +349,7 @@ fn what_a_full_device_does_not_take_is_counted_for_its_app() {
 #[test]
 fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
     let folder = std::env::temp_dir().join(format!("clusterd-endless-{}", std::process::id()));
-    let mut engine = Engine::new(Live::new().unwrap(), TimeZone::UTC).unwrap();
+    let mut engine = Engine::new(LiveStorage::new().unwrap(), TimeZone::UTC).unwrap();
     let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
     // Each holds less than the longest line, all of them together more than a spool.
     let streams = 2 * LOG_SPOOL_BYTES / limits::LOG_LINE_BYTES_MAX;

@@ -1,12 +1,12 @@
 //! One turn of the log: takes what is in the pipes, writes whole lines to their files, keeps the rest. Fair among
 //! streams, and never mixes two of them in a line. `writer` waits for pipes.
 use super::archive::Archive;
+use super::batch_delay::LOG_MUCH_BYTES;
 use super::file::{self, LogFile, Now, Part};
-use super::ground::Ground;
 use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken};
-use super::pace::LOG_MUCH_BYTES;
 use super::render::{self, Input, Look};
 use super::stamp::Stamps;
+use super::storage::Storage;
 use super::tail::Tail;
 use crate::config::log::Rotation;
 use crate::os::clock;
@@ -119,18 +119,18 @@ pub(super) struct Engine<G> {
     slowest_us: u64,
 }
 
-impl<G: Ground> Engine<G> {
-    /// Continues from the state of the ground.
+impl<G: Storage> Engine<G> {
+    /// Continues from the state of the storage.
     ///
     /// # Errors
-    /// The ground is invalid.
-    pub(super) fn new(ground: G, zone: TimeZone) -> io::Result<Engine<G>> {
-        Engine::with_find(ground, zone, file::find)
+    /// The storage is invalid.
+    pub(super) fn new(storage: G, zone: TimeZone) -> io::Result<Engine<G>> {
+        Engine::with_find(storage, zone, file::find)
     }
 
-    fn with_find(ground: G, zone: TimeZone, find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Engine<G>> {
+    fn with_find(storage: G, zone: TimeZone, find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Engine<G>> {
         Ok(Engine {
-            journal: Journal::recover(ground, find)?,
+            journal: Journal::recover(storage, find)?,
             streams: Slots::default(),
             files: Slots::default(),
             stamps: Stamps::new(zone),
@@ -205,7 +205,7 @@ impl<G: Ground> Engine<G> {
     /// Reads these streams, at most [`LOG_READY_MAX`], and writes.
     ///
     /// # Errors
-    /// The ground failed: this process cannot continue.
+    /// The storage failed: this process cannot continue.
     pub(super) fn turn(&mut self, ready: impl Iterator<Item = usize>, now: Now) -> io::Result<Turned> {
         self.stamps.set(now.wall);
         self.slowest_us = 0;
@@ -410,8 +410,8 @@ impl<G: Ground> Engine<G> {
     }
 
     #[cfg(test)]
-    pub(super) fn ground(&self) -> &G {
-        self.journal.ground()
+    pub(super) fn storage(&self) -> &G {
+        self.journal.storage()
     }
 
     /// Called when there will be nothing to do for a while.

@@ -1,8 +1,8 @@
 //! One log file: opened, appended to, rotated when due. What it cannot take is counted as lost.
 use super::archive::Archive;
-use super::ground::Ground;
 use super::journal::{Announced, Identity, Journal};
 use super::rotation;
+use super::storage::Storage;
 use crate::config::log::Rotation;
 use crate::os::{append, clock};
 use jiff::Timestamp;
@@ -103,7 +103,7 @@ impl LogFile {
     }
 
     /// Appends what the journal has planned, or counts it as lost.
-    pub(super) fn append<G: Ground>(
+    pub(super) fn append<G: Storage>(
         &mut self,
         journal: &mut Journal<G>,
         bytes: &[u8],
@@ -187,7 +187,7 @@ impl LogFile {
         }
     }
 
-    fn lose<G: Ground>(
+    fn lose<G: Storage>(
         &mut self,
         journal: &mut Journal<G>,
         bytes: &[u8],

@@ -4,7 +4,7 @@
 //! The kernel keeps the fill position of a spool (see `os::spool`). An append is announced before it is made: the file,
 //! its length before and after, and how far every piece is written then. A successor that finds an announced append
 //! compares the file's length to see whether it happened. When a spool is used up, the rest moves to the other one.
-use super::ground::{Ground, cell};
+use super::storage::{Storage, cell};
 use crate::limits::LOG_PATH_BYTES_MAX;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -86,7 +86,7 @@ pub(super) enum Taken {
 
 /// See the module.
 pub(super) struct Journal<G> {
-    ground: G,
+    storage: G,
     current: usize,
     pieces: Vec<Piece>,
     end: usize,
@@ -96,46 +96,46 @@ pub(super) struct Journal<G> {
     touched: [usize; 2],
 }
 
-impl<G: Ground> Journal<G> {
-    /// Continues from the state of the ground (empty for a new one). `find` looks for the file of an announced append.
+impl<G: Storage> Journal<G> {
+    /// Continues from the state of the storage (empty for a new one). `find` looks for the file of an announced append.
     /// Owners are unknown until [`Journal::claim`].
     ///
     /// # Errors
-    /// The ground is invalid.
-    pub(super) fn recover(mut ground: G, mut find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Journal<G>> {
-        let current = usize::from(ground.load(cell::CURRENT) != 0);
-        let count = (ground.load(cell::count(current)) as usize).min(LOG_SEGMENTS_MAX);
-        let end = (ground.position(current)? as usize).min(LOG_SPOOL_BYTES);
+    /// The storage is invalid.
+    pub(super) fn recover(mut storage: G, mut find: impl FnMut(&Announced) -> Option<File>) -> io::Result<Journal<G>> {
+        let current = usize::from(storage.load(cell::CURRENT) != 0);
+        let count = (storage.load(cell::count(current)) as usize).min(LOG_SEGMENTS_MAX);
+        let end = (storage.position(current)? as usize).min(LOG_SPOOL_BYTES);
         let mut done = false;
-        let under_way = ground.load(cell::UNDER_WAY) != 0;
+        let under_way = storage.load(cell::UNDER_WAY) != 0;
         if under_way {
-            let announced = announced(&ground);
+            let announced = announced(&storage);
             let file = find(&announced);
             let length = file.as_ref().and_then(|file| file.metadata().ok()).map(|metadata| metadata.len());
             match (judge(&announced, length), file) {
                 (Verdict::Done, _) => done = true,
-                (Verdict::Cut { to }, Some(file)) => ground.cut(&file, to)?,
+                (Verdict::Cut { to }, Some(file)) => storage.cut(&file, to)?,
                 (Verdict::Cut { .. } | Verdict::Again, _) => {}
             }
         }
         let mut pieces = Vec::with_capacity(count);
         for number in 0..count {
             let at = cell::piece(current, number);
-            let start = (ground.load(at + 1) as usize).min(end);
+            let start = (storage.load(at + 1) as usize).min(end);
             let following =
-                if number + 1 < count { ground.load(cell::piece(current, number + 1) + 1) } else { end as u64 };
+                if number + 1 < count { storage.load(cell::piece(current, number + 1) + 1) } else { end as u64 };
             let stop = (following as usize).clamp(start, end);
-            let written = ground.load(if done { at + 3 } else { at + 2 });
+            let written = storage.load(if done { at + 3 } else { at + 2 });
             let written = (written as usize).clamp(start, stop);
-            ground.store(at + 2, written as u64);
-            ground.store(at + 3, written as u64);
-            pieces.push(Piece { stream: ground.load(at), owner: usize::MAX, end: stop, done: written, next: written });
+            storage.store(at + 2, written as u64);
+            storage.store(at + 3, written as u64);
+            pieces.push(Piece { stream: storage.load(at), owner: usize::MAX, end: stop, done: written, next: written });
         }
         if under_way {
-            ground.store(cell::UNDER_WAY, 0);
+            storage.store(cell::UNDER_WAY, 0);
         }
         let touched = [LOG_SPOOL_BYTES; 2];
-        Ok(Journal { ground, current, pieces, end, planned: Vec::new(), touched })
+        Ok(Journal { storage, current, pieces, end, planned: Vec::new(), touched })
     }
 
     /// The pieces of this stream that a previous master left, in order; they belong to `owner` from now on.
@@ -183,30 +183,30 @@ impl<G: Ground> Journal<G> {
         let number = self.pieces.len();
         let start = self.end;
         self.write_piece(self.current, number, stream, start);
-        self.ground.store(cell::count(self.current), number as u64 + 1);
-        let taken = self.ground.take(self.current, pipe, bytes_max);
+        self.storage.store(cell::count(self.current), number as u64 + 1);
+        let taken = self.storage.take(self.current, pipe, bytes_max);
         if let Ok(Some(bytes @ 1..)) = taken {
             self.end += bytes;
             self.touched[self.current] = self.touched[self.current].max(self.end);
             self.pieces.push(Piece { stream, owner, end: self.end, done: start, next: start });
             return Ok(Taken::Piece(number));
         }
-        self.ground.store(cell::count(self.current), number as u64);
+        self.storage.store(cell::count(self.current), number as u64);
         Ok(if taken?.is_some() { Taken::End } else { Taken::Nothing })
     }
 
     fn write_piece(&mut self, spool: usize, number: usize, stream: u64, start: usize) {
         let at = cell::piece(spool, number);
-        self.ground.store(at, stream);
+        self.storage.store(at, stream);
         for n in 1..4 {
-            self.ground.store(at + n, start as u64);
+            self.storage.store(at + n, start as u64);
         }
     }
 
     /// The part of a piece that is neither written nor planned.
     pub(super) fn rest(&self, piece: usize) -> &[u8] {
         let piece = &self.pieces[piece];
-        &self.ground.bytes(self.current)[piece.next..piece.end]
+        &self.storage.bytes(self.current)[piece.next..piece.end]
     }
 
     /// Adds the next `bytes` of a piece to the append that is being prepared.
@@ -217,32 +217,32 @@ impl<G: Ground> Journal<G> {
         }
         piece.next += bytes;
         let next = piece.next as u64;
-        self.ground.store(cell::piece(self.current, number) + 3, next);
+        self.storage.store(cell::piece(self.current, number) + 3, next);
     }
 
     /// Announces that the planned bytes are appended to this file.
     pub(super) fn announce(&mut self, path: &Path, file: &Identity, planned: usize) {
         let bytes = path.as_os_str().as_bytes();
         let bytes = &bytes[..bytes.len().min(LOG_PATH_BYTES_MAX)];
-        let ground = &mut self.ground;
+        let storage = &mut self.storage;
         for (n, chunk) in bytes.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            ground.store(cell::PATH + n, u64::from_le_bytes(word));
+            storage.store(cell::PATH + n, u64::from_le_bytes(word));
         }
-        ground.store(cell::PATH_BYTES, bytes.len() as u64);
-        ground.store(cell::DEVICE, file.device);
-        ground.store(cell::INODE, file.inode);
-        ground.store(cell::BEFORE, file.length.unwrap_or(u64::MAX));
-        ground.store(cell::PLANNED, planned as u64);
-        ground.store(cell::UNDER_WAY, 1);
+        storage.store(cell::PATH_BYTES, bytes.len() as u64);
+        storage.store(cell::DEVICE, file.device);
+        storage.store(cell::INODE, file.inode);
+        storage.store(cell::BEFORE, file.length.unwrap_or(u64::MAX));
+        storage.store(cell::PLANNED, planned as u64);
+        storage.store(cell::UNDER_WAY, 1);
     }
 
     /// Appends. Returns how much was written before an error, and the error.
     pub(super) fn append(&mut self, file: &File, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let whole = bytes.len();
         while !bytes.is_empty() {
-            match self.ground.write(file, bytes) {
+            match self.storage.write(file, bytes) {
                 Ok(0) => return Err((whole - bytes.len(), io::ErrorKind::WriteZero.into())),
                 Ok(written) => bytes = &bytes[written..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -254,7 +254,7 @@ impl<G: Ground> Journal<G> {
 
     /// Cuts a file to this length.
     pub(super) fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
-        self.ground.cut(file, length)
+        self.storage.cut(file, length)
     }
 
     /// The planned bytes were written, or given up.
@@ -262,15 +262,15 @@ impl<G: Ground> Journal<G> {
         for number in self.planned.drain(..) {
             let piece = &mut self.pieces[number];
             piece.done = piece.next;
-            self.ground.store(cell::piece(self.current, number) + 2, piece.done as u64);
+            self.storage.store(cell::piece(self.current, number) + 2, piece.done as u64);
         }
-        self.ground.store(cell::UNDER_WAY, 0);
+        self.storage.store(cell::UNDER_WAY, 0);
     }
 
     /// Counts lost lines of an app.
     pub(super) fn lost(&mut self, app: usize, lines: u64) {
-        let before = self.ground.load(cell::LOST + app);
-        self.ground.store(cell::LOST + app, before + lines);
+        let before = self.storage.load(cell::LOST + app);
+        self.storage.store(cell::LOST + app, before + lines);
     }
 
     /// Whether the spool is used up far enough to switch to the other one.
@@ -291,7 +291,7 @@ impl<G: Ground> Journal<G> {
     /// As lseek(2): nothing has changed.
     pub(super) fn turn_over(&mut self, groups: &[(usize, [Option<usize>; 2])]) -> io::Result<()> {
         let (from, to) = (self.current, 1 - self.current);
-        self.ground.store(cell::count(to), 0);
+        self.storage.store(cell::count(to), 0);
         let mut end = 0;
         let mut pieces = Vec::with_capacity(groups.len());
         for (number, (owner, parts)) in groups.iter().enumerate() {
@@ -300,15 +300,15 @@ impl<G: Ground> Journal<G> {
             for part in parts.iter().flatten() {
                 let piece = self.pieces[*part];
                 stream = piece.stream;
-                self.ground.copy(from, piece.done..piece.end, end);
+                self.storage.copy(from, piece.done..piece.end, end);
                 end += piece.end - piece.done;
             }
             self.write_piece(to, number, stream, start);
             pieces.push(Piece { stream, owner: *owner, end, done: start, next: start });
         }
-        self.ground.seek(to, end as u64)?;
-        self.ground.store(cell::count(to), pieces.len() as u64);
-        self.ground.store(cell::CURRENT, to as u64);
+        self.storage.seek(to, end as u64)?;
+        self.storage.store(cell::count(to), pieces.len() as u64);
+        self.storage.store(cell::CURRENT, to as u64);
         self.current = to;
         self.pieces = pieces;
         self.end = end;
@@ -322,34 +322,34 @@ impl<G: Ground> Journal<G> {
             let needed = if spool == self.current { self.end } else { 0 };
             let keep = needed.max(LOG_SPOOL_IDLE_BYTES).next_multiple_of(4096);
             if self.touched[spool] > keep {
-                self.ground.give_back(spool, keep);
+                self.storage.release(spool, keep);
                 self.touched[spool] = keep;
             }
         }
     }
 
     #[cfg(test)]
-    pub(super) fn ground(&self) -> &G {
-        &self.ground
+    pub(super) fn storage(&self) -> &G {
+        &self.storage
     }
 }
 
-fn announced(ground: &impl Ground) -> Announced {
-    let length = (ground.load(cell::PATH_BYTES) as usize).min(LOG_PATH_BYTES_MAX);
+fn announced(storage: &impl Storage) -> Announced {
+    let length = (storage.load(cell::PATH_BYTES) as usize).min(LOG_PATH_BYTES_MAX);
     let mut bytes = Vec::with_capacity(length.next_multiple_of(8));
     for n in 0..length.div_ceil(8) {
-        bytes.extend_from_slice(&ground.load(cell::PATH + n).to_le_bytes());
+        bytes.extend_from_slice(&storage.load(cell::PATH + n).to_le_bytes());
     }
     bytes.truncate(length);
-    let before = ground.load(cell::BEFORE);
+    let before = storage.load(cell::BEFORE);
     Announced {
         path: PathBuf::from(OsStr::from_bytes(&bytes)),
         file: Identity {
-            device: ground.load(cell::DEVICE),
-            inode: ground.load(cell::INODE),
+            device: storage.load(cell::DEVICE),
+            inode: storage.load(cell::INODE),
             length: (before != u64::MAX).then_some(before),
         },
-        planned: ground.load(cell::PLANNED),
+        planned: storage.load(cell::PLANNED),
     }
 }
 

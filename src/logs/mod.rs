@@ -2,19 +2,19 @@
 //! up the workers that write and never the master: `pump` passes it on to our own stdout and stderr, `writer` writes it
 //! to files, `reading` reads it back.
 mod archive;
+mod batch_delay;
 #[cfg(test)]
 mod crash_tests;
 mod engine;
 mod file;
-mod ground;
 mod journal;
 mod lines;
-mod pace;
 mod pump;
 pub mod reading;
 mod render;
 mod rotation;
 mod stamp;
+mod storage;
 mod tail;
 mod writer;
 

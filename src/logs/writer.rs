@@ -1,10 +1,10 @@
 //! The thread that writes log files: waits for pipes, runs the engine's turns, naps between them, handles orders of the
 //! master. If it cannot continue, the whole process exits: the next master can continue, and workers must not block on
 //! a pipe without a reader.
+use super::batch_delay::BatchDelay;
 use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
-use super::ground::{HELD, Live, cell};
-use super::pace::Pace;
+use super::storage::{HELD, LiveStorage, cell};
 use crate::os::epoll::Epoll;
 use crate::os::shared::Shared;
 use crate::os::{clock, pipe, process};
@@ -78,13 +78,13 @@ impl Writer {
     /// # Errors
     /// Out of fds, memory or threads.
     pub fn start(left: Option<[OwnedFd; 3]>, sources: Vec<Source>) -> Result<Writer, WriterError> {
-        let live = match left.map(Live::adopt) {
+        let live = match left.map(LiveStorage::adopt) {
             Some(Ok(live)) => live,
             Some(Err(e)) => {
                 log::error!("what a previous master was writing to log files is lost: {e}");
-                Live::new()?
+                LiveStorage::new()?
             }
-            None => Live::new()?,
+            None => LiveStorage::new()?,
         };
         let cells = live.cells();
         let [first, second, third] = live.fds().map(|fd| fd.try_clone_to_owned());
@@ -94,7 +94,7 @@ impl Writer {
         epoll.add(&woken, WOKEN)?;
         let engine = Engine::new(live, TimeZone::system())?;
         let desk = Arc::new(Desk::default());
-        let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), pace: Pace::default() };
+        let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), batch_delay: BatchDelay::default() };
         std::thread::Builder::new().name("clusterd-logs".to_owned()).stack_size(LOG_STACK_BYTES).spawn(move || {
             let end = EndOfProcess;
             match thread.run(sources) {
@@ -179,11 +179,11 @@ impl Drop for EndOfProcess {
 }
 
 struct Thread {
-    engine: Engine<Live>,
+    engine: Engine<LiveStorage>,
     epoll: Epoll,
     woken: OwnedFd,
     desk: Arc<Desk>,
-    pace: Pace,
+    batch_delay: BatchDelay,
 }
 
 impl Thread {
@@ -227,7 +227,7 @@ impl Thread {
             if orders && !self.take_orders(&mut finishing) {
                 return Ok(());
             }
-            let nap_us = self.pace.nap_us(now.us, clock::monotonic_us(), turned.most);
+            let nap_us = self.batch_delay.nap_us(now.us, clock::monotonic_us(), turned.most);
             if nap_us > 0 && finishing.is_none() {
                 std::thread::sleep(Duration::from_micros(nap_us));
             }

@@ -87,7 +87,7 @@ impl Context {
         // What waits before it may change what it means.
         let is_repeated = match self.events.back() {
             Some((last_app, last)) => *last_app == app && *last == event,
-            None => self.apps.get(app).is_some_and(|app| !app.supervisor.is_news(&event)),
+            None => self.apps.get(app).is_some_and(|app| !app.supervisor.has_effect(&event)),
         };
         if !is_repeated {
             self.events.push_back((app, event));

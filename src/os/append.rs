@@ -29,14 +29,6 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the file can be read back, truncated and renamed.
-///
-/// # Errors
-/// As fstat(2).
-pub fn is_regular(file: &File) -> io::Result<bool> {
-    Ok(file.metadata()?.is_file())
-}
-
 /// Lowers the priority of the calling thread. A refusal is ignored.
 pub fn be_nice() {
     const NICENESS: i32 = 10;

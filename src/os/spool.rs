@@ -85,7 +85,7 @@ impl Spool {
     }
 
     /// Returns the memory after `from` to the system; it reads as zeros then.
-    pub fn give_back(&mut self, from: u64) {
+    pub fn release(&mut self, from: u64) {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let length = (self.bytes().len() as u64).saturating_sub(from);
         // SAFETY: takes no pointers. Without it the memory stays in use, no more.
@@ -127,7 +127,7 @@ mod tests {
         let mut other = Spool::new("other", 4096).unwrap();
         other.put(10, &next, 0..5);
         assert_eq!(&other.bytes()[9..16], b"\0hello\0");
-        other.give_back(0);
+        other.release(0);
         assert_eq!(&other.bytes()[9..16], &[0; 7]);
     }
 

@@ -89,7 +89,7 @@ pub(super) fn top(home: Option<&Path>) -> ExitCode {
     let level = log::max_level();
     log::set_max_level(log::LevelFilter::Off);
     let ended = Tty::take().map_err(TopError::Take).and_then(|tty| Top::new(home, tty).run(signals));
-    screen::give_back();
+    screen::restore();
     log::set_max_level(level);
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -214,7 +214,7 @@ impl Top {
 
     /// Ctrl-Z: gives the terminal to the shell until it resumes the process.
     fn suspend(&mut self) -> io::Result<()> {
-        screen::give_back();
+        screen::restore();
         signal::send(std::process::id().cast_signed(), signal::STOP)?;
         self.tty.take_again()
     }

@@ -39,7 +39,7 @@ impl Tty {
     /// # Errors
     /// It cannot be set up.
     pub(super) fn take() -> io::Result<Tty> {
-        give_back_on_panic();
+        restore_on_panic();
         take()?;
         Ok(Tty {
             terminal: Terminal::new(CrosstermBackend::new(io::stdout()))?,
@@ -73,7 +73,7 @@ impl Tty {
 
 impl Drop for Tty {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
@@ -84,7 +84,7 @@ fn take() -> io::Result<()> {
 }
 
 /// Gives the terminal back as it was; once, whoever is first.
-pub(super) fn give_back() {
+pub(super) fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // Of a terminal that is gone nothing has to be restored.
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
@@ -93,10 +93,10 @@ pub(super) fn give_back() {
 }
 
 /// Whichever thread panics: its message is for a terminal that shows it, and nothing goes on half.
-fn give_back_on_panic() {
+fn restore_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        give_back();
+        restore();
         before(info);
         std::process::exit(i32::from(super::EXIT_PANIC));
     }));

@@ -1,10 +1,10 @@
 //! The relay of messages between an app's agent and its workers: chooses the receivers, and handles receivers that do
-//! not read. `worker::node::messages` defines the messages; `news` sends the master's own ones.
+//! not read. `worker::node::messages` defines the messages; `announcements` sends the master's own ones.
 //!
 //! Each receiver has a bounded queue. When the queue is full its owner loses messages, and nobody else is affected. An
 //! agent that sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at
 //! all. A worker is never held up, because its answers to hand-offs come over the same channel.
-mod news;
+mod announcements;
 
 use super::context::Context;
 use super::drains::Goodbye;

@@ -1,5 +1,5 @@
 //! The part of a log that outlives its master: numbers in shared memory, two spools, and the files. Every change goes
-//! through [`Ground`], so that a test can let the process die before each one.
+//! through [`Storage`], so that a test can let the process die before each one.
 use super::journal::{LOG_SEGMENTS_MAX, LOG_SPOOL_BYTES};
 use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX};
 use crate::os::shared::Shared;
@@ -48,7 +48,7 @@ pub(super) mod cell {
 pub(super) const VERSION_NOW: u64 = 1;
 
 /// See the module.
-pub(super) trait Ground {
+pub(super) trait Storage {
     fn load(&self, cell: usize) -> u64;
     fn store(&mut self, cell: usize, value: u64);
     fn position(&self, spool: usize) -> io::Result<u64>;
@@ -58,14 +58,14 @@ pub(super) trait Ground {
     fn bytes(&self, spool: usize) -> &[u8];
     /// Copies a piece of one spool to a place in the other.
     fn copy(&mut self, from: usize, piece: Range<usize>, at: usize);
-    fn give_back(&mut self, spool: usize, from: usize);
+    fn release(&mut self, spool: usize, from: usize);
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize>;
     fn cut(&mut self, file: &File, length: u64) -> io::Result<()>;
 }
 
-/// The real ground.
+/// The real storage.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LiveStorage {
     cells: Arc<Shared>,
     spools: [Spool; 2],
 }
@@ -73,21 +73,27 @@ pub(super) struct Live {
 /// Names under which the keeper holds it: the cells, the spools.
 pub(super) const HELD: [&str; 3] = ["log/cells", "log/spool/0", "log/spool/1"];
 
-impl Live {
-    pub(super) fn new() -> io::Result<Live> {
+impl LiveStorage {
+    pub(super) fn new() -> io::Result<LiveStorage> {
         let cells = Arc::new(Shared::new(HELD[0], cell::ALL * size_of::<u64>())?);
         cells.cells()[cell::VERSION].store(VERSION_NOW, Ordering::Release);
-        Ok(Live { cells, spools: [Spool::new(HELD[1], LOG_SPOOL_BYTES)?, Spool::new(HELD[2], LOG_SPOOL_BYTES)?] })
+        Ok(LiveStorage {
+            cells,
+            spools: [Spool::new(HELD[1], LOG_SPOOL_BYTES)?, Spool::new(HELD[2], LOG_SPOOL_BYTES)?],
+        })
     }
 
     /// Takes over what a previous master left.
-    pub(super) fn adopt(fds: [OwnedFd; 3]) -> io::Result<Live> {
+    pub(super) fn adopt(fds: [OwnedFd; 3]) -> io::Result<LiveStorage> {
         let [cells, first, second] = fds;
         let cells = Arc::new(Shared::adopt(cells, cell::ALL * size_of::<u64>())?);
         if cells.cells()[cell::VERSION].load(Ordering::Acquire) != VERSION_NOW {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is another version's"));
         }
-        Ok(Live { cells, spools: [Spool::adopt(first, LOG_SPOOL_BYTES)?, Spool::adopt(second, LOG_SPOOL_BYTES)?] })
+        Ok(LiveStorage {
+            cells,
+            spools: [Spool::adopt(first, LOG_SPOOL_BYTES)?, Spool::adopt(second, LOG_SPOOL_BYTES)?],
+        })
     }
 
     /// Its fds, in the order of [`HELD`].
@@ -101,7 +107,7 @@ impl Live {
     }
 }
 
-impl Ground for Live {
+impl Storage for LiveStorage {
     fn load(&self, cell: usize) -> u64 {
         self.cells.cells()[cell].load(Ordering::Acquire)
     }
@@ -133,8 +139,8 @@ impl Ground for Live {
         to.put(at, from, piece);
     }
 
-    fn give_back(&mut self, spool: usize, from: usize) {
-        self.spools[spool].give_back(from as u64);
+    fn release(&mut self, spool: usize, from: usize) {
+        self.spools[spool].release(from as u64);
     }
 
     fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {

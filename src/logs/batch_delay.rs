@@ -11,11 +11,11 @@ const LOG_NAP_BYTES: usize = 16 * 1024;
 
 /// The measurements so far.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct BatchDelay {
     last_us: u64,
 }
 
-impl Pace {
+impl BatchDelay {
     /// The nap after a turn from `begun_us` to `ended_us` that took at most `most` bytes from one stream, in
     /// microseconds; 0: wait for the next event.
     pub(super) fn nap_us(&mut self, begun_us: u64, ended_us: u64, most: usize) -> u64 {
@@ -37,14 +37,14 @@ mod tests {
 
     #[test]
     fn naps_follow_the_stream() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.nap_us(1_000_000, 1_000_010, 100), 0, "the first line after a silence");
-        assert_eq!(pace.nap_us(1_001_000, 1_001_010, 100), LOG_NAP_US_MAX - 10, "a line each millisecond");
-        assert_eq!(pace.nap_us(1_002_000, 1_002_010, LOG_MUCH_BYTES), 0, "nearly full");
+        let mut batch_delay = BatchDelay::default();
+        assert_eq!(batch_delay.nap_us(1_000_000, 1_000_010, 100), 0, "the first line after a silence");
+        assert_eq!(batch_delay.nap_us(1_001_000, 1_001_010, 100), LOG_NAP_US_MAX - 10, "a line each millisecond");
+        assert_eq!(batch_delay.nap_us(1_002_000, 1_002_010, LOG_MUCH_BYTES), 0, "nearly full");
         // 10 KiB in 200 µs: a little later there is enough for the next turn.
-        let nap_us = pace.nap_us(1_002_200, 1_002_220, 10 * 1024);
+        let nap_us = batch_delay.nap_us(1_002_200, 1_002_220, 10 * 1024);
         assert_eq!(nap_us, 200 * LOG_NAP_BYTES as u64 / (10 * 1024) - 20);
-        assert_eq!(pace.nap_us(1_002_210, 1_002_220, 16 * 1024), 0, "too short to be one");
-        assert_eq!(pace.nap_us(1_003_000, 1_003_001, 0), 0);
+        assert_eq!(batch_delay.nap_us(1_002_210, 1_002_220, 16 * 1024), 0, "too short to be one");
+        assert_eq!(batch_delay.nap_us(1_003_000, 1_003_001, 0), 0);
     }
 }

@@ -5,7 +5,7 @@ use super::{App, Event, Phase};
 impl App {
     /// Whether [`App::handle`] would act on this event in the current state. Only checks events that a process can
     /// repeat without end; returns true for all others.
-    pub fn is_news(&self, event: &Event) -> bool {
+    pub fn has_effect(&self, event: &Event) -> bool {
         let Some(id) = event.worker() else { return true };
         let Some(worker) = self.workers.get(&id) else { return false };
         let is_agent = worker.is_agent();
@@ -104,8 +104,8 @@ mod tests {
         for app in apps() {
             for event in events(WORKER) {
                 let phase = app.worker(WORKER).unwrap().phase;
-                assert_eq!(app.is_news(&event), matters(&app, event.clone()), "{phase:?} {event:?}");
-                news += usize::from(app.is_news(&event));
+                assert_eq!(app.has_effect(&event), matters(&app, event.clone()), "{phase:?} {event:?}");
+                news += usize::from(app.has_effect(&event));
             }
         }
         assert!(news > 8, "{news}");
@@ -115,8 +115,8 @@ mod tests {
     fn what_a_worker_said_that_is_gone_is_no_news() {
         let app = &apps()[2];
         for event in events(WorkerId(8)) {
-            assert!(!app.is_news(&event) && !matters(app, event.clone()), "{event:?}");
+            assert!(!app.has_effect(&event) && !matters(app, event.clone()), "{event:?}");
         }
-        assert!(app.is_news(&Event::Scale { slots: 1 }));
+        assert!(app.has_effect(&Event::Scale { slots: 1 }));
     }
 }

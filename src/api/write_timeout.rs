@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
-pub(super) struct Impatient {
+pub(super) struct WriteTimeout {
     stream: UnixStream,
     /// The client may stop reading for as long as it wants.
     may_pause: Arc<AtomicBool>,
@@ -21,10 +21,10 @@ pub(super) struct Impatient {
     timeout: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    pub(super) fn new(stream: UnixStream, may_pause: Arc<AtomicBool>) -> Impatient {
+impl WriteTimeout {
+    pub(super) fn new(stream: UnixStream, may_pause: Arc<AtomicBool>) -> WriteTimeout {
         let time = Duration::from_millis(limits::CONTROL_WRITE_TIMEOUT_MS);
-        Impatient { stream, may_pause, time, timeout: None }
+        WriteTimeout { stream, may_pause, time, timeout: None }
     }
 
     /// What came of a write: one that waits has until the time is over.
@@ -40,13 +40,13 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for WriteTimeout {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.timed(cx, written)
@@ -85,7 +85,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
         runtime.block_on(async {
             let (ours, _client) = UnixStream::pair().unwrap();
-            let mut ours = Impatient::new(ours, Arc::new(AtomicBool::new(may_pause)));
+            let mut ours = WriteTimeout::new(ours, Arc::new(AtomicBool::new(may_pause)));
             ours.time = Duration::from_millis(20);
             let answer = vec![b'x'; 16 * 1024 * 1024];
             let written = tokio::time::timeout(time, ours.write_all(&answer)).await;
