@@ -43,6 +43,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         listen: vec!["0.0.0.0:8080".to_owned()],
         restarts: 0,
         handoffs: 0,
+        moved: 0,
         log: Default::default(),
         log_lines_dropped: 0,
         workers,

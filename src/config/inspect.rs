@@ -70,6 +70,11 @@ pub fn is_named(command: &[String], node_options: &str) -> bool {
     flags.iter().any(|word| names(word)) || node_options.split_whitespace().any(names)
 }
 
+/// Node's own flags in a command.
+pub fn node_flags(command: &[String]) -> &[String] {
+    command.get(1..flags_end(command).min(command.len())).unwrap_or(&[])
+}
+
 /// The end of Node's own flags: at the script, or at `--`.
 fn flags_end(args: &[String]) -> usize {
     let mut index = 1;

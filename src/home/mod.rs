@@ -146,7 +146,8 @@ impl Home {
         &self.path
     }
 
-    fn run_dir(&self) -> PathBuf {
+    /// The folder of sockets, locks, and the preload of workers of our own user.
+    pub fn run_dir(&self) -> PathBuf {
         self.path.join("run")
     }
 

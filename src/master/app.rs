@@ -46,6 +46,8 @@ pub(super) struct App {
     /// Why the last start failed, for the client that requested it; cleared once the app is ready.
     pub(super) start_failure: Option<(String, Option<Arc<Tail>>)>,
     pub(super) handoffs: u64,
+    /// Connections that workers gave back for others.
+    pub(super) moved: u64,
     pub(super) restarts: u64,
     /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
@@ -76,6 +78,7 @@ impl App {
             starting: false,
             start_failure: None,
             handoffs: 0,
+            moved: 0,
             restarts: 0,
             slot_notes: BTreeMap::new(),
             schedule: Schedule::default(),

@@ -11,7 +11,7 @@ use super::unread::{self, Budget};
 use super::{checkpoint, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
-use crate::supervisor::Event;
+use crate::supervisor::{Event, KeptConnections};
 use crate::worker::node::channel::{Channel, Read, Unsendable};
 use crate::worker::node::framing::Oversize;
 use crate::worker::node::lines::{self, BadLine, FromWorker};
@@ -178,11 +178,13 @@ fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
     }
 }
 
-/// Sends the message `"shutdown"` for apps that listen for it, then Node's own disconnect, which closes the servers and
+/// Tells the preload what becomes of kept connections, then sends the message `"shutdown"` for apps that listen for it, then Node's own disconnect, which closes the servers and
 /// then the channel.
 pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     checkpoint::save_goodbye(cx, ix);
+    let kept = cx.workers.get(ix).map(|worker| cx.apps[worker.app].supervisor.kept_connections());
+    send(cx, ix, if kept == Some(KeptConnections::Move) { lines::MOVE } else { lines::END });
     let mut line = Vec::new();
     lines::user_string(&mut line, "shutdown");
     send(cx, ix, &line);

@@ -31,6 +31,8 @@ pub(super) struct Deployment {
     /// Counts the masters of this keeper, from 1.
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
+    /// It was logged that workers run without the preload.
+    pub(super) told_no_preload: bool,
     /// Our stderr is a terminal, and a person reads it.
     pub(super) on_terminal: bool,
 }

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::eligibility;
 use super::listener::{self, Listener};
 use super::listening::Listening;
+use super::moves;
 use super::settings::Settings;
 use super::unread;
 use crate::config::{self, Balance};
@@ -61,6 +62,19 @@ pub(super) fn on_message(
                 return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
             }
             return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
+        }
+        FromWorker::Moved => {
+            let moved = channel.fds.pop_front();
+            let answer = if moved.is_some() { lines::HANDLE_ACK } else { lines::HANDLE_NACK };
+            if let Some(socket) = moved {
+                moves::take(reader.cx, ix, socket);
+            }
+            return channel.send_line(answer, None).map_err(Violation::from);
+        }
+        FromWorker::Hello => {
+            if let Some(worker) = reader.cx.workers.get_mut(ix) {
+                worker.has_preload = true;
+            }
         }
         FromWorker::Answer { .. }
         | FromWorker::HandleAck

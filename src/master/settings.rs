@@ -83,6 +83,8 @@ pub(super) struct SpawnPlace<'a> {
     pub(super) listen_names: Vec<String>,
     /// Value of `NOTIFY_SOCKET`.
     pub(super) notify: Option<&'a str>,
+    /// The file of the preload, where the worker loads it.
+    pub(super) preload: Option<&'a str>,
     /// Which of stdout (1) and stderr (2) are redirected; their fds come first.
     pub(super) stdio: Vec<i32>,
 }
@@ -265,6 +267,7 @@ impl Settings {
             slot: place.slot,
             listen_names: &place.listen_names,
             notify: place.notify,
+            preload: place.preload,
         }
     }
 

@@ -14,7 +14,7 @@ use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
 use super::unread::Intake;
 use super::worker::Worker;
-use super::{channels, checkpoint, dispatch, eligibility, requests};
+use super::{channels, checkpoint, dispatch, eligibility, preload, requests};
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -114,6 +114,7 @@ impl Spawner<'_> {
             false => settings.protocol.has_notify_socket(),
         };
         let notify = if speaks { notify_address(cx, self.notify, &settings) } else { None };
+        let preload = if is_agent { None } else { preload_for(cx, &settings) };
         let app = &cx.apps[app_ix];
         // Whoever requested a reload or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
@@ -137,6 +138,7 @@ impl Spawner<'_> {
             port: app.port(),
             listen_names,
             notify: notify.as_deref(),
+            preload: preload.as_deref(),
             stdio,
         };
         let spec = if is_agent {
@@ -168,6 +170,23 @@ impl Spawner<'_> {
     }
 }
 
+/// The file of the preload for workers with these settings, if they load it.
+fn preload_for(cx: &mut Context, settings: &Settings) -> Option<String> {
+    if !settings.config.preload || !settings.protocol.has_preload() {
+        return None;
+    }
+    let found = preload::path_for(settings.uid(), cx.deployment.home.as_ref());
+    if let Err(e) = &found
+        && !std::mem::replace(&mut cx.deployment.told_no_preload, true)
+    {
+        log::warn!(
+            "{}: no folder for the script that moves connections: {e}; workers close kept connections when they leave",
+            settings.config.name
+        );
+    }
+    found.ok()
+}
+
 /// The environment of a worker in the first slot of an app.
 pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
     let app = &cx.apps[app_ix];
@@ -179,6 +198,7 @@ pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsStri
         port: app.port(),
         listen_names: Vec::new(),
         notify: None,
+        preload: None,
         stdio: Vec::new(),
     };
     app.settings().environment(&place)
@@ -200,6 +220,7 @@ pub(super) fn agent_environment(
         port: app.port(),
         listen_names: Vec::new(),
         notify: notify.address_of(app.settings().uid()),
+        preload: None,
         stdio: Vec::new(),
     };
     Some(app.settings().agent_environment(&place))
@@ -239,6 +260,7 @@ pub(super) fn add_worker(
         admitted: false,
         drain: None,
         goodbye: Goodbye::Unsaid,
+        has_preload: false,
         severed_ms: None,
         taken: 0,
         taken_before: 0,

@@ -143,7 +143,8 @@ impl Budget {
                 | FromWorker::Listening { .. }
                 | FromWorker::Close { .. }
                 | FromWorker::ExitedAfterDisconnect { .. }
-                | FromWorker::Handle { .. },
+                | FromWorker::Handle { .. }
+                | FromWorker::Moved,
             ) => REQUEST_LINES,
             Some(_) | None => 1,
         };

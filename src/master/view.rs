@@ -112,6 +112,7 @@ fn app(cx: &Context, files: &LogFiles, index: AppIx) -> wire::App {
         listen: app.addresses(),
         restarts: app.restarts,
         handoffs: app.handoffs,
+        moved: app.moved,
         log: (&settings.config.log).into(),
         log_lines_dropped: files.lost(index),
         workers,

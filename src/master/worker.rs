@@ -37,6 +37,8 @@ pub(super) struct Worker {
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
     pub(super) goodbye: Goodbye,
+    /// It has loaded the preload, and can give connections back.
+    pub(super) has_preload: bool,
     /// When its channel closed.
     pub(super) severed_ms: Option<u64>,
     /// Connections that it took from this master.

@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod bpf;
 pub mod clock;
 pub mod closer;
+pub mod connection;
 pub mod cpu;
 pub mod epoll;
 pub mod errno;

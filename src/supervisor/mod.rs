@@ -9,6 +9,7 @@
 mod agent;
 mod app;
 mod cause;
+mod drain;
 mod limits;
 mod reload;
 mod repeats;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use agent::AgentPolicy;
 pub use app::{App, Cx};
+pub use drain::KeptConnections;
 pub use limits::{Excess, Limits};
 pub use reload::RELOAD_GONE_MS_MAX;
 pub use slot::{SlotPhase, SlotView};

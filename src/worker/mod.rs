@@ -55,6 +55,8 @@ pub struct Spawn<'a> {
     pub listen_names: &'a [String],
     /// Value of `NOTIFY_SOCKET`.
     pub notify: Option<&'a str>,
+    /// The file of the script that it loads before the app.
+    pub preload: Option<&'a str>,
 }
 
 /// The decisions of a protocol. No other code asks which protocol a worker has; an answer that depends on it is a
@@ -92,6 +94,11 @@ pub trait WorkerProtocol: fmt::Debug + Sync {
     /// Whether the worker gets a notify socket.
     fn has_notify_socket(&self) -> bool {
         self.kind().rules().evidence.contains(&Said::Notify)
+    }
+
+    /// Whether the worker can load a script before the app that gives connections back.
+    fn has_preload(&self) -> bool {
+        false
     }
 
     // ---- connections ----

@@ -26,6 +26,7 @@ mod kills;
 mod limits;
 mod logs;
 mod logs_verb;
+mod moves;
 mod peers;
 mod pm2_session;
 mod progress;

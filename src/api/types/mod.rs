@@ -113,6 +113,9 @@ pub struct App {
     pub restarts: u64,
     /// Connections handed off by this master.
     pub handoffs: u64,
+    /// Kept connections that moved to another worker, under this master.
+    #[serde(default)]
+    pub moved: u64,
     /// The files for its output.
     #[serde(default)]
     pub log: Log,

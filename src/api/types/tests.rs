@@ -150,6 +150,7 @@ fn app() -> App {
         listen: vec!["*:8080".to_owned()],
         restarts: 5,
         handoffs: 600,
+        moved: 7,
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
@@ -185,6 +186,7 @@ const APP: &str = r#"{
   ],
   "restarts": 5,
   "handoffs": 600,
+  "moved": 7,
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",

@@ -203,6 +203,10 @@ table! {
               Node (by its name, the file behind links, or its `#!` line), else `listen-fds` where there is something to \
               listen on, else `none`";
 
+    /// Whether Node workers load a small script that lets connections move to other workers instead of being closed.
+    preload: plain(bool = true), Boolean, section "sockets",
+        more "See [Moves](moves.md). `false`: workers close what they keep when they leave";
+
     /// What makes a worker ready: "listening", "message", "notify", "http:/healthz" (it answers that with 2xx or 3xx), a time, "listening or 3s".
     ready: plain(Option<Ready> = None), Optional(READY), unset "as the protocol has it", example r#""listening""#,
         section "readiness",

@@ -20,6 +20,16 @@ pub const HANDLE_NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
 /// would be answered, but a hand-off after it in the same read would lose its handle to it, and the worker throws.)
 pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
 
+/// Told to the preload: the worker leaves, and gives its connections to others.
+pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
+/// Told to the preload: the worker ends its connections, because no other worker is left.
+pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
+/// How the preload sends a connection, with its fd.
+const MOVED: &[u8] =
+    br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTERD","act":"moved"}}"#;
+/// How the preload says that it is loaded.
+const HELLO: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"hello"}"#;
+
 /// A line of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromWorker {
@@ -41,6 +51,10 @@ pub enum FromWorker {
     HandleNack,
     /// The worker sends a handle of this type.
     Handle { kind: String },
+    /// The worker gives a connection back that is between two requests.
+    Moved,
+    /// The preload is loaded.
+    Hello,
     /// `process.send('ready')`.
     Ready,
     /// Any other `process.send()`.
@@ -205,6 +219,12 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     // This field comes before every such answer.
     if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
         return Ok(FromWorker::HandleAck);
+    }
+    if line == MOVED {
+        return Ok(FromWorker::Moved);
+    }
+    if line == HELLO {
+        return Ok(FromWorker::Hello);
     }
     // The reason may quote the line, which may be huge or contain terminal escapes.
     let bad = |reason: String| {

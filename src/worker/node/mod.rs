@@ -1,11 +1,12 @@
 //! Node's cluster protocol: one JSON value a line over a channel, with fds beside them. `lines` are those between primary and
 //! worker, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
-//! hangs where it stands. Here is what a Node worker's spawn needs; what a line means for the cluster is the master's business.
+//! hangs where it stands; `preload` is a script of ours in the worker. Here is what a Node worker's spawn needs; what a line means for the cluster is the master's business.
 pub mod channel;
 pub mod framing;
 pub mod inspector;
 pub mod lines;
 pub mod messages;
+pub mod preload;
 
 use super::{Environment, FIRST_FD, Farewell, Inherited, Spawn, WorkerProtocol};
 use crate::config::{self, ProtocolKind, inspect};
@@ -36,6 +37,12 @@ impl WorkerProtocol for Node {
         if let Some(options) = options(spawn.app, env) {
             env.insert(NODE_OPTIONS.into(), options);
         }
+        let options = env.get(OsStr::new(NODE_OPTIONS)).map_or(Some(""), |options| options.to_str());
+        let with_preload = spawn.preload.zip(options);
+        let with_preload = with_preload.and_then(|(path, all)| preload::options(path, &spawn.app.command, all));
+        if let Some(options) = with_preload {
+            env.insert(NODE_OPTIONS.into(), options.into());
+        }
     }
 
     /// Every worker's inspector has a port of its own.
@@ -54,6 +61,10 @@ impl WorkerProtocol for Node {
     }
 
     fn leaves_hang_reports(&self) -> bool {
+        true
+    }
+
+    fn has_preload(&self) -> bool {
         true
     }
 

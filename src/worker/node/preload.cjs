@@ -1,0 +1,220 @@
+// Loaded by clusterd into a Node worker before the app (docs/moves.md): gives back connections between two requests, so that
+// another worker gets them instead of their clients a closed connection. `preload = false` leaves it out.
+//
+// Until the worker is told to leave, or closes a server, it does nothing. Whatever fails here, the app runs as without it.
+'use strict';
+const cmd = 'NODE_CLUSTERD';
+const LOOK_MS = 25; // between two looks at connections of which no event tells
+const PAUSE_MS = 5; // before the next look at many connections
+const MANY = 256;
+
+const quietly = (f) => function (...args) {
+  try {
+    return f.apply(this, args);
+  } catch {
+    return undefined;
+  }
+};
+
+quietly(restoreOptions)();
+quietly(setUp)();
+
+/// Children, threads and the app see NODE_OPTIONS as configured.
+function restoreOptions() {
+  const file = JSON.stringify(__filename);
+  const options = process.env.NODE_OPTIONS ?? '';
+  const rest = options.replace(`--require=${file}`, '').replace(`--allow-fs-read=${file}`, '').trimStart();
+  if (rest === options) return;
+  if (rest) process.env.NODE_OPTIONS = rest;
+  else delete process.env.NODE_OPTIONS;
+}
+
+function setUp() {
+  delete require.cache[__filename];
+  if (!require('worker_threads').isMainThread || !process.connected || !require('cluster').isWorker) return;
+  const http = require('http');
+  const send = process.send.bind(process);
+  const closing = new Set(); // servers that the app closed
+  const sessions = new Set(); // of HTTP/2
+  const given = []; // handles that wait to be sent, each with its socket
+  const begun = Symbol('a request has begun');
+  let moving = false; // told to leave: whatever can move does
+  let ending = false; // nobody is left to move to
+  let sending = false;
+  let looks = false; // a look is due
+  let looked = 0; // connections seen by the last one
+  let timer;
+  if (!http.Server.prototype.closeIdleConnections) trackRequests();
+
+  const listOf = (server) => server[Object.getOwnPropertySymbols(server).find((s) => s.description === 'http.server.connections')];
+  const isTls = (server) => typeof server.setSecureContext === 'function';
+
+  /// The sockets of plain HTTP/1 whose parsers have begun no request.
+  function* resting() {
+    const lists = new Map();
+    const isIdle = (server, socket) => {
+      if (!lists.has(server)) lists.set(server, new Set(listOf(server)?.idle?.().map((parser) => parser.socket)));
+      return lists.get(server).has(socket);
+    };
+    const handles = process._getActiveHandles();
+    looked = handles.length;
+    for (const socket of handles) {
+      const { parser, server } = socket;
+      if (!parser || !(server instanceof http.Server) || isTls(server) || !(moving || closing.has(server))) continue;
+      // Node counts a fresh connection as active.
+      if (socket.bytesRead === 0 || parser[begun] === false || isIdle(server, socket)) yield socket;
+    }
+  }
+
+  /// Whether everything asked on it is answered and written, and the kernel can send it.
+  function canMove(socket) {
+    const { _handle: handle, _httpMessage: answer, parser } = socket;
+    return handle && isKernels(handle) && !(answer && !answer.finished) && (!parser.incoming || parser.incoming.complete) &&
+      socket.writableLength === 0 && !handle.writeQueueSize && socket.readableLength === 0 &&
+      socket.readable && socket.writable && !socket.destroyed && !socket._paused;
+  }
+
+  const isKernels = (handle) => ['TCP', 'Pipe'].includes(handle.constructor.name) && handle.fd >= 0;
+
+  /// Takes a connection out of the worker. What its client sends from now on waits in the kernel.
+  function take(socket) {
+    const { _handle: handle, parser } = socket;
+    handle.readStop();
+    handle.onread = () => {};
+    if (parser._consumed) {
+      parser.unconsume();
+      parser._consumed = false;
+    }
+    socket._handle = null;
+    socket.setTimeout(0);
+    given.push({ handle, socket });
+  }
+
+  /// Sends clusterd one connection after the other. The server ends when its last socket does, and the channel with it.
+  const sendNext = quietly(() => {
+    if (sending || given.length === 0) return;
+    const { handle, socket } = given.shift();
+    sending = true;
+    send({ cmd, act: 'moved' }, handle, { keepOpen: true }, quietly(() => {
+      sending = false;
+      handle.close();
+      socket.destroy();
+      sendNext();
+    }));
+  });
+
+  const lookNow = quietly(() => {
+    looks = false;
+    if (ending || !process.connected) return;
+    for (const socket of resting()) if (canMove(socket)) take(socket);
+    sendNext();
+  });
+
+  function look() {
+    if (looks) return;
+    looks = true;
+    // At once: the client's next request may come in the same turn.
+    if (looked > MANY) setTimeout(lookNow, PAUSE_MS);
+    else process.nextTick(lookNow);
+  }
+
+  function watch() {
+    look();
+    if (timer) return;
+    timer = setInterval(() => {
+      if (moving || closing.size > 0) look();
+    }, LOOK_MS);
+    timer.unref();
+    require('diagnostics_channel').channel('http.server.response.finish').subscribe(look);
+  }
+
+  /// Clients whose connections cannot move learn it with the next answer.
+  function tellOthers() {
+    const say = quietly(({ response, socket }) => {
+      if (!response.headersSent && !isKernels(socket._handle)) response.shouldKeepAlive = false;
+    });
+    require('diagnostics_channel').channel('http.server.request.start').subscribe(say);
+    for (const { server } of process._getActiveHandles()) {
+      const parsers = server instanceof Object ? listOf(server)?.all?.() ?? [] : [];
+      for (const { socket } of parsers) if (socket?._httpMessage) say({ response: socket._httpMessage, socket });
+    }
+    for (const session of sessions) session.close(); // sends GOAWAY
+  }
+
+  /// Versions before 18.2 have no list of idle connections.
+  function trackRequests() {
+    const { HTTPParser } = require('_http_common');
+    const { kOnMessageBegin, kOnMessageComplete } = HTTPParser;
+    const { initialize } = HTTPParser.prototype;
+    const note = (parser, event, value) => {
+      let listener = parser[event];
+      const noted = function (...args) {
+        parser[begun] = value;
+        return typeof listener === 'function' ? listener.apply(this, args) : undefined;
+      };
+      Object.defineProperty(parser, event, { get: () => noted, set: (f) => { listener = f; } });
+    };
+    HTTPParser.prototype.initialize = function (...args) {
+      if (this[begun] === undefined) {
+        note(this, kOnMessageBegin, true);
+        note(this, kOnMessageComplete, false);
+      }
+      this[begun] = false;
+      return initialize.apply(this, args);
+    };
+  }
+
+  const closeIdle = http.Server.prototype.closeIdleConnections;
+  if (closeIdle) {
+    http.Server.prototype.closeIdleConnections = function closeIdleConnections() {
+      if (ending || !process.connected) return closeIdle.call(this);
+      // Node calls it while it closes the server, before the server stops to listen.
+      process.nextTick(() => {
+        if (moving || (!this.listening && !isTls(this))) {
+          closing.add(this);
+          this.once('close', () => closing.delete(this));
+          watch();
+        } else {
+          closeIdle.call(this);
+        }
+      });
+      return undefined;
+    };
+  }
+
+  // A worker that leaves by itself closes its channel while it still has connections to give back.
+  const { disconnect } = process;
+  process.disconnect = function (...args) {
+    const isBusy = ({ parser, server }) => parser && closing.has(server) && !isTls(server);
+    const leave = () => {
+      if (ending || !process.connected || !(sending || given.length > 0 || process._getActiveHandles().some(isBusy))) {
+        return disconnect.apply(this, args);
+      }
+      setTimeout(leave, LOOK_MS);
+      return undefined;
+    };
+    // Node closes servers in the next tick.
+    process.nextTick(() => process.nextTick(leave));
+  };
+
+  const { prototype } = require('net').Server;
+  const { listen } = prototype;
+  prototype.listen = function (...args) {
+    if (typeof this.updateSettings === 'function') this.on('session', (session) => {
+      sessions.add(session);
+      session.once('close', () => sessions.delete(session));
+    });
+    return listen.apply(this, args);
+  };
+
+  process.on('internalMessage', quietly((message) => {
+    if (message.cmd !== cmd) return;
+    if (message.act === 'move' && !moving) {
+      moving = true;
+      watch();
+      quietly(tellOthers)();
+    }
+    ending = message.act === 'end';
+  }));
+  send({ cmd, act: 'hello' });
+}
