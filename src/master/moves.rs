@@ -22,7 +22,8 @@ pub(super) fn take(cx: &mut Context, ix: WorkerIx, socket: OwnedFd) {
     let Some(listener) = listener.filter(|_| is_alive && has_room && !app.closed && app.supervisor.has_future()) else {
         return closer::close(socket);
     };
-    let client_hash = if app.balancer.wants_client() { connection::peer(socket.as_fd()).map(sticky::hash_ip) } else { None };
+    let client_hash =
+        if app.balancer.wants_client() { connection::peer(socket.as_fd()).map(sticky::hash_ip) } else { None };
     let conn = app.connections.insert(Connection { socket, listener, client_hash });
     // Its own channel is being read, so it is not handed on at once.
     app.waiting.queue.push_back(conn);

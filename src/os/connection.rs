@@ -67,13 +67,7 @@ fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     // SAFETY: the kernel writes at most `length` bytes to `info`, which has as many and for which all bytes are valid, and
     // their number to `length`; both live through the call.
     let said = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
     };
     (said == 0).then_some(info)
 }

@@ -109,11 +109,7 @@ const HALVES: [(&str, &str, &str); 7] = [
     ("half a request line", "PO", "ST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nabcd"),
     ("half the headers", "POST /x HTTP/1.1\r\nho", "st: a\r\ncontent-length: 4\r\n\r\nabcd"),
     ("half a body", "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nab", "cd"),
-    (
-        "half a chunk",
-        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nab",
-        "cd\r\n0\r\n\r\n",
-    ),
+    ("half a chunk", "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nab", "cd\r\n0\r\n\r\n"),
     (
         "all chunks but not the end",
         "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n",

@@ -9,6 +9,7 @@ mod install;
 mod support;
 
 mod node;
+mod proxies;
 mod python;
 mod versions;
 mod websocket;

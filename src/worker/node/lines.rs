@@ -25,8 +25,7 @@ pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
 /// Told to the preload: the worker ends its connections, because no other worker is left.
 pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
 /// How the preload sends a connection, with its fd.
-const MOVED: &[u8] =
-    br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTERD","act":"moved"}}"#;
+const MOVED: &[u8] = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTERD","act":"moved"}}"#;
 /// How the preload says that it is loaded.
 const HELLO: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"hello"}"#;
 
