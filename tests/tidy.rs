@@ -290,13 +290,81 @@ fn the_master_is_a_handful_of_owners() {
     let files = files("src/master");
     let with_methods: Vec<_> = files
         .iter()
-        .filter(|(_, text)| code(text).lines().any(|line| line.starts_with("impl Master")))
+        .filter(|(_, text)| {
+            code(text)
+                .lines()
+                .any(|line| line.starts_with("impl<S: System> Master<S>") || line.starts_with("impl Master"))
+        })
         .map(|(path, _)| path.display().to_string())
         .collect();
     assert!((1..=3).contains(&with_methods.len()), "impl Master stands in {}", with_methods.join(", "));
     let (_, text) = files.iter().find(|(path, _)| path.ends_with("src/master/mod.rs")).unwrap();
     let code = code(text);
-    let body = code.split("struct Master {").nth(1).unwrap().split("\n}").next().unwrap();
+    let body = code.split("struct Master<S: System> {").nth(1).unwrap().split("\n}").next().unwrap();
     let fields = body.lines().filter(|line| line.contains(':')).count();
     assert!((1..=15).contains(&fields), "struct Master has {fields} fields");
+}
+
+/// A simulated system can take the place of the real one only if the loop has no way around the trait.
+#[test]
+fn the_master_makes_system_calls_through_its_trait_only() {
+    // Of these modules of `os` the loop uses what computes, or names a type.
+    let pure = [
+        "attributes::resource",
+        "errno",
+        "listen::LocalAddress",
+        "listen::SocketFile",
+        "loopback::Half",
+        "loopback::Made",
+        "process::describe_errno",
+        "process::end_signal",
+        "process::exit_code",
+        "procfs::Holder",
+        "seccomp::Answer",
+        "seccomp::Call",
+        "seccomp::Sent",
+        "seccomp::What",
+        "signal",
+        "tracee::SocketKind",
+        "user::Account",
+        "user::UserError",
+    ];
+    let mut seen = 0;
+    for (path, text) in files("src/master") {
+        // Looks into a worker's memory are made on threads of their own; `system` calls `preload`.
+        let outside = ["src/master/system", "src/master/bind/look.rs", "src/master/preload.rs"];
+        if outside.iter().any(|outside| path.starts_with(outside)) {
+            continue;
+        }
+        let (file, code) = (path.display(), code(&text));
+        let modules: Vec<String> =
+            imports(&code).iter().filter_map(|import| Some(import.strip_prefix("crate::os::")?.to_owned())).collect();
+        for import in modules {
+            seen += 1;
+            let (module, item) = import.split_once("::").unwrap_or((&import, ""));
+            let item = item.split("::").next().unwrap_or("");
+            if pure.contains(&module) || pure.contains(&format!("{module}::{item}").as_str()) {
+                continue;
+            }
+            assert!(item.is_empty() || item == "self", "{file} imports os::{import}");
+            for used in behind(&code, module).filter_map(|rest| rest.strip_prefix("::")) {
+                let used = used.split(|c: char| !in_a_name(Some(c))).next().unwrap_or("");
+                let name = format!("{module}::{used}");
+                assert!(pure.contains(&name.as_str()), "{file} calls os::{name}: a method of System");
+            }
+        }
+        // On the spot, without an import.
+        for used in code.split("crate::os::").skip(1).filter(|rest| !rest.starts_with('{')) {
+            let path: String = used.chars().take_while(|c| in_a_name(Some(*c)) || *c == ':').collect();
+            let path = path.trim_end_matches("::");
+            let module = path.split("::").next().unwrap_or("");
+            let is_import = path == module || pure.contains(&module);
+            let is_pure = pure.iter().any(|known| path == *known || path.starts_with(&format!("{known}::")));
+            assert!(is_import || is_pure, "{file} names os::{path}: a method of System");
+        }
+        for call in ["std::fs::", "UnixListener::bind", "TcpStream::connect", "Instant::now", "SystemTime::now"] {
+            assert!(!names(&code, call.trim_end_matches("::")), "{file} names {call}: a method of System");
+        }
+    }
+    assert!(seen > 10, "{seen} imports of os seen");
 }

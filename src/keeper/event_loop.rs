@@ -4,7 +4,7 @@ use super::codec::{self, RecordError};
 use super::delivery::Delivery;
 use super::protocol::{About, Notice, Order, OwnUpgrade, SpawnStep};
 use super::reexec::{self, Reexec};
-use super::system::{Interest, System};
+use super::system::{Interest, SIGNALS, System};
 use super::table::Table;
 use super::watchdog::{AfterEnd, Hung, Watchdog};
 use super::{ARGUMENTS, INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
@@ -35,18 +35,6 @@ const KEEPER_END_WAIT_MS: u64 = 2_000;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// The signals that the keeper handles. All but SIGCHLD are passed to the master.
-pub(super) const SIGNALS: [i32; 9] = [
-    signal::TERM,
-    signal::INT,
-    signal::QUIT,
-    signal::HUP,
-    signal::USR1,
-    signal::USR2,
-    signal::TTIN,
-    signal::TTOU,
-    signal::CHLD,
-];
 /// The variables by which systemd says which fds it passed. They are meant for the keeper alone.
 const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 

@@ -10,6 +10,7 @@ use crate::os::poll::{self, Interest};
 use crate::os::{clock, memfd, process};
 use log::{debug, warn};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -50,10 +51,73 @@ pub struct Inheritance {
     pub notes: BTreeMap<String, Vec<u8>>,
 }
 
+/// The master's end of the connection.
+pub trait KeeperSocket: AsFd + Debug {
+    /// Sends one packet, whole or not at all, with copies of these fds.
+    ///
+    /// # Errors
+    /// As [`packet::send`].
+    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()>;
+
+    /// Receives one packet and its fds.
+    ///
+    /// # Errors
+    /// As [`packet::receive`].
+    fn receive(&self, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet>;
+
+    /// Waits until it is readable, for at most `ms`. Returns the milliseconds that are left.
+    ///
+    /// # Errors
+    /// As [`poll::wait`].
+    fn wait_readable(&self, ms: u64) -> io::Result<u64>;
+
+    /// A memfd with this content.
+    ///
+    /// # Errors
+    /// As [`memfd::with_contents`].
+    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd>;
+}
+
+impl KeeperSocket for OwnedFd {
+    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        packet::send(self.as_fd(), bytes, fds)
+    }
+
+    fn receive(&self, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
+        packet::receive(self, buffer, fds)
+    }
+
+    fn wait_readable(&self, ms: u64) -> io::Result<u64> {
+        let deadline_ms = clock::monotonic_ms() + ms;
+        poll::wait(&mut [Interest::new(self.as_fd(), false)], Some(ms))?;
+        Ok(deadline_ms.saturating_sub(clock::monotonic_ms()))
+    }
+
+    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+        memfd::with_contents(name, bytes)
+    }
+}
+
+/// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. Call it once, before anything else.
+///
+/// # Errors
+/// This process was not started by a keeper: the fd is closed or something else.
+pub fn inherited_socket() -> io::Result<OwnedFd> {
+    let strange = |detail: &str| {
+        let text = format!("this process was not started by clusterd: fd {MASTER_KEEPER_FD} {detail}");
+        io::Error::new(io::ErrorKind::NotConnected, text)
+    };
+    let socket = process::take_inherited_fd(MASTER_KEEPER_FD).map_err(|_| strange("is not open"))?;
+    if !packet::is_packet_socket(socket.as_fd()) {
+        return Err(strange("is no connection to a keeper"));
+    }
+    Ok(socket)
+}
+
 /// The connection.
 #[derive(Debug)]
-pub struct Link {
-    socket: OwnedFd,
+pub struct Link<K: KeeperSocket = OwnedFd> {
+    socket: K,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The last send failed because the system was out of memory or of fds in flight.
     scarce: bool,
@@ -61,25 +125,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// Takes the connection that the keeper left at [`MASTER_KEEPER_FD`]. Call it once, before anything else.
+    /// As [`inherited_socket`].
     ///
     /// # Errors
-    /// This process was not started by a keeper: the fd is closed or something else.
+    /// As [`inherited_socket`].
     pub fn from_inherited() -> io::Result<Link> {
-        let strange = |detail: &str| {
-            let text = format!("this process was not started by clusterd: fd {MASTER_KEEPER_FD} {detail}");
-            io::Error::new(io::ErrorKind::NotConnected, text)
-        };
-        let socket = process::take_inherited_fd(MASTER_KEEPER_FD).map_err(|_| strange("is not open"))?;
-        if !packet::is_packet_socket(socket.as_fd()) {
-            return Err(strange("is no connection to a keeper"));
-        }
-        Ok(Link::new(socket))
+        inherited_socket().map(Link::new)
     }
+}
 
-    /// The same over any SOCK_SEQPACKET connection.
+impl<K: KeeperSocket> Link<K> {
+    /// Over any SOCK_SEQPACKET connection.
     #[must_use]
-    pub fn new(socket: OwnedFd) -> Link {
+    pub fn new(socket: K) -> Link<K> {
         Link { socket, outbox: VecDeque::new(), scarce: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
     }
 
@@ -89,17 +147,16 @@ impl Link {
     /// # Errors
     /// `TimedOut`; `UnexpectedEof` when the keeper is gone; `InvalidData` for an unexpected message.
     pub fn adopt(&mut self) -> io::Result<Inheritance> {
-        let deadline_ms = clock::monotonic_ms() + ADOPT_TIMEOUT_MS;
+        let mut left_ms = ADOPT_TIMEOUT_MS;
         let mut inheritance = Inheritance::default();
         let mut greeted = false;
         loop {
             let Some((notice, fds)) = self.receive_with_fds()? else {
-                let now_ms = clock::monotonic_ms();
-                if now_ms >= deadline_ms {
+                if left_ms == 0 {
                     let text = "the keeper did not say in time what it holds";
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
-                poll::wait(&mut [Interest::new(self.socket.as_fd(), false)], Some(deadline_ms - now_ms))?;
+                left_ms = self.socket.wait_readable(left_ms)?;
                 continue;
             };
             match take_in(&mut inheritance, &mut greeted, notice, fds) {
@@ -119,7 +176,7 @@ impl Link {
     pub fn order(&mut self, order: &Order, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = codec::encode_order(order).map_err(|error| invalid(&error))?;
         if self.outbox.is_empty() {
-            match packet::send(self.socket.as_fd(), &bytes, fds) {
+            match self.socket.send(&bytes, fds) {
                 Ok(()) => return Ok(()),
                 Err(error) if packet::is_temporary(&error) => self.scarce = error.kind() != io::ErrorKind::WouldBlock,
                 Err(error) => return Err(error),
@@ -149,7 +206,7 @@ impl Link {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let bytes = codec::encode_spawn_spec(spec).map_err(|error| invalid(&error))?;
-        let description = memfd::with_contents("clusterd-spawn", &bytes)?;
+        let description = self.socket.file_with("clusterd-spawn", &bytes)?;
         let mut attached = vec![description.as_fd()];
         attached.extend_from_slice(fds);
         self.order(&Order::Spawn { worker }, &attached)
@@ -175,7 +232,7 @@ impl Link {
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some((bytes, fds)) = self.outbox.front() {
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            match packet::send(self.socket.as_fd(), bytes, &borrowed) {
+            match self.socket.send(bytes, &borrowed) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(error) if packet::is_temporary(&error) => {
                     self.scarce = error.kind() != io::ErrorKind::WouldBlock;
@@ -199,7 +256,7 @@ impl Link {
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the keeper is gone");
         let mut fds = VecDeque::new();
         loop {
-            let length = match packet::receive(&self.socket, &mut self.buffer, &mut fds) {
+            let length = match self.socket.receive(&mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => length,
                 Ok(Packet::WithoutFds(_)) => {
                     warn!("ignored a packet of the keeper: {FDS_LOST}");
@@ -223,7 +280,7 @@ impl Link {
     }
 }
 
-impl AsFd for Link {
+impl<K: KeeperSocket> AsFd for Link<K> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

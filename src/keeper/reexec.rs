@@ -3,10 +3,10 @@
 //! their parent-death signals, pending signals, limits and open files stay; the rest is encoded (`state`). A failure
 //! before the exec costs nothing: the keeper stays as it is and logs the reason.
 use super::delivery::Delivery;
-use super::event_loop::{Keeper, Master, Own, SIGNALS, environment, with_master_name};
+use super::event_loop::{Keeper, Master, Own, environment, with_master_name};
 use super::protocol::{About, Notice, OwnUpgrade};
 use super::state::{self, KEEPER_STATE_BYTES_MAX, State, View};
-use super::system::System;
+use super::system::{SIGNALS, System};
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::UPGRADE_ANSWER_BYTES_MAX;

@@ -14,6 +14,18 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+/// The signals that the keeper handles. All but SIGCHLD are passed to the master.
+pub(super) const SIGNALS: [i32; 9] = [
+    signal::TERM,
+    signal::INT,
+    signal::QUIT,
+    signal::HUP,
+    signal::USR1,
+    signal::USR2,
+    signal::TTIN,
+    signal::TTOU,
+    signal::CHLD,
+];
 /// What to wait for on one file, and the result.
 #[derive(Debug)]
 pub struct Interest<'a, F> {

@@ -2,12 +2,13 @@
 //! decides when it starts and ends; `relay` passes messages between agent and workers.
 use super::context::Context;
 use super::narration::{cause_words, human_ms};
+use super::system::System;
 use crate::api::types as wire;
 use crate::ids::{AppIx, Slot};
 use crate::supervisor::{Cause, Evidence, Phase, Report, SlotPhase};
 
 /// The agent as the API shows it; `None`: the app has none.
-pub(super) fn view(cx: &Context, app_ix: AppIx) -> Option<wire::Agent> {
+pub(super) fn view(cx: &Context<impl System>, app_ix: AppIx) -> Option<wire::Agent> {
     let app = &cx.apps[app_ix];
     let slot = app.supervisor.agent()?;
     let process = slot.current;
@@ -37,7 +38,7 @@ pub(super) fn view(cx: &Context, app_ix: AppIx) -> Option<wire::Agent> {
 }
 
 /// Logs a change of the agent's state.
-pub(super) fn log_report(cx: &mut Context, app_ix: AppIx, report: &Report) {
+pub(super) fn log_report(cx: &mut Context<impl System>, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     let pid = |pid: &Option<i32>| pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
     match report {
@@ -63,7 +64,7 @@ pub(super) fn log_report(cx: &mut Context, app_ix: AppIx, report: &Report) {
     }
 }
 
-fn advice(cx: &Context, app_ix: AppIx, cause: &Cause) -> &'static str {
+fn advice(cx: &Context<impl System>, app_ix: AppIx, cause: &Cause) -> &'static str {
     if !matches!(cause, Cause::NotReady { .. }) {
         return "";
     }

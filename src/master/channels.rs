@@ -6,13 +6,14 @@ use super::eligibility;
 use super::kernel_mode::groups::Groups;
 use super::readiness_probe::ReadinessProbes;
 use super::relay::Relay;
+use super::system::System;
 use super::tasks::Task;
 use super::unread::{self, Budget};
 use super::{checkpoint, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
 use crate::supervisor::{Event, KeptConnections};
-use crate::worker::node::channel::{Channel, Read, Unsendable};
+use crate::worker::node::channel::{Channel, ChannelSocket, Read, Unsendable};
 use crate::worker::node::framing::Oversize;
 use crate::worker::node::lines::{self, BadLine, FromWorker};
 use thiserror::Error;
@@ -35,15 +36,15 @@ pub(super) enum Violation {
 }
 
 /// Reads channels. It borrows the mechanisms that handle the lines; all of them are below it in the order of layers.
-pub(super) struct ChannelReader<'a> {
-    pub(super) cx: &'a mut Context,
+pub(super) struct ChannelReader<'a, S: System> {
+    pub(super) cx: &'a mut Context<S>,
     pub(super) dispatch: &'a mut Dispatch,
     pub(super) groups: &'a mut Groups,
     pub(super) readiness: &'a mut ReadinessProbes,
     pub(super) relay: &'a mut Relay,
 }
 
-impl ChannelReader<'_> {
+impl<S: System> ChannelReader<'_, S> {
     /// Reads one channel until it is empty, or its budget spent, and acts on every line. `to_end`: the other side may have
     /// closed, which a read that comes back short does not tell and no later event will.
     pub(super) fn read(&mut self, ix: WorkerIx, to_end: bool) {
@@ -85,7 +86,7 @@ impl ChannelReader<'_> {
     fn read_lines(
         &mut self,
         ix: WorkerIx,
-        channel: &mut Channel,
+        channel: &mut Channel<impl ChannelSocket>,
         to_end: bool,
         budget: &mut Budget,
     ) -> Result<Option<u64>, Violation> {
@@ -123,7 +124,12 @@ impl ChannelReader<'_> {
         }
     }
 
-    fn work_on_lines(&mut self, ix: WorkerIx, channel: &mut Channel, budget: &mut Budget) -> Result<(), Violation> {
+    fn work_on_lines(
+        &mut self,
+        ix: WorkerIx,
+        channel: &mut Channel<impl ChannelSocket>,
+        budget: &mut Budget,
+    ) -> Result<(), Violation> {
         loop {
             if budget.is_spent() {
                 return Ok(());
@@ -161,7 +167,7 @@ impl ChannelReader<'_> {
 }
 
 /// Saves which listeners the worker serves, then sends the answers held back until then.
-pub(super) fn save_and_answer(cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
+pub(super) fn save_and_answer(cx: &mut Context<impl System>, ix: WorkerIx, channel: &mut Channel<impl ChannelSocket>) {
     if cx.workers.get(ix).is_some_and(|worker| worker.unnoted) {
         checkpoint::save_serves(cx, ix);
     }
@@ -169,7 +175,7 @@ pub(super) fn save_and_answer(cx: &mut Context, ix: WorkerIx, channel: &mut Chan
 }
 
 /// Sends a control line to a worker. A worker that does not read its channel fails.
-fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
+fn send(cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) {
     let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
     match channel.send_line(line, None) {
         Ok(()) if channel.is_blocked() => cx.tasks.push_back(Task::AwaitWritable(ix)),
@@ -180,7 +186,7 @@ fn send(cx: &mut Context, ix: WorkerIx, line: &[u8]) {
 
 /// Tells the preload what becomes of kept connections, then sends the message `"shutdown"` for apps that listen for it, then Node's own disconnect, which closes the servers and
 /// then the channel.
-pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
+pub(super) fn say_goodbye(cx: &mut Context<impl System>, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     checkpoint::save_goodbye(cx, ix);
     let kept = cx.workers.get(ix).map(|worker| cx.apps[worker.app].supervisor.kept_connections());
@@ -196,7 +202,7 @@ pub(super) fn say_goodbye(cx: &mut Context, worker: WorkerId) {
 }
 
 /// The peer closed, and everything before that was read: hand-offs still open were not taken.
-fn on_closed(cx: &mut Context, ix: WorkerIx) {
+fn on_closed(cx: &mut Context<impl System>, ix: WorkerIx) {
     forget_poll(cx, ix);
     dispatch::take_back(cx, ix);
     let now_ms = cx.now_ms;
@@ -212,7 +218,7 @@ fn on_closed(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Fails a worker that sent bad input; no other worker is affected.
-pub(super) fn fail(cx: &mut Context, ix: WorkerIx, violation: &Violation) {
+pub(super) fn fail(cx: &mut Context<impl System>, ix: WorkerIx, violation: &Violation) {
     if let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
         channel.closed = true;
     }
@@ -224,7 +230,7 @@ pub(super) fn fail(cx: &mut Context, ix: WorkerIx, violation: &Violation) {
 }
 
 /// Removes the channel from the reactor.
-pub(super) fn forget_poll(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn forget_poll(cx: &mut Context<impl System>, ix: WorkerIx) {
     if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
         cx.reactor.remove_channel(channel.as_fd());
     }

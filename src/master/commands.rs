@@ -4,6 +4,7 @@ use super::kernel_mode::groups;
 use super::lifecycle::refusal_while_stopped;
 use super::narration::plural;
 use super::reading::{self, Input, Purpose};
+use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{Master, checkpoint, lifecycle, reload, requests, spawn, upgrade, view};
@@ -13,20 +14,20 @@ use crate::ids::AppIx;
 use crate::keeper::protocol::Order as KeeperOrder;
 use crate::limits;
 use crate::logs::Reply;
-use crate::os::{clock, cpu, signal};
+use crate::os::signal;
 use crate::supervisor::{Event, Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-impl Master {
+impl<S: System> Master<S> {
     // ---- commands of clients ----
 
     pub(super) fn answer_calls(&mut self) {
         if self.control.due_ms().is_none() {
             return;
         }
-        let turn_us = clock::monotonic_us();
-        while let Some(call) = self.control.next_call(self.cx.now_ms, turn_us) {
+        let turn_us = self.cx.system.now_us();
+        while let Some(call) = self.control.next_call(&self.cx, turn_us) {
             self.answer_call(call);
         }
     }
@@ -138,7 +139,7 @@ impl Master {
         if let Some(why) = refusal_while_stopped(&self.cx, ix) {
             return Answer::Refused(why);
         }
-        match to.resolve(now, cpu::available().count) {
+        match to.resolve(now, self.cx.system.cpus().count) {
             Err(error) => Answer::Refused(error.to_string()),
             Ok(slots) => {
                 self.cx.events.push_back((ix, Event::Scale { slots }));
@@ -252,7 +253,7 @@ impl Master {
         for listener_ix in self.cx.apps[ix].listeners.indices() {
             self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
             let who = self.cx.apps[ix].settings().credentials().cloned();
-            self.cx.apps[ix].listeners[listener_ix].remove_file(who.as_ref());
+            self.cx.apps[ix].listeners[listener_ix].remove_file(&self.cx.system, who.as_ref());
             self.cx.apps[ix].listeners[listener_ix].retire();
         }
         self.cx.apps[ix].waiting.queue.clear();
@@ -448,7 +449,7 @@ impl Master {
                 return;
             }
         };
-        let cpus = cpu::available().count;
+        let cpus = self.cx.system.cpus().count;
         let from_file = reload::has_file(&self.cx);
         for ix in self.cx.apps.indices() {
             let now = self.cx.apps[ix].supervisor.slot_count();

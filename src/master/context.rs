@@ -6,20 +6,20 @@ use super::checkpoint::Checkpoint;
 use super::deployment::Deployment;
 use super::eligibility::GroupChanges;
 use super::keeper::Keeper;
-use super::polls::Polls;
+use super::reactor::Reactor;
+use super::system::System;
 use super::table::Table;
 use super::tasks::Task;
 use super::timers::Timers;
 use super::unread::Unread;
 use super::worker::Workers;
 use crate::ids::AppIx;
-use crate::os::clock;
 use crate::supervisor::Event;
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-pub(super) struct Context {
+pub(super) struct Context<S: System> {
+    pub(super) system: S,
     /// The monotonic clock at the beginning of this turn, in milliseconds.
     pub(super) now_ms: u64,
     /// The same clock in microseconds.
@@ -29,13 +29,13 @@ pub(super) struct Context {
     /// The apps of the deployment. Deleted ones keep their place.
     pub(super) apps: Table<AppIx, App>,
     /// Every living process of this deployment.
-    pub(super) workers: Workers,
+    pub(super) workers: Workers<S>,
     /// The records that the keeper holds for this master.
     pub(super) checkpoint: Checkpoint,
     /// The link to the keeper.
-    pub(super) keeper: Keeper,
+    pub(super) keeper: Keeper<S>,
     /// The fds that the loop waits for.
-    pub(super) reactor: Polls,
+    pub(super) reactor: Reactor<S>,
     /// The deadlines of all mechanisms.
     pub(super) timers: Timers,
     /// Changes of reuseport groups that kernel mode has not handled yet.
@@ -52,20 +52,27 @@ pub(super) struct Context {
     pub(super) events: VecDeque<(AppIx, Event)>,
 }
 
-impl Context {
+impl<S: System> Context<S> {
     /// An empty context: only the keeper is known.
-    pub(super) fn new(keeper: Keeper, reactor: Polls, incarnation: u32, wake: Arc<dyn Fn() + Send + Sync>) -> Context {
-        let now_us = clock::monotonic_us();
+    pub(super) fn new(
+        system: S,
+        keeper: Keeper<S>,
+        reactor: Reactor<S>,
+        incarnation: u32,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> Context<S> {
+        let now_us = system.now_us();
         Context {
             now_ms: now_us / 1000,
             now_us,
             deployment: Deployment {
                 started_ms: now_us / 1000,
                 incarnation,
-                keeper_pid: std::os::unix::process::parent_id() as i32,
-                on_terminal: io::stderr().is_terminal(),
+                keeper_pid: system.keeper_pid(),
+                on_terminal: system.is_on_terminal(),
                 ..Deployment::default()
             },
+            system,
             apps: Table::default(),
             workers: Workers::default(),
             checkpoint: Checkpoint::default(),
@@ -96,7 +103,7 @@ impl Context {
 
     /// Reads the clock.
     pub(super) fn update_now(&mut self) {
-        self.now_us = clock::monotonic_us();
+        self.now_us = self.system.now_us();
         self.now_ms = self.now_us / 1000;
     }
 }

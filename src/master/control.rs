@@ -1,9 +1,9 @@
 //! The master's side of the control API: its socket, the calls from its thread, and the clients that wait for an
 //! answer.
 use super::context::Context;
+use super::system::System;
 use super::waiters::Waiters;
 use crate::api::{self, Call, CallReceiver};
-use crate::os::{clock, user};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,11 +30,11 @@ pub(super) struct Control {
 
 impl Control {
     /// Serves the API on its own thread.
-    pub(super) fn serve(&mut self, cx: &Context, socket: UnixListener) {
+    pub(super) fn serve(&mut self, cx: &Context<impl System>, socket: UnixListener) {
         self.path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
         let (sender, receiver) = api::channel(Arc::clone(&cx.wake));
         self.calls = Some(receiver);
-        match api::server::start(socket, sender, user::own_uid()) {
+        match api::server::start(socket, sender, cx.system.own_uid()) {
             Ok(server) => self.server = Some(server),
             Err(e) => log::error!("the control socket cannot be served: {e}"),
         }
@@ -51,12 +51,12 @@ impl Control {
     }
 
     /// The next request, unless this turn, which began at `turn_us`, has answered enough of them.
-    pub(super) fn next_call(&mut self, now_ms: u64, turn_us: u64) -> Option<Call> {
-        if !self.any_waits || now_ms < self.rest_until_ms {
+    pub(super) fn next_call(&mut self, cx: &Context<impl System>, turn_us: u64) -> Option<Call> {
+        if !self.any_waits || cx.now_ms < self.rest_until_ms {
             return None;
         }
-        if clock::monotonic_us() >= turn_us + CALLS_TURN_US {
-            self.rest_until_ms = now_ms + CALLS_REST_MS;
+        if cx.system.now_us() >= turn_us + CALLS_TURN_US {
+            self.rest_until_ms = cx.now_ms + CALLS_REST_MS;
             return None;
         }
         let call = self.calls.as_mut().and_then(CallReceiver::try_next);

@@ -1,10 +1,10 @@
 //! State of the deployment as a whole: its name and home, its configuration sources, whether it is stopping. Several
 //! mechanisms read it; whoever changes it also saves it.
+use super::system::System;
 use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::limits;
 use std::collections::BTreeMap;
-use std::fs;
 
 #[derive(Default)]
 pub(super) struct Deployment {
@@ -51,15 +51,12 @@ impl Deployment {
 
     /// Bounds our own log in the background: it is rotated once, and the old file stays beside it. (Keeper and master
     /// share the file, and append to it.)
-    pub(super) fn bound_own_log(&self) {
+    pub(super) fn bound_own_log(&self, system: &impl System) {
         let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
-        let too_large = fs::metadata(&path).is_ok_and(|file| file.len() > limits::OWN_LOG_BYTES_MAX);
-        if !self.background || !too_large {
+        if !self.background {
             return;
         }
-        let kept = fs::copy(&path, path.with_extension("log.1")).map(drop);
-        let emptied = fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
-        if let Err(e) = kept.and(emptied) {
+        if let Err(e) = system.rotate_own_log(&path, limits::OWN_LOG_BYTES_MAX) {
             log::warn!("cannot rotate {}: {e}", path.display());
         }
     }

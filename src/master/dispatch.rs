@@ -5,15 +5,14 @@ use super::context::Context;
 use super::eligibility;
 use super::handoff::{Answer, Closed, HandOff, Outcome};
 use super::scarce::ScarceChannels;
+use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::balance::coalescing::{self, Coalescing};
 use crate::balance::{ConnIx, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
-use crate::os::interrupt::Periodic;
-use crate::os::listen::{self, LocalAddress};
-use crate::os::{closer, reuseport};
+use crate::os::listen::LocalAddress;
 use crate::supervisor::Event;
 use crate::worker::node::channel::Sent;
 use std::io;
@@ -47,15 +46,13 @@ pub(super) struct Dispatch {
     answers: u64,
     /// Scratch space for a hand-off line.
     line: Vec<u8>,
-    /// Interrupts a close that blocks.
-    interrupts: Periodic,
     /// Channels with lines that wait for a resource of the system.
     pub(super) scarce: ScarceChannels,
 }
 
 impl Dispatch {
     /// Marks a listener on which connections may wait.
-    pub(super) fn listener_ready(&mut self, cx: &mut Context, app: AppIx, listener: ListenerIx) {
+    pub(super) fn listener_ready(&mut self, cx: &mut Context<impl System>, app: AppIx, listener: ListenerIx) {
         let Some(l) = cx.apps.get_mut(app).and_then(|a| a.listeners.get_mut(listener)) else { return };
         l.readable = true;
         if !self.ready_listeners.contains(&(app, listener)) {
@@ -64,22 +61,14 @@ impl Dispatch {
     }
 
     /// How long the loop naps before it waits, in microseconds.
-    pub(super) fn nap_us(&mut self, cx: &Context) -> u64 {
+    pub(super) fn nap_us(&mut self, cx: &Context<impl System>) -> u64 {
         let alone = cx.apps.len() == 1;
         let most_us = if alone { coalescing::NAP_MAX_US } else { coalescing::NAP_BESIDE_OTHERS_MAX_US };
         self.coalescing.nap_us(cx.now_us, most_us)
     }
 
-    /// Once per turn: an idle process is not to be woken, so the timer ends with the first turn that had nothing to close
-    /// and has no answer to wait for.
-    pub(super) fn rest(&mut self, cx: &Context) {
-        if !has_open(cx) {
-            self.interrupts.rest();
-        }
-    }
-
     /// Accepts from every listener on which connections wait, as long as workers can take them.
-    pub(super) fn accept_all(&mut self, cx: &mut Context) {
+    pub(super) fn accept_all(&mut self, cx: &mut Context<impl System>) {
         let mut n = 0;
         while n < self.ready_listeners.len() {
             let (app, listener) = self.ready_listeners[n];
@@ -92,7 +81,7 @@ impl Dispatch {
     }
 
     /// Accepts a batch from one listener. Returns whether the listener stays in the ready list.
-    fn accept_from(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+    fn accept_from(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
         let Some(app) = cx.apps.get(app_ix) else { return false };
         let Some(listener) = app.listeners.get(listener_ix) else { return false };
         if app.closed || !listener.readable {
@@ -108,7 +97,7 @@ impl Dispatch {
     /// Accepts a batch from one socket of a listener.
     pub(super) fn accept_batch(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         app_ix: AppIx,
         listener_ix: ListenerIx,
         socket: u32,
@@ -139,9 +128,9 @@ impl Dispatch {
             let app = &mut cx.apps[app_ix];
             let from = app.listeners[listener_ix].socket(socket);
             let accepted = if wants_client {
-                listen::accept_with_peer(from)
+                cx.system.accept_with_peer(from)
             } else {
-                listen::accept(from).map(|socket| (socket, None))
+                cx.system.accept(from).map(|socket| (socket, None))
             };
             match accepted {
                 Ok((socket, peer)) => {
@@ -168,7 +157,7 @@ impl Dispatch {
     }
 
     /// Hands a connection to a worker, or queues it until a worker can take it.
-    fn hand_off(&mut self, cx: &mut Context, app_ix: AppIx, conn: ConnIx) {
+    fn hand_off(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, conn: ConnIx) {
         loop {
             let app = &mut cx.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
@@ -214,7 +203,7 @@ impl Dispatch {
     }
 
     /// Called after the channel of this worker was read.
-    pub(super) fn end_reading(&mut self, cx: &Context, ix: WorkerIx) {
+    pub(super) fn end_reading(&mut self, cx: &Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         if let Some(member) = worker.member {
             self.coalescing.read(self.answers, cx.apps[worker.app].balancer.open_count(member));
@@ -222,7 +211,7 @@ impl Dispatch {
     }
 
     /// A worker answered a hand-off. Answers to a previous master's hand-offs have unknown numbers.
-    pub(super) fn answered(&mut self, cx: &mut Context, worker_ix: WorkerIx, seq: u64, accepted: bool) {
+    pub(super) fn answered(&mut self, cx: &mut Context<impl System>, worker_ix: WorkerIx, seq: u64, accepted: bool) {
         let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
         let Some(member) = worker.member else { return };
         let app = &mut cx.apps[worker.app];
@@ -232,8 +221,7 @@ impl Dispatch {
         if let Some(connection) = taken {
             // Options that the worker set on the socket must not block the loop.
             let is_unix = matches!(app.listeners[connection.listener].local, LocalAddress::Unix(_));
-            self.interrupts.keep();
-            if is_unix { closer::close(connection.socket) } else { closer::close_soon(connection.socket) }
+            if is_unix { cx.system.close(connection.socket) } else { cx.system.close_connection(connection.socket) }
         }
         worker.liveness.answered(latency_us, cx.now_us);
         self.answers += 1;
@@ -252,7 +240,7 @@ impl Dispatch {
     }
 
     /// Hands waiting connections to workers that can take them.
-    pub(super) fn hand_off_waiting(&mut self, cx: &mut Context) {
+    pub(super) fn hand_off_waiting(&mut self, cx: &mut Context<impl System>) {
         for app_ix in cx.apps.indices() {
             cx.apps[app_ix].balancer.end_backoff(cx.now_us);
             self.hand_off_waiting_of(cx, app_ix);
@@ -273,7 +261,7 @@ impl Dispatch {
         }
     }
 
-    fn hand_off_waiting_of(&mut self, cx: &mut Context, app_ix: AppIx) {
+    fn hand_off_waiting_of(&mut self, cx: &mut Context<impl System>, app_ix: AppIx) {
         for _ in 0..cx.apps[app_ix].waiting.len() {
             if cx.apps[app_ix].accept_pause.until_ms > cx.now_ms {
                 break;
@@ -284,13 +272,21 @@ impl Dispatch {
     }
 }
 
+/// Once per turn: an idle process is not to be woken, so what bounds a blocking close ends with the first turn that had
+/// nothing to close and has no answer to wait for.
+pub(super) fn rest(cx: &mut Context<impl System>) {
+    if !has_open(cx) {
+        cx.system.rest();
+    }
+}
+
 /// Whether any hand-off is open.
-pub(super) fn has_open(cx: &Context) -> bool {
+pub(super) fn has_open(cx: &Context<impl System>) -> bool {
     cx.apps.iter().any(|app| app.balancer.total_open() > 0)
 }
 
 /// Takes back the open hand-offs of a worker for other workers, and gives it no more.
-pub(super) fn take_back(cx: &mut Context, worker_ix: WorkerIx) {
+pub(super) fn take_back(cx: &mut Context<impl System>, worker_ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
     let Some(member) = worker.member.take() else { return };
     let app = &mut cx.apps[worker.app];
@@ -300,7 +296,7 @@ pub(super) fn take_back(cx: &mut Context, worker_ix: WorkerIx) {
 }
 
 /// Writing to a worker's channel failed: the supervisor decides what follows.
-pub(super) fn channel_broken(cx: &mut Context, worker_ix: WorkerIx) {
+pub(super) fn channel_broken(cx: &mut Context<impl System>, worker_ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
     if let Some(channel) = &mut worker.channel {
         channel.closed = true;
@@ -311,17 +307,17 @@ pub(super) fn channel_broken(cx: &mut Context, worker_ix: WorkerIx) {
 /// Handles a socket from which no worker can take connections. If connections have waited for long because every worker
 /// is slow, windows are opened: waiting in a worker is no slower than waiting here. Returns whether a worker can take a
 /// connection now.
-fn relieve_starvation(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
+fn relieve_starvation(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];
     if !listener.starvation.entry(socket).or_default().is_reached(cx.now_us) {
         return false;
     }
-    let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
+    let waiting = cx.system.accept_queue(listener.socket(socket)).waiting;
     open_windows(cx, app_ix, listener_ix, waiting)
 }
 
 /// Opens the windows for this many starving connections. Returns whether a worker can take one now.
-fn open_windows(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
+fn open_windows(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, waiting: u32) -> bool {
     // Suspects have not read their pings, but not for long enough to count as stuck.
     let suspects: Vec<WorkerIx> =
         cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.liveness.suspect).map(|(ix, _)| ix).collect();
@@ -337,7 +333,7 @@ fn open_windows(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, waitin
 }
 
 /// Pauses accepting because the system is out of a resource.
-fn pause(cx: &mut Context, app_ix: AppIx, what: &str, error: &io::Error) {
+fn pause(cx: &mut Context<impl System>, app_ix: AppIx, what: &str, error: &io::Error) {
     let app = &mut cx.apps[app_ix];
     app.accept_pause.until_ms = cx.now_ms + limits::ACCEPT_PAUSE_MS;
     cx.timers.set(Timer::AcceptPause(app_ix), app.accept_pause.until_ms);

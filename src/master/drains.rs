@@ -2,13 +2,12 @@
 //! connection that came through us. The supervisor sets the deadlines.
 use super::context::Context;
 use super::eligibility;
+use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
 use super::worker::Worker;
 use crate::config::Listen;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
-use crate::os::clock;
-use crate::os::procfs::{self, ConnectionTable};
 use crate::supervisor::Event;
 use crate::worker::Farewell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -73,7 +72,7 @@ impl Drains {
     }
 
     /// Begins the drain of a worker, on the supervisor's order.
-    pub(super) fn begin(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         self.report_clients(cx, ix);
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         if worker.drain.is_none() {
@@ -85,7 +84,7 @@ impl Drains {
     }
 
     /// During a reload the next slot waits for clients to reconnect.
-    fn report_clients(&mut self, cx: &mut Context, ix: WorkerIx) {
+    fn report_clients(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         let (app, id, drains) = (worker.app, worker.id, worker.drain.is_some());
         if !drains && cx.apps[app].supervisor.is_reloading() && self.has_clients(cx, app) {
@@ -96,20 +95,20 @@ impl Drains {
     /// Whether the app has any connection, whichever worker holds it: finding the holder would need every fd of every
     /// worker. The cost depends on all sockets of the machine, so the result is used for all drains that begin soon
     /// after.
-    fn has_clients(&mut self, cx: &Context, app_ix: AppIx) -> bool {
+    fn has_clients(&mut self, cx: &Context<impl System>, app_ix: AppIx) -> bool {
         let app = &cx.apps[app_ix];
         if app.balancer.total_open() > 0 {
             return true;
         }
-        let began_ms = clock::monotonic_ms();
+        let began_ms = cx.system.now_us() / 1000;
         if let Some(&(any, until_ms)) = self.clients_seen.get(&app_ix)
             && began_ms < until_ms
         {
             return any;
         }
         let (ports, paths) = app.ports_and_paths();
-        let any = procfs::has_connections(&ports, &paths);
-        let ended_ms = clock::monotonic_ms();
+        let any = cx.system.has_connections(&ports, &paths);
+        let ended_ms = cx.system.now_us() / 1000;
         let counts_ms = (ended_ms.saturating_sub(began_ms) * DRAIN_CHECK_REST_FACTOR)
             .clamp(CLIENTS_SEEN_MIN_MS, DRAIN_CHECK_REST_MAX_MS);
         self.clients_seen.insert(app_ix, (any, ended_ms + counts_ms));
@@ -117,7 +116,7 @@ impl Drains {
     }
 
     /// Takes the next step of a drain, if its condition is met.
-    pub(super) fn step(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn step(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         if !matches!(worker.drain, Some(Drain::WaitingForAnswers | Drain::EmptyingQueue)) {
             return;
@@ -150,7 +149,7 @@ impl Drains {
 
     /// Checks the sockets of all Node workers that closed their channel during a drain. A worker without a connection
     /// of ours is done, whatever else keeps its event loop alive.
-    pub(super) fn check(&mut self, cx: &mut Context) {
+    pub(super) fn check(&mut self, cx: &mut Context<impl System>) {
         if !cx.timers.take_due(Timer::DrainCheck, cx.now_ms) {
             return;
         }
@@ -176,7 +175,7 @@ impl Drains {
         let mut unclear = Vec::new();
         for (ix, pid) in finishing {
             let Some(worker) = cx.workers.get(ix) else { continue };
-            let Some(held) = procfs::socket_inodes(pid) else { continue };
+            let Some(held) = cx.system.socket_inodes(pid) else { continue };
             if held.is_empty() {
                 cx.events.push_back((worker.app, Event::Drained { worker: worker.id }));
             } else {
@@ -185,20 +184,20 @@ impl Drains {
         }
         report_drained(cx, &unclear);
         // Both take time with the number of connections, and block the loop meanwhile.
-        let took_ms = clock::monotonic_ms().saturating_sub(cx.now_ms);
+        let took_ms = (cx.system.now_us() / 1000).saturating_sub(cx.now_ms);
         let rest_ms = (took_ms * DRAIN_CHECK_REST_FACTOR).min(DRAIN_CHECK_REST_MAX_MS);
         cx.timers.set_or_cancel(Timer::DrainCheck, next_ms.map(|at| at.max(cx.now_ms + took_ms + rest_ms)));
     }
 }
 
 /// Reports those of these workers that hold no connection of ours as drained.
-fn report_drained(cx: &mut Context, unclear: &[(AppIx, WorkerId, HashSet<u64>)]) {
+fn report_drained(cx: &mut Context<impl System>, unclear: &[(AppIx, WorkerId, HashSet<u64>)]) {
     let apps: BTreeSet<AppIx> = unclear.iter().map(|(app, ..)| *app).collect();
     let places: BTreeMap<AppIx, _> = apps.into_iter().map(|app| (app, cx.apps[app].ports_and_paths())).collect();
     let ports: BTreeSet<u16> = places.values().flat_map(|(ports, _)| ports.iter().copied()).collect();
     let paths: Vec<String> = places.values().flat_map(|(_, paths)| paths.iter().cloned()).collect();
     let ports: Vec<u16> = ports.into_iter().collect();
-    let Some(table) = ConnectionTable::read(&ports, &paths) else { return };
+    let Some(table) = cx.system.connections(&ports, &paths) else { return };
     for (app, worker, held) in unclear {
         let (ports, paths) = &places[app];
         if table.count(held, ports, paths) == 0 {
@@ -209,7 +208,7 @@ fn report_drained(cx: &mut Context, unclear: &[(AppIx, WorkerId, HashSet<u64>)])
 
 /// Listeners that only this worker serves and whose address is no longer in any slot's configuration: what waits there
 /// is for this worker, and no later worker will take it.
-pub(super) fn listeners_left_by(cx: &Context, ix: WorkerIx) -> Vec<(AppIx, ListenerIx)> {
+pub(super) fn listeners_left_by(cx: &Context<impl System>, ix: WorkerIx) -> Vec<(AppIx, ListenerIx)> {
     let Some(worker) = cx.workers.get(ix) else { return Vec::new() };
     let app_ix = worker.app;
     let app = &cx.apps[app_ix];
@@ -224,7 +223,7 @@ pub(super) fn listeners_left_by(cx: &Context, ix: WorkerIx) -> Vec<(AppIx, Liste
         settings.any(|s| s.config.listen.contains(address))
     };
     let others = |listener: ListenerIx| {
-        let serving = |w: &Worker| w.app == app_ix && w.drain.is_none() && w.serves.contains(&listener);
+        let serving = |w: &Worker<_>| w.app == app_ix && w.drain.is_none() && w.serves.contains(&listener);
         cx.workers.iter().any(|(other, w)| other != ix && serving(w))
     };
     let left = worker

@@ -1,7 +1,8 @@
 //! Which workers may get connections: by hand-off, from the sockets of their slots, or not at all. Computed from the
 //! state of a worker after each change.
 use super::context::Context;
-use super::polls::QueueIx;
+use super::reactor::QueueIx;
+use super::system::System;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ pub(super) struct GroupChanges {
 }
 
 /// Brings balancer and groups up to date after a worker changed.
-pub(super) fn refresh(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn refresh(cx: &mut Context<impl System>, ix: WorkerIx) {
     recount(cx, ix);
     let Some(worker) = cx.workers.get(ix) else { return };
     let Some(member) = worker.member else { return };
@@ -28,7 +29,7 @@ pub(super) fn refresh(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Recomputes which listeners count the worker, and from which groups it takes connections by itself.
-pub(super) fn recount(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn recount(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let counted = worker.takes.union(&worker.present).copied().collect::<BTreeSet<ListenerIx>>();
     for listener_ix in worker.serves.union(&counted).copied().collect::<Vec<ListenerIx>>() {
@@ -37,7 +38,7 @@ pub(super) fn recount(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Recomputes this for one listener.
-pub(super) fn recount_listener(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: ListenerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let app_ix = worker.app;
     let Some(listener) = cx.apps[app_ix].listeners.get_mut(listener_ix) else { return };

@@ -1,6 +1,7 @@
 //! Ends workers whose event loop is stuck; where the configuration says so, after the worker has left a report.
 //! `crate::reports` obtains the report.
 use super::context::Context;
+use super::system::System;
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::signal;
@@ -25,14 +26,14 @@ impl Default for HangReports {
 
 impl HangReports {
     /// Aborts a worker whose event loop is stuck: it may leave a report first, and a core.
-    pub(super) fn abort(&mut self, cx: &mut Context, worker: WorkerId) {
+    pub(super) fn abort(&mut self, cx: &mut Context<impl System>, worker: WorkerId) {
         if !self.ask(cx, worker) {
             cx.keeper.signal(worker, signal::ABRT);
         }
     }
 
     /// Requests a report. Returns whether SIGABRT has to wait for it (for a bounded time).
-    fn ask(&mut self, cx: &mut Context, id: WorkerId) -> bool {
+    fn ask(&mut self, cx: &mut Context<impl System>, id: WorkerId) -> bool {
         let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get(ix)) else { return false };
         let Some(pid) = worker.pid else { return false };
         let app = &cx.apps[worker.app];
@@ -61,7 +62,7 @@ impl HangReports {
     }
 
     /// Handles finished reports, and aborts their workers.
-    pub(super) fn take(&mut self, cx: &mut Context) {
+    pub(super) fn take(&mut self, cx: &mut Context<impl System>) {
         while let Ok(Outcome { worker, left }) = self.outcomes.1.try_recv() {
             let label = self.open.remove(&worker).unwrap_or_default();
             match left {

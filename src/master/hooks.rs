@@ -2,7 +2,7 @@
 use super::context::Context;
 use super::environment::base_environment;
 use super::narration::{cause_words, ended};
-use super::settings::no_new_privs;
+use super::system::System;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, HOOKS_LOOK_MS, Hooks};
@@ -39,14 +39,16 @@ const VARIABLES: [&str; 10] = [
 /// The hooks of one generation of one app.
 pub(super) type Prepared = BTreeMap<HookEvent, Arc<Command>>;
 
+/// The identity of an app's processes.
+pub(super) struct RunsAs<'a> {
+    /// `None`: clusterd's own.
+    pub(super) credentials: Option<&'a Credentials>,
+    pub(super) account: Option<&'a Account>,
+    pub(super) no_new_privs: bool,
+}
+
 /// Looks up the command of every hook. Hooks whose command is missing are left out, with a sentence each.
-pub(super) fn prepare(
-    config: &config::App,
-    cwd: &Path,
-    path: &OsStr,
-    credentials: Option<&Credentials>,
-    account: Option<&Account>,
-) -> (Prepared, Vec<String>) {
+pub(super) fn prepare(config: &config::App, cwd: &Path, path: &OsStr, runs_as: &RunsAs<'_>) -> (Prepared, Vec<String>) {
     let (mut prepared, mut problems) = (Prepared::new(), Vec::new());
     for (event, words) in &config.hooks {
         let found = match program::find(&words[0], path, Some(cwd)) {
@@ -56,7 +58,7 @@ pub(super) fn prepare(
                 continue;
             }
         };
-        let mut env = base_environment(config, account);
+        let mut env = base_environment(config, runs_as.account);
         env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
         let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
         let command = Command {
@@ -66,8 +68,8 @@ pub(super) fn prepare(
             env,
             cwd: cwd.as_os_str().as_bytes().to_vec(),
             umask: config.umask,
-            credentials: credentials.cloned(),
-            no_new_privs: no_new_privs(config, credentials),
+            credentials: runs_as.credentials.cloned(),
+            no_new_privs: runs_as.no_new_privs,
         };
         prepared.insert(*event, Arc::new(command));
     }
@@ -181,7 +183,7 @@ fn one_line(text: &str) -> String {
 
 impl HookRuns {
     /// Runs the hook for this report, if there is one.
-    pub(super) fn run(&mut self, cx: &Context, app: AppIx, report: &Report) {
+    pub(super) fn run(&mut self, cx: &Context<impl System>, app: AppIx, report: &Report) {
         match report {
             Report::WorkerReady { worker, slot, after_ms } => {
                 let details = Details {
@@ -264,7 +266,7 @@ impl HookRuns {
     }
 
     /// Runs the hook for a reload that was refused before it began.
-    pub(super) fn run_for_refusal(&mut self, cx: &Context, app: AppIx, reason: &str) {
+    pub(super) fn run_for_refusal(&mut self, cx: &Context<impl System>, app: AppIx, reason: &str) {
         self.push_event(
             cx,
             app,
@@ -279,13 +281,13 @@ impl HookRuns {
     }
 
     /// Runs the hook for a worker's exit.
-    fn push_exit(&mut self, cx: &Context, app: AppIx, worker: WorkerId, details: &Details) {
+    fn push_exit(&mut self, cx: &Context<impl System>, app: AppIx, worker: WorkerId, details: &Details) {
         self.push_event(cx, app, HookEvent::WorkerExit, details);
         self.generations.remove(&worker);
     }
 
     /// A worker's events run the hooks of its own generation.
-    fn push_event(&mut self, cx: &Context, app: AppIx, event: HookEvent, details: &Details) {
+    fn push_event(&mut self, cx: &Context<impl System>, app: AppIx, event: HookEvent, details: &Details) {
         let app = &cx.apps[app];
         let own = details.worker.and(details.generation).and_then(|generation| app.generations.get(&generation));
         if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {

@@ -1,25 +1,25 @@
 //! Orders of the master to its keeper. A send that fails means that the keeper is gone or the link is broken; the loop
 //! notices that in its next turn, so callers need no error.
+use super::system::System;
 use crate::ids::WorkerId;
 use crate::keeper::link::{Inheritance, Link};
 use crate::keeper::protocol::{Notice, Order, SpawnSpec};
 use crate::limits;
-use crate::os::stderr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The link, and whether it broke.
-pub(super) struct Keeper {
-    link: Link,
+pub(super) struct Keeper<S: System> {
+    link: Link<S::KeeperSocket>,
     broken: Option<io::Error>,
     /// When to send again what could not be sent (milliseconds).
     retry_at_ms: Option<u64>,
     heartbeats: u32,
 }
 
-impl Keeper {
-    pub(super) fn new() -> io::Result<Keeper> {
-        Ok(Keeper { link: Link::from_inherited()?, broken: None, retry_at_ms: None, heartbeats: 0 })
+impl<S: System> Keeper<S> {
+    pub(super) fn new(system: &S) -> io::Result<Keeper<S>> {
+        Ok(Keeper { link: Link::new(system.keeper_socket()?), broken: None, retry_at_ms: None, heartbeats: 0 })
     }
 
     pub(super) fn adopt(&mut self) -> io::Result<Inheritance> {
@@ -48,9 +48,9 @@ impl Keeper {
     }
 
     /// Tells the keeper that the deployment is over; queued orders are still sent.
-    pub(super) fn finish(&mut self, code: u8) {
+    pub(super) fn finish(&mut self, system: &S, code: u8) {
         // The keeper ends at once, and this process with it.
-        stderr::finish();
+        system.finish_stderr();
         self.send(Order::Finish { code });
         let flushed = self.link.flush();
         self.check(flushed);
@@ -108,8 +108,8 @@ impl Keeper {
         self.link.receive()
     }
 
-    pub(super) fn as_raw_fd(&self) -> RawFd {
-        self.link.as_fd().as_raw_fd()
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
     }
 
     fn check(&mut self, result: io::Result<()>) {

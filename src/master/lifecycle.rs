@@ -4,16 +4,16 @@ use super::app::App;
 use super::context::Context;
 use super::narration::{cause_words, plural};
 use super::output::Output;
+use super::system::System;
 use super::waiters::StartState;
 use crate::home::EntryApp;
 use crate::ids::AppIx;
-use crate::os::cpu;
 use crate::supervisor::{Next, Report};
 
 impl App {
     /// The number of workers, where it differs from the configuration.
-    fn scaled(&self) -> Option<u32> {
-        let configured = self.settings().config.workers.count(cpu::available().count);
+    fn scaled(&self, system: &impl System) -> Option<u32> {
+        let configured = self.settings().config.workers.count(system.cpus().count);
         Some(self.supervisor.slot_count()).filter(|count| *count != configured)
     }
 
@@ -40,7 +40,7 @@ impl App {
 }
 
 /// Saves in the entry what a later run has to know of each app: that it exists, and whether it runs.
-pub(super) fn save_states(cx: &Context) {
+pub(super) fn save_states(cx: &Context<impl System>) {
     let Some(home) = cx.deployment.home.as_ref().filter(|_| cx.deployment.background) else { return };
     let mut entry = match home.entry(&cx.deployment.name) {
         Ok(entry) => entry,
@@ -55,7 +55,7 @@ pub(super) fn save_states(cx: &Context) {
             name: app.name.clone(),
             id: cx.deployment.ids.get(&app.name).copied().unwrap_or_default(),
             stopped: app.closed && !app.starting,
-            workers: app.scaled(),
+            workers: app.scaled(&cx.system),
         })
         .collect();
     let serving = cx.apps.iter().filter(stays).map(|app| app.settings().source).max();
@@ -66,7 +66,7 @@ pub(super) fn save_states(cx: &Context) {
 }
 
 /// Updates a start that is under way by a report.
-pub(super) fn note_start(cx: &mut Context, output: &mut Output, ix: AppIx, report: &Report) {
+pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix: AppIx, report: &Report) {
     match report {
         Report::AppReady { .. } => {
             cx.apps[ix].starting = false;
@@ -111,13 +111,13 @@ pub(super) fn note_start(cx: &mut Context, output: &mut Output, ix: AppIx, repor
 }
 
 /// Whether a deployment stays although nothing of it runs: somebody, or a trigger, can start it again.
-pub(super) fn stays_when_over(cx: &Context) -> bool {
+pub(super) fn stays_when_over(cx: &Context<impl System>) -> bool {
     !cx.deployment.stop_asked
         && cx.apps.iter().any(|app| app.may_restart() || (cx.deployment.background && !app.deleted))
 }
 
 /// Why a command is refused for an app that is stopped; `None` if the app is meant to run.
-pub(super) fn refusal_while_stopped(cx: &Context, ix: AppIx) -> Option<String> {
+pub(super) fn refusal_while_stopped(cx: &Context<impl System>, ix: AppIx) -> Option<String> {
     let app = &cx.apps[ix];
     if !app.supervisor.is_stopping() {
         return None;

@@ -1,21 +1,22 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
 use super::listening::Listening;
-use super::polls::Polls;
+use super::reactor::Reactor;
+use super::system::System;
 use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
 use crate::config::Listen;
 use crate::ids::Generation;
 use crate::keeper::protocol::Credentials;
 use crate::limits;
-use crate::os::listen::{self, LocalAddress, SocketFile};
-use crate::os::{identity, procfs};
+use crate::os::listen::{LocalAddress, SocketFile};
+use crate::os::procfs;
 use crate::reuseport::group::Group;
 use crate::worker::node::lines::{AddressType, NewconnLine, Query};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -75,24 +76,24 @@ impl fmt::Display for BindError {
     }
 }
 
-pub(super) fn bind_configured(address: &Listen) -> Result<OwnedFd, BindError> {
+pub(super) fn bind_configured(system: &impl System, address: &Listen) -> Result<OwnedFd, BindError> {
     let backlog = limits::LISTEN_BACKLOG;
     let bound = match address {
-        Listen::Any(port) => listen::bind_tcp_any(*port, backlog),
-        Listen::Tcp(address) => listen::bind_tcp(*address, true, backlog),
-        Listen::Host(host, port) => bind_host(host, *port, backlog),
-        Listen::Unix(path) => listen::bind_unix(path, backlog, true),
+        Listen::Any(port) => system.bind_tcp_any(*port, backlog),
+        Listen::Tcp(address) => system.bind_tcp(*address, true, backlog),
+        Listen::Host(host, port) => bind_host(system, host, *port, backlog),
+        Listen::Unix(path) => system.bind_unix(path, backlog, true),
     };
     bound.map_err(|source| {
-        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder(address)).flatten();
+        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder(system, address)).flatten();
         BindError { address: address.to_string(), source, holder }
     })
 }
 
-fn bind_host(host: &str, port: u16, backlog: i32) -> io::Result<OwnedFd> {
+fn bind_host(system: &impl System, host: &str, port: u16, backlog: i32) -> io::Result<OwnedFd> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match listen::bind_tcp(address, true, backlog) {
+    for address in system.addresses_of(host, port)? {
+        match system.bind_tcp(address, true, backlog) {
             Ok(fd) => return Ok(fd),
             Err(e) => last = e,
         }
@@ -100,12 +101,12 @@ fn bind_host(host: &str, port: u16, backlog: i32) -> io::Result<OwnedFd> {
     Err(last)
 }
 
-fn holder(address: &Listen) -> Option<procfs::Holder> {
+fn holder(system: &impl System, address: &Listen) -> Option<procfs::Holder> {
     let any = IpAddr::from([0, 0, 0, 0]);
     match address {
-        Listen::Any(port) | Listen::Host(_, port) => procfs::tcp_port_holder(SocketAddr::new(any, *port)),
-        Listen::Tcp(address) => procfs::tcp_port_holder(*address),
-        Listen::Unix(path) => procfs::unix_path_holder(path),
+        Listen::Any(port) | Listen::Host(_, port) => system.tcp_port_holder(SocketAddr::new(any, *port)),
+        Listen::Tcp(address) => system.tcp_port_holder(*address),
+        Listen::Unix(path) => system.unix_path_holder(path),
     }
 }
 
@@ -114,17 +115,22 @@ fn holder(address: &Listen) -> Option<procfs::Holder> {
 ///
 /// # Errors
 /// Those of the system; `InvalidInput` for text that is not an address.
-pub(super) fn bind_asked(query: &Query, cwd: &Path, who: Option<&Credentials>) -> io::Result<OwnedFd> {
+pub(super) fn bind_asked(
+    system: &impl System,
+    query: &Query,
+    cwd: &Path,
+    who: Option<&Credentials>,
+) -> io::Result<OwnedFd> {
     match who {
-        None => bind(query, cwd),
+        None => bind(system, query, cwd),
         Some(who) => {
             let (query, cwd) = (query.clone(), cwd.to_owned());
-            identity::as_user(who, move || bind(&query, &cwd))
+            system.as_user(who, move |system| bind(system, &query, &cwd))
         }
     }
 }
 
-fn bind(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
+fn bind(system: &impl System, query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
     // UV_TCP_IPV6ONLY and UV_UDP_IPV6ONLY are 1, UV_UDP_REUSEADDR is 4 (libuv's uv.h).
     let (v6only, reuse) = (query.flags & 1 != 0, query.flags & 4 != 0);
     let backlog = match query.backlog {
@@ -134,14 +140,14 @@ fn bind(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
     match query.address_type {
         AddressType::Unix => {
             let path = query.address.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
-            listen::bind_unix(&cwd.join(path), backlog, false)
+            system.bind_unix(&cwd.join(path), backlog, false)
         }
         AddressType::Tcp4 | AddressType::Tcp6 => {
             let port = asked_port(query)?;
             match asked_ip(query)? {
-                Some(ip) => listen::bind_tcp(SocketAddr::new(ip, port), v6only, backlog),
-                None if v6only => listen::bind_tcp(SocketAddr::new([0u16; 8].into(), port), true, backlog),
-                None => listen::bind_tcp_any(port, backlog),
+                Some(ip) => system.bind_tcp(SocketAddr::new(ip, port), v6only, backlog),
+                None if v6only => system.bind_tcp(SocketAddr::new([0u16; 8].into(), port), true, backlog),
+                None => system.bind_tcp_any(port, backlog),
             }
         }
         AddressType::Udp4 | AddressType::Udp6 => {
@@ -151,7 +157,7 @@ fn bind(query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
                 _ => IpAddr::from([0u8; 4]),
             };
             let ip = asked_ip(query)?.unwrap_or(any);
-            listen::bind_udp(SocketAddr::new(ip, port), v6only, reuse)
+            system.bind_udp(SocketAddr::new(ip, port), v6only, reuse)
         }
     }
 }
@@ -227,9 +233,9 @@ impl Listener {
     }
 
     /// Removes the listener from the reactor.
-    pub(super) fn leave_poll(&mut self, polls: &Polls) {
+    pub(super) fn leave_poll(&mut self, reactor: &Reactor<impl System>) {
         if std::mem::take(&mut self.polled) {
-            polls.remove_listener(&self.fd);
+            reactor.remove_listener(&self.fd);
         }
     }
 
@@ -242,11 +248,11 @@ impl Listener {
 
     /// Removes the socket file, if it is still this socket's own. A file that the configuration does not name is
     /// removed with the rights of the workers' user (`None`: ours), as it was bound.
-    pub(super) fn remove_file(&mut self, who: Option<&Credentials>) {
+    pub(super) fn remove_file(&mut self, system: &impl System, who: Option<&Credentials>) {
         let Some(file) = self.unlink.take() else { return };
         let removed = match who.filter(|_| self.configured.is_none()) {
-            None => file.remove(),
-            Some(who) => identity::as_user(who, move || file.remove()),
+            None => system.remove_socket_file(&file),
+            Some(who) => system.as_user(who, move |system| system.remove_socket_file(&file)),
         };
         if let Err(e) = removed {
             // The file may have been removed already.

@@ -2,8 +2,9 @@
 //! socket stays bound, clients are refused, and nobody else notices. So each is asked once a second, and listens again.
 //! Unix sockets are not covered: the kernel offers no way back for one that was shut down.
 use super::context::Context;
+use super::system::System;
 use crate::limits;
-use crate::os::listen::{self, LocalAddress};
+use crate::os::listen::LocalAddress;
 
 /// What happened to the listening of a listener's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,16 +19,16 @@ pub(super) enum Listening {
 }
 
 /// Has sockets whose listening a worker has ended listen again. The first time is logged for each listener.
-pub(super) fn restore(cx: &mut Context) {
+pub(super) fn restore(cx: &mut Context<impl System>) {
     for app in cx.apps.iter_mut().filter(|app| !app.closed) {
         for listener in &mut app.listeners {
             let LocalAddress::Inet(address) = listener.local else { continue };
             if listener.datagram || listener.listening == Listening::Stopped {
                 continue;
             }
-            let ended = listener.sockets().filter(|socket| !listen::is_listening(*socket));
+            let ended = listener.sockets().filter(|socket| !cx.system.is_listening(*socket));
             let restored: Result<Vec<()>, _> =
-                ended.map(|socket| listen::listen_again(socket, address, limits::LISTEN_BACKLOG)).collect();
+                ended.map(|socket| cx.system.listen_again(socket, address, limits::LISTEN_BACKLOG)).collect();
             let told = listener.listening == Listening::Restored;
             match restored {
                 Ok(none) if none.is_empty() => {}

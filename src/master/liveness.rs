@@ -6,11 +6,11 @@
 use super::checkpoint;
 use super::context::Context;
 use super::eligibility;
+use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::ids::WorkerIx;
 use crate::limits;
-use crate::os::procfs;
 use crate::supervisor::{Event, Phase};
 use crate::worker::node::lines;
 
@@ -67,7 +67,7 @@ pub(super) struct LivenessProbes {
 
 impl LivenessProbes {
     /// Pings every worker, and compares it with its limits.
-    pub(super) fn probe_all(&mut self, cx: &mut Context) {
+    pub(super) fn probe_all(&mut self, cx: &mut Context<impl System>) {
         cx.update_now();
         for ix in cx.workers.indices() {
             self.probe(cx, ix);
@@ -76,7 +76,7 @@ impl LivenessProbes {
         self.find_hangs(cx);
     }
 
-    fn probe(&mut self, cx: &mut Context, ix: WorkerIx) {
+    fn probe(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         if self.waits_for_ping(cx, ix) {
             let now_us = cx.now_us;
             let Some(worker) = cx.workers.get_mut(ix) else { return };
@@ -108,7 +108,7 @@ impl LivenessProbes {
     }
 
     /// Sends a ping to a worker, unless one is unread.
-    pub(super) fn ping(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn ping(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         let Some(channel) = &mut worker.channel else { return };
         // A worker with a blocked channel has enough to read.
@@ -125,7 +125,7 @@ impl LivenessProbes {
     }
 
     /// Soon after the pings: workers with an unread ping are watched until they read it.
-    pub(super) fn check_pings(&mut self, cx: &mut Context) {
+    pub(super) fn check_pings(&mut self, cx: &mut Context<impl System>) {
         cx.timers.cancel(Timer::PingLook);
         for ix in std::mem::take(&mut self.pinged) {
             if self.waits_for_ping(cx, ix) {
@@ -135,7 +135,7 @@ impl LivenessProbes {
     }
 
     /// Registers the worker so that the loop wakes when it reads its ping.
-    pub(super) fn watch(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn watch(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         worker.liveness.timed = true;
         if let Some(channel) = &worker.channel {
@@ -144,7 +144,7 @@ impl LivenessProbes {
     }
 
     /// Whether a ping to this worker is unread.
-    pub(super) fn waits_for_ping(&mut self, cx: &mut Context, ix: WorkerIx) -> bool {
+    pub(super) fn waits_for_ping(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) -> bool {
         let Some(worker) = cx.workers.get_mut(ix) else { return false };
         let Some(pinged_us) = worker.liveness.pinged_us else { return false };
         if worker.channel.as_ref().is_some_and(|channel| !channel.closed && !channel.all_read()) {
@@ -165,13 +165,13 @@ impl LivenessProbes {
     }
 
     /// Reports event loops that have been stuck for longer than their limit, when the check is due.
-    pub(super) fn check_hangs(&mut self, cx: &mut Context) {
+    pub(super) fn check_hangs(&mut self, cx: &mut Context<impl System>) {
         if cx.timers.take_due(Timer::Hang, cx.now_ms) {
             self.find_hangs(cx);
         }
     }
 
-    fn find_hangs(&mut self, cx: &mut Context) {
+    fn find_hangs(&mut self, cx: &mut Context<impl System>) {
         cx.timers.cancel(Timer::Hang);
         for ix in cx.workers.indices() {
             let Some(worker) = cx.workers.get(ix).filter(|w| w.admitted && w.liveness.pinged_us.is_some()) else {
@@ -196,7 +196,7 @@ impl LivenessProbes {
 }
 
 /// Checks whether a serving worker has passed a limit; repeated as long as it lives.
-fn check_limits(cx: &mut Context, ix: WorkerIx) {
+fn check_limits(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let (app_ix, id, taken) = (worker.app, worker.id, worker.taken_before + worker.taken);
     let app = &cx.apps[app_ix];
@@ -204,7 +204,7 @@ fn check_limits(cx: &mut Context, ix: WorkerIx) {
         return;
     };
     let Some(view) = app.supervisor.worker(id).filter(|w| matches!(w.phase, Phase::Ready { .. })) else { return };
-    let memory = view.pid.filter(|_| limits.memory_bytes.is_some()).and_then(procfs::memory_bytes);
+    let memory = view.pid.filter(|_| limits.memory_bytes.is_some()).and_then(|pid| cx.system.memory_bytes(pid));
     let lived_ms = cx.now_ms.saturating_sub(view.spawned_at_ms);
     if let Some(excess) = limits.passed(id, lived_ms, memory, taken) {
         cx.events.push_back((app_ix, Event::Replace { worker: id, excess }));

@@ -3,12 +3,12 @@
 //! the stream even when its worker is long gone.
 use super::keeper::Keeper;
 use super::output::OutputError;
+use super::system::System;
 use crate::config::log::{Format, Target};
 use crate::config::{self};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
 use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
-use crate::os::{append, pipe};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -125,7 +125,7 @@ pub(super) struct LogFileError {
 ///
 /// # Errors
 /// Which file, why, and what to do.
-pub(super) fn check(app: &config::App, slots: u32) -> Result<(), LogFileError> {
+pub(super) fn check(system: &impl System, app: &config::App, slots: u32) -> Result<(), LogFileError> {
     let idle = app.log.idle_keys();
     if !idle.is_empty() {
         let (name, keys) = (&app.name, idle.join(", "));
@@ -134,7 +134,7 @@ pub(super) fn check(app: &config::App, slots: u32) -> Result<(), LogFileError> {
         );
     }
     for path in app.log.files(slots, app.agent.is_some()) {
-        append::open(&path).map_err(|source| LogFileError {
+        system.check_log_file(&path).map_err(|source| LogFileError {
             app: app.name.clone(),
             path: path.display().to_string(),
             source,
@@ -150,14 +150,15 @@ impl LogFiles {
     /// Out of fds, memory or threads.
     pub(super) fn pipe_for(
         &mut self,
-        keeper: &mut Keeper,
+        system: &impl System,
+        keeper: &mut Keeper<impl System>,
         place: Place,
         tail: Option<Arc<Tail>>,
     ) -> Result<OwnedFd, OutputError> {
         if self.writer.is_none() {
             self.start(keeper, None, Vec::new())?;
         }
-        let (read, write) = pipe::pair().map_err(OutputError::Pipe)?;
+        let (read, write) = system.pipe().map_err(OutputError::Pipe)?;
         keeper.hold(place.name(), read.as_fd());
         if self.held.contains_key(&place.key()) {
             self.replaced.insert(place.key());
@@ -168,7 +169,7 @@ impl LogFiles {
 
     fn start(
         &mut self,
-        keeper: &mut Keeper,
+        keeper: &mut Keeper<impl System>,
         left: Option<[OwnedFd; 3]>,
         sources: Vec<Source>,
     ) -> Result<(), WriterError> {
@@ -193,7 +194,7 @@ impl LogFiles {
     }
 
     /// A worker's spawn failed: drops its pipes.
-    pub(super) fn spawn_failed(&mut self, keeper: &mut Keeper, worker: WorkerId) {
+    pub(super) fn spawn_failed(&mut self, keeper: &mut Keeper<impl System>, worker: WorkerId) {
         for Waiting { place, .. } in self.waiting.remove(&worker).unwrap_or_default() {
             keeper.send(Order::Release { name: place.name() });
         }
@@ -203,7 +204,7 @@ impl LogFiles {
     /// generation, `pid_of` the pid of a worker that the keeper knows.
     pub(super) fn resume<'a>(
         &mut self,
-        keeper: &mut Keeper,
+        keeper: &mut Keeper<impl System>,
         fds: &mut HashMap<String, OwnedFd>,
         config_of: impl Fn(&str, Generation) -> Option<(AppIx, &'a config::App)>,
         pid_of: impl Fn(WorkerId) -> Option<i32>,
@@ -232,7 +233,7 @@ impl LogFiles {
     }
 
     /// Has the keeper drop the pipes of streams that are completely written.
-    pub(super) fn release_finished(&mut self, keeper: &mut Keeper) {
+    pub(super) fn release_finished(&mut self, keeper: &mut Keeper<impl System>) {
         for key in self.writer.as_ref().map(Writer::take_ended).unwrap_or_default() {
             // A replaced pipe has no writer, so its end comes first.
             if !self.replaced.remove(&key)

@@ -30,8 +30,8 @@ mod moves;
 mod narration;
 mod notify_sockets;
 mod output;
-mod polls;
 mod preload;
+mod reactor;
 mod readiness_probe;
 mod reading;
 mod recovery;
@@ -43,6 +43,7 @@ mod scarce;
 mod settings;
 mod spawn;
 mod start;
+mod system;
 mod table;
 mod tasks;
 mod timers;
@@ -60,21 +61,21 @@ pub use upgrade::check as check_upgrade;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::os::{self, clock};
 use crate::supervisor::{Action, Cx, Event, Report};
 use context::Context;
 use control::Control;
 use kernel_mode::KernelMode;
-use polls::Ready;
+use reactor::Ready;
 use std::io;
+use system::System;
 use tasks::Task;
 use timers::Timer;
 use triggers::Triggers;
 
 /// The state of the master.
-struct Master {
+struct Master<S: System> {
     /// The part that all mechanisms work on.
-    cx: Context,
+    cx: Context<S>,
     dispatch: dispatch::Dispatch,
     readings: reading::Readings,
     /// Reloads by file changes and at set times.
@@ -93,7 +94,7 @@ struct Master {
     kernel_mode: KernelMode,
 }
 
-impl Master {
+impl<S: System> Master<S> {
     /// Turns until the deployment is over or the keeper is gone.
     fn turn(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
@@ -110,7 +111,11 @@ impl Master {
             let timeout_ms = self.timeout_ms();
             let nap_us = self.dispatch.nap_us(&self.cx);
             let any_open = dispatch::has_open(&self.cx);
-            self.cx.reactor.wait(timeout_ms, nap_us, any_open, &mut ready)?;
+            if nap_us > 0 {
+                // Even if fds are ready, so that more are.
+                self.cx.system.nap(nap_us);
+            }
+            self.cx.reactor.wait(timeout_ms, any_open, &mut ready)?;
             self.cx.update_now();
             spawn::read_notify(&mut self.cx, &mut self.notify);
             self.read_on();
@@ -167,14 +172,14 @@ impl Master {
         }
         if self.cx.timers.take_due(Timer::Heartbeat, self.cx.now_ms) {
             if self.cx.keeper.heartbeat() == limits::START_HEARTBEATS {
-                os::memory::forget_code();
+                self.cx.system.forget_code();
             }
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.liveness.probe_all(&mut self.cx);
             listening::restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
-                self.cx.deployment.bound_own_log();
+                self.cx.deployment.bound_own_log(&self.cx.system);
                 self.cx.timers.set(Timer::OwnLog, self.cx.now_ms + limits::OWN_LOG_LOOK_MS);
             }
             for trigger in self.triggers.look(&mut self.cx) {
@@ -193,7 +198,7 @@ impl Master {
             self.work_on_tasks();
             self.work_on_events();
         }
-        self.dispatch.rest(&self.cx);
+        dispatch::rest(&mut self.cx);
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
         self.kernel_mode.interception.give_held(&mut self.cx);
@@ -382,7 +387,7 @@ impl Master {
         self.channel_reader().read(ix, to_end);
     }
 
-    fn channel_reader(&mut self) -> channels::ChannelReader<'_> {
+    fn channel_reader(&mut self) -> channels::ChannelReader<'_, S> {
         channels::ChannelReader {
             cx: &mut self.cx,
             dispatch: &mut self.dispatch,
@@ -401,7 +406,7 @@ impl Master {
         for _ in 0..unread::count(&self.cx) {
             let Some((ix, to_end)) = unread::take_due(&mut self.cx) else { break };
             self.read_channel(ix, to_end);
-            if clock::monotonic_us() >= end_us {
+            if self.cx.system.now_us() >= end_us {
                 break;
             }
         }

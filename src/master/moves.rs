@@ -3,27 +3,27 @@
 use super::app::App;
 use super::connections::Connection;
 use super::context::Context;
+use super::system::System;
 use crate::balance::sticky;
 use crate::ids::{ListenerIx, WorkerIx};
 use crate::limits;
-use crate::os::listen::{self, LocalAddress};
-use crate::os::{closer, connection};
+use crate::os::listen::LocalAddress;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A worker gave a connection back: it waits for the worker that balancing chooses. It is closed where its client has
 /// closed it, or nobody is left to take it.
-pub(super) fn take(cx: &mut Context, ix: WorkerIx, socket: OwnedFd) {
-    let Some(worker) = cx.workers.get(ix) else { return closer::close(socket) };
+pub(super) fn take(cx: &mut Context<impl System>, ix: WorkerIx, socket: OwnedFd) {
+    let Some(worker) = cx.workers.get(ix) else { return cx.system.close(socket) };
     let app = &mut cx.apps[worker.app];
-    let is_alive = connection::look(socket.as_fd()).is_some_and(|seen| seen.is_alive);
+    let is_alive = cx.system.connection(socket.as_fd()).is_some_and(|seen| seen.is_alive);
     let has_room = app.connections.len() < limits::HANDOFFS_OPEN_MAX;
-    let listener = listen::local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
+    let listener = cx.system.local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
     let Some(listener) = listener.filter(|_| is_alive && has_room && !app.closed && app.supervisor.has_future()) else {
-        return closer::close(socket);
+        return cx.system.close(socket);
     };
     let client_hash =
-        if app.balancer.wants_client() { connection::peer(socket.as_fd()).map(sticky::hash_ip) } else { None };
+        if app.balancer.wants_client() { cx.system.peer(socket.as_fd()).map(sticky::hash_ip) } else { None };
     let conn = app.connections.insert(Connection { socket, listener, client_hash });
     // Its own channel is being read, so it is not handed on at once.
     app.waiting.queue.push_back(conn);

@@ -2,6 +2,7 @@
 use super::app::App;
 use super::checkpoint;
 use super::context::Context;
+use super::system::System;
 use crate::ids::AppIx;
 use crate::os::signal;
 use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
@@ -65,7 +66,7 @@ pub(super) fn next_words(next: Next) -> String {
 }
 
 /// Logs a report, and keeps what `ls` and the checkpoint need of it.
-pub(super) fn narrate(cx: &mut Context, app_ix: AppIx, report: &Report) {
+pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     match report {
         Report::WorkerReady { worker, slot, after_ms } => {

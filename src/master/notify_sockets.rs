@@ -1,10 +1,10 @@
 //! The sockets behind `NOTIFY_SOCKET`: one for each user that workers run as; only that user and root can reach it.
 //! This file finds the sender of a message; others decide what follows.
 use super::keeper::Keeper;
-use super::polls::Polls;
+use super::reactor::Reactor;
+use super::system::System;
 use crate::home::Home;
 use crate::limits;
-use crate::os::{notify, user};
 use crate::worker::notify::{Said, parse};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -51,18 +51,19 @@ impl NotifySockets {
     /// The value of `NOTIFY_SOCKET` for workers of this user; the first call opens the socket.
     pub(super) fn address_for(
         &mut self,
+        system: &impl System,
         uid: u32,
         home: Option<&Home>,
         name: &str,
-        keeper: &mut Keeper,
-        polls: &Polls,
+        keeper: &mut Keeper<impl System>,
+        reactor: &Reactor<impl System>,
     ) -> Option<String> {
         if !self.by_user.contains_key(&uid) && !self.without.contains(&uid) {
-            let is_own = uid == user::own_uid();
-            match open(uid, is_own, home, name) {
+            let is_own = uid == system.own_uid();
+            match open(system, uid, is_own, home, name) {
                 Ok(socket) => {
                     keeper.hold(held_name(uid, is_own), socket.as_fd());
-                    self.take(uid, socket, polls);
+                    self.take(system, uid, socket, reactor);
                 }
                 Err(e) => {
                     log::warn!("no notify socket for user {uid} (READY=1 cannot be received): {e}");
@@ -79,22 +80,27 @@ impl NotifySockets {
     }
 
     /// Takes over the sockets of the previous master.
-    pub(super) fn adopt(&mut self, fds: &mut HashMap<String, OwnedFd>, polls: &Polls) {
+    pub(super) fn adopt(
+        &mut self,
+        system: &impl System,
+        fds: &mut HashMap<String, OwnedFd>,
+        reactor: &Reactor<impl System>,
+    ) {
         let uid_of = |name: &str| match name {
-            OWN => Some(user::own_uid()),
+            OWN => Some(system.own_uid()),
             other => other.strip_prefix(OF_USER)?.parse().ok(),
         };
         let ours: Vec<(String, u32)> = fds.keys().filter_map(|name| Some((name.clone(), uid_of(name)?))).collect();
         for (name, uid) in ours {
             if let Some(socket) = fds.remove(&name) {
-                self.take(uid, socket, polls);
+                self.take(system, uid, socket, reactor);
             }
         }
     }
 
-    fn take(&mut self, uid: u32, socket: OwnedFd, polls: &Polls) {
-        let Ok(address) = notify::address(socket.as_fd()) else { return };
-        if let Err(e) = polls.add_notify(&socket) {
+    fn take(&mut self, system: &impl System, uid: u32, socket: OwnedFd, reactor: &Reactor<impl System>) {
+        let Ok(address) = system.notify_address(socket.as_fd()) else { return };
+        if let Err(e) = reactor.add_notify(&socket) {
             log::warn!("a notify socket cannot be polled: {e}");
         }
         self.by_user.insert(uid, NotifySocket { socket, address });
@@ -114,16 +120,16 @@ impl NotifySockets {
 
     /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `is_worker` does
     /// not know must be the socket's user, our own user or root; other messages are dropped.
-    pub(super) fn read(&mut self, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
+    pub(super) fn read(&mut self, system: &impl System, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {
             let mut left = NOTIFY_BATCH_MAX;
             while left > 0 {
                 left -= 1;
-                match notify::receive(socket.as_fd(), &mut buffer) {
+                match system.receive_notify(socket.as_fd(), &mut buffer) {
                     Ok(Some(found)) => {
-                        let known = found.uid == 0 || found.uid == *uid || found.uid == user::own_uid();
+                        let known = found.uid == 0 || found.uid == *uid || found.uid == system.own_uid();
                         if known || is_worker(found.pid) {
                             heard.push(Heard { pid: found.pid, said: parse(&buffer[..found.bytes]) });
                         }
@@ -150,25 +156,25 @@ impl NotifySockets {
 
 /// Opens a socket that only this user can reach; where no folder can be written, one that accepts messages of this user
 /// only.
-fn open(uid: u32, is_own: bool, home: Option<&Home>, name: &str) -> io::Result<OwnedFd> {
-    let path = if is_own { home.map(|home| home.notify_path(name)) } else { shared_path(uid) };
+fn open(system: &impl System, uid: u32, is_own: bool, home: Option<&Home>, name: &str) -> io::Result<OwnedFd> {
+    let path = if is_own { home.map(|home| home.notify_path(name)) } else { shared_path(system, uid) };
     // A relative home is useless to a worker in another working directory.
     let path = path.and_then(|path| std::path::absolute(path).ok());
-    match path.map(|path| notify::bind_for(&path, uid)) {
+    match path.map(|path| system.bind_notify(&path, uid)) {
         Some(Ok(socket)) => Ok(socket),
         Some(Err(e)) => {
             log::debug!("the notify socket for user {uid} has no path: {e}");
-            notify::bind_abstract()
+            system.bind_notify_abstract()
         }
-        None => notify::bind_abstract(),
+        None => system.bind_notify_abstract(),
     }
 }
 
-fn shared_path(uid: u32) -> Option<PathBuf> {
+fn shared_path(system: &impl System, uid: u32) -> Option<PathBuf> {
     let folder = Path::new(SHARED_FOLDER);
-    notify::prepare_folder(folder).inspect_err(|e| log::debug!("cannot use {SHARED_FOLDER}: {e}")).ok()?;
+    system.prepare_notify_folder(folder).inspect_err(|e| log::debug!("cannot use {SHARED_FOLDER}: {e}")).ok()?;
     // The keeper outlives masters.
-    Some(folder.join(format!("{}-{uid}.notify", std::os::unix::process::parent_id())))
+    Some(folder.join(format!("{}-{uid}.notify", system.keeper_pid())))
 }
 
 fn held_name(uid: u32, is_own: bool) -> String {

@@ -3,12 +3,12 @@
 //! writes into a pipe that broke with the master.
 use super::keeper::Keeper;
 use super::log_files::{LogFiles, Place};
+use super::system::System;
 use crate::config::log::Target;
 use crate::config::{self};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
 use crate::logs::{PassedOn, Pump, Stream, Tail, WriterError};
-use crate::os::{pipe, process};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,7 +60,8 @@ impl Output {
     /// Out of fds or threads.
     pub(super) fn for_worker(
         &mut self,
-        keeper: &mut Keeper,
+        system: &impl System,
+        keeper: &mut Keeper<impl System>,
         worker: WorkerId,
         way: &Way<'_>,
     ) -> Result<Vec<(i32, OwnedFd)>, OutputError> {
@@ -77,16 +78,16 @@ impl Output {
             let end = match target {
                 Target::Inherit if !way.config.prefix && !way.tail => continue,
                 Target::Inherit => {
-                    let (read, write) = pipe::pair().map_err(OutputError::Pipe)?;
+                    let (read, write) = system.pipe().map_err(OutputError::Pipe)?;
                     keeper.hold(held_name(worker, name), read.as_fd());
                     self.read(read, stream, way, tail.clone())?;
                     write
                 }
-                Target::Null if !way.tail => process::null_device().map_err(OutputError::NullDevice)?,
+                Target::Null if !way.tail => system.null_device().map_err(OutputError::NullDevice)?,
                 Target::Null | Target::File(_) => {
                     let Way { slot, generation, .. } = *way;
                     let place = Place { worker, stream, app: way.config.name.clone(), slot, generation };
-                    self.files.pipe_for(keeper, place, tail.clone())?
+                    self.files.pipe_for(system, keeper, place, tail.clone())?
                 }
             };
             ends.push((number, end));
@@ -128,7 +129,7 @@ impl Output {
     }
 
     /// Releases the pipes of a worker that is gone; its last output is still read.
-    pub(super) fn release(&mut self, keeper: &mut Keeper, worker: WorkerId) {
+    pub(super) fn release(&mut self, keeper: &mut Keeper<impl System>, worker: WorkerId) {
         self.tails.remove(&worker);
         self.files.spawn_failed(keeper, worker);
         if self.pump.is_some() {

@@ -6,12 +6,12 @@
 //! and pending answers go to a closed socket.
 use super::context::Context;
 use super::dispatch;
+use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
-use crate::os::listen::{self, LocalAddress};
+use crate::os::listen::LocalAddress;
 use crate::os::loopback::{Half, Made};
-use crate::os::{fdpass, process};
 use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::http::{self, Answer};
 use crate::worker::node::channel::Sent;
@@ -118,7 +118,7 @@ impl ReadinessProbe {
     }
 
     /// Tells the supervisor why the worker is not ready, if the reason is new.
-    fn report(&mut self, cx: &mut Context, ix: WorkerIx, failure: &Failure) {
+    fn report(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) {
         let Some(path) = path_to_ask(cx, ix) else { return };
         let why = format!("GET {path} {failure}");
         let Some(worker) = cx.workers.get(ix).filter(|_| self.reported != why) else { return };
@@ -128,14 +128,14 @@ impl ReadinessProbe {
     }
 
     /// Ends a request; the next one follows after a pause. `None` if the probe is no longer needed.
-    fn rest(mut self, cx: &Context, ix: WorkerIx) -> Option<ReadinessProbe> {
+    fn rest(mut self, cx: &Context<impl System>, ix: WorkerIx) -> Option<ReadinessProbe> {
         path_to_ask(cx, ix)?;
         self.step = Step::Resting { until_ms: cx.now_ms + self.pause_ms };
         self.pause_ms = (self.pause_ms * 2).min(READY_ASK_MAX_MS);
         Some(self)
     }
 
-    fn fail(mut self, cx: &mut Context, ix: WorkerIx, failure: &Failure) -> Option<ReadinessProbe> {
+    fn fail(mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) -> Option<ReadinessProbe> {
         self.report(cx, ix, failure);
         self.rest(cx, ix)
     }
@@ -151,11 +151,11 @@ struct Progress {
 impl Request {
     /// Reads what has arrived. What follows the status is discarded, so that a worker that is still writing does not
     /// get an error.
-    fn receive(&mut self, now_ms: u64) -> Progress {
+    fn receive(&mut self, system: &impl System, now_ms: u64) -> Progress {
         let mut verdict = None;
         let mut buffer = [0; READY_READ_BYTES];
         loop {
-            let count = match process::read_now(self.socket.as_fd(), &mut buffer) {
+            let count = match system.read_now(self.socket.as_fd(), &mut buffer) {
                 Ok(None) => return Progress { verdict, is_over: false },
                 Ok(Some(0)) | Err(_) => {
                     if !self.status_known {
@@ -191,7 +191,7 @@ impl Request {
 
 impl ReadinessProbes {
     /// Starts to probe a worker that listens on what it has to, if its app is configured for probes.
-    pub(super) fn begin(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         if path_to_ask(cx, ix).is_none() {
             return;
         }
@@ -208,14 +208,14 @@ impl ReadinessProbes {
     }
 
     /// Postpones everything that is due: another master is about to probe.
-    pub(super) fn postpone(&self, cx: &mut Context) {
+    pub(super) fn postpone(&self, cx: &mut Context<impl System>) {
         if cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
             cx.timers.set(Timer::ReadinessProbe, cx.now_ms + READY_ASK_MAX_MS);
         }
     }
 
     /// Sends requests that are due, and ends those that took too long.
-    pub(super) fn advance(&mut self, cx: &mut Context) {
+    pub(super) fn advance(&mut self, cx: &mut Context<impl System>) {
         if !cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
             return;
         }
@@ -243,7 +243,7 @@ impl ReadinessProbes {
         }
     }
 
-    fn keep(&mut self, cx: &mut Context, ix: WorkerIx, probe: ReadinessProbe) {
+    fn keep(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, probe: ReadinessProbe) {
         cx.timers.set_earlier(Timer::ReadinessProbe, probe.due_ms());
         if let Some(worker) = cx.workers.get_mut(ix) {
             worker.readiness_probe = Some(probe);
@@ -251,7 +251,12 @@ impl ReadinessProbes {
     }
 
     /// The next step of a probe that is due; `None` if the probe is no longer needed.
-    fn next_step(&mut self, cx: &mut Context, ix: WorkerIx, mut probe: ReadinessProbe) -> Option<ReadinessProbe> {
+    fn next_step(
+        &mut self,
+        cx: &mut Context<impl System>,
+        ix: WorkerIx,
+        mut probe: ReadinessProbe,
+    ) -> Option<ReadinessProbe> {
         match probe.step {
             Step::Asked(ref request) => {
                 if !request.status_known {
@@ -271,15 +276,20 @@ impl ReadinessProbes {
     }
 
     /// Opens a loopback connection of the kind that the worker's server accepts.
-    fn connect(&mut self, cx: &mut Context, ix: WorkerIx, probe: ReadinessProbe) -> Option<ReadinessProbe> {
+    fn connect(
+        &mut self,
+        cx: &mut Context<impl System>,
+        ix: WorkerIx,
+        probe: ReadinessProbe,
+    ) -> Option<ReadinessProbe> {
         let local = listener_to_ask(cx, ix).map(|(app, listener)| &cx.apps[app].listeners[listener].local);
         match local {
             None => probe.fail(cx, ix, &Failure::NoListener),
-            Some(LocalAddress::Inet(_)) => match Half::begin() {
+            Some(LocalAddress::Inet(_)) => match cx.system.begin_loopback() {
                 Ok(half) => self.finish_connecting(cx, ix, probe, half, cx.now_ms + READY_ANSWER_MS),
                 Err(e) => probe.fail(cx, ix, &e.into()),
             },
-            Some(LocalAddress::Unix(_) | LocalAddress::Other) => match listen::channel_pair() {
+            Some(LocalAddress::Unix(_) | LocalAddress::Other) => match cx.system.socket_pair() {
                 Ok((ours, other)) => self.ask(cx, ix, probe, ours, other),
                 Err(e) => probe.fail(cx, ix, &e.into()),
             },
@@ -288,13 +298,13 @@ impl ReadinessProbes {
 
     fn finish_connecting(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         ix: WorkerIx,
         mut probe: ReadinessProbe,
         half: Half,
         until_ms: u64,
     ) -> Option<ReadinessProbe> {
-        match half.finish() {
+        match cx.system.finish_loopback(half) {
             Ok(Made::Whole { ours, other }) => self.ask(cx, ix, probe, ours, other),
             Ok(Made::Half(half)) if cx.now_ms < until_ms => {
                 let look_ms = (cx.now_ms + READY_CONNECT_LOOK_MS).min(until_ms);
@@ -309,7 +319,7 @@ impl ReadinessProbes {
     /// Hands the other end to the worker and sends the request over ours.
     fn ask(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         ix: WorkerIx,
         mut probe: ReadinessProbe,
         ours: OwnedFd,
@@ -334,7 +344,7 @@ impl ReadinessProbes {
             Sent::Scarce(errno) => return probe.fail(cx, ix, &io::Error::from_raw_os_error(errno).into()),
         }
         let request = http::request(&path);
-        match fdpass::send_with_fd(ours.as_fd(), &request, None) {
+        match cx.system.write(ours.as_fd(), &request) {
             // The send buffer of a new connection is larger than any path.
             Ok(count) if count == request.len() && cx.reactor.add_probe(ix, &ours) => {}
             Ok(_) => return probe.fail(cx, ix, &io::Error::from(io::ErrorKind::WriteZero).into()),
@@ -350,10 +360,10 @@ impl ReadinessProbes {
     }
 
     /// Bytes of an answer arrived.
-    pub(super) fn answer_came(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn answer_came(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.readiness_probe.take()) else { return };
         let Step::Asked(request) = &mut probe.step else { return self.keep(cx, ix, probe) };
-        let Progress { verdict, is_over } = request.receive(cx.now_ms);
+        let Progress { verdict, is_over } = request.receive(&cx.system, cx.now_ms);
         match verdict {
             None => {}
             Some(Err(failure)) => probe.report(cx, ix, &failure),
@@ -370,7 +380,7 @@ impl ReadinessProbes {
 }
 
 /// The path to probe; `None` where the worker is ready or leaving, or is not configured for probes.
-fn path_to_ask(cx: &Context, ix: WorkerIx) -> Option<&str> {
+fn path_to_ask(cx: &Context<impl System>, ix: WorkerIx) -> Option<&str> {
     let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent)?;
     let app = &cx.apps[worker.app];
     let path = app.generations.get(&worker.generation)?.path_to_ask()?;
@@ -380,7 +390,7 @@ fn path_to_ask(cx: &Context, ix: WorkerIx) -> Option<&str> {
 
 /// Where to probe a worker: the first configured address that it listens on, else the first one that it requested
 /// itself. App and listener.
-fn listener_to_ask(cx: &Context, ix: WorkerIx) -> Option<(AppIx, ListenerIx)> {
+fn listener_to_ask(cx: &Context<impl System>, ix: WorkerIx) -> Option<(AppIx, ListenerIx)> {
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation)?;

@@ -1,6 +1,7 @@
 //! Configurations that take long to read, because node evaluates them: a thread reads them while the loop turns. One at
 //! a time, so that a later one is never served before an earlier one.
 use super::context::Context;
+use super::system::System;
 use crate::api::{Change, ReplySender};
 use crate::config::sources::Sources;
 use crate::ids::AppIx;
@@ -57,7 +58,12 @@ impl Default for Readings {
 
 impl Readings {
     /// Reads the configuration again on a thread. Returns what failed before it could begin.
-    pub(super) fn begin(&mut self, cx: &Context, purpose: Purpose, change: Change) -> Vec<(Purpose, Input)> {
+    pub(super) fn begin(
+        &mut self,
+        cx: &Context<impl System>,
+        purpose: Purpose,
+        change: Change,
+    ) -> Vec<(Purpose, Input)> {
         if self.open.len() >= limits::CONTROL_QUEUE_MAX {
             let too_many = Input::Read(Err("too many changes wait for the configuration to be read".to_owned()));
             return vec![(purpose, too_many)];
@@ -67,7 +73,7 @@ impl Readings {
     }
 
     /// The configurations read since the last call, with their purposes.
-    pub(super) fn take(&mut self, cx: &Context) -> Vec<(Purpose, Input)> {
+    pub(super) fn take(&mut self, cx: &Context<impl System>) -> Vec<(Purpose, Input)> {
         let mut ended = Vec::new();
         while let Ok(outcome) = self.receiver.try_recv() {
             ended.extend(self.end(cx, outcome));
@@ -76,7 +82,7 @@ impl Readings {
         ended
     }
 
-    fn begin_next(&mut self, cx: &Context) -> Vec<(Purpose, Input)> {
+    fn begin_next(&mut self, cx: &Context<impl System>) -> Vec<(Purpose, Input)> {
         let mut failed = Vec::new();
         while let Some((_, change)) = self.open.front() {
             let previous = cx.deployment.current_sources().cloned().unwrap_or_default();
@@ -104,7 +110,7 @@ impl Readings {
         failed
     }
 
-    fn end(&mut self, cx: &Context, outcome: Outcome) -> Option<(Purpose, Input)> {
+    fn end(&mut self, cx: &Context<impl System>, outcome: Outcome) -> Option<(Purpose, Input)> {
         let (purpose, _) = self.open.pop_front()?;
         let read = outcome.map(|(sources, notes)| {
             notes.iter().for_each(|note| log::warn!("{note}"));
@@ -115,6 +121,6 @@ impl Readings {
 }
 
 /// Whether a change is read on a thread.
-pub(super) fn takes_long(cx: &Context, change: &Change) -> bool {
+pub(super) fn takes_long(cx: &Context<impl System>, change: &Change) -> bool {
     change.sources.is_none() && cx.deployment.current_sources().is_some_and(loader::takes_long)
 }

@@ -6,13 +6,13 @@ use super::kernel_mode::groups::prepare_for_workers;
 use super::lifecycle::refusal_while_stopped;
 use super::reading::Input;
 use super::settings::Settings;
+use super::system::System;
 use super::{checkpoint, listener, log_files, requests};
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Order;
 use crate::loader;
-use crate::os::{cpu, memfd};
 use crate::supervisor::{Event, Policy};
 use crate::worker::WorkerProtocol;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,17 +26,17 @@ fn source_name(source: u32) -> String {
 type Prepared = (AppIx, Generation, Policy, u32);
 
 /// The configuration as it is now; changes nothing.
-pub(super) fn configured_again(cx: &Context, input: Input) -> Result<Config, String> {
+pub(super) fn configured_again(cx: &Context<impl System>, input: Input) -> Result<Config, String> {
     resolve(&sources_again(cx, input)?)
 }
 
 /// Whether the deployment has a configuration file.
-pub(super) fn has_file(cx: &Context) -> bool {
+pub(super) fn has_file(cx: &Context<impl System>) -> bool {
     cx.deployment.sources.get(&cx.deployment.last_source).is_some_and(|s| s.file.is_some())
 }
 
 /// The sources typed, their files read again, or their replacement.
-fn sources_again(cx: &Context, input: Input) -> Result<Sources, String> {
+fn sources_again(cx: &Context<impl System>, input: Input) -> Result<Sources, String> {
     let change = match input {
         Input::Read(read) => return read.map(|sources| *sources),
         Input::Change(change) => change,
@@ -51,7 +51,7 @@ fn sources_again(cx: &Context, input: Input) -> Result<Sources, String> {
 
 /// Prepares a new generation for each of these apps. Changes nothing if it fails.
 pub(super) fn prepare_reload(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     apps: &[AppIx],
     input: Input,
 ) -> Result<Vec<(AppIx, Generation, Event)>, String> {
@@ -64,7 +64,7 @@ pub(super) fn prepare_reload(
 }
 
 /// Prepares the start of an app: looks up and binds what it needs. Changes nothing if it fails.
-pub(super) fn prepare_start(cx: &mut Context, ix: AppIx, input: Input) -> Result<(), String> {
+pub(super) fn prepare_start(cx: &mut Context<impl System>, ix: AppIx, input: Input) -> Result<(), String> {
     let prepared = prepare_generations(cx, &[ix], input)?;
     for (ix, to, policy, slots) in prepared {
         cx.apps[ix].starting = true;
@@ -74,7 +74,7 @@ pub(super) fn prepare_start(cx: &mut Context, ix: AppIx, input: Input) -> Result
     Ok(())
 }
 
-fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result<Vec<Prepared>, String> {
+fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Input) -> Result<Vec<Prepared>, String> {
     let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
     let sources = sources_again(cx, input)?;
     let config = resolve(&sources)?;
@@ -87,8 +87,8 @@ fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result
         let name = &cx.apps[ix].name;
         let app = config.apps.iter().find(|a| &a.name == name).cloned();
         let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
-        let settings = Settings::prepare(app, source, None).map_err(|e| format!("{name}: {e}"))?;
-        log_files::check(&settings.config, settings.config.workers.count(cpu::available().count))
+        let settings = Settings::prepare(&cx.system, app, source, None).map_err(|e| format!("{name}: {e}"))?;
+        log_files::check(&cx.system, &settings.config, settings.config.workers.count(cx.system.cpus().count))
             .map_err(|error| error.to_string())?;
         settings.warn_of_hooks();
         let bound = bind_new(cx, ix, &settings.config.listen)?;
@@ -102,7 +102,7 @@ fn prepare_generations(cx: &mut Context, apps: &[AppIx], input: Input) -> Result
 }
 
 /// Refuses added and removed apps: a reload replaces only running apps.
-fn refuse_other_apps(cx: &Context, config: &Config) -> Result<(), String> {
+fn refuse_other_apps(cx: &Context<impl System>, config: &Config) -> Result<(), String> {
     let unknown: Vec<&str> =
         config.apps.iter().map(|a| a.name.as_str()).filter(|name| !cx.apps.iter().any(|a| a.name == *name)).collect();
     if unknown.is_empty() {
@@ -116,12 +116,12 @@ fn refuse_other_apps(cx: &Context, config: &Config) -> Result<(), String> {
 }
 
 /// Binds the addresses that an app does not have yet.
-fn bind_new(cx: &Context, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
+fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
     let app = &cx.apps[ix];
     let mut bound = Vec::new();
     for address in wanted {
         if !app.listeners.iter().any(|l| l.serves(address)) {
-            let fd = listener::bind_configured(address).map_err(|e| format!("{}: {e}", app.name))?;
+            let fd = listener::bind_configured(&cx.system, address).map_err(|e| format!("{}: {e}", app.name))?;
             bound.push((address.clone(), fd));
         }
     }
@@ -129,7 +129,7 @@ fn bind_new(cx: &Context, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, O
 }
 
 fn commit_generation(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     ix: AppIx,
     settings: Settings,
     bound: Vec<(Listen, OwnedFd)>,
@@ -148,7 +148,7 @@ fn commit_generation(
     let app = &mut cx.apps[ix];
     let slots = match keeps_scale {
         true => app.supervisor.slot_count(),
-        false => settings.config.workers.count(cpu::available().count),
+        false => settings.config.workers.count(cx.system.cpus().count),
     };
     let policy = settings.policy();
     app.balancer.set_mode(balance_mode(settings.config.balance));
@@ -158,7 +158,7 @@ fn commit_generation(
 
 /// Adds a configured address to the app.
 pub(super) fn add_configured_listener(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     ix: AppIx,
     address: Listen,
     fd: OwnedFd,
@@ -167,7 +167,7 @@ pub(super) fn add_configured_listener(
     let key = format!("{}#{}", address, cx.apps[ix].listeners.len());
     let blocking = protocol.wants_blocking_sockets();
     let no_tcp = matches!(address, Listen::Unix(_));
-    if let Err(e) = prepare_for_workers(fd.as_fd(), blocking, no_tcp) {
+    if let Err(e) = prepare_for_workers(&cx.system, fd.as_fd(), blocking, no_tcp) {
         log::warn!("cannot make {address} blocking, or set TCP_NODELAY on it: {e}");
     }
     let listener_ix = requests::add_listener(cx, ix, fd, key, Some(address));
@@ -177,17 +177,17 @@ pub(super) fn add_configured_listener(
 }
 
 /// Gives the sources of a generation to the keeper, for a successor.
-pub(super) fn remember_sources(cx: &mut Context, source: u32, sources: Sources) {
+pub(super) fn remember_sources(cx: &mut Context<impl System>, source: u32, sources: Sources) {
     hold_sources(cx, source, sources);
     cx.deployment.last_source = source;
     checkpoint::save_deployment(cx);
 }
 
 /// The same, without saving the deployment's record.
-pub(super) fn hold_sources(cx: &mut Context, source: u32, sources: Sources) {
+pub(super) fn hold_sources(cx: &mut Context<impl System>, source: u32, sources: Sources) {
     match serde_json::to_vec(&sources)
         .map_err(std::io::Error::other)
-        .and_then(|json| memfd::with_contents("source", &json))
+        .and_then(|json| cx.system.file_with("source", &json))
     {
         Ok(fd) => cx.keeper.hold(source_name(source), fd.as_fd()),
         Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
@@ -196,7 +196,7 @@ pub(super) fn hold_sources(cx: &mut Context, source: u32, sources: Sources) {
 }
 
 /// Drops the sources of a failed reload: the next one starts from what serves.
-pub(super) fn forget_failed_sources(cx: &mut Context) {
+pub(super) fn forget_failed_sources(cx: &mut Context<impl System>) {
     let serving = cx.apps.iter().filter(|app| !app.deleted).map(|app| app.settings().source).max();
     if let Some(source) = serving.filter(|source| cx.deployment.sources.contains_key(source)) {
         cx.deployment.last_source = source;
@@ -205,7 +205,7 @@ pub(super) fn forget_failed_sources(cx: &mut Context) {
 }
 
 /// Drops sources that no generation of any app uses, except those that the next reload starts from.
-pub(super) fn drop_unused_sources(cx: &mut Context) {
+pub(super) fn drop_unused_sources(cx: &mut Context<impl System>) {
     let in_use: Vec<u32> = cx.apps.iter().flat_map(|app| app.generations.values().map(|s| s.source)).collect();
     let last = cx.deployment.last_source;
     let sources = &mut cx.deployment.sources;

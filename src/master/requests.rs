@@ -8,14 +8,15 @@ use super::listener::{self, Listener};
 use super::listening::Listening;
 use super::moves;
 use super::settings::Settings;
+use super::system::System;
 use super::unread;
 use crate::config::{self, Balance};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
-use crate::os::listen::{self, LocalAddress};
-use crate::os::{closer, errno};
+use crate::os::errno;
+use crate::os::listen::LocalAddress;
 use crate::supervisor::{Event, Evidence, Phase};
-use crate::worker::node::channel::{Channel, Unsendable};
+use crate::worker::node::channel::{Channel, ChannelSocket, Unsendable};
 use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,9 +29,9 @@ const CHANNEL_HELD_LINES_MAX: usize = 64;
 /// # Errors
 /// The answer cannot be sent.
 pub(super) fn on_message(
-    reader: &mut ChannelReader<'_>,
+    reader: &mut ChannelReader<'_, impl System>,
     ix: WorkerIx,
-    channel: &mut Channel,
+    channel: &mut Channel<impl ChannelSocket>,
     message: FromWorker,
 ) -> Result<(), Violation> {
     let Some(worker) = reader.cx.workers.get(ix) else { return Ok(()) };
@@ -58,7 +59,7 @@ pub(super) fn on_message(
         FromWorker::Handle { .. } => {
             // The handle is not needed, but Node sends nothing more until it is acknowledged.
             if let Some(handle) = channel.fds.pop_front() {
-                closer::close(handle);
+                reader.cx.system.close(handle);
                 return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
             }
             return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
@@ -86,7 +87,7 @@ pub(super) fn on_message(
 }
 
 /// A server of a worker listens. A worker that is ready has said enough.
-fn on_listening(reader: &mut ChannelReader<'_>, ix: WorkerIx) {
+fn on_listening(reader: &mut ChannelReader<'_, impl System>, ix: WorkerIx) {
     let Some(worker) = reader.cx.workers.get(ix) else { return };
     let (app, id) = (worker.app, worker.id);
     let view = reader.cx.apps[app].supervisor.worker(id);
@@ -107,7 +108,7 @@ fn on_listening(reader: &mut ChannelReader<'_>, ix: WorkerIx) {
 
 /// What a listening worker still lacks, for people: it has to listen on a configured address, and in a reload on
 /// everything that the present workers serve.
-pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
+pub(super) fn serves_too_little(cx: &Context<impl System>, ix: WorkerIx) -> Option<String> {
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
@@ -145,9 +146,9 @@ pub(super) fn serves_too_little(cx: &Context, ix: WorkerIx) -> Option<String> {
 
 /// Handles `listen()`: finds or binds the socket, answers with the key (round-robin) or the socket itself.
 fn on_query(
-    reader: &mut ChannelReader<'_>,
+    reader: &mut ChannelReader<'_, impl System>,
     ix: WorkerIx,
-    channel: &mut Channel,
+    channel: &mut Channel<impl ChannelSocket>,
     seq: u64,
     query: &Query,
 ) -> Result<(), Violation> {
@@ -203,13 +204,18 @@ fn on_query(
 }
 
 /// The socket for a worker that accepts by itself: its slot's own, or the shared one.
-fn handle_of(cx: &Context, app_ix: AppIx, listener_ix: ListenerIx, own_slot: Option<u32>) -> BorrowedFd<'_> {
+fn handle_of(
+    cx: &Context<impl System>,
+    app_ix: AppIx,
+    listener_ix: ListenerIx,
+    own_slot: Option<u32>,
+) -> BorrowedFd<'_> {
     let listener = &cx.apps[app_ix].listeners[listener_ix];
     own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
 }
 
 /// The listener that a worker's request means, bound at the first request. The error becomes the error of `listen()`.
-pub(super) fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
+pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &Query) -> Result<ListenerIx, i32> {
     let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
     let app_ix = worker.app;
     let app = &cx.apps[app_ix];
@@ -246,26 +252,27 @@ pub(super) fn listener_for(cx: &mut Context, ix: WorkerIx, query: &Query) -> Res
         return Err(errno::UV_EMFILE);
     }
     let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    let fd = listener::bind_asked(query, &cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
-        // libuv's uv_pipe_bind reports this for a missing folder.
-        errno::UV_ENOENT => errno::UV_EACCES,
-        code => code,
-    })?;
+    let fd =
+        listener::bind_asked(&cx.system, query, &cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
+            // libuv's uv_pipe_bind reports this for a missing folder.
+            errno::UV_ENOENT => errno::UV_EACCES,
+            code => code,
+        })?;
     Ok(add_listener(cx, app_ix, fd, key, None))
 }
 
 /// Adds a bound socket to the app, gives the keeper a copy, and polls it where the master accepts.
 pub(super) fn add_listener(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     app_ix: AppIx,
     fd: OwnedFd,
     key: String,
     configured: Option<config::Listen>,
 ) -> ListenerIx {
-    let local = listen::local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
-    let datagram = listen::is_datagram(fd.as_fd());
+    let local = cx.system.local_address(fd.as_fd()).unwrap_or(LocalAddress::Other);
+    let datagram = cx.system.is_datagram(fd.as_fd());
     let unlink = match &local {
-        LocalAddress::Unix(path) => listen::SocketFile::at(path),
+        LocalAddress::Unix(path) => cx.system.socket_file(path),
         LocalAddress::Inet(_) | LocalAddress::Other => None,
     };
     let app = &mut cx.apps[app_ix];
@@ -297,7 +304,7 @@ pub(super) fn add_listener(
 }
 
 /// The worker serves this listener from now on. The caller saves that.
-pub(super) fn join(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+pub(super) fn join(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: ListenerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.serves.insert(listener_ix);
     worker.unnoted = true;
@@ -311,7 +318,7 @@ pub(super) fn join(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
 }
 
 /// The worker has closed a server.
-pub(super) fn on_close(cx: &mut Context, ix: WorkerIx, key: &str) {
+pub(super) fn on_close(cx: &mut Context<impl System>, ix: WorkerIx, key: &str) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let app = &mut cx.apps[worker.app];
     let Some(listener_ix) = app.listeners.find(|l| l.key == key) else { return };
@@ -330,7 +337,7 @@ pub(super) fn on_close(cx: &mut Context, ix: WorkerIx, key: &str) {
 }
 
 /// Polls a listener from which the master accepts, once a worker serves it.
-pub(super) fn poll_listener(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+pub(super) fn poll_listener(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
     let app = &mut cx.apps[app_ix];
     let accepts = app.master_accepts();
     let Some(listener) = app.listeners.get_mut(listener_ix) else { return };

@@ -14,6 +14,7 @@ use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, launch};
+use super::system::System;
 use super::{Master, checkpoint, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
@@ -22,8 +23,7 @@ use crate::ids::{AppIx, WorkerId};
 use crate::keeper::link::{ChildInfo, Inheritance};
 use crate::keeper::protocol::Order;
 use crate::limits;
-use crate::os::listen::{self, LocalAddress};
-use crate::os::{cpu, memfd};
+use crate::os::listen::LocalAddress;
 use crate::record::Value;
 use crate::supervisor::{self, Action, Cx, SlotSnapshot, WorkerSnapshot};
 use std::collections::{BTreeMap, HashMap};
@@ -33,19 +33,24 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// `typed` is used only when nothing else says what to run.
-pub(super) fn resume(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
-    let mut master = Master::empty(link, &inherited)?;
+pub(super) fn resume<S: System>(
+    system: S,
+    link: Keeper<S>,
+    inherited: Inheritance,
+    typed: &CommandLine,
+) -> Result<Master<S>, Box<NotStarted<S>>> {
+    let mut master = Master::empty(system, link, &inherited)?;
     match resume_all(&mut master, inherited, typed) {
         Ok(()) => Ok(master),
         Err(error) => {
             let error = takeover_error(&master, error);
-            Err(NotStarted::new(master.cx.keeper, error))
+            Err(NotStarted::new(master.cx.system, master.cx.keeper, error))
         }
     }
 }
 
 /// Why a takeover failed, and what to do.
-fn takeover_error(master: &Master, error: StartError) -> StartError {
+fn takeover_error(master: &Master<impl System>, error: StartError) -> StartError {
     let StartError { message, code } = error;
     let keeper = master.cx.deployment.keeper_pid;
     let message = format!(
@@ -55,7 +60,11 @@ fn takeover_error(master: &Master, error: StartError) -> StartError {
     StartError { message, code }
 }
 
-fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLine) -> Result<(), StartError> {
+fn resume_all(
+    master: &mut Master<impl System>,
+    mut inherited: Inheritance,
+    typed: &CommandLine,
+) -> Result<(), StartError> {
     master.cx.checkpoint.inherit(inherited.notes.iter().map(|(key, value)| (key.clone(), value.clone())));
     resume_sources(master, &mut inherited);
     let background = typed.argv.get(1).is_some_and(|flag| flag == BACKGROUND_FLAG);
@@ -76,7 +85,7 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
     deployment.last_source = record.last_source;
     master.cx.next_worker = record.worker_ids_below;
     let previous_end = inherited.previous_end.clone();
-    master.notify.adopt(&mut inherited.fds, &master.cx.reactor);
+    master.notify.adopt(&master.cx.system, &mut inherited.fds, &master.cx.reactor);
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
         master.control.serve(&master.cx, UnixListener::from(socket));
     }
@@ -119,12 +128,15 @@ fn resume_all(master: &mut Master, mut inherited: Inheritance, typed: &CommandLi
 }
 
 /// Takes the readable configurations, and has the keeper drop the others.
-fn resume_sources(master: &mut Master, inherited: &mut Inheritance) {
+fn resume_sources(master: &mut Master<impl System>, inherited: &mut Inheritance) {
     let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with("source/")).cloned().collect();
     for name in names {
         let Some(fd) = inherited.fds.remove(&name) else { continue };
         let Some(source) = name.strip_prefix("source/").and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let sources = memfd::contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
+        let sources = master
+            .cx
+            .system
+            .contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
             .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other))
             .map_err(|e| e.to_string())
             .and_then(|sources| resolve(&sources).map(|_| sources));
@@ -141,7 +153,11 @@ fn resume_sources(master: &mut Master, inherited: &mut Inheritance) {
 }
 
 /// No copy is readable: use the command line, and its files as they are now.
-fn read_sources_again(master: &mut Master, inherited: &Inheritance, typed: &CommandLine) -> Result<(), StartError> {
+fn read_sources_again(
+    master: &mut Master<impl System>,
+    inherited: &Inheritance,
+    typed: &CommandLine,
+) -> Result<(), StartError> {
     let read = launch(typed).and_then(|(_, sources)| {
         resolve(&sources).map_err(StartError::failed)?;
         Ok(sources)
@@ -157,14 +173,14 @@ fn read_sources_again(master: &mut Master, inherited: &Inheritance, typed: &Comm
 }
 
 /// Completes a damaged checkpoint, and saves what changed.
-fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, background: bool) {
+fn recover_checkpoint(master: &mut Master<impl System>, inherited: &mut Inheritance, background: bool) {
     let configs =
         master.cx.deployment.sources.iter().filter_map(|(number, sources)| Some((*number, resolve(sources).ok()?)));
     let ground = Ground {
         children: &inherited.children,
         held: inherited.fds.keys().cloned().collect(),
         configs: configs.collect(),
-        cpus: cpu::available().count,
+        cpus: master.cx.system.cpus().count,
         now_ms: master.cx.now_ms,
     };
     let recovered = recover(&mut inherited.notes, &ground, |last_source, above| {
@@ -184,14 +200,14 @@ fn recover_checkpoint(master: &mut Master, inherited: &mut Inheritance, backgrou
 
 /// The deployment's record, from the control socket's path, the entry beside it, and the configuration.
 fn make_deployment(
-    master: &Master,
+    master: &Master<impl System>,
     fds: &HashMap<String, OwnedFd>,
     children: &[ChildInfo],
     last_source: u32,
     above: u64,
     background: bool,
 ) -> DeploymentRecord {
-    let control = fds.get(CONTROL_SOCKET).and_then(|fd| match listen::local_address(fd.as_fd()) {
+    let control = fds.get(CONTROL_SOCKET).and_then(|fd| match master.cx.system.local_address(fd.as_fd()) {
         Ok(LocalAddress::Unix(path)) => Some(path),
         Ok(LocalAddress::Inet(_) | LocalAddress::Other) | Err(_) => None,
     });
@@ -216,7 +232,7 @@ fn make_deployment(
 }
 
 fn resume_app(
-    master: &mut Master,
+    master: &mut Master<impl System>,
     ix: AppIx,
     record: &AppRecord,
     inherited: &mut Inheritance,
@@ -233,7 +249,7 @@ fn resume_app(
         };
         // A recovered record does not have them.
         let fixed = Some(fixed).filter(|_| !generation.program.is_empty());
-        match Settings::prepare(app, generation.source, fixed) {
+        match Settings::prepare(&master.cx.system, app, generation.source, fixed) {
             Ok(settings) => {
                 generations.insert(number, settings);
             }
@@ -277,7 +293,8 @@ fn resume_app(
         let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
         let process = spawn::Process { app: ix, id, slot, generation, pid: Some(pid) };
         spawn::add_worker(&mut master.cx, &mut master.hooks, process, channel);
-        let intercepted = inherited.fds.remove(&bind::held_name(id)).map(Intercepted::new);
+        let intercepted =
+            inherited.fds.remove(&bind::held_name(id)).map(|held| Intercepted::new(&master.cx.system, held));
         if let Some(worker) = master.cx.workers.find(id).and_then(|ix| master.cx.workers.get_mut(ix)) {
             worker.intercepted = intercepted;
         }
@@ -290,7 +307,7 @@ fn resume_app(
     Ok(actions)
 }
 
-fn resume_log_files(master: &mut Master, inherited: &mut Inheritance) {
+fn resume_log_files(master: &mut Master<impl System>, inherited: &mut Inheritance) {
     let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
     let apps = &master.cx.apps;
     let config_of = |name: &str, generation| {
@@ -301,7 +318,7 @@ fn resume_log_files(master: &mut Master, inherited: &mut Inheritance) {
     master.output.files.resume(&mut master.cx.keeper, &mut inherited.fds, config_of, pid_of);
 }
 
-fn resume_listeners(master: &mut Master, ix: AppIx, inherited: &mut Inheritance) {
+fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut Inheritance) {
     let name = master.cx.apps[ix].name.clone();
     let mut found = records_of::<ListenerRecord>(inherited, &format!("{LISTENER}{name}/"));
     found.sort_by_key(|l| l.order);
@@ -322,7 +339,7 @@ fn resume_listeners(master: &mut Master, ix: AppIx, inherited: &mut Inheritance)
 }
 
 /// A worker keeps the listeners that it served.
-fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited: &Inheritance) {
+fn resume_serves(master: &mut Master<impl System>, app_ix: AppIx, worker: WorkerId, inherited: &Inheritance) {
     let record: ServesRecord = read_record(inherited, &format!("{SERVES}{worker}")).unwrap_or_default();
     let Some(ix) = master.cx.workers.find(worker) else { return };
     if let Some(worker) = master.cx.workers.get_mut(ix) {
@@ -341,7 +358,7 @@ fn resume_serves(master: &mut Master, app_ix: AppIx, worker: WorkerId, inherited
 }
 
 /// Kills processes that the checkpoint does not know.
-fn kill_unknown_processes(master: &mut Master, inherited: &Inheritance) {
+fn kill_unknown_processes(master: &mut Master<impl System>, inherited: &Inheritance) {
     for child in &inherited.children {
         if child.status.is_none() && master.cx.workers.find(child.worker).is_none() {
             log::warn!("worker {} (pid {}) is not in the checkpoint; killed", child.worker, child.pid);
@@ -351,7 +368,7 @@ fn kill_unknown_processes(master: &mut Master, inherited: &Inheritance) {
 }
 
 /// Releases what the keeper holds of workers that have ended: the previous master died before it could.
-fn release_unclaimed(master: &mut Master, inherited: &Inheritance) {
+fn release_unclaimed(master: &mut Master<impl System>, inherited: &Inheritance) {
     let ours = |name: &&String| ["channel/", "output/", "slot/", bind::HELD].iter().any(|kind| name.starts_with(kind));
     for name in inherited.fds.keys().filter(ours) {
         master.cx.keeper.send(Order::Release { name: name.clone() });

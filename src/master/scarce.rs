@@ -3,6 +3,7 @@
 //! raise an event for each failure.
 use super::context::Context;
 use super::eligibility;
+use super::system::System;
 use super::timers::Timer;
 use crate::ids::WorkerIx;
 use crate::limits;
@@ -15,7 +16,7 @@ pub(super) struct ScarceChannels {
 
 impl ScarceChannels {
     /// Sends queued lines when the worker reads again, or after a pause where the system is out of a resource.
-    pub(super) fn await_writable(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(super) fn await_writable(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
         if channel.is_scarce() {
             cx.reactor.channel_writable_done(ix, channel.as_fd());
@@ -28,7 +29,7 @@ impl ScarceChannels {
     }
 
     /// Retries, when that is due.
-    pub(super) fn retry(&mut self, cx: &mut Context) {
+    pub(super) fn retry(&mut self, cx: &mut Context<impl System>) {
         if !cx.timers.take_due(Timer::ScarceChannels, cx.now_ms) {
             return;
         }

@@ -1,7 +1,8 @@
 //! One generation of one app, made ready to spawn: program found, folder and user resolved, protocol decided. What is
 //! looked up here is looked up once per generation, so that a deploy under way never mixes two.
 use super::environment::base_environment;
-use super::hooks;
+use super::hooks::{self, RunsAs};
+use super::system::System;
 use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
 use crate::ids::{Slot, WorkerId};
 use crate::keeper::protocol::{Credentials, SpawnSpec};
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     /// The working directory: absolute, links resolved.
     pub(super) cwd: PathBuf,
     ready: ReadyRule,
+    /// The user that clusterd runs as.
+    own_uid: u32,
     credentials: Option<Credentials>,
     /// Their account, where that is not ours.
     account: Option<user::Account>,
@@ -94,12 +97,18 @@ impl Settings {
     ///
     /// # Errors
     /// What is missing, and what to do.
-    pub(super) fn prepare(config: config::App, source: u32, fixed: Option<Fixed>) -> Result<Settings, SettingsError> {
-        let user = user::resolve(config.user.as_deref(), config.group.as_deref())?;
+    pub(super) fn prepare(
+        system: &impl System,
+        config: config::App,
+        source: u32,
+        fixed: Option<Fixed>,
+    ) -> Result<Settings, SettingsError> {
+        let own_uid = system.own_uid();
+        let user = system.credentials(config.user.as_deref(), config.group.as_deref())?;
         let path = path_variable(&config);
         let (cwd, program, agent_program) = match fixed {
             Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
-            None => (resolve_cwd(config.cwd.as_deref())?, None, None),
+            None => (resolve_cwd(system, config.cwd.as_deref())?, None, None),
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
@@ -109,8 +118,13 @@ impl Settings {
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
         let advice = program::advice(found.kind, &config.command, &cwd);
-        let account = user.as_ref().filter(|who| who.uid != user::own_uid()).map(|who| user::account(who.uid));
-        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, user.as_ref(), account.as_ref());
+        let account = user.as_ref().filter(|who| who.uid != own_uid).map(|who| system.account(who.uid));
+        let runs_as = RunsAs {
+            credentials: user.as_ref(),
+            account: account.as_ref(),
+            no_new_privs: no_new_privs(&config, own_uid, user.as_ref()),
+        };
+        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, &runs_as);
         Ok(Settings {
             config,
             source,
@@ -118,6 +132,7 @@ impl Settings {
             protocol: worker::protocol(kind),
             cwd,
             ready,
+            own_uid,
             credentials: user,
             account,
             advice,
@@ -133,7 +148,7 @@ impl Settings {
     }
 
     pub(super) fn uid(&self) -> u32 {
-        self.credentials.as_ref().map_or_else(user::own_uid, |who| who.uid)
+        self.credentials.as_ref().map_or(self.own_uid, |who| who.uid)
     }
 
     /// Logs which hooks cannot run. The app runs without them.
@@ -255,7 +270,7 @@ impl Settings {
             nice: config.nice,
             oom_score_adj: config.oom_score_adj,
             cpus: config.cpu_affinity.clone().unwrap_or_default(),
-            no_new_privs: no_new_privs(config, self.credentials.as_ref()),
+            no_new_privs: no_new_privs(config, self.own_uid, self.credentials.as_ref()),
             ..SpawnSpec::default()
         }
     }
@@ -350,8 +365,8 @@ impl Settings {
 }
 
 /// Whether the processes of an app are kept from gaining privileges.
-pub(super) fn no_new_privs(app: &config::App, credentials: Option<&Credentials>) -> bool {
-    let is_another = credentials.is_some_and(|who| who.uid != user::own_uid());
+pub(super) fn no_new_privs(app: &config::App, own_uid: u32, credentials: Option<&Credentials>) -> bool {
+    let is_another = credentials.is_some_and(|who| who.uid != own_uid);
     !app.new_privileges.unwrap_or(!is_another)
 }
 
@@ -410,11 +425,10 @@ fn find_program(
 }
 
 /// The folder with its links resolved, so that `current -> releases/42` does not change within a generation.
-fn resolve_cwd(cwd: Option<&Path>) -> Result<PathBuf, SettingsError> {
+fn resolve_cwd(system: &impl System, cwd: Option<&Path>) -> Result<PathBuf, SettingsError> {
     let asked = cwd.unwrap_or(Path::new("."));
-    let found =
-        std::fs::canonicalize(asked).map_err(|source| SettingsError::Folder { path: asked.to_owned(), source })?;
-    if !found.is_dir() {
+    let found = system.real_path(asked).map_err(|source| SettingsError::Folder { path: asked.to_owned(), source })?;
+    if !system.is_folder(&found) {
         return Err(SettingsError::NotAFolder(found));
     }
     Ok(found)

@@ -12,13 +12,14 @@ use super::output::{Output, OutputError, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
+use super::system::System;
 use super::unread::Intake;
 use super::worker::Worker;
-use super::{channels, checkpoint, dispatch, eligibility, preload, requests};
+use super::{channels, checkpoint, dispatch, eligibility, requests};
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
-use crate::os::{attributes, closer, listen, process, procfs, signal};
+use crate::os::{attributes, process, signal};
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
@@ -44,11 +45,17 @@ struct Passed {
 }
 
 impl Passed {
-    fn prepare(app: &App, inherited: Inherited, given: &[ListenerIx], slot: Slot) -> Result<Passed, SpawnError> {
+    fn prepare(
+        system: &impl System,
+        app: &App,
+        inherited: Inherited,
+        given: &[ListenerIx],
+        slot: Slot,
+    ) -> Result<Passed, SpawnError> {
         let mut passed = Passed::default();
         match inherited {
             Inherited::Channel => {
-                let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
+                let (ours, theirs) = system.socket_pair().map_err(SpawnError::Channel)?;
                 passed.fds.push(theirs);
                 passed.channel = Some(ours);
             }
@@ -76,15 +83,15 @@ pub(super) struct Process {
 }
 
 /// Starts processes. It borrows the mechanisms that provide what a process needs.
-pub(super) struct Spawner<'a> {
-    pub(super) cx: &'a mut Context,
+pub(super) struct Spawner<'a, S: System> {
+    pub(super) cx: &'a mut Context<S>,
     pub(super) groups: &'a mut Groups,
     pub(super) output: &'a mut Output,
     pub(super) hooks: &'a mut HookRuns,
     pub(super) notify: &'a mut NotifySockets,
 }
 
-impl Spawner<'_> {
+impl<S: System> Spawner<'_, S> {
     /// Has the keeper start a worker, or the agent.
     ///
     /// # Errors
@@ -120,12 +127,12 @@ impl Spawner<'_> {
         let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
         let way = Way { config: &settings.config, slot, generation, tail };
-        let output = self.output.for_worker(&mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
+        let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
-        let Passed { fds: passed, channel, listen_names } = Passed::prepare(app, inherited, &given, slot)?;
+        let Passed { fds: passed, channel, listen_names } = Passed::prepare(&cx.system, app, inherited, &given, slot)?;
         fds.extend(passed);
         let intercepted = if !is_agent && settings.protocol.intercepts() {
-            let (ours, theirs) = listen::channel_pair().map_err(SpawnError::Channel)?;
+            let (ours, theirs) = cx.system.socket_pair().map_err(SpawnError::Channel)?;
             fds.push(theirs);
             Some(ours)
         } else {
@@ -159,7 +166,7 @@ impl Spawner<'_> {
         let process = Process { app: app_ix, id: worker, slot, generation, pid: None };
         let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
         if let Some(worker) = cx.workers.get_mut(ix) {
-            worker.intercepted = intercepted.map(Intercepted::new);
+            worker.intercepted = intercepted.map(|held| Intercepted::new(&cx.system, held));
         }
         if !has_channel && !is_agent && !is_intercepted && settings.has_own_sockets() {
             // A Node worker requests its listeners later; other programs have them from the start.
@@ -171,11 +178,11 @@ impl Spawner<'_> {
 }
 
 /// The file of the preload for workers with these settings, if they load it.
-fn preload_for(cx: &mut Context, settings: &Settings) -> Option<String> {
+fn preload_for(cx: &mut Context<impl System>, settings: &Settings) -> Option<String> {
     if !settings.config.preload || !settings.protocol.has_preload() {
         return None;
     }
-    let found = preload::path_for(settings.uid(), cx.deployment.home.as_ref());
+    let found = cx.system.preload_file(settings.uid(), cx.deployment.home.as_ref());
     if let Err(e) = &found
         && !std::mem::replace(&mut cx.deployment.told_no_preload, true)
     {
@@ -188,7 +195,7 @@ fn preload_for(cx: &mut Context, settings: &Settings) -> Option<String> {
 }
 
 /// The environment of a worker in the first slot of an app.
-pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
+pub(super) fn worker_environment(cx: &Context<impl System>, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
     let app = &cx.apps[app_ix];
     let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
     let place = SpawnPlace {
@@ -206,7 +213,7 @@ pub(super) fn worker_environment(cx: &Context, app_ix: AppIx) -> BTreeMap<OsStri
 
 /// The environment of an app's agent; `None` if it has none.
 pub(super) fn agent_environment(
-    cx: &Context,
+    cx: &Context<impl System>,
     notify: &NotifySockets,
     app_ix: AppIx,
 ) -> Option<BTreeMap<OsString, OsString>> {
@@ -228,7 +235,7 @@ pub(super) fn agent_environment(
 
 /// Adds a worker to the tables, with its channel if it has one (and whether a previous master has read from that).
 pub(super) fn add_worker(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     hooks: &mut HookRuns,
     process: Process,
     channel: Option<(OwnedFd, bool)>,
@@ -241,7 +248,7 @@ pub(super) fn add_worker(
     let settings = cx.apps[app].generations.get(&generation);
     // An agent has no slot.
     let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
-    let channel = channel.map(|(fd, resumed)| Channel::new(fd, resumed));
+    let channel = channel.map(|(fd, resumed)| Channel::new(cx.system.channel(fd), resumed));
     let has_channel = channel.is_some();
     let ix = cx.workers.insert(Worker {
         id,
@@ -295,7 +302,7 @@ pub(super) fn add_worker(
 }
 
 /// The worker serves the sockets that it inherited, as far as anybody can know.
-pub(super) fn serve_inherited(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn serve_inherited(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, l)| l.configured.is_some());
     let given: Vec<ListenerIx> = listeners.map(|(ix, _)| ix).collect();
@@ -304,7 +311,7 @@ pub(super) fn serve_inherited(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Admits the worker: it may get connections.
-pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
+pub(super) fn serve(cx: &mut Context<impl System>, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     if let Some(worker) = cx.workers.get_mut(ix) {
         worker.admitted = true;
@@ -317,13 +324,13 @@ pub(super) fn serve(cx: &mut Context, worker: WorkerId) {
 }
 
 /// Sends SIGTERM, and gives the worker no more connections.
-pub(super) fn terminate(cx: &mut Context, worker: WorkerId) {
+pub(super) fn terminate(cx: &mut Context<impl System>, worker: WorkerId) {
     cx.keeper.signal(worker, signal::TERM);
     withdraw(cx, worker);
 }
 
 /// Gives the worker no more connections, whatever makes it end.
-pub(super) fn withdraw(cx: &mut Context, worker: WorkerId) {
+pub(super) fn withdraw(cx: &mut Context<impl System>, worker: WorkerId) {
     if let Some(ix) = cx.workers.find(worker) {
         if let Some(w) = cx.workers.get_mut(ix) {
             w.admitted = false;
@@ -333,12 +340,12 @@ pub(super) fn withdraw(cx: &mut Context, worker: WorkerId) {
 }
 
 /// Kills the worker's process group.
-pub(super) fn kill(cx: &mut Context, worker: WorkerId) {
+pub(super) fn kill(cx: &mut Context<impl System>, worker: WorkerId) {
     cx.keeper.signal_group(worker, signal::KILL);
     withdraw(cx, worker);
 }
 
-pub(super) fn on_spawned(cx: &mut Context, output: &mut Output, id: WorkerId, pid: i32) {
+pub(super) fn on_spawned(cx: &mut Context<impl System>, output: &mut Output, id: WorkerId, pid: i32) {
     let Some(ix) = cx.workers.find(id) else { return };
     cx.workers.set_pid(ix, pid);
     let Some(worker) = cx.workers.get(ix) else { return };
@@ -349,11 +356,16 @@ pub(super) fn on_spawned(cx: &mut Context, output: &mut Output, id: WorkerId, pi
 }
 
 /// Why the keeper could not start a process, and its app; `None` if the worker is no longer known.
-pub(super) fn failure(cx: &Context, id: WorkerId, step: SpawnStep, errno: i32) -> Option<(AppIx, SpawnError)> {
+pub(super) fn failure(
+    cx: &Context<impl System>,
+    id: WorkerId,
+    step: SpawnStep,
+    errno: i32,
+) -> Option<(AppIx, SpawnError)> {
     let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix))?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    Some((worker.app, SpawnError::at_step(step, errno, settings, worker.is_agent)))
+    Some((worker.app, SpawnError::at_step(&cx.system, (step, errno), settings, worker.is_agent)))
 }
 
 pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
@@ -364,7 +376,7 @@ pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
 }
 
 /// Keeps the last lines of a worker whose end makes a start fail: they are reported once its replacement runs.
-pub(super) fn keep_last_words(cx: &mut Context, output: &mut Output, app: AppIx, id: WorkerId) {
+pub(super) fn keep_last_words(cx: &mut Context<impl System>, output: &mut Output, app: AppIx, id: WorkerId) {
     let app = &mut cx.apps[app];
     if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
         app.last_words = output.take_tail(id);
@@ -372,7 +384,7 @@ pub(super) fn keep_last_words(cx: &mut Context, output: &mut Output, app: AppIx,
 }
 
 /// Releases everything that belonged to a process that is gone.
-pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output, id: WorkerId) {
+pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output: &mut Output, id: WorkerId) {
     if let Some(ix) = cx.workers.find(id) {
         channels::forget_poll(cx, ix);
         withdraw(cx, id);
@@ -383,7 +395,7 @@ pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output,
             cx.keeper.send(Order::Release { name: bind::held_name(id) });
         }
         if let Some(channel) = removed.and_then(|worker| worker.channel) {
-            closer::close_all(channel.into_fds());
+            channel.into_fds().for_each(|fd| cx.system.close(fd));
         }
     }
     cx.keeper.send(Order::Release { name: channel_name(id) });
@@ -393,15 +405,15 @@ pub(super) fn remove(cx: &mut Context, drains: &mut Drains, output: &mut Output,
 
 /// Handles notify messages of `listen-fds` programs. The sender is found by its pid, or by its process group when a
 /// helper such as systemd-notify sends for it.
-pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
+pub(super) fn read_notify(cx: &mut Context<impl System>, notify: &mut NotifySockets) {
     if notify.due_ms().is_none_or(|at_ms| at_ms > cx.now_ms) {
         return;
     }
     let workers = &cx.workers;
-    for Heard { pid, said } in notify.read(cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
+    for Heard { pid, said } in notify.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
         // Workers lead process groups of their own.
         let found = cx.workers.find_pid(pid);
-        let found = found.or_else(|| cx.workers.find_pid(procfs::process_group(pid)?));
+        let found = found.or_else(|| cx.workers.find_pid(cx.system.process_group(pid)?));
         let Some(worker) = found.and_then(|ix| cx.workers.get_mut(ix)) else { continue };
         if let Some(text) = said.status {
             worker.status_text = Some(text);
@@ -414,9 +426,13 @@ pub(super) fn read_notify(cx: &mut Context, notify: &mut NotifySockets) {
 }
 
 /// The value of `NOTIFY_SOCKET` for workers with these settings, if they get one.
-pub(super) fn notify_address(cx: &mut Context, notify: &mut NotifySockets, settings: &Settings) -> Option<String> {
-    let Context { deployment, keeper, reactor, .. } = cx;
-    notify.address_for(settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
+pub(super) fn notify_address(
+    cx: &mut Context<impl System>,
+    notify: &mut NotifySockets,
+    settings: &Settings,
+) -> Option<String> {
+    let Context { system, deployment, keeper, reactor, .. } = cx;
+    notify.address_for(system, settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
 }
 
 /// Why no process was started.
@@ -462,7 +478,7 @@ pub(super) enum SpawnError {
 
 impl SpawnError {
     /// With the key that asks for the attribute.
-    fn attribute(step: SpawnStep, cause: &'static str, app: &config::App) -> SpawnError {
+    fn attribute(system: &impl System, step: SpawnStep, cause: &'static str, app: &config::App) -> SpawnError {
         let typed =
             |key: &str, value: Option<i32>| value.map_or_else(|| key.to_owned(), |value| format!("{key} = {value}"));
         let (key, hint) = match step {
@@ -472,13 +488,18 @@ impl SpawnError {
             SpawnStep::Nice => (typed("nice", app.nice), " (less than clusterd's own needs root)"),
             SpawnStep::CpuAffinity => ("cpu_affinity".to_owned(), " (clusterd may run on none of these CPUs)"),
             SpawnStep::NoNewPrivileges => ("new_privileges = false".to_owned(), ""),
-            _ => (too_high_limits(app), " (a hard limit above clusterd's own needs root)"),
+            _ => (too_high_limits(system, app), " (a hard limit above clusterd's own needs root)"),
         };
         SpawnError::Attribute { key, cause, hint }
     }
 
     /// The error for a spawn that failed at this step in the keeper.
-    fn at_step(step: SpawnStep, errno: i32, settings: &Settings, is_agent: bool) -> SpawnError {
+    fn at_step(
+        system: &impl System,
+        (step, errno): (SpawnStep, i32),
+        settings: &Settings,
+        is_agent: bool,
+    ) -> SpawnError {
         let cause = process::describe_errno(errno);
         let agent = settings.agent.as_ref().filter(|_| is_agent);
         match step {
@@ -498,7 +519,7 @@ impl SpawnError {
             | SpawnStep::OomScoreAdj
             | SpawnStep::Nice
             | SpawnStep::CpuAffinity
-            | SpawnStep::NoNewPrivileges => SpawnError::attribute(step, cause, &settings.config),
+            | SpawnStep::NoNewPrivileges => SpawnError::attribute(system, step, cause, &settings.config),
             SpawnStep::Description => SpawnError::Description { cause },
             SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
                 SpawnError::Prepare { step, cause }
@@ -508,9 +529,9 @@ impl SpawnError {
 }
 
 /// The limits of an app that go further than clusterd may by itself; all of them where none does.
-fn too_high_limits(app: &config::App) -> String {
+fn too_high_limits(system: &impl System, app: &config::App) -> String {
     let is_above = |name: &str, hard: Option<u64>| {
-        let most = attributes::resource(name).and_then(attributes::hard_limit);
+        let most = attributes::resource(name).and_then(|resource| system.hard_limit(resource));
         most.is_some_and(|most| hard.unwrap_or(u64::MAX) > most)
     };
     let names = |all: bool| -> Vec<String> {

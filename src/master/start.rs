@@ -5,9 +5,10 @@ use super::control::Control;
 use super::keeper::Keeper;
 use super::listener;
 use super::notify_sockets::NotifySockets;
-use super::polls::Polls;
+use super::reactor::Reactor;
 use super::reload::resolve;
 use super::settings::Settings;
+use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
@@ -22,8 +23,8 @@ use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::loader::{self, Request};
-use crate::os::listen::{self, LocalAddress};
-use crate::os::{cpu, memfd, process, signal};
+use crate::os::listen::LocalAddress;
+use crate::os::signal;
 use crate::supervisor::{self, Cx};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -31,7 +32,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Name of the control socket in the keeper.
 pub(super) const CONTROL_SOCKET: &str = "control/socket";
@@ -73,25 +73,30 @@ impl StartError {
 }
 
 /// The error of a failed start, with the link, over which the keeper may have to be told.
-pub(super) struct NotStarted {
-    link: Keeper,
+pub(super) struct NotStarted<S: System> {
+    system: S,
+    link: Keeper<S>,
     error: StartError,
 }
 
-impl NotStarted {
-    pub(super) fn new(link: Keeper, error: StartError) -> Box<NotStarted> {
-        Box::new(NotStarted { link, error })
+impl<S: System> NotStarted<S> {
+    pub(super) fn new(system: S, link: Keeper<S>, error: StartError) -> Box<NotStarted<S>> {
+        Box::new(NotStarted { system, link, error })
     }
 }
 
 /// Entry point of the master process.
 pub fn run(typed: CommandLine) -> ExitCode {
-    process::set_name("clusterd-master");
+    run_on(Linux::default(), typed)
+}
+
+fn run_on(system: impl System, typed: CommandLine) -> ExitCode {
+    system.set_name("clusterd-master");
     // A log file at its size limit is an error of that write. The signal would kill the master.
-    if let Err(e) = signal::ignore(signal::XFSZ) {
+    if let Err(e) = system.ignore_signal(signal::XFSZ) {
         log::warn!("cannot ignore SIGXFSZ: {e}");
     }
-    let mut link = match Keeper::new() {
+    let mut link = match Keeper::new(&system) {
         Ok(link) => link,
         Err(e) => {
             log::error!("the master is started by the keeper, not by hand: {e}");
@@ -105,19 +110,22 @@ pub fn run(typed: CommandLine) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let typed = with_all_arguments(typed, &inherited);
+    let typed = with_all_arguments(&system, typed, &inherited);
     // A later master never starts from the beginning: it would conflict with everything that runs.
     let fresh = inherited.incarnation <= 1;
-    let begun = if fresh { Master::begin(link, inherited, &typed) } else { resume::resume(link, inherited, &typed) };
+    let begun = match fresh {
+        true => Master::begin(system, link, inherited, &typed),
+        false => resume::resume(system, link, inherited, &typed),
+    };
     let mut master = match begun {
         Ok(master) => master,
         Err(failed) => {
-            let NotStarted { mut link, error } = *failed;
+            let NotStarted { system, mut link, error } = *failed;
             for line in error.message.lines() {
                 log::error!("{line}");
             }
             if fresh {
-                link.finish(error.code);
+                link.finish(&system, error.code);
             }
             // Otherwise workers are alive, and the keeper tries again: a master that cannot take over abandons nobody.
             return ExitCode::from(error.code);
@@ -132,19 +140,17 @@ pub fn run(typed: CommandLine) -> ExitCode {
     }
 }
 
-impl Master {
-    pub(super) fn empty(link: Keeper, inherited: &Inheritance) -> Result<Master, Box<NotStarted>> {
-        let polls = match Polls::new(&link) {
-            Ok(polls) => polls,
-            Err(e) => return Err(NotStarted::new(link, StartError::failed(format!("cannot make an epoll: {e}")))),
+impl<S: System> Master<S> {
+    pub(super) fn empty(system: S, link: Keeper<S>, inherited: &Inheritance) -> Result<Master<S>, Box<NotStarted<S>>> {
+        let made = Reactor::new(&system, &link).and_then(|reactor| Ok((reactor.waker()?, reactor)));
+        let (wake, reactor) = match made {
+            Ok(made) => made,
+            Err(e) => {
+                let error = StartError::failed(format!("cannot make an epoll: {e}"));
+                return Err(NotStarted::new(system, link, error));
+            }
         };
-        let waker = match polls.waker() {
-            Ok(waker) => waker,
-            Err(e) => return Err(NotStarted::new(link, StartError::failed(format!("cannot make a waker: {e}")))),
-        };
-        // A failed wake-up means that the loop has ended, and the process with it.
-        let wake = Arc::new(move || drop(waker.wake()));
-        let mut cx = Context::new(link, polls, inherited.incarnation, wake);
+        let mut cx = Context::new(system, link, reactor, inherited.incarnation, wake);
         cx.timers.set(Timer::Heartbeat, cx.now_ms);
         cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
         Ok(Master {
@@ -168,13 +174,18 @@ impl Master {
 
     // ---- the fresh start ----
 
-    fn begin(link: Keeper, inherited: Inheritance, typed: &CommandLine) -> Result<Master, Box<NotStarted>> {
-        let mut master = Master::empty(link, &inherited)?;
+    fn begin(
+        system: S,
+        link: Keeper<S>,
+        inherited: Inheritance,
+        typed: &CommandLine,
+    ) -> Result<Master<S>, Box<NotStarted<S>>> {
+        let mut master = Master::empty(system, link, &inherited)?;
         match master.begin_all(inherited, typed) {
             Ok(()) => Ok(master),
             Err(error) => {
                 master.remove_files();
-                Err(NotStarted::new(master.cx.keeper, error))
+                Err(NotStarted::new(master.cx.system, master.cx.keeper, error))
             }
         }
     }
@@ -190,8 +201,9 @@ impl Master {
         let mut given = given_sockets(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {
-            let settings = Settings::prepare(app.clone(), 1, None).map_err(StartError::failed)?;
-            log_files::check(app, app.workers.count(cpu::available().count)).map_err(StartError::failed)?;
+            let settings = Settings::prepare(&self.cx.system, app.clone(), 1, None).map_err(StartError::failed)?;
+            log_files::check(&self.cx.system, app, app.workers.count(self.cx.system.cpus().count))
+                .map_err(StartError::failed)?;
             prepared.push(settings);
         }
         // Bind every address before any process starts: a taken port is one clear error, and nothing has happened yet.
@@ -201,7 +213,7 @@ impl Master {
                 bound.push(Vec::new());
                 continue;
             }
-            bound.push(bind_all(settings, &mut given, config.apps.len() == 1)?);
+            bound.push(bind_all(&self.cx.system, settings, &mut given, config.apps.len() == 1)?);
         }
         for name in given.iter().map(|(name, _)| name) {
             log::warn!("the inherited socket {name} matches no configured address; it is not used");
@@ -229,7 +241,7 @@ impl Master {
             log::warn!("{}: {advice}", settings.config.name);
         }
         settings.warn_of_hooks();
-        let slots = scaled.unwrap_or_else(|| settings.config.workers.count(cpu::available().count));
+        let slots = scaled.unwrap_or_else(|| settings.config.workers.count(self.cx.system.cpus().count));
         let slots = slots.clamp(1, limits::WORKERS_MAX);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.cx.deployment.first_seq();
@@ -332,18 +344,18 @@ impl Master {
         self.output.finish();
         self.remove_files();
         self.control.drain();
-        self.cx.keeper.finish(self.cx.deployment.exit_code);
+        self.cx.keeper.finish(&self.cx.system, self.cx.deployment.exit_code);
     }
 
     /// Removes our socket files. The keeper holds the control socket's lock until it exits, so the path is still ours.
     fn remove_files(&mut self) {
         for app in self.cx.apps.iter_mut() {
             let who = app.settings().credentials().cloned();
-            app.listeners.iter_mut().for_each(|listener| listener.remove_file(who.as_ref()));
+            app.listeners.iter_mut().for_each(|listener| listener.remove_file(&self.cx.system, who.as_ref()));
         }
         for path in self.control.take_path().into_iter().chain(self.notify.files()) {
             // The file may have been removed already.
-            let _ = std::fs::remove_file(path);
+            let _ = self.cx.system.remove_file(&path);
         }
         if let Some(home) = self.cx.deployment.home.as_ref().filter(|_| self.started_by_us()) {
             home.remove_entry(&self.cx.deployment.name);
@@ -393,9 +405,9 @@ impl Launch {
 }
 
 /// What was typed, with the values of variables that the command line lacks, for others read it.
-fn with_all_arguments(typed: CommandLine, inherited: &Inheritance) -> CommandLine {
+fn with_all_arguments(system: &impl System, typed: CommandLine, inherited: &Inheritance) -> CommandLine {
     let Some(file) = inherited.fds.get(ARGUMENTS) else { return typed };
-    match memfd::contents(file.as_fd(), limits::SOURCES_BYTES_MAX) {
+    match system.contents(file.as_fd(), limits::SOURCES_BYTES_MAX) {
         Ok(bytes) => {
             let args = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|byte| *byte == 0);
             let args = args.map(|arg| OsString::from_vec(arg.to_vec()));
@@ -442,23 +454,24 @@ fn given_sockets(fds: HashMap<String, OwnedFd>) -> Vec<(String, OwnedFd)> {
 /// The listeners of one app: inherited where the address is the same, bound otherwise. An app without configured
 /// addresses, alone in its deployment, takes every inherited socket.
 fn bind_all(
+    system: &impl System,
     settings: &Settings,
     given: &mut Vec<(String, OwnedFd)>,
     alone: bool,
 ) -> Result<Vec<(Listen, OwnedFd)>, StartError> {
     let mut bound = Vec::new();
     for address in &settings.config.listen {
-        let inherited = given.iter().position(|(_, fd)| is_address(fd, address));
+        let inherited = given.iter().position(|(_, fd)| is_address(system, fd, address));
         let fd = match inherited {
             Some(n) => given.remove(n).1,
-            None => listener::bind_configured(address)
+            None => listener::bind_configured(system, address)
                 .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
         };
         bound.push((address.clone(), fd));
     }
     if settings.config.listen.is_empty() && alone {
         for (_, fd) in given.drain(..) {
-            let address = match listen::local_address(fd.as_fd()) {
+            let address = match system.local_address(fd.as_fd()) {
                 Ok(LocalAddress::Inet(address)) => Listen::Tcp(address),
                 Ok(LocalAddress::Unix(path)) => Listen::Unix(path),
                 Ok(LocalAddress::Other) | Err(_) => continue,
@@ -469,8 +482,8 @@ fn bind_all(
     Ok(bound)
 }
 
-fn is_address(fd: &OwnedFd, address: &Listen) -> bool {
-    match (listen::local_address(fd.as_fd()), address) {
+fn is_address(system: &impl System, fd: &OwnedFd, address: &Listen) -> bool {
+    match (system.local_address(fd.as_fd()), address) {
         (Ok(LocalAddress::Inet(local)), Listen::Tcp(wanted)) => local == *wanted,
         (Ok(LocalAddress::Inet(local)), Listen::Any(port)) => local.port() == *port && local.ip().is_unspecified(),
         (Ok(LocalAddress::Inet(local)), Listen::Host(_, port)) => local.port() == *port,

@@ -2,11 +2,11 @@
 //! against the app's current configuration.
 use super::app::App;
 use super::context::Context;
+use super::system::System;
 use crate::api::Change;
 use crate::config::cron;
 use crate::home::Home;
 use crate::ids::AppIx;
-use crate::os::clock;
 use crate::watch::{Spec, Watcher};
 use jiff::ZonedDateTime;
 use std::path::Path;
@@ -54,20 +54,20 @@ pub(super) struct Triggers {
 
 impl Triggers {
     /// Updates what is watched. Returns the apps whose time has come.
-    pub(super) fn look(&mut self, cx: &mut Context) -> Vec<Trigger> {
+    pub(super) fn look(&mut self, cx: &mut Context<impl System>) -> Vec<Trigger> {
         let mut due = Vec::new();
         for ix in cx.apps.indices() {
             follow_files(cx, ix);
         }
         if cx.apps.iter().any(|app| app.settings().config.cron_restart.is_some()) {
-            let now = clock::local_time();
+            let now = cx.system.local_time();
             due.extend(cx.apps.indices().filter_map(|ix| self.look_at_time(cx, ix, &now)));
         }
-        self.last_look = Some(clock::local_time()).filter(|_| cx.apps.iter().any(|a| a.schedule.next.is_some()));
+        self.last_look = Some(cx.system.local_time()).filter(|_| cx.apps.iter().any(|a| a.schedule.next.is_some()));
         due
     }
 
-    fn look_at_time(&self, cx: &mut Context, ix: AppIx, now: &ZonedDateTime) -> Option<Trigger> {
+    fn look_at_time(&self, cx: &mut Context<impl System>, ix: AppIx, now: &ZonedDateTime) -> Option<Trigger> {
         let app = &mut cx.apps[ix];
         let Some(text) = app.settings().config.cron_restart.clone().filter(|_| app.may_restart()) else {
             app.schedule.next = None;
@@ -96,7 +96,7 @@ impl Triggers {
     }
 
     /// Apps whose files have changed since the last call.
-    pub(super) fn take_changes(&self, cx: &Context) -> Vec<Trigger> {
+    pub(super) fn take_changes(&self, cx: &Context<impl System>) -> Vec<Trigger> {
         let changed = |(app, state): (AppIx, &App)| {
             let (_, watcher) = state.schedule.watching.as_ref()?;
             let change = watcher.as_ref()?.take()?;
@@ -111,7 +111,7 @@ impl Triggers {
     }
 }
 
-fn follow_files(cx: &mut Context, ix: AppIx) {
+fn follow_files(cx: &mut Context<impl System>, ix: AppIx) {
     let wanted = cx.apps[ix].to_watch(cx.deployment.home.as_ref().map(Home::path));
     let schedule = &mut cx.apps[ix].schedule;
     if wanted.as_ref() == schedule.watching.as_ref().map(|(spec, _)| spec) {

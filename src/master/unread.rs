@@ -2,10 +2,11 @@
 //! left with bytes in it and read on after a rest, so that its worker waits and nobody else does. What the lines mean is
 //! `node`'s business; messages that are held up for their receiver are the relay's.
 use super::context::Context;
+use super::system::System;
 use super::timers::Timer;
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
-use crate::worker::node::channel::Channel;
+use crate::worker::node::channel::{Channel, ChannelSocket};
 use crate::worker::node::framing::CHANNEL_HEAD_BYTES;
 use crate::worker::node::lines::FromWorker;
 use std::collections::VecDeque;
@@ -112,7 +113,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// What a worker has left of this millisecond.
-    pub(super) fn of(cx: &Context, ix: WorkerIx) -> Budget {
+    pub(super) fn of(cx: &Context<impl System>, ix: WorkerIx) -> Budget {
         let full = Budget { bytes: BYTES_PER_MS_MAX, lines: LINES_PER_MS_MAX };
         let Some(intake) = cx.workers.get(ix).map(|w| &w.intake).filter(|intake| intake.at_ms == cx.now_ms) else {
             return full;
@@ -153,7 +154,7 @@ impl Budget {
 }
 
 /// A channel is left with bytes in it, and read on after `wait_ms`.
-pub(super) fn leave(cx: &mut Context, ix: WorkerIx, to_end: bool, wait_ms: u64) {
+pub(super) fn leave(cx: &mut Context<impl System>, ix: WorkerIx, to_end: bool, wait_ms: u64) {
     let at_ms = cx.now_ms + wait_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.intake.to_end |= to_end;
@@ -164,12 +165,12 @@ pub(super) fn leave(cx: &mut Context, ix: WorkerIx, to_end: bool, wait_ms: u64) 
 }
 
 /// The number of channels that wait.
-pub(super) fn count(cx: &Context) -> usize {
+pub(super) fn count(cx: &Context<impl System>) -> usize {
     cx.unread.waiting.len()
 }
 
 /// The next channel that may be read on, and whether its other side has closed.
-pub(super) fn take_due(cx: &mut Context) -> Option<(WorkerIx, bool)> {
+pub(super) fn take_due(cx: &mut Context<impl System>) -> Option<(WorkerIx, bool)> {
     while let Some(place) = cx.unread.waiting.iter().position(|(at_ms, _)| *at_ms <= cx.now_ms) {
         let Some((_, ix)) = cx.unread.waiting.remove(place) else { break };
         // The worker may be gone, and another one in its place.
@@ -184,13 +185,13 @@ pub(super) fn take_due(cx: &mut Context) -> Option<(WorkerIx, bool)> {
 }
 
 /// Sets the time at which the next one is read on.
-pub(super) fn set_timer(cx: &mut Context) {
+pub(super) fn set_timer(cx: &mut Context<impl System>) {
     let next_ms = cx.unread.waiting.iter().map(|(at_ms, _)| *at_ms).min();
     cx.timers.set_or_cancel(Timer::Unread, next_ms);
 }
 
 /// Whether a channel is on the list: its events wait as well. `ended`: the other side has closed.
-pub(super) fn is_left(cx: &mut Context, ix: WorkerIx, ended: bool) -> bool {
+pub(super) fn is_left(cx: &mut Context<impl System>, ix: WorkerIx, ended: bool) -> bool {
     let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.intake.is_left) else { return false };
     worker.intake.to_end |= ended;
     true
@@ -198,7 +199,7 @@ pub(super) fn is_left(cx: &mut Context, ix: WorkerIx, ended: bool) -> bool {
 
 /// Writes down what was taken of a channel. A worker that says more than is read for long is
 /// reported.
-pub(super) fn note(cx: &mut Context, ix: WorkerIx, before: Budget, after: Budget) {
+pub(super) fn note(cx: &mut Context<impl System>, ix: WorkerIx, before: Budget, after: Budget) {
     let now_ms = cx.now_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let intake = &mut worker.intake;
@@ -230,7 +231,7 @@ pub(super) fn note(cx: &mut Context, ix: WorkerIx, before: Budget, after: Budget
 }
 
 /// Tells how many warnings about each worker were left out of the log.
-pub(super) fn tell_left_out(cx: &mut Context) {
+pub(super) fn tell_left_out(cx: &mut Context<impl System>) {
     let now_ms = cx.now_ms;
     for ix in cx.workers.indices() {
         let Some(worker) = cx.workers.get_mut(ix) else { continue };
@@ -241,19 +242,19 @@ pub(super) fn tell_left_out(cx: &mut Context) {
 }
 
 /// Whether one more warning about a worker is logged now.
-pub(super) fn may_warn(cx: &mut Context, ix: WorkerIx) -> bool {
+pub(super) fn may_warn(cx: &mut Context<impl System>, ix: WorkerIx) -> bool {
     let now_ms = cx.now_ms;
     cx.workers.get_mut(ix).is_none_or(|worker| worker.intake.warnings.admit(now_ms))
 }
 
 /// Whether lines of a worker were read that nobody has worked on yet: they would be lost with this master.
-pub(super) fn has_lines(cx: &Context) -> bool {
+pub(super) fn has_lines(cx: &Context<impl System>) -> bool {
     cx.workers.iter().any(|(_, worker)| worker.channel.as_ref().is_some_and(|channel| channel.inbox.has_more()))
 }
 
 /// Keeps an unfinished long line only where somebody may get it, and as far as there is room; else its head. The channel
 /// is being read, and so is in no table.
-pub(super) fn bound_line(cx: &Context, ix: WorkerIx, channel: &mut Channel) {
+pub(super) fn bound_line(cx: &Context<impl System>, ix: WorkerIx, channel: &mut Channel<impl ChannelSocket>) {
     let unfinished = channel.inbox.unfinished_bytes();
     if unfinished <= CHANNEL_HEAD_BYTES {
         return;
@@ -269,7 +270,7 @@ pub(super) fn bound_line(cx: &Context, ix: WorkerIx, channel: &mut Channel) {
 }
 
 /// Whether an unfinished line of `bytes` may be kept beside those of the other workers. One of each app always may.
-fn has_room(cx: &Context, app: AppIx, bytes: usize) -> bool {
+fn has_room(cx: &Context<impl System>, app: AppIx, bytes: usize) -> bool {
     let (mut of_app, mut of_all) = (0, 0);
     for (_, worker) in cx.workers.iter() {
         let held = worker.channel.as_ref().map_or(0, |channel| channel.inbox.long_line_bytes());

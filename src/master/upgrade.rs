@@ -5,18 +5,17 @@ use super::checkpoint::records::{
     APP, AppRecord, CheckpointError, DEPLOYMENT, UpgradeRecord, check as check_record, read,
 };
 use super::context::Context;
+use super::system::System;
 use super::{checkpoint, reload};
 use crate::api::types as wire;
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
 use crate::keeper::protocol::{About, OwnUpgrade};
 use crate::limits;
-use crate::os::memfd;
 use crate::record::{self, RecordError, record};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -79,23 +78,22 @@ impl Upgrade {
     }
 
     /// Begins an upgrade to a binary that has passed the check. It takes over once no work is open.
-    pub(super) fn begin(&mut self, cx: &mut Context, path: &str, binary: &OwnedFd) -> Answer {
+    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, path: &str, binary: &OwnedFd) -> Answer {
         if cx.deployment.stop_asked {
             return Answer::Refused(format!("{} is stopping", cx.deployment.name));
         }
         if self.is_handing_over() {
             return Answer::Refused("an upgrade is under way".to_owned());
         }
-        let file = binary.try_clone().map(std::fs::File::from).and_then(|file| file.metadata());
-        let metadata = match file {
-            Ok(metadata) => metadata,
+        let (device, inode) = match cx.system.file_identity(binary.as_fd()) {
+            Ok(identity) => identity,
             Err(e) => return Answer::Refused(format!("cannot look at {path}: {e}")),
         };
         self.record = UpgradeRecord {
             number: self.record.number + 1,
             path: path.to_owned(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            device,
+            inode,
             outcome: None,
             keeper: None,
         };
@@ -107,10 +105,10 @@ impl Upgrade {
     }
 
     /// Called first by a successor: is this the new binary, or the previous one again?
-    pub(super) fn resume(&mut self, cx: &mut Context, record: UpgradeRecord, previous_end: &str) {
+    pub(super) fn resume(&mut self, cx: &mut Context<impl System>, record: UpgradeRecord, previous_end: &str) {
         self.record = record;
-        let own = std::fs::metadata("/proc/self/exe").ok();
-        let is_new = own.is_some_and(|own| (own.dev(), own.ino()) == (self.record.device, self.record.inode));
+        let own = cx.system.own_binary();
+        let is_new = own.is_some_and(|own| own == (self.record.device, self.record.inode));
         // It serves already, or was taken back; a binary that served for a moment and died is taken back, too.
         let known = self.record.outcome.as_ref().is_some_and(|outcome| outcome.is_ok() == is_new);
         if self.record.number == 0 || known {
@@ -128,7 +126,7 @@ impl Upgrade {
     }
 
     /// The keeper describes itself. Its own part of an upgrade follows shortly after the master's.
-    pub(super) fn on_keeper_about(&mut self, cx: &mut Context, about: About) {
+    pub(super) fn on_keeper_about(&mut self, cx: &mut Context<impl System>, about: About) {
         self.keeper = about;
         let serves = self.record.outcome.as_ref().is_some_and(Result::is_ok);
         if !serves || self.record.keeper.is_some() || self.is_handing_over() {
@@ -166,13 +164,13 @@ impl Upgrade {
 }
 
 /// A copy of everything that a successor will find.
-pub(super) fn snapshot(cx: &Context) -> Answer {
+pub(super) fn snapshot(cx: &Context<impl System>) -> Answer {
     let sources = cx.deployment.sources.iter();
     let sources = sources.map(|(number, sources)| Ok((*number, serde_json::to_vec(sources)?)));
     let made = sources.collect::<serde_json::Result<_>>().map_err(io::Error::other).and_then(|sources| {
         let records = cx.checkpoint.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let bytes = record::to_document(&Snapshot { records, sources }).map_err(io::Error::other)?;
-        memfd::with_contents("snapshot", &bytes)
+        cx.system.file_with("snapshot", &bytes)
     });
     match made {
         Ok(fd) => Answer::Snapshot(Arc::new(fd)),

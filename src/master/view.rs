@@ -4,6 +4,7 @@ use super::agent;
 use super::app::App;
 use super::context::Context;
 use super::log_files::LogFiles;
+use super::system::System;
 use super::upgrade::Upgrade;
 use crate::api::types as wire;
 use crate::config::Balance;
@@ -12,13 +13,13 @@ use crate::reuseport::program::Steering;
 use crate::supervisor::{Phase, SlotPhase};
 use std::collections::BTreeSet;
 
-pub(super) fn deployment(cx: &Context, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
+pub(super) fn deployment(cx: &Context<impl System>, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
     wire::Deployment {
         name: cx.deployment.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         keeper_pid: cx.deployment.keeper_pid,
         keeper_version: upgrade.keeper_version().to_owned(),
-        master_pid: std::process::id() as i32,
+        master_pid: cx.system.own_pid(),
         master_restarts: cx.deployment.incarnation.saturating_sub(1),
         uptime_ms: cx.now_ms.saturating_sub(cx.deployment.started_ms),
         upgrade: upgrade.view(),
@@ -28,7 +29,7 @@ pub(super) fn deployment(cx: &Context, upgrade: &Upgrade, files: &LogFiles) -> w
     }
 }
 
-fn app(cx: &Context, files: &LogFiles, index: AppIx) -> wire::App {
+fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
     let app = &cx.apps[index];
     let settings = app.settings();
     let left = |until_ms: u64| until_ms.saturating_sub(cx.now_ms);

@@ -1,6 +1,7 @@
 //! Clients of the control API that wait until a start, a reload or a stop has ended. `commands` performs the
 //! operations.
 use super::context::Context;
+use super::system::System;
 use crate::api::{Answer, ReplySender};
 use crate::ids::{AppIx, Generation};
 use crate::logs::Tail;
@@ -46,13 +47,19 @@ pub(super) struct Waiters {
 impl Waiters {
     /// Adds a client; it is answered at once if there is nothing to wait for. A reload by a signal has no client: it is
     /// followed all the same, to log its failures.
-    pub(super) fn add(&mut self, cx: &Context, what: Wait, reply: Option<ReplySender>) {
+    pub(super) fn add(&mut self, cx: &Context<impl System>, what: Wait, reply: Option<ReplySender>) {
         self.open.push(Waiter { what, reply, said: None });
         self.answer_settled(cx);
     }
 
     /// Updates the clients that wait for a reload. `said`: the last lines of the worker that made it fail.
-    pub(super) fn on_report(&mut self, cx: &Context, app_ix: AppIx, report: &Report, said: Option<&Arc<Tail>>) {
+    pub(super) fn on_report(
+        &mut self,
+        cx: &Context<impl System>,
+        app_ix: AppIx,
+        report: &Report,
+        said: Option<&Arc<Tail>>,
+    ) {
         let app = &cx.apps[app_ix];
         for waiter in &mut self.open {
             let Wait::Reload { open, failures, done } = &mut waiter.what else { continue };
@@ -76,7 +83,7 @@ impl Waiters {
     }
 
     /// Answers clients whose operation has ended.
-    pub(super) fn answer_settled(&mut self, cx: &Context) {
+    pub(super) fn answer_settled(&mut self, cx: &Context<impl System>) {
         let apps = &cx.apps;
         for waiter in &mut self.open {
             let answer = match &waiter.what {

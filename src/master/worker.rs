@@ -5,13 +5,14 @@ use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
 use super::readiness_probe::ReadinessProbe;
 use super::relay::Receiver;
+use super::system::System;
 use super::unread::Intake;
 use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
 use std::collections::{BTreeSet, HashMap};
 
-pub(super) struct Worker {
+pub(super) struct Worker<S: System> {
     pub(super) id: WorkerId,
     pub(super) app: AppIx,
     pub(super) slot: u32,
@@ -20,7 +21,7 @@ pub(super) struct Worker {
     pub(super) is_agent: bool,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.
-    pub(super) channel: Option<Channel>,
+    pub(super) channel: Option<Channel<S::ChannelSocket>>,
     /// Its member index in the balancer while it may be handed connections.
     pub(super) member: Option<MemberIx>,
     /// The listeners (by index in the app) that it serves.
@@ -58,16 +59,21 @@ pub(super) struct Worker {
 }
 
 /// All living workers. Indices are reused; ids never are.
-#[derive(Default)]
-pub(super) struct Workers {
-    slots: Vec<Option<Worker>>,
+pub(super) struct Workers<S: System> {
+    slots: Vec<Option<Worker<S>>>,
     free: Vec<WorkerIx>,
     by_id: HashMap<WorkerId, WorkerIx>,
     by_pid: HashMap<i32, WorkerIx>,
 }
 
-impl Workers {
-    pub(super) fn insert(&mut self, worker: Worker) -> WorkerIx {
+impl<S: System> Default for Workers<S> {
+    fn default() -> Workers<S> {
+        Workers { slots: Vec::new(), free: Vec::new(), by_id: HashMap::new(), by_pid: HashMap::new() }
+    }
+}
+
+impl<S: System> Workers<S> {
+    pub(super) fn insert(&mut self, worker: Worker<S>) -> WorkerIx {
         let (id, pid) = (worker.id, worker.pid);
         let ix = match self.free.pop() {
             Some(ix) => {
@@ -101,7 +107,7 @@ impl Workers {
         self.get(self.find(id)?)?.pid
     }
 
-    pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker> {
+    pub(super) fn remove(&mut self, ix: WorkerIx) -> Option<Worker<S>> {
         let worker = self.slots.get_mut(ix.0)?.take()?;
         self.free.push(ix);
         self.by_id.remove(&worker.id);
@@ -117,20 +123,20 @@ impl Workers {
         self.by_id.get(&id).copied()
     }
 
-    pub(super) fn get(&self, ix: WorkerIx) -> Option<&Worker> {
+    pub(super) fn get(&self, ix: WorkerIx) -> Option<&Worker<S>> {
         self.slots.get(ix.0)?.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, ix: WorkerIx) -> Option<&mut Worker> {
+    pub(super) fn get_mut(&mut self, ix: WorkerIx) -> Option<&mut Worker<S>> {
         self.slots.get_mut(ix.0)?.as_mut()
     }
 
     /// Every index ever used. The iterator does not borrow the table.
-    pub(super) fn indices(&self) -> impl Iterator<Item = WorkerIx> + use<> {
-        (0..self.slots.len()).map(WorkerIx)
+    pub(super) fn indices(&self) -> std::iter::Map<std::ops::Range<usize>, fn(usize) -> WorkerIx> {
+        (0..self.slots.len()).map(WorkerIx as fn(usize) -> WorkerIx)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerIx, &Worker)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerIx, &Worker<S>)> {
         self.slots.iter().enumerate().filter_map(|(ix, w)| Some((WorkerIx(ix), w.as_ref()?)))
     }
 }

@@ -9,6 +9,63 @@ use crate::os::reuseport;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// What the kernel does for groups. The methods are Linux's own; a simulated system has others.
+pub trait Kernel {
+    /// Makes a bound socket the first of a group.
+    ///
+    /// # Errors
+    /// As [`reuseport::open`].
+    fn open_group(&self, first: BorrowedFd<'_>) -> io::Result<()> {
+        reuseport::open(first)
+    }
+
+    /// A new socket in the group of `first`.
+    ///
+    /// # Errors
+    /// As [`reuseport::join`].
+    fn join_group(&self, first: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        reuseport::join(first)
+    }
+
+    /// Whether the group of these sockets has others too.
+    fn has_strangers(&self, ours: &[BorrowedFd<'_>]) -> bool {
+        reuseport::has_strangers(ours)
+    }
+
+    /// Has a classic program choose among the sockets of a group.
+    ///
+    /// # Errors
+    /// As [`reuseport::attach_classic`].
+    fn attach_classic(&self, socket: BorrowedFd<'_>, program: &[Classic]) -> io::Result<()> {
+        reuseport::attach_classic(socket, &program.iter().map(Classic::to_bytes).collect::<Vec<_>>())
+    }
+
+    /// Tests whether this kernel accepts classic programs, with a socket of its own.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    fn probe_classic(&self) -> io::Result<()> {
+        let sample = reuseport::sample()?;
+        self.attach_classic(sample.as_fd(), &program::by_chance(&[0]).unwrap_or_default())
+    }
+
+    /// Tests whether this kernel supports strict turns.
+    ///
+    /// # Errors
+    /// As [`Turns::probe`].
+    fn probe_turns(&self) -> io::Result<()> {
+        Turns::probe()
+    }
+
+    /// Turns for a group of this many sockets.
+    ///
+    /// # Errors
+    /// As [`Turns::new`].
+    fn turns(&self, sockets: u32) -> io::Result<Turns> {
+        Turns::new(sockets)
+    }
+}
+
 /// The group of one listener.
 #[derive(Debug)]
 pub struct Group {
@@ -45,8 +102,8 @@ impl Group {
     ///
     /// # Errors
     /// The kernel does not support SO_REUSEPORT for this socket.
-    pub fn open(first: BorrowedFd<'_>) -> io::Result<Group> {
-        reuseport::open(first)?;
+    pub fn open(kernel: &impl Kernel, first: BorrowedFd<'_>) -> io::Result<Group> {
+        kernel.open_group(first)?;
         Ok(Group { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false })
     }
 
@@ -64,6 +121,7 @@ impl Group {
     /// more all groups may have. Sockets created before an error are returned with it.
     pub fn make(
         &self,
+        kernel: &impl Kernel,
         first: BorrowedFd<'_>,
         sockets: u32,
         left: usize,
@@ -77,7 +135,7 @@ impl Group {
                 outcome = Err(GrowError::TooMany { max });
                 break;
             }
-            let joined = reuseport::join(first).and_then(|socket| prepare(socket.as_fd()).map(|()| socket));
+            let joined = kernel.join_group(first).and_then(|socket| prepare(socket.as_fd()).map(|()| socket));
             match joined {
                 Ok(socket) => made.push(socket),
                 Err(e) => {
@@ -88,7 +146,7 @@ impl Group {
         }
         let own = self.more.iter().chain(&made).map(AsFd::as_fd);
         let all: Vec<BorrowedFd<'_>> = std::iter::once(first).chain(own).collect();
-        if !made.is_empty() && reuseport::has_strangers(&all) {
+        if !made.is_empty() && kernel.has_strangers(&all) {
             return (Vec::new(), Err(GrowError::Stranger));
         }
         (made, outcome)
@@ -104,10 +162,16 @@ impl Group {
     ///
     /// # Errors
     /// The kernel accepts no program for this group: its own hash decides.
-    pub fn steer(&mut self, first: BorrowedFd<'_>, best: Steering, selected: &[u32]) -> io::Result<Steering> {
+    pub fn steer(
+        &mut self,
+        kernel: &impl Kernel,
+        first: BorrowedFd<'_>,
+        best: Steering,
+        selected: &[u32],
+    ) -> io::Result<Steering> {
         if best == Steering::Turns {
             let sockets = self.socket_count();
-            let turns = self.turns.take().map_or_else(|| Turns::new(sockets), Ok);
+            let turns = self.turns.take().map_or_else(|| kernel.turns(sockets), Ok);
             let attached = turns.and_then(|mut turns| turns.attach(first, selected, sockets).map(|()| turns));
             match attached {
                 Ok(turns) => {
@@ -121,16 +185,22 @@ impl Group {
             return Ok(Steering::Hash);
         }
         let Some(program) = program::by_chance(selected) else { return Ok(Steering::Random) };
-        attach_classic(first, &program).map(|()| Steering::Random)
+        kernel.attach_classic(first, &program).map(|()| Steering::Random)
     }
 
     /// The same for datagrams: each client's go to one of the first `slots` sockets.
     ///
     /// # Errors
     /// The kernel accepts no program for this group.
-    pub fn steer_datagrams(&self, first: BorrowedFd<'_>, slots: u32, selected: &[u32]) -> io::Result<Steering> {
+    pub fn steer_datagrams(
+        &self,
+        kernel: &impl Kernel,
+        first: BorrowedFd<'_>,
+        slots: u32,
+        selected: &[u32],
+    ) -> io::Result<Steering> {
         let program = program::by_flow(slots.min(self.socket_count()), selected);
-        program.map_or(Ok(()), |program| attach_classic(first, &program))?;
+        program.map_or(Ok(()), |program| kernel.attach_classic(first, &program))?;
         Ok(Steering::Random)
     }
 
@@ -160,11 +230,11 @@ pub struct Abilities {
 
 impl Abilities {
     /// The best way in which the kernel can choose; tested at the first call.
-    pub fn best(&mut self) -> Steering {
+    pub fn best(&mut self, kernel: &impl Kernel) -> Steering {
         if let Some(known) = self.best {
             return known;
         }
-        let found = match (Turns::probe(), probe_classic()) {
+        let found = match (kernel.probe_turns(), kernel.probe_classic()) {
             (Ok(()), _) => Steering::Turns,
             (Err(no_turns), Ok(())) => {
                 self.why = no_turns.to_string();
@@ -183,14 +253,4 @@ impl Abilities {
     pub fn why_not_better(&self) -> &str {
         &self.why
     }
-}
-
-pub(super) fn attach_classic(socket: BorrowedFd<'_>, program: &[Classic]) -> io::Result<()> {
-    reuseport::attach_classic(socket, &program.iter().map(Classic::to_bytes).collect::<Vec<_>>())
-}
-
-/// Tests whether this kernel accepts classic programs, with a socket of its own.
-pub(super) fn probe_classic() -> io::Result<()> {
-    let sample = reuseport::sample()?;
-    attach_classic(sample.as_fd(), &program::by_chance(&[0]).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! How the kernel treats groups and programs, with loopback sockets.
 #![allow(clippy::unwrap_used)]
-use super::group::{attach_classic, probe_classic};
+use super::group::Kernel;
 use super::program::{Classic, by_chance, by_flow};
 use super::turns::Turns;
 use crate::os::listen::{self, LocalAddress};
@@ -9,6 +9,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+
+struct Linux;
+
+impl Kernel for Linux {}
 
 /// A group with this number of sockets.
 fn group(first: OwnedFd, count: usize) -> (Vec<OwnedFd>, SocketAddr) {
@@ -34,14 +38,14 @@ fn lengths(sockets: &[OwnedFd]) -> Vec<u32> {
 }
 
 fn classic(socket: &OwnedFd, program: &[Classic]) -> io::Result<()> {
-    attach_classic(socket.as_fd(), program)
+    Linux.attach_classic(socket.as_fd(), program)
 }
 
 #[test]
 fn the_classic_program_leaves_out_whom_it_shall() {
     let (sockets, address) = group(loopback(), 4);
     // Where this is refused there is nothing to test; the black-box tests simulate such a machine.
-    if probe_classic().is_err() {
+    if Linux.probe_classic().is_err() {
         return;
     }
     classic(&sockets[0], &by_chance(&[1, 3]).unwrap()).unwrap();

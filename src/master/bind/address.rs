@@ -4,10 +4,11 @@ use super::look::Looked;
 use crate::ids::{ListenerIx, WorkerIx};
 use crate::master::context::Context;
 use crate::master::kernel_mode::groups::Groups;
+use crate::master::system::System;
 use crate::master::{requests, unread};
 use crate::os::listen::LocalAddress;
 use crate::os::seccomp::Answer;
-use crate::os::tracee::{self, SocketKind};
+use crate::os::tracee::SocketKind;
 use crate::worker::bind::Address;
 use crate::worker::node::lines::{AddressType, Query};
 use std::ffi::OsStr;
@@ -21,7 +22,7 @@ use std::path::Path;
 /// # Errors
 /// The answer, where it gets none.
 pub(super) fn listener_for(
-    cx: &mut Context,
+    cx: &mut Context<impl System>,
     groups: &mut Groups,
     ix: WorkerIx,
     looked: &Looked,
@@ -46,7 +47,7 @@ pub(super) fn listener_for(
 }
 
 /// The configured listener that this address means.
-fn configured(cx: &Context, ix: WorkerIx, kind: SocketKind, address: &Address) -> Option<ListenerIx> {
+fn configured(cx: &Context<impl System>, ix: WorkerIx, kind: SocketKind, address: &Address) -> Option<ListenerIx> {
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];
     let cwd = app.generations.get(&worker.generation).map_or_else(|| &app.settings().cwd, |settings| &settings.cwd);
@@ -64,8 +65,13 @@ fn same_path(path: &Path, asked: &[u8], cwd: &Path) -> bool {
 }
 
 /// The listener at a fixed address that nobody configured, made at the first bind.
-fn other(cx: &mut Context, ix: WorkerIx, looked: &Looked, address: &Address) -> Result<ListenerIx, Answer> {
-    let wishes = looked.socket.as_ref().map(|socket| tracee::wishes(socket.as_fd()));
+fn other(
+    cx: &mut Context<impl System>,
+    ix: WorkerIx,
+    looked: &Looked,
+    address: &Address,
+) -> Result<ListenerIx, Answer> {
+    let wishes = looked.socket.as_ref().map(|socket| cx.system.socket_wishes(socket.as_fd()));
     let v6only = wishes.is_some_and(|wishes| wishes.v6only);
     let address_type = match (address, looked.kind) {
         (Address::Inet(SocketAddr::V4(_)), SocketKind::Tcp) => AddressType::Tcp4,

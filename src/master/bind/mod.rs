@@ -14,8 +14,8 @@ use super::spawn;
 use super::timers::Timer;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
-use crate::os::seccomp::{self, Answer, Call, Sent, What};
-use crate::os::{listen, poll, process, reuseport, tracee};
+use crate::master::system::System;
+use crate::os::seccomp::{Answer, Call, Sent, What};
 use crate::supervisor::{Event, Evidence, Phase};
 use look::{Look, Looked};
 use std::collections::VecDeque;
@@ -46,8 +46,8 @@ pub(super) struct Intercepted {
 
 impl Intercepted {
     /// With the socket over which the listener comes, or the listener, as the keeper holds it.
-    pub(super) fn new(held: OwnedFd) -> Intercepted {
-        if listen::is_socket(held.as_fd()) {
+    pub(super) fn new(system: &impl System, held: OwnedFd) -> Intercepted {
+        if system.is_socket(held.as_fd()) {
             Intercepted { link: Some(held), ..Intercepted::default() }
         } else {
             Intercepted { listener: Some(held), ..Intercepted::default() }
@@ -91,12 +91,12 @@ impl Default for Interception {
 
 impl Interception {
     /// The worker's program runs: takes the listener of its filter.
-    pub(super) fn begin(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx) {
+    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         let (app_ix, id) = (worker.app, worker.id);
         let Some(intercepted) = &mut worker.intercepted else { return };
         if let Some(link) = intercepted.link.take() {
-            match seccomp::peek_listener(link.as_fd()) {
+            match cx.system.peek_filter(link.as_fd()) {
                 Ok(Some(Sent::Listener(listener))) => {
                     cx.keeper.hold(held_name(id), listener.as_fd());
                     intercepted.listener = Some(listener);
@@ -114,7 +114,7 @@ impl Interception {
     }
 
     /// The worker gets its sockets by inheritance alone.
-    fn go_without(&mut self, cx: &mut Context, app_ix: AppIx, ix: WorkerIx, why: &io::Error) {
+    fn go_without(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, ix: WorkerIx, why: &io::Error) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         worker.intercepted = None;
         let id = worker.id;
@@ -130,7 +130,7 @@ impl Interception {
     }
 
     /// Takes calls of a worker, as many as a turn may.
-    pub(super) fn read(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx) {
+    pub(super) fn read(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx) {
         for _ in 0..CALLS_PER_TURN_MAX {
             let Some(worker) = cx.workers.get_mut(ix) else { return };
             let Some(intercepted) = &mut worker.intercepted else { return };
@@ -139,7 +139,7 @@ impl Interception {
                 return;
             }
             let Some(listener) = &intercepted.listener else { return };
-            match seccomp::next_call(listener.as_fd()) {
+            match cx.system.next_call(listener.as_fd()) {
                 Ok(Some(call)) => self.on_call(cx, groups, ix, call),
                 Ok(None) => return self.note_end(cx, ix),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -154,15 +154,15 @@ impl Interception {
     }
 
     /// When every process with the filter is gone the listener stays ready for ever.
-    fn note_end(&mut self, cx: &mut Context, ix: WorkerIx) {
+    fn note_end(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(intercepted) = cx.workers.get_mut(ix).and_then(|worker| worker.intercepted.as_mut()) else { return };
-        if intercepted.listener.as_ref().is_some_and(|listener| poll::is_hung_up(listener.as_fd())) {
+        if intercepted.listener.as_ref().is_some_and(|listener| cx.system.is_hung_up(listener.as_fd())) {
             intercepted.listener = None;
         }
     }
 
     /// Takes the calls that were left, when that is due.
-    pub(super) fn read_left(&mut self, cx: &mut Context, groups: &mut Groups) {
+    pub(super) fn read_left(&mut self, cx: &mut Context<impl System>, groups: &mut Groups) {
         if cx.timers.take_due(Timer::Intercepted, cx.now_ms) {
             for ix in std::mem::take(&mut self.resting) {
                 self.read(cx, groups, ix);
@@ -170,7 +170,7 @@ impl Interception {
         }
     }
 
-    fn on_call(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx, call: Call) {
+    fn on_call(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx, call: Call) {
         match call.what {
             What::Bind { fd, address, length } => {
                 if own_listener(cx, ix, call.tid, fd).is_some() {
@@ -196,7 +196,7 @@ impl Interception {
     }
 
     /// Handles looks that have ended.
-    pub(super) fn take_looks(&mut self, cx: &mut Context, groups: &mut Groups) {
+    pub(super) fn take_looks(&mut self, cx: &mut Context<impl System>, groups: &mut Groups) {
         while let Ok(looked) = self.receiver.try_recv() {
             let Some(ix) = cx.workers.find(looked.worker) else { continue };
             let left =
@@ -211,7 +211,7 @@ impl Interception {
         }
     }
 
-    fn on_bind(&mut self, cx: &mut Context, groups: &mut Groups, ix: WorkerIx, looked: Looked) {
+    fn on_bind(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx, looked: Looked) {
         let (call, fd) = (looked.call, looked.fd);
         if !is_waiting(cx, ix, call) {
             return;
@@ -225,7 +225,7 @@ impl Interception {
     }
 
     /// Gives sockets to the calls that wait for it, once the keeper has been told everything.
-    pub(super) fn give_held(&mut self, cx: &mut Context) {
+    pub(super) fn give_held(&mut self, cx: &mut Context<impl System>) {
         if self.held.is_empty() || cx.keeper.has_more() {
             return;
         }
@@ -237,16 +237,24 @@ impl Interception {
         }
     }
 
-    fn on_listen(&mut self, cx: &mut Context, _: &mut Groups, ix: WorkerIx, call: Call, fd: i32, backlog: i32) {
+    fn on_listen(
+        &mut self,
+        cx: &mut Context<impl System>,
+        _: &mut Groups,
+        ix: WorkerIx,
+        call: Call,
+        fd: i32,
+        backlog: i32,
+    ) {
         let Some(listener_ix) = own_listener(cx, ix, call.tid, fd) else {
             return answer(cx, ix, call.id, Answer::Continue);
         };
         let Some(worker) = cx.workers.get(ix) else { return };
         let socket = socket_for(cx, worker.app, listener_ix, worker.slot, worker.own_socket);
         // The queue also serves while the slot has no worker: never shorter than clusterd's own.
-        let most = reuseport::accept_queue(socket).most as i32;
+        let most = cx.system.accept_queue(socket).most as i32;
         if backlog > most
-            && let Err(e) = listen::set_backlog(socket, backlog)
+            && let Err(e) = cx.system.set_backlog(socket, backlog)
         {
             log::debug!("worker {}: cannot set its backlog: {e}", worker.id);
         }
@@ -256,7 +264,7 @@ impl Interception {
 }
 
 /// The worker takes connections of this listener from now on.
-fn serves(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
+fn serves(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: ListenerIx) {
     super::requests::join(cx, ix, listener_ix);
     super::checkpoint::save_serves(cx, ix);
     let Some(worker) = cx.workers.get(ix) else { return };
@@ -276,20 +284,20 @@ fn serves(cx: &mut Context, ix: WorkerIx, listener_ix: ListenerIx) {
 }
 
 /// Puts the socket into the place of the program's own.
-fn give(cx: &Context, ix: WorkerIx, held: &Held) -> Answer {
+fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
     let Some(worker) = cx.workers.get(ix) else { return Answer::Continue };
     let Some(calls) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
         return Answer::Continue;
     };
     let socket = socket_for(cx, worker.app, held.listener, worker.slot, worker.own_socket);
     let looked = &held.looked;
-    if let Err(e) = listen::set_nonblocking(socket, looked.flags.nonblocking) {
+    if let Err(e) = cx.system.set_nonblocking(socket, looked.flags.nonblocking) {
         log::debug!("worker {}: cannot set the flags of its socket: {e}", worker.id);
     }
     if let Some(own) = &looked.socket {
-        tracee::copy_options(own.as_fd(), socket);
+        cx.system.copy_options(own.as_fd(), socket);
     }
-    match seccomp::replace_fd(calls.as_fd(), held.call, held.fd, socket, looked.flags.close_on_exec) {
+    match cx.system.replace_fd(calls.as_fd(), held.call, held.fd, socket, looked.flags.close_on_exec) {
         Ok(()) => Answer::Done,
         Err(e) => {
             let app = &cx.apps[worker.app];
@@ -300,34 +308,34 @@ fn give(cx: &Context, ix: WorkerIx, held: &Held) -> Answer {
 }
 
 /// The socket of a worker on this listener: its slot's own, or the shared one.
-fn socket_for(cx: &Context, app: AppIx, listener: ListenerIx, slot: u32, own: bool) -> BorrowedFd<'_> {
+fn socket_for(cx: &Context<impl System>, app: AppIx, listener: ListenerIx, slot: u32, own: bool) -> BorrowedFd<'_> {
     let listener = &cx.apps[app].listeners[listener];
     if own { listener.socket_of(slot) } else { listener.fd.as_fd() }
 }
 
 /// The listener whose socket an fd of a worker's process is.
-fn own_listener(cx: &Context, ix: WorkerIx, tid: i32, fd: i32) -> Option<ListenerIx> {
+fn own_listener(cx: &Context<impl System>, ix: WorkerIx, tid: i32, fd: i32) -> Option<ListenerIx> {
     let worker = cx.workers.get(ix)?;
-    let inode = tracee::socket_inode(tid, fd)?;
+    let inode = cx.system.socket_inode(tid, fd)?;
     let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, listener)| !listener.is_retired());
-    let is_it = |socket: BorrowedFd<'_>| process::file_identity(socket).is_ok_and(|(_, found)| found == inode);
+    let is_it = |socket: BorrowedFd<'_>| cx.system.file_identity(socket).is_ok_and(|(_, found)| found == inode);
     let mut found =
         listeners.filter(|(_, listener)| is_it(listener.socket_of(worker.slot)) || is_it(listener.fd.as_fd()));
     found.next().map(|(ix, _)| ix)
 }
 
-fn is_waiting(cx: &Context, ix: WorkerIx, call: u64) -> bool {
+fn is_waiting(cx: &Context<impl System>, ix: WorkerIx, call: u64) -> bool {
     let intercepted = cx.workers.get(ix).and_then(|worker| worker.intercepted.as_ref());
     let listener = intercepted.and_then(|intercepted| intercepted.listener.as_ref());
-    listener.is_some_and(|listener| seccomp::is_waiting(listener.as_fd(), call))
+    listener.is_some_and(|listener| cx.system.is_call_waiting(listener.as_fd(), call))
 }
 
-fn answer(cx: &Context, ix: WorkerIx, call: u64, given: Answer) {
+fn answer(cx: &Context<impl System>, ix: WorkerIx, call: u64, given: Answer) {
     let Some(worker) = cx.workers.get(ix) else { return };
     let Some(listener) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
         return;
     };
-    if let Err(e) = seccomp::answer(listener.as_fd(), call, given) {
+    if let Err(e) = cx.system.answer_call(listener.as_fd(), call, given) {
         // The process was killed, or a signal took it out of the call.
         log::debug!("worker {}: a call has gone before its answer: {e}", worker.id);
     }

@@ -9,6 +9,7 @@ use super::keeper::Keeper;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::limits;
+use crate::master::system::System;
 use crate::record::{self, Value};
 use crate::reuseport::group::Group;
 use records::{APP, DEPLOYMENT, LISTENER, SERVES, SLOT, UPGRADE, WORKER};
@@ -27,7 +28,7 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// Saves a record, unless the saved one is identical.
-    fn save<T: Value>(&mut self, keeper: &mut Keeper, key: String, value: &T) {
+    fn save<T: Value>(&mut self, keeper: &mut Keeper<impl System>, key: String, value: &T) {
         let bytes = match record::to_document(value) {
             Ok(bytes) => bytes,
             Err(e) => return log::error!("cannot save {key}: {e}"),
@@ -48,7 +49,7 @@ impl Checkpoint {
         keeper.send(Order::Note { key, value: bytes });
     }
 
-    fn forget(&mut self, keeper: &mut Keeper, key: String) {
+    fn forget(&mut self, keeper: &mut Keeper<impl System>, key: String) {
         self.too_large.remove(&key);
         if self.last.remove(&key).is_some() {
             keeper.send(Order::Forget { key });
@@ -65,7 +66,7 @@ impl Checkpoint {
     }
 
     /// Replaces a record by its recovered form; `None` deletes it.
-    pub(super) fn replace(&mut self, keeper: &mut Keeper, key: String, value: Option<Vec<u8>>) {
+    pub(super) fn replace(&mut self, keeper: &mut Keeper<impl System>, key: String, value: Option<Vec<u8>>) {
         match value {
             None => self.forget(keeper, key),
             Some(value) => {
@@ -77,7 +78,7 @@ impl Checkpoint {
 }
 
 /// Saves what changed in an app since the last call.
-pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx) {
+pub(super) fn save_changes(cx: &mut Context<impl System>, app_ix: AppIx) {
     if cx.next_worker > cx.checkpoint.reserved_workers {
         cx.checkpoint.reserved_workers = cx.next_worker + limits::WORKER_IDS_RESERVED;
         save_deployment(cx);
@@ -101,7 +102,7 @@ pub(super) fn save_changes(cx: &mut Context, app_ix: AppIx) {
 }
 
 /// Saves an app, without its slots and workers.
-pub(super) fn save_app(cx: &mut Context, app_ix: AppIx) {
+pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
     let app = &mut cx.apps[app_ix];
     let generations = app.generations.iter().map(|(generation, settings)| {
         let cwd = settings.cwd.to_string_lossy().into_owned();
@@ -124,7 +125,7 @@ pub(super) fn save_app(cx: &mut Context, app_ix: AppIx) {
 }
 
 /// Saves the deployment's record.
-pub(super) fn save_deployment(cx: &mut Context) {
+pub(super) fn save_deployment(cx: &mut Context<impl System>) {
     let deployment = &cx.deployment;
     let record = DeploymentRecord {
         name: deployment.name.clone(),
@@ -140,11 +141,11 @@ pub(super) fn save_deployment(cx: &mut Context) {
     cx.checkpoint.save(&mut cx.keeper, DEPLOYMENT.to_owned(), &record);
 }
 
-pub(super) fn save_upgrade(cx: &mut Context, record: &UpgradeRecord) {
+pub(super) fn save_upgrade(cx: &mut Context<impl System>, record: &UpgradeRecord) {
     cx.checkpoint.save(&mut cx.keeper, UPGRADE.to_owned(), record);
 }
 
-pub(super) fn save_listener(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+pub(super) fn save_listener(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
     let app = &cx.apps[app_ix];
     let listener = &app.listeners[listener_ix];
     let record = ListenerRecord {
@@ -160,7 +161,7 @@ pub(super) fn save_listener(cx: &mut Context, app_ix: AppIx, listener_ix: Listen
 }
 
 /// Saves the state of a worker's channel: the listeners that the worker serves, and whether it is leaving.
-pub(super) fn save_serves(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn save_serves(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.unnoted = false;
     let app = &cx.apps[worker.app];
@@ -174,7 +175,7 @@ pub(super) fn save_serves(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Saves that the worker was sent a goodbye, or said so itself.
-pub(super) fn save_goodbye(cx: &mut Context, ix: WorkerIx) {
+pub(super) fn save_goodbye(cx: &mut Context<impl System>, ix: WorkerIx) {
     if let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.goodbye == Goodbye::Unsaid) {
         worker.goodbye = Goodbye::Said;
         save_serves(cx, ix);
@@ -182,6 +183,6 @@ pub(super) fn save_goodbye(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Deletes the channel record of a worker that has ended.
-pub(super) fn forget_serves(cx: &mut Context, worker: WorkerId) {
+pub(super) fn forget_serves(cx: &mut Context<impl System>, worker: WorkerId) {
     cx.checkpoint.forget(&mut cx.keeper, format!("{SERVES}{worker}"));
 }

@@ -8,7 +8,8 @@ use crate::master::context::Context;
 use crate::master::listener::{Listener, slot_name};
 use crate::master::listening::Listening;
 use crate::master::narration::plural;
-use crate::os::listen::{self, LocalAddress};
+use crate::master::system::System;
+use crate::os::listen::LocalAddress;
 use crate::reuseport::group::{Abilities, Group, GrowError};
 use crate::reuseport::program::Steering;
 use std::io;
@@ -29,14 +30,14 @@ pub(in crate::master) struct Groups {
 
 impl Groups {
     /// When [`Groups::steer`] is due (milliseconds).
-    pub(in crate::master) fn steer_at_ms(&self, cx: &Context) -> Option<u64> {
+    pub(in crate::master) fn steer_at_ms(&self, cx: &Context<impl System>) -> Option<u64> {
         (!cx.group_changes.unsteered.is_empty()).then_some(self.steer_after_ms)
     }
 
     /// Gives a slot its own socket on this address, where possible.
     pub(in crate::master) fn give_slot_a_socket(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         app_ix: AppIx,
         listener_ix: ListenerIx,
         slot: u32,
@@ -70,7 +71,7 @@ impl Groups {
     }
 
     /// Whether the listener has a group, opened now or before.
-    fn open_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+    fn open_group(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
         let app = &mut cx.apps[app_ix];
         let can_be_rescued = app.settings().protocol.can_be_handed_connections();
         let listener = &mut app.listeners[listener_ix];
@@ -82,13 +83,13 @@ impl Groups {
         }
         // Connections that the kernel's own hash sends to a slot without a worker could not be taken from there.
         let needs_choice = listener.datagram || !can_be_rescued;
-        if needs_choice && self.abilities.best() == Steering::Hash {
+        if needs_choice && self.abilities.best(&cx.system) == Steering::Hash {
             self.report_steering(cx, app_ix, None);
             return false;
         }
         let app = &mut cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
-        match Group::open(listener.fd.as_fd()) {
+        match Group::open(&cx.system, listener.fd.as_fd()) {
             Ok(group) => listener.reuseport = Some(group),
             Err(e) => {
                 log::warn!(
@@ -109,7 +110,7 @@ impl Groups {
     /// Adds sockets up to this number. The error says why the group did not grow further.
     fn grow_group(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         app_ix: AppIx,
         listener_ix: ListenerIx,
         slots: u32,
@@ -120,8 +121,8 @@ impl Groups {
         let Some(group) = listener.reuseport.as_ref().filter(|group| !group.full) else { return Ok(()) };
         let max = limits::GROUPS_SOCKETS_MAX;
         let left = max.saturating_sub(self.sockets);
-        let prepare = |socket: BorrowedFd<'_>| prepare_for_workers(socket, blocking, listener.datagram);
-        let (made, outcome) = group.make(listener.fd.as_fd(), slots, left, max, prepare);
+        let prepare = |socket: BorrowedFd<'_>| prepare_for_workers(&cx.system, socket, blocking, listener.datagram);
+        let (made, outcome) = group.make(&cx.system, listener.fd.as_fd(), slots, left, max, prepare);
         for socket in made {
             self.add_socket(cx, app_ix, listener_ix, socket, true);
         }
@@ -129,7 +130,14 @@ impl Groups {
     }
 
     /// Appends a socket to a group.
-    fn add_socket(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx, socket: OwnedFd, hold: bool) {
+    fn add_socket(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        socket: OwnedFd,
+        hold: bool,
+    ) {
         let app = &mut cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
         let Some(group) = &mut listener.reuseport else { return };
@@ -147,7 +155,7 @@ impl Groups {
     /// Restores the group that the previous master left.
     pub(in crate::master) fn resume(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         app_ix: AppIx,
         listener_ix: ListenerIx,
         sockets: Vec<OwnedFd>,
@@ -166,7 +174,12 @@ impl Groups {
     }
 
     /// Like [`Groups::stop_listening`], and has the keeper drop the sockets too.
-    pub(in crate::master) fn release_listener(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+    pub(in crate::master) fn release_listener(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+    ) {
         stop_listening(cx, app_ix, listener_ix);
         let app = &mut cx.apps[app_ix];
         let listener = &mut app.listeners[listener_ix];
@@ -182,7 +195,7 @@ impl Groups {
     }
 
     /// Gives the kernel the selections that have changed.
-    pub(in crate::master) fn steer(&mut self, cx: &mut Context) {
+    pub(in crate::master) fn steer(&mut self, cx: &mut Context<impl System>) {
         if cx.group_changes.unsteered.is_empty() || cx.now_ms < self.steer_after_ms {
             return;
         }
@@ -192,7 +205,7 @@ impl Groups {
         self.steer_after_ms = cx.now_ms + STEER_EVERY_MS;
     }
 
-    fn steer_group(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+    fn steer_group(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
         let app = &mut cx.apps[app_ix];
         let slots = app.supervisor.slot_count();
         // In another balance mode the master accepts all connections from the first socket.
@@ -205,11 +218,11 @@ impl Groups {
         }
         let selected = if own_sockets { group.selection.selected() } else { vec![0] };
         let before = group.steering;
-        let best = self.abilities.best();
+        let best = self.abilities.best(&cx.system);
         let attached = if listener.datagram {
-            group.steer_datagrams(listener.fd.as_fd(), slots, &selected)
+            group.steer_datagrams(&cx.system, listener.fd.as_fd(), slots, &selected)
         } else {
-            group.steer(listener.fd.as_fd(), best, &selected)
+            group.steer(&cx.system, listener.fd.as_fd(), best, &selected)
         };
         match attached {
             Ok(steering) => group.steering = Some(steering),
@@ -226,8 +239,8 @@ impl Groups {
     }
 
     /// Logs once how the kernel distributes the connections of an app.
-    fn report_steering(&mut self, cx: &mut Context, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
-        let best = self.abilities.best();
+    fn report_steering(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Option<ListenerIx>) {
+        let best = self.abilities.best(&cx.system);
         let app = &mut cx.apps[app_ix];
         let listener = listener_ix.and_then(|ix| app.listeners.get(ix));
         if listener.is_some_and(|l| l.datagram) || std::mem::replace(&mut app.steering_reported, true) {
@@ -260,19 +273,19 @@ fn sockets_in_words(n: u32) -> String {
 }
 
 /// Closes the group of a listener that is no longer served. Waiting connections are reset.
-pub(in crate::master) fn stop_listening(cx: &mut Context, app_ix: AppIx, listener_ix: ListenerIx) {
+pub(in crate::master) fn stop_listening(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];
     listener.readable = false;
     listener.listening = Listening::Stopped;
     listener.leave_poll(&cx.reactor);
     for socket in listener.sockets() {
         cx.reactor.remove_queue(socket);
-        listen::stop_listening(socket);
+        cx.system.stop_listening(socket);
     }
 }
 
 /// Renews every selection of an app: its generation has changed, and perhaps its balance mode.
-pub(in crate::master) fn steer_again(cx: &mut Context, app_ix: AppIx) {
+pub(in crate::master) fn steer_again(cx: &mut Context<impl System>, app_ix: AppIx) {
     for (listener_ix, listener) in cx.apps[app_ix].listeners.entries() {
         if listener.reuseport.is_some() {
             cx.group_changes.unsteered.insert((app_ix, listener_ix));
@@ -281,13 +294,18 @@ pub(in crate::master) fn steer_again(cx: &mut Context, app_ix: AppIx) {
 }
 
 /// Sets up a socket as workers of this protocol expect it.
-pub(in crate::master) fn prepare_for_workers(socket: BorrowedFd<'_>, blocking: bool, datagram: bool) -> io::Result<()> {
+pub(in crate::master) fn prepare_for_workers(
+    system: &impl System,
+    socket: BorrowedFd<'_>,
+    blocking: bool,
+    datagram: bool,
+) -> io::Result<()> {
     if !blocking {
         return Ok(());
     }
     // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket that they may change.
-    listen::set_nonblocking(socket, false)?;
+    system.set_nonblocking(socket, false)?;
     // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms
     // for each answer on a kept connection.
-    if datagram { Ok(()) } else { listen::set_nodelay(socket) }
+    if datagram { Ok(()) } else { system.set_nodelay(socket) }
 }

@@ -13,10 +13,10 @@ use crate::master::drains::Drain;
 use crate::master::eligibility;
 use crate::master::liveness::LivenessProbes;
 use crate::master::narration::plural;
-use crate::master::polls::QueueIx;
+use crate::master::reactor::QueueIx;
+use crate::master::system::System;
 use crate::master::tasks::Task;
 use crate::master::worker::Worker;
-use crate::os::{listen, process, procfs, reuseport};
 use crate::supervisor::SlotPhase;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -120,28 +120,28 @@ enum OwnQueue {
 
 impl AcceptQueueMonitor {
     /// When [`AcceptQueueMonitor::look`] is due (milliseconds).
-    pub(in crate::master) fn next_look_ms(&self, cx: &Context) -> Option<u64> {
+    pub(in crate::master) fn next_look_ms(&self, cx: &Context<impl System>) -> Option<u64> {
         if cx.group_changes.look_now { Some(cx.now_ms) } else { self.next_look_ms }
     }
 
     /// Whether [`AcceptQueueMonitor::look`] is due.
-    pub(in crate::master) fn is_due(&self, cx: &Context) -> bool {
+    pub(in crate::master) fn is_due(&self, cx: &Context<impl System>) -> bool {
         self.next_look_ms(cx).is_some_and(|at| at <= cx.now_ms)
     }
 
     /// Stops the checks: the next master checks all queues.
-    pub(in crate::master) fn stop(&mut self, cx: &mut Context) {
+    pub(in crate::master) fn stop(&mut self, cx: &mut Context<impl System>) {
         self.next_look_ms = None;
         cx.group_changes.look_now = false;
     }
 
     /// A worker can take connections again, perhaps those that wait for any worker.
-    pub(in crate::master) fn find_taker(&mut self, cx: &mut Context) {
+    pub(in crate::master) fn find_taker(&mut self, cx: &mut Context<impl System>) {
         cx.group_changes.look_now |= self.for_anyone;
     }
 
     /// A connection arrived after an idle time. Most are taken within moments.
-    pub(in crate::master) fn woke(&mut self, cx: &mut Context) {
+    pub(in crate::master) fn woke(&mut self, cx: &mut Context<impl System>) {
         cx.reactor.wake_for_queues(false);
         self.next_look_ms = Some(cx.now_ms + FIRST_LOOK_MS);
         self.take_news(cx);
@@ -159,14 +159,14 @@ impl AcceptQueueMonitor {
         self.busy.entry(queue).or_insert(new);
     }
 
-    fn watch_abandoned(&mut self, cx: &mut Context) {
+    fn watch_abandoned(&mut self, cx: &mut Context<impl System>) {
         for queue in std::mem::take(&mut cx.group_changes.abandoned) {
             self.watch(queue, cx.now_ms);
         }
     }
 
     /// Collects the sockets with new connections. Returns whether there are any.
-    fn take_news(&mut self, cx: &mut Context) -> bool {
+    fn take_news(&mut self, cx: &mut Context<impl System>) -> bool {
         self.news.clear();
         if let Err(e) = cx.reactor.take_queues(&mut self.news) {
             log::error!("cannot look at the queues of slots: {e}");
@@ -176,7 +176,7 @@ impl AcceptQueueMonitor {
 
     /// Before a check: workers that have read the last check's ping are healthy. The others are watched until they
     /// have.
-    pub(in crate::master) fn check_pings(&mut self, cx: &mut Context, liveness: &mut LivenessProbes) {
+    pub(in crate::master) fn check_pings(&mut self, cx: &mut Context<impl System>, liveness: &mut LivenessProbes) {
         self.healthy.clear();
         for ix in self.pinged.drain(..) {
             if liveness.waits_for_ping(cx, ix) {
@@ -188,7 +188,12 @@ impl AcceptQueueMonitor {
     }
 
     /// One check of all busy queues: which workers are behind, and how to help. Sets when the next one is due.
-    pub(in crate::master) fn look(&mut self, cx: &mut Context, liveness: &mut LivenessProbes, dispatch: &mut Dispatch) {
+    pub(in crate::master) fn look(
+        &mut self,
+        cx: &mut Context<impl System>,
+        liveness: &mut LivenessProbes,
+        dispatch: &mut Dispatch,
+    ) {
         cx.group_changes.look_now = false;
         let mut in_progress = self.take_news(cx);
         let mut rescuing = false;
@@ -232,7 +237,7 @@ impl AcceptQueueMonitor {
     }
 
     /// Among a listener's workers, those that are behind get fewer connections and the others more.
-    fn level_out(&self, cx: &mut Context, listeners: &BTreeSet<(AppIx, ListenerIx)>) {
+    fn level_out(&self, cx: &mut Context<impl System>, listeners: &BTreeSet<(AppIx, ListenerIx)>) {
         for &(app, listener) in listeners {
             let busy = self.busy.range((app, listener, 0)..=(app, listener, u32::MAX));
             let waiting: Vec<(u32, u32)> = busy.map(|(&(_, _, socket), busy)| (socket, busy.waited)).collect();
@@ -243,7 +248,7 @@ impl AcceptQueueMonitor {
         }
     }
 
-    fn plan_next_look(&mut self, cx: &mut Context, in_progress: bool, rescuing: bool) {
+    fn plan_next_look(&mut self, cx: &mut Context<impl System>, in_progress: bool, rescuing: bool) {
         // Changes made by this check are handled in the next one.
         self.watch_abandoned(cx);
         cx.group_changes.look_now = false;
@@ -265,12 +270,18 @@ impl AcceptQueueMonitor {
         cx.reactor.wake_for_queues(rests || self.every_ms == LOOK_EVERY_MAX_MS);
     }
 
-    fn look_at(&mut self, cx: &mut Context, liveness: &mut LivenessProbes, queue: QueueIx, pings: &mut usize) -> Seen {
+    fn look_at(
+        &mut self,
+        cx: &mut Context<impl System>,
+        liveness: &mut LivenessProbes,
+        queue: QueueIx,
+        pings: &mut usize,
+    ) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
         let Some(app) = cx.apps.get(app_ix).filter(|app| !app.closed) else { return Seen::Empty };
         let Some(listener) = app.listeners.get(listener_ix) else { return Seen::Empty };
         let Some(group) = &listener.reuseport else { return Seen::Empty };
-        let waiting = reuseport::accept_queue(listener.socket(socket)).waiting;
+        let waiting = cx.system.accept_queue(listener.socket(socket)).waiting;
         if waiting == 0 {
             return Seen::Empty;
         }
@@ -303,7 +314,7 @@ impl AcceptQueueMonitor {
     /// Checks that a Node worker that takes nothing for a while still holds the socket. A worker that closed its server
     /// says so, but the previous master may have died before it read that. Nothing else would ever show it, because the
     /// event loop turns.
-    fn check_holds_socket(&mut self, cx: &mut Context, ix: WorkerIx, queue: QueueIx) {
+    fn check_holds_socket(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, queue: QueueIx) {
         let (app_ix, listener_ix, _) = queue;
         let Some(worker) = cx.workers.get(ix) else { return };
         let Some(busy) = self.busy.get_mut(&queue) else { return };
@@ -316,8 +327,8 @@ impl AcceptQueueMonitor {
             return;
         }
         let listener = &cx.apps[app_ix].listeners[listener_ix];
-        let Some(held) = worker.pid.and_then(procfs::socket_inodes) else { return };
-        let ours = |fd| process::file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
+        let Some(held) = worker.pid.and_then(|pid| cx.system.socket_inodes(pid)) else { return };
+        let ours = |fd| cx.system.file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
         if listener.sockets().any(ours) {
             busy.holders.push(worker.id);
             return;
@@ -334,7 +345,7 @@ impl AcceptQueueMonitor {
     /// has to take them.
     fn suspect(
         &mut self,
-        cx: &mut Context,
+        cx: &mut Context<impl System>,
         liveness: &mut LivenessProbes,
         ix: WorkerIx,
         queue: QueueIx,
@@ -379,7 +390,7 @@ impl AcceptQueueMonitor {
     }
 
     /// The socket is empty: workers that were stalled because of it get connections again.
-    fn no_longer_busy(&mut self, cx: &mut Context, queue: QueueIx) {
+    fn no_longer_busy(&mut self, cx: &mut Context<impl System>, queue: QueueIx) {
         let Some(busy) = self.busy.remove(&queue) else { return };
         for (ix, id) in busy.stalled {
             if let Some(worker) = cx.workers.get_mut(ix).filter(|worker| worker.id == id) {
@@ -390,7 +401,7 @@ impl AcceptQueueMonitor {
     }
 
     /// Accepts from a socket that no worker accepts from, for other workers.
-    fn rescue(&mut self, cx: &mut Context, dispatch: &mut Dispatch, queue: QueueIx) -> Seen {
+    fn rescue(&mut self, cx: &mut Context<impl System>, dispatch: &mut Dispatch, queue: QueueIx) -> Seen {
         let (app_ix, listener_ix, socket) = queue;
         if !cx.apps[app_ix].settings().protocol.can_be_handed_connections() {
             return self.wait_for_next_worker(cx, queue);
@@ -411,7 +422,7 @@ impl AcceptQueueMonitor {
 
     /// Waiting connections are for the slot's next worker. If the slot will have none, they are closed, so that clients
     /// do not hang.
-    fn wait_for_next_worker(&mut self, cx: &mut Context, (app_ix, listener_ix, socket): QueueIx) -> Seen {
+    fn wait_for_next_worker(&mut self, cx: &mut Context<impl System>, (app_ix, listener_ix, socket): QueueIx) -> Seen {
         let app = &cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let stalled = self.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
@@ -437,11 +448,11 @@ impl AcceptQueueMonitor {
         let fd = listener.socket(socket);
         // Non-blocking for this call, and no other process has the socket: the master must not block on a socket that
         // turns out empty.
-        if listen::set_nonblocking(fd, true).is_ok() {
-            while ended < limits::ACCEPT_BATCH_MAX && listen::accept(fd).is_ok() {
+        if cx.system.set_nonblocking(fd, true).is_ok() {
+            while ended < limits::ACCEPT_BATCH_MAX && cx.system.accept(fd).is_ok() {
                 ended += 1;
             }
-            if let Err(e) = listen::set_nonblocking(fd, false) {
+            if let Err(e) = cx.system.set_nonblocking(fd, false) {
                 log::warn!("{}: cannot make {listener} blocking again: {e}", app.name);
             }
         }
@@ -458,7 +469,7 @@ impl AcceptQueueMonitor {
     // ---- leaving workers ----
 
     /// A worker that accepts by itself ends once its queue is empty: no other worker could take from it.
-    pub(in crate::master) fn await_empty_queue(&mut self, cx: &mut Context, ix: WorkerIx) {
+    pub(in crate::master) fn await_empty_queue(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix) else { return };
         let now_ms = cx.now_ms;
         self.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
@@ -466,7 +477,7 @@ impl AcceptQueueMonitor {
     }
 
     /// Checks the queues of leaving workers. Returns whether any worker is still waited for.
-    fn look_at_leaving(&mut self, cx: &mut Context) -> bool {
+    fn look_at_leaving(&mut self, cx: &mut Context<impl System>) -> bool {
         let mut leaving = std::mem::take(&mut self.leaving);
         let now_ms = cx.now_ms;
         leaving.retain_mut(|leaving| {
@@ -491,23 +502,23 @@ impl AcceptQueueMonitor {
 }
 
 /// The workers that accept from a socket; `None` where there is no group.
-fn takers_of(cx: &Context, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
+fn takers_of(cx: &Context<impl System>, (app, listener, socket): QueueIx) -> Option<&[WorkerIx]> {
     let listener = cx.apps.get(app)?.listeners.get(listener)?;
     Some(listener.reuseport.as_ref()?.selection.takers(socket))
 }
 
 /// Whether a worker that has not read its ping for this time is stuck, rather than short of CPU.
-fn is_stuck(cx: &mut Context, ix: WorkerIx, unread_us: u64) -> bool {
+fn is_stuck(cx: &mut Context<impl System>, ix: WorkerIx, unread_us: u64) -> bool {
     let now_us = cx.now_us;
     let Some(worker) = cx.workers.get_mut(ix) else { return false };
-    let waited_us = worker.pid.and_then(procfs::cpu_wait_us).unwrap_or(0);
+    let waited_us = worker.pid.and_then(|pid| cx.system.cpu_wait_us(pid)).unwrap_or(0);
     let (since_us, before_us) = *worker.liveness.unread_since.get_or_insert((now_us, waited_us));
     let starved = waited_us.saturating_sub(before_us) * 2 > now_us.saturating_sub(since_us);
     unread_us >= if starved { STARVED_US } else { STUCK_US }
 }
 
 /// Hands the worker no connections of others until it has read its ping.
-fn set_suspect(cx: &mut Context, ix: WorkerIx) {
+fn set_suspect(cx: &mut Context<impl System>, ix: WorkerIx) {
     if let Some(worker) = cx.workers.get_mut(ix) {
         worker.liveness.suspect = true;
     }
@@ -515,8 +526,8 @@ fn set_suspect(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// What waits for this worker alone.
-fn own_queue(cx: &Context, ix: WorkerIx, id: WorkerId) -> OwnQueue {
-    let emptying = |w: &&Worker| w.id == id && w.drain == Some(Drain::EmptyingQueue);
+fn own_queue(cx: &Context<impl System>, ix: WorkerIx, id: WorkerId) -> OwnQueue {
+    let emptying = |w: &&Worker<_>| w.id == id && w.drain == Some(Drain::EmptyingQueue);
     let Some(worker) = cx.workers.get(ix).filter(emptying) else { return OwnQueue::None };
     let app = &cx.apps[worker.app];
     let mut found = OwnQueue::None;
@@ -527,7 +538,7 @@ fn own_queue(cx: &Context, ix: WorkerIx, id: WorkerId) -> OwnQueue {
             // Its successor in the slot has the same socket.
             continue;
         }
-        if group.selection.is_changed() || reuseport::accept_queue(listener.socket(socket)).waiting > 0 {
+        if group.selection.is_changed() || cx.system.accept_queue(listener.socket(socket)).waiting > 0 {
             return OwnQueue::Waits;
         }
         found = OwnQueue::Empty;

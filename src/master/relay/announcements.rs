@@ -4,13 +4,14 @@ use crate::ids::{AppIx, Slot, WorkerId, WorkerIx};
 use crate::master::checkpoint;
 use crate::master::context::Context;
 use crate::master::narration::cause_words;
+use crate::master::system::System;
 use crate::supervisor::{Phase, Report, WorkerView};
 use crate::worker::node::messages;
 use serde_json::{Value, json};
 
 impl Relay {
     /// Sends what a report means to the agent, and to workers where it concerns them.
-    pub(in crate::master) fn announce(&mut self, cx: &mut Context, app_ix: AppIx, report: &Report) {
+    pub(in crate::master) fn announce(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, report: &Report) {
         if !has_agent(cx, app_ix) {
             return;
         }
@@ -60,7 +61,13 @@ impl Relay {
     }
 
     /// Sends an event to a ready agent, in clusterd's own format.
-    pub(in crate::master) fn inform_agent(&mut self, cx: &mut Context, app_ix: AppIx, event: &str, about: Value) {
+    pub(in crate::master) fn inform_agent(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        event: &str,
+        about: Value,
+    ) {
         let Some(agent) = ready_agent(cx, app_ix) else { return };
         let mut line = Vec::new();
         messages::event(event, about, &mut line);
@@ -68,7 +75,7 @@ impl Relay {
     }
 
     /// Sends the list of serving workers, as egg expects it.
-    fn send_pids(&mut self, cx: &mut Context, app_ix: AppIx) {
+    fn send_pids(&mut self, cx: &mut Context<impl System>, app_ix: AppIx) {
         let Some(agent) = ready_agent(cx, app_ix) else { return };
         let pids: Vec<i32> = ready_workers(cx, app_ix).iter().filter_map(|w| w.pid).collect();
         let mut line = Vec::new();
@@ -77,7 +84,7 @@ impl Relay {
     }
 
     /// Tells a new agent about the workers, and the workers about its pid.
-    fn introduce_new_agent(&mut self, cx: &mut Context, app_ix: AppIx) {
+    fn introduce_new_agent(&mut self, cx: &mut Context<impl System>, app_ix: AppIx) {
         let workers = ready_workers(cx, app_ix);
         let list: Vec<Value> = workers
             .iter()
@@ -106,7 +113,7 @@ impl Relay {
 
     /// Tells a worker about the agent once its Node has started: the next [`Relay::reply`] sends it before the app's
     /// own code runs.
-    pub(in crate::master) fn introduce_agent_to(&mut self, cx: &Context, ix: WorkerIx) {
+    pub(in crate::master) fn introduce_agent_to(&mut self, cx: &Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return };
         if has_agent(cx, worker.app) {
             self.replies.extend(agent_pid_line(cx, worker.app));
@@ -114,7 +121,7 @@ impl Relay {
     }
 
     /// Tells every worker that does not know it yet that the app is ready: each worker was ready once.
-    pub(in crate::master) fn greet_all(&mut self, cx: &mut Context, app_ix: AppIx) {
+    pub(in crate::master) fn greet_all(&mut self, cx: &mut Context<impl System>, app_ix: AppIx) {
         if !has_agent(cx, app_ix) || !cx.apps[app_ix].supervisor.was_ready() {
             return;
         }
@@ -128,7 +135,7 @@ impl Relay {
         }
     }
 
-    fn greet(&mut self, cx: &mut Context, app_ix: AppIx, ix: WorkerIx) {
+    fn greet(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, ix: WorkerIx) {
         if cx.workers.get(ix).is_none_or(|worker| worker.receiver.greeted) {
             return;
         }
@@ -145,23 +152,23 @@ impl Relay {
 }
 
 /// Whether the app has an agent, now or at its next start.
-fn has_agent(cx: &Context, app_ix: AppIx) -> bool {
+fn has_agent(cx: &Context<impl System>, app_ix: AppIx) -> bool {
     cx.apps.get(app_ix).is_some_and(|app| app.supervisor.agent().is_some())
 }
 
-fn ready_workers(cx: &Context, app_ix: AppIx) -> Vec<WorkerView> {
+fn ready_workers(cx: &Context<impl System>, app_ix: AppIx) -> Vec<WorkerView> {
     cx.apps[app_ix].supervisor.workers().filter(|w| matches!(w.phase, Phase::Ready { .. })).collect()
 }
 
 /// A worker as agents see it. `pid`: for workers that the supervisor no longer knows.
-fn about(cx: &Context, app_ix: AppIx, worker: WorkerId, slot: Slot, pid: Option<i32>) -> Value {
+fn about(cx: &Context<impl System>, app_ix: AppIx, worker: WorkerId, slot: Slot, pid: Option<i32>) -> Value {
     let view = cx.apps[app_ix].supervisor.worker(worker);
     let pid = pid.or_else(|| view.and_then(|view| view.pid));
     json!({ "worker": worker.0, "slot": slot.0, "pid": pid, "generation": view.map(|view| view.generation.0) })
 }
 
 /// The line that tells a worker the pid of a ready agent.
-fn agent_pid_line(cx: &Context, app_ix: AppIx) -> Option<Vec<u8>> {
+fn agent_pid_line(cx: &Context<impl System>, app_ix: AppIx) -> Option<Vec<u8>> {
     let pid = ready_agent(cx, app_ix).and_then(|agent| cx.workers.get(agent)?.pid)?;
     let mut line = Vec::new();
     messages::egg_action("egg-pids", &json!([pid]), &mut line);

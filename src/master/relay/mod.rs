@@ -12,8 +12,9 @@ use super::tasks::Task;
 use super::worker::Worker;
 use crate::ids::{AppIx, WorkerIx};
 use crate::limits;
+use crate::master::system::System;
 use crate::supervisor::{Event, Evidence, Phase};
-use crate::worker::node::channel::Channel;
+use crate::worker::node::channel::{Channel, ChannelSocket};
 use crate::worker::node::framing::Line;
 use crate::worker::node::messages::{self, From, Message, To};
 
@@ -62,7 +63,7 @@ impl Relay {
 
     /// After how many milliseconds a channel is to be read on that is left alone for now: enough of it was passed on, or
     /// somebody has to read first.
-    pub(super) fn defers(&self, cx: &Context, ix: WorkerIx) -> Option<u64> {
+    pub(super) fn defers(&self, cx: &Context<impl System>, ix: WorkerIx) -> Option<u64> {
         let worker = cx.workers.get(ix)?;
         if worker.is_agent && has_slow_reader(cx, worker.app) {
             return Some(MESSAGES_PAUSE_LOOK_MS);
@@ -72,7 +73,7 @@ impl Relay {
 
     /// Relays a line if it is a message. Messages for the sender itself wait for [`Relay::reply`], because its channel
     /// is being read.
-    pub(super) fn pass_on(&mut self, cx: &mut Context, from_ix: WorkerIx, line: Line<'_>) {
+    pub(super) fn pass_on(&mut self, cx: &mut Context<impl System>, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
         if !is_agent && cx.apps[app].supervisor.agent().is_none() {
@@ -118,13 +119,13 @@ impl Relay {
     /// The receivers of a message, or why there are none.
     fn receivers(
         &mut self,
-        cx: &Context,
+        cx: &Context<impl System>,
         app: AppIx,
         from: WorkerIx,
         message: &Message<'_>,
     ) -> (Vec<WorkerIx>, &'static str) {
         // The sender's channel is being read, and so is not in the table.
-        let reads = |ix: WorkerIx, w: &Worker| w.app == app && (ix == from || can_read(w));
+        let reads = |ix: WorkerIx, w: &Worker<_>| w.app == app && (ix == from || can_read(w));
         let one = |found: Option<WorkerIx>| found.into_iter().collect::<Vec<_>>();
         match message.to {
             To::Master => (Vec::new(), "nobody is there"),
@@ -152,8 +153,8 @@ impl Relay {
     }
 
     /// A ready worker; the sender only if there is no other.
-    fn any_worker(&mut self, cx: &Context, app: AppIx, from: WorkerIx) -> Option<WorkerIx> {
-        let is_ready = |w: &Worker| {
+    fn any_worker(&mut self, cx: &Context<impl System>, app: AppIx, from: WorkerIx) -> Option<WorkerIx> {
+        let is_ready = |w: &Worker<_>| {
             let view = cx.apps[app].supervisor.worker(w.id);
             view.is_some_and(|view| matches!(view.phase, Phase::Ready { .. }))
         };
@@ -172,7 +173,7 @@ impl Relay {
     }
 
     /// Adds a line to a receiver's queue. Returns whether there was room.
-    fn send(&mut self, cx: &mut Context, ix: WorkerIx, line: &[u8]) -> bool {
+    fn send(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) -> bool {
         let now_ms = cx.now_ms;
         let Some(worker) = cx.workers.get_mut(ix).filter(|worker| can_read(worker)) else { return false };
         let Some(channel) = worker.channel.as_mut() else { return false };
@@ -193,7 +194,12 @@ impl Relay {
     }
 
     /// Sends the lines for the process whose channel was just read.
-    pub(super) fn reply(&mut self, cx: &mut Context, ix: WorkerIx, channel: &mut Channel) {
+    pub(super) fn reply(
+        &mut self,
+        cx: &mut Context<impl System>,
+        ix: WorkerIx,
+        channel: &mut Channel<impl ChannelSocket>,
+    ) {
         for line in self.replies.drain(..) {
             if channel.send_message(&line).is_err()
                 && let Some(worker) = cx.workers.get_mut(ix)
@@ -212,30 +218,30 @@ impl Receiver {
 }
 
 /// Whether a worker of this app is behind, but still reads.
-fn has_slow_reader(cx: &Context, app: AppIx) -> bool {
+fn has_slow_reader(cx: &Context<impl System>, app: AppIx) -> bool {
     cx.workers.iter().any(|(_, w)| {
         let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
         w.app == app && !w.is_agent && is_high && cx.now_ms < w.receiver.read_ms + MESSAGES_STALL_MS
     })
 }
 
-fn sender_of(cx: &Context, ix: WorkerIx) -> From {
+fn sender_of(cx: &Context<impl System>, ix: WorkerIx) -> From {
     let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return From::Agent };
     let slot = cx.apps[worker.app].supervisor.worker(worker.id).map_or(0, |view| view.slot.0);
     From::Worker { slot, pid: worker.pid.unwrap_or_default() }
 }
 
-fn ready_agent(cx: &Context, app: AppIx) -> Option<WorkerIx> {
+fn ready_agent(cx: &Context<impl System>, app: AppIx) -> Option<WorkerIx> {
     cx.apps[app].supervisor.ready_agent().and_then(|agent| cx.workers.find(agent))
 }
 
 /// Whether a process would see a message: Node drops messages after a `disconnect`.
-fn can_read(worker: &Worker) -> bool {
+fn can_read(worker: &Worker<impl System>) -> bool {
     worker.goodbye == Goodbye::Unsaid && worker.channel.as_ref().is_some_and(|channel| !channel.closed)
 }
 
 /// Logs from time to time how many messages a receiver lost.
-fn report_lost(cx: &mut Context, ix: WorkerIx) {
+fn report_lost(cx: &mut Context<impl System>, ix: WorkerIx) {
     let now_ms = cx.now_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let receiver = &mut worker.receiver;
@@ -250,6 +256,6 @@ fn report_lost(cx: &mut Context, ix: WorkerIx) {
 }
 
 /// Whether a line was sent in part, which a successor could not continue.
-pub(super) fn has_cut_lines(cx: &Context) -> bool {
+pub(super) fn has_cut_lines(cx: &Context<impl System>) -> bool {
     cx.workers.iter().any(|(_, w)| w.channel.as_ref().is_some_and(Channel::is_cut))
 }

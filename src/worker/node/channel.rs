@@ -27,6 +27,28 @@ pub trait Wire {
     fn receive(&self, into: &mut [u8], passed: &mut VecDeque<Self::Passed>) -> io::Result<Received>;
 }
 
+/// The socket of a channel: its [`Wire`] passes fds.
+pub trait ChannelSocket: Wire<Passed = OwnedFd> + AsFd + Into<OwnedFd> {
+    /// Bytes that the peer has not read yet.
+    fn unread_by_peer(&self) -> usize;
+
+    /// As [`Wire::send`], with an fd that is only lent.
+    ///
+    /// # Errors
+    /// As [`fdpass::send_with_fd`].
+    fn send_lent(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize>;
+}
+
+impl ChannelSocket for OwnedFd {
+    fn unread_by_peer(&self) -> usize {
+        fdpass::unread_by_peer(self.as_fd())
+    }
+
+    fn send_lent(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+        fdpass::send_with_fd(self.as_fd(), bytes, fd)
+    }
+}
+
 impl Wire for OwnedFd {
     type Passed = OwnedFd;
 
@@ -211,10 +233,10 @@ impl<W: Wire> Channel<W> {
     }
 }
 
-impl Channel {
+impl<W: ChannelSocket> Channel<W> {
     /// The fds of a channel that is of no more use, its own and those that nobody claimed: closing them may wait.
     pub(crate) fn into_fds(self) -> impl Iterator<Item = OwnedFd> {
-        self.fds.into_iter().chain([self.wire])
+        self.fds.into_iter().chain([self.wire.into()])
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -228,7 +250,7 @@ impl Channel {
 
     /// Whether the worker has read everything that was sent to it.
     pub(crate) fn all_read(&self) -> bool {
-        !self.is_blocked() && fdpass::unread_by_peer(self.as_fd()) == 0
+        !self.is_blocked() && self.wire.unread_by_peer() == 0
     }
 
     /// Whether a line went out in part: whoever writes next would spoil it.
@@ -261,7 +283,7 @@ impl Channel {
         }
         let (mut line, mut fd) = (line, fd);
         if !self.closed && self.outbox.is_empty() {
-            match fdpass::send_with_fd(self.wire.as_fd(), line, fd) {
+            match self.wire.send_lent(line, fd) {
                 Ok(sent) => (line, fd) = (&line[sent..], None),
                 Err(e) if may_pass(&e) => {}
                 Err(_) => self.closed = true,

@@ -16,24 +16,20 @@
 //! Workers with listening sockets of their own take connections without the master. The first connection after an idle
 //! time is reported once; from then on `queues` is checked periodically (`take_queues`), until it is idle again.
 use super::keeper::Keeper;
+use super::system::{Epoll, Interest, Readiness, System};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Waits of `ANSWER_BATCH_WAIT_MS` in a row without an event, after which the loop sleeps until something happens.
 const QUIET_WAITS_MAX: u32 = 3;
 
-/// Events taken from one epoll at a time.
-const POLL_EVENTS_MAX: usize = 256;
-
-const KEEPER: Token = Token(0);
-const CALLS: Token = Token(1);
-const NOTIFY: Token = Token(2);
-const QUEUES: Token = Token(3);
+const KEEPER: usize = 0;
+const CALLS: usize = 1;
+const NOTIFY: usize = 2;
+const QUEUES: usize = 3;
 /// First token of a listener; the token encodes app and listener.
 const LISTENER_FIRST: usize = 16;
 /// First token of a worker: its readiness probe has the even ones, its intercepted calls the odd ones.
@@ -72,70 +68,58 @@ pub(super) enum Ready {
 pub(super) type QueueIx = (AppIx, ListenerIx, u32);
 
 /// The epolls.
-pub(super) struct Polls {
-    all: Poll,
-    urgent: Poll,
-    channels: Poll,
-    queues: Poll,
+pub(super) struct Reactor<S: System> {
+    all: S::Epoll,
+    urgent: S::Epoll,
+    channels: S::Epoll,
+    queues: S::Epoll,
     /// Events on `queues` wake the loop.
     queues_wake: bool,
-    events: Events,
     keeper_writes: bool,
     /// Waits in a row without an event: a stuck worker must not keep the loop turning.
     quiet_waits: u32,
 }
 
-impl Polls {
-    pub(super) fn new(link: &Keeper) -> io::Result<Polls> {
-        let (all, urgent, channels, queues) = (Poll::new()?, Poll::new()?, Poll::new()?, Poll::new()?);
+impl<S: System> Reactor<S> {
+    pub(super) fn new(system: &S, link: &Keeper<S>) -> io::Result<Reactor<S>> {
+        let (all, urgent, channels, queues) = (system.epoll()?, system.epoll()?, system.epoll()?, system.epoll()?);
         for (n, inner) in [&urgent, &channels].into_iter().enumerate() {
-            all.registry().register(&mut SourceFd(&inner.as_raw_fd()), Token(n), Interest::READABLE)?;
+            all.add_set(inner, n)?;
         }
-        urgent.registry().register(&mut SourceFd(&link.as_raw_fd()), KEEPER, Interest::READABLE)?;
-        let events = Events::with_capacity(POLL_EVENTS_MAX);
+        urgent.add(link.as_fd(), KEEPER, Interest::Read)?;
         let (queues_wake, keeper_writes, quiet_waits) = (false, false, 0);
-        Ok(Polls { all, urgent, channels, queues, queues_wake, events, keeper_writes, quiet_waits })
+        Ok(Reactor { all, urgent, channels, queues, queues_wake, keeper_writes, quiet_waits })
     }
 
     /// Wakes the loop from another thread. There can be only one; threads share it (`Context::wake`).
-    pub(super) fn waker(&self) -> io::Result<Waker> {
-        Waker::new(self.urgent.registry(), CALLS)
+    pub(super) fn waker(&self) -> io::Result<Arc<dyn Fn() + Send + Sync>> {
+        self.urgent.waker(CALLS)
     }
 
     pub(super) fn add_notify(&self, socket: &OwnedFd) -> io::Result<()> {
-        self.urgent.registry().register(&mut SourceFd(&socket.as_raw_fd()), NOTIFY, Interest::READABLE)
+        self.urgent.add(socket.as_fd(), NOTIFY, Interest::Read)
     }
 
-    /// Sleeps for at most `timeout_ms`, then returns what is ready. `nap_us`: sleeps that long first, even if fds are
-    /// ready, so that more are.
-    pub(super) fn wait(
-        &mut self,
-        timeout_ms: u64,
-        nap_us: u64,
-        open_handoffs: bool,
-        ready: &mut Vec<Ready>,
-    ) -> io::Result<()> {
-        if nap_us > 0 {
-            std::thread::sleep(Duration::from_micros(nap_us));
-        }
+    /// Sleeps for at most `timeout_ms`, then returns what is ready.
+    pub(super) fn wait(&mut self, timeout_ms: u64, open_handoffs: bool, ready: &mut Vec<Ready>) -> io::Result<()> {
         if open_handoffs && self.quiet_waits < QUIET_WAITS_MAX {
             let timeout_ms = timeout_ms.min(limits::ANSWER_BATCH_WAIT_MS);
-            collect(&mut self.urgent, &mut self.events, timeout_ms, ready, urgent_event)?;
+            self.urgent.wait(timeout_ms, |event| ready.push(urgent_event(event)))?;
         } else {
-            sleep(&mut self.all, &mut self.events, timeout_ms)?;
-            collect(&mut self.urgent, &mut self.events, 0, ready, urgent_event)?;
+            self.all.wait(timeout_ms, |_| {})?;
+            self.urgent.wait(0, |event| ready.push(urgent_event(event)))?;
         }
-        collect(&mut self.channels, &mut self.events, 0, ready, channel_event)?;
+        self.channels.wait(0, |event| ready.push(channel_event(event)))?;
         self.quiet_waits = if ready.is_empty() { self.quiet_waits.saturating_add(1) } else { 0 };
         Ok(())
     }
 
     /// Watches the keeper's socket for writing while orders are queued.
-    pub(super) fn keeper_interest(&mut self, link: &Keeper) -> io::Result<()> {
+    pub(super) fn keeper_interest(&mut self, link: &Keeper<S>) -> io::Result<()> {
         let wanted = link.wants_write();
         if wanted != self.keeper_writes {
-            let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            self.urgent.registry().reregister(&mut SourceFd(&link.as_raw_fd()), KEEPER, interest)?;
+            let interest = if wanted { Interest::ReadAndWrite } else { Interest::Read };
+            self.urgent.change(link.as_fd(), KEEPER, interest)?;
             self.keeper_writes = wanted;
         }
         Ok(())
@@ -143,34 +127,32 @@ impl Polls {
 
     /// Returns whether it worked; a failure is logged.
     pub(super) fn add_listener(&self, app: AppIx, listener: ListenerIx, fd: &OwnedFd) -> bool {
-        let token = Token(LISTENER_FIRST + place(app, listener));
-        added(self.urgent.registry(), fd.as_raw_fd(), token)
+        added(&self.urgent, fd.as_fd(), LISTENER_FIRST + place(app, listener))
     }
 
     pub(super) fn remove_listener(&self, fd: &OwnedFd) {
         // The fd may be out of the epoll already.
-        let _ = self.urgent.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        let _ = self.urgent.remove(fd.as_fd());
     }
 
     /// Returns whether it worked; a failure is logged. Closing the fd removes it.
     pub(super) fn add_probe(&self, worker: WorkerIx, fd: &OwnedFd) -> bool {
-        added(self.urgent.registry(), fd.as_raw_fd(), Token(WORKER_FIRST + 2 * worker.0))
+        added(&self.urgent, fd.as_fd(), WORKER_FIRST + 2 * worker.0)
     }
 
     /// Returns whether it worked; a failure is logged. Closing the fd removes it.
     pub(super) fn add_calls(&self, worker: WorkerIx, listener: &OwnedFd) -> bool {
-        added(self.urgent.registry(), listener.as_raw_fd(), Token(WORKER_FIRST + 2 * worker.0 + 1))
+        added(&self.urgent, listener.as_fd(), WORKER_FIRST + 2 * worker.0 + 1)
     }
 
     /// Returns whether it worked; a failure is logged.
     pub(super) fn add_queue(&self, (app, listener, socket): QueueIx, fd: BorrowedFd<'_>) -> bool {
-        let token = Token(place(app, listener) * GROUP + socket as usize);
-        added(self.queues.registry(), fd.as_raw_fd(), token)
+        added(&self.queues, fd, place(app, listener) * GROUP + socket as usize)
     }
 
     pub(super) fn remove_queue(&self, fd: BorrowedFd<'_>) {
         // The fd may be out of the epoll already.
-        let _ = self.queues.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        let _ = self.queues.remove(fd);
     }
 
     /// Sets whether a connection at a slot's socket wakes the loop.
@@ -179,12 +161,9 @@ impl Polls {
             return;
         }
         self.queues_wake = wanted;
-        let inner = self.queues.as_raw_fd();
-        let mut source = SourceFd(&inner);
-        let done = if wanted {
-            self.urgent.registry().register(&mut source, QUEUES, Interest::READABLE)
-        } else {
-            self.urgent.registry().deregister(&mut source)
+        let done = match wanted {
+            true => self.urgent.add_set(&self.queues, QUEUES),
+            false => self.urgent.remove_set(&self.queues),
         };
         if let Err(e) = done {
             log::error!("cannot watch the queues of slots: {e}");
@@ -193,43 +172,33 @@ impl Polls {
 
     /// Collects the sockets of slots to which connections came since the last call and still wait.
     pub(super) fn take_queues(&mut self, news: &mut Vec<QueueIx>) -> io::Result<()> {
-        sleep(&mut self.queues, &mut self.events, 0)?;
-        loop {
-            let mut count = 0;
-            for event in self.events.iter() {
-                let (app, listener) = at_place(event.token().0 / GROUP);
-                news.push((app, listener, (event.token().0 % GROUP) as u32));
-                count += 1;
-            }
-            if count < POLL_EVENTS_MAX {
-                return Ok(());
-            }
-            sleep(&mut self.queues, &mut self.events, 0)?;
-        }
+        self.queues.wait(0, |event| {
+            let (app, listener) = at_place(event.token / GROUP);
+            news.push((app, listener, (event.token % GROUP) as u32));
+        })
     }
 
     /// Returns whether it worked; a failure is logged.
     pub(super) fn add_channel(&self, worker: WorkerIx, fd: BorrowedFd<'_>) -> bool {
-        added(self.channels.registry(), fd.as_raw_fd(), Token(worker.0))
+        added(&self.channels, fd, worker.0)
     }
 
     pub(super) fn remove_channel(&self, fd: BorrowedFd<'_>) {
         // The fd may be out of the epoll already.
-        let _ = self.channels.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        let _ = self.channels.remove(fd);
     }
 
     pub(super) fn channel_wants_write(&self, worker: WorkerIx, fd: BorrowedFd<'_>) {
-        self.channel_interest(worker, fd, Interest::READABLE | Interest::WRITABLE);
+        self.channel_interest(worker, fd, Interest::ReadAndWrite);
     }
 
     pub(super) fn channel_writable_done(&self, worker: WorkerIx, fd: BorrowedFd<'_>) {
         // Only while lines wait: otherwise every read by the worker would wake the loop.
-        self.channel_interest(worker, fd, Interest::READABLE);
+        self.channel_interest(worker, fd, Interest::Read);
     }
 
     fn channel_interest(&self, worker: WorkerIx, fd: BorrowedFd<'_>, interest: Interest) {
-        let mut source = SourceFd(&fd.as_raw_fd());
-        if let Err(e) = self.channels.registry().reregister(&mut source, Token(worker.0), interest) {
+        if let Err(e) = self.channels.change(fd, worker.0, interest) {
             log::debug!("cannot change the poll of a channel: {e}");
         }
     }
@@ -245,63 +214,33 @@ fn at_place(place: usize) -> (AppIx, ListenerIx) {
     (AppIx(place / per_app), ListenerIx(place % per_app))
 }
 
-fn added(registry: &Registry, fd: i32, token: Token) -> bool {
-    match registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+fn added(epoll: &impl Epoll, fd: BorrowedFd<'_>, token: usize) -> bool {
+    match epoll.add(fd, token, Interest::Read) {
         Ok(()) => true,
         Err(e) => {
-            log::error!("cannot poll fd {fd}: {e}");
+            log::error!("cannot poll fd {}: {e}", fd.as_raw_fd());
             false
         }
     }
 }
 
-fn sleep(poll: &mut Poll, events: &mut Events, timeout_ms: u64) -> io::Result<()> {
-    match poll.poll(events, Some(Duration::from_millis(timeout_ms))) {
-        Err(e) if e.kind() != io::ErrorKind::Interrupted => Err(e),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Waits once, then collects everything that is ready: the outer epoll is edge-triggered, so nothing may be left
-/// behind.
-fn collect(
-    poll: &mut Poll,
-    events: &mut Events,
-    timeout_ms: u64,
-    ready: &mut Vec<Ready>,
-    translate: fn(&mio::event::Event) -> Ready,
-) -> io::Result<()> {
-    sleep(poll, events, timeout_ms)?;
-    loop {
-        let mut count = 0;
-        for event in events.iter() {
-            ready.push(translate(event));
-            count += 1;
-        }
-        if count < POLL_EVENTS_MAX {
-            return Ok(());
-        }
-        sleep(poll, events, 0)?;
-    }
-}
-
-fn urgent_event(event: &mio::event::Event) -> Ready {
-    match event.token() {
+fn urgent_event(event: Readiness) -> Ready {
+    match event.token {
         KEEPER => Ready::Keeper,
         CALLS => Ready::Calls,
         NOTIFY => Ready::Notify,
         QUEUES => Ready::Queues,
-        Token(n) if n >= WORKER_FIRST => {
+        n if n >= WORKER_FIRST => {
             let worker = WorkerIx((n - WORKER_FIRST) / 2);
             if (n - WORKER_FIRST) % 2 == 0 { Ready::Answer { worker } } else { Ready::Intercepted { worker } }
         }
-        Token(n) => {
+        n => {
             let (app, listener) = at_place(n - LISTENER_FIRST);
             Ready::Listener { app, listener }
         }
     }
 }
 
-fn channel_event(event: &mio::event::Event) -> Ready {
-    Ready::Channel { worker: WorkerIx(event.token().0), writable: event.is_writable(), ended: event.is_read_closed() }
+fn channel_event(event: Readiness) -> Ready {
+    Ready::Channel { worker: WorkerIx(event.token), writable: event.writable, ended: event.ended }
 }

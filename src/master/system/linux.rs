@@ -1,0 +1,470 @@
+//! The real system. Each method is one call of `os`.
+use super::{Epoll, Interest, Readiness, System};
+use crate::home::Home;
+use crate::keeper::protocol::Credentials;
+use crate::master::preload;
+use crate::os::connection::{self, Connection};
+use crate::os::cpu::{self, CpuCount};
+use crate::os::interrupt::Periodic;
+use crate::os::listen::{self, LocalAddress, SocketFile};
+use crate::os::loopback::{Half, Made};
+use crate::os::notify::{self, Datagram};
+use crate::os::procfs::{self, ConnectionTable, Holder};
+use crate::os::reuseport::{self, AcceptQueue};
+use crate::os::seccomp::{self, Answer, Call, Sent};
+use crate::os::tracee::{self, Wishes};
+use crate::os::user::{self, Account, UserError};
+use crate::os::{
+    append, attributes, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, signal, stderr,
+};
+use crate::reuseport::group::Kernel;
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Token, Waker};
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events taken from one epoll at a time.
+const POLL_EVENTS_MAX: usize = 256;
+
+/// The system calls of Linux.
+#[derive(Debug, Default)]
+pub(in crate::master) struct Linux {
+    /// Interrupts a close that blocks.
+    interrupts: Periodic,
+}
+
+impl Kernel for Linux {}
+
+impl System for Linux {
+    type Epoll = MioEpoll;
+    type KeeperSocket = OwnedFd;
+    type ChannelSocket = OwnedFd;
+
+    fn now_us(&self) -> u64 {
+        clock::monotonic_us()
+    }
+
+    fn local_time(&self) -> jiff::ZonedDateTime {
+        clock::local_time()
+    }
+
+    fn own_pid(&self) -> i32 {
+        std::process::id() as i32
+    }
+
+    fn keeper_pid(&self) -> i32 {
+        std::os::unix::process::parent_id() as i32
+    }
+
+    fn own_uid(&self) -> u32 {
+        user::own_uid()
+    }
+
+    fn own_binary(&self) -> Option<(u64, u64)> {
+        fs::metadata("/proc/self/exe").ok().map(|own| (own.dev(), own.ino()))
+    }
+
+    fn is_on_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
+    fn finish_stderr(&self) {
+        stderr::finish();
+    }
+
+    fn set_name(&self, name: &str) {
+        process::set_name(name);
+    }
+
+    fn ignore_signal(&self, signal: i32) -> io::Result<()> {
+        signal::ignore(signal)
+    }
+
+    fn forget_code(&self) {
+        memory::forget_code();
+    }
+
+    fn cpus(&self) -> CpuCount {
+        cpu::available()
+    }
+
+    fn credentials(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, UserError> {
+        user::resolve(user, group)
+    }
+
+    fn account(&self, uid: u32) -> Account {
+        user::account(uid)
+    }
+
+    fn as_user<T: Send + 'static>(
+        &self,
+        who: &Credentials,
+        act: impl FnOnce(&Linux) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        identity::as_user(who, move || act(&Linux::default()))
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn preload_file(&self, uid: u32, home: Option<&Home>) -> io::Result<String> {
+        preload::path_for(uid, home)
+    }
+
+    fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+        process::file_identity(fd)
+    }
+
+    fn check_log_file(&self, path: &Path) -> io::Result<()> {
+        append::open(path).map(drop)
+    }
+
+    fn rotate_own_log(&self, path: &Path, bytes_max: u64) -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|file| file.len() > bytes_max) {
+            let kept = fs::copy(path, path.with_extension("log.1")).map(drop);
+            let emptied = fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
+            kept.and(emptied)?;
+        }
+        Ok(())
+    }
+
+    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+        memfd::with_contents(name, bytes)
+    }
+
+    fn contents(&self, fd: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Vec<u8>> {
+        memfd::contents(fd, bytes_max)
+    }
+
+    fn null_device(&self) -> io::Result<OwnedFd> {
+        process::null_device()
+    }
+
+    fn pipe(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        pipe::pair()
+    }
+
+    fn epoll(&self) -> io::Result<MioEpoll> {
+        Ok(MioEpoll { poll: Poll::new()?, events: Events::with_capacity(POLL_EVENTS_MAX) })
+    }
+
+    fn nap(&self, us: u64) {
+        std::thread::sleep(Duration::from_micros(us));
+    }
+
+    fn keeper_socket(&self) -> io::Result<OwnedFd> {
+        crate::keeper::link::inherited_socket()
+    }
+
+    fn channel(&self, fd: OwnedFd) -> OwnedFd {
+        fd
+    }
+
+    fn socket_pair(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        listen::channel_pair()
+    }
+
+    fn bind_tcp(&self, address: SocketAddr, v6only: bool, backlog: i32) -> io::Result<OwnedFd> {
+        listen::bind_tcp(address, v6only, backlog)
+    }
+
+    fn bind_tcp_any(&self, port: u16, backlog: i32) -> io::Result<OwnedFd> {
+        listen::bind_tcp_any(port, backlog)
+    }
+
+    fn bind_udp(&self, address: SocketAddr, v6only: bool, reuse_address: bool) -> io::Result<OwnedFd> {
+        listen::bind_udp(address, v6only, reuse_address)
+    }
+
+    fn bind_unix(&self, path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
+        listen::bind_unix(path, backlog, replace_dead)
+    }
+
+    fn addresses_of(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        (host, port).to_socket_addrs().map(Iterator::collect)
+    }
+
+    fn local_address(&self, socket: BorrowedFd<'_>) -> io::Result<LocalAddress> {
+        listen::local_address(socket)
+    }
+
+    fn is_datagram(&self, socket: BorrowedFd<'_>) -> bool {
+        listen::is_datagram(socket)
+    }
+
+    fn is_listening(&self, socket: BorrowedFd<'_>) -> bool {
+        listen::is_listening(socket)
+    }
+
+    fn listen_again(&self, socket: BorrowedFd<'_>, address: SocketAddr, backlog: i32) -> io::Result<()> {
+        listen::listen_again(socket, address, backlog)
+    }
+
+    fn stop_listening(&self, socket: BorrowedFd<'_>) {
+        listen::stop_listening(socket);
+    }
+
+    fn set_nonblocking(&self, socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+        listen::set_nonblocking(socket, on)
+    }
+
+    fn set_nodelay(&self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        listen::set_nodelay(listener)
+    }
+
+    fn accept_queue(&self, listener: BorrowedFd<'_>) -> AcceptQueue {
+        reuseport::accept_queue(listener)
+    }
+
+    fn socket_file(&self, path: &Path) -> Option<SocketFile> {
+        SocketFile::at(path)
+    }
+
+    fn remove_socket_file(&self, file: &SocketFile) -> io::Result<()> {
+        file.remove()
+    }
+
+    fn tcp_port_holder(&self, address: SocketAddr) -> Option<Holder> {
+        procfs::tcp_port_holder(address)
+    }
+
+    fn unix_path_holder(&self, path: &Path) -> Option<Holder> {
+        procfs::unix_path_holder(path)
+    }
+
+    fn connection(&self, socket: BorrowedFd<'_>) -> Option<Connection> {
+        connection::look(socket)
+    }
+
+    fn peer(&self, socket: BorrowedFd<'_>) -> Option<IpAddr> {
+        connection::peer(socket)
+    }
+
+    fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        listen::accept(listener)
+    }
+
+    fn accept_with_peer(&self, listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+        listen::accept_with_peer(listener)
+    }
+
+    fn close_connection(&mut self, connection: OwnedFd) {
+        self.interrupts.keep();
+        closer::close_soon(connection);
+    }
+
+    fn rest(&mut self) {
+        self.interrupts.rest();
+    }
+
+    fn close(&self, fd: OwnedFd) {
+        closer::close(fd);
+    }
+
+    fn begin_loopback(&self) -> io::Result<Half> {
+        Half::begin()
+    }
+
+    fn finish_loopback(&self, half: Half) -> io::Result<Made> {
+        half.finish()
+    }
+
+    fn write(&self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+        fdpass::send_with_fd(socket, bytes, None)
+    }
+
+    fn read_now(&self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        process::read_now(socket, buffer)
+    }
+
+    fn bind_notify(&self, path: &Path, owner: u32) -> io::Result<OwnedFd> {
+        notify::bind_for(path, owner)
+    }
+
+    fn bind_notify_abstract(&self) -> io::Result<OwnedFd> {
+        notify::bind_abstract()
+    }
+
+    fn notify_address(&self, socket: BorrowedFd<'_>) -> io::Result<String> {
+        notify::address(socket)
+    }
+
+    fn prepare_notify_folder(&self, path: &Path) -> io::Result<()> {
+        notify::prepare_folder(path)
+    }
+
+    fn receive_notify(&self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
+        notify::receive(socket, buffer)
+    }
+
+    fn peek_filter(&self, socket: BorrowedFd<'_>) -> io::Result<Option<Sent>> {
+        seccomp::peek_listener(socket)
+    }
+
+    fn next_call(&self, filter: BorrowedFd<'_>) -> io::Result<Option<Call>> {
+        seccomp::next_call(filter)
+    }
+
+    fn is_call_waiting(&self, filter: BorrowedFd<'_>, call: u64) -> bool {
+        seccomp::is_waiting(filter, call)
+    }
+
+    fn answer_call(&self, filter: BorrowedFd<'_>, call: u64, answer: Answer) -> io::Result<()> {
+        seccomp::answer(filter, call, answer)
+    }
+
+    fn replace_fd(
+        &self,
+        filter: BorrowedFd<'_>,
+        call: u64,
+        number: i32,
+        file: BorrowedFd<'_>,
+        close_on_exec: bool,
+    ) -> io::Result<()> {
+        seccomp::replace_fd(filter, call, number, file, close_on_exec)
+    }
+
+    fn is_socket(&self, fd: BorrowedFd<'_>) -> bool {
+        listen::is_socket(fd)
+    }
+
+    fn is_hung_up(&self, fd: BorrowedFd<'_>) -> bool {
+        poll::is_hung_up(fd)
+    }
+
+    fn set_backlog(&self, socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+        listen::set_backlog(socket, backlog)
+    }
+
+    fn copy_options(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+        tracee::copy_options(from, to);
+    }
+
+    fn socket_wishes(&self, socket: BorrowedFd<'_>) -> Wishes {
+        tracee::wishes(socket)
+    }
+
+    fn socket_inode(&self, tid: i32, number: i32) -> Option<u64> {
+        tracee::socket_inode(tid, number)
+    }
+
+    fn process_group(&self, pid: i32) -> Option<i32> {
+        procfs::process_group(pid)
+    }
+
+    fn socket_inodes(&self, pid: i32) -> Option<HashSet<u64>> {
+        procfs::socket_inodes(pid)
+    }
+
+    fn memory_bytes(&self, pid: i32) -> Option<u64> {
+        procfs::memory_bytes(pid)
+    }
+
+    fn cpu_wait_us(&self, pid: i32) -> Option<u64> {
+        procfs::cpu_wait_us(pid)
+    }
+
+    fn has_connections(&self, ports: &[u16], paths: &[String]) -> bool {
+        procfs::has_connections(ports, paths)
+    }
+
+    fn connections(&self, ports: &[u16], paths: &[String]) -> Option<ConnectionTable> {
+        ConnectionTable::read(ports, paths)
+    }
+
+    fn hard_limit(&self, resource: i32) -> Option<u64> {
+        attributes::hard_limit(resource)
+    }
+}
+
+/// A set of fds in mio.
+pub(in crate::master) struct MioEpoll {
+    poll: Poll,
+    events: Events,
+}
+
+impl MioEpoll {
+    fn register(&self, number: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&number), Token(token), in_mio(interest))
+    }
+
+    fn deregister(&self, number: RawFd) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&number))
+    }
+
+    fn poll(&mut self, timeout_ms: u64) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(Duration::from_millis(timeout_ms))) {
+            Err(e) if e.kind() != io::ErrorKind::Interrupted => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+fn in_mio(interest: Interest) -> mio::Interest {
+    match interest {
+        Interest::Read => mio::Interest::READABLE,
+        Interest::ReadAndWrite => mio::Interest::READABLE | mio::Interest::WRITABLE,
+    }
+}
+
+impl Epoll for MioEpoll {
+    fn add(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
+        self.register(fd.as_raw_fd(), token, interest)
+    }
+
+    fn change(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
+        self.poll.registry().reregister(&mut SourceFd(&fd.as_raw_fd()), Token(token), in_mio(interest))
+    }
+
+    fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.deregister(fd.as_raw_fd())
+    }
+
+    fn add_set(&self, inner: &MioEpoll, token: usize) -> io::Result<()> {
+        self.register(inner.poll.as_raw_fd(), token, Interest::Read)
+    }
+
+    fn remove_set(&self, inner: &MioEpoll) -> io::Result<()> {
+        self.deregister(inner.poll.as_raw_fd())
+    }
+
+    fn waker(&self, token: usize) -> io::Result<Arc<dyn Fn() + Send + Sync>> {
+        let waker = Waker::new(self.poll.registry(), Token(token))?;
+        // A failed wake-up means that the loop has ended, and the process with it.
+        Ok(Arc::new(move || drop(waker.wake())))
+    }
+
+    fn wait(&mut self, timeout_ms: u64, mut take: impl FnMut(Readiness)) -> io::Result<()> {
+        let mut timeout_ms = timeout_ms;
+        loop {
+            self.poll(timeout_ms)?;
+            let mut count = 0;
+            for event in self.events.iter() {
+                let (token, writable, ended) = (event.token().0, event.is_writable(), event.is_read_closed());
+                take(Readiness { token, writable, ended });
+                count += 1;
+            }
+            // Each is reported once, so nothing may be left behind.
+            if count < POLL_EVENTS_MAX {
+                return Ok(());
+            }
+            timeout_ms = 0;
+        }
+    }
+}
