@@ -99,7 +99,7 @@ pub(crate) fn framing(data: &[u8]) {
         }
     }
     assert_eq!(lines, expected, "cut with {cuts:#x}");
-    // What is left is the beginning of a line that goes on.
+    // What is left is the beginning of a line.
     buffer.spare(1)[0] = b'\n';
     buffer.filled(1);
     assert_eq!(buffer.next_line().unwrap().unwrap().bytes, unfinished);

@@ -159,7 +159,7 @@ pub(crate) fn http(data: &[u8]) {
 
 // ---- messages between agent and workers ----
 
-/// Lines, as agent and as worker: what is passed on is one line of JSON, says who sent it, and is no word of Node's own.
+/// Lines, as agent and as worker: what is passed on is one line of JSON, says who sent it, and is not one of Node's own messages.
 pub(crate) fn messages(data: &[u8]) {
     let mut outbox = Outbox::new();
     let (mut waiting, mut waiting_bytes) = (0, 0);
@@ -186,7 +186,7 @@ pub(crate) fn messages(data: &[u8]) {
     assert!(outbox.is_empty() && !outbox.is_high() && !outbox.is_cut());
 }
 
-/// JSON as it is; null where JavaScript takes it and Rust does not: half a surrogate pair is no text here.
+/// JSON as it is; null where JavaScript takes it and Rust does not: half a surrogate pair is not text here.
 fn as_json(bytes: &[u8]) -> Value {
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok(), "{}", bytes.escape_ascii());
     serde_json::from_slice(bytes).unwrap_or_default()

@@ -21,7 +21,7 @@ thread_local! {
 /// The system's allocator, counted.
 struct Counting;
 
-// SAFETY: every call goes on to the system's allocator as it came. The counter is a plain cell that needs no allocation.
+// SAFETY: every call is passed unchanged to the system's allocator. The counter is a plain cell that needs no allocation.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);

@@ -27,7 +27,7 @@ fn files(below: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Code without comments, so that a word in a sentence is no import.
+/// Code without comments, so that a word in a sentence does not count as an import.
 fn code(text: &str) -> String {
     text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! The first part: what a connection costs. Every round starts each server anew, with 2 and with 8 workers, and puts each
+//! The first part: what a connection costs. Every round starts each server again, with 2 and with 8 workers, and puts each
 //! load on it; whose turn is first changes from round to round, so that a slow minute of the machine hits all of them.
 use crate::data::{Connections, MAIN, Missing, Named, Round, Row, Setup};
 use crate::plan::Plan;

@@ -148,7 +148,7 @@ struct Load {
     request: Vec<u8>,
     poll: Poll,
     clients: Vec<Option<Client>>,
-    /// Clients that go on at this time, in order.
+    /// Clients that continue at this time, in order.
     resting: VecDeque<(Instant, usize)>,
     last_answer: Instant,
     tally: Tally,
@@ -219,7 +219,7 @@ impl Load {
         };
     }
 
-    /// It goes on after a pause.
+    /// It continues after a pause.
     fn rest(&mut self, n: usize) {
         self.resting.push_back((Instant::now() + PAUSE, n));
     }

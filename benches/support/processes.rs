@@ -88,7 +88,7 @@ pub(crate) fn below(pid: i32) -> Vec<i32> {
     all
 }
 
-/// Whether it exists and is no zombie.
+/// Whether it exists and is not a zombie.
 pub(crate) fn alive(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }

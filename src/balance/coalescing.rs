@@ -9,7 +9,7 @@
 const EACH_START_US: u64 = 160;
 /// Lower bound of the estimate, in microseconds.
 const EACH_MIN_US: u64 = 20;
-/// Answers over a longer time than this are no measure of the workers, in microseconds.
+/// Answers over a longer time than this do not measure the workers, in microseconds.
 const SAMPLE_MAX_US: u64 = 100_000;
 /// Longest nap before the next accept while every worker has hand-offs to answer, in microseconds.
 pub const NAP_MAX_US: u64 = 3_000;

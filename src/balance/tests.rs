@@ -136,7 +136,7 @@ fn a_full_worker_gets_nothing_until_it_answers() {
     for _ in 0..50 {
         let (member, seq) = open.pop_back().unwrap();
         assert!(balancer.answered(member, seq, 0).is_some());
-        assert!(balancer.can_take(group, 0), "accepting goes on");
+        assert!(balancer.can_take(group, 0), "accepting continues");
         while let Some(picked) = balancer.pick(group, None, 0) {
             assert_eq!(picked, member);
             open.push_front((picked, balancer.opened(picked, ConnIx(0), 0)));
@@ -346,7 +346,7 @@ fn sticky_clients_move_only_when_they_must() {
         };
         let before = place(&mut balancer);
         assert_eq!(place(&mut balancer), before, "nothing changed");
-        // Busy is no reason to move: some open hand-offs leave everybody where they were.
+        // Clients of a busy worker are not moved: with some open hand-offs all stay where they were.
         let busy = members[random.below(8)];
         let open: Vec<u64> = (1..limits::HANDOFF_WINDOW_START).map(|_| balancer.opened(busy, ConnIx(0), 0)).collect();
         assert_eq!(place(&mut balancer), before, "somebody is busy");

@@ -167,7 +167,7 @@ pub enum ValueError {
     /// A host without its port.
     #[error("\"{0}\" has no port: write \"{0}:8080\" (or \"unix:{0}\" for a socket in the file system)")]
     AddressWithoutPort(String),
-    /// Four numbers that are no address.
+    /// Four numbers that do not form an address.
     #[error("\"{typed}\": \"{host}\" is not an IPv4 address: it has four numbers from 0 to 255")]
     Ipv4 {
         /// What was typed.

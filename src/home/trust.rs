@@ -16,7 +16,7 @@ pub(super) struct Doubt {
     pub(super) why: String,
 }
 
-/// Looks at everything that leads to `home`, as root: nobody else may own or change it. What is not there yet is no doubt.
+/// Looks at everything that leads to `home`, as root: nobody else may own or change it. What does not exist yet cannot be wrong.
 /// For other users the system's own rights are enough.
 pub(super) fn check(home: &Path) -> Result<(), Doubt> {
     if user::own_uid() != 0 {

@@ -109,7 +109,7 @@ pub fn inherited_socket() -> io::Result<OwnedFd> {
     };
     let socket = process::take_inherited_fd(MASTER_KEEPER_FD).map_err(|_| strange("is not open"))?;
     if !packet::is_packet_socket(socket.as_fd()) {
-        return Err(strange("is no connection to a keeper"));
+        return Err(strange("is not a connection to a keeper"));
     }
     Ok(socket)
 }

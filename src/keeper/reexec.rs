@@ -53,7 +53,7 @@ pub enum ReexecError {
     #[error("the new binary cannot take over from it{0}")]
     Refused(String),
     /// The child is another program.
-    #[error("the new binary is no clusterd that can (it {0})")]
+    #[error("the new binary is not a clusterd that can (it {0})")]
     Foreign(String),
     /// The previous binary cannot be kept open for a way back.
     #[error("opening /proc/self/exe: {0}")]

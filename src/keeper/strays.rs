@@ -7,7 +7,7 @@ use crate::os::signal;
 
 /// The variable that names the app in every worker and agent.
 const APP: &str = "CLUSTERD_APP";
-/// The variable that only hooks have: what a hook leaves behind is no process of the app.
+/// The variable that only hooks have: what a hook leaves behind does not belong to the app.
 const HOOK: &str = "CLUSTERD_EVENT";
 
 impl<S: System> Keeper<S> {

@@ -50,7 +50,7 @@ fn string(quote: char, rest: &mut impl Iterator<Item = char>, flow: &mut String)
             '"' => flow.push_str("\\\""),
             '\\' => match rest.next()? {
                 '\'' => flow.push('\''),
-                // The text goes on in the next line.
+                // The text continues on the next line.
                 '\n' => {}
                 escaped => flow.extend(['\\', escaped]),
             },

@@ -305,7 +305,7 @@ pub(super) fn channel_broken(cx: &mut Context<impl System>, worker_ix: WorkerIx)
 }
 
 /// Handles a socket from which no worker can take connections. If connections have waited for long because every worker
-/// is slow, windows are opened: waiting in a worker is no slower than waiting here. Returns whether a worker can take a
+/// is slow, windows are opened: waiting in a worker takes as long as waiting here. Returns whether a worker can take a
 /// connection now.
 fn relieve_starvation(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, socket: u32) -> bool {
     let listener = &mut cx.apps[app_ix].listeners[listener_ix];

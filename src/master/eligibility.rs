@@ -51,7 +51,7 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
     let channel = worker.channel.as_ref();
     let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);
     let reads = !worker.liveness.stuck && channel.is_none_or(|channel| !channel.is_blocked());
-    // Datagrams cannot be given to another worker, and a short disturbance is no reason to move their clients.
+    // Datagrams cannot be given to another worker, and their clients are not moved for a short disturbance.
     let takes = here && (reads || listener.datagram);
     let changes = &mut cx.group_changes;
     if takes && worker.takes.insert(listener_ix) {

@@ -54,7 +54,7 @@ fn takeover_error(master: &Master<impl System>, error: StartError) -> StartError
     let StartError { message, code } = error;
     let keeper = master.cx.deployment.keeper_pid;
     let message = format!(
-        "{message}\nthe workers go on with what they have, and nobody accepts for them; the next try follows. To \
+        "{message}\nthe workers keep the connections that they have, and nobody accepts new ones; the next try follows. To \
          end everything: kill -QUIT {keeper}"
     );
     StartError { message, code }

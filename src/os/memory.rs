@@ -16,7 +16,7 @@ fn forget(start: usize, length: usize) -> usize {
     // SAFETY: the range is a whole private mapping of a file, as the kernel lists it, and was never writable (see
     // `code_of_file`): no page of it differs from the file, and each is read from there again on the next access. The range
     // is still what it was when it was listed, because only loading and unloading libraries changes mappings of code, and
-    // nothing here does either. A binary that is replaced on disk is no danger, because the mapping holds the old file.
+    // nothing here does either. Replacing the binary on disk is safe, because the mapping holds the old file.
     match unsafe { madvise(address, length, MmapAdvise::MADV_DONTNEED) } {
         Ok(()) => length,
         Err(_) => 0,

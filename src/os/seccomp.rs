@@ -2,7 +2,7 @@
 //! call and lets it be answered, or continued (seccomp_unotify(2)). All other system calls pass the filter in the kernel.
 //!
 //! The filter is installed between fork and exec. The new process sends the listener over a socket, which keeps it until
-//! somebody takes it ([`peek_listener`]); what to answer is decided elsewhere. This is no sandbox: a call that is continued may
+//! somebody takes it ([`peek_listener`]); what to answer is decided elsewhere. This is not a sandbox: a call that is continued may
 //! have other arguments by then.
 use super::fdpass;
 use super::poll::Interest;

@@ -175,7 +175,7 @@ fn read_answer<T>(
         match parse(&bytes) {
             Answer::More => {}
             Answer::Whole(value, length) => return Ok((value, bytes.split_off(length))),
-            Answer::Foreign => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no inspector")),
+            Answer::Foreign => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not an inspector")),
         }
     }
 }

@@ -246,7 +246,7 @@ fn a_reload_replaces_the_agent_first_and_a_bad_agent_touches_no_worker() {
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
     assert_eq!(cluster.worker_pids(), kept);
-    // The former generation's agent is tried, as the file is: it is back when that is.
+    // The agent of the previous generation is tried with the current file: it is back as soon as the file is.
     cluster.folder.write("agent.js", &format!("{LOG}{}", plain()));
     assert_eq!(agent(&cluster).generation, 2);
     cluster.stop();

@@ -92,7 +92,7 @@ fn a_worker_is_ready_when_it_answers_well_and_clients_wait_until_then() {
         }
         asked_first(&cluster, "127.0.0.1");
         let app = cluster.app();
-        assert_eq!((app.handoffs, app.restarts), (4, 0), "our questions are no clients");
+        assert_eq!((app.handoffs, app.restarts), (4, 0), "probes do not count as clients");
         cluster.stop();
     }
 }

@@ -131,7 +131,7 @@ fn an_ecosystem_file_is_started_and_reloaded_as_it_is() {
     home.folder.write("ecosystem.config.js", "module.exports = { apps: [");
     assert!(home.fails(&["reload", "web"]).contains("SyntaxError"));
     assert!(get(local(port), "/").unwrap().contains("two"));
-    // A master that dies needs no node to go on.
+    // The successor of a dead master needs no node.
     kill(home.deployments()[0].master_pid, "KILL");
     wait_until("the next master", || home.deployments().first().is_some_and(|d| d.master_restarts == 1));
     assert!(get(local(port), "/").unwrap().contains("two"));

@@ -368,7 +368,7 @@ fn a_kernel_that_takes_no_program_is_told_and_serves_on() {
     let seen = load(&cluster, 500);
     nothing_lost(&seen);
     assert_eq!(seen.by_pid.len(), 3);
-    // The kernel goes on choosing the socket of a slot that is no more: who comes there is served all the same.
+    // The kernel still chooses the socket of a slot that was removed: connections that arrive there are served.
     assert!(cluster.cli(&["scale", "all", "1"]).status.success());
     cluster.wait_ready(1);
     let seen = load(&cluster, 200);

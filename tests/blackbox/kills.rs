@@ -130,7 +130,7 @@ fn a_drain_with_an_open_connection_outlives_two_masters() {
         kill(cluster.master_pid(), "KILL");
         cluster.wait_view("the next master", |view| view.master_restarts == n);
     }
-    // The worker was told to leave once; it goes on with what it has to the end.
+    // The worker was told to leave once; it finishes the connections that it has.
     word("2\n");
     drop(drip);
     wait_end(old);

@@ -69,7 +69,7 @@ fn check_lines(text: &str, progress: &Path, lines: usize) -> usize {
             pieces.push(line);
             continue;
         };
-        assert!(!over.contains(&pid), "{pid} goes on after a piece of a line");
+        assert!(!over.contains(&pid), "{pid} continues after a piece of a line");
         let next = by_pid.entry(pid).or_default();
         let wanted = format!("{pid} {next} {}", "x".repeat(*next % 60));
         if line == wanted {
@@ -247,7 +247,7 @@ fn a_file_that_was_moved_away_is_made_again_at_sigusr1_and_flush_empties_it() {
     let emptied = cluster.cli(&["flush", "web"]);
     assert!(emptied.status.success(), "{emptied:?}");
     assert_eq!(read(&cluster, "logs/web.log"), "");
-    // A master that takes over goes on where the file ends.
+    // A master that takes over continues where the file ends.
     say("five");
     wait_until("five", || read(&cluster, "logs/web.log") == "five\n");
     kill(cluster.master_pid(), "KILL");
@@ -339,7 +339,7 @@ fn a_folder_that_vanishes_under_it_is_made_again_when_the_file_is_opened() {
     let cluster = running(&shell("while :; do echo a line; sleep 0.01; done"), 1, "log.file = \"logs/web.log\"");
     wait_until("lines", || !read(&cluster, "logs/web.log").is_empty());
     fs::remove_dir_all(cluster.folder.path().join("logs")).unwrap();
-    // Where a file stands in place of the folder it cannot be opened: that is told, and the former one is kept.
+    // A file in place of the folder: the log cannot be opened, which is reported, and the previous one is kept.
     cluster.folder.write("logs", "");
     let opened = cluster.cli(&["reloadLogs"]);
     let said = String::from_utf8_lossy(&opened.stderr).into_owned();

@@ -52,7 +52,7 @@ fn refused(cluster: &Cluster, args: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Prints its slot, ten numbers to stdout and one line to stderr; a worker that was killed begins anew.
+/// Prints its slot, ten numbers to stdout and one line to stderr; the replacement of a killed worker starts again.
 fn counting() -> String {
     shell("for n in 1 2 3 4 5 6 7 8 9 10; do echo $CLUSTERD_SLOT $n; done; echo oops >&2; exec sleep 1000")
 }
@@ -209,7 +209,7 @@ fn in_the_background_there_are_files_where_nothing_was_said_and_logs_finds_them(
     assert_eq!(home.run(&["logs", "web", "--nostream", "--err"]).1, "web | to err\n");
     home.ok(&["flush", "web"]);
     assert_eq!(file("web-out.log"), "");
-    // A restart goes on in the same files.
+    // A restart continues in the same files.
     home.ok(&["restart", "web"]);
     wait_until("the next worker's", || file("web-out.log") == "to out\n");
     home.ok(&["stop", "web"]);

@@ -87,7 +87,7 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     // One that Node ignores reaches who gets it.
     assert!(home.ok(&["sendSignal", "SIGWINCH", "api"]).contains("sent to 3 workers"));
 
-    // The machine starts anew: what was saved is there again, what was stopped stays so.
+    // The machine starts again: what was saved is there again, what was stopped stays so.
     home.ok(&["start", "-n", "job", "-i", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     home.ok(&["stop", "1"]);
     home.ok(&["save"]);

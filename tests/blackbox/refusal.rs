@@ -148,7 +148,7 @@ fn answer(ours: &OwnedFd, errno: &AtomicI32) {
         let error = -errno.load(Ordering::SeqCst);
         let flags = if error == 0 { CONTINUE } else { 0 };
         let reply = Reply { id: question.id, value: 0, error, flags };
-        // SAFETY: the kernel reads a structure of this size. Who asked may be gone by now, which is no matter.
+        // SAFETY: the kernel reads a structure of this size. The process that asked may be gone by now.
         unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw const reply) };
     }
 }

@@ -1,5 +1,5 @@
 //! When the system has too little: no free file descriptors, none in the whole machine, too many under way. Connections wait
-//! in the kernel's queue, the master does not turn in circles, and afterwards everything goes on.
+//! in the kernel's queue, the master does not turn in circles, and afterwards everything works again.
 use super::apps::hello;
 use super::client::{Load, who};
 use super::cluster::{Cluster, Folder, kill, wait_until};
@@ -19,7 +19,7 @@ fn cpu_ms(pid: i32) -> u64 {
     (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
 }
 
-/// Changes the soft limit on open files of a running process; the former one.
+/// Changes the soft limit on open files of a running process; returns the previous one.
 fn limit_files(pid: i32, files: u64) -> u64 {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();

@@ -191,7 +191,7 @@ fn keys_reload_scale_restart_and_stop_what_is_selected() {
     terminal.wait_word("any key continues");
     terminal.keys(&["x"]);
     terminal.wait("the table", |screen| !screen.contains("any key continues") && screen.contains("web"));
-    // Ctrl-C ends it too, and is no failure of what runs.
+    // Ctrl-C ends it too, with exit code 0.
     terminal.keys(&["C-c"]);
     terminal.wait_end(0);
 }

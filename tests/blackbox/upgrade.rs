@@ -177,7 +177,7 @@ fn a_binary_that_says_yes_and_does_not_serve_is_taken_back() {
     let cluster = Cluster::hello(2);
     let workers = cluster.worker_pids();
     let own = fs::read_link(format!("/proc/{}/exe", cluster.master_pid())).unwrap();
-    // A program that gives the right answer and is no clusterd: what a broken build might be.
+    // A program that gives the right answer and is not clusterd, as a broken build might be.
     let source = cluster.folder.write(
         "liar.rs",
         "fn main() { if std::env::args().next().unwrap().contains(\"take over\") { println!(\"clusterd 9.9.9 can\") } \

@@ -324,7 +324,7 @@ fn bad_reload_and_kill_master(chaos: &mut Chaos) -> Outcome {
     if said.code != Some(1) {
         return Err(format!("a bad reload in which the master was killed: {said:?}"));
     }
-    // Not before it is decided: the new master goes on with it.
+    // Not before it is decided: the new master continues it.
     chaos.site.settle()?;
     repair(chaos, app);
     Ok(())

@@ -22,7 +22,7 @@ async function read(name) {
   }
 }
 
-/// Everybody gets here before anybody goes on; the values that they brought, by slot.
+/// Every worker arrives here before any of them continues; the values that they brought, by slot.
 async function meet(name, value = null, count = 2) {
   fs.writeFileSync(`${name}.${slot}`, `${JSON.stringify(value)}\n`);
   const values = [];

@@ -50,7 +50,7 @@ fn after_a_line_that_is_too_long_nothing_more_is_made_of_the_stream() {
     let more = b"the rest of it\n{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
     buffer.spare(more.len())[..more.len()].copy_from_slice(more);
     buffer.filled(more.len());
-    assert_eq!(buffer.next_line(), Err(error), "its tail is no line");
+    assert_eq!(buffer.next_line(), Err(error), "its tail is not a line");
 }
 
 #[test]

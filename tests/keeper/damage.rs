@@ -1,5 +1,5 @@
 //! The notes of a real deployment are damaged from outside: this binary comes in as an upgrade, damages what it finds with
-//! the keeper, and dies; the former master has to go on from that.
+//! the keeper, and dies; the previous master has to continue from that.
 use crate::client::Load;
 use crate::cluster::{Cluster, Folder, alive, command, kill, wait_until};
 use clusterd::api::UPGRADE_ARGV0;
@@ -55,7 +55,7 @@ pub(crate) fn sabotage(role: &OsStr) -> ExitCode {
     ExitCode::from(4)
 }
 
-/// Damages what is held under names that begin like this, and waits until the former master is there again, or tries.
+/// Damages what is held under names that begin like this, and waits until the previous master is there again, or tries.
 fn damage(cluster: &Cluster, plan: &str, serves_again: bool) {
     let folder = cluster.folder.path();
     let saboteur = folder.join(SABOTEUR);
@@ -71,7 +71,7 @@ fn damage(cluster: &Cluster, plan: &str, serves_again: bool) {
     let mut upgrade = upgrade.spawn().unwrap();
     wait_until("the end of the saboteur", || tries() > before);
     if let Some(master) = master {
-        cluster.wait_view("the former master", |view| view.master_pid != master);
+        cluster.wait_view("the previous master", |view| view.master_pid != master);
     }
     // It waits for word of its upgrade, of which nobody may know any more.
     let _ = upgrade.kill();

@@ -272,7 +272,7 @@ pub(crate) fn sockets_of_systemd_are_held() {
         master.kill(signal::KILL);
         master = fixture.serving();
     }
-    // What our parent leaked to us goes on to nobody.
+    // Nobody gets what our parent leaked to us.
     let fds = std::fs::read_dir(format!("/proc/{}/fd", master.pid)).unwrap().flatten();
     let targets: Vec<_> = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
     assert!(!targets.contains(&fixture.dir.join("leaked")), "{targets:?}");
@@ -291,7 +291,7 @@ pub(crate) fn an_upgrade_starts_the_new_binary_at_once() {
     let next = fixture.serving();
     assert_eq!((&next.hello["incarnation"], &next.hello["children"][0]["pid"]), (&json!(2), &worker));
     assert_eq!(next.hello["previous_end"], "exited with code 0");
-    assert_eq!(fixture.stderr(), "", "an end that was meant is no story");
+    assert_eq!(fixture.stderr(), "", "an intended end is not reported");
 }
 
 pub(crate) fn an_upgrade_that_does_not_serve_is_taken_back() {
@@ -299,7 +299,7 @@ pub(crate) fn an_upgrade_that_does_not_serve_is_taken_back() {
     let mut master = fixture.serving();
     master.script(1, SLEEP, "");
     let worker = master.expect("spawned")["pid"].clone();
-    // Runs, and is no master.
+    // Runs, and is not a master.
     master.tell(json!({"do": "upgrade", "binary": "/bin/false"}));
     master.sync();
     master.tell(json!({"do": "exit", "code": 0}));

@@ -222,7 +222,7 @@ pub(crate) fn a_binary_that_cannot_be_the_keeper_changes_nothing() {
     let worker = spawned(&mut master, 1);
     for (name, wanted) in [
         ("too-old", "the new binary cannot take over from it: it is too new for me"),
-        ("crashing", "the new binary is no clusterd that can (it was killed by SIGABRT"),
+        ("crashing", "the new binary is not a clusterd that can (it was killed by SIGABRT"),
     ] {
         master = fixture.hand_over(master, &fixture.copy(name));
         let (upgrade, why) = own_part(&mut master);
@@ -267,7 +267,7 @@ pub(crate) fn a_binary_that_cannot_be_executed_any_more_changes_nothing() {
     assert_eq!(upgrade, "stays");
     assert!(why.starts_with("the new binary cannot be executed: Permission denied"), "{why}");
     assert_eq!((fixture.keeper_exe(), fixture.keeper_files()), (before, files));
-    // What it would have handed over goes on to nobody else.
+    // Nobody else gets what it would have handed over.
     master.script(1, "ls /proc/$$/fd > \"$OUT\"; echo end >> \"$OUT\"", &fixture.path("out"));
     let out = fixture.output("out");
     assert_no_file_of_others(&out);

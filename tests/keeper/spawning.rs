@@ -181,7 +181,7 @@ pub(crate) fn signals_go_only_to_the_living() {
     }
     master.script(2, "exec sleep 1000", "");
     let pid = master.expect_of("spawned", 2)["pid"].as_i64().unwrap() as i32;
-    // A number that is no signal is refused by the kernel, and complained about.
+    // A number that is not a signal is refused by the kernel, and reported.
     master.tell(json!({"do": "signal", "worker": 2, "signal": 999}));
     fixture.wait_stderr("cannot send signal 999 to worker 2");
     assert!(alive(pid) && alive(master.pid));

@@ -23,7 +23,7 @@ impl Held {
         Held { private_kib: kib("Private_Dirty:") + kib("Swap:"), fds }
     }
 
-    /// Whether it is no more than what was held before.
+    /// Whether it is at most what was held before.
     pub(crate) fn is_as(self, before: Held) -> bool {
         self.fds <= before.fds && self.private_kib <= before.private_kib + GROWTH_MAX_KIB
     }

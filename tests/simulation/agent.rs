@@ -62,7 +62,7 @@ fn workers_wait_for_the_agent_and_start_when_it_is_ready() {
     assert!(spawned(&mut s).is_empty(), "listening makes no agent ready");
     s.tell(Event::Evidence { worker: WorkerId(1), evidence: Evidence::Message });
     assert_eq!(spawned(&mut s), [(2, Slot(0)), (3, Slot(1))]);
-    assert!(!s.app.workers().any(|w| w.id == WorkerId(1)), "an agent is no worker");
+    assert!(!s.app.workers().any(|w| w.id == WorkerId(1)), "an agent is not a worker");
     assert_eq!(s.app.ready_agent(), Some(WorkerId(1)));
 }
 

@@ -36,7 +36,7 @@ fn a_worker_over_its_limit_serves_until_another_one_is_ready_and_then_drains() {
     s.make_ready(3);
     assert!(drains(&s.take(), 1) && s.app.ready_count() == 2);
     s.exit(1, 0);
-    assert!(s.spawned().is_empty(), "its end is no death");
+    assert!(s.spawned().is_empty(), "its end is not a death");
     assert_eq!(s.app.slots().next().unwrap().current.unwrap().id, WorkerId(3));
 }
 
@@ -173,7 +173,7 @@ fn a_hung_worker_is_killed_at_once_and_its_slot_refilled_without_backoff() {
     assert!(matches!(&reports[0], Report::WorkerDied { cause: Cause::Hung(10_000), .. }), "{reports:?}");
     s.tell(Event::Hung { worker: WorkerId(1) });
     s.exit(1, 9);
-    assert!(s.spawned().is_empty(), "its end is no second death");
+    assert!(s.spawned().is_empty(), "its end is not a second death");
 }
 
 #[test]

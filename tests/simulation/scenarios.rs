@@ -60,7 +60,7 @@ impl Stage {
         stage
     }
 
-    /// Another master goes on.
+    /// Another master takes over.
     pub(crate) fn replace(&mut self, app: App) {
         self.app = app;
     }
@@ -191,7 +191,7 @@ fn so_many_runs_and_no_more_however_they_end() {
     let last = Next::LastRun { runs: 2, failed: false };
     assert!(matches!(&reports[0], Report::WorkerDied { next, .. } if *next == last), "{reports:?}");
     assert_eq!(reports[1], Report::AppFinished);
-    // A start counts anew; a last run that fails is an error.
+    // A start counts from zero; a last run that fails is an error.
     s.tell(Event::Start { to: Generation(2), policy: Policy { max_runs: Some(1), ..policy() }, slots: 1 });
     s.make_ready(3);
     s.take();

@@ -12,7 +12,7 @@ let acks = 0;
 
 function abuse() {
   switch (process.env.MODE) {
-    case 'garbage': // Bytes that are no line of the protocol, past Node's own writer.
+    case 'garbage': // Bytes that are not a line of the protocol, past Node's own writer.
       fs.writeSync(process.channel.fd ?? 3, 'this is \u001b[31mnot the protocol\n');
       break;
     case 'handles': // Node sends nothing more before each of these is acknowledged.

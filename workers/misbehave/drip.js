@@ -1,4 +1,4 @@
-// A connection that goes on for as long as the client likes: each line that it sends is answered with its number.
+// A connection that stays open until the client closes it: each line that it sends is answered with its number.
 'use strict';
 const net = require('node:net');
 net

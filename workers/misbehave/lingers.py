@@ -62,7 +62,7 @@ def leave_all(send):
 
 
 def hold_peers():
-    """When this worker is killed, another process goes on not reading what waits."""
+    """When this worker is killed, another process still does not read what waits."""
     if os.fork() == 0:
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDWR), 1)

@@ -92,7 +92,7 @@ pub(super) fn restore() {
     }
 }
 
-/// Whichever thread panics: its message is for a terminal that shows it, and nothing goes on half.
+/// Whichever thread panics: its message is for a terminal that shows it, and the screen is never left half restored.
 fn restore_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -162,7 +162,7 @@ fn what_ends_service_is_asked_first_and_the_rest_is_done_at_once() {
     for (key, verb) in [('R', Verb::Restart), ('s', Verb::Stop)] {
         assert!(model.press(Key::Char(key)).is_none());
         line(&drawn(&mut model, 80, 24, 0), "(y/n)");
-        // Whatever else is typed by mistake is no answer.
+        // Another key, typed by mistake, does not answer.
         assert!(model.press(Key::Enter).is_none());
         assert!(model.press(Key::Char('n')).is_none());
         assert!(model.press(Key::Char('y')).is_none(), "it was taken back");

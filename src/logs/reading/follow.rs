@@ -28,7 +28,7 @@ pub(super) struct Follow {
     path: PathBuf,
     open: Option<Open>,
     /// The previous file: its writer may not have noticed the rename yet.
-    former: Option<Former>,
+    previous: Option<Previous>,
     /// The newest known rotated file.
     newest_aside: Option<PathBuf>,
 }
@@ -43,7 +43,7 @@ struct Open {
     lines: Lines,
 }
 
-struct Former {
+struct Previous {
     open: Open,
     looks_left: u32,
 }
@@ -61,7 +61,7 @@ impl Follow {
     /// Starts at the current end of the file, if it exists.
     pub(super) fn new(path: PathBuf) -> Follow {
         let newest_aside = asides(&path).pop().map(|(path, _)| aside_name(&path));
-        let mut follow = Follow { path, open: None, former: None, newest_aside };
+        let mut follow = Follow { path, open: None, previous: None, newest_aside };
         if let Some(open) = follow.open_now() {
             let at = open.file.metadata().map_or(0, |metadata| metadata.len());
             let before = open.before(at).unwrap_or_default();
@@ -109,12 +109,12 @@ impl Follow {
 
     /// Every whole line since the last call.
     pub(super) fn look(&mut self, out: &mut dyn FnMut(&[u8])) {
-        if let Some(former) = &mut self.former {
-            former.open.read(out);
-            former.looks_left -= 1;
-            if former.looks_left == 0 {
-                former.open.lines.finish(&mut *out);
-                self.former = None;
+        if let Some(previous) = &mut self.previous {
+            previous.open.read(out);
+            previous.looks_left -= 1;
+            if previous.looks_left == 0 {
+                previous.open.lines.finish(&mut *out);
+                self.previous = None;
             }
         }
         let named = fs::metadata(&self.path).ok().map(|metadata| identity(&metadata));
@@ -127,7 +127,7 @@ impl Follow {
         let Some(new) = self.open_now() else { return };
         self.catch_up(out);
         if let Some(open) = self.open.replace(new) {
-            self.former = Some(Former { open, looks_left: LOGS_FORMER_LOOKS });
+            self.previous = Some(Previous { open, looks_left: LOGS_FORMER_LOOKS });
         }
         if let Some(open) = &mut self.open {
             open.read(out);

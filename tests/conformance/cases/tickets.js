@@ -1,4 +1,4 @@
-// TLS: the workers share the ticket keys of the first, so that a session goes on in whichever worker it meets.
+// TLS: the workers share the ticket keys of the first, so that a session continues in any worker.
 'use strict';
 const tls = require('node:tls');
 const { done, listen, meet, say } = require('../play.js');
