@@ -393,6 +393,3 @@ impl Member {
         self.level.is_some() && !self.open.front().is_some_and(is_late)
     }
 }
-
-#[cfg(test)]
-mod tests;

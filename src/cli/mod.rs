@@ -111,7 +111,7 @@ fn start_log() {
         match record.level() {
             // Read later, from a file: the time matters.
             log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {
-                writeln!(out, "{} clusterd: {said}", out.timestamp_millis())
+                writeln!(out, "{:.3} clusterd: {said}", jiff::Timestamp::now())
             }
             log::Level::Error | log::Level::Warn | log::Level::Info => writeln!(out, "clusterd: {said}"),
             log::Level::Debug | log::Level::Trace => {

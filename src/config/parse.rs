@@ -344,7 +344,3 @@ pub fn command(words: &[String]) -> Result<(), ValueError> {
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-#[path = "parse_tests.rs"]
-mod tests;

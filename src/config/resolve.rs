@@ -401,7 +401,3 @@ fn read_env_file(path: &str, spot: Spot, sources: &Sources, env: &mut BTreeMap<S
         None => found.add(spot, format!("{short} was not read")),
     }
 }
-
-#[cfg(test)]
-#[path = "resolve_tests.rs"]
-mod tests;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 mod agent;
 mod asked;
+mod balancer;
 mod canary;
 mod ledger;
 mod limits;

@@ -1,8 +1,8 @@
 //! Properties of the balancer over seeded sequences: fairness, windows, what becomes of a dead worker's connections,
-//! stickiness. `tests/simulation/ledger.rs` has it against a model.
-#![allow(clippy::unwrap_used)]
-use super::*;
-use std::collections::{BTreeMap, BTreeSet};
+//! stickiness. `ledger` has it against a model.
+use clusterd::balance::*;
+use clusterd::limits;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const SEEDS: u32 = 200;
 

@@ -1,5 +1,8 @@
-//! The samples in `config/` load, what is generated from the settings is up to date, every flag and verb is documented.
+//! Configuration: the samples in `config/` load, what is generated from the settings is up to date, every flag and verb is documented.
 #![allow(clippy::unwrap_used)]
+mod parse;
+mod resolve;
+
 use clusterd::cli::command_line;
 use clusterd::config::resolve::resolve;
 use clusterd::config::schema::{json, keys_of, reference, sample, settings};

@@ -1,6 +1,8 @@
-//! Tests of `parse.rs`, which they would make too long.
-#![allow(clippy::unwrap_used)]
-use super::*;
+//! Single values: what is allowed, and what is said of others.
+use clusterd::config::parse::*;
+use clusterd::config::{Listen, Ready, Workers};
+use clusterd::limits::READY_PATH_BYTES_MAX;
+use std::time::Duration;
 
 #[test]
 fn workers_say_what_is_allowed() {

@@ -1,10 +1,10 @@
-//! Tests of `resolve.rs` and `raw.rs`: what a file and a command line become, and what is said of bad ones.
-#![allow(clippy::unwrap_used)]
-use super::*;
-use crate::balance::Mode;
-use crate::config::schema::{Setting, settings};
-use crate::config::sources::FileSource;
-use crate::config::{Balance, Limits, Ready, Workers};
+//! Resolution: what a file and a command line become, and what is said of bad ones.
+use clusterd::balance::Mode;
+use clusterd::config::resolve::{env_files_wanted, resolve};
+use clusterd::config::schema::{Setting, settings};
+use clusterd::config::sources::{EnvFileSource, FileSource, Overrides, Sources};
+use clusterd::config::{App, Restart};
+use clusterd::config::{Balance, Limits, Ready, Workers};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn says(line: &str, wants: &str) {
 
 #[test]
 fn log_settings_are_decided_together() {
-    use crate::config::log::{Format, Target};
+    use clusterd::config::log::{Format, Target};
     let log = |text: &str| app(&format!("[[app]]\ncommand = \"node web.js\"\n{text}")).log;
     assert_eq!(log(""), Default::default());
     let both = log("cwd = \"site\"\nlog.file = \"logs/./web.log\"\n");
@@ -84,7 +84,7 @@ fn log_settings_are_decided_together() {
 
 #[test]
 fn an_app_in_the_background_has_log_files() {
-    use crate::config::log::Target;
+    use clusterd::config::log::Target;
     let mut sources = command(&["node", "web.js"]);
     sources.background = true;
     sources.log_folder = Some("/home/logs".into());
