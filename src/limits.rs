@@ -164,7 +164,6 @@ pub const STOP_NOW_KILL_MS: u64 = 1_000;
 
 /// Hooks that run at the same time.
 pub const HOOKS_RUNNING_MAX: usize = 4;
-/// Queued hooks.
 pub const HOOKS_QUEUED_MAX: usize = 1024;
 /// Time limit of a hook, in milliseconds; then it is killed with its process group.
 pub const HOOK_TIMEOUT_MS: u64 = 10_000;

@@ -45,7 +45,6 @@ impl LogsError {
     }
 }
 
-/// The files for a query.
 fn files(query: &LogQuery, deployment: &Deployment) -> Result<Files, LogsError> {
     let mut files = Files::default();
     let mut without = Vec::new();
@@ -81,7 +80,6 @@ impl Drop for Follower {
     }
 }
 
-/// The answer.
 pub(super) fn answer(query: LogQuery, deployment: &Deployment, calls: &CallSender) -> Reply {
     let begun = files(&query, deployment).and_then(|files| Ok((files, Follower::new()?)));
     let (files, follower) = match begun {

@@ -37,7 +37,6 @@ pub enum Order {
     TakeOver { path: String, binary: Arc<OwnedFd> },
 }
 
-/// An answer of the master.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::View`].
@@ -59,7 +58,6 @@ pub enum Answer {
 /// An order on its way to the master's loop. Dropping `reply` without an answer is an internal error (status 500).
 #[derive(Debug)]
 pub struct Call {
-    /// The order.
     pub order: Order,
     /// The sender of the answer. The client may have left by then.
     pub reply: ReplySender,
@@ -85,7 +83,6 @@ pub struct CallReceiver {
     queue: Receiver<Call>,
 }
 
-/// The queue is full.
 #[derive(Debug, Error)]
 #[error("too many requests wait; try again in a moment")]
 pub struct QueueFull;

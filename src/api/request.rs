@@ -8,7 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// A request to a deployment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Changes nothing.
@@ -43,9 +42,7 @@ pub enum Request {
 /// A read-only request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum View {
-    /// Everything.
     Deployment,
-    /// One app.
     App(String),
     /// Whether the master's loop is turning.
     Live,
@@ -90,7 +87,6 @@ impl StopMode {
 pub enum Role {
     /// Any of its workers.
     Worker,
-    /// Its agent.
     Agent,
 }
 

@@ -66,7 +66,6 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
 /// Why an HTTP request cannot be parsed.
 #[derive(Debug, Error)]
 pub(super) enum RouteError {
-    /// No such path.
     #[error("nothing is at {0}; there is {routes}", routes = all_routes())]
     NoSuchPath(String),
     /// The path wants another method.
@@ -222,7 +221,6 @@ impl Route {
 /// A request as a client sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// The method.
     pub method: Method,
     /// The path with its query.
     pub path: String,

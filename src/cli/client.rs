@@ -46,7 +46,6 @@ pub(super) enum ClientError {
     /// No answer in time; the pid of its keeper, where it is known.
     #[error("not answering{way_out}", way_out = end_by_force(*.keeper))]
     Silent { keeper: Option<i32> },
-    /// The request was refused.
     #[error("{0}")]
     Refused(String),
     /// The answer has a format that this version does not know.
@@ -67,9 +66,7 @@ fn end_by_force(keeper: Option<i32>) -> String {
 /// A master and its answer about the deployment.
 #[derive(Debug)]
 pub(super) struct Master {
-    /// The name of its socket.
     pub(super) name: String,
-    /// Its socket.
     pub(super) path: PathBuf,
     /// The deployment; `Err`: the master is there but does not answer.
     pub(super) deployment: Result<Deployment, ClientError>,

@@ -15,7 +15,6 @@ use std::path::PathBuf;
 pub enum Invocation {
     /// Run a deployment in the foreground.
     Run(Box<RunArgs>),
-    /// A verb.
     Verb {
         /// With its arguments.
         verb: Verb,

@@ -63,7 +63,6 @@ pub(super) enum CommandError {
     /// An entry of an older version.
     #[error("its entry does not say what to run; delete it and start it again")]
     NoSources,
-    /// A deployment was not started.
     #[error("{name} was not started: {why}")]
     NotStarted { name: String, why: KeeperError },
     /// Any of these, with the name of the app or deployment.

@@ -25,7 +25,6 @@ pub(super) enum ScriptError {
     NotAScript {
         /// As typed.
         path: String,
-        /// Why.
         why: &'static str,
     },
     /// A file that it names cannot be read.

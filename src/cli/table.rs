@@ -98,7 +98,6 @@ pub(super) struct Table<const N: usize> {
 /// One line of a table.
 pub(super) struct Row<const N: usize> {
     pub(super) cells: [String; N],
-    /// The tone of the state.
     pub(super) tone: Tone,
 }
 

@@ -16,7 +16,6 @@ const NAMES_SHOWN_MAX: usize = 20;
 
 /// Everything in a home.
 pub(super) struct Known {
-    /// The home.
     pub(super) home: Home,
     /// Running deployments.
     pub(super) masters: Vec<Master>,
@@ -27,13 +26,10 @@ pub(super) struct Known {
 /// An app that a target names.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
-    /// The deployment.
     pub(super) deployment: String,
     /// Its control socket.
     pub(super) socket: PathBuf,
-    /// The app.
     pub(super) app: String,
-    /// Its id.
     pub(super) id: Option<u32>,
     /// The master's view of it; `None`: the keeper is gone.
     pub(super) view: Option<Box<App>>,

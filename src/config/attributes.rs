@@ -26,7 +26,6 @@ pub const RESOURCES: [Resource; 14] = [
 /// One that can be limited.
 #[derive(Debug)]
 pub struct Resource {
-    /// In the file.
     pub name: &'static str,
     unit: Unit,
 }
@@ -50,7 +49,6 @@ pub struct ResourceLimit {
 pub type ResourceLimits = BTreeMap<&'static str, ResourceLimit>;
 
 impl Resource {
-    /// The one with this name.
     pub fn named(name: &str) -> Option<&'static Resource> {
         RESOURCES.iter().find(|resource| resource.name == name)
     }

@@ -12,12 +12,7 @@ use std::str::FromStr;
 pub enum ExpressionError {
     /// It cannot be read.
     #[error("\"{}\" is not a cron expression such as \"0 3 * * *\": {why}", typed.escape_debug())]
-    Syntax {
-        /// The text.
-        typed: String,
-        /// Why.
-        why: String,
-    },
+    Syntax { typed: String, why: String },
     /// Its time does not exist.
     #[error("\"{0}\": that time never comes")]
     NeverComes(String),

@@ -21,7 +21,6 @@ pub enum VariableError {
     /// Not a name.
     #[error("\"{}\" cannot be the name of a variable", .0.escape_debug())]
     Name(String),
-    /// One of [`RESERVED`].
     #[error("{0} is set by clusterd for each worker; leave it out")]
     Reserved(String),
     /// A value that contains a zero byte.
@@ -43,7 +42,6 @@ pub enum LineError {
     Variable(#[from] VariableError),
 }
 
-/// Checks one variable.
 pub fn check(name: &str, value: &str) -> Result<(), VariableError> {
     if name.is_empty() || name.contains(['=', '\0']) || name.chars().any(char::is_whitespace) {
         return Err(VariableError::Name(name.to_owned()));

@@ -4,7 +4,6 @@ use super::problem::At;
 use super::schema::keys::RawHooks;
 use std::collections::BTreeMap;
 
-/// An event with a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookEvent {
     /// A worker became ready.

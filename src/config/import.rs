@@ -25,7 +25,6 @@ pub enum Format {
     Script,
     /// JSON, or what PM2 takes for it: an expression of JavaScript.
     Json,
-    /// YAML.
     Yaml,
 }
 
@@ -60,7 +59,6 @@ pub enum Script {
     Missing,
     /// A command in PATH, not a file in the app's folder.
     InPath,
-    /// A binary file.
     Binary,
     /// A text whose `#!` line names something other than Node.
     Itself,

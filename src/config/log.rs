@@ -24,7 +24,6 @@ pub struct Log {
     pub rotation: Rotation,
 }
 
-/// The target of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// clusterd's own stdout or stderr.
@@ -146,13 +145,11 @@ pub fn slot_path(path: &Path, slot: u32) -> PathBuf {
 pub enum TargetError {
     #[error("a log path is empty; write \"NULL\" to discard the output")]
     Empty,
-    /// A path with a zero byte.
     #[error("a log path holds a zero byte")]
     ZeroByte,
     /// A placeholder, as in other tools.
     #[error("\"{0}\": a log path is taken as it is; write it without % (per_worker = true adds the slot)")]
     Placeholder(String),
-    /// A folder.
     #[error("\"{0}\" names a folder; add the name of the file")]
     Folder(String),
 }

@@ -52,12 +52,7 @@ pub enum TimeFormatError {
     NotALine,
     /// strftime cannot read it.
     #[error("time \"{}\" cannot be used: {why}; {HINT}", typed.escape_debug())]
-    Unusable {
-        /// The text.
-        typed: String,
-        /// Why.
-        why: String,
-    },
+    Unusable { typed: String, why: String },
     /// It has no directive.
     #[error("time \"{}\" holds no time; {HINT}", .0.escape_debug())]
     NoTime(String),

@@ -161,7 +161,6 @@ impl Balance {
         names
     };
 
-    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Balance::Strategy(mode) => mode.name(),

@@ -133,7 +133,6 @@ impl ProtocolKind {
     pub const ALL: [ProtocolKind; 4] =
         [ProtocolKind::Node, ProtocolKind::Bind, ProtocolKind::ListenFds, ProtocolKind::Plain];
 
-    /// Its rules.
     pub const fn rules(self) -> &'static Rules {
         match self {
             ProtocolKind::Node => NODE,
@@ -145,7 +144,6 @@ impl ProtocolKind {
 }
 
 impl Protocol {
-    /// The protocol of this name.
     pub fn named(name: &str) -> Option<Protocol> {
         if name == NAMES[0] {
             return Some(Protocol::Auto);

@@ -174,7 +174,6 @@ fn names(raws: &[RawApp], text: &str, found: &mut Found) -> Vec<String> {
     raws.iter().map(&mut named).collect()
 }
 
-/// The apps that `--only` names.
 fn only(raws: Vec<RawApp>, names: Vec<String>, wanted: &[String], found: &mut Found) -> (Vec<RawApp>, Vec<String>) {
     for word in wanted.iter().filter(|word| !names.contains(word)) {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();

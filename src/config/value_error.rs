@@ -46,9 +46,7 @@ pub enum ValueError {
     /// None of the words that are allowed.
     #[error("{what} \"{typed}\" is not known{hint}; choose {list}{more}", hint = choice_hint(typed, choices), list = listed(choices))]
     Unknown {
-        /// The key.
         what: &'static str,
-        /// What was typed.
         typed: String,
         /// Every word.
         choices: &'static [&'static str],
@@ -58,7 +56,6 @@ pub enum ValueError {
     /// Not a size.
     #[error("a size must be a whole number with the unit K, M or G (\"512M\", \"2G\"), not \"{0}\"")]
     Size(String),
-    /// A size of zero.
     #[error("{0} is zero: \"1K\" is the least")]
     SizeZero(String),
     /// More memory than there can be.
@@ -81,23 +78,13 @@ pub enum ValueError {
     ReadyHttps(String),
     /// A whole URL.
     #[error("ready \"{typed}\": the new worker itself is asked, whatever the host: write \"http:{path}\"")]
-    ReadyHost {
-        /// What was typed.
-        typed: String,
-        /// The path in it.
-        path: String,
-    },
+    ReadyHost { typed: String, path: String },
     /// No path to ask for.
     #[error("ready \"http:\" names no path to ask for: write \"http:/healthz\"")]
     ReadyWithoutPath,
     /// A path that does not begin with a slash.
     #[error("ready \"{typed}\": a path begins with a slash: write \"http:/{path}\"")]
-    ReadyWithoutSlash {
-        /// What was typed.
-        typed: String,
-        /// The path in it.
-        path: String,
-    },
+    ReadyWithoutSlash { typed: String, path: String },
     /// A path with other characters than those of a request line.
     #[error("ready \"{0}\": a path is of ASCII letters, digits and signs, but #; write others as %20")]
     ReadyCharacters(String),
@@ -124,7 +111,6 @@ pub enum ValueError {
     ResourceLimit {
         /// The resource.
         name: &'static str,
-        /// What was typed.
         typed: String,
     },
     /// Not a list of CPUs.
@@ -133,7 +119,6 @@ pub enum ValueError {
     /// A URL instead of an address.
     #[error("\"{typed}\": leave out \"{scheme}://\"; write \"{rest}\"", rest = rest.trim_end_matches('/'))]
     Scheme {
-        /// What was typed.
         typed: String,
         /// Of the URL.
         scheme: String,
@@ -146,17 +131,14 @@ pub enum ValueError {
     /// An IPv6 address without brackets.
     #[error("\"{typed}\": an IPv6 address needs brackets: \"[{host}]:{port}\"")]
     Ipv6WithoutBrackets {
-        /// What was typed.
         typed: String,
         /// The address in it.
         host: String,
-        /// The port in it.
         port: u16,
     },
     /// Something else in brackets.
     #[error("\"{typed}\": \"{inner}\" is not an IPv6 address")]
     Ipv6 {
-        /// What was typed.
         typed: String,
         /// What stands in the brackets.
         inner: String,
@@ -169,24 +151,13 @@ pub enum ValueError {
     AddressWithoutPort(String),
     /// Four numbers that do not form an address.
     #[error("\"{typed}\": \"{host}\" is not an IPv4 address: it has four numbers from 0 to 255")]
-    Ipv4 {
-        /// What was typed.
-        typed: String,
-        /// The host in it.
-        host: String,
-    },
+    Ipv4 { typed: String, host: String },
     /// Neither an address nor a name.
     #[error("\"{typed}\": \"{host}\" is neither an address nor a host name")]
-    Host {
-        /// What was typed.
-        typed: String,
-        /// The host in it.
-        host: String,
-    },
+    Host { typed: String, host: String },
     /// Not a port.
     #[error("{shown} is not a port: {PORT_RANGE}", shown = port_in(port, typed))]
     Port {
-        /// The port.
         port: String,
         /// All that was typed.
         typed: String,
@@ -194,7 +165,6 @@ pub enum ValueError {
     /// A number beyond the last port.
     #[error("port {shown} is out of range: {PORT_RANGE}", shown = port_in(port, typed))]
     PortRange {
-        /// The port.
         port: String,
         /// All that was typed.
         typed: String,
@@ -230,17 +200,11 @@ pub enum ValueError {
         min: i64,
         /// The most.
         max: i64,
-        /// What was typed.
         typed: String,
     },
     /// Neither a count nor the word for no bound.
     #[error("write {allowed}, not \"{typed}\"")]
-    Count {
-        /// What is allowed.
-        allowed: String,
-        /// What was typed.
-        typed: String,
-    },
+    Count { allowed: String, typed: String },
     /// Neither `true` nor `false`.
     #[error("write true or false, not \"{0}\"")]
     Boolean(String),

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// One deployment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Version of the format.
@@ -33,7 +32,6 @@ pub struct Entry {
     pub sources: Option<Sources>,
 }
 
-/// One app of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryApp {
     /// Unique in the home.

@@ -141,7 +141,6 @@ impl Home {
         }
     }
 
-    /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -85,14 +85,12 @@ enum ForkError {
     Fork(Failure),
 }
 
-/// The keeper.
 #[derive(Debug)]
 pub(super) struct Keeper<S: System> {
     pub(super) system: S,
     pub(super) args: Vec<Vec<u8>>,
     pub(super) env: Vec<Vec<u8>>,
     pub(super) binary: S::Fd,
-    /// The binary of the next master.
     pub(super) next_binary: Option<S::Fd>,
     /// The previous binary, until the master of an upgrade has proved itself.
     pub(super) previous_binary: Option<S::Fd>,
@@ -110,7 +108,6 @@ pub(super) struct Keeper<S: System> {
     pub(super) previous_end: String,
     pub(super) gap: Option<Gap>,
     pub(super) complaints: u32,
-    /// Heartbeats of this master.
     pub(super) heartbeats: u32,
     pub(super) buffer: Vec<u8>,
     pub(super) reexec: Reexec<S::Fd>,

@@ -20,7 +20,6 @@ const ADOPT_TIMEOUT_MS: u64 = 20_000;
 /// A process that exists, or ended without being acknowledged, when this master began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildInfo {
-    /// Its worker id.
     pub worker: WorkerId,
     /// Its pid; meaningless once `status` is set.
     pub pid: i32,

@@ -64,7 +64,6 @@ pub enum ReexecError {
     /// The exec failed.
     #[error("the new binary cannot be executed: {0}")]
     Execute(io::Error),
-    /// An fd of the state is not open.
     #[error("file {0} is not open")]
     NotOpen(RawFd),
     /// An fd of the state cannot be taken over.
@@ -78,7 +77,6 @@ pub enum ReexecError {
 /// The stage of a reexec.
 #[derive(Debug, Default)]
 pub(super) enum Reexec<F> {
-    /// None.
     #[default]
     None,
     /// There is a new binary; its master has to prove itself first.
@@ -124,7 +122,6 @@ impl<S: System> Keeper<S> {
         self.about = about(OwnUpgrade::Open);
     }
 
-    /// Cancels a reexec.
     pub(super) fn cancel_reexec(&mut self) {
         if let Reexec::Asked(question) = std::mem::take(&mut self.reexec) {
             // It is not reaped, so the pid is still its own. It will be reaped as an unknown process.

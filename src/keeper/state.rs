@@ -28,9 +28,7 @@ pub struct State<F> {
     pub null: F,
     /// The binary of the next master.
     pub binary: F,
-    /// The watchdog of the masters.
     pub watchdog: WatchdogState,
-    /// Pid of the master.
     pub master_pid: i32,
     /// The keeper's end of the connection to it.
     pub ours: F,

@@ -29,7 +29,6 @@ pub(super) const SIGNALS: [i32; 9] = [
 /// What to wait for on one file, and the result.
 #[derive(Debug)]
 pub struct Interest<'a, F> {
-    /// The file.
     pub fd: &'a F,
     /// Also wait until it is writable.
     pub write: bool,
@@ -90,10 +89,8 @@ pub trait System: Debug {
         drop(fd);
     }
 
-    /// Whether an fd of this number is open.
     fn is_open(&self, number: RawFd) -> bool;
 
-    /// The number of an fd.
     fn number(&self, fd: &Self::Fd) -> RawFd;
 
     /// A memfd with this content.

@@ -19,7 +19,6 @@ pub struct Child {
     pub tag: Vec<u8>,
     /// When it was forked.
     pub started_ms: u64,
-    /// Its state.
     pub state: State,
 }
 

@@ -28,13 +28,25 @@ const TICK_AFTER_HEARTBEAT_MS: u64 = HEARTBEAT_EVERY_MS + HEARTBEAT_EVERY_MS / 4
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// There is none; the next one is started at this time.
-    Down { start_at_ms: u64 },
+    Down {
+        start_at_ms: u64,
+    },
     /// It runs and is not ready yet.
-    Starting { started_ms: u64, ticks: u64, next_tick_ms: u64 },
-    /// It serves.
-    Serving { started_ms: u64, missed: u32, next_tick_ms: u64 },
+    Starting {
+        started_ms: u64,
+        ticks: u64,
+        next_tick_ms: u64,
+    },
+    Serving {
+        started_ms: u64,
+        missed: u32,
+        next_tick_ms: u64,
+    },
     /// It was sent SIGKILL; its exit is awaited.
-    Condemned { started_ms: u64, was_ready: bool },
+    Condemned {
+        started_ms: u64,
+        was_ready: bool,
+    },
 }
 
 /// Why a master counts as hung.
@@ -130,7 +142,6 @@ impl Watchdog {
         self.incarnation
     }
 
-    /// Whether a master has to be started now.
     #[must_use]
     pub fn start_is_due(&self, now_ms: u64) -> bool {
         matches!(self.phase, Phase::Down { start_at_ms } if now_ms >= start_at_ms)
@@ -148,7 +159,6 @@ impl Watchdog {
         if self.incarnation == 0 { AfterEnd::GiveUp } else { self.back_off(now_ms) }
     }
 
-    /// A heartbeat of the master.
     pub fn heartbeat(&mut self, now_ms: u64) {
         match &mut self.phase {
             Phase::Serving { missed, next_tick_ms, .. } => {

@@ -34,7 +34,6 @@ pub enum LoadError {
     File {
         /// Relative to the start folder where the file lies below it.
         path: String,
-        /// Why.
         why: ReadError,
     },
     /// A configuration of PM2 that cannot be converted.

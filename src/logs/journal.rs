@@ -252,7 +252,6 @@ impl<G: Storage> Journal<G> {
         Ok(())
     }
 
-    /// Cuts a file to this length.
     pub(super) fn cut(&mut self, file: &File, length: u64) -> io::Result<()> {
         self.storage.cut(file, length)
     }

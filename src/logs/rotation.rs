@@ -31,7 +31,6 @@ pub(super) fn rotated(path: &Path, at: Timestamp) -> PathBuf {
 /// The kind of a file beside a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A rotated file.
     Rotated,
     /// A compressed rotated file.
     Compressed,

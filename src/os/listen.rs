@@ -142,7 +142,6 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<LocalAddress> {
     })
 }
 
-/// Whether a socket is a listening stream socket.
 pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
 }

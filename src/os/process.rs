@@ -194,7 +194,6 @@ pub fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether an fd with this number is open.
 #[must_use]
 pub fn is_open(number: RawFd) -> bool {
     // SAFETY: asks for a flag; a number that is not open is an error.

@@ -10,7 +10,6 @@ use std::path::Path;
 /// Size of one `/proc` or cgroup file that is read to count CPUs, in bytes.
 pub(super) const PROC_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The process group of a process.
 pub fn process_group(pid: i32) -> Option<i32> {
     nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok().map(nix::unistd::Pid::as_raw)
 }
@@ -69,7 +68,6 @@ pub fn cpu_wait_us(pid: i32) -> Option<u64> {
 /// The process that listens on a TCP port (or unix path), as far as this user can see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its pid.
     pub pid: i32,
     /// Its command, shortened.
     pub command: String,

@@ -25,9 +25,15 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// bind(2), with the place of the address in the caller's memory.
-    Bind { fd: i32, address: u64, length: u32 },
-    /// listen(2).
-    Listen { fd: i32, backlog: i32 },
+    Bind {
+        fd: i32,
+        address: u64,
+        length: u32,
+    },
+    Listen {
+        fd: i32,
+        backlog: i32,
+    },
     /// Another call: no filter of ours reports one.
     Other,
 }

@@ -40,7 +40,6 @@ pub const TTOU: i32 = libc::SIGTTOU;
 /// A signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caught {
-    /// Its number.
     pub signal: i32,
     /// The value of `sigqueue`; `None` for a plain `kill`.
     pub value: Option<i32>,

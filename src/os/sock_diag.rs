@@ -46,7 +46,6 @@ const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 <
 const LISTENING: u32 = 1 << 10;
 const BOUND: u32 = 1 << 7;
 
-/// One socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The kernel's number of its family.

@@ -9,7 +9,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most that is read of an address (`struct sockaddr_storage`).
 pub const ADDRESS_BYTES_MAX: usize = 128;
 
-/// The kind of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
     Tcp,
@@ -57,7 +56,6 @@ pub fn copy_fd(tid: i32, number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The process of a thread.
 pub fn process_of(tid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
@@ -69,7 +67,6 @@ pub fn socket_inode(tid: i32, number: RawFd) -> Option<u64> {
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The kind of that socket.
 pub fn socket_kind(tid: i32, number: RawFd) -> Option<SocketKind> {
     let path = CString::new(format!("/proc/{tid}/fd/{number}")).ok()?;
     let mut name = [0_u8; 32];
@@ -88,7 +85,6 @@ pub fn socket_kind(tid: i32, number: RawFd) -> Option<SocketKind> {
     })
 }
 
-/// The flags of that fd.
 pub fn fd_flags(tid: i32, number: RawFd) -> Option<FdFlags> {
     let info = fs::read_to_string(format!("/proc/{tid}/fdinfo/{number}")).ok()?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?.trim();

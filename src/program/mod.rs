@@ -19,7 +19,6 @@ pub struct Program {
     /// What to give to execve: absolute where `cwd` or PATH's folder is; links are not resolved, because a program
     /// may look at its own name.
     pub path: PathBuf,
-    /// What kind of program it is.
     pub kind: ProgramKind,
 }
 
@@ -30,9 +29,7 @@ pub enum ProgramKind {
     Node,
     /// A Node program that starts another one and keeps the channel for itself (`npm`, `npx`, `yarn`, `pnpm`).
     NodeWrapper(&'static str),
-    /// Bun.
     Bun,
-    /// Deno.
     Deno,
     /// Python, or a script whose `#!` line names it.
     Python,
@@ -47,7 +44,6 @@ pub enum ProgramError {
     NotInPath {
         /// The command as typed.
         name: String,
-        /// PATH as it was searched.
         searched: String,
         /// What was perhaps meant.
         hint: String,
@@ -58,7 +54,6 @@ pub enum ProgramError {
     NotAFile(PathBuf),
     /// No execute permission.
     NotExecutable {
-        /// The file.
         path: PathBuf,
         /// What was perhaps meant.
         hint: String,
@@ -71,12 +66,7 @@ pub enum ProgramError {
         interpreter: String,
     },
     /// The file system says no.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Unreadable { path: PathBuf, why: String },
 }
 
 impl fmt::Display for ProgramError {

@@ -62,7 +62,6 @@ pub struct Extended {
     pub src: u8,
     /// Jump distance, or memory offset.
     pub offset: i16,
-    /// The constant.
     pub constant: i32,
 }
 
@@ -115,7 +114,6 @@ struct Run {
 enum Leaf {
     /// The number plus this (wrapping).
     Plus(u32),
-    /// This number.
     Just(u32),
 }
 

@@ -31,7 +31,6 @@ impl Selection {
         self.changed = true;
     }
 
-    /// The socket of a slot.
     pub fn socket_of(&self, slot: u32) -> u32 {
         slot % self.takers.len().max(1) as u32
     }
@@ -73,7 +72,6 @@ impl Selection {
         self.taken.iter().any(|other| *other != socket)
     }
 
-    /// The number of sockets.
     pub fn sockets(&self) -> u32 {
         self.takers.len() as u32
     }

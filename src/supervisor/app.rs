@@ -188,7 +188,6 @@ impl App {
         self.runs_nothing() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
     }
 
-    /// The number of slots.
     pub fn slot_count(&self) -> u32 {
         self.slots.len() as u32
     }
@@ -207,7 +206,6 @@ impl App {
         }
     }
 
-    /// One slot.
     pub fn slot(&self, slot: Slot) -> Option<SlotView> {
         self.slots.get(slot.0 as usize).map(|slot| self.view(slot))
     }
@@ -217,7 +215,6 @@ impl App {
         self.workers.values().map(Worker::view)
     }
 
-    /// One worker.
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
         self.workers.get(&id).filter(|w| !w.is_agent()).map(Worker::view)
     }
@@ -335,7 +332,6 @@ impl App {
         cx.act(Action::Terminate { worker });
     }
 
-    /// The role of this worker in its slot.
     pub(super) fn role(&self, worker: WorkerId) -> Role {
         let Some(w) = self.workers.get(&worker) else { return Role::Gone };
         match self.slot_state(w.slot.0) {

@@ -68,7 +68,6 @@ pub struct Policy {
     pub settle_ms: u64,
     /// The drain deadlines of a reload are spread over this time, slot after slot.
     pub drain_spread_ms: u64,
-    /// Limits of a worker.
     pub limits: Limits,
     /// The agent, if the app has one.
     pub agent: Option<AgentPolicy>,

@@ -6,7 +6,6 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::VecDeque;
 
-/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotPhase {
     /// It has a worker, or a reload is about to give it one.
@@ -29,7 +28,6 @@ pub(super) struct Death {
     pub(super) at_ms: u64,
 }
 
-/// One slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotState {
     /// The generation that last served here, which a refill uses.
@@ -71,7 +69,6 @@ pub(super) struct Backoff {
 }
 
 impl Policy {
-    /// The rules for the processes of this slot.
     pub(super) fn rules(&self, slot: Slot) -> Rules<'_> {
         match &self.agent {
             Some(agent) if slot == Slot::AGENT => {

@@ -33,12 +33,10 @@ pub(super) static FALLBACK_POLICY: Policy = Policy {
     agent: None,
 };
 
-/// The app as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppSnapshot {
     /// The current generation.
     pub generation: Generation,
-    /// Number of slots.
     pub slots: u32,
     /// The reload under way.
     pub reload: Option<ReloadSnapshot>,
@@ -52,7 +50,6 @@ pub struct AppSnapshot {
     pub then_start: Option<(Generation, u32)>,
     /// Whether all slots were ready once.
     pub reported_ready: bool,
-    /// The agent.
     pub agent: AgentSnapshot,
 }
 
@@ -94,16 +91,12 @@ pub struct ReloadSnapshot {
     pub canary_until_ms: Option<u64>,
 }
 
-/// One slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotSnapshot {
-    /// Its number.
     pub index: u32,
     /// The generation that last served here.
     pub generation: Generation,
-    /// Its state.
     pub phase: SlotPhase,
-    /// Its worker.
     pub current: Option<WorkerId>,
     /// The worker that is about to take it over.
     pub incoming: Option<WorkerId>,
@@ -119,20 +112,15 @@ pub struct SlotSnapshot {
     pub replace_after_ms: u64,
 }
 
-/// One worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerSnapshot {
-    /// Its id.
     pub id: WorkerId,
-    /// Its slot.
     pub slot: Slot,
-    /// Its generation.
     pub generation: Generation,
     /// Its pid, once it runs.
     pub pid: Option<i32>,
     /// When it was spawned (absolute milliseconds).
     pub spawned_at_ms: u64,
-    /// Its state.
     pub phase: Phase,
 }
 

@@ -43,7 +43,6 @@ impl Phase {
     }
 }
 
-/// One worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Worker {
     pub(super) id: WorkerId,
@@ -81,7 +80,6 @@ impl Crew {
         self.agent.as_ref()
     }
 
-    /// The workers.
     pub(super) fn values(&self) -> impl Iterator<Item = &Worker> {
         self.by_id.values()
     }
@@ -94,7 +92,6 @@ impl Crew {
         self.by_id.is_empty()
     }
 
-    /// Workers that are ready.
     pub(super) fn ready(&self) -> u32 {
         self.ready
     }
@@ -134,17 +131,14 @@ impl Crew {
 /// The public view of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerView {
-    /// Its id.
     pub id: WorkerId,
     /// Its slot; [`Slot::AGENT`] for an agent.
     pub slot: Slot,
-    /// Its generation.
     pub generation: Generation,
     /// Its pid, once it runs.
     pub pid: Option<i32>,
     /// When it was spawned, in milliseconds.
     pub spawned_at_ms: u64,
-    /// Its state.
     pub phase: Phase,
 }
 

@@ -98,7 +98,6 @@ impl Drop for Watcher {
     }
 }
 
-/// The thread.
 fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &AtomicBool, tell: &dyn Fn(Change)) {
     let lost = Arc::new(AtomicBool::new(false));
     let watcher = notify::recommended_watcher(listener(news, Arc::clone(&lost)));

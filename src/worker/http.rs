@@ -2,7 +2,6 @@
 //! decides which worker is probed, how often and over which socket.
 use crate::limits::READY_HEAD_BYTES_MAX;
 
-/// The state of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Incomplete.

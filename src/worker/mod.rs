@@ -47,9 +47,7 @@ pub enum Farewell {
 pub struct Spawn<'a> {
     /// The worker's app.
     pub app: &'a config::App,
-    /// The worker.
     pub worker: WorkerId,
-    /// Its slot.
     pub slot: Slot,
     /// Names of the sockets that it inherits.
     pub listen_names: &'a [String],

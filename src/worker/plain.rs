@@ -2,7 +2,6 @@
 use super::{Environment, Inherited, Spawn, WorkerProtocol};
 use crate::config::ProtocolKind;
 
-/// A program as it is.
 #[derive(Debug)]
 pub struct Plain;
 

@@ -47,7 +47,6 @@ pub struct Deployment {
     /// Its configuration file.
     #[serde(default)]
     pub config: Option<String>,
-    /// Its apps.
     pub apps: Vec<App>,
 }
 
@@ -73,27 +72,22 @@ pub struct UpgradeRequest {
     pub binary: String,
 }
 
-/// One app.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct App {
-    /// Its name.
     pub name: String,
     /// Its id in the home, which commands accept as well; absent without a home.
     #[serde(default)]
     pub id: Option<u32>,
-    /// Its namespace.
     #[serde(default)]
     pub namespace: String,
     /// The working directory of its workers, links resolved.
     #[serde(default)]
     pub cwd: String,
-    /// Its state.
     pub status: AppStatus,
     /// The command and its arguments.
     pub command: Vec<String>,
     /// Number of slots.
     pub workers_wanted: u32,
-    /// Workers that are ready.
     pub workers_ready: u32,
     /// Counts reloads, from 1.
     pub generation: u32,
@@ -129,7 +123,6 @@ pub struct App {
     pub agent: Option<Agent>,
 }
 
-/// The agent of an app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
     pub command: Vec<String>,
@@ -139,9 +132,7 @@ pub struct Agent {
     pub id: Option<u64>,
     /// Process id; absent while there is no process.
     pub pid: Option<i32>,
-    /// Its state.
     pub state: AgentState,
-    /// Its generation.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.
     pub uptime_ms: Option<u64>,
@@ -233,7 +224,6 @@ pub struct Worker {
     pub pid: Option<i32>,
     /// State of the worker, or of the slot.
     pub state: WorkerState,
-    /// Its generation.
     pub generation: u32,
     /// Time since it was spawned, in milliseconds.
     pub uptime_ms: Option<u64>,

@@ -20,7 +20,6 @@ pub fn hash_ip(ip: IpAddr) -> u64 {
     }
 }
 
-/// The weight of a slot for a client.
 pub fn weight(client: u64, slot: u32) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }

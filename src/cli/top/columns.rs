@@ -19,7 +19,6 @@ pub(super) enum Kind {
     Where,
 }
 
-/// One column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub(super) kind: Kind,

@@ -105,7 +105,6 @@ pub(super) fn follow(wanted: &Receiver<Vec<Source>>, tell: impl Fn(Lines) -> boo
     }
 }
 
-/// One file.
 struct Followed {
     source: Source,
     /// The open file, and its inode.

@@ -179,7 +179,6 @@ pub(super) enum Item<'a> {
     },
 }
 
-/// Everything.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     masters: BTreeMap<String, MasterView>,
@@ -337,7 +336,6 @@ impl Model {
         })
     }
 
-    /// Apps that are gone.
     pub(super) fn gone_count(&self) -> usize {
         self.gone.len()
     }

@@ -2,7 +2,6 @@
 use crate::api::types::{App, Balance, Deployment, Protocol, Worker};
 use std::collections::BTreeMap;
 
-/// Of one app.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct AppRates {
     /// Of all its workers together.

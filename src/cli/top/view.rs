@@ -29,7 +29,6 @@ pub(super) enum Tone {
     Bad,
 }
 
-/// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// An app whose workers are shown, or not; a worker.

@@ -34,7 +34,6 @@ impl Table {
     }
 }
 
-/// One app.
 #[derive(Default)]
 pub(super) struct Section {
     pub(super) app: Table,
@@ -45,7 +44,6 @@ pub(super) struct Section {
     pub(super) log: Table,
 }
 
-/// The whole file.
 pub(super) fn file(path: &str, sections: &[Section], notes: &[String]) -> String {
     let mut out = format!("# Converted from {}.\n", comment(path));
     out += "#   clusterd check -c cluster.toml     says what would run\n";

@@ -84,7 +84,6 @@ fn read_bound(walk: &mut Walk<'_>, entry: &Entry<'_>, resource: &Resource) -> Op
     walk.text(entry, resource.wants(), |typed| resource.text(typed)).map(|at| at.value)
 }
 
-/// Numbers of CPUs.
 pub(crate) struct Cpus;
 
 impl Kind for Cpus {

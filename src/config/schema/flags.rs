@@ -176,7 +176,6 @@ pub fn pm2_instances(text: &str) -> String {
 
 /// A flag as the command line has it.
 pub struct RunFlag {
-    /// The flag.
     pub flag: Flag,
     /// What it does, with the default.
     pub help: String,

@@ -16,7 +16,6 @@ use toml::de::DeValue;
 
 /// One kind of value.
 pub(crate) trait Kind {
-    /// The type of the value.
     type Value;
 
     /// Reads the value of a key; `None` and a problem if it is invalid.
@@ -102,7 +101,6 @@ pub(crate) fn quoted<T: Display>(value: &T) -> Option<String> {
     Some(Value::from(value.to_string()).to_string())
 }
 
-/// A time.
 pub(crate) struct Time {
     pub(crate) parse: fn(&str) -> Result<Duration, ValueError>,
     pub(crate) words: &'static str,
@@ -315,7 +313,6 @@ impl Kind for Boolean {
     }
 }
 
-/// A number of workers.
 pub(crate) struct WorkerCount;
 
 impl Kind for WorkerCount {
@@ -346,7 +343,6 @@ impl Kind for WorkerCount {
     }
 }
 
-/// A port.
 pub(crate) struct Port;
 
 impl Kind for Port {
@@ -423,7 +419,6 @@ impl<T> Kind for Texts<T> {
     }
 }
 
-/// Addresses to listen on.
 pub(crate) const ADDRESSES: Texts<Listen> =
     Texts { parse: parse::listen, words: "string, or array of strings", most: TOO_MANY_ADDRESSES, empty: None };
 
@@ -446,7 +441,6 @@ impl Kind for Command {
     }
 }
 
-/// The variables of an app.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables {
     pub(crate) plain: BTreeMap<String, String>,
@@ -526,11 +520,9 @@ impl Kind for Umask {
     }
 }
 
-/// What to watch.
 #[derive(Clone, Debug)]
 pub(crate) enum Watched {
     Nothing,
-    /// The folder of the app.
     Folder,
     /// These instead; never empty.
     Paths(Vec<String>),
@@ -574,7 +566,6 @@ impl Kind for WatchedPaths {
     }
 }
 
-/// Exit codes.
 pub(crate) struct ExitCodes;
 
 impl Kind for ExitCodes {

@@ -33,7 +33,6 @@ pub struct Scope {
 pub struct Setting {
     /// The table that has the key.
     pub scope: &'static Scope,
-    /// The key.
     pub name: &'static str,
     /// What it does, in one line.
     pub help: &'static str,

@@ -61,7 +61,6 @@ impl Wire for OwnedFd {
     }
 }
 
-/// One channel.
 pub struct Channel<W: Wire = OwnedFd> {
     wire: W,
     /// Lines that arrive.

@@ -37,7 +37,6 @@ pub struct LineBuffer {
 /// One line, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// Its bytes.
     pub bytes: &'a [u8],
     /// They are only its first [`CHANNEL_HEAD_BYTES`]: nobody wanted the rest.
     pub is_cut: bool,

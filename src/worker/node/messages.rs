@@ -9,13 +9,11 @@ use std::fmt;
 /// The receiver of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
-    /// The agent.
     Agent,
     /// Every worker of the app.
     Workers,
     /// One ready worker, in turn.
     Random,
-    /// The worker of this slot.
     Slot(u32),
     /// The process with this pid.
     Pid(i32),
@@ -26,18 +24,14 @@ pub enum To {
 /// The sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// The agent.
     Agent,
-    /// A worker.
     Worker {
-        /// Its slot.
         slot: u32,
         /// Its process.
         pid: i32,
     },
 }
 
-/// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Its receiver.
