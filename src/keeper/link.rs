@@ -140,7 +140,7 @@ impl<K: KeeperSocket> Link<K> {
         Link { socket, outbox: VecDeque::new(), scarce: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
     }
 
-    /// Receives everything that the keeper holds. Blocks for at most [`ADOPT_TIMEOUT_MS`]. Call it once, before any
+    /// Receives everything that the keeper holds. Blocks for at most `ADOPT_TIMEOUT_MS`. Call it once, before any
     /// other method.
     ///
     /// # Errors

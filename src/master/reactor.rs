@@ -232,7 +232,7 @@ fn urgent_event(event: Readiness) -> Ready {
         QUEUES => Ready::Queues,
         n if n >= WORKER_FIRST => {
             let worker = WorkerIx((n - WORKER_FIRST) / 2);
-            if (n - WORKER_FIRST) % 2 == 0 { Ready::Answer { worker } } else { Ready::Intercepted { worker } }
+            if (n - WORKER_FIRST).is_multiple_of(2) { Ready::Answer { worker } } else { Ready::Intercepted { worker } }
         }
         n => {
             let (app, listener) = at_place(n - LISTENER_FIRST);

@@ -34,7 +34,7 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Queues `fd` to be closed on another thread. Never blocks. When [`CLOSER_QUEUE_MAX`] fds are queued, because every
+/// Queues `fd` to be closed on another thread. Never blocks. When `CLOSER_QUEUE_MAX` fds are queued, because every
 /// thread is blocked, it stays open for good.
 pub fn close(fd: OwnedFd) {
     close_all([fd]);
@@ -79,7 +79,7 @@ pub fn backlog() -> (usize, u64) {
     (state.waiting.len(), state.lost)
 }
 
-/// Closes `fd` on this thread; for sockets blocks for at most [`CLOSE_WAIT_MS`].
+/// Closes `fd` on this thread; for sockets blocks for at most `CLOSE_WAIT_MS`.
 pub fn close_here(fd: OwnedFd) {
     forget_linger(fd.as_fd());
     // Others may share the socket and set the option again, and a unix socket may hold other sockets.

@@ -20,7 +20,7 @@ static BUSY: AtomicUsize = AtomicUsize::new(0);
 /// The result of `act`, run as this user.
 ///
 /// # Errors
-/// Those of `act`; ETIMEDOUT when it does not end within [`AS_USER_WAIT_MS`]; EAGAIN when too many hang
+/// Those of `act`; ETIMEDOUT when it does not end within `AS_USER_WAIT_MS`; EAGAIN when too many hang
 /// already; those of setgroups(2), setresgid(2) and setresuid(2) where this process may not become the user.
 pub fn as_user<T: Send + 'static>(
     who: &Credentials,

@@ -203,8 +203,7 @@ pub fn next_call(listener: BorrowedFd<'_>) -> io::Result<Option<Call>> {
     }
     // SAFETY: all zero is a valid seccomp_notif; the kernel demands zeroes.
     let mut found: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes one such struct, which lives through the call.
-    control(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, unsafe { &mut *(&raw mut found) })?;
+    control(listener, libc::SECCOMP_IOCTL_NOTIF_RECV, &mut found)?;
     let args = found.data.args;
     let int = |n: usize| args[n] as u32 as i32;
     let what = match libc::c_long::from(found.data.nr) {

@@ -200,7 +200,7 @@ fn write_for_ever() {
     }
 }
 
-/// Waits until the queue is written, for at most [`STDERR_END_WAIT_MS`]. Call it before the process ends.
+/// Waits until the queue is written, for at most `STDERR_END_WAIT_MS`. Call it before the process ends.
 pub fn finish() {
     let until = Instant::now() + Duration::from_millis(STDERR_END_WAIT_MS);
     loop {
