@@ -25,7 +25,8 @@ fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-fn port(listen: &Listen) -> Option<u16> {
+/// The port of a TCP address.
+pub fn port(listen: &Listen) -> Option<u16> {
     match listen {
         Listen::Any(port) | Listen::Host(_, port) => Some(*port),
         Listen::Tcp(address) => Some(address.port()),

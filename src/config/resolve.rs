@@ -253,7 +253,8 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     let limits = decide_limits(limits, protocol, balance, found);
     let agent = agent::decide(raw.agent.take(), found);
     let cwd = raw.cwd.take().map(|at| absolute(&sources.start_folder, &at.value));
-    let log_folder = cwd.as_ref().map_or(sources.start_folder.clone(), |folder| folder.display().to_string());
+    let folder = cwd.clone().unwrap_or_else(|| std::path::PathBuf::from(&sources.start_folder));
+    let log_folder = folder.display().to_string();
     let log = raw.log.take().map(|at| at.value).unwrap_or_default();
     let log = super::log::decide(log, &name, &log_folder, sources, found);
     let Some(command) = raw.command.take() else {
@@ -271,6 +272,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         env,
         base_env: sources.base_env.clone(),
         cwd,
+        folder,
         watch: decide_watch(&mut raw, sources),
         restart,
         reload: raw.reload.take().map(|at| at.value).unwrap_or_default().decide(),

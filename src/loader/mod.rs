@@ -12,7 +12,8 @@ use crate::os::read;
 pub use evaluate::EvaluationError;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
 
 /// What a command line asks to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,9 +111,26 @@ fn lines(path: &str, problems: &[String]) -> String {
 /// # Errors
 /// The configuration file cannot be read. (`resolve` reports environment files that cannot be read.)
 pub fn load(request: &Request) -> Result<Sources, LoadError> {
-    let folder = std::env::current_dir().map_err(|error| LoadError::StartFolder(error.to_string()))?;
+    let folder = present_folder().map_err(|error| LoadError::StartFolder(error.to_string()))?;
     let folder = folder.to_str().ok_or_else(|| LoadError::StartFolder("its name is not UTF-8".into()))?;
     load_in(folder, request)
+}
+
+/// The present folder as the shell writes it (`PWD`), links unresolved: a release folder behind a link, or one that is
+/// replaced, is found again under that name.
+fn present_folder() -> io::Result<PathBuf> {
+    let physical = std::env::current_dir()?;
+    let typed = std::env::var_os("PWD").map(PathBuf::from).filter(|typed| is_plain(typed));
+    let same = |typed: &PathBuf| {
+        let both = std::fs::metadata(typed).and_then(|typed| Ok((typed, std::fs::metadata(&physical)?)));
+        both.is_ok_and(|(typed, physical)| (typed.dev(), typed.ino()) == (physical.dev(), physical.ino()))
+    };
+    Ok(typed.filter(same).unwrap_or(physical))
+}
+
+/// Whether a path is absolute and goes nowhere through `.` or `..`.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
 /// The name of standard input where a file is expected.
@@ -235,7 +253,6 @@ fn read_text(path: &str, bytes_max: u64) -> Result<String, ReadError> {
 mod tests {
     use super::*;
     use crate::config::resolve::resolve;
-    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     struct Folder(PathBuf);

@@ -1,5 +1,6 @@
 //! What the master keeps for each app beside its supervisor: generations, listeners, the balancer and the open
 //! connections.
+use super::addresses;
 use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::dispatch::AcceptPause;
@@ -111,9 +112,9 @@ impl App {
         self.generations.values().any(Settings::has_own_sockets)
     }
 
-    /// The first configured TCP port: the workers' `PORT`.
+    /// The first configured TCP port of the current generation.
     pub(super) fn port(&self) -> Option<u16> {
-        self.listeners.iter().filter(|l| l.configured.is_some() && !l.datagram).find_map(Listener::port)
+        addresses::port(self, self.settings())
     }
 
     /// How the kernel chooses among the workers' sockets; the weakest method where listeners differ.
@@ -150,7 +151,10 @@ impl App {
 
     /// The app's addresses, as people write them.
     pub(super) fn addresses(&self) -> Vec<String> {
-        self.listeners.iter().filter(|l| !l.is_retired()).map(ToString::to_string).collect()
+        let configured = addresses::of_generation(self, self.settings());
+        let others = self.listeners.entries().filter(|(ix, l)| !l.is_retired() && !configured.contains(ix));
+        let first = configured.iter().map(|ix| self.listeners[*ix].to_string());
+        first.chain(others.map(|(_, l)| l.to_string())).collect()
     }
 
     /// The app's TCP ports and socket paths, by which its connections are recognized from outside.

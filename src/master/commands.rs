@@ -7,7 +7,7 @@ use super::reading::{self, Input, Purpose};
 use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
-use super::{Master, checkpoint, lifecycle, reload, requests, spawn, upgrade, view};
+use super::{Master, addresses, checkpoint, lifecycle, listener, reload, spawn, upgrade, view};
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
@@ -221,6 +221,9 @@ impl<S: System> Master<S> {
             let ids: Vec<_> = self.cx.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
             ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
         }
+        if matches!(report, Report::WorkerReady { .. }) {
+            addresses::close_unserved(&mut self.cx, &mut self.kernel_mode.groups, app_ix);
+        }
         self.control.waiters.on_report(&self.cx, app_ix, report, said.as_ref());
         if matches!(report, Report::Started { .. }) {
             self.drop_old_generations(app_ix);
@@ -247,14 +250,9 @@ impl<S: System> Master<S> {
     /// Closes an app of which nothing will run until the next start or reload: clients that wait to connect are refused
     /// instead of left hanging.
     fn close_app(&mut self, ix: AppIx, stopped: bool) {
+        addresses::close_all(&mut self.cx, &mut self.kernel_mode.groups, ix);
         if !stopped {
             return;
-        }
-        for listener_ix in self.cx.apps[ix].listeners.indices() {
-            self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
-            let who = self.cx.apps[ix].settings().credentials().cloned();
-            self.cx.apps[ix].listeners[listener_ix].remove_file(&self.cx.system, who.as_ref());
-            self.cx.apps[ix].listeners[listener_ix].retire();
         }
         self.cx.apps[ix].waiting.queue.clear();
         let app = self.cx.apps[ix].name.clone();
@@ -350,28 +348,19 @@ impl<S: System> Master<S> {
 
     /// Drops settings, sources and addresses that nothing uses after a reload.
     pub(super) fn drop_old_generations(&mut self, ix: AppIx) {
-        // The supervisor does not know yet of a reload requested a moment ago.
-        let asked = self.cx.events.iter().filter_map(|(app, event)| match event {
-            Event::Reload { to, .. } | Event::Start { to, .. } if *app == ix => Some(*to),
-            _ => None,
-        });
+        let mut used = addresses::coming_generations(&self.cx, ix);
         let app = &mut self.cx.apps[ix];
-        let mut used = app.supervisor.generations();
-        used.extend(asked);
+        used.extend(app.supervisor.generations());
         app.generations.retain(|generation, _| used.contains(generation));
-        let wanted = app.settings().config.listen.clone();
-        let accepts = app.master_accepts();
-        for listener_ix in app.listeners.indices() {
-            let app = &mut self.cx.apps[ix];
-            let listener = &mut app.listeners[listener_ix];
-            if listener.configured.is_some() && !wanted.iter().any(|address| listener.serves(address)) {
-                log::info!("{}: no longer listening on {listener}", app.name);
-                self.kernel_mode.groups.release_listener(&mut self.cx, ix, listener_ix);
-                self.cx.apps[ix].listeners[listener_ix].retire();
-            } else if !accepts {
+        addresses::close_unwanted(&mut self.cx, &mut self.kernel_mode.groups, ix);
+        addresses::close_unserved(&mut self.cx, &mut self.kernel_mode.groups, ix);
+        let accepts = self.cx.apps[ix].master_accepts();
+        for listener_ix in self.cx.apps[ix].listeners.indices() {
+            let listener = &mut self.cx.apps[ix].listeners[listener_ix];
+            if !accepts {
                 listener.leave_poll(&self.cx.reactor);
             } else if !listener.present.is_empty() {
-                requests::poll_listener(&mut self.cx, ix, listener_ix);
+                listener::poll(&mut self.cx, ix, listener_ix);
             }
         }
         groups::steer_again(&mut self.cx, ix);

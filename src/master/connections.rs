@@ -50,6 +50,11 @@ impl<S> Connections<S> {
         Some(removed)
     }
 
+    /// Every open connection.
+    pub fn iter(&self) -> impl Iterator<Item = &Connection<S>> {
+        self.slots.iter().flatten()
+    }
+
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -1,12 +1,12 @@
 //! Drains, step by step: wait for open hand-offs, say goodbye, and watch from outside until the worker holds no
 //! connection that came through us. The supervisor sets the deadlines.
+use super::addresses;
 use super::context::Context;
 use super::eligibility;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
 use super::worker::Worker;
-use crate::config::Listen;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::supervisor::Event;
 use crate::worker::Farewell;
@@ -218,10 +218,8 @@ pub(super) fn listeners_left_by(cx: &Context<impl System>, ix: WorkerIx) -> Vec<
     }
     // One or two, whatever the number of slots.
     let generations: BTreeSet<Generation> = app.supervisor.slots().map(|slot| slot.generation).collect();
-    let wanted = |address: &Listen| {
-        let mut settings = generations.iter().filter_map(|g| app.generations.get(g));
-        settings.any(|s| s.config.listen.contains(address))
-    };
+    let settings = generations.iter().filter_map(|generation| app.generations.get(generation));
+    let wanted: BTreeSet<ListenerIx> = settings.flat_map(|settings| addresses::of_generation(app, settings)).collect();
     let others = |listener: ListenerIx| {
         let serving = |w: &Worker<_>| w.app == app_ix && w.drain.is_none() && w.serves.contains(&listener);
         cx.workers.iter().any(|(other, w)| other != ix && serving(w))
@@ -230,7 +228,7 @@ pub(super) fn listeners_left_by(cx: &Context<impl System>, ix: WorkerIx) -> Vec<
         .serves
         .iter()
         .copied()
-        .filter(|&n| app.listeners[n].configured.as_ref().is_some_and(|address| !wanted(address)))
+        .filter(|n| app.listeners[*n].configured.is_some() && !wanted.contains(n))
         .filter(|&n| !others(n));
     left.map(|listener| (app_ix, listener)).collect()
 }

@@ -1,6 +1,8 @@
 //! Which workers may get connections: by hand-off, from the sockets of their slots, or not at all. Computed from the
 //! state of a worker after each change.
 use super::context::Context;
+use super::listener;
+use super::listening::Listening;
 use super::reactor::QueueIx;
 use super::system::System;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
@@ -47,6 +49,12 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
     if changed {
         listener.count_present(worker.generation, present);
     }
+    if present && listener.listening == Listening::Later {
+        listener::begin_listening(cx, app_ix, listener_ix);
+        listener::poll(cx, app_ix, listener_ix);
+    }
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let Some(listener) = cx.apps[app_ix].listeners.get_mut(listener_ix) else { return };
     let Some(group) = listener.reuseport.as_mut().filter(|_| worker.own_socket) else { return };
     let channel = worker.channel.as_ref();
     let here = present && worker.drain.is_none() && channel.is_none_or(|channel| !channel.closed);

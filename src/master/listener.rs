@@ -1,12 +1,13 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
+use super::context::Context;
 use super::listening::Listening;
 use super::reactor::Reactor;
 use super::system::System;
 use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
 use crate::config::Listen;
-use crate::ids::Generation;
+use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::listen::{LocalAddress, SocketFile};
@@ -40,6 +41,12 @@ pub(super) struct Listener {
     pub(super) starvation: BTreeMap<u32, Starvation>,
     /// Whether its sockets listen.
     pub(super) listening: Listening,
+    /// It is closed; its place may be used again.
+    pub(super) retired: bool,
+    /// When it was bound (milliseconds; 0 under a later master).
+    pub(super) opened_ms: u64,
+    /// It was passed to clusterd at its start.
+    pub(super) given: bool,
     /// The socket file to remove at the end.
     pub(super) unlink: Option<SocketFile>,
     /// Number of admitted workers that serve it, by generation.
@@ -76,12 +83,26 @@ impl fmt::Display for BindError {
     }
 }
 
-pub(super) fn bind_configured(system: &impl System, address: &Listen) -> Result<OwnedFd, BindError> {
+/// Binds a configured address. Where sockets of the same app (`covering`) have a part of it, it does not listen yet:
+/// what comes there is still for them.
+///
+/// # Errors
+/// The address, who holds it, and what to do.
+pub(super) fn bind_configured(
+    system: &impl System,
+    address: &Listen,
+    covering: &[BorrowedFd<'_>],
+) -> Result<OwnedFd, BindError> {
     let backlog = limits::LISTEN_BACKLOG;
+    let bind = |address, v6only| match covering {
+        [] => system.bind_tcp(address, v6only, backlog),
+        others => system.bind_tcp_beside(address, v6only, others),
+    };
     let bound = match address {
-        Listen::Any(port) => system.bind_tcp_any(*port, backlog),
-        Listen::Tcp(address) => system.bind_tcp(*address, true, backlog),
-        Listen::Host(host, port) => bind_host(system, host, *port, backlog),
+        Listen::Any(port) if covering.is_empty() => system.bind_tcp_any(*port, backlog),
+        Listen::Any(port) => system.bind_tcp_any_beside(*port, covering),
+        Listen::Tcp(address) => bind(*address, true),
+        Listen::Host(host, port) => bind_host(system, host, *port, bind),
         Listen::Unix(path) => system.bind_unix(path, backlog, true),
     };
     bound.map_err(|source| {
@@ -90,10 +111,15 @@ pub(super) fn bind_configured(system: &impl System, address: &Listen) -> Result<
     })
 }
 
-fn bind_host(system: &impl System, host: &str, port: u16, backlog: i32) -> io::Result<OwnedFd> {
+fn bind_host(
+    system: &impl System,
+    host: &str,
+    port: u16,
+    bind: impl Fn(SocketAddr, bool) -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in system.addresses_of(host, port)? {
-        match system.bind_tcp(address, true, backlog) {
+        match bind(address, true) {
             Ok(fd) => return Ok(fd),
             Err(e) => last = e,
         }
@@ -177,6 +203,26 @@ fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
     }
 }
 
+/// Has a listener listen that waited for a worker.
+pub(super) fn begin_listening(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+    let app = &mut cx.apps[app_ix];
+    let Some(listener) = app.listeners.get_mut(listener_ix).filter(|l| l.listening == Listening::Later) else { return };
+    listener.listening = Listening::Yes;
+    if let Err(e) = cx.system.set_backlog(listener.fd.as_fd(), limits::LISTEN_BACKLOG) {
+        log::error!("{}: cannot listen on {listener}: {e}", app.name);
+    }
+}
+
+/// Polls a listener from which the master accepts, once a worker serves it.
+pub(super) fn poll(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+    let app = &mut cx.apps[app_ix];
+    let accepts = app.master_accepts();
+    let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
+    if accepts && !listener.datagram && !listener.polled && listener.listening != Listening::Later {
+        listener.polled = cx.reactor.add_listener(app_ix, listener_ix, &listener.fd);
+    }
+}
+
 impl Listener {
     /// Counts one admitted worker of this generation more (or less).
     pub(super) fn count_present(&mut self, generation: Generation, more: bool) {
@@ -194,6 +240,9 @@ impl Listener {
 
     /// Whether a worker's `listen()` means this socket.
     pub(super) fn matches(&self, query: &Query, key: &str, cwd: &Path) -> bool {
+        if self.retired {
+            return false;
+        }
         if asked_key(&self.key) == key {
             return true;
         }
@@ -260,16 +309,21 @@ impl Listener {
         }
     }
 
-    /// Closes the listener so that no request can match it again. The entry stays, because indices refer to it.
-    pub(super) fn retire(&mut self) {
+    /// Closes our copy of the socket, so that no request can match it again. The entry stays until its place is used
+    /// again, because indices refer to it.
+    pub(super) fn retire(&mut self, system: &impl System) {
         self.configured = None;
         self.local = LocalAddress::Other;
         self.key = format!("retired {}", self.key);
         self.readable = false;
+        self.retired = true;
+        if let Ok(nothing) = system.null_device() {
+            self.fd = nothing;
+        }
     }
 
     pub(super) fn is_retired(&self) -> bool {
-        self.configured.is_none() && matches!(self.local, LocalAddress::Other)
+        self.retired
     }
 
     pub(super) fn socket_count(&self) -> u32 {

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::system::System;
 use crate::limits;
 use crate::os::listen::LocalAddress;
+use std::os::fd::BorrowedFd;
 
 /// What happened to the listening of a listener's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,16 @@ pub(super) enum Listening {
     Restored,
     /// The master ended it.
     Stopped,
+    /// It is bound, and listens once a worker of its generation serves: until then its clients are for another socket of
+    /// the app.
+    Later,
+}
+
+impl Listening {
+    /// The state of a stream socket that was taken over, or bound just now.
+    pub(super) fn of(system: &impl System, socket: BorrowedFd<'_>) -> Listening {
+        if system.is_listening(socket) { Listening::Yes } else { Listening::Later }
+    }
 }
 
 /// Has sockets whose listening a worker has ended listen again. The first time is logged for each listener.
@@ -23,7 +34,7 @@ pub(super) fn restore(cx: &mut Context<impl System>) {
     for app in cx.apps.iter_mut().filter(|app| !app.closed) {
         for listener in &mut app.listeners {
             let LocalAddress::Inet(address) = listener.local else { continue };
-            if listener.datagram || listener.listening == Listening::Stopped {
+            if listener.datagram || matches!(listener.listening, Listening::Stopped | Listening::Later) {
                 continue;
             }
             let ended = listener.sockets().filter(|socket| !cx.system.is_listening(*socket));

@@ -2,6 +2,7 @@
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
 //! Decisions are made in `supervisor` and `balance`; `worker` knows the protocols.
+mod addresses;
 mod agent;
 mod app;
 mod bind;
@@ -247,6 +248,9 @@ impl<S: System> Master<S> {
                         requests::on_close(&mut self.cx, ix, &key);
                         checkpoint::save_serves(&mut self.cx, ix);
                     }
+                }
+                Task::ListenerUnserved { app, listener } => {
+                    addresses::close_if_unserved(&mut self.cx, &mut self.kernel_mode.groups, app, listener);
                 }
                 Task::Misbehaved { worker, violation } => {
                     if let Some(ix) = self.cx.workers.find(worker) {

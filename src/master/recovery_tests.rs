@@ -188,6 +188,7 @@ fn at_rest() -> Left {
         order,
         sockets,
         full: false,
+        given: false,
     };
     left.note("listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0, 0));
     left.note("listener/web/null:9:4::0", &listener("null:9:4::0", None, 1, 2));

@@ -1,5 +1,6 @@
 //! The shell's part of a reload: reads the configuration again, looks everything up, binds new addresses. All of it
 //! happens before the first worker is touched, so that a mistake costs nothing. The supervisor replaces the workers.
+use super::addresses::Wanted;
 use super::app::balance_mode;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
@@ -7,7 +8,7 @@ use super::lifecycle::refusal_while_stopped;
 use super::reading::Input;
 use super::settings::Settings;
 use super::system::System;
-use super::{checkpoint, listener, log_files, requests};
+use super::{addresses, checkpoint, log_files, requests};
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
@@ -91,14 +92,11 @@ fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Inp
         log_files::check(&cx.system, &settings.config, settings.config.workers.count(cx.system.cpus().count))
             .map_err(|error| error.to_string())?;
         settings.warn_of_hooks();
-        let bound = bind_new(cx, ix, &settings.config.listen)?;
-        prepared.push((ix, settings, bound));
+        let new = addresses::bind_new(cx, ix, &settings.config.listen)?;
+        prepared.push((ix, settings, new));
     }
     remember_sources(cx, source, sources);
-    Ok(prepared
-        .into_iter()
-        .map(|(ix, settings, bound)| commit_generation(cx, ix, settings, bound, keeps_scale))
-        .collect())
+    Ok(prepared.into_iter().map(|(ix, settings, new)| commit_generation(cx, ix, settings, new, keeps_scale)).collect())
 }
 
 /// Refuses added and removed apps: a reload replaces only running apps.
@@ -115,24 +113,11 @@ fn refuse_other_apps(cx: &Context<impl System>, config: &Config) -> Result<(), S
     ))
 }
 
-/// Binds the addresses that an app does not have yet.
-fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) -> Result<Vec<(Listen, OwnedFd)>, String> {
-    let app = &cx.apps[ix];
-    let mut bound = Vec::new();
-    for address in wanted {
-        if !app.listeners.iter().any(|l| l.serves(address)) {
-            let fd = listener::bind_configured(&cx.system, address).map_err(|e| format!("{}: {e}", app.name))?;
-            bound.push((address.clone(), fd));
-        }
-    }
-    Ok(bound)
-}
-
 fn commit_generation(
     cx: &mut Context<impl System>,
     ix: AppIx,
     settings: Settings,
-    bound: Vec<(Listen, OwnedFd)>,
+    new: Vec<Wanted>,
     keeps_scale: bool,
 ) -> Prepared {
     let first_seq = cx.deployment.first_seq();
@@ -142,9 +127,7 @@ fn commit_generation(
     if app.supervisor.is_stopped() {
         app.forget_past(first_seq);
     }
-    for (address, fd) in bound {
-        add_configured_listener(cx, ix, address, fd, settings.protocol);
-    }
+    add_addresses(cx, ix, new, &settings);
     let app = &mut cx.apps[ix];
     let slots = match keeps_scale {
         true => app.supervisor.slot_count(),
@@ -154,6 +137,21 @@ fn commit_generation(
     app.balancer.set_mode(balance_mode(settings.config.balance));
     app.generations.insert(to, settings);
     (ix, to, policy, slots)
+}
+
+/// Adds the addresses of a new generation to the app.
+fn add_addresses(cx: &mut Context<impl System>, ix: AppIx, new: Vec<Wanted>, settings: &Settings) {
+    for wanted in new {
+        match wanted {
+            Wanted::Bound(address, fd) => {
+                add_configured_listener(cx, ix, address, fd, settings.protocol);
+            }
+            Wanted::Adopted(address, listener_ix) => {
+                cx.apps[ix].listeners[listener_ix].configured = Some(address);
+                checkpoint::save_listener(cx, ix, listener_ix);
+            }
+        }
+    }
 }
 
 /// Adds a configured address to the app.

@@ -1,14 +1,17 @@
 //! Requests of Node workers over their channels, and the answers: a socket for `listen()`, a closed server, permission
 //! to leave. `worker::node::lines` defines the lines, `listener` binds sockets.
+use super::addresses;
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
 use super::context::Context;
+use super::drains::Goodbye;
 use super::eligibility;
 use super::listener::{self, Listener};
 use super::listening::Listening;
 use super::moves;
 use super::settings::Settings;
 use super::system::System;
+use super::tasks::Task;
 use super::unread;
 use crate::config::{self, Balance};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
@@ -20,6 +23,10 @@ use crate::worker::node::channel::{Channel, ChannelSocket, Unsendable};
 use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A listener that a worker asked for and closed within this time, in milliseconds, was opened for a moment only: to
+/// find a free port, for example.
+const MOMENTARY_MS: u64 = 3_000;
 
 /// Answers to one worker that are held back until their effect is saved.
 const CHANNEL_HELD_LINES_MAX: usize = 64;
@@ -112,24 +119,22 @@ pub(super) fn serves_too_little(cx: &Context<impl System>, ix: WorkerIx) -> Opti
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    let wanted = |n: &ListenerIx| {
-        app.listeners[*n].configured.as_ref().is_some_and(|address| settings.config.listen.contains(address))
-    };
+    let configured = addresses::of_generation(app, settings);
+    let wanted = |n: &ListenerIx| configured.contains(n);
     let present: BTreeSet<ListenerIx> =
         app.listeners.indices().filter(|n| app.listeners[*n].is_served_by_others_than(worker.generation)).collect();
-    let configured = || -> Vec<ListenerIx> { app.listeners.indices().filter(wanted).collect() };
-    // A worker announces each address separately: the most expensive check comes last.
     let lacking: Vec<ListenerIx> = if present.iter().any(wanted) {
         present.iter().copied().filter(|n| !worker.serves.contains(n)).filter(wanted).collect()
     } else if worker.serves.iter().any(wanted) {
         Vec::new()
-    } else if let configured = configured()
-        && !configured.is_empty()
-    {
+    } else if !configured.is_empty() {
         configured
     } else {
         let serves_one = present.is_empty() || present.iter().any(|n| worker.serves.contains(n));
-        if serves_one { Vec::new() } else { present.into_iter().collect() }
+        let others = app.generations.iter().filter(|(generation, _)| **generation != worker.generation);
+        let moves =
+            || !worker.serves.is_empty() && others.map(|(_, s)| s).any(|other| settings.listens_elsewhere(other));
+        if serves_one || moves() { Vec::new() } else { present.into_iter().collect() }
     };
     if lacking.is_empty() {
         return None;
@@ -157,6 +162,11 @@ fn on_query(
     let settings = reader.cx.apps[app_ix].generations.get(&worker.generation);
     let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
     let found = listener_for(reader.cx, ix, query);
+    if let Ok(listener_ix) = found
+        && shared
+    {
+        listener::begin_listening(reader.cx, app_ix, listener_ix);
+    }
     if let Ok(listener_ix) = found
         && own_socket
     {
@@ -223,13 +233,20 @@ pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &
     if let Some(fd) = query.fd.filter(|&fd| fd >= 0) {
         // As with systemd: 3 is the first configured socket.
         let nth = usize::try_from(fd).ok().and_then(|fd| fd.checked_sub(3)).ok_or(errno::UV_EINVAL)?;
-        let mut configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some());
-        return configured.nth(nth).map(|(ix, _)| ix).ok_or(errno::UV_EINVAL);
+        let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+        return addresses::of_generation(app, settings).get(nth).copied().ok_or(errno::UV_EINVAL);
     }
     let mut key = query.key();
-    let meant = app.listeners.entries().filter(|(_, l)| l.matches(query, &key, &cwd));
+    let meant = app.listeners.entries().filter(|(_, l)| l.matches(query, &key, &cwd)).map(|(found, _)| found);
+    let mut meant: Vec<ListenerIx> = meant.collect();
+    if meant.len() > 1 {
+        // During a reload an address of the old configuration may match too.
+        let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+        let configured = addresses::of_generation(app, settings);
+        meant.sort_by_key(|listener| !configured.contains(listener));
+    }
     let mut own = 0;
-    for (found, _) in meant {
+    for found in meant {
         if !worker.serves.contains(&found) {
             return Ok(found);
         }
@@ -243,7 +260,7 @@ pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &
         // Another request for any free port gets another port.
         key = listener::sibling_key(&key, own);
     }
-    if app.listeners.len() >= limits::LISTENER_KEYS_PER_APP_MAX {
+    if app.listeners.iter().filter(|l| !l.is_retired()).count() >= limits::LISTENER_KEYS_PER_APP_MAX {
         let (name, id) = (app.name.clone(), worker.id);
         if unread::may_warn(cx, ix) {
             let max = limits::LISTENER_KEYS_PER_APP_MAX;
@@ -275,6 +292,8 @@ pub(super) fn add_listener(
         LocalAddress::Unix(path) => cx.system.socket_file(path),
         LocalAddress::Inet(_) | LocalAddress::Other => None,
     };
+    let listening = if datagram { Listening::Yes } else { Listening::of(&cx.system, fd.as_fd()) };
+    let place = addresses::free_place(cx, app_ix);
     let app = &mut cx.apps[app_ix];
     let listener = Listener {
         fd,
@@ -283,14 +302,20 @@ pub(super) fn add_listener(
         configured,
         local,
         datagram,
-        group: app.balancer.add_group(),
+        group: match place {
+            Some(place) => app.listeners[place].group,
+            None => app.balancer.add_group(),
+        },
         data: None,
         polled: false,
         readable: false,
         starvation: BTreeMap::new(),
         unlink,
         present: BTreeMap::new(),
-        listening: Listening::default(),
+        listening,
+        given: false,
+        retired: false,
+        opened_ms: cx.now_ms,
         reuseport: None,
     };
     let name = listener.held_name(&app.name);
@@ -298,7 +323,13 @@ pub(super) fn add_listener(
     if listener.configured.is_none() {
         log::info!("{}: listening on {listener}, as its workers asked for", app.name);
     }
-    let listener_ix = app.listeners.push(listener);
+    let listener_ix = match place {
+        Some(place) => {
+            app.listeners.replace(place, listener);
+            place
+        }
+        None => app.listeners.push(listener),
+    };
     checkpoint::save_listener(cx, app_ix, listener_ix);
     listener_ix
 }
@@ -314,7 +345,7 @@ pub(super) fn join(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: Lis
     }
     let app_ix = worker.app;
     eligibility::recount_listener(cx, ix, listener_ix);
-    poll_listener(cx, app_ix, listener_ix);
+    listener::poll(cx, app_ix, listener_ix);
 }
 
 /// The worker has closed a server.
@@ -329,21 +360,18 @@ pub(super) fn on_close(cx: &mut Context<impl System>, ix: WorkerIx, key: &str) {
     if let Some(member) = worker.member {
         app.balancer.leave(app.listeners[listener_ix].group, member);
     }
+    let leaves = worker.drain.is_some() || worker.goodbye != Goodbye::Unsaid;
+    let was_last = worker.admitted && worker.serves.is_empty();
+    let was_open_ms = cx.now_ms.saturating_sub(app.listeners[listener_ix].opened_ms);
+    // A worker that served and leaves, or is about to, is replaced: clients wait for its replacement.
+    if was_open_ms < MOMENTARY_MS || !(leaves || was_last) {
+        cx.tasks.push_back(Task::ListenerUnserved { app: worker.app, listener: listener_ix });
+    }
     if worker.serves.is_empty() {
         let (app, event) = (worker.app, Event::ServersClosed { worker: worker.id });
         cx.push_news(app, event);
     }
     eligibility::recount_listener(cx, ix, listener_ix);
-}
-
-/// Polls a listener from which the master accepts, once a worker serves it.
-pub(super) fn poll_listener(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
-    let app = &mut cx.apps[app_ix];
-    let accepts = app.master_accepts();
-    let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
-    if accepts && !listener.datagram && !listener.polled {
-        listener.polled = cx.reactor.add_listener(app_ix, listener_ix, &listener.fd);
-    }
 }
 
 /// The result of `server.address()` in the worker.

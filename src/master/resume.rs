@@ -13,7 +13,7 @@ use super::output::Way;
 use super::recovery::{self, Ground, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, launch};
+use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
 use super::system::System;
 use super::{Master, checkpoint, reload, requests, spawn};
 use crate::config::Listen;
@@ -326,11 +326,16 @@ fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut
         master.cx.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
     for record in found {
         let Some(fd) = inherited.fds.remove(&held_name(&name, &record.key)) else { continue };
-        let address = record.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
+        let address = match record.given {
+            true => address_of(&master.cx.system, &fd),
+            false => record.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned()),
+        };
         let sockets = (1..record.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &record.key, n)));
         let sockets: Vec<OwnedFd> = sockets.collect();
         let listener = requests::add_listener(&mut master.cx, ix, fd, record.key, address);
         master.cx.apps[ix].listeners[listener].data = record.data;
+        master.cx.apps[ix].listeners[listener].given = record.given;
+        master.cx.apps[ix].listeners[listener].opened_ms = 0;
         if record.sockets > 0 {
             master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full);
             checkpoint::save_listener(&mut master.cx, ix, listener);

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// Words in the names of variables that tell a program where to listen.
+const ADDRESS_WORDS: [&str; 6] = ["PORT", "HOST", "LISTEN", "ADDR", "BIND", "SOCKET"];
+
 /// Why a generation cannot be made ready to spawn.
 #[derive(Debug, Error)]
 pub(super) enum SettingsError {
@@ -31,6 +34,12 @@ pub(super) enum SettingsError {
     Rule(#[from] rules::RuleError),
     #[error("cannot use the folder {}: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
+    #[error(
+        "its folder {} does not exist any more; put it back, or start the app from its new folder under the same name \
+         (cd NEW_FOLDER && clusterd start ... --name NAME)",
+        .0.display()
+    )]
+    NoFolder(PathBuf),
     #[error("cannot use {} as the folder of the app: it is not a folder", .0.display())]
     NotAFolder(PathBuf),
 }
@@ -108,7 +117,7 @@ impl Settings {
         let path = path_variable(&config);
         let (cwd, program, agent_program) = match fixed {
             Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
-            None => (resolve_cwd(system, config.cwd.as_deref())?, None, None),
+            None => (resolve_cwd(system, &config.folder)?, None, None),
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
@@ -180,6 +189,19 @@ impl Settings {
     /// Whether each slot has a listening socket of its own.
     pub(super) fn has_own_sockets(&self) -> bool {
         self.config.balance == Balance::Kernel && self.protocol.takes_connections()
+    }
+
+    /// Whether a program without configured addresses was told to listen somewhere else than that of another
+    /// generation: by its command line or by a variable such as `PORT`.
+    pub(super) fn listens_elsewhere(&self, other: &Settings) -> bool {
+        let told = |settings: &Settings| -> BTreeMap<OsString, OsString> {
+            let mut env = base_environment(&settings.config, settings.account.as_ref());
+            env.retain(|name, _| {
+                name.to_str().is_some_and(|name| ADDRESS_WORDS.iter().any(|word| name.contains(word)))
+            });
+            env
+        };
+        self.config.command != other.config.command || told(self) != told(other)
     }
 
     /// The part of the settings that the supervisor needs.
@@ -425,9 +447,11 @@ fn find_program(
 }
 
 /// The folder with its links resolved, so that `current -> releases/42` does not change within a generation.
-fn resolve_cwd(system: &impl System, cwd: Option<&Path>) -> Result<PathBuf, SettingsError> {
-    let asked = cwd.unwrap_or(Path::new("."));
-    let found = system.real_path(asked).map_err(|source| SettingsError::Folder { path: asked.to_owned(), source })?;
+fn resolve_cwd(system: &impl System, asked: &Path) -> Result<PathBuf, SettingsError> {
+    let found = system.real_path(asked).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => SettingsError::NoFolder(asked.to_owned()),
+        _ => SettingsError::Folder { path: asked.to_owned(), source },
+    })?;
     if !system.is_folder(&found) {
         return Err(SettingsError::NotAFolder(found));
     }

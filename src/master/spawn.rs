@@ -13,9 +13,10 @@ use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
 use super::settings::{Settings, SpawnPlace};
 use super::system::System;
+use super::tasks::Task;
 use super::unread::Intake;
 use super::worker::Worker;
-use super::{channels, checkpoint, dispatch, eligibility, requests};
+use super::{addresses, channels, checkpoint, dispatch, eligibility, listener, requests};
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -108,8 +109,10 @@ impl<S: System> Spawner<'_, S> {
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
         let is_agent = slot == Slot::AGENT;
         // An agent serves nothing.
-        let configured = app.listeners.entries().filter(|(_, l)| l.configured.is_some() && !is_agent);
-        let given: Vec<ListenerIx> = configured.map(|(ix, _)| ix).collect();
+        let given = if is_agent { Vec::new() } else { addresses::of_generation(app, &settings) };
+        if settings.protocol.inherited() == Inherited::Listeners {
+            given.iter().for_each(|&listener| listener::begin_listening(cx, app_ix, listener));
+        }
         if settings.has_own_sockets() {
             for &listener in &given {
                 self.groups.give_slot_a_socket(cx, app_ix, listener, slot.0);
@@ -142,7 +145,7 @@ impl<S: System> Spawner<'_, S> {
             worker,
             slot,
             generation: generation.0,
-            port: app.port(),
+            port: addresses::port(app, &settings),
             listen_names,
             notify: notify.as_deref(),
             preload: preload.as_deref(),
@@ -304,9 +307,9 @@ pub(super) fn add_worker(
 /// The worker serves the sockets that it inherited, as far as anybody can know.
 pub(super) fn serve_inherited(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get(ix) else { return };
-    let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, l)| l.configured.is_some());
-    let given: Vec<ListenerIx> = listeners.map(|(ix, _)| ix).collect();
-    given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    addresses::of_generation(app, settings).into_iter().for_each(|listener| requests::join(cx, ix, listener));
     checkpoint::save_serves(cx, ix);
 }
 
@@ -390,12 +393,15 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
         withdraw(cx, id);
         dispatch::take_back(cx, ix);
         drains.remove(ix);
-        let removed = cx.workers.remove(ix);
-        if removed.as_ref().is_some_and(|worker| worker.intercepted.is_some()) {
-            cx.keeper.send(Order::Release { name: bind::held_name(id) });
-        }
-        if let Some(channel) = removed.and_then(|worker| worker.channel) {
-            channel.into_fds().for_each(|fd| cx.system.close(fd));
+        if let Some(worker) = cx.workers.remove(ix) {
+            if worker.intercepted.is_some() {
+                cx.keeper.send(Order::Release { name: bind::held_name(id) });
+            }
+            // Multicast groups that it joined belong to the socket: its replacement could not join them again.
+            let listeners = &cx.apps[worker.app].listeners;
+            let datagrams = worker.serves.iter().copied().filter(|n| listeners[*n].datagram);
+            cx.tasks.extend(datagrams.map(|listener| Task::ListenerUnserved { app: worker.app, listener }));
+            worker.channel.into_iter().flat_map(Channel::into_fds).for_each(|fd| cx.system.close(fd));
         }
     }
     cx.keeper.send(Order::Release { name: channel_name(id) });

@@ -12,7 +12,7 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, log_files, narration, output, reload, resume};
+use super::{Master, checkpoint, log_files, narration, output, reload, resume};
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -248,8 +248,13 @@ impl<S: System> Master<S> {
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
         let ix = self.cx.apps.push(app);
         for (address, fd) in bound {
-            let protocol = self.cx.apps[ix].settings().protocol;
-            reload::add_configured_listener(&mut self.cx, ix, address, fd, protocol);
+            let settings = self.cx.apps[ix].settings();
+            let (protocol, given) = (settings.protocol, settings.config.listen.is_empty());
+            let listener = reload::add_configured_listener(&mut self.cx, ix, address, fd, protocol);
+            if given {
+                self.cx.apps[ix].listeners[listener].given = true;
+                checkpoint::save_listener(&mut self.cx, ix, listener);
+            }
         }
     }
 
@@ -464,22 +469,24 @@ fn bind_all(
         let inherited = given.iter().position(|(_, fd)| is_address(system, fd, address));
         let fd = match inherited {
             Some(n) => given.remove(n).1,
-            None => listener::bind_configured(system, address)
+            None => listener::bind_configured(system, address, &[])
                 .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
         };
         bound.push((address.clone(), fd));
     }
     if settings.config.listen.is_empty() && alone {
-        for (_, fd) in given.drain(..) {
-            let address = match system.local_address(fd.as_fd()) {
-                Ok(LocalAddress::Inet(address)) => Listen::Tcp(address),
-                Ok(LocalAddress::Unix(path)) => Listen::Unix(path),
-                Ok(LocalAddress::Other) | Err(_) => continue,
-            };
-            bound.push((address, fd));
-        }
+        bound.extend(given.drain(..).filter_map(|(_, fd)| Some((address_of(system, &fd)?, fd))));
     }
     Ok(bound)
+}
+
+/// The address of a socket that clusterd was given, as a configuration would name it.
+pub(super) fn address_of(system: &impl System, fd: &OwnedFd) -> Option<Listen> {
+    match system.local_address(fd.as_fd()) {
+        Ok(LocalAddress::Inet(address)) => Some(Listen::Tcp(address)),
+        Ok(LocalAddress::Unix(path)) => Some(Listen::Unix(path)),
+        Ok(LocalAddress::Other) | Err(_) => None,
+    }
 }
 
 fn is_address(system: &impl System, fd: &OwnedFd, address: &Listen) -> bool {

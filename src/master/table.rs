@@ -21,6 +21,13 @@ impl<I: From<usize> + Into<usize> + Copy, T> Table<I, T> {
         I::from(self.places.len() - 1)
     }
 
+    /// Puts an entry in the place of another.
+    pub(super) fn replace(&mut self, ix: I, entry: T) {
+        if let Some(place) = self.places.get_mut(ix.into()) {
+            *place = entry;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.places.clear();
     }

@@ -1,7 +1,7 @@
 //! Tasks that one mechanism of the master leaves for another: a closed list, performed by the loop in order before it
 //! sleeps. A mechanism calls those below it directly; a task is for one above it, or one that it is not given.
 use super::channels::Violation;
-use crate::ids::{WorkerId, WorkerIx};
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 
 /// Work to do before the loop sleeps.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub(super) enum Task {
     AwaitWritable(WorkerIx),
     /// The worker closed its server on the listener with this key, and did not say so.
     ServerClosed { worker: WorkerId, key: String },
+    /// The last worker that had this listener open closed it.
+    ListenerUnserved { app: AppIx, listener: ListenerIx },
     /// The worker broke the protocol.
     Misbehaved { worker: WorkerId, violation: Violation },
     /// The drain of this worker may be able to take its next step.

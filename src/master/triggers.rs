@@ -32,9 +32,10 @@ impl App {
         let settings = self.settings();
         let watch = settings.config.watch.as_ref().filter(|_| self.may_restart())?;
         let whole_folder = watch.paths.is_empty();
-        let paths = if whole_folder { vec![settings.cwd.clone()] } else { watch.paths.clone() };
+        let paths = if whole_folder { vec![settings.config.folder.clone()] } else { watch.paths.clone() };
+        let cwd = settings.cwd.clone();
         let (app, ignore, delay) = (self.name.clone(), watch.ignore.clone(), watch.delay);
-        Some(Spec { app, paths, whole_folder, ignore, apart: home.map(Path::to_owned), delay })
+        Some(Spec { app, paths, cwd, whole_folder, ignore, apart: home.map(Path::to_owned), delay })
     }
 }
 

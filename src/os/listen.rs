@@ -42,10 +42,38 @@ pub fn bind_tcp(address: SocketAddr, v6only: bool, backlog: i32) -> io::Result<O
 /// # Errors
 /// Those of the last address tried.
 pub fn bind_tcp_any(port: u16, backlog: i32) -> io::Result<OwnedFd> {
-    match bind_tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false, backlog) {
-        Err(e) if no_such_family(&e) => bind_tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false, backlog),
+    bind_any(port, |address, v6only| bind_tcp(address, v6only, backlog))
+}
+
+/// The same with another way to bind an address (its second argument: IPv6 only).
+///
+/// # Errors
+/// Those of the last address tried.
+pub fn bind_any(port: u16, bind: impl Fn(SocketAddr, bool) -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    match bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), false) {
+        Err(e) if no_such_family(&e) => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false),
         bound => bound,
     }
+}
+
+/// Binds one TCP address of which other sockets of ours have a part, and does not listen: SO_REUSEPORT lets the sockets
+/// of one user share a port. Until it listens, the others get every connection; then the more specific address wins.
+///
+/// # Errors
+/// Those of socket(2), setsockopt(2) and bind(2).
+pub fn bind_tcp_beside(address: SocketAddr, v6only: bool, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    for other in others {
+        socket2::SockRef::from(other).set_reuse_port(true)?;
+    }
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(v6only)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// Whether an error means that the machine lacks the address family (IPv6 disabled).

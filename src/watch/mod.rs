@@ -7,6 +7,7 @@ use ignored::Ignored;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -30,6 +31,8 @@ pub struct Spec {
     pub app: String,
     /// Files and folders, absolute.
     pub paths: Vec<PathBuf>,
+    /// The app's folder as it was found, links resolved: where it is another one, what is watched is another one too.
+    pub cwd: PathBuf,
     /// The paths were not named by the user: the rules of the repository around them apply.
     pub whole_folder: bool,
     /// Ignored files, as lines of a `.gitignore`.
@@ -100,9 +103,10 @@ impl Drop for Watcher {
 
 fn watch(spec: Spec, news: SyncSender<News>, heard: &Receiver<News>, stop: &AtomicBool, tell: &dyn Fn(Change)) {
     let lost = Arc::new(AtomicBool::new(false));
-    let watcher = notify::recommended_watcher(listener(news, Arc::clone(&lost)));
+    let wanted = Wanted::default();
+    let watcher = notify::recommended_watcher(listener(news, Arc::clone(&lost), Arc::clone(&wanted)));
     let mut place = match watcher {
-        Ok(watcher) => Place::new(spec, watcher),
+        Ok(watcher) => Place::new(spec, watcher, wanted),
         Err(e) => return log::warn!("{}: cannot watch files: {e}", spec.app),
     };
     place.look_at_all();
@@ -156,8 +160,15 @@ impl Pending {
     }
 }
 
+/// The folders and names from which events count: the folder above a watched one may be a busy one.
+type Wanted = Arc<Mutex<Vec<PathBuf>>>;
+
 /// Passes on events that may be changes of a file; reading is none.
-fn listener(news: SyncSender<News>, lost: Arc<AtomicBool>) -> impl Fn(notify::Result<Event>) + Send + 'static {
+fn listener(
+    news: SyncSender<News>,
+    lost: Arc<AtomicBool>,
+    wanted: Wanted,
+) -> impl Fn(notify::Result<Event>) + Send + 'static {
     move |event| {
         let send = |one: News| {
             if news.try_send(one).is_err() {
@@ -174,7 +185,9 @@ fn listener(news: SyncSender<News>, lost: Arc<AtomicBool>) -> impl Fn(notify::Re
                     EventKind::Access(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => false,
                 };
                 if counts {
-                    event.paths.into_iter().for_each(|path| send(News::Path(path)));
+                    let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_wanted = |path: &PathBuf| wanted.iter().any(|from| path.starts_with(from));
+                    event.paths.into_iter().filter(is_wanted).for_each(|path| send(News::Path(path)));
                 }
             }
             Err(_) => send(News::Lost),
@@ -189,6 +202,9 @@ struct Place {
     /// The named files and folders, each with its rules.
     roots: Vec<Root>,
     folders: BTreeSet<PathBuf>,
+    /// Names that lead to the roots: the watched folders themselves, and links on the way to them.
+    names: BTreeSet<PathBuf>,
+    wanted: Wanted,
     /// A failure to watch everything was logged.
     limit_logged: bool,
 }
@@ -197,10 +213,20 @@ struct Root {
     folder: PathBuf,
     file: Option<PathBuf>,
     ignored: Ignored,
+    /// Device and inode of the folder.
+    identity: Option<(u64, u64)>,
 }
 
 impl Place {
-    fn new(spec: Spec, watcher: RecommendedWatcher) -> Place {
+    fn new(spec: Spec, watcher: RecommendedWatcher, wanted: Wanted) -> Place {
+        let roots = Place::find_roots(&spec);
+        let (folders, names) = (BTreeSet::new(), BTreeSet::new());
+        let mut place = Place { spec, watcher, roots, folders, names, wanted, limit_logged: false };
+        place.watch_names();
+        place
+    }
+
+    fn find_roots(spec: &Spec) -> Vec<Root> {
         let mut roots = Vec::new();
         let apart = spec.apart.as_ref().and_then(|folder| fs::canonicalize(folder).ok());
         for path in &spec.paths {
@@ -208,18 +234,52 @@ impl Place {
             match found {
                 Ok((true, folder)) => {
                     let ignored = Ignored::new(&folder, spec.whole_folder, &spec.ignore, apart.clone());
-                    roots.push(Root { folder, file: None, ignored });
+                    let identity = identity(&folder);
+                    roots.push(Root { folder, file: None, ignored, identity });
                 }
                 // Editors replace a file by another one: only the folder sees that.
                 Ok((false, file)) => {
                     let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
                     let ignored = Ignored::new(&folder, false, &[], None);
-                    roots.push(Root { folder, file: Some(file), ignored });
+                    roots.push(Root { folder, file: Some(file), ignored, identity: None });
                 }
                 Err(e) => log::warn!("{}: cannot watch {}: {e}", spec.app, path.display()),
             }
         }
-        Place { spec, watcher, roots, folders: BTreeSet::new(), limit_logged: false }
+        roots
+    }
+
+    /// Watches what would show that another folder is under the name of a watched one: its entry in the folder above,
+    /// and links on the way.
+    fn watch_names(&mut self) {
+        self.names = self.spec.paths.iter().flat_map(|path| names_of(path)).collect();
+        self.names.extend(self.roots.iter().filter(|root| root.file.is_none()).map(|root| root.folder.clone()));
+        let above: BTreeSet<&Path> = self.names.iter().filter_map(|name| name.parent()).collect();
+        for folder in above {
+            if let Err(e) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                log::debug!("{}: cannot watch {}: {e}", self.spec.app, folder.display());
+            }
+        }
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        *wanted = self.names.iter().cloned().chain(self.roots.iter().map(|root| root.folder.clone())).collect();
+    }
+
+    /// Watches the folders that are now under the names of the watched ones.
+    fn replace_roots(&mut self) {
+        for folder in std::mem::take(&mut self.folders) {
+            // The kernel may have dropped the watch of a folder that is gone.
+            let _ = self.watcher.unwatch(&folder);
+        }
+        self.roots = Place::find_roots(&self.spec);
+        self.watch_names();
+        self.look_at_all();
+    }
+
+    /// Whether another folder is under one of the names than the watched one.
+    fn is_replaced(&self) -> bool {
+        let now: BTreeSet<(u64, u64)> = self.spec.paths.iter().filter_map(|path| identity(path)).collect();
+        let watched: BTreeSet<(u64, u64)> = self.roots.iter().filter_map(|root| root.identity).collect();
+        !now.is_empty() && now != watched
     }
 
     /// A path to report when no changed path is known.
@@ -308,6 +368,10 @@ impl Place {
 
     /// Handles an event for a path: returns the path, unless it is ignored.
     fn see(&mut self, path: PathBuf) -> Option<PathBuf> {
+        if self.names.contains(&path) && self.is_replaced() {
+            self.replace_roots();
+            return Some(path);
+        }
         let is_folder = fs::symlink_metadata(&path).is_ok_and(|file| file.is_dir());
         if path.file_name().is_some_and(|name| name == ".gitignore") {
             return self.look_at_all();
@@ -331,6 +395,19 @@ impl Place {
         }
         found
     }
+}
+
+/// Device and inode of a folder.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some((found.dev(), found.ino()))
+}
+
+/// A path, and the links on the way to it.
+fn names_of(path: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+    let is_link = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink());
+    let links = path.ancestors().skip(1).filter(move |above| is_link(above));
+    std::iter::once(path).chain(links).map(Path::to_owned)
 }
 
 #[cfg(test)]

@@ -25,13 +25,14 @@ impl Folder {
         let spec = Spec {
             app: "web".to_owned(),
             paths: paths.iter().map(|path| self.0.join(path)).collect(),
+            cwd: self.0.clone(),
             whole_folder: true,
             ignore: ignore.iter().map(|pattern| (*pattern).to_owned()).collect(),
             apart: Some(self.0.join("home")),
             delay: Duration::from_millis(20),
         };
         let watcher = notify::recommended_watcher(|_| {}).expect("a watcher");
-        let mut place = Place::new(spec, watcher);
+        let mut place = Place::new(spec, watcher, Wanted::default());
         place.look_at_all();
         place
     }
@@ -97,7 +98,7 @@ fn a_file_that_was_named_is_watched_alone_and_what_was_named_counts_though_git_i
     assert_eq!(place.see(folder.write("b.js", "")), None);
     folder.write(".gitignore", "dist/\n");
     let spec = Spec { whole_folder: false, ..folder.place(&["dist"], &[]).spec };
-    let mut place = Place::new(spec, notify::recommended_watcher(|_| {}).expect("a watcher"));
+    let mut place = Place::new(spec, notify::recommended_watcher(|_| {}).expect("a watcher"), Wanted::default());
     place.look_at_all();
     assert!(place.see(folder.write("dist/out.js", "x")).is_some());
 }

@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary, real node and python, and a strict client for which every request must get one
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
+mod addresses;
 mod again;
 mod agent;
 mod asked;
@@ -14,6 +15,7 @@ mod deployments;
 mod errors;
 mod faults;
 mod floods;
+mod folders;
 mod forever;
 mod full;
 mod homes;

@@ -2,7 +2,7 @@
 use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
 use crate::cli::run_args::RunArgs;
 use crate::config::resolve::resolve;
-use crate::config::sources::{Sources, shown};
+use crate::config::sources::shown;
 use crate::config::{App, Balance, Listen, Protocol, ProtocolKind, Ready, defaults, rules};
 use crate::loader;
 use crate::os::cpu::{self, CpuCount};
@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// First lines of its help.
@@ -106,7 +106,7 @@ fn report(args: &RunArgs) -> Report {
         }
     };
     let cpus = cpu::available();
-    report.apps = config.apps.iter().map(|app| examine(app, &sources, &cpus)).collect();
+    report.apps = config.apps.iter().map(|app| examine(app, &cpus)).collect();
     (report.cpus, report.cpus_reason) = (cpus.count, cpus.reason);
     report.ok = report.apps.iter().all(|finding| finding.problems.is_empty());
     report.code = if report.ok { 0 } else { EXIT_FAILED };
@@ -147,8 +147,8 @@ impl Finding {
     }
 }
 
-fn examine(app: &App, sources: &Sources, cpus: &CpuCount) -> Finding {
-    let folder = app.cwd.clone().unwrap_or_else(|| PathBuf::from(&sources.start_folder));
+fn examine(app: &App, cpus: &CpuCount) -> Finding {
+    let folder = app.folder.clone();
     let mut finding = Finding {
         name: app.name.clone(),
         command: app.command.clone(),

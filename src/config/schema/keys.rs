@@ -100,8 +100,10 @@ table! {
         env: BTreeMap<String, String>,
         /// What `env` is added to, where it is not the environment of clusterd itself.
         base_env: Option<BTreeMap<String, String>>,
-        /// Absolute; links are resolved at each generation.
+        /// `cwd`, made absolute.
         cwd: Option<PathBuf>,
+        /// `cwd`, or the folder of the start. As typed: each generation looks it up again, with its links.
+        folder: PathBuf,
         /// Files whose change has every worker replaced.
         watch: Option<Watch>,
         /// What happens when a worker dies.
@@ -137,7 +139,7 @@ table! {
             .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\""),
         more "1 to 4096. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
               rounded up. A share is rounded up; there is always one worker";
-    /// Folder of the workers. Links are followed again at each reload.
+    /// Folder of the workers. Looked up again, with its links, at each reload and start.
     cwd: raw(String), PATH, unset "where clusterd was started", example r#""/srv/hello/current""#, section "run",
         flag flag("--cwd", SURROUNDINGS, "DIR").for_one_app().help("Folder of the workers");
     /// Run workers as this user (clusterd must be root).

@@ -5,7 +5,7 @@ use crate::ids::{ListenerIx, WorkerIx};
 use crate::master::context::Context;
 use crate::master::kernel_mode::groups::Groups;
 use crate::master::system::System;
-use crate::master::{requests, unread};
+use crate::master::{addresses, requests, unread};
 use crate::os::listen::LocalAddress;
 use crate::os::seccomp::Answer;
 use crate::os::tracee::SocketKind;
@@ -50,9 +50,10 @@ pub(super) fn listener_for(
 fn configured(cx: &Context<impl System>, ix: WorkerIx, kind: SocketKind, address: &Address) -> Option<ListenerIx> {
     let worker = cx.workers.get(ix)?;
     let app = &cx.apps[worker.app];
-    let cwd = app.generations.get(&worker.generation).map_or_else(|| &app.settings().cwd, |settings| &settings.cwd);
-    let mut configured = app.listeners.entries().filter(|(_, listener)| listener.configured.is_some());
-    let found = configured.find(|(_, listener)| match (&listener.local, address, kind) {
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    let cwd = &settings.cwd;
+    let configured = addresses::of_generation(app, settings).into_iter().map(|ix| (ix, &app.listeners[ix]));
+    let found = configured.into_iter().find(|(_, listener)| match (&listener.local, address, kind) {
         (LocalAddress::Inet(local), Address::Inet(asked), SocketKind::Tcp) => asked.port() == local.port(),
         (LocalAddress::Unix(path), Address::Path(asked), SocketKind::UnixStream) => same_path(path, asked, cwd),
         _ => false,

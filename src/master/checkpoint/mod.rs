@@ -155,9 +155,17 @@ pub(super) fn save_listener(cx: &mut Context<impl System>, app_ix: AppIx, listen
         order: listener_ix.into(),
         sockets: listener.reuseport.as_ref().map_or(0, Group::socket_count),
         full: listener.reuseport.as_ref().is_some_and(|group| group.full),
+        given: listener.given,
     };
     let key = format!("{LISTENER}{}/{}", app.name, listener.key);
     cx.checkpoint.save(&mut cx.keeper, key, &record);
+}
+
+/// Deletes the record of a listener that is closed.
+pub(super) fn forget_listener(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+    let app = &cx.apps[app_ix];
+    let key = format!("{LISTENER}{}/{}", app.name, app.listeners[listener_ix].key);
+    cx.checkpoint.forget(&mut cx.keeper, key);
 }
 
 /// Saves the state of a worker's channel: the listeners that the worker serves, and whether it is leaving.

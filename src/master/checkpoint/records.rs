@@ -115,10 +115,12 @@ pub(in crate::master) struct ListenerRecord {
     pub(in crate::master) sockets: u32,
     /// The group cannot grow.
     pub(in crate::master) full: bool,
+    /// It was passed to clusterd at its start; no configuration names it.
+    pub(in crate::master) given: bool,
 }
 
 record! {
-    ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; }
+    ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; 7 given = false; }
 }
 
 // ---- the supervisor's data ----
@@ -278,6 +280,7 @@ mod tests {
             order: 1 << 53,
             sockets: u32::MAX,
             full: false,
+            given: false,
         };
         let bytes = record::to_document(&record).unwrap().len();
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");

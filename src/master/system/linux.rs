@@ -188,6 +188,14 @@ impl System for Linux {
         listen::bind_tcp_any(port, backlog)
     }
 
+    fn bind_tcp_beside(&self, address: SocketAddr, v6only: bool, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+        listen::bind_tcp_beside(address, v6only, others)
+    }
+
+    fn bind_tcp_any_beside(&self, port: u16, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+        listen::bind_any(port, |address, v6only| listen::bind_tcp_beside(address, v6only, others))
+    }
+
     fn bind_udp(&self, address: SocketAddr, v6only: bool, reuse_address: bool) -> io::Result<OwnedFd> {
         listen::bind_udp(address, v6only, reuse_address)
     }

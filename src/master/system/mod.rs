@@ -178,6 +178,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// On all interfaces, IPv6 and IPv4 where possible.
     fn bind_tcp_any(&self, port: u16, backlog: i32) -> io::Result<OwnedFd>;
 
+    /// As [`crate::os::listen::bind_tcp_beside`].
+    fn bind_tcp_beside(&self, address: SocketAddr, v6only: bool, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd>;
+
+    /// The same on all interfaces.
+    fn bind_tcp_any_beside(&self, port: u16, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd>;
+
     fn bind_udp(&self, address: SocketAddr, v6only: bool, reuse_address: bool) -> io::Result<OwnedFd>;
 
     /// `replace_dead`: removes a socket file on which nobody listens.
