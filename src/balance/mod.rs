@@ -10,6 +10,7 @@
 //! - A worker that refuses a connection gets none of the same listener for a moment (`backoff`).
 pub mod backoff;
 pub mod coalescing;
+pub mod kept;
 mod ready_set;
 pub mod starvation;
 mod strategy;
@@ -218,6 +219,14 @@ impl Balancer {
         found.is_some()
     }
 
+    /// Whether this worker may be handed a connection that is meant for it, beyond its window.
+    pub fn may_take(&self, group: GroupIx, member: MemberIx, now_us: u64) -> bool {
+        self.pool.member(member).is_some_and(|who| {
+            let is_few = (who.open.len() as u32) < limits::HANDOFF_WINDOW_MAX;
+            who.eligible && is_few && who.groups.contains(&group) && !who.is_late(now_us)
+        })
+    }
+
     /// Open hand-offs of the least busy worker that could take a connection of this group.
     pub fn fewest_open(&mut self, group: GroupIx, now_us: u64) -> Option<u32> {
         self.pool.find_in_turn(group, now_us).map(|member| self.open_count(member))
@@ -389,7 +398,11 @@ impl Pool {
 impl Member {
     /// It is in the ready set, and its oldest hand-off is not late.
     fn can_take(&self, now_us: u64) -> bool {
+        self.level.is_some() && !self.is_late(now_us)
+    }
+
+    fn is_late(&self, now_us: u64) -> bool {
         let is_late = |oldest: &Open| now_us.saturating_sub(oldest.since_us) > limits::HANDOFF_SLOW_US;
-        self.level.is_some() && !self.open.front().is_some_and(is_late)
+        self.open.front().is_some_and(is_late)
     }
 }

@@ -5,6 +5,7 @@ use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::dispatch::AcceptPause;
 use super::listener::Listener;
+use super::moves::Rebalance;
 use super::settings::Settings;
 use super::table::Table;
 use super::triggers::Schedule;
@@ -49,6 +50,7 @@ pub(super) struct App {
     pub(super) handoffs: u64,
     /// Connections that workers gave back for others.
     pub(super) moved: u64,
+    pub(super) rebalance: Rebalance,
     pub(super) restarts: u64,
     /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
@@ -80,6 +82,7 @@ impl App {
             start_failure: None,
             handoffs: 0,
             moved: 0,
+            rebalance: Rebalance::default(),
             restarts: 0,
             slot_notes: BTreeMap::new(),
             schedule: Schedule::default(),

@@ -175,7 +175,7 @@ pub(super) fn save_and_answer(cx: &mut Context<impl System>, ix: WorkerIx, chann
 }
 
 /// Sends a control line to a worker. A worker that does not read its channel fails.
-fn send(cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) {
+pub(super) fn send(cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) {
     let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
     match channel.send_line(line, None) {
         Ok(()) if channel.is_blocked() => cx.tasks.push_back(Task::AwaitWritable(ix)),

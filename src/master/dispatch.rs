@@ -197,6 +197,42 @@ impl Dispatch {
         }
     }
 
+    /// Hands a connection to this worker; where that cannot be, it waits for any.
+    pub(super) fn hand_to(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, conn: ConnIx, receiver: WorkerIx) {
+        let member = cx.workers.get(receiver).and_then(|worker| worker.member);
+        let app = &mut cx.apps[app_ix];
+        let Some(connection) = app.connections.get(conn) else { return };
+        let listener = &app.listeners[connection.listener];
+        let handoff = HandOff {
+            conn,
+            socket: &connection.socket,
+            group: listener.group,
+            client_hash: connection.client_hash,
+            newconn: &listener.newconn,
+        };
+        let outcome = member.map(|member| {
+            handoff.send_to(
+                member,
+                &mut app.balancer,
+                &app.by_member,
+                |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+                &mut self.line,
+                cx.now_us,
+            )
+        });
+        if matches!(outcome, Some(Outcome::Sent { .. })) {
+            return;
+        }
+        app.waiting.queue.push_back(conn);
+        match outcome {
+            Some(Outcome::Unsent { worker, why: Some(Sent::Blocked) }) => {
+                cx.tasks.push_back(Task::AwaitWritable(worker))
+            }
+            Some(Outcome::Unsent { worker, why: Some(Sent::Broken) }) => channel_broken(cx, worker),
+            _ => {}
+        }
+    }
+
     /// Called before a channel is read.
     pub(super) fn begin_reading(&mut self) {
         self.answers = 0;

@@ -51,6 +51,20 @@ impl<S> HandOff<'_, S> {
         now_us: u64,
     ) -> Outcome {
         let Some(member) = balancer.pick(self.group, self.client_hash, now_us) else { return Outcome::NoWorker };
+        self.send_to(member, balancer, by_member, channel_of, line, now_us)
+    }
+
+    /// Sends the connection to this worker.
+    #[inline]
+    pub fn send_to<'c, W: Wire<Passed = S> + 'c>(
+        &self,
+        member: MemberIx,
+        balancer: &mut Balancer,
+        by_member: &[WorkerIx],
+        channel_of: impl FnOnce(WorkerIx) -> Option<&'c mut Channel<W>>,
+        line: &mut Vec<u8>,
+        now_us: u64,
+    ) -> Outcome {
         let worker = by_member[member.0 as usize];
         let Some(channel) = channel_of(worker) else {
             balancer.set_eligible(member, false);

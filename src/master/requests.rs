@@ -75,13 +75,20 @@ pub(super) fn on_message(
             let moved = channel.fds.pop_front();
             let answer = if moved.is_some() { lines::HANDLE_ACK } else { lines::HANDLE_NACK };
             if let Some(socket) = moved {
-                moves::take(reader.cx, ix, socket);
+                moves::take(reader.cx, reader.dispatch, ix, socket);
             }
             return channel.send_line(answer, None).map_err(Violation::from);
         }
         FromWorker::Hello => {
             if let Some(worker) = reader.cx.workers.get_mut(ix) {
                 worker.has_preload = true;
+            }
+        }
+        FromWorker::Kept { count } => {
+            if let Some(worker) = reader.cx.workers.get_mut(ix) {
+                // Only a worker with the preload says so, also to a master that has just taken over.
+                worker.has_preload = true;
+                worker.kept.report(count, worker.taken);
             }
         }
         FromWorker::Answer { .. }

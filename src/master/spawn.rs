@@ -7,6 +7,7 @@ use super::drains::{Drains, Goodbye};
 use super::hooks::HookRuns;
 use super::kernel_mode::groups::Groups;
 use super::liveness::Liveness;
+use super::moves::{self, Kept};
 use super::notify_sockets::{Heard, NotifySockets};
 use super::output::{Output, OutputError, Way};
 use super::recovery::{Tag, agent_tag_bytes};
@@ -271,6 +272,8 @@ pub(super) fn add_worker(
         drain: None,
         goodbye: Goodbye::Unsaid,
         has_preload: false,
+        // Of one that a previous master has started, nothing is known.
+        kept: if pid.is_none() { Kept::NONE } else { Kept::default() },
         severed_ms: None,
         taken: 0,
         taken_before: 0,
@@ -324,6 +327,7 @@ pub(super) fn serve(cx: &mut Context<impl System>, worker: WorkerId) {
         serve_inherited(cx, ix);
     }
     eligibility::refresh(cx, ix);
+    moves::worker_is_ready(cx, ix);
 }
 
 /// Sends SIGTERM, and gives the worker no more connections.

@@ -3,6 +3,7 @@
 use super::bind::Intercepted;
 use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
+use super::moves::Kept;
 use super::readiness_probe::ReadinessProbe;
 use super::relay::Receiver;
 use super::system::System;
@@ -40,6 +41,8 @@ pub(super) struct Worker<S: System> {
     pub(super) goodbye: Goodbye,
     /// It has loaded the preload, and can give connections back.
     pub(super) has_preload: bool,
+    /// The connections that it keeps.
+    pub(super) kept: Kept,
     /// When its channel closed.
     pub(super) severed_ms: Option<u64>,
     /// Connections that it took from this master.

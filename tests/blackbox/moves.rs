@@ -4,6 +4,7 @@ use super::client::Load;
 use super::cluster::{Cluster, Folder, PATIENCE, kill};
 use super::common::http::Kept;
 use clusterd::api::types::WorkerState;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -299,5 +300,71 @@ fn without_the_preload_an_app_runs_as_before() {
     reload(&cluster);
     assert_eq!(cluster.app().moved, 0);
     assert_eq!(Kept::connect(cluster.address()).post("/", "x").body, "x");
+    cluster.stop();
+}
+
+/// How many of these clients each worker answers.
+fn shares(cluster: &Cluster, clients: &mut [Kept]) -> Vec<usize> {
+    let mut by_pid: BTreeMap<i32, usize> = cluster.worker_pids().into_iter().map(|pid| (pid, 0)).collect();
+    for client in clients {
+        *by_pid.entry(client.post("/", "a").pid).or_default() += 1;
+    }
+    by_pid.into_values().collect()
+}
+
+/// Asks until the least served worker has at least so many percent of the most served.
+fn wait_for_shares(cluster: &Cluster, clients: &mut [Kept], percent: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shares = shares(cluster, clients);
+        if shares.iter().min().unwrap() * 100 >= shares.iter().max().unwrap() * percent {
+            return eprintln!("shares {shares:?}");
+        }
+        assert!(Instant::now() < deadline, "shares {shares:?}");
+    }
+}
+
+#[test]
+fn kept_connections_go_to_workers_that_start_later() {
+    for balance in ["round-robin", "kernel"] {
+        let cluster = start("2", &["-b", balance]);
+        let mut clients: Vec<Kept> = (0..64).map(|_| Kept::connect(cluster.address())).collect();
+        let before = shares(&cluster, &mut clients);
+        assert_eq!(before.iter().sum::<usize>(), 64);
+        assert!(cluster.cli(&["scale", "web", "+2"]).status.success());
+        cluster.wait_ready(4);
+        let from = Instant::now();
+        wait_for_shares(&cluster, &mut clients, 80);
+        assert!(from.elapsed() < Duration::from_secs(6), "{balance}: {:?}", from.elapsed());
+        assert!(cluster.app().moved >= 28, "{}", cluster.app().moved);
+        cluster.stop();
+    }
+}
+
+#[test]
+fn a_reload_leaves_equal_shares() {
+    let cluster = start("2", &[]);
+    let mut clients: Vec<Kept> = (0..40).map(|_| Kept::connect(cluster.address())).collect();
+    shares(&cluster, &mut clients);
+    reload(&cluster);
+    wait_for_shares(&cluster, &mut clients, 80);
+    cluster.stop();
+}
+
+#[test]
+fn without_rebalance_connections_stay_where_they_are() {
+    let folder = Folder::new();
+    folder.write("app.js", APP);
+    let app = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 1\nlisten = [\"127.0.0.1:0\"]\n";
+    let file = folder.write("cluster.toml", &format!("{app}rebalance = false\n"));
+    let cluster = Cluster::start_in(folder, &["-c", &file], |_| {});
+    cluster.wait_ready(1);
+    let mut clients: Vec<Kept> = (0..8).map(|_| Kept::connect(cluster.address())).collect();
+    shares(&cluster, &mut clients);
+    assert!(cluster.cli(&["scale", "web", "2"]).status.success());
+    cluster.wait_ready(2);
+    // Two heartbeats, within which a round would begin and end.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!((shares(&cluster, &mut clients).into_iter().max(), cluster.app().moved), (Some(8), 0));
     cluster.stop();
 }

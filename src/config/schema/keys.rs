@@ -209,6 +209,10 @@ table! {
     preload: plain(bool = true), Boolean, section "sockets",
         more "See [Moves](moves.md). `false`: workers close what they keep when they leave";
 
+    /// Whether kept connections move to workers that keep fewer, after a scale up or a replacement and when shares drift apart.
+    rebalance: plain(bool = true), Boolean, section "sockets",
+        more "Only between two requests, at most once in 10 s for each connection, and never with `sticky`. It needs `preload`";
+
     /// What makes a worker ready: "listening", "message", "notify", "http:/healthz" (it answers that with 2xx or 3xx), a time, "listening or 3s".
     ready: plain(Option<Ready> = None), Optional(READY), unset "as the protocol has it", example r#""listening""#,
         section "readiness",

@@ -24,6 +24,10 @@ pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
 pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
 /// Told to the preload: the worker ends its connections, because no other worker is left.
 pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
+/// Asks the preload how many connections the worker keeps.
+pub const COUNT: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"count\"}\n";
+/// How the preload answers that; the number and a brace follow.
+const KEPT: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"kept","count":"#;
 /// How the preload sends a connection, with its fd.
 const MOVED: &[u8] = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTERD","act":"moved"}}"#;
 /// How the preload says that it is loaded.
@@ -54,6 +58,8 @@ pub enum FromWorker {
     Moved,
     /// The preload is loaded.
     Hello,
+    /// So many connections are kept by the worker.
+    Kept { count: u32 },
     /// `process.send('ready')`.
     Ready,
     /// Any other `process.send()`.
@@ -225,6 +231,9 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if line == HELLO {
         return Ok(FromWorker::Hello);
     }
+    if let Some(count) = decode_kept(line) {
+        return Ok(FromWorker::Kept { count });
+    }
     // The reason may quote the line, which may be huge or contain terminal escapes.
     let bad = |reason: String| {
         let reason = reason.chars().filter(|c| !c.is_control()).take(BAD_LINE_REASON_CHARS_MAX).collect();
@@ -376,6 +385,19 @@ fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
     };
     let (_, rest) = decode_number(rest.strip_prefix(b",\"seq\":")?)?;
     (rest == b"}").then_some((ack, accepted))
+}
+
+/// How many connections the worker keeps, as the preload prints it.
+fn decode_kept(line: &[u8]) -> Option<u32> {
+    let (count, rest) = decode_number(line.strip_prefix(KEPT)?)?;
+    u32::try_from(count).ok().filter(|_| rest == b"}")
+}
+
+/// Tells the preload to give back so many of the connections that rest.
+pub fn give(out: &mut Vec<u8>, count: u32) {
+    out.extend_from_slice(br#"{"cmd":"NODE_CLUSTERD","act":"give","count":"#);
+    push_number(out, u64::from(count));
+    out.extend_from_slice(b"}\n");
 }
 
 fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {

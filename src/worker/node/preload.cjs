@@ -7,6 +7,7 @@ const cmd = 'NODE_CLUSTERD';
 const LOOK_MS = 25; // between two looks at connections of which no event tells
 const PAUSE_MS = 5; // before the next look at many connections
 const MANY = 256;
+const GIVE_MS = 1000; // until what could not be given for balance stays
 
 const quietly = (f) => function (...args) {
   try {
@@ -39,15 +40,20 @@ function setUp() {
   const given = []; // handles that wait to be sent, each with its socket
   const begun = Symbol('a request has begun');
   let moving = false; // told to leave: whatever can move does
+  let quota = 0; // connections to give to workers that keep fewer
   let ending = false; // nobody is left to move to
   let sending = false;
+  const answers = require('diagnostics_channel').channel('http.server.response.finish');
   let looks = false; // a look is due
   let looked = 0; // connections seen by the last one
   let timer;
+  let enough;
   if (!http.Server.prototype.closeIdleConnections) trackRequests();
 
   const listOf = (server) => server[Object.getOwnPropertySymbols(server).find((s) => s.description === 'http.server.connections')];
   const isTls = (server) => typeof server.setSecureContext === 'function';
+
+  const leaves = (server) => moving || closing.has(server);
 
   /// The sockets of plain HTTP/1 whose parsers have begun no request.
   function* resting() {
@@ -60,7 +66,7 @@ function setUp() {
     looked = handles.length;
     for (const socket of handles) {
       const { parser, server } = socket;
-      if (!parser || !(server instanceof http.Server) || isTls(server) || !(moving || closing.has(server))) continue;
+      if (!parser || !(server instanceof http.Server) || isTls(server) || !(leaves(server) || quota > 0)) continue;
       // Node counts a fresh connection as active.
       if (socket.bytesRead === 0 || parser[begun] === false || isIdle(server, socket)) yield socket;
     }
@@ -106,7 +112,14 @@ function setUp() {
   const lookNow = quietly(() => {
     looks = false;
     if (ending || !process.connected) return;
-    for (const socket of resting()) if (canMove(socket)) take(socket);
+    for (const socket of resting()) {
+      if (!canMove(socket)) continue;
+      if (!leaves(socket.server)) {
+        if (quota === 0) break;
+        quota--;
+      }
+      take(socket);
+    }
     sendNext();
   });
 
@@ -122,10 +135,13 @@ function setUp() {
     look();
     if (timer) return;
     timer = setInterval(() => {
-      if (moving || closing.size > 0) look();
+      if (moving || closing.size > 0 || quota > 0) return look();
+      clearInterval(timer);
+      timer = undefined;
+      answers.unsubscribe(look);
     }, LOOK_MS);
     timer.unref();
-    require('diagnostics_channel').channel('http.server.response.finish').subscribe(look);
+    answers.subscribe(look);
   }
 
   /// Clients whose connections cannot move learn it with the next answer.
@@ -214,7 +230,18 @@ function setUp() {
       watch();
       quietly(tellOthers)();
     }
-    ending = message.act === 'end';
+    if (message.act === 'count') {
+      const kept = process._getActiveHandles().filter(({ parser, server }) => parser && server instanceof http.Server);
+      send({ cmd, act: 'kept', count: kept.length });
+    }
+    if (message.act === 'give') {
+      quota = message.count;
+      watch();
+      clearTimeout(enough);
+      enough = setTimeout(() => { quota = 0; }, GIVE_MS);
+      enough.unref();
+    }
+    if (message.act === 'end') ending = true;
   }));
   send({ cmd, act: 'hello' });
 }
