@@ -13,7 +13,7 @@ use clusterd::config::sources::{FileSource, Sources};
 use clusterd::config::{App, Listen, address, env_file, inspect, name, parse};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec::{self, RecordError};
-use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
+use clusterd::keeper::protocol::{About, Credentials, GroupLimits, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use clusterd::limits;
 use clusterd::record;
 use clusterd::worker::node::framing::{LineBuffer, Outbox, shown};
@@ -314,7 +314,7 @@ fn prefixes(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<RecordError>) {
 }
 
 fn make_order(from: &mut Taken<'_>) -> Order {
-    let (kind, worker) = (from.byte() % 11, WorkerId(from.number()));
+    let (kind, worker) = (from.byte() % 12, WorkerId(from.number()));
     match kind {
         0 => Order::Hold { name: from.text() },
         1 => Order::Release { name: from.text() },
@@ -326,8 +326,14 @@ fn make_order(from: &mut Taken<'_>) -> Order {
         7 => Order::Heartbeat,
         8 => Order::Ready,
         9 => Order::Upgrade,
+        10 => Order::Group { base: from.text(), app: from.text(), limits: make_limits(from) },
         _ => Order::Finish { code: from.byte() },
     }
+}
+
+fn make_limits(from: &mut Taken<'_>) -> GroupLimits {
+    let mut some = || from.flag().then(|| from.number());
+    GroupLimits { memory_max: some(), memory_high: some(), cpu_max: some(), pids_max: some() }
 }
 
 fn make_notice(from: &mut Taken<'_>) -> Notice {
@@ -346,13 +352,14 @@ fn make_notice(from: &mut Taken<'_>) -> Notice {
             tag: from.some_bytes(),
             started_ms: from.number(),
             status: from.flag().then(|| from.i32()),
+            out_of_memory: from.flag(),
         },
         2 => Notice::Held { name: from.text() },
         3 => Notice::Noted { key: from.text(), value: from.some_bytes() },
         4 => Notice::Begin,
         5 => Notice::Spawned { worker, pid: from.i32() },
         6 => Notice::SpawnFailed { worker, step: STEPS[usize::from(from.byte() % 4)], errno: from.i32() },
-        7 => Notice::Exited { worker, status: from.i32(), at_ms: from.number() },
+        7 => Notice::Exited { worker, status: from.i32(), at_ms: from.number(), out_of_memory: from.flag() },
         8 => Notice::Keeper { about: make_about(from) },
         _ => Notice::Signal { signal: from.i32(), value: from.flag().then(|| from.i32()) },
     }
@@ -373,6 +380,7 @@ fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {
     placements.dedup();
     SpawnSpec {
         tag: from.some_bytes(),
+        app: from.text(),
         program: from.some_bytes(),
         args: from.list(Taken::some_bytes),
         env: from.list(Taken::some_bytes),

@@ -1,9 +1,9 @@
 //! More bodies: what a keeper hands over, what Node's inspector says, answers about readiness, messages between agent and
 //! workers.
-use super::{Taken, make_notice, plain_error};
+use super::{Taken, make_limits, make_notice, plain_error};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::protocol::SpawnStep;
-use clusterd::keeper::state::{self, State};
+use clusterd::keeper::state::{self, GroupState, GroupsState, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watchdog::WatchdogState;
 use clusterd::limits;
@@ -59,7 +59,15 @@ fn make_state(from: &mut Taken<'_>) -> State<i32> {
         if from.flag() {
             reports.insert(worker, number());
         }
-        table.restore(worker, Child { pid, tag: from.some_bytes(), started_ms: from.number(), state }).unwrap();
+        let child = Child {
+            pid,
+            tag: from.some_bytes(),
+            app: from.text(),
+            started_ms: from.number(),
+            out_of_memory: from.flag(),
+            state,
+        };
+        table.restore(worker, child).unwrap();
     }
     for name in from.list(Taken::text) {
         let at = number();
@@ -90,6 +98,14 @@ fn make_state(from: &mut Taken<'_>) -> State<i32> {
         news: from.list(make_notice).into(),
         table,
         reports,
+        groups: GroupsState {
+            base: from.text(),
+            apps: from.list(|from| GroupState {
+                app: from.text(),
+                limits: make_limits(from),
+                oom_kills: from.number(),
+            }),
+        },
     }
 }
 

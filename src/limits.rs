@@ -47,6 +47,11 @@ pub const HOST_BYTES_MAX: usize = 253;
 /// CPUs that `cpu_affinity` may name are numbered below this.
 pub const CPU_NUMBERS_MAX: u32 = 8192;
 
+/// Largest `pids_max`: the kernel's PID_MAX_LIMIT.
+pub const PIDS_MAX: u32 = 4 * 1024 * 1024;
+/// Largest `cpu_max`, in percent of a CPU.
+pub const CPU_SHARE_PERCENT_MAX: u32 = 100 * CPU_NUMBERS_MAX;
+
 // ---- keeper ----
 
 /// What the keeper sets its oom_score_adj to where it may: 1,000 less is never killed, and the master and the workers get

@@ -2,7 +2,7 @@
 //! system is told is not known here.
 use super::parse;
 use super::value_error::ValueError;
-use crate::limits::CPU_NUMBERS_MAX;
+use crate::limits::{CPU_NUMBERS_MAX, CPU_SHARE_PERCENT_MAX};
 use std::collections::BTreeMap;
 
 /// Every resource that setrlimit(2) limits and an app may need, by its name in `ulimit` and limits.conf(5).
@@ -106,6 +106,19 @@ pub fn cpus(text: &str) -> Result<Vec<u32>, ValueError> {
     Ok(all)
 }
 
+/// A share of CPU time in percent of one CPU: `150%`, or a number of CPUs.
+///
+/// # Errors
+/// It is not such a share, or out of bounds.
+pub fn cpu_share(text: &str) -> Result<u32, ValueError> {
+    let percent = match text.strip_suffix('%') {
+        Some(percent) => parse::digits(percent),
+        None => parse::digits(text).and_then(|cpus: u32| cpus.checked_mul(100)),
+    };
+    let percent = percent.filter(|percent| (1..=CPU_SHARE_PERCENT_MAX).contains(percent));
+    percent.ok_or_else(|| ValueError::CpuShare(text.to_owned()))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -117,6 +130,14 @@ mod tests {
         assert_eq!(cpus("8, 0-2,1"), Ok(vec![0, 1, 2, 8]));
         for bad in ["", "a", "1,", "3-1", "-1", "0-99999"] {
             assert!(cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_in_percent_of_a_cpu_or_a_number_of_cpus() {
+        assert_eq!((cpu_share("150%"), cpu_share("2")), (Ok(150), Ok(200)));
+        for bad in ["", "%", "0", "0%", "-1", "1.5", "99999999%", "50 %"] {
+            assert!(cpu_share(bad).is_err(), "{bad}");
         }
     }
 

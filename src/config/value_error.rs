@@ -113,6 +113,9 @@ pub enum ValueError {
         name: &'static str,
         typed: String,
     },
+    /// Not a share of CPU time.
+    #[error("cpu_max must be a share such as \"150%\" or a number of CPUs (at most {most}), not \"{0}\"", most = CPU_NUMBERS_MAX)]
+    CpuShare(String),
     /// Not a list of CPUs.
     #[error("cpu_affinity must be numbers of CPUs such as \"0-3,8\" (from 0 to {most}), not \"{0}\"", most = CPU_NUMBERS_MAX - 1)]
     Cpus(String),

@@ -15,6 +15,7 @@ use crate::os::{listen, lock, user};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,20 @@ impl Home {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A number that no other folder of this machine has at the same time. `None`: there is no such folder.
+    pub fn mark(&self) -> Option<u64> {
+        let path = fs::canonicalize(&self.path).ok()?;
+        let found = fs::metadata(&path).ok()?;
+        let numbers = [found.dev(), found.ino()].map(u64::to_le_bytes);
+        let all = numbers.as_flattened().iter().chain(path.as_os_str().as_bytes());
+        // FNV-1a: the same in every version of this program.
+        Some(
+            all.fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
+                (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            }),
+        )
     }
 
     /// The folder of sockets, locks, and the preload of workers of our own user.

@@ -198,6 +198,7 @@ impl Runner {
                 ..Attributes::default()
             },
             intercept: None,
+            cgroup: None,
             fds: &[(&self.null, 0)],
         });
         match started {

@@ -1,6 +1,6 @@
 //! Orders, notices and spawn specs as records (`crate::record`): their tags, bounds and defaults. Pure; knows no socket
 //! and no fd. Keeper and master may be of different versions: an upgrade replaces one of them while the other runs.
-use super::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
+use super::protocol::{About, Credentials, GroupLimits, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
 use crate::limits::{
     KEEPER_NAME_BYTES_MAX, KEEPER_PACKET_BYTES_MAX, NOTE_BYTES_MAX, PLACED_FD_NUMBER_MAX, SPAWN_SPEC_BYTES_MAX,
     SPAWN_TAG_BYTES_MAX,
@@ -22,6 +22,11 @@ variants! {
         10 Finish { 1 code = 1; }
         11 Upgrade {}
         12 AppEnded { 1 app [max KEEPER_NAME_BYTES_MAX]; }
+        13 Group {
+            1 base [max KEEPER_NAME_BYTES_MAX];
+            2 app [max KEEPER_NAME_BYTES_MAX];
+            3 limits = GroupLimits::default();
+        }
     }
 }
 
@@ -33,13 +38,13 @@ variants! {
             3 previous_end [cut KEEPER_NAME_BYTES_MAX] = String::new();
             4 about = About::default();
         }
-        2 Child { 1 worker; 2 pid; 3 tag [max SPAWN_TAG_BYTES_MAX]; 4 started_ms = 0; 5 status; }
+        2 Child { 1 worker; 2 pid; 3 tag [max SPAWN_TAG_BYTES_MAX]; 4 started_ms = 0; 5 status; 6 out_of_memory = false; }
         3 Held { 1 name [max KEEPER_NAME_BYTES_MAX]; }
         4 Noted { 1 key [max KEEPER_NAME_BYTES_MAX]; 2 value [max NOTE_BYTES_MAX]; }
         5 Begin {}
         6 Spawned { 1 worker; 2 pid; }
         7 SpawnFailed { 1 worker; 2 step = SpawnStep::Exec; 3 errno = 0; }
-        8 Exited { 1 worker; 2 status; 3 at_ms = 0; }
+        8 Exited { 1 worker; 2 status; 3 at_ms = 0; 4 out_of_memory = false; }
         9 Signal { 1 signal; 2 value; }
         10 Keeper { 1 about = About::default(); }
     }
@@ -72,6 +77,7 @@ variants! {
         13 Nice {}
         14 CpuAffinity {}
         15 NoNewPrivileges {}
+        16 Cgroup {}
     } else SpawnStep::Exec
 }
 
@@ -93,7 +99,12 @@ record! {
         14 no_new_privs = false;
         15 intercept;
         16 may_give_up_privileges = false;
+        17 app [max KEEPER_NAME_BYTES_MAX] = String::new();
     }
+}
+
+record! {
+    GroupLimits { 1 memory_max; 2 memory_high; 3 cpu_max; 4 pids_max; }
 }
 
 record! {

@@ -19,6 +19,16 @@ fn orders() -> Vec<Order> {
         Order::Finish { code: 255 },
         Order::Upgrade,
         Order::AppEnded { app: "web".into() },
+        Order::Group {
+            base: "clusterd-web-1f".into(),
+            app: "web".into(),
+            limits: GroupLimits {
+                memory_max: Some(64 << 20),
+                memory_high: None,
+                cpu_max: Some(150_000),
+                pids_max: Some(20),
+            },
+        },
     ]
 }
 
@@ -34,13 +44,13 @@ fn notices() -> Vec<Notice> {
         hello(1, "", OwnUpgrade::Stays { why: "too old".into() }),
         Notice::Keeper { about: About { version: "2.0.1".into(), upgrade: OwnUpgrade::Done } },
         Notice::Keeper { about: About { version: String::new(), upgrade: OwnUpgrade::Stays { why: String::new() } } },
-        Notice::Child { worker, pid: 12, tag: vec![1, 2], started_ms: 99, status: None },
-        Notice::Child { worker, pid: 12, tag: vec![], started_ms: 99, status: Some(-1) },
+        Notice::Child { worker, pid: 12, tag: vec![1, 2], started_ms: 99, status: None, out_of_memory: false },
+        Notice::Child { worker, pid: 12, tag: vec![], started_ms: 99, status: Some(-1), out_of_memory: false },
         Notice::Held { name: "n".into() },
         Notice::Noted { key: "k".into(), value: vec![9; 1000] },
         Notice::Begin,
         Notice::Spawned { worker, pid: i32::MAX },
-        Notice::Exited { worker, status: 256, at_ms: u64::MAX },
+        Notice::Exited { worker, status: 256, at_ms: u64::MAX, out_of_memory: false },
         Notice::Signal { signal: 12, value: Some(-4) },
         Notice::Signal { signal: 15, value: None },
     ];
@@ -51,6 +61,7 @@ fn notices() -> Vec<Notice> {
 fn spec() -> SpawnSpec {
     SpawnSpec {
         tag: b"web/3".to_vec(),
+        app: "web".into(),
         program: b"/usr/bin/node".to_vec(),
         args: vec![b"node".to_vec(), b"".to_vec(), vec![0xff, 0xfe]],
         env: vec![b"A=1".to_vec()],
@@ -115,7 +126,7 @@ fn an_older_version_may_lack_fields_but_no_identifier() {
     assert_eq!(decode_order(&signal), Ok(Order::Signal { worker, signal: 15, group: false }));
     assert_eq!(decode_order(&[10]), Ok(Order::Finish { code: 1 }));
     let child = [&[2][..], &id, &[2, 1, 10]].concat();
-    let expected = Notice::Child { worker, pid: 5, tag: vec![], started_ms: 0, status: None };
+    let expected = Notice::Child { worker, pid: 5, tag: vec![], started_ms: 0, status: None, out_of_memory: false };
     assert_eq!(decode_notice(&child), Ok(expected));
     let about = About::default();
     let expected = Notice::Hello { version: 1, incarnation: 1, previous_end: String::new(), about: about.clone() };

@@ -154,7 +154,8 @@ impl Delivery {
                             State::Starting | State::Failing { .. } | State::Running => None,
                         };
                         let (pid, started_ms, tag) = (child.pid, child.started_ms, child.tag.clone());
-                        let notice = Notice::Child { worker, pid, tag, started_ms, status };
+                        let out_of_memory = child.out_of_memory;
+                        let notice = Notice::Child { worker, pid, tag, started_ms, status, out_of_memory };
                         return Some((notice, None, Walk::Children(Some(worker))));
                     }
                     None => Walk::Held(None),
@@ -217,16 +218,16 @@ mod tests {
         let (ours, theirs) = packet::pair(100_000).unwrap();
         let mut table = Table::default();
         for id in 1..=3 {
-            table.started(WorkerId(id), 100 + id as i32, vec![], 5);
+            table.started(WorkerId(id), 100 + id as i32, vec![], String::new(), 5);
         }
         table.hold("null".into(), OwnedFd::from(File::open("/dev/null").unwrap())).unwrap();
         table.note("k".into(), b"v".to_vec()).unwrap();
         let mut delivery = Delivery::new(2, "was killed by SIGKILL".into(), about(), VecDeque::new());
         table.reaped(101, 9, 50);
-        delivery.push(Notice::Exited { worker: WorkerId(1), status: 9, at_ms: 50 }).unwrap();
+        delivery.push(Notice::Exited { worker: WorkerId(1), status: 9, at_ms: 50, out_of_memory: false }).unwrap();
         delivery.push(Notice::Signal { signal: 1, value: None }).unwrap();
         delivery.flush(&Linux::default(), &ours, &table, 60).unwrap();
-        delivery.push(Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70 }).unwrap();
+        delivery.push(Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70, out_of_memory: false }).unwrap();
         delivery.flush(&Linux::default(), &ours, &table, 70).unwrap();
         let child = |id: u64, status| Notice::Child {
             worker: WorkerId(id),
@@ -234,6 +235,7 @@ mod tests {
             tag: vec![],
             started_ms: 5,
             status,
+            out_of_memory: false,
         };
         let previous_end = "was killed by SIGKILL".to_owned();
         let expected = [
@@ -245,7 +247,7 @@ mod tests {
             (Notice::Noted { key: "k".into(), value: b"v".to_vec() }, 0),
             (Notice::Begin, 0),
             (Notice::Signal { signal: 1, value: None }, 0),
-            (Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70 }, 0),
+            (Notice::Exited { worker: WorkerId(2), status: 0, at_ms: 70, out_of_memory: false }, 0),
         ];
         assert_eq!(read_all(&theirs), expected);
     }

@@ -2,6 +2,7 @@
 //! running. `workers` handles children; `watchdog` decides when a master is started or given up.
 use super::codec::{self, RecordError};
 use super::delivery::Delivery;
+use super::groups::Groups;
 use super::protocol::{About, Notice, Order, OwnUpgrade, SpawnStep};
 use super::reexec::{self, Reexec};
 use super::system::{Interest, SIGNALS, System};
@@ -10,8 +11,7 @@ use super::watchdog::{AfterEnd, Hung, Watchdog};
 use super::{ARGUMENTS, INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
 use crate::ids::WorkerId;
 use crate::limits::{
-    INHERITED_FDS_MAX, KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_NOW_KILL_MS,
-    STOP_WITHOUT_MASTER_MS,
+    INHERITED_FDS_MAX, KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS,
 };
 use crate::os::argv::without_values;
 use crate::os::attributes::Attributes;
@@ -30,8 +30,6 @@ use thiserror::Error;
 const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
 /// Damaged or refused orders of one master that are logged; further ones are only counted.
 const KEEPER_COMPLAINTS_MAX: u32 = 20;
-/// How long the keeper waits at the end for processes that it has killed, in milliseconds.
-const KEEPER_END_WAIT_MS: u64 = 2_000;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -100,6 +98,7 @@ pub(super) struct Keeper<S: System> {
     pub(super) original_oom_score_adj: Option<i32>,
     /// Apps that have stopped and of which processes may be left.
     pub(super) ended_apps: BTreeSet<String>,
+    pub(super) groups: Groups,
     pub(super) table: Table<S::Fd>,
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
@@ -181,6 +180,7 @@ impl<S: System> Keeper<S> {
             file_limit: own.file_limit,
             original_oom_score_adj: own.original_oom_score_adj,
             ended_apps: BTreeSet::new(),
+            groups: Groups::default(),
             table,
             reports: BTreeMap::new(),
             watchdog,
@@ -331,6 +331,7 @@ impl<S: System> Keeper<S> {
             identity: None,
             attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
             intercept: None,
+            cgroup: None,
             fds: &[(&theirs, MASTER_KEEPER_FD)],
         };
         let started = self.system.start(&plan).map_err(ForkError::Fork)?;
@@ -535,6 +536,8 @@ impl<S: System> Keeper<S> {
             }
             Order::Heartbeat => {
                 self.watchdog.heartbeat(now_ms);
+                self.groups.look(&self.system, now_ms);
+                self.end_strays();
                 self.heartbeats = self.heartbeats.saturating_add(1);
                 if self.heartbeats == START_HEARTBEATS {
                     self.system.forget_code();
@@ -545,6 +548,7 @@ impl<S: System> Keeper<S> {
                     self.log_gap(now_ms);
                 }
             }
+            Order::Group { base, app, limits } => self.groups.set(&self.system, &base, app, limits),
             Order::AppEnded { app } => self.app_ended(app),
             Order::Finish { code } => self.over = Some(code),
             Order::Upgrade => match fds.pop_front() {
@@ -573,65 +577,6 @@ impl<S: System> Keeper<S> {
             self.system.say(&format!("clusterd: keeper: {text}"));
         }
     }
-
-    // ---- the end ----
-
-    /// Kills what is left and waits, for a bounded time, until it is gone, so that a new clusterd finds its ports free.
-    /// Workers that no master has asked to end get SIGTERM first.
-    fn end_everything(&mut self) {
-        self.cancel_reexec();
-        let now_ms = self.system.now_ms();
-        if let Some(master) = &self.master {
-            // The leader is not reaped, so pid and group are still its own.
-            let _ = self.system.kill_group(master.pid, signal::KILL);
-            let _ = self.system.kill(master.pid, signal::KILL);
-        }
-        if self.watchdog.stop_has_no_master(now_ms) || self.watchdog.stop_now_is_over(now_ms) {
-            self.end_workers_with(signal::TERM);
-            self.wait_for_ends(STOP_NOW_KILL_MS, Strays::Stay);
-        }
-        self.end_workers_with(signal::KILL);
-        self.wait_for_ends(KEEPER_END_WAIT_MS, Strays::End);
-    }
-
-    fn end_workers_with(&self, number: i32) {
-        for pid in self.table.unreaped_pids() {
-            // Not reaped, so the pid is still its own; it may have left its group, so signal both.
-            let _ = self.system.kill_group(pid, number);
-            let _ = self.system.kill(pid, number);
-        }
-    }
-
-    fn wait_for_ends(&mut self, most_ms: u64, strays: Strays) {
-        let deadline_ms = self.system.now_ms() + most_ms;
-        loop {
-            while let Ok(Some(pid)) = self.system.ended_child() {
-                let Ok(Some(status)) = self.system.reap(pid) else { break };
-                if self.is_master(pid) {
-                    self.master = None;
-                }
-                self.table.reaped(pid, status, 0);
-            }
-            let now_ms = self.system.now_ms();
-            let left = if strays == Strays::End { self.kill_strays(None) } else { 0 };
-            if (self.master.is_none() && self.table.unreaped_count() == 0 && left == 0) || now_ms >= deadline_ms {
-                return;
-            }
-            while let Ok(Some(_)) = self.system.next_signal() {}
-            if self.system.wait(&mut [], Some(deadline_ms - now_ms)).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// What becomes of the processes that workers left behind.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Strays {
-    /// Nothing yet.
-    Stay,
-    /// They are killed.
-    End,
 }
 
 fn workers_text(count: usize) -> String {

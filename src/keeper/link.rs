@@ -29,6 +29,8 @@ pub struct ChildInfo {
     pub started_ms: u64,
     /// Set when it has ended: the raw wait status. Acknowledge it with [`Order::ExitSeen`].
     pub status: Option<i32>,
+    /// The kernel killed it because its cgroup was out of memory.
+    pub out_of_memory: bool,
 }
 
 /// Everything that previous masters left.
@@ -304,8 +306,8 @@ fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: 
             into.incarnation = incarnation;
             into.previous_end = previous_end;
         }
-        Notice::Child { worker, pid, tag, started_ms, status } => {
-            into.children.push(ChildInfo { worker, pid, tag, started_ms, status });
+        Notice::Child { worker, pid, tag, started_ms, status, out_of_memory } => {
+            into.children.push(ChildInfo { worker, pid, tag, started_ms, status, out_of_memory });
         }
         Notice::Held { name } => match fds.pop_front() {
             Some(fd) => drop(into.fds.insert(name, fd)),
@@ -363,7 +365,14 @@ mod tests {
         let (keeper, mut link) = pair();
         let null = File::open("/dev/null").unwrap();
         tell(&keeper, &hello(4, "gone"), &[]);
-        let child = Notice::Child { worker: WorkerId(1), pid: 5, tag: vec![1], started_ms: 8, status: Some(9) };
+        let child = Notice::Child {
+            worker: WorkerId(1),
+            pid: 5,
+            tag: vec![1],
+            started_ms: 8,
+            status: Some(9),
+            out_of_memory: false,
+        };
         tell(&keeper, &child, &[]);
         tell(&keeper, &Notice::Held { name: "null".into() }, &[null.as_fd()]);
         packet::send(keeper.as_fd(), &[250, 1, 2], &[]).unwrap();

@@ -7,7 +7,9 @@
 //! the master's side of the connection.
 pub mod codec;
 mod delivery;
+mod ending;
 mod event_loop;
+mod groups;
 pub mod link;
 pub mod protocol;
 mod reexec;

@@ -1,6 +1,7 @@
 //! The messages between keeper and master, as types. One message is one SOCK_SEQPACKET packet; file descriptors are
 //! attached to it and never part of these types.
 use crate::ids::WorkerId;
+pub use crate::os::cgroup::{BASE_PREFIX as GROUPS_PREFIX, CPU_PERIOD_US, Limits as GroupLimits};
 pub use crate::os::user::Credentials;
 
 /// Packets queued for a peer that does not read, in each direction between keeper and master.
@@ -29,6 +30,9 @@ pub enum Order {
     Ready,
     /// The deployment is over: exit with this code.
     Finish { code: u8 },
+    /// Make a cgroup for this app, where that is possible, below the one called `base` (the same for all apps), and limit
+    /// it, also where it is there. Processes whose [`SpawnSpec::app`] it is join it.
+    Group { base: String, app: String, limits: GroupLimits },
     /// This app has stopped: what its processes left behind is to end.
     AppEnded { app: String },
     /// Run this binary (attached: one fd) as the next master, at once when the current one has ended. If that master
@@ -46,7 +50,8 @@ pub enum Notice {
     Hello { version: u16, incarnation: u32, previous_end: String, about: About },
     /// After `Hello`: an existing child, with the tag of its spawn. `status` is set if it has ended (raw wait status)
     /// and was not acknowledged with `ExitSeen`. `started_ms` is CLOCK_MONOTONIC.
-    Child { worker: WorkerId, pid: i32, tag: Vec<u8>, started_ms: u64, status: Option<i32> },
+    /// `out_of_memory`: see [`Notice::Exited`].
+    Child { worker: WorkerId, pid: i32, tag: Vec<u8>, started_ms: u64, status: Option<i32>, out_of_memory: bool },
     /// After `Hello`: a held fd (attached: one fd).
     Held { name: String },
     /// After `Hello`: a stored value.
@@ -58,7 +63,8 @@ pub enum Notice {
     /// The process could not be started. It is gone; no `Exited` follows.
     SpawnFailed { worker: WorkerId, step: SpawnStep, errno: i32 },
     /// A child ended (raw wait status). Repeated to a new master until `ExitSeen`. `at_ms` is CLOCK_MONOTONIC.
-    Exited { worker: WorkerId, status: i32, at_ms: u64 },
+    /// `out_of_memory`: the kernel killed it because its cgroup was out of memory.
+    Exited { worker: WorkerId, status: i32, at_ms: u64, out_of_memory: bool },
     /// The keeper got this signal; `value` is the value of `sigqueue`.
     Signal { signal: i32, value: Option<i32> },
     /// The result of the keeper's own part in an upgrade.
@@ -93,6 +99,8 @@ pub enum SpawnStep {
     Description,
     /// fork (EAGAIN: too many processes).
     Fork,
+    /// Joining the app's cgroup.
+    Cgroup,
     /// setpgid.
     ProcessGroup,
     /// setgroups / initgroups.
@@ -128,6 +136,8 @@ pub enum SpawnStep {
 pub struct SpawnSpec {
     /// Returned in [`Notice::Child`], opaque to the keeper.
     pub tag: Vec<u8>,
+    /// The app, whose cgroup it joins if [`Order::Group`] named it.
+    pub app: String,
     /// Absolute path of the program.
     pub program: Vec<u8>,
     /// argv, with argv\[0\].

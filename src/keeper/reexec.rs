@@ -4,6 +4,7 @@
 //! before the exec costs nothing: the keeper stays as it is and logs the reason.
 use super::delivery::Delivery;
 use super::event_loop::{Keeper, Master, Own, environment, with_master_name};
+use super::groups::Groups;
 use super::protocol::{About, Notice, OwnUpgrade};
 use super::state::{self, KEEPER_STATE_BYTES_MAX, State, View};
 use super::system::{SIGNALS, System};
@@ -15,6 +16,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use crate::os::{memfd, signal};
 use crate::record::RecordError;
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
@@ -193,6 +195,7 @@ impl<S: System> Keeper<S> {
             news: delivery.only_news()?,
             table: &self.table,
             reports: &self.reports,
+            groups: Cow::Owned(self.groups.state()),
         })
     }
 
@@ -209,6 +212,7 @@ impl<S: System> Keeper<S> {
             identity: None,
             attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
             intercept: None,
+            cgroup: None,
             fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
         });
         let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;
@@ -358,6 +362,7 @@ impl<S: System> Keeper<S> {
         let watchdog = Watchdog::resume(state.watchdog, now_ms);
         let mut keeper = Keeper::with(system, with_master_name(left.args.clone()), own, table, watchdog);
         keeper.reports = reports;
+        keeper.groups = Groups::resume(&keeper.system, state.groups);
         keeper.master = Some(Master {
             pid: state.master_pid,
             ours: state.ours,

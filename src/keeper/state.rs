@@ -1,6 +1,6 @@
 //! Encodes everything that the keeper holds, for the binary that it becomes, and decodes it. Pure: a held fd is any
 //! type, and a number once it is encoded. The format is that of `crate::record`.
-use super::protocol::{KEEPER_OUTBOX_MAX, Notice};
+use super::protocol::{GroupLimits, KEEPER_OUTBOX_MAX, Notice};
 use super::table::{Child, State as Life, Table};
 use super::watchdog::WatchdogState;
 use crate::ids::WorkerId;
@@ -40,6 +40,28 @@ pub struct State<F> {
     pub table: Table<F>,
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub reports: BTreeMap<WorkerId, F>,
+    /// Cgroups.
+    pub groups: GroupsState,
+}
+
+/// The cgroups of the apps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupsState {
+    /// The name of the group of all of them; "" if there is none.
+    pub base: String,
+    /// One for each app.
+    pub apps: Vec<GroupState>,
+}
+
+/// The cgroup of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupState {
+    /// The app.
+    pub app: String,
+    /// What it may use.
+    pub limits: GroupLimits,
+    /// How many of its processes the kernel has killed for lack of memory, as far as they are accounted for.
+    pub oom_kills: u64,
 }
 
 /// A borrowed [`State`].
@@ -67,6 +89,8 @@ pub struct View<'a, F> {
     pub table: &'a Table<F>,
     /// See [`State`].
     pub reports: &'a BTreeMap<WorkerId, F>,
+    /// See [`State`].
+    pub groups: Cow<'a, GroupsState>,
 }
 
 impl<F> View<'_, F> {
@@ -92,6 +116,7 @@ impl<F> State<F> {
             news: &self.news,
             table: &self.table,
             reports: &self.reports,
+            groups: Cow::Borrowed(&self.groups),
         }
     }
 
@@ -116,6 +141,7 @@ impl<F> State<F> {
             news: self.news,
             table: self.table.try_map(change)?,
             reports,
+            groups: self.groups,
         })
     }
 }
@@ -136,6 +162,7 @@ struct Saved<'a> {
     waiting: Vec<Cow<'a, Notice>>,
     news: Vec<Cow<'a, Notice>>,
     original_oom_score_adj: Option<i32>,
+    groups: Cow<'a, GroupsState>,
 }
 
 record! {
@@ -152,6 +179,16 @@ record! {
         10 waiting;
         11 news;
         12 original_oom_score_adj;
+        13 groups = Cow::default();
+    }
+}
+
+record! { GroupsState { 1 base [max KEEPER_NAME_BYTES_MAX] = String::new(); 2 apps; } }
+record! {
+    GroupState {
+        1 app [max KEEPER_NAME_BYTES_MAX];
+        2 limits = GroupLimits::default();
+        3 oom_kills = 0;
     }
 }
 
@@ -180,7 +217,16 @@ struct SavedChild<'a> {
 }
 
 record! { SavedChild<'a> { 1 worker; 2 child; 3 report; } }
-record! { Child { 1 pid; 2 tag [max SPAWN_TAG_BYTES_MAX]; 3 started_ms; 4 state; } }
+record! {
+    Child {
+        1 pid;
+        2 tag [max SPAWN_TAG_BYTES_MAX];
+        3 started_ms;
+        4 state;
+        5 app [max KEEPER_NAME_BYTES_MAX] = String::new();
+        6 out_of_memory = false;
+    }
+}
 
 variants! {
     Life {
@@ -231,6 +277,7 @@ pub fn encode<F>(state: &View<'_, F>, number: impl Fn(&F) -> i32) -> Result<Vec<
         waiting: state.table.waiting().map(Cow::Borrowed).collect(),
         news: state.news.iter().map(Cow::Borrowed).collect(),
         original_oom_score_adj: state.original_oom_score_adj,
+        groups: Cow::Borrowed(&*state.groups),
     })?;
     within("state", bytes.len(), KEEPER_STATE_BYTES_MAX)?;
     Ok(bytes)
@@ -289,6 +336,7 @@ impl Saved<'_> {
             news: self.news.into_iter().map(Cow::into_owned).collect(),
             table,
             reports,
+            groups: self.groups.into_owned(),
         };
         // Two owners of one fd would close it for each other.
         let mut seen = HashSet::new();

@@ -14,7 +14,12 @@ fn full() -> State<i32> {
     ];
     for (id, state) in (1_u64..).zip(states) {
         let (pid, tag) = (100 + id as i32, vec![id as u8, 0xff]);
-        table.restore(WorkerId(id), Child { pid, tag, started_ms: id * 7, state }).unwrap();
+        table
+            .restore(
+                WorkerId(id),
+                Child { pid, tag, app: "web".to_owned(), out_of_memory: true, started_ms: id * 7, state },
+            )
+            .unwrap();
     }
     table.hold("listen/web/*:80#0".into(), 10).unwrap();
     table.hold("".into(), 11).unwrap();
@@ -25,6 +30,14 @@ fn full() -> State<i32> {
     State {
         file_limit: (1024, u64::MAX),
         original_oom_score_adj: Some(-17),
+        groups: GroupsState {
+            base: "clusterd-web-1f".into(),
+            apps: vec![GroupState {
+                app: "web".into(),
+                limits: GroupLimits { pids_max: Some(20), ..GroupLimits::default() },
+                oom_kills: 2,
+            }],
+        },
         null: 3,
         binary: 4,
         watchdog: WatchdogState {
@@ -37,7 +50,10 @@ fn full() -> State<i32> {
         master_pid: 77,
         ours: 5,
         theirs: 6,
-        news: VecDeque::from([signal(1), Notice::Exited { worker: WorkerId(4), status: 256, at_ms: 5 }]),
+        news: VecDeque::from([
+            signal(1),
+            Notice::Exited { worker: WorkerId(4), status: 256, at_ms: 5, out_of_memory: false },
+        ]),
         table,
         reports: BTreeMap::from([(WorkerId(1), 12)]),
     }
@@ -123,7 +139,14 @@ fn what_is_missing_or_there_twice_is_damage_that_is_named() {
         let mut saved: Saved<'_> = record::from_document(&all).unwrap();
         saved.children = [(1, first), (2, second)]
             .map(|(id, pid)| {
-                let child = Child { pid, tag: vec![], started_ms: 0, state: Life::Running };
+                let child = Child {
+                    pid,
+                    tag: vec![],
+                    app: "web".to_owned(),
+                    out_of_memory: true,
+                    started_ms: 0,
+                    state: Life::Running,
+                };
                 SavedChild { worker: WorkerId(id), child: Cow::Owned(child), report: None }
             })
             .into();

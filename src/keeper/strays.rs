@@ -1,5 +1,6 @@
-//! Processes that outlived the worker that started them and left its process group (`setsid`). The keeper is their
-//! subreaper, so that they become its children; it knows them by the variables that every worker has.
+//! Processes that outlived the worker that started them and left its process group (`setsid`). Where the app has a cgroup,
+//! they are in it (`groups`). Elsewhere the keeper is their subreaper, so that they become its children; it knows them by the
+//! variables that every worker has.
 use super::event_loop::Keeper;
 use super::protocol::SpawnSpec;
 use super::system::System;
@@ -19,13 +20,17 @@ impl<S: System> Keeper<S> {
 
     /// Another process of an app that is about to start: from now on strays of that name may be the new worker's.
     pub(super) fn app_starts(&mut self, spec: &SpawnSpec) {
-        self.ended_apps.retain(|app| !spec.env.contains(&format!("{APP}={app}").into_bytes()));
+        self.ended_apps.retain(|app| *app != spec.app && !spec.env.contains(&format!("{APP}={app}").into_bytes()));
     }
 
     /// Ends what is left of apps that have stopped. To be called again whenever a stray has ended.
     pub(super) fn end_strays(&mut self) {
-        let ended = std::mem::take(&mut self.ended_apps);
-        self.ended_apps = ended.into_iter().filter(|app| self.kill_strays(Some(app)) > 0).collect();
+        let mut ended = std::mem::take(&mut self.ended_apps);
+        ended.retain(|app| {
+            let group_ended = self.groups.end(&self.system, app);
+            self.kill_strays(Some(app)) > 0 || !group_ended
+        });
+        self.ended_apps = ended;
     }
 
     /// Kills the strays of an app (`None`: of every app) that are there now; how many that are.

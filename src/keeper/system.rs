@@ -1,6 +1,7 @@
 //! Every system call of the keeper, as one trait, so that a simulated system can take its place. [`Linux`] is the real
 //! one: thin, and chosen at compile time. Pure helpers (signal names, the meaning of a wait status) are not here.
 use crate::limits::KEEPER_OOM_SCORE_ADJ;
+use crate::os::cgroup::{Base, CgroupError, Entry, Limit, Limits};
 use crate::os::packet::{self, Packet};
 use crate::os::poll;
 use crate::os::process::{self, FileLimit};
@@ -158,6 +159,44 @@ pub trait System: Debug {
     /// A variable in the environment that a process was started with, where it can be read.
     fn variable(&self, _pid: i32, _name: &str) -> Option<Vec<u8>> {
         None
+    }
+
+    // ---- cgroups ----
+
+    /// Finds the place for the cgroups of the apps.
+    fn find_cgroups(&self, _base: &str) -> Result<Base, CgroupError> {
+        Err(CgroupError::NotMounted)
+    }
+
+    /// Makes the cgroup of an app where it is missing, and limits it. Returns the limits that do not hold.
+    fn make_cgroup(
+        &self,
+        base: &mut Base,
+        app: &str,
+        limits: &Limits,
+        before: &Limits,
+    ) -> Result<Vec<(Limit, CgroupError)>, CgroupError> {
+        base.make(app, limits, before)
+    }
+
+    /// What a process needs to join the cgroup of an app.
+    fn enter_cgroup(&self, _base: &Base, _app: &str) -> io::Result<Entry<Self::Fd>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Kills every process in the cgroup of an app. Returns whether the group is gone.
+    fn end_cgroup(&self, base: &Base, app: &str) -> bool {
+        base.end(app)
+    }
+
+    /// Removes what is empty of the apps' cgroups.
+    fn remove_cgroups(&self, base: &mut Base) {
+        base.remove();
+    }
+
+    /// How many processes of an app the kernel has killed because its cgroup was out of memory.
+    fn oom_kills(&self, base: &Base, app: &str) -> u64 {
+        base.oom_kills(app)
     }
 
     /// A child that has ended; the pid stays its own until [`System::reap`].
@@ -331,6 +370,14 @@ impl System for Linux {
 
     fn variable(&self, pid: i32, name: &str) -> Option<Vec<u8>> {
         procfs::variable(pid, name)
+    }
+
+    fn find_cgroups(&self, base: &str) -> Result<Base, CgroupError> {
+        Base::find(base)
+    }
+
+    fn enter_cgroup(&self, base: &Base, app: &str) -> io::Result<Entry<OwnedFd>> {
+        base.entry(app)
     }
 
     fn ended_child(&self) -> io::Result<Option<i32>> {

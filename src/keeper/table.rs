@@ -17,8 +17,12 @@ pub struct Child {
     pub pid: i32,
     /// The tag of its spawn.
     pub tag: Vec<u8>,
+    /// Its app, if that has a cgroup.
+    pub app: String,
     /// When it was forked.
     pub started_ms: u64,
+    /// The kernel killed it because its cgroup was out of memory.
+    pub out_of_memory: bool,
     pub state: State,
 }
 
@@ -39,7 +43,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reaped {
     /// A child that ended; it stays in the table until [`Table::exit_seen`].
-    Exited { worker: WorkerId, status: i32, at_ms: u64 },
+    Exited { worker: WorkerId, status: i32, at_ms: u64, out_of_memory: bool },
     /// A child whose program never ran; it was removed.
     NeverRan { worker: WorkerId, step: SpawnStep, errno: i32 },
     /// Not a child of ours: a process that lost its parent and was reparented to us.
@@ -102,9 +106,23 @@ impl<F> Table<F> {
     }
 
     /// A child was forked.
-    pub fn started(&mut self, worker: WorkerId, pid: i32, tag: Vec<u8>, now_ms: u64) {
+    pub fn started(&mut self, worker: WorkerId, pid: i32, tag: Vec<u8>, app: String, now_ms: u64) {
         self.by_pid.insert(pid, worker);
-        self.children.insert(worker, Child { pid, tag, started_ms: now_ms, state: State::Starting });
+        let state = State::Starting;
+        self.children.insert(worker, Child { pid, tag, app, started_ms: now_ms, out_of_memory: false, state });
+    }
+
+    /// The app of a child whose app has a cgroup.
+    #[must_use]
+    pub fn app_of(&self, worker: WorkerId) -> Option<&str> {
+        self.children.get(&worker).map(|child| child.app.as_str()).filter(|app| !app.is_empty())
+    }
+
+    /// The kernel has killed the child because its cgroup was out of memory. To be said before it is reaped.
+    pub fn out_of_memory(&mut self, worker: WorkerId) {
+        if let Some(child) = self.children.get_mut(&worker) {
+            child.out_of_memory = true;
+        }
     }
 
     /// The child's program runs. Returns its pid; `None` if it was not starting.
@@ -146,7 +164,7 @@ impl<F> Table<F> {
             }
             State::Starting | State::Running | State::Ended { .. } => {
                 child.state = State::Ended { status, at_ms: now_ms };
-                Reaped::Exited { worker, status, at_ms: now_ms }
+                Reaped::Exited { worker, status, at_ms: now_ms, out_of_memory: child.out_of_memory }
             }
         }
     }
@@ -342,12 +360,12 @@ mod tests {
     fn an_exit_is_remembered_until_it_was_seen() {
         let mut table: Table<u32> = Table::default();
         table.may_start(W1).unwrap();
-        table.started(W1, 100, b"tag".to_vec(), 5);
+        table.started(W1, 100, b"tag".to_vec(), String::new(), 5);
         assert_eq!(table.may_start(W1), Err(Refusal::InUse(W1)));
         assert_eq!(table.executed(W1), Some(100));
         assert_eq!(table.executed(W1), None);
         assert!(!table.exit_seen(W1));
-        assert_eq!(table.reaped(100, 9, 77), Reaped::Exited { worker: W1, status: 9, at_ms: 77 });
+        assert_eq!(table.reaped(100, 9, 77), Reaped::Exited { worker: W1, status: 9, at_ms: 77, out_of_memory: false });
         let (worker, child) = table.child_after(None).unwrap();
         assert_eq!((worker, child.state), (W1, State::Ended { status: 9, at_ms: 77 }));
         assert_eq!(table.may_start(W1), Err(Refusal::InUse(W1)));
@@ -359,13 +377,13 @@ mod tests {
     #[test]
     fn a_reaped_pid_is_never_signalled_even_when_another_child_gets_it() {
         let mut table: Table<u32> = Table::default();
-        table.started(W1, 100, vec![], 0);
+        table.started(W1, 100, vec![], String::new(), 0);
         assert_eq!(table.signal_target(W1), Some(100));
         table.executed(W1);
         assert_eq!(table.signal_target(W1), Some(100));
         table.reaped(100, 0, 1);
         assert_eq!(table.signal_target(W1), None);
-        table.started(W2, 100, vec![], 2);
+        table.started(W2, 100, vec![], String::new(), 2);
         assert_eq!(table.signal_target(W1), None);
         assert_eq!(table.signal_target(W2), Some(100));
         table.exit_seen(W1);
@@ -376,7 +394,7 @@ mod tests {
     #[test]
     fn a_program_that_never_ran_leaves_nothing() {
         let mut table: Table<u32> = Table::default();
-        table.started(W1, 100, vec![], 0);
+        table.started(W1, 100, vec![], String::new(), 0);
         table.failing(W1, SpawnStep::Exec, 2);
         assert_eq!(table.executed(W1), None);
         let expected = Reaped::NeverRan { worker: W1, step: SpawnStep::Exec, errno: 2 };
@@ -420,7 +438,7 @@ mod tests {
         assert!(matches!(table.note("one more".into(), vec![]), Err(Refusal::Full { .. })));
         table.note("0".into(), vec![1]).unwrap();
         for n in 0..CHILDREN_MAX as u64 {
-            table.started(WorkerId(n), n as i32 + 2, vec![], 0);
+            table.started(WorkerId(n), n as i32 + 2, vec![], String::new(), 0);
         }
         let over = WorkerId(CHILDREN_MAX as u64);
         assert!(matches!(table.may_start(over), Err(Refusal::Full { .. })));
@@ -437,7 +455,7 @@ mod tests {
             keep(signal(15, None));
         }
         keep(failed.clone());
-        keep(Notice::Exited { worker: W2, status: 0, at_ms: 0 });
+        keep(Notice::Exited { worker: W2, status: 0, at_ms: 0, out_of_memory: false });
         keep(signal(12, Some(4)));
         keep(signal(12, Some(5)));
         let all: Vec<_> = table.take_waiting().into();

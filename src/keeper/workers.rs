@@ -7,7 +7,8 @@ use super::table::{Reaped, Refusal};
 use crate::ids::WorkerId;
 use crate::limits::SPAWN_SPEC_BYTES_MAX;
 use crate::os::attributes::Attributes;
-use crate::os::process::RLIMIT_NOFILE;
+use crate::os::cgroup::Entry;
+use crate::os::process::{self, RLIMIT_NOFILE};
 use crate::os::signal;
 use crate::os::spawn::{
     self, E2BIG, EAGAIN, EEXIST, EINVAL, Identity, Intercept, Plan, Program, Report, Started, Step, Terminal,
@@ -19,13 +20,16 @@ impl<S: System> Keeper<S> {
     /// Starts a process. The master is told about a failure.
     pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<S::Fd>, now_ms: u64) {
         let described = self.describe(worker, &mut fds);
-        let started = described.and_then(|spec| match self.fork_worker(&spec, &fds) {
-            Ok(started) => Ok((spec.tag, started)),
-            Err(failure) => Err((step_of(failure.step), failure.errno)),
+        let started = described.and_then(|spec| {
+            let cgroup = self.groups.entry(&self.system, &spec.app);
+            match self.fork_worker(&spec, &fds, cgroup.as_ref()) {
+                Ok(started) => Ok((spec, started)),
+                Err(failure) => Err((step_of(failure.step), failure.errno)),
+            }
         });
         match started {
-            Ok((tag, started)) => {
-                self.table.started(worker, started.pid, tag, now_ms);
+            Ok((SpawnSpec { tag, app, .. }, started)) => {
+                self.table.started(worker, started.pid, tag, app, now_ms);
                 self.reports.insert(worker, started.report);
             }
             Err((step, errno)) => self.notify_master(Notice::SpawnFailed { worker, step, errno }),
@@ -56,7 +60,12 @@ impl<S: System> Keeper<S> {
         Ok(spec)
     }
 
-    fn fork_worker(&self, spec: &SpawnSpec, attached: &VecDeque<S::Fd>) -> Result<Started<S::Fd>, spawn::Failure> {
+    fn fork_worker(
+        &self,
+        spec: &SpawnSpec,
+        attached: &VecDeque<S::Fd>,
+        cgroup: Option<&Entry<S::Fd>>,
+    ) -> Result<Started<S::Fd>, spawn::Failure> {
         let mut fds: Vec<(&S::Fd, i32)> = attached.iter().zip(spec.placements.iter().copied()).collect();
         if !spec.placements.contains(&0) {
             fds.push((&self.null, 0));
@@ -83,6 +92,7 @@ impl<S: System> Keeper<S> {
             intercept: spec
                 .intercept
                 .map(|socket| Intercept { socket, may_give_up_privileges: spec.may_give_up_privileges }),
+            cgroup,
             fds: &fds,
         })
     }
@@ -138,10 +148,11 @@ impl<S: System> Keeper<S> {
                 if self.reports.remove(&worker).is_some() {
                     self.ran(worker);
                 }
+                self.account_for_oom_kills(worker, status, now_ms);
             }
             match self.table.reaped(pid, status, now_ms) {
-                Reaped::Exited { worker, status, at_ms } => {
-                    self.notify_master(Notice::Exited { worker, status, at_ms })
+                Reaped::Exited { worker, status, at_ms, out_of_memory } => {
+                    self.notify_master(Notice::Exited { worker, status, at_ms, out_of_memory })
                 }
                 Reaped::NeverRan { worker, step, errno } => {
                     self.notify_master(Notice::SpawnFailed { worker, step, errno })
@@ -149,6 +160,20 @@ impl<S: System> Keeper<S> {
                 Reaped::Stranger => self.end_strays(),
             }
         }
+    }
+
+    /// A worker has ended: finds out whether the kernel killed it, or a process that it had started, for lack of memory.
+    fn account_for_oom_kills(&mut self, worker: WorkerId, status: i32, now_ms: u64) {
+        let Some(app) = self.table.app_of(worker) else { return };
+        if process::exit_code(status) == Some(0) || !self.groups.take_oom_kill(&self.system, app, now_ms) {
+            return;
+        }
+        if process::end_signal(status) == Some(signal::KILL) {
+            return self.table.out_of_memory(worker);
+        }
+        // A wrapper (npm, a shell) that only passes on how its program ended.
+        let text = format!("clusterd: {app}: the kernel killed a process of worker {worker} at limits.memory_max");
+        self.system.say(&text);
     }
 
     /// Signals a child, if it is not reaped. Otherwise its `Exited` is on its way.
@@ -172,6 +197,7 @@ fn step_of(step: Step) -> SpawnStep {
     match step {
         Step::Description => SpawnStep::Description,
         Step::Fork => SpawnStep::Fork,
+        Step::Cgroup => SpawnStep::Cgroup,
         Step::ProcessGroup => SpawnStep::ProcessGroup,
         Step::FileDescriptors => SpawnStep::FileDescriptors,
         Step::Signals => SpawnStep::Signals,

@@ -13,6 +13,7 @@ use super::waiting::WaitingClients;
 use crate::balance::{Balancer, Mode};
 use crate::config::Balance;
 use crate::ids::{Generation, ListenerIx, WorkerIx};
+use crate::keeper::protocol::GroupLimits;
 use crate::logs::Tail;
 use crate::reuseport::program::Steering;
 use crate::supervisor;
@@ -55,6 +56,8 @@ pub(super) struct App {
     /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
     pub(super) schedule: Schedule,
+    /// What the keeper was told about the app's cgroup.
+    pub(super) group_limits: Option<GroupLimits>,
     /// What the worker that made the current reload fail printed last.
     pub(super) last_words: Option<Arc<Tail>>,
 }
@@ -85,6 +88,7 @@ impl App {
             rebalance: Rebalance::default(),
             restarts: 0,
             slot_notes: BTreeMap::new(),
+            group_limits: None,
             schedule: Schedule::default(),
             last_words: None,
         }

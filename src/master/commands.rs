@@ -7,11 +7,10 @@ use super::reading::{self, Input, Purpose};
 use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
-use super::{Master, addresses, checkpoint, lifecycle, listener, reload, spawn, upgrade, view};
+use super::{Master, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, upgrade, view};
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
-use crate::keeper::protocol::Order as KeeperOrder;
 use crate::limits;
 use crate::logs::Reply;
 use crate::os::signal;
@@ -230,6 +229,9 @@ impl<S: System> Master<S> {
         }
         if matches!(report, Report::ReloadFailed { .. }) {
             reload::forget_failed_sources(&mut self.cx);
+            // The new generation may have had other ones.
+            let limits = self.cx.apps[app_ix].settings().group_limits();
+            cgroups::limit(&mut self.cx, app_ix, limits);
         }
         if matches!(report, Report::ReloadDone { .. }) && !self.cx.apps.iter().any(|app| app.supervisor.is_errored()) {
             // A slot that had given up is running again.
@@ -255,8 +257,7 @@ impl<S: System> Master<S> {
             return;
         }
         self.cx.apps[ix].waiting.queue.clear();
-        let app = self.cx.apps[ix].name.clone();
-        self.cx.keeper.send(KeeperOrder::AppEnded { app });
+        cgroups::end(&mut self.cx, ix);
     }
 
     /// Ends the deployment when nothing is left to run.

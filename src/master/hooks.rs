@@ -157,6 +157,7 @@ impl Details {
         match self.status {
             Some(ExitStatus::Code(number)) => code = Some(number.to_string()),
             Some(ExitStatus::Signal(number)) => end_signal = Some(signal::name(number).into_owned()),
+            Some(ExitStatus::OutOfMemory) => end_signal = Some(signal::name(signal::KILL).into_owned()),
             None => {}
         }
         let values = [

@@ -6,6 +6,7 @@ mod addresses;
 mod agent;
 mod app;
 mod bind;
+mod cgroups;
 mod channels;
 mod checkpoint;
 mod commands;
@@ -62,7 +63,7 @@ pub use upgrade::check as check_upgrade;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::supervisor::{Action, Cx, Event, Report};
+use crate::supervisor::{Action, Cx, Event, ExitStatus, Report};
 use context::Context;
 use control::Control;
 use kernel_mode::KernelMode;
@@ -363,7 +364,9 @@ impl<S: System> Master<S> {
                     self.spawn_failed(app, worker, &error);
                 }
             }
-            Notice::Exited { worker, status, at_ms } => self.on_exited(worker, status, at_ms),
+            Notice::Exited { worker, status, at_ms, out_of_memory } => {
+                self.on_exited(worker, spawn::exit_status(status, out_of_memory), at_ms);
+            }
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             Notice::Keeper { about } => self.upgrade.on_keeper_about(&mut self.cx, about),
             // Sent only at the start, and read by `adopt`.
@@ -437,14 +440,13 @@ impl<S: System> Master<S> {
         self.cx.events.push_back((app, Event::SpawnFailed { worker, reason: error.to_string() }));
     }
 
-    fn on_exited(&mut self, id: WorkerId, raw_status: i32, at_ms: u64) {
+    fn on_exited(&mut self, id: WorkerId, status: ExitStatus, at_ms: u64) {
         if let Some(ix) = self.cx.workers.find(id)
             && let Some(app) = self.cx.workers.get(ix).map(|worker| worker.app)
         {
             // Read the last lines first: an answer that is still in the channel says that a connection was taken.
             self.channel_reader().read_last_words(ix);
             // Keep the order of events: the lines come before the exit.
-            let status = spawn::exit_status(raw_status);
             self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();
             spawn::keep_last_words(&mut self.cx, &mut self.output, app, id);

@@ -24,6 +24,7 @@ pub(super) fn ended(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(number) => format!("was killed by {}", signal::name(number)),
+        ExitStatus::OutOfMemory => "was killed by the kernel: the app reached limits.memory_max".to_owned(),
     }
 }
 

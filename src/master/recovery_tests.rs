@@ -57,7 +57,7 @@ impl Left {
         let memory = WorkerSnapshot { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
         self.note(&format!("worker/{}/{id}", app.0), &memory);
         let tag = Tag { app: app.1.to_owned(), slot, generation }.to_bytes();
-        self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None });
+        self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None, out_of_memory: false });
         if app.1 == "web" {
             self.held.insert(format!("channel/{id}"));
             let (keys, goodbye) = (vec!["127.0.0.1:8080#0".to_owned()], phase.is_leaving());

@@ -107,6 +107,7 @@ fn resume_all(
     }
     for child in inherited.children.into_iter() {
         if let Some(status) = child.status {
+            let status = spawn::exit_status(status, child.out_of_memory);
             master.on_exited(child.worker, status, master.cx.now_ms);
         }
     }

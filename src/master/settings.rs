@@ -5,7 +5,7 @@ use super::hooks::{self, RunsAs};
 use super::system::System;
 use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
 use crate::ids::{Slot, WorkerId};
-use crate::keeper::protocol::{Credentials, SpawnSpec};
+use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
 use crate::os::{attributes, user};
 use crate::program;
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
@@ -252,6 +252,18 @@ impl Settings {
         }
     }
 
+    /// What the app's processes may use together.
+    pub(super) fn group_limits(&self) -> GroupLimits {
+        let limits = &self.config.limits;
+        GroupLimits {
+            memory_max: limits.memory_max,
+            memory_high: limits.memory_high,
+            // A hundredth of a CPU for a hundredth of each period.
+            cpu_max: limits.cpu_max.map(|percent| u64::from(percent) * CPU_PERIOD_US / 100),
+            pids_max: limits.pids_max.map(u64::from),
+        }
+    }
+
     /// The spec of a worker's process. Order of the fds: stdout and stderr where they are not inherited, then those of
     /// the protocol.
     pub(super) fn spawn_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> SpawnSpec {
@@ -285,6 +297,7 @@ impl Settings {
             Some((attributes::resource(name)?, most(limit.soft), most(limit.hard)))
         });
         SpawnSpec {
+            app: config.name.clone(),
             umask: config.umask,
             credentials: self.credentials.clone(),
             // The keeper restores the limit on open files that clusterd raised for itself.

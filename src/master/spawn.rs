@@ -17,7 +17,7 @@ use super::system::System;
 use super::tasks::Task;
 use super::unread::Intake;
 use super::worker::Worker;
-use super::{addresses, channels, checkpoint, dispatch, eligibility, listener, requests};
+use super::{addresses, cgroups, channels, checkpoint, dispatch, eligibility, listener, requests};
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -164,6 +164,7 @@ impl<S: System> Spawner<'_, S> {
         if let Some(ours) = &intercepted {
             cx.keeper.hold(bind::held_name(worker), ours.as_fd());
         }
+        cgroups::limit(cx, app_ix, settings.group_limits());
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
         let (has_channel, is_intercepted) = (channel.is_some(), intercepted.is_some());
@@ -375,7 +376,10 @@ pub(super) fn failure(
     Some((worker.app, SpawnError::at_step(&cx.system, (step, errno), settings, worker.is_agent)))
 }
 
-pub(super) fn exit_status(raw_status: i32) -> ExitStatus {
+pub(super) fn exit_status(raw_status: i32, out_of_memory: bool) -> ExitStatus {
+    if out_of_memory {
+        return ExitStatus::OutOfMemory;
+    }
     match process::end_signal(raw_status) {
         Some(signal) => ExitStatus::Signal(signal),
         None => ExitStatus::Code(process::exit_code(raw_status).unwrap_or(-1)),
@@ -470,7 +474,7 @@ pub(super) enum SpawnError {
     #[error("cannot enter the folder {folder}: {cause}")]
     WorkingDirectory { folder: String, cause: &'static str },
     /// Too many processes.
-    #[error("cannot make a process: {cause} (see ulimit -u and the cgroup's pids.max)")]
+    #[error("cannot make a process: {cause} (see limits.pids_max, ulimit -u and the cgroup's pids.max)")]
     Fork { cause: &'static str },
     /// Not permitted to change the user.
     #[error("cannot become {user}: {cause}")]
@@ -481,6 +485,9 @@ pub(super) enum SpawnError {
     /// The spec is too large for the keeper.
     #[error("its command or environment is too large: {cause}")]
     Description { cause: &'static str },
+    /// The app's cgroup could not be joined.
+    #[error("cannot join the app's cgroup: {cause}")]
+    Cgroup { cause: &'static str },
     /// Another step between fork and exec.
     #[error("cannot prepare its process ({step:?}): {cause}")]
     Prepare { step: SpawnStep, cause: &'static str },
@@ -521,6 +528,7 @@ impl SpawnError {
                 SpawnError::WorkingDirectory { folder: settings.cwd.display().to_string(), cause }
             }
             SpawnStep::Fork => SpawnError::Fork { cause },
+            SpawnStep::Cgroup => SpawnError::Cgroup { cause },
             SpawnStep::User | SpawnStep::Group | SpawnStep::SupplementaryGroups => {
                 let user = settings.config.user.clone().unwrap_or_else(|| "the configured user".to_owned());
                 SpawnError::User { user, cause }

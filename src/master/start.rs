@@ -12,7 +12,7 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, checkpoint, log_files, narration, output, reload, resume};
+use super::{Master, cgroups, checkpoint, log_files, narration, output, reload, resume};
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -198,6 +198,7 @@ impl<S: System> Master<S> {
             sources.overrides.options.set("name", vec![name]);
             config = resolve(&sources).map_err(StartError::usage)?;
         }
+        cgroups::end_leftovers(&self.cx);
         let mut given = given_sockets(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {

@@ -1,9 +1,7 @@
 //! How many CPUs this process may use: the minimum of the affinity mask and the CPU quotas of its cgroups (v1 and v2,
 //! every visible ancestor).
-use super::procfs::PROC_FILE_BYTES_MAX;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use super::hierarchy::{self, Group, Mount, Version, read};
+use std::path::{Path, PathBuf};
 
 /// CPUs that the affinity mask may hold; beyond it the kernel is not asked.
 const AFFINITY_CPUS_MAX: usize = 512 * 1024;
@@ -67,13 +65,11 @@ fn by_affinity() -> Option<u32> {
 /// The smallest quota of this process's cgroup and its ancestors, in any hierarchy that limits CPU time. `root`
 /// replaces `/` in tests.
 fn quota_under(root: &Path) -> Option<Quota> {
-    let groups = read(&root.join("proc/self/cgroup"))?;
-    let mounts = read(&root.join("proc/self/mountinfo"))?;
-    let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
-    let groups: Vec<Group<'_>> = groups.lines().filter_map(Group::parse).collect();
-    let quotas = groups.iter().flat_map(|group| {
-        mounts.iter().filter(|mount| mount.version == group.version).flat_map(move |mount| {
-            folders(mount, group.path).into_iter().filter_map(|folder| {
+    let (groups, mounts) = hierarchy::read_all(root)?;
+    let limits_cpu = |mount: &&Mount| mount.version == Version::Two || mount.controllers.iter().any(|c| c == "cpu");
+    let quotas = groups.iter().flat_map(|group: &Group| {
+        mounts.iter().filter(limits_cpu).filter(|mount| group.is_in(mount)).flat_map(move |mount| {
+            mount.folders(&group.path).into_iter().filter_map(|folder| {
                 let inside = root.join(folder.strip_prefix("/").unwrap_or(&folder));
                 let quota = match group.version {
                     Version::Two => quota_v2(&inside),
@@ -84,104 +80,6 @@ fn quota_under(root: &Path) -> Option<Quota> {
         })
     });
     quotas.min_by_key(|quota| quota.cpus)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    One,
-    Two,
-}
-
-/// A line of `/proc/self/cgroup` for a hierarchy that may limit CPU time: `0::/path`, or `n:cpu,cpuacct:/path`.
-#[derive(Debug, PartialEq, Eq)]
-struct Group<'a> {
-    version: Version,
-    path: &'a str,
-}
-
-impl<'a> Group<'a> {
-    fn parse(line: &'a str) -> Option<Group<'a>> {
-        let mut parts = line.splitn(3, ':');
-        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        match controllers {
-            "" if id == "0" => Some(Group { version: Version::Two, path }),
-            _ if controllers.split(',').any(|name| name == "cpu") => Some(Group { version: Version::One, path }),
-            _ => None,
-        }
-    }
-}
-
-/// A line of `/proc/self/mountinfo` for a hierarchy that may limit CPU time (proc_pid_mountinfo(5)).
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    version: Version,
-    /// The cgroup at the mount point.
-    root: String,
-    point: String,
-}
-
-impl Mount {
-    fn parse(line: &str) -> Option<Mount> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(3);
-        let (root, point) = (unescape(left.next()?), unescape(left.next()?));
-        let mut right = right.split(' ');
-        let kind = right.next()?;
-        let options = right.nth(1)?;
-        let version = match kind {
-            "cgroup2" => Version::Two,
-            "cgroup" if options.split(',').any(|name| name == "cpu") => Version::One,
-            _ => return None,
-        };
-        Some(Mount { version, root, point })
-    }
-}
-
-/// Decodes `\040` and the like, as the kernel writes them in mountinfo.
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let octal =
-            (first == b'\\').then(|| after.get(..3)).flatten().and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The folders of a cgroup and every ancestor up to the mount point.
-///
-/// The mount may show only a part of the hierarchy (in a container its own cgroup is at the mount point), and the path
-/// may be relative to a cgroup namespace (`/../..` for a cgroup above it).
-fn folders(mount: &Mount, path: &str) -> Vec<PathBuf> {
-    let point = PathBuf::from(&mount.point);
-    let normal = |path: &str| -> Option<Vec<String>> {
-        let parts = Path::new(path).components().filter(|part| *part != Component::RootDir);
-        let name = |part: Component<'_>| match part {
-            Component::Normal(name) => name.to_str().map(str::to_owned),
-            _ => None, // "..": above what this process can see.
-        };
-        parts.map(name).collect()
-    };
-    let (Some(path), Some(top)) = (normal(path), normal(&mount.root)) else { return vec![point] };
-    // If the mount shows another part of the hierarchy, only its top is known to be our cgroup or an ancestor.
-    let below = path.strip_prefix(top.as_slice()).unwrap_or_default();
-    let mut folder = point.clone();
-    let mut all = vec![point];
-    for name in below {
-        folder.push(name);
-        all.push(folder.clone());
-    }
-    all
 }
 
 /// `cpu.max`: `QUOTA PERIOD` in microseconds, or `max PERIOD`.
@@ -202,13 +100,6 @@ fn quota_v1(folder: &Path) -> Option<(u32, &'static str)> {
 fn cpus(quota: &str, period: &str) -> Option<u32> {
     let (quota, period) = (quota.parse::<u64>().ok()?, period.parse::<u64>().ok().filter(|period| *period > 0)?);
     Some(u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX).max(1))
-}
-
-/// The text of a small file, or `None`.
-fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(PROC_FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]
@@ -333,8 +224,6 @@ mod tests {
         let machine = Machine::new("0::/a\n", "1 2 0:1 / /my\\040cgroup rw - cgroup2 x rw\n");
         machine.file("my cgroup/a/cpu.max", "200000 100000");
         assert_eq!(machine.cpus(), Some(2));
-        assert_eq!(unescape("a\\"), "a\\");
-        assert_eq!(unescape("a\\9x9b"), "a\\9x9b");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! The child makes only async-signal-safe calls: all memory that it needs is prepared before the fork. It reports a
 //! failure as (step, errno) over a close-on-exec pipe; an empty pipe that is closed means that the program runs.
 use super::attributes::{self, Attributes};
+use super::cgroup::Entry;
 use super::closer::CLOSE_WAIT_MS;
+use super::fork::fork_into;
 use super::process::read_now;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,6 +24,8 @@ pub enum Step {
     Description,
     /// pipe2 or fork.
     Fork,
+    /// Joining the cgroup.
+    Cgroup,
     /// setsid, or setpgid.
     ProcessGroup,
     /// Placing fds.
@@ -52,9 +56,10 @@ pub enum Step {
     Exec,
 }
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     Step::Description,
     Step::Fork,
+    Step::Cgroup,
     Step::ProcessGroup,
     Step::FileDescriptors,
     Step::Signals,
@@ -138,6 +143,8 @@ pub struct Plan<'a, F> {
     pub attributes: Attributes<'a>,
     /// Intercepts its calls of bind(2) and listen(2).
     pub intercept: Option<Intercept>,
+    /// The cgroup to join. `None`: ours.
+    pub cgroup: Option<&'a Entry<F>>,
     /// (our fd, its number there). Fds that are not listed are closed by exec; 0, 1 and 2 stay ours.
     pub fds: &'a [(&'a F, RawFd)],
 }
@@ -182,6 +189,8 @@ struct Prepared {
     identity: Option<(u32, u32, Vec<u32>)>,
     attributes: attributes::Prepared,
     intercept: Option<Intercept>,
+    /// Files of cgroups to which it writes 0 to join them.
+    cgroup_files: Vec<RawFd>,
     /// (our fd, its temporary copy, its number in the child).
     fds: Vec<(RawFd, RawFd, RawFd)>,
     /// Above every number in the child.
@@ -201,13 +210,14 @@ pub fn start<F: AsRawFd>(plan: &Plan<'_, F>) -> Result<Started<OwnedFd>, Failure
     let (report, report_write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(forking)?;
     let mut prepared = prepare(plan, report_write.as_raw_fd())
         .map_err(|errno| Failure { step: Step::Description, errno: errno as i32 })?;
+    let folder = plan.cgroup.and_then(|cgroup| cgroup.folder.as_ref()).map(AsRawFd::as_raw_fd);
     // SAFETY: the child calls only async-signal-safe functions on memory that is its own copy, and never returns.
-    let pid = unsafe { libc::fork() };
+    let (pid, is_inside) = unsafe { fork_into(folder) }.map_err(forking)?;
     if pid == 0 {
+        let inside = usize::from(is_inside);
         // SAFETY: this is the child.
-        unsafe { child(&mut prepared) }
+        unsafe { child(&mut prepared, inside) }
     }
-    let pid = Errno::result(pid).map_err(forking)?;
     if plan.terminal == Terminal::Ours {
         // The child does the same; whoever comes first, a signal to the group finds it. Errors mean that it was first.
         // (The leader of a group could not begin a session: then a signal before that has to go to the process.)
@@ -284,6 +294,7 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         identity: plan.identity.filter(|wanted| !is_ours(wanted)).map(|id| (id.uid, id.gid, id.groups.to_vec())),
         attributes: attributes::Prepared::new(&plan.attributes)?,
         intercept: plan.intercept.filter(|wanted| plan.fds.iter().any(|(_, number)| *number == wanted.socket)),
+        cgroup_files: plan.cgroup.iter().flat_map(|cgroup| &cgroup.files).map(AsRawFd::as_raw_fd).collect(),
         fds,
         spare_from: highest + 1,
         report,
@@ -314,13 +325,13 @@ fn is_ours(wanted: &Identity<'_>) -> bool {
         && sorted(groups.iter().map(|group| group.as_raw()).collect()) == sorted(wanted.groups.to_vec())
 }
 
-/// The child, until exec.
+/// The child, until exec. `inside`: how many of its cgroups it was born in.
 ///
 /// # Safety
 /// Only in a process that was just forked. `prepared`'s pointers are valid: they point into its own fields.
-unsafe fn child(prepared: &mut Prepared) -> ! {
+unsafe fn child(prepared: &mut Prepared, inside: usize) -> ! {
     // SAFETY: forwarded from the caller.
-    let failure = unsafe { become_program(prepared) };
+    let failure = unsafe { become_program(prepared, inside) };
     let errno = failure.errno.to_le_bytes();
     let report = [failure.step as u8, errno[0], errno[1], errno[2], errno[3]];
     // SAFETY: write and _exit are async-signal-safe. The report fd is open, or the parent learns from the exit code.
@@ -344,7 +355,7 @@ use libc::{SYS_setgid32 as SYS_SETGID, SYS_setgroups32 as SYS_SETGROUPS, SYS_set
 ///
 /// # Safety
 /// As [`child`].
-unsafe fn become_program(prepared: &mut Prepared) -> Failure {
+unsafe fn become_program(prepared: &mut Prepared, inside: usize) -> Failure {
     // SAFETY: every call here is async-signal-safe (signal-safety(7)), or a bare system call. The identity is changed by bare
     // ones because libc's setgroups, setgid and setuid are not on that list: they have all threads of a process do it, under a
     // lock that another thread may have held at the fork; the child has one thread. Pointers come from `prepared`, whose
@@ -356,6 +367,12 @@ unsafe fn become_program(prepared: &mut Prepared) -> Failure {
         };
         if apart < 0 {
             return failed(Step::ProcessGroup);
+        }
+        // Before their fds make room for its own, and before it allocates anything that counts.
+        for file in prepared.cgroup_files.iter().skip(inside) {
+            if libc::write(*file, c"0".as_ptr().cast(), 1) != 1 {
+                return failed(Step::Cgroup);
+            }
         }
         if !place_fds(prepared) {
             return failed(Step::FileDescriptors);

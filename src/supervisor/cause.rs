@@ -34,6 +34,9 @@ pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
     match cause {
         Cause::Ended(ExitStatus::Code(code)) => format!("the new {who} exited with code {code}"),
         Cause::Ended(ExitStatus::Signal(signal)) => format!("the new {who} was killed by signal {signal}"),
+        Cause::Ended(ExitStatus::OutOfMemory) => {
+            format!("the new {who} was killed by the kernel: the app reached limits.memory_max")
+        }
         Cause::NotStarted(reason) => format!("the new {who} could not be started: {reason}"),
         Cause::NotReady { ms, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

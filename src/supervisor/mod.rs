@@ -103,6 +103,8 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// The kernel killed it (SIGKILL), because the app's cgroup was out of memory.
+    OutOfMemory,
 }
 
 /// An event for the supervisor.

@@ -8,6 +8,7 @@ mod asked;
 mod background;
 mod bind;
 mod blocked;
+mod cgroups;
 #[path = "../common/mod.rs"]
 mod common;
 mod control;

@@ -512,7 +512,8 @@ fn limits_are_unset_unless_typed() {
         config.apps[0].limits.clone()
     };
     assert_eq!(limits(""), Limits::default());
-    let all = "[app.limits]\nmemory = \"2G\"\nlifetime = \"24h\"\nmax_connections = 7\nhang = \"10s\"\nhang_report = true\nhang_report_dir = \"reports\"";
+    let all = "[app.limits]\nmemory = \"2G\"\nlifetime = \"24h\"\nmax_connections = 7\nhang = \"10s\"\nhang_report = true\nhang_report_dir = \"reports\"\n\
+               memory_max = \"3G\"\nmemory_high = \"2G\"\ncpu_max = \"150%\"\npids_max = 99";
     let wanted = Limits {
         memory: Some(2 << 30),
         lifetime: Some(Duration::from_secs(86_400)),
@@ -520,6 +521,10 @@ fn limits_are_unset_unless_typed() {
         hang: Some(Duration::from_secs(10)),
         hang_report: true,
         hang_report_dir: Some("reports".to_owned()),
+        memory_max: Some(3 << 30),
+        memory_high: Some(2 << 30),
+        cpu_max: Some(150),
+        pids_max: Some(99),
     };
     assert_eq!(limits(all), wanted);
     says("limits = 1", "limits must be a table");

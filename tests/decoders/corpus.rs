@@ -1,8 +1,8 @@
 //! Valid inputs, as builders: what Node, keeper, master, programs and people really write.
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec;
-use clusterd::keeper::protocol::{About, Credentials, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
-use clusterd::keeper::state::{self, State};
+use clusterd::keeper::protocol::{About, Credentials, GroupLimits, Notice, Order, OwnUpgrade, SpawnSpec, SpawnStep};
+use clusterd::keeper::state::{self, GroupState, GroupsState, State};
 use clusterd::keeper::table::{Child, State as Life, Table};
 use clusterd::keeper::watchdog::WatchdogState;
 use clusterd::record;
@@ -124,6 +124,16 @@ fn orders() -> Vec<Order> {
         Order::Finish { code: 1 },
         Order::Upgrade,
         Order::AppEnded { app: "web".into() },
+        Order::Group {
+            base: "clusterd-web-1f".into(),
+            app: "web".into(),
+            limits: GroupLimits {
+                memory_max: Some(64 << 20),
+                memory_high: None,
+                cpu_max: Some(150_000),
+                pids_max: Some(20),
+            },
+        },
     ]
 }
 
@@ -141,13 +151,20 @@ fn notices() -> Vec<Notice> {
             about: about(OwnUpgrade::Done),
         },
         Notice::Keeper { about: about(OwnUpgrade::Stays { why: "the new binary gave no answer in 5 s".into() }) },
-        Notice::Child { worker, pid: 4711, tag: b"web/3".to_vec(), started_ms: 1_000, status: Some(256) },
+        Notice::Child {
+            worker,
+            pid: 4711,
+            tag: b"web/3".to_vec(),
+            started_ms: 1_000,
+            status: Some(256),
+            out_of_memory: false,
+        },
         Notice::Held { name: "source/1".into() },
         Notice::Noted { key: "app/web".into(), value: b"{}".to_vec() },
         Notice::Begin,
         Notice::Spawned { worker, pid: 4711 },
         Notice::SpawnFailed { worker, step: SpawnStep::Exec, errno: 2 },
-        Notice::Exited { worker, status: 9, at_ms: 2_000 },
+        Notice::Exited { worker, status: 9, at_ms: 2_000, out_of_memory: false },
         Notice::Signal { signal: 10, value: Some(-1) },
     ]
 }
@@ -156,6 +173,7 @@ fn notices() -> Vec<Notice> {
 pub(crate) fn keeper_messages() -> Vec<Vec<u8>> {
     let spec = SpawnSpec {
         tag: b"web/3".to_vec(),
+        app: "web".into(),
         program: b"/usr/bin/node".to_vec(),
         args: vec![b"node".to_vec(), b"app.js".to_vec()],
         env: vec![b"PATH=/bin".to_vec(), b"NODE_UNIQUE_ID=7".to_vec()],
@@ -249,6 +267,14 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     let mut state = State {
         file_limit: (1024, 4096),
         original_oom_score_adj: Some(0),
+        groups: GroupsState {
+            base: "clusterd-web-1f".into(),
+            apps: vec![GroupState {
+                app: "web".into(),
+                limits: GroupLimits { pids_max: Some(20), ..GroupLimits::default() },
+                oom_kills: 2,
+            }],
+        },
         null: 3,
         binary: 4,
         watchdog,
@@ -261,14 +287,15 @@ pub(crate) fn keeper_states() -> Vec<Vec<u8>> {
     };
     let empty = state::encode(&state.view(), |fd| *fd).unwrap();
     for (id, life) in (1..).zip([Life::Starting, Life::Running, Life::Ended { status: 9, at_ms: 7_000 }]) {
-        let child = Child { pid: 5_000 + id, tag: b"web/3".to_vec(), started_ms: 6_000, state: life };
+        let (tag, app) = (b"web/3".to_vec(), "web".to_owned());
+        let child = Child { pid: 5_000 + id, tag, app, started_ms: 6_000, out_of_memory: false, state: life };
         state.table.restore(WorkerId(id as u64), child).unwrap();
     }
     state.reports.insert(WorkerId(1), 7);
     state.table.hold("listen/web/null:8080:4::0".into(), 8).unwrap();
     state.table.note("app/0".into(), b"{}".to_vec()).unwrap();
     state.table.restore_waiting(Notice::Signal { signal: 15, value: None }).unwrap();
-    state.news.push_back(Notice::Exited { worker: WorkerId(3), status: 9, at_ms: 7_000 });
+    state.news.push_back(Notice::Exited { worker: WorkerId(3), status: 9, at_ms: 7_000, out_of_memory: false });
     vec![empty, state::encode(&state.view(), |fd| *fd).unwrap()]
 }
 

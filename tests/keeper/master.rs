@@ -192,6 +192,7 @@ impl Master {
             .map(|file| File::options().append(true).create(true).open(file[0].as_str().unwrap()).unwrap())
             .collect();
         let spec = SpawnSpec {
+            app: command["app"].as_str().unwrap_or_default().to_owned(),
             tag: command["tag"].as_str().unwrap_or_default().as_bytes().to_vec(),
             program: command["program"].as_str().unwrap().as_bytes().to_vec(),
             args: texts("args"),

@@ -2,6 +2,7 @@
 //! privilege; a system unit needs root.
 use crate::cli::apply::{fail, print};
 use crate::home::{Home, HomeError};
+use crate::os::cgroup::DELEGATED_UNIT;
 use crate::os::user;
 use clap::Args;
 use std::fmt::Write as _;
@@ -305,6 +306,7 @@ fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
         let _ = writeln!(text, "User={user}");
     }
     let _ = writeln!(text, "Environment={}", word(&format!("PATH={path}")));
+    let _ = writeln!(text, "Environment={DELEGATED_UNIT}=%n");
     let _ = writeln!(text, "ExecStart={}", command("resurrect --stay"));
     let _ = writeln!(text, "ExecReload={}", command("reload all"));
     // Every app has its own drain time; systemd must wait for the longest.
@@ -333,6 +335,8 @@ mod tests {
             "Environment=\"PATH=/bin\"",
             "ExecStart=\"/opt/my tools/clusterd\" resurrect --stay --home \"/srv/100%%\"",
             "WantedBy=multi-user.target",
+            "Delegate=yes",
+            "Environment=CLUSTERD_DELEGATED_UNIT=%n",
             "Restart=always",
             "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
         ] {

@@ -84,6 +84,32 @@ fn read_bound(walk: &mut Walk<'_>, entry: &Entry<'_>, resource: &Resource) -> Op
     walk.text(entry, resource.wants(), |typed| resource.text(typed)).map(|at| at.value)
 }
 
+/// A share of CPU time, in percent of one CPU.
+pub(crate) struct CpuShare;
+
+impl Kind for CpuShare {
+    type Value = u32;
+
+    fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<u32>> {
+        match integer(entry.value) {
+            Some(number) => walk.keep(entry.spot, attributes::cpu_share(&number.to_string())),
+            None => walk.text(entry, "a share such as \"150%\", or a number of CPUs", attributes::cpu_share),
+        }
+    }
+
+    fn parse(&self, word: &str) -> Result<u32, ValueError> {
+        attributes::cpu_share(word)
+    }
+
+    fn words(&self) -> String {
+        "share, `\"150%\"`, or number of CPUs".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        json!({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]+%?$"}]})
+    }
+}
+
 pub(crate) struct Cpus;
 
 impl Kind for Cpus {

@@ -15,7 +15,7 @@
 //!
 //! with the optional parts in this order, separated by commas. `plain` keys come into the resolved struct as they are. Of a
 //! `raw(Type)` key `resolve` makes something else. Strings are as Markdown.
-use super::attribute_kinds::{Cpus, ResourceTable};
+use super::attribute_kinds::{CpuShare, Cpus, ResourceTable};
 use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
 use super::kinds::{
     ADDRESSES, Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size,
@@ -31,7 +31,7 @@ use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
 use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
-use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, RUNS_MAX, WORKERS_MAX};
+use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub(super) const HOOKS: Scope =
     scope("app.hooks", "Commands to run at events, told in CLUSTERD_EVENT and other variables.");
 /// `[app.limits]`.
 pub(super) const LIMITS: Scope =
-    scope("app.limits", "What a worker may use. A new one beside it replaces one that passes a limit.");
+    scope("app.limits", "What a worker may use (one that passes a limit is replaced), and what the whole app may use.");
 /// `[app.log]`.
 pub(super) const LOG: Scope = scope("app.log", "Where output goes. Default: where clusterd's own goes.");
 /// `[app.agent]`.
@@ -373,7 +373,7 @@ table! {
     /// What a worker may use before it is replaced, or killed (`hang`). `None`: no limit.
     resolved Limits;
 
-    /// Resident memory.
+    /// Resident memory of a worker.
     memory: plain(Option<u64> = None), Optional(Size), unset "none", example r#""512M""#,
         flag flag("--max-memory", STARTING_AGAIN, "SIZE").alias("max-memory-restart")
             .help("Replace a worker that uses more memory: \"512M\""),
@@ -393,6 +393,19 @@ table! {
     hang_report_dir: plain(Option<String> = None), Optional(PATH),
         unset "where Node puts reports: `--report-directory`, else the worker's folder", example r#""/var/log/web""#,
         more "It has to exist, and the worker's user has to be able to write there";
+    /// Memory of all processes of the app together; where they need more, the kernel kills one of them.
+    memory_max: plain(Option<u64> = None), Optional(Size), unset "none", example r#""2G""#,
+        more "A killed worker is told as that in the log and by `ls`, and replaced";
+    /// Memory of all processes of the app together above which the kernel slows them down and takes memory back.
+    memory_high: plain(Option<u64> = None), Optional(Size), unset "none", example r#""1500M""#,
+        more "Only with cgroups of version 2";
+    /// CPU time of all processes of the app together: "150%" is one and a half CPUs.
+    cpu_max: plain(Option<u32> = None), Optional(CpuShare), unset "none", example r#""150%""#,
+        more "A whole number is that many CPUs. `workers = \"max\"` still counts the CPUs of clusterd itself";
+    /// Processes and threads of the app together; where it has as many, making another one fails.
+    pids_max: plain(Option<u32> = None), Optional(number::<u32>("pids_max", 1, PIDS_MAX as i64)), unset "none",
+        example "200",
+        more "A Node worker has about 11 threads. During a reload old and new workers count";
 }
 
 table! {

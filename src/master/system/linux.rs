@@ -15,7 +15,7 @@ use crate::os::seccomp::{self, Answer, Call, Sent};
 use crate::os::tracee::{self, Wishes};
 use crate::os::user::{self, Account, UserError};
 use crate::os::{
-    append, attributes, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, signal, stderr,
+    append, attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, signal, stderr,
 };
 use crate::reuseport::group::Kernel;
 use mio::unix::SourceFd;
@@ -117,6 +117,14 @@ impl System for Linux {
 
     fn is_folder(&self, path: &Path) -> bool {
         path.is_dir()
+    }
+
+    fn home_mark(&self, home: &Home) -> Option<u64> {
+        home.mark()
+    }
+
+    fn end_leftovers(&self, base: &str) -> usize {
+        cgroup::end_leftovers(base)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

@@ -128,6 +128,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     fn is_folder(&self, path: &Path) -> bool;
 
+    /// See [`Home::mark`].
+    fn home_mark(&self, home: &Home) -> Option<u64>;
+
+    /// Ends what is left in cgroups whose keeper was killed. Returns how many processes that were.
+    fn end_leftovers(&self, base: &str) -> usize;
+
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// The path of the preload's file for workers of this user; the first call writes the file.
