@@ -9,7 +9,7 @@ pub(crate) use more_bodies::{http, inspector, keeper_state, messages};
 
 use clusterd::config::problem::{Place, Problem};
 use clusterd::config::resolve::{env_files_wanted, resolve};
-use clusterd::config::sources::{FileSource, Sources};
+use clusterd::config::sources::{FileSource, Overrides, Sources};
 use clusterd::config::{App, Listen, address, env_file, inspect, name, parse};
 use clusterd::ids::WorkerId;
 use clusterd::keeper::codec::{self, RecordError};
@@ -446,7 +446,7 @@ pub(crate) fn config(data: &[u8]) {
     if text.len() <= 200 {
         typed(&text);
     }
-    for path in env_files_wanted(&text, "/srv") {
+    for (path, _) in env_files_wanted(&text, "/srv", &Overrides::default()) {
         assert!(path.starts_with('/'), "{path:?}");
     }
     let file = Some(FileSource { path: "/srv/app/cluster.toml".into(), text: text.clone(), notes: Vec::new() });

@@ -7,6 +7,7 @@ use super::{Answer, CallSender, Order};
 use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, LOGS_ASK_MS, LOGS_LOOK_MS, Reader, Style};
+use crate::os::user::Credentials;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,8 @@ fn files(query: &LogQuery, deployment: &Deployment) -> Result<Files, LogsError> 
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
         slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
-        if let Err(why) = files.add_app(&app.name, &(&app.log).into(), &slots, &query.filter) {
+        let user = app.user.as_ref().map(Credentials::from);
+        if let Err(why) = files.add_app(&app.name, &(&app.log).into(), user.as_ref(), &slots, &query.filter) {
             without.push(format!("{}: {why}", app.name));
         }
     }

@@ -45,6 +45,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         handoffs: 0,
         moved: 0,
         log: Default::default(),
+        user: None,
         log_lines_dropped: 0,
         workers,
         agent: None,

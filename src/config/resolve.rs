@@ -6,7 +6,7 @@ use super::raw;
 use super::schema::keys::{AppRest, RawApp, RawLimits, RawRestart};
 use super::schema::kinds::Watched;
 use super::schema::{Raw as _, flags};
-use super::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
+use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{
     App, Balance, Config, Limits, Listen, Protocol, Restart, Watch, address, agent, defaults, env_file, hooks, name,
     parse, rules,
@@ -55,11 +55,24 @@ fn place_of(file: &FileSource, start_folder: &str) -> String {
     }
 }
 
-/// Absolute paths of the environment files in a configuration file. Reports no problems: [`resolve`] does.
-pub fn env_files_wanted(file_text: &str, start_folder: &str) -> Vec<String> {
+/// Absolute paths of the environment files in a configuration file, each with the user of the app that names it. Reports
+/// no problems: [`resolve`] does.
+pub fn env_files_wanted(file_text: &str, start_folder: &str, typed: &Overrides) -> Vec<(String, FileUser)> {
     let raws = raw::parse_file(file_text, &mut Found::default()).app.map(|at| at.value).unwrap_or_default();
-    let files = raws.iter().filter_map(|raw| raw.env_file.as_ref()).flat_map(|at| &at.value);
-    files.map(|file| absolute(start_folder, &file.value).display().to_string()).collect()
+    let (several, mut wanted) = (raws.len() > 1, Vec::new());
+    for mut raw in raws {
+        raw.overlay(&typed.options, several, &mut Found::default());
+        for file in raw.env_file.iter().flat_map(|at| &at.value) {
+            wanted.push((absolute(start_folder, &file.value).display().to_string(), file_user(&raw)));
+        }
+    }
+    wanted
+}
+
+/// Whose rights the files that an app names are read with.
+fn file_user(raw: &RawApp) -> FileUser {
+    let written = |at: Option<&At<Option<String>>>| at.and_then(|at| at.value.clone());
+    FileUser { user: written(raw.user.as_ref()), group: written(raw.group.as_ref()) }
 }
 
 /// Options of the command line that are invalid alone or with this file.
@@ -349,9 +362,10 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
 fn environment(raw: &RawApp, sources: &Sources, found: &mut Found) -> BTreeMap<String, String> {
     let typed = &sources.overrides;
     let mut env = BTreeMap::new();
+    let user = file_user(raw);
     for file in raw.env_file.iter().flat_map(|at| &at.value) {
         let path = absolute(&sources.start_folder, &file.value).display().to_string();
-        read_env_file(&path, file.spot, sources, &mut env, found);
+        read_env_file(&path, &user, file.spot, sources, &mut env, found);
     }
     if let Some(At { value: variables, .. }) = &raw.env {
         env.extend(variables.plain.clone());
@@ -360,7 +374,7 @@ fn environment(raw: &RawApp, sources: &Sources, found: &mut Found) -> BTreeMap<S
         }
     }
     for path in &typed.env_files {
-        read_env_file(path, Spot::Option("--env-file"), sources, &mut env, found);
+        read_env_file(path, &FileUser::default(), Spot::Option("--env-file"), sources, &mut env, found);
     }
     env.extend(typed.env.iter().cloned());
     env
@@ -387,9 +401,18 @@ fn check_slot_variables(raw: &RawApp, env: &BTreeMap<String, String>, found: &mu
     }
 }
 
-fn read_env_file(path: &str, spot: Spot, sources: &Sources, env: &mut BTreeMap<String, String>, found: &mut Found) {
+fn read_env_file(
+    path: &str,
+    user: &FileUser,
+    spot: Spot,
+    sources: &Sources,
+    env: &mut BTreeMap<String, String>,
+    found: &mut Found,
+) {
     let short = shown(&sources.start_folder, path);
-    match sources.env_files.iter().find(|file| file.path == path) {
+    // Sources of an earlier version name no users.
+    let of_user = sources.env_files.iter().find(|file| file.path == path && file.user == *user);
+    match of_user.or_else(|| sources.env_files.iter().find(|file| file.path == path && file.user.is_own())) {
         Some(EnvFileSource { text: Ok(text), .. }) => match env_file::parse(text) {
             Ok(pairs) => env.extend(pairs),
             Err(lines) => {

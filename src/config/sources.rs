@@ -54,8 +54,28 @@ impl FileSource {
 pub struct EnvFileSource {
     /// Absolute.
     pub path: String,
+    /// Whose rights it was read with: the user and the group of the app that names it, as they are written. Empty for one
+    /// that the command line names.
+    #[serde(default, skip_serializing_if = "FileUser::is_own")]
+    pub user: FileUser,
     /// The whole text, or why there is none: the complaint needs the line that named the file.
     pub text: Result<String, String>,
+}
+
+/// The user and the group with whose rights a file is read, as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileUser {
+    pub user: Option<String>,
+    pub group: Option<String>,
+}
+
+impl FileUser {
+    /// Neither: clusterd's own rights.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        *self == FileUser::default()
+    }
 }
 
 /// What the command line said. Values are as typed; [`super::resolve::resolve`] checks them.
@@ -99,8 +119,12 @@ mod tests {
             start_folder: "/srv".into(),
             file: Some(FileSource { path: "/srv/c.toml".into(), text: "[[app]]\n".into(), notes: Vec::new() }),
             env_files: vec![
-                EnvFileSource { path: "/srv/.env".into(), text: Ok("A=1".into()) },
-                EnvFileSource { path: "/srv/none".into(), text: Err("no such file".into()) },
+                EnvFileSource { path: "/srv/.env".into(), user: FileUser::default(), text: Ok("A=1".into()) },
+                EnvFileSource {
+                    path: "/srv/none".into(),
+                    user: FileUser { user: Some("www-data".into()), group: None },
+                    text: Err("no such file".into()),
+                },
             ],
             overrides: Overrides {
                 options: [("port", "80")].into(),

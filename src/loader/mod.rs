@@ -6,9 +6,11 @@ mod lenient;
 
 use crate::config::import::{self, Converted, Format, Surroundings};
 use crate::config::resolve::env_files_wanted;
-use crate::config::sources::{EnvFileSource, FileSource, Overrides, Sources, absolute, shown};
+use crate::config::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use crate::limits::{CONFIG_BYTES_MAX, ENV_FILE_BYTES_MAX, FILE_READ_MS_MAX};
+use crate::os::place::{self, Missing};
 use crate::os::read;
+use crate::os::user::{self, UserError};
 pub use evaluate::EvaluationError;
 use std::collections::BTreeMap;
 use std::io;
@@ -203,7 +205,8 @@ pub fn takes_long(sources: &Sources) -> bool {
 pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
     let mut sources = Sources { env_files: Vec::new(), ..previous.clone() };
     let folder = &sources.start_folder;
-    let mut wanted = sources.overrides.env_files.clone();
+    let typed = sources.overrides.env_files.iter();
+    let mut wanted: Vec<(String, FileUser)> = typed.map(|path| (path.clone(), FileUser::default())).collect();
     if let Some(file) = &mut sources.file {
         let shown = shown(folder, &file.path);
         let failed = |why| LoadError::File { path: shown.clone(), why };
@@ -216,16 +219,31 @@ pub fn reload(previous: &Sources) -> Result<Sources, LoadError> {
             let value = evaluate::value(&file.path, &file.text, folder, &env).map_err(|why| failed(why.into()))?;
             convert(file, &value, folder, &env)?;
         }
-        wanted.extend(env_files_wanted(&file.text, folder));
+        wanted.extend(env_files_wanted(&file.text, folder, &sources.overrides));
     }
     wanted.sort();
     wanted.dedup();
-    let read_env = |path: String| EnvFileSource {
-        text: read_text(&path, ENV_FILE_BYTES_MAX).map_err(|why| why.to_string()),
-        path,
-    };
-    sources.env_files = wanted.into_iter().map(read_env).collect();
+    let read = |(path, user): (String, FileUser)| EnvFileSource { text: read_env_file(&path, &user), path, user };
+    sources.env_files = wanted.into_iter().map(read).collect();
     Ok(sources)
+}
+
+/// The text of an environment file, read with the rights of the app that names it, or why there is none.
+fn read_env_file(path: &str, written: &FileUser) -> Result<String, String> {
+    let user = match user::resolve(written.user.as_deref(), written.group.as_deref()) {
+        Ok(user) => user,
+        // Our rights are not more than theirs.
+        Err(UserError::NotRoot { .. }) => None,
+        Err(error) => return Err(error.to_string()),
+    };
+    let Some(user) = user else {
+        return read_text(path, ENV_FILE_BYTES_MAX).map_err(|why| why.to_string());
+    };
+    let bytes = place::within(Some(&user), Path::new(path), Missing::Fail, Some(FILE_READ_MS_MAX), |place| {
+        read::whole_file(place.read(place.name())?, ENV_FILE_BYTES_MAX, FILE_READ_MS_MAX / 2)
+    });
+    let whose = || written.user.as_ref().or(written.group.as_ref()).cloned().unwrap_or_default();
+    text_of(bytes, ENV_FILE_BYTES_MAX).map_err(|why| format!("as {}: {why}", whose()))
 }
 
 /// What could not be converted from a file of PM2, one line each, without what was reported for `before`.
@@ -239,7 +257,11 @@ pub fn notes(sources: &Sources, before: Option<&Sources>) -> Vec<String> {
 /// A whole text file of at most `bytes_max`.
 fn read_text(path: &str, bytes_max: u64) -> Result<String, ReadError> {
     // The path may name a pipe (-c /dev/stdin), whose size is known only at the end.
-    let bytes = match read::whole(Path::new(path), bytes_max, FILE_READ_MS_MAX) {
+    text_of(read::whole(Path::new(path), bytes_max, FILE_READ_MS_MAX), bytes_max)
+}
+
+fn text_of(bytes: io::Result<Vec<u8>>, bytes_max: u64) -> Result<String, ReadError> {
+    let bytes = match bytes {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             return Err(ReadError::TooLarge { kib_max: bytes_max / 1024 });
         }

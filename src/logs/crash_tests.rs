@@ -4,9 +4,11 @@
 use super::engine::{Engine, LOG_TAKE_BYTES, Source, SourceLook};
 use super::file::Now;
 use super::journal::LOG_SPOOL_BYTES;
+use super::path::LogPath;
 use super::storage::{LiveStorage, Storage, cell};
 use crate::config::log::Rotation;
 use crate::limits;
+use crate::os::place::Missing;
 use crate::os::{pipe, poll};
 use jiff::tz::TimeZone;
 use std::cell::Cell;
@@ -185,7 +187,7 @@ impl World {
                 key: stream as u64,
                 pipe: printer.read.try_clone().unwrap(),
                 app: stream,
-                file: Some((self.folder.join(name), self.rotation.clone())),
+                file: Some((LogPath::own(self.folder.join(name)), self.rotation.clone())),
                 look,
                 tail: None,
             };
@@ -243,8 +245,9 @@ impl World {
         let text = |name: &str| {
             let path = self.folder.join(name);
             let mut all = String::new();
-            for (file, _) in super::archive::list(&path).unwrap() {
-                all += &fs::read_to_string(file).unwrap();
+            let log = LogPath::own(path.clone());
+            for (name, _) in log.within(Missing::Fail, super::archive::list).unwrap() {
+                all += &fs::read_to_string(self.folder.join(name)).unwrap();
             }
             all + &fs::read_to_string(path).unwrap()
         };
@@ -312,7 +315,7 @@ fn a_disk_that_gets_full_in_the_middle_of_a_write_keeps_whole_lines() {
     let (pipe, write) = pipe::pair().unwrap();
     let mut write = File::from(write);
     let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
-    let file = Some((path.clone(), rotation));
+    let file = Some((LogPath::own(path.clone()), rotation));
     engine.add(Source { key: 1, pipe, app: 9, file, look: SourceLook::Plain { time: None }, tail: None });
     for (space, text) in [(usize::MAX, "1\n"), (7, "two\nthree\nfour\n"), (0, "five\n"), (usize::MAX, "six\n")] {
         room.set(space);
@@ -334,7 +337,7 @@ fn what_a_full_device_does_not_take_is_counted_for_its_app() {
         let mut write = File::from(write);
         write.write_all(text.as_bytes()).unwrap();
         writers.push(write);
-        let file = Some((PathBuf::from("/dev/full"), rotation.clone()));
+        let file = Some((LogPath::own(PathBuf::from("/dev/full")), rotation.clone()));
         engine.add(Source { key: app as u64, pipe, app, file, look: SourceLook::Plain { time: None }, tail: None });
     }
     engine.turn(0..2, Now::read()).unwrap();
@@ -357,7 +360,7 @@ fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
     for n in 0..streams {
         let (pipe, write) = pipe::pair().unwrap();
         writers.push(File::from(write));
-        let file = Some((folder.join("log"), rotation.clone()));
+        let file = Some((LogPath::own(folder.join("log")), rotation.clone()));
         engine.add(Source { key: n as u64, pipe, app: 0, file, look: SourceLook::Plain { time: None }, tail: None });
     }
     let rounds = limits::LOG_LINE_BYTES_MAX / LOG_TAKE_BYTES - 1;

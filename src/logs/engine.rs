@@ -4,6 +4,7 @@ use super::archive::Archive;
 use super::batch_delay::LOG_MUCH_BYTES;
 use super::file::{self, LogFile, Now, Part};
 use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken};
+use super::path::LogPath;
 use super::render::{self, Input, Look};
 use super::stamp::Stamps;
 use super::storage::Storage;
@@ -14,7 +15,6 @@ use jiff::tz::TimeZone;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Streams (stdout or stderr of one worker) that go to log files at once.
@@ -49,7 +49,7 @@ pub struct Source {
     /// Index of the app, for the count of lost lines.
     pub app: usize,
     /// Its file; `None`: none.
-    pub file: Option<(PathBuf, Rotation)>,
+    pub file: Option<(LogPath, Rotation)>,
     /// The format of a line.
     pub look: SourceLook,
     /// Gets the last lines, while somebody else holds it.
@@ -426,29 +426,29 @@ impl<G: Storage> Engine<G> {
         for (_, file) in self.files.iter_mut() {
             match file.reopen() {
                 Ok(()) => opened += 1,
-                Err(e) => failed.push(format!("{}: {e}", file.path.display())),
+                Err(e) => failed.push(format!("{}: {e}", file.path)),
             }
         }
         (opened, failed)
     }
 
     /// Empties these files.
-    pub(super) fn empty(&mut self, paths: &[PathBuf]) -> (usize, Vec<String>) {
+    pub(super) fn empty(&mut self, paths: &[LogPath]) -> (usize, Vec<String>) {
         let mut failed = Vec::new();
         let mut emptied = 0;
         for path in paths {
             let open = self.files.iter_mut().find(|(_, file)| file.path == *path);
             match open.map_or_else(|| file::empty(path), |(_, file)| file.empty()) {
                 Ok(()) => emptied += 1,
-                Err(e) => failed.push(format!("{}: {e}", path.display())),
+                Err(e) => failed.push(format!("{path}: {e}")),
             }
         }
         (emptied, failed)
     }
 
     /// The number of the file at this path; counts one more user.
-    fn file(&mut self, path: PathBuf, rotation: Rotation) -> usize {
-        let known = self.files.iter_mut().find(|(_, file)| *file.path == *path).map(|(number, _)| number);
+    fn file(&mut self, path: LogPath, rotation: Rotation) -> usize {
+        let known = self.files.iter_mut().find(|(_, file)| file.path == path).map(|(number, _)| number);
         let number = known.unwrap_or_else(|| self.files.insert(LogFile::new(path, rotation.clone())));
         if let Some(file) = self.files.get_mut(number) {
             file.users += 1;

@@ -1,16 +1,18 @@
 //! One log file: opened, appended to, rotated when due. What it cannot take is counted as lost.
 use super::archive::Archive;
 use super::journal::{Announced, Identity, Journal};
+use super::path::LogPath;
 use super::rotation;
 use super::storage::Storage;
 use crate::config::log::Rotation;
-use crate::os::{append, clock};
+use crate::os::clock;
+use crate::os::place::{self, Missing, Place};
 use jiff::Timestamp;
 use memchr::memchr_iter;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Names checked in the folder of a log file.
@@ -55,12 +57,14 @@ struct Trouble {
 
 /// See the module.
 pub(super) struct LogFile {
-    pub(super) path: PathBuf,
+    pub(super) path: LogPath,
     pub(super) rotation: Rotation,
     /// Streams that are written to it.
     pub(super) users: usize,
     open: Option<Open>,
     trouble: Option<Trouble>,
+    /// When to try to rotate it again, after that failed.
+    rotate_us: u64,
 }
 
 struct Open {
@@ -73,16 +77,29 @@ struct Open {
 }
 
 impl LogFile {
-    pub(super) fn new(path: PathBuf, rotation: Rotation) -> LogFile {
-        LogFile { path, rotation, users: 0, open: None, trouble: None }
+    pub(super) fn new(path: LogPath, rotation: Rotation) -> LogFile {
+        LogFile { path, rotation, users: 0, open: None, trouble: None, rotate_us: 0 }
     }
 
     /// Opens the file that its path names now.
     ///
     /// # Errors
-    /// As open(2); the old file stays open then.
+    /// As [`place::within`]; the old file stays open then.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let file = append::open(&self.path)?;
+        let has_user = self.path.user.is_some();
+        let wall = Now::read().wall;
+        let file = self.path.within(Missing::Create, move |place| match place.append() {
+            // Written with our rights by an earlier version.
+            Err(e) if has_user && e.kind() == io::ErrorKind::PermissionDenied && place.is_of_ours()? => {
+                move_aside(place, wall)?;
+                place.append()
+            }
+            file => file,
+        })?;
+        self.take(file)
+    }
+
+    fn take(&mut self, file: File) -> io::Result<()> {
         let metadata = file.metadata()?;
         let begun = metadata.created().or_else(|_| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
         self.open =
@@ -93,7 +110,7 @@ impl LogFile {
     /// Empties it.
     ///
     /// # Errors
-    /// As open(2) and ftruncate(2).
+    /// As [`place::within`] and ftruncate(2).
     pub(super) fn empty(&mut self) -> io::Result<()> {
         match &self.open {
             Some(open) if open.regular => open.file.set_len(0),
@@ -116,7 +133,7 @@ impl LogFile {
             (Ok(_), None) => Err((0, io::ErrorKind::NotFound.into())),
             (Ok(length), Some(open)) => {
                 let file = Identity { device: open.device, inode: open.inode, length };
-                journal.announce(&self.path, &file, bytes.len());
+                journal.announce(&self.path.path, &file, bytes.len());
                 journal.append(&open.file, bytes).map_err(|(written, e)| {
                     let Some(before) = length else { return (written, e) };
                     // Only whole lines stay.
@@ -165,24 +182,29 @@ impl LogFile {
             open.begun = now.system;
         }
         let age = now.system.duration_since(open.begun).unwrap_or(Duration::ZERO);
-        if !rotation::is_due(&self.rotation, length, more as u64, age) {
+        if now.us < self.rotate_us || !rotation::is_due(&self.rotation, length, more as u64, age) {
             return Ok(false);
         }
-        // If somebody else has moved the file already, only reopen its path.
-        let named = fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == (open.device, open.inode));
-        if named && let Err(e) = move_aside(&self.path, now.wall) {
-            log::debug!("{}: stays too large, it cannot be moved aside: {e}", self.path.display());
+        let (identity, wall) = ((open.device, open.inode), now.wall);
+        let new = self.path.within(Missing::Create, move |place| {
+            // If somebody else has moved the file already, only open its path.
+            if place.identity().is_ok_and(|named| named == identity) {
+                move_aside(place, wall)?;
+            }
+            place.append()
+        });
+        if let Err(e) = new.and_then(|file| self.take(file)) {
+            log::debug!("{}: stays too large, it cannot be rotated: {e}", self.path);
+            self.rotate_us = now.us + LOG_REOPEN_MS * 1000;
             return Ok(false);
         }
-        self.open = None;
-        self.reopen()?;
         archive.look_after(&self.path, &self.rotation);
         Ok(true)
     }
 
     fn works_again(&mut self) {
         if let Some(trouble) = self.trouble.take() {
-            let (path, lost) = (self.path.display(), trouble.lost);
+            let (path, lost) = (&self.path, trouble.lost);
             log::warn!("{path}: written again; {lost} {} lost", if lost == 1 { "line was" } else { "lines were" });
         }
     }
@@ -213,24 +235,21 @@ impl LogFile {
                 }
             }
             None => {
-                log::warn!(
-                    "{}: cannot be written: {why}; lines are lost (and counted) until it can",
-                    self.path.display()
-                );
+                log::warn!("{}: cannot be written: {why}; lines are lost (and counted) until it can", self.path);
                 self.trouble = Some(Trouble { lost: all, reopen_us });
             }
         }
     }
 }
 
-fn move_aside(path: &Path, wall: Timestamp) -> io::Result<()> {
+fn move_aside(place: &Place, wall: Timestamp) -> io::Result<()> {
     let mut at = wall;
     loop {
-        let to = rotation::rotated(path, at);
-        let mut packed = to.clone().into_os_string();
+        let to = rotation::rotated(Path::new(place.name()), at).into_os_string();
+        let mut packed = to.clone();
         packed.push(rotation::COMPRESSED);
-        if fs::symlink_metadata(&to).is_err() && fs::symlink_metadata(packed).is_err() {
-            return fs::rename(path, to);
+        if !place.has(&to) && !place.has(&packed) {
+            return place.rename(place.name(), &to);
         }
         // A second rotation within a millisecond gets the next name.
         at = at.checked_add(Duration::from_millis(1)).map_err(io::Error::other)?;
@@ -240,27 +259,22 @@ fn move_aside(path: &Path, wall: Timestamp) -> io::Result<()> {
 /// Empties the file at this path, if there is one.
 ///
 /// # Errors
-/// As open(2) and ftruncate(2).
-pub(super) fn empty(path: &Path) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => File::options().write(true).open(path)?.set_len(0),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        Ok(_) | Err(_) => Ok(()),
+/// As [`place::within`] and ftruncate(2).
+pub(super) fn empty(path: &LogPath) -> io::Result<()> {
+    match path.within(Missing::Fail, Place::empty) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
-/// Finds the file of an announced append: at its path, or rotated in the same folder.
+/// Finds the file of an announced append: at its path, or rotated in the same folder. Only that very file, which was
+/// opened with the right rights before, is opened.
 pub(super) fn find(announced: &Announced) -> Option<File> {
-    let is_it = |metadata: &Metadata| {
-        (metadata.dev(), metadata.ino()) == (announced.file.device, announced.file.inode) && metadata.is_file()
-    };
-    let open = |path: &Path| {
-        let file = File::options().append(true).open(path).ok()?;
-        file.metadata().is_ok_and(|metadata| is_it(&metadata)).then_some(file)
-    };
-    if fs::metadata(&announced.path).is_ok_and(|metadata| is_it(&metadata)) {
-        return open(&announced.path);
+    let identity = (announced.file.device, announced.file.inode);
+    if let Some(file) = place::append_if(&announced.path, identity) {
+        return Some(file);
     }
     let entries = fs::read_dir(announced.path.parent()?).ok()?.take(LOG_FOLDER_ENTRIES_MAX).flatten();
-    entries.into_iter().find(|e| e.metadata().is_ok_and(|m| is_it(&m))).and_then(|entry| open(&entry.path()))
+    let named = entries.filter(|e| e.metadata().is_ok_and(|m| (m.dev(), m.ino()) == identity));
+    named.into_iter().find_map(|entry| place::append_if(&entry.path(), identity))
 }

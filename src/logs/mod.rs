@@ -9,6 +9,7 @@ mod engine;
 mod file;
 mod journal;
 mod lines;
+mod path;
 mod pump;
 pub mod reading;
 mod render;
@@ -19,6 +20,7 @@ mod tail;
 mod writer;
 
 pub use engine::{Source, SourceLook};
+pub use path::LogPath;
 pub use pump::{PassedOn, Pump, Stream};
 pub use tail::Tail;
 pub use writer::{Reply, Writer, WriterError};

@@ -4,13 +4,14 @@ mod follow;
 mod show;
 
 use super::archive;
+use super::path::LogPath;
 use crate::config::log::{Format, Log, Target, slot_path};
 use crate::os::clock;
+use crate::os::user::{Credentials, UserError};
 use follow::Follow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use show::{Line, Origin};
-use std::path::PathBuf;
 use std::time::SystemTime;
 use thiserror::Error;
 
@@ -77,6 +78,9 @@ pub enum NoFiles {
     /// The sources of such an app cannot be resolved.
     #[error("the configuration that it was started with is not understood any more")]
     Unreadable,
+    /// The user of such an app is gone.
+    #[error("cannot tell whose rights its files are read with: {0}")]
+    User(UserError),
     /// They do not have the app.
     #[error("its configuration does not name it")]
     NoApp,
@@ -84,16 +88,23 @@ pub enum NoFiles {
 
 /// Log files with their origins.
 #[derive(Debug, Default)]
-pub struct Files(Vec<(Origin, PathBuf)>);
+pub struct Files(Vec<(Origin, LogPath)>);
 
 impl Files {
-    /// Adds the files of one app that match the filter.
+    /// Adds the files of one app that match the filter. `user`: whose rights they are read with.
     ///
     /// # Errors
     /// No file matches.
-    pub fn add_app(&mut self, name: &str, log: &Log, slots: &[u32], filter: &Filter) -> Result<(), NoFiles> {
+    pub fn add_app(
+        &mut self,
+        name: &str,
+        log: &Log,
+        user: Option<&Credentials>,
+        slots: &[u32],
+        filter: &Filter,
+    ) -> Result<(), NoFiles> {
         let path = |target: &Target| match target {
-            Target::File(path) => Some(path.clone()),
+            Target::File(path) => Some(LogPath { path: path.clone(), user: user.cloned() }),
             Target::Inherit | Target::Null => None,
         };
         let (out, err) = (path(&log.out), path(&log.err));
@@ -126,14 +137,15 @@ impl Files {
             }
             for &slot in slots.iter().filter(|slot| filter.slot.is_none_or(|wanted| wanted == **slot)) {
                 some = true;
-                self.add(Origin { slot: Some(slot), ..origin.clone() }, slot_path(&path, slot));
+                let path = LogPath { path: slot_path(&path.path, slot), user: path.user.clone() };
+                self.add(Origin { slot: Some(slot), ..origin.clone() }, path);
             }
         }
         if some { Ok(()) } else { Err(nothing(log, slots, filter)) }
     }
 
     /// Several apps may write to one file, or be requested twice.
-    fn add(&mut self, origin: Origin, path: PathBuf) {
+    fn add(&mut self, origin: Origin, path: LogPath) {
         match self.0.iter_mut().find(|(_, known)| *known == path) {
             None => self.0.push((origin, path)),
             Some((known, _)) => {
@@ -228,7 +240,7 @@ impl Reader {
     /// Adds files that were not there before: of a new worker, a new app, or a changed configuration.
     pub fn take_in(&mut self, files: Files) {
         for (origin, path) in files.0 {
-            match self.shown.iter_mut().find(|shown| shown.follow.path() == path) {
+            match self.shown.iter_mut().find(|shown| *shown.follow.path() == path) {
                 Some(known) => known.origin = origin,
                 None => self.shown.push(Shown { origin, follow: Follow::since(path, self.began) }),
             }

@@ -4,6 +4,7 @@
 use super::batch_delay::BatchDelay;
 use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
+use super::path::LogPath;
 use super::storage::{HELD, LiveStorage, cell};
 use crate::os::epoll::Epoll;
 use crate::os::shared::Shared;
@@ -12,7 +13,6 @@ use jiff::tz::TimeZone;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +48,7 @@ pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 enum Order {
     Read(Box<Source>),
     Reopen(Option<Reply>),
-    Empty(Vec<PathBuf>, Reply),
+    Empty(Vec<LogPath>, Reply),
     Finish(SyncSender<()>),
 }
 
@@ -133,7 +133,7 @@ impl Writer {
     ///
     /// # Errors
     /// The queue is full.
-    pub fn empty(&self, paths: Vec<PathBuf>, reply: Reply) -> Result<(), WriterError> {
+    pub fn empty(&self, paths: Vec<LogPath>, reply: Reply) -> Result<(), WriterError> {
         self.order(Order::Empty(paths, reply))
     }
 

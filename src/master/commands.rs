@@ -12,11 +12,10 @@ use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
 use crate::limits;
-use crate::logs::Reply;
+use crate::logs::{LogPath, Reply};
 use crate::os::signal;
 use crate::supervisor::{Event, Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 impl<S: System> Master<S> {
     // ---- commands of clients ----
@@ -121,13 +120,14 @@ impl<S: System> Master<S> {
         })
     }
 
-    fn log_paths(&self, apps: &[AppIx]) -> Vec<PathBuf> {
+    fn log_paths(&self, apps: &[AppIx]) -> Vec<LogPath> {
         let apps = apps.iter().map(|&ix| &self.cx.apps[ix]);
         let paths = apps.flat_map(|app| {
-            let config = &app.settings().config;
-            config.log.files(app.supervisor.slot_count(), config.agent.is_some())
+            let settings = app.settings();
+            let paths = settings.config.log.files(app.supervisor.slot_count(), settings.config.agent.is_some());
+            paths.into_iter().map(|path| LogPath { path, user: settings.credentials().cloned() })
         });
-        let mut paths: Vec<PathBuf> = paths.collect();
+        let mut paths: Vec<LogPath> = paths.collect();
         paths.sort();
         paths.dedup();
         paths

@@ -3,16 +3,15 @@
 //! the stream even when its worker is long gone.
 use super::keeper::Keeper;
 use super::output::OutputError;
+use super::settings::Settings;
 use super::system::System;
 use crate::config::log::{Format, Target};
-use crate::config::{self};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
+use crate::logs::{LogPath, Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -73,15 +72,19 @@ impl Place {
         self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
     }
 
-    fn source(&self, app: (AppIx, &config::App), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
-        let (app, config) = app;
+    fn source(&self, app: (AppIx, &Settings), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
+        let (app, settings) = app;
+        let config = &settings.config;
         let log = &config.log;
         let target = match self.stream {
             Stream::Out => &log.out,
             Stream::Err => &log.err,
         };
         let file = match log.of_slot(target, self.slot.0) {
-            Target::File(path) => Some((path, log.rotation.clone())),
+            Target::File(path) => {
+                let path = LogPath { path, user: settings.credentials().cloned() };
+                Some((path, log.rotation.clone()))
+            }
             Target::Null | Target::Inherit => None,
         };
         let time = log.time.clone();
@@ -114,10 +117,13 @@ fn word(stream: Stream) -> &'static str {
 
 /// A log file of an app cannot be opened.
 #[derive(Debug, Error)]
-#[error("{app}: cannot open the log file {path}: {source}; let this user write there, or choose another in [app.log]")]
+#[error(
+    "{app}: cannot open the log file {path}{}: {source}; let this user write there, or choose another in [app.log]",
+    path.user.as_ref().map(|user| format!(" (as user {})", user.uid)).unwrap_or_default()
+)]
 pub(super) struct LogFileError {
     app: String,
-    path: String,
+    path: LogPath,
     source: io::Error,
 }
 
@@ -125,7 +131,8 @@ pub(super) struct LogFileError {
 ///
 /// # Errors
 /// Which file, why, and what to do.
-pub(super) fn check(system: &impl System, app: &config::App, slots: u32) -> Result<(), LogFileError> {
+pub(super) fn check(system: &impl System, settings: &Settings, slots: u32) -> Result<(), LogFileError> {
+    let app = &settings.config;
     let idle = app.log.idle_keys();
     if !idle.is_empty() {
         let (name, keys) = (&app.name, idle.join(", "));
@@ -134,11 +141,8 @@ pub(super) fn check(system: &impl System, app: &config::App, slots: u32) -> Resu
         );
     }
     for path in app.log.files(slots, app.agent.is_some()) {
-        system.check_log_file(&path).map_err(|source| LogFileError {
-            app: app.name.clone(),
-            path: path.display().to_string(),
-            source,
-        })?;
+        let path = LogPath { path, user: settings.credentials().cloned() };
+        system.check_log_file(&path).map_err(|source| LogFileError { app: app.name.clone(), path, source })?;
     }
     Ok(())
 }
@@ -182,13 +186,13 @@ impl LogFiles {
     }
 
     /// A worker was spawned: reads its output from now on.
-    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: AppIx, config: &config::App) {
+    pub(super) fn spawned(&mut self, worker: WorkerId, pid: i32, app: AppIx, settings: &Settings) {
         for Waiting { place, pipe, tail } in self.waiting.remove(&worker).unwrap_or_default() {
             self.held.insert(place.key(), place.name());
-            let source = place.source((app, config), Some(pid), pipe, tail);
+            let source = place.source((app, settings), Some(pid), pipe, tail);
             let order = self.writer.as_ref().map_or(Ok(()), |writer| writer.read(source));
             if let Err(e) = order {
-                log::error!("{}/{}: its output is not written: {e}", config.name, place.slot);
+                log::error!("{}/{}: its output is not written: {e}", settings.config.name, place.slot);
             }
         }
     }
@@ -200,20 +204,20 @@ impl LogFiles {
         }
     }
 
-    /// Continues the streams of the previous master. `config_of` finds the index and the settings of an app's
+    /// Continues the streams of the previous master. `settings_of` finds the index and the settings of an app's
     /// generation, `pid_of` the pid of a worker that the keeper knows.
     pub(super) fn resume<'a>(
         &mut self,
         keeper: &mut Keeper<impl System>,
         fds: &mut HashMap<String, OwnedFd>,
-        config_of: impl Fn(&str, Generation) -> Option<(AppIx, &'a config::App)>,
+        settings_of: impl Fn(&str, Generation) -> Option<(AppIx, &'a Settings)>,
         pid_of: impl Fn(WorkerId) -> Option<i32>,
     ) {
         let names: Vec<String> = fds.keys().filter(|name| name.starts_with(PIPE)).cloned().collect();
         let mut sources = Vec::new();
         for name in names {
             let (Some(pipe), Some(place)) = (fds.remove(&name), Place::from_name(&name)) else { continue };
-            let Some(app) = config_of(&place.app, place.generation) else {
+            let Some(app) = settings_of(&place.app, place.generation) else {
                 log::error!("a worker's output is not written: {name} belongs to no app");
                 keeper.send(Order::Release { name });
                 continue;
@@ -256,7 +260,7 @@ impl LogFiles {
         }
     }
 
-    pub(super) fn empty(&self, paths: Vec<PathBuf>, reply: Reply) {
+    pub(super) fn empty(&self, paths: Vec<LogPath>, reply: Reply) {
         match &self.writer {
             None => reply(Ok("there are no log files".to_owned())),
             Some(writer) => {

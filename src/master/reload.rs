@@ -89,7 +89,7 @@ fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Inp
         let app = config.apps.iter().find(|a| &a.name == name).cloned();
         let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
         let settings = Settings::prepare(&cx.system, app, source, None).map_err(|e| format!("{name}: {e}"))?;
-        log_files::check(&cx.system, &settings.config, settings.config.workers.count(cx.system.cpus().count))
+        log_files::check(&cx.system, &settings, settings.config.workers.count(cx.system.cpus().count))
             .map_err(|error| error.to_string())?;
         settings.warn_of_hooks();
         let new = addresses::bind_new(cx, ix, &settings.config.listen)?;

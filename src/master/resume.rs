@@ -311,12 +311,12 @@ fn resume_app(
 fn resume_log_files(master: &mut Master<impl System>, inherited: &mut Inheritance) {
     let pids: HashMap<WorkerId, i32> = inherited.children.iter().map(|c| (c.worker, c.pid)).collect();
     let apps = &master.cx.apps;
-    let config_of = |name: &str, generation| {
+    let settings_of = |name: &str, generation| {
         let (ix, app) = apps.entries().find(|(_, app)| app.name == name)?;
-        Some((ix, &app.generations.get(&generation).unwrap_or_else(|| app.settings()).config))
+        Some((ix, app.generations.get(&generation).map_or_else(|| app.settings(), |known| known)))
     };
     let pid_of = |worker| pids.get(&worker).copied();
-    master.output.files.resume(&mut master.cx.keeper, &mut inherited.fds, config_of, pid_of);
+    master.output.files.resume(&mut master.cx.keeper, &mut inherited.fds, settings_of, pid_of);
 }
 
 fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut Inheritance) {

@@ -359,7 +359,7 @@ pub(super) fn on_spawned(cx: &mut Context<impl System>, output: &mut Output, id:
     let Some(worker) = cx.workers.get(ix) else { return };
     let (app, generation) = (&cx.apps[worker.app], worker.generation);
     let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
-    output.files.spawned(id, pid, worker.app, &settings.config);
+    output.files.spawned(id, pid, worker.app, settings);
     cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
 }
 

@@ -203,7 +203,7 @@ impl<S: System> Master<S> {
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(&self.cx.system, app.clone(), 1, None).map_err(StartError::failed)?;
-            log_files::check(&self.cx.system, app, app.workers.count(self.cx.system.cpus().count))
+            log_files::check(&self.cx.system, &settings, app.workers.count(self.cx.system.cpus().count))
                 .map_err(StartError::failed)?;
             prepared.push(settings);
         }

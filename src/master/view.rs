@@ -114,6 +114,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         restarts: app.restarts,
         handoffs: app.handoffs,
         moved: app.moved,
+        user: settings.credentials().map(Into::into),
         log: (&settings.config.log).into(),
         log_lines_dropped: files.lost(index),
         workers,

@@ -2,55 +2,84 @@
 //! may hang (on a file system of that user), so the wait for it is bounded.
 use super::user::Credentials;
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Time limit for an action with the rights of a worker's user, in milliseconds.
-const AS_USER_WAIT_MS: u64 = 200;
-/// Such actions that may run or hang at the same time; further ones are refused.
+/// Such actions of one user that may hang at the same time; further ones are refused.
 const AS_USER_HANGING_MAX: usize = 8;
 /// Stack of the thread for such an action, in bytes.
-const AS_USER_STACK_BYTES: usize = 128 * 1024;
+const AS_USER_STACK_BYTES: usize = 512 * 1024;
 
-/// Threads that are running or hang.
-static BUSY: AtomicUsize = AtomicUsize::new(0);
+/// Threads that were given up and have not ended, by user. One user's do not count against another's.
+static HANGING: Mutex<BTreeMap<u32, usize>> = Mutex::new(BTreeMap::new());
 
-/// The result of `act`, run as this user.
+/// The action runs, and its caller waits.
+const RUNS: u8 = 0;
+/// The caller has given up.
+const GIVEN_UP: u8 = 1;
+/// The action has ended.
+const ENDED: u8 = 2;
+
+/// The result of `act`, run as this user; the caller waits for at most `wait_ms` milliseconds (`None`: to its end).
 ///
 /// # Errors
-/// Those of `act`; ETIMEDOUT when it does not end within `AS_USER_WAIT_MS`; EAGAIN when too many hang
-/// already; those of setgroups(2), setresgid(2) and setresuid(2) where this process may not become the user.
+/// Those of `act`; ETIMEDOUT when it does not end in time; EAGAIN when too many of this user hang already; those of
+/// setgroups(2), setresgid(2) and setresuid(2) where this process may not become the user.
 pub fn as_user<T: Send + 'static>(
     who: &Credentials,
+    wait_ms: Option<u64>,
     act: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    if BUSY.fetch_add(1, Ordering::Relaxed) >= AS_USER_HANGING_MAX {
-        BUSY.fetch_sub(1, Ordering::Relaxed);
+    if hanging(|all| all.get(&who.uid).is_some_and(|count| *count >= AS_USER_HANGING_MAX)) {
         return Err(Errno::EAGAIN.into());
     }
-    let (sender, receiver) = sync_channel(1);
-    let who = who.clone();
+    let (sender, receiver): (SyncSender<io::Result<T>>, _) = sync_channel(1);
+    let state = Arc::new(AtomicU8::new(RUNS));
+    let (user, own_state) = (who.clone(), Arc::clone(&state));
     let work = move || {
         // The caller may have given up.
-        let _ = sender.send(become_user(&who).and_then(|()| act()));
-        BUSY.fetch_sub(1, Ordering::Relaxed);
+        let _ = sender.send(become_user(&user).and_then(|()| act()));
+        if own_state.swap(ENDED, Ordering::AcqRel) == GIVEN_UP {
+            hangs_no_more(user.uid);
+        }
     };
     let thread = std::thread::Builder::new().name("clusterd-as-user".to_owned()).stack_size(AS_USER_STACK_BYTES);
-    if let Err(error) = thread.spawn(work) {
-        BUSY.fetch_sub(1, Ordering::Relaxed);
-        return Err(error);
-    }
-    let outcome = match receiver.recv_timeout(Duration::from_millis(AS_USER_WAIT_MS)) {
-        Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Err(Errno::ETIMEDOUT.into()),
-        Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO.into()),
+    thread.spawn(work)?;
+    let received = match wait_ms {
+        Some(wait_ms) => receiver.recv_timeout(Duration::from_millis(wait_ms)),
+        None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
     };
-    // The kernel forbids a process whose thread changed its ids to leave a core, and hides it from its own user.
-    // SAFETY: prctl sets a flag of the process.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong) };
-    outcome
+    match received {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Disconnected) => Err(Errno::EIO.into()),
+        Err(RecvTimeoutError::Timeout) => {
+            hanging(|all| *all.entry(who.uid).or_default() += 1);
+            if state.swap(GIVEN_UP, Ordering::AcqRel) == ENDED {
+                hangs_no_more(who.uid);
+            }
+            Err(Errno::ETIMEDOUT.into())
+        }
+    }
+}
+
+fn hanging<T>(look: impl FnOnce(&mut BTreeMap<u32, usize>) -> T) -> T {
+    look(&mut HANGING.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn hangs_no_more(uid: u32) {
+    hanging(|all| {
+        let left = all.get_mut(&uid).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            all.remove(&uid);
+        }
+    });
 }
 
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
@@ -74,7 +103,8 @@ fn become_user(who: &Credentials) -> io::Result<()> {
     let same = libc::c_long::from(-1);
     // The calls of libc would change every thread of the process.
     // SAFETY: the list is as long as said and lives until the call returns; the other calls take numbers. capset reads a
-    // header and two records of three numbers, which are there. All of them touch this thread alone.
+    // header and two records of three numbers, which are there. These touch this thread alone; prctl sets a flag of the
+    // process.
     unsafe {
         Errno::result(libc::syscall(setgroups, who.groups.len(), who.groups.as_ptr()))?;
         Errno::result(libc::syscall(setresgid, same, libc::c_long::from(who.gid), same))?;
@@ -82,6 +112,8 @@ fn become_user(who: &Credentials) -> io::Result<()> {
         let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
         let none = [[0_u32; 3]; 2];
         Errno::result(libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()))?;
+        // The kernel forbids a process whose thread changed its ids to leave a core, and hides it from its own user.
+        libc::prctl(libc::PR_SET_DUMPABLE, 1 as libc::c_ulong);
     }
     Ok(())
 }
@@ -108,16 +140,16 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let own = folder.join("of root");
         std::fs::write(&own, "x").unwrap();
-        let refused = as_user(&somebody(), move || std::fs::remove_file(own)).unwrap_err();
+        let refused = as_user(&somebody(), Some(2_000), move || std::fs::remove_file(own)).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
         let low = SocketAddr::from((Ipv4Addr::LOCALHOST, 81));
         if user::first_unprivileged_port() > 81 {
-            let refused = as_user(&somebody(), move || listen::bind_tcp(low, false, 1)).unwrap_err();
+            let refused = as_user(&somebody(), Some(2_000), move || listen::bind_tcp(low, false, 1)).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
         }
         std::os::unix::fs::chown(&folder, Some(54_321), None).unwrap();
         let file = folder.join("of somebody");
-        as_user(&somebody(), move || std::fs::write(file, "x")).unwrap();
+        as_user(&somebody(), Some(2_000), move || std::fs::write(file, "x")).unwrap();
         let made = std::fs::metadata(folder.join("of somebody")).unwrap();
         assert_eq!((made.uid(), made.gid()), (54_321, 54_322));
         // The other threads kept their ids.
@@ -133,7 +165,7 @@ mod tests {
             return;
         }
         let (let_go, wait) = std::sync::mpsc::channel::<()>();
-        let hangs = as_user(&somebody(), move || wait.recv().map_err(io::Error::other)).unwrap_err();
+        let hangs = as_user(&somebody(), Some(20), move || wait.recv().map_err(io::Error::other)).unwrap_err();
         assert_eq!(hangs.raw_os_error(), Some(libc::ETIMEDOUT));
         drop(let_go);
     }

@@ -1,7 +1,6 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around the kernel's
 //! interfaces. No policy.
 #![allow(unsafe_code)]
-pub mod append;
 pub mod argv;
 pub mod attributes;
 pub mod bpf;
@@ -25,6 +24,7 @@ pub mod memory;
 pub mod notify;
 pub mod packet;
 pub mod pipe;
+pub mod place;
 pub mod poll;
 pub mod process;
 pub mod procfs;

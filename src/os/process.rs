@@ -230,6 +230,13 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
+/// Lowers the priority of the calling thread. A refusal is ignored.
+pub fn be_nice() {
+    const NICENESS: i32 = 10;
+    // SAFETY: takes no pointers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
 /// Reads what is available from a non-blocking pipe end. `Ok(None)`: nothing yet, the writer is alive.
 ///
 /// # Errors

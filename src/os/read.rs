@@ -15,7 +15,14 @@ use std::time::{Duration, Instant};
 pub fn whole(path: &Path, bytes_max: u64, time_ms: u64) -> io::Result<Vec<u8>> {
     // Without O_NONBLOCK, opening a pipe would wait for its writer.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    whole_file(OpenOptions::new().read(true).custom_flags(flags).open(path)?, bytes_max, time_ms)
+}
+
+/// As [`whole`], of a file that was opened with O_NONBLOCK.
+///
+/// # Errors
+/// As [`whole`].
+pub fn whole_file(file: File, bytes_max: u64, time_ms: u64) -> io::Result<Vec<u8>> {
     let found = file.metadata()?;
     if found.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

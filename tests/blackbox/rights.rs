@@ -243,6 +243,126 @@ fn workers_of_another_user_have_the_environment_of_that_user() {
     cluster.stop();
 }
 
+/// A folder of root's with two others in it: one of that user with a script, and one of root's with keys.
+fn folder_of_somebody(script: &str) -> (Folder, std::path::PathBuf, std::path::PathBuf) {
+    let folder = Folder::new();
+    let (theirs, precious) = (folder.path().join("theirs"), folder.path().join("precious"));
+    std::fs::create_dir(&precious).unwrap();
+    std::fs::write(precious.join("keys"), "SECRET=1\n").unwrap();
+    std::fs::set_permissions(precious.join("keys"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for path in [theirs.clone(), theirs.join("logs")] {
+        std::fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    }
+    std::fs::write(theirs.join("app.py"), script).unwrap();
+    (folder, theirs, precious)
+}
+
+/// The configuration of an app of that user, in that folder.
+fn app_of_somebody(theirs: &std::path::Path, argument: &std::path::Path, more: &str) -> String {
+    format!(
+        "[[app]]\nname = \"web\"\ncommand = [\"python3\", \"app.py\", {argument:?}]\ncwd = {theirs:?}\nworkers = 1\n\
+         protocol = \"none\"\nready = \"50ms\"\nuser = \"{SOMEBODY}\"\ngroup = \"{SOMEBODY}\"\n{more}\n"
+    )
+}
+
+#[test]
+fn log_files_in_a_folder_of_the_apps_user_are_handled_with_that_users_rights() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    // Its file, a rotated one and the next one lead to a file of root's.
+    let (folder, at, precious) = folder_of_somebody(
+        "import os, signal, sys, time\nprint('first', flush=True)\n\
+         while not os.path.exists('logs/out.log') or not os.path.getsize('logs/out.log'): time.sleep(0.01)\n\
+         os.symlink(sys.argv[1], 'logs/out-20200101T000000.000Z.log')\n\
+         os.rename('logs/out.log', 'logs/mine')\nos.symlink(sys.argv[1], 'logs/out.log')\n\
+         print('x' * 2000, flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n\
+         os.remove('logs/out.log')\n\
+         while not os.path.exists('logs/out.log') or os.path.getsize('logs/out.log') < 1000:\n\
+         \x20   print('y' * 90, flush=True)\n    time.sleep(0.01)\n\
+         print('DONE', file=sys.stderr, flush=True)\nsignal.pause()\n",
+    );
+    let keys = precious.join("keys");
+    let log = format!("[app.log]\nout = {:?}\nmax_size = \"1K\"\nkeep = 5\ncompress = true", at.join("logs/out.log"));
+    let text = app_of_somebody(&at, &keys, &log);
+    folder.write("c.toml", &text);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |command| {
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    });
+    wait_until("its log is a link", || at.join("logs/out.log").is_symlink());
+    // It is opened again, and read back.
+    let reopened = cluster.cli(&["reopen-logs"]);
+    assert!(!reopened.status.success(), "{reopened:?}");
+    assert!(String::from_utf8_lossy(&reopened.stderr).contains("Permission denied"), "{reopened:?}");
+    for verb in [&["logs", "--nostream"][..], &["flush"]] {
+        let shown = cluster.cli(verb);
+        assert!(!String::from_utf8_lossy(&shown.stdout).contains("SECRET"), "{shown:?}");
+    }
+    std::fs::write(at.join("go"), "").unwrap();
+    cluster.wait_line("DONE");
+    let rotated = || {
+        let names = std::fs::read_dir(at.join("logs")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".log.gz")).collect::<Vec<_>>()
+    };
+    wait_until("its own files are compressed", || !rotated().is_empty());
+    for name in rotated() {
+        assert_eq!(std::fs::metadata(at.join("logs").join(&name)).unwrap().uid(), SOMEBODY, "{name}");
+        assert!(name != "out-20200101T000000.000Z.log.gz", "root's file was compressed for the user");
+    }
+    assert_eq!(std::fs::metadata(at.join("logs/out.log")).unwrap().uid(), SOMEBODY);
+    assert_eq!(std::fs::read(&keys).unwrap(), b"SECRET=1\n");
+    unharmed(cluster);
+}
+
+#[test]
+fn log_files_in_a_folder_of_roots_are_written_for_every_user() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    let (folder, at, precious) = folder_of_somebody("import signal\nprint('first', flush=True)\nsignal.pause()\n");
+    let log = precious.join("new/out.log");
+    let text = app_of_somebody(&at, &log, &format!("[app.log]\nout = {log:?}"));
+    folder.write("c.toml", &text);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |command| {
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    });
+    wait_until("it is written", || std::fs::read(&log).is_ok_and(|text| text == b"first\n"));
+    assert_eq!(std::fs::metadata(&log).unwrap().uid(), 0);
+    let shown = cluster.cli(&["logs", "--nostream", "--raw"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "first\n");
+    unharmed(cluster);
+}
+
+#[test]
+fn environment_files_are_read_with_the_rights_of_the_apps_user() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    let script = "import os, signal\nprint('ENV', os.environ.get('SECRET'), os.environ.get('OWN'), flush=True)\nsignal.pause()\n";
+    let (folder, at, precious) = folder_of_somebody(script);
+    let keys = precious.join("keys");
+    // Root's own file, in root's folder: root meant it. And one of theirs, through a link of theirs.
+    std::fs::write(at.join("theirs"), "OWN=2\n").unwrap();
+    std::os::unix::fs::symlink("theirs", at.join("env")).unwrap();
+    let text = app_of_somebody(&at, &keys, &format!("env_file = [{keys:?}, {:?}]", at.join("env")));
+    folder.write("c.toml", &text);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |command| {
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    });
+    cluster.wait_out("ENV 1 2");
+    // Theirs becomes a link to root's.
+    std::fs::remove_file(at.join("env")).unwrap();
+    std::os::unix::fs::symlink(&keys, at.join("env")).unwrap();
+    let reload = cluster.cli(&["reload", "all"]);
+    let said = String::from_utf8_lossy(&reload.stderr).into_owned();
+    assert!(!reload.status.success() && said.contains("cannot read theirs/env: as 54321: no permission"), "{said}");
+    unharmed(cluster);
+}
+
 #[test]
 fn values_of_variables_are_on_no_command_line() {
     let script = "import os, signal\nprint('TOKEN', os.environ['TOKEN'], flush=True)\nsignal.pause()\n";

@@ -386,7 +386,7 @@ fn garbage_never_panics() {
         for end in 0..=seed.len() {
             if let Some(part) = seed.get(..end) {
                 let _ = resolve(&file(part));
-                let _ = env_files_wanted(part, "/");
+                let _ = env_files_wanted(part, "/", &Overrides::default());
             }
         }
     }
@@ -466,10 +466,12 @@ fn default_names_are_unique() {
 #[test]
 fn environment_files_lie_under_env() {
     let text = "[[app]]\ncommand=\"a\"\nenv_file=[\".env\", \"/etc/b\"]\nenv.B=\"table\"\n";
-    assert_eq!(env_files_wanted(text, "/srv"), ["/srv/.env", "/etc/b"]);
+    let own = |path: &str| (path.to_owned(), FileUser::default());
+    assert_eq!(env_files_wanted(text, "/srv", &Overrides::default()), [own("/srv/.env"), own("/etc/b")]);
     let mut sources = file(text);
     sources.overrides.env_files = vec!["/srv/typed".into()];
-    let read = |path: &str, text: &str| EnvFileSource { path: path.into(), text: Ok(text.into()) };
+    let read =
+        |path: &str, text: &str| EnvFileSource { path: path.into(), user: FileUser::default(), text: Ok(text.into()) };
     sources.env_files = vec![read("/srv/.env", "A=1\nB=1\nC=1"), read("/etc/b", "C=2\nD=2"), read("/srv/typed", "D=3")];
     let env = resolve(&sources).unwrap().apps.remove(0).env;
     let env: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -486,6 +488,26 @@ fn environment_files_lie_under_env() {
             "--env-file: typed was not read",
         ]
     );
+}
+
+#[test]
+fn environment_files_are_those_of_the_user_who_runs_the_app() {
+    let app = |user: &str| format!("[[app]]\ncommand=\"a\"\nenv_file=\".env\"\n{user}\n");
+    let text = [app("user=\"a\""), app("user=\"b\"\ngroup=\"g\"")].concat();
+    let of = |user: &str, group: Option<&str>| FileUser { user: Some(user.into()), group: group.map(str::to_owned) };
+    let wanted = env_files_wanted(&text, "/srv", &Overrides::default());
+    assert_eq!(wanted, [("/srv/.env".to_owned(), of("a", None)), ("/srv/.env".to_owned(), of("b", Some("g")))]);
+    let mut sources = file(&text);
+    let read = |user, text: Result<&str, &str>| EnvFileSource {
+        path: "/srv/.env".into(),
+        user,
+        text: text.map(str::to_owned).map_err(str::to_owned),
+    };
+    sources.env_files = vec![read(of("a", None), Ok("A=1")), read(of("b", Some("g")), Err("no permission"))];
+    assert_eq!(said(&sources), ["c.toml:7:10: cannot read .env: no permission"]);
+    // The command line has the last word.
+    let typed = Overrides { options: [("user", "c")].into(), ..Overrides::default() };
+    assert_eq!(env_files_wanted(&app("user=\"a\""), "/srv", &typed), [("/srv/.env".to_owned(), of("c", None))]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub use words::{AgentState, AppStatus, Balance, LogFormat, Protocol, Steering, W
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
+use crate::os::user::Credentials;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -110,6 +111,9 @@ pub struct App {
     /// Kept connections that moved to another worker, under this master.
     #[serde(default)]
     pub moved: u64,
+    /// Who its workers run as; absent: as clusterd itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// The files for its output.
     #[serde(default)]
     pub log: Log,
@@ -121,6 +125,30 @@ pub struct App {
     /// The agent; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+}
+
+/// The user of an app's workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Ids of supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+impl From<&Credentials> for User {
+    fn from(who: &Credentials) -> User {
+        User { uid: who.uid, gid: who.gid, groups: who.groups.clone() }
+    }
+}
+
+impl From<&User> for Credentials {
+    fn from(user: &User) -> Credentials {
+        Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -151,6 +151,7 @@ fn app() -> App {
         restarts: 5,
         handoffs: 600,
         moved: 7,
+        user: Some(User { uid: 33, gid: 33, groups: vec![33, 4] }),
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
@@ -187,6 +188,14 @@ const APP: &str = r#"{
   "restarts": 5,
   "handoffs": 600,
   "moved": 7,
+  "user": {
+    "uid": 33,
+    "gid": 33,
+    "groups": [
+      33,
+      4
+    ]
+  },
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",

@@ -9,6 +9,7 @@ use crate::ids::Slot;
 use crate::limits;
 use crate::logs::reading::{Files, Filter, Kind, LOGS_ASK_MS, LOGS_LOOK_MS, NoFiles, Reader, Style};
 use crate::os::cpu;
+use crate::os::user::{self, Credentials};
 use clap::Args;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -114,8 +115,8 @@ impl Logs {
         let mut without = Vec::new();
         for target in &self.targets {
             for found in known.find(target)? {
-                let added =
-                    place(known, &found).and_then(|(log, slots)| files.add_app(&found.app, &log, &slots, &filter));
+                let added = place(known, &found)
+                    .and_then(|(log, user, slots)| files.add_app(&found.app, &log, user.as_ref(), &slots, &filter));
                 if let Err(why) = added {
                     without.push(format!("{}: {why}", found.app));
                 }
@@ -125,18 +126,24 @@ impl Logs {
     }
 }
 
-/// The targets of an app's output, and its slots. For an app whose keeper is gone, from its entry.
-fn place(known: &Known, found: &Found) -> Result<(Log, Vec<u32>), NoFiles> {
+/// The targets of an app's output, whose rights they are read with, and its slots. For an app whose keeper is gone, from
+/// its entry.
+fn place(known: &Known, found: &Found) -> Result<(Log, Option<Credentials>, Vec<u32>), NoFiles> {
+    // Others than root have their own rights, and no more.
+    let is_root = user::own_uid() == 0;
     if let Some(app) = &found.view {
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
         slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
-        return Ok(((&app.log).into(), slots));
+        let user = app.user.as_ref().filter(|_| is_root).map(Credentials::from);
+        return Ok(((&app.log).into(), user, slots));
     }
     let entry = known.dead.iter().find(|entry| entry.name == found.deployment);
     let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or(NoFiles::NoSources)?;
     let config = resolve(sources).map_err(|_| NoFiles::Unreadable)?;
     let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or(NoFiles::NoApp)?;
     let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
-    Ok((app.log, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
+    let user = user::resolve(app.user.as_deref(), app.group.as_deref());
+    let user = if is_root { user.map_err(NoFiles::User)? } else { None };
+    Ok((app.log, user, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
 }

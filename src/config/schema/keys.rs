@@ -239,7 +239,8 @@ table! {
     env_file: raw(Vec<At<String>>), ENV_FILES, unset "none", example r#"[".env"]"#, section "environment",
         flag flag("--env-file", SURROUNDINGS, "FILE").takes(Takes::Several).apart()
             .help("Read variables from a file of K=V lines; may repeat"),
-        more "`#` begins a comment, `export ` is skipped, values may be quoted; nothing is expanded";
+        more "`#` begins a comment, `export ` is skipped, values may be quoted; nothing is expanded. With `user`, that user has \
+              to be able to read the file, except in folders that only root can change";
     /// Take nothing over from clusterd's own variables but PATH, LANG, LC_*, TZ and TERM.
     clean_env: plain(bool = false), Boolean, section "environment",
         more "With `user`, HOME, USER, LOGNAME and SHELL are always the user's";

@@ -1,14 +1,17 @@
 //! Reads a log file that is being written: its last lines, then new ones, across rotation, truncation and replacement.
 use super::super::lines::Lines;
+use super::super::path::LogPath;
 use super::super::rotation::Kind;
 use super::archive;
 use crate::logs::pump::OUTPUT_READ_BYTES;
+use crate::os::place::{Missing, Place};
 use flate2::read::GzDecoder;
 use std::collections::VecDeque;
-use std::fs::{self, File, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// How much of a log file is read for its last lines, in bytes.
@@ -25,12 +28,12 @@ const LOGS_REMEMBERED_BYTES: u64 = 256;
 
 /// A file and the position in it.
 pub(super) struct Follow {
-    path: PathBuf,
+    path: LogPath,
     open: Option<Open>,
     /// The previous file: its writer may not have noticed the rename yet.
     previous: Option<Previous>,
     /// The newest known rotated file.
-    newest_aside: Option<PathBuf>,
+    newest_aside: Option<OsString>,
 }
 
 struct Open {
@@ -53,14 +56,15 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 }
 
 /// The name of a rotated file without the ending of compression.
-fn aside_name(path: &Path) -> PathBuf {
-    if path.extension().is_some_and(|ending| ending == "gz") { path.with_extension("") } else { path.to_owned() }
+fn aside_name(name: &OsStr) -> OsString {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|ending| ending == "gz") { path.with_extension("").into() } else { name.to_owned() }
 }
 
 impl Follow {
     /// Starts at the current end of the file, if it exists.
-    pub(super) fn new(path: PathBuf) -> Follow {
-        let newest_aside = asides(&path).pop().map(|(path, _)| aside_name(&path));
+    pub(super) fn new(path: LogPath) -> Follow {
+        let newest_aside = asides(&path).pop().map(|(name, _)| aside_name(&name));
         let mut follow = Follow { path, open: None, previous: None, newest_aside };
         if let Some(open) = follow.open_now() {
             let at = open.file.metadata().map_or(0, |metadata| metadata.len());
@@ -70,12 +74,12 @@ impl Follow {
         follow
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &LogPath {
         &self.path
     }
 
     /// Starts at the beginning of a file that is newer than `began`, else at its current end.
-    pub(super) fn since(path: PathBuf, began: SystemTime) -> Follow {
+    pub(super) fn since(path: LogPath, began: SystemTime) -> Follow {
         let mut follow = Follow::new(path);
         if let Some(open) = &mut follow.open
             && open.file.metadata().and_then(|metadata| metadata.created()).is_ok_and(|created| created >= began)
@@ -86,7 +90,7 @@ impl Follow {
     }
 
     fn open_now(&self) -> Option<Open> {
-        let file = File::open(&self.path).ok()?;
+        let file = self.path.within(Missing::Fail, |place| place.read_regular(place.name())).ok()?;
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
         Some(Open { file, identity: identity(&metadata), at: 0, before: Vec::new(), lines: new_lines() })
     }
@@ -95,12 +99,14 @@ impl Follow {
     pub(super) fn last_lines(&self, count: usize) -> (Vec<Vec<u8>>, Option<SystemTime>) {
         let Some(open) = &self.open else { return (Vec::new(), None) };
         let (mut lines, mut whole) = tail_of(&open.file, open.at, count).unwrap_or_default();
-        for (path, kind) in asides(&self.path).into_iter().rev() {
+        for (name, kind) in asides(&self.path).into_iter().rev() {
             if lines.len() >= count || !whole {
                 break;
             }
             // Show the others even if one cannot be read.
-            let Ok((mut all, all_of_it)) = last_of_aside(&path, kind, count - lines.len()) else { continue };
+            let Ok((mut all, all_of_it)) = last_of_aside(&self.path, &name, kind, count - lines.len()) else {
+                continue;
+            };
             all.append(&mut lines);
             (lines, whole) = (all, all_of_it);
         }
@@ -117,7 +123,7 @@ impl Follow {
                 self.previous = None;
             }
         }
-        let named = fs::metadata(&self.path).ok().map(|metadata| identity(&metadata));
+        let named = self.path.within(Missing::Fail, Place::identity).ok();
         if let Some(open) = &mut self.open {
             open.read(out);
             if named.is_none_or(|named| named == open.identity) {
@@ -138,13 +144,13 @@ impl Follow {
     fn catch_up(&mut self, out: &mut dyn FnMut(&[u8])) {
         let asides = asides(&self.path);
         let known = self.newest_aside.take();
-        let new = asides.iter().filter(|(path, _)| known.as_ref().is_none_or(|known| aside_name(path) > *known));
+        let new = asides.iter().filter(|(name, _)| known.as_ref().is_none_or(|known| aside_name(name) > *known));
         // The first of them is the open one, which is read already.
         let missed: Vec<_> = new.skip(usize::from(self.open.is_some())).cloned().collect();
-        self.newest_aside = asides.last().map(|(path, _)| aside_name(path)).or(known);
-        for (path, kind) in missed {
+        self.newest_aside = asides.last().map(|(name, _)| aside_name(name)).or(known);
+        for (name, kind) in missed {
             // Continue even if one cannot be read.
-            let _ = read_aside(&path, kind, out);
+            let _ = read_aside(&self.path, &name, kind, out);
         }
     }
 }
@@ -174,9 +180,9 @@ impl Open {
     }
 }
 
-/// The rotated files, oldest first, without duplicates.
-fn asides(path: &Path) -> Vec<(PathBuf, Kind)> {
-    let mut found = archive::list(path).unwrap_or_default();
+/// The names of the rotated files, oldest first, without duplicates.
+fn asides(path: &LogPath) -> Vec<(OsString, Kind)> {
+    let mut found = path.within(Missing::Fail, archive::list).unwrap_or_default();
     found.retain(|(_, kind)| *kind != Kind::Unfinished);
     found.dedup_by(|later, earlier| aside_name(&later.0) == earlier.0);
     found
@@ -186,9 +192,14 @@ fn new_lines() -> Lines {
     Lines::bounded(LOGS_LINE_BYTES_MAX)
 }
 
+fn open_aside(path: &LogPath, name: &OsStr) -> io::Result<File> {
+    let name = name.to_owned();
+    path.within(Missing::Fail, move |place| place.read_regular(&name))
+}
+
 /// Every line of a rotated file.
-fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let file = File::open(path)?;
+fn read_aside(path: &LogPath, name: &OsStr, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let file = open_aside(path, name)?;
     let mut from: Box<dyn Read> = match kind {
         Kind::Compressed => Box::new(GzDecoder::new(file)),
         Kind::Rotated | Kind::Unfinished => Box::new(file),
@@ -206,14 +217,14 @@ fn read_aside(path: &Path, kind: Kind, out: &mut dyn FnMut(&[u8])) -> io::Result
 }
 
 /// Its last lines, and whether these are all of them.
-fn last_of_aside(path: &Path, kind: Kind, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
+fn last_of_aside(path: &LogPath, name: &OsStr, kind: Kind, count: usize) -> io::Result<(Vec<Vec<u8>>, bool)> {
     if kind != Kind::Compressed {
-        let file = File::open(path)?;
+        let file = open_aside(path, name)?;
         return tail_of(&file, file.metadata()?.len(), count);
     }
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
     let (mut bytes, mut whole) = (0, true);
-    read_aside(path, kind, &mut |line| {
+    read_aside(path, name, kind, &mut |line| {
         bytes += line.len() as u64;
         last.push_back(line.to_vec());
         while last.len() > count || bytes > LOGS_READ_BYTES_MAX {
@@ -256,7 +267,9 @@ fn tail_of(file: &File, end: u64, count: usize) -> io::Result<(Vec<Vec<u8>>, boo
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::io::Write;
+    use std::path::PathBuf;
 
     struct Folder(PathBuf);
 
@@ -303,19 +316,19 @@ mod tests {
         packed.finish().unwrap();
         folder.append("web-20260102T000000.000Z.log", "3\n");
         folder.append("web.log", "\n5\n");
-        let follow = Follow::new(folder.0.join("web.log"));
+        let follow = Follow::new(LogPath::own(folder.0.join("web.log")));
         assert_eq!(text(follow.last_lines(1).0), ["5"]);
         assert_eq!(text(follow.last_lines(4).0), ["2", "3", "", "5"]);
         assert_eq!(text(follow.last_lines(100).0), ["1", "2", "3", "", "5"]);
         folder.append("long.log", &format!("{}\nb\n", "a".repeat(200_000)));
-        assert_eq!(text(Follow::new(folder.0.join("long.log")).last_lines(2).0)[0].len(), 200_000);
+        assert_eq!(text(Follow::new(LogPath::own(folder.0.join("long.log"))).last_lines(2).0)[0].len(), 200_000);
     }
 
     #[test]
     fn what_comes_is_seen_once_whatever_becomes_of_the_file() {
         let folder = Folder::new("comes");
         folder.append("web.log", "old\n");
-        let mut follow = Follow::new(folder.0.join("web.log"));
+        let mut follow = Follow::new(LogPath::own(folder.0.join("web.log")));
         assert!(news(&mut follow).is_empty());
         folder.append("web.log", "a\nb");
         assert_eq!(news(&mut follow), ["a"]);

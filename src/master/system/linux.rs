@@ -2,6 +2,7 @@
 use super::{Epoll, Interest, Readiness, System};
 use crate::home::Home;
 use crate::keeper::protocol::Credentials;
+use crate::logs::LogPath;
 use crate::master::preload;
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
@@ -15,7 +16,7 @@ use crate::os::seccomp::{self, Answer, Call, Sent};
 use crate::os::tracee::{self, Wishes};
 use crate::os::user::{self, Account, UserError};
 use crate::os::{
-    append, attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, signal, stderr,
+    attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, signal, stderr,
 };
 use crate::reuseport::group::Kernel;
 use mio::unix::SourceFd;
@@ -30,6 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Time limit for an action with the rights of a worker's user, in milliseconds.
+const AS_USER_WAIT_MS: u64 = 200;
 /// Events taken from one epoll at a time.
 const POLL_EVENTS_MAX: usize = 256;
 
@@ -108,7 +111,7 @@ impl System for Linux {
         who: &Credentials,
         act: impl FnOnce(&Linux) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        identity::as_user(who, move || act(&Linux::default()))
+        identity::as_user(who, Some(AS_USER_WAIT_MS), move || act(&Linux::default()))
     }
 
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
@@ -139,8 +142,8 @@ impl System for Linux {
         process::file_identity(fd)
     }
 
-    fn check_log_file(&self, path: &Path) -> io::Result<()> {
-        append::open(path).map(drop)
+    fn check_log_file(&self, path: &LogPath) -> io::Result<()> {
+        path.check()
     }
 
     fn rotate_own_log(&self, path: &Path, bytes_max: u64) -> io::Result<()> {

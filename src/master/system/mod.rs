@@ -8,6 +8,7 @@ mod linux;
 use crate::home::Home;
 use crate::keeper::link::KeeperSocket;
 use crate::keeper::protocol::Credentials;
+use crate::logs::LogPath;
 use crate::os::connection::Connection;
 use crate::os::cpu::CpuCount;
 use crate::os::listen::{LocalAddress, SocketFile};
@@ -143,7 +144,7 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)>;
 
     /// Opens the log file at `path` once, so that a file that cannot be opened is reported early.
-    fn check_log_file(&self, path: &Path) -> io::Result<()>;
+    fn check_log_file(&self, path: &LogPath) -> io::Result<()>;
 
     /// Copies this log and empties it, once it is larger than this.
     fn rotate_own_log(&self, path: &Path, bytes_max: u64) -> io::Result<()>;
