@@ -8,10 +8,13 @@ const PORT_AFTER_LAST: u64 = 1024;
 
 /// Flags that open the inspector or set its address.
 const FLAGS: &[&str] = &["--inspect", "--inspect-brk", "--inspect-wait", "--inspect-port", "--debug-port"];
+/// Those that open it.
+const OPENING: &[&str] = &["--inspect", "--inspect-brk", "--inspect-wait"];
 /// Node flags whose value may be the next word, which then is not the script.
 const FLAGS_WITH_VALUE: &[&str] = &[
     "--inspect-port",
     "--debug-port",
+    "--inspect-publish-uid",
     "-r",
     "--require",
     "--import",
@@ -61,13 +64,41 @@ pub fn inspect_flag_for_node_options(node_options: &str, slot: u32) -> Option<St
 }
 
 /// A flag that opens nothing; an inspector opened by a signal then gets a free port.
-pub const ANY_PORT: &str = "--inspect-port=0";
+const ANY_PORT: &str = "--inspect-port=0";
+/// Where Node says how its inspector is reached: on stderr alone, so that who connects to the port does not learn it.
+const PUBLISH: &str = "--inspect-publish-uid";
+const PUBLISH_ON_STDERR: &str = "--inspect-publish-uid=stderr";
 
-/// Whether the command or `NODE_OPTIONS` has an inspector flag.
-pub fn is_named(command: &[String], node_options: &str) -> bool {
-    let names = |word: &str| FLAGS.contains(&word.split_once('=').map_or(word, |(flag, _)| flag));
-    let flags = &command[..flags_end(command).min(command.len())];
-    flags.iter().any(|word| names(word)) || node_options.split_whitespace().any(names)
+/// The flags to add to `NODE_OPTIONS` for an inspector that is opened by a signal. What the user says stays as it is.
+pub fn flags_for_reports(command: &[String], node_options: &str) -> Vec<&'static str> {
+    let is_one_of = |flags: &[&str]| has_flag(command, node_options, flags);
+    if is_open(command, node_options) {
+        return Vec::new();
+    }
+    let port = (!is_one_of(FLAGS)).then_some(ANY_PORT);
+    let publish = (!is_one_of(&[PUBLISH])).then_some(PUBLISH_ON_STDERR);
+    port.into_iter().chain(publish).collect()
+}
+
+/// Whether the command or `NODE_OPTIONS` opens the inspector at the start, or has it tell everybody how it is reached.
+pub fn is_open(command: &[String], node_options: &str) -> bool {
+    let said = [&command[..flags_end(command).min(command.len())].join(" "), node_options].join(" ");
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let http = words.iter().enumerate().any(|(n, word)| {
+        let value = match word.strip_prefix(PUBLISH) {
+            Some("") => words.get(n + 1).copied(),
+            Some(value) => value.strip_prefix('='),
+            None => None,
+        };
+        value.is_some_and(|value| value.contains("http"))
+    });
+    http || has_flag(command, node_options, OPENING)
+}
+
+fn has_flag(command: &[String], node_options: &str, flags: &[&str]) -> bool {
+    let names = |word: &str| flags.contains(&word.split_once('=').map_or(word, |(flag, _)| flag));
+    let typed = &command[..flags_end(command).min(command.len())];
+    typed.iter().any(|word| names(word)) || node_options.split_whitespace().any(names)
 }
 
 /// Node's own flags in a command.
@@ -196,12 +227,22 @@ mod tests {
 
     #[test]
     fn whoever_says_something_about_the_inspector_is_left_alone() {
-        let named = |command: &str, options: &str| {
-            is_named(&command.split(' ').map(str::to_owned).collect::<Vec<_>>(), options)
+        let flags = |command: &str, options: &str| {
+            flags_for_reports(&command.split(' ').map(str::to_owned).collect::<Vec<_>>(), options)
         };
-        assert!(named("node --inspect app.js", "") && named("node --inspect-port=0 app.js", ""));
-        assert!(named("node app.js", "--max-old-space-size=9 --inspect=7000"));
-        assert!(!named("node app.js --inspect", "--inspect-publish-uid=http") && !is_named(&[], ""));
+        assert_eq!(flags("node app.js --inspect", ""), [ANY_PORT, PUBLISH_ON_STDERR]);
+        assert_eq!(flags("node --inspect-port=0 app.js", ""), [PUBLISH_ON_STDERR]);
+        assert_eq!(flags("node app.js", "--inspect-port=40007"), [PUBLISH_ON_STDERR]);
+        assert_eq!(flags("node --inspect-publish-uid stderr app.js", ""), [ANY_PORT]);
+        // Open to all, at the user's word.
+        for (command, options) in [
+            ("node --inspect app.js", ""),
+            ("node app.js", "--max-old-space-size=9 --inspect=7000"),
+            ("node app.js", "--inspect-publish-uid=stderr,http"),
+            ("node --inspect-publish-uid http app.js", ""),
+        ] {
+            assert!(flags(command, options).is_empty(), "{command} {options}");
+        }
         assert_eq!(inspect_flag_for_node_options(ANY_PORT, 3), None);
     }
 

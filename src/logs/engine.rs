@@ -414,6 +414,13 @@ impl<G: Storage> Engine<G> {
         self.journal.storage()
     }
 
+    /// The lines of this stream from now on go to `tail` too, while somebody else holds it.
+    pub(super) fn listen(&mut self, key: u64, tail: Arc<Tail>) {
+        if let Some((_, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.key == key) {
+            stream.tail = Some(tail);
+        }
+    }
+
     /// Called when there will be nothing to do for a while.
     pub(super) fn rest(&mut self) {
         self.journal.shrink();

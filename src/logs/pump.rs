@@ -35,6 +35,8 @@ const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "31"];
 
 enum Order {
     Read(PassedOn),
+    /// The lines of the pipe with this key go to a tail too.
+    Listen(u64, Arc<Tail>),
     /// Read what is available, then answer.
     Finish(SyncSender<()>),
 }
@@ -47,6 +49,8 @@ pub struct Pump {
 
 /// A pipe to read.
 pub struct PassedOn {
+    /// Unique among the pipes.
+    key: u64,
     pipe: OwnedFd,
     /// The text before each line, and the slot that selects its colour; `None`: bytes pass unchanged.
     label: Option<(String, u32)>,
@@ -58,8 +62,14 @@ pub struct PassedOn {
 
 impl PassedOn {
     /// A pipe whose bytes go to `stream`. `label`: the text before each line, and the slot that selects its colour.
-    pub fn new(pipe: OwnedFd, stream: Stream, label: Option<(String, u32)>, tail: Option<Arc<Tail>>) -> PassedOn {
-        PassedOn { pipe, label, stream, tail, lines: Lines::default() }
+    pub fn new(
+        key: u64,
+        pipe: OwnedFd,
+        stream: Stream,
+        label: Option<(String, u32)>,
+        tail: Option<Arc<Tail>>,
+    ) -> PassedOn {
+        PassedOn { key, pipe, label, stream, tail, lines: Lines::default() }
     }
 }
 
@@ -81,6 +91,11 @@ impl Pump {
     /// Reads this pipe to its end.
     pub fn read(&self, source: PassedOn) {
         self.order(Order::Read(source));
+    }
+
+    /// The lines that come from this pipe from now on go to `tail` too, while somebody else holds it.
+    pub fn listen(&self, key: u64, tail: Arc<Tail>) {
+        self.order(Order::Listen(key, tail));
     }
 
     /// Waits (bounded) until everything written so far has been passed on.
@@ -141,6 +156,11 @@ fn take_orders(
     while let Ok(order) = orders.try_recv() {
         match order {
             Order::Read(source) => sources.push(source),
+            Order::Listen(key, tail) => {
+                if let Some(source) = sources.iter_mut().find(|source| source.key == key) {
+                    source.tail = Some(tail);
+                }
+            }
             Order::Finish(done) => *finishing = Some(done),
         }
     }

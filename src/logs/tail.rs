@@ -22,7 +22,8 @@ impl Tail {
         Tail { lines: Mutex::default(), open: AtomicUsize::new(streams) }
     }
 
-    pub(super) fn push(&self, line: &[u8]) {
+    /// Adds a line.
+    pub fn push(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let shown = text.chars().filter(|c| !c.is_control() || *c == '\t').take(TAIL_LINE_CHARS_MAX).collect();
         // A thread that panicked with the lock has left whole lines behind.

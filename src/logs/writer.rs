@@ -6,6 +6,7 @@ use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
 use super::path::LogPath;
 use super::storage::{HELD, LiveStorage, cell};
+use super::tail::Tail;
 use crate::os::epoll::Epoll;
 use crate::os::shared::Shared;
 use crate::os::{clock, pipe, process};
@@ -47,6 +48,7 @@ pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 enum Order {
     Read(Box<Source>),
+    Listen(u64, Arc<Tail>),
     Reopen(Option<Reply>),
     Empty(Vec<LogPath>, Reply),
     Finish(SyncSender<()>),
@@ -119,6 +121,14 @@ impl Writer {
     /// The queue is full.
     pub fn read(&self, source: Source) -> Result<(), WriterError> {
         self.order(Order::Read(Box::new(source)))
+    }
+
+    /// The lines of this stream from now on go to `tail` too, while somebody else holds it.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub fn listen(&self, key: u64, tail: Arc<Tail>) -> Result<(), WriterError> {
+        self.order(Order::Listen(key, tail))
     }
 
     /// Opens every file again, whatever its path names now.
@@ -270,6 +280,7 @@ impl Thread {
             match order {
                 None => return true,
                 Some(Order::Read(source)) => self.add(*source),
+                Some(Order::Listen(key, tail)) => self.engine.listen(key, tail),
                 Some(Order::Finish(done)) => *finishing = Some(done),
                 Some(Order::Reopen(reply)) => {
                     let (opened, failed) = self.engine.reopen();

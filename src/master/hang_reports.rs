@@ -1,11 +1,13 @@
 //! Ends workers whose event loop is stuck; where the configuration says so, after the worker has left a report.
 //! `crate::reports` obtains the report.
 use super::context::Context;
+use super::output::Output;
 use super::system::System;
+use crate::config::inspect;
 use crate::ids::WorkerId;
 use crate::limits;
 use crate::os::signal;
-use crate::reports::{self, Ask, Outcome};
+use crate::reports::{self, Ask, OpenInspector, Outcome};
 use crate::worker::node::inspector::Written;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,26 +28,29 @@ impl Default for HangReports {
 
 impl HangReports {
     /// Aborts a worker whose event loop is stuck: it may leave a report first, and a core.
-    pub(super) fn abort(&mut self, cx: &mut Context<impl System>, worker: WorkerId) {
-        if !self.ask(cx, worker) {
+    pub(super) fn abort(&mut self, cx: &mut Context<impl System>, output: &Output, worker: WorkerId) {
+        if !self.ask(cx, output, worker) {
             cx.keeper.signal(worker, signal::ABRT);
         }
     }
 
     /// Requests a report. Returns whether SIGABRT has to wait for it (for a bounded time).
-    fn ask(&mut self, cx: &mut Context<impl System>, id: WorkerId) -> bool {
+    fn ask(&mut self, cx: &mut Context<impl System>, output: &Output, id: WorkerId) -> bool {
         let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get(ix)) else { return false };
         let Some(pid) = worker.pid else { return false };
         let app = &cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
         let room = self.open.len() < limits::HANG_REPORTS_AT_ONCE_MAX;
-        if !settings.protocol.leaves_hang_reports() || !settings.config.limits.hang_report || !room {
+        if !settings.leaves_hang_reports() || !room {
             return false;
         }
         let slot = app.supervisor.worker(id).map_or_else(String::new, |w| format!("/{}", w.slot));
         let label = format!("{}{slot}: worker {id} (pid {pid})", app.name);
         let directory = settings.config.limits.hang_report_dir.clone();
-        let ask = Ask { worker: id, pid, directory, not_ports: app.ports_and_paths().0 };
+        let open = inspect::is_open(&settings.config.command, &settings.node_options())
+            .then(|| OpenInspector { not_ports: app.ports_and_paths().0 });
+        // Before the signal: it tells it once.
+        let ask = Ask { worker: id, pid, directory, said: output.listen(id), open };
         let (sender, wake) = (self.outcomes.0.clone(), std::sync::Arc::clone(&cx.wake));
         let started = reports::start(ask, move |outcome| {
             // Without a receiver the loop has ended, and the process with it.

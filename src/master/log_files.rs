@@ -38,6 +38,11 @@ struct Waiting {
     tail: Option<Arc<Tail>>,
 }
 
+/// The number of a stream among all those of workers.
+pub(super) fn key(worker: WorkerId, stream: Stream) -> u64 {
+    worker.0 * 2 + u64::from(stream == Stream::Err)
+}
+
 /// Identifies a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -69,7 +74,7 @@ impl Place {
 
     /// Its key in the log writer.
     fn key(&self) -> u64 {
-        self.worker.0 * 2 + u64::from(self.stream == Stream::Err)
+        key(self.worker, self.stream)
     }
 
     fn source(&self, app: (AppIx, &Settings), pid: Option<i32>, pipe: OwnedFd, tail: Option<Arc<Tail>>) -> Source {
@@ -246,6 +251,11 @@ impl LogFiles {
                 keeper.send(Order::Release { name });
             }
         }
+    }
+
+    /// The lines of this stream from now on go to `tail` too.
+    pub(super) fn listen(&self, key: u64, tail: Arc<Tail>) -> Result<(), WriterError> {
+        self.writer.as_ref().map_or(Ok(()), |writer| writer.listen(key, tail))
     }
 
     pub(super) fn reopen(&self, reply: Option<Reply>) {

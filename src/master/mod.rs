@@ -307,7 +307,7 @@ impl<S: System> Master<S> {
                 }
                 Action::Terminate { worker } => spawn::terminate(&mut self.cx, worker),
                 Action::Abort { worker } => {
-                    self.reports.abort(&mut self.cx, worker);
+                    self.reports.abort(&mut self.cx, &self.output, worker);
                     spawn::withdraw(&mut self.cx, worker);
                 }
                 Action::Kill { worker } => spawn::kill(&mut self.cx, worker),

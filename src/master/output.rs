@@ -2,7 +2,7 @@
 //! stderr when lines get a prefix or the last lines are kept. The keeper holds the reading ends, so that no worker ever
 //! writes into a pipe that broke with the master.
 use super::keeper::Keeper;
-use super::log_files::{LogFiles, Place};
+use super::log_files::{self, LogFiles, Place};
 use super::system::System;
 use crate::config::log::Target;
 use crate::config::{self};
@@ -45,6 +45,8 @@ pub(super) struct Way<'a> {
     pub(super) generation: Generation,
     /// Keep the last lines.
     pub(super) tail: bool,
+    /// It may have to be heard on stderr: [`Output::listen`].
+    pub(super) heard: bool,
 }
 
 const STREAMS: [(Stream, &str); 2] = [(Stream::Out, "out"), (Stream::Err, "err")];
@@ -75,15 +77,16 @@ impl Output {
                 Stream::Out => (1, &way.config.log.out),
                 Stream::Err => (2, &way.config.log.err),
             };
+            let read = way.tail || (way.heard && stream == Stream::Err);
             let end = match target {
-                Target::Inherit if !way.config.prefix && !way.tail => continue,
+                Target::Inherit if !way.config.prefix && !read => continue,
                 Target::Inherit => {
-                    let (read, write) = system.pipe().map_err(OutputError::Pipe)?;
-                    keeper.hold(held_name(worker, name), read.as_fd());
-                    self.read(read, stream, way, tail.clone())?;
+                    let (end, write) = system.pipe().map_err(OutputError::Pipe)?;
+                    keeper.hold(held_name(worker, name), end.as_fd());
+                    self.read(worker, end, stream, way, tail.clone())?;
                     write
                 }
-                Target::Null if !way.tail => system.null_device().map_err(OutputError::NullDevice)?,
+                Target::Null if !read => system.null_device().map_err(OutputError::NullDevice)?,
                 Target::Null | Target::File(_) => {
                     let Way { slot, generation, .. } = *way;
                     let place = Place { worker, stream, app: way.config.name.clone(), slot, generation };
@@ -97,6 +100,7 @@ impl Output {
 
     fn read(
         &mut self,
+        worker: WorkerId,
         pipe: OwnedFd,
         stream: Stream,
         way: &Way<'_>,
@@ -108,9 +112,24 @@ impl Output {
         }
         let label = way.config.prefix.then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));
         if let Some(pump) = &self.pump {
-            pump.read(PassedOn::new(pipe, stream, label, tail));
+            pump.read(PassedOn::new(log_files::key(worker, stream), pipe, stream, label, tail));
         }
         Ok(())
+    }
+
+    /// What a worker prints to stderr from now on, where that is read.
+    pub(super) fn listen(&self, worker: WorkerId) -> Arc<Tail> {
+        if let Some(tail) = self.tails.get(&worker) {
+            return Arc::clone(tail);
+        }
+        let (tail, key) = (Arc::new(Tail::new(1)), log_files::key(worker, Stream::Err));
+        if let Some(pump) = &self.pump {
+            pump.listen(key, Arc::clone(&tail));
+        }
+        if let Err(e) = self.files.listen(key, Arc::clone(&tail)) {
+            log::warn!("what worker {worker} prints cannot be followed: {e}");
+        }
+        tail
     }
 
     /// The last lines of a worker, for the reason why its start failed.
@@ -122,7 +141,7 @@ impl Output {
     pub(super) fn adopt(&mut self, worker: WorkerId, way: &Way<'_>, fds: &mut HashMap<String, OwnedFd>) {
         for (stream, name) in STREAMS {
             let Some(pipe) = fds.remove(&held_name(worker, name)) else { continue };
-            if let Err(e) = self.read(pipe, stream, way, None) {
+            if let Err(e) = self.read(worker, pipe, stream, way, None) {
                 log::error!("{}/{}: {e}", way.config.name, way.slot);
             }
         }

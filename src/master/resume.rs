@@ -302,7 +302,7 @@ fn resume_app(
         resume_serves(master, ix, id, inherited);
         let app = &master.cx.apps[ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
-        let way = Way { config: &settings.config, slot, generation, tail: false };
+        let way = Way { config: &settings.config, slot, generation, tail: false, heard: false };
         master.output.adopt(id, &way, &mut inherited.fds);
     }
     Ok(actions)

@@ -156,6 +156,18 @@ impl Settings {
         self.credentials.as_ref()
     }
 
+    /// A worker whose event loop is stuck is to leave a report.
+    pub(super) fn leaves_hang_reports(&self) -> bool {
+        let limits = &self.config.limits;
+        limits.hang.is_some() && limits.hang_report && self.protocol.leaves_hang_reports()
+    }
+
+    /// `NODE_OPTIONS` as the user set it.
+    pub(super) fn node_options(&self) -> String {
+        let own = || std::env::var("NODE_OPTIONS").ok().filter(|_| !self.config.clean_env);
+        self.config.env.get("NODE_OPTIONS").cloned().or_else(own).unwrap_or_default()
+    }
+
     pub(super) fn uid(&self) -> u32 {
         self.credentials.as_ref().map_or(self.own_uid, |who| who.uid)
     }

@@ -130,7 +130,8 @@ impl<S: System> Spawner<'_, S> {
         // Whoever requested a reload or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
-        let way = Way { config: &settings.config, slot, generation, tail };
+        let heard = !is_agent && settings.leaves_hang_reports();
+        let way = Way { config: &settings.config, slot, generation, tail, heard };
         let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let Passed { fds: passed, channel, listen_names } = Passed::prepare(&cx.system, app, inherited, &given, slot)?;

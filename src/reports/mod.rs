@@ -1,12 +1,16 @@
 //! Obtains a report from a Node worker with a stuck event loop, on a thread of its own: SIGUSR1 (sent by the keeper)
-//! makes Node open its inspector even while JavaScript runs; through it the program is paused and writes the report.
+//! makes Node open its inspector even while JavaScript runs; through it the program is paused and writes the report. Other
+//! users of the machine reach the port too: who wants to use the inspector has to know its target, a random number that Node
+//! tells on the worker's stderr alone.
 //! Bounded in time. The caller decides what happens to the worker afterwards.
 use crate::ids::WorkerId;
 use crate::limits;
+use crate::logs::Tail;
 use crate::os::procfs;
 use crate::worker::node::inspector::{self, Answer, Frame, Frames, Said, Written};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -29,12 +33,21 @@ const INSPECTOR_READ_BYTES: usize = 16 * 1024;
 const HANG_REPORT_STACK_BYTES: usize = 256 * 1024;
 
 /// A request for a report.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ask {
     pub worker: WorkerId,
     pub pid: i32,
     /// Directory of the report; `None`: Node's own choice.
     pub directory: Option<String>,
+    /// What the worker prints to stderr from now on.
+    pub said: Arc<Tail>,
+    /// The user had the inspector opened to all: it can be asked for its target. The app's ports are not an inspector.
+    pub open: Option<OpenInspector>,
+}
+
+/// An inspector that tells everybody its target.
+#[derive(Debug)]
+pub struct OpenInspector {
     /// The app's ports, which are not an inspector.
     pub not_ports: Vec<u16>,
 }
@@ -81,7 +94,11 @@ pub fn start(ask: Ask, done: impl FnOnce(Outcome) + Send + 'static) -> io::Resul
 fn report_of(ask: &Ask) -> Result<Written, NoReport> {
     let until = Instant::now() + Duration::from_millis(limits::HANG_REPORT_MS);
     let (port, target) = inspector_of(ask, until)?;
-    let mut session = Session::open(port, &target, until)?;
+    let silent = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => NoReport::Silent(port),
+        _ => NoReport::Broken(error),
+    };
+    let mut session = Session::open(port, &target, until).map_err(silent)?;
     session.send(&inspector::pause())?;
     loop {
         match session.next()? {
@@ -93,16 +110,39 @@ fn report_of(ask: &Ask) -> Result<Written, NoReport> {
     }
 }
 
+/// Waits until the worker has told where its inspector is, and listens there.
+fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
+    if let Some(open) = &ask.open {
+        return open_inspector_of(ask.pid, open, until);
+    }
+    let (begun, waited) = (Instant::now(), cpu_wait(ask.pid));
+    let mut pause = Duration::from_millis(HANG_LOOK_MIN_MS);
+    while Instant::now() < until {
+        let told = ask.said.lines().iter().rev().find_map(|line| inspector::announced(line));
+        // The worker may print what it likes: only a port of its own counts.
+        if let Some(told) = told.filter(|(port, _)| procfs::listening_ports(ask.pid).contains(port)) {
+            return Ok(told);
+        }
+        std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
+        pause = (pause * 2).min(Duration::from_millis(HANG_LOOK_MAX_MS));
+    }
+    Err(none_opened(ask.pid, begun, waited))
+}
+
+fn none_opened(pid: i32, begun: Instant, waited: Duration) -> NoReport {
+    if cpu_wait(pid).saturating_sub(waited) * 2 > begun.elapsed() { NoReport::NoCpu } else { NoReport::NotJavaScript }
+}
+
 /// Waits until the worker listens on an inspector's port. A silent port is tried again, each time for longer: on a busy
 /// machine the inspector's thread may wait for a CPU.
-fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
-    let (begun, waited) = (Instant::now(), cpu_wait(ask.pid));
-    let mut foreign = ask.not_ports.clone();
+fn open_inspector_of(pid: i32, open: &OpenInspector, until: Instant) -> Result<(u16, String), NoReport> {
+    let (begun, waited) = (Instant::now(), cpu_wait(pid));
+    let mut foreign = open.not_ports.clone();
     let mut silent = None;
     let mut pause = Duration::from_millis(HANG_LOOK_MIN_MS);
     let mut shows = Duration::from_millis(INSPECTOR_SHOWS_MS);
     while Instant::now() < until {
-        let mut here = procfs::listening_ports(ask.pid);
+        let mut here = procfs::listening_ports(pid);
         here.retain(|port| !foreign.contains(port));
         here.truncate(INSPECTOR_PORTS_MAX);
         for &port in &here {
@@ -120,8 +160,7 @@ fn inspector_of(ask: &Ask, until: Instant) -> Result<(u16, String), NoReport> {
     }
     Err(match silent {
         Some(port) => NoReport::Silent(port),
-        None if cpu_wait(ask.pid).saturating_sub(waited) * 2 > begun.elapsed() => NoReport::NoCpu,
-        None => NoReport::NotJavaScript,
+        None => none_opened(pid, begun, waited),
     })
 }
 
@@ -236,10 +275,10 @@ mod tests {
             // The child holds the listening socket as its standard input.
             let held = std::os::fd::OwnedFd::from(listener.try_clone().unwrap());
             let child = Command::new("sleep").arg("1000").stdin(Stdio::from(held)).spawn().unwrap();
-            let serve = std::sync::Arc::new(serve);
+            let serve = Arc::new(serve);
             std::thread::spawn(move || {
                 for (number, stream) in listener.incoming().flatten().enumerate() {
-                    let serve = std::sync::Arc::clone(&serve);
+                    let serve = Arc::clone(&serve);
                     std::thread::spawn(move || serve(stream, number));
                 }
             });
@@ -247,7 +286,20 @@ mod tests {
         }
 
         fn ask(&self, time: Duration) -> Result<(u16, String), NoReport> {
-            let ask = Ask { worker: WorkerId(1), pid: self.child.id() as i32, directory: None, not_ports: vec![] };
+            self.ask_after(Some(OpenInspector { not_ports: vec![] }), &[], time)
+        }
+
+        /// After it has printed these lines.
+        fn ask_after(
+            &self,
+            open: Option<OpenInspector>,
+            said: &[String],
+            time: Duration,
+        ) -> Result<(u16, String), NoReport> {
+            let tail = Tail::new(1);
+            said.iter().for_each(|line| tail.push(line.as_bytes()));
+            let pid = self.child.id() as i32;
+            let ask = Ask { worker: WorkerId(1), pid, directory: None, said: Arc::new(tail), open };
             inspector_of(&ask, Instant::now() + time)
         }
     }
@@ -276,6 +328,24 @@ mod tests {
         });
         let found = worker.ask(Duration::from_secs(60)).unwrap();
         assert_eq!(found, (worker.port, "a".to_owned()));
+    }
+
+    #[test]
+    fn an_inspector_is_found_by_what_the_worker_prints_and_never_asked() {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let worker = Worker::start(move |stream, _| {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            answer(stream, LIST);
+        });
+        let line = |port: u16| format!("Debugger listening on ws://127.0.0.1:{port}/0a-b");
+        let said = [line(worker.port), line(1), "Debugger listening on ws://127.0.0.1:2".to_owned()];
+        // The last one is of a port of somebody else.
+        let left = worker.ask_after(None, &said, Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(left, NoReport::NotJavaScript | NoReport::NoCpu), "{left}");
+        let found = worker.ask_after(None, &said[..1], Duration::from_secs(60)).unwrap();
+        assert_eq!(found, (worker.port, "0a-b".to_owned()));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
     }
 
     #[test]

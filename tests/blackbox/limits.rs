@@ -144,7 +144,10 @@ fn a_hung_worker_leaves_a_report_that_names_the_function_that_blocks() {
     std::fs::create_dir(&reports).unwrap();
     let (stuck, client) = hang_at(&cluster, "/inside");
     // Nothing of the user's is lost.
-    assert_eq!(node_options(stuck).unwrap(), "--max-http-header-size=20000 --inspect-port=0");
+    assert_eq!(
+        node_options(stuck).unwrap(),
+        "--max-http-header-size=20000 --inspect-port=0 --inspect-publish-uid=stderr"
+    );
     let load = Load::start(cluster.address(), 4, false);
     let line = cluster.wait_line("was stuck in blockingHandler (");
     assert!(line.contains(&format!("(pid {stuck})")) && line.contains("app.js:"), "{line}");
@@ -186,11 +189,69 @@ fn a_master_that_dies_while_a_report_is_written_leaves_no_hung_worker_behind() {
     cluster.stop();
 }
 
+/// What an inspector tells about its targets to whoever asks.
+fn targets_told(port: u16) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /json/list HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+    // It does not close the connection; the answer is one write.
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+fn an_inspector_tells_no_other_user_how_it_is_used(node: &str) {
+    let folder = Folder::new();
+    folder.write("app.js", APP);
+    let config = format!(
+        "[[app]]\nname = \"web\"\ncommand = [{node:?}, \"app.js\"]\nworkers = 1\nlisten = \"127.0.0.1:0\"\nprotocol = \"node\"\n\
+         kill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n[app.log]\nerr = \"NULL\"\n"
+    );
+    folder.write("c.toml", &config);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(1);
+    let pid = cluster.worker_pids()[0];
+    // As when a report is asked for.
+    kill(pid, "USR1");
+    let mut port = None;
+    wait_until("its inspector is open", || {
+        port = clusterd::os::procfs::listening_ports(pid).into_iter().next();
+        port.is_some()
+    });
+    let told = targets_told(port.unwrap());
+    assert!(told.contains(" 404 ") && !told.contains("webSocketDebuggerUrl"), "{told}");
+    kill(pid, "KILL");
+    wait_end(pid);
+    cluster.wait_view("the next one", |view| view.apps[0].workers_ready == 1);
+    // Master and report find it, also after a master's death, and where stderr is discarded.
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1 && view.apps[0].workers_ready == 1);
+    let (stuck, client) = hang_at(&cluster, "/inside");
+    cluster.wait_line("was stuck in blockingHandler (");
+    wait_end(stuck);
+    assert!(client.join().unwrap().is_err());
+    cluster.stop();
+}
+
+#[test]
+fn the_inspector_of_a_hung_worker_is_for_clusterd_alone() {
+    an_inspector_tells_no_other_user_how_it_is_used("node");
+}
+
 #[test]
 fn whoever_has_an_inspector_of_his_own_keeps_it() {
     let cluster =
         start("env.NODE_OPTIONS = \"--inspect-port=40007\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
-    assert_eq!(node_options(cluster.worker_pids()[0]).unwrap(), "--inspect-port=40007");
+    let options = node_options(cluster.worker_pids()[0]).unwrap();
+    assert_eq!(options, "--inspect-port=40007 --inspect-publish-uid=stderr");
+    cluster.stop();
+    // Open to all from the start: nothing is added, and it is asked for its target.
+    let cluster = start("env.NODE_OPTIONS = \"--inspect=0\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
+    let (stuck, client) = hang_at(&cluster, "/inside");
+    assert_eq!(node_options(stuck).unwrap(), "--inspect=0");
+    cluster.wait_line("was stuck in blockingHandler (");
+    wait_end(stuck);
+    assert!(client.join().unwrap().is_err());
     cluster.stop();
     // And without a report nothing is added.
     let cluster = start("[app.limits]\nhang = \"1s\"\n");

@@ -2,7 +2,7 @@
 use clusterd::balance::Mode;
 use clusterd::config::resolve::{env_files_wanted, resolve};
 use clusterd::config::schema::{Setting, settings};
-use clusterd::config::sources::{EnvFileSource, FileSource, Overrides, Sources};
+use clusterd::config::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources};
 use clusterd::config::{App, Restart};
 use clusterd::config::{Balance, Limits, Ready, Workers};
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ pub(crate) const INSPECTOR_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Calls of a stack that are logged.
 pub const INSPECTOR_FRAMES_TOLD_MAX: usize = 4;
 
-/// Requests the list of targets.
+/// Requests the list of targets. Node answers it only where the user opened the inspector to all.
 pub const LIST_REQUEST: &[u8] = b"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
 /// Longest accepted target name, in bytes. Node's are UUIDs.
 const TARGET_BYTES_MAX: usize = 64;
@@ -67,11 +67,22 @@ pub fn target(bytes: &[u8]) -> Answer<String> {
         Answer::Foreign => return Answer::Foreign,
     };
     let first = serde_json::from_slice::<Vec<Target>>(body).ok().and_then(|all| all.into_iter().next());
-    let plain = |id: &str| id.len() <= TARGET_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     match first {
-        Some(Target { id }) if !id.is_empty() && plain(&id) => Answer::Whole(id, length),
+        Some(Target { id }) if is_target(&id) => Answer::Whole(id, length),
         _ => Answer::Foreign,
     }
+}
+
+/// The port and the target that Node names on stderr: `Debugger listening on ws://127.0.0.1:9229/UUID`.
+#[must_use]
+pub fn announced(line: &str) -> Option<(u16, String)> {
+    let (host, target) = line.trim_end().strip_prefix("Debugger listening on ws://")?.split_once('/')?;
+    let port = host.rsplit_once(':')?.1.parse().ok()?;
+    is_target(target).then(|| (port, target.to_owned()))
+}
+
+fn is_target(id: &str) -> bool {
+    !id.is_empty() && id.len() <= TARGET_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// The request to connect to this target.

@@ -80,18 +80,18 @@ pub fn channel_environment(env: &mut Environment) {
 }
 
 /// What `NODE_OPTIONS` has to be, where it has to be something else: a worker that is to leave a report when it hangs opens
-/// its inspector on a port of its own. What the user says about the inspector stays as it is.
+/// its inspector on a port of its own, and tells on stderr alone how it is reached.
 fn options(app: &config::App, env: &Environment) -> Option<OsString> {
     if app.limits.hang.is_none() || !app.limits.hang_report {
         return None;
     }
     let mut options = env.get(OsStr::new(NODE_OPTIONS)).cloned().unwrap_or_default();
-    if inspect::is_named(&app.command, &options.to_string_lossy()) {
-        return None;
+    let flags = inspect::flags_for_reports(&app.command, &options.to_string_lossy());
+    for flag in &flags {
+        if !options.is_empty() {
+            options.push(" ");
+        }
+        options.push(flag);
     }
-    if !options.is_empty() {
-        options.push(" ");
-    }
-    options.push(inspect::ANY_PORT);
-    Some(options)
+    (!flags.is_empty()).then_some(options)
 }
