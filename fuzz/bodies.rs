@@ -314,7 +314,7 @@ fn prefixes(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<RecordError>) {
 }
 
 fn make_order(from: &mut Taken<'_>) -> Order {
-    let (kind, worker) = (from.byte() % 12, WorkerId(from.number()));
+    let (kind, worker) = (from.byte() % 13, WorkerId(from.number()));
     match kind {
         0 => Order::Hold { name: from.text() },
         1 => Order::Release { name: from.text() },
@@ -327,6 +327,13 @@ fn make_order(from: &mut Taken<'_>) -> Order {
         8 => Order::Ready,
         9 => Order::Upgrade,
         10 => Order::Group { base: from.text(), app: from.text(), limits: make_limits(from) },
+        11 => Order::Look {
+            worker,
+            call: from.number(),
+            tid: from.i32(),
+            address: from.number(),
+            bytes: from.number() as u32,
+        },
         _ => Order::Finish { code: from.byte() },
     }
 }
@@ -338,7 +345,7 @@ fn make_limits(from: &mut Taken<'_>) -> GroupLimits {
 
 fn make_notice(from: &mut Taken<'_>) -> Notice {
     const STEPS: [SpawnStep; 4] = [SpawnStep::Description, SpawnStep::Fork, SpawnStep::User, SpawnStep::Exec];
-    let (kind, worker) = (from.byte() % 10, WorkerId(from.number()));
+    let (kind, worker) = (from.byte() % 11, WorkerId(from.number()));
     match kind {
         0 => Notice::Hello {
             version: from.number() as u16,
@@ -361,6 +368,7 @@ fn make_notice(from: &mut Taken<'_>) -> Notice {
         6 => Notice::SpawnFailed { worker, step: STEPS[usize::from(from.byte() % 4)], errno: from.i32() },
         7 => Notice::Exited { worker, status: from.i32(), at_ms: from.number(), out_of_memory: from.flag() },
         8 => Notice::Keeper { about: make_about(from) },
+        9 => Notice::Looked { worker, call: from.number(), bytes: from.some_bytes(), errno: from.i32() },
         _ => Notice::Signal { signal: from.i32(), value: from.flag().then(|| from.i32()) },
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 /// The namespace of apps that name none.
 pub const NAMESPACE: &str = "default";
-/// All CPUs that this process may use.
+/// All CPUs that this process may use, for who serves.
 pub const WORKERS: Workers = Workers::MaxMinus(0);
+/// A bot, a job or a worker of a queue: a second one would do the work twice.
+pub const WORKERS_WITHOUT_ADDRESS: Workers = Workers::Exactly(1);
 /// The master hands off, to the least busy worker first.
 pub const BALANCE: Balance = Balance::Strategy(Mode::RoundRobin);
 /// By the program in the command.
@@ -23,6 +25,8 @@ pub const AGENT_RESTART_DELAY: Duration = Duration::from_secs(1);
 pub const INSTANCE_VAR: &str = "NODE_APP_INSTANCE";
 /// A program that cannot announce its readiness counts as ready after this.
 pub const READY_AFTER: Duration = Duration::from_secs(1);
+/// A program for which no address is configured, and that does not listen, counts as ready after this.
+pub const READY_WITHOUT_LISTENING: Duration = Duration::from_secs(3);
 
 /// Rotated log files that are kept.
 pub const LOG_KEEP: u32 = 30;

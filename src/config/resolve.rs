@@ -278,9 +278,12 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         }
         return None;
     };
+    let listens = raw.listen.as_ref().is_some_and(|listen| !listen.value.is_empty());
+    let workers = if listens { defaults::WORKERS } else { defaults::WORKERS_WITHOUT_ADDRESS };
     let rest = AppRest {
         name,
         command: command.value,
+        workers: raw.workers.take().map_or(workers, |at| at.value),
         listen: raw.listen.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         env,
         base_env: sources.base_env.clone(),
@@ -301,7 +304,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
 fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mut Found) {
     let Some(protocol) = protocol.exactly() else { return };
     if let Some(ready) = &raw.ready
-        && let Err(message) = rules::ready(protocol, ready.value.as_ref())
+        && let Err(message) = rules::ready(protocol, ready.value.as_ref(), true)
     {
         found.add(ready.spot, message.to_string());
     }

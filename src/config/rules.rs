@@ -54,15 +54,22 @@ pub enum RuleError {
     MaxConnections,
 }
 
-/// The rule for readiness under a decided protocol. Default: `listening` for Node; for other programs an age of one
-/// second (or `READY=1` on `NOTIFY_SOCKET` before, where there is one).
+/// The rule for readiness under a decided protocol. Default: that the worker listens, where that can be seen; without an
+/// address (`has_listeners`) an age counts too, because a program that never listens is in order. For other programs an age
+/// of one second (or `READY=1` on `NOTIFY_SOCKET` before, where there is one).
 ///
 /// # Errors
 /// The typed rule can never be met under this protocol.
-pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>) -> Result<Ready, RuleError> {
+pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>, has_listeners: bool) -> Result<Ready, RuleError> {
     let rules = protocol.rules();
     let said = match typed {
-        None => return Ok(rules.default_evidence.map_or(Ready::After(defaults::READY_AFTER), Said::alone)),
+        None => {
+            return Ok(match rules.default_evidence {
+                Some(said) if has_listeners => said.alone(),
+                Some(said) => Ready::Or(said, defaults::READY_WITHOUT_LISTENING),
+                None => Ready::After(defaults::READY_AFTER),
+            });
+        }
         Some(Ready::After(time)) => return Ok(Ready::After(*time)),
         Some(rule @ Ready::Http(_)) => {
             return match rules.http_unfit {
@@ -128,10 +135,13 @@ mod tests {
 
     #[test]
     fn readiness_has_a_default_for_every_protocol() {
-        assert_eq!(ready(ProtocolKind::Node, None), Ok(Ready::Listening));
-        assert_eq!(ready(ProtocolKind::ListenFds, None), Ok(Ready::After(Duration::from_secs(1))));
-        assert_eq!(ready(ProtocolKind::Bind, None), Ok(Ready::Listening));
-        assert_eq!(ready(ProtocolKind::Plain, None), Ok(Ready::After(Duration::from_secs(1))));
+        assert_eq!(ready(ProtocolKind::Node, None, true), Ok(Ready::Listening));
+        assert_eq!(ready(ProtocolKind::ListenFds, None, true), Ok(Ready::After(Duration::from_secs(1))));
+        assert_eq!(ready(ProtocolKind::Bind, None, true), Ok(Ready::Listening));
+        let never_listens = Ready::Or(Said::Listening, Duration::from_secs(3));
+        assert_eq!(ready(ProtocolKind::Bind, None, false), Ok(never_listens.clone()));
+        assert_eq!(ready(ProtocolKind::Node, None, false), Ok(never_listens));
+        assert_eq!(ready(ProtocolKind::Plain, None, true), Ok(Ready::After(Duration::from_secs(1))));
     }
 
     #[test]
@@ -146,11 +156,11 @@ mod tests {
             (ProtocolKind::ListenFds, Ready::Http("/healthz".to_owned())),
             (ProtocolKind::Plain, Ready::Http("/healthz".to_owned())),
         ] {
-            assert!(ready(protocol, Some(&rule)).is_err(), "{protocol} {rule}");
+            assert!(ready(protocol, Some(&rule), true).is_err(), "{protocol} {rule}");
         }
         let either = Ready::Or(Said::Listening, Duration::from_secs(3));
-        assert_eq!(ready(ProtocolKind::Node, Some(&either)), Ok(either.clone()));
-        assert!(ready(ProtocolKind::Plain, Some(&either)).is_err());
+        assert_eq!(ready(ProtocolKind::Node, Some(&either), true), Ok(either.clone()));
+        assert!(ready(ProtocolKind::Plain, Some(&either), true).is_err());
     }
 
     #[test]

@@ -27,6 +27,7 @@ variants! {
             2 app [max KEEPER_NAME_BYTES_MAX];
             3 limits = GroupLimits::default();
         }
+        14 Look { 1 worker; 2 call; 3 tid; 4 address; 5 bytes = 0; }
     }
 }
 
@@ -47,6 +48,7 @@ variants! {
         8 Exited { 1 worker; 2 status; 3 at_ms = 0; 4 out_of_memory = false; }
         9 Signal { 1 signal; 2 value; }
         10 Keeper { 1 about = About::default(); }
+        11 Looked { 1 worker; 2 call; 3 bytes [max KEEPER_NAME_BYTES_MAX]; 4 errno = 0; }
     }
 }
 

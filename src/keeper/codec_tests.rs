@@ -14,6 +14,7 @@ fn orders() -> Vec<Order> {
         Order::Spawn { worker },
         Order::Signal { worker, signal: 9, group: true },
         Order::ExitSeen { worker },
+        Order::Look { worker, call: u64::MAX, tid: 7, address: 1 << 47, bytes: 128 },
         Order::Heartbeat,
         Order::Ready,
         Order::Finish { code: 255 },
@@ -51,6 +52,8 @@ fn notices() -> Vec<Notice> {
         Notice::Begin,
         Notice::Spawned { worker, pid: i32::MAX },
         Notice::Exited { worker, status: 256, at_ms: u64::MAX, out_of_memory: false },
+        Notice::Looked { worker, call: 1, bytes: vec![2, 0], errno: 0 },
+        Notice::Looked { worker, call: 1, bytes: vec![], errno: 14 },
         Notice::Signal { signal: 12, value: Some(-4) },
         Notice::Signal { signal: 15, value: None },
     ];

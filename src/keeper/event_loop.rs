@@ -8,11 +8,9 @@ use super::reexec::{self, Reexec};
 use super::system::{Interest, SIGNALS, System};
 use super::table::Table;
 use super::watchdog::{AfterEnd, Hung, Watchdog};
-use super::{ARGUMENTS, INHERITED_PREFIX, Launch, MASTER_ARGV0, MASTER_KEEPER_FD};
+use super::{ARGUMENTS, Launch, MASTER_ARGV0, MASTER_KEEPER_FD, inherited};
 use crate::ids::WorkerId;
-use crate::limits::{
-    INHERITED_FDS_MAX, KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS,
-};
+use crate::limits::{KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS, STOP_WITHOUT_MASTER_MS};
 use crate::os::argv::without_values;
 use crate::os::attributes::Attributes;
 use crate::os::errno::EMFILE;
@@ -138,7 +136,7 @@ impl<S: System> Keeper<S> {
     pub(super) fn new(mut system: S, launch: Launch) -> Result<Keeper<S>, StartError> {
         let failed = |what| move |source| StartError { what, source };
         let mut table = Table::default();
-        hold_inherited(&system, &mut table);
+        inherited::hold_inherited(&system, &mut table);
         system.close_on_exec_from(3).map_err(failed("closing inherited files"))?;
         system.watch_signals(&SIGNALS).map_err(failed("watching signals"))?;
         // A parent may have left SIGCHLD ignored; the kernel would then reap our children itself.
@@ -530,6 +528,7 @@ impl<S: System> Keeper<S> {
             Order::Forget { key } => self.table.forget(&key),
             Order::Spawn { worker } => self.spawn(worker, fds, now_ms),
             Order::Signal { worker, signal, group } => self.signal(worker, signal, group),
+            Order::Look { worker, call, tid, address, bytes } => self.look(worker, call, tid, address, bytes),
             Order::ExitSeen { worker } => {
                 // A repeated message, or one for a child that never ran: nothing is lost.
                 let _ = self.table.exit_seen(worker);
@@ -600,32 +599,4 @@ pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
         .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
         .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
         .collect()
-}
-
-/// Holds the sockets that the keeper's parent passed as systemd does, so that every master finds them.
-fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {
-    let variables = system.environment();
-    let variable = |wanted: &str| {
-        let (_, value) = variables.iter().find(|(name, _)| name == wanted)?;
-        value.to_str().map(str::to_owned)
-    };
-    if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(system.own_pid()) {
-        return;
-    }
-    let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse::<usize>().ok()) else { return };
-    if count > INHERITED_FDS_MAX {
-        system.say(&format!("clusterd: LISTEN_FDS is {count}; only the first {INHERITED_FDS_MAX} sockets are taken"));
-    }
-    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
-    for (index, number) in (3..).take(count.min(INHERITED_FDS_MAX)).enumerate() {
-        let name = names.next().unwrap_or_default();
-        match system.take_inherited(number) {
-            Ok(fd) => {
-                // At the start the limit on held fds cannot be reached.
-                let _ = table.hold(format!("{INHERITED_PREFIX}{index}/{name}"), fd);
-            }
-            Err(error) => system.say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),
-        }
-    }
 }

@@ -320,7 +320,8 @@ fn take_in(into: &mut Inheritance, greeted: &mut bool, notice: Notice, mut fds: 
         | Notice::SpawnFailed { .. }
         | Notice::Exited { .. }
         | Notice::Signal { .. }
-        | Notice::Keeper { .. } => {
+        | Notice::Keeper { .. }
+        | Notice::Looked { .. } => {
             return Step::Nonsense("the keeper sent news before all that it holds");
         }
     }

@@ -10,6 +10,7 @@ mod delivery;
 mod ending;
 mod event_loop;
 mod groups;
+mod inherited;
 pub mod link;
 pub mod protocol;
 mod reexec;

@@ -33,6 +33,9 @@ pub enum Order {
     /// Make a cgroup for this app, where that is possible, below the one called `base` (the same for all apps), and limit
     /// it, also where it is there. Processes whose [`SpawnSpec::app`] it is join it.
     Group { base: String, app: String, limits: GroupLimits },
+    /// Read up to `bytes` at this address of a thread's memory, for `call` of this worker; the answer is [`Notice::Looked`].
+    /// Yama lets the parent of a process look into it, and no other process of its user.
+    Look { worker: WorkerId, call: u64, tid: i32, address: u64, bytes: u32 },
     /// This app has stopped: what its processes left behind is to end.
     AppEnded { app: String },
     /// Run this binary (attached: one fd) as the next master, at once when the current one has ended. If that master
@@ -69,6 +72,8 @@ pub enum Notice {
     Signal { signal: i32, value: Option<i32> },
     /// The result of the keeper's own part in an upgrade.
     Keeper { about: About },
+    /// The answer to [`Order::Look`]: the bytes, or an errno.
+    Looked { worker: WorkerId, call: u64, bytes: Vec<u8>, errno: i32 },
 }
 
 /// The keeper's description of itself.

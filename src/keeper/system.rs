@@ -8,7 +8,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
 use crate::os::stderr;
-use crate::os::{attributes, clock, closer, memfd, memory, pipe, procfs};
+use crate::os::{attributes, clock, closer, memfd, memory, pipe, procfs, tracee};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -198,6 +198,8 @@ pub trait System: Debug {
     fn oom_kills(&self, base: &Base, app: &str) -> u64 {
         base.oom_kills(app)
     }
+    /// Reads the memory of a thread's process, at most as much as an address of a socket has.
+    fn read_memory(&self, tid: i32, address: u64, bytes: usize) -> io::Result<Vec<u8>>;
 
     /// A child that has ended; the pid stays its own until [`System::reap`].
     fn ended_child(&self) -> io::Result<Option<i32>>;
@@ -378,6 +380,10 @@ impl System for Linux {
 
     fn enter_cgroup(&self, base: &Base, app: &str) -> io::Result<Entry<OwnedFd>> {
         base.entry(app)
+    }
+
+    fn read_memory(&self, tid: i32, address: u64, bytes: usize) -> io::Result<Vec<u8>> {
+        tracee::read_memory(tid, address, bytes)
     }
 
     fn ended_child(&self) -> io::Result<Option<i32>> {

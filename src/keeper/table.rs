@@ -271,6 +271,7 @@ impl<F> Table<F> {
             | Notice::Noted { .. }
             | Notice::Begin
             | Notice::Keeper { .. }
+            | Notice::Looked { .. }
             | Notice::Spawned { .. }
             | Notice::Exited { .. } => false,
         };

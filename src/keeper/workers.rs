@@ -176,6 +176,15 @@ impl<S: System> Keeper<S> {
         self.system.say(&text);
     }
 
+    /// Looks into the memory of a process, as its parent.
+    pub(super) fn look(&mut self, worker: WorkerId, call: u64, tid: i32, address: u64, bytes: u32) {
+        let (bytes, errno) = match self.system.read_memory(tid, address, bytes as usize) {
+            Ok(bytes) => (bytes, 0),
+            Err(error) => (Vec::new(), spawn::errno_of(&error)),
+        };
+        self.notify_master(Notice::Looked { worker, call, bytes, errno });
+    }
+
     /// Signals a child, if it is not reaped. Otherwise its `Exited` is on its way.
     pub(super) fn signal(&mut self, worker: WorkerId, number: i32, group: bool) {
         let Some(pid) = self.table.signal_target(worker) else { return };

@@ -42,6 +42,8 @@ pub(super) struct App {
     pub(super) saved: Option<AppRecord>,
     /// The kernel's way to choose among the workers was logged.
     pub(super) steering_reported: bool,
+    /// The number of the socket that each slot's last worker had, where workers choose among free ones.
+    pub(super) last_sockets: BTreeMap<u32, u32>,
     /// Deleted from the deployment. The entry stays, because indices refer to it.
     pub(super) deleted: bool,
     /// Started, and not ready since.
@@ -80,6 +82,7 @@ impl App {
             closed: false,
             saved: None,
             steering_reported: false,
+            last_sockets: BTreeMap::new(),
             deleted: false,
             starting: false,
             start_failure: None,
@@ -130,19 +133,19 @@ impl App {
         streams.filter_map(|listener| listener.reuseport.as_ref()?.steering).max()
     }
 
-    /// Connections that the kernel gave to each slot, where the kernel counts them.
-    pub(super) fn steered(&self) -> BTreeMap<u32, u64> {
-        let mut by_slot = BTreeMap::new();
+    /// Connections that the kernel gave to each of these numbers of sockets, where the kernel counts them.
+    pub(super) fn steered(&self, numbers: impl Iterator<Item = u32> + Clone) -> BTreeMap<u32, u64> {
+        let mut by_number = BTreeMap::new();
         for listener in &self.listeners {
             let counts = listener.steered();
-            for slot in 0..self.supervisor.slot_count() {
-                let socket = listener.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(slot));
+            for number in numbers.clone() {
+                let socket = listener.reuseport.as_ref().map_or(0, |group| group.selection.socket_of(number));
                 if let Some(count) = counts.get(socket as usize) {
-                    *by_slot.entry(slot).or_default() += count;
+                    *by_number.entry(number).or_default() += count;
                 }
             }
         }
-        by_slot
+        by_number
     }
 
     /// Resets the app after a stop: listeners, hand-offs and counters belong to the previous run.

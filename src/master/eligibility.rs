@@ -63,10 +63,10 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
     let takes = here && (reads || listener.datagram);
     let changes = &mut cx.group_changes;
     if takes && worker.takes.insert(listener_ix) {
-        group.selection.enter(worker.slot, ix);
+        group.selection.enter(worker.socket_number, ix);
         changes.look_now = true;
     } else if !takes && worker.takes.remove(&listener_ix) {
-        let left = group.selection.leave(worker.slot, ix);
+        let left = group.selection.leave(worker.socket_number, ix);
         if let Some(socket) = left.filter(|_| !listener.datagram) {
             changes.abandoned.push((app_ix, listener_ix, socket));
             changes.look_now = true;

@@ -367,6 +367,11 @@ impl<S: System> Master<S> {
             Notice::Exited { worker, status, at_ms, out_of_memory } => {
                 self.on_exited(worker, spawn::exit_status(status, out_of_memory), at_ms);
             }
+            Notice::Looked { worker, call, bytes, errno } => {
+                let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
+                let answer = bind::KeeperLooked { worker, call, bytes, errno };
+                interception.keeper_looked(&mut self.cx, groups, answer);
+            }
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             Notice::Keeper { about } => self.upgrade.on_keeper_about(&mut self.cx, about),
             // Sent only at the start, and read by `adopt`.
@@ -446,6 +451,9 @@ impl<S: System> Master<S> {
         {
             // Read the last lines first: an answer that is still in the channel says that a connection was taken.
             self.channel_reader().read_last_words(ix);
+            if let Some(worker) = self.cx.workers.get_mut(ix) {
+                worker.ended = true;
+            }
             // Keep the order of events: the lines come before the exit.
             self.cx.events.push_back((app, Event::Exited { worker: id, status, at_ms }));
             self.work_on_events();

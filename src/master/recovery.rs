@@ -50,20 +50,29 @@ pub(super) struct Tag {
     pub(super) app: String,
     pub(super) slot: Slot,
     pub(super) generation: Generation,
+    /// The number of its socket, where that is not its slot.
+    pub(super) socket: Option<u32>,
 }
 
 impl Tag {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        format!("{}/{}/{}", self.generation.0, self.slot.0, self.app).into_bytes()
+        let socket = self.socket.map_or_else(String::new, |socket| format!(".{socket}"));
+        format!("{}/{}{socket}/{}", self.generation.0, self.slot.0, self.app).into_bytes()
     }
 
-    fn read(bytes: &[u8]) -> Option<Tag> {
+    pub(super) fn read(bytes: &[u8]) -> Option<Tag> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut parts = text.splitn(3, '/');
         let generation = parts.next()?.parse().ok()?;
-        let slot = parts.next()?.parse().ok().filter(|slot| *slot < limits::WORKERS_MAX)?;
+        let place = parts.next()?;
+        let (slot, socket) = place.split_once('.').map_or((place, None), |(slot, socket)| (slot, Some(socket)));
+        let slot = slot.parse().ok().filter(|slot| *slot < limits::WORKERS_MAX)?;
+        let socket = match socket {
+            Some(socket) => Some(socket.parse().ok().filter(|socket| *socket < limits::GROUP_SOCKETS_MAX)?),
+            None => None,
+        };
         let app = parts.next().filter(|app| !app.is_empty())?.to_owned();
-        Some(Tag { app, slot: Slot(slot), generation: Generation(generation) })
+        Some(Tag { app, slot: Slot(slot), generation: Generation(generation), socket })
     }
 }
 

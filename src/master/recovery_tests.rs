@@ -56,7 +56,7 @@ impl Left {
         let (worker, pid, slot, generation) = (WorkerId(id), 1_000 + id as i32, Slot(slot), Generation(generation));
         let memory = WorkerSnapshot { id: worker, slot, generation, pid: Some(pid), spawned_at_ms: 500, phase };
         self.note(&format!("worker/{}/{id}", app.0), &memory);
-        let tag = Tag { app: app.1.to_owned(), slot, generation }.to_bytes();
+        let tag = Tag { app: app.1.to_owned(), slot, generation, socket: None }.to_bytes();
         self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None, out_of_memory: false });
         if app.1 == "web" {
             self.held.insert(format!("channel/{id}"));

@@ -10,7 +10,7 @@ use super::drains::Goodbye;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
-use super::recovery::{self, Ground, recover};
+use super::recovery::{self, Ground, Tag, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
@@ -292,7 +292,9 @@ fn resume_app(
     for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(agent) {
         let Some(&pid) = pids.get(&id) else { continue };
         let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
-        let process = spawn::Process { app: ix, id, slot, generation, pid: Some(pid) };
+        let tag = inherited.children.iter().find(|child| child.worker == id).and_then(|child| Tag::read(&child.tag));
+        let socket_number = tag.and_then(|tag| tag.socket).unwrap_or(slot.0);
+        let process = spawn::Process { app: ix, id, slot, generation, pid: Some(pid), socket_number };
         spawn::add_worker(&mut master.cx, &mut master.hooks, process, channel);
         let intercepted =
             inherited.fds.remove(&bind::held_name(id)).map(|held| Intercepted::new(&master.cx.system, held));

@@ -121,12 +121,12 @@ impl Settings {
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
-        let kind = worker::decide(config.protocol, found.kind, !config.listen.is_empty());
+        let kind = worker::decide(config.protocol, found.kind);
         let mut config = config;
         let ready = check(kind, &mut config)?;
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
-        let advice = program::advice(found.kind, &config.command, &cwd);
+        let advice = if kind == ProtocolKind::Bind { None } else { program::advice(found.kind, &config.command, &cwd) };
         let account = user.as_ref().filter(|who| who.uid != own_uid).map(|who| system.account(who.uid));
         let runs_as = RunsAs {
             credentials: user.as_ref(),
@@ -181,7 +181,7 @@ impl Settings {
 
     /// The rule for readiness, as configured.
     pub(super) fn ready_words(&self) -> String {
-        rules::ready(self.protocol.kind(), self.config.ready.as_ref())
+        rules::ready(self.protocol.kind(), self.config.ready.as_ref(), !self.config.listen.is_empty())
             .map_or_else(|_| String::new(), |rule| rule.to_string())
     }
 
@@ -361,7 +361,7 @@ impl AgentSettings {
     ) -> Result<Option<AgentSettings>, SettingsError> {
         let Some(agent) = &app.agent else { return Ok(None) };
         let found = find_program(&agent.command[0], fixed, path, cwd).map_err(SettingsError::Agent)?;
-        let has_channel = worker::decide(agent.protocol, found.kind, false).rules().has_channel;
+        let has_channel = worker::decide(agent.protocol, found.kind).rules().has_channel;
         let ready = config::agent::ready(has_channel, agent.ready.as_ref())?;
         let ready = ready_rule(agent.ready.is_none() && !has_channel, &ready);
         Ok(Some(AgentSettings { program: found.path, has_channel, ready }))
@@ -422,7 +422,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     config.balance = rules::balance(kind, config.balance)?;
     rules::listen(kind, !config.listen.is_empty())?;
     rules::limits(kind, config.balance, &config.limits)?;
-    rules::ready(kind, config.ready.as_ref())
+    rules::ready(kind, config.ready.as_ref(), !config.listen.is_empty())
 }
 
 /// The rule in the supervisor's terms. `may_speak`: the program may send `READY=1` before the time is over.

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::drains::{Drains, Goodbye};
 use super::hooks::HookRuns;
 use super::kernel_mode::groups::Groups;
+use super::listener::Listener;
 use super::liveness::Liveness;
 use super::moves::{self, Kept};
 use super::notify_sockets::{Heard, NotifySockets};
@@ -21,6 +22,7 @@ use super::{addresses, cgroups, channels, checkpoint, dispatch, eligibility, lis
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
+use crate::limits;
 use crate::os::{attributes, process, signal};
 use crate::supervisor::{Event, Evidence, ExitStatus};
 use crate::worker::node::channel::Channel;
@@ -52,7 +54,7 @@ impl Passed {
         app: &App,
         inherited: Inherited,
         given: &[ListenerIx],
-        slot: Slot,
+        number: u32,
     ) -> Result<Passed, SpawnError> {
         let mut passed = Passed::default();
         match inherited {
@@ -63,7 +65,7 @@ impl Passed {
             }
             Inherited::Listeners => {
                 for listener in given.iter().filter_map(|ix| app.listeners.get(*ix)) {
-                    let copy = listener.socket_of(slot.0).try_clone_to_owned();
+                    let copy = listener.socket_of(number).try_clone_to_owned();
                     let fd = copy.map_err(|error| SpawnError::Listener { listener: listener.to_string(), error })?;
                     passed.fds.push(fd);
                     passed.listen_names.push(listen_fds::escape_name(&listener.to_string()));
@@ -82,6 +84,8 @@ pub(super) struct Process {
     pub(super) slot: Slot,
     pub(super) generation: Generation,
     pub(super) pid: Option<i32>,
+    /// The number of its socket in reuseport groups.
+    pub(super) socket_number: u32,
 }
 
 /// Starts processes. It borrows the mechanisms that provide what a process needs.
@@ -114,9 +118,11 @@ impl<S: System> Spawner<'_, S> {
         if settings.protocol.inherited() == Inherited::Listeners {
             given.iter().for_each(|&listener| listener::begin_listening(cx, app_ix, listener));
         }
+        let chooses = !is_agent && settings.has_own_sockets() && settings.protocol.inherited() == Inherited::Listeners;
+        let socket_number = if chooses { choose_socket(cx, app_ix, slot) } else { slot.0 };
         if settings.has_own_sockets() {
             for &listener in &given {
-                self.groups.give_slot_a_socket(cx, app_ix, listener, slot.0);
+                self.groups.give_slot_a_socket(cx, app_ix, listener, socket_number);
             }
         }
         let inherited = if is_agent { settings.agent_inherits() } else { settings.protocol.inherited() };
@@ -134,7 +140,8 @@ impl<S: System> Spawner<'_, S> {
         let way = Way { config: &settings.config, slot, generation, tail, heard };
         let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
-        let Passed { fds: passed, channel, listen_names } = Passed::prepare(&cx.system, app, inherited, &given, slot)?;
+        let Passed { fds: passed, channel, listen_names } =
+            Passed::prepare(&cx.system, app, inherited, &given, socket_number)?;
         fds.extend(passed);
         let intercepted = if !is_agent && settings.protocol.intercepts() {
             let (ours, theirs) = cx.system.socket_pair().map_err(SpawnError::Channel)?;
@@ -156,7 +163,7 @@ impl<S: System> Spawner<'_, S> {
         let spec = if is_agent {
             settings.agent_spec(&place, agent_tag_bytes(&app.name, generation)).ok_or(SpawnError::NoAgent)?
         } else {
-            let tag = Tag { app: app.name.clone(), slot, generation };
+            let tag = Tag { app: app.name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
             settings.spawn_spec(&place, tag.to_bytes())
         };
         if let Some(ours) = &channel {
@@ -169,7 +176,7 @@ impl<S: System> Spawner<'_, S> {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         cx.keeper.spawn(worker, &spec, &borrowed).map_err(SpawnError::Order)?;
         let (has_channel, is_intercepted) = (channel.is_some(), intercepted.is_some());
-        let process = Process { app: app_ix, id: worker, slot, generation, pid: None };
+        let process = Process { app: app_ix, id: worker, slot, generation, pid: None, socket_number };
         let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
         if let Some(worker) = cx.workers.get_mut(ix) {
             worker.intercepted = intercepted.map(|held| Intercepted::new(&cx.system, held));
@@ -198,6 +205,26 @@ fn preload_for(cx: &mut Context<impl System>, settings: &Settings) -> Option<Str
         );
     }
     found.ok()
+}
+
+/// The number of the socket for the next worker of a slot. What waits in a socket can be taken by nobody but who has that
+/// socket, so a worker gets one that no living worker has: the one in which most waits, else the last one of its slot.
+fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot) -> u32 {
+    let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_agent && !w.ended);
+    let taken: BTreeSet<u32> = living.map(|(_, worker)| worker.socket_number).collect();
+    let app = &cx.apps[app_ix];
+    let last = app.last_sockets.get(&slot.0).copied();
+    let groups = || app.listeners.iter().filter(|listener| listener.reuseport.is_some() && !listener.datagram);
+    let waiting = |number: u32| -> u32 {
+        let mut those = groups().filter(|listener| number < listener.socket_count());
+        those.by_ref().map(|listener| cx.system.accept_queue(listener.socket(number)).waiting).sum()
+    };
+    let made = groups().map(Listener::socket_count).max().unwrap_or(0).max(taken.len() as u32 + 1);
+    let free = (0..made.min(limits::GROUP_SOCKETS_MAX)).filter(|number| !taken.contains(number));
+    let chosen = free.max_by_key(|number| (waiting(*number), Some(*number) == last, std::cmp::Reverse(*number)));
+    let chosen = chosen.unwrap_or(slot.0);
+    cx.apps[app_ix].last_sockets.insert(slot.0, chosen);
+    chosen
 }
 
 /// The environment of a worker in the first slot of an app.
@@ -246,7 +273,7 @@ pub(super) fn add_worker(
     process: Process,
     channel: Option<(OwnedFd, bool)>,
 ) -> WorkerIx {
-    let Process { app, id, slot, generation, pid } = process;
+    let Process { app, id, slot, generation, pid, socket_number } = process;
     let is_agent = slot == Slot::AGENT;
     if !is_agent {
         hooks.register(id, generation);
@@ -269,7 +296,9 @@ pub(super) fn add_worker(
         unnoted: false,
         present: BTreeSet::new(),
         own_socket,
+        socket_number,
         takes: BTreeSet::new(),
+        ended: false,
         admitted: false,
         drain: None,
         goodbye: Goodbye::Unsaid,
@@ -434,8 +463,12 @@ pub(super) fn read_notify(cx: &mut Context<impl System>, notify: &mut NotifySock
             worker.status_text = Some(text);
         }
         if said.ready {
-            let (app, event) = (worker.app, Event::Evidence { worker: worker.id, evidence: Evidence::Notify });
-            cx.push_news(app, event);
+            let (app, worker, listens) = (worker.app, worker.id, worker.intercepted.is_some());
+            cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Notify });
+            if listens {
+                // It says so itself, and need not call listen(2) on a socket that it inherited.
+                cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Listening });
+            }
         }
     }
 }

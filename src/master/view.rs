@@ -33,7 +33,9 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
     let app = &cx.apps[index];
     let settings = app.settings();
     let left = |until_ms: u64| until_ms.saturating_sub(cx.now_ms);
-    let steered = app.steered();
+    let of_workers = cx.workers.iter().filter(|(_, w)| w.app == index && !w.is_agent).map(|(_, w)| w.socket_number);
+    let numbers: BTreeSet<u32> = of_workers.chain(0..app.supervisor.slot_count()).collect();
+    let steered = app.steered(numbers.iter().copied());
     let mut workers: Vec<wire::Worker> = app
         .supervisor
         .workers()
@@ -52,7 +54,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
                 open_handoffs: open,
                 handoffs: here.map_or(0, |h| h.taken),
                 time_left_ms: w.phase.deadline_ms().map(left),
-                steered: steered.get(&w.slot.0).copied(),
+                steered: steered.get(&here.map_or(w.slot.0, |h| h.socket_number)).copied(),
                 // The API's thread reads memory and CPU.
                 memory_bytes: None,
                 cpu_ms: None,

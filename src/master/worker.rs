@@ -33,8 +33,12 @@ pub(super) struct Worker<S: System> {
     pub(super) present: BTreeSet<ListenerIx>,
     /// It accepts by itself, from the sockets of its slot (balance `kernel`).
     pub(super) own_socket: bool,
+    /// The number of its socket in each group: its slot, unless nobody else could take what waits in a socket.
+    pub(super) socket_number: u32,
     /// Listeners whose group the kernel may choose it from.
     pub(super) takes: BTreeSet<ListenerIx>,
+    /// Its process has ended; what it had is about to be released.
+    pub(super) ended: bool,
     /// Admitted by the supervisor: it may get connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,

@@ -67,6 +67,17 @@ pub fn socket_inode(tid: i32, number: RawFd) -> Option<u64> {
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// Whether a process has this socket under a number outside of `except`.
+pub fn holds_socket(pid: i32, inode: u64, except: &std::ops::Range<RawFd>) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let others = fds.filter(|fd| {
+        let number = fd.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        number.is_some_and(|number| !except.contains(&number))
+    });
+    others.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
+}
+
 pub fn socket_kind(tid: i32, number: RawFd) -> Option<SocketKind> {
     let path = CString::new(format!("/proc/{tid}/fd/{number}")).ok()?;
     let mut name = [0_u8; 32];

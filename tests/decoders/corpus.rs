@@ -119,6 +119,7 @@ fn orders() -> Vec<Order> {
         Order::Spawn { worker },
         Order::Signal { worker, signal: 15, group: true },
         Order::ExitSeen { worker },
+        Order::Look { worker, call: 9, tid: 4711, address: 1 << 40, bytes: 16 },
         Order::Heartbeat,
         Order::Ready,
         Order::Finish { code: 1 },
@@ -165,6 +166,7 @@ fn notices() -> Vec<Notice> {
         Notice::Spawned { worker, pid: 4711 },
         Notice::SpawnFailed { worker, step: SpawnStep::Exec, errno: 2 },
         Notice::Exited { worker, status: 9, at_ms: 2_000, out_of_memory: false },
+        Notice::Looked { worker, call: 9, bytes: vec![2, 0, 31, 144], errno: 0 },
         Notice::Signal { signal: 10, value: Some(-1) },
     ]
 }

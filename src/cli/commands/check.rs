@@ -168,12 +168,12 @@ fn examine(app: &App, cpus: &CpuCount) -> Finding {
     finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
     // Without the program only the command line is known.
     let protocol = match kind {
-        Some(kind) => Some(worker::decide(app.protocol, kind, !app.listen.is_empty())),
+        Some(kind) => Some(worker::decide(app.protocol, kind)),
         None => app.protocol.exactly(),
     };
     examine_sockets(app, protocol, &mut finding);
     let typed = || Ok(app.ready.clone().unwrap_or(Ready::After(defaults::READY_AFTER)));
-    match protocol.map_or_else(typed, |protocol| rules::ready(protocol, app.ready.as_ref())) {
+    match protocol.map_or_else(typed, |protocol| rules::ready(protocol, app.ready.as_ref(), !app.listen.is_empty())) {
         Ok(ready) => {
             finding.ready = Some(ready.to_string());
             let by_themselves =
@@ -199,7 +199,7 @@ fn examine_command(app: &App, folder: &Path, finding: &mut Finding) -> Option<pr
     let found = finding.keep(found)?;
     finding.program = Some(found.path.display().to_string());
     finding.row("command", format!("{} ({})", app.command.join(" "), found.path.display()));
-    if app.protocol == Protocol::Auto {
+    if worker::decide(app.protocol, found.kind) != ProtocolKind::Bind {
         finding.warnings.extend(program::advice(found.kind, &app.command, folder));
     }
     Some(found.kind)
@@ -293,9 +293,13 @@ mod tests {
         let (code, out, err) = run(RunArgs { options: [("workers", "3")].into(), ..command(&["/bin/sh", "-c", "x"]) });
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.starts_with("the command line is fine: 1 app; "), "{out}");
-        for wants in
-            ["\nsh\n", "  command   /bin/sh -c x (/bin/sh)", "  workers   3 on ", "none (auto)", "1s, within 30s"]
-        {
+        for wants in [
+            "\nsh\n",
+            "  command   /bin/sh -c x (/bin/sh)",
+            "  workers   3 on ",
+            "bind (auto)",
+            "listening or 3s, within 30s",
+        ] {
             assert!(out.contains(wants), "{wants}\n{out}");
         }
     }

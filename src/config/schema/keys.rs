@@ -94,6 +94,8 @@ table! {
         name: String,
         /// Program and arguments; never empty.
         command: Vec<String>,
+        /// How many workers.
+        workers: Workers,
         /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
         listen: Vec<Listen>,
         /// Added to the environment of clusterd itself (or `base_env`); the chosen `env.NAME` table is already laid over.
@@ -134,10 +136,11 @@ table! {
     namespace: plain(String = defaults::NAMESPACE.to_owned()), NAME, section "run",
         flag flag("--namespace", WORKERS, "NAMESPACE");
     /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%".
-    workers: plain(Workers = defaults::WORKERS), WorkerCount, section "run",
+    workers: raw(Workers), WorkerCount, unset "max where there is an address to listen on, else 1", example r#""max""#,
+        section "run",
         flag flag("--workers", WORKERS, "N").short('w').hyphen()
             .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\""),
-        more "1 to 4096. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
+        more "1 to 4096. One is the default without an address: a second bot or job would do the work twice. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
               rounded up. A share is rounded up; there is always one worker";
     /// Folder of the workers. Looked up again, with its links, at each reload and start.
     cwd: raw(String), PATH, unset "where clusterd was started", example r#""/srv/hello/current""#, section "run",
@@ -202,8 +205,7 @@ table! {
         more "`node`: Node's own cluster protocol. `bind`: the program, or whatever it starts, binds its port by itself and \
               gets its slot's socket there. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
               (blocking; TCP_NODELAY is set for their connections). `none`: no socket. `auto`: `node` where the program is \
-              Node (by its name, the file behind links, or its `#!` line), else `listen-fds` where there is something to \
-              listen on, else `none`";
+              Node (by its name, the file behind links, or its `#!` line), else `bind`. docs/bind.md";
 
     /// Whether Node workers load a small script that lets connections move to other workers instead of being closed.
     preload: plain(bool = true), Boolean, section "sockets",

@@ -1,18 +1,22 @@
 //! Which listener of the app an intercepted bind(2) means. A configured port is meant by any host; another fixed port becomes
 //! a listener of its own at the first bind.
 use super::look::Looked;
+use super::{Given, socket_for};
+use crate::config::Listen;
 use crate::ids::{ListenerIx, WorkerIx};
 use crate::master::context::Context;
 use crate::master::kernel_mode::groups::Groups;
 use crate::master::system::System;
 use crate::master::{addresses, requests, unread};
+use crate::os::errno;
 use crate::os::listen::LocalAddress;
 use crate::os::seccomp::Answer;
 use crate::os::tracee::SocketKind;
+use crate::worker::FIRST_FD;
 use crate::worker::bind::Address;
 use crate::worker::node::lines::{AddressType, Query};
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -28,7 +32,7 @@ pub(super) fn listener_for(
     looked: &Looked,
 ) -> Result<ListenerIx, Answer> {
     let worker = cx.workers.get(ix).ok_or(Answer::Continue)?;
-    let (app_ix, slot, own_socket) = (worker.app, worker.slot, worker.own_socket);
+    let (app_ix, number, own_socket) = (worker.app, worker.socket_number, worker.own_socket);
     if let Some(e) = &looked.error {
         if unread::may_warn(cx, ix) {
             let (app, id) = (&cx.apps[app_ix].name, looked.worker);
@@ -39,9 +43,15 @@ pub(super) fn listener_for(
         return Err(Answer::Continue);
     }
     let Some(address) = &looked.address else { return Err(Answer::Continue) };
-    let found = configured(cx, ix, looked.kind, address).map_or_else(|| other(cx, ix, looked, address), Ok)?;
+    let found = match configured(cx, ix, looked.kind, address) {
+        Some(found) => in_its_family(cx, groups, ix, found, looked, address)?,
+        None => other(cx, ix, looked, address)?,
+    };
+    if is_bound_already(cx, ix, found, looked, address) {
+        return Err(Answer::Fail(-errno::UV_EADDRINUSE));
+    }
     if own_socket {
-        groups.give_slot_a_socket(cx, app_ix, found, slot);
+        groups.give_slot_a_socket(cx, app_ix, found, number);
     }
     Ok(found)
 }
@@ -59,6 +69,64 @@ fn configured(cx: &Context<impl System>, ix: WorkerIx, kind: SocketKind, address
         _ => false,
     });
     found.map(|(ix, _)| ix)
+}
+
+/// This listener, in the family of the program's socket where nobody else has it so far. An IPv6 socket beside one for IPv4 is
+/// another listener.
+fn in_its_family(
+    cx: &mut Context<impl System>,
+    groups: &mut Groups,
+    ix: WorkerIx,
+    found: ListenerIx,
+    looked: &Looked,
+    address: &Address,
+) -> Result<ListenerIx, Answer> {
+    let worker = cx.workers.get(ix).ok_or(Answer::Continue)?;
+    let app_ix = worker.app;
+    let listener = &cx.apps[app_ix].listeners[found];
+    let (LocalAddress::Inet(local), Address::Inet(asked)) = (&listener.local, address) else { return Ok(found) };
+    if local.is_ipv4() == asked.is_ipv4() || !matches!(listener.configured, Some(Listen::Any(_))) {
+        return Ok(found);
+    }
+    let is_in_use = cx.workers.iter().any(|(_, other)| {
+        let given = other.intercepted.iter().flat_map(|intercepted| &intercepted.given);
+        other.app == app_ix && (other.serves.contains(&found) || given.into_iter().any(|given| given.listener == found))
+    });
+    let only_v6 = looked.socket.as_ref().is_some_and(|socket| cx.system.socket_wishes(socket.as_fd()).v6only);
+    if asked.is_ipv6() && (is_in_use || only_v6) {
+        return if only_v6 { other(cx, ix, looked, address) } else { Ok(found) };
+    }
+    if is_in_use {
+        return Ok(found);
+    }
+    let any = if asked.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { IpAddr::from(Ipv6Addr::UNSPECIFIED) };
+    let wanted = SocketAddr::new(any, local.port());
+    if let Err(e) = groups.change_family(cx, app_ix, found, wanted) {
+        log::warn!("{}: cannot listen on {wanted} as its program does: {e}", cx.apps[app_ix].name);
+    }
+    Ok(found)
+}
+
+/// Whether this process has bound this address before and still has the socket, so that the kernel would refuse it.
+fn is_bound_already(
+    cx: &Context<impl System>,
+    ix: WorkerIx,
+    found: ListenerIx,
+    looked: &Looked,
+    address: &Address,
+) -> bool {
+    let Some(worker) = cx.workers.get(ix) else { return false };
+    let Some(intercepted) = &worker.intercepted else { return false };
+    let same = Given { process: looked.process, address: address.clone(), listener: found };
+    let shares = looked.socket.as_ref().is_some_and(|socket| cx.system.socket_wishes(socket.as_fd()).reuse_port);
+    if shares || !intercepted.given.contains(&same) {
+        return false;
+    }
+    let listeners = &cx.apps[worker.app].listeners;
+    let inherited = listeners.iter().filter(|listener| listener.configured.is_some()).count();
+    let passed = FIRST_FD..FIRST_FD + i32::try_from(inherited).unwrap_or(0);
+    let identity = cx.system.file_identity(socket_for(cx, worker, found));
+    identity.is_ok_and(|(_, inode)| cx.system.holds_socket(looked.process, inode, &passed))
 }
 
 fn same_path(path: &Path, asked: &[u8], cwd: &Path) -> bool {
@@ -98,6 +166,12 @@ fn other(
         index: 0,
         data: None,
     };
+    let worker = cx.workers.get(ix).ok_or(Answer::Continue)?;
+    let app = &cx.apps[worker.app];
+    let key = query.key();
+    if let Some(found) = app.listeners.find(|listener| listener.matches(&query, &key, Path::new("/"))) {
+        return Ok(found);
+    }
     // Where it cannot be bound the kernel tells the program why.
     requests::listener_for(cx, ix, &query).map_err(|_| Answer::Continue)
 }

@@ -25,6 +25,12 @@ pub(super) struct Looked {
     /// Identifies the call.
     pub(super) call: u64,
     pub(super) fd: i32,
+    /// The thread that calls, and the place of the address in its memory.
+    pub(super) tid: i32,
+    pub(super) at: u64,
+    pub(super) length: u32,
+    /// The process that calls.
+    pub(super) process: i32,
     /// `None`: none that concerns us, or unreadable.
     pub(super) address: Option<Address>,
     pub(super) kind: SocketKind,
@@ -60,8 +66,20 @@ impl Look {
         let (tid, fd) = (self.call.tid, self.fd);
         let flags = tracee::fd_flags(tid, fd).unwrap_or(FdFlags { nonblocking: false, close_on_exec: true });
         let kind = tracee::socket_kind(tid, fd).unwrap_or(SocketKind::Other);
-        let mut looked =
-            Looked { worker, call: self.call.id, fd, address: None, kind, flags, socket: None, error: None };
+        let mut looked = Looked {
+            worker,
+            call: self.call.id,
+            fd,
+            tid,
+            at: self.address,
+            length: self.length,
+            process: tracee::process_of(tid).unwrap_or(tid),
+            address: None,
+            kind,
+            flags,
+            socket: None,
+            error: None,
+        };
         if kind == SocketKind::Other {
             return looked;
         }
@@ -74,5 +92,12 @@ impl Look {
             looked.socket = tracee::copy_fd(tid, fd).ok();
         }
         looked
+    }
+}
+
+impl Looked {
+    /// Whether the keeper, as the parent of the process, may see more.
+    pub(super) fn is_for_the_keeper(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 }

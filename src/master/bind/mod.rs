@@ -12,13 +12,15 @@ use super::context::Context;
 use super::kernel_mode::groups::Groups;
 use super::spawn;
 use super::timers::Timer;
+use super::worker::Worker;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::master::system::System;
 use crate::os::seccomp::{Answer, Call, Sent, What};
 use crate::supervisor::{Event, Evidence, Phase};
+use crate::worker::bind::Address;
 use look::{Look, Looked};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -29,6 +31,10 @@ const CALLS_PER_TURN_MAX: usize = 32;
 const LOOKS_PER_WORKER_MAX: u32 = 8;
 /// Looks of all workers that have ended and wait for the loop; a thread with one more waits.
 const LOOKED_QUEUE_MAX: usize = 64;
+/// Sockets given to processes of a worker that are remembered.
+const GIVEN_MAX: usize = 64;
+/// Looks of the keeper that are under way; beyond them its answer is not asked for.
+const ASKED_MAX: usize = 256;
 /// Pause after a turn that left calls of a worker, in milliseconds.
 const REST_MS: u64 = 1;
 
@@ -40,6 +46,8 @@ pub(super) struct Intercepted {
     listener: Option<OwnedFd>,
     /// Looks into its processes that are under way.
     looks: u32,
+    /// What its processes were given, the latest last.
+    given: VecDeque<Given>,
     /// Calls were left: they are taken when a look ends, or after a rest.
     left: bool,
 }
@@ -55,6 +63,15 @@ impl Intercepted {
     }
 }
 
+/// A socket that a process was given.
+#[derive(Debug, PartialEq, Eq)]
+struct Given {
+    process: i32,
+    /// As it asked for it.
+    address: Address,
+    listener: ListenerIx,
+}
+
 /// The name in the keeper of the listener of a worker's filter, or of the socket that it comes over.
 pub(super) fn held_name(worker: WorkerId) -> String {
     format!("{HELD}{worker}")
@@ -62,6 +79,14 @@ pub(super) fn held_name(worker: WorkerId) -> String {
 
 /// Prefix of these names.
 pub(super) const HELD: &str = "bind/";
+
+/// What the keeper found in a process.
+pub(super) struct KeeperLooked {
+    pub(super) worker: WorkerId,
+    pub(super) call: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) errno: i32,
+}
 
 /// A call that gets a socket as soon as the keeper knows what it has to.
 struct Held {
@@ -77,6 +102,8 @@ pub(super) struct Interception {
     sender: SyncSender<Looked>,
     receiver: Receiver<Looked>,
     held: VecDeque<Held>,
+    /// Looks that the keeper was asked for.
+    asked: BTreeMap<(WorkerId, u64), Looked>,
     /// Workers with calls that were left.
     resting: Vec<WorkerIx>,
     refusal_reported: bool,
@@ -85,7 +112,14 @@ pub(super) struct Interception {
 impl Default for Interception {
     fn default() -> Interception {
         let (sender, receiver) = sync_channel(LOOKED_QUEUE_MAX);
-        Interception { sender, receiver, held: VecDeque::new(), resting: Vec::new(), refusal_reported: false }
+        Interception {
+            sender,
+            receiver,
+            held: VecDeque::new(),
+            asked: BTreeMap::new(),
+            resting: Vec::new(),
+            refusal_reported: false,
+        }
     }
 }
 
@@ -204,11 +238,30 @@ impl Interception {
                     intercepted.looks = intercepted.looks.saturating_sub(1);
                     intercepted.left
                 });
-            self.on_bind(cx, groups, ix, looked);
+            if looked.is_for_the_keeper() && self.asked.len() < ASKED_MAX {
+                let (worker, call, tid, address) = (looked.worker, looked.call, looked.tid, looked.at);
+                let bytes = looked.length;
+                cx.keeper.send(Order::Look { worker, call, tid, address, bytes });
+                self.asked.insert((worker, call), looked);
+            } else {
+                self.on_bind(cx, groups, ix, looked);
+            }
             if left {
                 self.read(cx, groups, ix);
             }
         }
+    }
+
+    /// The keeper has looked into a process, as its parent.
+    pub(super) fn keeper_looked(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, answer: KeeperLooked) {
+        let Some(mut looked) = self.asked.remove(&(answer.worker, answer.call)) else { return };
+        let Some(ix) = cx.workers.find(answer.worker) else { return };
+        if answer.errno == 0 {
+            (looked.error, looked.address) = (None, Address::parse(&answer.bytes));
+        } else {
+            looked.error = Some(io::Error::from_raw_os_error(answer.errno));
+        }
+        self.on_bind(cx, groups, ix, looked);
     }
 
     fn on_bind(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx, looked: Looked) {
@@ -218,6 +271,7 @@ impl Interception {
         }
         match address::listener_for(cx, groups, ix, &looked) {
             Ok(listener) => {
+                note_given(cx, ix, listener, &looked);
                 self.held.push_back(Held { worker: looked.worker, call, fd, listener, looked });
             }
             Err(given) => answer(cx, ix, call, given),
@@ -250,7 +304,7 @@ impl Interception {
             return answer(cx, ix, call.id, Answer::Continue);
         };
         let Some(worker) = cx.workers.get(ix) else { return };
-        let socket = socket_for(cx, worker.app, listener_ix, worker.slot, worker.own_socket);
+        let socket = socket_for(cx, worker, listener_ix);
         // The queue also serves while the slot has no worker: never shorter than clusterd's own.
         let most = cx.system.accept_queue(socket).most as i32;
         if backlog > most
@@ -260,6 +314,18 @@ impl Interception {
         }
         answer(cx, ix, call.id, Answer::Done);
         serves(cx, ix, listener_ix);
+    }
+}
+
+fn note_given(cx: &mut Context<impl System>, ix: WorkerIx, listener: ListenerIx, looked: &Looked) {
+    let intercepted = cx.workers.get_mut(ix).and_then(|worker| worker.intercepted.as_mut());
+    let (Some(intercepted), Some(address)) = (intercepted, &looked.address) else { return };
+    let given = Given { process: looked.process, address: address.clone(), listener };
+    if !intercepted.given.contains(&given) {
+        if intercepted.given.len() >= GIVEN_MAX {
+            intercepted.given.pop_front();
+        }
+        intercepted.given.push_back(given);
     }
 }
 
@@ -289,7 +355,7 @@ fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
     let Some(calls) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
         return Answer::Continue;
     };
-    let socket = socket_for(cx, worker.app, held.listener, worker.slot, worker.own_socket);
+    let socket = socket_for(cx, worker, held.listener);
     let looked = &held.looked;
     if let Err(e) = cx.system.set_nonblocking(socket, looked.flags.nonblocking) {
         log::debug!("worker {}: cannot set the flags of its socket: {e}", worker.id);
@@ -308,9 +374,9 @@ fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
 }
 
 /// The socket of a worker on this listener: its slot's own, or the shared one.
-fn socket_for(cx: &Context<impl System>, app: AppIx, listener: ListenerIx, slot: u32, own: bool) -> BorrowedFd<'_> {
-    let listener = &cx.apps[app].listeners[listener];
-    if own { listener.socket_of(slot) } else { listener.fd.as_fd() }
+fn socket_for<'a, S: System>(cx: &'a Context<S>, worker: &Worker<S>, listener: ListenerIx) -> BorrowedFd<'a> {
+    let listener = &cx.apps[worker.app].listeners[listener];
+    if worker.own_socket { listener.socket_of(worker.socket_number) } else { listener.fd.as_fd() }
 }
 
 /// The listener whose socket an fd of a worker's process is.
@@ -320,7 +386,7 @@ fn own_listener(cx: &Context<impl System>, ix: WorkerIx, tid: i32, fd: i32) -> O
     let listeners = cx.apps[worker.app].listeners.entries().filter(|(_, listener)| !listener.is_retired());
     let is_it = |socket: BorrowedFd<'_>| cx.system.file_identity(socket).is_ok_and(|(_, found)| found == inode);
     let mut found =
-        listeners.filter(|(_, listener)| is_it(listener.socket_of(worker.slot)) || is_it(listener.fd.as_fd()));
+        listeners.filter(|(_, listener)| is_it(listener.socket_of(worker.socket_number)) || is_it(listener.fd.as_fd()));
     found.next().map(|(ix, _)| ix)
 }
 

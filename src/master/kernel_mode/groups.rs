@@ -13,6 +13,7 @@ use crate::os::listen::LocalAddress;
 use crate::reuseport::group::{Abilities, Group, GrowError};
 use crate::reuseport::program::Steering;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Minimum time between two changes of the kernel's selection, in milliseconds.
@@ -192,6 +193,47 @@ impl Groups {
             self.sockets = left;
         }
         cx.group_changes.unsteered.remove(&(app_ix, listener_ix));
+    }
+
+    /// Has a listener on all interfaces listen in this family: programs whose socket is an IPv4 one cannot read the addresses
+    /// of IPv6 peers. Nobody may have taken connections from it; what waits in it is reset.
+    ///
+    /// # Errors
+    /// Those of bind(2); the listener stays as it was.
+    pub(in crate::master) fn change_family(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        wanted: SocketAddr,
+    ) -> io::Result<()> {
+        let listener = &cx.apps[app_ix].listeners[listener_ix];
+        let others: Vec<BorrowedFd<'_>> = listener.sockets().collect();
+        let socket = cx.system.bind_tcp_beside(wanted, false, &others)?;
+        cx.system.set_backlog(socket.as_fd(), limits::LISTEN_BACKLOG)?;
+        let LocalAddress::Inet(local) = cx.system.local_address(socket.as_fd())? else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let listener = &mut cx.apps[app_ix].listeners[listener_ix];
+        listener.leave_poll(&cx.reactor);
+        let before: Vec<OwnedFd> = listener.sockets().filter_map(|socket| socket.try_clone_to_owned().ok()).collect();
+        listener.sockets().for_each(|socket| cx.reactor.remove_queue(socket));
+        let group = listener.reuseport.take();
+        let old = std::mem::replace(&mut listener.fd, socket);
+        listener.local = LocalAddress::Inet(local);
+        // A master that dies between these orders leaves a listener of one family with one socket.
+        checkpoint::save_listener(cx, app_ix, listener_ix);
+        let app = &cx.apps[app_ix];
+        let listener = &app.listeners[listener_ix];
+        cx.keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
+        for number in 1..before.len() as u32 {
+            cx.keeper.send(Order::Release { name: slot_name(&app.name, &listener.key, number) });
+        }
+        before.iter().for_each(|socket| cx.system.stop_listening(socket.as_fd()));
+        drop((old, group, before));
+        self.sockets = cx.apps.iter().flat_map(|a| &a.listeners).map(group_sockets).sum();
+        cx.group_changes.unsteered.remove(&(app_ix, listener_ix));
+        Ok(())
     }
 
     /// Gives the kernel the selections that have changed.

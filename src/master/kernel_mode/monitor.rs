@@ -427,13 +427,14 @@ impl AcceptQueueMonitor {
         let listener = &app.listeners[listener_ix];
         let stalled = self.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
         let since_ms = self.busy.get(&(app_ix, listener_ix, socket)).map_or(cx.now_ms, |busy| busy.since_ms);
-        let comes = app.supervisor.slots().enumerate().any(|(slot, view)| {
-            let own = listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(slot as u32) == socket);
-            own && matches!(view.phase, SlotPhase::Filled | SlotPhase::Waiting { .. })
-        });
+        let is_its = |number: u32| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(number) == socket);
+        // A worker that starts has its number; one that is to be started takes the socket in which something waits.
+        let here = |w: &Worker<_>| w.app == app_ix && !w.is_agent && is_its(w.socket_number) && w.drain.is_none();
+        let comes = cx.workers.iter().any(|(_, worker)| here(worker))
+            || app.supervisor.slots().any(|slot| matches!(slot.phase, SlotPhase::Waiting { .. }));
         let last_one = |leaving: &Leaving| {
             let worker = cx.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
-            worker.is_some_and(|w| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(w.slot) == socket))
+            worker.is_some_and(|w| is_its(w.socket_number))
         };
         if stalled || comes || self.leaving.iter().any(last_one) {
             if let Some(busy) = self.busy.get_mut(&(app_ix, listener_ix, socket)) {
@@ -533,9 +534,9 @@ fn own_queue(cx: &Context<impl System>, ix: WorkerIx, id: WorkerId) -> OwnQueue 
     let mut found = OwnQueue::None;
     for listener in worker.serves.iter().filter_map(|listener| app.listeners.get(*listener)) {
         let Some(group) = &listener.reuseport else { continue };
-        let socket = group.selection.socket_of(worker.slot);
+        let socket = group.selection.socket_of(worker.socket_number);
         if !group.selection.takers(socket).is_empty() {
-            // Its successor in the slot has the same socket.
+            // Where slots share sockets, another worker has it too.
             continue;
         }
         if group.selection.is_changed() || cx.system.accept_queue(listener.socket(socket)).waiting > 0 {

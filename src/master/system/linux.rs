@@ -25,6 +25,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -381,6 +382,10 @@ impl System for Linux {
 
     fn socket_inode(&self, tid: i32, number: i32) -> Option<u64> {
         tracee::socket_inode(tid, number)
+    }
+
+    fn holds_socket(&self, pid: i32, inode: u64, except: &Range<RawFd>) -> bool {
+        tracee::holds_socket(pid, inode, except)
     }
 
     fn process_group(&self, pid: i32) -> Option<i32> {

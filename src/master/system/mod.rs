@@ -25,7 +25,8 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ops::Range;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -310,6 +311,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     fn socket_inode(&self, tid: i32, number: i32) -> Option<u64>;
 
     // ---- other processes ----
+
+    /// Whether a process has a socket under a number outside of `except`.
+    fn holds_socket(&self, pid: i32, inode: u64, except: &Range<RawFd>) -> bool;
 
     fn process_group(&self, pid: i32) -> Option<i32>;
 
