@@ -225,6 +225,7 @@ const GONE: &str = r#"{
   "listen": [],
   "restarts": 0,
   "handoffs": 0,
+  "moved": 0,
   "log": {
     "out": null,
     "err": null,
@@ -366,7 +367,7 @@ fn every_word_is_what_it_was() {
     assert_eq!(words!(AgentState), "starting ready stopping waiting stopped");
     assert_eq!(words!(Balance), "round-robin sticky shared kernel");
     assert_eq!(words!(Steering), "turns random hash");
-    assert_eq!(words!(Protocol), "node listen-fds none");
+    assert_eq!(words!(Protocol), "node bind listen-fds none");
     assert_eq!(words!(LogFormat), "plain json");
 }
 

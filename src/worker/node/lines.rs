@@ -400,21 +400,39 @@ pub fn give(out: &mut Vec<u8>, count: u32) {
     out.extend_from_slice(b"}\n");
 }
 
+/// Digits of 2^53, Node's largest exact integer.
+const NUMBER_DIGITS_MAX: usize = 16;
+
 fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (mut value, mut digits) = (0, 0);
-    for byte in bytes {
+    // Hand-off numbers have ten digits and more: every answer to a hand-off is decoded here.
+    let first = bytes.first_chunk().and_then(|eight| eight_digits(*eight));
+    let (mut value, mut digits) = first.map_or((0, 0), |value| (value, 8));
+    for byte in &bytes[digits..] {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             break;
         }
         value = value * 10 + u64::from(digit);
         digits += 1;
-        // 2^53, Node's largest exact integer, has 16 digits.
-        if digits > 16 {
+        if digits > NUMBER_DIGITS_MAX {
             return None;
         }
     }
     (digits > 0).then(|| (value, &bytes[digits..]))
+}
+
+/// The number that these bytes are, if all of them are digits. The digits are added up in pairs, then in fours, then all.
+fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let text = u64::from_le_bytes(bytes);
+    // A digit has the high half 3, and keeps it when 6 is added. A carry out of another byte spoils that byte's own half.
+    let high = EACH * 0xf0;
+    if text & high != EACH * 0x30 || text.wrapping_add(EACH * 6) & high != EACH * 0x30 {
+        return None;
+    }
+    let pairs = ((text & (EACH * 0x0f)).wrapping_mul(10 * 256 + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100 * 65_536 + 1) >> 16) & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul((10_000 << 32) + 1) >> 32)
 }
 
 /// The hand-off line of one listener, complete except for its number.
@@ -534,6 +552,27 @@ fn push_number(out: &mut Vec<u8>, n: u64) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_every_length_are_read_and_nothing_else() {
+        for digits in 1..=NUMBER_DIGITS_MAX {
+            for text in ["9".repeat(digits), "1234567890123456"[..digits].to_owned(), "0".repeat(digits)] {
+                let line = format!("{text},rest");
+                assert_eq!(decode_number(line.as_bytes()), Some((text.parse().unwrap(), &b",rest"[..])), "{text}");
+                assert_eq!(decode_number(text.as_bytes()), Some((text.parse().unwrap(), &b""[..])), "{text}");
+            }
+        }
+        assert_eq!(decode_number("1".repeat(17).as_bytes()), None);
+        assert_eq!(decode_number(b""), None);
+        for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_digit()) {
+            for at in 0..8 {
+                let mut bytes = *b"12345678";
+                bytes[at] = byte;
+                let before = (at > 0).then(|| ("12345678"[..at].parse().unwrap(), &bytes[at..]));
+                assert_eq!(decode_number(&bytes), before, "{byte} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn answers_are_read_without_a_parser_and_with_one() {
