@@ -5,6 +5,7 @@ use super::error::CommandError;
 use crate::api::types::{App, AppStatus};
 use crate::config::import::is_configuration;
 use crate::config::name::did_you_mean;
+use crate::config::problem::Problems;
 use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
 use crate::loader::{self, Request};
@@ -134,9 +135,8 @@ impl Known {
         }
         let request = Request { config: Some(word.to_owned()), ..Request::default() };
         let sources = loader::load(&request)?;
-        let config = resolve(&sources).map_err(|problems| {
-            CommandError::Configuration(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-        })?;
+        let config =
+            resolve(&sources).map_err(|problems| CommandError::Configuration(Problems(problems).to_string()))?;
         let named = |found: &&Found| config.apps.iter().any(|app| app.name == found.app);
         Ok(all.iter().filter(named).cloned().collect())
     }

@@ -121,7 +121,7 @@ pub struct Link<K: KeeperSocket = OwnedFd> {
     socket: K,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// The last send failed because the system was out of memory or of fds in flight.
-    scarce: bool,
+    lacks_resources: bool,
     buffer: Vec<u8>,
 }
 
@@ -139,7 +139,7 @@ impl<K: KeeperSocket> Link<K> {
     /// Over any SOCK_SEQPACKET connection.
     #[must_use]
     pub fn new(socket: K) -> Link<K> {
-        Link { socket, outbox: VecDeque::new(), scarce: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
+        Link { socket, outbox: VecDeque::new(), lacks_resources: false, buffer: vec![0; KEEPER_PACKET_BYTES_MAX] }
     }
 
     /// Receives everything that the keeper holds. Blocks for at most `ADOPT_TIMEOUT_MS`. Call it once, before any
@@ -179,7 +179,9 @@ impl<K: KeeperSocket> Link<K> {
         if self.outbox.is_empty() {
             match self.socket.send(&bytes, fds) {
                 Ok(()) => return Ok(()),
-                Err(error) if packet::is_temporary(&error) => self.scarce = error.kind() != io::ErrorKind::WouldBlock,
+                Err(error) if packet::is_temporary(&error) => {
+                    self.lacks_resources = error.kind() != io::ErrorKind::WouldBlock
+                }
                 Err(error) => return Err(error),
             }
         } else if *order == Order::Heartbeat {
@@ -222,8 +224,8 @@ impl<K: KeeperSocket> Link<K> {
     /// Whether queued orders wait for a resource of the system (memory, fds in flight). Call [`Link::flush`]
     /// periodically: no event reports the end of the shortage, and each failed send would be an event.
     #[must_use]
-    pub fn is_scarce(&self) -> bool {
-        self.scarce && !self.outbox.is_empty()
+    pub fn lacks_resources(&self) -> bool {
+        self.lacks_resources && !self.outbox.is_empty()
     }
 
     /// Sends as many queued orders as the keeper accepts.
@@ -236,7 +238,7 @@ impl<K: KeeperSocket> Link<K> {
             match self.socket.send(bytes, &borrowed) {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(error) if packet::is_temporary(&error) => {
-                    self.scarce = error.kind() != io::ErrorKind::WouldBlock;
+                    self.lacks_resources = error.kind() != io::ErrorKind::WouldBlock;
                     return Ok(());
                 }
                 Err(error) => return Err(error),

@@ -4,7 +4,7 @@ use super::app::App;
 use super::checkpoint;
 use super::context::Context;
 use super::kernel_mode::groups::Groups;
-use super::listener::{self, Listener};
+use super::listener::{self, BindError, Listener};
 use super::settings::Settings;
 use super::system::System;
 use crate::balance::ConnIx;
@@ -45,7 +45,7 @@ pub(super) fn port(app: &App, settings: &Settings) -> Option<u16> {
 ///
 /// # Errors
 /// The address, who holds it, and what to do.
-pub(super) fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) -> Result<Vec<Wanted>, String> {
+pub(super) fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) -> Result<Vec<Wanted>, BindError> {
     let app = &cx.apps[ix];
     let mut new = Vec::new();
     for address in wanted {
@@ -56,8 +56,7 @@ pub(super) fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) 
             new.push(Wanted::Adopted(address.clone(), requested));
             continue;
         }
-        let fd = listener::bind_configured(&cx.system, address, &covering(app, address))
-            .map_err(|e| format!("{}: {e}", app.name))?;
+        let fd = listener::bind_configured(&cx.system, address, &covering(app, address))?;
         new.push(Wanted::Bound(address.clone(), fd));
     }
     Ok(new)

@@ -9,7 +9,7 @@ use super::moves::Rebalance;
 use super::settings::Settings;
 use super::table::Table;
 use super::triggers::Schedule;
-use super::waiting::WaitingClients;
+use super::waiting_connections::WaitingConnections;
 use crate::balance::{Balancer, Mode};
 use crate::config::Balance;
 use crate::ids::{Generation, ListenerIx, WorkerIx};
@@ -34,7 +34,7 @@ pub(super) struct App {
     /// The worker behind each member of the balancer.
     pub(super) by_member: Vec<WorkerIx>,
     /// Connections that wait for a worker.
-    pub(super) waiting: WaitingClients,
+    pub(super) waiting: WaitingConnections,
     pub(super) accept_pause: AcceptPause,
     /// The app is stopping: the master no longer accepts for it.
     pub(super) closed: bool,
@@ -77,7 +77,7 @@ impl App {
             balancer: Balancer::new(mode, first_seq),
             connections: Connections::default(),
             by_member: Vec::new(),
-            waiting: WaitingClients::default(),
+            waiting: WaitingConnections::default(),
             accept_pause: AcceptPause::default(),
             closed: false,
             saved: None,

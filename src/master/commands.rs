@@ -1,9 +1,9 @@
 //! Commands of control API clients, signals and triggers, and their effect on all mechanisms.
 use super::app::App;
+use super::config_reads::{self, Input, Purpose};
 use super::kernel_mode::groups;
 use super::lifecycle::refusal_while_stopped;
 use super::narration::plural;
-use super::reading::{self, Input, Purpose};
 use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
@@ -150,7 +150,7 @@ impl<S: System> Master<S> {
 
     /// Reads the configuration again and reloads these apps. The client is answered when the reload has ended.
     pub(super) fn reload_apps(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
-        if reading::takes_long(&self.cx, &change) {
+        if config_reads::takes_long(&self.cx, &change) {
             return self.read_on_thread(Purpose::Reload { apps: apps.to_vec(), reply }, change);
         }
         self.reload_with(apps, Input::Change(change), reply);
@@ -161,7 +161,7 @@ impl<S: System> Master<S> {
         let mut open = BTreeMap::new();
         let mut failures = Vec::new();
         match reload::prepare_reload(&mut self.cx, apps, input) {
-            Err(reason) => failures.push(reason),
+            Err(error) => failures.push(error.to_string()),
             Ok(events) => {
                 for (ix, to, event) in events {
                     open.insert(ix, to);
@@ -272,7 +272,7 @@ impl<S: System> Master<S> {
 
     /// Starts an app that is not running; with `restart`, stops a running one first.
     pub(super) fn start_app(&mut self, ix: AppIx, restart: bool, change: Change, reply: ReplySender) {
-        if reading::takes_long(&self.cx, &change) {
+        if config_reads::takes_long(&self.cx, &change) {
             return self.read_on_thread(Purpose::Start { app: ix, restart, reply }, change);
         }
         self.start_with(ix, restart, Input::Change(change), reply);
@@ -296,7 +296,7 @@ impl<S: System> Master<S> {
                     lifecycle::save_states(&self.cx);
                     return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
                 }
-                Err(why) => Answer::Refused(why),
+                Err(error) => Answer::Refused(error.to_string()),
             }
         };
         // The client may have left.
@@ -402,7 +402,7 @@ impl<S: System> Master<S> {
             return;
         }
         let change = Change::default();
-        if reading::takes_long(&self.cx, &change) {
+        if config_reads::takes_long(&self.cx, &change) {
             return self.read_on_thread(Purpose::Scale, change);
         }
         self.scale_as_configured(Input::Change(change));
@@ -410,14 +410,14 @@ impl<S: System> Master<S> {
 
     /// Reads the configuration again on a thread; [`Master::continue_reading`] handles the result.
     pub(super) fn read_on_thread(&mut self, purpose: Purpose, change: Change) {
-        for (purpose, input) in self.readings.begin(&self.cx, purpose, change) {
+        for (purpose, input) in self.config_reads.begin(&self.cx, purpose, change) {
             self.on_read(purpose, input);
         }
     }
 
     /// Handles configurations that a thread has read since the last call.
-    pub(super) fn take_readings(&mut self) {
-        for (purpose, input) in self.readings.take(&self.cx) {
+    pub(super) fn take_config_reads(&mut self) {
+        for (purpose, input) in self.config_reads.take(&self.cx) {
             self.on_read(purpose, input);
         }
     }

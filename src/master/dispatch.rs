@@ -4,7 +4,7 @@ use super::connections::Connection;
 use super::context::Context;
 use super::eligibility;
 use super::handoff::{Answer, Closed, HandOff, Outcome};
-use super::scarce::ScarceChannels;
+use super::resource_retry::ResourceRetry;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
@@ -47,7 +47,7 @@ pub(super) struct Dispatch {
     /// Scratch space for a hand-off line.
     line: Vec<u8>,
     /// Channels with lines that wait for a resource of the system.
-    pub(super) scarce: ScarceChannels,
+    pub(super) resource_retry: ResourceRetry,
 }
 
 impl Dispatch {
@@ -187,7 +187,7 @@ impl Dispatch {
                 }
                 Outcome::Unsent { worker, why: Some(Sent::Broken) } => channel_broken(cx, worker),
                 Outcome::Unsent { .. } => {}
-                Outcome::Scarce { errno } => {
+                Outcome::NoResources { errno } => {
                     // No worker could take it now. It goes first once the resource is back.
                     app.waiting.queue.push_front(conn);
                     pause(cx, app_ix, "hand connections on", &io::Error::from_raw_os_error(errno));

@@ -31,7 +31,7 @@ pub enum Outcome {
     /// No worker can take the connection now.
     NoWorker,
     /// The system is out of a resource, whichever worker is chosen.
-    Scarce { errno: i32 },
+    NoResources { errno: i32 },
     /// The hand-off could not be sent to this worker, which is ineligible from now on.
     Unsent {
         worker: WorkerIx,
@@ -77,7 +77,7 @@ impl<S> HandOff<'_, S> {
                 balancer.opened(member, self.conn, now_us);
                 Outcome::Sent { before }
             }
-            Sent::Scarce(errno) => Outcome::Scarce { errno },
+            Sent::NoResources(errno) => Outcome::NoResources { errno },
             why @ (Sent::Blocked | Sent::Broken) => {
                 balancer.set_eligible(member, false);
                 Outcome::Unsent { worker, why: Some(why) }

@@ -81,11 +81,11 @@ impl<S: System> Keeper<S> {
         if let Some(e) = self.broken.take() {
             return Err(e);
         }
-        if self.link.is_scarce() && self.retry_at_ms.is_some_and(|at| at > now_ms) {
+        if self.link.lacks_resources() && self.retry_at_ms.is_some_and(|at| at > now_ms) {
             return Ok(());
         }
         self.link.flush()?;
-        self.retry_at_ms = self.link.is_scarce().then_some(now_ms + limits::KEEPER_SEND_PAUSE_MS);
+        self.retry_at_ms = self.link.lacks_resources().then_some(now_ms + limits::KEEPER_SEND_PAUSE_MS);
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl<S: System> Keeper<S> {
 
     /// Whether the keeper has to read before more can be sent.
     pub(super) fn wants_write(&self) -> bool {
-        self.link.wants_write() && !self.link.is_scarce()
+        self.link.wants_write() && !self.link.lacks_resources()
     }
 
     /// When to try again after the system was out of a resource.

@@ -22,6 +22,10 @@ const PING_EVERY_MS: u64 = limits::HEARTBEAT_EVERY_MS;
 /// Delay of the first check for unread pings, in milliseconds; an idle event loop needs less than one.
 const PING_LOOK_MS: u64 = 1;
 
+/// A worker that mostly waited for a CPU counts as stuck only after its ping was unread for this time, in microseconds:
+/// another worker would not have had a CPU either.
+pub(super) const STARVED_US: u64 = 100_000;
+
 /// Liveness of a Node worker's event loop.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Liveness {
@@ -81,8 +85,7 @@ impl LivenessProbes {
             let now_us = cx.now_us;
             let Some(worker) = cx.workers.get_mut(ix) else { return };
             let liveness = &mut worker.liveness;
-            if liveness.pinged_us.is_some_and(|at| now_us.saturating_sub(at) < super::kernel_mode::monitor::STARVED_US)
-            {
+            if liveness.pinged_us.is_some_and(|at| now_us.saturating_sub(at) < STARVED_US) {
                 // This ping was sent because connections wait; it is too early to judge.
                 return;
             }

@@ -10,6 +10,7 @@ mod cgroups;
 mod channels;
 mod checkpoint;
 mod commands;
+mod config_reads;
 pub mod connections;
 mod context;
 mod control;
@@ -35,13 +36,12 @@ mod output;
 mod preload;
 mod reactor;
 mod readiness_probe;
-mod reading;
 mod recovery;
 mod relay;
 mod reload;
 mod requests;
+mod resource_retry;
 mod resume;
-mod scarce;
 mod settings;
 mod spawn;
 mod start;
@@ -54,7 +54,7 @@ mod unread;
 mod upgrade;
 mod view;
 mod waiters;
-mod waiting;
+mod waiting_connections;
 mod worker;
 
 pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
@@ -63,7 +63,7 @@ pub use upgrade::check as check_upgrade;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::supervisor::{Action, Cx, Event, ExitStatus, Report};
+use crate::supervisor::{Action, Cx, Event, ExitStatus, Next, Report};
 use context::Context;
 use control::Control;
 use kernel_mode::KernelMode;
@@ -79,7 +79,7 @@ struct Master<S: System> {
     /// The part that all mechanisms work on.
     cx: Context<S>,
     dispatch: dispatch::Dispatch,
-    readings: reading::Readings,
+    config_reads: config_reads::ConfigReads,
     /// Reloads by file changes and at set times.
     triggers: Triggers,
     /// The control API and its waiting clients.
@@ -119,7 +119,7 @@ impl<S: System> Master<S> {
             }
             self.cx.reactor.wait(timeout_ms, any_open, &mut ready)?;
             self.cx.update_now();
-            spawn::read_notify(&mut self.cx, &mut self.notify);
+            self.notify.take_messages(&mut self.cx);
             self.read_on();
             self.answer_calls();
             self.liveness.check_pings(&mut self.cx);
@@ -129,8 +129,8 @@ impl<S: System> Master<S> {
                     Ready::Keeper => self.read_keeper()?,
                     Ready::Listener { app, listener } => self.dispatch.listener_ready(&mut self.cx, app, listener),
                     Ready::Channel { worker, writable, ended } => self.channel_ready(worker, writable, ended),
-                    Ready::Calls => {
-                        self.take_readings();
+                    Ready::Woken => {
+                        self.take_config_reads();
                         let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
                         interception.take_looks(&mut self.cx, groups);
                         self.control.woke();
@@ -155,7 +155,7 @@ impl<S: System> Master<S> {
     /// Handles everything that follows from the events of this turn, until nothing is left.
     fn settle(&mut self) -> io::Result<()> {
         self.advance_timers();
-        self.dispatch.scarce.retry(&mut self.cx);
+        self.dispatch.resource_retry.retry(&mut self.cx);
         if self.upgrade.is_handing_over() {
             self.readiness.postpone(&mut self.cx);
         } else {
@@ -244,7 +244,7 @@ impl<S: System> Master<S> {
         while let Some(task) = self.cx.tasks.pop_front() {
             match task {
                 Task::FindTaker => self.kernel_mode.monitor.find_taker(&mut self.cx),
-                Task::AwaitWritable(ix) => self.dispatch.scarce.await_writable(&mut self.cx, ix),
+                Task::AwaitWritable(ix) => self.dispatch.resource_retry.await_writable(&mut self.cx, ix),
                 Task::ServerClosed { worker, key } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
                         requests::on_close(&mut self.cx, ix, &key);
@@ -319,6 +319,10 @@ impl<S: System> Master<S> {
     /// Passes a report to the log, the agent, hooks, and waiting clients.
     fn on_report(&mut self, app: AppIx, report: &Report) {
         narration::narrate(&mut self.cx, app, report);
+        if matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) {
+            self.cx.apps[app].restarts += 1;
+            checkpoint::save_app(&mut self.cx, app);
+        }
         self.relay.announce(&mut self.cx, app, report);
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);
@@ -333,7 +337,6 @@ impl<S: System> Master<S> {
         timers.set_or_cancel(Timer::Steering, steer_at_ms);
         timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
         timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
-        timers.set_or_cancel(Timer::HandOver, self.upgrade.ends_at_ms());
         timers.set_or_cancel(Timer::Notify, self.notify.due_ms());
         timers.set_or_cancel(Timer::Calls, self.control.due_ms());
         for (ix, app) in apps.entries() {
@@ -470,15 +473,15 @@ impl<S: System> Master<S> {
     fn channel_ready(&mut self, ix: WorkerIx, writable: bool, ended: bool) {
         if writable {
             let Some(channel) = self.cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) else { return };
-            let waited = channel.is_scarce();
+            let waited = channel.lacks_resources();
             let any_read = !waited && channel.flush();
-            let (blocked, scarce) = (channel.is_blocked(), channel.is_scarce());
+            let (blocked, scarce) = (channel.is_blocked(), channel.lacks_resources());
             if any_read && let Some(worker) = self.cx.workers.get_mut(ix) {
                 worker.receiver.has_read(self.cx.now_ms);
             }
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {
-                self.dispatch.scarce.await_writable(&mut self.cx, ix);
+                self.dispatch.resource_retry.await_writable(&mut self.cx, ix);
             } else if !blocked {
                 eligibility::refresh(&mut self.cx, ix);
             }

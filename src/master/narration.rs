@@ -1,6 +1,5 @@
 //! Writes the supervisor's reports to the log, one line each. `waiters` answers the clients that wait for them.
 use super::app::App;
-use super::checkpoint;
 use super::context::Context;
 use super::system::System;
 use crate::ids::AppIx;
@@ -66,7 +65,7 @@ pub(super) fn next_words(next: Next) -> String {
     }
 }
 
-/// Logs a report, and keeps what `ls` and the checkpoint need of it.
+/// Logs a report, and keeps what `ls` shows of it.
 pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     match report {
@@ -81,13 +80,9 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
                 Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
             };
             let text = format!("worker {worker}{pid} {}{lived}", cause_words(cause));
-            cx.apps[app_ix].slot_notes.insert(slot.0, text.clone());
             let advice = advice_on(&cx.apps[app_ix], cause);
             log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
-            if matches!(next, Next::Replaced { .. } | Next::Waiting { .. }) {
-                cx.apps[app_ix].restarts += 1;
-                checkpoint::save_app(cx, app_ix);
-            }
+            cx.apps[app_ix].slot_notes.insert(slot.0, text);
         }
         Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms: _ } => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));

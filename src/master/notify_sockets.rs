@@ -1,10 +1,12 @@
 //! The sockets behind `NOTIFY_SOCKET`: one for each user that workers run as; only that user and root can reach it.
-//! This file finds the sender of a message; others decide what follows.
-use super::keeper::Keeper;
+//! Finds the sender of a message, and passes on what it says; the supervisor decides what follows.
+use super::context::Context;
 use super::reactor::Reactor;
+use super::settings::Settings;
 use super::system::System;
 use crate::home::Home;
 use crate::limits;
+use crate::supervisor::{Event, Evidence};
 use crate::worker::notify::{Said, parse};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -42,22 +44,16 @@ struct NotifySocket {
 }
 
 /// A message and its sender.
-pub(super) struct Heard {
-    pub(super) pid: i32,
-    pub(super) said: Said,
+struct Heard {
+    pid: i32,
+    said: Said,
 }
 
 impl NotifySockets {
-    /// The value of `NOTIFY_SOCKET` for workers of this user; the first call opens the socket.
-    pub(super) fn address_for(
-        &mut self,
-        system: &impl System,
-        uid: u32,
-        home: Option<&Home>,
-        name: &str,
-        keeper: &mut Keeper<impl System>,
-        reactor: &Reactor<impl System>,
-    ) -> Option<String> {
+    /// The value of `NOTIFY_SOCKET` for workers with these settings; the first call for a user opens the socket.
+    pub(super) fn address_for(&mut self, cx: &mut Context<impl System>, settings: &Settings) -> Option<String> {
+        let Context { system, deployment, keeper, reactor, .. } = cx;
+        let (system, home, name, uid) = (&*system, deployment.home.as_ref(), &deployment.name, settings.uid());
         if !self.by_user.contains_key(&uid) && !self.without.contains(&uid) {
             let is_own = uid == system.own_uid();
             match open(system, uid, is_own, home, name) {
@@ -118,9 +114,35 @@ impl NotifySockets {
         self.unread = true;
     }
 
+    /// Handles the messages of `listen-fds` programs, when that is due. The sender is found by its pid, or by its process
+    /// group when a helper such as systemd-notify sends for it.
+    pub(super) fn take_messages(&mut self, cx: &mut Context<impl System>) {
+        if self.due_ms().is_none_or(|at_ms| at_ms > cx.now_ms) {
+            return;
+        }
+        let workers = &cx.workers;
+        for Heard { pid, said } in self.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
+            // Workers lead process groups of their own.
+            let found = cx.workers.find_pid(pid);
+            let found = found.or_else(|| cx.workers.find_pid(cx.system.process_group(pid)?));
+            let Some(worker) = found.and_then(|ix| cx.workers.get_mut(ix)) else { continue };
+            if let Some(text) = said.status {
+                worker.status_text = Some(text);
+            }
+            if said.ready {
+                let (app, worker, listens) = (worker.app, worker.id, worker.intercepted.is_some());
+                cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Notify });
+                if listens {
+                    // It says so itself, and need not call listen(2) on a socket that it inherited.
+                    cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Listening });
+                }
+            }
+        }
+    }
+
     /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `is_worker` does
     /// not know must be the socket's user, our own user or root; other messages are dropped.
-    pub(super) fn read(&mut self, system: &impl System, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
+    fn read(&mut self, system: &impl System, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {

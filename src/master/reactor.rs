@@ -27,7 +27,7 @@ use std::sync::Arc;
 const QUIET_WAITS_MAX: u32 = 3;
 
 const KEEPER: usize = 0;
-const CALLS: usize = 1;
+const WAKER: usize = 1;
 const NOTIFY: usize = 2;
 const QUEUES: usize = 3;
 /// First token of a listener; the token encodes app and listener.
@@ -40,7 +40,8 @@ const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Keeper,
-    Calls,
+    /// Another thread woke the loop: a call of the control API, a result.
+    Woken,
     Notify,
     /// A connection arrived at a slot's socket.
     Queues,
@@ -93,7 +94,7 @@ impl<S: System> Reactor<S> {
 
     /// Wakes the loop from another thread. There can be only one; threads share it (`Context::wake`).
     pub(super) fn waker(&self) -> io::Result<Arc<dyn Fn() + Send + Sync>> {
-        self.urgent.waker(CALLS)
+        self.urgent.waker(WAKER)
     }
 
     pub(super) fn add_notify(&self, socket: &OwnedFd) -> io::Result<()> {
@@ -227,7 +228,7 @@ fn added(epoll: &impl Epoll, fd: BorrowedFd<'_>, token: usize) -> bool {
 fn urgent_event(event: Readiness) -> Ready {
     match event.token {
         KEEPER => Ready::Keeper,
-        CALLS => Ready::Calls,
+        WAKER => Ready::Woken,
         NOTIFY => Ready::Notify,
         QUEUES => Ready::Queues,
         n if n >= WORKER_FIRST => {

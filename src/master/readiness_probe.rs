@@ -341,7 +341,7 @@ impl ReadinessProbes {
                 dispatch::channel_broken(cx, ix);
                 return None;
             }
-            Sent::Scarce(errno) => return probe.fail(cx, ix, &io::Error::from_raw_os_error(errno).into()),
+            Sent::NoResources(errno) => return probe.fail(cx, ix, &io::Error::from_raw_os_error(errno).into()),
         }
         let request = http::request(&path);
         match cx.system.write(ours.as_fd(), &request) {

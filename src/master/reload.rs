@@ -2,21 +2,67 @@
 //! happens before the first worker is touched, so that a mistake costs nothing. The supervisor replaces the workers.
 use super::addresses::Wanted;
 use super::app::balance_mode;
+use super::config_reads::Input;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
 use super::lifecycle::refusal_while_stopped;
-use super::reading::Input;
-use super::settings::Settings;
+use super::listener::BindError;
+use super::log_files::LogFileError;
+use super::settings::{Settings, SettingsError};
 use super::system::System;
 use super::{addresses, checkpoint, log_files, requests};
+use crate::config::problem::Problems;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Order;
-use crate::loader;
+use crate::loader::{self, LoadError};
 use crate::supervisor::{Event, Policy};
 use crate::worker::WorkerProtocol;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use thiserror::Error;
+
+/// Why an app cannot be reloaded or started; nothing was touched.
+#[derive(Debug, Error)]
+pub(super) enum ReloadError {
+    /// It stops, or has stopped.
+    #[error("{0}")]
+    Stopped(String),
+    /// Nothing says what the deployment was started with.
+    #[error("the configuration it runs from is not known")]
+    NoSources,
+    /// A file cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// What the files say is wrong.
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+    /// The file has lost the app.
+    #[error("{0} is no longer in the configuration")]
+    NoApp(String),
+    /// The file has apps that do not run.
+    #[error(
+        "the configuration names {} that did not run before; a reload replaces apps that run: restart clusterd to add one",
+        .0.join(", ")
+    )]
+    OtherApps(Vec<String>),
+    /// Something that the app needs is missing.
+    #[error("{app}: {why}")]
+    Settings { app: String, why: SettingsError },
+    /// A log file cannot be opened.
+    #[error(transparent)]
+    LogFile(#[from] LogFileError),
+    /// An address cannot be had.
+    #[error("{app}: {why}")]
+    Bind { app: String, why: BindError },
+    /// Too many changes wait for the thread that reads.
+    #[error("too many changes wait for the configuration to be read")]
+    Busy,
+    /// There is no thread to read on.
+    #[error("no thread can be had to read the configuration: {0}")]
+    Thread(#[source] io::Error),
+}
 
 /// The name in the keeper of a generation's sources.
 fn source_name(source: u32) -> String {
@@ -27,8 +73,8 @@ fn source_name(source: u32) -> String {
 type Prepared = (AppIx, Generation, Policy, u32);
 
 /// The configuration as it is now; changes nothing.
-pub(super) fn configured_again(cx: &Context<impl System>, input: Input) -> Result<Config, String> {
-    resolve(&sources_again(cx, input)?)
+pub(super) fn configured_again(cx: &Context<impl System>, input: Input) -> Result<Config, ReloadError> {
+    Ok(resolve(&sources_again(cx, input)?)?)
 }
 
 /// Whether the deployment has a configuration file.
@@ -37,16 +83,16 @@ pub(super) fn has_file(cx: &Context<impl System>) -> bool {
 }
 
 /// The sources typed, their files read again, or their replacement.
-fn sources_again(cx: &Context<impl System>, input: Input) -> Result<Sources, String> {
+fn sources_again(cx: &Context<impl System>, input: Input) -> Result<Sources, ReloadError> {
     let change = match input {
-        Input::Read(read) => return read.map(|sources| *sources),
+        Input::Read(read) => return Ok(*read?),
         Input::Change(change) => change,
     };
     if let Some(sources) = change.sources {
         return Ok(Sources { background: cx.deployment.background, ..*sources });
     }
-    let previous = cx.deployment.current_sources().ok_or("the configuration it runs from is not known")?;
-    let again = loader::reload(previous).map_err(|e| e.to_string())?;
+    let previous = cx.deployment.current_sources().ok_or(ReloadError::NoSources)?;
+    let again = loader::reload(previous)?;
     Ok(Sources { base_env: change.env.or(again.base_env), ..again })
 }
 
@@ -55,9 +101,9 @@ pub(super) fn prepare_reload(
     cx: &mut Context<impl System>,
     apps: &[AppIx],
     input: Input,
-) -> Result<Vec<(AppIx, Generation, Event)>, String> {
+) -> Result<Vec<(AppIx, Generation, Event)>, ReloadError> {
     if let Some(why) = apps.iter().find_map(|&ix| refusal_while_stopped(cx, ix)) {
-        return Err(why);
+        return Err(ReloadError::Stopped(why));
     }
     let prepared = prepare_generations(cx, apps, input)?;
     let reload = |(ix, to, policy, slots)| (ix, to, Event::Reload { to, policy, slots });
@@ -65,7 +111,7 @@ pub(super) fn prepare_reload(
 }
 
 /// Prepares the start of an app: looks up and binds what it needs. Changes nothing if it fails.
-pub(super) fn prepare_start(cx: &mut Context<impl System>, ix: AppIx, input: Input) -> Result<(), String> {
+pub(super) fn prepare_start(cx: &mut Context<impl System>, ix: AppIx, input: Input) -> Result<(), ReloadError> {
     let prepared = prepare_generations(cx, &[ix], input)?;
     for (ix, to, policy, slots) in prepared {
         cx.apps[ix].starting = true;
@@ -75,7 +121,11 @@ pub(super) fn prepare_start(cx: &mut Context<impl System>, ix: AppIx, input: Inp
     Ok(())
 }
 
-fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Input) -> Result<Vec<Prepared>, String> {
+fn prepare_generations(
+    cx: &mut Context<impl System>,
+    apps: &[AppIx],
+    input: Input,
+) -> Result<Vec<Prepared>, ReloadError> {
     let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
     let sources = sources_again(cx, input)?;
     let config = resolve(&sources)?;
@@ -87,12 +137,13 @@ fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Inp
     for &ix in apps {
         let name = &cx.apps[ix].name;
         let app = config.apps.iter().find(|a| &a.name == name).cloned();
-        let app = app.ok_or_else(|| format!("{name} is no longer in the configuration"))?;
-        let settings = Settings::prepare(&cx.system, app, source, None).map_err(|e| format!("{name}: {e}"))?;
-        log_files::check(&cx.system, &settings, settings.config.workers.count(cx.system.cpus().count))
-            .map_err(|error| error.to_string())?;
+        let app = app.ok_or_else(|| ReloadError::NoApp(name.clone()))?;
+        let settings = Settings::prepare(&cx.system, app, source, None)
+            .map_err(|why| ReloadError::Settings { app: name.clone(), why })?;
+        log_files::check(&cx.system, &settings, settings.config.workers.count(cx.system.cpus().count))?;
         settings.warn_of_hooks();
-        let new = addresses::bind_new(cx, ix, &settings.config.listen)?;
+        let new = addresses::bind_new(cx, ix, &settings.config.listen)
+            .map_err(|why| ReloadError::Bind { app: name.clone(), why })?;
         prepared.push((ix, settings, new));
     }
     remember_sources(cx, source, sources);
@@ -100,17 +151,10 @@ fn prepare_generations(cx: &mut Context<impl System>, apps: &[AppIx], input: Inp
 }
 
 /// Refuses added and removed apps: a reload replaces only running apps.
-fn refuse_other_apps(cx: &Context<impl System>, config: &Config) -> Result<(), String> {
-    let unknown: Vec<&str> =
-        config.apps.iter().map(|a| a.name.as_str()).filter(|name| !cx.apps.iter().any(|a| a.name == *name)).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "the configuration names {} that did not run before; a reload replaces apps that run: restart clusterd to \
-             add one",
-        unknown.join(", ")
-    ))
+fn refuse_other_apps(cx: &Context<impl System>, config: &Config) -> Result<(), ReloadError> {
+    let names = config.apps.iter().map(|app| &app.name);
+    let unknown: Vec<String> = names.filter(|name| cx.apps.iter().all(|app| app.name != **name)).cloned().collect();
+    if unknown.is_empty() { Ok(()) } else { Err(ReloadError::OtherApps(unknown)) }
 }
 
 fn commit_generation(
@@ -183,10 +227,7 @@ pub(super) fn remember_sources(cx: &mut Context<impl System>, source: u32, sourc
 
 /// The same, without saving the deployment's record.
 pub(super) fn hold_sources(cx: &mut Context<impl System>, source: u32, sources: Sources) {
-    match serde_json::to_vec(&sources)
-        .map_err(std::io::Error::other)
-        .and_then(|json| cx.system.file_with("source", &json))
-    {
+    match serde_json::to_vec(&sources).map_err(io::Error::other).and_then(|json| cx.system.file_with("source", &json)) {
         Ok(fd) => cx.keeper.hold(source_name(source), fd.as_fd()),
         Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
     }
@@ -216,7 +257,6 @@ pub(super) fn drop_unused_sources(cx: &mut Context<impl System>) {
 }
 
 /// The configuration of these sources, or every problem in it.
-pub(super) fn resolve(sources: &Sources) -> Result<Config, String> {
-    config::resolve::resolve(sources)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+pub(super) fn resolve(sources: &Sources) -> Result<Config, Problems> {
+    config::resolve::resolve(sources).map_err(Problems)
 }

@@ -140,7 +140,7 @@ fn resume_sources(master: &mut Master<impl System>, inherited: &mut Inheritance)
             .contents(fd.as_fd(), limits::SOURCES_BYTES_MAX)
             .and_then(|json| serde_json::from_slice::<Sources>(&json).map_err(io::Error::other))
             .map_err(|e| e.to_string())
-            .and_then(|sources| resolve(&sources).map(|_| sources));
+            .and_then(|sources| resolve(&sources).map(|_| sources).map_err(|problems| problems.to_string()));
         match sources {
             Ok(sources) => {
                 master.cx.deployment.sources.insert(source, sources);

@@ -9,7 +9,7 @@ use super::kernel_mode::groups::Groups;
 use super::listener::Listener;
 use super::liveness::Liveness;
 use super::moves::{self, Kept};
-use super::notify_sockets::{Heard, NotifySockets};
+use super::notify_sockets::NotifySockets;
 use super::output::{Output, OutputError, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::Receiver;
@@ -24,7 +24,7 @@ use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
 use crate::os::{attributes, process, signal};
-use crate::supervisor::{Event, Evidence, ExitStatus};
+use crate::supervisor::{Event, ExitStatus};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,7 +130,7 @@ impl<S: System> Spawner<'_, S> {
             true => inherited == Inherited::Nothing,
             false => settings.protocol.has_notify_socket(),
         };
-        let notify = if speaks { notify_address(cx, self.notify, &settings) } else { None };
+        let notify = if speaks { self.notify.address_for(cx, &settings) } else { None };
         let preload = if is_agent { None } else { preload_for(cx, &settings) };
         let app = &cx.apps[app_ix];
         // Whoever requested a reload or a start wants to see why it failed, unless the terminal shows it anyway.
@@ -445,42 +445,6 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
     cx.keeper.send(Order::Release { name: channel_name(id) });
     output.release(&mut cx.keeper, id);
     checkpoint::forget_serves(cx, id);
-}
-
-/// Handles notify messages of `listen-fds` programs. The sender is found by its pid, or by its process group when a
-/// helper such as systemd-notify sends for it.
-pub(super) fn read_notify(cx: &mut Context<impl System>, notify: &mut NotifySockets) {
-    if notify.due_ms().is_none_or(|at_ms| at_ms > cx.now_ms) {
-        return;
-    }
-    let workers = &cx.workers;
-    for Heard { pid, said } in notify.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
-        // Workers lead process groups of their own.
-        let found = cx.workers.find_pid(pid);
-        let found = found.or_else(|| cx.workers.find_pid(cx.system.process_group(pid)?));
-        let Some(worker) = found.and_then(|ix| cx.workers.get_mut(ix)) else { continue };
-        if let Some(text) = said.status {
-            worker.status_text = Some(text);
-        }
-        if said.ready {
-            let (app, worker, listens) = (worker.app, worker.id, worker.intercepted.is_some());
-            cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Notify });
-            if listens {
-                // It says so itself, and need not call listen(2) on a socket that it inherited.
-                cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Listening });
-            }
-        }
-    }
-}
-
-/// The value of `NOTIFY_SOCKET` for workers with these settings, if they get one.
-pub(super) fn notify_address(
-    cx: &mut Context<impl System>,
-    notify: &mut NotifySockets,
-    settings: &Settings,
-) -> Option<String> {
-    let Context { system, deployment, keeper, reactor, .. } = cx;
-    notify.address_for(system, settings.uid(), deployment.home.as_ref(), &deployment.name, keeper, reactor)
 }
 
 /// Why no process was started.

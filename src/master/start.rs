@@ -157,7 +157,7 @@ impl<S: System> Master<S> {
             cx,
             dispatch: Default::default(),
             upgrade: Upgrade::new(inherited.about.clone()),
-            readings: Default::default(),
+            config_reads: Default::default(),
             triggers: Triggers::default(),
             control: Control::default(),
             notify: NotifySockets::default(),

@@ -27,7 +27,7 @@ pub(super) enum Timer {
     /// The next change of a selection in the kernel.
     Steering,
     /// The retry of lines that wait for a resource of the system.
-    ScarceChannels,
+    ResourceRetry,
     /// The retry of orders to the keeper.
     KeeperRetry,
     /// Datagrams that were left on notify sockets are read.

@@ -6,6 +6,7 @@ use super::checkpoint::records::{
 };
 use super::context::Context;
 use super::system::System;
+use super::timers::Timer;
 use super::{checkpoint, reload};
 use crate::api::types as wire;
 use crate::api::{Answer, CAN_TAKE_OVER};
@@ -100,6 +101,7 @@ impl Upgrade {
         checkpoint::save_upgrade(cx, &self.record);
         cx.keeper.upgrade(binary.as_fd());
         self.handing_over_since_ms = Some(cx.now_ms);
+        cx.timers.set(Timer::HandOver, cx.now_ms + limits::HAND_OVER_MAX_MS);
         log::info!("handing over to {path}");
         Answer::Done(format!("handing over to {path}"))
     }
@@ -199,8 +201,9 @@ fn check_snapshot(bytes: &[u8]) -> Result<u32, SnapshotError> {
     }
     let mut configs = BTreeMap::new();
     for (number, json) in &snapshot.sources {
-        let sources = serde_json::from_slice::<Sources>(json).map_err(|e| e.to_string());
-        configs.insert(*number, sources.and_then(|sources| reload::resolve(&sources)));
+        let sources = serde_json::from_slice::<Sources>(json).map_err(|error| error.to_string());
+        let config = sources.and_then(|sources| reload::resolve(&sources).map_err(|error| error.to_string()));
+        configs.insert(*number, config);
     }
     let mut apps = 0;
     for (key, bytes) in &snapshot.records {

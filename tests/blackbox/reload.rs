@@ -310,7 +310,7 @@ fn a_release_that_dies_in_its_canary_time_is_taken_back_and_nobody_was_drained()
 }
 
 #[test]
-fn a_link_to_the_current_release_is_followed_anew_and_a_bad_one_rolls_back() {
+fn a_link_to_the_current_release_is_followed_again_and_a_bad_one_rolls_back() {
     let folder = Folder::new();
     for (release, code) in
         [("1", APP.replace("VERSION", "1")), ("2", APP.replace("VERSION", "2")), ("3", "oops".into())]

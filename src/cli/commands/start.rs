@@ -10,6 +10,7 @@ use crate::cli::launch::{self, Novelty, own_environment};
 use crate::cli::run_args::{RunArgs, RunArgsError};
 use crate::cli::script::{self, InterpreterArgs, ScriptError};
 use crate::cli::target::{Found, Known, known};
+use crate::config::problem::Problems;
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
 use crate::home::{self, Entry};
@@ -63,7 +64,7 @@ pub(in crate::cli) enum StartArgsError {
 enum StartError {
     /// A line for each problem.
     #[error("{0}")]
-    Configuration(String),
+    Configuration(Problems),
     #[error(transparent)]
     Command(#[from] CommandError),
 }
@@ -134,10 +135,7 @@ impl Start {
 
 /// Starts a command line. Existing apps get it as their new configuration; the others get a deployment of their own.
 fn start_new(known: &Known, sources: Sources) -> Result<Vec<Outcome>, StartError> {
-    let config = resolve(&sources).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        StartError::Configuration(lines.join("\n"))
-    })?;
+    let config = resolve(&sources).map_err(|problems| StartError::Configuration(Problems(problems)))?;
     let (_, explicit) = home::deployment_name(&sources, &config);
     let all = known.all();
     let there = |name: &str| all.iter().find(|found| found.app == name).filter(|_| explicit);

@@ -11,7 +11,7 @@ use crate::master::context::Context;
 use crate::master::dispatch::{Accepted, Dispatch};
 use crate::master::drains::Drain;
 use crate::master::eligibility;
-use crate::master::liveness::LivenessProbes;
+use crate::master::liveness::{LivenessProbes, STARVED_US};
 use crate::master::narration::plural;
 use crate::master::reactor::QueueIx;
 use crate::master::system::System;
@@ -37,9 +37,6 @@ const QUIET_LOOKS_MAX: u32 = 2;
 const PINGS_PER_LOOK_MAX: usize = 32;
 /// A Node worker with waiting connections gets no more once it has left a ping unread for this time, in microseconds.
 const STUCK_US: u64 = 20_000;
-/// The same bound for a worker that spent most of this time waiting for a CPU: another worker would not have had one
-/// either.
-pub(in crate::master) const STARVED_US: u64 = 100_000;
 /// After connections have waited for a Node worker for this time, the monitor checks whether the worker still holds the
 /// socket; in milliseconds.
 const UNTAKEN_MS: u64 = 250;

@@ -77,7 +77,7 @@ pub struct Channel<W: Wire = OwnedFd> {
     /// The socket took no more at the last try.
     full: bool,
     /// The system has too little for what waits; no event tells when that ends.
-    scarce: bool,
+    lacks_resources: bool,
     /// The other side closed, or the socket broke.
     pub(crate) closed: bool,
 }
@@ -116,7 +116,7 @@ pub enum Sent {
     /// The worker does not read at the moment; nothing was sent.
     Blocked,
     /// The system has too little (fds under way, memory), whatever the worker does; nothing was sent.
-    Scarce(i32),
+    NoResources(i32),
     /// The channel is broken.
     Broken,
 }
@@ -134,7 +134,7 @@ impl<W: Wire> Channel<W> {
             seq: 0,
             held: 0,
             full: false,
-            scarce: false,
+            lacks_resources: false,
             closed: false,
         }
     }
@@ -170,8 +170,8 @@ impl<W: Wire> Channel<W> {
     }
 
     /// Whether lines wait that only time can send.
-    pub(crate) fn is_scarce(&self) -> bool {
-        self.scarce && !self.outbox.is_empty()
+    pub(crate) fn lacks_resources(&self) -> bool {
+        self.lacks_resources && !self.outbox.is_empty()
     }
 
     /// Sends a hand-off: whole or not at all, and never past lines that wait.
@@ -198,7 +198,7 @@ impl<W: Wire> Channel<W> {
                     self.full = true;
                     return Sent::Blocked;
                 }
-                Err(e) if packet::is_temporary(&e) => return Sent::Scarce(e.raw_os_error().unwrap_or(0)),
+                Err(e) if packet::is_temporary(&e) => return Sent::NoResources(e.raw_os_error().unwrap_or(0)),
                 Err(_) => return Sent::Broken,
             }
         }
@@ -206,7 +206,7 @@ impl<W: Wire> Channel<W> {
 
     /// Writes what waits, as far as the worker reads. Whether anything went out.
     pub(crate) fn flush(&mut self) -> bool {
-        (self.full, self.scarce) = (false, false);
+        (self.full, self.lacks_resources) = (false, false);
         let mut any = false;
         while let Some((bytes, attachment)) = self.outbox.front() {
             match self.wire.send(bytes, attachment.and_then(|_| self.outbox_fds.front())) {
@@ -219,7 +219,7 @@ impl<W: Wire> Channel<W> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if may_pass(&e) => {
-                    self.scarce = e.kind() != io::ErrorKind::WouldBlock;
+                    self.lacks_resources = e.kind() != io::ErrorKind::WouldBlock;
                     return any;
                 }
                 Err(_) => {

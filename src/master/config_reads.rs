@@ -1,6 +1,7 @@
 //! Configurations that take long to read, because node evaluates them: a thread reads them while the loop turns. One at
 //! a time, so that a later one is never served before an earlier one.
 use super::context::Context;
+use super::reload::ReloadError;
 use super::system::System;
 use crate::api::{Change, ReplySender};
 use crate::config::sources::Sources;
@@ -19,7 +20,7 @@ pub(super) enum Input {
     /// The sources typed, their files read again, or their replacement.
     Change(Change),
     /// Sources that a thread has read.
-    Read(Result<Box<Sources>, String>),
+    Read(Result<Box<Sources>, ReloadError>),
 }
 
 /// What a configuration is read for.
@@ -39,24 +40,24 @@ pub(super) enum Purpose {
 }
 
 /// The sources, with warnings about those that could not be replaced this time; or why reading failed.
-type Outcome = Result<(Sources, Vec<String>), String>;
+type Outcome = Result<(Sources, Vec<String>), ReloadError>;
 
 /// The configuration that is being read, and those that wait.
-pub(super) struct Readings {
+pub(super) struct ConfigReads {
     sender: SyncSender<Outcome>,
     receiver: Receiver<Outcome>,
     /// The first one is being read.
     open: VecDeque<(Purpose, Change)>,
 }
 
-impl Default for Readings {
-    fn default() -> Readings {
+impl Default for ConfigReads {
+    fn default() -> ConfigReads {
         let (sender, receiver) = sync_channel(1);
-        Readings { sender, receiver, open: VecDeque::new() }
+        ConfigReads { sender, receiver, open: VecDeque::new() }
     }
 }
 
-impl Readings {
+impl ConfigReads {
     /// Reads the configuration again on a thread. Returns what failed before it could begin.
     pub(super) fn begin(
         &mut self,
@@ -65,7 +66,7 @@ impl Readings {
         change: Change,
     ) -> Vec<(Purpose, Input)> {
         if self.open.len() >= limits::CONTROL_QUEUE_MAX {
-            let too_many = Input::Read(Err("too many changes wait for the configuration to be read".to_owned()));
+            let too_many = Input::Read(Err(ReloadError::Busy));
             return vec![(purpose, too_many)];
         }
         self.open.push_back((purpose, change));
@@ -89,7 +90,7 @@ impl Readings {
             let previous = Sources { base_env: change.env.clone().or(previous.base_env), ..previous };
             let (sender, wake) = (self.sender.clone(), Arc::clone(&cx.wake));
             let read = move || {
-                let read = loader::reload(&previous).map_err(|e| e.to_string());
+                let read = loader::reload(&previous).map_err(ReloadError::Load);
                 let outcome = read.map(|sources| {
                     let notes = loader::notes(&sources, Some(&previous));
                     (sources, notes)
@@ -101,10 +102,7 @@ impl Readings {
             let thread = std::thread::Builder::new().name("clusterd-config".to_owned());
             match thread.stack_size(READING_STACK_BYTES).spawn(read) {
                 Ok(_) => break,
-                Err(e) => {
-                    let why = format!("no thread can be had to read the configuration: {e}");
-                    failed.extend(self.end(cx, Err(why)));
-                }
+                Err(error) => failed.extend(self.end(cx, Err(ReloadError::Thread(error)))),
             }
         }
         failed

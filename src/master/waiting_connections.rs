@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 
 /// Connections that wait for a worker, the oldest at the front.
 #[derive(Default)]
-pub(super) struct WaitingClients {
+pub(super) struct WaitingConnections {
     pub(super) queue: VecDeque<ConnIx>,
     /// How long the queue has not been empty; `None` while it is.
     pub(super) starvation: Option<Starvation>,
 }
 
-impl WaitingClients {
+impl WaitingConnections {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -10,18 +10,18 @@ use crate::limits;
 
 /// Channels that wait for a resource of the system.
 #[derive(Default)]
-pub(super) struct ScarceChannels {
+pub(super) struct ResourceRetry {
     workers: Vec<WorkerIx>,
 }
 
-impl ScarceChannels {
+impl ResourceRetry {
     /// Sends queued lines when the worker reads again, or after a pause where the system is out of a resource.
     pub(super) fn await_writable(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) else { return };
-        if channel.is_scarce() {
+        if channel.lacks_resources() {
             cx.reactor.channel_writable_done(ix, channel.as_fd());
             self.workers.push(ix);
-            cx.timers.set_earlier(Timer::ScarceChannels, cx.now_ms + limits::ACCEPT_PAUSE_MS);
+            cx.timers.set_earlier(Timer::ResourceRetry, cx.now_ms + limits::ACCEPT_PAUSE_MS);
         } else {
             cx.reactor.channel_wants_write(ix, channel.as_fd());
         }
@@ -30,7 +30,7 @@ impl ScarceChannels {
 
     /// Retries, when that is due.
     pub(super) fn retry(&mut self, cx: &mut Context<impl System>) {
-        if !cx.timers.take_due(Timer::ScarceChannels, cx.now_ms) {
+        if !cx.timers.take_due(Timer::ResourceRetry, cx.now_ms) {
             return;
         }
         let mut waiting = std::mem::take(&mut self.workers);
