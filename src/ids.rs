@@ -1,7 +1,7 @@
 //! The identifiers that every part of the program shares. No behaviour lives here.
 use std::fmt;
 
-/// Counts spawns over the whole life of a deployment; never used twice. Node's `NODE_UNIQUE_ID`.
+/// Counts spawns over the whole life of a deployment; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 

@@ -192,7 +192,6 @@ impl Balancer {
     }
 
     fn members_changed(&mut self) {
-        self.strategy.members_changed();
         self.pool.found = None;
     }
 
@@ -202,7 +201,6 @@ impl Balancer {
             && who.eligible != eligible
         {
             who.eligible = eligible;
-            self.strategy.members_changed();
             self.pool.update_level(member);
         }
     }
@@ -303,7 +301,6 @@ impl Balancer {
         if entry.members.remove(member.0) {
             who.refused = who.refused.saturating_add(1);
             self.backoff.add(group, member, who.refused, now_us);
-            self.strategy.members_changed();
         }
         self.pool.update_level(member);
         self.pool.found = None;
@@ -311,10 +308,9 @@ impl Balancer {
 
     /// Ends pauses that are over.
     pub fn end_backoff(&mut self, now_us: u64) {
-        let Balancer { backoff, pool, strategy, .. } = self;
+        let Balancer { backoff, pool, .. } = self;
         backoff.end(now_us, |group, member| {
             pool.groups[group.0 as usize].members.insert(member.0);
-            strategy.members_changed();
             pool.found = None;
         });
     }

@@ -34,6 +34,10 @@ impl Bits {
         before & bit != 0
     }
 
+    pub(super) fn contains(&self, index: u32) -> bool {
+        self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         let bits = |(at, &word): (usize, &u64)| {
             let mut left = word;

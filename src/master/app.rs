@@ -55,6 +55,8 @@ pub(super) struct App {
     pub(super) moved: u64,
     pub(super) rebalance: Rebalance,
     pub(super) restarts: u64,
+    /// Workers that were spawned: the `cluster.worker.id` of the last one.
+    pub(super) spawned: u64,
     /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
     pub(super) schedule: Schedule,
@@ -90,6 +92,7 @@ impl App {
             moved: 0,
             rebalance: Rebalance::default(),
             restarts: 0,
+            spawned: 0,
             slot_notes: BTreeMap::new(),
             group_limits: None,
             schedule: Schedule::default(),

@@ -19,7 +19,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(super) struct Listener {
     pub(super) fd: OwnedFd,
@@ -166,12 +166,14 @@ fn bind(system: &impl System, query: &Query, cwd: &Path) -> io::Result<OwnedFd> 
     match query.address_type {
         AddressType::Unix => {
             let path = query.address.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
-            system.bind_unix(&cwd.join(path), backlog, false)
+            // An abstract name is no path.
+            let path = if path.starts_with('\0') { PathBuf::from(path) } else { cwd.join(path) };
+            system.bind_unix(&path, backlog, false)
         }
         AddressType::Tcp4 | AddressType::Tcp6 => {
             let port = asked_port(query)?;
-            match asked_ip(query)? {
-                Some(ip) => system.bind_tcp(SocketAddr::new(ip, port), v6only, backlog),
+            match asked_address(system, query, port)? {
+                Some(address) => system.bind_tcp(address, v6only, backlog),
                 None if v6only => system.bind_tcp(SocketAddr::new([0u16; 8].into(), port), true, backlog),
                 None => system.bind_tcp_any(port, backlog),
             }
@@ -182,8 +184,8 @@ fn bind(system: &impl System, query: &Query, cwd: &Path) -> io::Result<OwnedFd> 
                 AddressType::Udp6 => IpAddr::from([0u16; 8]),
                 _ => IpAddr::from([0u8; 4]),
             };
-            let ip = asked_ip(query)?.unwrap_or(any);
-            system.bind_udp(SocketAddr::new(ip, port), v6only, reuse)
+            let address = asked_address(system, query, port)?.unwrap_or(SocketAddr::new(any, port));
+            system.bind_udp(address, v6only, reuse)
         }
     }
 }
@@ -195,11 +197,24 @@ fn asked_port(query: &Query) -> io::Result<u16> {
 fn asked_ip(query: &Query) -> io::Result<Option<IpAddr>> {
     match query.address.as_deref() {
         None | Some("") => Ok(None),
-        // A scope ("%eth0") is not part of an IpAddr; link-local listening goes by its address alone.
+        // A scope ("%eth0") is not part of an IpAddr.
         Some(text) => {
             let bare = text.split('%').next().unwrap_or(text);
             bare.parse().map(Some).map_err(|_| io::ErrorKind::InvalidInput.into())
         }
+    }
+}
+
+/// The address that a worker asked for, with the scope of a link-local one (`fe80::1%eth0`).
+fn asked_address(system: &impl System, query: &Query, port: u16) -> io::Result<Option<SocketAddr>> {
+    let Some(ip) = asked_ip(query)? else { return Ok(None) };
+    match query.address.as_deref() {
+        // It begins with an IP address: no resolver is asked.
+        Some(text) if text.contains('%') => {
+            let found = system.addresses_of(text, port)?.into_iter().next();
+            found.map(Some).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        }
+        Some(_) | None => Ok(Some(SocketAddr::new(ip, port))),
     }
 }
 
@@ -254,7 +269,8 @@ impl Listener {
                 self.matches_port(query, *local)
             }
             (LocalAddress::Inet(local), AddressType::Udp4 | AddressType::Udp6) if self.datagram => {
-                query.port == i64::from(local.port()) && same_ip(query, local.ip())
+                let same_family = local.is_ipv4() == (query.address_type == AddressType::Udp4);
+                same_family && query.port == i64::from(local.port()) && same_ip(query, *local)
             }
             _ => false,
         }
@@ -266,9 +282,15 @@ impl Listener {
         }
         match self.configured {
             // The operator decided where this port listens: any spelling of it in the app means this listener.
-            Some(_) => query.address.is_none() || local.ip().is_unspecified() || same_ip(query, local.ip()),
-            None => same_ip(query, local.ip()),
+            Some(_) => query.address.is_none() || local.ip().is_unspecified() || same_ip(query, local),
+            None => same_ip(query, local),
         }
+    }
+
+    /// Whether somebody has removed the file of this socket, so that no client can find it.
+    pub(super) fn has_lost_its_file(&self, system: &impl System) -> bool {
+        let LocalAddress::Unix(path) = &self.local else { return false };
+        self.unlink.is_some() && system.socket_file(path).is_none()
     }
 
     /// Whether a configured address means this socket. Port 0 means any, so it matches the port that was assigned.
@@ -361,7 +383,10 @@ impl fmt::Display for Listener {
             LocalAddress::Inet(address) if address.ip().is_unspecified() => write!(f, "{udp}*:{}", address.port()),
             LocalAddress::Inet(address) => write!(f, "{udp}{address}"),
             LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-            LocalAddress::Other => write!(f, "an unnamed socket"),
+            LocalAddress::Other => match self.key.strip_prefix('\0').and_then(|key| key.rsplitn(5, ':').last()) {
+                Some(name) => write!(f, "unix:@{name}"),
+                None => write!(f, "an unnamed socket"),
+            },
         }
     }
 }
@@ -395,11 +420,13 @@ pub(super) fn slot_name(app: &str, key: &str, slot: u32) -> String {
     format!("slot/{app}/{key}/{slot}")
 }
 
-/// Whether the worker's address means this IP; no address means all interfaces.
-fn same_ip(query: &Query, ip: IpAddr) -> bool {
+/// Whether the worker's address means this one; no address means all interfaces. `0.0.0.0` and `::` are two addresses. A
+/// link-local address is known by its key alone, which has its scope.
+fn same_ip(query: &Query, local: SocketAddr) -> bool {
+    let has_scope = matches!(local, SocketAddr::V6(local) if local.scope_id() != 0);
     match asked_ip(query) {
-        Ok(Some(asked)) => asked == ip || (asked.is_unspecified() && ip.is_unspecified()),
-        Ok(None) => ip.is_unspecified(),
+        Ok(Some(asked)) => asked == local.ip() && !has_scope,
+        Ok(None) => local.ip().is_unspecified(),
         Err(_) => false,
     }
 }

@@ -277,6 +277,7 @@ impl Recovery<'_> {
             generations.entry(*generation).or_insert(GenerationRecord { source, ..GenerationRecord::default() });
         }
         let last = saved.as_ref().map_or(generation, |app| app.last_generation);
+        let newest = self.ground.children.iter().map(|child| child.worker.0).max().unwrap_or(0);
         let app = AppRecord {
             name: name.to_owned(),
             rules: AppSnapshot {
@@ -294,6 +295,8 @@ impl Recovery<'_> {
             generations,
             deleted: saved.as_ref().is_some_and(|app| app.deleted),
             restarts: saved.as_ref().map_or(0, |app| app.restarts),
+            // Never lower than what was spawned: ids of all apps count together.
+            spawned: saved.as_ref().map_or(newest, |app| app.spawned),
         };
         self.put(Self::app_key(ix), &app);
         for index in 0..count {

@@ -105,6 +105,7 @@ impl Left {
             generations: known.map(|it| (it, GenerationRecord { source: 1, ..GenerationRecord::default() })).into(),
             deleted: false,
             restarts: 9,
+            spawned: 9,
         };
         self.note(&format!("app/{ix}"), &note);
     }

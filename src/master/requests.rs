@@ -3,6 +3,7 @@
 use super::addresses;
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
+use super::connections::Connection;
 use super::context::Context;
 use super::drains::Goodbye;
 use super::eligibility;
@@ -23,6 +24,7 @@ use crate::worker::node::channel::{Channel, ChannelSocket, Unsendable};
 use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// A listener that a worker asked for and closed within this time, in milliseconds, was opened for a moment only: to
 /// find a free port, for example.
@@ -192,7 +194,8 @@ fn on_query(
     let mut line = Vec::new();
     let given = match found {
         Err(code) => {
-            let reply = Reply { errno: code, key: &query.key(), data: None, sockname: None };
+            // As Node's primary: a TLS server reads what it sent.
+            let reply = Reply { errno: code, key: &query.key(), data: query.data.as_deref(), sockname: None };
             lines::reply(&mut line, seq, own, &reply, None);
             None
         }
@@ -255,11 +258,14 @@ pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &
     let mut own = 0;
     for found in meant {
         if !worker.serves.contains(&found) {
+            if app.listeners[found].has_lost_its_file(&cx.system) {
+                rebind(cx, ix, found, query, &cwd)?;
+            }
             return Ok(found);
         }
         own += 1;
     }
-    if own > 0 && query.port != 0 {
+    if own > 0 && query.port != 0 && !query.shares_its_port() {
         // Two servers of one process on one address: the second fails, as without clusterd.
         return Err(errno::UV_EADDRINUSE);
     }
@@ -275,14 +281,55 @@ pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &
         }
         return Err(errno::UV_EMFILE);
     }
-    let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    let fd =
-        listener::bind_asked(&cx.system, query, &cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
-            // libuv's uv_pipe_bind reports this for a missing folder.
-            errno::UV_ENOENT => errno::UV_EACCES,
-            code => code,
-        })?;
+    let fd = bind_asked(cx, ix, query, &cwd)?;
     Ok(add_listener(cx, app_ix, fd, key, None))
+}
+
+/// Binds what a worker asked for, with its rights. The error becomes the error of `listen()`.
+fn bind_asked(cx: &Context<impl System>, ix: WorkerIx, query: &Query, cwd: &Path) -> Result<OwnedFd, i32> {
+    let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
+    let app = &cx.apps[worker.app];
+    let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    listener::bind_asked(&cx.system, query, cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
+        // libuv's uv_pipe_bind reports this for a missing folder.
+        errno::UV_ENOENT => errno::UV_EACCES,
+        code => code,
+    })
+}
+
+/// Binds the path of a socket again whose file somebody has removed, as Node apps do before `listen()`. Clients that wait
+/// at the old socket are served.
+fn rebind(
+    cx: &mut Context<impl System>,
+    ix: WorkerIx,
+    listener_ix: ListenerIx,
+    query: &Query,
+    cwd: &Path,
+) -> Result<(), i32> {
+    let Some(app_ix) = cx.workers.get(ix).map(|worker| worker.app) else { return Ok(()) };
+    let fd = match &cx.apps[app_ix].listeners[listener_ix].configured {
+        // Its folder may be one where only clusterd may write.
+        Some(address) => listener::bind_configured(&cx.system, address, &[]).map_err(|_| errno::UV_EADDRINUSE)?,
+        None => bind_asked(cx, ix, query, cwd)?,
+    };
+    let Context { apps, system, reactor, keeper, .. } = cx;
+    let app = &mut apps[app_ix];
+    let accepts = app.master_accepts();
+    let listener = &mut app.listeners[listener_ix];
+    listener.leave_poll(reactor);
+    let old = std::mem::replace(&mut listener.fd, fd);
+    if let LocalAddress::Unix(path) = &listener.local {
+        listener.unlink = system.socket_file(path);
+    }
+    keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
+    log::info!("{}: {listener} was removed by somebody; bound again", app.name);
+    while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
+        let Ok(socket) = system.accept(old.as_fd()) else { break };
+        let connection = Connection { socket, listener: listener_ix, client_hash: None };
+        app.waiting.queue.push_back(app.connections.insert(connection));
+    }
+    listener::poll(cx, app_ix, listener_ix);
+    Ok(())
 }
 
 /// Adds a bound socket to the app, gives the keeper a copy, and polls it where the master accepts.

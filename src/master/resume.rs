@@ -279,6 +279,7 @@ fn resume_app(
     app.generations = generations;
     app.last_generation = record.last_generation;
     app.restarts = record.restarts;
+    app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();
     app.deleted = record.deleted;
     // The previous master logged it.

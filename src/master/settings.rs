@@ -4,7 +4,7 @@ use super::environment::base_environment;
 use super::hooks::{self, RunsAs};
 use super::system::System;
 use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
-use crate::ids::{Slot, WorkerId};
+use crate::ids::Slot;
 use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
 use crate::os::{attributes, user};
 use crate::program;
@@ -86,7 +86,8 @@ pub(super) struct Fixed {
 
 /// What a spawn needs in addition to the settings.
 pub(super) struct SpawnPlace<'a> {
-    pub(super) worker: WorkerId,
+    /// Counts the workers of the app, from 1.
+    pub(super) number: u64,
     pub(super) slot: Slot,
     pub(super) generation: u32,
     /// `PORT`, if a TCP port is configured.
@@ -325,7 +326,7 @@ impl Settings {
     fn spawn<'a>(&'a self, place: &'a SpawnPlace<'_>) -> worker::Spawn<'a> {
         worker::Spawn {
             app: &self.config,
-            worker: place.worker,
+            number: place.number,
             slot: place.slot,
             listen_names: &place.listen_names,
             notify: place.notify,

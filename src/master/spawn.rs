@@ -151,7 +151,7 @@ impl<S: System> Spawner<'_, S> {
             None
         };
         let place = SpawnPlace {
-            worker,
+            number: app.spawned + 1,
             slot,
             generation: generation.0,
             port: addresses::port(app, &settings),
@@ -166,6 +166,10 @@ impl<S: System> Spawner<'_, S> {
             let tag = Tag { app: app.name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
             settings.spawn_spec(&place, tag.to_bytes())
         };
+        if !is_agent {
+            cx.apps[app_ix].spawned += 1;
+            checkpoint::save_app(cx, app_ix);
+        }
         if let Some(ours) = &channel {
             cx.keeper.hold(channel_name(worker), ours.as_fd());
         }
@@ -230,9 +234,8 @@ fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot) -> u3
 /// The environment of a worker in the first slot of an app.
 pub(super) fn worker_environment(cx: &Context<impl System>, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
     let app = &cx.apps[app_ix];
-    let first = app.supervisor.workers().find(|w| w.slot == Slot(0));
     let place = SpawnPlace {
-        worker: first.as_ref().map_or(WorkerId(0), |w| w.id),
+        number: app.spawned,
         slot: Slot(0),
         generation: app.supervisor.generation().0,
         port: app.port(),
@@ -254,7 +257,7 @@ pub(super) fn agent_environment(
     app.settings().agent.as_ref()?;
     let slot = app.supervisor.agent();
     let place = SpawnPlace {
-        worker: slot.as_ref().and_then(|slot| slot.current).map_or(WorkerId(0), |process| process.id),
+        number: 0,
         slot: Slot::AGENT,
         generation: slot.map_or(app.supervisor.generation(), |slot| slot.generation).0,
         port: app.port(),

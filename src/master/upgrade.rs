@@ -254,7 +254,7 @@ mod tests {
         let generation = GenerationRecord { source, ..GenerationRecord::default() };
         let generations = BTreeMap::from([(Generation(1), generation)]);
         let (name, last_generation) = (name.to_owned(), Generation(1));
-        let app = AppRecord { name, rules, last_generation, generations, deleted: false, restarts: 0 };
+        let app = AppRecord { name, rules, last_generation, generations, deleted: false, restarts: 0, spawned: 0 };
         record::to_document(&app).unwrap()
     }
 

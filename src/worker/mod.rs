@@ -10,7 +10,7 @@ pub mod notify;
 pub mod plain;
 
 use crate::config::{self, Protocol, ProtocolKind, Said};
-use crate::ids::{Slot, WorkerId};
+use crate::ids::Slot;
 use crate::program::ProgramKind;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -47,7 +47,8 @@ pub enum Farewell {
 pub struct Spawn<'a> {
     /// The worker's app.
     pub app: &'a config::App,
-    pub worker: WorkerId,
+    /// Counts the workers of the app, from 1: `cluster.worker.id`.
+    pub number: u64,
     pub slot: Slot,
     /// Names of the sockets that it inherits.
     pub listen_names: &'a [String],

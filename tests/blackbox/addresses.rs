@@ -2,7 +2,10 @@
 use super::background::{Home, address};
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, kill, wait_until};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Answers with its `PORT` and the ports that it listens on, `listen({ fd })` in the order of the inherited sockets.
 const FDS: &str = "const http = require('http'); const on = [];\
@@ -200,4 +203,71 @@ fn sockets_that_clusterd_was_given_stay_through_a_reload_and_a_dead_master() {
         cluster.wait_ready(1);
     }
     cluster.stop();
+}
+
+/// Node apps remove the file of their socket before they listen.
+#[test]
+fn a_path_whose_file_its_app_removes_is_bound_again() {
+    let home = Home::new();
+    let path = home.folder.path().join("a.sock");
+    let app = "const path = process.env.SOCK; require('fs').rmSync(path, { force: true });\
+        require('http').createServer((q, a) => a.end(JSON.stringify({ pid: process.pid }))).listen(path)";
+    home.folder.write("app.js", app);
+    let who = || -> Option<i32> {
+        let mut stream = UnixStream::connect(&path).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.rsplit_once("\"pid\":")?.1.trim_end_matches('}').parse().ok()
+    };
+    let sock = format!("SOCK={}", path.display());
+    home.ok(&["start", "app.js", "-i", "1", "-n", "one", "-e", &sock]);
+    let first = who().unwrap();
+    kill(first, "KILL");
+    wait_until("the next worker", || who().is_some_and(|pid| pid != first));
+    let second = who().unwrap();
+    home.ok(&["reload", "one"]);
+    assert_ne!(who().unwrap(), second);
+    home.ok(&["delete", "one"]);
+    assert!(!path.exists());
+    for more in [&[][..], &["-l", &format!("unix:{}", path.display())]] {
+        home.ok(&[&["start", "app.js", "-i", "2", "-n", "two", "-e", &sock], more].concat());
+        let seen: std::collections::BTreeSet<i32> = (0..4).map(|_| who().unwrap()).collect();
+        assert_eq!(seen.len(), 2);
+        home.ok(&["delete", "two"]);
+    }
+}
+
+/// `cluster.worker.id` counts the workers of the app, as if it were alone.
+#[test]
+fn the_ids_of_workers_count_from_one_in_every_app() {
+    let home = Home::new();
+    let app =
+        "require('http').createServer((q, a) => a.end(`id ${require('cluster').worker.id}`)).listen(process.env.PORT)";
+    home.folder.write("app.js", app);
+    let one = |name: &str| {
+        format!("[[app]]\nname = \"{name}\"\ncommand = [\"node\", \"app.js\"]\nworkers = 1\nlisten = \"127.0.0.1:0\"\n")
+    };
+    home.folder.write("c.toml", &(one("a") + &one("b")));
+    home.ok(&["start", "c.toml"]);
+    let id = |name: &str| get(address(&home.app(name)), "/").unwrap().rsplit_once("id ").unwrap().1.to_owned();
+    assert_eq!((id("a"), id("b")), ("1".to_owned(), "1".to_owned()));
+    kill(home.deployments()[0].master_pid, "KILL");
+    home.ok(&["reload", "b"]);
+    assert_eq!((id("a"), id("b")), ("1".to_owned(), "2".to_owned()));
+}
+
+#[test]
+fn an_app_that_gave_up_is_closed_to_clients() {
+    let home = Home::new();
+    let [port] = free_ports();
+    home.folder.write("app.js", "setTimeout(() => { throw new Error('no database') }, 10)");
+    let listen = format!("127.0.0.1:{port}");
+    home.fails(&["start", "app.js", "-i", "1", "-n", "web", "-l", &listen, "--max-restarts", "1"]);
+    wait_until("its end", || home.app("web").status == "errored");
+    wait_until("refusal", || std::net::TcpStream::connect(at(port)).is_err());
+    home.folder.write("app.js", WEB);
+    home.ok(&["start", "web"]);
+    get(at(port), "/").unwrap();
 }

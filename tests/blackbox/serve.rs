@@ -28,6 +28,23 @@ fn sticky_clients_stay_with_their_worker() {
     cluster.stop();
 }
 
+/// The worker of an address is waited for, however busy: what it remembers of its clients is there.
+#[test]
+fn sticky_clients_wait_for_their_busy_worker() {
+    let folder = Folder::new();
+    let app = "require('http').createServer((q, a) => {\
+        for (const end = performance.now() + 20; performance.now() < end;);\
+        a.end(JSON.stringify({ pid: process.pid })) }).listen(process.env.PORT)";
+    let app = folder.write("busy.js", app);
+    let cluster = Cluster::web(4, &app, &["--balance", "sticky"]);
+    let load = Load::start(cluster.address(), 12, false);
+    load.wait_more(200);
+    let seen = load.finish();
+    assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
+    assert_eq!(seen.by_pid.len(), 1, "one client address, one worker: {seen:?}");
+    cluster.stop();
+}
+
 #[test]
 fn shared_workers_accept_by_themselves() {
     let cluster = Cluster::web(2, &misbehave("slow.js"), &["--balance", "shared"]);

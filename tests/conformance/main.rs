@@ -188,6 +188,8 @@ cases! {
     errors: Scene::default();
     errors_twice: Scene::default();
     exclusive: Scene::default();
+    families: Scene::default();
+    freed: Scene::default();
     identity: Scene::default();
     inherited_fd: Scene { inherits: true, ..Scene::default() };
     leave_disconnect: Scene::default();

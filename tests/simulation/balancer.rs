@@ -243,7 +243,13 @@ impl Shell {
         if self.waiting.is_empty() && self.balancer.can_take(self.group, 0) {
             let conn = ConnIx(self.accepted);
             self.accepted += 1;
-            assert!(self.hand_off(conn), "what was accepted is taken");
+            if !self.hand_off(conn) {
+                assert!(
+                    self.balancer.wants_client(),
+                    "what was accepted is taken, or waits for the worker of its client"
+                );
+                self.waiting.push_back(conn);
+            }
         }
     }
 
@@ -303,7 +309,11 @@ fn connections_outlive_their_workers_and_each_is_served_once() {
             shell.rehome();
             assert_eq!(shell.balancer.total_open(), shell.open.len(), "seed {seed}");
             assert_eq!(shell.open.len() + shell.waiting.len() + shell.served.len(), shell.accepted as usize);
-            assert!(shell.waiting.is_empty() || !shell.balancer.can_take(shell.group, 0), "somebody waits for nothing");
+            // A sticky client waits for its own worker, which has the most that it may.
+            let is_full = |&member: &MemberIx| shell.balancer.open_count(member) == limits::HANDOFF_WINDOW_MAX;
+            let waits_for_its_own = shell.balancer.wants_client() && members.iter().any(is_full);
+            let nobody = waits_for_its_own || !shell.balancer.clone().can_take(shell.group, 0);
+            assert!(shell.waiting.is_empty() || nobody, "somebody waits for nothing");
         }
         // In the end everything that was ever accepted is served, however long nobody was there.
         for member in members.drain(..) {
@@ -350,11 +360,19 @@ fn sticky_clients_move_only_when_they_must() {
         let busy = members[random.below(8)];
         let open: Vec<u64> = (1..limits::HANDOFF_WINDOW_START).map(|_| balancer.opened(busy, ConnIx(0), 0)).collect();
         assert_eq!(place(&mut balancer), before, "somebody is busy");
-        // Full is one, for as long as it lasts, and for its own clients alone.
+        // They wait for it also when its window is full and its answers are late: what it knows of them is there.
+        let late_us = 10 * limits::HANDOFF_SLOW_US;
+        let more = limits::HANDOFF_WINDOW_MAX - open.len() as u32;
+        let late: Vec<u64> = (1..more).map(|_| balancer.opened(busy, ConnIx(0), 0)).collect();
+        let is: Vec<_> = (0..400).map(|n| balancer.pick(group, client(seed * 1_000 + n), late_us).unwrap()).collect();
+        assert_eq!(is, before, "somebody is slow");
+        // With the most that it may have open they wait outside of it, and for nobody else.
         let last = balancer.opened(busy, ConnIx(0), 0);
-        let is = place(&mut balancer);
-        assert!(is.iter().zip(&before).all(|(is, was)| *is != busy && (is == was || *was == busy)));
-        for seq in open.into_iter().chain([last]) {
+        for (n, &was) in (0..400).zip(&before) {
+            let is = balancer.pick(group, client(seed * 1_000 + n), late_us);
+            assert_eq!(is, Some(was).filter(|was| *was != busy));
+        }
+        for seq in open.into_iter().chain(late).chain([last]) {
             assert!(balancer.answered(busy, seq, 0).is_some());
         }
         assert_eq!(place(&mut balancer), before, "it answered");
@@ -365,11 +383,21 @@ fn sticky_clients_move_only_when_they_must() {
         assert!(is.iter().zip(&before).all(|(is, was)| *is != gone && (is == was || *was == gone)));
         let heirs: BTreeSet<_> = is.iter().zip(&before).filter(|(_, was)| **was == gone).map(|(is, _)| *is).collect();
         assert!(heirs.len() > 3, "{heirs:?}");
-        // Another worker in the same slot has them all back, before and after the first is gone.
-        let next = worker(&mut balancer, group, members.iter().position(|&m| m == gone).unwrap() as u32);
-        let expected: Vec<_> = before.iter().map(|&was| if was == gone { next } else { was }).collect();
-        assert_eq!(place(&mut balancer), expected);
+        // They stay there when the slot has a worker again: that one knows nothing of them. Others find it as theirs.
         balancer.remove_member(gone, &mut Vec::new());
+        let slot_of = |member: MemberIx| members.iter().position(|&m| m == member).unwrap() as u32;
+        let next = worker(&mut balancer, group, slot_of(gone));
+        assert_eq!(place(&mut balancer), is);
+        let mut for_strangers = balancer.clone();
+        let strangers: BTreeSet<_> =
+            (400..800).filter_map(|n| for_strangers.pick(group, client(seed * 1_000 + n), 0)).collect();
+        assert!(strangers.contains(&next), "{strangers:?}");
+        // A worker that is replaced by another in its slot beside it (a reload) leaves its clients to that one.
+        let old = is[0];
+        let successor = worker(&mut balancer, group, slot_of(old));
+        assert_eq!(place(&mut balancer), is, "as long as the old one serves");
+        balancer.set_eligible(old, false);
+        let expected: Vec<_> = is.iter().map(|&was| if was == old { successor } else { was }).collect();
         assert_eq!(place(&mut balancer), expected);
         // Without an address it goes in turn.
         let turns: BTreeSet<_> = (0..8).map(|_| balancer.pick(group, None, 0).unwrap()).collect();

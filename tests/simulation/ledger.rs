@@ -297,13 +297,20 @@ fn a_sticky_client_keeps_its_slot_when_others_come_and_go() {
     let new = balancer.add_member(4);
     balancer.join(group, new);
     balancer.set_eligible(new, true);
+    let known = |n: u64| balancer.clone().pick(group, Some(hash(n)), 0).unwrap();
+    let kept = before.iter().enumerate().filter(|(n, was)| known(*n as u64) == **was).count();
+    // Places in the memory of clients are shared, so a few are forgotten; those may move to the new slot.
+    assert!(kept > 850, "{kept} of 1000 stay");
+    // For whoever comes new, or to a master that remembers nobody, only the share of the new slot differs.
+    let (mut fresh, group, _) = of_four(Mode::Sticky);
+    let natural: Vec<MemberIx> = (0..1000).map(|n| fresh.pick(group, Some(hash(n + 5_000)), 0).unwrap()).collect();
     let mut moved = 0;
-    for (n, &was) in before.iter().enumerate() {
-        let is = balancer.pick(group, Some(hash(n as u64)), 0).unwrap();
+    for (n, was) in natural.into_iter().enumerate() {
+        let is = balancer.pick(group, Some(hash(n as u64 + 5_000)), 0).unwrap();
         assert!(is == was || is == new, "a client moved between two old slots");
         moved += u32::from(is == new);
     }
-    assert!((100..350).contains(&moved), "{moved} of 1000 moved to the fifth slot");
+    assert!((100..350).contains(&moved), "{moved} of 1000 have the fifth slot");
 }
 
 /// Offers one connection for a second to workers that all refuse it, until `taker` is asked at or after this time. How often

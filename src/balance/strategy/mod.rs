@@ -7,6 +7,7 @@ pub mod sticky;
 
 use super::ready_set::Bits;
 use super::{GroupIx, Member, MemberIx, Pool};
+use crate::limits;
 use round_robin::RoundRobin;
 use sticky::Sticky;
 
@@ -18,9 +19,6 @@ pub(in crate::balance) trait Strategy {
     /// The worker for the next connection of `client`; `None` if no worker that the strategy accepts can take it now.
     /// `client` is a hash of the client's address, if that is known.
     fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx>;
-
-    /// The set of eligible workers changed: derived data is invalid.
-    fn members_changed(&mut self) {}
 }
 
 /// The workers that serve one listener, at the time of a choice.
@@ -35,19 +33,12 @@ pub(in crate::balance) struct Candidates<'a> {
 pub(in crate::balance) struct Candidate<'a> {
     pub(in crate::balance) member: MemberIx,
     entry: &'a Member,
-    now_us: u64,
 }
 
 impl Candidate<'_> {
     #[inline]
     pub(in crate::balance) fn slot(self) -> u32 {
         self.entry.slot
-    }
-
-    /// Whether it has room in its window, and its oldest hand-off is not late.
-    #[inline]
-    pub(in crate::balance) fn can_take(self) -> bool {
-        self.entry.can_take(self.now_us)
     }
 }
 
@@ -74,10 +65,17 @@ impl<'a> Candidates<'a> {
         Some(member)
     }
 
-    /// Whether this worker can take a connection now.
+    /// Whether this worker is eligible, serves the listener, and is in this slot.
     #[inline]
-    pub(in crate::balance) fn can_take(&self, member: MemberIx) -> bool {
-        self.pool.member(member).is_some_and(|member| member.can_take(self.now_us))
+    pub(in crate::balance) fn is_in_slot(&self, member: MemberIx, slot: u32) -> bool {
+        let serves = self.pool.groups.get(self.group.0 as usize).is_some_and(|group| group.members.contains(member.0));
+        serves && self.pool.member(member).is_some_and(|member| member.eligible && member.slot == slot)
+    }
+
+    /// Whether this worker has fewer open hand-offs than any may have, busy as it is.
+    #[inline]
+    pub(in crate::balance) fn has_room(&self, member: MemberIx) -> bool {
+        self.pool.member(member).is_some_and(|member| member.open.len() < limits::HANDOFF_WINDOW_MAX as usize)
     }
 
     /// Every eligible worker that serves the listener, including those that cannot take a connection now. Costs time
@@ -87,7 +85,7 @@ impl<'a> Candidates<'a> {
         let members = self.pool.groups.get(self.group.0 as usize).map_or(&NOBODY, |group| &group.members);
         members.iter().filter_map(|ix| {
             let entry = self.pool.member(MemberIx(ix)).filter(|member| member.eligible)?;
-            Some(Candidate { member: MemberIx(ix), entry, now_us: self.now_us })
+            Some(Candidate { member: MemberIx(ix), entry })
         })
     }
 }
@@ -143,12 +141,6 @@ macro_rules! strategies {
             fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
                 match self {
                     $(Chosen::$name(strategy) => strategy.pick(candidates, client),)+
-                }
-            }
-
-            fn members_changed(&mut self) {
-                match self {
-                    $(Chosen::$name(strategy) => strategy.members_changed(),)+
                 }
             }
         }

@@ -1,13 +1,16 @@
 //! Sticky balancing: from a client's address to a slot. Rendezvous hashing (Thaler and Ravishankar, 1998): every slot has
 //! a weight for every client and the heaviest wins, so that adding or removing one slot moves only that slot's share.
 //!
-//! A new client, or one whose worker cannot take the connection, costs a pass over all workers.
-use super::{Candidates, Strategy};
+//! A new client, or one whose worker is gone, costs a pass over all workers.
+use super::{Candidate, Candidates, Strategy};
 use crate::balance::{GroupIx, MemberIx};
 use std::net::IpAddr;
 
-/// Clients whose worker is cached, for each app: 128 KiB.
+/// Clients whose slot is remembered, for each app: 128 KiB.
 const CLIENTS_KNOWN_MAX: usize = 4096;
+
+/// Places in which a client may be remembered.
+const BUCKET: usize = 8;
 
 /// The hash of a client. IPv4-mapped IPv6 addresses count as IPv4.
 pub fn hash_ip(ip: IpAddr) -> u64 {
@@ -24,7 +27,7 @@ pub fn weight(client: u64, slot: u32) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
 
-/// The strategy, with its cache.
+/// The strategy, with the places of recent clients.
 #[derive(Clone, Debug, Default)]
 pub(in crate::balance) struct Sticky {
     homes: Homes,
@@ -33,69 +36,67 @@ pub(in crate::balance) struct Sticky {
 impl Strategy for Sticky {
     const WANTS_CLIENT: bool = true;
 
-    /// The slot of the client among those that serve. A busy worker is waited for while its window allows more
-    /// hand-offs; only a worker that cannot be given any is skipped.
+    /// A client stays with the slot that it has: what the worker remembers of it is there. It waits for a busy worker,
+    /// and gets another slot only while its own has no eligible worker; then it stays there. The window bounds what a
+    /// worker may lose by hanging, and is no reason to move: up to the most it may have, clients wait in the worker.
     fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
         let Some(client) = client else { return candidates.take_turn() };
         let group = candidates.group();
         let known = self.homes.of(group, client);
-        if known.is_some_and(|home| candidates.can_take(home)) {
-            return known;
+        if let Some(home) = known
+            && candidates.is_in_slot(home.member, home.slot)
+        {
+            return candidates.has_room(home.member).then_some(home.member);
         }
-        let (mut home, mut pick) = (None, None);
-        for candidate in candidates.eligible() {
-            let heavier = Some((weight(client, candidate.slot()), candidate.member));
-            home = home.max(heavier);
-            if candidate.can_take() {
-                pick = pick.max(heavier);
-            }
-        }
-        if let Some((_, home)) = home {
-            self.homes.remember(group, client, home);
-        }
-        pick.map(|(_, member)| member)
-    }
-
-    fn members_changed(&mut self) {
-        self.homes.forget();
+        let slot = known.map(|home| home.slot);
+        let place = |candidate: Candidate<'_>| {
+            let is_own = slot == Some(candidate.slot());
+            (is_own, weight(client, candidate.slot()), candidate.member, candidate.slot())
+        };
+        let (.., member, slot) = candidates.eligible().map(place).max()?;
+        self.homes.remember(Home { client, group, member, slot });
+        candidates.has_room(member).then_some(member)
     }
 }
 
-/// A cache of the members that recent clients belong to.
+/// The slots of recent clients.
 #[derive(Clone, Debug, Default)]
 struct Homes {
-    /// Indexed by the low bits of the client's hash; empty until the first client.
-    entries: Vec<Home>,
-    /// Entries of an earlier epoch are invalid.
-    epoch: u64,
+    /// Buckets of [`BUCKET`] places, found by the low bits of the client's hash; empty until the first client.
+    places: Vec<Option<Home>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Home {
     client: u64,
     group: GroupIx,
-    epoch: u64,
+    /// The worker in that slot when the client came last.
     member: MemberIx,
+    slot: u32,
 }
 
 impl Homes {
+    fn first_of(client: u64) -> usize {
+        client as usize % (CLIENTS_KNOWN_MAX / BUCKET) * BUCKET
+    }
+
     #[inline]
-    fn of(&self, group: GroupIx, client: u64) -> Option<MemberIx> {
-        let home = self.entries.get(client as usize % CLIENTS_KNOWN_MAX)?;
-        let valid = home.epoch == self.epoch && home.client == client && home.group == group;
-        valid.then_some(home.member)
+    fn of(&self, group: GroupIx, client: u64) -> Option<Home> {
+        let first = Homes::first_of(client);
+        let bucket = self.places.get(first..first + BUCKET)?;
+        bucket.iter().flatten().find(|home| home.client == client && home.group == group).copied()
     }
 
-    fn remember(&mut self, group: GroupIx, client: u64, member: MemberIx) {
-        let home = Home { client, group, epoch: self.epoch, member };
-        if self.entries.is_empty() {
-            self.entries = vec![home; CLIENTS_KNOWN_MAX];
+    /// Remembers a client, in the place of another one where the bucket is full.
+    fn remember(&mut self, home: Home) {
+        if self.places.is_empty() {
+            self.places = vec![None; CLIENTS_KNOWN_MAX];
         }
-        self.entries[client as usize % CLIENTS_KNOWN_MAX] = home;
-    }
-
-    fn forget(&mut self) {
-        self.epoch += 1;
+        let first = Homes::first_of(home.client);
+        let bucket = &mut self.places[first..first + BUCKET];
+        let is_own = |place: &Option<Home>| place.is_some_and(|is| is.client == home.client && is.group == home.group);
+        let own = bucket.iter().position(is_own).or_else(|| bucket.iter().position(Option::is_none));
+        bucket[own.unwrap_or((home.client >> 32) as usize % BUCKET)] = Some(home);
     }
 }
 

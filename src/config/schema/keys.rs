@@ -195,7 +195,7 @@ table! {
             .help("Who gets the next connection: round-robin, sticky (by client address), shared (whoever accepts first), \
                    kernel (a socket for each worker)"),
         more "`round-robin`: clusterd accepts, and hands the connection to the worker with the fewest that it has not yet \
-              taken. `sticky`: the same client address goes to the same slot. `shared`: workers accept from the one socket by \
+              taken. `sticky`: the same client address goes to the same slot, and waits for its worker while that is busy; it moves only when the worker is gone or stuck, and stays. `shared`: workers accept from the one socket by \
               themselves. `kernel`: every slot has a listening socket of its own, see below. With `bind` it is `kernel` \
               unless it is `shared`, with `listen-fds` `shared` unless it is `kernel`";
     /// How the command takes its sockets: "auto" (by the program), "node", "bind", "listen-fds", "none".

@@ -117,6 +117,7 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         generations: generations.collect(),
         deleted: app.deleted,
         restarts: app.restarts,
+        spawned: app.spawned,
     };
     if app.saved.as_ref() != Some(&record) {
         cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);

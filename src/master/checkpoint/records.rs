@@ -65,10 +65,12 @@ pub(in crate::master) struct AppRecord {
     /// Deleted from the deployment.
     pub(in crate::master) deleted: bool,
     pub(in crate::master) restarts: u64,
+    /// Workers that were spawned.
+    pub(in crate::master) spawned: u64,
 }
 
 record! {
-    AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; }
+    AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; 7 spawned = 0; }
 }
 
 /// Which sources a generation came from, and what was looked up for it.
@@ -317,6 +319,7 @@ mod tests {
             generations: BTreeMap::from([(Generation(1), GenerationRecord::default())]),
             deleted: false,
             restarts: u64::MAX,
+            spawned: u64::MAX,
         };
         let bytes = record::to_document(&record).unwrap();
         assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());

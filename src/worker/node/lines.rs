@@ -118,6 +118,13 @@ impl Query {
         let fd = self.fd.map_or_else(String::new, |fd| fd.to_string());
         format!("{address}:{}:{kind}:{fd}:{}", self.port, self.index)
     }
+
+    /// Whether the socket shares its port with others of the same process (`reuseAddr` of a datagram socket).
+    #[must_use]
+    pub fn shares_its_port(&self) -> bool {
+        // UV_UDP_REUSEADDR (libuv's uv.h).
+        matches!(self.address_type, AddressType::Udp4 | AddressType::Udp6) && self.flags & 4 != 0
+    }
 }
 
 /// A line that is not in the protocol; its Display shows the beginning.

@@ -33,7 +33,7 @@ impl WorkerProtocol for Node {
 
     fn environment(&self, spawn: &Spawn<'_>, env: &mut Environment) {
         channel_environment(env);
-        env.insert("NODE_UNIQUE_ID".into(), spawn.worker.to_string().into());
+        env.insert("NODE_UNIQUE_ID".into(), spawn.number.to_string().into());
         if let Some(options) = options(spawn.app, env) {
             env.insert(NODE_OPTIONS.into(), options);
         }
