@@ -8,6 +8,7 @@ mod balancer;
 mod canary;
 mod ledger;
 mod limits;
+mod moves;
 mod random;
 mod scenarios;
 mod successor;
