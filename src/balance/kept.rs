@@ -5,7 +5,10 @@ use std::cmp::Reverse;
 /// Connections that move for balance in one round, per app.
 pub const MOVES_PER_ROUND_MAX: u32 = 1_000;
 
-/// Least pause between two rounds, in milliseconds: no connection moves twice within it.
+/// No connection moves for balance so soon after it has moved, in milliseconds.
+pub const MOVES_AGAIN_MS: u64 = 10_000;
+
+/// How often shares are compared where no worker became ready, in milliseconds.
 pub const ROUND_EVERY_MS: u64 = 10_000;
 
 /// Shares count as equal where the smallest is at least so many percent of the largest.

@@ -39,6 +39,8 @@ pub(super) enum Drain {
     WaitingForAnswers,
     /// The worker accepts by itself, until its queue is empty.
     EmptyingQueue,
+    /// It gets nothing new. Whoever keeps connections to it may learn of that until this time (milliseconds).
+    Delaying { until_ms: u64 },
     /// Goodbye was sent; the worker finishes its connections.
     Finishing,
 }
@@ -118,8 +120,10 @@ impl Drains {
     /// Takes the next step of a drain, if its condition is met.
     pub(super) fn step(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
-        if !matches!(worker.drain, Some(Drain::WaitingForAnswers | Drain::EmptyingQueue)) {
-            return;
+        match worker.drain {
+            Some(Drain::WaitingForAnswers | Drain::EmptyingQueue) => {}
+            Some(Drain::Delaying { until_ms }) if until_ms <= cx.now_ms => {}
+            Some(Drain::Delaying { .. } | Drain::Finishing) | None => return,
         }
         let app = &cx.apps[worker.app];
         let gone = worker.channel.as_ref().is_none_or(|c| c.closed);
@@ -127,13 +131,21 @@ impl Drains {
         if open > 0 && !gone {
             return;
         }
-        let farewell = app.generations.get(&worker.generation).map_or(Farewell::Signal, |s| s.protocol.farewell());
+        let settings = app.generations.get(&worker.generation);
+        let farewell = settings.map_or(Farewell::Signal, |s| s.protocol.farewell());
+        let delay_ms = settings.map_or(0, |s| s.drain_delay_ms());
         let first = worker.drain == Some(Drain::WaitingForAnswers);
         if first && farewell == Farewell::Signal && worker.own_socket && !worker.serves.is_empty() && !app.closed {
             // No other worker could take the connections in its own queue.
             worker.drain = Some(Drain::EmptyingQueue);
             cx.tasks.push_back(Task::AwaitEmptyQueue(ix));
             return;
+        }
+        let is_delayed = matches!(worker.drain, Some(Drain::Delaying { .. }));
+        if farewell == Farewell::Signal && delay_ms > 0 && !is_delayed {
+            let until_ms = cx.now_ms + delay_ms;
+            worker.drain = Some(Drain::Delaying { until_ms });
+            return cx.timers.set_earlier(Timer::DrainDelay, until_ms);
         }
         worker.drain = Some(Drain::Finishing);
         match farewell {
@@ -145,6 +157,24 @@ impl Drains {
         }
         cx.timers.set(Timer::DrainCheck, cx.now_ms + DRAIN_CHECK_MIN_MS);
         self.pause_ms = DRAIN_CHECK_MIN_MS;
+    }
+
+    /// Steps drains whose delay is over.
+    pub(super) fn end_delays(&mut self, cx: &mut Context<impl System>) {
+        if !cx.timers.take_due(Timer::DrainDelay, cx.now_ms) {
+            return;
+        }
+        let delays = self.draining.iter().filter_map(|&ix| match cx.workers.get(ix)?.drain? {
+            Drain::Delaying { until_ms } => Some((until_ms, ix)),
+            _ => None,
+        });
+        for (until_ms, ix) in delays.collect::<Vec<_>>() {
+            if until_ms <= cx.now_ms {
+                self.step(cx, ix);
+            } else {
+                cx.timers.set_earlier(Timer::DrainDelay, until_ms);
+            }
+        }
     }
 
     /// Checks the sockets of all Node workers that closed their channel during a drain. A worker without a connection

@@ -192,6 +192,7 @@ impl<S: System> Master<S> {
         }
         let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
         interception.read_left(&mut self.cx, groups);
+        self.drains.end_delays(&mut self.cx);
         self.drains.check(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
@@ -310,7 +311,10 @@ impl<S: System> Master<S> {
                     self.reports.abort(&mut self.cx, &self.output, worker);
                     spawn::withdraw(&mut self.cx, worker);
                 }
-                Action::Kill { worker } => spawn::kill(&mut self.cx, worker),
+                Action::Kill { worker } => {
+                    moves::keep_untouched(&mut self.cx, worker);
+                    spawn::kill(&mut self.cx, worker);
+                }
                 Action::Report(report) => self.on_report(app, &report),
             }
         }

@@ -8,13 +8,18 @@ use super::context::Context;
 use super::dispatch::Dispatch;
 use super::system::System;
 use super::worker::Worker;
-use crate::balance::{kept, sticky};
-use crate::ids::{AppIx, ListenerIx, WorkerIx};
+use crate::balance::{ConnIx, kept, sticky};
+use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::limits;
 use crate::os::listen::LocalAddress;
+use crate::supervisor::{Phase, WorkerView};
 use crate::worker::node::lines;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// Balance waits so long for workers that start, in milliseconds.
+const STARTS_WITHIN_MS: u64 = 5_000;
 
 /// How many connections a worker keeps, as far as is known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,11 +33,41 @@ pub(super) struct Kept {
     given_then: u64,
     /// Connections that it gave back.
     pub(super) given: u64,
+    recent: Recent,
+}
+
+/// Connections that moved to a worker lately: in this period, and in the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recent {
+    since_ms: u64,
+    now: u32,
+    before: u32,
+}
+
+impl Recent {
+    const NONE: Recent = Recent { since_ms: 0, now: 0, before: 0 };
+
+    /// So many moved within the last `MOVES_AGAIN_MS`, or a few more.
+    fn count(&self, now_ms: u64) -> u32 {
+        match now_ms.saturating_sub(self.since_ms) / kept::MOVES_AGAIN_MS {
+            0 => self.now + self.before,
+            1 => self.now,
+            _ => 0,
+        }
+    }
+
+    fn add(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.since_ms) >= kept::MOVES_AGAIN_MS {
+            *self = Recent { since_ms: now_ms, now: 0, before: self.count(now_ms) };
+        }
+        self.now += 1;
+    }
 }
 
 impl Kept {
     /// Of a worker that has just started.
-    pub(super) const NONE: Kept = Kept { reported: Some(0), is_fresh: false, taken_then: 0, given_then: 0, given: 0 };
+    pub(super) const NONE: Kept =
+        Kept { reported: Some(0), is_fresh: false, taken_then: 0, given_then: 0, given: 0, recent: Recent::NONE };
 
     /// What it keeps now, given what it has taken; `None` where that is unknown.
     fn count(&self, taken: u64) -> Option<u64> {
@@ -42,13 +77,8 @@ impl Kept {
 
     /// The worker says how many it keeps.
     pub(super) fn report(&mut self, count: u32, taken: u64) {
-        *self = Kept {
-            reported: Some(count),
-            is_fresh: true,
-            taken_then: taken,
-            given_then: self.given,
-            given: self.given,
-        };
+        (self.reported, self.is_fresh) = (Some(count), true);
+        (self.taken_then, self.given_then) = (taken, self.given);
     }
 }
 
@@ -61,8 +91,6 @@ pub(super) struct Rebalance {
     is_wanted: bool,
     /// Shares are not compared again before this, in milliseconds, unless a worker became ready.
     next_ms: u64,
-    /// No connection moves for balance before this, in milliseconds.
-    rests_until_ms: u64,
     /// The hand-offs of the app at the last round.
     handoffs_seen: u64,
 }
@@ -74,24 +102,91 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
     let Some(worker) = cx.workers.get_mut(ix) else { return cx.system.close(socket) };
     worker.kept.given += 1;
     let app_ix = worker.app;
-    let app = &mut cx.apps[app_ix];
+    let app = &cx.apps[app_ix];
     let is_alive = cx.system.connection(socket.as_fd()).is_some_and(|seen| seen.is_alive);
     let has_room = app.connections.len() < limits::HANDOFFS_OPEN_MAX;
     let listener = cx.system.local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
-    let Some(listener) = listener.filter(|_| is_alive && has_room && !app.closed && app.supervisor.has_future()) else {
-        return cx.system.close(socket);
-    };
-    let client_hash =
-        if app.balancer.wants_client() { cx.system.peer(socket.as_fd()).map(sticky::hash_ip) } else { None };
-    let is_sticky = client_hash.is_some();
-    let conn = app.connections.insert(Connection { socket, listener, client_hash });
-    app.moved += 1;
+    let has_future = !app.closed && app.supervisor.has_future();
+    let listener = listener.filter(|listener| is_alive && has_room && has_future && has_takers(cx, ix, *listener));
+    let Some(listener) = listener else { return cx.system.close(socket) };
+    let conn = add(cx, app_ix, listener, socket);
+    let is_sticky = cx.apps[app_ix].balancer.wants_client();
     let receiver = if is_sticky { None } else { least_served(cx, app_ix, listener, ix) };
     match receiver {
-        Some(receiver) => dispatch.hand_to(cx, app_ix, conn, receiver),
+        Some(receiver) => {
+            let now_ms = cx.now_ms;
+            if let Some(worker) = cx.workers.get_mut(receiver) {
+                worker.kept.recent.add(now_ms);
+            }
+            dispatch.hand_to(cx, app_ix, conn, receiver);
+        }
         // The giver's channel is being read, so nothing can be handed to it now.
         None => cx.apps[app_ix].waiting.queue.push_back(conn),
     }
+}
+
+/// A worker is about to be killed: copies of what it has not read a byte of are kept until it is dead.
+pub(super) fn keep_untouched(cx: &mut Context<impl System>, id: WorkerId) {
+    let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get_mut(ix)) else { return };
+    let app = &cx.apps[worker.app];
+    let has_future = !app.closed && app.supervisor.has_future();
+    let Some(pid) = worker.pid.filter(|_| worker.member.is_some() && has_future) else { return };
+    match cx.system.copy_untouched(pid) {
+        Ok(copies) => worker.untouched = copies,
+        Err(e) => log::debug!("{}: nothing can be taken from worker {id} before its end: {e}", app.name),
+    }
+}
+
+/// The worker is dead: what it never read a byte of goes to others. What it had not answered is in the ledger, and is not
+/// taken twice.
+pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId, copies: Vec<(OwnedFd, u64)>) {
+    if copies.is_empty() {
+        return;
+    }
+    let app = &cx.apps[app_ix];
+    let known: BTreeSet<u64> = app.connections.iter().filter_map(|c| cx.system.inode(c.socket.as_fd())).collect();
+    let mut rescued = 0_u32;
+    for (socket, inode) in copies {
+        let app = &cx.apps[app_ix];
+        let seen = cx.system.connection(socket.as_fd());
+        let is_whole = seen.is_some_and(|seen| seen.is_alive && seen.is_untouched) && !known.contains(&inode);
+        let may = is_whole && !app.closed && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
+        let listener = cx.system.local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
+        if let Some(listener) = listener.filter(|_| may) {
+            queue(cx, app_ix, listener, socket);
+            rescued += 1;
+        } else {
+            cx.system.close(socket);
+        }
+    }
+    if rescued > 0 {
+        log::info!("{}: what worker {id} never read goes to others, {rescued} connections", cx.apps[app_ix].name);
+    }
+}
+
+/// Has a connection wait for any worker.
+fn queue(cx: &mut Context<impl System>, app_ix: AppIx, listener: ListenerIx, socket: OwnedFd) {
+    let conn = add(cx, app_ix, listener, socket);
+    cx.apps[app_ix].waiting.queue.push_back(conn);
+}
+
+/// Takes a connection into the table of those that no worker has taken yet.
+fn add(cx: &mut Context<impl System>, app_ix: AppIx, listener: ListenerIx, socket: OwnedFd) -> ConnIx {
+    let app = &mut cx.apps[app_ix];
+    let client = if app.balancer.wants_client() { cx.system.peer(socket.as_fd()) } else { None };
+    app.moved += 1;
+    app.connections.insert(Connection { socket, listener, client_hash: client.map(sticky::hash_ip) })
+}
+
+/// Whether another worker serves this listener, or will: an app that closes a server of its own for good means its
+/// connections too.
+fn has_takers(cx: &Context<impl System>, giver: WorkerIx, listener: ListenerIx) -> bool {
+    let Some(worker) = cx.workers.get(giver) else { return false };
+    let serves = |other: &Worker<_>| other.admitted && other.drain.is_none() && other.serves.contains(&listener);
+    let is_configured = cx.apps[worker.app].listeners[listener].configured.is_some();
+    worker.drain.is_some()
+        || is_configured
+        || cx.workers.iter().any(|(ix, other)| ix != giver && other.app == worker.app && serves(other))
 }
 
 /// The worker that keeps the fewest connections of those that serve a listener, except the giver. `None`: nobody's count
@@ -132,7 +227,10 @@ pub(super) fn rebalance(cx: &mut Context<impl System>) {
     for app_ix in cx.apps.indices() {
         let app = &mut cx.apps[app_ix];
         let is_on = app.settings().config.rebalance && !app.balancer.wants_client();
-        if !is_on || app.closed || app.supervisor.is_stopping() || app.supervisor.is_reloading() {
+        // Moves within a few moments of each other would move some connections twice.
+        let is_young = |w: &WorkerView| cx.now_ms.saturating_sub(w.spawned_at_ms) < STARTS_WITHIN_MS;
+        let starts = app.supervisor.workers().any(|w| matches!(w.phase, Phase::Starting { .. }) && is_young(&w));
+        if !is_on || app.closed || app.supervisor.is_stopping() || app.supervisor.is_reloading() || starts {
             app.rebalance.is_asked = false;
             continue;
         }
@@ -140,9 +238,9 @@ pub(super) fn rebalance(cx: &mut Context<impl System>) {
             give(cx, app_ix);
             continue;
         }
-        let Rebalance { is_wanted, next_ms, rests_until_ms, handoffs_seen, .. } = app.rebalance;
+        let Rebalance { is_wanted, next_ms, handoffs_seen, .. } = app.rebalance;
         let may_drift = (app.handoffs != handoffs_seen || !app.master_accepts()) && next_ms <= cx.now_ms;
-        if (is_wanted || may_drift) && rests_until_ms <= cx.now_ms {
+        if is_wanted || may_drift {
             app.rebalance.is_asked = true;
             app.rebalance.handoffs_seen = app.handoffs;
             ask(cx, app_ix);
@@ -161,15 +259,19 @@ fn give(cx: &mut Context<impl System>, app_ix: AppIx) {
     }
     let gives = kept::gives(&kept);
     let rebalance = &mut cx.apps[app_ix].rebalance;
-    rebalance.is_wanted = false;
     rebalance.next_ms = cx.now_ms + kept::ROUND_EVERY_MS;
-    if !gives.is_empty() {
-        rebalance.rests_until_ms = rebalance.next_ms;
-    }
+    rebalance.is_wanted = false;
     let mut line = Vec::new();
     for (ix, count) in gives {
+        // The oldest: what moved here lately stays.
+        let recent = cx.workers.get(ix).map_or(0, |worker| worker.kept.recent.count(cx.now_ms));
+        let keeps = kept.iter().find(|(other, _)| *other == ix).map_or(0, |(_, keeps)| *keeps);
+        let of = keeps.saturating_sub(recent);
+        if of < count {
+            cx.apps[app_ix].rebalance.is_wanted = true;
+        }
         line.clear();
-        lines::give(&mut line, count);
+        lines::give(&mut line, count.min(of), of);
         channels::send(cx, ix, &line);
     }
 }

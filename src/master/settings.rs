@@ -194,6 +194,11 @@ impl Settings {
         }
     }
 
+    /// How long a program that ends on SIGTERM serves what it keeps before that, in milliseconds.
+    pub(super) fn drain_delay_ms(&self) -> u64 {
+        ms(self.config.drain_delay)
+    }
+
     /// Whether the master accepts for the workers, instead of passing them the listening socket.
     pub(super) fn master_accepts(&self) -> bool {
         self.protocol.can_be_handed_connections() && !matches!(self.config.balance, Balance::Shared | Balance::Kernel)

@@ -306,6 +306,7 @@ pub(super) fn add_worker(
         drain: None,
         goodbye: Goodbye::Unsaid,
         has_preload: false,
+        untouched: Vec::new(),
         // Of one that a previous master has started, nothing is known.
         kept: if pid.is_none() { Kept::NONE } else { Kept::default() },
         severed_ms: None,
@@ -443,6 +444,7 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
             let datagrams = worker.serves.iter().copied().filter(|n| listeners[*n].datagram);
             cx.tasks.extend(datagrams.map(|listener| Task::ListenerUnserved { app: worker.app, listener }));
             worker.channel.into_iter().flat_map(Channel::into_fds).for_each(|fd| cx.system.close(fd));
+            moves::rescue(cx, worker.app, id, worker.untouched);
         }
     }
     cx.keeper.send(Order::Release { name: channel_name(id) });

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     ReadinessProbe,
     /// The check of draining workers from outside.
     DrainCheck,
+    /// The first end of a `drain_delay`.
+    DrainDelay,
     /// The check of the accept queues of slots.
     AcceptQueues,
     /// The next change of a selection in the kernel.

@@ -12,6 +12,7 @@ use crate::balance::MemberIx;
 use crate::ids::{AppIx, Generation, ListenerIx, WorkerId, WorkerIx};
 use crate::worker::node::channel::Channel;
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 
 pub(super) struct Worker<S: System> {
     pub(super) id: WorkerId,
@@ -45,6 +46,8 @@ pub(super) struct Worker<S: System> {
     pub(super) goodbye: Goodbye,
     /// It has loaded the preload, and can give connections back.
     pub(super) has_preload: bool,
+    /// Copies of connections that it had not read when it was killed, with their inodes.
+    pub(super) untouched: Vec<(OwnedFd, u64)>,
     /// The connections that it keeps.
     pub(super) kept: Kept,
     /// When its channel closed.

@@ -38,6 +38,11 @@ pub fn peer(socket: BorrowedFd<'_>) -> Option<IpAddr> {
     Some(socket2::SockRef::from(&socket).peer_addr().ok()?.as_socket()?.ip().to_canonical())
 }
 
+/// The inode of the file behind an fd.
+pub fn inode(fd: BorrowedFd<'_>) -> Option<u64> {
+    nix::sys::stat::fstat(fd).ok().map(|found| found.st_ino)
+}
+
 fn unread_bytes(socket: BorrowedFd<'_>) -> Option<u32> {
     let mut unread: libc::c_int = 0;
     // SAFETY: the kernel writes one int to `unread`, which lives through the call.

@@ -29,6 +29,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod read;
+pub mod rescue;
 pub mod reuseport;
 pub mod seccomp;
 pub mod shared;

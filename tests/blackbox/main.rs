@@ -30,6 +30,7 @@ mod limits;
 mod logs;
 mod logs_verb;
 mod moves;
+mod moves_tls;
 mod peers;
 mod pm2_session;
 mod progress;

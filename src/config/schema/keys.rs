@@ -228,6 +228,10 @@ table! {
     drain_timeout: plain(Duration = defaults::DRAIN_TIMEOUT), TIME, section "readiness",
         flag flag("--drain-timeout", WORKERS, "TIME"),
         more "`\"0s\"`: at once";
+    /// Time between the end of new connections and SIGTERM, so that a proxy can learn of it; not for Node workers.
+    drain_delay: plain(Duration = Duration::ZERO), TIME, section "readiness",
+        flag flag("--drain-delay", WORKERS, "TIME"),
+        more "Programs other than Node close what they keep at SIGTERM. Part of `drain_timeout`";
     /// Time between SIGTERM and SIGKILL.
     kill_timeout: plain(Duration = defaults::KILL_TIMEOUT), TIME, section "readiness",
         flag flag("--kill-timeout", WORKERS, "TIME");

@@ -400,10 +400,12 @@ fn decode_kept(line: &[u8]) -> Option<u32> {
     u32::try_from(count).ok().filter(|_| rest == b"}")
 }
 
-/// Tells the preload to give back so many of the connections that rest.
-pub fn give(out: &mut Vec<u8>, count: u32) {
+/// Tells the preload to give back `count` connections that rest, of the `of` oldest ones.
+pub fn give(out: &mut Vec<u8>, count: u32, of: u32) {
     out.extend_from_slice(br#"{"cmd":"NODE_CLUSTERD","act":"give","count":"#);
     push_number(out, u64::from(count));
+    out.extend_from_slice(br#","of":"#);
+    push_number(out, u64::from(of));
     out.extend_from_slice(b"}\n");
 }
 

@@ -36,11 +36,13 @@ function setUp() {
   const http = require('http');
   const send = process.send.bind(process);
   const closing = new Set(); // servers that the app closed
+  const perhaps = new Set(); // servers that are just being closed, perhaps
   const sessions = new Set(); // of HTTP/2
   const given = []; // handles that wait to be sent, each with its socket
   const begun = Symbol('a request has begun');
   let moving = false; // told to leave: whatever can move does
   let quota = 0; // connections to give to workers that keep fewer
+  let eldest; // of these
   let ending = false; // nobody is left to move to
   let sending = false;
   const answers = require('diagnostics_channel').channel('http.server.response.finish');
@@ -53,6 +55,7 @@ function setUp() {
   const listOf = (server) => server[Object.getOwnPropertySymbols(server).find((s) => s.description === 'http.server.connections')];
   const isTls = (server) => typeof server.setSecureContext === 'function';
 
+  const kept = () => process._getActiveHandles().filter(({ parser, server }) => parser && server instanceof http.Server);
   const leaves = (server) => moving || closing.has(server);
 
   /// The sockets of plain HTTP/1 whose parsers have begun no request.
@@ -115,7 +118,7 @@ function setUp() {
     for (const socket of resting()) {
       if (!canMove(socket)) continue;
       if (!leaves(socket.server)) {
-        if (quota === 0) break;
+        if (quota === 0 || !eldest.has(socket)) continue;
         quota--;
       }
       take(socket);
@@ -185,7 +188,9 @@ function setUp() {
     http.Server.prototype.closeIdleConnections = function closeIdleConnections() {
       if (ending || !process.connected) return closeIdle.call(this);
       // Node calls it while it closes the server, before the server stops to listen.
+      perhaps.add(this);
       process.nextTick(() => {
+        perhaps.delete(this);
         if (moving || (!this.listening && !isTls(this))) {
           closing.add(this);
           this.once('close', () => closing.delete(this));
@@ -209,8 +214,9 @@ function setUp() {
       setTimeout(leave, LOOK_MS);
       return undefined;
     };
-    // Node closes servers in the next tick.
+    if (perhaps.size === 0) return leave();
     process.nextTick(() => process.nextTick(leave));
+    return undefined;
   };
 
   const { prototype } = require('net').Server;
@@ -230,12 +236,10 @@ function setUp() {
       watch();
       quietly(tellOthers)();
     }
-    if (message.act === 'count') {
-      const kept = process._getActiveHandles().filter(({ parser, server }) => parser && server instanceof http.Server);
-      send({ cmd, act: 'kept', count: kept.length });
-    }
+    if (message.act === 'count') send({ cmd, act: 'kept', count: kept().length });
     if (message.act === 'give') {
       quota = message.count;
+      eldest = new WeakSet(kept().slice(0, message.of)); // Node lists the oldest first
       watch();
       clearTimeout(enough);
       enough = setTimeout(() => { quota = 0; }, GIVE_MS);
