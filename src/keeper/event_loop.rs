@@ -21,6 +21,7 @@ use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use thiserror::Error;
 
@@ -319,9 +320,16 @@ impl<S: System> Keeper<S> {
 
     fn fork_master(&self) -> Result<Forked<S::Fd>, ForkError> {
         let (ours, theirs) = self.system.pair(KEEPER_SOCKET_BUFFER_BYTES).map_err(ForkError::Socket)?;
-        let plan = Plan {
+        let started = self.system.start(&self.own_plan(&self.args, &[(&theirs, MASTER_KEEPER_FD)]));
+        let started = started.map_err(ForkError::Fork)?;
+        Ok(Forked { pid: started.pid, report: started.report, ours, theirs })
+    }
+
+    /// How a process of this binary is started: as the user's, with what clusterd was started with.
+    pub(super) fn own_plan<'a>(&'a self, args: &'a [Vec<u8>], fds: &'a [(&'a S::Fd, RawFd)]) -> Plan<'a, S::Fd> {
+        Plan {
             program: Program::Fd(&self.binary),
-            args: &self.args,
+            args,
             env: &self.env,
             listen_pid: false,
             cwd: None,
@@ -330,10 +338,8 @@ impl<S: System> Keeper<S> {
             attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
             intercept: None,
             cgroup: None,
-            fds: &[(&theirs, MASTER_KEEPER_FD)],
-        };
-        let started = self.system.start(&plan).map_err(ForkError::Fork)?;
-        Ok(Forked { pid: started.pid, report: started.report, ours, theirs })
+            fds,
+        }
     }
 
     /// Kills a master that does not work. Its exit arrives as SIGCHLD, like any other.

@@ -11,9 +11,8 @@ use super::system::{SIGNALS, System};
 use super::watchdog::Watchdog;
 use super::{CAN_BE_KEEPER, KEEPER_ARGV0, KEEPER_CHECK_ARGV0};
 use crate::limits::UPGRADE_ANSWER_BYTES_MAX;
-use crate::os::attributes::Attributes;
 use crate::os::process::{self, FileLimit};
-use crate::os::spawn::{Failure, Plan, Program, Report, Terminal};
+use crate::os::spawn::{Failure, Report};
 use crate::os::{memfd, signal};
 use crate::record::RecordError;
 use std::borrow::Cow;
@@ -202,19 +201,8 @@ impl<S: System> Keeper<S> {
     fn ask(&self, view: &View<'_, S::Fd>, now_ms: u64) -> Result<Question<S::Fd>, ReexecError> {
         let state = self.store(view)?;
         let (answer, said) = self.system.pipe().map_err(ReexecError::Ask)?;
-        let started = self.system.start(&Plan {
-            program: Program::Fd(&self.binary),
-            args: &[KEEPER_CHECK_ARGV0.as_bytes().to_vec()],
-            env: &self.env,
-            listen_pid: false,
-            cwd: None,
-            terminal: Terminal::Ours,
-            identity: None,
-            attributes: Attributes { oom_score_adj: self.original_oom_score_adj, ..Attributes::default() },
-            intercept: None,
-            cgroup: None,
-            fds: &[(&state, 0), (&said, 1), (&self.null, 2)],
-        });
+        let args = [KEEPER_CHECK_ARGV0.as_bytes().to_vec()];
+        let started = self.system.start(&self.own_plan(&args, &[(&state, 0), (&said, 1), (&self.null, 2)]));
         let started = started.map_err(|failure| ReexecError::Ask(io::Error::from_raw_os_error(failure.errno)))?;
         let until_ms = now_ms + KEEPER_CHECK_MS;
         Ok(Question { pid: started.pid, report: started.report, answer, until_ms, late: false })

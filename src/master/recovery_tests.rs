@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Sources};
-use crate::supervisor::{self, Action, AgentSnapshot, Cx, Policy, ReadyRule};
+use crate::supervisor::{self, Action, AgentSnapshot, Cx, FALLBACK_POLICY, Policy};
 
 const NOW_MS: u64 = 100_000;
 
@@ -16,27 +16,7 @@ fn config() -> Config {
 }
 
 fn policy() -> Policy {
-    Policy {
-        ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
-        ready_timeout_ms: 30_000,
-        drain_timeout_ms: 30_000,
-        kill_timeout_ms: 5_000,
-        min_uptime_ms: 1_000,
-        max_restarts: None,
-        window_ms: 60_000,
-        backoff_first_ms: 0,
-        backoff_min_ms: 100,
-        backoff_max_ms: 15_000,
-        restart_delay_ms: 0,
-        max_runs: None,
-        stop_exit_codes: Vec::new(),
-        surge: 1,
-        canary_ms: 0,
-        settle_ms: 0,
-        drain_spread_ms: 0,
-        limits: supervisor::Limits::default(),
-        agent: None,
-    }
+    FALLBACK_POLICY.clone()
 }
 
 /// A checkpoint, and the keeper's processes and fds.

@@ -26,6 +26,8 @@ pub use drain::KeptConnections;
 pub use limits::{Excess, Limits};
 pub use reload::RELOAD_GONE_MS_MAX;
 pub use slot::{SlotPhase, SlotView};
+#[cfg(test)]
+pub(crate) use snapshot::FALLBACK_POLICY;
 pub use snapshot::{AgentSnapshot, AppSnapshot, ReloadSnapshot, SlotSnapshot, WorkerSnapshot};
 pub use worker::{CHANNEL_CLOSED_STARTING_MS, Phase, WorkerView};
 

@@ -11,7 +11,7 @@ use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// For a damaged snapshot that names an unknown generation.
-pub(super) static FALLBACK_POLICY: Policy = Policy {
+pub(crate) static FALLBACK_POLICY: Policy = Policy {
     ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
     ready_timeout_ms: 30_000,
     drain_timeout_ms: 30_000,

@@ -249,8 +249,7 @@ SystemCallErrorNumber=EPERM
 ";
 
 /// What systemd itself can keep from a unit of the machine.
-const HARDENING_OF_A_USER: &str = "\
-CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+const HARDENING_OF_THE_MACHINE: &str = "\
 ProtectSystem=full
 ProtectClock=yes
 ProtectHostname=yes
@@ -262,21 +261,14 @@ PrivateMounts=yes
 KeyringMode=private
 ";
 
-/// The same for root, who may run workers as other users: the capabilities are for that (SETUID, SETGID, KILL, SYS_PTRACE to
+const CAPABILITIES_OF_A_USER: &str = "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n";
+
+/// Root may run workers as other users: the capabilities are for that (SETUID, SETGID, KILL, SYS_PTRACE to
 /// see which connections they hold), for log and socket files of other users, for low ports, for priorities and limits
 /// above clusterd's own, and for `balance = \"kernel\"` (BPF).
-const HARDENING_OF_ROOT: &str = "\
+const CAPABILITIES_OF_ROOT: &str = "\
 CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_PTRACE CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_SYS_NICE CAP_SYS_RESOURCE CAP_BPF
-ProtectSystem=full
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-PrivateDevices=yes
-PrivateMounts=yes
-KeyringMode=private
 ";
 
 /// Whose unit it is.
@@ -313,9 +305,8 @@ fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
     let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill"));
     text.push_str(HARDENING);
     match owner {
-        Owner::Root => text.push_str(HARDENING_OF_ROOT),
-        Owner::Named("root") => text.push_str(HARDENING_OF_ROOT),
-        Owner::Named(_) => text.push_str(HARDENING_OF_A_USER),
+        Owner::Root | Owner::Named("root") => text.extend([CAPABILITIES_OF_ROOT, HARDENING_OF_THE_MACHINE]),
+        Owner::Named(_) => text.extend([CAPABILITIES_OF_A_USER, HARDENING_OF_THE_MACHINE]),
         // A user's manager cannot do more without a user namespace, in which other users' files look like nobody's.
         Owner::OwnManager => {}
     }
