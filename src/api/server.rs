@@ -6,6 +6,7 @@ use super::routes::Route;
 use super::write_timeout::WriteTimeout;
 use super::{CallSender, handler};
 use crate::limits;
+use crate::os::{errno, process};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,18 +78,33 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
     let connections = Arc::new(tokio::sync::Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
     let clients = Clients::default();
     let mut told = false;
+    let mut reserve = Reserve::default();
+    reserve.fill();
+    let pause = Duration::from_millis(limits::ACCEPT_PAUSE_MS);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = match reserve.is_full() {
+            true => listener.accept().await,
+            false => match tokio::time::timeout(pause, listener.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    reserve.fill();
+                    continue;
+                }
+            },
+        };
+        let stream = match accepted {
             Ok((stream, _)) => {
                 told = false;
                 stream
             }
+            Err(e) if errno::is_out_of_resources(&e) && reserve.spend() => continue,
             Err(e) => {
                 // Probably out of fds: wait a little instead of spinning.
                 if !std::mem::replace(&mut told, true) {
                     log::warn!("the control socket cannot accept: {e}");
                 }
-                tokio::time::sleep(Duration::from_millis(limits::ACCEPT_PAUSE_MS)).await;
+                tokio::time::sleep(pause).await;
+                reserve.fill();
                 continue;
             }
         };
@@ -106,6 +123,32 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
             let _held = (permit, client);
             connection(stream, calls, peer, counted).await;
         });
+    }
+}
+
+/// Fds that are kept free for clients of the control socket: whoever wants to stop what has taken all others is heard.
+/// Several, because connections of the apps wait for the same numbers.
+#[derive(Default)]
+struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    const FDS: usize = 4;
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= Reserve::FDS
+    }
+
+    fn fill(&mut self) {
+        while !self.is_full()
+            && let Ok(fd) = process::null_device()
+        {
+            self.0.push(fd);
+        }
+    }
+
+    /// Frees one. Returns whether there was one.
+    fn spend(&mut self) -> bool {
+        self.0.pop().is_some()
     }
 }
 

@@ -35,6 +35,9 @@ const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 /// The variables by which systemd says which fds it passed. They are meant for the keeper alone.
 const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
+/// What the start of a master needs: both ends of its connection, the pipe for its report, and in the child copies of each.
+const RESERVED_FDS: usize = 8;
+
 /// A running master.
 #[derive(Debug)]
 pub(super) struct Master<F> {
@@ -98,6 +101,8 @@ pub(super) struct Keeper<S: System> {
     /// Apps that have stopped and of which processes may be left.
     pub(super) ended_apps: BTreeSet<String>,
     pub(super) groups: Groups,
+    /// Files that are kept open so that a master can be started when there are no free fds: see [`RESERVED_FDS`].
+    pub(super) reserve: Vec<S::Fd>,
     pub(super) table: Table<S::Fd>,
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
@@ -180,6 +185,7 @@ impl<S: System> Keeper<S> {
             original_oom_score_adj: own.original_oom_score_adj,
             ended_apps: BTreeSet::new(),
             groups: Groups::default(),
+            reserve: Vec::new(),
             table,
             reports: BTreeMap::new(),
             watchdog,
@@ -297,6 +303,7 @@ impl<S: System> Keeper<S> {
     // ---- master ----
 
     fn start_master(&mut self, now_ms: u64) {
+        self.reserve.clear();
         match self.fork_master() {
             Ok(Forked { pid, report, ours, theirs }) => {
                 let incarnation = self.watchdog.started(now_ms);
@@ -549,6 +556,11 @@ impl<S: System> Keeper<S> {
                 }
             }
             Order::Ready => {
+                while self.reserve.len() < RESERVED_FDS
+                    && let Ok(fd) = self.system.null_device()
+                {
+                    self.reserve.push(fd);
+                }
                 if self.watchdog.ready(now_ms) {
                     self.log_gap(now_ms);
                 }

@@ -3,6 +3,7 @@
 use super::apps::hello;
 use super::client::{Load, who};
 use super::cluster::{Cluster, Folder, kill, wait_until};
+use super::common::files::first_free_file;
 use super::common::users::{is_root, through_setpriv};
 use super::kernel::waiting;
 use super::refusal::Gate;
@@ -188,5 +189,36 @@ fn a_worker_whose_descriptors_the_keeper_cannot_take_has_failed_and_the_end_wait
     cluster.wait_line("could not be started");
     limit_files(keeper, before);
     cluster.wait_ready(2);
+    cluster.stop();
+}
+
+/// As many files as the process has open, and not one more.
+fn take_free_files(pid: i32) {
+    limit_files(pid, first_free_file(pid));
+}
+
+#[test]
+fn a_master_without_free_descriptors_answers_commands() {
+    let cluster = Cluster::hello(2);
+    take_free_files(cluster.master_pid());
+    for _ in 0..3 {
+        let listed = cluster.cli(&["ls", "--json"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(listed.contains("\"workers_ready\""), "{listed}");
+    }
+    cluster.stop();
+}
+
+#[test]
+fn a_keeper_without_free_descriptors_starts_the_next_master() {
+    let cluster = Cluster::hello(2);
+    let master = cluster.master_pid();
+    take_free_files(cluster.keeper_pid());
+    for restarts in 1..=3 {
+        kill(cluster.master_pid(), "KILL");
+        cluster
+            .wait_view("the next master", |view| view.master_restarts as u64 == restarts && view.master_pid != master);
+        assert!(who(cluster.address()) > 0);
+    }
     cluster.stop();
 }

@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod apps;
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod runner;
 pub(crate) mod users;

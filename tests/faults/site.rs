@@ -118,8 +118,9 @@ impl Site {
         std::thread::sleep(LOAD);
         let seen = load.finish();
         let worker = self.lose_worker();
+        let other = self.stop_app(APPS[1]);
         let master = self.lose_master();
-        let stops = APPS.map(|app| self.stop_app(app));
+        let stops = [self.stop_app(APPS[0]), other];
         let (end, exit_code) = self.end();
         Row { fault, seen, worker, master, stops, end, exit_code }
     }

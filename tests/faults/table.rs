@@ -1,10 +1,12 @@
 //! The table of faults: each is done to a running deployment, lasts to its end, and costs what the row says.
 use super::cluster::{Folder, kill};
+use super::common::files::first_free_file;
 use super::common::users::{NOBODY, is_root, through_setpriv};
 use super::site::{Row, Site, Took};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,11 +27,11 @@ impl Row {
         };
         let (refused, hung, cut, ok) = (seen.refused, seen.hung, seen.cut + seen.wrong, seen.ok);
         let [worker, master, web, other] = [*worker, *master, *web, *other].map(seconds);
-        format!("| {fault} | {ok} | {refused} | {hung} | {cut} | {worker} | {master} | {web} | {other} | {end} |\n")
+        format!("| {fault} | {ok} | {refused} | {hung} | {cut} | {worker} | {other} | {master} | {web} | {end} |\n")
     }
 }
 
-const HEAD: &str = "| fault | answers | refused | hung | cut | worker back | master back | stop of `web` | stop of `other` | SIGTERM |\n\
+const HEAD: &str = "| fault | answers | refused | hung | cut | worker back | stop of `other` | master back | stop of `web` | SIGTERM |\n\
                     |---|---|---|---|---|---|---|---|---|---|\n";
 
 fn run(command: &str, args: &[&str]) -> bool {
@@ -85,11 +87,23 @@ impl Drop for Mounted {
     }
 }
 
-/// Keeper and master may open no file any more.
+/// Changes a limit of a running process.
+fn limit(pid: i32, what: &str) {
+    let mut command = Command::new("prlimit");
+    command.args([&format!("--pid={pid}"), what]);
+    // Not even root may do this to another user's process everywhere; that user may.
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    if owner != fs::metadata("/proc/self").unwrap().uid() {
+        through_setpriv(&mut command, owner);
+    }
+    assert!(command.status().unwrap().success(), "cannot set {what} for {pid}");
+}
+
+/// Keeper and master have as many files open as they may.
 fn no_files() -> Option<Row> {
     let site = Site::start(Folder::new(), Stdio::null(), |_| {});
     for pid in [site.keeper(), site.master().unwrap()] {
-        assert!(run("prlimit", &[&format!("--pid={pid}"), "--nofile=3:"]), "cannot limit {pid}");
+        limit(pid, &format!("--nofile={}:", first_free_file(pid)));
     }
     Some(site.suffer("no free file descriptors"))
 }
@@ -99,7 +113,7 @@ fn no_threads() -> Option<Row> {
     let site = Site::start(Folder::new(), Stdio::null(), |command| through_setpriv(command, NOBODY));
     let pids = [vec![site.keeper(), site.master().unwrap()], site.workers(None)].concat();
     for pid in pids {
-        assert!(run("prlimit", &[&format!("--pid={pid}"), "--nproc=1:1"]), "cannot limit {pid}");
+        limit(pid, "--nproc=1:");
     }
     Some(site.suffer("no more processes and threads"))
 }
