@@ -65,6 +65,18 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+/// Who may connect to a socket in the file system. What is not set has its default: the mode by the umask, the user of the
+/// app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: Option<u32>,
+    /// Name or number.
+    pub owner: Option<String>,
+    /// Name or number.
+    pub group: Option<String>,
+}
+
 /// How connections are distributed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {

@@ -238,6 +238,11 @@ pub fn umask(text: &str) -> Result<u32, ValueError> {
     mask.filter(|mask| *mask <= 0o777).ok_or_else(|| ValueError::Umask(text.to_owned()))
 }
 
+/// The mode of a socket as octal digits: `0660`.
+pub fn socket_mode(text: &str) -> Result<u32, ValueError> {
+    umask(text).map_err(|_| ValueError::SocketMode(text.to_owned()))
+}
+
 /// An address to listen on. A path of a Unix socket stays as typed.
 ///
 /// `8080`, `127.0.0.1:8080`, `[::1]:8080`, `*:8080`, `localhost:8080`, `unix:/run/app.sock`, `/run/app.sock`.

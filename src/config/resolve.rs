@@ -3,13 +3,14 @@
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::raw;
+use super::schema::addresses::ListenEntry;
 use super::schema::keys::{AppRest, RawApp, RawLimits, RawRestart};
 use super::schema::kinds::Watched;
 use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Restart, Watch, address, agent, defaults, env_file, hooks, name,
-    parse, rules,
+    App, Balance, Config, Limits, Listen, Protocol, Restart, SocketAccess, Watch, address, agent, defaults, env_file,
+    hooks, name, parse, rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -161,6 +162,7 @@ fn overlay_listen(raw: &mut RawApp, typed: &Overrides, found: &mut Found) {
         && let Some(port) = raw.port.take()
     {
         let address = found.keep(Spot::Option("--host"), parse::host_and_port(host, port.value));
+        let address = address.map(|at| ListenEntry::at(at.value, at.spot));
         raw.listen.get_or_insert_with(whole).value.splice(0..0, address);
     }
 }
@@ -209,11 +211,11 @@ fn on_line(spot: Spot, text: &str) -> String {
 /// Makes paths of sockets absolute and reports conflicting addresses, over all apps.
 fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, found: &mut Found) {
     let text = sources.file.as_ref().map_or("", |file| &file.text);
-    let mut before: Vec<(At<Listen>, usize)> = Vec::new();
+    let mut before: Vec<(At<ListenEntry>, usize)> = Vec::new();
     for (index, raw) in raws.iter_mut().enumerate() {
         let listen = &mut raw.listen.get_or_insert_with(whole).value;
         if let Some(port) = raw.port.take() {
-            listen.insert(0, At { value: Listen::Any(port.value), spot: port.spot });
+            listen.insert(0, ListenEntry::at(Listen::Any(port.value), port.spot));
         }
         if let Some(extra) = listen.get(LISTENERS_PER_APP_MAX) {
             let most = LISTENERS_PER_APP_MAX;
@@ -224,7 +226,7 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
             if found.is_full() {
                 return;
             }
-            if let Listen::Unix(path) = &mut listen.value {
+            if let Listen::Unix(path) = &mut listen.value.address {
                 *path = absolute(&sources.start_folder, &path.to_string_lossy());
                 let length = path.as_os_str().len();
                 if length > UNIX_PATH_BYTES_MAX {
@@ -237,7 +239,8 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
                     );
                 }
             }
-            if let Some((other, owner)) = before.iter().find(|(other, _)| address::overlap(&other.value, &listen.value))
+            if let Some((other, owner)) =
+                before.iter().find(|(other, _)| address::overlap(&other.value.address, &listen.value.address))
             {
                 let whose = if *owner == index {
                     "the same app".to_owned()
@@ -246,7 +249,12 @@ fn check_addresses(raws: &mut [RawApp], names: &[String], sources: &Sources, fou
                 };
                 found.add(
                     listen.spot,
-                    format!("{} is taken by {} of {whose}{}", listen.value, other.value, on_line(other.spot, text)),
+                    format!(
+                        "{} is taken by {} of {whose}{}",
+                        listen.value.address,
+                        other.value.address,
+                        on_line(other.spot, text)
+                    ),
                 );
             }
             before.push((listen.clone(), index));
@@ -280,11 +288,17 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     };
     let listens = raw.listen.as_ref().is_some_and(|listen| !listen.value.is_empty());
     let workers = if listens { defaults::WORKERS } else { defaults::WORKERS_WITHOUT_ADDRESS };
+    let entries: Vec<ListenEntry> = raw.listen.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect();
+    let access = entries.iter().filter_map(|entry| match &entry.address {
+        Listen::Unix(path) if entry.access != SocketAccess::default() => Some((path.clone(), entry.access.clone())),
+        _ => None,
+    });
     let rest = AppRest {
         name,
         command: command.value,
         workers: raw.workers.take().map_or(workers, |at| at.value),
-        listen: raw.listen.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
+        socket_access: access.collect(),
+        listen: entries.into_iter().map(|entry| entry.address).collect(),
         env,
         base_env: sources.base_env.clone(),
         cwd,

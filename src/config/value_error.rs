@@ -104,6 +104,8 @@ pub enum ValueError {
     #[error("\"{name}\" cannot be the name of a user or group", name = .0.escape_debug())]
     Identity(String),
     /// Not a file mode mask.
+    #[error("mode must be octal digits from \"000\" to \"777\" such as \"0660\", not \"{0}\"")]
+    SocketMode(String),
     #[error("umask must be octal digits from \"000\" to \"777\" such as \"027\", not \"{0}\"")]
     Umask(String),
     /// Not the limit of a resource.

@@ -13,8 +13,11 @@ use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::os::listen::LocalAddress;
 use crate::supervisor::{Event, Phase};
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use thiserror::Error;
 
 /// An address of a new generation.
 pub(super) enum Wanted {
@@ -45,21 +48,55 @@ pub(super) fn port(app: &App, settings: &Settings) -> Option<u16> {
 ///
 /// # Errors
 /// The address, who holds it, and what to do.
-pub(super) fn bind_new(cx: &Context<impl System>, ix: AppIx, wanted: &[Listen]) -> Result<Vec<Wanted>, BindError> {
+pub(super) fn bind_new(cx: &Context<impl System>, ix: AppIx, settings: &Settings) -> Result<Vec<Wanted>, AddressError> {
     let app = &cx.apps[ix];
     let mut new = Vec::new();
-    for address in wanted {
-        if app.listeners.iter().any(|l| l.configured.is_some() && l.serves(address)) {
+    for address in &settings.config.listen {
+        if let Some(known) = app.listeners.iter().find(|l| l.configured.is_some() && l.serves(address)) {
+            set_access(cx, known, address, settings)?;
             continue;
         }
         if let Some(requested) = app.listeners.find(|l| is_requested_at(l, address)) {
+            set_access(cx, &app.listeners[requested], address, settings)?;
             new.push(Wanted::Adopted(address.clone(), requested));
             continue;
         }
-        let fd = listener::bind_configured(&cx.system, address, &covering(app, address))?;
+        let fd = listener::bind_configured(&cx.system, address, &covering(app, address), settings)?;
         new.push(Wanted::Bound(address.clone(), fd));
     }
     Ok(new)
+}
+
+/// Sets who may connect to a socket in the file system that is bound already.
+fn set_access(
+    cx: &Context<impl System>,
+    known: &Listener,
+    address: &Listen,
+    settings: &Settings,
+) -> Result<(), AddressError> {
+    let (Listen::Unix(path), Some(file)) = (address, &known.unlink) else { return Ok(()) };
+    match cx.system.set_socket_access(file, &settings.socket_access(path)) {
+        // Somebody has removed it; nobody can connect to it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        set => set.map_err(|source| AddressError::Access { path: path.clone(), source }),
+    }
+}
+
+/// Why an app cannot have an address of a new generation.
+#[derive(Debug, Error)]
+pub(super) enum AddressError {
+    /// It cannot be bound.
+    #[error("{0}")]
+    Bind(BindError),
+    /// It is bound, and stays as it is.
+    #[error("cannot set mode, owner and group of {}: {source}", path.display())]
+    Access { path: PathBuf, source: io::Error },
+}
+
+impl From<BindError> for AddressError {
+    fn from(why: BindError) -> AddressError {
+        AddressError::Bind(why)
+    }
 }
 
 /// Whether workers requested a socket at exactly this address.

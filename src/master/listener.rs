@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::listening::Listening;
 use super::reactor::Reactor;
+use super::settings::Settings;
 use super::system::System;
 use crate::balance::GroupIx;
 use crate::balance::starvation::Starvation;
@@ -10,7 +11,7 @@ use crate::config::Listen;
 use crate::ids::{AppIx, Generation, ListenerIx};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
-use crate::os::listen::{LocalAddress, SocketFile};
+use crate::os::listen::{Access, LocalAddress, SocketFile};
 use crate::os::procfs;
 use crate::reuseport::group::Group;
 use crate::worker::node::lines::{AddressType, NewconnLine, Query};
@@ -92,6 +93,7 @@ pub(super) fn bind_configured(
     system: &impl System,
     address: &Listen,
     covering: &[BorrowedFd<'_>],
+    settings: &Settings,
 ) -> Result<OwnedFd, BindError> {
     let backlog = limits::LISTEN_BACKLOG;
     let bind = |address, v6only| match covering {
@@ -103,7 +105,7 @@ pub(super) fn bind_configured(
         Listen::Any(port) => system.bind_tcp_any_beside(*port, covering),
         Listen::Tcp(address) => bind(*address, true),
         Listen::Host(host, port) => bind_host(system, host, *port, bind),
-        Listen::Unix(path) => system.bind_unix(path, backlog, true),
+        Listen::Unix(path) => system.bind_unix(path, backlog, true, &settings.socket_access(path)),
     };
     bound.map_err(|source| {
         let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder(system, address)).flatten();
@@ -136,27 +138,26 @@ fn holder(system: &impl System, address: &Listen) -> Option<procfs::Holder> {
     }
 }
 
-/// Binds the address that a worker requested, with the rights of its user (`None`: ours). The app gets the error as its
+/// Binds the address that a worker requested, with the rights of its user. The app gets the error as its
 /// errno.
 ///
 /// # Errors
 /// Those of the system; `InvalidInput` for text that is not an address.
-pub(super) fn bind_asked(
-    system: &impl System,
-    query: &Query,
-    cwd: &Path,
-    who: Option<&Credentials>,
-) -> io::Result<OwnedFd> {
-    match who {
-        None => bind(system, query, cwd),
+pub(super) fn bind_asked(system: &impl System, query: &Query, cwd: &Path, settings: &Settings) -> io::Result<OwnedFd> {
+    // As libuv's uv_pipe_chmod: added to what the umask leaves.
+    let added = [(query.readable_all, 0o444), (query.writable_all, 0o222)];
+    let added = added.into_iter().filter(|(all, _)| *all).fold(0, |bits, (_, more)| bits | more);
+    let access = Access { mode: settings.socket_mode(), added, uid: None, gid: None };
+    match settings.credentials() {
+        None => bind(system, query, cwd, &access),
         Some(who) => {
             let (query, cwd) = (query.clone(), cwd.to_owned());
-            system.as_user(who, move |system| bind(system, &query, &cwd))
+            system.as_user(who, move |system| bind(system, &query, &cwd, &access))
         }
     }
 }
 
-fn bind(system: &impl System, query: &Query, cwd: &Path) -> io::Result<OwnedFd> {
+fn bind(system: &impl System, query: &Query, cwd: &Path, access: &Access) -> io::Result<OwnedFd> {
     // UV_TCP_IPV6ONLY and UV_UDP_IPV6ONLY are 1, UV_UDP_REUSEADDR is 4 (libuv's uv.h).
     let (v6only, reuse) = (query.flags & 1 != 0, query.flags & 4 != 0);
     let backlog = match query.backlog {
@@ -168,7 +169,7 @@ fn bind(system: &impl System, query: &Query, cwd: &Path) -> io::Result<OwnedFd> 
             let path = query.address.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
             // An abstract name is no path.
             let path = if path.starts_with('\0') { PathBuf::from(path) } else { cwd.join(path) };
-            system.bind_unix(&path, backlog, false)
+            system.bind_unix(&path, backlog, false, access)
         }
         AddressType::Tcp4 | AddressType::Tcp6 => {
             let port = asked_port(query)?;

@@ -1,12 +1,11 @@
 //! The shell's part of a reload: reads the configuration again, looks everything up, binds new addresses. All of it
 //! happens before the first worker is touched, so that a mistake costs nothing. The supervisor replaces the workers.
-use super::addresses::Wanted;
+use super::addresses::{AddressError, Wanted};
 use super::app::balance_mode;
 use super::config_reads::Input;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
 use super::lifecycle::refusal_while_stopped;
-use super::listener::BindError;
 use super::log_files::LogFileError;
 use super::settings::{Settings, SettingsError};
 use super::system::System;
@@ -55,7 +54,7 @@ pub(super) enum ReloadError {
     LogFile(#[from] LogFileError),
     /// An address cannot be had.
     #[error("{app}: {why}")]
-    Bind { app: String, why: BindError },
+    Address { app: String, why: AddressError },
     /// Too many changes wait for the thread that reads.
     #[error("too many changes wait for the configuration to be read")]
     Busy,
@@ -142,8 +141,8 @@ fn prepare_generations(
             .map_err(|why| ReloadError::Settings { app: name.clone(), why })?;
         log_files::check(&cx.system, &settings, settings.config.workers.count(cx.system.cpus().count))?;
         settings.warn_of_hooks();
-        let new = addresses::bind_new(cx, ix, &settings.config.listen)
-            .map_err(|why| ReloadError::Bind { app: name.clone(), why })?;
+        let new =
+            addresses::bind_new(cx, ix, &settings).map_err(|why| ReloadError::Address { app: name.clone(), why })?;
         prepared.push((ix, settings, new));
     }
     remember_sources(cx, source, sources);

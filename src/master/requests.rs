@@ -290,7 +290,7 @@ fn bind_asked(cx: &Context<impl System>, ix: WorkerIx, query: &Query, cwd: &Path
     let worker = cx.workers.get(ix).ok_or(errno::UV_EINVAL)?;
     let app = &cx.apps[worker.app];
     let of = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    listener::bind_asked(&cx.system, query, cwd, of.credentials()).map_err(|e| match errno::libuv_code(&e) {
+    listener::bind_asked(&cx.system, query, cwd, of).map_err(|e| match errno::libuv_code(&e) {
         // libuv's uv_pipe_bind reports this for a missing folder.
         errno::UV_ENOENT => errno::UV_EACCES,
         code => code,
@@ -309,7 +309,10 @@ fn rebind(
     let Some(app_ix) = cx.workers.get(ix).map(|worker| worker.app) else { return Ok(()) };
     let fd = match &cx.apps[app_ix].listeners[listener_ix].configured {
         // Its folder may be one where only clusterd may write.
-        Some(address) => listener::bind_configured(&cx.system, address, &[]).map_err(|_| errno::UV_EADDRINUSE)?,
+        Some(address) => {
+            let settings = cx.apps[app_ix].settings();
+            listener::bind_configured(&cx.system, address, &[], settings).map_err(|_| errno::UV_EADDRINUSE)?
+        }
         None => bind_asked(cx, ix, query, cwd)?,
     };
     let Context { apps, system, reactor, keeper, .. } = cx;

@@ -3,9 +3,10 @@
 use super::environment::base_environment;
 use super::hooks::{self, RunsAs};
 use super::system::System;
-use crate::config::{self, Balance, ProtocolKind, Ready, Said, rules};
+use crate::config::{self, Balance, Listen, ProtocolKind, Ready, Said, rules};
 use crate::ids::Slot;
 use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
+use crate::os::listen::Access;
 use crate::os::{attributes, user};
 use crate::program;
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
@@ -48,6 +49,8 @@ pub(super) enum SettingsError {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) config: config::App,
+    /// Who may connect to its configured sockets in the file system.
+    socket_access: BTreeMap<PathBuf, Access>,
     /// Number of its sources (`Sources`).
     pub(super) source: u32,
     pub(super) program: PathBuf,
@@ -135,8 +138,10 @@ impl Settings {
             no_new_privs: no_new_privs(&config, own_uid, user.as_ref()),
         };
         let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, &runs_as);
+        let socket_access = socket_access(system, &config, user.as_ref())?;
         Ok(Settings {
             config,
+            socket_access,
             source,
             program: found.path,
             protocol: worker::protocol(kind),
@@ -155,6 +160,16 @@ impl Settings {
     /// The workers' credentials; `None`: our own.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
+    }
+
+    /// The mode of sockets in the file system where only the umask says it; `None`: by our own umask.
+    pub(super) fn socket_mode(&self) -> Option<u32> {
+        self.config.umask.map(|mask| 0o777 & !mask)
+    }
+
+    /// Who may connect to the configured socket at this path.
+    pub(super) fn socket_access(&self, path: &Path) -> Access {
+        self.socket_access.get(path).cloned().unwrap_or_default()
     }
 
     /// A worker whose event loop is stuck is to leave a report.
@@ -356,6 +371,29 @@ impl Settings {
         self.protocol.environment(&self.spawn(place), &mut env);
         env
     }
+}
+
+/// Who may connect to the configured sockets in the file system. The app's user owns them where nothing else is said.
+fn socket_access(
+    system: &impl System,
+    config: &config::App,
+    own: Option<&Credentials>,
+) -> Result<BTreeMap<PathBuf, Access>, SettingsError> {
+    let mut all = BTreeMap::new();
+    for address in &config.listen {
+        let Listen::Unix(path) = address else { continue };
+        let said = config.socket_access.get(path).cloned().unwrap_or_default();
+        let owner = said.owner.as_deref().map(|name| system.user_id(name)).transpose()?;
+        let group = said.group.as_deref().map(|name| system.group_id(name)).transpose()?;
+        let access = Access {
+            mode: said.mode.or(config.umask.map(|mask| 0o777 & !mask)),
+            added: 0,
+            uid: owner.or(own.map(|own| own.uid)),
+            gid: group.or(own.map(|own| own.gid)),
+        };
+        all.insert(path.clone(), access);
+    }
+    Ok(all)
 }
 
 impl AgentSettings {

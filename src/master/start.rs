@@ -470,7 +470,7 @@ fn bind_all(
         let inherited = given.iter().position(|(_, fd)| is_address(system, fd, address));
         let fd = match inherited {
             Some(n) => given.remove(n).1,
-            None => listener::bind_configured(system, address, &[])
+            None => listener::bind_configured(system, address, &[], settings)
                 .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
         };
         bound.push((address.clone(), fd));

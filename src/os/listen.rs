@@ -1,6 +1,9 @@
 //! Listening sockets: bind, name, accept. Every socket is created CLOEXEC. The caller decides which addresses to bind,
 //! and when.
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::mem::MaybeUninit;
@@ -104,15 +107,66 @@ pub fn bind_udp(address: SocketAddr, v6only: bool, reuse_address: bool) -> io::R
 /// # Errors
 /// Those of socket(2), bind(2) and listen(2); EADDRINUSE when somebody listens there, or the path is not a
 /// socket.
-pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
+pub fn bind_unix(path: &Path, backlog: i32, replace_dead: bool, access: &Access) -> io::Result<OwnedFd> {
     if replace_dead && is_dead_socket(path) {
         std::fs::remove_file(path)?;
     }
+    // An abstract name has neither mode nor owner.
+    let none = Access::default();
+    let access = if path.as_os_str().as_encoded_bytes().starts_with(b"\0") { &none } else { access };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = access.mode {
+        // The file gets no more than that from the first moment, whatever the umask.
+        nix::sys::stat::fchmod(&socket, Mode::from_bits_truncate(mode))?;
+    }
     socket.bind(&SockAddr::unix(path)?)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if let Err(e) = access.apply(path, |found| found.st_uid == own) {
+        std::fs::remove_file(path)?;
+        return Err(e);
+    }
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Who may connect to a socket in the file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The permission bits; `None`: by the umask.
+    pub mode: Option<u32>,
+    /// Bits that are added to those.
+    pub added: u32,
+    /// `None`: who binds.
+    pub uid: Option<u32>,
+    /// `None`: the group of who binds.
+    pub gid: Option<u32>,
+}
+
+impl Access {
+    /// Sets owner and mode of the socket at this path, if `is_it`. What is there is looked at and changed by one fd.
+    fn apply(&self, path: &Path, is_it: impl Fn(&FileStat) -> bool) -> io::Result<()> {
+        if *self == Access::default() {
+            return Ok(());
+        }
+        let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+        let found = fstat(&file)?;
+        let is_socket = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFSOCK.bits();
+        if !is_socket || !is_it(&found) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (uid, gid) = (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw));
+        if uid.is_some_and(|uid| uid.as_raw() != found.st_uid) || gid.is_some_and(|gid| gid.as_raw() != found.st_gid) {
+            fchownat(&file, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+        }
+        let mode = self.mode.unwrap_or(found.st_mode & 0o777) | self.added;
+        if mode != found.st_mode & 0o777 {
+            // An fd with O_PATH cannot be changed by itself.
+            let by_fd = format!("/proc/self/fd/{}", file.as_raw_fd());
+            std::fs::set_permissions(by_fd, std::fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
+    }
 }
 
 /// The identity of a socket's file: another file may be at its path by now.
@@ -131,15 +185,20 @@ impl SocketFile {
         Some(SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() })
     }
 
+    /// Sets owner and mode of the file, if it is still the one at its path.
+    ///
+    /// # Errors
+    /// Those of open(2), fchownat(2) and chmod(2); `NotFound` if another file is there.
+    pub fn set_access(&self, access: &Access) -> io::Result<()> {
+        access.apply(&self.path, |found| (found.st_dev as u64, found.st_ino as u64) == (self.device, self.inode))
+    }
+
     /// Removes the file, if it is still the one at its path. The folder is opened once, so that it cannot be replaced
     /// between check and removal.
     ///
     /// # Errors
     /// Those of open(2), fstatat(2) and unlinkat(2); `NotFound` if another file is there.
     pub fn remove(&self) -> io::Result<()> {
-        use nix::fcntl::{AtFlags, OFlag, open};
-        use nix::sys::stat::{Mode, fstatat};
-        use nix::unistd::{UnlinkatFlags, unlinkat};
         let name = self.path.file_name().ok_or(io::ErrorKind::NotFound)?;
         let above = self.path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -315,6 +374,32 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    fn who_may_connect_is_said_whatever_the_umask() {
+        let dir = std::env::temp_dir().join(format!("clusterd-access-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("a.sock");
+        let mode = || std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
+        for wanted in [0o600, 0o777, 0o660] {
+            let access = Access { mode: Some(wanted), ..Access::default() };
+            drop(bind_unix(&path, 16, true, &access).unwrap());
+            assert_eq!(mode(), wanted);
+        }
+        let added = Access { mode: Some(0o700), added: 0o222, ..Access::default() };
+        let _bound = bind_unix(&path, 16, true, &added).unwrap();
+        assert_eq!(mode(), 0o722);
+        let file = SocketFile::at(&path).unwrap();
+        file.set_access(&Access { mode: Some(0o666), ..Access::default() }).unwrap();
+        assert_eq!(mode(), 0o666);
+        // Another file is in its place: nothing happens to that, nor to what a link leads to.
+        std::fs::rename(&path, dir.join("moved.sock")).unwrap();
+        std::fs::write(dir.join("precious"), "").unwrap();
+        std::os::unix::fs::symlink("precious", &path).unwrap();
+        file.set_access(&Access { mode: Some(0o777), ..Access::default() }).unwrap_err();
+        assert_ne!(std::fs::metadata(dir.join("precious")).unwrap().permissions().mode() & 0o777, 0o777);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
     fn a_bound_port_is_refused_to_the_next() {
         let first = bind_tcp_any(0, 16).unwrap();
         let LocalAddress::Inet(address) = local_address(first.as_fd()).unwrap() else { panic!("not inet") };
@@ -338,10 +423,10 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("clusterd-listen-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("app.sock");
-        drop(bind_unix(&path, 16, true).unwrap());
-        assert!(bind_unix(&path, 16, false).is_err());
-        let alive = bind_unix(&path, 16, true).unwrap();
-        assert_eq!(bind_unix(&path, 16, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(bind_unix(&path, 16, true, &Access::default()).unwrap());
+        assert!(bind_unix(&path, 16, false, &Access::default()).is_err());
+        let alive = bind_unix(&path, 16, true, &Access::default()).unwrap();
+        assert_eq!(bind_unix(&path, 16, true, &Access::default()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(alive);
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -353,11 +438,11 @@ mod tests {
         std::fs::create_dir_all(dir.join("other")).unwrap();
         let path = dir.join("app.sock");
         assert_eq!(SocketFile::at(&path), None);
-        let _first = bind_unix(&path, 16, true).unwrap();
+        let _first = bind_unix(&path, 16, true, &Access::default()).unwrap();
         let file = SocketFile::at(&path).unwrap();
         // Moved, so that its fd number is not reused.
         std::fs::rename(&path, dir.join("moved.sock")).unwrap();
-        let _second = bind_unix(&path, 16, true).unwrap();
+        let _second = bind_unix(&path, 16, true, &Access::default()).unwrap();
         assert_eq!(file.remove().unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(path.exists());
         SocketFile::at(&path).unwrap().remove().unwrap();

@@ -100,6 +100,22 @@ pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Credent
     Ok(Some(Credentials { uid: uid.as_raw(), gid: gid.as_raw(), groups }))
 }
 
+/// The number of a user, by name or number.
+///
+/// # Errors
+/// There is none, or the database cannot be read.
+pub fn uid_of(text: &str) -> Result<u32, UserError> {
+    find_user(text).map(|found| found.uid.as_raw())
+}
+
+/// The number of a group, by name or number.
+///
+/// # Errors
+/// There is none, or the database cannot be read.
+pub fn gid_of(text: &str) -> Result<u32, UserError> {
+    find_group(text).map(Gid::as_raw)
+}
+
 struct FoundUser {
     uid: Uid,
     /// Known if there is an entry.

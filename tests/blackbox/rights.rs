@@ -280,7 +280,8 @@ fn log_files_in_a_folder_of_the_apps_user_are_handled_with_that_users_rights() {
          os.rename('logs/out.log', 'logs/mine')\nos.symlink(sys.argv[1], 'logs/out.log')\n\
          print('x' * 2000, flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)\n\
          os.remove('logs/out.log')\n\
-         while not os.path.exists('logs/out.log') or os.path.getsize('logs/out.log') < 1000:\n\
+         own = lambda name: name.startswith('out-') and '20200101' not in name\n\
+         while not any(map(own, os.listdir('logs'))) or not os.path.exists('logs/out.log'):\n\
          \x20   print('y' * 90, flush=True)\n    time.sleep(0.01)\n\
          print('DONE', file=sys.stderr, flush=True)\nsignal.pause()\n",
     );
@@ -361,6 +362,66 @@ fn environment_files_are_read_with_the_rights_of_the_apps_user() {
     let said = String::from_utf8_lossy(&reload.stderr).into_owned();
     assert!(!reload.status.success() && said.contains("cannot read theirs/env: as 54321: no permission"), "{said}");
     unharmed(cluster);
+}
+
+#[test]
+fn who_may_connect_to_a_socket_file_is_said_by_the_configuration_or_the_app() {
+    let folder = Folder::new();
+    folder.write(
+        "app.js",
+        "const http = require('node:http');\nhttp.createServer((q, s) => s.end()).listen(process.env.SOCK);\n\
+         http.createServer((q, s) => s.end()).listen({ path: 'asked.sock', readableAll: true, writableAll: true });\n",
+    );
+    let at = folder.path().to_owned();
+    let is_root = clusterd::os::user::own_uid() == 0;
+    let who = if is_root { format!("owner = {SOMEBODY}, group = {SOMEBODY}") } else { String::new() };
+    let config = |mode: &str| {
+        let socket = at.join("web.sock");
+        let who = if who.is_empty() { String::new() } else { format!(", {who}") };
+        format!(
+            "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 1\nenv.SOCK = {socket:?}\n\
+             listen = [{{ address = \"unix:{}\", mode = \"{mode}\"{who} }}]\n",
+            socket.display()
+        )
+    };
+    folder.write("c.toml", &config("0660"));
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(1);
+    let look = |name: &str| {
+        let found = std::fs::symlink_metadata(at.join(name)).unwrap();
+        (found.mode() & 0o777, found.uid(), found.gid())
+    };
+    let (uid, gid) = if is_root { (SOMEBODY, SOMEBODY) } else { (look("web.sock").1, look("web.sock").2) };
+    assert_eq!(look("web.sock"), (0o660, uid, gid));
+    wait_until("what the app asked for", || at.join("asked.sock").exists());
+    assert_eq!(look("asked.sock").0, 0o777);
+    // Another mode in a reload; the socket stays.
+    cluster.folder.write("c.toml", &config("0606"));
+    let reload = cluster.cli(&["reload", "all"]);
+    assert!(reload.status.success(), "{reload:?}");
+    assert_eq!(look("web.sock"), (0o606, uid, gid));
+    unharmed(cluster);
+}
+
+#[test]
+fn the_socket_file_of_an_app_of_another_user_belongs_to_that_user() {
+    if clusterd::os::user::own_uid() != 0 {
+        eprintln!("skipped: only root can run workers as another user");
+        return;
+    }
+    let (folder, theirs, precious) = folder_of_somebody("import signal\nsignal.pause()\n");
+    let socket = precious.join("web.sock");
+    let listen = format!("umask = \"007\"\nlisten = \"unix:{}\"", socket.display());
+    let text = app_of_somebody(&theirs, &theirs, &listen).replace("protocol = \"none\"", "protocol = \"listen-fds\"");
+    folder.write("c.toml", &text);
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |command| {
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    });
+    cluster.wait_ready(1);
+    let found = std::fs::symlink_metadata(&socket).unwrap();
+    assert_eq!((found.mode() & 0o777, found.uid(), found.gid()), (0o770, SOMEBODY, SOMEBODY));
+    unharmed(cluster);
+    assert!(!socket.exists(), "it stays behind");
 }
 
 #[test]

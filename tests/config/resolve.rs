@@ -50,6 +50,32 @@ fn says(line: &str, wants: &str) {
 }
 
 #[test]
+fn an_address_may_be_a_table_that_says_who_may_connect() {
+    let text = "[[app]]\ncommand = \"a\"\nlisten = [\"8080\", { address = \"unix:/a\", mode = \"0660\", owner = 33, group = \"www\" }]\n\
+                [[app]]\ncommand = \"a\"\nlisten = { address = \"b.sock\", mode = 0o600 }\n\
+                [[app]]\ncommand = \"a\"\nlisten = { address = \"9090\" }\n";
+    let text = text.replace("b.sock", "./b.sock");
+    let config = resolve(&file(&text)).unwrap();
+    let access =
+        |n: usize| config.apps[n].socket_access.iter().map(|(path, a)| (path.display().to_string(), a.clone()));
+    let (path, first) = access(0).next().unwrap();
+    assert_eq!(
+        (path.as_str(), first.mode, first.owner.as_deref(), first.group.as_deref()),
+        ("/a", Some(0o660), Some("33"), Some("www"))
+    );
+    let (path, second) = access(1).next().unwrap();
+    assert_eq!((path.as_str(), second.mode, second.owner), ("/srv/b.sock", Some(0o600), None));
+    assert_eq!(config.apps[2].listen[0].to_string(), "*:9090");
+    assert_eq!(access(2).count(), 0);
+    says("listen = { mode = \"0660\" }", "address is missing");
+    says("listen = { address = \"unix:/a\", mode = \"888\" }", "mode must be octal digits");
+    says("listen = { address = \"unix:/a\", mode = 660 }", "mode must be octal digits in quotes");
+    says("listen = { address = \"unix:/a\", owners = 1 }", "did you mean \"owner\"?");
+    says("listen = [{ address = \"8080\", group = \"www\" }]", "for sockets in the file system");
+    says("listen = [7]", "a string, a table with an address");
+}
+
+#[test]
 fn log_settings_are_decided_together() {
     use clusterd::config::log::{Format, Target};
     let log = |text: &str| app(&format!("[[app]]\ncommand = \"node web.js\"\n{text}")).log;
@@ -302,7 +328,7 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("port = \"80\"", "port must be a number from 0 to 65535");
     says("port = 65536", "not 65536");
     says("port = 99999999999999999999999", "not 99999999999999999999999");
-    says("listen = [80]", "must be a string or an array of strings, not a number");
+    says("listen = [80]", "must be a string, a table with an address, or an array of these, not a number");
     says("drain_timeout = 30", "Add a unit, in quotes: \"30s\"");
     says("ready_timeout = \"0s\"", "is zero");
     says("kill_timeout = \"5\"", "Add a unit");

@@ -191,14 +191,24 @@ impl Walk<'_> {
     }
 
     pub(crate) fn umask(&mut self, entry: &Entry<'_>) -> Option<At<u32>> {
+        self.mode(entry, "umask", parse::umask)
+    }
+
+    /// Permission bits, or a mask of them.
+    pub(crate) fn mode(
+        &mut self,
+        entry: &Entry<'_>,
+        what: &str,
+        read: fn(&str) -> Result<u32, ValueError>,
+    ) -> Option<At<u32>> {
         match entry.value {
             // TOML's own octal form says what it is; a decimal number would be taken for octal by mistake.
-            DeValue::Integer(typed) if typed.radix() == 8 => self.keep(entry.spot, parse::umask(typed.as_str())),
+            DeValue::Integer(typed) if typed.radix() == 8 => self.keep(entry.spot, read(typed.as_str())),
             DeValue::Integer(typed) => {
-                let message = format!("umask must be octal digits in quotes, such as \"027\", not the number {typed}");
+                let message = format!("{what} must be octal digits in quotes, such as \"027\", not the number {typed}");
                 self.keep(entry.spot, Err(message))
             }
-            _ => self.text(entry, "octal digits in quotes, such as \"027\"", parse::umask),
+            _ => self.text(entry, "octal digits in quotes, such as \"027\"", read),
         }
     }
 }

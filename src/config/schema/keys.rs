@@ -15,15 +15,16 @@
 //!
 //! with the optional parts in this order, separated by commas. `plain` keys come into the resolved struct as they are. Of a
 //! `raw(Type)` key `resolve` makes something else. Strings are as Markdown.
+use super::addresses::{Addresses, ListenEntry};
 use super::attribute_kinds::{CpuShare, Cpus, ResourceTable};
 use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
 use super::kinds::{
-    ADDRESSES, Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size,
-    TOO_MANY_ENTRIES, Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number,
-    quoted, unset, variable,
+    Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size, TOO_MANY_ENTRIES, Text,
+    Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, quoted, unset, variable,
 };
 use super::nested::{Table, Tables};
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
+use crate::config::SocketAccess;
 use crate::config::attributes::ResourceLimits;
 use crate::config::hooks::HookEvent;
 use crate::config::log::{self, Format, Target};
@@ -98,6 +99,8 @@ table! {
         workers: Workers,
         /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
         listen: Vec<Listen>,
+        /// Who may connect to those of them that are files, where that is said.
+        socket_access: BTreeMap<PathBuf, SocketAccess>,
         /// Added to the environment of clusterd itself (or `base_env`); the chosen `env.NAME` table is already laid over.
         env: BTreeMap<String, String>,
         /// What `env` is added to, where it is not the environment of clusterd itself.
@@ -181,11 +184,12 @@ table! {
         flag flag("--prefix", SURROUNDINGS, "").takes(Takes::Nothing);
 
     /// Where to listen: "8080", "127.0.0.1:8080", "[::1]:8080", "localhost:8080", "unix:/run/app.sock".
-    listen: raw(Vec<At<Listen>>), ADDRESSES, unset "none", initial r#"["0.0.0.0:8080"]"#, section "sockets",
+    listen: raw(Vec<At<ListenEntry>>), Addresses, unset "none", initial r#"["0.0.0.0:8080"]"#, section "sockets",
         flag flag("--listen", SOCKETS, "ADDRESS").short('l').takes(Takes::Several).for_one_app()
             .help("8080, 127.0.0.1:8080, [::1]:8080, unix:/run/app.sock; may repeat"),
         more "`\"8080\"` and `\"*:8080\"`: every address, IPv6 and IPv4. Port 0: any free one, the same for all workers. At \
-              most 128. Bound before any worker starts";
+              most 128. Bound before any worker starts. A socket in the file system as a table says who may connect: \
+              `{ address = \"unix:/run/app.sock\", mode = \"0660\", owner = \"web\", group = \"www-data\" }`, see below";
     /// One more listen address, before the others: this port of every address of the machine.
     port: raw(u16), Port, unset "none", example "8081", section "sockets",
         flag flag("--port", SOCKETS, "PORT").short('p').for_one_app().help("Listen on this port; 0: any free one");

@@ -1,5 +1,6 @@
 //! The settings: one entry per key in `keys`, from which come the parser, the flags of a run, the file that `init` writes,
 //! the tables in `docs/` and the JSON schema for editors. Here is what an entry says; what a key may hold is in `kinds`.
+pub(crate) mod addresses;
 mod attribute_kinds;
 pub(crate) mod flags;
 pub mod json;

@@ -162,6 +162,8 @@ fn other(
         fd: None,
         // UV_TCP_IPV6ONLY and UV_UDP_IPV6ONLY.
         flags: i64::from(v6only),
+        readable_all: false,
+        writable_all: false,
         backlog: None,
         index: 0,
         data: None,

@@ -7,7 +7,7 @@ use crate::master::preload;
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::interrupt::Periodic;
-use crate::os::listen::{self, LocalAddress, SocketFile};
+use crate::os::listen::{self, Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
 use crate::os::notify::{self, Datagram};
 use crate::os::procfs::{self, ConnectionTable, Holder};
@@ -105,6 +105,14 @@ impl System for Linux {
 
     fn account(&self, uid: u32) -> Account {
         user::account(uid)
+    }
+
+    fn user_id(&self, name: &str) -> Result<u32, UserError> {
+        user::uid_of(name)
+    }
+
+    fn group_id(&self, name: &str) -> Result<u32, UserError> {
+        user::gid_of(name)
     }
 
     fn as_user<T: Send + 'static>(
@@ -212,8 +220,12 @@ impl System for Linux {
         listen::bind_udp(address, v6only, reuse_address)
     }
 
-    fn bind_unix(&self, path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd> {
-        listen::bind_unix(path, backlog, replace_dead)
+    fn bind_unix(&self, path: &Path, backlog: i32, replace_dead: bool, access: &Access) -> io::Result<OwnedFd> {
+        listen::bind_unix(path, backlog, replace_dead, access)
+    }
+
+    fn set_socket_access(&self, file: &SocketFile, access: &Access) -> io::Result<()> {
+        file.set_access(access)
     }
 
     fn addresses_of(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

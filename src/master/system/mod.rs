@@ -11,7 +11,7 @@ use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::os::connection::Connection;
 use crate::os::cpu::CpuCount;
-use crate::os::listen::{LocalAddress, SocketFile};
+use crate::os::listen::{Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
 use crate::os::notify::Datagram;
 use crate::os::procfs::{ConnectionTable, Holder};
@@ -118,6 +118,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     fn account(&self, uid: u32) -> Account;
 
+    /// The number of a user.
+    fn user_id(&self, name: &str) -> Result<u32, UserError>;
+
+    /// The number of a group.
+    fn group_id(&self, name: &str) -> Result<u32, UserError>;
+
     /// Calls `act` with the rights of this user.
     fn as_user<T: Send + 'static>(
         &self,
@@ -195,7 +201,10 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     fn bind_udp(&self, address: SocketAddr, v6only: bool, reuse_address: bool) -> io::Result<OwnedFd>;
 
     /// `replace_dead`: removes a socket file on which nobody listens.
-    fn bind_unix(&self, path: &Path, backlog: i32, replace_dead: bool) -> io::Result<OwnedFd>;
+    fn bind_unix(&self, path: &Path, backlog: i32, replace_dead: bool, access: &Access) -> io::Result<OwnedFd>;
+
+    /// Sets owner and mode of a socket file if it is still the same one.
+    fn set_socket_access(&self, file: &SocketFile, access: &Access) -> io::Result<()>;
 
     /// The addresses of a host. Blocks as long as the resolver does.
     fn addresses_of(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;

@@ -96,6 +96,10 @@ pub struct Query {
     pub fd: Option<i64>,
     /// libuv's flags of the bind.
     pub flags: i64,
+    /// Every user may read from a socket in the file system, as far as its mode says.
+    pub readable_all: bool,
+    /// The same of writing, which is what connecting needs.
+    pub writable_all: bool,
     /// Length of the accept queue.
     pub backlog: Option<i64>,
     /// Tells servers of one worker on the same address apart.
@@ -158,6 +162,10 @@ struct Internal<'a> {
     fd: Option<i64>,
     #[serde(default)]
     flags: Option<i64>,
+    #[serde(default, rename = "readableAll", borrow)]
+    readable_all: Option<&'a RawValue>,
+    #[serde(default, rename = "writableAll", borrow)]
+    writable_all: Option<&'a RawValue>,
     #[serde(default, borrow)]
     backlog: Option<&'a RawValue>,
     #[serde(default)]
@@ -367,6 +375,9 @@ fn decode_query(m: Internal<'_>) -> Result<Query, BadField> {
         address_type,
         fd: m.fd,
         flags: m.flags.unwrap_or(0),
+        // As in Node, only `true` counts.
+        readable_all: m.readable_all.is_some_and(|typed| typed.get() == "true"),
+        writable_all: m.writable_all.is_some_and(|typed| typed.get() == "true"),
         backlog: m.backlog.and_then(number),
         index: m.index.unwrap_or(0),
         data,

@@ -1,4 +1,4 @@
-// Sockets in the file system: shared by the workers, with a full and a relative path.
+// Sockets in the file system: shared by the workers, with a full and a relative path, and with rights for every user.
 'use strict';
 const path = require('node:path');
 const { ask, close, done, fs, listen, meet, net, say, slot } = require('../play.js');
@@ -8,7 +8,12 @@ const serve = () => net.createServer((socket) => socket.end(`from ${slot}`));
   say(await listen(full, path.resolve('full.sock')), full.address() === path.resolve('full.sock'));
   const relative = serve();
   say(await listen(relative, 'relative.sock'), relative.address());
+  for (const [name, all] of [['r', { readableAll: true }], ['w', { writableAll: true }], ['rw', { readableAll: true, writableAll: true }]]) {
+    const open = serve();
+    say(name, await listen(open, { path: path.resolve(`${name}.sock`), ...all }));
+  }
   await meet('listening');
+  if (slot === 0) say(['full', 'r', 'w', 'rw'].map((name) => (fs.statSync(`${name}.sock`).mode & 0o777).toString(8)).join());
   if (slot === 0) {
     for (const where of ['full.sock', path.resolve('relative.sock')]) {
       const seen = new Set();
