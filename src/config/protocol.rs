@@ -85,10 +85,10 @@ const BIND: &Rules = &Rules {
 
 const LISTEN_FDS: &Rules = &Rules {
     name: "listen-fds",
-    evidence: &[Said::Notify],
-    default_evidence: None,
+    evidence: &[Said::Listening, Said::Notify],
+    default_evidence: Some(Said::Listening),
     own_balance: Balance::Shared,
-    use_instead: "use \"notify\" or a time such as \"2s\"",
+    use_instead: "use \"listening\", \"notify\" or a time such as \"2s\"",
     http_unfit: Some(
         "any worker may take a connection, so none can be asked by itself; use \"notify\" (the program says READY=1 when it \
          serves) or a time such as \"2s\"",

@@ -1,7 +1,7 @@
 //! Which settings a protocol allows: readiness, balance, listening, limits. Checked when a protocol was typed, and
 //! again when `auto` is decided. `protocol` has the table.
 use super::protocol::ProtocolKind;
-use super::{Balance, Limits, Ready, Said, defaults};
+use super::{Balance, Limits, Listen, Ready, Said, defaults};
 use crate::balance::Mode;
 use thiserror::Error;
 
@@ -56,7 +56,7 @@ pub enum RuleError {
 
 /// The rule for readiness under a decided protocol. Default: that the worker listens, where that can be seen; without an
 /// address (`has_listeners`) an age counts too, because a program that never listens is in order. For other programs an age
-/// of one second (or `READY=1` on `NOTIFY_SOCKET` before, where there is one).
+/// of one second.
 ///
 /// # Errors
 /// The typed rule can never be met under this protocol.
@@ -86,6 +86,12 @@ pub fn ready(protocol: ProtocolKind, typed: Option<&Ready>, has_listeners: bool)
         Some(rule) if rules.evidence.contains(&said) => Ok(rule.clone()),
         _ => Err(RuleError::Never { rule: said.alone(), protocol }),
     }
+}
+
+/// Whether it can be seen that a worker listens on one of these addresses.
+pub fn is_seen_to_listen(protocol: ProtocolKind, listen: &[Listen]) -> bool {
+    // Node tells. Of a unix socket that a program inherited, nobody sees whether it is accepted from.
+    listen.iter().any(|address| protocol.rules().has_channel || !matches!(address, Listen::Unix(_)))
 }
 
 /// The balance mode under a decided protocol. A program that takes the listening socket itself shares it, or has its
@@ -136,7 +142,7 @@ mod tests {
     #[test]
     fn readiness_has_a_default_for_every_protocol() {
         assert_eq!(ready(ProtocolKind::Node, None, true), Ok(Ready::Listening));
-        assert_eq!(ready(ProtocolKind::ListenFds, None, true), Ok(Ready::After(Duration::from_secs(1))));
+        assert_eq!(ready(ProtocolKind::ListenFds, None, true), Ok(Ready::Listening));
         assert_eq!(ready(ProtocolKind::Bind, None, true), Ok(Ready::Listening));
         let never_listens = Ready::Or(Said::Listening, Duration::from_secs(3));
         assert_eq!(ready(ProtocolKind::Bind, None, false), Ok(never_listens.clone()));
@@ -150,7 +156,6 @@ mod tests {
             (ProtocolKind::Node, Ready::Notify),
             (ProtocolKind::Bind, Ready::Message),
             (ProtocolKind::Bind, Ready::Http("/healthz".to_owned())),
-            (ProtocolKind::ListenFds, Ready::Listening),
             (ProtocolKind::ListenFds, Ready::Message),
             (ProtocolKind::Plain, Ready::Notify),
             (ProtocolKind::ListenFds, Ready::Http("/healthz".to_owned())),

@@ -193,6 +193,7 @@ impl<S: System> Master<S> {
         let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
         interception.read_left(&mut self.cx, groups);
         self.drains.end_delays(&mut self.cx);
+        self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
@@ -284,6 +285,7 @@ impl<S: System> Master<S> {
     fn begin_interception(&mut self, ix: WorkerIx) {
         let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
         interception.begin(&mut self.cx, groups, ix);
+        self.kernel_mode.accept_probes.expect(&mut self.cx);
     }
 
     /// Whether a ping to this worker is unread.

@@ -130,7 +130,7 @@ impl NotifySockets {
                 worker.status_text = Some(text);
             }
             if said.ready {
-                let (app, worker, listens) = (worker.app, worker.id, worker.intercepted.is_some());
+                let (app, worker, listens) = (worker.app, worker.id, worker.channel.is_none());
                 cx.push_news(app, Event::Evidence { worker, evidence: Evidence::Notify });
                 if listens {
                     // It says so itself, and need not call listen(2) on a socket that it inherited.

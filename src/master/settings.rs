@@ -197,8 +197,12 @@ impl Settings {
 
     /// The rule for readiness, as configured.
     pub(super) fn ready_words(&self) -> String {
-        rules::ready(self.protocol.kind(), self.config.ready.as_ref(), !self.config.listen.is_empty())
-            .map_or_else(|_| String::new(), |rule| rule.to_string())
+        rules::ready(
+            self.protocol.kind(),
+            self.config.ready.as_ref(),
+            rules::is_seen_to_listen(self.protocol.kind(), &self.config.listen),
+        )
+        .map_or_else(|_| String::new(), |rule| rule.to_string())
     }
 
     /// The path of the readiness probe, if there is one.
@@ -466,7 +470,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     config.balance = rules::balance(kind, config.balance)?;
     rules::listen(kind, !config.listen.is_empty())?;
     rules::limits(kind, config.balance, &config.limits)?;
-    rules::ready(kind, config.ready.as_ref(), !config.listen.is_empty())
+    rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }
 
 /// The rule in the supervisor's terms. `may_speak`: the program may send `READY=1` before the time is over.

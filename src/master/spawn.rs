@@ -30,7 +30,7 @@ use crate::worker::{Inherited, listen_fds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 
 /// The name in the keeper of our end of a worker's channel.
@@ -340,6 +340,16 @@ pub(super) fn add_worker(
         eligibility::refresh(cx, ix);
     }
     ix
+}
+
+/// The socket of a worker on this listener: its slot's own, or the shared one.
+pub(super) fn socket_for<'a, S: System>(
+    cx: &'a Context<S>,
+    worker: &Worker<S>,
+    listener: ListenerIx,
+) -> BorrowedFd<'a> {
+    let listener = &cx.apps[worker.app].listeners[listener];
+    if worker.own_socket { listener.socket_of(worker.socket_number) } else { listener.fd.as_fd() }
 }
 
 /// The worker serves the sockets that it inherited, as far as anybody can know.

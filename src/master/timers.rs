@@ -36,6 +36,8 @@ pub(super) enum Timer {
     Notify,
     /// Calls that were left are answered.
     Calls,
+    /// Workers that inherited their sockets are asked whether they accept.
+    AcceptProbe,
     /// Intercepted system calls that were left are answered.
     Intercepted,
     /// Channels that were left with bytes in them are read on.

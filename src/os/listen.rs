@@ -269,6 +269,30 @@ pub fn set_backlog(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     socket2::SockRef::from(&socket).listen(backlog)
 }
 
+/// A non-blocking client socket for a listener of this machine, and its own address: known before it connects.
+///
+/// # Errors
+/// Those of socket(2) and bind(2).
+pub fn client_for(listener: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    let client = Socket::new(Domain::for_address(listener), Type::STREAM, Some(Protocol::TCP))?;
+    client.set_nonblocking(true)?;
+    client.bind(&SocketAddr::new(listener.ip(), 0).into())?;
+    let own = client.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((client.into(), own))
+}
+
+/// Connects it. Over loopback the connection is complete when the call returns, or it fails.
+///
+/// # Errors
+/// Those of connect(2).
+pub fn connect(client: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+    let client = socket2::SockRef::from(&client);
+    match client.connect(&to.into()) {
+        Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => client.peer_addr().map(drop),
+        done => done,
+    }
+}
+
 /// Stops listening, for every process that shares the socket: new clients are refused, waiting ones are reset.
 pub fn stop_listening(socket: BorrowedFd<'_>) {
     // A socket that does not listen needs no stopping.

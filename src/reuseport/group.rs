@@ -7,6 +7,7 @@ use super::selection::Selection;
 use super::turns::Turns;
 use crate::os::reuseport;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the kernel does for groups. The methods are Linux's own; a simulated system has others.
@@ -186,6 +187,16 @@ impl Group {
         }
         let Some(program) = program::by_chance(selected) else { return Ok(Steering::Random) };
         kernel.attach_classic(first, &program).map(|()| Steering::Random)
+    }
+
+    /// Has the kernel give a connection from this port of this machine to `socket`, until the next [`Group::steer`].
+    ///
+    /// # Errors
+    /// The kernel accepts no such program; nothing has changed.
+    pub fn aim(&self, kernel: &impl Kernel, first: BorrowedFd<'_>, from: SocketAddr, socket: u32) -> io::Result<()> {
+        let program = program::aimed(&self.selection.selected(), from.is_ipv6(), from.port(), socket);
+        let program = program.ok_or(io::ErrorKind::InvalidInput)?;
+        kernel.attach_classic(first, &program)
     }
 
     /// The same for datagrams: each client's go to one of the first `slots` sockets.

@@ -252,6 +252,22 @@ fn tree(runs: &[Run]) -> Vec<Classic> {
     }
 }
 
+/// The program of [`by_chance`], but a connection from this port of this machine goes to `socket`, whether it is selected or
+/// not. `None`: too many runs.
+pub fn aimed(selected: &[u32], v6: bool, port: u16, socket: u32) -> Option<Vec<Classic>> {
+    let (version, port_at) = if v6 { (6, 40) } else { (4, 20) };
+    let rest = by_chance(selected)?;
+    // Own connections have no options in the IP header. The port is read where it can be only: a load beyond the packet would
+    // end the program.
+    let mut program = vec![stmt(LD_B_ABS, NET), stmt(RSH_K, 4)];
+    program.push(Classic { code: JUMP_EQ, jump_true: 0, jump_false: 3, k: version });
+    program.push(stmt(LD_H_ABS, NET.wrapping_add(port_at)));
+    program.push(Classic { code: JUMP_EQ, jump_true: 0, jump_false: 1, k: u32::from(port) });
+    program.push(stmt(RET_K, socket));
+    program.extend(rest);
+    Some(program)
+}
+
 fn stmt(code: u16, k: u32) -> Classic {
     Classic { code, jump_true: 0, jump_false: 0, k }
 }

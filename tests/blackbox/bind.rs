@@ -371,3 +371,51 @@ fn where_filters_are_refused_it_is_said_once_and_sockets_are_inherited() {
     assert_eq!(said, 1, "{:?}", cluster.stderr());
     cluster.stop();
 }
+
+/// Accepts from the socket that it inherits, and calls neither bind(2) nor listen(2). Without TAKES it does nothing at all.
+const INHERITS: &str = "import os, socket, time
+while 'TAKES' not in os.environ:
+    time.sleep(1)
+server = socket.socket(fileno=os.dup(3))
+while True:
+    client, _ = server.accept()
+    if client.recv(4096):
+        body = b'pid=%d' % os.getpid()
+        client.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s' % (len(body), body))
+    client.close()
+";
+
+#[test]
+fn who_took_an_inherited_socket_is_ready_when_it_accepts_and_never_by_time() {
+    let folder = Folder::new();
+    folder.write("inherits.py", INHERITS);
+    let Some(cluster) = start_in(folder, 2, &["-e", "TAKES=1"], &["python3", "inherits.py"]) else { return };
+    let seen = load(&cluster, 60);
+    nothing_lost(&seen);
+    assert_eq!(answered_by(&seen), cluster.worker_pids().into_iter().collect());
+    cluster.stop();
+    for refused in [false, true] {
+        let folder = Folder::new();
+        folder.write("inherits.py", INHERITS);
+        let args = ["-w", "1", "--port", "0", "--ready-timeout", "1500ms", "--", "python3", "inherits.py"];
+        let cluster = Cluster::start_in(folder, &args, |command| {
+            if refused {
+                super::refusal::refuse_filters(command);
+            }
+        });
+        cluster.wait_line("was not ready after 1.5 s");
+        assert!(!cluster.stderr().iter().any(|line| line.contains("ready, 1 worker")), "{:?}", cluster.stderr());
+        cluster.stop();
+    }
+}
+
+#[test]
+fn where_filters_are_refused_it_still_is_seen_who_accepts() {
+    let folder = Folder::new();
+    folder.write("inherits.py", INHERITS);
+    let args = ["-w", "2", "-b", "kernel", "--port", "0", "-e", "TAKES=1", "--", "python3", "inherits.py"];
+    let cluster = Cluster::start_in(folder, &args, super::refusal::refuse_filters);
+    cluster.wait_ready(2);
+    nothing_lost(&load(&cluster, 20));
+    cluster.stop();
+}

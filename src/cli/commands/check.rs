@@ -173,7 +173,9 @@ fn examine(app: &App, cpus: &CpuCount) -> Finding {
     };
     examine_sockets(app, protocol, &mut finding);
     let typed = || Ok(app.ready.clone().unwrap_or(Ready::After(defaults::READY_AFTER)));
-    match protocol.map_or_else(typed, |protocol| rules::ready(protocol, app.ready.as_ref(), !app.listen.is_empty())) {
+    match protocol.map_or_else(typed, |protocol| {
+        rules::ready(protocol, app.ready.as_ref(), rules::is_seen_to_listen(protocol, &app.listen))
+    }) {
         Ok(ready) => {
             finding.ready = Some(ready.to_string());
             let by_themselves =

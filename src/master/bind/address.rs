@@ -1,13 +1,13 @@
 //! Which listener of the app an intercepted bind(2) means. A configured port is meant by any host; another fixed port becomes
 //! a listener of its own at the first bind.
+use super::Given;
 use super::look::Looked;
-use super::{Given, socket_for};
 use crate::config::Listen;
 use crate::ids::{ListenerIx, WorkerIx};
 use crate::master::context::Context;
 use crate::master::kernel_mode::groups::Groups;
 use crate::master::system::System;
-use crate::master::{addresses, requests, unread};
+use crate::master::{addresses, requests, spawn, unread};
 use crate::os::errno;
 use crate::os::listen::LocalAddress;
 use crate::os::seccomp::Answer;
@@ -125,7 +125,7 @@ fn is_bound_already(
     let listeners = &cx.apps[worker.app].listeners;
     let inherited = listeners.iter().filter(|listener| listener.configured.is_some()).count();
     let passed = FIRST_FD..FIRST_FD + i32::try_from(inherited).unwrap_or(0);
-    let identity = cx.system.file_identity(socket_for(cx, worker, found));
+    let identity = cx.system.file_identity(spawn::socket_for(cx, worker, found));
     identity.is_ok_and(|(_, inode)| cx.system.holds_socket(looked.process, inode, &passed))
 }
 

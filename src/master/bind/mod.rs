@@ -12,7 +12,6 @@ use super::context::Context;
 use super::kernel_mode::groups::Groups;
 use super::spawn;
 use super::timers::Timer;
-use super::worker::Worker;
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::master::system::System;
@@ -60,6 +59,13 @@ impl Intercepted {
         } else {
             Intercepted { listener: Some(held), ..Intercepted::default() }
         }
+    }
+}
+
+impl Intercepted {
+    /// Whether one of its processes was given a socket.
+    pub(super) fn has_bound(&self) -> bool {
+        !self.given.is_empty()
     }
 }
 
@@ -304,7 +310,7 @@ impl Interception {
             return answer(cx, ix, call.id, Answer::Continue);
         };
         let Some(worker) = cx.workers.get(ix) else { return };
-        let socket = socket_for(cx, worker, listener_ix);
+        let socket = spawn::socket_for(cx, worker, listener_ix);
         // The queue also serves while the slot has no worker: never shorter than clusterd's own.
         let most = cx.system.accept_queue(socket).most as i32;
         if backlog > most
@@ -355,7 +361,7 @@ fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
     let Some(calls) = worker.intercepted.as_ref().and_then(|intercepted| intercepted.listener.as_ref()) else {
         return Answer::Continue;
     };
-    let socket = socket_for(cx, worker, held.listener);
+    let socket = spawn::socket_for(cx, worker, held.listener);
     let looked = &held.looked;
     if let Err(e) = cx.system.set_nonblocking(socket, looked.flags.nonblocking) {
         log::debug!("worker {}: cannot set the flags of its socket: {e}", worker.id);
@@ -371,12 +377,6 @@ fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
             Answer::Continue
         }
     }
-}
-
-/// The socket of a worker on this listener: its slot's own, or the shared one.
-fn socket_for<'a, S: System>(cx: &'a Context<S>, worker: &Worker<S>, listener: ListenerIx) -> BorrowedFd<'a> {
-    let listener = &cx.apps[worker.app].listeners[listener];
-    if worker.own_socket { listener.socket_of(worker.socket_number) } else { listener.fd.as_fd() }
 }
 
 /// The listener whose socket an fd of a worker's process is.

@@ -208,6 +208,14 @@ impl System for Linux {
         listen::bind_tcp_any(port, backlog)
     }
 
+    fn client_for(&self, listener: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+        listen::client_for(listener)
+    }
+
+    fn connect(&self, client: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()> {
+        listen::connect(client, to)
+    }
+
     fn bind_tcp_beside(&self, address: SocketAddr, v6only: bool, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
         listen::bind_tcp_beside(address, v6only, others)
     }

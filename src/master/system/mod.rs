@@ -192,6 +192,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// On all interfaces, IPv6 and IPv4 where possible.
     fn bind_tcp_any(&self, port: u16, backlog: i32) -> io::Result<OwnedFd>;
 
+    /// As [`crate::os::listen::client_for`].
+    fn client_for(&self, listener: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)>;
+
+    /// As [`crate::os::listen::connect`].
+    fn connect(&self, client: BorrowedFd<'_>, to: SocketAddr) -> io::Result<()>;
+
     /// As [`crate::os::listen::bind_tcp_beside`].
     fn bind_tcp_beside(&self, address: SocketAddr, v6only: bool, others: &[BorrowedFd<'_>]) -> io::Result<OwnedFd>;
 

@@ -1,0 +1,131 @@
+//! Whether a worker that inherited its sockets accepts: a connection of our own into its socket, while it starts. Programs that
+//! call listen(2) or say `READY=1` need none; the others (Go, Rust, puma) are ready when they have accepted it.
+use crate::ids::{ListenerIx, WorkerId, WorkerIx};
+use crate::master::context::Context;
+use crate::master::system::System;
+use crate::master::timers::Timer;
+use crate::master::worker::Worker;
+use crate::master::{addresses, spawn};
+use crate::os::listen::LocalAddress;
+use crate::supervisor::{Event, Evidence, Phase};
+use crate::worker::Inherited;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// How long a worker may take to listen by itself before it is probed, in milliseconds.
+const PROBE_AFTER_MS: u64 = 500;
+/// Pause between two looks at the probes, in milliseconds.
+const LOOK_EVERY_MS: u64 = 50;
+
+/// The probes that nobody has accepted so far.
+#[derive(Default)]
+pub(in crate::master) struct AcceptProbes {
+    open: BTreeMap<WorkerId, Probe>,
+}
+
+struct Probe {
+    listener: ListenerIx,
+    _client: OwnedFd,
+}
+
+impl AcceptProbes {
+    /// A worker starts, or was found starting.
+    pub(in crate::master) fn expect(&mut self, cx: &mut Context<impl System>) {
+        cx.timers.set_earlier(Timer::AcceptProbe, cx.now_ms + LOOK_EVERY_MS);
+    }
+
+    /// Looks at all starting workers, when that is due.
+    pub(in crate::master) fn look(&mut self, cx: &mut Context<impl System>) {
+        if !cx.timers.take_due(Timer::AcceptProbe, cx.now_ms) {
+            return;
+        }
+        let starting: Vec<WorkerIx> = cx.workers.indices().filter(|ix| is_starting(cx, *ix)).collect();
+        let ids: Vec<WorkerId> = starting.iter().filter_map(|ix| Some(cx.workers.get(*ix)?.id)).collect();
+        self.open.retain(|id, _| ids.contains(id));
+        for ix in &starting {
+            self.look_at(cx, *ix);
+        }
+        if !starting.is_empty() {
+            cx.timers.set(Timer::AcceptProbe, cx.now_ms + LOOK_EVERY_MS);
+        }
+    }
+
+    fn look_at(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
+        let Some(worker) = cx.workers.get(ix) else { return };
+        let (app_ix, id) = (worker.app, worker.id);
+        let Some(view) = cx.apps[app_ix].supervisor.worker(id) else { return };
+        let binds_itself = worker.intercepted.as_ref().is_some_and(|intercepted| intercepted.has_bound());
+        if binds_itself || cx.now_ms < view.spawned_at_ms + PROBE_AFTER_MS {
+            return;
+        }
+        match self.open.get(&id) {
+            None => match open(cx, ix) {
+                Ok(probe) => self.open.extend(probe.map(|probe| (id, probe))),
+                Err(e) => log::debug!("worker {id}: cannot connect to see whether it accepts: {e}"),
+            },
+            Some(probe) => {
+                let socket = spawn::socket_for(cx, worker, probe.listener);
+                if cx.system.accept_queue(socket).waiting > 0 {
+                    return;
+                }
+                self.open.remove(&id);
+                spawn::serve_inherited(cx, ix);
+                cx.push_news(app_ix, Event::Evidence { worker: id, evidence: Evidence::Listening });
+            }
+        }
+    }
+}
+
+/// Whether it is a worker that starts, has inherited its sockets, and is ready when it listens.
+fn is_starting(cx: &Context<impl System>, ix: WorkerIx) -> bool {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.pid.is_some()) else {
+        return false;
+    };
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    settings.protocol.inherited() == Inherited::Listeners
+        && settings.policy().ready.evidence == Some(Evidence::Listening)
+        && app.supervisor.worker(worker.id).is_some_and(|view| matches!(view.phase, Phase::Starting { .. }))
+}
+
+/// Connects to a socket of the worker. `None`: it has no TCP socket.
+fn open<S: System>(cx: &mut Context<S>, ix: WorkerIx) -> io::Result<Option<Probe>> {
+    let Some(worker) = cx.workers.get(ix) else { return Ok(None) };
+    let app_ix = worker.app;
+    let app = &cx.apps[app_ix];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    for listener_ix in addresses::of_generation(app, settings) {
+        let LocalAddress::Inet(local) = app.listeners[listener_ix].local else { continue };
+        let to = |ip: IpAddr| SocketAddr::new(ip, local.port());
+        let client = match local.ip() {
+            ip if !ip.is_unspecified() => connected(cx, worker, listener_ix, local),
+            IpAddr::V4(_) => connected(cx, worker, listener_ix, to(Ipv4Addr::LOCALHOST.into())),
+            IpAddr::V6(_) => connected(cx, worker, listener_ix, to(Ipv6Addr::LOCALHOST.into()))
+                .or_else(|_| connected(cx, worker, listener_ix, to(Ipv4Addr::LOCALHOST.into()))),
+        };
+        // The kernel goes back to the usual selection.
+        if cx.apps[app_ix].listeners[listener_ix].reuseport.is_some() {
+            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        }
+        return Ok(Some(Probe { listener: listener_ix, _client: client? }));
+    }
+    Ok(None)
+}
+
+fn connected<S: System>(
+    cx: &Context<S>,
+    worker: &Worker<S>,
+    listener_ix: ListenerIx,
+    to: SocketAddr,
+) -> io::Result<OwnedFd> {
+    let listener = &cx.apps[worker.app].listeners[listener_ix];
+    let (client, own) = cx.system.client_for(to)?;
+    if let Some(group) = listener.reuseport.as_ref().filter(|_| worker.own_socket) {
+        let socket = group.selection.socket_of(worker.socket_number);
+        group.aim(&cx.system, std::os::fd::AsFd::as_fd(&listener.fd), own, socket)?;
+    }
+    cx.system.connect(std::os::fd::AsFd::as_fd(&client), to)?;
+    Ok(client)
+}
