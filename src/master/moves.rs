@@ -18,6 +18,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// Workers are not asked more often what they keep, in milliseconds.
+const ASK_EVERY_MS: u64 = 1_000;
+
 /// Balance waits so long for workers that start, in milliseconds.
 const STARTS_WITHIN_MS: u64 = 5_000;
 
@@ -87,6 +90,8 @@ impl Kept {
 pub(super) struct Rebalance {
     /// The workers were asked what they keep.
     is_asked: bool,
+    /// When they were asked last, in milliseconds.
+    asked_ms: Option<u64>,
     /// A worker became ready since the last round.
     is_wanted: bool,
     /// Shares are not compared again before this, in milliseconds, unless a worker became ready.
@@ -206,15 +211,22 @@ fn least_served(cx: &Context<impl System>, app_ix: AppIx, listener: ListenerIx, 
 /// A worker of the app became ready: the others say what they keep, so that moves go to whoever has fewest.
 pub(super) fn worker_is_ready(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(app) = cx.workers.get(ix).map(|worker| worker.app) else { return };
-    cx.apps[app].rebalance.is_wanted = true;
-    ask(cx, app);
+    let rebalance = &mut cx.apps[app].rebalance;
+    rebalance.is_wanted = true;
+    // Between two answers the counts are kept up to date: a thousand workers that start are not asked a thousand times.
+    if rebalance.asked_ms.is_none_or(|at| cx.now_ms.saturating_sub(at) >= ASK_EVERY_MS) {
+        ask(cx, app);
+    }
 }
 
 fn is_asked_for_counts<S: System>(worker: &Worker<S>, app: AppIx) -> bool {
-    worker.app == app && worker.has_preload && worker.admitted && worker.drain.is_none()
+    let reads = worker.channel.as_ref().is_some_and(|channel| !channel.closed && !channel.is_blocked());
+    let serves = worker.admitted && worker.drain.is_none() && !worker.liveness.stuck;
+    worker.app == app && worker.has_preload && serves && reads
 }
 
 fn ask(cx: &mut Context<impl System>, app: AppIx) {
+    cx.apps[app].rebalance.asked_ms = Some(cx.now_ms);
     for ix in cx.workers.indices() {
         let Some(worker) = cx.workers.get_mut(ix).filter(|worker| is_asked_for_counts(worker, app)) else { continue };
         worker.kept.is_fresh = false;

@@ -284,6 +284,9 @@ pub(super) fn add_worker(
     let settings = cx.apps[app].generations.get(&generation);
     // An agent has no slot.
     let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
+    // A worker says so when it starts, which a previous master has heard.
+    let loads = |s: &Settings| s.config.preload && s.protocol.has_preload();
+    let has_preload = !is_agent && pid.is_some() && settings.is_some_and(loads);
     let channel = channel.map(|(fd, resumed)| Channel::new(cx.system.channel(fd), resumed));
     let has_channel = channel.is_some();
     let ix = cx.workers.insert(Worker {
@@ -305,7 +308,7 @@ pub(super) fn add_worker(
         admitted: false,
         drain: None,
         goodbye: Goodbye::Unsaid,
-        has_preload: false,
+        has_preload,
         untouched: Vec::new(),
         // Of one that a previous master has started, nothing is known.
         kept: if pid.is_none() { Kept::NONE } else { Kept::default() },
