@@ -312,6 +312,7 @@ impl<S: System> Keeper<S> {
                 self.master = Some(Master { pid, ours, theirs, report: Some(report), delivery, killed_for: None });
                 self.complaints = 0;
                 self.heartbeats = 0;
+                self.fill_reserve();
             }
             Err(why) => match self.watchdog.start_failed(now_ms) {
                 AfterEnd::GiveUp => {
@@ -322,6 +323,14 @@ impl<S: System> Keeper<S> {
                     self.system.say(&format!("clusterd: cannot start the master: {why}; trying again in {ms} ms"));
                 }
             },
+        }
+    }
+
+    pub(super) fn fill_reserve(&mut self) {
+        while self.reserve.len() < RESERVED_FDS
+            && let Ok(fd) = self.system.null_device()
+        {
+            self.reserve.push(fd);
         }
     }
 
@@ -556,11 +565,7 @@ impl<S: System> Keeper<S> {
                 }
             }
             Order::Ready => {
-                while self.reserve.len() < RESERVED_FDS
-                    && let Ok(fd) = self.system.null_device()
-                {
-                    self.reserve.push(fd);
-                }
+                self.fill_reserve();
                 if self.watchdog.ready(now_ms) {
                     self.log_gap(now_ms);
                 }

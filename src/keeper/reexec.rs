@@ -350,6 +350,7 @@ impl<S: System> Keeper<S> {
         let watchdog = Watchdog::resume(state.watchdog, now_ms);
         let mut keeper = Keeper::with(system, with_master_name(left.args.clone()), own, table, watchdog);
         keeper.reports = reports;
+        keeper.fill_reserve();
         keeper.groups = Groups::resume(&keeper.system, state.groups);
         keeper.master = Some(Master {
             pid: state.master_pid,
