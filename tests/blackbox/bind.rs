@@ -1,7 +1,7 @@
 //! `protocol = "bind"`: programs that bind their port by themselves, unmodified and behind wrappers, run on several workers.
 //! Where the system refuses the filter, these tests are skipped with a message.
 use super::client::{Load, Tally, get};
-use super::cluster::{Cluster, Folder, alive, kill, wait_until};
+use super::cluster::{Cluster, Folder, alive, kill, wait_for, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -418,4 +418,21 @@ fn where_filters_are_refused_it_still_is_seen_who_accepts() {
     cluster.wait_ready(2);
     nothing_lost(&load(&cluster, 20));
     cluster.stop();
+}
+
+#[test]
+fn a_port_of_somebody_else_is_refused_and_explained() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = Folder::new();
+    folder.write("server.py", "import os, socket\nsocket.socket().bind(('127.0.0.1', int(os.environ['TAKEN'])))");
+    let variable = format!("TAKEN={port}");
+    let args = ["-w", "1", "--protocol", "bind", "--port", "0", "-e", &variable, "--", "python3", "server.py"];
+    let cluster = Cluster::start_in(folder, &args, |_| ());
+    let is_wanted = |line: &String| line.contains("cannot bind 127.0.0.1") || line.contains("refuses the filter");
+    let line = wait_for("an explanation", || cluster.stderr().into_iter().find(is_wanted));
+    if line.contains("refuses the filter") {
+        return eprintln!("skipped: {line}");
+    }
+    assert!(line.contains(&format!("in use by pid {}", std::process::id())) && line.contains("PORT"), "{line}");
 }

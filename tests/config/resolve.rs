@@ -356,7 +356,7 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
 fn settings_that_contradict_each_other() {
     for (lines, wants) in [
         ("listen = \"80\"\nprotocol = \"none\"", "nobody would take connections"),
-        ("ready = \"listening\"\nprotocol = \"listen-fds\"", "never comes"),
+        ("ready = \"message\"\nprotocol = \"listen-fds\"", "never comes"),
         ("ready = \"notify\"\nprotocol = \"node\"", "never comes"),
         ("balance = \"sticky\"\nprotocol = \"listen-fds\"", "needs protocol \"node\""),
         ("instance_var = \"CLUSTERD_SLOT\"", "is set by clusterd"),
