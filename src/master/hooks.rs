@@ -217,7 +217,7 @@ impl HookRuns {
                     self.reasons.insert(*worker, cause_words(cause));
                 }
             },
-            Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms } => {
+            Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms, by_itself: _ } => {
                 let why = self.reasons.remove(worker).unwrap_or_else(|| {
                     let overdue = if *killed { " (it did not end by itself)" } else { "" };
                     format!("was asked to leave and {}{overdue}", ended(*status))

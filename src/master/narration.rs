@@ -84,7 +84,13 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
             log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
             cx.apps[app_ix].slot_notes.insert(slot.0, text);
         }
-        Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms: _ } => {
+        Report::WorkerLeft { worker, slot, pid, status, killed: false, by_itself: true, .. }
+            if *status != ExitStatus::Code(0) =>
+        {
+            let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+            log::warn!("{name}/{slot}: worker {worker}{pid}, which left by itself, has crashed: {}", ended(*status));
+        }
+        Report::WorkerLeft { worker, slot, pid, status, killed, .. } => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
             let overdue = if *killed { " (it did not end by itself)" } else { "" };
             log::debug!("{name}/{slot}: worker {worker}{pid} has left: {}{overdue}", ended(*status));

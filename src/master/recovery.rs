@@ -358,6 +358,7 @@ impl Recovery<'_> {
                 pid: Some(child.pid),
                 spawned_at_ms: child.started_ms,
                 phase,
+                by_itself: false,
             }
         };
         ours.iter().map(place).collect()
@@ -374,6 +375,7 @@ impl Recovery<'_> {
             pid: Some(child.pid),
             spawned_at_ms: child.started_ms,
             phase: Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None },
+            by_itself: false,
         });
         AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
     }

@@ -6,6 +6,7 @@ use super::config_reads::Input;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
 use super::lifecycle::refusal_while_stopped;
+use super::listener::Listener;
 use super::log_files::LogFileError;
 use super::settings::{Settings, SettingsError};
 use super::system::System;
@@ -176,7 +177,13 @@ fn commit_generation(
         true => app.supervisor.slot_count(),
         false => settings.config.workers.count(cx.system.cpus().count),
     };
-    let policy = settings.policy();
+    let mut policy = settings.policy();
+    // One worker that holds nothing of ours holds it itself (a port, a session of a bot), or would work twice.
+    let holds_nothing = settings.config.listen.is_empty() && app.listeners.iter().all(Listener::is_retired);
+    let runs = !app.supervisor.is_stopped();
+    if runs && settings.config.reload.overlap.is_none() && slots == 1 && holds_nothing {
+        policy.overlap = false;
+    }
     app.balancer.set_mode(balance_mode(settings.config.balance));
     app.generations.insert(to, settings);
     (ix, to, policy, slots)

@@ -259,6 +259,7 @@ impl Settings {
             max_runs: c.restart.max_runs,
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
             surge: c.reload.surge,
+            overlap: c.reload.overlap.unwrap_or(true),
             canary_ms: ms(c.reload.canary),
             settle_ms: ms(c.reload.settle),
             drain_spread_ms: ms(c.reload.drain_spread),

@@ -293,8 +293,7 @@ impl App {
         let slot = Slot(index);
         let deadline_ms = cx.now_ms + self.policy(generation).rules(slot).ready_timeout_ms;
         let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
-        let spawned_at_ms = cx.now_ms;
-        self.workers.insert(Worker { id: worker, slot, generation, pid: None, spawned_at_ms, phase, not_yet: None });
+        self.workers.insert(Worker::new(worker, slot, generation, cx.now_ms, phase));
         self.set_phase(worker, phase);
         cx.act(Action::Spawn { worker, slot, generation });
         worker
@@ -304,7 +303,7 @@ impl App {
     pub(super) fn fill(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
         self.set_slot_phase(index, SlotPhase::Filled);
-        if !self.agent_lets_start(generation) {
+        if !self.agent_lets_start(generation) || self.must_wait_for_old(index, generation) {
             return;
         }
         let worker = self.spawn(cx, index, generation);
@@ -444,6 +443,7 @@ impl App {
                 let young = self.is_young(worker, cx.now_ms);
                 self.detach(index, worker);
                 let deadline_ms = cx.now_ms + self.policy(generation).drain_timeout_ms;
+                self.workers.note_own_leave(&worker);
                 self.set_phase(worker, Phase::Draining { deadline_ms });
                 cx.act(Action::Drain { worker });
                 cx.report(Report::WorkerLeaving { worker, slot });
@@ -480,7 +480,9 @@ impl App {
 
     fn on_drained(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
-        if matches!(w.phase, Phase::Draining { .. }) {
+        // What a worker that left by itself still does (it flushes, it tells somebody of its error) cannot be seen.
+        let is_awaited = self.stopping.is_some() || self.reload.is_some();
+        if matches!(w.phase, Phase::Draining { .. }) && (is_awaited || !w.by_itself) {
             self.terminate(cx, worker);
         }
     }
@@ -490,10 +492,10 @@ impl App {
         if w.phase.is_leaving() {
             let killed = matches!(w.phase, Phase::Killed);
             let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
-            let (slot, pid) = (w.slot, w.pid);
+            let (slot, pid, by_itself) = (w.slot, w.pid, w.by_itself);
             cx.report(match slot {
                 Slot::AGENT => Report::AgentLeft { agent: worker, pid, status, killed },
-                _ => Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms },
+                _ => Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms, by_itself },
             });
             self.remove(cx, worker);
         } else {

@@ -92,10 +92,18 @@ impl App {
         }
         let generation = slot_state.generation;
         cx.report(Report::Replacing { worker, slot, pid, excess });
-        let incoming = self.spawn(cx, index, generation);
+        let overlap = self.policy(generation).overlap;
+        let incoming = if overlap {
+            Some(self.spawn(cx, index, generation))
+        } else {
+            // The slot is filled when the old one is gone.
+            self.detach(index, worker);
+            self.retire(cx, worker);
+            None
+        };
         let now_ms = cx.now_ms;
         if let Some(slot) = self.slot_mut(index) {
-            slot.incoming = Some(incoming);
+            slot.incoming = incoming;
             // If even a new worker is over the limit, replacements must not follow each other at once.
             slot.replace_after_ms = now_ms + limits::REPLACE_EVERY_MS;
         }

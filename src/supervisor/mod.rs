@@ -64,6 +64,8 @@ pub struct Policy {
     pub stop_exit_codes: Vec<i32>,
     /// Slots that a reload replaces at a time.
     pub surge: u32,
+    /// Two workers may run in one slot: a new one starts beside the old one, which drains once the new one is ready.
+    pub overlap: bool,
     /// How long the first new worker of a reload is watched, beside the old one, before the others follow.
     pub canary_ms: u64,
     /// How long a slot whose old worker had clients delays the next slot of a reload.
@@ -206,7 +208,16 @@ pub enum Report {
     /// An unrequested end of a worker, and what became of its slot.
     WorkerDied { worker: WorkerId, slot: Slot, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
     /// A worker that had been asked to leave is gone.
-    WorkerLeft { worker: WorkerId, slot: Slot, pid: Option<i32>, status: ExitStatus, killed: bool, lived_ms: u64 },
+    WorkerLeft {
+        worker: WorkerId,
+        slot: Slot,
+        pid: Option<i32>,
+        status: ExitStatus,
+        killed: bool,
+        lived_ms: u64,
+        /// Nobody had asked it.
+        by_itself: bool,
+    },
     /// A worker announced that it leaves; its replacement is starting.
     WorkerLeaving { worker: WorkerId, slot: Slot },
     /// A worker has passed a limit; its replacement is starting.

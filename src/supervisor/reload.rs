@@ -10,7 +10,7 @@
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
 use super::timers::TimerKey;
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use std::collections::VecDeque;
@@ -134,10 +134,10 @@ impl App {
             let busy = (reload.starting.len() + reload.settling.len()) as u32;
             let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
             let surge = if alone { 1 } else { self.policy(to).surge.max(1) };
-            let Some(reload) = &mut self.reload else { return };
-            if busy >= surge {
+            if busy >= surge || self.must_vacate_first(cx, target) {
                 return;
             }
+            let Some(reload) = &mut self.reload else { return };
             let Some(index) = reload.pending.pop_front() else { break };
             if index as usize >= self.slots.len() {
                 continue;
@@ -388,7 +388,38 @@ impl App {
     /// A process is gone: the reload may have waited for it.
     pub(super) fn after_removal(&mut self, cx: &mut Cx<'_>) {
         if self.reload.is_some() {
-            self.settle(cx);
+            return self.settle(cx);
+        }
+        for index in 0..self.slots.len() as u32 {
+            self.refill_vacated(cx, index);
+        }
+    }
+
+    /// Without overlap the old worker of the next slot ends first. Returns whether it is still there.
+    fn must_vacate_first(&mut self, cx: &mut Cx<'_>, target: Generation) -> bool {
+        let Some(&index) = self.reload.as_ref().and_then(|reload| reload.pending.front()) else { return false };
+        if self.policy(target).overlap {
+            return false;
+        }
+        if let Some(old) = self.slots.get(index as usize).and_then(|slot| slot.current) {
+            self.detach(index, old);
+            self.retire(cx, old);
+        }
+        self.must_wait_for_old(index, target)
+    }
+
+    /// Whether a worker that leaves this slot has to end before the next one starts.
+    pub(super) fn must_wait_for_old(&self, index: u32, generation: Generation) -> bool {
+        let leaves = |w: &Worker| w.slot == Slot(index) && w.phase.is_leaving();
+        !self.policy(generation).overlap && self.workers.values().any(leaves)
+    }
+
+    /// Fills a slot that was waiting for its old worker's end.
+    fn refill_vacated(&mut self, cx: &mut Cx<'_>, index: u32) {
+        let Some(slot) = self.slots.get(index as usize) else { return };
+        let is_empty = slot.phase == SlotPhase::Filled && slot.current.is_none() && slot.incoming.is_none();
+        if is_empty && self.stopping.is_none() && !self.policy(slot.generation).overlap {
+            self.fill(cx, index);
         }
     }
 

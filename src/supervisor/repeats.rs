@@ -51,7 +51,16 @@ mod tests {
         let mut app = App::new(Generation(1), policy, 1);
         let not_yet = not_yet.map(str::to_owned);
         let generation = Generation(1);
-        app.workers.insert(Worker { id: WORKER, slot, generation, pid: Some(1), spawned_at_ms: 0, phase, not_yet });
+        app.workers.insert(Worker {
+            id: WORKER,
+            slot,
+            generation,
+            pid: Some(1),
+            spawned_at_ms: 0,
+            phase,
+            by_itself: false,
+            not_yet,
+        });
         if slot != Slot::AGENT {
             app.slot_mut(0).unwrap().current = Some(WORKER);
         }

@@ -26,6 +26,7 @@ pub(crate) static FALLBACK_POLICY: Policy = Policy {
     max_runs: None,
     stop_exit_codes: Vec::new(),
     surge: 1,
+    overlap: true,
     canary_ms: 0,
     settle_ms: 0,
     drain_spread_ms: 0,
@@ -122,6 +123,8 @@ pub struct WorkerSnapshot {
     /// When it was spawned (absolute milliseconds).
     pub spawned_at_ms: u64,
     pub phase: Phase,
+    /// It left by itself.
+    pub by_itself: bool,
 }
 
 impl App {
@@ -253,8 +256,9 @@ impl App {
     fn restore_workers(&mut self, workers: Vec<WorkerSnapshot>, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
         for w in workers {
             let pid = known_pid(w.id);
-            let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, .. } = w;
-            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase, not_yet: None });
+            let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, by_itself, .. } = w;
+            let not_yet = None;
+            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, not_yet });
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }
     }
@@ -355,5 +359,6 @@ fn process_snapshot(w: &Worker) -> WorkerSnapshot {
         pid: w.pid,
         spawned_at_ms: w.spawned_at_ms,
         phase: w.phase,
+        by_itself: w.by_itself,
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Worker {
     pub(super) pid: Option<i32>,
     pub(super) spawned_at_ms: u64,
     pub(super) phase: Phase,
+    /// It left by itself: its time to end is its own, up to `drain_timeout`.
+    pub(super) by_itself: bool,
     /// Why it was not ready, when last known. Not saved: a new master finds out by itself.
     pub(super) not_yet: Option<String>,
 }
@@ -73,6 +75,13 @@ impl Crew {
     /// For changes of everything but the phase, which [`Crew::set_phase`] changes.
     pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
         self.by_id.get_mut(id).or_else(|| self.agent.as_mut().filter(|agent| agent.id == *id))
+    }
+
+    /// The worker leaves, and nobody had asked it.
+    pub(super) fn note_own_leave(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.by_id.get_mut(id) {
+            worker.by_itself = true;
+        }
     }
 
     /// The agent's process, in any state.
@@ -143,6 +152,10 @@ pub struct WorkerView {
 }
 
 impl Worker {
+    pub(super) fn new(id: WorkerId, slot: Slot, generation: Generation, spawned_at_ms: u64, phase: Phase) -> Worker {
+        Worker { id, slot, generation, pid: None, spawned_at_ms, phase, by_itself: false, not_yet: None }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready { .. })
     }

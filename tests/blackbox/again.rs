@@ -119,6 +119,29 @@ fn a_program_that_ends_runs_at_its_times_and_waits_in_between() {
     cluster.stop();
 }
 
+/// Two of them at a time would collide, or do the work twice.
+#[test]
+fn one_that_holds_nothing_of_ours_is_replaced_by_one_after_the_other() {
+    let home = Home::new();
+    let bot = |word: &str| {
+        format!(
+            "const fs = require('fs'); fs.openSync('lock', 'wx'); console.log('{word}'); process.send('ready'); setInterval(() => {{}}, 1000);\
+             for (const s of ['disconnect', 'SIGTERM']) process.on(s, () => {{ fs.rmSync('lock', {{ force: true }}); process.exit() }})"
+        )
+    };
+    home.folder.write("bot.js", &bot("one"));
+    home.ok(&["start", "bot.js", "-i", "1", "--ready", "message", "--max-restarts", "2"]);
+    home.folder.write("bot.js", &bot("two"));
+    home.ok(&["reload", "bot"]);
+    let app = home.app("bot");
+    assert_eq!((app.restarts, app.generation, app.workers_ready), (0, 2, 1), "the lock was free");
+    // Code that does not come up leaves the old one at work.
+    home.folder.write("bot.js", "process.exit(1)");
+    home.fails(&["reload", "bot"]);
+    home.folder.write("bot.js", &bot("three"));
+    wait_until("a worker", || home.app("bot").workers_ready == 1);
+}
+
 /// Whoever asks late learns how the start ended too: a command may be slower than the job that it started.
 #[test]
 fn a_start_that_has_ended_before_anybody_asks_is_told_all_the_same() {

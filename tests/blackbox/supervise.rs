@@ -55,12 +55,13 @@ fn an_app_that_never_listens_is_told_so() {
 
 #[test]
 fn a_worker_that_leaves_by_itself_is_replaced_before_it_has_gone() {
-    let cluster = Cluster::web(1, &misbehave("leaves.js"), &["--drain-timeout", "20s"]);
+    let cluster = Cluster::web(1, &misbehave("leaves.js"), &["--drain-timeout", "4s"]);
     let address = cluster.address();
     let load = Load::start(address, 8, false);
     load.wait_more(20);
     let first = cluster.worker_pids()[0];
     get(address, "/leave").unwrap();
+    let asked = Instant::now();
     cluster.wait_line("leaves by itself");
     cluster.wait_view("a replacement", |view| {
         view.apps[0].workers.iter().any(|w| w.pid != Some(first) && w.state == "ready")
@@ -68,10 +69,9 @@ fn a_worker_that_leaves_by_itself_is_replaced_before_it_has_gone() {
     load.wait_more(20);
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung), (0, 0, 0), "{seen:?}");
-    // It holds no connection any more, so it is not waited for until its own timer ends it.
-    let asked = Instant::now();
+    // It holds no connection any more; what else it does is its own business, up to the time-out.
     wait_end(first);
-    assert!(asked.elapsed().as_secs() < 15);
+    assert!((3..20).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
     cluster.stop();
 }
 

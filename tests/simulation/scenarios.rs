@@ -1,7 +1,7 @@
 //! The rules of supervision, one named scenario each, under virtual time.
-use clusterd::ids::{Generation, WorkerId};
+use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, ExitStatus, Limits, Next, Policy,
+    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, Excess, ExitStatus, Limits, Next, Policy,
     RELOAD_GONE_MS_MAX, ReadyRule, Report,
 };
 
@@ -29,6 +29,7 @@ pub(crate) fn policy() -> Policy {
         max_runs: None,
         stop_exit_codes: vec![42],
         surge: 1,
+        overlap: true,
         canary_ms: 0,
         settle_ms: 600,
         drain_spread_ms: 0,
@@ -288,6 +289,56 @@ fn a_server_that_is_opened_again_in_time_is_no_reason_to_leave() {
     s.tell(Event::ServersClosed { worker: WorkerId(1) });
     s.pass(1_000);
     assert_eq!(s.spawned(), [2]);
+}
+
+#[test]
+fn a_worker_that_leaves_by_itself_keeps_its_time() {
+    let mut s = Stage::ready(1);
+    s.tell(Event::ServersClosed { worker: WorkerId(1) });
+    s.pass(1_000);
+    assert_eq!(s.spawned(), [2]);
+    s.make_ready(2);
+    s.take();
+    // It holds no connection, and writes to its database.
+    s.tell(Event::Drained { worker: WorkerId(1) });
+    s.pass(3_000);
+    s.tell(Event::Drained { worker: WorkerId(1) });
+    assert!(!s.take().contains(&Action::Terminate { worker: WorkerId(1) }), "it has until drain_timeout");
+    // A stop does not wait for what nobody sees.
+    s.tell(Event::Stop { now: false });
+    s.tell(Event::Drained { worker: WorkerId(1) });
+    assert!(s.take().contains(&Action::Terminate { worker: WorkerId(1) }));
+}
+
+#[test]
+fn without_overlap_the_old_worker_ends_before_the_new_one_starts() {
+    let apart = Policy { overlap: false, ..policy() };
+    let mut s = Stage::ready(1);
+    s.tell(Event::Reload { to: Generation(2), policy: apart.clone(), slots: 1 });
+    assert!(s.take().contains(&Action::Drain { worker: WorkerId(1) }));
+    s.pass(500);
+    assert!(s.spawned().is_empty(), "the old one still runs");
+    s.exit(1, 0);
+    assert_eq!(s.spawned(), [2]);
+    s.make_ready(2);
+    assert!(s.reports().contains(&Report::ReloadDone { to: Generation(2) }));
+    // A limit: the same.
+    s.take();
+    s.tell(Event::Replace { worker: WorkerId(2), excess: Excess::Connections { taken: 9 } });
+    assert!(s.spawned().is_empty());
+    s.exit(2, 0);
+    assert_eq!(s.spawned(), [3]);
+    s.make_ready(3);
+    // What does not come up is replaced by what was there.
+    s.tell(Event::Reload { to: Generation(3), policy: apart, slots: 1 });
+    s.exit(3, 0);
+    assert_eq!(s.spawned(), [4]);
+    s.exit(4, 1);
+    let seen = s.take();
+    let old_again = Action::Spawn { worker: WorkerId(5), slot: Slot(0), generation: Generation(2) };
+    assert!(seen.contains(&old_again), "{seen:?}");
+    let failed = |a: &Action| matches!(a, Action::Report(Report::ReloadFailed { to: Generation(3), .. }));
+    assert!(seen.iter().any(failed), "{seen:?}");
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn policy(random: &mut Random) -> Policy {
         max_runs: None,
         stop_exit_codes: vec![99],
         surge: random.between(1, 3) as u32,
+        overlap: true,
         canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
         settle_ms: random.between(0, 1_000),
         drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },

@@ -347,6 +347,12 @@ table! {
     /// How many slots are replaced at a time: each needs memory for two workers.
     surge: plain(u32 = 1), number::<u32>("surge", 1, WORKERS_MAX as i64),
         more "The new worker starts beside the old one. The next slot follows when the old worker is gone, or after 150 ms";
+    /// Whether a new worker may start while the old one of its slot runs; if not, the old one ends first.
+    overlap: plain(Option<bool> = None), Optional(Boolean), unset "`true`; `false` in a reload of one worker without sockets",
+        example "false",
+        more "For programs that hold a port of their own or must not work twice (bots, queue workers). Without it their service \
+              pauses during a reload, and when a limit or `cron_restart` replaces a worker. A reload that fails starts the old \
+              code again";
     /// Watch the first new worker for this time, beside the old one, before the others follow; if it dies, the old ones stay.
     canary: plain(Duration = Duration::ZERO), TIME,
         more "If it dies or leaves by then, the reload has failed and nothing else was touched";

@@ -165,7 +165,7 @@ variants! {
 }
 
 record! {
-    WorkerSnapshot { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; }
+    WorkerSnapshot { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; 7 by_itself = false; }
 }
 
 variants! {
