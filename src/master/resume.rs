@@ -316,7 +316,7 @@ fn resume_log_files(master: &mut Master<impl System>, inherited: &mut Inheritanc
     let apps = &master.cx.apps;
     let settings_of = |name: &str, generation| {
         let (ix, app) = apps.entries().find(|(_, app)| app.name == name)?;
-        Some((ix, app.generations.get(&generation).map_or_else(|| app.settings(), |known| known)))
+        Some((ix, app.generations.get(&generation).unwrap_or_else(|| app.settings())))
     };
     let pid_of = |worker| pids.get(&worker).copied();
     master.output.files.resume(&mut master.cx.keeper, &mut inherited.fds, settings_of, pid_of);

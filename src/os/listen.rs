@@ -190,7 +190,7 @@ impl SocketFile {
     /// # Errors
     /// Those of open(2), fchownat(2) and chmod(2); `NotFound` if another file is there.
     pub fn set_access(&self, access: &Access) -> io::Result<()> {
-        access.apply(&self.path, |found| (found.st_dev as u64, found.st_ino as u64) == (self.device, self.inode))
+        access.apply(&self.path, |found| (found.st_dev, found.st_ino) == (self.device, self.inode))
     }
 
     /// Removes the file, if it is still the one at its path. The folder is opened once, so that it cannot be replaced
@@ -203,7 +203,7 @@ impl SocketFile {
         let above = self.path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let found = fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if (found.st_dev as u64, found.st_ino as u64) != (self.device, self.inode) {
+        if (found.st_dev, found.st_ino) != (self.device, self.inode) {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?)

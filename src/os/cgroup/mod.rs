@@ -341,7 +341,7 @@ impl Base {
             kill_all(&part.group(app));
         }
         // All of them, even if one has to stay.
-        made().fold(true, |gone, part| remove_tree(&part.group(app)) && gone)
+        made().filter(|part| !remove_tree(&part.group(app))).count() == 0
     }
 
     /// Removes the base, which is empty, and lets go of it.
