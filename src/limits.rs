@@ -108,6 +108,8 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 pub const MESSAGES_WAITING_MAX: usize = 4096;
 /// Their total size, in bytes.
 pub const MESSAGES_WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The same of all receivers of an app, in bytes.
+pub const MESSAGES_WAITING_APP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Listener keys that the workers of one app may request.
 pub const LISTENER_KEYS_PER_APP_MAX: usize = 256;
 /// Size of the `data` that a worker attaches to a listener (TLS ticket keys and the like), in bytes. It goes into a note

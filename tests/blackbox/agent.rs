@@ -302,6 +302,39 @@ fn a_worker_that_reads_no_message_costs_itself_only() {
     cluster.stop();
 }
 
+/// Most memory that a process ever had, in KiB.
+fn peak_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn many_workers_that_read_no_message_take_little_memory_together() {
+    const WORKERS: u32 = 12;
+    let folder = Folder::new();
+    folder.write("app.js", "process.on('message', () => {}); require('net').createServer().listen(process.env.PORT);");
+    let flood = "for (let n = 0; n < 150; n++) process.send({ action: 'flood', data: 'x'.repeat(20000), to: 'app' });";
+    let waits =
+        "const i = setInterval(() => { if (require('fs').existsSync('go')) { clearInterval(i); flood(); } }, 10);";
+    folder.write("agent.js", &format!("process.send('ready');\nfunction flood() {{ {flood} }}\n{waits}"));
+    folder.write("c.toml", &config("").replace("workers = 2", &format!("workers = {WORKERS}")));
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    let stopped: Vec<i32> = cluster.wait_ready(WORKERS).iter().filter_map(|worker| worker.pid).collect();
+    stopped.iter().for_each(|pid| kill(*pid, "STOP"));
+    let (master, before) = (cluster.master_pid(), peak_kib(cluster.master_pid()));
+    cluster.folder.write("go", "");
+    // More was sent to each than may wait for it.
+    cluster
+        .wait_view("messages lost by all", |view| view.apps[0].workers.iter().all(|worker| worker.messages_lost > 20));
+    let grown = peak_kib(master) - before;
+    // Two MiB for each would be 24.
+    assert!(grown < 16 * 1024, "{grown} KiB");
+    stopped.iter().for_each(|pid| kill(*pid, "CONT"));
+    cluster.wait_ready(WORKERS);
+    cluster.stop();
+}
+
 #[test]
 fn an_agent_that_sends_faster_than_workers_read_is_held_up_and_loses_nothing() {
     // Each worker writes every message down before it reads the next: far slower than they are sent.

@@ -37,6 +37,8 @@ pub(super) struct Relay {
     replies: Vec<Vec<u8>>,
     /// What the process whose channel is being read may still have passed on, in bytes.
     budget_bytes: usize,
+    /// What may still wait for the receivers of an app, in bytes, and when that was counted (milliseconds).
+    room: Option<(AppIx, u64, usize)>,
     /// Round-robin position for messages to any worker.
     turn: usize,
 }
@@ -59,6 +61,7 @@ impl Relay {
     /// A channel is about to be read.
     pub(super) fn begin_reading(&mut self) {
         self.budget_bytes = MESSAGES_PER_TURN_BYTES_MAX;
+        self.room = None;
     }
 
     /// After how many milliseconds a channel is to be read on that is left alone for now: enough of it was passed on, or
@@ -181,16 +184,34 @@ impl Relay {
             worker.receiver.read_ms = now_ms;
         }
         self.budget_bytes = self.budget_bytes.saturating_sub(line.len() + limits::MESSAGE_ID_BYTES_MAX);
-        let sent = channel.send_message(line);
+        let is_full = channel.is_blocked() && !self.takes_room(cx, ix, line.len());
+        let Some(worker) = cx.workers.get_mut(ix) else { return false };
+        let Some(channel) = worker.channel.as_mut() else { return false };
+        let sent = !is_full && channel.send_message(line).is_ok();
         let blocked = channel.is_blocked();
-        if sent.is_err() {
+        if !sent {
             worker.receiver.lost += 1;
             report_lost(cx, ix);
         }
         if blocked {
             cx.tasks.push_back(Task::AwaitWritable(ix));
         }
-        sent.is_ok()
+        sent
+    }
+
+    /// Whether another line may wait for a receiver that does not read. The receivers of the app are counted once for each
+    /// sender that is read.
+    fn takes_room(&mut self, cx: &Context<impl System>, ix: WorkerIx, bytes: usize) -> bool {
+        let Some(app) = cx.workers.get(ix).map(|worker| worker.app) else { return false };
+        let counted = self.room.filter(|(of, at_ms, _)| (*of, *at_ms) == (app, cx.now_ms)).map(|(_, _, room)| room);
+        let room = counted.unwrap_or_else(|| {
+            let channels = cx.workers.iter().filter(|(_, w)| w.app == app).filter_map(|(_, w)| w.channel.as_ref());
+            let waiting: usize = channels.map(Channel::waiting_bytes).sum();
+            limits::MESSAGES_WAITING_APP_BYTES_MAX.saturating_sub(waiting)
+        });
+        let fits = bytes <= room;
+        self.room = Some((app, cx.now_ms, if fits { room - bytes } else { room }));
+        fits
     }
 
     /// Sends the lines for the process whose channel was just read.

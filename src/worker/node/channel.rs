@@ -257,6 +257,11 @@ impl<W: ChannelSocket> Channel<W> {
         self.outbox.is_cut() && !self.closed
     }
 
+    /// The size of the messages that wait for the worker.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.outbox.message_bytes()
+    }
+
     /// Whether so many messages wait for the worker that their senders should wait too.
     pub(crate) fn is_high(&self) -> bool {
         self.outbox.is_high()

@@ -252,6 +252,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// The size of the messages that wait.
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
     /// Whether so many messages wait that their senders should wait too.
     pub fn is_high(&self) -> bool {
         self.messages >= MESSAGES_HIGH_WATER || self.message_bytes >= MESSAGES_HIGH_WATER_BYTES
