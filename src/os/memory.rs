@@ -15,8 +15,8 @@ fn forget(start: usize, length: usize) -> usize {
     let Some(address) = NonNull::new(start as *mut c_void) else { return 0 };
     // SAFETY: the range is a whole private mapping of a file, as the kernel lists it, and was never writable (see
     // `code_of_file`): no page of it differs from the file, and each is read from there again on the next access. The range
-    // is still what it was when it was listed, because only loading and unloading libraries changes mappings of code, and
-    // nothing here does either. Replacing the binary on disk is safe, because the mapping holds the old file.
+    // is still what it was when it was listed, because only unloading a library removes a mapping of code, and nothing here
+    // does: libc loads modules of the name service (users, hosts) and keeps them. Replacing the binary on disk is safe, because the mapping holds the old file.
     match unsafe { madvise(address, length, MmapAdvise::MADV_DONTNEED) } {
         Ok(()) => length,
         Err(_) => 0,
