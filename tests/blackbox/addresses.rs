@@ -74,7 +74,11 @@ fn a_program_that_inherits_its_sockets_gets_those_of_its_generation() {
     home.folder.write("app.py", INHERITS);
     let command = "[\"python3\", \"app.py\"]";
     for (port, verb) in [(one, vec!["start", "c.toml"]), (two, vec!["reload", "web"]), (one, vec!["restart", "web"])] {
-        configure(&home.folder, command, &[format!("127.0.0.1:{port}")]);
+        let listen = [format!("127.0.0.1:{port}")];
+        let text = format!(
+            "[[app]]\nname = \"web\"\ncommand = {command}\nworkers = 2\nprotocol = \"listen-fds\"\nlisten = {listen:?}\n"
+        );
+        home.folder.write("c.toml", &text);
         home.ok(&verb);
         get(at(port), "/").unwrap();
         let other = if port == one { two } else { one };
