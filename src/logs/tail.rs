@@ -106,7 +106,7 @@ mod tests {
         let lines = tail.lines();
         assert_eq!(lines.len(), SHOWN_LINES_MAX);
         assert_eq!(lines[0], "Error: listen EADDRINUSE: address already in use :::8080");
-        assert!(lines.contains(&"... (22 lines)".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"... (23 lines)".to_owned()), "{lines:?}");
         assert_eq!(lines[SHOWN_LINES_MAX - 1], "Node.js v22.0.0");
         for line in ["Traceback (most recent call last):", "TypeError: x", "thread 'main' panicked at src/main.rs:2:5:"]
         {
