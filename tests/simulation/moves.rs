@@ -174,6 +174,10 @@ impl Run {
         }
         let gone = self.workers.remove(&member).unwrap();
         self.lost.extend(&gone.holds);
+        // Of what an earlier master gave it, and it never read, nobody has a copy.
+        let is_of_another = |seq: u64| self.masters > 1 && seq < self.masters << 32;
+        let earlier = gone.inbox.iter().filter(|(seq, _)| is_of_another(*seq));
+        self.lost.extend(earlier.map(|(_, connection)| *connection));
         let mut taken_back = Vec::new();
         self.balancer.remove_member(member, &mut taken_back);
         self.waiting.extend(taken_back);

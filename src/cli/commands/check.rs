@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_by_itself_is_a_usage_error() {
-        let (code, _, err) = run(RunArgs { options: [("ready", "notify")].into(), ..command(&["/bin/sh"]) });
+        let (code, _, err) = run(RunArgs { options: [("ready", "notify")].into(), ..command(&["node", "app.js"]) });
         assert_eq!(code, EXIT_FAILED, "decided by the program: {err}");
         let both = RunArgs { options: [("ready", "notify"), ("protocol", "node")].into(), ..command(&["/bin/sh"]) };
         assert_eq!(run(both).0, EXIT_USAGE);

@@ -2,6 +2,7 @@
 use super::kinds::{ADDRESSES, Kind};
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk, entries};
+use crate::config::value_error::ValueError;
 use crate::config::{Listen, SocketAccess, name, parse};
 use serde_json::{Value, json};
 use toml::de::DeValue;
@@ -44,10 +45,13 @@ impl Kind for Addresses {
         Some(At { value, spot: entry.spot })
     }
 
+    fn parse(&self, word: &str) -> Result<Vec<At<ListenEntry>>, ValueError> {
+        ADDRESSES.parse(word).map(without_access)
+    }
+
     fn parse_all(&self, words: &[String], option: &'static str, found: &mut Found) -> Option<At<Self::Value>> {
         let At { value, spot } = ADDRESSES.parse_all(words, option, found)?;
-        let value = value.into_iter().map(|at| At { value: at.value.into(), spot: at.spot }).collect();
-        Some(At { value, spot })
+        Some(At { value: without_access(value), spot })
     }
 
     fn words(&self) -> String {
@@ -70,6 +74,10 @@ impl Kind for Addresses {
         let one = json!({"anyOf": [{"type": "string"}, table]});
         json!({"anyOf": [{"type": "string"}, table, {"type": "array", "items": one}]})
     }
+}
+
+fn without_access(addresses: Vec<At<Listen>>) -> Vec<At<ListenEntry>> {
+    addresses.into_iter().map(|at| At { value: at.value.into(), spot: at.spot }).collect()
 }
 
 fn read_one(walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<ListenEntry>> {
