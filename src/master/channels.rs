@@ -9,6 +9,7 @@ use super::relay::Relay;
 use super::system::System;
 use super::tasks::Task;
 use super::unread::{self, Budget};
+use super::worker::Worker;
 use super::{checkpoint, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
@@ -189,8 +190,11 @@ pub(super) fn send(cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) {
 pub(super) fn say_goodbye(cx: &mut Context<impl System>, worker: WorkerId) {
     let Some(ix) = cx.workers.find(worker) else { return };
     checkpoint::save_goodbye(cx, ix);
-    let kept = cx.workers.get(ix).map(|worker| cx.apps[worker.app].supervisor.kept_connections());
-    send(cx, ix, if kept == Some(KeptConnections::Move) { lines::MOVE } else { lines::END });
+    let is_taken = |worker: &Worker<_>| {
+        cx.apps[worker.app].supervisor.kept_connections() == KeptConnections::Move && !worker.is_last
+    };
+    let kept = if cx.workers.get(ix).is_some_and(is_taken) { lines::MOVE } else { lines::END };
+    send(cx, ix, kept);
     let mut line = Vec::new();
     lines::user_string(&mut line, "shutdown");
     send(cx, ix, &line);

@@ -271,7 +271,11 @@ impl<S: System> Master<S> {
 
     /// Begins a worker's drain, on the supervisor's order.
     fn begin_drain(&mut self, ix: WorkerIx) {
-        for (app, listener) in drains::listeners_left_by(&self.cx, ix) {
+        let left = drains::listeners_left_by(&self.cx, ix);
+        if let Some(worker) = self.cx.workers.get_mut(ix) {
+            worker.is_last |= !left.is_empty();
+        }
+        for (app, listener) in left {
             for socket in 0..self.cx.apps[app].listeners[listener].socket_count() {
                 self.dispatch.accept_batch(&mut self.cx, app, listener, socket);
             }

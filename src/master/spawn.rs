@@ -307,6 +307,7 @@ pub(super) fn add_worker(
         ended: false,
         admitted: false,
         drain: None,
+        is_last: false,
         goodbye: Goodbye::Unsaid,
         has_preload,
         untouched: Vec::new(),

@@ -43,6 +43,8 @@ pub(super) struct Worker<S: System> {
     /// Admitted by the supervisor: it may get connections.
     pub(super) admitted: bool,
     pub(super) drain: Option<Drain>,
+    /// It drains, and no other worker serves one of its listeners: connections from there can go nowhere else.
+    pub(super) is_last: bool,
     pub(super) goodbye: Goodbye,
     /// It has loaded the preload, and can give connections back.
     pub(super) has_preload: bool,

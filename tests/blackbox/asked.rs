@@ -283,12 +283,14 @@ fn rules_that_cannot_be_asked_for_are_refused_with_the_way_out() {
         let (code, _, err) = run(&folder, &["check", "-c", "c.toml"]);
         assert!(code == 2 && err.contains(wanted) && err.contains("c.toml:3:9"), "{rule}: {code} {err}");
     }
-    for (options, wanted) in
-        [(&["-p", "0"][..], "\"notify\" (the program says READY=1"), (&[], "use a time such as \"2s\"")]
-    {
+    for (wanted_code, options, wanted) in [
+        (1, &["-p", "0"][..], "use \"notify\" or a time such as \"2s\""),
+        (2, &["-p", "0", "--protocol", "listen-fds"], "\"notify\" (the program says READY=1"),
+        (2, &["--protocol", "none"], "use a time such as \"2s\""),
+    ] {
         let args = [&["--ready", "http:/x"], options, &["--", "sleep", "5"]].concat();
         let (code, _, err) = run(&folder, &args);
-        assert!(code == 1 && err.contains(wanted), "{code} {err}");
+        assert!(code == wanted_code && err.contains(wanted), "{code} {err}");
     }
     let (code, out, err) = run(&folder, &["check", "--ready", "http:/healthz?full=1", "--", "node", "app.js"]);
     assert_eq!(code, 0, "{err}");

@@ -353,7 +353,8 @@ fn who_binds_a_thousand_ports_gets_them_and_costs_the_others_nothing() {
     let Some(cluster) = start_in(folder, 1, &[], &["python3", "many.py"]) else { return };
     let bound: usize = cluster.wait_out("bound").rsplit(' ').next().unwrap().parse().unwrap();
     assert!(bound > 500, "{bound}");
-    cluster.wait_line("asks for more than");
+    // Which of them come first depends on the ports that others use.
+    cluster.wait_line("more warnings like these were left out");
     let (code, out, err) = run_in(&cluster, &["ls"]);
     assert_eq!(code, 0, "{out}{err}");
     cluster.stop();

@@ -34,7 +34,7 @@ fn left_behind(way: &str, options: &[&str]) -> Cluster {
 
 #[test]
 fn a_socket_that_lingers_on_the_notify_socket_stops_nobody() {
-    let cluster = left_behind("notify", &["--ready", "notify"]);
+    let cluster = left_behind("notify", &["--ready", "notify", "--protocol", "listen-fds"]);
     cluster.wait_view("what was said after it", |view| {
         view.apps[0].workers.iter().any(|worker| worker.note.as_deref() == Some("done"))
     });
