@@ -16,7 +16,7 @@ fn python(options: &[&str], module: &[&str]) -> Cluster {
 
 fn uvicorn() -> Cluster {
     let cluster = python(&[], &["uvicorn", "asgi:app", "--fd", "3", "--no-access-log"]);
-    assert_eq!(cluster.app().protocol, "listen-fds");
+    assert_eq!(cluster.app().protocol, "bind");
     assert!(get(cluster.address(), "/").unwrap().contains("asgi"));
     cluster
 }
