@@ -33,9 +33,8 @@ impl App {
         let watch = settings.config.watch.as_ref().filter(|_| self.may_restart())?;
         let whole_folder = watch.paths.is_empty();
         let paths = if whole_folder { vec![settings.config.folder.clone()] } else { watch.paths.clone() };
-        let cwd = settings.cwd.clone();
         let (app, ignore, delay) = (self.name.clone(), watch.ignore.clone(), watch.delay);
-        Some(Spec { app, paths, cwd, whole_folder, ignore, apart: home.map(Path::to_owned), delay })
+        Some(Spec { app, paths, whole_folder, ignore, apart: home.map(Path::to_owned), delay })
     }
 }
 
@@ -101,7 +100,8 @@ impl Triggers {
         let changed = |(app, state): (AppIx, &App)| {
             let (_, watcher) = state.schedule.watching.as_ref()?;
             let change = watcher.as_ref()?.take()?;
-            let shown = change.path.strip_prefix(&state.settings().cwd).unwrap_or(&change.path).display();
+            let below = change.path.strip_prefix(&state.settings().cwd).ok().filter(|path| path.iter().next().is_some());
+            let shown = below.unwrap_or(&change.path).display();
             let why = match change.others {
                 0 => format!("{shown} changed"),
                 others => format!("{shown} and {others} more changed"),

@@ -31,8 +31,6 @@ pub struct Spec {
     pub app: String,
     /// Files and folders, absolute.
     pub paths: Vec<PathBuf>,
-    /// The app's folder as it was found, links resolved: where it is another one, what is watched is another one too.
-    pub cwd: PathBuf,
     /// The paths were not named by the user: the rules of the repository around them apply.
     pub whole_folder: bool,
     /// Ignored files, as lines of a `.gitignore`.

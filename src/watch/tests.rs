@@ -25,7 +25,6 @@ impl Folder {
         let spec = Spec {
             app: "web".to_owned(),
             paths: paths.iter().map(|path| self.0.join(path)).collect(),
-            cwd: self.0.clone(),
             whole_folder: true,
             ignore: ignore.iter().map(|pattern| (*pattern).to_owned()).collect(),
             apart: Some(self.0.join("home")),
