@@ -100,7 +100,8 @@ impl Triggers {
         let changed = |(app, state): (AppIx, &App)| {
             let (_, watcher) = state.schedule.watching.as_ref()?;
             let change = watcher.as_ref()?.take()?;
-            let below = change.path.strip_prefix(&state.settings().cwd).ok().filter(|path| path.iter().next().is_some());
+            let below =
+                change.path.strip_prefix(&state.settings().cwd).ok().filter(|path| path.iter().next().is_some());
             let shown = below.unwrap_or(&change.path).display();
             let why = match change.others {
                 0 => format!("{shown} changed"),

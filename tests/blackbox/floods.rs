@@ -170,11 +170,16 @@ fn lines_that_are_never_finished_take_little_memory() {
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
-    let cluster = floods("addresses", 1);
+    let cluster = beside("addresses", 1, "");
+    let master = cluster.master_pid();
+    begin(&cluster);
+    is_unharmed(&cluster, master);
     cluster.wait_line("asks for more than 256 addresses");
     cluster.wait_line("more warnings like these were left out");
+    // It may ask faster than it reads the answers, and is replaced for that.
+    let workers = 1 + cluster.wait_view("the flooding app", |_| true).apps[1].restarts as usize;
     let told = cluster.stderr().iter().filter(|line| line.contains("asks for more than 256 addresses")).count();
-    assert!(told <= 6, "{told} lines say so");
+    assert!(told <= 6 * workers, "{told} lines of {workers} workers say so");
     cluster.stop();
 }
 
