@@ -205,7 +205,9 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
 pub(crate) fn get_within(time: Duration, address: SocketAddr, path: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect_timeout(&address, HUNG).map_err(|e| e.to_string())?;
     stream.set_read_timeout(Some(time)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    // In one piece: a server that answers the first one that it reads may be gone before the next.
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
     read_answer(&mut stream).map(|(body, _)| body).map_err(|end| format!("{end:?}"))
 }
 
