@@ -142,10 +142,7 @@ impl<S: System> Master<S> {
                     }
                     Ready::Notify => self.notify.woke(),
                     Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
-                    Ready::Intercepted { worker } => {
-                        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
-                        interception.read(&mut self.cx, groups, worker);
-                    }
+                    Ready::Intercepted { worker } => self.kernel_mode.interception.read(&mut self.cx, worker),
                     Ready::Answer { worker } => self.readiness.answer_came(&mut self.cx, worker),
                 }
             }
@@ -190,8 +187,7 @@ impl<S: System> Master<S> {
             }
             self.output.files.release_finished(&mut self.cx.keeper);
         }
-        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
-        interception.read_left(&mut self.cx, groups);
+        self.kernel_mode.interception.read_left(&mut self.cx);
         self.drains.end_delays(&mut self.cx);
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);
@@ -287,8 +283,7 @@ impl<S: System> Master<S> {
 
     /// Takes the listener of a worker's filter, where it has one.
     fn begin_interception(&mut self, ix: WorkerIx) {
-        let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
-        interception.begin(&mut self.cx, groups, ix);
+        self.kernel_mode.interception.begin(&mut self.cx, ix);
         self.kernel_mode.accept_probes.expect(&mut self.cx);
     }
 

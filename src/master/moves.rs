@@ -110,7 +110,7 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
     let app = &cx.apps[app_ix];
     let is_alive = cx.system.connection(socket.as_fd()).is_some_and(|seen| seen.is_alive);
     let has_room = app.connections.len() < limits::HANDOFFS_OPEN_MAX;
-    let listener = cx.system.local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
+    let listener = listener_of(cx, app, &socket);
     let has_future = !app.closed && app.supervisor.has_future();
     let listener = listener.filter(|listener| is_alive && has_room && has_future && has_takers(cx, ix, *listener));
     let Some(listener) = listener else { return cx.system.close(socket) };
@@ -156,7 +156,7 @@ pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId,
         let seen = cx.system.connection(socket.as_fd());
         let is_whole = seen.is_some_and(|seen| seen.is_alive && seen.is_untouched) && !known.contains(&inode);
         let may = is_whole && !app.closed && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
-        let listener = cx.system.local_address(socket.as_fd()).ok().and_then(|local| listener_of(app, &local));
+        let listener = listener_of(cx, app, &socket);
         if let Some(listener) = listener.filter(|_| may) {
             queue(cx, app_ix, listener, socket);
             rescued += 1;
@@ -288,12 +288,13 @@ fn give(cx: &mut Context<impl System>, app_ix: AppIx) {
     }
 }
 
-/// The listener that accepted a connection with this local address.
-fn listener_of(app: &App, local: &LocalAddress) -> Option<ListenerIx> {
+/// The listener that accepted a connection, by its local address.
+fn listener_of(cx: &Context<impl System>, app: &App, connection: &OwnedFd) -> Option<ListenerIx> {
+    let local = cx.system.local_address(connection.as_fd()).ok()?;
     let open = || app.listeners.entries().filter(|(_, listener)| !listener.datagram);
-    let exact = open().find(|(_, listener)| listener.local == *local);
+    let exact = open().find(|(_, listener)| listener.local == local);
     let any = || {
-        let LocalAddress::Inet(address) = local else { return None };
+        let LocalAddress::Inet(address) = &local else { return None };
         open().find(|(_, listener)| accepts(&listener.local, address))
     };
     exact.or_else(any).map(|(ix, _)| ix)

@@ -16,7 +16,7 @@ pub struct Connection {
     pub is_untouched: bool,
 }
 
-/// Looks at a socket. `None`: it is no connected stream socket.
+/// Looks at a socket. `None`: it is not a connected stream socket.
 pub fn look(socket: BorrowedFd<'_>) -> Option<Connection> {
     let known = socket2::SockRef::from(&socket);
     if known.r#type().ok()? != socket2::Type::STREAM || known.peer_addr().is_err() {

@@ -1,4 +1,4 @@
-//! Deploys by folder: one that is moved, replaced, copied anew or behind a link that is flipped is found again by its name.
+//! Deploys by folder: one that is moved, replaced, copied again or behind a link that is flipped is found again by its name.
 use super::background::Home;
 use super::client::get;
 use super::cluster::{Folder, command, wait_until};

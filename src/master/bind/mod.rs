@@ -131,7 +131,7 @@ impl Default for Interception {
 
 impl Interception {
     /// The worker's program runs: takes the listener of its filter.
-    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx) {
+    pub(super) fn begin(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
         let (app_ix, id) = (worker.app, worker.id);
         let Some(intercepted) = &mut worker.intercepted else { return };
@@ -150,7 +150,7 @@ impl Interception {
         if let Some(listener) = &intercepted.listener {
             cx.reactor.add_calls(ix, listener);
         }
-        self.read(cx, groups, ix);
+        self.read(cx, ix);
     }
 
     /// The worker gets its sockets by inheritance alone.
@@ -170,7 +170,7 @@ impl Interception {
     }
 
     /// Takes calls of a worker, as many as a turn may.
-    pub(super) fn read(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx) {
+    pub(super) fn read(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         for _ in 0..CALLS_PER_TURN_MAX {
             let Some(worker) = cx.workers.get_mut(ix) else { return };
             let Some(intercepted) = &mut worker.intercepted else { return };
@@ -180,7 +180,7 @@ impl Interception {
             }
             let Some(listener) = &intercepted.listener else { return };
             match cx.system.next_call(listener.as_fd()) {
-                Ok(Some(call)) => self.on_call(cx, groups, ix, call),
+                Ok(Some(call)) => self.on_call(cx, ix, call),
                 Ok(None) => return self.note_end(cx, ix),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
@@ -202,15 +202,15 @@ impl Interception {
     }
 
     /// Takes the calls that were left, when that is due.
-    pub(super) fn read_left(&mut self, cx: &mut Context<impl System>, groups: &mut Groups) {
+    pub(super) fn read_left(&mut self, cx: &mut Context<impl System>) {
         if cx.timers.take_due(Timer::Intercepted, cx.now_ms) {
             for ix in std::mem::take(&mut self.resting) {
-                self.read(cx, groups, ix);
+                self.read(cx, ix);
             }
         }
     }
 
-    fn on_call(&mut self, cx: &mut Context<impl System>, groups: &mut Groups, ix: WorkerIx, call: Call) {
+    fn on_call(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, call: Call) {
         match call.what {
             What::Bind { fd, address, length } => {
                 if own_listener(cx, ix, call.tid, fd).is_some() {
@@ -230,7 +230,7 @@ impl Interception {
                     }
                 }
             }
-            What::Listen { fd, backlog } => self.on_listen(cx, groups, ix, call, fd, backlog),
+            What::Listen { fd, backlog } => self.on_listen(cx, ix, call, fd, backlog),
             What::Other => answer(cx, ix, call.id, Answer::Continue),
         }
     }
@@ -253,7 +253,7 @@ impl Interception {
                 self.on_bind(cx, groups, ix, looked);
             }
             if left {
-                self.read(cx, groups, ix);
+                self.read(cx, ix);
             }
         }
     }
@@ -297,15 +297,7 @@ impl Interception {
         }
     }
 
-    fn on_listen(
-        &mut self,
-        cx: &mut Context<impl System>,
-        _: &mut Groups,
-        ix: WorkerIx,
-        call: Call,
-        fd: i32,
-        backlog: i32,
-    ) {
+    fn on_listen(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, call: Call, fd: i32, backlog: i32) {
         let Some(listener_ix) = own_listener(cx, ix, call.tid, fd) else {
             return answer(cx, ix, call.id, Answer::Continue);
         };

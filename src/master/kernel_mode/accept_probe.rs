@@ -12,7 +12,7 @@ use crate::worker::Inherited;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// How long a worker may take to listen by itself before it is probed, in milliseconds.
 const PROBE_AFTER_MS: u64 = 500;
@@ -124,8 +124,8 @@ fn connected<S: System>(
     let (client, own) = cx.system.client_for(to)?;
     if let Some(group) = listener.reuseport.as_ref().filter(|_| worker.own_socket) {
         let socket = group.selection.socket_of(worker.socket_number);
-        group.aim(&cx.system, std::os::fd::AsFd::as_fd(&listener.fd), own, socket)?;
+        group.aim(&cx.system, listener.fd.as_fd(), own, socket)?;
     }
-    cx.system.connect(std::os::fd::AsFd::as_fd(&client), to)?;
+    cx.system.connect(client.as_fd(), to)?;
     Ok(client)
 }

@@ -246,7 +246,7 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     // ---- connections ----
 
-    /// What the kernel knows of a connection. `None`: it is no connected stream socket.
+    /// What the kernel knows of a connection. `None`: it is not a connected stream socket.
     fn connection(&self, socket: BorrowedFd<'_>) -> Option<Connection>;
 
     fn peer(&self, socket: BorrowedFd<'_>) -> Option<IpAddr>;

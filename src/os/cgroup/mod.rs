@@ -341,7 +341,11 @@ impl Base {
             kill_all(&part.group(app));
         }
         // All of them, even if one has to stay.
-        made().filter(|part| !remove_tree(&part.group(app))).count() == 0
+        let mut is_gone = true;
+        for part in made() {
+            is_gone &= remove_tree(&part.group(app));
+        }
+        is_gone
     }
 
     /// Removes the base, which is empty, and lets go of it.
