@@ -19,6 +19,12 @@ pub(super) const PROGRESS_EVERY_MS: u64 = 200;
 /// Queries to a master that does not answer before a command gives up.
 pub(super) const LOOK_TRIES_MAX: u32 = 50;
 
+/// Looks at a master that has closed its connections, until it is there again or its deployment has ended.
+const END_LOOKS_MAX: u32 = 100;
+
+/// The pause between two of these looks, in milliseconds.
+const END_LOOK_EVERY_MS: u64 = 20;
+
 /// Time limit for a master's answer to a query, in milliseconds.
 const CONTROL_ANSWER_TIMEOUT_MS: u64 = 5_000;
 
@@ -72,8 +78,8 @@ pub(super) struct Master {
     pub(super) deployment: Result<Deployment, ClientError>,
 }
 
-/// Queries every master of a home, all at the same time, so that one that hangs does not delay the others. Dead sockets
-/// are left out.
+/// Queries every master of a home, all at the same time, so that one that hangs does not delay the others. Deployments
+/// whose keeper is gone are left out.
 ///
 /// # Errors
 /// The client itself cannot run.
@@ -83,12 +89,10 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
     runtime.block_on(async {
         let mut asked = Vec::new();
         for (name, path) in sockets {
-            let whose = name.clone();
+            let (whose, home) = (name.clone(), home.clone());
             let task = tokio::spawn(async move {
-                match view(&path).await {
-                    Err(ClientError::Ended) => None,
-                    deployment => Some(Master { name, path, deployment }),
-                }
+                let deployment = view_or_end(&home, &name, &path).await?;
+                Some(Master { name, path, deployment })
             });
             asked.push((task, whose));
         }
@@ -105,6 +109,23 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
         }
         Ok(masters)
     })
+}
+
+/// Queries a master until it answers or its deployment has ended (`None`). A process that ends closes its socket some
+/// time before it lets go of the deployment's name: without the second look, a deployment would neither answer nor be
+/// gone.
+async fn view_or_end(home: &Home, name: &str, socket: &Path) -> Option<Result<Deployment, ClientError>> {
+    for _ in 0..END_LOOKS_MAX {
+        match view(socket).await {
+            Err(ClientError::Ended | ClientError::Broken(_) | ClientError::Incomplete(_)) if !home.is_alive(name) => {
+                return None;
+            }
+            Err(ClientError::Ended | ClientError::Broken(_) | ClientError::Incomplete(_)) => {}
+            answered => return Some(answered),
+        }
+        tokio::time::sleep(Duration::from_millis(END_LOOK_EVERY_MS)).await;
+    }
+    Some(Err(ClientError::Silent { keeper: Home::keeper_of(socket) }))
 }
 
 /// The pause between two queries of a waiting command.
@@ -260,4 +281,31 @@ async fn talk(stream: tokio::net::UnixStream, request: &Request) -> Result<(Stat
     let body = limited.collect().await.map_err(ClientError::Incomplete)?.to_bytes();
     driver.abort();
     Ok((status, body))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_deployment_that_ends_while_it_is_asked_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("clusterd-client-ends-{}", std::process::id()));
+        let home = Home::find(Some(&path)).unwrap();
+        let claim = home.claim("web").unwrap();
+        let listener = claim.listen().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        // It closes two connections without an answer, then its socket, and holds the name for that long.
+        let ending = thread::spawn(move || {
+            for _ in 0..2 {
+                drop(listener.accept().unwrap());
+            }
+            drop((listener, claim));
+        });
+        let masters = view_all(&home).unwrap();
+        assert!(masters.is_empty(), "{masters:?}");
+        ending.join().unwrap();
+        std::fs::remove_dir_all(path).unwrap();
+    }
 }
