@@ -64,6 +64,8 @@ pub(super) struct App {
     pub(super) group_limits: Option<GroupLimits>,
     /// What the worker that made the current reload fail printed last.
     pub(super) last_words: Option<Arc<Tail>>,
+    /// The largest exit code of the last runs of its workers, where their number is limited.
+    pub(super) last_run_code: u8,
 }
 
 impl App {
@@ -97,6 +99,7 @@ impl App {
             group_limits: None,
             schedule: Schedule::default(),
             last_words: None,
+            last_run_code: 0,
         }
     }
 

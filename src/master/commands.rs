@@ -243,8 +243,9 @@ impl<S: System> Master<S> {
         }
         if matches!(report, Report::AppStopped | Report::AppErrored | Report::AppFinished) {
             self.close_app(app_ix, matches!(report, Report::AppStopped));
-            self.cx.deployment.exit_code =
-                self.cx.deployment.exit_code.max(u8::from(matches!(report, Report::AppErrored)));
+            let failed = u8::from(matches!(report, Report::AppErrored));
+            let own = self.cx.apps[app_ix].last_run_code.max(failed);
+            self.cx.deployment.exit_code = self.cx.deployment.exit_code.max(own);
         }
         self.control.waiters.answer_settled(&self.cx);
     }

@@ -8,7 +8,9 @@ use super::system::System;
 use super::waiters::StartState;
 use crate::home::EntryApp;
 use crate::ids::AppIx;
-use crate::supervisor::{Next, Report};
+use crate::supervisor::{Cause, ExitStatus, Next, Report};
+
+const SIGKILL: u8 = 9;
 
 impl App {
     /// The number of workers, where it differs from the configuration.
@@ -62,6 +64,31 @@ pub(super) fn save_states(cx: &Context<impl System>) {
     entry.sources = serving.and_then(|source| cx.deployment.sources.get(&source)).cloned();
     if let Err(e) = home.write_entry(&entry) {
         log::warn!("{e}");
+    }
+}
+
+/// Keeps the exit code of a last run: it becomes clusterd's own when nothing is left to run.
+pub(super) fn note_last_run(app: &mut App, report: &Report) {
+    match report {
+        Report::WorkerDied { cause, next: Next::LastRun { .. }, .. } => {
+            app.last_run_code = app.last_run_code.max(exit_code(cause));
+        }
+        // It had closed its channel or its servers before.
+        Report::WorkerLeft { status, by_itself: true, .. } if app.settings().config.restart.max_runs.is_some() => {
+            app.last_run_code = app.last_run_code.max(exit_code(&Cause::Ended(*status)));
+        }
+        Report::Started { .. } | Report::ReloadStarted { .. } => app.last_run_code = 0,
+        _ => {}
+    }
+}
+
+/// The exit code for the end of a process, as a shell would give it.
+fn exit_code(cause: &Cause) -> u8 {
+    match cause {
+        Cause::Ended(ExitStatus::Code(code)) => u8::try_from(*code).unwrap_or(1),
+        Cause::Ended(ExitStatus::Signal(number)) => u8::try_from(128 + number).unwrap_or(1),
+        Cause::Ended(ExitStatus::OutOfMemory) => 128 + SIGKILL,
+        Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => 1,
     }
 }
 

@@ -323,6 +323,7 @@ impl<S: System> Master<S> {
 
     /// Passes a report to the log, the agent, hooks, and waiting clients.
     fn on_report(&mut self, app: AppIx, report: &Report) {
+        lifecycle::note_last_run(&mut self.cx.apps[app], report);
         narration::narrate(&mut self.cx, app, report);
         if matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) {
             self.cx.apps[app].restarts += 1;

@@ -127,6 +127,9 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
             log::info!("{name}: reload to generation {to} was replaced by a later one");
         }
         Report::Scaled { slots } => log::info!("{name}: {slots} {} from now on", plural(*slots, "worker")),
+        Report::AppErrored if cx.apps[app_ix].last_run_code > 0 => {
+            log::error!("{name}: every worker has ended, and a last run failed");
+        }
         Report::AppErrored => log::error!("{name}: every worker failed too often; nothing serves any more"),
         Report::AppFinished => log::info!("{name}: every worker has finished"),
         Report::AppStopped => log::info!("{name}: stopped"),

@@ -31,6 +31,9 @@ impl Cx<'_> {
     }
 }
 
+/// What is known of a worker that left before it was ready.
+const LEFT_EARLY: &str = "it closed its channel before it was ready";
+
 /// One app under supervision.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -455,13 +458,25 @@ impl App {
                 self.incoming_failed(cx, index, "the new worker left by itself while it was watched".to_owned());
             }
             (Phase::Ready { .. }, Role::Leaving | Role::Gone) => self.retire(cx, worker),
+            // A program that need not listen may end its work before it counts as ready: its exit code tells how it went.
+            (Phase::Starting { deadline_ms, online, .. }, _) if self.may_end(worker) => {
+                let own_ms = cx.now_ms + self.policy(generation).drain_timeout_ms;
+                let deadline_ms = deadline_ms.min(own_ms);
+                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms: None, online, severed_at_ms: None });
+                self.on_not_yet(worker, LEFT_EARLY.to_owned());
+            }
             // It left before it was ready: a failure, reported once it has ended.
             (Phase::Starting { .. }, _) => {
-                let reason = "it closed its channel before it was ready".to_owned();
-                self.fail_alive(cx, worker, Cause::Misbehaved(reason));
+                self.fail_alive(cx, worker, Cause::Misbehaved(LEFT_EARLY.to_owned()));
             }
             (Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed, _) => {}
         }
+    }
+
+    /// Whether time alone makes the worker ready, as that of an app without a port.
+    fn may_end(&self, worker: WorkerId) -> bool {
+        let rules = |w: &Worker| self.policy(w.generation).rules(w.slot).ready.after_ms;
+        self.workers.get(&worker).is_some_and(|w| rules(w).is_some())
     }
 
     fn on_misbehaved(&mut self, cx: &mut Cx<'_>, worker: WorkerId, reason: String) {

@@ -1,7 +1,11 @@
-// Loaded by clusterd into a Node worker before the app (docs/moves.md): gives back connections between two requests, so that
-// another worker gets them instead of their clients a closed connection. `preload = false` leaves it out.
+// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does two things:
 //
-// Until the worker is told to leave, or closes a server, it does nothing. Whatever fails here, the app runs as without it.
+// - It gives back connections between two requests, once the worker is told to leave or closes a server, so that another
+//   worker gets them instead of their clients a closed connection (docs/moves.md).
+// - It lets a program end that has come to its end. As in a child process of Node, and unlike under Node's cluster, the
+//   channel alone keeps nobody alive: only listeners of its messages, servers, and answers that are awaited do.
+//
+// Whatever fails here, the app runs as without it.
 'use strict';
 const cmd = 'NODE_CLUSTERD';
 const LOOK_MS = 25; // between two looks at connections of which no event tells
@@ -35,6 +39,7 @@ function setUp() {
   if (!require('worker_threads').isMainThread || !process.connected || !require('cluster').isWorker) return;
   const http = require('http');
   const send = process.send.bind(process);
+  const { hold, release } = quietly(freeChannel)() ?? { hold() {}, release() {} };
   const closing = new Set(); // servers that the app closed
   const perhaps = new Set(); // servers that are just being closed, perhaps
   const sessions = new Set(); // of HTTP/2
@@ -51,6 +56,71 @@ function setUp() {
   let timer;
   let enough;
   if (!http.Server.prototype.closeIdleConnections) trackRequests();
+
+  /// Takes the process off its channel. Node counts who needs the channel: here are those of whom it does not know.
+  function freeChannel() {
+    const cluster = require('cluster');
+    const { channel } = process;
+    const { worker } = cluster;
+    const hold = () => channel.refCounted();
+    const release = () => channel.unrefCounted();
+
+    // A server holds the process from the request for its socket until it is closed.
+    const getServer = cluster._getServer;
+    cluster._getServer = function _getServer(server, options, done) {
+      hold();
+      return getServer.call(this, server, options, function (error, handle, ...rest) {
+        if (handle && !isKernels(handle)) holdWith(handle);
+        try {
+          return done.call(this, error, handle, ...rest);
+        } finally {
+          release();
+        }
+      });
+    };
+
+    /// A handle without a socket, of a server whose connections come over the channel.
+    function holdWith(handle) {
+      let holds = false;
+      const set = (value) => {
+        if (value !== holds) (value ? hold : release)();
+        holds = value;
+      };
+      for (const [name, value] of [['ref', true], ['unref', false], ['close', false]]) {
+        const own = handle[name];
+        handle[name] = function (...args) {
+          const result = own.apply(this, args);
+          set(value);
+          return result;
+        };
+      }
+      set(true);
+    }
+
+    // Who leaves waits for the primary, then closes the channel.
+    const prototype = Object.getPrototypeOf(worker);
+    for (const name of ['disconnect', 'destroy']) {
+      const leave = prototype[name];
+      prototype[name] = function (...args) {
+        hold();
+        return leave.apply(this, args);
+      };
+    }
+    process.on('internalMessage', (message) => {
+      if (message.cmd === 'NODE_CLUSTER' && message.act === 'disconnect') hold();
+    });
+
+    // Messages behind a handle wait for its acknowledgement.
+    process.on('beforeExit', () => {
+      if (process.connected && process._handleQueue) setTimeout(() => {}, LOOK_MS);
+    });
+
+    worker.on('newListener', (name) => name === 'message' && hold());
+    worker.on('removeListener', (name) => name === 'message' && release());
+    // Those of Node's cluster itself.
+    for (const name of ['message', 'disconnect']) process.listeners(name).forEach(release);
+    return { hold, release };
+  }
 
   const listOf = (server) => server[Object.getOwnPropertySymbols(server).find((s) => s.description === 'http.server.connections')];
   const isTls = (server) => typeof server.setSecureContext === 'function';
@@ -83,7 +153,9 @@ function setUp() {
       socket.readable && socket.writable && !socket.destroyed && !socket._paused;
   }
 
-  const isKernels = (handle) => ['TCP', 'Pipe'].includes(handle.constructor.name) && handle.fd >= 0;
+  function isKernels(handle) {
+    return ['TCP', 'Pipe', 'UDP'].includes(handle.constructor.name) && handle.fd >= 0;
+  }
 
   /// Takes a connection out of the worker. What its client sends from now on waits in the kernel.
   function take(socket) {
@@ -96,6 +168,7 @@ function setUp() {
     }
     socket._handle = null;
     socket.setTimeout(0);
+    hold(); // what is not read keeps nobody alive
     given.push({ handle, socket });
   }
 
@@ -106,6 +179,7 @@ function setUp() {
     sending = true;
     send({ cmd, act: 'moved' }, handle, { keepOpen: true }, quietly(() => {
       sending = false;
+      release();
       handle.close();
       socket.destroy();
       sendNext();
