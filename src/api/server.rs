@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::UnixStream;
+use tokio::sync::{Notify, Semaphore};
 
 /// Time limit for the head of a request, in milliseconds.
 const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
@@ -37,9 +38,15 @@ const CONTROL_DRAIN_STEP_MS: u64 = 5;
 /// The running server. It ends with the process.
 pub struct Server {
     open: Arc<AtomicUsize>,
+    end: Arc<Notify>,
 }
 
 impl Server {
+    /// Takes no more connections. Those that are open are served until their clients leave.
+    pub fn leave(self) {
+        self.end.notify_one();
+    }
+
     /// Waits (bounded) until pending answers are written: the process is about to exit.
     pub fn drain(&self) {
         for _ in 0..CONTROL_DRAIN_STEPS_MAX {
@@ -59,15 +66,28 @@ pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::R
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let open = Arc::new(AtomicUsize::new(0));
-    let server = Server { open: Arc::clone(&open) };
-    std::thread::Builder::new()
-        .name("clusterd-api".to_owned())
-        .stack_size(CONTROL_STACK_BYTES)
-        .spawn(move || runtime.block_on(serve(listener, calls, owner_uid, open)))?;
+    let end = Arc::new(Notify::new());
+    let server = Server { open: Arc::clone(&open), end: Arc::clone(&end) };
+    std::thread::Builder::new().name("clusterd-api".to_owned()).stack_size(CONTROL_STACK_BYTES).spawn(move || {
+        runtime.block_on(async {
+            let connections = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
+            let accepting = tokio::spawn(serve(listener, calls, owner_uid, open, Arc::clone(&connections)));
+            end.notified().await;
+            accepting.abort();
+            // All of them: nobody is connected. (The semaphore is never closed.)
+            let _ = connections.acquire_many(limits::CONTROL_CONNECTIONS_MAX as u32).await;
+        });
+    })?;
     Ok(server)
 }
 
-async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: Arc<AtomicUsize>) {
+async fn serve(
+    listener: UnixListener,
+    calls: CallSender,
+    owner_uid: u32,
+    open: Arc<AtomicUsize>,
+    connections: Arc<Semaphore>,
+) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(e) => {
@@ -75,7 +95,6 @@ async fn serve(listener: UnixListener, calls: CallSender, owner_uid: u32, open: 
             return;
         }
     };
-    let connections = Arc::new(tokio::sync::Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
     let clients = Clients::default();
     let mut told = false;
     let mut reserve = Reserve::default();

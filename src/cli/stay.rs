@@ -4,12 +4,9 @@ use super::error::CommandError;
 use super::launch::{self, Novelty, START_LOOK_MS};
 use crate::home::{Entry, Home};
 use crate::loader;
-use crate::os::{clock, poll, process};
+use crate::os::{clock, notify, poll, process};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// How often `resurrect --stay` checks at least whether saved deployments have keepers.
 const STAY_LOOK_MS: u64 = 10_000;
@@ -120,16 +117,9 @@ fn reap() {
 
 /// Tells the service manager that what was saved runs, where there is one that wants to know (sd_notify(3)).
 fn tell_ready() {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        let address = match path.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&path)?,
-        };
-        socket.send_to_addr(b"READY=1", &address)
-    });
-    if let Err(error) = sent {
-        log::warn!("cannot tell {} that everything runs: {error}", path.display());
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = notify::tell(&address, "READY=1") {
+        log::warn!("cannot tell {} that everything runs: {error}", address.display());
     }
 }
 

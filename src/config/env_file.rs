@@ -1,4 +1,4 @@
-//! Environment files: one `NAME=value` per line. Text in, pairs out; expands and runs nothing.
+//! Environment files: `NAME=value`, on a line each where no quotes say otherwise. Text in, pairs out; expands and runs nothing.
 
 /// Variables that clusterd sets itself and an app may not.
 pub const RESERVED: &[&str] = &[
@@ -61,56 +61,76 @@ pub type Pair = (String, String);
 pub type BadLine = (usize, LineError);
 
 /// The pairs of an environment file, in order; a later one of the same name wins. Empty lines and lines that begin
-/// with `#` are skipped, `export ` before a name is. A value in single quotes is taken literally; in double quotes
-/// `\n`, `\"` and `\\` are understood; without quotes it ends at ` #`.
+/// with `#` are skipped, `export ` before a name is. A value in single quotes or backticks is taken literally; in double
+/// quotes `\n`, `\"` and `\\` are understood; a value in quotes may have several lines. Without quotes it ends at ` #`.
 ///
 /// # Errors
 /// Every bad line, with its number from 1.
 pub fn parse(text: &str) -> Result<Vec<Pair>, Vec<BadLine>> {
     let (mut pairs, mut bad) = (Vec::new(), Vec::new());
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    let mut rest = text.as_str();
+    let mut number = 0;
+    while !rest.is_empty() {
+        number += 1;
+        let line = rest.split('\n').next().unwrap_or_default();
+        let after_line = rest.get(line.len() + 1..).unwrap_or_default();
+        let from_line = std::mem::replace(&mut rest, after_line);
+        if line.trim().is_empty() || line.trim().starts_with('#') {
             continue;
         }
-        match pair(line) {
-            Ok(pair) => pairs.push(pair),
-            Err(error) => bad.push((number + 1, error)),
+        match pair(line, from_line) {
+            Ok((pair, further)) => {
+                pairs.push(pair);
+                for _ in 0..further {
+                    rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+                }
+                number += further;
+            }
+            Err(error) => bad.push((number, error)),
         }
     }
     if bad.is_empty() { Ok(pairs) } else { Err(bad) }
 }
 
-fn pair(line: &str) -> Result<Pair, LineError> {
-    let line = line.strip_prefix("export ").unwrap_or(line);
-    let (name, value) = line.split_once('=').ok_or(LineError::NotAPair)?;
-    let (name, typed) = (name.trim(), value.trim());
-    let value = match typed.chars().next() {
-        Some('\'') => single_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
-        Some('"') => double_quoted(&typed[1..]).ok_or_else(|| unclosed(name))?,
+/// The pair that begins in this line, and in how many further lines it continues. `from_line`: the text from this line on.
+fn pair(line: &str, from_line: &str) -> Result<(Pair, usize), LineError> {
+    let (before, typed) = line.split_once('=').ok_or(LineError::NotAPair)?;
+    let name = before.trim();
+    let name = name.strip_prefix("export ").map_or(name, str::trim);
+    let unclosed = || LineError::Unclosed(name.to_owned());
+    let quote = typed.trim_start().chars().next().filter(|first| ['\'', '"', '`'].contains(first));
+    let (value, further) = match quote {
+        Some(quote) => {
+            let whole = from_line[before.len() + 1..].trim_start();
+            let whole = &whole[1..];
+            let (value, after) =
+                if quote == '"' { double_quoted(whole) } else { literal(whole, quote) }.ok_or_else(unclosed)?;
+            let rest_of_line = after.split('\n').next().unwrap_or_default();
+            if !only_a_comment(rest_of_line) {
+                return Err(unclosed());
+            }
+            (value, whole[..whole.len() - after.len()].matches('\n').count())
+        }
         // With the space before it: only a comment may follow the sign.
-        _ => value.split(" #").next().unwrap_or_default().trim().to_owned(),
+        None => (typed.split(" #").next().unwrap_or_default().trim().to_owned(), 0),
     };
     check(name, &value)?;
-    Ok((name.to_owned(), value))
+    Ok(((name.to_owned(), value), further))
 }
 
-fn unclosed(name: &str) -> LineError {
-    LineError::Unclosed(name.to_owned())
+/// The text up to the closing quote, and what follows that.
+fn literal(rest: &str, quote: char) -> Option<(String, &str)> {
+    let (value, after) = rest.split_once(quote)?;
+    Some((value.to_owned(), after))
 }
 
-/// The text up to the closing quote, where nothing but a comment follows.
-fn single_quoted(rest: &str) -> Option<String> {
-    let (value, after) = rest.split_once('\'')?;
-    only_a_comment(after).then(|| value.to_owned())
-}
-
-fn double_quoted(rest: &str) -> Option<String> {
+fn double_quoted(rest: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = rest.chars();
     loop {
         match chars.next()? {
-            '"' => return only_a_comment(chars.as_str()).then_some(value),
+            '"' => return Some((value, chars.as_str())),
             '\\' => match chars.next()? {
                 'n' => value.push('\n'),
                 'r' => value.push('\r'),
@@ -148,6 +168,17 @@ mod tests {
             ("G", ""),
             ("H", "#1"),
         ];
+        assert_eq!(pairs, want.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_value_in_quotes_may_have_several_lines() {
+        let text = "KEY=\"-----BEGIN-----\r\nabc\r\n-----END-----\" # a key\nA='one\n# two\n'\nB=`it's\n\"so\"`\nC=3\nD=\"no\nE=5\nF";
+        let bad = parse(text).unwrap_err();
+        assert_eq!(bad, [(10, LineError::Unclosed("D".to_owned())), (12, LineError::NotAPair)]);
+        let pairs = parse(text.split("D=").next().unwrap()).unwrap();
+        let want =
+            [("KEY", "-----BEGIN-----\nabc\n-----END-----"), ("A", "one\n# two\n"), ("B", "it's\n\"so\""), ("C", "3")];
         assert_eq!(pairs, want.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 

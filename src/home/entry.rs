@@ -61,7 +61,8 @@ impl Home {
     /// The home cannot be used, or somebody else holds the lock for too long.
     pub fn registry(&self) -> Result<Registry<'_>, HomeError> {
         let run = self.open()?;
-        let path = run.join("registry.lock");
+        // Without an ending: the files of a deployment have one, so that an app may be called "registry".
+        let path = run.join("registry");
         let until = Instant::now() + Duration::from_millis(limits::REGISTRY_WAIT_MS);
         loop {
             match lock::take(&path) {
@@ -150,6 +151,7 @@ impl Registry<'_> {
         let name = if explicit && alone { wanted.to_owned() } else { name::unique(wanted, is_taken) };
         let names = if alone { vec![name.clone()] } else { apps.to_vec() };
         for name in names.iter().chain([&name]) {
+            self.home.check_socket_path(name)?;
             if is_taken(name) {
                 let pid = fs::read_to_string(self.run.join(format!("{name}.lock"))).unwrap_or_default();
                 let holder = match (holder(name), pid.trim()) {

@@ -54,9 +54,17 @@ impl Claim {
     /// # Errors
     /// The folder cannot be written.
     pub fn listen(&self) -> Result<UnixListener, HomeError> {
-        let run = self.path.parent().unwrap_or(&self.path).to_owned();
-        listen::bind_control(&self.path).map_err(|source| HomeError::Unusable { path: run, source })
+        bind_control(&self.path)
     }
+}
+
+/// Binds the control socket of a deployment whose name this process holds.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn bind_control(path: &Path) -> Result<UnixListener, HomeError> {
+    let run = path.parent().unwrap_or(path).to_owned();
+    listen::bind_control(path).map_err(|source| HomeError::Unusable { path: run, source })
 }
 
 /// Why the home, or a file in it, cannot be used.
@@ -170,6 +178,16 @@ impl Home {
         self.run_dir().join(format!("{name}.sock"))
     }
 
+    /// Checks that the kernel can bind the control socket of a deployment of this name.
+    ///
+    /// # Errors
+    /// Its path is too long.
+    fn check_socket_path(&self, name: &str) -> Result<(), HomeError> {
+        let path = self.socket_path(name);
+        let fits = path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX;
+        if fits { Ok(()) } else { Err(HomeError::PathTooLong(path)) }
+    }
+
     /// The path of a deployment's notify socket, as long as that of the control socket.
     pub fn notify_path(&self, name: &str) -> PathBuf {
         self.run_dir().join(format!("{name}.ntfy"))
@@ -243,10 +261,8 @@ impl Home {
     /// See [`HomeError`]; `Taken` when a process holds the name.
     pub fn claim(&self, name: &str) -> Result<Claim, HomeError> {
         let run = self.open()?;
-        let path = run.join(format!("{name}.sock"));
-        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(HomeError::PathTooLong(path));
-        }
+        self.check_socket_path(name)?;
+        let path = self.socket_path(name);
         let unusable = |source| HomeError::Unusable { path: run.clone(), source };
         let lock_path = run.join(format!("{name}.lock"));
         let mut taken = lock::take(&lock_path).map_err(unusable)?;

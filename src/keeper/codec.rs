@@ -28,6 +28,8 @@ variants! {
             3 limits = GroupLimits::default();
         }
         14 Look { 1 worker; 2 call; 3 tid; 4 address; 5 bytes = 0; }
+        15 OwnLog {}
+        16 Serving {}
     }
 }
 

@@ -19,6 +19,8 @@ fn orders() -> Vec<Order> {
         Order::Ready,
         Order::Finish { code: 255 },
         Order::Upgrade,
+        Order::OwnLog,
+        Order::Serving,
         Order::AppEnded { app: "web".into() },
         Order::Group {
             base: "clusterd-web-1f".into(),

@@ -292,6 +292,9 @@ impl<S: System> Keeper<S> {
                         signal::QUIT => self.watchdog.stop_now_asked(now_ms),
                         _ => {}
                     }
+                    if [signal::TERM, signal::INT, signal::QUIT].contains(&caught.signal) {
+                        self.system.tell_service_manager("STOPPING=1");
+                    }
                     self.notify_master(Notice::Signal { signal: caught.signal, value: caught.value });
                 }
                 Ok(None) => return,
@@ -573,6 +576,11 @@ impl<S: System> Keeper<S> {
             Order::Group { base, app, limits } => self.groups.set(&self.system, &base, app, limits),
             Order::AppEnded { app } => self.app_ended(app),
             Order::Finish { code } => self.over = Some(code),
+            Order::OwnLog => match fds.pop_front() {
+                None => self.complain("cannot open its log again: no file descriptor came with the order"),
+                Some(fd) => self.system.take_stderr(fd),
+            },
+            Order::Serving => self.system.tell_service_manager("READY=1"),
             Order::Upgrade => match fds.pop_front() {
                 None => self.complain("cannot upgrade: no binary came with the order"),
                 Some(binary) => {

@@ -36,6 +36,12 @@ pub enum Order {
     /// Read up to `bytes` at this address of a thread's memory, for `call` of this worker; the answer is [`Notice::Looked`].
     /// Yama lets the parent of a process look into it, and no other process of its user.
     Look { worker: WorkerId, call: u64, tid: i32, address: u64, bytes: u32 },
+    /// Your stderr is this file from now on (attached: one fd). The master has opened the log again.
+    OwnLog,
+    /// Every app serves: tell the service manager, if one asked for it ([sd_notify]).
+    ///
+    /// [sd_notify]: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+    Serving,
     /// This app has stopped: what its processes left behind is to end.
     AppEnded { app: String },
     /// Run this binary (attached: one fd) as the next master, at once when the current one has ended. If that master

@@ -8,7 +8,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
 use crate::os::stderr;
-use crate::os::{attributes, clock, closer, memfd, memory, pipe, procfs, tracee};
+use crate::os::{attributes, clock, closer, memfd, memory, notify, pipe, procfs, tracee};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -47,6 +47,14 @@ pub trait System: Debug {
 
     /// Writes a line to stderr.
     fn say(&self, line: &str);
+
+    /// Has stderr go to this file.
+    fn take_stderr(&self, fd: Self::Fd) {
+        drop(fd);
+    }
+
+    /// Tells this to the service manager that started us, if it asked for it (`NOTIFY_SOCKET`).
+    fn tell_service_manager(&self, _state: &str) {}
 
     /// Releases code pages that only the start needed.
     fn forget_code(&self);
@@ -223,6 +231,19 @@ impl System for Linux {
 
     fn say(&self, line: &str) {
         stderr::say(line);
+    }
+
+    fn take_stderr(&self, fd: OwnedFd) {
+        if let Err(e) = stderr::replace(fd.as_fd()) {
+            stderr::say(&format!("clusterd: the log cannot be opened again: {e}"));
+        }
+    }
+
+    fn tell_service_manager(&self, state: &str) {
+        let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
+        if let Err(e) = notify::tell(&address, state) {
+            stderr::say(&format!("clusterd: cannot tell the service manager {state} ({}): {e}", address.display()));
+        }
     }
 
     fn forget_code(&self) {

@@ -16,6 +16,7 @@ use crate::logs::{LogPath, Reply};
 use crate::os::signal;
 use crate::supervisor::{Event, Next, Report};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 
 impl<S: System> Master<S> {
     // ---- commands of clients ----
@@ -46,11 +47,17 @@ impl<S: System> Master<S> {
                 Answer::Deployment(Box::new(shown))
             }
             Request::Upgrade { binary: _ } => upgrade::snapshot(&self.cx),
-            Request::ReopenLogs => return self.output.files.reopen(Some(log_reply(reply))),
+            Request::ReopenLogs => {
+                self.reopen_own_log();
+                return self.output.files.reopen(Some(log_reply(reply)));
+            }
             Request::Ready => return self.answer_when_ready(reply),
             Request::FlushLogs { target } => match self.apps_meant(&target) {
                 Err(answer) => answer,
-                Ok(apps) => return self.output.files.empty(self.log_paths(&apps), log_reply(reply)),
+                Ok(apps) => {
+                    self.empty_own_log();
+                    return self.output.files.empty(self.log_paths(&apps), log_reply(reply));
+                }
             },
             Request::Reload { target: Target::All, change } => {
                 return self.reload_apps(&self.apps_that_run(), change, Some(reply));
@@ -118,6 +125,22 @@ impl<S: System> Master<S> {
             let names: Vec<&str> = apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
             Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", ")))
         })
+    }
+
+    /// Opens the log of clusterd itself again, which others may have moved: for this process and the keeper.
+    fn reopen_own_log(&mut self) {
+        let Some(path) = self.cx.deployment.own_log() else { return };
+        match self.cx.system.reopen_own_log(&path) {
+            Ok(file) => self.cx.keeper.own_log(file.as_fd()),
+            Err(e) => log::warn!("cannot open {} again: {e}", path.display()),
+        }
+    }
+
+    fn empty_own_log(&self) {
+        let Some(path) = self.cx.deployment.own_log() else { return };
+        if let Err(e) = self.cx.system.empty_own_log(&path) {
+            log::warn!("cannot empty {}: {e}", path.display());
+        }
     }
 
     fn log_paths(&self, apps: &[AppIx]) -> Vec<LogPath> {
@@ -207,6 +230,7 @@ impl<S: System> Master<S> {
     /// Answers waiters that a report concerns, and checks whether the deployment is over.
     pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
         lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
+        lifecycle::tell_when_all_serve(&mut self.cx);
         if let Report::WorkerDied { worker, next: Next::None, .. }
         | Report::AgentDied { agent: worker, next: Next::None, .. } = report
         {
@@ -382,7 +406,10 @@ impl<S: System> Master<S> {
                 let all = self.apps_that_run();
                 self.reload_apps(&all, Change::default(), None);
             }
-            signal::USR1 => self.output.files.reopen(None),
+            signal::USR1 => {
+                self.reopen_own_log();
+                self.output.files.reopen(None);
+            }
             signal::USR2 => self.scale_by_signal(value),
             signal::TTIN => self.scale_all(|now| now + 1),
             signal::TTOU => self.scale_all(|now| now.saturating_sub(1)),

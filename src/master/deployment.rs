@@ -5,6 +5,7 @@ use crate::config::sources::Sources;
 use crate::home::Home;
 use crate::limits;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 #[derive(Default)]
 pub(super) struct Deployment {
@@ -31,6 +32,8 @@ pub(super) struct Deployment {
     /// Counts the masters of this keeper, from 1.
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
+    /// The service manager was told that every app serves.
+    pub(super) told_serving: bool,
     /// It was logged that workers run without the preload.
     pub(super) told_no_preload: bool,
     /// Our stderr is a terminal, and a person reads it.
@@ -49,13 +52,15 @@ impl Deployment {
         (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
+    /// The path of our own log; `None` in the foreground.
+    pub(super) fn own_log(&self) -> Option<PathBuf> {
+        self.home.as_ref().filter(|_| self.background).and_then(|home| home.log_path(&self.name).ok())
+    }
+
     /// Bounds our own log in the background: it is rotated once, and the old file stays beside it. (Keeper and master
     /// share the file, and append to it.)
     pub(super) fn bound_own_log(&self, system: &impl System) {
-        let Some(path) = self.home.as_ref().and_then(|home| home.log_path(&self.name).ok()) else { return };
-        if !self.background {
-            return;
-        }
+        let Some(path) = self.own_log() else { return };
         if let Err(e) = system.rotate_own_log(&path, limits::OWN_LOG_BYTES_MAX) {
             log::warn!("cannot rotate {}: {e}", path.display());
         }

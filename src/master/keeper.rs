@@ -43,6 +43,12 @@ impl<S: System> Keeper<S> {
         self.check(sent);
     }
 
+    /// Has the keeper write its log to this file.
+    pub(super) fn own_log(&mut self, file: BorrowedFd<'_>) {
+        let sent = self.link.order(&Order::OwnLog, &[file]);
+        self.check(sent);
+    }
+
     pub(super) fn spawn(&mut self, worker: WorkerId, spec: &SpawnSpec, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.link.spawn(worker, spec, fds)
     }

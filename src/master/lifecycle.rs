@@ -8,6 +8,7 @@ use super::system::System;
 use super::waiters::StartState;
 use crate::home::EntryApp;
 use crate::ids::AppIx;
+use crate::keeper::protocol::Order;
 use crate::supervisor::{Cause, ExitStatus, Next, Report};
 
 const SIGKILL: u8 = 9;
@@ -26,7 +27,8 @@ impl App {
         if self.starting {
             return StartState::Pending;
         }
-        if self.supervisor.is_stopping() {
+        // `closed`: the supervisor gets to know of the stop with the next events.
+        if self.closed || self.supervisor.is_stopping() {
             return StartState::Failed(format!("{} was stopped", self.name), None);
         }
         if self.supervisor.is_over() && !self.supervisor.is_errored() {
@@ -90,6 +92,15 @@ fn exit_code(cause: &Cause) -> u8 {
         Cause::Ended(ExitStatus::OutOfMemory) => 128 + SIGKILL,
         Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => 1,
     }
+}
+
+/// Has the keeper tell the service manager once that no app is starting any more.
+pub(super) fn tell_when_all_serve(cx: &mut Context<impl System>) {
+    if cx.deployment.told_serving || cx.deployment.stop_asked || cx.apps.iter().any(|app| app.starting) {
+        return;
+    }
+    cx.deployment.told_serving = true;
+    cx.keeper.send(Order::Serving);
 }
 
 /// Updates a start that is under way by a report.

@@ -169,7 +169,7 @@ fn bind(system: &impl System, query: &Query, cwd: &Path, access: &Access) -> io:
             let path = query.address.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
             // An abstract name is no path.
             let path = if path.starts_with('\0') { PathBuf::from(path) } else { cwd.join(path) };
-            system.bind_unix(&path, backlog, false, access)
+            system.bind_unix(&path, backlog, true, access)
         }
         AddressType::Tcp4 | AddressType::Tcp6 => {
             let port = asked_port(query)?;

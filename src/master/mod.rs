@@ -177,6 +177,7 @@ impl<S: System> Master<S> {
             self.liveness.probe_all(&mut self.cx);
             moves::rebalance(&mut self.cx);
             listening::restore(&mut self.cx);
+            self.control.restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log(&self.cx.system);

@@ -287,7 +287,8 @@ impl<S: System> Master<S> {
                 };
                 Ok(Some(Claimed { claim, renamed }))
             }
-            Err(e) if e.is_unusable_home() => {
+            // In the background nothing but the control socket could end it again.
+            Err(e) if e.is_unusable_home() && matches!(launch, Launch::Foreground { .. }) => {
                 self.warn_of_home(&e);
                 Ok(None)
             }

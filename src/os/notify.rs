@@ -3,10 +3,14 @@
 use super::closer;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,20 @@ fn new_socket() -> io::Result<Socket> {
     // Attaches the sender's credentials to each datagram.
     nix::sys::socket::setsockopt(&socket.as_fd(), sockopt::PassCred, &true)?;
     Ok(socket)
+}
+
+/// Sends a datagram to the socket at this value of `NOTIFY_SOCKET`: a path, or `@` and an abstract name. Does not wait.
+///
+/// # Errors
+/// Those of socket(2) and sendto(2).
+pub fn tell(address: &OsStr, state: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    let address = match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(address)?,
+    };
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 /// The value of `NOTIFY_SOCKET` for this socket: its path, or `@` and its abstract name.
@@ -121,7 +139,6 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<D
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::unix::net::UnixDatagram;
 
     fn folder(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("clusterd-notify-{name}-{}", std::process::id()));
@@ -146,6 +163,23 @@ mod tests {
         assert_eq!(said, Datagram { bytes: 7, pid: std::process::id().cast_signed(), uid: own });
         assert_eq!(receive(socket.as_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_service_manager_is_told_at_a_path_and_at_an_abstract_name() {
+        let folder = folder("manager");
+        prepare_folder(&folder).unwrap();
+        let path = folder.join("n");
+        let by_path = bind_for(&path, nix::unistd::geteuid().as_raw()).unwrap();
+        let by_name = bind_abstract().unwrap();
+        for (socket, told) in [(&by_path, "READY=1"), (&by_name, "STOPPING=1")] {
+            tell(OsStr::new(&address(socket.as_fd()).unwrap()), told).unwrap();
+            let mut buffer = [0; 64];
+            let said = receive(socket.as_fd(), &mut buffer).unwrap().unwrap();
+            assert_eq!(&buffer[..said.bytes], told.as_bytes());
+        }
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(tell(path.as_os_str(), "READY=1").is_err());
     }
 
     #[test]

@@ -272,6 +272,8 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());
+    // A service manager waits for the command that starts this, if for any.
+    command.env_remove("NOTIFY_SOCKET");
     command.stdout(log.try_clone()?).stderr(log.try_clone()?);
     // SAFETY: setsid is async-signal-safe and touches no memory.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };

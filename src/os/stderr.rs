@@ -102,6 +102,14 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Has stderr go to this file: what is written from now on, also by processes that are started later.
+///
+/// # Errors
+/// Those of dup2(2).
+pub fn replace(file: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(file)?)
+}
+
 /// Writes one line, now or as soon as stderr takes it. Never blocks.
 pub fn say(line: &str) {
     let mut bytes = Vec::with_capacity(line.len() + 1);

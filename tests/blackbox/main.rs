@@ -22,6 +22,7 @@ mod full;
 mod homes;
 mod hooks;
 mod import;
+mod in_reach;
 mod jobs;
 mod keep;
 mod kernel;

@@ -26,8 +26,8 @@ use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +162,16 @@ impl System for Linux {
             kept.and(emptied)?;
         }
         Ok(())
+    }
+
+    fn reopen_own_log(&self, path: &Path) -> io::Result<OwnedFd> {
+        let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        stderr::replace(file.as_fd())?;
+        Ok(file.into())
+    }
+
+    fn empty_own_log(&self, path: &Path) -> io::Result<()> {
+        fs::OpenOptions::new().write(true).open(path)?.set_len(0)
     }
 
     fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {

@@ -156,6 +156,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// Copies this log and empties it, once it is larger than this.
     fn rotate_own_log(&self, path: &Path, bytes_max: u64) -> io::Result<()>;
 
+    /// Opens this log again, under its name, as our stderr. Returns the file, for the keeper.
+    fn reopen_own_log(&self, path: &Path) -> io::Result<OwnedFd>;
+
+    /// Empties this log.
+    fn empty_own_log(&self, path: &Path) -> io::Result<()>;
+
     /// A memfd with this content.
     fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd>;
 
