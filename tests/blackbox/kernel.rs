@@ -213,13 +213,18 @@ fn a_blocked_worker_is_waited_for_by_nobody_under_the_kernels_own_hash() {
 fn a_worker_that_has_lost_its_socket_is_noticed_and_replaced() {
     for workers in [1, 2] {
         let folder = Folder::new();
-        let app = "const server = require('node:http').createServer((q, s) => {
+        let app = "const send = process.send.bind(process);
+        process.send = (message, ...rest) => message?.act === 'close' || send(message, ...rest);
+        const server = require('node:http').createServer((q, s) => {
+            if (q.url === '/lose') server.close();
             s.end('pid=' + process.pid);
-            if (q.url === '/lose') setTimeout(() => require('node:fs').closeSync(server._handle.fd), 1);
-        }).listen(process.env.PORT);";
+        }).listen(process.env.PORT);
+        setInterval(() => {}, 1000);";
         folder.write("app.js", app);
         let count = workers.to_string();
-        let args = ["-w", &count, "-b", "kernel", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
+        let options =
+            ["-b", "kernel", "--drain-timeout", "1s", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
+        let args = [&["-w", &count], &options[..]].concat();
         let cluster = Cluster::start_in(folder, &args, |_| {});
         cluster.wait_ready(workers);
         let lost = get(cluster.address(), "/lose").unwrap();
