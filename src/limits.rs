@@ -20,8 +20,6 @@ pub const FILE_READ_MS_MAX: u64 = 2_000;
 pub const SOURCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Time limit for node to evaluate a configuration, in milliseconds.
 pub const EVALUATION_MS_MAX: u64 = 10_000;
-/// How much an evaluated configuration may print, its result included, in bytes.
-pub const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Length of an app's name, in characters.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Reported problems of one configuration; the others are reported once these are gone.
@@ -54,15 +52,8 @@ pub const CPU_SHARE_PERCENT_MAX: u32 = 100 * CPU_NUMBERS_MAX;
 
 // ---- keeper ----
 
-/// What the keeper sets its oom_score_adj to where it may: 1,000 less is never killed, and the master and the workers get
-/// the score back that clusterd was started with.
-pub const KEEPER_OOM_SCORE_ADJ: i32 = -900;
 /// Processes that the keeper holds at once.
 pub const CHILDREN_MAX: usize = 16 * 1024;
-/// File descriptors that the keeper holds by name.
-pub const HELD_FDS_MAX: usize = 64 * 1024;
-/// Notes (opaque records of the master's checkpoint) that the keeper holds.
-pub const NOTES_MAX: usize = 32 * 1024;
 /// Size of one note's value, in bytes.
 pub const NOTE_BYTES_MAX: usize = 48 * 1024;
 /// Length of the name of a held fd or of a note, in bytes.
@@ -77,8 +68,6 @@ pub const SPAWN_TAG_BYTES_MAX: usize = 8 * 1024;
 pub const PLACED_FD_NUMBER_MAX: i32 = 4095;
 /// Pause after the kernel refused a packet for lack of memory or of fds in flight, in milliseconds.
 pub const KEEPER_SEND_PAUSE_MS: u64 = 50;
-/// Listening sockets that clusterd takes from its own parent (systemd).
-pub const INHERITED_FDS_MAX: usize = 256;
 /// Heartbeats of a master after which it and the keeper release the code pages of their start.
 pub const START_HEARTBEATS: u32 = 3;
 /// How often the master tells the keeper that its loop turns, in milliseconds.
@@ -92,10 +81,6 @@ pub const STOP_NOW_GRACE_MS: u64 = 10_000;
 
 /// Longest line that a worker may send over its channel, in bytes. Users do send megabytes.
 pub const CHANNEL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Unfinished long lines of the workers of one app, in bytes; a line that goes beyond is not kept.
-pub const CHANNELS_UNFINISHED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The same over all apps, in bytes; one such line of each app is kept in any case.
-pub const CHANNELS_UNFINISHED_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// File descriptors received from a worker before their line.
 pub const CHANNEL_FDS_PENDING_MAX: usize = 64;
 /// Control lines queued for a worker that does not read its channel.
@@ -139,8 +124,6 @@ pub const HANDOFF_WINDOW_MAX: u32 = 64;
 pub const HANDOFF_SLOW_US: u64 = 50_000;
 /// Connections accepted from one listener before the next one's turn.
 pub const ACCEPT_BATCH_MAX: usize = 64;
-/// Longest wait before answers are read while hand-offs are open, in milliseconds.
-pub const ANSWER_BATCH_WAIT_MS: u64 = 1;
 /// Pause of accept after the system ran out of file descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Requested length of the accept queue; the kernel caps it at net.core.somaxconn.
@@ -150,9 +133,6 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// Sockets of one group: one for each slot.
 pub const GROUP_SOCKETS_MAX: u32 = WORKERS_MAX;
-/// Sockets of all groups of a deployment; slots beyond share them.
-pub const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
-
 // ---- supervision ----
 
 /// Worker ids reserved at a time, so that a new master never reuses one.
@@ -169,9 +149,6 @@ pub const STOP_NOW_KILL_MS: u64 = 1_000;
 
 // ---- hooks ----
 
-/// Hooks that run at the same time.
-pub const HOOKS_RUNNING_MAX: usize = 4;
-pub const HOOKS_QUEUED_MAX: usize = 1024;
 /// Time limit of a hook, in milliseconds; then it is killed with its process group.
 pub const HOOK_TIMEOUT_MS: u64 = 10_000;
 /// Length of the reason passed to a hook, in characters.
@@ -186,8 +163,6 @@ pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Time limit for the report of a hung worker, in milliseconds; SIGABRT follows. An idle machine needs 300.
 pub const HANG_REPORT_MS: u64 = 5_000;
-/// Reports requested at the same time. Further workers get SIGABRT without one.
-pub const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
 
 // ---- control socket ----
 
@@ -199,25 +174,15 @@ pub const CONTROL_QUEUE_MAX: usize = 128;
 pub const CONTROL_CONNECTIONS_MAX: usize = 64;
 /// Connections of one client process.
 pub const CONTROL_CONNECTIONS_PER_CLIENT_MAX: usize = 32;
-/// Time for which a client may read nothing of its answer, in milliseconds. Clients that follow logs may take longer.
-pub const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
-/// Time limit for a new binary to say whether it can take over, in milliseconds.
-pub const UPGRADE_CHECK_MS: u64 = 10_000;
-/// Longest part of its answer that is read, in bytes.
+/// Longest part of a new binary's answer to the check before an upgrade that is read, in bytes.
 pub const UPGRADE_ANSWER_BYTES_MAX: u64 = 4 * 1024;
-/// How long a master that hands over waits for workers' answers, in milliseconds.
-pub const HAND_OVER_MAX_MS: u64 = 500;
-/// Size of a request's head, in bytes.
-pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Masters that one home may hold.
 pub const MASTERS_PER_HOME_MAX: usize = 1024;
 /// How long a start waits for another one that holds the registry.
 pub const REGISTRY_WAIT_MS: u64 = 20_000;
 /// Size of the file that `save` writes, in bytes.
 pub const SAVED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
-pub const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
-/// Pause between two checks of that size.
+/// Pause between two checks of the size of clusterd's own log in the background.
 pub const OWN_LOG_LOOK_MS: u64 = 60_000;
 /// A keeper that has no control socket after this has failed to start.
 pub const START_WAIT_MS: u64 = 30_000;
@@ -229,19 +194,12 @@ pub const WATCH_FOLDERS_MAX: usize = 8_192;
 /// Watched paths of an app, and ignore patterns.
 pub const WATCH_PATHS_MAX: usize = 128;
 
-// ---- output ----
-
-/// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
-pub const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
-
 // ---- log files ----
 
 /// Length of a timestamp format, in bytes.
 pub const LOG_TIME_CHARS_MAX: usize = 128;
 /// Rotated files that may be kept of one log file.
 pub const LOG_FILES_KEPT_MAX: u32 = 1000;
-/// Longest line that is written whole, in bytes; a longer one is split.
-pub const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Length of the path of a log file, in bytes (the kernel's PATH_MAX).
 pub const LOG_PATH_BYTES_MAX: usize = 4096;
 
@@ -251,5 +209,3 @@ pub const LOG_PATH_BYTES_MAX: usize = 4096;
 pub const LOGS_LINES_DEFAULT: usize = 15;
 /// Largest number of last lines of each file from the control API.
 pub const LOGS_API_LINES_MAX: usize = 10_000;
-/// Clients of the control API that follow logs at the same time.
-pub const LOGS_API_FOLLOWERS_MAX: usize = 16;

@@ -5,7 +5,6 @@ use super::request::{LogQuery, Request, View};
 use super::types::Deployment;
 use super::{Answer, CallSender, Order};
 use crate::ids::Slot;
-use crate::limits;
 use crate::logs::reading::{Files, LOGS_ASK_MS, LOGS_LOOK_MS, Reader, Style};
 use crate::os::user::Credentials;
 use hyper::StatusCode;
@@ -14,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
+
+/// Clients of the control API that follow logs at the same time.
+const LOGS_API_FOLLOWERS_MAX: usize = 16;
 
 /// Pieces of text queued for a client before its files are read further.
 const LOGS_API_PIECES_MAX: usize = 16;
@@ -32,7 +34,7 @@ enum LogsError {
     /// Why each app has no file, one line each.
     #[error("{0}")]
     NoFiles(String),
-    #[error("{max} clients read logs already; that is the most", max = limits::LOGS_API_FOLLOWERS_MAX)]
+    #[error("{max} clients read logs already; that is the most", max = LOGS_API_FOLLOWERS_MAX)]
     TooManyClients,
 }
 
@@ -72,7 +74,7 @@ impl Follower {
         let before = FOLLOWERS.fetch_add(1, Ordering::AcqRel);
         // Dropped if the limit is exceeded.
         let follower = Follower;
-        if before < limits::LOGS_API_FOLLOWERS_MAX { Ok(follower) } else { Err(LogsError::TooManyClients) }
+        if before < LOGS_API_FOLLOWERS_MAX { Ok(follower) } else { Err(LogsError::TooManyClients) }
     }
 }
 

@@ -23,6 +23,9 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 
+/// Size of a request's head, in bytes.
+const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
+
 /// Time limit for the head of a request, in milliseconds.
 const CONTROL_HEAD_TIMEOUT_MS: u64 = 5_000;
 
@@ -279,7 +282,7 @@ async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, Pe
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(CONTROL_HEAD_TIMEOUT_MS))
-        .max_buf_size(limits::CONTROL_HEAD_BYTES_MAX)
+        .max_buf_size(CONTROL_HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;

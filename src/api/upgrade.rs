@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// Time limit for a new binary to say whether it can take over, in milliseconds.
+const UPGRADE_CHECK_MS: u64 = 10_000;
+
 /// Pause between two checks whether it has exited, in milliseconds.
 const UPGRADE_CHECK_STEP_MS: u64 = 5;
 
@@ -30,7 +33,7 @@ pub(super) enum UpgradeError {
     Snapshot(#[source] io::Error),
     #[error("cannot run {path}: {source}")]
     Run { path: String, source: io::Error },
-    #[error("{path} gave no answer in {s} s", s = limits::UPGRADE_CHECK_MS / 1000)]
+    #[error("{path} gave no answer in {s} s", s = UPGRADE_CHECK_MS / 1000)]
     Silent { path: String },
     #[error("{path} cannot be waited for: {source}")]
     Wait { path: String, source: io::Error },
@@ -78,7 +81,7 @@ pub(super) fn check(path: &str, snapshot: &OwnedFd) -> Result<OwnedFd, UpgradeEr
 
 /// Waits for its exit, for a bounded time.
 fn end_of(child: &mut Child, path: &str) -> Result<ExitStatus, UpgradeError> {
-    let deadline = Instant::now() + Duration::from_millis(limits::UPGRADE_CHECK_MS);
+    let deadline = Instant::now() + Duration::from_millis(UPGRADE_CHECK_MS);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),

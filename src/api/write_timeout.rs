@@ -1,6 +1,5 @@
 //! A client's connection that breaks when the client reads nothing of its answer for too long: it would hold a place that
 //! others need.
-use crate::limits;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::Sleep;
+
+/// Time for which a client may read nothing of its answer, in milliseconds. Clients that follow logs may take longer.
+const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
 
 pub(super) struct WriteTimeout {
     stream: UnixStream,
@@ -23,7 +25,7 @@ pub(super) struct WriteTimeout {
 
 impl WriteTimeout {
     pub(super) fn new(stream: UnixStream, may_pause: Arc<AtomicBool>) -> WriteTimeout {
-        let time = Duration::from_millis(limits::CONTROL_WRITE_TIMEOUT_MS);
+        let time = Duration::from_millis(CONTROL_WRITE_TIMEOUT_MS);
         WriteTimeout { stream, may_pause, time, timeout: None }
     }
 

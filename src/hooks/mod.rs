@@ -12,6 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+/// Hooks that run at the same time.
+const HOOKS_RUNNING_MAX: usize = 4;
+
+/// Hooks that wait for those; further ones are dropped.
+const HOOKS_QUEUED_MAX: usize = 1024;
+
 /// Pause between two checks of a hook without a pidfd, in milliseconds.
 pub(crate) const HOOKS_LOOK_MS: u64 = 10;
 
@@ -71,7 +77,7 @@ impl Hooks {
     pub fn start() -> io::Result<Hooks> {
         let (woken, wake) = pipe::pair()?;
         let null = process::null_device()?;
-        let (orders, received) = sync_channel(limits::HOOKS_QUEUED_MAX);
+        let (orders, received) = sync_channel(HOOKS_QUEUED_MAX);
         let (ending, ended) = sync_channel(1);
         let open = Arc::new(AtomicUsize::new(0));
         let mut runner = Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new() };
@@ -95,7 +101,7 @@ impl Hooks {
         self.open.fetch_sub(1, Ordering::Relaxed);
         self.lost += 1;
         if self.lost == 1 {
-            log::warn!("{} hooks wait already; further ones are lost", limits::HOOKS_QUEUED_MAX);
+            log::warn!("{} hooks wait already; further ones are lost", HOOKS_QUEUED_MAX);
         }
     }
 
@@ -156,7 +162,7 @@ impl Runner {
             if over {
                 return self.end();
             }
-            while self.running.len() < limits::HOOKS_RUNNING_MAX
+            while self.running.len() < HOOKS_RUNNING_MAX
                 && let Ok(order) = self.orders.try_recv()
             {
                 self.start(order);
@@ -316,7 +322,7 @@ mod tests {
         wait_idle(&hooks);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "ran\n".repeat(20));
         std::fs::remove_file(&file).unwrap();
-        let many = limits::HOOKS_QUEUED_MAX + limits::HOOKS_RUNNING_MAX;
+        let many = HOOKS_QUEUED_MAX + HOOKS_RUNNING_MAX;
         for _ in 0..many + 10 {
             hooks.push(shell("sleep 1000"), Vec::new());
         }

@@ -2,7 +2,9 @@
 use super::INHERITED_PREFIX;
 use super::system::System;
 use super::table::Table;
-use crate::limits::INHERITED_FDS_MAX;
+
+/// Listening sockets that clusterd takes from its own parent (systemd).
+const INHERITED_FDS_MAX: usize = 256;
 
 /// Holds the sockets that the keeper's parent passed as systemd does, so that every master finds them.
 pub(super) fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {

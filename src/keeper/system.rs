@@ -1,6 +1,5 @@
 //! Every system call of the keeper, as one trait, so that a simulated system can take its place. [`Linux`] is the real
 //! one: thin, and chosen at compile time. Pure helpers (signal names, the meaning of a wait status) are not here.
-use crate::limits::KEEPER_OOM_SCORE_ADJ;
 use crate::os::cgroup::{Base, CgroupError, Entry, Limit, Limits};
 use crate::os::packet::{self, Packet};
 use crate::os::poll;
@@ -14,6 +13,10 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// What the keeper sets its oom_score_adj to where it may: 1,000 less is never killed, and the master and the workers get
+/// the score back that clusterd was started with.
+const KEEPER_OOM_SCORE_ADJ: i32 = -900;
 
 /// The signals that the keeper handles. All but SIGCHLD are passed to the master.
 pub(super) const SIGNALS: [i32; 9] = [

@@ -2,10 +2,16 @@
 //! any type, time is an argument, and the caller reports what happens to processes.
 use super::protocol::{Notice, SpawnStep};
 use crate::ids::WorkerId;
-use crate::limits::{CHILDREN_MAX, HELD_FDS_MAX, NOTES_MAX};
+use crate::limits::CHILDREN_MAX;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::ops::Bound::{Excluded, Unbounded};
+
+/// Notes (opaque records of the master's checkpoint) that the keeper holds.
+const NOTES_MAX: usize = 32 * 1024;
+
+/// File descriptors that the keeper holds by name.
+const HELD_FDS_MAX: usize = 64 * 1024;
 
 /// Signals queued while there is no master.
 const SIGNALS_PENDING_MAX: usize = 64;

@@ -17,6 +17,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+/// How much an evaluated configuration may print, its result included, in bytes.
+const EVALUATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 /// Pause between two checks whether it has ended, where the kernel has no pidfd, in milliseconds.
 const EVALUATION_LOOK_MS: u64 = 5;
 
@@ -160,7 +163,7 @@ fn run(mut command: Command) -> Result<(ExitStatus, String, String), ChildError>
     command.process_group(0);
     process::end_with_this_thread(&mut command);
     let mut child = command.spawn().map_err(|e| ChildError::Spawn(e.to_string()))?;
-    let out = child.stdout.take().map(|pipe| read(pipe, limits::EVALUATION_BYTES_MAX));
+    let out = child.stdout.take().map(|pipe| read(pipe, EVALUATION_BYTES_MAX));
     let err = child.stderr.take().map(|pipe| read(pipe, EVALUATION_WORDS_BYTES_MAX));
     let until = Instant::now() + Duration::from_millis(limits::EVALUATION_MS_MAX);
     let ended = end_of(&mut child, until);

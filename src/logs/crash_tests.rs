@@ -5,9 +5,9 @@ use super::engine::{Engine, LOG_TAKE_BYTES, Source, SourceLook};
 use super::file::Now;
 use super::journal::LOG_SPOOL_BYTES;
 use super::path::LogPath;
+use super::render::LOG_LINE_BYTES_MAX;
 use super::storage::{LiveStorage, Storage, cell};
 use crate::config::log::Rotation;
-use crate::limits;
 use crate::os::place::Missing;
 use crate::os::{pipe, poll};
 use jiff::tz::TimeZone;
@@ -355,7 +355,7 @@ fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
     let mut engine = Engine::new(LiveStorage::new().unwrap(), TimeZone::UTC).unwrap();
     let rotation = Rotation { max_size: None, max_age: None, keep: 1, compress: false };
     // Each holds less than the longest line, all of them together more than a spool.
-    let streams = 2 * LOG_SPOOL_BYTES / limits::LOG_LINE_BYTES_MAX;
+    let streams = 2 * LOG_SPOOL_BYTES / LOG_LINE_BYTES_MAX;
     let mut writers = Vec::new();
     for n in 0..streams {
         let (pipe, write) = pipe::pair().unwrap();
@@ -363,7 +363,7 @@ fn lines_that_never_end_are_written_in_pieces_before_they_fill_the_spool() {
         let file = Some((LogPath::own(folder.join("log")), rotation.clone()));
         engine.add(Source { key: n as u64, pipe, app: 0, file, look: SourceLook::Plain { time: None }, tail: None });
     }
-    let rounds = limits::LOG_LINE_BYTES_MAX / LOG_TAKE_BYTES - 1;
+    let rounds = LOG_LINE_BYTES_MAX / LOG_TAKE_BYTES - 1;
     for _ in 0..rounds {
         for write in &mut writers {
             write.write_all(&[b'x'; LOG_TAKE_BYTES]).unwrap();

@@ -1,5 +1,7 @@
 //! Cuts the bytes of one stream into lines of bounded length; a longer line is returned in pieces. Pure.
-use crate::limits;
+
+/// Longest line of a worker's output that is kept whole, in bytes; a longer one is split.
+const OUTPUT_LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The unfinished line of one stream.
 #[derive(Debug)]
@@ -10,7 +12,7 @@ pub(super) struct Lines {
 
 impl Default for Lines {
     fn default() -> Lines {
-        Lines::bounded(limits::OUTPUT_LINE_BYTES_MAX)
+        Lines::bounded(OUTPUT_LINE_BYTES_MAX)
     }
 }
 
@@ -73,7 +75,7 @@ mod tests {
         for _ in 0..10 {
             lines.push(&[b'x'; 16 * 1024], |line| {
                 pieces += 1;
-                assert!(line.len() <= limits::OUTPUT_LINE_BYTES_MAX);
+                assert!(line.len() <= OUTPUT_LINE_BYTES_MAX);
             });
         }
         assert_eq!(pieces, 2);

@@ -1,7 +1,9 @@
 //! Formats the bytes of a stream as lines of a file: unchanged, after a timestamp, or as JSON. Pure.
 use super::tail::Tail;
-use crate::limits::LOG_LINE_BYTES_MAX;
 use memchr::{memchr, memchr_iter, memrchr};
+
+/// Longest line that is written whole, in bytes; a longer one is split.
+pub(super) const LOG_LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,11 @@
 use super::system::System;
 use crate::config::sources::Sources;
 use crate::home::Home;
-use crate::limits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
+const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Deployment {
@@ -61,7 +63,7 @@ impl Deployment {
     /// share the file, and append to it.)
     pub(super) fn bound_own_log(&self, system: &impl System) {
         let Some(path) = self.own_log() else { return };
-        if let Err(e) = system.rotate_own_log(&path, limits::OWN_LOG_BYTES_MAX) {
+        if let Err(e) = system.rotate_own_log(&path, OWN_LOG_BYTES_MAX) {
             log::warn!("cannot rotate {}: {e}", path.display());
         }
     }

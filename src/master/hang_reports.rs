@@ -5,12 +5,14 @@ use super::output::Output;
 use super::system::System;
 use crate::config::inspect;
 use crate::ids::WorkerId;
-use crate::limits;
 use crate::os::signal;
 use crate::reports::{self, Ask, OpenInspector, Outcome};
 use crate::worker::node::inspector::Written;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Reports requested at the same time. Further workers get SIGABRT without one.
+const HANG_REPORTS_AT_ONCE_MAX: usize = 4;
 
 /// Reports that were requested.
 pub(super) struct HangReports {
@@ -40,7 +42,7 @@ impl HangReports {
         let Some(pid) = worker.pid else { return false };
         let app = &cx.apps[worker.app];
         let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-        let room = self.open.len() < limits::HANG_REPORTS_AT_ONCE_MAX;
+        let room = self.open.len() < HANG_REPORTS_AT_ONCE_MAX;
         if !settings.leaves_hang_reports() || !room {
             return false;
         }

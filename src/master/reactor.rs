@@ -23,6 +23,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+/// Longest wait before answers are read while hand-offs are open, in milliseconds.
+const ANSWER_BATCH_WAIT_MS: u64 = 1;
+
 /// Waits of `ANSWER_BATCH_WAIT_MS` in a row without an event, after which the loop sleeps until something happens.
 const QUIET_WAITS_MAX: u32 = 3;
 
@@ -104,7 +107,7 @@ impl<S: System> Reactor<S> {
     /// Sleeps for at most `timeout_ms`, then returns what is ready.
     pub(super) fn wait(&mut self, timeout_ms: u64, open_handoffs: bool, ready: &mut Vec<Ready>) -> io::Result<()> {
         if open_handoffs && self.quiet_waits < QUIET_WAITS_MAX {
-            let timeout_ms = timeout_ms.min(limits::ANSWER_BATCH_WAIT_MS);
+            let timeout_ms = timeout_ms.min(ANSWER_BATCH_WAIT_MS);
             self.urgent.wait(timeout_ms, |event| ready.push(urgent_event(event)))?;
         } else {
             self.all.wait(timeout_ms, |_| {})?;

@@ -11,6 +11,12 @@ use crate::worker::node::framing::CHANNEL_HEAD_BYTES;
 use crate::worker::node::lines::FromWorker;
 use std::collections::VecDeque;
 
+/// Unfinished long lines of the workers of one app, in bytes; a line that goes beyond is not kept.
+const CHANNELS_UNFINISHED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The same over all apps, in bytes; one such line of each app is kept in any case.
+const CHANNELS_UNFINISHED_ALL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What is read of one channel in one millisecond, in bytes; the rest waits in the socket.
 const BYTES_PER_MS_MAX: usize = 256 * 1024;
 
@@ -277,8 +283,7 @@ fn has_room(cx: &Context<impl System>, app: AppIx, bytes: usize) -> bool {
         of_all += held;
         of_app += if worker.app == app { held } else { 0 };
     }
-    let fits = of_app + bytes <= limits::CHANNELS_UNFINISHED_BYTES_MAX
-        && of_all + bytes <= limits::CHANNELS_UNFINISHED_ALL_BYTES_MAX;
+    let fits = of_app + bytes <= CHANNELS_UNFINISHED_BYTES_MAX && of_all + bytes <= CHANNELS_UNFINISHED_ALL_BYTES_MAX;
     of_app == 0 || fits
 }
 

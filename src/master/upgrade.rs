@@ -12,13 +12,15 @@ use crate::api::types as wire;
 use crate::api::{Answer, CAN_TAKE_OVER};
 use crate::config::sources::Sources;
 use crate::keeper::protocol::{About, OwnUpgrade};
-use crate::limits;
 use crate::record::{self, RecordError, record};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use thiserror::Error;
+
+/// How long a master that hands over waits for workers' answers, in milliseconds.
+const HAND_OVER_MAX_MS: u64 = 500;
 
 /// Limit on the size of a snapshot, in bytes.
 const SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -70,7 +72,7 @@ impl Upgrade {
 
     /// When this master exits, even with open work.
     pub(super) fn ends_at_ms(&self) -> Option<u64> {
-        self.handing_over_since_ms.map(|since_ms| since_ms + limits::HAND_OVER_MAX_MS)
+        self.handing_over_since_ms.map(|since_ms| since_ms + HAND_OVER_MAX_MS)
     }
 
     /// The keeper's version; empty if the keeper does not report it.
@@ -101,7 +103,7 @@ impl Upgrade {
         checkpoint::save_upgrade(cx, &self.record);
         cx.keeper.upgrade(binary.as_fd());
         self.handing_over_since_ms = Some(cx.now_ms);
-        cx.timers.set(Timer::HandOver, cx.now_ms + limits::HAND_OVER_MAX_MS);
+        cx.timers.set(Timer::HandOver, cx.now_ms + HAND_OVER_MAX_MS);
         log::info!("handing over to {path}");
         Answer::Done(format!("handing over to {path}"))
     }

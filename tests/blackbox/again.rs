@@ -89,6 +89,7 @@ fn a_watch_goes_on_after_the_master_has_died_and_ends_with_a_stop() {
 }
 
 #[test]
+#[ignore = "a long load"]
 fn a_time_that_comes_replaces_every_worker_and_loses_nothing() {
     let folder = Folder::new();
     folder.write("app.js", &format!("const pid = JSON.stringify({{pid: process.pid}});{}", server("' + pid + '")));

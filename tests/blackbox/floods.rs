@@ -97,6 +97,7 @@ fn floods_in(cluster: Cluster, workers: usize) -> Cluster {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_says_ready_for_ever_hurts_nobody() {
     let cluster = floods("ready", 1);
     cluster.wait_line("floods its channel");
@@ -163,6 +164,7 @@ fn one_line_of_60_mib_after_the_other_hurts_nobody() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn lines_that_are_never_finished_take_little_memory() {
     floods("unfinished", 3).stop();
 }
@@ -184,6 +186,7 @@ fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn messages_to_an_agent_for_ever_hurt_nobody() {
     floods_in(beside("relay", 2, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 2).stop();
 }

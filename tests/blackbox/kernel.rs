@@ -124,6 +124,7 @@ fn turns_are_fair_and_the_master_has_no_part_in_it() {
 }
 
 #[test]
+#[ignore = "a long load"]
 fn a_worker_that_is_slow_gets_fewer_as_long_as_much_waits_for_it() {
     let cluster = start_as(As::Is, 2, &["-e", "SLOW_SLOT=0"], &["node", "app.js"]);
     if steering(&cluster) != "turns" {
@@ -203,6 +204,7 @@ fn a_blocked_worker_gets_nothing_and_what_waited_for_it_goes_to_another() {
 }
 
 #[test]
+#[ignore = "a long load"]
 fn a_blocked_worker_is_waited_for_by_nobody_under_the_kernels_own_hash() {
     a_blocked_worker_is_waited_for_by_nobody(As::Refused);
 }
@@ -264,6 +266,7 @@ fn kills_lose_only_what_the_killed_had_taken(how: As) {
 }
 
 #[test]
+#[ignore = "a long load"]
 fn workers_that_are_killed_lose_only_what_they_had_taken() {
     kills_lose_only_what_the_killed_had_taken(As::Is);
     kills_lose_only_what_the_killed_had_taken(As::Nobody);

@@ -16,6 +16,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Sockets of all groups of a deployment; slots beyond share them.
+const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
+
 /// Minimum time between two changes of the kernel's selection, in milliseconds.
 const STEER_EVERY_MS: u64 = 5;
 
@@ -120,7 +123,7 @@ impl Groups {
         let blocking = app.settings().protocol.wants_blocking_sockets();
         let listener = &app.listeners[listener_ix];
         let Some(group) = listener.reuseport.as_ref().filter(|group| !group.full) else { return Ok(()) };
-        let max = limits::GROUPS_SOCKETS_MAX;
+        let max = GROUPS_SOCKETS_MAX;
         let left = max.saturating_sub(self.sockets);
         let prepare = |socket: BorrowedFd<'_>| prepare_for_workers(&cx.system, socket, blocking, listener.datagram);
         let (made, outcome) = group.make(&cx.system, listener.fd.as_fd(), slots, left, max, prepare);
