@@ -7,6 +7,9 @@
 
 /// Workers that one app may have.
 pub const WORKERS_MAX: u32 = 4096;
+
+/// Spares of one app.
+pub const SPARES_MAX: u32 = 64;
 /// Apps in one deployment.
 pub const APPS_MAX: usize = 64;
 /// Listeners that one app may configure.

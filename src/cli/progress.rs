@@ -107,7 +107,7 @@ impl Progress {
 
     fn show_slots(&mut self, now: &Deployment) {
         for app in &now.apps {
-            for worker in app.workers.iter().filter(|w| w.state == WorkerState::Ready) {
+            for worker in app.workers.iter().filter(|w| is_up(w)) {
                 let Some(seen) = self.slots.get_mut(&(app.name.clone(), worker.slot)) else { continue };
                 if worker.generation > *seen {
                     *seen = worker.generation;
@@ -165,7 +165,7 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
     let drains = drain.is_some();
     phrases.extend(drain.map(|words| words + &open_connections(open)));
     phrases.extend(counted(&workers, &[WorkerState::Stopping], ["worker ends", "workers end"]));
-    let busy = |worker: &&&Worker| worker.state != WorkerState::Ready;
+    let busy = |worker: &&&Worker| !is_up(worker);
     let most_ms = workers.iter().filter(busy).filter_map(|worker| worker.time_left_ms).max();
     phrases.extend(most_ms.map(|ms| format!("up to {}", span(ms))));
     let text = if phrases.is_empty() { "it is about to be done".to_owned() } else { phrases.join("; ") };
@@ -175,10 +175,15 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
 /// The progress of a reload: `3 of 8 slots have their new worker`.
 fn reloaded(app: &App) -> String {
     let newest = app.workers.iter().map(|worker| worker.generation).max().unwrap_or_default();
-    let is_new = |worker: &&Worker| worker.state == WorkerState::Ready && worker.generation == newest;
+    let is_new = |worker: &&Worker| is_up(worker) && worker.generation == newest;
     let all_old = newest <= app.generation && app.workers.iter().all(|worker| worker.generation == newest);
     let new = if all_old && app.status == AppStatus::Reloading { 0 } else { app.workers.iter().filter(is_new).count() };
-    format!("{new} of {} slots have their new worker", app.workers_wanted)
+    format!("{new} of {} slots have their new worker", app.workers_wanted + app.spares_wanted)
+}
+
+/// Whether a worker has started.
+fn is_up(worker: &Worker) -> bool {
+    matches!(worker.state, WorkerState::Ready | WorkerState::Spare)
 }
 
 /// Why the first worker that is not ready is not: `slot 0: GET /healthz was answered with 503`.

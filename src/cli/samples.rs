@@ -35,6 +35,8 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         command: vec!["node".to_owned(), "app.js".to_owned()],
         workers_wanted: workers.len() as u32,
         workers_ready: workers.iter().filter(|worker| worker.state == WorkerState::Ready).count() as u32,
+        spares_wanted: 0,
+        spares_ready: workers.iter().filter(|worker| worker.state == WorkerState::Spare).count() as u32,
         generation: 1,
         balance: Balance::RoundRobin,
         steering: None,

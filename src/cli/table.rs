@@ -60,7 +60,7 @@ impl From<AppStatus> for Tone {
 impl From<WorkerState> for Tone {
     fn from(state: WorkerState) -> Tone {
         match state {
-            WorkerState::Ready => Tone::Good,
+            WorkerState::Ready | WorkerState::Spare => Tone::Good,
             WorkerState::Errored => Tone::Bad,
             WorkerState::Starting
             | WorkerState::Online

@@ -2,6 +2,7 @@
 //! Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
+use super::protocol::ProtocolKind;
 use super::raw;
 use super::schema::addresses::ListenEntry;
 use super::schema::keys::{AppRest, RawApp, RawLimits, RawRestart};
@@ -311,7 +312,20 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         agent,
         log,
     };
-    Some(raw.decide(rest))
+    let spares = raw.spares.as_ref().map(|at| at.spot);
+    let app = raw.decide(rest);
+    check_spares(&app, spares, found);
+    Some(app)
+}
+
+/// Reports spares that the typed protocol, or the typed balance with any protocol, could not hold back.
+fn check_spares(app: &App, spot: Option<Spot>, found: &mut Found) {
+    let protocol = app.protocol.exactly().or((app.balance == Balance::Shared).then_some(ProtocolKind::Node));
+    let Some((protocol, spot)) = protocol.zip(spot) else { return };
+    let Ok(balance) = rules::balance(protocol, app.balance) else { return };
+    if let Err(message) = rules::spares(protocol, &App { balance, ..app.clone() }) {
+        found.add(spot, message.to_string());
+    }
 }
 
 /// Reports settings that the typed protocol does not allow.

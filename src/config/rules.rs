@@ -1,7 +1,7 @@
 //! Which settings a protocol allows: readiness, balance, listening, limits. Checked when a protocol was typed, and
 //! again when `auto` is decided. `protocol` has the table.
 use super::protocol::ProtocolKind;
-use super::{Balance, Limits, Listen, Ready, Said, defaults};
+use super::{App, Balance, Limits, Listen, Ready, Said, defaults};
 use crate::balance::Mode;
 use thiserror::Error;
 
@@ -52,6 +52,31 @@ pub enum RuleError {
          accept by themselves are not counted"
     )]
     MaxConnections,
+    /// Workers that accept by themselves cannot be held back.
+    #[error("spares need workers that get no connections until they are told to: {0}")]
+    Spares(NoSpares),
+}
+
+/// Why an app cannot have spares, and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoSpares {
+    /// Every worker that listens accepts.
+    #[error("with balance \"shared\" each one accepts as soon as it listens; use \"{0}\"")]
+    Shared(&'static str),
+    /// The program binds where it wants.
+    #[error("with protocol \"none\" a program serves wherever it binds; configure a port, and protocol \"bind\"")]
+    OwnPort,
+    /// Only an address with a port has a socket for each worker.
+    #[error("with protocol \"{0}\" only a configured port has a socket for each worker; add --port or listen")]
+    NoPort(ProtocolKind),
+    /// A unix socket is one for all.
+    #[error(
+        "workers that accept by themselves share a unix socket; listen on a port, or use protocol \"node\" and balance \"round-robin\""
+    )]
+    UnixSocket,
+    /// The old worker has to end before the new one starts.
+    #[error("reload.overlap = false says that two workers must not run together; leave out one of them")]
+    NoOverlap,
 }
 
 /// The rule for readiness under a decided protocol. Default: that the worker listens, where that can be seen; without an
@@ -132,6 +157,28 @@ pub fn limits(protocol: ProtocolKind, balance: Balance, limits: &Limits) -> Resu
         return Err(RuleError::MaxConnections);
     }
     Ok(())
+}
+
+/// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided
+/// too.
+///
+/// # Errors
+/// Spares would serve like all others.
+pub fn spares(protocol: ProtocolKind, app: &App) -> Result<(), RuleError> {
+    let rules = protocol.rules();
+    let is_unix = |address: &Listen| matches!(address, Listen::Unix(_));
+    let reason = match app.balance {
+        _ if app.spares == 0 => return Ok(()),
+        _ if app.reload.overlap == Some(false) => NoSpares::NoOverlap,
+        _ if !rules.takes_connections => NoSpares::OwnPort,
+        Balance::Shared if rules.can_be_handed_connections => NoSpares::Shared("round-robin"),
+        Balance::Shared => NoSpares::Shared("kernel"),
+        Balance::Strategy(_) => return Ok(()),
+        Balance::Kernel if app.listen.iter().any(is_unix) => NoSpares::UnixSocket,
+        Balance::Kernel if app.listen.is_empty() && !rules.can_be_handed_connections => NoSpares::NoPort(protocol),
+        Balance::Kernel => return Ok(()),
+    };
+    Err(RuleError::Spares(reason))
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl<S: System> Master<S> {
     }
 
     fn scale_app(&mut self, ix: AppIx, to: &Scale) -> Answer {
-        let now = self.cx.apps[ix].supervisor.slot_count();
+        let now = self.cx.apps[ix].supervisor.wanted_count();
         if let Some(why) = refusal_while_stopped(&self.cx, ix) {
             return Answer::Refused(why);
         }
@@ -470,7 +470,7 @@ impl<S: System> Master<S> {
         let cpus = self.cx.system.cpus().count;
         let from_file = reload::has_file(&self.cx);
         for ix in self.cx.apps.indices() {
-            let now = self.cx.apps[ix].supervisor.slot_count();
+            let now = self.cx.apps[ix].supervisor.wanted_count();
             let name = &self.cx.apps[ix].name;
             let wanted = configured.apps.iter().find(|a| &a.name == name).map(|a| a.workers.count(cpus));
             let slots = match wanted {
@@ -483,7 +483,7 @@ impl<S: System> Master<S> {
 
     fn scale_all(&mut self, to: impl Fn(u32) -> u32) {
         for ix in self.cx.apps.indices() {
-            let slots = to(self.cx.apps[ix].supervisor.slot_count());
+            let slots = to(self.cx.apps[ix].supervisor.wanted_count());
             self.scale(ix, slots);
         }
     }

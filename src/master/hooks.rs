@@ -186,7 +186,7 @@ impl HookRuns {
     /// Runs the hook for this report, if there is one.
     pub(super) fn run(&mut self, cx: &Context<impl System>, app: AppIx, report: &Report) {
         match report {
-            Report::WorkerReady { worker, slot, after_ms } => {
+            Report::WorkerReady { worker, slot, after_ms, spare: _ } => {
                 let details = Details {
                     slot: Some(slot.0),
                     pid: cx.workers.pid_of(*worker),
@@ -250,6 +250,7 @@ impl HookRuns {
             | Report::AgentLeft { .. }
             | Report::AgentOverdue { .. }
             | Report::AppReady { .. }
+            | Report::SpareServes { .. }
             | Report::WorkerLeaving { .. }
             | Report::Overdue { .. }
             | Report::ReloadStarted { .. }

@@ -17,7 +17,7 @@ impl App {
     /// The number of workers, where it differs from the configuration.
     fn scaled(&self, system: &impl System) -> Option<u32> {
         let configured = self.settings().config.workers.count(system.cpus().count);
-        Some(self.supervisor.slot_count()).filter(|count| *count != configured)
+        Some(self.supervisor.wanted_count()).filter(|count| *count != configured)
     }
 
     pub(super) fn start_state(&self) -> StartState {
@@ -34,7 +34,7 @@ impl App {
         if self.supervisor.is_over() && !self.supervisor.is_errored() {
             return StartState::Ready(format!("{}: it has finished", self.name));
         }
-        let workers = self.supervisor.ready_count();
+        let workers = self.supervisor.serving_count();
         let at = match self.addresses().join(" ") {
             none if none.is_empty() => none,
             at => format!(" on {at}"),

@@ -9,6 +9,7 @@ use super::eligibility;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
+use super::worker::Worker;
 use crate::ids::WorkerIx;
 use crate::limits;
 use crate::supervisor::{Event, Phase};
@@ -95,7 +96,7 @@ impl LivenessProbes {
         }
         let Some(worker) = cx.workers.get(ix) else { return };
         let Some(channel) = &worker.channel else { return };
-        if !worker.admitted || worker.drain.is_some() || channel.closed {
+        if !is_up(cx, worker) || worker.drain.is_some() || channel.closed {
             return;
         }
         let oldest = worker.member.and_then(|member| cx.apps[worker.app].balancer.oldest_open_us(member));
@@ -177,7 +178,7 @@ impl LivenessProbes {
     fn find_hangs(&mut self, cx: &mut Context<impl System>) {
         cx.timers.cancel(Timer::Hang);
         for ix in cx.workers.indices() {
-            let Some(worker) = cx.workers.get(ix).filter(|w| w.admitted && w.liveness.pinged_us.is_some()) else {
+            let Some(worker) = cx.workers.get(ix).filter(|w| is_up(cx, w) && w.liveness.pinged_us.is_some()) else {
                 continue;
             };
             let (app, id, liveness) = (worker.app, worker.id, worker.liveness);
@@ -196,6 +197,11 @@ impl LivenessProbes {
             } // Else at the next probe.
         }
     }
+}
+
+/// Whether the worker should read its channel: it serves, or is a spare.
+fn is_up<S: System>(cx: &Context<S>, worker: &Worker<S>) -> bool {
+    worker.admitted || cx.apps[worker.app].supervisor.worker(worker.id).is_some_and(|w| w.is_held_back())
 }
 
 /// Checks whether a serving worker has passed a limit; repeated as long as it lives.

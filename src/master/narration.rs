@@ -69,8 +69,13 @@ pub(super) fn next_words(next: Next) -> String {
 pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Report) {
     let name = cx.apps[app_ix].name.clone();
     match report {
-        Report::WorkerReady { worker, slot, after_ms } => {
-            log::debug!("{name}/{slot}: worker {worker} is ready after {}", human_ms(*after_ms));
+        Report::WorkerReady { worker, slot, after_ms, spare } => {
+            let role = if *spare { " as a spare" } else { "" };
+            log::debug!("{name}/{slot}: worker {worker} is ready{role} after {}", human_ms(*after_ms));
+        }
+        Report::SpareServes { worker, slot } => {
+            let pid = cx.workers.pid_of(*worker).map_or(String::new(), |pid| format!(" (pid {pid})"));
+            log::info!("{name}/{slot}: worker {worker}{pid}, a spare until now, serves");
         }
         Report::AppReady { workers } => log_ready(&cx.apps[app_ix], *workers),
         Report::WorkerDied { worker, slot, pid, cause, lived_ms, next } => {
@@ -146,8 +151,8 @@ pub(super) fn log_start(app: &App) {
     log::info!(
         "{}: starting {} {} of: {}",
         app.name,
-        app.supervisor.slot_count(),
-        plural(app.supervisor.slot_count(), "worker"),
+        app.supervisor.wanted_count(),
+        plural(app.supervisor.wanted_count(), "worker"),
         app.settings().config.command.join(" ")
     );
 }

@@ -268,8 +268,11 @@ impl Recovery<'_> {
         let generation = generation.or(saved.as_ref().map(|app| app.rules.generation)).unwrap_or(Generation(1));
         let count = saved.as_ref().map(|app| app.rules.slots).or(known_slots);
         let count = count.max(serving.iter().map(|worker| worker.slot.0 + 1).max());
-        let configured = || self.configured(name).map_or(1, |app| app.workers.count(self.ground.cpus));
+        let spares = self.configured(name).map_or(0, |app| app.spares);
+        let configured = || self.configured(name).map_or(1, |app| app.workers.count(self.ground.cpus) + spares);
         let count = count.unwrap_or_else(configured).clamp(1, limits::WORKERS_MAX);
+        let wanted = saved.as_ref().map(|app| app.rules.wanted).filter(|wanted| (1..=count).contains(wanted));
+        let wanted = wanted.unwrap_or(count.saturating_sub(spares).max(1));
         let seen: BTreeSet<Generation> = places.iter().map(|worker| worker.generation).chain([generation]).collect();
         let source = self.last_config().map_or(0, |(number, _)| number);
         let mut generations = saved.as_ref().map(|app| app.generations.clone()).unwrap_or_default();
@@ -283,6 +286,7 @@ impl Recovery<'_> {
             rules: AppSnapshot {
                 generation,
                 slots: count,
+                wanted,
                 reload: None,
                 queued: None,
                 queued_scale: None,
@@ -315,8 +319,13 @@ impl Recovery<'_> {
             };
             self.put(format!("{SLOT}{ix}/{index}"), &slot);
         }
+        let mut ready: Vec<&WorkerSnapshot> =
+            places.iter().filter(|worker| matches!(worker.phase, Phase::Ready { .. })).collect();
+        ready.sort_by_key(|worker| worker.slot);
+        let spares: BTreeSet<WorkerId> = ready.iter().skip(wanted as usize).map(|worker| worker.id).collect();
         for worker in &places {
-            self.put(format!("{WORKER}{ix}/{}", worker.id), worker);
+            let worker = WorkerSnapshot { spare: spares.contains(&worker.id), ..*worker };
+            self.put(format!("{WORKER}{ix}/{}", worker.id), &worker);
         }
         let adopted = places.len();
         self.out
@@ -359,6 +368,7 @@ impl Recovery<'_> {
                 spawned_at_ms: child.started_ms,
                 phase,
                 by_itself: false,
+                spare: false,
             }
         };
         ours.iter().map(place).collect()
@@ -376,6 +386,7 @@ impl Recovery<'_> {
             spawned_at_ms: child.started_ms,
             phase: Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None },
             by_itself: false,
+            spare: false,
         });
         AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
     }

@@ -35,8 +35,16 @@ impl Left {
     fn worker(&mut self, app: (usize, &str), id: u64, slot: u32, generation: u32, phase: Phase) {
         let (worker, pid, slot, generation) = (WorkerId(id), 1_000 + id as i32, Slot(slot), Generation(generation));
         let (pid_known, by_itself) = (Some(pid), false);
-        let memory =
-            WorkerSnapshot { id: worker, slot, generation, pid: pid_known, spawned_at_ms: 500, phase, by_itself };
+        let memory = WorkerSnapshot {
+            id: worker,
+            slot,
+            generation,
+            pid: pid_known,
+            spawned_at_ms: 500,
+            phase,
+            by_itself,
+            spare: false,
+        };
         self.note(&format!("worker/{}/{id}", app.0), &memory);
         let tag = Tag { app: app.1.to_owned(), slot, generation, socket: None }.to_bytes();
         self.children.push(ChildInfo { worker, pid, tag, started_ms: 500, status: None, out_of_memory: false });
@@ -71,6 +79,7 @@ impl Left {
         let memory = AppSnapshot {
             generation: Generation(generation),
             slots,
+            wanted: slots,
             reload,
             queued: None,
             queued_scale: None,

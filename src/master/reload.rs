@@ -174,14 +174,14 @@ fn commit_generation(
     add_addresses(cx, ix, new, &settings);
     let app = &mut cx.apps[ix];
     let slots = match keeps_scale {
-        true => app.supervisor.slot_count(),
+        true => app.supervisor.wanted_count(),
         false => settings.config.workers.count(cx.system.cpus().count),
     };
     let mut policy = settings.policy();
     // One worker that holds nothing of ours holds it itself (a port, a session of a bot), or would work twice.
     let holds_nothing = settings.config.listen.is_empty() && app.listeners.iter().all(Listener::is_retired);
     let runs = !app.supervisor.is_stopped();
-    if runs && settings.config.reload.overlap.is_none() && slots == 1 && holds_nothing {
+    if runs && settings.config.reload.overlap.is_none() && slots == 1 && policy.spares == 0 && holds_nothing {
         policy.overlap = false;
     }
     app.balancer.set_mode(balance_mode(settings.config.balance));

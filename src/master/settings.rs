@@ -258,6 +258,7 @@ impl Settings {
             restart_delay_ms: ms(c.restart.delay),
             max_runs: c.restart.max_runs,
             stop_exit_codes: c.restart.stop_exit_codes.clone(),
+            spares: c.spares,
             surge: c.reload.surge,
             overlap: c.reload.overlap.unwrap_or(true),
             canary_ms: ms(c.reload.canary),
@@ -471,6 +472,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     config.balance = rules::balance(kind, config.balance)?;
     rules::listen(kind, !config.listen.is_empty())?;
     rules::limits(kind, config.balance, &config.limits)?;
+    rules::spares(kind, config)?;
     rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }
 

@@ -245,6 +245,7 @@ mod tests {
         let rules = AppSnapshot {
             generation: Generation(1),
             slots: 1,
+            wanted: 1,
             reload: None,
             queued: None,
             queued_scale: None,

@@ -10,7 +10,7 @@ use crate::api::types as wire;
 use crate::config::Balance;
 use crate::ids::AppIx;
 use crate::reuseport::program::Steering;
-use crate::supervisor::{Phase, SlotPhase};
+use crate::supervisor::{Phase, SlotPhase, WorkerView};
 use std::collections::BTreeSet;
 
 pub(super) fn deployment(cx: &Context<impl System>, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
@@ -47,7 +47,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
                 slot: w.slot.0,
                 id: Some(w.id.0),
                 pid: w.pid,
-                state: worker_state(&w.phase),
+                state: worker_state(&w),
                 generation: w.generation.0,
                 uptime_ms: Some(cx.now_ms.saturating_sub(w.spawned_at_ms)),
                 restarts,
@@ -105,8 +105,10 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         cwd: settings.cwd.to_string_lossy().into_owned(),
         status: status(app),
         command: settings.config.command.clone(),
-        workers_wanted: app.supervisor.slot_count(),
-        workers_ready: app.supervisor.ready_count(),
+        workers_wanted: app.supervisor.wanted_count(),
+        workers_ready: app.supervisor.serving_count(),
+        spares_wanted: app.supervisor.spares_wanted(),
+        spares_ready: app.supervisor.spare_count(),
         generation: app.supervisor.generation().0,
         balance: balance(settings.config.balance),
         steering: app.steering().map(steering),
@@ -145,10 +147,11 @@ fn status(app: &App) -> wire::AppStatus {
     }
 }
 
-fn worker_state(phase: &Phase) -> wire::WorkerState {
-    match phase {
+fn worker_state(worker: &WorkerView) -> wire::WorkerState {
+    match worker.phase {
         Phase::Starting { online: false, .. } => wire::WorkerState::Starting,
         Phase::Starting { online: true, .. } => wire::WorkerState::Online,
+        Phase::Ready { .. } if worker.spare => wire::WorkerState::Spare,
         Phase::Ready { .. } => wire::WorkerState::Ready,
         Phase::Draining { .. } => wire::WorkerState::Draining,
         Phase::Stopping { .. } | Phase::Killed => wire::WorkerState::Stopping,

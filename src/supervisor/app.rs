@@ -4,6 +4,7 @@ use super::agent::AgentSlot;
 use super::cause::cause_text;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
+use super::spares::with_spares;
 use super::timers::{TimerKey, Timers};
 use super::worker::{CHANNEL_CLOSED_STARTING_MS, Crew, Phase, Worker, WorkerView, phase_timer};
 use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
@@ -41,6 +42,8 @@ pub struct App {
     /// The current generation; new slots belong to it.
     pub(super) generation: Generation,
     pub(super) slots: Vec<SlotState>,
+    /// How many workers shall serve; the other slots are for spares.
+    pub(super) wanted: u32,
     pub(super) workers: Crew,
     pub(super) timers: Timers,
     pub(super) reload: Option<Reload>,
@@ -66,12 +69,14 @@ pub(super) struct Stopping {
 }
 
 impl App {
-    /// An app with `slots` empty slots. Nothing is spawned before [`App::start`].
-    pub fn new(generation: Generation, policy: Policy, slots: u32) -> App {
+    /// An app with empty slots for `wanted` workers, and for its spares. Nothing is spawned before [`App::start`].
+    pub fn new(generation: Generation, policy: Policy, wanted: u32) -> App {
+        let slots = with_spares(wanted, &policy);
         App {
             policies: BTreeMap::from([(generation, policy)]),
             generation,
             slots: (0..slots).map(|_| SlotState::new(generation)).collect(),
+            wanted,
             workers: Crew::default(),
             timers: Timers::default(),
             reload: None,
@@ -131,6 +136,7 @@ impl App {
             Event::Start { to, policy, slots } => self.ask_start(cx, Queued { to, policy, slots }),
             Event::Stop { now } => self.ask_stop(cx, now),
         }
+        self.use_spares(cx);
         self.reconcile_agent(cx);
     }
 
@@ -148,6 +154,7 @@ impl App {
                 TimerKey::Canary => self.end_canary(cx),
                 TimerKey::Settling => self.settle(cx),
             }
+            self.use_spares(cx);
             self.reconcile_agent(cx);
         }
     }
@@ -191,6 +198,7 @@ impl App {
         self.runs_nothing() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
     }
 
+    /// Slots, those of spares included.
     pub fn slot_count(&self) -> u32 {
         self.slots.len() as u32
     }
@@ -222,7 +230,7 @@ impl App {
         self.workers.get(&id).filter(|w| !w.is_agent()).map(Worker::view)
     }
 
-    /// Workers that are ready to serve.
+    /// Workers that are ready to serve, spares included.
     pub fn ready_count(&self) -> u32 {
         self.workers.ready()
     }
@@ -389,31 +397,21 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
         let (pid, generation) = (w.pid, w.generation);
+        let spare = slot != Slot::AGENT && self.is_surplus(worker);
+        self.workers.set_spare(&worker, spare);
         self.set_phase(worker, Phase::Ready { since_ms: cx.now_ms, idle_since_ms: None, severed_at_ms: None });
         if slot == Slot::AGENT {
             cx.report(Report::AgentReady { agent: worker, pid, after_ms });
             return self.agent_is_ready(cx, generation);
         }
-        cx.act(Action::Serve { worker });
-        cx.report(Report::WorkerReady { worker, slot, after_ms });
+        if !spare {
+            cx.act(Action::Serve { worker });
+        }
+        cx.report(Report::WorkerReady { worker, slot, after_ms, spare });
         if let Role::Incoming(index) = self.role(worker) {
             self.incoming_serves(cx, index, worker);
         }
         self.report_ready(cx);
-    }
-
-    /// Reports `AppReady` once every slot serves.
-    fn report_ready(&mut self, cx: &mut Cx<'_>) {
-        if self.reported_ready || self.stopping.is_some() || self.workers.ready() < self.slots.len() as u32 {
-            return;
-        }
-        let serving =
-            |slot: &SlotState| slot.current.and_then(|id| self.workers.get(&id)).is_some_and(Worker::is_ready);
-        if self.slots.iter().all(serving) {
-            self.reported_ready = true;
-            self.reported_end = false;
-            cx.report(Report::AppReady { workers: self.slots.len() as u32 });
-        }
     }
 
     fn on_servers(&mut self, worker: WorkerId, closed_at_ms: Option<u64>) {
@@ -450,6 +448,7 @@ impl App {
                 self.set_phase(worker, Phase::Draining { deadline_ms });
                 cx.act(Action::Drain { worker });
                 cx.report(Report::WorkerLeaving { worker, slot });
+                self.admit_spares(cx, None);
                 self.refill(cx, index, young);
             }
             // A canary. It has connections, so it is drained first.
@@ -544,6 +543,8 @@ impl App {
                 if slot == Slot::AGENT {
                     return self.agent_failed(cx, death, generation, young);
                 }
+                // Before the next worker is spawned: clients wait for nothing.
+                self.admit_spares(cx, Some(worker));
                 let stop = matches!(&death.cause, Cause::Ended(ExitStatus::Code(code))
                     if self.policy(generation).stop_exit_codes.contains(code));
                 let has_incoming = self.slots.get(index as usize).is_some_and(|s| s.incoming.is_some());

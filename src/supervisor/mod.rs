@@ -16,6 +16,7 @@ mod repeats;
 mod scale;
 mod slot;
 mod snapshot;
+mod spares;
 mod start;
 mod timers;
 mod worker;
@@ -62,6 +63,8 @@ pub struct Policy {
     pub max_runs: Option<u32>,
     /// Exit codes after which a slot is left empty.
     pub stop_exit_codes: Vec<i32>,
+    /// Workers that are started beside the wanted ones and held back until another one is lost.
+    pub spares: u32,
     /// Slots that a reload replaces at a time.
     pub surge: u32,
     /// Two workers may run in one slot: a new one starts beside the old one, which drains once the new one is ready.
@@ -144,7 +147,8 @@ pub enum Event {
     Drained { worker: WorkerId },
     /// The process ended at `at_ms`.
     Exited { worker: WorkerId, status: ExitStatus, at_ms: u64 },
-    /// Replace every worker by one of this generation, one after the other; then change to `slots` slots.
+    /// Replace every worker by one of this generation, one after the other; then change to `slots` slots. Slots of
+    /// spares are not counted, here and below.
     Reload { to: Generation, policy: Policy, slots: u32 },
     /// Change to this number of slots.
     Scale { slots: u32 },
@@ -201,9 +205,11 @@ pub enum Action {
 /// A report for people and waiting commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// A worker became ready, `after_ms` after its spawn.
-    WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64 },
-    /// Every slot is ready for the first time (or again after the app had no ready worker).
+    /// A worker became ready, `after_ms` after its spawn. A `spare` gets no connections yet.
+    WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64, spare: bool },
+    /// A spare gets connections from now on.
+    SpareServes { worker: WorkerId, slot: Slot },
+    /// All wanted workers serve for the first time (or again after the app had no ready worker).
     AppReady { workers: u32 },
     /// An unrequested end of a worker, and what became of its slot.
     WorkerDied { worker: WorkerId, slot: Slot, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },

@@ -9,6 +9,7 @@
 //! well.
 use super::app::{App, Cx, Role};
 use super::slot::SlotPhase;
+use super::spares::with_spares;
 use super::timers::TimerKey;
 use super::worker::{Phase, Worker};
 use super::{Policy, Report};
@@ -24,6 +25,7 @@ pub const RELOAD_GONE_MS_MAX: u64 = 150;
 pub(super) struct Queued {
     pub(super) to: Generation,
     pub(super) policy: Policy,
+    /// Without those of spares.
     pub(super) slots: u32,
 }
 
@@ -32,7 +34,7 @@ pub(super) struct Queued {
 pub(super) struct Reload {
     pub(super) from: Generation,
     pub(super) to: Generation,
-    /// The number of slots after the reload.
+    /// The number of slots after the reload, without those of spares.
     pub(super) slots: u32,
     /// Slots that still have to be replaced.
     pub(super) pending: VecDeque<u32>,
@@ -101,7 +103,7 @@ impl App {
         self.abandon_replacements(cx);
         self.reset_agent_backoff();
         self.reported_end = false;
-        let pending = (0..slots.min(self.slots.len() as u32)).collect();
+        let pending = self.order_of_replacement(with_spares(slots, self.policy(to)));
         let from = self.generation;
         self.reload = Some(Reload {
             from,
@@ -341,7 +343,7 @@ impl App {
             Some(reason) => cx.report(Report::ReloadFailed { to, reason }),
             None => {
                 let scale = self.queued_scale.take().unwrap_or(slots);
-                if scale != self.slots.len() as u32 {
+                if scale != self.wanted || with_spares(scale, self.policy(target)) != self.slots.len() as u32 {
                     self.ask_scale(cx, scale);
                 }
                 cx.report(Report::ReloadDone { to });
@@ -360,7 +362,7 @@ impl App {
     /// Slots that the reload was to remove, and so did not replace, but that a later scale keeps.
     fn left_out(&self, reload: &Reload) -> Vec<u32> {
         let Some(slots) = self.queued_scale.filter(|_| reload.failed.is_none()) else { return Vec::new() };
-        let kept = self.slots.iter().take(slots as usize).enumerate();
+        let kept = self.slots.iter().take(with_spares(slots, self.policy(reload.to)) as usize).enumerate();
         kept.filter(|(_, slot)| slot.generation != reload.to).map(|(index, _)| index as u32).collect()
     }
 

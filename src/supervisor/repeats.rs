@@ -59,6 +59,7 @@ mod tests {
             spawned_at_ms: 0,
             phase,
             by_itself: false,
+            spare: false,
             not_yet,
         });
         if slot != Slot::AGENT {

@@ -1,24 +1,30 @@
-//! Scaling: adds slots at the end, or removes them from the end. `reload` handles a scale during a reload.
+//! Scaling: adds slots at the end, or removes them from the end. `reload` handles a scale during a reload, `spares` who of
+//! those that are left serves.
 use super::Report;
 use super::app::{App, Cx};
 use super::slot::{SlotPhase, SlotState};
-use crate::limits;
+use super::spares::{clamp_wanted, with_spares};
 
 impl App {
-    /// Changes to this number of slots, at once or after the reload under way.
-    pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, slots: u32) {
+    /// Changes to this number of workers, at once or after the reload under way.
+    pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, wanted: u32) {
         if self.stopping.is_some() {
             return;
         }
         if self.reload.is_some() {
-            self.queued_scale = Some(slots);
+            self.queued_scale = Some(wanted);
             return;
         }
-        let slots = slots.clamp(1, limits::WORKERS_MAX);
+        let policy = self.policy(self.generation);
+        let wanted = clamp_wanted(wanted, policy);
+        let slots = with_spares(wanted, policy);
+        if wanted > self.wanted {
+            self.reported_ready = false;
+        }
+        self.wanted = wanted;
         for index in self.slots.len() as u32..slots {
             self.slots.push(SlotState::new(self.generation));
             self.fill(cx, index);
-            self.reported_ready = false;
         }
         while self.slots.len() as u32 > slots {
             let index = self.slots.len() as u32 - 1;
@@ -28,6 +34,6 @@ impl App {
                 self.retire(cx, worker);
             }
         }
-        cx.report(Report::Scaled { slots });
+        cx.report(Report::Scaled { slots: wanted });
     }
 }

@@ -25,6 +25,7 @@ pub(crate) static FALLBACK_POLICY: Policy = Policy {
     restart_delay_ms: 0,
     max_runs: None,
     stop_exit_codes: Vec::new(),
+    spares: 0,
     surge: 1,
     overlap: true,
     canary_ms: 0,
@@ -38,7 +39,10 @@ pub(crate) static FALLBACK_POLICY: Policy = Policy {
 pub struct AppSnapshot {
     /// The current generation.
     pub generation: Generation,
+    /// Slots, those of spares included.
     pub slots: u32,
+    /// How many workers shall serve; 0, of a master without spares: one in each slot.
+    pub wanted: u32,
     /// The reload under way.
     pub reload: Option<ReloadSnapshot>,
     /// The waiting reload: its generation and number of slots.
@@ -125,6 +129,8 @@ pub struct WorkerSnapshot {
     pub phase: Phase,
     /// It left by itself.
     pub by_itself: bool,
+    /// Once ready, it is held back.
+    pub spare: bool,
 }
 
 impl App {
@@ -133,6 +139,7 @@ impl App {
         AppSnapshot {
             generation: self.generation,
             slots: self.slots.len() as u32,
+            wanted: self.wanted,
             reload: self.reload.as_ref().map(|r| ReloadSnapshot {
                 from: r.from,
                 to: r.to,
@@ -214,6 +221,7 @@ impl App {
             policies,
             generation: snapshot.generation,
             slots: Vec::new(),
+            wanted: if snapshot.wanted == 0 { snapshot.slots } else { snapshot.wanted },
             workers: Crew::default(),
             timers: Timers::default(),
             reload: snapshot.reload.map(|r| Reload {
@@ -249,6 +257,7 @@ impl App {
         }
         app.resume_reload(cx);
         app.resume_start(cx);
+        app.use_spares(cx);
         app.reconcile_agent(cx);
         app
     }
@@ -256,9 +265,10 @@ impl App {
     fn restore_workers(&mut self, workers: Vec<WorkerSnapshot>, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
         for w in workers {
             let pid = known_pid(w.id);
-            let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, by_itself, .. } = w;
+            let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, by_itself, spare, .. } = w;
             let not_yet = None;
-            self.workers.insert(Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, not_yet });
+            let worker = Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, spare, not_yet };
+            self.workers.insert(worker);
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }
     }
@@ -283,7 +293,7 @@ impl App {
     /// record may still say that it serves while its slot's record says that it left: then the slot is right.
     fn rejoin(&mut self, cx: &mut Cx<'_>, id: WorkerId) {
         let Some(w) = self.workers.get(&id) else { return };
-        let (pid, phase, slot, generation) = (w.pid, w.phase, w.slot, w.generation);
+        let (pid, phase, slot, generation, spare) = (w.pid, w.phase, w.slot, w.generation, w.spare);
         let belongs = self.role(id) != Role::Leaving;
         match (pid, phase) {
             (None, _) if phase.is_leaving() || !belongs => {
@@ -298,7 +308,9 @@ impl App {
             (Some(_), _) if !belongs => self.retire(cx, id),
             (Some(_), Phase::Ready { .. }) if slot == Slot::AGENT => {}
             (Some(_), Phase::Ready { .. }) => {
-                cx.act(Action::Serve { worker: id });
+                if !spare {
+                    cx.act(Action::Serve { worker: id });
+                }
                 self.rejoin_incoming(cx, id);
             }
             (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
@@ -360,5 +372,6 @@ fn process_snapshot(w: &Worker) -> WorkerSnapshot {
         spawned_at_ms: w.spawned_at_ms,
         phase: w.phase,
         by_itself: w.by_itself,
+        spare: w.spare,
     }
 }

@@ -4,9 +4,9 @@ use super::agent::AgentSlot;
 use super::app::{App, Cx, Stopping};
 use super::reload::Queued;
 use super::slot::{SlotPhase, SlotState};
+use super::spares::{clamp_wanted, with_spares};
 use super::worker::Phase;
 use crate::ids::WorkerId;
-use crate::limits;
 
 impl App {
     /// Ends every worker: gracefully, or without a drain. Cancels a start that was to follow an earlier stop.
@@ -47,7 +47,8 @@ impl App {
         self.reported_end = false;
         self.policies.insert(to, policy);
         self.generation = to;
-        let slots = slots.clamp(1, limits::WORKERS_MAX);
+        self.wanted = clamp_wanted(slots, self.policy(to));
+        let slots = with_spares(self.wanted, self.policy(to));
         self.touched_slots.extend(0..slots.max(self.slots.len() as u32));
         self.slots = (0..slots).map(|_| SlotState::new(to)).collect();
         self.reset_agent_backoff();

@@ -53,6 +53,8 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// It left by itself: its time to end is its own, up to `drain_timeout`.
     pub(super) by_itself: bool,
+    /// Once ready, it is held back (`spares`).
+    pub(super) spare: bool,
     /// Why it was not ready, when last known. Not saved: a new master finds out by itself.
     pub(super) not_yet: Option<String>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Worker {
 pub(super) struct Crew {
     by_id: BTreeMap<WorkerId, Worker>,
     ready: u32,
+    /// Those of them that are held back.
+    spares: u32,
     /// The process in the agent's slot. It is found by its id, but is not a worker.
     agent: Option<Worker>,
 }
@@ -105,21 +109,41 @@ impl Crew {
         self.ready
     }
 
+    /// Ready workers that are held back.
+    pub(super) fn spares(&self) -> u32 {
+        self.spares
+    }
+
+    /// Ready workers that get connections.
+    pub(super) fn serving(&self) -> u32 {
+        self.ready - self.spares
+    }
+
+    fn count(&mut self, worker: &Worker) {
+        self.ready += u32::from(worker.is_ready());
+        self.spares += u32::from(worker.is_held_back());
+    }
+
+    fn discount(&mut self, worker: &Worker) {
+        self.ready -= u32::from(worker.is_ready());
+        self.spares -= u32::from(worker.is_held_back());
+    }
+
     pub(super) fn insert(&mut self, worker: Worker) {
         if worker.is_agent() {
             self.agent = Some(worker);
             return;
         }
-        self.ready += u32::from(worker.is_ready());
+        self.count(&worker);
         if let Some(before) = self.by_id.insert(worker.id, worker) {
-            self.ready -= u32::from(before.is_ready());
+            self.discount(&before);
         }
     }
 
     pub(super) fn remove(&mut self, id: &WorkerId) {
         self.agent.take_if(|agent| agent.id == *id);
         if let Some(gone) = self.by_id.remove(id) {
-            self.ready -= u32::from(gone.is_ready());
+            self.discount(&gone);
         }
     }
 
@@ -129,10 +153,21 @@ impl Crew {
             agent.phase = phase;
             return true;
         }
-        let Some(worker) = self.by_id.get_mut(id) else { return false };
-        self.ready -= u32::from(worker.is_ready());
-        worker.phase = phase;
-        self.ready += u32::from(worker.is_ready());
+        self.change(id, |worker| worker.phase = phase)
+    }
+
+    /// Whether the worker is held back once it is ready.
+    pub(super) fn set_spare(&mut self, id: &WorkerId, spare: bool) {
+        self.change(id, |worker| worker.spare = spare);
+    }
+
+    /// Changes what is counted of a worker. Returns whether it exists.
+    fn change(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker)) -> bool {
+        let Some(mut worker) = self.by_id.remove(id) else { return false };
+        self.discount(&worker);
+        change(&mut worker);
+        self.count(&worker);
+        self.by_id.insert(*id, worker);
         true
     }
 }
@@ -149,15 +184,32 @@ pub struct WorkerView {
     /// When it was spawned, in milliseconds.
     pub spawned_at_ms: u64,
     pub phase: Phase,
+    /// Once ready, it is held back.
+    pub spare: bool,
+}
+
+impl WorkerView {
+    /// Whether it is ready, and gets no connections.
+    pub fn is_held_back(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. }) && self.spare
+    }
 }
 
 impl Worker {
     pub(super) fn new(id: WorkerId, slot: Slot, generation: Generation, spawned_at_ms: u64, phase: Phase) -> Worker {
-        Worker { id, slot, generation, pid: None, spawned_at_ms, phase, by_itself: false, not_yet: None }
+        Worker { id, slot, generation, pid: None, spawned_at_ms, phase, by_itself: false, spare: false, not_yet: None }
     }
 
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready { .. })
+    }
+
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_ready() && self.spare
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.is_ready() && !self.spare
     }
 
     pub(super) fn is_agent(&self) -> bool {
@@ -172,6 +224,7 @@ impl Worker {
             pid: self.pid,
             spawned_at_ms: self.spawned_at_ms,
             phase: self.phase,
+            spare: self.spare,
         }
     }
 }

@@ -43,6 +43,7 @@ mod rights;
 mod scarce;
 mod serve;
 mod signals;
+mod spares;
 mod starved;
 mod strays;
 mod supervise;

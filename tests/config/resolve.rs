@@ -350,12 +350,17 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("restart.window = \"0s\"", "is zero");
     says("restart.backoff_min = \"1m\"", "longer than backoff_max (15s)");
     says("reload.surge = 0", "from 1 to 4096");
+    says("spares = 65", "from 0 to 64");
 }
 
 #[test]
 fn settings_that_contradict_each_other() {
     for (lines, wants) in [
         ("listen = \"80\"\nprotocol = \"none\"", "nobody would take connections"),
+        ("spares = 1\nbalance = \"shared\"", "use \"round-robin\""),
+        ("spares = 1\nprotocol = \"none\"", "spares need"),
+        ("spares = 1\nprotocol = \"node\"\nreload.overlap = false", "must not run together"),
+        ("spares = 1\nprotocol = \"bind\"", "add --port or listen"),
         ("ready = \"message\"\nprotocol = \"listen-fds\"", "never comes"),
         ("ready = \"notify\"\nprotocol = \"node\"", "never comes"),
         ("balance = \"sticky\"\nprotocol = \"listen-fds\"", "needs protocol \"node\""),

@@ -11,6 +11,7 @@ mod limits;
 mod moves;
 mod random;
 mod scenarios;
+mod spares;
 mod successor;
 mod world;
 

@@ -28,6 +28,7 @@ pub(crate) fn policy() -> Policy {
         restart_delay_ms: 0,
         max_runs: None,
         stop_exit_codes: vec![42],
+        spares: 0,
         surge: 1,
         overlap: true,
         canary_ms: 0,

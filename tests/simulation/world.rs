@@ -121,6 +121,7 @@ struct World {
     /// Orders that the keeper still receives before the master dies.
     dies_after: Option<usize>,
     spawned: BTreeSet<WorkerId>,
+    served: BTreeSet<WorkerId>,
     reaped: BTreeSet<WorkerId>,
     never_ran: BTreeSet<WorkerId>,
     reloads_open: BTreeSet<Generation>,
@@ -146,6 +147,7 @@ fn policy(random: &mut Random) -> Policy {
         restart_delay_ms: 0,
         max_runs: None,
         stop_exit_codes: vec![99],
+        spares: if random.percent(40) { random.between(1, 2) as u32 } else { 0 },
         surge: random.between(1, 3) as u32,
         overlap: true,
         canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
@@ -191,6 +193,7 @@ pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
         next_pid: 100,
         dies_after: None,
         spawned: BTreeSet::new(),
+        served: BTreeSet::new(),
         reaped: BTreeSet::new(),
         never_ran: BTreeSet::new(),
         reloads_open: BTreeSet::new(),
@@ -469,7 +472,7 @@ impl World {
     /// A loss that is not the supervisor's doing lowers what it has to keep up.
     fn note_loss(&mut self, worker: WorkerId) {
         let serving = self.master.as_ref().and_then(|app| app.worker(worker));
-        if serving.is_some_and(|w| matches!(w.phase, Phase::Ready { .. })) {
+        if serving.is_some_and(|w| matches!(w.phase, Phase::Ready { .. }) && !w.spare) {
             self.floor = self.floor.map(|floor| floor.saturating_sub(1));
         }
     }
@@ -477,7 +480,7 @@ impl World {
     /// One step of the master: its notes first, then what follows from them.
     fn with_master(&mut self, step: impl FnOnce(&mut App, &mut Cx<'_>)) {
         let Some(mut app) = self.master.take() else { return };
-        let ready_before = app.ready_count();
+        let ready_before = app.serving_count();
         let mut actions = Vec::new();
         let mut cx = Cx { now_ms: self.now_ms, next_worker: &mut self.next_worker, actions: &mut actions };
         step(&mut app, &mut cx);
@@ -502,7 +505,7 @@ impl World {
                 Action::Report(Report::ReloadStarted { .. }) => self.floor = Some(ready_before),
                 Action::Report(Report::Scaled { .. }) => {
                     // A reload that follows in the same step begins with what the scaling left.
-                    ready_before = app.ready_count();
+                    ready_before = app.serving_count();
                     self.floor = None;
                 }
                 Action::Report(Report::ReloadDone { .. } | Report::ReloadFailed { .. }) => self.floor = None,
@@ -527,8 +530,8 @@ impl World {
                 self.floor = Some(floor.saturating_sub(failed));
                 return;
             }
-            let ready = app.ready_count();
-            assert!(ready >= floor, "{} ready workers in a reload that began with {floor}", ready);
+            let ready = app.serving_count();
+            assert!(ready >= floor, "{} serving workers in a reload that began with {floor}", ready);
         }
     }
 
@@ -606,7 +609,7 @@ impl World {
                 }
             }
             Action::Kill { worker } => self.end(worker, 0, 9),
-            Action::Serve { .. } => {}
+            Action::Serve { worker } => drop(self.served.insert(worker)),
             Action::Report(report) => self.heard(report),
         }
     }

@@ -87,9 +87,16 @@ pub struct App {
     pub status: AppStatus,
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Number of slots.
+    /// How many workers shall serve.
     pub workers_wanted: u32,
+    /// How many serve.
     pub workers_ready: u32,
+    /// How many more shall be ready without connections.
+    #[serde(default)]
+    pub spares_wanted: u32,
+    /// How many are.
+    #[serde(default)]
+    pub spares_ready: u32,
     /// Counts reloads, from 1.
     pub generation: u32,
     /// How connections are distributed.

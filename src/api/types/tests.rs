@@ -142,6 +142,8 @@ fn app() -> App {
         command: vec!["node".to_owned(), "app.js".to_owned()],
         workers_wanted: 4,
         workers_ready: 3,
+        spares_wanted: 1,
+        spares_ready: 1,
         generation: 2,
         balance: Balance::Kernel,
         steering: Some(Steering::Turns),
@@ -177,6 +179,8 @@ const APP: &str = r#"{
   ],
   "workers_wanted": 4,
   "workers_ready": 3,
+  "spares_wanted": 1,
+  "spares_ready": 1,
   "generation": 2,
   "balance": "kernel",
   "steering": "turns",
@@ -217,6 +221,8 @@ const GONE: &str = r#"{
   "command": [],
   "workers_wanted": 0,
   "workers_ready": 0,
+  "spares_wanted": 0,
+  "spares_ready": 0,
   "generation": 0,
   "balance": "",
   "steering": null,
@@ -363,7 +369,7 @@ fn every_word_is_what_it_was() {
         };
     }
     assert_eq!(words!(AppStatus), "starting running reloading stopping stopped errored gone");
-    assert_eq!(words!(WorkerState), "starting online ready draining stopping waiting errored stopped");
+    assert_eq!(words!(WorkerState), "starting online ready spare draining stopping waiting errored stopped");
     assert_eq!(words!(AgentState), "starting ready stopping waiting stopped");
     assert_eq!(words!(Balance), "round-robin sticky shared kernel");
     assert_eq!(words!(Steering), "turns random hash");

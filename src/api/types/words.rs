@@ -81,6 +81,8 @@ wire_words! {
         Online = "online",
         /// It serves.
         Ready = "ready",
+        /// It is ready, and gets connections when another worker dies.
+        Spare = "spare",
         /// It finishes its connections.
         Draining = "draining",
         /// It was told to end.

@@ -73,10 +73,14 @@ fn card(found: &Found, known: &Known) -> String {
 }
 
 fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
+    let spares = match (app.spares_ready, app.spares_wanted) {
+        (_, 0) => String::new(),
+        (ready, wanted) => format!(", and {ready} of {wanted} spare"),
+    };
     let mut rows = vec![
         ("id", id),
         ("namespace", app.namespace.clone()),
-        ("status", format!("{}, {} of {} workers ready", app.status, app.workers_ready, app.workers_wanted)),
+        ("status", format!("{}, {} of {} workers ready{spares}", app.status, app.workers_ready, app.workers_wanted)),
         ("command", app.command.join(" ")),
         ("folder", app.cwd.clone()),
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),

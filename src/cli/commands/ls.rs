@@ -148,8 +148,12 @@ fn headline(app: &App, deployment: &Deployment, paint: Paint) -> String {
         if app.listen.is_empty() { "no address".to_owned() } else { visible(&app.listen.join(" ")).into_owned() };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
     let steering = app.steering.map_or_else(String::new, |how| format!(" ({how})"));
+    let spares = match (app.spares_ready, app.spares_wanted) {
+        (_, 0) => String::new(),
+        (ready, wanted) => format!(" and {ready}/{wanted} spare"),
+    };
     format!(
-        "{id}{}  {status}  {}/{} ready  {listen}  {} {}{steering}  generation {}  keeper {}",
+        "{id}{}  {status}  {}/{} ready{spares}  {listen}  {} {}{steering}  generation {}  keeper {}",
         app.name,
         app.workers_ready,
         app.workers_wanted,

@@ -281,7 +281,7 @@ fn app_tone(status: AppStatus) -> Tone {
 
 fn worker_tone(state: WorkerState) -> Tone {
     match state {
-        WorkerState::Ready => Tone::Good,
+        WorkerState::Ready | WorkerState::Spare => Tone::Good,
         WorkerState::Errored => Tone::Bad,
         WorkerState::Stopped => Tone::Dim,
         WorkerState::Starting

@@ -32,7 +32,7 @@ use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
 use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
-use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, WORKERS_MAX};
+use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -145,6 +145,13 @@ table! {
             .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\""),
         more "1 to 4096. One is the default without an address: a second bot or job would do the work twice. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
               rounded up. A share is rounded up; there is always one worker";
+    /// Workers that are started and ready but get no connections until another one dies; they serve at once then.
+    spares: plain(u32 = 0), number::<u32>("spares", 0, SPARES_MAX as i64), section "run",
+        flag flag("--spares", WORKERS, "N").help("Ready workers without connections, for when another one dies"),
+        more "In addition to `workers`, so a crash costs no capacity where a start takes long. The next worker of the slot \
+              that lost its own is the next spare. A spare has a slot and its number (`CLUSTERD_SLOT`), and runs all of the \
+              app but its requests. Not with `shared` and `none`, nor without overlap; with `bind` and `listen-fds`, with \
+              balance `kernel` and an address with a port";
     /// Folder of the workers. Looked up again, with its links, at each reload and start.
     cwd: raw(String), PATH, unset "where clusterd was started", example r#""/srv/hello/current""#, section "run",
         flag flag("--cwd", SURROUNDINGS, "DIR").for_one_app().help("Folder of the workers");

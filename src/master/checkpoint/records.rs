@@ -138,6 +138,7 @@ record! {
         7 then_start;
         8 reported_ready = false;
         9 agent = AgentSnapshot::default();
+        10 wanted = 0;
     }
 }
 
@@ -165,7 +166,7 @@ variants! {
 }
 
 record! {
-    WorkerSnapshot { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; 7 by_itself = false; }
+    WorkerSnapshot { 1 id; 2 slot; 3 generation; 4 pid; 5 spawned_at_ms; 6 phase; 7 by_itself = false; 8 spare = false; }
 }
 
 variants! {
@@ -304,6 +305,7 @@ mod tests {
         let rules = AppSnapshot {
             generation: Generation(1),
             slots: limits::WORKERS_MAX,
+            wanted: limits::WORKERS_MAX - 1,
             reload: Some(reload),
             queued: Some((Generation(9), 4)),
             queued_scale: Some(8),

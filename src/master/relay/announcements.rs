@@ -94,7 +94,7 @@ impl Relay {
         let about = json!({
             "app": app.name,
             "generation": app.supervisor.generation().0,
-            "wanted": app.supervisor.slot_count(),
+            "wanted": app.supervisor.wanted_count(),
             "workers": list,
         });
         self.inform_agent(cx, app_ix, "state", about);
@@ -140,7 +140,7 @@ impl Relay {
             return;
         }
         let app = &cx.apps[app_ix];
-        let data = json!({ "port": app.port(), "workers": app.supervisor.slot_count(), "name": app.name });
+        let data = json!({ "port": app.port(), "workers": app.supervisor.wanted_count(), "name": app.name });
         let mut line = Vec::new();
         messages::egg_action("egg-ready", &data, &mut line);
         self.send(cx, ix, &line);

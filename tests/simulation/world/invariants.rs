@@ -12,6 +12,13 @@ impl World {
             assert!(listened, "worker {} counts as ready and never listened", worker.id);
             assert!(self.is_well(worker.id), "worker {} counts as ready and never answered well", worker.id);
         }
+        for worker in app.workers().filter(|w| w.is_held_back()) {
+            assert!(!self.served.contains(&worker.id), "worker {} is a spare and got connections", worker.id);
+        }
+        let (serving, wanted) = (app.serving_count(), app.wanted_count());
+        let has_spares = app.spares_wanted() > 0 && !app.is_reloading() && !app.is_stopping();
+        assert!(!has_spares || serving <= wanted, "{serving} workers serve of {wanted}");
+        assert!(!has_spares || serving == wanted || app.spare_count() == 0, "a spare is held back that is needed");
         for worker in app.workers().filter(|w| !w.phase.is_leaving()) {
             *places.entry(worker.slot.0).or_default() += 1;
         }
