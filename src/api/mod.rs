@@ -12,6 +12,7 @@ pub mod server;
 pub mod types;
 mod upgrade;
 mod usage;
+pub mod warnings;
 mod write_timeout;
 
 pub use request::Request;
@@ -53,6 +54,8 @@ pub enum Answer {
     Refused(String),
     /// It was tried and failed; status 409. `said`: the last lines of the worker that made it fail.
     Failed { error: String, said: Option<Arc<Tail>> },
+    /// One of the others, and what was logged as a warning meanwhile.
+    Warned { answer: Box<Answer>, warnings: Vec<String> },
 }
 
 /// An order on its way to the master's loop. Dropping `reply` without an answer is an internal error (status 500).

@@ -49,11 +49,11 @@ impl Body for Content {
 }
 
 pub(super) fn done(message: impl Into<String>) -> Reply {
-    json(StatusCode::OK, &Done { ok: true, message: message.into() })
+    json(StatusCode::OK, &Done { ok: true, message: message.into(), warnings: Vec::new() })
 }
 
 pub(super) fn failure(status: StatusCode, error: impl ToString) -> Reply {
-    json(status, &Failure { error: error.to_string(), output: Vec::new() })
+    json(status, &Failure { error: error.to_string(), output: Vec::new(), warnings: Vec::new() })
 }
 
 pub(super) fn not_routed(error: &RouteError) -> Reply {
@@ -83,16 +83,21 @@ pub(super) fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Reply {
 
 /// The master's answer, unchanged.
 pub(super) fn of(answer: Answer) -> Reply {
+    let (answer, warnings) = match answer {
+        Answer::Warned { answer, warnings } => (*answer, warnings),
+        answer => (answer, Vec::new()),
+    };
     match answer {
+        Answer::Warned { answer, .. } => of(*answer),
         Answer::Deployment(deployment) => json(StatusCode::OK, &*deployment),
         Answer::Environment(env) => json(StatusCode::OK, &Environment { env }),
         Answer::Snapshot(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for"),
-        Answer::Done(message) => done(message),
+        Answer::Done(message) => json(StatusCode::OK, &Done { ok: true, message, warnings }),
         Answer::NotFound(error) => failure(StatusCode::NOT_FOUND, error),
         Answer::Refused(error) => failure(StatusCode::CONFLICT, error),
         Answer::Failed { error, said } => {
             let output = said.map(|tail| tail.lines()).unwrap_or_default();
-            json(StatusCode::CONFLICT, &Failure { error, output })
+            json(StatusCode::CONFLICT, &Failure { error, output, warnings })
         }
     }
 }

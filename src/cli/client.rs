@@ -222,7 +222,17 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)
 }
 
+/// What was logged meanwhile, in answers of both kinds.
+#[derive(Default, serde::Deserialize)]
+struct Warned {
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
 fn message(status: StatusCode, body: &[u8]) -> Result<String, ClientError> {
+    // An answer that is not JSON is reported below.
+    let warned: Warned = serde_json::from_slice(body).unwrap_or_default();
+    warned.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     parsed::<Done>(status, body).map(|done| done.message)
 }
 

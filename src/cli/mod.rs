@@ -25,6 +25,7 @@ mod top;
 mod units;
 mod worker_table;
 
+use crate::api::warnings;
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
 use crate::os::{argv, stderr};
@@ -108,6 +109,9 @@ fn start_log() {
         // It may contain names that others chose. A master's message is one line.
         let lines: Vec<&str> = if in_master { vec![&said] } else { said.split('\n').collect() };
         let said = lines.into_iter().map(visible).collect::<Vec<_>>().join("\n");
+        if in_master && record.level() == log::Level::Warn {
+            warnings::keep(&said);
+        }
         match record.level() {
             // Read later, from a file: the time matters.
             log::Level::Error | log::Level::Warn | log::Level::Info if in_background => {

@@ -66,6 +66,8 @@ pub(super) struct App {
     pub(super) last_words: Option<Arc<Tail>>,
     /// The largest exit code of the last runs of its workers, where their number is limited.
     pub(super) last_run_code: u8,
+    /// Warnings that were logged before the last start or reload of it.
+    pub(super) warned_before: u64,
 }
 
 impl App {
@@ -100,6 +102,7 @@ impl App {
             schedule: Schedule::default(),
             last_words: None,
             last_run_code: 0,
+            warned_before: 0,
         }
     }
 
@@ -113,9 +116,20 @@ impl App {
             .expect("an app has at least one generation")
     }
 
-    /// What serves after a failed reload.
-    pub(super) fn remaining_service(&self) -> &'static str {
-        if self.supervisor.is_errored() { "nothing serves, as before" } else { "the old generation serves" }
+    /// What serves after a reload that failed, for people.
+    pub(super) fn remaining_service(&self) -> String {
+        let (ready, slots) = (self.supervisor.ready_count(), self.supervisor.slot_count());
+        if self.supervisor.is_stopping() {
+            "nothing serves".to_owned()
+        } else if self.supervisor.is_errored() {
+            "nothing serves, as before".to_owned()
+        } else if ready == 0 {
+            "nothing serves until a worker of the old generation is ready again".to_owned()
+        } else if ready < slots {
+            format!("the old generation serves, with {ready} of {slots} workers")
+        } else {
+            "the old generation serves".to_owned()
+        }
     }
 
     /// Whether the master accepts for this app, instead of passing the listening socket to its workers.

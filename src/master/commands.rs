@@ -7,7 +7,9 @@ use super::narration::plural;
 use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
-use super::{Master, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, upgrade, view};
+use super::{
+    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, upgrade, view,
+};
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::AppIx;
@@ -92,14 +94,14 @@ impl<S: System> Master<S> {
             },
             Request::Stop { target: Target::All, mode } => {
                 self.stop_all(mode);
-                return self.control.waiters.add(&self.cx, Wait::StopAll, Some(reply));
+                return self.control.waiters.add(&mut self.cx, Wait::StopAll, Some(reply));
             }
             Request::Stop { target: Target::App(name), mode } => match self.app_named(&name) {
                 Err(answer) => answer,
                 Ok(app) => {
                     self.stop_app(app, mode);
                     lifecycle::save_states(&self.cx);
-                    return self.control.waiters.add(&self.cx, Wait::StopApp { app }, Some(reply));
+                    return self.control.waiters.add(&mut self.cx, Wait::StopApp { app }, Some(reply));
                 }
             },
         };
@@ -196,7 +198,7 @@ impl<S: System> Master<S> {
             log::error!("reload refused: {failure}; the running configuration serves on");
             apps.iter().for_each(|&app| self.hooks.run_for_refusal(&self.cx, app, failure));
         }
-        self.control.waiters.add(&self.cx, Wait::Reload { open, failures, done: Vec::new() }, reply);
+        self.control.waiters.add(&mut self.cx, Wait::Reload { open, failures, done: Vec::new() }, reply);
     }
 
     pub(super) fn stop_all(&mut self, mode: StopMode) {
@@ -212,7 +214,7 @@ impl<S: System> Master<S> {
         for ix in self.cx.apps.indices() {
             self.stop_app(ix, mode);
         }
-        self.control.waiters.answer_settled(&self.cx);
+        self.control.waiters.answer_settled(&mut self.cx);
     }
 
     pub(super) fn stop_app(&mut self, ix: AppIx, mode: StopMode) {
@@ -237,6 +239,9 @@ impl<S: System> Master<S> {
             let tail = self.output.take_tail(*worker);
             let last_words = &mut self.cx.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
+            if let Some(said) = last_words.clone() {
+                address_in_use::explain_end(&self.cx, app_ix, &said.lines());
+            }
         }
         let mut said = None;
         if matches!(report, Report::ReloadFailed { .. } | Report::ReloadDone { .. }) {
@@ -271,7 +276,7 @@ impl<S: System> Master<S> {
             let own = self.cx.apps[app_ix].last_run_code.max(failed);
             self.cx.deployment.exit_code = self.cx.deployment.exit_code.max(own);
         }
-        self.control.waiters.answer_settled(&self.cx);
+        self.control.waiters.answer_settled(&mut self.cx);
     }
 
     /// Closes an app of which nothing will run until the next start or reload: clients that wait to connect are refused
@@ -312,14 +317,18 @@ impl<S: System> Master<S> {
             Answer::Refused(format!("{} is being ended", self.cx.deployment.name))
         } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
             // Another client was faster: wait for the start that it requested.
-            return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
+            return self.control.waiters.add(&mut self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
         } else if !idle && !restart && !app.supervisor.is_stopping() {
             Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
         } else {
             match reload::prepare_start(&mut self.cx, ix, input) {
                 Ok(()) => {
                     lifecycle::save_states(&self.cx);
-                    return self.control.waiters.add(&self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
+                    return self.control.waiters.add(
+                        &mut self.cx,
+                        Wait::Start { open: BTreeSet::from([ix]) },
+                        Some(reply),
+                    );
                 }
                 Err(error) => Answer::Refused(error.to_string()),
             }
@@ -334,7 +343,7 @@ impl<S: System> Master<S> {
         let is_meant = |app: &App| app.starting || !(app.supervisor.is_stopping() || app.supervisor.is_stopped());
         let open = self.cx.apps.indices().filter(|&ix| is_meant(&self.cx.apps[ix]) && !self.cx.apps[ix].deleted);
         let open = open.collect();
-        self.control.waiters.add(&self.cx, Wait::Start { open }, Some(reply));
+        self.control.waiters.add(&mut self.cx, Wait::Start { open }, Some(reply));
     }
 
     /// Deletes an app from the deployment after its processes have ended.
@@ -343,7 +352,7 @@ impl<S: System> Master<S> {
         checkpoint::save_app(&mut self.cx, ix);
         lifecycle::save_states(&self.cx);
         self.stop_app(ix, mode);
-        self.control.waiters.add(&self.cx, Wait::StopApp { app: ix }, Some(reply));
+        self.control.waiters.add(&mut self.cx, Wait::StopApp { app: ix }, Some(reply));
     }
 
     /// Sends a signal to every process of an app.

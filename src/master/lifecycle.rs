@@ -1,5 +1,6 @@
 //! Follows the start of apps, and keeps their state for a later run of the deployment. How workers start is up to the
 //! supervisor.
+use super::address_in_use;
 use super::app::App;
 use super::context::Context;
 use super::narration::{cause_words, plural};
@@ -119,6 +120,9 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
             let is_new = here.is_none_or(|w| w.generation == newest);
             if cx.apps[ix].starting && is_new && cx.apps[ix].start_failure.is_none() {
                 let said = cx.apps[ix].last_words.take().or_else(|| output.take_tail(*worker));
+                if let Some(said) = &said {
+                    address_in_use::explain_end(cx, ix, &said.lines());
+                }
                 let lived = super::narration::human_ms(*lived_ms);
                 let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
                 let again = if again { "; it is tried again" } else { "" };

@@ -6,6 +6,7 @@
 use super::checkpoint;
 use super::context::Context;
 use super::eligibility;
+use super::overlap;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
@@ -216,6 +217,7 @@ fn check_limits(cx: &mut Context<impl System>, ix: WorkerIx) {
     let memory = view.pid.filter(|_| limits.memory_bytes.is_some()).and_then(|pid| cx.system.memory_bytes(pid));
     let lived_ms = cx.now_ms.saturating_sub(view.spawned_at_ms);
     if let Some(excess) = limits.passed(id, lived_ms, memory, taken) {
+        overlap::refresh(cx, app_ix);
         cx.events.push_back((app_ix, Event::Replace { worker: id, excess }));
     }
     if limits.max_connections.is_some() {

@@ -2,6 +2,7 @@
 //! event loop: readiness of fds becomes events, the supervisors' actions become system calls.
 //!
 //! Decisions are made in `supervisor` and `balance`; `worker` knows the protocols.
+mod address_in_use;
 mod addresses;
 mod agent;
 mod app;
@@ -33,6 +34,7 @@ mod moves;
 mod narration;
 mod notify_sockets;
 mod output;
+mod overlap;
 mod preload;
 mod reactor;
 mod readiness_probe;

@@ -6,11 +6,12 @@ use super::config_reads::Input;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
 use super::lifecycle::refusal_while_stopped;
-use super::listener::Listener;
 use super::log_files::LogFileError;
+use super::overlap::may_overlap;
 use super::settings::{Settings, SettingsError};
 use super::system::System;
 use super::{addresses, checkpoint, log_files, requests};
+use crate::api::warnings;
 use crate::config::problem::Problems;
 use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
@@ -126,6 +127,9 @@ fn prepare_generations(
     apps: &[AppIx],
     input: Input,
 ) -> Result<Vec<Prepared>, ReloadError> {
+    for &ix in apps {
+        cx.apps[ix].warned_before = warnings::count();
+    }
     let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
     let sources = sources_again(cx, input)?;
     let config = resolve(&sources)?;
@@ -178,11 +182,8 @@ fn commit_generation(
         false => settings.config.workers.count(cx.system.cpus().count),
     };
     let mut policy = settings.policy();
-    // One worker that holds nothing of ours holds it itself (a port, a session of a bot), or would work twice.
-    let holds_nothing = settings.config.listen.is_empty() && app.listeners.iter().all(Listener::is_retired);
-    let runs = !app.supervisor.is_stopped();
-    if runs && settings.config.reload.overlap.is_none() && slots == 1 && policy.spares == 0 && holds_nothing {
-        policy.overlap = false;
+    if !app.supervisor.is_stopped() {
+        policy.overlap = may_overlap(app, &settings, slots);
     }
     app.balancer.set_mode(balance_mode(settings.config.balance));
     app.generations.insert(to, settings);

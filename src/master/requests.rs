@@ -1,5 +1,6 @@
 //! Requests of Node workers over their channels, and the answers: a socket for `listen()`, a closed server, permission
 //! to leave. `worker::node::lines` defines the lines, `listener` binds sockets.
+use super::address_in_use;
 use super::addresses;
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
@@ -10,6 +11,7 @@ use super::eligibility;
 use super::listener::{self, Listener};
 use super::listening::Listening;
 use super::moves;
+use super::overlap;
 use super::settings::Settings;
 use super::system::System;
 use super::tasks::Task;
@@ -194,6 +196,9 @@ fn on_query(
     let mut line = Vec::new();
     let given = match found {
         Err(code) => {
+            if code == errno::UV_EADDRINUSE {
+                address_in_use::explain(reader.cx, ix, query);
+            }
             // As Node's primary: a TLS server reads what it sent.
             let reply = Reply { errno: code, key: &query.key(), data: query.data.as_deref(), sockname: None };
             lines::reply(&mut line, seq, own, &reply, None);
@@ -388,6 +393,7 @@ pub(super) fn add_listener(
         None => app.listeners.push(listener),
     };
     checkpoint::save_listener(cx, app_ix, listener_ix);
+    overlap::refresh(cx, app_ix);
     listener_ix
 }
 

@@ -15,7 +15,7 @@ use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
 use super::system::System;
-use super::{Master, checkpoint, reload, requests, spawn};
+use super::{Master, checkpoint, overlap, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -288,6 +288,7 @@ fn resume_app(
     app.balancer.set_mode(mode);
     master.cx.apps.push(app);
     resume_listeners(master, ix, inherited);
+    overlap::refresh(&mut master.cx, ix);
     let agent = master.cx.apps[ix].supervisor.agent().and_then(|slot| slot.current);
     let agent = agent.map(|process| (process.id, process.slot, process.generation));
     for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(agent) {

@@ -1,8 +1,9 @@
 //! Clients of the control API that wait until a start, a reload or a stop has ended. `commands` performs the
 //! operations.
+use super::app::App;
 use super::context::Context;
 use super::system::System;
-use crate::api::{Answer, ReplySender};
+use crate::api::{Answer, ReplySender, warnings};
 use crate::ids::{AppIx, Generation};
 use crate::logs::Tail;
 use crate::supervisor::Report;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 /// A waiting client.
 struct Waiter {
     what: Wait,
+    /// The apps that it concerns.
+    apps: BTreeSet<AppIx>,
     reply: Option<ReplySender>,
     /// The last lines of the worker that made the operation fail.
     said: Option<Arc<Tail>>,
@@ -47,8 +50,13 @@ pub(super) struct Waiters {
 impl Waiters {
     /// Adds a client; it is answered at once if there is nothing to wait for. A reload by a signal has no client: it is
     /// followed all the same, to log its failures.
-    pub(super) fn add(&mut self, cx: &Context<impl System>, what: Wait, reply: Option<ReplySender>) {
-        self.open.push(Waiter { what, reply, said: None });
+    pub(super) fn add(&mut self, cx: &mut Context<impl System>, what: Wait, reply: Option<ReplySender>) {
+        let apps = match &what {
+            Wait::Reload { open, .. } => open.keys().copied().collect(),
+            Wait::Start { open } => open.clone(),
+            Wait::StopApp { .. } | Wait::StopAll => BTreeSet::new(),
+        };
+        self.open.push(Waiter { what, apps, reply, said: None });
         self.answer_settled(cx);
     }
 
@@ -83,8 +91,9 @@ impl Waiters {
     }
 
     /// Answers clients whose operation has ended.
-    pub(super) fn answer_settled(&mut self, cx: &Context<impl System>) {
+    pub(super) fn answer_settled(&mut self, cx: &mut Context<impl System>) {
         let apps = &cx.apps;
+        let mut told = BTreeSet::new();
         for waiter in &mut self.open {
             let answer = match &waiter.what {
                 Wait::Reload { open, .. } if !open.is_empty() => continue,
@@ -112,11 +121,26 @@ impl Waiters {
             };
             if let Some(reply) = waiter.reply.take() {
                 // The client may have left.
-                let _ = reply.send(answer);
+                let _ = reply.send(with_warnings(cx, &waiter.apps, answer));
+                told.extend(waiter.apps.iter().copied());
             }
+        }
+        for ix in told {
+            cx.apps[ix].warned_before = warnings::count();
         }
         self.open.retain(|w| w.reply.is_some() || matches!(&w.what, Wait::Reload { open, .. } if !open.is_empty()));
     }
+}
+
+/// The answer with what was logged as a warning since the command, but for what concerns other apps.
+fn with_warnings(cx: &Context<impl System>, meant: &BTreeSet<AppIx>, answer: Answer) -> Answer {
+    let Some(before) = meant.iter().map(|&ix| cx.apps[ix].warned_before).min() else { return answer };
+    let is_of = |app: &App, text: &str| {
+        text.strip_prefix(app.name.as_str()).is_some_and(|rest| rest.starts_with(": ") || rest.starts_with('/'))
+    };
+    let others: Vec<&App> = cx.apps.entries().filter(|(ix, _)| !meant.contains(ix)).map(|(_, app)| app).collect();
+    let warnings = warnings::since(before, |text| !others.iter().any(|app| is_of(app, text)));
+    if warnings.is_empty() { answer } else { Answer::Warned { answer: Box::new(answer), warnings } }
 }
 
 /// The result of several starts: known once all have ended, or one has failed.

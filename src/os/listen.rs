@@ -269,6 +269,17 @@ pub fn set_backlog(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     socket2::SockRef::from(&socket).listen(backlog)
 }
 
+/// A connection to a socket in the file system, made without waiting.
+///
+/// # Errors
+/// Those of socket(2) and connect(2): nobody listens, or the queue is full.
+pub fn connect_path(path: &Path) -> io::Result<OwnedFd> {
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    client.set_nonblocking(true)?;
+    client.connect(&SockAddr::unix(path)?)?;
+    Ok(client.into())
+}
+
 /// A non-blocking client socket for a listener of this machine, and its own address: known before it connects.
 ///
 /// # Errors

@@ -77,6 +77,13 @@ pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     polled.is_ok() && fds[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
+/// Whether a read, or an accept, would find something now.
+#[must_use]
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut interest = [Interest::new(fd, false)];
+    wait(&mut interest, Some(0)).is_ok() && interest[0].has_input()
+}
+
 /// Waits until `fd` is writable, is broken, or `timeout_ms` is over.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout_ms: u64) {
     // A failure is only a wait that is too short.

@@ -69,6 +69,7 @@ pub fn cpu_wait_us(pid: i32) -> Option<u64> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub pid: i32,
+    pub parent: Option<i32>,
     /// Its command, shortened.
     pub command: String,
 }
@@ -106,7 +107,8 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
             let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))
                 .map(|c| c.replace('\0', " ").trim().chars().take(60).collect())
                 .unwrap_or_default();
-            return Some(Holder { pid, command });
+            let parent = parent(pid).and_then(|parent| parent.parse().ok());
+            return Some(Holder { pid, parent, command });
         }
     }
     None

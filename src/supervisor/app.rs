@@ -273,6 +273,13 @@ impl App {
         self.touched_workers.insert(worker);
     }
 
+    /// Says of a generation whether two of its workers may run in one slot.
+    pub fn set_overlap(&mut self, generation: Generation, overlap: bool) {
+        if let Some(policy) = self.policies.get_mut(&generation) {
+            policy.overlap = overlap;
+        }
+    }
+
     pub(super) fn slot_state(&self, index: u32) -> Option<&SlotState> {
         if Slot(index) == Slot::AGENT { Some(&self.agent.slot) } else { self.slots.get(index as usize) }
     }

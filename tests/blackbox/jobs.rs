@@ -111,3 +111,30 @@ fn servers_and_listeners_of_messages_keep_a_program_alive() {
     assert!(super::client::get(cluster.address(), "/").is_ok());
     cluster.stop();
 }
+
+/// Its limits are enforced, although two of it cannot run at a time.
+#[test]
+fn a_program_that_holds_its_own_port_is_replaced_one_after_the_other() {
+    let folder = Folder::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    folder.write(
+        "own.js",
+        &format!(
+            "require('http').createServer((q, a) => a.end('x')).listen({{ port: {port}, host: '127.0.0.1', exclusive: true }},\n\
+             () => console.log('serves', process.pid));"
+        ),
+    );
+    folder.write(
+        "c.toml",
+        "[[app]]\nname = \"own\"\ncommand = [\"node\", \"own.js\"]\nworkers = 1\nready = \"1ms\"\n[app.limits]\nlifetime = \"1s\"\n",
+    );
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_in_out("a second process that serves", |lines| (lines.len() == 2).then_some(()));
+    assert!(cluster.stderr().iter().any(|line| line.contains("has lived 1") && line.contains("replacing it")));
+    assert!(!cluster.stderr().iter().any(|line| line.contains("EADDRINUSE")), "two of it ran at a time");
+    // And by a reload.
+    let done = cluster.cli(&["reload", "all"]);
+    assert!(done.status.success(), "{done:?}");
+    assert!(!cluster.stderr().iter().any(|line| line.contains("EADDRINUSE")), "two of it ran at a time");
+    cluster.stop();
+}

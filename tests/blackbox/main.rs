@@ -36,6 +36,7 @@ mod moves_tls;
 mod peers;
 mod pm2_session;
 mod progress;
+mod readiness;
 mod refusal;
 mod refusals;
 mod reload;
@@ -51,5 +52,6 @@ mod surroundings;
 mod top;
 mod upgrade;
 mod verbs;
+mod warnings;
 
 use common::{apps, client, cluster};

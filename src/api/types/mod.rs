@@ -346,6 +346,9 @@ pub struct Done {
     pub ok: bool,
     /// One sentence for people.
     pub message: String,
+    /// What was logged as a warning meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Answer to every request that failed (status 4xx or 5xx).
@@ -356,4 +359,7 @@ pub struct Failure {
     /// The last lines of the worker that made a reload fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
+    /// What was logged as a warning meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }

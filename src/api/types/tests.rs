@@ -295,12 +295,17 @@ fn a_deployment() {
 #[test]
 fn answers_and_bodies() {
     same(
-        &Done { ok: true, message: "reloaded web".to_owned() },
+        &Done { ok: true, message: "reloaded web".to_owned(), warnings: Vec::new() },
         "{\n  \"ok\": true,\n  \"message\": \"reloaded web\"\n}",
     );
-    let failure = Failure { error: "no app is called \"x\"".to_owned(), output: Vec::new() };
+    same(
+        &Done { ok: true, message: "reloaded web".to_owned(), warnings: vec!["web: oh".to_owned()] },
+        "{\n  \"ok\": true,\n  \"message\": \"reloaded web\",\n  \"warnings\": [\n    \"web: oh\"\n  ]\n}",
+    );
+    let failure = Failure { error: "no app is called \"x\"".to_owned(), output: Vec::new(), warnings: Vec::new() };
     same(&failure, "{\n  \"error\": \"no app is called \\\"x\\\"\"\n}");
-    let failure = Failure { error: "it exited".to_owned(), output: vec!["no database".to_owned()] };
+    let failure =
+        Failure { error: "it exited".to_owned(), output: vec!["no database".to_owned()], warnings: Vec::new() };
     same(&failure, "{\n  \"error\": \"it exited\",\n  \"output\": [\n    \"no database\"\n  ]\n}");
     let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
     same(&Environment { env: env.clone() }, "{\n  \"env\": {\n    \"A\": \"1\"\n  }\n}");

@@ -6,9 +6,8 @@ use crate::config::Listen;
 use crate::ids::{ListenerIx, WorkerIx};
 use crate::master::context::Context;
 use crate::master::kernel_mode::groups::Groups;
-use crate::master::listener::Listener;
 use crate::master::system::System;
-use crate::master::{addresses, requests, spawn, unread};
+use crate::master::{address_in_use, addresses, requests, spawn, unread};
 use crate::os::errno;
 use crate::os::listen::LocalAddress;
 use crate::os::seccomp::Answer;
@@ -70,35 +69,6 @@ fn configured(cx: &Context<impl System>, ix: WorkerIx, kind: SocketKind, address
         _ => false,
     });
     found.map(|(ix, _)| ix)
-}
-
-/// Logs who holds an address that a worker asks for.
-fn explain_refusal(cx: &mut Context<impl System>, ix: WorkerIx, asked: SocketAddr) {
-    if !unread::may_warn(cx, ix) {
-        return;
-    }
-    let Some(worker) = cx.workers.get(ix) else { return };
-    let (app_ix, id) = (worker.app, worker.id);
-    let has_it = |listener: &Listener| listener.port() == Some(asked.port()) && !listener.datagram;
-    let other = cx.apps.entries().find(|(other, app)| *other != app_ix && app.listeners.iter().any(has_it));
-    let holder = match other {
-        Some((_, app)) => format!("by the app {}", app.name),
-        None => match cx.system.tcp_port_holder(asked) {
-            Some(holder) => format!("by pid {} ({})", holder.pid, holder.command),
-            None => "by a process that this user may not see".to_owned(),
-        },
-    };
-    let app = &cx.apps[app_ix];
-    let ports: Vec<String> = app.listeners.iter().filter(|l| l.configured.is_some()).map(ToString::to_string).collect();
-    let advice = if ports.is_empty() {
-        "stop that, or have the program bind another port".to_owned()
-    } else {
-        format!(
-            "stop that, or have the program bind what the app is configured for ({}; does it read PORT?)",
-            ports.join(", ")
-        )
-    };
-    log::warn!("{}: worker {id} cannot bind {asked}: in use {holder}; {advice}", app.name);
 }
 
 /// This listener, in the family of the program's socket where nobody else has it so far. An IPv6 socket beside one for IPv4 is
@@ -207,7 +177,7 @@ fn other(
     // Where it cannot be bound the kernel tells the program why.
     requests::listener_for(cx, ix, &query).map_err(|code| {
         if code == errno::UV_EADDRINUSE {
-            explain_refusal(cx, ix, *asked);
+            address_in_use::explain(cx, ix, &query);
         }
         Answer::Continue
     })

@@ -1,5 +1,6 @@
 //! Whether a worker that inherited its sockets accepts: a connection of our own into its socket, while it starts. Programs that
 //! call listen(2) or say `READY=1` need none; the others (Go, Rust, puma) are ready when they have accepted it.
+use super::own_listeners::{self, OwnListeners};
 use crate::ids::{ListenerIx, WorkerId, WorkerIx};
 use crate::master::context::Context;
 use crate::master::system::System;
@@ -23,6 +24,7 @@ const LOOK_EVERY_MS: u64 = 50;
 #[derive(Default)]
 pub(in crate::master) struct AcceptProbes {
     open: BTreeMap<WorkerId, Probe>,
+    own: OwnListeners,
 }
 
 struct Probe {
@@ -50,6 +52,10 @@ impl AcceptProbes {
         if !starting.is_empty() {
             cx.timers.set(Timer::AcceptProbe, cx.now_ms + LOOK_EVERY_MS);
         }
+        let awaited: Vec<WorkerIx> = cx.workers.indices().filter(|ix| own_listeners::is_awaited(cx, *ix)).collect();
+        if let Some(at_ms) = self.own.look(cx, &awaited) {
+            cx.timers.set_earlier(Timer::AcceptProbe, at_ms.max(cx.now_ms + LOOK_EVERY_MS));
+        }
     }
 
     fn look_at(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
@@ -67,7 +73,9 @@ impl AcceptProbes {
             },
             Some(probe) => {
                 let socket = spawn::socket_for(cx, worker, probe.listener);
-                if cx.system.accept_queue(socket).waiting > 0 {
+                let is_path = matches!(cx.apps[app_ix].listeners[probe.listener].local, LocalAddress::Unix(_));
+                // The kernel tells the length of a TCP queue only.
+                if cx.system.accept_queue(socket).waiting > 0 || (is_path && cx.system.is_readable(socket)) {
                     return;
                 }
                 self.open.remove(&id);
@@ -90,7 +98,7 @@ fn is_starting(cx: &Context<impl System>, ix: WorkerIx) -> bool {
         && app.supervisor.worker(worker.id).is_some_and(|view| matches!(view.phase, Phase::Starting { .. }))
 }
 
-/// Connects to a socket of the worker. `None`: it has no TCP socket.
+/// Connects to a socket of the worker: a TCP one, where it has one. `None`: it has no socket.
 fn open<S: System>(cx: &mut Context<S>, ix: WorkerIx) -> io::Result<Option<Probe>> {
     let Some(worker) = cx.workers.get(ix) else { return Ok(None) };
     let app_ix = worker.app;
@@ -110,6 +118,11 @@ fn open<S: System>(cx: &mut Context<S>, ix: WorkerIx) -> io::Result<Option<Probe
             cx.group_changes.unsteered.insert((app_ix, listener_ix));
         }
         return Ok(Some(Probe { listener: listener_ix, _client: client? }));
+    }
+    for listener_ix in addresses::of_generation(app, settings) {
+        if let LocalAddress::Unix(path) = &app.listeners[listener_ix].local {
+            return Ok(Some(Probe { listener: listener_ix, _client: cx.system.connect_path(path)? }));
+        }
     }
     Ok(None)
 }

@@ -4,6 +4,7 @@
 pub(super) mod accept_probe;
 pub(super) mod groups;
 pub(super) mod monitor;
+mod own_listeners;
 
 use super::bind::Interception;
 use accept_probe::AcceptProbes;

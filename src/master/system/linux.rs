@@ -294,6 +294,10 @@ impl System for Linux {
         procfs::tcp_port_holder(address)
     }
 
+    fn listening_ports(&self, pid: i32) -> Vec<u16> {
+        procfs::listening_ports(pid)
+    }
+
     fn unix_path_holder(&self, path: &Path) -> Option<Holder> {
         procfs::unix_path_holder(path)
     }
@@ -404,6 +408,14 @@ impl System for Linux {
 
     fn is_hung_up(&self, fd: BorrowedFd<'_>) -> bool {
         poll::is_hung_up(fd)
+    }
+
+    fn is_readable(&self, fd: BorrowedFd<'_>) -> bool {
+        poll::is_readable(fd)
+    }
+
+    fn connect_path(&self, path: &Path) -> io::Result<OwnedFd> {
+        listen::connect_path(path)
     }
 
     fn set_backlog(&self, socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {

@@ -247,6 +247,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// Who listens on a TCP port.
     fn tcp_port_holder(&self, address: SocketAddr) -> Option<Holder>;
 
+    /// The TCP ports on which a process listens.
+    fn listening_ports(&self, pid: i32) -> Vec<u16>;
+
     /// Who listens at a path.
     fn unix_path_holder(&self, path: &Path) -> Option<Holder>;
 
@@ -325,6 +328,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     fn is_socket(&self, fd: BorrowedFd<'_>) -> bool;
 
     fn is_hung_up(&self, fd: BorrowedFd<'_>) -> bool;
+
+    /// Whether something waits in an fd: of a listening socket, a connection.
+    fn is_readable(&self, fd: BorrowedFd<'_>) -> bool;
+
+    /// A connection to a socket in the file system, made without waiting.
+    fn connect_path(&self, path: &Path) -> io::Result<OwnedFd>;
 
     fn set_backlog(&self, socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()>;
 

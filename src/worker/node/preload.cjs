@@ -295,7 +295,13 @@ function setUp() {
 
   const { prototype } = require('net').Server;
   const { listen } = prototype;
+  const ownPort = Number(process.env.PORT);
   prototype.listen = function (...args) {
+    // The port of the configuration is clusterd's: a socket of its own there could not be had.
+    const [options] = args;
+    if (ownPort > 0 && Number(options?.port) === ownPort && (options.exclusive || options.reusePort)) {
+      args[0] = { ...options, exclusive: false, reusePort: false };
+    }
     if (typeof this.updateSettings === 'function') this.on('session', (session) => {
       sessions.add(session);
       session.once('close', () => sessions.delete(session));

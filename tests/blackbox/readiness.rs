@@ -1,0 +1,71 @@
+//! Who counts as listening: servers of which Node tells its primary nothing, and programs that only accept.
+use super::background::Home;
+use super::client::who;
+use super::cluster::{Cluster, Folder};
+use std::collections::BTreeSet;
+
+/// Two workers of this Node program, ready because they listen.
+fn listens(script: &str, options: &[&str]) -> Cluster {
+    let folder = Folder::new();
+    folder.write("app.js", script);
+    let fixed = ["-w", "2", "--ready", "listening"];
+    let cluster = Cluster::start_in(folder, &[&fixed, options, &["--", "node", "app.js"]].concat(), |_| {});
+    cluster.wait_ready(2);
+    cluster
+}
+
+#[test]
+fn servers_with_exclusive_ports_and_those_of_worker_threads_count_as_listening() {
+    let exclusive = "require('net').createServer().listen({ port: 0, host: '127.0.0.1', exclusive: true })";
+    listens(exclusive, &[]).stop();
+    let thread = "const { Worker, isMainThread } = require('worker_threads');\n\
+                  if (isMainThread) new Worker(__filename); else require('net').createServer().listen(0, '127.0.0.1')";
+    listens(thread, &[]).stop();
+}
+
+#[test]
+fn a_server_with_exclusive_on_the_configured_port_shares_it() {
+    let script = "require('http').createServer((q, a) => a.end(JSON.stringify({ pid: process.pid })))\n\
+                  .listen({ port: process.env.PORT, host: '127.0.0.1', exclusive: true, reusePort: true })";
+    let cluster = listens(script, &["--host", "127.0.0.1", "--port", "0"]);
+    let workers: BTreeSet<i32> = cluster.worker_pids().into_iter().collect();
+    let answered: BTreeSet<i32> = (0..8).map(|_| who(cluster.address())).collect();
+    assert_eq!(answered, workers);
+    cluster.stop();
+}
+
+#[test]
+fn a_worker_thread_that_binds_the_configured_port_is_told_who_has_it() {
+    let home = Home::new();
+    let app = home.folder.write(
+        "app.js",
+        "const { Worker, isMainThread } = require('worker_threads');\n\
+         if (isMainThread) new Worker(__filename);\n\
+         else require('net').createServer().listen(Number(process.env.PORT), '127.0.0.1')",
+    );
+    let said = home.fails(&["start", &app, "-i", "1", "--host", "127.0.0.1", "-p", "0"]);
+    assert!(
+        said.contains("EADDRINUSE") && said.contains("in use by clusterd for this app; have it listen in"),
+        "{said}"
+    );
+}
+
+/// It never calls listen(2): the socket listens already.
+#[test]
+fn a_program_that_accepts_from_an_inherited_path_is_ready_and_one_that_does_not_is_not() {
+    let accepts = "import os, socket\n\
+                   s = socket.socket(fileno=3)\n\
+                   while True:\n\
+                   \x20   c, _ = s.accept()\n\
+                   \x20   c.close()\n";
+    let folder = Folder::new();
+    folder.write("app.py", accepts);
+    let args = ["-w", "1", "-l", "unix:app.sock", "--protocol", "listen-fds"];
+    let cluster = Cluster::start_in(folder, &[&args[..], &["--", "python3", "app.py"]].concat(), |_| {});
+    cluster.wait_ready(1);
+    cluster.stop();
+    let idle = ["--ready-timeout", "2s", "--max-restarts", "1", "--", "sleep", "1000"];
+    let mut cluster = Cluster::start(&[&args[..], &idle].concat());
+    cluster.wait_line("was not ready after 2.0 s");
+    assert_eq!(cluster.wait_exit(), 1);
+}
