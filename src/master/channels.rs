@@ -66,12 +66,13 @@ impl<S: System> ChannelReader<'_, S> {
         let mut rest = budget;
         let outcome = self.read_lines(ix, &mut channel, to_end, &mut rest);
         channel.inbox.shrink();
-        let (closed, blocked) = (channel.closed, channel.is_blocked());
+        let (closed, blocked, owes) = (channel.closed, channel.is_blocked(), channel.owes_reading());
         if let Some(worker) = self.cx.workers.get_mut(ix) {
             worker.channel = Some(channel);
         }
         self.dispatch.end_reading(self.cx, ix);
         unread::note(self.cx, ix, budget, rest);
+        unread::note_owed(self.cx, ix, owes && !closed);
         if let Ok(Some(wait_ms)) = outcome {
             unread::leave(self.cx, ix, to_end, wait_ms);
         }
@@ -100,6 +101,9 @@ impl<S: System> ChannelReader<'_, S> {
             }
             if budget.is_spent() {
                 return Ok(Some(unread::REST_MS));
+            }
+            if !to_end && channel.owes_reading() {
+                return Ok(Some(unread::OWED_LOOK_MS));
             }
             // Lines that the last turn left come first.
             let mut read = Read::Some;
@@ -132,7 +136,8 @@ impl<S: System> ChannelReader<'_, S> {
         budget: &mut Budget,
     ) -> Result<(), Violation> {
         loop {
-            if budget.is_spent() {
+            // Each line may be one that is answered.
+            if budget.is_spent() || channel.owes_reading() {
                 return Ok(());
             }
             let (message, resumed) = match channel.inbox.next_line() {

@@ -487,6 +487,7 @@ impl<S: System> Master<S> {
             let (blocked, scarce) = (channel.is_blocked(), channel.lacks_resources());
             if any_read && let Some(worker) = self.cx.workers.get_mut(ix) {
                 worker.receiver.has_read(self.cx.now_ms);
+                unread::has_paid(&mut self.cx, ix);
             }
             let waits = self.waits_for_ping(ix);
             if scarce && !waited {

@@ -35,10 +35,15 @@ const LAST_WORDS_FACTOR: u32 = 32;
 /// Pause before a channel that was left with bytes in it is read again, in milliseconds.
 pub(super) const REST_MS: u64 = 1;
 
+/// How often a channel is looked at whose worker has to read its answers first, in milliseconds. That it reads is an event
+/// as well, which comes earlier.
+pub(super) const OWED_LOOK_MS: u64 = 50;
+
 /// Time that one turn spends on channels that were left with bytes in them, in microseconds; one is always read.
 pub(super) const TURN_US: u64 = 500;
 
-/// A worker whose channel could not be emptied for this time is reported, in milliseconds.
+/// A worker whose channel could not be emptied for this time, or that has not read its answers, is reported, in
+/// milliseconds.
 const FLOOD_MS: u64 = 2_000;
 
 /// Warnings about one worker that are logged within `WARNINGS_EVERY_MS`.
@@ -70,6 +75,9 @@ pub(super) struct Intake {
     behind_bytes: u64,
     behind_lines: u64,
     flood_told_ms: Option<u64>,
+    /// Since when it has to read its answers (milliseconds), and whether that was logged.
+    owes_since_ms: Option<u64>,
+    owing_told: bool,
     /// Warnings about what it does.
     pub(super) warnings: Warnings,
 }
@@ -234,6 +242,40 @@ pub(super) fn note(cx: &mut Context<impl System>, ix: WorkerIx, before: Budget, 
         "{name}: {who} floods its channel: {kib} KiB (about {lines} lines) in {for_ms} ms, and more wait; it is read a \
          piece at a time"
     );
+}
+
+/// Writes down whether a worker has to read its answers before it is read itself.
+pub(super) fn note_owed(cx: &mut Context<impl System>, ix: WorkerIx, owes: bool) {
+    let now_ms = cx.now_ms;
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let intake = &mut worker.intake;
+    if !owes {
+        (intake.owes_since_ms, intake.owing_told) = (None, false);
+        return;
+    }
+    let since_ms = *intake.owes_since_ms.get_or_insert(now_ms);
+    if now_ms < since_ms + FLOOD_MS || std::mem::replace(&mut intake.owing_told, true) || !may_warn(cx, ix) {
+        return;
+    }
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let waiting = worker.channel.as_ref().map_or(0, Channel::waiting_control_lines);
+    let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
+    let name = &cx.apps[worker.app].name;
+    log::warn!("{name}: {who} asks and does not read the answers: {waiting} wait; it is read further once it has read them");
+}
+
+/// A channel has sent some of its lines. It is read at once if that is what it waited for.
+pub(super) fn has_paid(cx: &mut Context<impl System>, ix: WorkerIx) {
+    let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.intake.is_left && w.intake.owes_since_ms.is_some()) else {
+        return;
+    };
+    if worker.channel.as_ref().is_some_and(Channel::owes_reading) {
+        return;
+    }
+    for place in cx.unread.waiting.iter_mut().filter(|(_, left)| *left == ix) {
+        place.0 = cx.now_ms;
+    }
+    cx.timers.set_earlier(Timer::Unread, cx.now_ms);
 }
 
 /// Tells how many warnings about each worker were left out of the log.

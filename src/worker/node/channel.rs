@@ -9,6 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 
+/// Answers that may wait for a worker that is read nevertheless.
+const OWED_LINES_MAX: usize = limits::CHANNEL_OUTBOX_LINES_MAX / 2;
+
 /// What a channel's bytes go through: a socket, or a script that stands in for one.
 pub trait Wire {
     /// What rides beside the bytes.
@@ -202,6 +205,17 @@ impl<W: Wire> Channel<W> {
                 Err(_) => return Sent::Broken,
             }
         }
+    }
+
+    /// Whether so many lines wait for the worker that it has to read them before it is read itself: the rest of the room
+    /// is for what the master says by itself.
+    pub fn owes_reading(&self) -> bool {
+        self.outbox.control_lines() >= OWED_LINES_MAX
+    }
+
+    /// Lines that wait for the worker, without messages.
+    pub(crate) fn waiting_control_lines(&self) -> usize {
+        self.outbox.control_lines()
     }
 
     /// Writes what waits, as far as the worker reads. Whether anything went out.

@@ -231,7 +231,7 @@ impl Outbox {
     /// # Errors
     /// When too many wait already.
     pub fn push(&mut self, line: &[u8], attachment: Option<u32>) -> Result<(), OutboxFull> {
-        if self.lines.len() - self.messages >= limits::CHANNEL_OUTBOX_LINES_MAX {
+        if self.control_lines() >= limits::CHANNEL_OUTBOX_LINES_MAX {
             return Err(OutboxFull);
         }
         self.lines.push_back(Waiting { line: line.to_vec(), attachment, is_message: false });
@@ -260,6 +260,11 @@ impl Outbox {
     /// Whether so many messages wait that their senders should wait too.
     pub fn is_high(&self) -> bool {
         self.messages >= MESSAGES_HIGH_WATER || self.message_bytes >= MESSAGES_HIGH_WATER_BYTES
+    }
+
+    /// Control lines that wait: all that are not messages.
+    pub fn control_lines(&self) -> usize {
+        self.lines.len() - self.messages
     }
 
     /// Whether a line was written in part.
