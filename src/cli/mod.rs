@@ -28,7 +28,7 @@ mod worker_table;
 use crate::api::warnings;
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
-use crate::os::{argv, stderr};
+use crate::os::{argv, memory, stderr};
 use crate::text::visible;
 use command_line::Invocation;
 use exit::EXIT_USAGE;
@@ -38,6 +38,7 @@ use std::process::ExitCode;
 
 /// Entry point of every role of the program: command line, keeper, master.
 pub fn main() -> ExitCode {
+    memory::note_code();
     start_log();
     let code = play_role();
     stderr::finish();

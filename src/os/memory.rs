@@ -3,20 +3,33 @@ use nix::sys::mman::{MmapAdvise, madvise};
 use std::ffi::c_void;
 use std::fs;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
-/// Releases the resident pages of code and constants, most of which only the start needed; those that are used again
-/// come from the page cache. Returns the number of bytes mapped there; 0 if `/proc/self/maps` cannot be read.
+/// What was mapped at the start: start and length of each mapping of code and constants.
+static CODE: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
+
+/// Writes down which code and constants are mapped: the program's and those of the libraries that it was linked with, which
+/// stay until the process ends. Called first of all, before anything else can be loaded.
+pub fn note_code() {
+    CODE.get_or_init(|| {
+        let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return Vec::new() };
+        maps.lines().filter_map(code_of_file).collect()
+    });
+}
+
+/// Releases the resident pages of the code and constants of [`note_code`], most of which only the start needed; those that
+/// are used again come from the page cache. Returns the number of bytes mapped there; 0 if nothing was noted.
 pub fn forget_code() -> usize {
-    let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return 0 };
-    maps.lines().filter_map(code_of_file).map(|(start, length)| forget(start, length)).sum()
+    CODE.get().into_iter().flatten().map(|(start, length)| forget(*start, *length)).sum()
 }
 
 fn forget(start: usize, length: usize) -> usize {
     let Some(address) = NonNull::new(start as *mut c_void) else { return 0 };
-    // SAFETY: the range is a whole private mapping of a file, as the kernel lists it, and was never writable (see
-    // `code_of_file`): no page of it differs from the file, and each is read from there again on the next access. The range
-    // is still what it was when it was listed, because only unloading a library removes a mapping of code, and nothing here
-    // does: libc loads modules of the name service (users, hosts) and keeps them. Replacing the binary on disk is safe, because the mapping holds the old file.
+    // SAFETY: the range is a whole private mapping of a file, as the kernel listed it at the start, and was never writable
+    // (see `code_of_file`): no page of it differs from the file, and each is read from there again on the next access. The
+    // range is still this mapping: the dynamic linker made it for the program or a library that the program is linked with,
+    // and unmaps those at the end of the process only; what was loaded or mapped later is not in the list. Replacing the
+    // binary on disk is safe, because the mapping holds the old file.
     match unsafe { madvise(address, length, MmapAdvise::MADV_DONTNEED) } {
         Ok(()) => length,
         Err(_) => 0,
@@ -59,10 +72,34 @@ mod tests {
 
     #[test]
     fn code_that_was_given_back_still_runs() {
+        note_code();
         for _ in 0..3 {
             assert!(forget_code() > 100_000, "this test has code");
             let text = fs::read_to_string("/proc/self/maps").unwrap();
             assert!(text.lines().any(|line| line.contains("r-xp")));
         }
+    }
+
+    #[test]
+    fn what_was_mapped_after_the_start_stays() {
+        note_code();
+        let noted = CODE.get().unwrap().clone();
+        let before = forget_code();
+        // A file that is mapped as a library's beginning would be.
+        let file = fs::File::open("/proc/self/exe").unwrap();
+        let length = std::num::NonZeroUsize::new(4096).unwrap();
+        // SAFETY: a new private mapping, which nothing refers to.
+        let mapped = unsafe {
+            let (prot, flags) = (nix::sys::mman::ProtFlags::PROT_READ, nix::sys::mman::MapFlags::MAP_PRIVATE);
+            nix::sys::mman::mmap(None, length, prot, flags, &file, 0).unwrap()
+        };
+        let at = format!("{:x}-", mapped.as_ptr() as usize);
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.starts_with(&at));
+        assert!(line.and_then(code_of_file).is_some(), "it looks like code: {line:?}");
+        note_code();
+        assert_eq!((CODE.get().unwrap(), forget_code()), (&noted, before));
+        // SAFETY: the mapping from above, to which nothing refers any more.
+        unsafe { nix::sys::mman::munmap(mapped, 4096).unwrap() };
     }
 }
