@@ -1,11 +1,11 @@
 //! Workers and clients that say more than clusterd can take, beside an honest app in the same deployment: it notices
 //! nothing, and the master stays what it is. The quick run has a flood of each mechanism, `--ignored` one of each kind.
-use super::apps::{hello, misbehave};
+use super::apps::misbehave;
 use super::client::get;
-use super::cluster::{Cluster, Folder, wait_until};
+use super::cluster::Cluster;
+use super::common::flooding::{begin, beside, beside_script, control_socket, peak_kib};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,51 +18,6 @@ const ANSWERS_MIN: usize = 60;
 const LATENCY_MAX: Duration = Duration::from_millis(1_500);
 /// Memory of the master at its worst, in KiB.
 const MASTER_KIB_MAX: u64 = 32 * 1024;
-
-/// An agent that reads its messages.
-const AGENT: &str = "process.on('message', () => {}); process.send('ready');";
-
-/// An honest app, and one whose workers flood their channels in this way once [`begin`] says so.
-fn beside(flood: &str, workers: usize, more: &str) -> Cluster {
-    let more = format!("protocol = \"node\"\nlisten = \"127.0.0.1:0\"\nenv.FLOOD = \"{flood}\"\n{more}");
-    beside_script("flood.py", workers, &more)
-}
-
-fn beside_script(script: &str, workers: usize, more: &str) -> Cluster {
-    let folder = Folder::new();
-    let (honest, script) = (hello(), misbehave(script));
-    folder.write("agent.js", AGENT);
-    folder.write(
-        "c.toml",
-        &format!(
-            "[[app]]\nname = \"honest\"\ncommand = [\"node\", {honest:?}]\nworkers = 1\nlisten = \"127.0.0.1:0\"\n\
-             [[app]]\nname = \"flood\"\ncommand = [\"python3\", {script:?}]\nworkers = {workers}\n\
-             drain_timeout = \"1s\"\nkill_timeout = \"500ms\"\n{more}"
-        ),
-    );
-    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
-    cluster.wait_view("both apps", |view| {
-        view.apps.len() == 2 && view.apps[0].workers_ready == 1 && view.apps[1].workers_ready as usize == workers
-    });
-    cluster
-}
-
-/// Lets the workers of the second app begin, and waits until they have.
-fn begin(cluster: &Cluster) {
-    let workers = cluster.wait_view("the workers", |_| true).apps.remove(1).workers;
-    cluster.folder.write("go", "");
-    for pid in workers.iter().filter_map(|worker| worker.pid) {
-        let file = cluster.folder.path().join(format!("flooding-{pid}"));
-        wait_until("the flood", || file.exists());
-    }
-}
-
-/// Most memory that a process ever had, in KiB.
-fn peak_kib(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 /// The honest app answers everything in time while `master` lives on in little memory and answers too.
 fn is_unharmed(cluster: &Cluster, master: i32) {
@@ -259,10 +214,4 @@ fn a_client_that_holds_connections_leaves_some_to_others() {
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     drop(held);
     cluster.stop();
-}
-
-fn control_socket(cluster: &Cluster) -> PathBuf {
-    let run = cluster.folder.path().join("home").join("run");
-    let names = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
-    names.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "sock")).unwrap()
 }

@@ -6,6 +6,7 @@ pub(crate) mod apps;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod files;
+pub(crate) mod flooding;
 pub(crate) mod http;
 pub(crate) mod runner;
 pub(crate) mod users;

@@ -2,17 +2,16 @@
 use super::cluster::{Folder, kill};
 use super::common::files::first_free_file;
 use super::common::users::{NOBODY, is_root, through_setpriv};
+use super::page;
 use super::site::{Row, Site, Took};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-const PAGE: &str = "docs/reliability.md";
-const BEGIN: &str = "<!-- the table of faults -->\n";
-const END: &str = "<!-- end -->\n";
+const MARK: &str = "the table of faults";
 
 fn seconds(took: Took) -> String {
     took.map_or_else(|| "no".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()))
@@ -153,13 +152,7 @@ fn table_of_faults() {
     let rows: Vec<Row> = faults.iter().filter_map(|fault| fault().inspect(|row| eprint!("{}", row.text()))).collect();
     let table = HEAD.to_owned() + &rows.iter().map(Row::text).collect::<String>();
     eprintln!("\n{table}");
-    if std::env::var_os("UPDATE").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-        let page = fs::read_to_string(&path).unwrap();
-        let (before, rest) = page.split_once(BEGIN).unwrap();
-        let (_, after) = rest.split_once(END).unwrap();
-        fs::write(&path, [before, BEGIN, &table, END, after].concat()).unwrap();
-    }
+    page::update(MARK, &table);
     for row in &rows {
         // Whatever happens: it ends when it is asked to, and nobody is sent away.
         assert!(row.end.is_some(), "it does not end under {}", row.fault);
