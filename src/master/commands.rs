@@ -201,6 +201,14 @@ impl<S: System> Master<S> {
         self.control.waiters.add(&mut self.cx, Wait::Reload { open, failures, done: Vec::new() }, reply);
     }
 
+    /// Replaces the workers of an app by others with the same settings.
+    pub(super) fn replace_workers(&mut self, app: AppIx) {
+        if !self.cx.deployment.stop_asked && !self.has_handed_over() {
+            let sources = self.cx.deployment.sources.get(&self.cx.apps[app].settings().source).cloned().map(Box::new);
+            self.reload_apps(&[app], Change { sources, ..Change::default() }, None);
+        }
+    }
+
     pub(super) fn stop_all(&mut self, mode: StopMode) {
         match mode {
             StopMode::Now => log::info!("stopping now"),

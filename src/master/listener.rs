@@ -1,5 +1,6 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
+use super::connections::Connection;
 use super::context::Context;
 use super::listening::Listening;
 use super::reactor::Reactor;
@@ -227,6 +228,26 @@ pub(super) fn begin_listening(cx: &mut Context<impl System>, app_ix: AppIx, list
     if let Err(e) = cx.system.set_backlog(listener.fd.as_fd(), limits::LISTEN_BACKLOG) {
         log::error!("{}: cannot listen on {listener}: {e}", app.name);
     }
+}
+
+/// Gives a listener another socket, which was bound at the path of its own. Clients that wait at the old one are served.
+pub(super) fn replace_socket(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, fd: OwnedFd) {
+    let Context { apps, system, reactor, keeper, .. } = cx;
+    let app = &mut apps[app_ix];
+    let accepts = app.master_accepts();
+    let listener = &mut app.listeners[listener_ix];
+    listener.leave_poll(reactor);
+    let old = std::mem::replace(&mut listener.fd, fd);
+    if let LocalAddress::Unix(path) = &listener.local {
+        listener.unlink = system.socket_file(path);
+    }
+    keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
+    while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
+        let Ok(socket) = system.accept(old.as_fd()) else { break };
+        let connection = Connection { socket, listener: listener_ix, client_hash: None };
+        app.waiting.queue.push_back(app.connections.insert(connection));
+    }
+    poll(cx, app_ix, listener_ix);
 }
 
 /// Polls a listener from which the master accepts, once a worker serves it.

@@ -1,11 +1,15 @@
 //! Keeps shared listening sockets listening. A worker that has one can end the listening of all with shutdown(2): the
-//! socket stays bound, clients are refused, and nobody else notices. So each is asked once a second, and listens again.
-//! Unix sockets are not covered: the kernel offers no way back for one that was shut down.
+//! socket stays bound, clients are refused, and nobody else notices. So each is asked once a second. A TCP socket listens
+//! again. For a Unix socket the kernel offers no way back: another one is bound at its path, and the workers, which have the
+//! old one, are replaced.
 use super::context::Context;
+use super::listener;
 use super::system::System;
+use crate::ids::{AppIx, ListenerIx};
 use crate::limits;
 use crate::os::listen::LocalAddress;
-use std::os::fd::BorrowedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// What happened to the listening of a listener's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,40 +33,100 @@ impl Listening {
     }
 }
 
-/// Has sockets whose listening a worker has ended listen again. The first time is logged for each listener.
-pub(super) fn restore(cx: &mut Context<impl System>) {
-    for app in cx.apps.iter_mut().filter(|app| !app.closed) {
-        for listener in &mut app.listeners {
-            let LocalAddress::Inet(address) = listener.local else { continue };
+/// Has sockets whose listening a worker has ended listen again. The first time is logged for each listener. Returns the
+/// apps whose workers have a socket that nobody can reach any more.
+pub(super) fn restore(cx: &mut Context<impl System>) -> Vec<AppIx> {
+    let mut outdated = Vec::new();
+    for app_ix in cx.apps.indices().filter(|app_ix| !cx.apps[*app_ix].closed).collect::<Vec<_>>() {
+        for listener_ix in cx.apps[app_ix].listeners.indices().collect::<Vec<_>>() {
+            let listener = &cx.apps[app_ix].listeners[listener_ix];
             if listener.datagram || matches!(listener.listening, Listening::Stopped | Listening::Later) {
                 continue;
             }
-            let ended = listener.sockets().filter(|socket| !cx.system.is_listening(*socket));
-            let restored: Result<Vec<()>, _> =
-                ended.map(|socket| cx.system.listen_again(socket, address, limits::LISTEN_BACKLOG)).collect();
-            let told = listener.listening == Listening::Restored;
-            match restored {
-                Ok(none) if none.is_empty() => {}
-                Ok(_) if told => listener.readable = true,
-                Ok(_) => {
-                    listener.readable = true;
-                    listener.listening = Listening::Restored;
-                    log::warn!(
-                        "{}: a worker shut down the listening socket of {listener}, which all of them share; it listens \
-                         again (clients were refused for up to a second)",
-                        app.name
-                    );
+            match &listener.local {
+                LocalAddress::Inet(address) => {
+                    let address = *address;
+                    restore_tcp(cx, app_ix, listener_ix, address);
                 }
-                Err(_) if told => {}
-                Err(e) => {
-                    listener.listening = Listening::Restored;
-                    log::error!(
-                        "{}: a worker shut down the listening socket of {listener}, and it cannot listen again: {e}; \
-                         restart the app",
-                        app.name
-                    );
+                LocalAddress::Unix(_) if cx.system.refuses_clients(listener.fd.as_fd()) => {
+                    if replace_unix(cx, app_ix, listener_ix) && !outdated.contains(&app_ix) {
+                        outdated.push(app_ix);
+                    }
                 }
+                LocalAddress::Unix(_) | LocalAddress::Other => {}
             }
         }
     }
+    outdated
+}
+
+fn restore_tcp(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, address: SocketAddr) {
+    let Context { apps, system, .. } = cx;
+    let app = &mut apps[app_ix];
+    let listener = &mut app.listeners[listener_ix];
+    let ended = listener.sockets().filter(|socket| !system.is_listening(*socket));
+    let restored: Result<Vec<()>, _> =
+        ended.map(|socket| system.listen_again(socket, address, limits::LISTEN_BACKLOG)).collect();
+    let told = listener.listening == Listening::Restored;
+    match restored {
+        Ok(none) if none.is_empty() => {}
+        Ok(_) if told => listener.readable = true,
+        Ok(_) => {
+            listener.readable = true;
+            listener.listening = Listening::Restored;
+            log::warn!(
+                "{}: a worker shut down the listening socket of {listener}, which all of them share; it listens again \
+                 (clients were refused for up to a second)",
+                app.name
+            );
+        }
+        Err(_) if told => {}
+        Err(e) => {
+            listener.listening = Listening::Restored;
+            log::error!(
+                "{}: a worker shut down the listening socket of {listener}, and it cannot listen again: {e}; restart the \
+                 app",
+                app.name
+            );
+        }
+    }
+}
+
+/// Binds another socket at the path of one that a worker has shut down. What a worker asked for is bound when the next one
+/// asks. Whether the workers have to be replaced.
+fn replace_unix(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+    let Context { apps, system, .. } = &mut *cx;
+    let app = &mut apps[app_ix];
+    // Until its workers are replaced one of them may shut down the next one as well.
+    if app.supervisor.is_reloading() {
+        return false;
+    }
+    let who = app.settings().credentials().cloned();
+    let listener = &mut app.listeners[listener_ix];
+    let told = std::mem::replace(&mut listener.listening, Listening::Restored) == Listening::Restored;
+    let file = listener.unlink.clone();
+    listener.remove_file(system, who.as_ref());
+    // It has lost its file, which whoever asks for it finds out.
+    listener.unlink = file;
+    let bound = match &app.listeners[listener_ix].configured {
+        Some(address) => listener::bind_configured(system, address, &[], app.settings()).map(Some),
+        None => Ok(None),
+    };
+    let name = &app.name;
+    let listener = &app.listeners[listener_ix];
+    match &bound {
+        Ok(_) => log::warn!(
+            "{name}: a worker shut down the listening socket of {listener}, which all of them share; it is bound again, and \
+             the workers are replaced (clients were refused for up to a second)"
+        ),
+        Err(_) if told => {}
+        Err(e) => log::error!(
+            "{name}: a worker shut down the listening socket of {listener}, and it cannot be bound again: {e}; restart the app"
+        ),
+    }
+    if let Ok(Some(fd)) = bound {
+        listener::replace_socket(cx, app_ix, listener_ix, fd);
+        return true;
+    }
+    bound.is_ok() && !told
 }

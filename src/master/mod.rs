@@ -178,7 +178,9 @@ impl<S: System> Master<S> {
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.liveness.probe_all(&mut self.cx);
             moves::rebalance(&mut self.cx);
-            listening::restore(&mut self.cx);
+            for app in listening::restore(&mut self.cx) {
+                self.replace_workers(app);
+            }
             self.control.restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {

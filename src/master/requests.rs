@@ -4,7 +4,6 @@ use super::address_in_use;
 use super::addresses;
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
-use super::connections::Connection;
 use super::context::Context;
 use super::drains::Goodbye;
 use super::eligibility;
@@ -320,23 +319,9 @@ fn rebind(
         }
         None => bind_asked(cx, ix, query, cwd)?,
     };
-    let Context { apps, system, reactor, keeper, .. } = cx;
-    let app = &mut apps[app_ix];
-    let accepts = app.master_accepts();
-    let listener = &mut app.listeners[listener_ix];
-    listener.leave_poll(reactor);
-    let old = std::mem::replace(&mut listener.fd, fd);
-    if let LocalAddress::Unix(path) = &listener.local {
-        listener.unlink = system.socket_file(path);
-    }
-    keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
-    log::info!("{}: {listener} was removed by somebody; bound again", app.name);
-    while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
-        let Ok(socket) = system.accept(old.as_fd()) else { break };
-        let connection = Connection { socket, listener: listener_ix, client_hash: None };
-        app.waiting.queue.push_back(app.connections.insert(connection));
-    }
-    listener::poll(cx, app_ix, listener_ix);
+    listener::replace_socket(cx, app_ix, listener_ix, fd);
+    let app = &cx.apps[app_ix];
+    log::info!("{}: {} was removed by somebody; bound again", app.name, app.listeners[listener_ix]);
     Ok(())
 }
 

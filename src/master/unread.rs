@@ -261,7 +261,9 @@ pub(super) fn note_owed(cx: &mut Context<impl System>, ix: WorkerIx, owes: bool)
     let waiting = worker.channel.as_ref().map_or(0, Channel::waiting_control_lines);
     let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
-    log::warn!("{name}: {who} asks and does not read the answers: {waiting} wait; it is read further once it has read them");
+    log::warn!(
+        "{name}: {who} asks and does not read the answers: {waiting} wait; it is read further once it has read them"
+    );
 }
 
 /// A channel has sent some of its lines. It is read at once if that is what it waited for.

@@ -233,6 +233,16 @@ pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
     socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
 }
 
+/// Whether somebody has shut down the reading side of a listening Unix socket: it counts as listening, and the kernel refuses
+/// every client.
+pub fn refuses_clients(socket: BorrowedFd<'_>) -> bool {
+    // nix does not know POLLRDHUP.
+    let mut fd = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one pollfd is passed, as the count says, and lives until the call, which does not wait, returns.
+    let ready = unsafe { libc::poll(&raw mut fd, 1, 0) };
+    ready == 1 && fd.revents & libc::POLLRDHUP != 0
+}
+
 /// Whether this is a socket of any kind.
 #[must_use]
 pub fn is_socket(fd: BorrowedFd<'_>) -> bool {

@@ -2,8 +2,10 @@
 use super::apps::misbehave;
 use super::client::get;
 use super::cluster::{Cluster, Folder, kill, run, wait_until};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 
 fn lingers(way: &str, options: &[&str]) -> Cluster {
     let (script, way) = (misbehave("lingers.py"), format!("WAY={way}"));
@@ -483,4 +485,34 @@ fn a_worker_that_shuts_down_the_shared_socket_ends_it_for_a_moment_only() {
         assert_eq!(get(cluster.address(), "/").unwrap(), "ok");
     }
     unharmed(cluster);
+}
+
+#[test]
+fn a_worker_that_shuts_down_a_shared_unix_socket_ends_it_for_a_moment_only() {
+    let script = misbehave("shuts.py");
+    let folder = Folder::new();
+    let path = folder.path().join("web.sock");
+    let address = format!("unix:{}", path.display());
+    let cluster = Cluster::start_in(folder, &["-w", "2", "-l", &address, "--", "python3", &script], |_| {});
+    let before = cluster.wait_ready(2);
+    let ask = || -> std::io::Result<String> {
+        let mut client = UnixStream::connect(&path)?;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    assert!(ask().unwrap().ends_with("ok"));
+    kill(before[0].pid.unwrap(), "USR2");
+    cluster.wait_line("it is bound again");
+    cluster.wait_view("other workers", |view| {
+        let app = &view.apps[0];
+        let is_new = |pid: Option<i32>| pid.is_some() && before.iter().all(|worker| worker.pid != pid);
+        app.workers_ready == 2 && app.workers.len() == 2 && app.workers.iter().all(|worker| is_new(worker.pid))
+    });
+    for _ in 0..4 {
+        assert!(ask().unwrap().ends_with("ok"));
+    }
+    unharmed(cluster);
+    assert!(!path.exists(), "it stays behind");
 }

@@ -262,6 +262,10 @@ impl System for Linux {
         listen::is_listening(socket)
     }
 
+    fn refuses_clients(&self, socket: BorrowedFd<'_>) -> bool {
+        listen::refuses_clients(socket)
+    }
+
     fn listen_again(&self, socket: BorrowedFd<'_>, address: SocketAddr, backlog: i32) -> io::Result<()> {
         listen::listen_again(socket, address, backlog)
     }

@@ -227,6 +227,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     fn is_listening(&self, socket: BorrowedFd<'_>) -> bool;
 
+    /// As [`crate::os::listen::refuses_clients`].
+    fn refuses_clients(&self, socket: BorrowedFd<'_>) -> bool;
+
     /// As [`crate::os::listen::listen_again`].
     fn listen_again(&self, socket: BorrowedFd<'_>, address: SocketAddr, backlog: i32) -> io::Result<()>;
 
