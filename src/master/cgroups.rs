@@ -32,6 +32,11 @@ pub(super) fn end_leftovers(cx: &Context<impl System>) {
     }
 }
 
+/// Ends what is in the groups of this deployment, whose keeper has just ended.
+pub(super) fn end_orphans(cx: &Context<impl System>) {
+    let _ = cx.system.end_leftovers(&base_name(cx));
+}
+
 /// The name of the group of all apps: of this deployment in this home, and no other. Without a home: of this keeper.
 fn base_name(cx: &Context<impl System>) -> String {
     let deployment = &cx.deployment;

@@ -33,6 +33,7 @@ mod log_files;
 mod moves;
 mod narration;
 mod notify_sockets;
+mod orphans;
 mod output;
 mod overlap;
 mod preload;

@@ -12,7 +12,7 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, cgroups, checkpoint, log_files, narration, output, reload, resume};
+use super::{Master, cgroups, checkpoint, log_files, narration, orphans, output, reload, resume};
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -96,6 +96,9 @@ fn run_on(system: impl System, typed: CommandLine) -> ExitCode {
     if let Err(e) = system.ignore_signal(signal::XFSZ) {
         log::warn!("cannot ignore SIGXFSZ: {e}");
     }
+    if let Err(e) = system.outlive_keeper() {
+        log::warn!("what workers started may outlive a killed keeper: {e}");
+    }
     let mut link = match Keeper::new(&system) {
         Ok(link) => link,
         Err(e) => {
@@ -135,6 +138,7 @@ fn run_on(system: impl System, typed: CommandLine) -> ExitCode {
         Ok(()) => ExitCode::from(master.cx.deployment.exit_code),
         Err(e) => {
             log::error!("the master cannot continue: {e}");
+            orphans::end(&master.cx);
             ExitCode::from(1)
         }
     }

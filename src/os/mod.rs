@@ -23,6 +23,7 @@ pub mod memfd;
 pub mod memory;
 pub mod notify;
 pub mod packet;
+pub mod parent;
 pub mod pipe;
 pub mod place;
 pub mod poll;

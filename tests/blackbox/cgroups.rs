@@ -202,6 +202,9 @@ fn what_a_killed_keeper_left_is_ended_by_the_next_start() {
     home.ok(&start);
     let left = hidden(home.folder.path());
     let before = home.deployments().remove(0);
+    // The master would end it as well: it dies first, and the keeper brings no other one.
+    kill(before.keeper_pid, "STOP");
+    kill(before.master_pid, "KILL");
     kill(before.keeper_pid, "KILL");
     wait_end(before.keeper_pid);
     wait_end(before.apps[0].workers[0].pid.unwrap());
@@ -215,6 +218,21 @@ fn what_a_killed_keeper_left_is_ended_by_the_next_start() {
     home.ok(&["start", "-w", "1", "--ready", "1ms", "-n", "other", "--", "sh", "app.sh"]);
     assert!(alive(second));
     home.ok(&["kill"]);
+}
+
+#[test]
+fn a_killed_keeper_leaves_nothing_that_hid_in_a_cgroup() {
+    if !can_make_groups() {
+        return;
+    }
+    let home = Home::new();
+    home.folder.write("app.sh", HIDES);
+    home.ok(&["start", "-w", "1", "--ready", "1ms", "-n", "web", "--", "sh", "app.sh"]);
+    let left = hidden(home.folder.path());
+    let before = home.deployments().remove(0);
+    kill(before.keeper_pid, "KILL");
+    wait_end(left);
+    wait_end(before.master_pid);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::cluster::{Cluster, PATIENCE, kill, wait_end};
 use clusterd::api::types::Deployment;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// Kills one worker and waits until the app is whole again.
 fn kill_one(cluster: &Cluster, slot: usize) {
@@ -92,6 +93,58 @@ fn when_the_keeper_dies_nothing_of_it_lives_on() {
     family.push(cluster.master_pid());
     kill(cluster.keeper_pid(), "KILL");
     family.iter().for_each(|&pid| wait_end(pid));
+}
+
+/// A worker that prints the pid of a process that it has started, and has no other work.
+const HAS_A_CHILD: &str = "sleep 1000 & echo CHILD $!; wait";
+
+fn with_a_child() -> (Cluster, i32) {
+    let args = ["-w", "1", "--protocol", "none", "--ready", "1ms", "--", "sh", "-c", HAS_A_CHILD];
+    let cluster = Cluster::start(&args);
+    let said = cluster.wait_out("CHILD ");
+    let child = said.split_once("CHILD ").unwrap().1.trim().parse().unwrap();
+    cluster.wait_ready(1);
+    (cluster, child)
+}
+
+#[test]
+fn when_the_keeper_dies_what_workers_started_ends_too() {
+    let (cluster, child) = with_a_child();
+    let master = cluster.master_pid();
+    kill(cluster.keeper_pid(), "KILL");
+    wait_end(child);
+    wait_end(master);
+}
+
+#[test]
+fn the_next_master_too_ends_what_workers_started_when_the_keeper_dies() {
+    let (cluster, child) = with_a_child();
+    kill(cluster.master_pid(), "KILL");
+    let master = cluster.wait_view("the next master", |view| view.master_restarts == 1).master_pid;
+    kill(cluster.keeper_pid(), "KILL");
+    wait_end(child);
+    wait_end(master);
+}
+
+#[test]
+fn a_master_that_is_stopped_ends_with_the_keeper_all_the_same() {
+    let (cluster, child) = with_a_child();
+    let master = cluster.master_pid();
+    kill(master, "STOP");
+    kill(cluster.keeper_pid(), "KILL");
+    wait_end(master);
+    wait_end(child);
+}
+
+#[test]
+fn a_master_that_is_continued_lives_while_its_keeper_does() {
+    let cluster = Cluster::hello(1);
+    let master = cluster.master_pid();
+    kill(master, "CONT");
+    // A master that waited for its end would have met it.
+    std::thread::sleep(Duration::from_millis(3_500));
+    assert_eq!((cluster.master_pid(), cluster.wait_view("it", |_| true).master_restarts), (master, 0));
+    cluster.stop();
 }
 
 #[test]

@@ -16,7 +16,8 @@ use crate::os::seccomp::{self, Answer, Call, Sent};
 use crate::os::tracee::{self, Wishes};
 use crate::os::user::{self, Account, UserError};
 use crate::os::{
-    attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, pipe, poll, process, rescue, signal, stderr,
+    attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, parent, pipe, poll, process, rescue, signal,
+    stderr,
 };
 use crate::reuseport::group::Kernel;
 use mio::unix::SourceFd;
@@ -85,6 +86,15 @@ impl System for Linux {
 
     fn set_name(&self, name: &str) {
         process::set_name(name);
+    }
+
+    fn outlive_keeper(&self) -> io::Result<()> {
+        parent::outlive()
+    }
+
+    fn kill_orphans(&self, leader: i32) {
+        // It may be gone.
+        let _ = signal::send_group(leader, signal::KILL);
     }
 
     fn ignore_signal(&self, signal: i32) -> io::Result<()> {

@@ -103,6 +103,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// Names the process, for `ps`.
     fn set_name(&self, name: &str);
 
+    /// Has this process live on for a moment when the keeper has ended.
+    fn outlive_keeper(&self) -> io::Result<()>;
+
+    /// Kills the process group of a worker whose keeper has ended.
+    fn kill_orphans(&self, leader: i32);
+
     fn ignore_signal(&self, signal: i32) -> io::Result<()>;
 
     /// Releases code pages that only the start needed.
