@@ -125,12 +125,14 @@ impl Settings {
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
-        let kind = worker::decide(config.protocol, found.kind);
+        let program_kind = program::kind_of(&found, &config.command);
+        let kind = worker::decide(config.protocol, program_kind);
         let mut config = config;
         let ready = check(kind, &mut config)?;
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
-        let advice = if kind == ProtocolKind::Bind { None } else { program::advice(found.kind, &config.command, &cwd) };
+        let advice =
+            if kind == ProtocolKind::Bind { None } else { program::advice(program_kind, &config.command, &cwd) };
         let account = user.as_ref().filter(|who| who.uid != own_uid).map(|who| system.account(who.uid));
         let runs_as = RunsAs {
             credentials: user.as_ref(),
@@ -411,7 +413,8 @@ impl AgentSettings {
     ) -> Result<Option<AgentSettings>, SettingsError> {
         let Some(agent) = &app.agent else { return Ok(None) };
         let found = find_program(&agent.command[0], fixed, path, cwd).map_err(SettingsError::Agent)?;
-        let has_channel = worker::decide(agent.protocol, found.kind).rules().has_channel;
+        let kind = program::kind_of(&found, &agent.command);
+        let has_channel = worker::decide(agent.protocol, kind).rules().has_channel;
         let ready = config::agent::ready(has_channel, agent.ready.as_ref())?;
         let ready = ready_rule(agent.ready.is_none() && !has_channel, &ready);
         Ok(Some(AgentSettings { program: found.path, has_channel, ready }))

@@ -27,7 +27,7 @@ pub struct Program {
 pub enum ProgramKind {
     /// Node, or a script whose `#!` line names it: speaks Node's cluster protocol.
     Node,
-    /// A Node program that starts another one and keeps the channel for itself (`npm`, `npx`, `yarn`, `pnpm`).
+    /// A Node program that starts another one and keeps the channel for itself (`npm`, `tsx`, `node --watch`).
     NodeWrapper(&'static str),
     Bun,
     Deno,
@@ -189,15 +189,69 @@ fn kind(path: &Path, shebang: &[String]) -> ProgramKind {
         .unwrap_or(ProgramKind::Other)
 }
 
+/// Node programs that start another one, by the names of their files.
+const NODE_WRAPPERS: [(&str, &[&str]); 13] = [
+    ("npm", &["npm", "npm-cli.js"]),
+    ("npx", &["npx", "npx-cli.js"]),
+    ("yarn", &["yarn", "yarnpkg", "yarn.js"]),
+    ("pnpm", &["pnpm", "pnpm.cjs", "pnpx", "pnpx.cjs"]),
+    ("tsx", &["tsx"]),
+    ("nodemon", &["nodemon", "nodemon.js"]),
+    ("ts-node-dev", &["ts-node-dev", "tsnd"]),
+    ("nest", &["nest", "nest.js"]),
+    ("cross-env", &["cross-env", "cross-env-shell"]),
+    ("dotenv", &["dotenv", "dotenvx"]),
+    ("env-cmd", &["env-cmd"]),
+    ("concurrently", &["concurrently", "conc"]),
+    ("npm-run-all", &["npm-run-all", "run-s", "run-p"]),
+];
+
+/// Options with which Node starts another process for the app.
+const NODE_PARENT_OPTIONS: [(&str, &str); 3] =
+    [("--watch", "node --watch"), ("--watch-path", "node --watch"), ("--run", "node --run")];
+
+/// Options of Node whose value is the next word.
+const NODE_VALUE_OPTIONS: [&str; 13] = [
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "-C",
+    "--conditions",
+    "--env-file",
+    "--env-file-if-exists",
+    "--watch-path",
+    "--title",
+    "--input-type",
+    "--stack-trace-limit",
+];
+
+/// What kind of program a command runs, where the file alone does not tell: `node --watch` is a wrapper.
+pub fn kind_of(program: &Program, command: &[String]) -> ProgramKind {
+    match program.kind {
+        ProgramKind::Node => node_parent(command).map_or(ProgramKind::Node, ProgramKind::NodeWrapper),
+        kind => kind,
+    }
+}
+
+/// The option with which Node starts another process, among those before the script.
+fn node_parent(command: &[String]) -> Option<&'static str> {
+    let mut words = command.iter().skip(1);
+    while let Some(word) = words.next().filter(|word| word.starts_with('-') && *word != "--") {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        if let Some((_, tool)) = NODE_PARENT_OPTIONS.iter().find(|(option, _)| *option == name) {
+            return Some(tool);
+        }
+        if NODE_VALUE_OPTIONS.contains(&word.as_str()) {
+            words.next();
+        }
+    }
+    None
+}
+
 fn kind_by_name(name: &str) -> Option<ProgramKind> {
-    let wrapper = match name {
-        "npm" | "npm-cli.js" => Some("npm"),
-        "npx" | "npx-cli.js" => Some("npx"),
-        "yarn" | "yarnpkg" | "yarn.js" => Some("yarn"),
-        "pnpm" | "pnpm.cjs" | "pnpx" | "pnpx.cjs" => Some("pnpm"),
-        _ => None,
-    };
-    if let Some(wrapper) = wrapper {
+    if let Some((wrapper, _)) = NODE_WRAPPERS.iter().find(|(_, names)| names.contains(&name)) {
         return Some(ProgramKind::NodeWrapper(wrapper));
     }
     // node, nodejs, node20, node-v22.1, python3.12
@@ -262,6 +316,9 @@ pub fn advice(kind: ProgramKind, command: &[String], cwd: &Path) -> Option<Strin
 }
 
 fn behind_wrapper(tool: &str, command: &[String], cwd: &Path) -> Option<String> {
+    if !matches!(tool, "npm" | "npx" | "yarn" | "pnpm") {
+        return None;
+    }
     let words: Vec<&str> = command.iter().skip(1).map(String::as_str).filter(|word| !word.starts_with('-')).collect();
     if tool == "npx" {
         let run = local_program(words.first()?, cwd)?;

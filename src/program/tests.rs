@@ -100,6 +100,8 @@ fn kinds_are_told_by_name_link_and_first_line() {
     }
     assert_eq!(kind("npm", "#!/usr/bin/env node\n"), ProgramKind::NodeWrapper("npm"));
     assert_eq!(kind("npx-cli.js", "#!/usr/bin/env node\n"), ProgramKind::NodeWrapper("npx"));
+    assert_eq!(kind("tsx", "#!/usr/bin/env node\n"), ProgramKind::NodeWrapper("tsx"));
+    assert_eq!(kind("nodemon.js", "#!/usr/bin/env node\n"), ProgramKind::NodeWrapper("nodemon"));
     assert_eq!(kind("bun", ""), ProgramKind::Bun);
     assert_eq!(kind("deno", ""), ProgramKind::Deno);
     assert_eq!(kind("python3.12", ""), ProgramKind::Python);
@@ -116,6 +118,25 @@ fn kinds_are_told_by_name_link_and_first_line() {
     }
     symlink(folder.0.join("node20"), folder.0.join("current")).unwrap();
     assert_eq!(folder.find("./current", "").unwrap().kind, ProgramKind::Node);
+}
+
+#[test]
+fn a_node_that_starts_another_process_is_a_wrapper() {
+    let node = Program { path: "/usr/bin/node".into(), kind: ProgramKind::Node };
+    let kind = |command: &str| kind_of(&node, &words(command));
+    for command in ["node --watch app.js", "node --import tsx --watch a.ts", "node -r x --watch-path=src a.js"] {
+        assert_eq!(kind(command), ProgramKind::NodeWrapper("node --watch"), "{command}");
+    }
+    assert_eq!(kind("node --run start"), ProgramKind::NodeWrapper("node --run"));
+    for command in
+        ["node app.js --watch", "node", "node --import tsx app.js --run", "node -- --watch", "node -r --watch"]
+    {
+        assert_eq!(kind(command), ProgramKind::Node, "{command}");
+    }
+    let said = advice(ProgramKind::NodeWrapper("tsx"), &words("tsx start"), Path::new("/")).unwrap();
+    assert!(said.ends_with("run the program itself"), "{said}");
+    let python = Program { path: "/usr/bin/python3".into(), kind: ProgramKind::Python };
+    assert_eq!(kind_of(&python, &words("python3 --watch")), ProgramKind::Python);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The strict client: every request must get one whole answer. It counts what happened instead, and hides nothing.
 use super::wait::PATIENCE;
+use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -61,6 +62,11 @@ pub(crate) struct Load {
 impl Load {
     /// `clients` at once; each on short connections, or on one that is kept alive.
     pub(crate) fn start(address: SocketAddr, clients: usize, keep_alive: bool) -> Load {
+        Load::start_patient(HUNG, address, clients, keep_alive)
+    }
+
+    /// The same with clients that wait this long for an answer.
+    pub(crate) fn start_patient(hung: Duration, address: SocketAddr, clients: usize, keep_alive: bool) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let tally = Arc::new(Shared::default());
         let clients = (0..clients)
@@ -72,7 +78,7 @@ impl Load {
                         let start = Instant::now();
                         let mut kept = None;
                         while !stop.load(Ordering::Relaxed) && start.elapsed() < LOAD_MAX {
-                            one(address, keep_alive, &mut kept, &tally.tally);
+                            one(hung, address, keep_alive, &mut kept, &tally.tally);
                             tally.grew.notify_all();
                         }
                     })
@@ -102,12 +108,12 @@ impl Load {
     }
 }
 
-fn one(address: SocketAddr, keep_alive: bool, kept: &mut Option<TcpStream>, tally: &Mutex<Tally>) {
+fn one(hung: Duration, address: SocketAddr, keep_alive: bool, kept: &mut Option<TcpStream>, tally: &Mutex<Tally>) {
     let reused = kept.is_some();
-    let mut end = request(address, "/", keep_alive, kept);
+    let mut end = request(hung, address, "/", keep_alive, kept);
     if reused && end == End::CutAtStart {
         tally.lock().unwrap().idle_closed += 1;
-        end = request(address, "/", keep_alive, kept);
+        end = request(hung, address, "/", keep_alive, kept);
     }
     let mut tally = tally.lock().unwrap();
     match end {
@@ -126,14 +132,14 @@ fn one(address: SocketAddr, keep_alive: bool, kept: &mut Option<TcpStream>, tall
     }
 }
 
-fn request(address: SocketAddr, path: &str, keep_alive: bool, kept: &mut Option<TcpStream>) -> End {
-    let mut stream = match kept.take().map_or_else(|| TcpStream::connect_timeout(&address, HUNG), Ok) {
+fn request(hung: Duration, address: SocketAddr, path: &str, keep_alive: bool, kept: &mut Option<TcpStream>) -> End {
+    let mut stream = match kept.take().map_or_else(|| TcpStream::connect_timeout(&address, hung), Ok) {
         Ok(stream) => stream,
         Err(e) if e.kind() == ErrorKind::TimedOut => return End::Hung,
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => return End::Refused,
         Err(_) => return End::Cut,
     };
-    stream.set_read_timeout(Some(HUNG)).unwrap();
+    stream.set_read_timeout(Some(hung)).unwrap();
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let head = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: {connection}\r\n\r\n");
     if stream.write_all(head.as_bytes()).is_err() {
@@ -176,10 +182,10 @@ fn parse(got: &[u8]) -> Option<Result<(String, bool), End>> {
     let text = String::from_utf8_lossy(got);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let head = head.to_ascii_lowercase();
-    if !head.starts_with("http/1.1 200") {
+    if !head.starts_with("http/1.1 200") && !head.starts_with("http/1.0 200") {
         return Some(Err(End::Wrong));
     }
-    let may_keep = !head.contains("connection: close");
+    let may_keep = head.starts_with("http/1.1") && !head.contains("connection: close");
     if head.contains("transfer-encoding: chunked") {
         let whole = body.ends_with("0\r\n\r\n");
         return whole.then(|| Ok((body.to_owned(), may_keep)));
@@ -203,12 +209,23 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String, String> {
 
 /// As [`get`], for an answer that may take this long.
 pub(crate) fn get_within(time: Duration, address: SocketAddr, path: &str) -> Result<String, String> {
-    let mut stream = TcpStream::connect_timeout(&address, HUNG).map_err(|e| e.to_string())?;
+    ask(time, TcpStream::connect_timeout(&address, HUNG).map_err(|e| e.to_string())?, path)
+}
+
+fn ask(time: Duration, mut stream: TcpStream, path: &str) -> Result<String, String> {
     stream.set_read_timeout(Some(time)).unwrap();
     // In one piece: a server that answers the first one that it reads may be gone before the next.
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
     read_answer(&mut stream).map(|(body, _)| body).map_err(|end| format!("{end:?}"))
+}
+
+/// The pid that answers a client with this address of its own.
+pub(crate) fn who_from(client: Ipv4Addr, address: SocketAddr) -> i32 {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((client, 0)).into()).unwrap();
+    socket.connect_timeout(&address.into(), HUNG).unwrap();
+    pid_in(&ask(HUNG, socket.into(), "/").unwrap()).unwrap()
 }
 
 /// The pid that answers.
@@ -230,7 +247,7 @@ mod tests {
 
     fn once(address: SocketAddr) -> Tally {
         let tally = Mutex::new(Tally::default());
-        one(address, false, &mut None, &tally);
+        one(HUNG, address, false, &mut None, &tally);
         tally.into_inner().unwrap()
     }
 
@@ -264,9 +281,9 @@ mod tests {
         let one_each = server(|mut s| answer(&mut s, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npid=7"));
         let tally = Mutex::new(Tally::default());
         let mut kept = None;
-        one(one_each, true, &mut kept, &tally);
+        one(HUNG, one_each, true, &mut kept, &tally);
         assert!(kept.is_some());
-        one(one_each, true, &mut kept, &tally);
+        one(HUNG, one_each, true, &mut kept, &tally);
         let seen = tally.into_inner().unwrap();
         assert_eq!((seen.ok, seen.idle_closed, seen.cut), (2, 1, 0));
     }

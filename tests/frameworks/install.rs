@@ -46,7 +46,30 @@ pub(crate) fn node(major: u32) -> String {
     npm().join(format!("node{major}/bin/node")).display().to_string()
 }
 
-/// The Python in whose environment uvicorn and gunicorn are.
+/// The folder of the programs `node` (this major version), `npm`'s packages and Bun and Deno have, in the order of a PATH.
+pub(crate) fn npm_programs(major: u32) -> Vec<PathBuf> {
+    let of = |path: String| npm().join(path);
+    let own = [".bin".to_owned(), "@oven/bun-linux-x64/bin".to_owned(), "@deno/linux-x64-glibc".to_owned()];
+    std::iter::once(format!("node{major}/bin")).chain(own).map(of).collect()
+}
+
+/// A program that is made of `source`, a file of `apps/`, by `command`, which writes the file that is its last argument.
+/// `None`: its compiler is not there.
+pub(crate) fn compiled(name: &str, source: &str, command: &[&str], env: &[(&str, &str)]) -> Option<PathBuf> {
+    let version = if command[0] == "go" { "version" } else { "--version" };
+    let version = Command::new(command[0]).arg(version).output().ok()?;
+    let input = format!("apps/{source}");
+    let more = format!("{command:?} {}", String::from_utf8_lossy(&version.stdout));
+    let folder = install(name, &[&input], &more, |folder| {
+        fs::copy(self::source(&input), folder.join(source)).unwrap();
+        let mut compiler = Command::new(command[0]);
+        compiler.args(&command[1..]).arg("server").arg(source).current_dir(folder);
+        run(compiler.envs(env.iter().copied()).env("GOCACHE", folder.join("cache")));
+    });
+    Some(folder.join("server"))
+}
+
+/// The Python in whose environment its servers are.
 pub(crate) fn python() -> String {
     static ONCE: OnceLock<PathBuf> = OnceLock::new();
     let folder = ONCE.get_or_init(|| {

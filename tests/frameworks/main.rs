@@ -1,12 +1,15 @@
-//! Frameworks and runtimes as people use them, unmodified, under the built binary: Express, Fastify, Koa, egg, ws, uvicorn,
-//! gunicorn, and every supported version of Node. The first run installs them below the target folder (`install`);
+//! Frameworks, runtimes and wrappers as people use them, unmodified, under the built binary: the rows of docs/frameworks.md
+//! (`table`), egg, WebSockets, proxies, and every supported version of Node. The first run installs them below the target folder (`install`);
 //! later ones need no network.
 #![allow(clippy::unwrap_used)]
 #[path = "../common/mod.rs"]
 mod common;
+mod driver;
 mod egg;
 mod install;
+mod page;
 mod support;
+mod table;
 
 mod node;
 mod proxies;

@@ -3,13 +3,10 @@ use super::apps::project;
 use super::client::{Load, Tally};
 use super::cluster::{Cluster, kill};
 use super::install;
+use std::time::Duration;
 
 /// The version of Node under which frameworks run.
 pub(crate) const NODE: u32 = 24;
-/// Clients on short connections, and clients that keep theirs.
-const SHORT: usize = 16;
-const KEPT: usize = 8;
-
 /// An app of `apps/`.
 pub(crate) fn app(name: &str) -> String {
     project("tests/frameworks/apps").join(name).display().to_string()
@@ -58,10 +55,29 @@ pub(crate) fn reload(cluster: &Cluster) {
     assert!(after.len() == 2 && after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
 }
 
+/// How many clients there are at a time, and how patient they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clients {
+    /// On short connections.
+    pub(crate) short: usize,
+    /// On connections that they keep.
+    pub(crate) kept: usize,
+    /// The time within which each wants an answer.
+    pub(crate) patience: Duration,
+}
+
+const MANY: Clients = Clients { short: 16, kept: 8, patience: Duration::from_secs(5) };
+
 /// Short and kept connections at once, while something happens; what both saw.
 pub(crate) fn under_load(cluster: &Cluster, happens: impl FnOnce()) -> Both {
+    under_load_of(MANY, cluster, happens)
+}
+
+/// The same with other clients.
+pub(crate) fn under_load_of(clients: Clients, cluster: &Cluster, happens: impl FnOnce()) -> Both {
     let address = cluster.address();
-    let (short, kept) = (Load::start(address, SHORT, false), Load::start(address, KEPT, true));
+    let start = |count, keep_alive| Load::start_patient(clients.patience, address, count, keep_alive);
+    let (short, kept) = (start(clients.short, false), start(clients.kept, true));
     let more = || {
         short.wait_more(100);
         kept.wait_more(100);
@@ -69,12 +85,13 @@ pub(crate) fn under_load(cluster: &Cluster, happens: impl FnOnce()) -> Both {
     more();
     happens();
     more();
-    Both { short: short.finish(), kept: kept.finish() }
+    Both { clients, short: short.finish(), kept: kept.finish() }
 }
 
 /// What clients on short connections and on kept ones saw.
 #[derive(Debug)]
 pub(crate) struct Both {
+    clients: Clients,
     pub(crate) short: Tally,
     pub(crate) kept: Tally,
 }
@@ -96,7 +113,7 @@ impl Both {
     /// At most as many were cut as so many processes that ended can have had in hand.
     pub(crate) fn cut_at_most_in_hand_of(&self, processes: u64) {
         self.nobody_refused_or_hung();
-        let (short, kept) = (processes * SHORT as u64, processes * KEPT as u64);
+        let [short, kept] = [self.clients.short, self.clients.kept].map(|clients| processes * clients as u64);
         assert!(self.short.cut <= short && self.kept.cut <= kept, "{self:?}");
     }
 }

@@ -201,10 +201,11 @@ fn examine_command(app: &App, folder: &Path, finding: &mut Finding) -> Option<pr
     let found = finding.keep(found)?;
     finding.program = Some(found.path.display().to_string());
     finding.row("command", format!("{} ({})", app.command.join(" "), found.path.display()));
-    if worker::decide(app.protocol, found.kind) != ProtocolKind::Bind {
-        finding.warnings.extend(program::advice(found.kind, &app.command, folder));
+    let kind = program::kind_of(&found, &app.command);
+    if worker::decide(app.protocol, kind) != ProtocolKind::Bind {
+        finding.warnings.extend(program::advice(kind, &app.command, folder));
     }
-    Some(found.kind)
+    Some(kind)
 }
 
 fn examine_hooks(app: &App, folder: &Path, finding: &mut Finding) {

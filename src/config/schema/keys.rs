@@ -216,7 +216,8 @@ table! {
         more "`node`: Node's own cluster protocol. `bind`: the program, or whatever it starts, binds its port by itself and \
               gets its slot's socket there. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
               (blocking; TCP_NODELAY is set for their connections). `none`: no socket. `auto`: `node` where the program is \
-              Node (by its name, the file behind links, or its `#!` line), else `bind`. docs/bind.md";
+              Node (by its name, the file behind links, or its `#!` line) and serves itself, else `bind`: for other programs, \
+              and for Node where it starts another process (`npm`, `tsx`, `nodemon`, `node --watch`). docs/bind.md";
 
     /// Whether Node workers load a small script that lets connections move to other workers instead of being closed.
     preload: plain(bool = true), Boolean, section "sockets",

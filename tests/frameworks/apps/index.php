@@ -1,0 +1,4 @@
+<?php
+$body = 'pid=' . getmypid();
+header('Content-Length: ' . strlen($body));
+echo $body;

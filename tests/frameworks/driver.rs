@@ -1,0 +1,145 @@
+//! Does to one row of the table what the page says of it: two workers answer, a reload under load cuts nothing but what the
+//! program cuts itself, and a worker that is killed comes back while clients are served.
+use super::apps::project;
+use super::client::who_from;
+use super::cluster::{Cluster, Folder, wait_until};
+use super::install;
+use super::support::{Clients, NODE, kill_one, reload, under_load_of};
+use super::table::{Cuts, Needs, Row};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// A light load. A queue that waits for the next worker waits for as long as that takes to start on a machine that is busy.
+const FEW: Clients = Clients { short: 3, kept: 2, patience: Duration::from_secs(25) };
+/// Longest way from a process that answers up to its worker.
+const ANCESTORS_MAX: usize = 16;
+
+/// Runs a row. Where something that it needs is missing it says so, and nothing is checked.
+pub(crate) fn check(row: &Row) {
+    let folder = Folder::new();
+    let Some(programs) = prepare(row.needs, &folder) else { return };
+    let port = own_port();
+    let (host_port, command) = (port.to_string(), row.command.replace("8080", &port.to_string()));
+    let mut args = vec!["--workers", "2", "--port", &host_port];
+    args.extend(row.options.split_whitespace());
+    args.push("--");
+    args.extend(command.split_whitespace());
+    let cluster = Cluster::start_in(folder, &args, |command| {
+        command.env("PATH", path(&programs));
+    });
+    if row.protocol == "bind" && is_refused(&cluster) {
+        return eprintln!("skipped: the system refuses the filter");
+    }
+    cluster.wait_ready(2);
+    assert_eq!(cluster.app().protocol, row.protocol);
+    all_workers_answer(&cluster);
+    let seen = under_load_of(FEW, &cluster, || reload(&cluster));
+    match row.reload {
+        Cuts::Nothing => seen.nobody_hurt(),
+        Cuts::InHand => seen.cut_at_most_in_hand_of(2),
+    }
+    all_workers_answer(&cluster);
+    under_load_of(FEW, &cluster, || kill_one(&cluster)).cut_at_most_in_hand_of(1);
+    all_workers_answer(&cluster);
+    cluster.stop();
+}
+
+/// The sample apps in a folder, with what they need; the folders of its programs. `None`: something is not there.
+fn prepare(needs: Needs, folder: &Folder) -> Option<Vec<PathBuf>> {
+    let apps = project("tests/frameworks/apps");
+    for file in fs::read_dir(&apps).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+        fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let npm = || {
+        std::os::unix::fs::symlink(install::npm(), folder.path().join("node_modules")).unwrap();
+        install::npm_programs(NODE)
+    };
+    match needs {
+        Needs::Npm => Some(npm()),
+        Needs::Both(program) => there(program).then(npm),
+        Needs::Python => Some(vec![Path::new(&install::python()).parent().unwrap().to_owned()]),
+        Needs::System(program) => there(program).then(Vec::new),
+        Needs::Compiled(source) => {
+            let server = compiled(source)?;
+            super::cluster::copy_program(&server, &folder.path().join("server"));
+            Some(Vec::new())
+        }
+    }
+}
+
+fn compiled(source: &str) -> Option<PathBuf> {
+    let static_c: &[&str] = &["cc", "-O1", "-static", "-o"];
+    let (name, command): (_, &[&str]) = match source {
+        "main.go" => ("go", &["go", "build", "-o"]),
+        "server.rs" => ("rust", &["rustc", "-O", "-o"]),
+        _ => ("c", static_c),
+    };
+    let server = install::compiled(name, source, command, &[("CGO_ENABLED", "0"), ("GOTOOLCHAIN", "local")]);
+    if server.is_none() {
+        eprintln!("skipped: there is no {}", command[0]);
+    }
+    server
+}
+
+fn there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: there is no {program}");
+    }
+    found
+}
+
+fn path(first: &[PathBuf]) -> OsString {
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(first.iter().cloned().chain(std::env::split_paths(&rest))).unwrap()
+}
+
+/// A port below those that the kernel gives to clients: nobody takes it between here and clusterd's bind by chance.
+fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    let offset = (std::process::id() % 120) as u16 * 100;
+    loop {
+        let port = FIRST + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn is_refused(cluster: &Cluster) -> bool {
+    let refused = || cluster.stderr().iter().any(|line| line.contains("the system refuses the filter"));
+    cluster.wait_view("ready, or a refusal", |view| view.apps[0].workers_ready == 2 || refused());
+    refused()
+}
+
+/// Waits until each of the workers has answered, by itself or by a process below it. Each client has another address.
+fn all_workers_answer(cluster: &Cluster) {
+    let workers: BTreeSet<i32> = cluster.worker_pids().into_iter().collect();
+    assert_eq!(workers.len(), 2);
+    let mut answered = BTreeSet::new();
+    let mut clients = (1..=u8::MAX).cycle().map(|last| Ipv4Addr::new(127, 0, 0, last));
+    wait_until("an answer of each worker", || {
+        let worker = worker_of(who_from(clients.next().unwrap(), cluster.address()), &workers);
+        answered.insert(worker.expect("an answer from a process of a worker"));
+        answered == workers
+    });
+}
+
+fn worker_of(mut pid: i32, workers: &BTreeSet<i32>) -> Option<i32> {
+    for _ in 0..ANCESTORS_MAX {
+        if workers.contains(&pid) {
+            return Some(pid);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        pid = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    }
+    None
+}
