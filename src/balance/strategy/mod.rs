@@ -65,17 +65,13 @@ impl<'a> Candidates<'a> {
         Some(member)
     }
 
-    /// Whether this worker is eligible, serves the listener, and is in this slot.
+    /// Whether this worker has fewer open hand-offs than any may have, busy as it is; `None` unless it is eligible,
+    /// serves the listener, and is in this slot.
     #[inline]
-    pub(in crate::balance) fn is_in_slot(&self, member: MemberIx, slot: u32) -> bool {
-        let serves = self.pool.groups.get(self.group.0 as usize).is_some_and(|group| group.members.contains(member.0));
-        serves && self.pool.member(member).is_some_and(|member| member.eligible && member.slot == slot)
-    }
-
-    /// Whether this worker has fewer open hand-offs than any may have, busy as it is.
-    #[inline]
-    pub(in crate::balance) fn has_room(&self, member: MemberIx) -> bool {
-        self.pool.member(member).is_some_and(|member| member.open.len() < limits::HANDOFF_WINDOW_MAX as usize)
+    pub(in crate::balance) fn has_room_in_slot(&self, member: MemberIx, slot: u32) -> Option<bool> {
+        let entry = self.pool.member(member).filter(|entry| entry.eligible && entry.slot == slot)?;
+        let serves = self.pool.groups.get(self.group.0 as usize)?.members.contains(member.0);
+        serves.then_some(entry.open.len() < limits::HANDOFF_WINDOW_MAX as usize)
     }
 
     /// Every eligible worker that serves the listener, including those that cannot take a connection now. Costs time

@@ -13,6 +13,7 @@ const CLIENTS_KNOWN_MAX: usize = 4096;
 const BUCKET: usize = 8;
 
 /// The hash of a client. IPv4-mapped IPv6 addresses count as IPv4.
+#[inline]
 pub fn hash_ip(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(v4) => mix(u64::from(u32::from(v4))),
@@ -39,31 +40,39 @@ impl Strategy for Sticky {
     /// A client stays with the slot that it has: what the worker remembers of it is there. It waits for a busy worker,
     /// and gets another slot only while its own has no eligible worker; then it stays there. The window bounds what a
     /// worker may lose by hanging, and is no reason to move: up to the most it may have, clients wait in the worker.
+    #[inline]
     fn pick(&mut self, candidates: &mut Candidates<'_>, client: Option<u64>) -> Option<MemberIx> {
         let Some(client) = client else { return candidates.take_turn() };
-        let group = candidates.group();
-        let known = self.homes.of(group, client);
-        if let Some(home) = known
-            && candidates.is_in_slot(home.member, home.slot)
+        if let Some(home) = self.homes.of(candidates.group(), client)
+            && let Some(has_room) = candidates.has_room_in_slot(home.member, home.slot)
         {
-            return candidates.has_room(home.member).then_some(home.member);
+            return has_room.then_some(home.member);
         }
-        let slot = known.map(|home| home.slot);
+        self.place(candidates, client)
+    }
+}
+
+impl Sticky {
+    /// The worker for a client that is new, or whose worker is gone. Costs time for each worker.
+    #[cold]
+    fn place(&mut self, candidates: &Candidates<'_>, client: u64) -> Option<MemberIx> {
+        let group = candidates.group();
+        let slot = self.homes.of(group, client).map(|home| home.slot);
         let place = |candidate: Candidate<'_>| {
             let is_own = slot == Some(candidate.slot());
             (is_own, weight(client, candidate.slot()), candidate.member, candidate.slot())
         };
         let (.., member, slot) = candidates.eligible().map(place).max()?;
         self.homes.remember(Home { client, group, member, slot });
-        candidates.has_room(member).then_some(member)
+        candidates.has_room_in_slot(member, slot)?.then_some(member)
     }
 }
 
 /// The slots of recent clients.
 #[derive(Clone, Debug, Default)]
 struct Homes {
-    /// Buckets of [`BUCKET`] places, found by the low bits of the client's hash; empty until the first client.
-    places: Vec<Option<Home>>,
+    /// Found by the low bits of the client's hash; empty until the first client.
+    buckets: Vec<[Option<Home>; BUCKET]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,24 +85,22 @@ struct Home {
 }
 
 impl Homes {
-    fn first_of(client: u64) -> usize {
-        client as usize % (CLIENTS_KNOWN_MAX / BUCKET) * BUCKET
+    fn bucket_of(client: u64) -> usize {
+        client as usize % (CLIENTS_KNOWN_MAX / BUCKET)
     }
 
     #[inline]
-    fn of(&self, group: GroupIx, client: u64) -> Option<Home> {
-        let first = Homes::first_of(client);
-        let bucket = self.places.get(first..first + BUCKET)?;
-        bucket.iter().flatten().find(|home| home.client == client && home.group == group).copied()
+    fn of(&self, group: GroupIx, client: u64) -> Option<&Home> {
+        let bucket = self.buckets.get(Homes::bucket_of(client))?;
+        bucket.iter().flatten().find(|home| home.client == client && home.group == group)
     }
 
     /// Remembers a client, in the place of another one where the bucket is full.
     fn remember(&mut self, home: Home) {
-        if self.places.is_empty() {
-            self.places = vec![None; CLIENTS_KNOWN_MAX];
+        if self.buckets.is_empty() {
+            self.buckets = vec![[None; BUCKET]; CLIENTS_KNOWN_MAX / BUCKET];
         }
-        let first = Homes::first_of(home.client);
-        let bucket = &mut self.places[first..first + BUCKET];
+        let bucket = &mut self.buckets[Homes::bucket_of(home.client)];
         let is_own = |place: &Option<Home>| place.is_some_and(|is| is.client == home.client && is.group == home.group);
         let own = bucket.iter().position(is_own).or_else(|| bucket.iter().position(Option::is_none));
         bucket[own.unwrap_or((home.client >> 32) as usize % BUCKET)] = Some(home);
@@ -101,6 +108,7 @@ impl Homes {
 }
 
 /// Spreads 64 bits over 64 bits (the finalizer of splitmix64, Steele and others, 2014).
+#[inline]
 fn mix(mut z: u64) -> u64 {
     z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
