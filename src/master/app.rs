@@ -68,6 +68,8 @@ pub(super) struct App {
     pub(super) last_run_code: u8,
     /// Warnings that were logged before the last start or reload of it.
     pub(super) warned_before: u64,
+    /// Its workers send messages of socket.io's adapter to each other.
+    pub(super) has_adapters: bool,
 }
 
 impl App {
@@ -103,6 +105,7 @@ impl App {
             last_words: None,
             last_run_code: 0,
             warned_before: 0,
+            has_adapters: false,
         }
     }
 

@@ -310,7 +310,8 @@ pub(super) fn bound_line(cx: &Context<impl System>, ix: WorkerIx, channel: &mut 
         return;
     }
     let Some(worker) = cx.workers.get(ix) else { return };
-    let has_receivers = worker.is_agent || cx.apps[worker.app].supervisor.agent().is_some();
+    let app = &cx.apps[worker.app];
+    let has_receivers = worker.is_agent || app.has_adapters || app.supervisor.agent().is_some();
     let is_kept = has_receivers
         && unfinished <= limits::MESSAGE_BYTES_MAX
         && has_room(cx, worker.app, channel.inbox.long_line_bytes());

@@ -46,6 +46,7 @@ mod serve;
 mod signals;
 mod spares;
 mod starved;
+mod sticky;
 mod strays;
 mod supervise;
 mod surroundings;

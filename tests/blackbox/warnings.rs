@@ -48,7 +48,7 @@ fn a_port_of_another_deployment_is_explained() {
     home.web("web", "1");
     let port = address(&home.app("web")).port();
     let app = home.folder.write("second.js", &format!("require('net').createServer().listen({port}, '127.0.0.1')"));
-    let said = home.fails(&["start", &app, "-i", "1"]);
+    let said = home.fails(&["start", &app, "-i", "1", "--ready", "listening"]);
     assert!(said.contains("in use by web, which clusterd runs too (pid "), "{said}");
     assert!(said.contains("EADDRINUSE"), "{said}");
 }

@@ -27,18 +27,27 @@ pub(crate) fn npm() -> &'static Path {
 /// The folder with egg, `node_modules`; apart, because it has more packages than all others together.
 pub(crate) fn egg() -> &'static Path {
     static ONCE: OnceLock<PathBuf> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let inputs = ["package.json", "package-lock.json"];
-        let sources = ["egg/package.json", "egg/package-lock.json"];
-        let folder = install("egg", &sources, "", |folder| {
-            for (input, from) in inputs.into_iter().zip(sources) {
-                fs::copy(source(from), folder.join(input)).unwrap();
-            }
-            let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"];
-            run(Command::new("npm").args(args).current_dir(folder));
-        });
-        folder.join("node_modules")
-    })
+    ONCE.get_or_init(|| apart("egg"))
+}
+
+/// The folder with socket.io and its adapter, `node_modules`.
+pub(crate) fn socketio() -> &'static Path {
+    static ONCE: OnceLock<PathBuf> = OnceLock::new();
+    ONCE.get_or_init(|| apart("socketio"))
+}
+
+/// Installs the packages of a folder of its own.
+fn apart(name: &str) -> PathBuf {
+    let inputs = ["package.json", "package-lock.json"];
+    let sources = inputs.map(|input| format!("{name}/{input}"));
+    let folder = install(name, &[&sources[0], &sources[1]], "", |folder| {
+        for (input, from) in inputs.iter().zip(&sources) {
+            fs::copy(source(from), folder.join(input)).unwrap();
+        }
+        let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"];
+        run(Command::new("npm").args(args).current_dir(folder));
+    });
+    folder.join("node_modules")
 }
 
 /// The binary of one major version of Node.

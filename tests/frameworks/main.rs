@@ -8,6 +8,7 @@ mod driver;
 mod egg;
 mod install;
 mod page;
+mod socketio;
 mod support;
 mod table;
 

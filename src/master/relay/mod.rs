@@ -4,6 +4,7 @@
 //! Each receiver has a bounded queue. When the queue is full its owner loses messages, and nobody else is affected. An
 //! agent that sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at
 //! all. A worker is never held up, because its answers to hand-offs come over the same channel.
+mod adapter;
 mod announcements;
 
 use super::context::Context;
@@ -44,7 +45,7 @@ pub(super) struct Relay {
 }
 
 /// A process as a receiver of messages.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Receiver {
     /// When it last read queued messages (milliseconds).
     read_ms: u64,
@@ -55,6 +56,8 @@ pub(super) struct Receiver {
     reported_lost: u64,
     /// It was told that the app is ready (apps with an agent).
     pub(super) greeted: bool,
+    /// Ids of its adapters of socket.io.
+    adapters: Vec<String>,
 }
 
 impl Relay {
@@ -79,6 +82,9 @@ impl Relay {
     pub(super) fn pass_on(&mut self, cx: &mut Context<impl System>, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
+        if !is_agent && let Some(message) = adapter::message(cx, from_ix, line) {
+            return self.pass_on_adapters(cx, from_ix, &message, line.bytes);
+        }
         if !is_agent && cx.apps[app].supervisor.agent().is_none() {
             return;
         }
