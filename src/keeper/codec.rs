@@ -30,6 +30,7 @@ variants! {
         14 Look { 1 worker; 2 call; 3 tid; 4 address; 5 bytes = 0; }
         15 OwnLog {}
         16 Serving {}
+        17 CopyUntouched { 1 worker; 2 name [max KEEPER_NAME_BYTES_MAX]; }
     }
 }
 

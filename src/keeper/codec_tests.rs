@@ -14,6 +14,7 @@ fn orders() -> Vec<Order> {
         Order::Spawn { worker },
         Order::Signal { worker, signal: 9, group: true },
         Order::ExitSeen { worker },
+        Order::CopyUntouched { worker, name: "untouched/7".to_owned() },
         Order::Look { worker, call: u64::MAX, tid: 7, address: 1 << 47, bytes: 128 },
         Order::Heartbeat,
         Order::Ready,

@@ -57,13 +57,15 @@ impl Delivery {
         Ok(())
     }
 
-    /// Whether the walk will show this child as it is now, so that the news would only repeat it.
+    /// Whether the walk will show this child, or held file, as it is now, so that the news would only repeat it.
     fn is_still_to_come(&self, notice: &Notice) -> bool {
         match (notice, &self.walk) {
             (Notice::Spawned { .. } | Notice::Exited { .. }, Walk::Hello | Walk::Children(None)) => true,
             (Notice::Spawned { worker, .. } | Notice::Exited { worker, .. }, Walk::Children(Some(last))) => {
                 worker > last
             }
+            (Notice::Held { .. }, Walk::Hello | Walk::Children(_) | Walk::Held(None)) => true,
+            (Notice::Held { name }, Walk::Held(Some(last))) => name > last,
             _ => false,
         }
     }
@@ -114,7 +116,16 @@ impl Delivery {
             self.walk = next;
         }
         while let Some(notice) = self.news.front() {
-            let sent = send(system, socket, notice, None);
+            let fd = match notice {
+                Notice::Held { name } => table.held_as(name),
+                _ => None,
+            };
+            if fd.is_none() && matches!(notice, Notice::Held { .. }) {
+                // The master released the name in the meantime.
+                self.news.pop_front();
+                continue;
+            }
+            let sent = send(system, socket, notice, fd);
             if !sent.or_else(|error| self.postpone(&error, now_ms).map_err(|()| error))? {
                 return Ok(());
             }
@@ -201,6 +212,29 @@ mod tests {
 
     fn about() -> About {
         About { version: "1.2.3".into(), upgrade: OwnUpgrade::Done }
+    }
+
+    #[test]
+    fn a_file_that_the_keeper_holds_by_itself_is_told_once_and_with_its_fd() {
+        let (ours, theirs) = packet::pair(100_000).unwrap();
+        let mut table: Table<OwnedFd> = Table::default();
+        let null = || OwnedFd::from(File::open("/dev/null").unwrap());
+        let held = |name: &str| Notice::Held { name: name.to_owned() };
+        let mut delivery = Delivery::new(1, String::new(), about(), VecDeque::new());
+        table.hold("untouched/1/0".into(), null()).unwrap();
+        // The walk is to come, and shows it.
+        delivery.push(held("untouched/1/0")).unwrap();
+        delivery.flush(&Linux::default(), &ours, &table, 0).unwrap();
+        let told: Vec<_> =
+            read_all(&theirs).into_iter().filter(|(notice, _)| *notice == held("untouched/1/0")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        for name in ["untouched/2/0", "untouched/2/1"] {
+            table.hold(name.into(), null()).unwrap();
+            delivery.push(held(name)).unwrap();
+        }
+        table.release("untouched/2/0");
+        delivery.flush(&Linux::default(), &ours, &table, 0).unwrap();
+        assert_eq!(read_all(&theirs), [(held("untouched/2/1"), 1)], "what was released in between is left out");
     }
 
     fn read_all(socket: &OwnedFd) -> Vec<(Notice, usize)> {

@@ -554,6 +554,7 @@ impl<S: System> Keeper<S> {
             Order::Spawn { worker } => self.spawn(worker, fds, now_ms),
             Order::Signal { worker, signal, group } => self.signal(worker, signal, group),
             Order::Look { worker, call, tid, address, bytes } => self.look(worker, call, tid, address, bytes),
+            Order::CopyUntouched { worker, name } => self.copy_untouched(worker, &name),
             Order::ExitSeen { worker } => {
                 // A repeated message, or one for a child that never ran: nothing is lost.
                 let _ = self.table.exit_seen(worker);

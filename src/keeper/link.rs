@@ -255,7 +255,11 @@ impl<K: KeeperSocket> Link<K> {
         Ok(self.receive_with_fds()?.map(|(notice, _)| notice))
     }
 
-    fn receive_with_fds(&mut self) -> io::Result<Option<(Notice, VecDeque<OwnedFd>)>> {
+    /// As [`Link::receive`], with the files that came with it.
+    ///
+    /// # Errors
+    /// As [`Link::receive`].
+    pub fn receive_with_fds(&mut self) -> io::Result<Option<(Notice, VecDeque<OwnedFd>)>> {
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the keeper is gone");
         let mut fds = VecDeque::new();
         loop {

@@ -36,6 +36,9 @@ pub enum Order {
     /// Read up to `bytes` at this address of a thread's memory, for `call` of this worker; the answer is [`Notice::Looked`].
     /// Yama lets the parent of a process look into it, and no other process of its user.
     Look { worker: WorkerId, call: u64, tid: i32, address: u64, bytes: u32 },
+    /// Hold copies of the connections of this child of which it never read a byte, as `name/0`, `name/1` and so on; a
+    /// [`Notice::Held`] for each of them follows. For the parent of a process the same holds as for [`Order::Look`].
+    CopyUntouched { worker: WorkerId, name: String },
     /// Your stderr is this file from now on (attached: one fd). The master has opened the log again.
     OwnLog,
     /// Every app serves: tell the service manager, if one asked for it ([sd_notify]).
@@ -61,7 +64,7 @@ pub enum Notice {
     /// and was not acknowledged with `ExitSeen`. `started_ms` is CLOCK_MONOTONIC.
     /// `out_of_memory`: see [`Notice::Exited`].
     Child { worker: WorkerId, pid: i32, tag: Vec<u8>, started_ms: u64, status: Option<i32>, out_of_memory: bool },
-    /// After `Hello`: a held fd (attached: one fd).
+    /// After `Hello`: a held fd (attached: one fd). As news: a file that the keeper has begun to hold by itself.
     Held { name: String },
     /// After `Hello`: a stored value.
     Noted { key: String, value: Vec<u8> },

@@ -7,7 +7,7 @@ use crate::os::process::{self, FileLimit};
 use crate::os::signal::{self, Caught};
 use crate::os::spawn::{self, Failure, Plan, Report, Started};
 use crate::os::stderr;
-use crate::os::{attributes, clock, closer, memfd, memory, notify, pipe, procfs, tracee};
+use crate::os::{attributes, clock, closer, memfd, memory, notify, pipe, procfs, rescue, tracee};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -212,6 +212,11 @@ pub trait System: Debug {
     /// Reads the memory of a thread's process, at most as much as an address of a socket has.
     fn read_memory(&self, tid: i32, address: u64, bytes: usize) -> io::Result<Vec<u8>>;
 
+    /// Copies connections of a process of which it has read nothing, `most` at the most.
+    fn copy_untouched(&self, _pid: i32, _most: usize) -> io::Result<Vec<Self::Fd>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A child that has ended; the pid stays its own until [`System::reap`].
     fn ended_child(&self) -> io::Result<Option<i32>>;
 
@@ -408,6 +413,10 @@ impl System for Linux {
 
     fn read_memory(&self, tid: i32, address: u64, bytes: usize) -> io::Result<Vec<u8>> {
         tracee::read_memory(tid, address, bytes)
+    }
+
+    fn copy_untouched(&self, pid: i32, most: usize) -> io::Result<Vec<OwnedFd>> {
+        rescue::copy_untouched(pid, most, |fd| self.close(fd))
     }
 
     fn ended_child(&self) -> io::Result<Option<i32>> {

@@ -229,6 +229,12 @@ impl<F> Table<F> {
         self.held.remove(name)
     }
 
+    /// The fd held under this name.
+    #[must_use]
+    pub fn held_as(&self, name: &str) -> Option<&F> {
+        self.held.get(name)
+    }
+
     /// The first held fd after this name.
     #[must_use]
     pub fn held_after(&self, last: Option<&str>) -> Option<(&str, &F)> {

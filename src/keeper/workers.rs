@@ -16,6 +16,9 @@ use crate::os::spawn::{
 use std::collections::VecDeque;
 use std::io;
 
+/// Copies of connections that one process has not read.
+const UNTOUCHED_MAX: usize = 1_024;
+
 impl<S: System> Keeper<S> {
     /// Starts a process. The master is told about a failure.
     pub(super) fn spawn(&mut self, worker: WorkerId, mut fds: VecDeque<S::Fd>, now_ms: u64) {
@@ -183,6 +186,27 @@ impl<S: System> Keeper<S> {
             Err(error) => (Vec::new(), spawn::errno_of(&error)),
         };
         self.notify_master(Notice::Looked { worker, call, bytes, errno });
+    }
+
+    /// Holds copies of what a child has not read a byte of, as its parent.
+    pub(super) fn copy_untouched(&mut self, worker: WorkerId, name: &str) {
+        let Some(pid) = self.table.signal_target(worker) else { return };
+        let copies = match self.system.copy_untouched(pid, UNTOUCHED_MAX) {
+            Ok(copies) => copies,
+            Err(error) if error.raw_os_error() == Some(spawn::ESRCH) => return,
+            Err(error) => {
+                let text = format!("clusterd: what worker {worker} never read ends with it: {error}");
+                return self.system.say(&text);
+            }
+        };
+        for (number, copy) in copies.into_iter().enumerate() {
+            let name = format!("{name}/{number}");
+            match self.table.hold(name.clone(), copy) {
+                Ok(before) => before.into_iter().for_each(|fd| self.system.close(fd)),
+                Err(refusal) => return self.complain(&format!("cannot hold \"{name}\": {refusal}")),
+            }
+            self.notify_master(Notice::Held { name });
+        }
     }
 
     /// Signals a child, if it is not reaped. Otherwise its `Exited` is on its way.

@@ -5,8 +5,9 @@ use crate::ids::WorkerId;
 use crate::keeper::link::{Inheritance, Link};
 use crate::keeper::protocol::{Notice, Order, SpawnSpec};
 use crate::limits;
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The link, and whether it broke.
 pub(super) struct Keeper<S: System> {
@@ -110,8 +111,8 @@ impl<S: System> Keeper<S> {
         self.retry_at_ms
     }
 
-    pub(super) fn receive(&mut self) -> io::Result<Option<Notice>> {
-        self.link.receive()
+    pub(super) fn receive(&mut self) -> io::Result<Option<(Notice, VecDeque<OwnedFd>)>> {
+        self.link.receive_with_fds()
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {

@@ -71,7 +71,9 @@ use context::Context;
 use control::Control;
 use kernel_mode::KernelMode;
 use reactor::Ready;
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use system::System;
 use tasks::Task;
 use timers::Timer;
@@ -315,6 +317,7 @@ impl<S: System> Master<S> {
                 }
                 Action::Terminate { worker } => spawn::terminate(&mut self.cx, worker),
                 Action::Abort { worker } => {
+                    moves::keep_untouched(&mut self.cx, worker);
                     self.reports.abort(&mut self.cx, &self.output, worker);
                     spawn::withdraw(&mut self.cx, worker);
                 }
@@ -360,13 +363,13 @@ impl<S: System> Master<S> {
     }
 
     fn read_keeper(&mut self) -> io::Result<()> {
-        while let Some(notice) = self.cx.keeper.receive()? {
-            self.on_notice(notice);
+        while let Some((notice, fds)) = self.cx.keeper.receive()? {
+            self.on_notice(notice, fds);
         }
         Ok(())
     }
 
-    fn on_notice(&mut self, notice: Notice) {
+    fn on_notice(&mut self, notice: Notice, mut fds: VecDeque<OwnedFd>) {
         match notice {
             Notice::Spawned { worker, pid } => {
                 spawn::on_spawned(&mut self.cx, &mut self.output, worker, pid);
@@ -387,11 +390,15 @@ impl<S: System> Master<S> {
                 let answer = bind::KeeperLooked { worker, call, bytes, errno };
                 interception.keeper_looked(&mut self.cx, groups, answer);
             }
+            Notice::Held { name } => {
+                if let Some(fd) = fds.pop_front() {
+                    moves::keep_copy(&mut self.cx, name, fd);
+                }
+            }
             Notice::Signal { signal, value } => self.on_signal(signal, value),
             Notice::Keeper { about } => self.upgrade.on_keeper_about(&mut self.cx, about),
             // Sent only at the start, and read by `adopt`.
-            Notice::Hello { .. } | Notice::Child { .. } | Notice::Held { .. } | Notice::Noted { .. } => {}
-            Notice::Begin => {}
+            Notice::Hello { .. } | Notice::Child { .. } | Notice::Noted { .. } | Notice::Begin => {}
         }
     }
 

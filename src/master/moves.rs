@@ -10,6 +10,7 @@ use super::system::System;
 use super::worker::Worker;
 use crate::balance::{ConnIx, kept, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
+use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::supervisor::{Phase, WorkerView};
@@ -20,6 +21,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Workers are not asked more often what they keep, in milliseconds.
 const ASK_EVERY_MS: u64 = 1_000;
+
+/// Prefix of the names in the keeper of copies of what a worker has not read; its id and a number follow.
+pub(super) const COPIES: &str = "untouched/";
 
 /// Balance waits so long for workers that start, in milliseconds.
 const STARTS_WITHIN_MS: u64 = 5_000;
@@ -130,31 +134,49 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
     }
 }
 
-/// A worker is about to be killed: copies of what it has not read a byte of are kept until it is dead.
+/// The name in the keeper of the copies of what a worker has not read.
+fn copies_name(id: WorkerId) -> String {
+    format!("{COPIES}{id}")
+}
+
+/// A worker is about to be killed: copies of what it has not read a byte of are kept until it is dead. The keeper makes
+/// them, because Yama lets the parent of a process have them, and it holds them for the next master too.
 pub(super) fn keep_untouched(cx: &mut Context<impl System>, id: WorkerId) {
-    let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get_mut(ix)) else { return };
+    let Some(worker) = cx.workers.find(id).and_then(|ix| cx.workers.get(ix)) else { return };
     let app = &cx.apps[worker.app];
-    let has_future = !app.closed && app.supervisor.has_future();
-    let Some(pid) = worker.pid.filter(|_| worker.member.is_some() && has_future) else { return };
-    match cx.system.copy_untouched(pid) {
-        Ok(copies) => worker.untouched = copies,
-        Err(e) => log::debug!("{}: nothing can be taken from worker {id} before its end: {e}", app.name),
+    if worker.member.is_some() && !app.closed && app.supervisor.has_future() {
+        cx.keeper.send(Order::CopyUntouched { worker: id, name: copies_name(id) });
+    }
+}
+
+/// The keeper has a copy of a connection that a worker did not read.
+pub(super) fn keep_copy(cx: &mut Context<impl System>, name: String, copy: OwnedFd) {
+    let id = name.strip_prefix(COPIES).and_then(|rest| rest.split('/').next()?.parse().ok());
+    match id.and_then(|id| cx.workers.find(WorkerId(id))).and_then(|ix| cx.workers.get_mut(ix)) {
+        Some(worker) => worker.untouched.push((name, copy)),
+        None => {
+            cx.keeper.send(Order::Release { name });
+            cx.system.close(copy);
+        }
     }
 }
 
 /// The worker is dead: what it never read a byte of goes to others. What it had not answered is in the ledger, and is not
 /// taken twice.
-pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId, copies: Vec<(OwnedFd, u64)>) {
+pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId, copies: Vec<(String, OwnedFd)>) {
     if copies.is_empty() {
         return;
     }
     let app = &cx.apps[app_ix];
-    let known: BTreeSet<u64> = app.connections.iter().filter_map(|c| cx.system.inode(c.socket.as_fd())).collect();
+    let mut known: BTreeSet<u64> = app.connections.iter().filter_map(|c| cx.system.inode(c.socket.as_fd())).collect();
     let mut rescued = 0_u32;
-    for (socket, inode) in copies {
+    for (name, socket) in copies {
+        cx.keeper.send(Order::Release { name });
         let app = &cx.apps[app_ix];
+        // A process may have a connection under several numbers.
+        let is_new = cx.system.inode(socket.as_fd()).is_none_or(|inode| known.insert(inode));
         let seen = cx.system.connection(socket.as_fd());
-        let is_whole = seen.is_some_and(|seen| seen.is_alive && seen.is_untouched) && !known.contains(&inode);
+        let is_whole = seen.is_some_and(|seen| seen.is_alive && seen.is_untouched) && is_new;
         let may = is_whole && !app.closed && app.connections.len() < limits::HANDOFFS_OPEN_MAX;
         let listener = listener_of(cx, app, &socket);
         if let Some(listener) = listener.filter(|_| may) {

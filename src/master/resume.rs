@@ -15,7 +15,7 @@ use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
 use super::system::System;
-use super::{Master, checkpoint, overlap, reload, requests, spawn};
+use super::{Master, checkpoint, moves, overlap, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -303,6 +303,7 @@ fn resume_app(
         if let Some(worker) = master.cx.workers.find(id).and_then(|ix| master.cx.workers.get_mut(ix)) {
             worker.intercepted = intercepted;
         }
+        resume_copies(master, id, inherited);
         resume_serves(master, ix, id, inherited);
         let app = &master.cx.apps[ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
@@ -310,6 +311,17 @@ fn resume_app(
         master.output.adopt(id, &way, &mut inherited.fds);
     }
     Ok(actions)
+}
+
+/// What a worker that is being killed did not read.
+fn resume_copies(master: &mut Master<impl System>, id: WorkerId, inherited: &mut Inheritance) {
+    let prefix = format!("{}{id}/", moves::COPIES);
+    let names: Vec<String> = inherited.fds.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+    for name in names {
+        if let Some(copy) = inherited.fds.remove(&name) {
+            moves::keep_copy(&mut master.cx, name, copy);
+        }
+    }
 }
 
 fn resume_log_files(master: &mut Master<impl System>, inherited: &mut Inheritance) {
@@ -379,7 +391,9 @@ fn kill_unknown_processes(master: &mut Master<impl System>, inherited: &Inherita
 
 /// Releases what the keeper holds of workers that have ended: the previous master died before it could.
 fn release_unclaimed(master: &mut Master<impl System>, inherited: &Inheritance) {
-    let ours = |name: &&String| ["channel/", "output/", "slot/", bind::HELD].iter().any(|kind| name.starts_with(kind));
+    let ours = |name: &&String| {
+        ["channel/", "output/", "slot/", bind::HELD, moves::COPIES].iter().any(|kind| name.starts_with(kind))
+    };
     for name in inherited.fds.keys().filter(ours) {
         master.cx.keeper.send(Order::Release { name: name.clone() });
     }

@@ -48,8 +48,8 @@ pub(super) struct Worker<S: System> {
     pub(super) goodbye: Goodbye,
     /// It has loaded the preload, and can give connections back.
     pub(super) has_preload: bool,
-    /// Copies of connections that it had not read when it was killed, with their inodes.
-    pub(super) untouched: Vec<(OwnedFd, u64)>,
+    /// Copies of connections that it had not read when it was killed, with their names in the keeper.
+    pub(super) untouched: Vec<(String, OwnedFd)>,
     /// The connections that it keeps.
     pub(super) kept: Kept,
     /// When its channel closed.

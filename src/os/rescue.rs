@@ -1,6 +1,6 @@
 //! Copies of the connections of a process that is about to be killed. Those of which it never read a byte can go to another
 //! process when it is dead; before that it might still read.
-use super::{connection, tracee};
+use super::{connection, process, tracee};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,21 +8,25 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Fds of a process that are looked at.
 const FDS_MAX: usize = 16_384;
 
-/// Copies the connections of a process of which no byte was read so far, each with its inode.
+/// Copies the connections of a process of which no byte was read so far, at most `most`. What else was copied goes to
+/// `close`: it may block there, if the process ends just then.
 ///
 /// # Errors
 /// The process is gone, or must not be traced.
-pub fn copy_untouched(pid: i32) -> io::Result<Vec<(OwnedFd, u64)>> {
+pub fn copy_untouched(pid: i32, most: usize, close: impl Fn(OwnedFd)) -> io::Result<Vec<OwnedFd>> {
+    let process = process::pidfd(pid)?;
     let numbers = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().take(FDS_MAX);
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found = Vec::new();
-    for number in numbers {
-        let Some(inode) = tracee::socket_inode(pid, number) else { continue };
-        let copy = tracee::copy_fd(pid, number)?;
+    for number in numbers.filter(|number| tracee::socket_inode(pid, *number).is_some()) {
+        let copy = tracee::copy_fd_of(process.as_fd(), number)?;
         if connection::look(copy.as_fd()).is_some_and(|seen| seen.is_alive && seen.is_untouched) {
-            found.push((copy, inode));
+            found.push(copy);
         } else {
-            super::closer::close(copy);
+            close(copy);
+        }
+        if found.len() == most {
+            break;
         }
     }
     Ok(found)
@@ -51,12 +55,12 @@ mod tests {
             Command::new("sleep").arg("60").stdin(inherited(&served[0])).stdout(inherited(&served[1])).spawn().unwrap();
         let pid = child.id().cast_signed();
         drop(served);
-        let taken = copy_untouched(pid);
+        let taken = copy_untouched(pid, 8, drop);
         child.kill().unwrap();
         child.wait().unwrap();
         let Ok(taken) = taken else { return eprintln!("skipped: a child must not be traced here: {taken:?}") };
         assert_eq!(taken.len(), 1);
-        let mut rescued = TcpStream::from(taken.into_iter().next().unwrap().0);
+        let mut rescued = TcpStream::from(taken.into_iter().next().unwrap());
         let mut request = [0; 3];
         rescued.read_exact(&mut request).unwrap();
         assert_eq!(&request, b"GET");

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most that is read of an address (`struct sockaddr_storage`).
 pub const ADDRESS_BYTES_MAX: usize = 128;
@@ -45,7 +45,14 @@ pub fn read_memory(tid: i32, address: u64, length: usize) -> io::Result<Vec<u8>>
 /// # Errors
 /// Kernels before 5.6; EPERM without permission to trace it; EBADF.
 pub fn copy_fd(tid: i32, number: RawFd) -> io::Result<OwnedFd> {
-    let process = super::process::pidfd(process_of(tid).ok_or(Errno::ESRCH)?)?;
+    copy_fd_of(super::process::pidfd(process_of(tid).ok_or(Errno::ESRCH)?)?.as_fd(), number)
+}
+
+/// A copy of an fd of the process behind this pidfd.
+///
+/// # Errors
+/// As [`copy_fd`].
+pub fn copy_fd_of(process: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
     let zero = libc::c_long::from(0);
     // SAFETY: pidfd_getfd touches no memory.
     let fd = unsafe {
@@ -131,7 +138,7 @@ pub fn copy_options(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     // tuning it: copied only where it is not the size that a new socket has.
     let fresh = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     for option in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
-        let usual = fresh.as_ref().ok().and_then(|s| int_option(std::os::fd::AsFd::as_fd(s), libc::SOL_SOCKET, option));
+        let usual = fresh.as_ref().ok().and_then(|s| int_option(s.as_fd(), libc::SOL_SOCKET, option));
         if let Some(value) = int_option(from, libc::SOL_SOCKET, option).filter(|value| Some(*value) != usual) {
             set_int_option(to, libc::SOL_SOCKET, option, value / 2);
         }

@@ -235,23 +235,6 @@ impl App {
         self.workers.ready()
     }
 
-    /// The generations that still have a worker or may get one.
-    pub fn generations(&self) -> BTreeSet<Generation> {
-        let mut all = self.coming_generations();
-        all.extend(self.workers.values().map(|w| w.generation));
-        all.extend(self.workers.agent().map(|agent| agent.generation));
-        all
-    }
-
-    /// The generations of the slots and those that they may get: without those that only leaving workers have.
-    pub fn coming_generations(&self) -> BTreeSet<Generation> {
-        let mut all: BTreeSet<Generation> = self.slots.iter().map(|s| s.generation).collect();
-        all.insert(self.generation);
-        all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
-        all.extend(self.queued.iter().chain(&self.then_start).map(|q| q.to));
-        all
-    }
-
     // ---- common steps ----
 
     pub(super) fn policy(&self, generation: Generation) -> &Policy {

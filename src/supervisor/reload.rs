@@ -14,7 +14,7 @@ use super::timers::TimerKey;
 use super::worker::{Phase, Worker};
 use super::{Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Longest wait of a reload for an old worker without clients to exit, before it starts the next new one, in
 /// milliseconds.
@@ -84,6 +84,23 @@ impl Reload {
 }
 
 impl App {
+    /// The generations that still have a worker or may get one.
+    pub fn generations(&self) -> BTreeSet<Generation> {
+        let mut all = self.coming_generations();
+        all.extend(self.workers.values().map(|w| w.generation));
+        all.extend(self.workers.agent().map(|agent| agent.generation));
+        all
+    }
+
+    /// The generations of the slots and those that they may get: without those that only leaving workers have.
+    pub fn coming_generations(&self) -> BTreeSet<Generation> {
+        let mut all: BTreeSet<Generation> = self.slots.iter().map(|s| s.generation).collect();
+        all.insert(self.generation);
+        all.extend(self.reload.iter().flat_map(|r| [r.from, r.to]));
+        all.extend(self.queued.iter().chain(&self.then_start).map(|q| q.to));
+        all
+    }
+
     pub(super) fn ask_reload(&mut self, cx: &mut Cx<'_>, asked: Queued) {
         if self.stopping.is_some() {
             cx.report(Report::ReloadFailed { to: asked.to, reason: "the app is stopping".to_owned() });

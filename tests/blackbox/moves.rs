@@ -3,10 +3,12 @@
 use super::client::Load;
 use super::cluster::{Cluster, Folder, PATIENCE, kill};
 use super::common::http::Kept;
+use super::common::users::{NOBODY, through_setpriv};
 use clusterd::api::types::WorkerState;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Answers with its pid and the body it got: at once, or after the time that the path names in milliseconds; `/stream` sends
@@ -373,13 +375,23 @@ fn without_rebalance_connections_stay_where_they_are() {
 
 #[test]
 fn what_a_hung_worker_never_read_goes_to_another() {
+    what_was_never_read_goes_to_another(|_| {});
+}
+
+/// The keeper is the parent of the workers, which is what Yama asks of who is not root.
+#[test]
+fn what_a_hung_worker_never_read_goes_to_another_without_any_right() {
+    what_was_never_read_goes_to_another(|command| through_setpriv(command, NOBODY));
+}
+
+fn what_was_never_read_goes_to_another(touch: impl FnOnce(&mut Command)) {
     // It hangs as soon as it has a connection, before it reads from it.
     let hang =
         "server.on('connection', () => { try { require('fs').unlinkSync('hang'); } catch { return; } for (;;); });\n";
     let folder = Folder::new();
     folder.write("app.js", &format!("{APP}{hang}"));
     let file = folder.write("cluster.toml", HANGS);
-    let cluster = Cluster::start_in(folder, &["-c", &file], |_| {});
+    let cluster = Cluster::start_in(folder, &["-c", &file], touch);
     cluster.wait_ready(2);
     let before = cluster.worker_pids();
     cluster.folder.write("hang", "");
@@ -391,6 +403,7 @@ fn what_a_hung_worker_never_read_goes_to_another() {
         assert_eq!(client.read().body, "x");
     }
     assert!(cluster.worker_pids() != before, "none was killed");
+    cluster.wait_line("never read goes to others");
     cluster.stop();
 }
 

@@ -16,8 +16,7 @@ use crate::os::seccomp::{self, Answer, Call, Sent};
 use crate::os::tracee::{self, Wishes};
 use crate::os::user::{self, Account, UserError};
 use crate::os::{
-    attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, parent, pipe, poll, process, rescue, signal,
-    stderr,
+    attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, parent, pipe, poll, process, signal, stderr,
 };
 use crate::reuseport::group::Kernel;
 use mio::unix::SourceFd;
@@ -322,10 +321,6 @@ impl System for Linux {
 
     fn peer(&self, socket: BorrowedFd<'_>) -> Option<IpAddr> {
         connection::peer(socket)
-    }
-
-    fn copy_untouched(&self, pid: i32) -> io::Result<Vec<(OwnedFd, u64)>> {
-        rescue::copy_untouched(pid)
     }
 
     fn inode(&self, fd: BorrowedFd<'_>) -> Option<u64> {

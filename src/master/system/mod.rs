@@ -269,9 +269,6 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     fn peer(&self, socket: BorrowedFd<'_>) -> Option<IpAddr>;
 
-    /// Copies the connections of a process of which no byte was read so far, each with its inode.
-    fn copy_untouched(&self, pid: i32) -> io::Result<Vec<(OwnedFd, u64)>>;
-
     /// The inode of an fd of our own.
     fn inode(&self, fd: BorrowedFd<'_>) -> Option<u64>;
 
