@@ -36,7 +36,7 @@ struct Fields<'a> {
 /// Decodes a user's line; `None`: it is not one of the adapter's.
 pub fn decode(line: &[u8]) -> Option<AdapterMessage<'_>> {
     // Most lines are not, and need not be parsed.
-    if !line.windows(SOURCE.len()).any(|part| part == SOURCE) {
+    if memchr::memmem::find(line, SOURCE).is_none() {
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(line.trim_ascii()).ok()?;
