@@ -44,6 +44,7 @@ fn describe(request: &Request) -> Option<String> {
         Request::Stop { target, mode } => format!("stop {}{}", of(target), now(mode)),
         Request::Delete { app, mode } => format!("delete {}{}", named(app), now(mode)),
         Request::Scale { app, to } => format!("scale {} to {to}", named(app)),
+        Request::ResetCounters { app } => format!("reset the counters of {}", named(app)),
         Request::Signal { app, signal } => format!("signal {} {}", named(app), signal::name(*signal)),
         Request::ReopenLogs => "reopen the logs".to_owned(),
         Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),

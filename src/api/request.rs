@@ -28,6 +28,8 @@ pub enum Request {
     Scale { app: String, to: Scale },
     /// Send a signal to every worker, and the agent.
     Signal { app: String, signal: i32 },
+    /// Count an app's restarts from zero.
+    ResetCounters { app: String },
     /// The environment of an app's processes.
     Environment { app: String, of: Role },
     /// Reopen every log file; answered when they are open.

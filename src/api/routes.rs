@@ -17,6 +17,7 @@ enum Endpoint {
     ReloadAll,
     Reload,
     Scale,
+    ResetCounters,
     Start,
     Restart,
     Delete,
@@ -45,6 +46,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::ReloadAll, Method::POST, "/v1/reload"),
     (Endpoint::Reload, Method::POST, "/v1/apps/NAME/reload"),
     (Endpoint::Scale, Method::POST, "/v1/apps/NAME/scale"),
+    (Endpoint::ResetCounters, Method::POST, "/v1/apps/NAME/reset"),
     (Endpoint::Start, Method::POST, "/v1/apps/NAME/start"),
     (Endpoint::Restart, Method::POST, "/v1/apps/NAME/restart"),
     (Endpoint::Delete, Method::POST, "/v1/apps/NAME/delete"),
@@ -166,6 +168,7 @@ impl Route {
             | Endpoint::ReopenLogs
             | Endpoint::FlushAllLogs
             | Endpoint::FlushLogs
+            | Endpoint::ResetCounters
             | Endpoint::Live
             | Endpoint::Readiness => false,
         }
@@ -200,6 +203,7 @@ impl Route {
                 let wanted: ScaleRequest = required(body, "how many: {\"workers\": \"4\"}")?;
                 Request::Scale { app, to: wanted.workers.parse()? }
             }
+            Endpoint::ResetCounters => Request::ResetCounters { app },
             Endpoint::Signal => {
                 let wanted: SignalRequest = required(body, "which: {\"signal\": \"SIGUSR2\"}")?;
                 let signal = signal::from_name(&wanted.signal).ok_or(RouteError::Signal(wanted.signal))?;
@@ -245,6 +249,7 @@ impl Request {
             Request::Stop { target: Target::All, mode } => (Endpoint::StopAll, None, Some(stop_body(*mode))),
             Request::Stop { target: Target::App(app), mode } => (Endpoint::Stop, Some(app), Some(stop_body(*mode))),
             Request::Delete { app, mode } => (Endpoint::Delete, Some(app), Some(stop_body(*mode))),
+            Request::ResetCounters { app } => (Endpoint::ResetCounters, Some(app), None),
             Request::Scale { app, to } => {
                 (Endpoint::Scale, Some(app), Some(json(&ScaleRequest { workers: to.to_string() })))
             }

@@ -46,6 +46,7 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::Environment { app: web(), of: Role::Worker }, "GET", "/v1/apps/web/env", ""),
         (Request::Environment { app: web(), of: Role::Agent }, "GET", "/v1/apps/web/agent/env", ""),
         (Request::ReopenLogs, "POST", "/v1/logs/reopen", ""),
+        (Request::ResetCounters { app: web() }, "POST", "/v1/apps/web/reset", ""),
         (Request::FlushLogs { target: all() }, "POST", "/v1/logs/flush", ""),
         (Request::FlushLogs { target: one() }, "POST", "/v1/apps/web/logs/flush", ""),
         (Request::Upgrade { binary: "/bin/x".to_owned() }, "POST", "/v1/upgrade", r#"{"binary":"/bin/x"}"#),

@@ -22,9 +22,14 @@ pub(super) enum Concurrency {
     Parallel,
 }
 
-/// Prints the result of a command. A reader that has left (`clusterd ls | head`) is not an error.
-pub(super) fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// Prints the result of a command, and returns its exit code. A reader that has left (`clusterd ls | head`) is not an error; a
+/// full disk is.
+pub(super) fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(format_args!("cannot print: {error}")),
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
 }
 
 /// Prints an error.

@@ -2,6 +2,8 @@
 //! `run_args`, the verbs and their arguments in `commands`.
 use super::commands::{Text, Verb};
 use super::help;
+use super::pm2::table::{self, Outcome};
+use super::pm2::{self, Typed};
 use super::run_args::RunArgs;
 use crate::config::name;
 use crate::master;
@@ -20,6 +22,10 @@ pub enum Invocation {
         verb: Verb,
         /// `--home`, or `CLUSTERD_HOME`.
         home: Option<PathBuf>,
+        /// One line for each word that does nothing here.
+        notes: Vec<&'static str>,
+        /// Only errors are printed.
+        silent: bool,
     },
     /// `--help`, `--version`, `help`: text for stdout; exit code 0.
     Print(String),
@@ -67,7 +73,10 @@ where
     if let Some(bad) = argv.iter().find(|word| word.to_str().is_none()) {
         return Err(usage(format!("\"{}\" is not UTF-8; clusterd takes only UTF-8 arguments", bad.to_string_lossy())));
     }
-    let matches = match command().try_get_matches_from(&argv) {
+    let argv: Vec<String> = argv.into_iter().filter_map(|word| word.into_string().ok()).collect();
+    let mut command = command();
+    let Typed { argv, notes, silent } = pm2::read(&argv, &command);
+    let matches = match command.try_get_matches_from_mut(&argv) {
         Ok(matches) => matches,
         Err(error) => return explain(&error, &argv),
     };
@@ -83,10 +92,10 @@ where
         return Ok(Invocation::Run(Box::new(cli.run)));
     };
     verb.validate().map_err(usage)?;
-    match verb.text(command).transpose().map_err(usage)? {
-        None => Ok(Invocation::Verb { verb, home }),
+    match verb.text(self::command).transpose().map_err(usage)? {
+        None => Ok(Invocation::Verb { verb, home, notes, silent }),
         Some(Text::Print(text)) => Ok(Invocation::Print(text)),
-        Some(Text::UnknownVerb(word)) => Err(usage(unknown_verb(&command(), &word, &[]))),
+        Some(Text::UnknownVerb(word)) => Err(usage(unknown_verb(&command, &word, &[]))),
     }
 }
 
@@ -117,7 +126,7 @@ fn verbs(command: &Command) -> Vec<&str> {
 }
 
 /// clap's error in words that fit the case.
-fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageError> {
+fn explain(error: &clap::Error, argv: &[String]) -> Result<Invocation, UsageError> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -126,14 +135,20 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Ok(Invocation::Print(error.to_string())),
         ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => {
             let typed = context(ContextKind::InvalidSubcommand).or_else(|| context(ContextKind::InvalidArg));
+            if let Some(Outcome::Refused(instead)) =
+                typed.as_deref().and_then(table::option_called).map(|option| option.outcome)
+            {
+                let word = typed.unwrap_or_default();
+                return Err(usage(format!("{word} is not here: {instead}")));
+            }
             if let Some(word) = typed.filter(|word| !word.starts_with('-')) {
                 let command = command();
                 let verbs = verbs(&command);
-                let after = argv.iter().position(|other| other.to_str() == Some(&word)).unwrap_or(argv.len());
-                if argv[..after].iter().any(|word| word.to_str().is_some_and(|word| verbs.contains(&word))) {
-                    return Err(usage(format!("\"{word}\" is one word too many")));
+                let after = argv.iter().position(|other| *other == word).unwrap_or(argv.len());
+                if let Some(verb) = argv[..after].iter().find(|word| verbs.contains(&word.as_str())) {
+                    return Err(usage(format!("unexpected argument \"{word}\"; see: clusterd help {verb}")));
                 }
-                let rest: Vec<&str> = argv[after..].iter().filter_map(|word| word.to_str()).collect();
+                let rest: Vec<&str> = argv[after..].iter().map(String::as_str).collect();
                 return Err(usage(unknown_verb(&command, &word, &rest)));
             }
         }
@@ -151,6 +166,12 @@ fn explain(error: &clap::Error, argv: &[OsString]) -> Result<Invocation, UsageEr
 fn unknown_verb(command: &Command, word: &str, rest: &[&str]) -> String {
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let verbs = verbs(command);
+    if let Some(Outcome::Refused(instead)) = table::verb_called(word).map(|verb| verb.outcome) {
+        return format!("there is no verb {word} here: {instead}");
+    }
+    if let Some(Outcome::Works(instead)) = table::verb_called(word).map(|verb| verb.outcome) {
+        return format!("there is no verb {word} here: {instead}");
+    }
     let hint = name::did_you_mean(word, &verbs);
     if !hint.is_empty() && !script && !verbs.contains(&word) {
         return format!("unknown verb \"{word}\"{hint} (to run a command, put -- before it: clusterd -- {word})");

@@ -30,6 +30,11 @@ pub(super) enum CommandError {
     /// A word means several apps where one is wanted.
     #[error("{word:?} means {apps}; name one")]
     Ambiguous { word: String, apps: String },
+    /// A worker that has no inspector, or does not open it.
+    #[error("{0}")]
+    NoInspector(&'static str),
+    #[error("cannot send a signal to pid {pid}: {error}")]
+    NotSignalled { pid: i32, error: io::Error },
     /// There is no such signal.
     #[error("there is no signal {0:?}")]
     Signal(String),
@@ -60,6 +65,11 @@ pub(super) enum CommandError {
     /// A foreground deployment cannot get a new configuration.
     #[error("it runs in the foreground; stop it first")]
     Foreground,
+    /// Options for one app of a file with several.
+    #[error("its file has several apps: write the options into {0}, then reload")]
+    OptionsOfSeveral(String),
+    #[error("a running app keeps its name; start it again under another one, then: clusterd delete {0}")]
+    Renamed(String),
     /// An entry of an older version.
     #[error("its entry does not say what to run; delete it and start it again")]
     NoSources,

@@ -13,7 +13,10 @@ mod error;
 mod exit;
 mod help;
 mod launch;
+pub mod pm2;
 mod progress;
+mod renew;
+mod rollout;
 pub mod run_args;
 #[cfg(test)]
 mod samples;
@@ -68,13 +71,20 @@ fn play_role() -> ExitCode {
     // From here on nobody else reads them.
     argv::hide_values();
     match command_line::parse(args.iter().cloned()) {
-        Ok(Invocation::Print(text)) => {
-            apply::print(&text);
-            ExitCode::SUCCESS
-        }
+        Ok(Invocation::Print(text)) => apply::print(&text),
         // The keeper parses nothing: the master parses the same arguments again.
         Ok(Invocation::Run(_)) => keeper::run(keeper::Launch { args: args.into_iter().skip(1).collect() }),
-        Ok(Invocation::Verb { verb, home }) => verb.run(home.as_deref()),
+        Ok(Invocation::Verb { verb, home, notes, silent }) => {
+            notes.iter().for_each(|note| log::warn!("{note}"));
+            if silent {
+                log::set_max_level(log::LevelFilter::Error);
+            }
+            match verb.in_foreground() {
+                None => verb.run(home.as_deref()),
+                Some(Ok(args)) => keeper::run(keeper::Launch { args }),
+                Some(Err(error)) => apply::fail(error),
+            }
+        }
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::from(EXIT_USAGE)

@@ -2,6 +2,7 @@
 use crate::config::options::Options;
 use crate::config::schema::{RunFlag, Takes, flags, pm2_instances};
 use crate::config::sources::Overrides;
+use crate::config::{defaults, parse};
 use crate::loader::Request;
 use clap::error::Error as ClapError;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -27,7 +28,7 @@ pub struct RunArgs {
 pub(super) enum RunArgsError {
     #[error("nothing to run: give a command (clusterd -- node app.js) or a file (-c cluster.toml)")]
     Nothing,
-    #[error("a command and --config were given: give one of them")]
+    #[error("both a command and --config: give one of them")]
     CommandAndConfig,
     #[error("--config: the path is empty")]
     EmptyPath,
@@ -60,6 +61,25 @@ impl RunArgs {
         }
     }
 
+    /// The words of a command line that says the same, with this configuration or command.
+    pub(super) fn words(&self, config: Option<&str>, command: &[String]) -> Vec<String> {
+        let takes_nothing = |long: &str| flags().iter().any(|f| f.flag.long == long && f.flag.takes == Takes::Nothing);
+        let mut words = Vec::new();
+        words.extend(self.home.iter().map(|home| format!("--home={}", home.display())));
+        for (long, values) in self.options.iter() {
+            match takes_nothing(long) {
+                true => words.push(format!("--{long}")),
+                false => words.extend(values.iter().map(|value| format!("--{long}={value}"))),
+            }
+        }
+        words.extend(config.map(|file| format!("--config={file}")));
+        if !command.is_empty() {
+            words.push("--".to_owned());
+            words.extend_from_slice(command);
+        }
+        words
+    }
+
     /// The part that the loader needs.
     pub(super) fn request(&self) -> Request {
         Request { config: self.config().map(str::to_owned), overrides: self.overrides() }
@@ -77,6 +97,21 @@ impl RunArgs {
         let env = pairs.iter().filter_map(pair).collect();
         if let [.., instances] = options.take("instances").as_slice() {
             options.set("workers", vec![pm2_instances(instances)]);
+        }
+        if !options.take("wait-ready").is_empty() {
+            options.set("ready", vec!["message".to_owned()]);
+        }
+        // In PM2 a worker that is not ready by then counts as ready, here it has failed: only a longer time is meant.
+        if let [.., time] = options.take("listen-timeout").as_slice()
+            && parse::duration(time).is_ok_and(|time| time > defaults::READY_TIMEOUT)
+        {
+            options.set("ready-timeout", vec![time.clone()]);
+        }
+        if !options.take("time").is_empty() {
+            options.set("log-date-format", vec!["true".to_owned()]);
+        }
+        if !options.take("disable-logs").is_empty() {
+            options.set("log", vec!["NULL".to_owned()]);
         }
         if !options.take("no-autorestart").is_empty() {
             options.set("max-runs", vec!["1".to_owned()]);
@@ -120,7 +155,7 @@ impl FromArgMatches for RunArgs {
 
 /// A flag for clap. Its value is kept as typed, and parsed later together with the file.
 fn arg(RunFlag { flag, help, check }: RunFlag) -> Arg {
-    let arg = Arg::new(flag.long).long(flag.long).help(help).help_heading(flag.heading);
+    let arg = Arg::new(flag.long).long(flag.long).help(help).help_heading(flag.heading).hide(flag.hidden);
     let arg = match flag.takes {
         Takes::Nothing => arg.action(ArgAction::SetTrue),
         Takes::One => arg.action(ArgAction::Set),
@@ -129,10 +164,12 @@ fn arg(RunFlag { flag, help, check }: RunFlag) -> Arg {
     };
     let arg = match flag.takes {
         Takes::Nothing => arg,
-        Takes::One | Takes::Several | Takes::List => arg
-            .value_name(flag.value)
-            .allow_hyphen_values(flag.hyphen)
-            .value_parser(move |text: &str| check(text).map(|()| text.to_owned())),
+        Takes::One | Takes::Several | Takes::List => {
+            arg.value_name(flag.value).allow_hyphen_values(flag.hyphen).value_parser(move |text: &str| {
+                let text = flag.written_out(text);
+                check(&text).map(|()| text)
+            })
+        }
     };
     let arg = flag.short.map_or(arg.clone(), |short| arg.short(short));
     let arg = flag.alias.map_or(arg.clone(), |alias| arg.alias(alias));

@@ -2,6 +2,7 @@
 use crate::config::import;
 use crate::config::sources::Sources;
 use crate::loader::{self, LoadError, Request};
+use crate::program;
 use clap::Args;
 use std::path::Path;
 
@@ -15,6 +16,9 @@ pub struct InterpreterArgs {
     /// Arguments of the interpreter, in one word
     #[arg(long, alias = "node-args", value_name = "ARGS", allow_hyphen_values = true, help_heading = "Surroundings")]
     pub interpreter_args: Option<String>,
+    /// Have Node use source maps: its --enable-source-maps
+    #[arg(long, help_heading = "Surroundings")]
+    pub source_map_support: bool,
 }
 
 /// The arguments of `start` name nothing that can be run.
@@ -39,29 +43,55 @@ impl ScriptError {
     }
 }
 
-/// Reads everything that `start` names. A name that looks like a configuration is one, any other is a script.
+/// Reads everything that `start` names. A name that looks like a configuration is one, any other is a script or a command.
 ///
 /// # Errors
 /// The script does not exist, or a file cannot be read.
 pub(super) fn load(words: &[String], args: &InterpreterArgs, mut request: Request) -> Result<Sources, ScriptError> {
-    let missing = |path: &str, why| ScriptError::NotAScript { path: path.to_owned(), why };
     match words {
         [] => {}
         [word] if word == loader::STDIN => return Ok(loader::load_stdin(&request)?),
         [word] if import::is_configuration(word) => request.config = Some(word.clone()),
-        [script] => {
-            let found = std::fs::metadata(script)
-                .map_err(|_| missing(script, "there is no such file, and no app of that name"))?;
-            if found.is_dir() {
-                return Err(missing(script, "it is a folder"));
-            }
-            let mut command = interpreter(args, script);
-            command.append(&mut request.overrides.command);
-            request.overrides.command = command;
-        }
-        [first, ..] => return Err(missing(first, "not all of these words are apps, and a start takes one script")),
+        [script] => request.overrides.command = command(script, args, &request.overrides.command)?,
+        [first, ..] => return Err(not_a_script(first, "a start takes one script at a time")),
     }
     Ok(loader::load(&request)?)
+}
+
+fn not_a_script(path: &str, why: &'static str) -> ScriptError {
+    ScriptError::NotAScript { path: path.to_owned(), why }
+}
+
+/// The command that runs a script with these arguments of its own. A line with spaces that is no file is a command, and so is
+/// a program of PATH (`npm -- start`).
+///
+/// # Errors
+/// The script does not exist.
+pub(super) fn command(script: &str, args: &InterpreterArgs, own: &[String]) -> Result<Vec<String>, ScriptError> {
+    let mut command = match std::fs::metadata(script) {
+        Ok(found) if found.is_dir() => return Err(not_a_script(script, "it is a folder")),
+        Ok(_) => interpreter(args, script),
+        Err(_) if script.contains(char::is_whitespace) => line(script),
+        Err(_) if is_program(script) => vec![script.to_owned()],
+        Err(_) => return Err(not_a_script(script, "there is no such file, and no app of that name")),
+    };
+    command.extend_from_slice(own);
+    Ok(command)
+}
+
+/// A command line in one word: split at its spaces, or run by a shell where it has more in it than words.
+fn line(text: &str) -> Vec<String> {
+    let plain = |c: char| c.is_alphanumeric() || c.is_whitespace() || "-_./:=,@%+".contains(c);
+    if text.chars().all(plain) && !text.split_whitespace().next().unwrap_or_default().contains('=') {
+        return text.split_whitespace().map(str::to_owned).collect();
+    }
+    ["bash", "-c", text].map(str::to_owned).to_vec()
+}
+
+/// Whether PATH has a program of this name.
+fn is_program(word: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    !word.contains('/') && program::find(word, &path, None).is_ok()
 }
 
 /// The words before a script's own arguments.
@@ -80,8 +110,10 @@ fn interpreter(args: &InterpreterArgs, script: &str) -> Vec<String> {
         Some(typed) => Some(typed),
         None => by_ending,
     };
+    let is_node = program.is_some_and(|program| Path::new(program).file_stem().is_some_and(|stem| stem == "node"));
+    let maps = (args.source_map_support && is_node).then_some("--enable-source-maps");
     let further = args.interpreter_args.iter().flat_map(|text| text.split_ascii_whitespace());
     // A word without a slash would be looked up in PATH.
     let script = if program.is_none() && !script.contains('/') { format!("./{script}") } else { script.to_owned() };
-    program.into_iter().chain(further).map(str::to_owned).chain([script]).collect()
+    program.into_iter().chain(maps).chain(further).map(str::to_owned).chain([script]).collect()
 }

@@ -4,7 +4,7 @@ use super::client::{self, Master};
 use super::error::CommandError;
 use crate::api::types::{App, AppStatus};
 use crate::config::import::is_configuration;
-use crate::config::name::did_you_mean;
+use crate::config::name::{self, did_you_mean};
 use crate::config::problem::Problems;
 use crate::config::resolve::resolve;
 use crate::home::{Entry, Home};
@@ -179,6 +179,15 @@ impl Known {
     pub(super) fn did_you_mean(&self, word: &str) -> String {
         let names = self.names();
         did_you_mean(word, &names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Whether a word is the script of an app that has its default name.
+    pub(super) fn is_script(&self, word: &str) -> bool {
+        if is_configuration(word) {
+            return false;
+        }
+        let default = name::from_command(&[String::new(), word.to_owned()]);
+        self.of_file(word).is_ok_and(|apps| apps.iter().any(|found| found.app == default))
     }
 
     /// Whether a word names an app.

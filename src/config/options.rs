@@ -31,6 +31,16 @@ impl Options {
         if words.is_empty() { drop(self.0.remove(flag)) } else { drop(self.0.insert(flag.to_owned(), words)) }
     }
 
+    /// Replaces the values of every flag that `typed` has.
+    pub fn lay_over(&mut self, typed: &Options) {
+        self.0.extend(typed.0.clone());
+    }
+
+    /// Every flag that was given, with its values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.0.iter().map(|(flag, words)| (flag.as_str(), words.as_slice()))
+    }
+
     /// Removes a flag.
     pub fn take(&mut self, flag: &str) -> Vec<String> {
         self.0.remove(flag).unwrap_or_default()

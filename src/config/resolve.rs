@@ -126,6 +126,9 @@ fn overlay(raw: &mut RawApp, typed: &Overrides, several: bool, found: &mut Found
     if paths.is_some() {
         raw.watch = paths; // --watch switches on, and says nothing of what is watched.
     }
+    if let paths @ [_, ..] = typed.options.all("watch-path") {
+        raw.watch = Some(At { value: Watched::Paths(paths.to_vec()), spot: Spot::Option("--watch-path") });
+    }
     if let Some(text) = typed.options.get("spin-sleep") {
         let restart = &mut raw.restart.get_or_insert_with(whole).value;
         for place in [&mut restart.backoff_first, &mut restart.backoff_min, &mut restart.backoff_max] {

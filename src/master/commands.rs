@@ -88,6 +88,15 @@ impl<S: System> Master<S> {
                 Err(answer) => answer,
                 Ok(ix) => self.signal_app(ix, signal),
             },
+            Request::ResetCounters { app } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => {
+                    self.cx.apps[ix].restarts = 0;
+                    self.cx.apps[ix].supervisor.reset_restarts();
+                    checkpoint::save_app(&mut self.cx, ix);
+                    Answer::Done(format!("the restarts of {} are counted from 0", self.cx.apps[ix].name))
+                }
+            },
             Request::Environment { app, of } => match self.app_named(&app) {
                 Err(answer) => answer,
                 Ok(ix) => self.environment_of(ix, of),

@@ -119,6 +119,13 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         handoffs: app.handoffs,
         moved: app.moved,
         user: settings.credentials().map(Into::into),
+        watch: settings
+            .config
+            .watch
+            .as_ref()
+            .map(|watch| watch.paths.iter().map(|p| p.display().to_string()).collect()),
+        cron_restart: settings.config.cron_restart.clone(),
+        memory_limit_bytes: settings.config.limits.memory,
         log: (&settings.config.log).into(),
         log_lines_dropped: files.lost(index),
         workers,

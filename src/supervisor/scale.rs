@@ -6,6 +6,11 @@ use super::slot::{SlotPhase, SlotState};
 use super::spares::{clamp_wanted, with_spares};
 
 impl App {
+    /// Counts the restarts of every slot from zero. (Failures within the window stay counted.)
+    pub fn reset_restarts(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.restarts = 0);
+    }
+
     /// Changes to this number of workers, at once or after the reload under way.
     pub(super) fn ask_scale(&mut self, cx: &mut Cx<'_>, wanted: u32) {
         if self.stopping.is_some() {

@@ -35,6 +35,7 @@ mod moves;
 mod moves_tls;
 mod peers;
 mod pm2_session;
+mod pm2_verbs;
 mod progress;
 mod readiness;
 mod refusal;

@@ -36,8 +36,8 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     }
     let (_, list, _) = home.run(&["jlist"]);
     let list: serde_json::Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list[0]["apps"][0]["name"], "api");
-    assert_eq!(list[0]["apps"][0]["id"], 0);
+    assert_eq!((list[0]["name"].as_str(), list[0]["pm_id"].as_u64()), (Some("api"), Some(0)));
+    assert_eq!(list[0]["pm2_env"]["status"], "online");
     assert_eq!(home.run(&["prettylist"]).0, 0);
     for [verb, target] in [["describe", "api"], ["show", "0"]] {
         let (code, card, _) = home.run(&[verb, target]);

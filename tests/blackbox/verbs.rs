@@ -8,10 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 24] = [
+const NAMES: [&[&str]; 35] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
-    &["top", "monit"],
+    &["jlist"],
+    &["prettylist"],
+    &["startOrRestart"],
+    &["startOrReload", "startOrGracefulReload"],
+    &["pid"],
+    &["id"],
+    &["reset"],
+    &["inspect"],
+    &["ping"],
+    &["report"],
+    &["cleardump"],
+    &["top", "monit", "imonit", "dashboard", "dash"],
     &["describe", "show", "info", "desc"],
     &["stop"],
     &["restart"],

@@ -4,6 +4,7 @@ mod parse;
 mod resolve;
 
 use clusterd::cli::command_line;
+use clusterd::cli::pm2::table;
 use clusterd::config::resolve::resolve;
 use clusterd::config::schema::{json, keys_of, reference, sample, settings};
 use clusterd::config::sources::{FileSource, Sources};
@@ -62,6 +63,10 @@ fn what_is_generated_is_up_to_date() {
         let page = read(path);
         holds(path, &reference::with_tables(&page).unwrap());
     }
+    let page = read("docs/migrating.md");
+    let (before, rest) = page.split_once("<!-- pm2 -->\n").unwrap();
+    let after = rest.split_once("<!-- end -->\n").unwrap().1;
+    holds("docs/migrating.md", &format!("{before}<!-- pm2 -->\n{}<!-- end -->\n{after}", table::markdown()));
     let page = read("docs/configuration.md");
     for place in reference::places() {
         assert!(page.contains(&format!("<!-- keys of {place} -->")), "docs/configuration.md has no table of {place}");

@@ -121,6 +121,15 @@ pub struct App {
     /// Who its workers run as; absent: as clusterd itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// What is watched for changes, empty: its folder; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Vec<String>>,
+    /// When its workers are replaced; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron_restart: Option<String>,
+    /// The memory from which on a worker is replaced; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
     /// The files for its output.
     #[serde(default)]
     pub log: Log,
@@ -249,7 +258,7 @@ impl From<&Log> for domain::Log {
 const NULL: &str = "NULL";
 
 /// One worker, or a slot without one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
     /// Slot, from 0.
     pub slot: u32,

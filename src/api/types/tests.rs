@@ -154,6 +154,9 @@ fn app() -> App {
         handoffs: 600,
         moved: 7,
         user: Some(User { uid: 33, gid: 33, groups: vec![33, 4] }),
+        watch: Some(vec!["/srv/lib".to_owned()]),
+        cron_restart: Some("0 3 * * *".to_owned()),
+        memory_limit_bytes: Some(300_000_000),
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
@@ -200,6 +203,11 @@ const APP: &str = r#"{
       4
     ]
   },
+  "watch": [
+    "/srv/lib"
+  ],
+  "cron_restart": "0 3 * * *",
+  "memory_limit_bytes": 300000000,
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",

@@ -3,7 +3,7 @@ use crate::api::types::{App, Deployment};
 use crate::cli::apply::{fail, print};
 use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
-use crate::cli::units::short_time;
+use crate::cli::units::{short_time, size};
 use crate::cli::worker_table::worker_table;
 use crate::text::visible;
 use clap::Args;
@@ -47,8 +47,8 @@ impl Describe {
         } else {
             all.iter().map(|found| card(found, &known)).collect::<Vec<_>>().join("\n")
         };
-        print(&text);
-        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        let printed = print(&text);
+        if failed { ExitCode::FAILURE } else { printed }
     }
 }
 
@@ -91,6 +91,12 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
         ("restarts", app.restarts.to_string()),
         ("hand-offs", app.handoffs.to_string()),
     ];
+    let watched = app.watch.as_ref().map(|paths| if paths.is_empty() { app.cwd.clone() } else { paths.join(" ") });
+    let log = |path: &Option<String>| path.clone().unwrap_or_else(|| "where clusterd's own output goes".to_owned());
+    rows.extend(watched.map(|paths| ("watches", paths)));
+    rows.extend(app.cron_restart.clone().map(|times| ("replaced at", times)));
+    rows.extend(app.memory_limit_bytes.map(|bytes| ("memory limit", size(bytes))));
+    rows.extend([("stdout", log(&app.log.out)), ("stderr", log(&app.log.err))]);
     if let Some(agent) = &app.agent {
         rows.push(("agent", agent.command.join(" ")));
         rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));

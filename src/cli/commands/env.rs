@@ -35,8 +35,7 @@ impl Env {
         } else {
             shown.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
         };
-        print(&text);
-        ExitCode::SUCCESS
+        print(&text)
     }
 
     fn ask(&self, home: Option<&Path>) -> Result<Environment, CommandError> {

@@ -43,8 +43,7 @@ impl Import {
         loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
         let text = sources.file.as_ref().map_or("", |file| file.text.as_str());
         let Some(output) = &self.output else {
-            print(text);
-            return ExitCode::SUCCESS;
+            return print(text);
         };
         let path = output.display();
         match write(&sources, text, output, if self.force { Existing::Overwrite } else { Existing::Keep }) {

@@ -47,9 +47,30 @@ pub struct Logs {
     /// Mark this word, on a terminal
     #[arg(long, value_name = "WORD")]
     pub highlight: Option<String>,
+    /// Wait for more lines: the default, as with tail
+    #[arg(short, long, conflicts_with = "nostream", hide = true)]
+    pub follow: bool,
     /// Only the last lines: do not wait for more
     #[arg(long)]
     pub nostream: bool,
+}
+
+/// Shows what apps print from now on, for `--attach`.
+pub(in crate::cli) fn follow(home: Option<&Path>, targets: Vec<String>) -> ExitCode {
+    let shown = Logs {
+        targets,
+        lines: limits::LOGS_LINES_DEFAULT,
+        err: false,
+        out: false,
+        worker: None,
+        json: false,
+        raw: false,
+        timestamp: None,
+        highlight: None,
+        follow: true,
+        nostream: false,
+    };
+    shown.run(home)
 }
 
 impl Logs {

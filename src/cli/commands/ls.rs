@@ -2,6 +2,7 @@
 use crate::api::types::{App, AppStatus, Deployment, Worker};
 use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
+use crate::cli::error::CommandError;
 use crate::cli::table::{Paint, Row, Table, Tone};
 use crate::cli::target::{Found, Known, gone_app, known};
 use crate::cli::units::{cpu_time, size};
@@ -11,6 +12,8 @@ use crate::os::terminal;
 use crate::text::visible;
 use clap::Args;
 use serde::Serialize;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -20,31 +23,32 @@ use std::process::ExitCode;
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(aliases = ["list", "status", "l", "ps"])]
 pub struct Ls {
+    /// Only these: a name, an id, a namespace, "/a pattern/"
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
     /// As JSON, for scripts
     #[arg(long, conflicts_with = "short")]
     pub json: bool,
     /// A row per app, without the workers
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "mini-list", visible_short_alias = 'm')]
     pub short: bool,
-}
-
-/// The same as ls --json, in the words of PM2
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(hide = true, alias = "prettylist")]
-pub struct Jlist {}
-
-impl Jlist {
-    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        Ls { json: true, short: false }.run(home)
-    }
+    /// In this order: name, id, status, restarts, cpu, memory, uptime; "memory:desc" turns it
+    #[arg(long, value_name = "FIELD", value_parser = Order::read)]
+    pub sort: Option<Order>,
 }
 
 impl Ls {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        let known = match known(home) {
+        let mut known = match known(home) {
             Ok(known) => known,
             Err(error) => return fail(error),
         };
+        if let Err(error) = keep(&mut known, &self.targets) {
+            return fail(error);
+        }
+        if let Some(order) = self.sort {
+            order.sort(&mut known);
+        }
         let text = if self.json {
             for master in &known.masters {
                 if let Err(error) = &master.deployment {
@@ -55,16 +59,105 @@ impl Ls {
         } else if known.masters.is_empty() && known.dead.is_empty() {
             NOTHING.to_owned()
         } else if self.short {
-            short_table(&known, terminal::columns(io::stdout()), Paint::of_stdout())
+            short_table(&known, self.sort, terminal::columns(io::stdout()), Paint::of_stdout())
         } else {
             as_tables(&known.masters, &known.dead, Paint::of_stdout())
         };
-        print(&text);
+        let printed = print(&text);
         // What is listed is not everything: a script must not take it for that.
         match known.masters.iter().all(|master| master.deployment.is_ok()) {
-            true => ExitCode::SUCCESS,
+            true => printed,
             false => ExitCode::FAILURE,
         }
+    }
+}
+
+/// Leaves out the apps that no target names.
+fn keep(known: &mut Known, targets: &[String]) -> Result<(), CommandError> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let mut wanted = BTreeSet::new();
+    for target in targets {
+        wanted.extend(known.find(target)?.into_iter().map(|found| (found.deployment, found.app)));
+    }
+    let is_wanted = |deployment: &str, app: &str| wanted.contains(&(deployment.to_owned(), app.to_owned()));
+    for master in &mut known.masters {
+        if let Ok(deployment) = &mut master.deployment {
+            deployment.apps.retain(|app| is_wanted(&master.name, &app.name));
+        }
+    }
+    known.masters.retain(|master| master.deployment.as_ref().is_ok_and(|deployment| !deployment.apps.is_empty()));
+    for entry in &mut known.dead {
+        entry.apps.retain(|app| is_wanted(&entry.name, &app.name));
+    }
+    known.dead.retain(|entry| !entry.apps.is_empty());
+    Ok(())
+}
+
+/// The order of `--sort`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Order {
+    field: Field,
+    descending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Field {
+    Name,
+    Id,
+    Status,
+    Restarts,
+    Cpu,
+    Memory,
+    Uptime,
+}
+
+impl Order {
+    fn read(text: &str) -> Result<Order, String> {
+        let (field, way) = text.split_once(':').unwrap_or((text, "asc"));
+        let field = match field {
+            "name" => Field::Name,
+            "id" | "pm_id" => Field::Id,
+            "status" => Field::Status,
+            "restarts" | "restart_time" => Field::Restarts,
+            "cpu" => Field::Cpu,
+            "memory" | "mem" => Field::Memory,
+            "uptime" => Field::Uptime,
+            _ => return Err("name, id, status, restarts, cpu, memory and uptime are the fields".to_owned()),
+        };
+        match way {
+            "asc" | "desc" => Ok(Order { field, descending: way == "desc" }),
+            _ => Err(format!("write {}:asc or {}:desc", text.split(':').next().unwrap_or_default(), "FIELD")),
+        }
+    }
+
+    fn compare(self, a: Option<&App>, b: Option<&App>) -> Ordering {
+        let sum = |app: &App, number: fn(&Worker) -> Option<u64>| app.workers.iter().filter_map(number).sum::<u64>();
+        let longest = |app: &App| app.workers.iter().filter_map(|worker| worker.uptime_ms).max();
+        let (Some(one), Some(other)) = (a, b) else { return b.is_some().cmp(&a.is_some()) };
+        let order = match self.field {
+            Field::Name => one.name.cmp(&other.name),
+            Field::Id => one.id.cmp(&other.id),
+            Field::Status => one.status.as_str().cmp(other.status.as_str()),
+            Field::Restarts => one.restarts.cmp(&other.restarts),
+            Field::Cpu => sum(one, |w| w.cpu_ms).cmp(&sum(other, |w| w.cpu_ms)),
+            Field::Memory => sum(one, |w| w.memory_bytes).cmp(&sum(other, |w| w.memory_bytes)),
+            Field::Uptime => longest(one).cmp(&longest(other)),
+        };
+        if self.descending { order.reverse() } else { order }
+    }
+
+    /// Sorts the apps of each deployment, and the deployments by their first app.
+    fn sort(self, known: &mut Known) {
+        for master in &mut known.masters {
+            if let Ok(deployment) = &mut master.deployment {
+                deployment.apps.sort_by(|a, b| self.compare(Some(a), Some(b)));
+            }
+        }
+        let first =
+            |master: &Master| master.deployment.as_ref().ok().and_then(|deployment| deployment.apps.first().cloned());
+        known.masters.sort_by(|a, b| self.compare(first(a).as_ref(), first(b).as_ref()));
     }
 }
 
@@ -175,8 +268,12 @@ const SHORT: Table<9> = Table {
 };
 
 /// Includes apps that are gone, or whose master does not answer.
-fn short_table(known: &Known, columns: Option<usize>, paint: Paint) -> String {
-    let mut rows: Vec<Row<9>> = known.all().iter().map(row).collect();
+fn short_table(known: &Known, order: Option<Order>, columns: Option<usize>, paint: Paint) -> String {
+    let mut all = known.all();
+    if let Some(order) = order {
+        all.sort_by(|a, b| order.compare(a.view.as_deref(), b.view.as_deref()));
+    }
+    let mut rows: Vec<Row<9>> = all.iter().map(row).collect();
     rows.extend(known.silent().into_iter().map(|(id, name)| bare_row(id, name, "no answer")));
     SHORT.text(&rows, columns, paint)
 }

@@ -9,19 +9,26 @@ mod flush;
 mod help;
 mod import;
 mod init;
+mod inspect;
+mod jlist;
 mod kill;
-mod logs;
+pub(super) mod logs;
 mod ls;
 mod man;
+mod pid;
+mod ping;
 pub(super) mod reload;
 mod reload_logs;
+mod report;
+mod reset;
 mod restart;
 mod resurrect;
 mod save;
 pub(super) mod scale;
 mod schema;
 mod signal;
-mod start;
+pub(super) mod start;
+mod start_or;
 mod startup;
 pub(super) mod stop;
 mod top;
@@ -39,15 +46,23 @@ use thiserror::Error;
 pub enum Verb {
     Start(Box<start::Start>),
     Ls(ls::Ls),
-    Jlist(ls::Jlist),
+    Jlist(jlist::Jlist),
+    Prettylist(jlist::Prettylist),
     Top(top::Top),
     Describe(describe::Describe),
     Env(env::Env),
-    Reload(reload::Reload),
-    Restart(restart::Restart),
+    Reload(Box<reload::Reload>),
+    Restart(Box<restart::Restart>),
     Stop(stop::Stop),
     Delete(delete::Delete),
+    #[command(name = "startOrRestart")]
+    StartOrRestart(Box<start_or::StartOrRestart>),
+    #[command(name = "startOrReload")]
+    StartOrReload(Box<start_or::StartOrReload>),
     Scale(scale::Scale),
+    Reset(reset::Reset),
+    Pid(pid::Pid),
+    Id(pid::Id),
     Signal(signal::Signal),
     Logs(logs::Logs),
     Flush(flush::Flush),
@@ -55,10 +70,14 @@ pub enum Verb {
     ReloadLogs(reload_logs::ReloadLogs),
     Upgrade(upgrade::Upgrade),
     Save(save::Save),
+    Cleardump(save::Cleardump),
     Resurrect(resurrect::Resurrect),
     Startup(startup::Startup),
     Unstartup(startup::Unstartup),
     Kill(kill::Kill),
+    Inspect(inspect::Inspect),
+    Ping(ping::Ping),
+    Report(report::Report),
     Check(check::Check),
     Init(init::Init),
     Schema(schema::Schema),
@@ -75,6 +94,8 @@ pub(super) enum ArgumentsError {
     Start(#[from] start::StartArgsError),
     #[error(transparent)]
     Run(#[from] RunArgsError),
+    #[error("{0}")]
+    Renew(&'static str),
 }
 
 impl Verb {
@@ -86,6 +107,8 @@ impl Verb {
         match self {
             Verb::Start(verb) => Ok(verb.validate()?),
             Verb::Check(verb) => Ok(verb.run.validate()?),
+            Verb::Restart(verb) => verb.renew.validate().map_err(ArgumentsError::Renew),
+            Verb::Reload(verb) => verb.renew.validate().map_err(ArgumentsError::Renew),
             _ => Ok(()),
         }
     }
@@ -97,6 +120,17 @@ impl Verb {
             Verb::Schema(verb) => Some(Ok(Text::Print(verb.text()))),
             Verb::Man(verb) => Some(verb.text(whole()).map(Text::Print)),
             Verb::Help(verb) => Some(Ok(verb.text(whole()))),
+            _ => None,
+        }
+    }
+
+    /// The arguments of the run in the foreground that it stands for (`start --no-daemon`), if it does.
+    ///
+    /// # Errors
+    /// What it names cannot be run.
+    pub(super) fn in_foreground(&self) -> Option<Result<Vec<std::ffi::OsString>, String>> {
+        match self {
+            Verb::Start(verb) => verb.in_foreground(),
             _ => None,
         }
     }
@@ -125,6 +159,16 @@ impl Verb {
             Verb::Startup(verb) => verb.run(home),
             Verb::Unstartup(verb) => verb.run(home),
             Verb::Kill(verb) => verb.run(home),
+            Verb::Prettylist(verb) => verb.run(home),
+            Verb::StartOrRestart(verb) => verb.run(home),
+            Verb::StartOrReload(verb) => verb.run(home),
+            Verb::Reset(verb) => verb.run(home),
+            Verb::Pid(verb) => verb.run(home),
+            Verb::Id(verb) => verb.run(home),
+            Verb::Cleardump(verb) => verb.run(home),
+            Verb::Ping(verb) => verb.run(home),
+            Verb::Report(verb) => verb.run(home),
+            Verb::Inspect(verb) => verb.run(home),
             Verb::Check(verb) => verb.run(),
             Verb::Init(verb) => verb.run(),
             Verb::Import(verb) => verb.run(),

@@ -2,11 +2,13 @@
 use crate::api::request::Target;
 use crate::api::types::{AppStatus, Deployment};
 use crate::api::{Change, Request};
-use crate::cli::apply::{self, Concurrency, Outcome};
+use crate::cli::apply::{Concurrency, Outcome};
 use crate::cli::client::{self, Answered, PROGRESS_EVERY_MS};
 use crate::cli::error::CommandError;
 use crate::cli::launch;
 use crate::cli::progress::Progress;
+use crate::cli::renew::RenewArgs;
+use crate::cli::rollout::Renewal;
 use crate::cli::target::Found;
 use clap::Args;
 use std::path::Path;
@@ -17,19 +19,15 @@ use std::time::Duration;
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(aliases = ["gracefulReload", "graceful-reload"])]
 pub struct Reload {
-    /// A name, an id, a namespace, "/a pattern/" or "all"
-    #[arg(required = true, value_name = "TARGET")]
-    pub targets: Vec<String>,
-    /// With the environment of this command instead of that of the start
-    #[arg(long)]
-    pub update_env: bool,
+    #[command(flatten)]
+    pub renew: RenewArgs,
 }
 
 impl Reload {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        apply::for_each_app(home, &self.targets, Concurrency::Sequential, |_, found| {
+        self.renew.run(home, Renewal::Reload, Concurrency::Sequential, |_, found| {
             found.living()?;
-            let env = self.update_env.then(launch::own_environment);
+            let env = self.renew.update_env.then(launch::own_environment);
             reload_app(found, Change { env, sources: None })
         })
     }

@@ -1,7 +1,9 @@
 //! `clusterd restart`: stops apps and starts them; one that is stopped just starts.
 use crate::api::{Change, Request};
-use crate::cli::apply::{self, Concurrency};
+use crate::cli::apply::Concurrency;
 use crate::cli::launch;
+use crate::cli::renew::RenewArgs;
+use crate::cli::rollout::Renewal;
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,18 +11,14 @@ use std::process::ExitCode;
 /// Stop every worker, then start them again; connections wait meanwhile
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Restart {
-    /// A name, an id, a namespace, "/a pattern/" or "all"
-    #[arg(required = true, value_name = "TARGET")]
-    pub targets: Vec<String>,
-    /// With the environment of this command instead of that of the start
-    #[arg(long)]
-    pub update_env: bool,
+    #[command(flatten)]
+    pub renew: RenewArgs,
 }
 
 impl Restart {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        apply::for_each_app(home, &self.targets, Concurrency::Parallel, |known, found| {
-            let change = Change { env: self.update_env.then(launch::own_environment), sources: None };
+        self.renew.run(home, Renewal::Restart, Concurrency::Parallel, |known, found| {
+            let change = Change { env: self.renew.update_env.then(launch::own_environment), sources: None };
             match found.view {
                 Some(_) => launch::request_ready(found, &Request::Restart { app: found.app.clone(), change }),
                 None => launch::revive(&known.home, &found.deployment, Some(&found.app), change),

@@ -1,4 +1,4 @@
-//! `clusterd save`: writes down the deployments in the background, for `resurrect`.
+//! `clusterd save` writes down the deployments in the background, for `resurrect`; `clusterd cleardump` forgets them.
 use crate::cli::apply::fail;
 use crate::cli::target::known;
 use crate::home::Entry;
@@ -35,9 +35,25 @@ impl Save {
         }
         let apps: usize = entries.iter().map(|entry| entry.apps.len()).sum();
         match known.home.save(entries) {
-            Ok(path) => log::info!("saved {apps} apps in {}", path.display()),
+            Ok(path) => log::info!("saved {apps} {} in {}", if apps == 1 { "app" } else { "apps" }, path.display()),
             Err(error) => return fail(error),
         }
         if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
+/// Forget what was saved: resurrect then starts nothing
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Cleardump {}
+
+impl Cleardump {
+    pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
+        match known(home).and_then(|known| Ok(known.home.save(Vec::new())?)) {
+            Ok(path) => {
+                log::info!("{} is empty", path.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(error),
+        }
     }
 }

@@ -23,6 +23,13 @@ struct Unit {
     advice: Option<String>,
 }
 
+impl Unit {
+    /// The line for a shell that has systemd do something with it.
+    fn command(&self, verb: &str) -> String {
+        [&["systemctl"], self.manager, &[verb, self.name.as_str()]].concat().join(" ")
+    }
+}
+
 /// Options of both verbs.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct UnitArgs {
@@ -36,6 +43,9 @@ pub struct UnitArgs {
     /// user's own manager]
     #[arg(long, value_name = "USER")]
     pub system: Option<String>,
+    /// The init system, as PM2 names it; it is systemd
+    #[arg(hide = true, value_parser = ["systemd"], value_name = "PLATFORM")]
+    pub platform: Option<String>,
 }
 
 /// Have systemd resurrect what was saved when the machine starts
@@ -104,9 +114,8 @@ fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     }
     if args.print {
         let mut text = format!("# {}\n{}", unit.path.display(), unit.text);
-        let _ = writeln!(text, "\n# then: systemctl {} enable {}", unit.manager.join(" "), unit.name);
-        print(&text);
-        return ExitCode::SUCCESS;
+        let _ = writeln!(text, "\n# then: {}", unit.command("enable"));
+        return print(&text);
     }
     let folder = unit.path.parent().unwrap_or(Path::new("/"));
     if let Err(e) = fs::create_dir_all(folder).and_then(|()| fs::write(&unit.path, &unit.text)) {
@@ -135,9 +144,8 @@ fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         return print_json(&unit, None, &["disable"]);
     }
     if args.print {
-        let text = format!("systemctl {} disable {}\nrm {}\n", unit.manager.join(" "), unit.name, unit.path.display());
-        print(&text);
-        return ExitCode::SUCCESS;
+        let text = format!("{}\nrm {}\n", unit.command("disable"), unit.path.display());
+        return print(&text);
     }
     if !unit.path.exists() {
         return fail(format_args!("{} is not there: nothing to undo", unit.path.display()));
@@ -165,8 +173,7 @@ fn print_json(unit: &Unit, text: Option<&str>, verb: &[&str]) -> ExitCode {
         "command": words.concat(),
     });
     let text = serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n";
-    print(&text);
-    ExitCode::SUCCESS
+    print(&text)
 }
 
 fn systemctl(unit: &Unit, verb: &[&str]) -> Result<(), SystemctlError> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// Watch apps and their workers live, with keys to act (also: monit)
 #[derive(Args, Clone, Debug, PartialEq)]
-#[command(alias = "monit")]
+#[command(aliases = ["monit", "imonit", "dashboard", "dash"])]
 pub struct Top {}
 
 impl Top {

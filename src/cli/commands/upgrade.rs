@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// Have another clusterd binary take over what runs, losing nothing
 #[derive(Args, Clone, Debug, PartialEq)]
+#[command(aliases = ["update", "updatePM2", "deepUpdate"])]
 pub struct Upgrade {
     /// A name, an id, a namespace, "/a pattern/" or "all"
     #[arg(default_value = "all", value_name = "TARGET")]

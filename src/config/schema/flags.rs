@@ -43,6 +43,10 @@ pub struct Flag {
     pub hyphen: bool,
     /// It fits only a file with one app.
     pub for_one_app: bool,
+    /// Writes out a number without a unit, where PM2 and forever have one for it.
+    pub bare: Option<fn(&str) -> String>,
+    /// A habit from PM2 alone: left out of `--help`.
+    pub hidden: bool,
     /// It is more than another way to write its key: `resolve` reads it.
     pub apart: bool,
     /// Whether a word can be its value, where it has no key.
@@ -50,10 +54,11 @@ pub struct Flag {
 }
 
 /// The parts of `--help`, in order.
-const HEADINGS: [&str; 5] = [WORKERS, SOCKETS, SURROUNDINGS, STARTING_AGAIN, OTHER];
+const HEADINGS: [&str; 6] = [WORKERS, SOCKETS, SURROUNDINGS, OUTPUT, STARTING_AGAIN, OTHER];
 pub(crate) const WORKERS: &str = "Workers";
 pub(crate) const SOCKETS: &str = "Sockets";
 pub(crate) const SURROUNDINGS: &str = "Surroundings";
+pub(crate) const OUTPUT: &str = "Output";
 pub(crate) const STARTING_AGAIN: &str = "Starting again";
 pub(crate) const OTHER: &str = "Other";
 
@@ -73,6 +78,8 @@ pub(crate) const fn flag(option: &'static str, heading: &'static str, value: &'s
         requires: None,
         hyphen: false,
         for_one_app: false,
+        bare: None,
+        hidden: false,
         apart: false,
         check: |_| Ok(()),
     }
@@ -111,13 +118,40 @@ impl Flag {
         Flag { for_one_app: true, ..self }
     }
 
+    pub(crate) const fn bare(self, write_out: fn(&str) -> String) -> Flag {
+        Flag { bare: Some(write_out), ..self }
+    }
+
+    const fn hidden(self) -> Flag {
+        Flag { hidden: true, ..self }
+    }
+
     pub(crate) const fn apart(self) -> Flag {
         Flag { apart: true, ..self }
+    }
+
+    /// A word as it is read: a number without a unit gets the one that people are used to.
+    pub fn written_out(&self, word: &str) -> String {
+        let is_number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        self.bare.filter(|_| is_number).map_or_else(|| word.to_owned(), |write_out| write_out(word))
     }
 
     const fn check(self, check: fn(&str) -> Result<(), ValueError>) -> Flag {
         Flag { check, ..self }
     }
+}
+
+pub(crate) fn milliseconds(number: &str) -> String {
+    format!("{number}ms")
+}
+
+pub(crate) fn seconds(number: &str) -> String {
+    format!("{number}s")
+}
+
+/// Bytes, rounded up to a unit.
+pub(crate) fn bytes(number: &str) -> String {
+    number.parse::<u64>().map_or_else(|_| number.to_owned(), |bytes| format!("{}K", bytes.div_ceil(1024)))
 }
 
 /// Flags without a key, each with the flag that it follows in `--help`; `resolve` and `cli` read them.
@@ -139,9 +173,47 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
             .help("Address for --port [default: all, IPv6 and IPv4]"),
     ),
     (
+        "ready",
+        flag("--wait-ready", WORKERS, "")
+            .takes(Takes::Nothing)
+            .conflicts("ready")
+            .hidden()
+            .help("The same as --ready message"),
+    ),
+    (
+        "ready-timeout",
+        flag("--listen-timeout", WORKERS, "TIME")
+            .bare(milliseconds)
+            .check(|text| parse::duration(text).map(drop))
+            .conflicts("ready-timeout")
+            .hidden()
+            .help("The same as --ready-timeout, where it is longer than the default"),
+    ),
+    (
+        "log-date-format",
+        flag("--time", OUTPUT, "")
+            .takes(Takes::Nothing)
+            .conflicts("log-date-format")
+            .help("Put the time before each line"),
+    ),
+    (
+        "log",
+        flag("--disable-logs", OUTPUT, "")
+            .takes(Takes::Nothing)
+            .conflicts("log")
+            .help("Discard what workers print: the same as --log NULL"),
+    ),
+    (
+        "watch",
+        flag("--watch-path", STARTING_AGAIN, "PATH")
+            .takes(Takes::Several)
+            .help("Replace the workers when this folder or file changes; may repeat"),
+    ),
+    (
         "max-restarts",
         flag("--spin-sleep", STARTING_AGAIN, "TIME")
             .check(|text| parse::duration_not_zero(text).map(drop))
+            .bare(milliseconds)
             .help("Wait this time after each failure, instead of ever longer"),
     ),
     (

@@ -17,7 +17,7 @@
 //! `raw(Type)` key `resolve` makes something else. Strings are as Markdown.
 use super::addresses::{Addresses, ListenEntry};
 use super::attribute_kinds::{CpuShare, Cpus, ResourceTable};
-use super::flags::{SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, flag};
+use super::flags::{OUTPUT, SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, bytes, flag, milliseconds, seconds};
 use super::kinds::{
     Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size, TOO_MANY_ENTRIES, Text,
     Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, quoted, unset, variable,
@@ -157,12 +157,12 @@ table! {
         flag flag("--cwd", SURROUNDINGS, "DIR").for_one_app().help("Folder of the workers");
     /// Run workers as this user (clusterd must be root).
     user: plain(Option<String> = None), Optional(Identity), unset "as clusterd", example r#""www-data""#, section "run",
-        flag flag("--user", SURROUNDINGS, "USER").help("Run workers as this user (name or number)"),
+        flag flag("--user", SURROUNDINGS, "USER").alias("uid").help("Run workers as this user (name or number)"),
         more "Supplementary groups are the user's";
     /// Run workers as this group (clusterd must be root).
     group: plain(Option<String> = None), Optional(Identity), unset "the user's own, or as clusterd",
         example r#""www-data""#, section "run",
-        flag flag("--group", SURROUNDINGS, "GROUP").help("Run workers as this group (name or number)");
+        flag flag("--group", SURROUNDINGS, "GROUP").alias("gid").help("Run workers as this group (name or number)");
     /// Mode bits that files made by workers do not get, as octal digits in quotes.
     umask: plain(Option<u32> = None), Optional(Umask), unset "as clusterd", example r#""027""#, section "process";
     /// Priority of the processes: -20 (first) to 19; less than clusterd's own needs root.
@@ -246,7 +246,7 @@ table! {
         more "Programs other than Node close what they keep at SIGTERM. Part of `drain_timeout`";
     /// Time between SIGTERM and SIGKILL.
     kill_timeout: plain(Duration = defaults::KILL_TIMEOUT), TIME, section "readiness",
-        flag flag("--kill-timeout", WORKERS, "TIME");
+        flag flag("--kill-timeout", WORKERS, "TIME").short('k').bare(milliseconds);
 
     /// Variables, added to those of clusterd itself.
     env: raw(Variables), Environment, unset "empty", section "environment",
@@ -291,7 +291,7 @@ table! {
         more "At the watched folder (`\"*.log\"`, `\"tmp/\"`, `\"!.env\"`)";
     /// Act on a change once no other has followed for this time.
     watch_delay: raw(Duration = defaults::WATCH_DELAY), TIME_NOT_ZERO, section "replaced",
-        flag flag("--watch-delay", STARTING_AGAIN, "TIME"),
+        flag flag("--watch-delay", STARTING_AGAIN, "TIME").bare(seconds),
         more "After ten times that at the latest";
 
     /// What happens when a worker dies.
@@ -318,7 +318,7 @@ table! {
 
     /// A worker that lived shorter failed at its start; its slot waits before the next one.
     min_uptime: plain(Duration = Duration::from_secs(1)), TIME,
-        flag flag("--min-uptime", STARTING_AGAIN, "TIME").help("A worker that lived shorter failed at its start");
+        flag flag("--min-uptime", STARTING_AGAIN, "TIME").bare(milliseconds).help("A worker that lived shorter failed at its start");
     /// Failures within the window that make a slot errored; "never": it never gives up.
     max_restarts: plain(Option<u32> = Some(16)), MAX_RESTARTS,
         flag flag("--max-restarts", STARTING_AGAIN, "N")
@@ -329,12 +329,14 @@ table! {
     /// The wait after the first failure in a row.
     backoff_first: plain(Duration = Duration::ZERO), TIME;
     /// The wait after the second failure; it doubles.
-    backoff_min: plain(Duration = Duration::from_millis(100)), TIME_NOT_ZERO;
+    backoff_min: plain(Duration = Duration::from_millis(100)), TIME_NOT_ZERO,
+        flag flag("--backoff-min", STARTING_AGAIN, "TIME").alias("exp-backoff-restart-delay").bare(milliseconds)
+            .help("The wait after the second failure in a row; it doubles");
     /// The longest wait.
     backoff_max: plain(Duration = Duration::from_secs(15)), TIME_NOT_ZERO;
     /// The least wait before any worker that follows one that ended by itself, however long that one lived.
     delay: plain(Duration = Duration::ZERO), TIME,
-        flag flag("--restart-delay", STARTING_AGAIN, "TIME").help("Least wait before a worker follows another");
+        flag flag("--restart-delay", STARTING_AGAIN, "TIME").bare(milliseconds).help("Least wait before a worker follows another");
     /// How often a slot's worker may end by itself, well or not; then the slot is left empty. 1: it runs once.
     max_runs: plain(Option<u32> = None), MAX_RUNS,
         flag flag("--max-runs", STARTING_AGAIN, "N").help("How often it may run"),
@@ -400,7 +402,7 @@ table! {
 
     /// Resident memory of a worker.
     memory: plain(Option<u64> = None), Optional(Size), unset "none", example r#""512M""#,
-        flag flag("--max-memory", STARTING_AGAIN, "SIZE").alias("max-memory-restart")
+        flag flag("--max-memory", STARTING_AGAIN, "SIZE").alias("max-memory-restart").bare(bytes)
             .help("Replace a worker that uses more memory: \"512M\""),
         more "Read once a second";
     /// Time since its start, less up to a tenth, so that workers do not leave together.
@@ -439,19 +441,25 @@ table! {
 
     /// Where stdout goes: a file, relative to cwd; "NULL" discards it.
     out: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-out.log""#,
+        flag flag("--output", OUTPUT, "FILE").short('o').alias("out-file").help("Where stdout goes; NULL discards it"),
         more "Folders that are missing are made, files get mode 0640. The same path for `out` and `err`: one file";
     /// Where stderr goes, likewise.
-    err: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-error.log""#;
+    err: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-error.log""#,
+        flag flag("--error", OUTPUT, "FILE").alias("error-file").help("Where stderr goes; NULL discards it");
     /// One file for both, instead of out and err.
-    file: raw(Target), TARGET, unset "none", example r#""logs/hello.log""#;
+    file: raw(Target), TARGET, unset "none", example r#""logs/hello.log""#,
+        flag flag("--log", OUTPUT, "FILE").alias("log-file").help("One file for stdout and stderr");
     /// Files for each worker, with its slot before the ending: hello-out-0.log.
     per_worker: raw(bool = false), Boolean, example "true",
         more "The file of the agent is `hello-out-agent.log`";
     /// What a line looks like.
     format: raw(Format = Format::Plain), FORMAT, example r#""json""#,
+        flag flag("--log-format", OUTPUT, "FORMAT").alias("log-type").help("plain, or json: one object a line"),
         more "`json`: one object a line, see below";
     /// Time stamps: true, or a format: "%Y-%m-%d %H:%M:%S", "YYYY-MM-DD HH:mm:ss.SSS".
     time: raw(Option<String> = None), TimeStamp, example "true",
+        flag flag("--log-date-format", OUTPUT, "FORMAT")
+            .help("Put the time before each line, in this format: \"YYYY-MM-DD HH:mm:ss\""),
         more "Before each line: `2026-01-31T12:00:00: text`. The format is strftime's (`\"%Y-%m-%d %H:%M:%S%.3f\"`) or in PM2's \
               tokens (text in `[...]` stays), local time";
     /// Move a file aside before it becomes larger.

@@ -625,6 +625,13 @@ impl Kind for TimeStamp {
         walk.text(entry, wants, |text| log_time::strftime(text).map(Some))
     }
 
+    fn parse(&self, word: &str) -> Result<Option<String>, ValueError> {
+        match word {
+            "true" => Ok(Some(log_time::DEFAULT.to_owned())),
+            format => Ok(log_time::strftime(format).map(Some)?),
+        }
+    }
+
     fn show(&self, value: &Option<String>) -> Option<String> {
         value.is_none().then(|| "false".to_owned())
     }

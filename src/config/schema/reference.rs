@@ -85,7 +85,8 @@ fn run_flags() -> String {
         let alias = flag.flag.alias.map_or_else(String::new, |alias| format!(" (also: `--{alias}`)"));
         cells(&[&format!("{short}`{}{value}`", flag.flag.option), &format!("{}{alias}", flag.help)])
     };
-    "| option | meaning |\n|---|---|\n".to_owned() + &flags().iter().map(row).collect::<String>()
+    "| option | meaning |\n|---|---|\n".to_owned()
+        + &flags().iter().filter(|flag| !flag.flag.hidden).map(row).collect::<String>()
 }
 
 fn cells(cells: &[&str]) -> String {
