@@ -10,6 +10,8 @@ const PORT_AFTER_LAST: u64 = 1024;
 const FLAGS: &[&str] = &["--inspect", "--inspect-brk", "--inspect-wait", "--inspect-port", "--debug-port"];
 /// Those that open it.
 const OPENING: &[&str] = &["--inspect", "--inspect-brk", "--inspect-wait"];
+/// Those that wait for a debugger.
+const WAITING: &[&str] = &["--inspect-brk", "--inspect-wait"];
 /// Node flags whose value may be the next word, which then is not the script.
 const FLAGS_WITH_VALUE: &[&str] = &[
     "--inspect-port",
@@ -93,6 +95,16 @@ pub fn is_open(command: &[String], node_options: &str) -> bool {
         value.is_some_and(|value| value.contains("http"))
     });
     http || has_flag(command, node_options, OPENING)
+}
+
+/// Whether the next word may be the value of this flag of Node.
+pub fn takes_value(flag: &str) -> bool {
+    FLAGS_WITH_VALUE.contains(&flag)
+}
+
+/// Whether Node waits for a debugger before it runs the program.
+pub fn waits(command: &[String], node_options: &str) -> bool {
+    has_flag(command, node_options, WAITING)
 }
 
 fn has_flag(command: &[String], node_options: &str, flags: &[&str]) -> bool {

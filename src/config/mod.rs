@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod log;
 pub mod log_time;
 pub mod name;
+pub mod node_command;
 pub mod options;
 pub mod parse;
 pub mod problem;

@@ -3,12 +3,13 @@
 use super::environment::base_environment;
 use super::hooks::{self, RunsAs};
 use super::system::System;
-use crate::config::{self, Balance, Listen, ProtocolKind, Ready, Said, rules};
+use crate::config::{self, Balance, Listen, Protocol, ProtocolKind, Ready, Said, inspect, node_command, rules};
 use crate::ids::Slot;
 use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
+use crate::limits;
 use crate::os::listen::Access;
 use crate::os::{attributes, user};
-use crate::program;
+use crate::program::{self, ProgramKind};
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
 use std::collections::BTreeMap;
@@ -33,6 +34,13 @@ pub(super) enum SettingsError {
     Agent(#[source] program::ProgramError),
     #[error(transparent)]
     Rule(#[from] rules::RuleError),
+    /// It runs code of its command line, or of its standard input.
+    #[error(
+        "Node makes a cluster worker only of a process that has a script or an argument: put the code into a file, add an \
+         argument ({} x), or leave out protocol = \"node\", so that it binds its port by itself",
+        .0.join(" ")
+    )]
+    NoArgument(Vec<String>),
     #[error("cannot use the folder {}: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error(
@@ -43,6 +51,17 @@ pub(super) enum SettingsError {
     NoFolder(PathBuf),
     #[error("cannot use {} as the folder of the app: it is not a folder", .0.display())]
     NotAFolder(PathBuf),
+}
+
+/// The kind of an app's program, where Node can make a worker of it; else it is as any other.
+fn as_worker(kind: ProgramKind, config: &config::App) -> Result<ProgramKind, SettingsError> {
+    if kind != ProgramKind::Node || !node_command::has_no_argument(&config.command) {
+        return Ok(kind);
+    }
+    match config.protocol {
+        Protocol::Exactly(ProtocolKind::Node) => Err(SettingsError::NoArgument(config.command.clone())),
+        Protocol::Exactly(_) | Protocol::Auto => Ok(ProgramKind::Other),
+    }
 }
 
 /// A generation, ready to spawn.
@@ -126,6 +145,7 @@ impl Settings {
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
         let program_kind = program::kind_of(&found, &config.command);
+        let program_kind = as_worker(program_kind, &config)?;
         let kind = worker::decide(config.protocol, program_kind);
         let mut config = config;
         let ready = check(kind, &mut config)?;
@@ -248,7 +268,8 @@ impl Settings {
         let c = &self.config;
         Policy {
             ready: self.ready.clone(),
-            ready_timeout_ms: ms(c.ready_timeout),
+            // How long somebody debugs is up to them.
+            ready_timeout_ms: if self.waits_for_debugger() { limits::DURATION_MS_MAX } else { ms(c.ready_timeout) },
             drain_timeout_ms: ms(c.drain_timeout),
             kill_timeout_ms: ms(c.kill_timeout),
             min_uptime_ms: ms(c.restart.min_uptime),
@@ -269,6 +290,10 @@ impl Settings {
             limits: self.limits(),
             agent: self.agent_policy(),
         }
+    }
+
+    fn waits_for_debugger(&self) -> bool {
+        self.protocol.kind() == ProtocolKind::Node && inspect::waits(&self.config.command, &self.node_options())
     }
 
     fn agent_policy(&self) -> Option<AgentPolicy> {
@@ -520,7 +545,7 @@ fn find_program(
         None => program::find(name, path, Some(cwd)),
         Some(fixed) => {
             let found = program::find(&fixed.to_string_lossy(), path, Some(cwd));
-            Ok(found.unwrap_or(program::Program { path: fixed, kind: program::ProgramKind::Other }))
+            Ok(found.unwrap_or(program::Program { path: fixed, kind: ProgramKind::Other }))
         }
     }
 }

@@ -276,3 +276,26 @@ fn an_app_that_gave_up_is_closed_to_clients() {
     home.ok(&["start", "web"]);
     get(at(port), "/").unwrap();
 }
+
+#[test]
+fn a_restart_with_another_port_in_its_environment_serves_there_and_closes_the_old_one() {
+    let home = Home::new();
+    let [one, two] = free_ports();
+    let app = home.folder.write(
+        "app.js",
+        "require('http').createServer((q, a) => a.end('x')).listen(process.env.WEB_PORT, '127.0.0.1')",
+    );
+    let with = |port: u16, args: &[&str]| {
+        let mut command = super::cluster::command(&home.folder);
+        let done = command.env("WEB_PORT", port.to_string()).args(args).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    with(one, &["start", &app, "-n", "web", "-i", "2", "--ready", "listening"]);
+    assert!(get(at(one), "/").is_ok());
+    for (verb, now, before) in [("restart", two, one), ("reload", one, two)] {
+        with(now, &[verb, "web", "--update-env"]);
+        assert!(get(at(now), "/").is_ok(), "{verb}");
+        wait_until("the old port is closed", || get(at(before), "/").is_err());
+        assert!(!home.app("web").listen.iter().any(|address| address.ends_with(&before.to_string())), "{verb}");
+    }
+}

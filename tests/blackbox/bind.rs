@@ -438,3 +438,91 @@ fn a_port_of_somebody_else_is_refused_and_explained() {
     }
     assert!(line.contains(&format!("in use by pid {}", std::process::id())) && line.contains("PORT"), "{line}");
 }
+
+/// Node makes no worker of a process without a script.
+#[test]
+fn code_on_nodes_command_line_shares_the_port_as_any_program() {
+    let code = "require('node:http').createServer((q, s) => s.end(`pid=${process.pid}`)).listen(process.env.PORT)";
+    let folder = Folder::new();
+    let args = ["-w", "2", "--protocol", "node", "--port", "0", "--", "node", "-e", code];
+    let (exit, _, said) = super::cluster::run(&folder, &args);
+    assert!(exit == 1 && said.contains("put the code into a file"), "{exit} {said}");
+    both_answer(&["node", "-e", code], |_| ());
+    let cluster = Cluster::start(&[
+        "-w",
+        "1",
+        "--port",
+        "0",
+        "--ready",
+        "1ms",
+        "--",
+        "node",
+        "-e",
+        "setInterval(() => {}, 1000)",
+    ]);
+    cluster.wait_ready(1);
+    assert_eq!(cluster.app().protocol, "bind");
+    cluster.stop();
+}
+
+/// Binds while another thread changes the address, and has children that are killed in the middle of a call.
+const WILD: &str = "import ctypes, http.server, os, signal, socket, struct, threading
+libc = ctypes.CDLL(None, use_errno=True)
+port = int(os.environ['PORT'])
+def address(port):
+    return struct.pack('<H', socket.AF_INET) + struct.pack('>H', port) + bytes([127, 0, 0, 1]) + bytes(8)
+buffer = ctypes.create_string_buffer(address(port), 16)
+stop = threading.Event()
+def change():
+    while not stop.is_set():
+        for port_now in (port, 0, 1, 65535):
+            buffer[:16] = address(port_now)
+        buffer[:2] = b'\\xff\\xff'
+changer = threading.Thread(target=change)
+changer.start()
+for n in range(200):
+    s = socket.socket()
+    libc.bind(s.fileno(), buffer, 16)
+    s.close()
+stop.set()
+changer.join()
+# Addresses that cannot be read, too short ones and too long ones.
+for pointer, length in ((None, 16), (1, 16), (buffer, 1), (buffer, 0), (buffer, 1 << 30)):
+    s = socket.socket()
+    libc.bind(s.fileno(), pointer, length)
+    s.close()
+for n in range(30):
+    child = os.fork()
+    if child == 0:
+        while True:
+            s = socket.socket()
+            libc.bind(s.fileno(), address(port), 16)
+            s.close()
+    os.sched_yield()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        body = b'pid=%d' % os.getpid()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(('127.0.0.1', port), Answer).serve_forever()
+";
+
+#[test]
+fn addresses_that_change_while_they_are_read_and_callers_that_die_cost_nobody_anything() {
+    let folder = Folder::new();
+    folder.write("wild.py", WILD);
+    let Some(cluster) = start_in(folder, 2, &[], &["python3", "wild.py"]) else { return };
+    let seen = load(&cluster, 40);
+    nothing_lost(&seen);
+    assert_eq!(seen.by_pid.len(), 2, "{seen:?}");
+    let view = cluster.wait_view("a view", |_| true);
+    assert_eq!((view.master_restarts, view.apps[0].restarts), (0, 0), "{:?}", cluster.stderr());
+    cluster.stop();
+}

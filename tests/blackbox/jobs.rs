@@ -138,3 +138,33 @@ fn a_program_that_holds_its_own_port_is_replaced_one_after_the_other() {
     assert!(!cluster.stderr().iter().any(|line| line.contains("EADDRINUSE")), "two of it ran at a time");
     cluster.stop();
 }
+
+/// A worker that leaves after an error has its own time to write down what happened.
+#[test]
+fn who_closes_its_servers_to_flush_keeps_its_time_and_is_said_to_have_crashed() {
+    for leave in ["server.close()", "require('cluster').worker.disconnect()"] {
+        let folder = Folder::new();
+        folder.write(
+            "flushes.js",
+            &format!(
+                "const server = require('http').createServer((q, a) => {{\n\
+                 \x20 a.end('x');\n\
+                 \x20 if (q.url === '/crash') setTimeout(() => {{ throw new Error('broken'); }}, 10);\n\
+                 }}).listen(process.env.PORT);\n\
+                 process.once('uncaughtException', () => {{\n\
+                 \x20 {leave};\n\
+                 \x20 setTimeout(() => {{ console.log('flushed'); process.exit(1); }}, 3000);\n\
+                 }});\n\
+                 process.on('SIGTERM', () => console.log('hurried'));"
+            ),
+        );
+        let args = ["-w", "1", "--host", "127.0.0.1", "--port", "0", "--", "node", "flushes.js"];
+        let cluster = Cluster::start_in(folder, &args, |_| {});
+        cluster.wait_ready(1);
+        super::client::get(cluster.address(), "/crash").unwrap();
+        cluster.wait_out("flushed");
+        cluster.wait_line(", which left by itself, has crashed: exited with code 1");
+        assert!(!cluster.stdout().contains(&"hurried".to_owned()), "{leave}: SIGTERM came before its time");
+        assert!(super::client::get(cluster.address(), "/").is_ok());
+    }
+}

@@ -199,6 +199,7 @@ cases! {
     messages: Scene::default();
     ports: Scene::default();
     sockets: Scene::default();
+    threads: Scene::default();
     tickets: Scene::default();
     told_to_leave: Scene { leave_at: Some("please"), ..Scene::default() };
     unix: Scene::default();
