@@ -256,13 +256,6 @@ impl App {
         self.touched_workers.insert(worker);
     }
 
-    /// Says of a generation whether two of its workers may run in one slot.
-    pub fn set_overlap(&mut self, generation: Generation, overlap: bool) {
-        if let Some(policy) = self.policies.get_mut(&generation) {
-            policy.overlap = overlap;
-        }
-    }
-
     pub(super) fn slot_state(&self, index: u32) -> Option<&SlotState> {
         if Slot(index) == Slot::AGENT { Some(&self.agent.slot) } else { self.slots.get(index as usize) }
     }
@@ -460,12 +453,6 @@ impl App {
             }
             (Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed, _) => {}
         }
-    }
-
-    /// Whether time alone makes the worker ready, as that of an app without a port.
-    fn may_end(&self, worker: WorkerId) -> bool {
-        let rules = |w: &Worker| self.policy(w.generation).rules(w.slot).ready.after_ms;
-        self.workers.get(&worker).is_some_and(|w| rules(w).is_some())
     }
 
     fn on_misbehaved(&mut self, cx: &mut Cx<'_>, worker: WorkerId, reason: String) {

@@ -18,6 +18,12 @@ impl App {
         w.not_yet.as_deref()
     }
 
+    /// Whether time alone makes the worker ready, as that of an app without a port.
+    pub(super) fn may_end(&self, worker: WorkerId) -> bool {
+        let rules = |w: &Worker| self.policy(w.generation).rules(w.slot).ready.after_ms;
+        self.workers.get(&worker).is_some_and(|w| rules(w).is_some())
+    }
+
     /// The cause for a worker whose time to get ready is over.
     pub(super) fn not_ready(&self, w: &Worker) -> Cause {
         let rules = self.policy(w.generation).rules(w.slot);

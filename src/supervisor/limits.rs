@@ -5,7 +5,7 @@ use super::slot::SlotPhase;
 use super::slot::died;
 use super::worker::Phase;
 use super::{Action, Cause, ExitStatus, Next, Report};
-use crate::ids::{Slot, WorkerId};
+use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 
 /// Workers leave up to this share of their `lifetime` early (one part in so many; no unit).
@@ -64,6 +64,13 @@ fn own_lifetime_ms(worker: WorkerId, lifetime_ms: u64) -> u64 {
 }
 
 impl App {
+    /// Says of a generation whether two of its workers may run in one slot.
+    pub fn set_overlap(&mut self, generation: Generation, overlap: bool) {
+        if let Some(policy) = self.policies.get_mut(&generation) {
+            policy.overlap = overlap;
+        }
+    }
+
     /// Leaves the slot empty after its last allowed run.
     pub(super) fn end_last_run(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(slot) = self.slot_mut(index) else { return };

@@ -217,7 +217,7 @@ table! {
               gets its slot's socket there. `listen-fds`: the sockets are inherited from fd 3 up, as with systemd \
               (blocking; TCP_NODELAY is set for their connections). `none`: no socket. `auto`: `node` where the program is \
               Node (by its name, the file behind links, or its `#!` line) and serves itself, else `bind`: for other programs, \
-              and for Node where it starts another process (`npm`, `tsx`, `nodemon`, `node --watch`). docs/bind.md";
+              and for Node where it starts another process (`npm`, `tsx`, `nodemon`, `node --watch`) or has no script (`node -e`). docs/bind.md";
 
     /// Whether Node workers load a small script that lets connections move to other workers instead of being closed.
     preload: plain(bool = true), Boolean, section "sockets",
