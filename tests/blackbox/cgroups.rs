@@ -260,6 +260,45 @@ fn a_reload_changes_the_limits_of_the_group_that_is_there() {
     assert!(!file.exists());
 }
 
+/// A count in a file of `NAME COUNT` lines.
+fn counted(pid: i32, file: &str, name: &str) -> u64 {
+    let text = group_file(pid, file);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {file}: {text}")).parse().unwrap()
+}
+
+#[test]
+fn an_app_that_computes_without_end_has_its_share_of_the_cpu() {
+    if !can_limit(Limits { cpu_max: Some(20_000), ..Limits::default() }) {
+        return;
+    }
+    let home = Home::new();
+    home.folder.write("busy.sh", "while :; do :; done");
+    let busy = app("bad", "[\"sh\", \"busy.sh\"]", "ready = \"1ms\"\n[app.limits]\ncpu_max = \"20%\"\n");
+    home.folder.write("site.toml", &busy);
+    home.ok(&["start", "site.toml"]);
+    let pid = home.app("bad").workers[0].pid.unwrap();
+    wait_until("the kernel stops it", || counted(pid, "cpu.stat", "nr_throttled") > 0);
+    home.ok(&["kill"]);
+}
+
+#[test]
+fn an_app_above_memory_high_is_slowed_down_and_lives() {
+    if !can_limit(Limits { memory_high: Some(100 << 20), ..Limits::default() }) {
+        return;
+    }
+    let home = Home::new();
+    home.folder.write("big.py", "import signal\nall = b'x' * (96 << 20)\nprint('big', flush=True)\nsignal.pause()\n");
+    let limits = "ready = \"1ms\"\n[app.limits]\nmemory_high = \"64M\"\n";
+    home.folder.write("site.toml", &app("big", "[\"python3\", \"big.py\"]", limits));
+    home.ok(&["start", "site.toml"]);
+    let pid = home.app("big").workers[0].pid.unwrap();
+    assert_eq!(group_file(pid, "memory.high"), (64 << 20).to_string());
+    wait_until("the kernel counts it", || counted(pid, "memory.events", "high") > 0);
+    assert_eq!(home.app("big").workers[0].pid, Some(pid));
+    home.ok(&["kill"]);
+}
+
 #[test]
 fn groups_outlive_an_upgrade_of_the_keeper() {
     if !can_limit(Limits { pids_max: Some(20), ..Limits::default() }) {

@@ -22,7 +22,8 @@ while True:
     except OSError:
         time.sleep(0.01)
         continue
-    with connection:
+    # A client may leave without waiting for its answer.
+    with connection, contextlib.suppress(OSError):
         head = b""
         while b"\r\n\r\n" not in head and (piece := connection.recv(1000)):
             head += piece
