@@ -113,6 +113,11 @@ impl Groups {
         entry.inspect_err(|why| system.say(&format!("clusterd: {app}: its cgroup cannot be joined: {why}"))).ok()
     }
 
+    /// The app in whose group a process is.
+    pub(super) fn app_of<S: System>(&self, system: &S, pid: i32) -> Option<String> {
+        system.app_of(pid, self.base.as_ref()?)
+    }
+
     /// Kills what is in the group of an app. Returns whether the group is gone.
     pub(super) fn end<S: System>(&mut self, system: &S, app: &str) -> bool {
         let Some(base) = self.base.as_ref().filter(|_| self.apps.contains_key(app)) else { return true };

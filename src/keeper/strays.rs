@@ -43,6 +43,10 @@ impl<S: System> Keeper<S> {
     }
 
     fn is_stray(&self, pid: i32, of: Option<&str>) -> bool {
+        // What the kernel knows comes first: a process can have the reading of its variables block.
+        if let Some(app) = self.groups.app_of(&self.system, pid) {
+            return of.is_none_or(|of| app == of);
+        }
         let app = self.system.variable(pid, APP);
         app.is_some_and(|app| of.is_none_or(|of| app == of.as_bytes())) && self.system.variable(pid, HOOK).is_none()
     }

@@ -1,6 +1,6 @@
 //! Every system call of the keeper, as one trait, so that a simulated system can take its place. [`Linux`] is the real
 //! one: thin, and chosen at compile time. Pure helpers (signal names, the meaning of a wait status) are not here.
-use crate::os::cgroup::{Base, CgroupError, Entry, Limit, Limits};
+use crate::os::cgroup::{self, Base, CgroupError, Entry, Limit, Limits};
 use crate::os::packet::{self, Packet};
 use crate::os::poll;
 use crate::os::process::{self, FileLimit};
@@ -173,6 +173,11 @@ pub trait System: Debug {
     }
 
     // ---- cgroups ----
+
+    /// The app in whose cgroup a process is.
+    fn app_of(&self, _pid: i32, _base: &Base) -> Option<String> {
+        None
+    }
 
     /// Finds the place for the cgroups of the apps.
     fn find_cgroups(&self, _base: &str) -> Result<Base, CgroupError> {
@@ -401,6 +406,10 @@ impl System for Linux {
 
     fn variable(&self, pid: i32, name: &str) -> Option<Vec<u8>> {
         procfs::variable(pid, name)
+    }
+
+    fn app_of(&self, pid: i32, base: &Base) -> Option<String> {
+        cgroup::app_of(pid, base.name())
     }
 
     fn find_cgroups(&self, base: &str) -> Result<Base, CgroupError> {

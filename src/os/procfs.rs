@@ -32,7 +32,8 @@ fn parent(pid: i32) -> Option<String> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).map(str::to_owned)
 }
 
-/// A variable in the environment that a process was started with.
+/// A variable in the environment that a process was started with. That is in the process's own memory, so it may have this
+/// block: to be asked of processes of nobody who wants that.
 pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
@@ -70,7 +71,7 @@ pub fn cpu_wait_us(pid: i32) -> Option<u64> {
 pub struct Holder {
     pub pid: i32,
     pub parent: Option<i32>,
-    /// Its command, shortened.
+    /// The name of its command, as `ps` shows it.
     pub command: String,
 }
 
@@ -104,9 +105,9 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if socket_inodes(pid).is_some_and(|held| !held.is_disjoint(inodes)) {
-            let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .map(|c| c.replace('\0', " ").trim().chars().take(60).collect())
-                .unwrap_or_default();
+            // The name, which the kernel has. Its arguments are in its own memory, and a page there may be one that never
+            // comes (userfaultfd, FUSE): reading it would block.
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
             let parent = parent(pid).and_then(|parent| parent.parse().ok());
             return Some(Holder { pid, parent, command });
         }

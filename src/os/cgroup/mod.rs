@@ -4,7 +4,7 @@
 //! Which app has which limits is not known here.
 mod processes;
 
-pub use processes::end_leftovers;
+pub use processes::{app_of, end_leftovers};
 
 use super::hierarchy::{self, Version, read};
 use super::lock;

@@ -1,6 +1,7 @@
 //! The processes in a group and the groups below it: kills them, and removes what is empty then.
 use super::{
-    BASE_PREFIX, CGROUP_FOLDERS_MAX, CGROUP_KILL_ROUNDS_MAX, CgroupError, KILL_PAUSE, check_name, rank, system,
+    APP_PREFIX, BASE_PREFIX, CGROUP_FOLDERS_MAX, CGROUP_KILL_ROUNDS_MAX, CgroupError, KILL_PAUSE, check_name, rank,
+    system,
 };
 use crate::os::hierarchy::{self, Version, read};
 use crate::os::{lock, signal};
@@ -35,6 +36,19 @@ pub fn end_leftovers(name: &str) -> usize {
         }
     }
     count
+}
+
+/// The app in whose group a process is, in the base of this name.
+#[must_use]
+pub fn app_of(pid: i32, base: &str) -> Option<String> {
+    app_in(&read(Path::new(&format!("/proc/{pid}/cgroup")))?, base)
+}
+
+/// The same in the text of `/proc/PID/cgroup`.
+pub(super) fn app_in(groups: &str, base: &str) -> Option<String> {
+    let of_base = format!("/{base}/{APP_PREFIX}");
+    let found = groups.lines().find_map(|line| line.splitn(3, ':').nth(2)?.split_once(&of_base));
+    found.and_then(|(_, below)| below.split('/').next()).map(str::to_owned)
 }
 
 /// Kills every process in a group and the groups below it.

@@ -123,3 +123,14 @@ fn a_base_has_one_user_and_an_empty_one_that_nobody_uses_is_removed() {
     base.remove();
     assert!(!machine.0.join("cg/a/clusterd-web-1f").exists());
 }
+
+#[test]
+fn the_group_of_a_process_names_its_app() {
+    let of = |text: &str| processes::app_in(text, "clusterd-site-1f");
+    let in_v1 = "5:memory:/x/clusterd-site-1f/app-web.2/below\n0::/elsewhere\n";
+    assert_eq!(of(in_v1).as_deref(), Some("web.2"));
+    assert_eq!(of("0::/user.slice/clusterd-site-1f/app-api\n").as_deref(), Some("api"));
+    assert_eq!(of("0::/clusterd-other-2a/app-api\n"), None);
+    assert_eq!(of("0::/clusterd-site-1f\n"), None);
+    assert_eq!(of(""), None);
+}
