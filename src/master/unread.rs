@@ -23,6 +23,10 @@ const BYTES_PER_MS_MAX: usize = 256 * 1024;
 /// What is worked on of one channel in one millisecond, in small lines.
 const LINES_PER_MS_MAX: u32 = 1_024;
 
+/// How often one channel is read in one millisecond. A worker that writes each line by itself would else wake the loop for
+/// each. Far more than the connections that a worker takes in that time, each with one answer.
+const READS_PER_MS_MAX: u32 = 64;
+
 /// So many small lines count as much as one that asks clusterd for something (a factor, without a unit).
 const REQUEST_LINES: u32 = 16;
 
@@ -42,7 +46,11 @@ pub(super) const OWED_LOOK_MS: u64 = 50;
 /// Time that one turn spends on channels that were left with bytes in them, in microseconds; one is always read.
 pub(super) const TURN_US: u64 = 500;
 
-/// A worker whose channel could not be emptied for this time, or that has not read its answers, is reported, in
+/// A budget that was not spent for this time ends a flood, in milliseconds: a worker that writes each line by itself leaves
+/// the channel empty now and then.
+const QUIET_MS: u64 = 10;
+
+/// A worker that spent its budget all the time for so long, or that has not read its answers, is reported, in
 /// milliseconds.
 const FLOOD_MS: u64 = 2_000;
 
@@ -62,16 +70,18 @@ pub(super) struct Unread {
 /// What one worker has said over its channel.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
-    /// The millisecond that the next two count for.
+    /// The millisecond that the next three count for.
     at_ms: u64,
     bytes: usize,
     lines: u32,
+    reads: u32,
     /// Its channel is on the list of those that are read on later.
     is_left: bool,
     /// The other side has closed, which no later event tells.
     to_end: bool,
-    /// Since when its channel was never empty (milliseconds), and what was read since.
+    /// Since when it has spent its budget again and again (milliseconds), when last, and what was read since.
     behind_since_ms: Option<u64>,
+    spent_ms: u64,
     behind_bytes: u64,
     behind_lines: u64,
     flood_told_ms: Option<u64>,
@@ -123,30 +133,41 @@ impl Warnings {
 pub(super) struct Budget {
     bytes: usize,
     lines: u32,
+    reads: u32,
 }
 
 impl Budget {
     /// What a worker has left of this millisecond.
     pub(super) fn of(cx: &Context<impl System>, ix: WorkerIx) -> Budget {
-        let full = Budget { bytes: BYTES_PER_MS_MAX, lines: LINES_PER_MS_MAX };
+        let full = Budget { bytes: BYTES_PER_MS_MAX, lines: LINES_PER_MS_MAX, reads: READS_PER_MS_MAX };
         let Some(intake) = cx.workers.get(ix).map(|w| &w.intake).filter(|intake| intake.at_ms == cx.now_ms) else {
             return full;
         };
-        Budget { bytes: full.bytes.saturating_sub(intake.bytes), lines: full.lines.saturating_sub(intake.lines) }
+        Budget {
+            bytes: full.bytes.saturating_sub(intake.bytes),
+            lines: full.lines.saturating_sub(intake.lines),
+            reads: full.reads.saturating_sub(intake.reads),
+        }
     }
 
     /// The last words of a process: as much as a socket may hold.
     pub(super) fn of_last_words() -> Budget {
-        Budget { bytes: BYTES_PER_MS_MAX * LAST_WORDS_FACTOR as usize, lines: LINES_PER_MS_MAX * LAST_WORDS_FACTOR }
+        Budget {
+            bytes: BYTES_PER_MS_MAX * LAST_WORDS_FACTOR as usize,
+            lines: LINES_PER_MS_MAX * LAST_WORDS_FACTOR,
+            // Each brings something, so that the bytes bound them.
+            reads: u32::MAX,
+        }
     }
 
     pub(super) fn is_spent(self) -> bool {
-        self.bytes == 0 || self.lines == 0
+        self.bytes == 0 || self.lines == 0 || self.reads == 0
     }
 
-    /// So many bytes were read.
+    /// A read brought so many bytes.
     pub(super) fn read(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
+        self.reads = self.reads.saturating_sub(1);
     }
 
     /// A line of this length is worked on.
@@ -218,16 +239,18 @@ pub(super) fn note(cx: &mut Context<impl System>, ix: WorkerIx, before: Budget, 
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     let intake = &mut worker.intake;
     let (bytes, lines) = (before.bytes.saturating_sub(after.bytes), before.lines.saturating_sub(after.lines));
-    if intake.at_ms == now_ms {
-        (intake.bytes, intake.lines) = (intake.bytes + bytes, intake.lines + lines);
-    } else {
-        (intake.at_ms, intake.bytes, intake.lines) = (now_ms, bytes, lines);
+    let reads = before.reads.saturating_sub(after.reads);
+    if intake.at_ms != now_ms {
+        (intake.at_ms, intake.bytes, intake.lines, intake.reads) = (now_ms, 0, 0, 0);
     }
-    if !after.is_spent() {
+    (intake.bytes, intake.lines, intake.reads) = (intake.bytes + bytes, intake.lines + lines, intake.reads + reads);
+    if after.is_spent() {
+        intake.spent_ms = now_ms;
+        intake.behind_since_ms.get_or_insert(now_ms);
+    } else if now_ms > intake.spent_ms + QUIET_MS {
         (intake.behind_since_ms, intake.behind_bytes, intake.behind_lines) = (None, 0, 0);
-        return;
     }
-    let since_ms = *intake.behind_since_ms.get_or_insert(now_ms);
+    let Some(since_ms) = intake.behind_since_ms else { return };
     intake.behind_bytes += bytes as u64;
     intake.behind_lines += u64::from(lines);
     let told = intake.flood_told_ms.is_some_and(|at_ms| now_ms < at_ms + WARNINGS_EVERY_MS);
@@ -338,7 +361,7 @@ mod tests {
 
     #[test]
     fn lines_that_ask_for_something_and_long_ones_cost_more() {
-        let mut budget = Budget { bytes: 1000, lines: 40 };
+        let mut budget = Budget { bytes: 1000, lines: 40, reads: 3 };
         budget.line(7, Some(&FromWorker::User));
         assert_eq!(budget.lines, 39);
         budget.line(70, Some(&FromWorker::Listening { seq: 1 }));
@@ -348,9 +371,14 @@ mod tests {
         assert!(!budget.is_spent());
         budget.line(limits::CHANNEL_LINE_BYTES_MAX, Some(&FromWorker::User));
         assert!(budget.is_spent());
-        let mut budget = Budget { bytes: 1000, lines: 40 };
+        let mut budget = Budget { bytes: 1000, lines: 40, reads: 3 };
         budget.read(1001);
         assert!(budget.is_spent());
+        let mut budget = Budget { bytes: 1000, lines: 40, reads: 2 };
+        budget.read(1);
+        assert!(!budget.is_spent());
+        budget.read(1);
+        assert!(budget.is_spent(), "small ones count too");
     }
 
     #[test]
