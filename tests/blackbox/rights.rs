@@ -1,5 +1,5 @@
 //! A worker, or another user of the machine, that wants to hurt those beside it.
-use super::apps::misbehave;
+use super::apps::{hello, misbehave};
 use super::client::get;
 use super::cluster::{Cluster, Folder, kill, run, wait_until};
 use std::io::{Read, Write};
@@ -515,4 +515,28 @@ fn a_worker_that_shuts_down_a_shared_unix_socket_ends_it_for_a_moment_only() {
     }
     unharmed(cluster);
     assert!(!path.exists(), "it stays behind");
+}
+
+#[test]
+fn a_stop_leaves_what_somebody_else_has_put_at_the_path_of_its_socket() {
+    let place = Folder::new();
+    let path = place.path().join("web.sock");
+    let address = format!("unix:{}", path.display());
+    let port = format!("PORT={}", path.display());
+    let start = || Cluster::start(&["-w", "1", "-l", &address, "-e", &port, "--", "node", &hello()]);
+    let cluster = start();
+    cluster.wait_ready(1);
+    std::fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    unharmed(cluster);
+    UnixStream::connect(&path).expect("another server's socket is left");
+    drop(other);
+    std::fs::remove_file(&path).unwrap();
+    // And a file that is none.
+    let cluster = start();
+    cluster.wait_ready(1);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    unharmed(cluster);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }

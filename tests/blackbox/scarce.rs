@@ -4,12 +4,13 @@ use super::apps::hello;
 use super::client::{Load, who};
 use super::cluster::{Cluster, Folder, kill, wait_until};
 use super::common::files::first_free_file;
-use super::common::users::{is_root, through_setpriv};
+use super::common::users::{NOBODY, is_root, through_setpriv};
 use super::kernel::waiting;
 use super::refusal::Gate;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -221,4 +222,31 @@ fn a_keeper_without_free_descriptors_starts_the_next_master() {
         assert!(who(cluster.address()) > 0);
     }
     cluster.stop();
+}
+
+#[test]
+fn a_verb_that_can_make_no_thread_does_its_work() {
+    let cluster = Cluster::start_in(
+        Folder::new(),
+        &["-w", "1", "--protocol", "none", "--ready", "1ms", "--", "sleep", "1000"],
+        |command| through_setpriv(command, NOBODY),
+    );
+    cluster.wait_line("ready, 1 worker");
+    let clusterd = match is_root() {
+        true => cluster.folder.path().join("clusterd"),
+        false => PathBuf::from(env!("CARGO_BIN_EXE_clusterd")),
+    };
+    for (verb, wanted) in [("ls", "sleep"), ("kill", "")] {
+        // The user has more processes than that already.
+        let mut command = Command::new("prlimit");
+        command.arg("--nproc=1").arg(&clusterd).arg(verb);
+        command.env("CLUSTERD_HOME", cluster.folder.path().join("home"));
+        through_setpriv(&mut command, NOBODY);
+        let output = command.output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains(wanted), "{verb}: {out}{err}");
+        assert!(!err.contains("panicked"), "{verb}: {err}");
+    }
+    let mut cluster = cluster;
+    assert_eq!(cluster.wait_exit(), 0);
 }
