@@ -138,7 +138,7 @@ fn a_file_of_data_is_never_run() {
 #[test]
 fn an_environment_file_that_is_a_pipe_without_a_writer_stops_no_reload() {
     let folder = Folder::new();
-    let app = super::apps::hello();
+    let app = hello();
     folder.write("env", "A=1\n");
     let text = format!(
         "[[app]]\nname = \"web\"\ncommand = [\"node\", {app:?}]\nworkers = 1\nlisten = \"127.0.0.1:0\"\nenv_file = \"env\"\n"
