@@ -129,6 +129,11 @@ fn beside_workers(what: &'static str, cluster: Cluster) -> Row {
         let signal = if on { "CONT" } else { "STOP" };
         flooders().iter().filter_map(|worker| worker.pid).for_each(|pid| kill(pid, signal));
     });
+    assert_eq!(
+        cluster.wait_view("the flooders", |_| true).apps[1].restarts,
+        0,
+        "{what}: they are read later, and live"
+    );
     cluster.stop();
     row
 }
