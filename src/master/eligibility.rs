@@ -17,6 +17,8 @@ pub(super) struct GroupChanges {
     pub(super) abandoned: Vec<QueueIx>,
     /// Check the accept queues in this turn of the loop.
     pub(super) look_now: bool,
+    /// A socket of a slot no longer listens.
+    pub(super) has_closed: bool,
 }
 
 /// Brings balancer and groups up to date after a worker changed.

@@ -1,15 +1,22 @@
 //! Keeps shared listening sockets listening. A worker that has one can end the listening of all with shutdown(2): the
-//! socket stays bound, clients are refused, and nobody else notices. So each is asked once a second. A TCP socket listens
-//! again. For a Unix socket the kernel offers no way back: another one is bound at its path, and the workers, which have the
+//! socket stays bound, clients are refused, and nobody else notices. So each is asked once a second, and a slot's own one when
+//! it wakes the accept queue monitor. A TCP socket listens again. For a Unix socket the kernel offers no way back: another one is bound at its path, and the workers, which have the
 //! old one, are replaced.
+use super::app::App;
+use super::checkpoint;
 use super::context::Context;
 use super::listener;
 use super::system::System;
+use super::timers::Timer;
 use crate::ids::{AppIx, ListenerIx};
 use crate::limits;
 use crate::os::listen::LocalAddress;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+
+/// Pause before sockets of a group listen again, in milliseconds: by then the kernel has a program for those that do.
+const AGAIN_AFTER_MS: u64 = 2;
 
 /// What happened to the listening of a listener's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,12 +68,59 @@ pub(super) fn restore(cx: &mut Context<impl System>) -> Vec<AppIx> {
 }
 
 fn restore_tcp(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, address: SocketAddr) {
-    let Context { apps, system, .. } = cx;
+    let mut ended = note_ended(cx, app_ix, listener_ix);
+    let keeper_knows = !cx.keeper.has_more();
+    let is_steered = !cx.group_changes.unsteered.contains(&(app_ix, listener_ix));
+    let Context { apps, system, group_changes, .. } = &mut *cx;
     let app = &mut apps[app_ix];
     let listener = &mut app.listeners[listener_ix];
-    let ended = listener.sockets().filter(|socket| !system.is_listening(*socket));
-    let restored: Result<Vec<()>, _> =
-        ended.map(|socket| system.listen_again(socket, address, limits::LISTEN_BACKLOG)).collect();
+    let others_serve = listener.reuseport.as_ref().is_some_and(|group| !group.order().is_empty());
+    if !ended.is_empty() && others_serve && !(is_steered && keeper_knows) {
+        cx.timers.set_earlier(Timer::Listening, cx.now_ms + AGAIN_AFTER_MS);
+        return;
+    }
+    let restored: Result<Vec<()>, _> = ended
+        .iter()
+        .map(|number| system.listen_again(listener.socket(*number), address, limits::LISTEN_BACKLOG))
+        .collect();
+    if restored.is_err() {
+        ended.retain(|number| system.is_listening(listener.socket(*number)));
+    }
+    if let Some(group) = &mut listener.reuseport
+        && !ended.is_empty()
+    {
+        ended.iter().for_each(|number| group.note_opened(*number));
+        group_changes.unsteered.insert((app_ix, listener_ix));
+    }
+    tell(app, listener_ix, restored);
+    if !ended.is_empty() {
+        checkpoint::save_listener(cx, app_ix, listener_ix);
+    }
+}
+
+/// The sockets of a listener that do not listen, by number. In a group the kernel has given their places to others then: its
+/// program is replaced before they listen again, and join the group as its last ones.
+fn note_ended(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) -> Vec<u32> {
+    let Context { apps, system, .. } = &mut *cx;
+    let listener = &mut apps[app_ix].listeners[listener_ix];
+    let (ended, listen): (Vec<u32>, Vec<u32>) =
+        (0..listener.socket_count()).partition(|number| !system.is_listening(listener.socket(*number)));
+    let Some(group) = &mut listener.reuseport else { return ended };
+    let known = group.order().len();
+    // The previous master may have died before it noted that they listen.
+    listen.iter().for_each(|number| group.note_opened(*number));
+    let is_longer = group.order().len() > known;
+    let newly_ended = ended.iter().filter(|number| group.note_closed(**number)).count();
+    if newly_ended > 0 || is_longer {
+        cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        checkpoint::save_listener(cx, app_ix, listener_ix);
+    }
+    ended
+}
+
+/// Logs that a listener listens again, or why it does not.
+fn tell(app: &mut App, listener_ix: ListenerIx, restored: io::Result<Vec<()>>) {
+    let listener = &mut app.listeners[listener_ix];
     let told = listener.listening == Listening::Restored;
     match restored {
         Ok(none) if none.is_empty() => {}
@@ -74,11 +128,11 @@ fn restore_tcp(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Listen
         Ok(_) => {
             listener.readable = true;
             listener.listening = Listening::Restored;
-            log::warn!(
-                "{}: a worker shut down the listening socket of {listener}, which all of them share; it listens again \
-                 (clients were refused for up to a second)",
-                app.name
-            );
+            let whose = match listener.reuseport {
+                Some(_) => "its listening socket of",
+                None => "the listening socket of all workers,",
+            };
+            log::warn!("{}: a worker shut down {whose} {listener}; it listens again", app.name);
         }
         Err(_) if told => {}
         Err(e) => {

@@ -181,9 +181,7 @@ impl<S: System> Master<S> {
             self.cx.timers.set(Timer::Heartbeat, self.cx.now_ms + limits::HEARTBEAT_EVERY_MS);
             self.liveness.probe_all(&mut self.cx);
             moves::rebalance(&mut self.cx);
-            for app in listening::restore(&mut self.cx) {
-                self.replace_workers(app);
-            }
+            self.cx.group_changes.has_closed = true;
             self.control.restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
@@ -203,6 +201,12 @@ impl<S: System> Master<S> {
         self.work_on_tasks();
         self.kernel_mode.groups.steer(&mut self.cx);
         self.look_at_queues();
+        let again = self.cx.timers.take_due(Timer::Listening, self.cx.now_ms);
+        if std::mem::take(&mut self.cx.group_changes.has_closed) || again {
+            for app in listening::restore(&mut self.cx) {
+                self.replace_workers(app);
+            }
+        }
         while !self.cx.tasks.is_empty() || !self.cx.events.is_empty() {
             self.work_on_tasks();
             self.work_on_events();

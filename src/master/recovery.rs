@@ -417,7 +417,16 @@ impl Recovery<'_> {
         // The keeper holds the sockets of a group one by one, the first as the listener itself.
         let more = (1..).take_while(|slot| self.ground.held.contains(&listener::slot_name(app, key, *slot))).count();
         let sockets = if more == 0 { 0 } else { more as u32 + 1 };
-        ListenerRecord { key: key.to_owned(), configured, data: None, order, sockets, full: false, given: false }
+        ListenerRecord {
+            key: key.to_owned(),
+            configured,
+            data: None,
+            order,
+            sockets,
+            full: false,
+            given: false,
+            places: Vec::new(),
+        }
     }
 
     /// Assumes that a worker serves every listener: it refuses a connection for a server that it does not have, and

@@ -181,6 +181,7 @@ fn at_rest() -> Left {
         sockets,
         full: false,
         given: false,
+        places: Vec::new(),
     };
     left.note("listener/web/127.0.0.1:8080#0", &listener("127.0.0.1:8080#0", Some("127.0.0.1:8080"), 0, 0));
     left.note("listener/web/null:9:4::0", &listener("null:9:4::0", None, 1, 2));

@@ -354,7 +354,7 @@ fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut
         master.cx.apps[ix].listeners[listener].given = record.given;
         master.cx.apps[ix].listeners[listener].opened_ms = 0;
         if record.sockets > 0 {
-            master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full);
+            master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full, &record.places);
             checkpoint::save_listener(&mut master.cx, ix, listener);
         }
     }

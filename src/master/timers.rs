@@ -28,6 +28,8 @@ pub(super) enum Timer {
     AcceptQueues,
     /// The next change of a selection in the kernel.
     Steering,
+    /// Sockets of a group that a worker has shut down listen again.
+    Listening,
     /// The retry of lines that wait for a resource of the system.
     ResourceRetry,
     /// The retry of orders to the keeper.

@@ -72,6 +72,9 @@ pub trait Kernel {
 pub struct Group {
     /// The sockets after the first.
     more: Vec<OwnedFd>,
+    /// The numbers of the sockets that listen, in the kernel's order: its program chooses a place there. A socket that stops
+    /// listening leaves its place to the last one, and comes last when it listens again.
+    order: Vec<u32>,
     /// Which of the sockets may be chosen.
     pub selection: Selection,
     turns: Option<Turns>,
@@ -105,7 +108,8 @@ impl Group {
     /// The kernel does not support SO_REUSEPORT for this socket.
     pub fn open(kernel: &impl Kernel, first: BorrowedFd<'_>) -> io::Result<Group> {
         kernel.open_group(first)?;
-        Ok(Group { more: Vec::new(), selection: Selection::new(), turns: None, steering: None, full: false })
+        let (more, order, selection) = (Vec::new(), vec![0], Selection::new());
+        Ok(Group { more, order, selection, turns: None, steering: None, full: false })
     }
 
     /// The number of sockets, with the first.
@@ -155,8 +159,59 @@ impl Group {
 
     /// Appends a socket to the group.
     pub fn push(&mut self, socket: OwnedFd) {
+        self.order.push(self.socket_count());
         self.selection.grow();
         self.more.push(socket);
+    }
+
+    /// The numbers of the sockets that listen, in the kernel's order.
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// The order that the previous master left. Sockets that it does not name joined last or do not listen.
+    pub fn set_order(&mut self, order: &[u32]) {
+        let sockets = self.socket_count();
+        self.order.clear();
+        for number in order {
+            if *number < sockets && !self.order.contains(number) {
+                self.order.push(*number);
+            }
+        }
+    }
+
+    /// A socket no longer listens. Returns whether it did before, as far as was known.
+    pub fn note_closed(&mut self, number: u32) -> bool {
+        let Some(place) = self.place_of(number) else { return false };
+        let before = self.order.clone();
+        self.order.swap_remove(place as usize);
+        if let Some(turns) = &mut self.turns
+            && let Err(e) = turns.reorder(&before, &self.order)
+        {
+            log::debug!("the counts of slots are wrong from now on: {e}");
+        }
+        true
+    }
+
+    /// A socket listens again.
+    pub fn note_opened(&mut self, number: u32) {
+        if self.place_of(number).is_none() {
+            self.order.push(number);
+        }
+    }
+
+    fn place_of(&self, number: u32) -> Option<u32> {
+        self.order.iter().position(|other| *other == number).and_then(|place| u32::try_from(place).ok())
+    }
+
+    /// The places of these sockets, ascending; of all that listen where none of these does.
+    fn places_of(&self, numbers: &[u32]) -> Vec<u32> {
+        let mut places: Vec<u32> = numbers.iter().filter_map(|number| self.place_of(*number)).collect();
+        if places.is_empty() {
+            places = (0..self.order.len() as u32).collect();
+        }
+        places.sort_unstable();
+        places
     }
 
     /// Has the kernel choose among `selected`, in the best way that it supports, up to `best`.
@@ -170,10 +225,12 @@ impl Group {
         best: Steering,
         selected: &[u32],
     ) -> io::Result<Steering> {
+        let selected = &self.places_of(selected)[..];
+        let member = member(&self.order, &self.more, first)?;
         if best == Steering::Turns {
             let sockets = self.socket_count();
             let turns = self.turns.take().map_or_else(|| kernel.turns(sockets), Ok);
-            let attached = turns.and_then(|mut turns| turns.attach(first, selected, sockets).map(|()| turns));
+            let attached = turns.and_then(|mut turns| turns.attach(member, selected, sockets).map(|()| turns));
             match attached {
                 Ok(turns) => {
                     self.turns = Some(turns);
@@ -186,7 +243,7 @@ impl Group {
             return Ok(Steering::Hash);
         }
         let Some(program) = program::by_chance(selected) else { return Ok(Steering::Random) };
-        kernel.attach_classic(first, &program).map(|()| Steering::Random)
+        kernel.attach_classic(member, &program).map(|()| Steering::Random)
     }
 
     /// Has the kernel give a connection from this port of this machine to `socket`, until the next [`Group::steer`].
@@ -194,9 +251,11 @@ impl Group {
     /// # Errors
     /// The kernel accepts no such program; nothing has changed.
     pub fn aim(&self, kernel: &impl Kernel, first: BorrowedFd<'_>, from: SocketAddr, socket: u32) -> io::Result<()> {
-        let program = program::aimed(&self.selection.selected(), from.is_ipv6(), from.port(), socket);
+        let place = self.place_of(socket).ok_or(io::ErrorKind::NotConnected)?;
+        let selected = self.places_of(&self.selection.selected());
+        let program = program::aimed(&selected, from.is_ipv6(), from.port(), place);
         let program = program.ok_or(io::ErrorKind::InvalidInput)?;
-        kernel.attach_classic(first, &program)
+        kernel.attach_classic(member(&self.order, &self.more, first)?, &program)
     }
 
     /// The same for datagrams: each client's go to one of the first `slots` sockets.
@@ -218,8 +277,10 @@ impl Group {
     /// Where the kernel selects by turns: sockets in which more connections wait than in others leave their next turns
     /// to those. `waiting` has the number of each socket that is not empty, and its count.
     pub fn level_out(&mut self, waiting: &[(u32, u32)]) {
+        let excess = self.selection.excess(waiting).into_iter();
+        let excess: Vec<(u32, u32)> = excess.filter_map(|(n, count)| Some((self.place_of(n)?, count))).collect();
         if let Some(turns) = &mut self.turns
-            && let Err(e) = turns.leave(&self.selection.excess(waiting))
+            && let Err(e) = turns.leave(&excess)
         {
             log::debug!("cannot tell the kernel which slots are behind: {e}");
         }
@@ -227,8 +288,26 @@ impl Group {
 
     /// Connections that the kernel gave to each of the sockets; empty where it does not count them.
     pub fn counts(&self) -> Vec<u64> {
-        self.turns.as_ref().map(Turns::counts).unwrap_or_default()
+        let by_place = self.turns.as_ref().map(Turns::counts).unwrap_or_default();
+        if by_place.is_empty() {
+            return by_place;
+        }
+        let mut counts = vec![0; self.socket_count() as usize];
+        for (number, count) in self.order.iter().zip(by_place) {
+            if let Some(place) = counts.get_mut(*number as usize) {
+                *place = count;
+            }
+        }
+        counts
     }
+}
+
+/// A socket that listens, as far as is known: a program is attached to the group through it. For one that does not, the kernel
+/// makes a group of its own (reuseport_attach_prog), and it could not listen again.
+fn member<'a>(order: &[u32], more: &'a [OwnedFd], first: BorrowedFd<'a>) -> io::Result<BorrowedFd<'a>> {
+    let number = order.first().ok_or(io::ErrorKind::NotConnected)?;
+    let other = number.checked_sub(1).and_then(|place| more.get(place as usize));
+    Ok(other.map_or(first, AsFd::as_fd))
 }
 
 /// What this kernel supports, after the first test.

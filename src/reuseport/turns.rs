@@ -81,6 +81,22 @@ impl Turns {
         self.skips.write(&bytes)
     }
 
+    /// Sockets have other places: their counts go with them. Each order has the sockets' numbers by place. What is counted
+    /// meanwhile is lost.
+    ///
+    /// # Errors
+    /// Those of bpf(2).
+    pub fn reorder(&mut self, before: &[u32], after: &[u32]) -> io::Result<()> {
+        let mut bytes = self.counters.read()?;
+        // The first number is the turn.
+        let counts: Vec<[u8; 8]> = bytes.as_chunks::<8>().0.iter().skip(1).copied().collect();
+        for (place, count) in bytes.as_chunks_mut::<8>().0.iter_mut().skip(1).enumerate() {
+            let was = after.get(place).and_then(|number| before.iter().position(|other| other == number));
+            *count = was.and_then(|was| counts.get(was)).copied().unwrap_or_default();
+        }
+        self.counters.write(&bytes)
+    }
+
     /// How many connections each socket was chosen for; empty if the kernel does not tell.
     pub fn counts(&self) -> Vec<u64> {
         let bytes = self.counters.read().unwrap_or_default();

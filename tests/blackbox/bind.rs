@@ -215,6 +215,42 @@ fn a_reload_under_load_loses_nothing() {
     cluster.stop();
 }
 
+/// Shuts its listening socket down before it ends, as Twisted does, and answers whom it has accepted.
+const SHUTS: &str = "import signal, socket, sys, threading
+source = open('server.py').read().replace('http.server.ThreadingHTTPServer(', 'server = Server(').replace('.serve_forever()', '')
+import http.server
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+exec(source)
+def end(*_):
+    server.socket.shutdown(socket.SHUT_RDWR)
+    threading.Thread(target=server.shutdown).start()
+signal.signal(signal.SIGTERM, end)
+server.serve_forever()
+server.server_close()
+";
+
+#[test]
+fn the_next_workers_serve_where_a_program_shuts_its_socket_down_at_its_end() {
+    let folder = Folder::new();
+    folder.write("server.py", PYTHON);
+    folder.write("shuts.py", SHUTS);
+    let Some(cluster) = start_in(folder, 3, &[], &["python3", "shuts.py"]) else { return };
+    for _ in 0..3 {
+        let (code, _, err) = run_in(&cluster, &["reload", "all"]);
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(answered_by(&load_again(&cluster)), cluster.worker_pids().into_iter().collect());
+    }
+    // The next master knows the order in which the sockets are in the kernel's group.
+    let master = cluster.master_pid();
+    kill(master, "KILL");
+    wait_until("the next master", || cluster.try_view().is_some_and(|view| view.master_pid != master));
+    cluster.wait_ready(3);
+    let seen = load_again(&cluster);
+    assert_eq!(answered_by(&seen), cluster.worker_pids().into_iter().collect());
+    cluster.stop();
+}
+
 fn run_in(cluster: &Cluster, args: &[&str]) -> (i32, String, String) {
     let done = cluster.cli(args);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -93,6 +93,7 @@ rows! {
     gunicorn_bind: "gunicorn, `--bind`", "", "gunicorn --bind 0.0.0.0:8080 --workers 2 wsgi:app", "bind", InHand, Python;
     hypercorn: "hypercorn", "", "hypercorn main:app --bind 0.0.0.0:8080", "bind", InHand, Python;
     granian: "granian", "", "granian --interface asgi --port 8080 main:app", "bind", InHand, Python;
+    daphne: "daphne", "", "daphne -b 0.0.0.0 -p 8080 main:app", "bind", InHand, Python;
     aiohttp: "aiohttp", "", "python3 aio.py", "bind", InHand, Python;
     flask: "Flask", "", "flask --app flask_app run --port 8080", "bind", InHand, Python;
     django: "Django", "", "python3 manage.py runserver --noreload 8080", "bind", InHand, Python;

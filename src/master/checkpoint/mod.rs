@@ -157,9 +157,16 @@ pub(super) fn save_listener(cx: &mut Context<impl System>, app_ix: AppIx, listen
         sockets: listener.reuseport.as_ref().map_or(0, Group::socket_count),
         full: listener.reuseport.as_ref().is_some_and(|group| group.full),
         given: listener.given,
+        places: listener.reuseport.as_ref().map(places_of).unwrap_or_default(),
     };
     let key = format!("{LISTENER}{}/{}", app.name, listener.key);
     cx.checkpoint.save(&mut cx.keeper, key, &record);
+}
+
+/// The order of a group's sockets where it is not that of their numbers.
+fn places_of(group: &Group) -> Vec<u32> {
+    let order = group.order();
+    if order.iter().copied().eq(0..group.socket_count()) { Vec::new() } else { order.to_vec() }
 }
 
 /// Deletes the record of a listener that is closed.

@@ -119,10 +119,12 @@ pub(in crate::master) struct ListenerRecord {
     pub(in crate::master) full: bool,
     /// It was passed to clusterd at its start; no configuration names it.
     pub(in crate::master) given: bool,
+    /// The sockets of the group that listen, in the kernel's order; empty: all, by their numbers.
+    pub(in crate::master) places: Vec<u32>,
 }
 
 record! {
-    ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; 7 given = false; }
+    ListenerRecord { 1 key; 2 configured; 3 data; 4 order; 5 sockets = 0; 6 full = false; 7 given = false; 8 places; }
 }
 
 // ---- the supervisor's data ----
@@ -284,6 +286,7 @@ mod tests {
             sockets: u32::MAX,
             full: false,
             given: false,
+            places: (0..limits::GROUP_SOCKETS_MAX).collect(),
         };
         let bytes = record::to_document(&record).unwrap().len();
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");

@@ -164,6 +164,7 @@ impl Groups {
         listener_ix: ListenerIx,
         sockets: Vec<OwnedFd>,
         full: bool,
+        places: &[u32],
     ) {
         if !self.open_group(cx, app_ix, listener_ix) {
             return;
@@ -173,6 +174,9 @@ impl Groups {
         }
         if let Some(group) = &mut cx.apps[app_ix].listeners[listener_ix].reuseport {
             group.full = full;
+            if !places.is_empty() {
+                group.set_order(places);
+            }
         }
         cx.group_changes.unsteered.insert((app_ix, listener_ix));
     }
@@ -251,6 +255,7 @@ impl Groups {
     }
 
     fn steer_group(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+        leave_out_closed(cx, app_ix, listener_ix);
         let app = &mut cx.apps[app_ix];
         let slots = app.supervisor.slot_count();
         // In another balance mode the master accepts all connections from the first socket.
@@ -258,7 +263,8 @@ impl Groups {
         let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
         let Some(group) = &mut listener.reuseport else { return };
         group.selection.settle();
-        if group.socket_count() < 2 {
+        // Where none listens the group is steered when one does again.
+        if group.socket_count() < 2 || group.order().is_empty() {
             return;
         }
         let selected = if own_sockets { group.selection.selected() } else { vec![0] };
@@ -306,6 +312,22 @@ impl Groups {
                  comes to a worker that cannot take it goes through clusterd"
             ),
         }
+    }
+}
+
+/// Takes the sockets out of a group's order that a worker has shut down, so that the program is for those that listen.
+fn leave_out_closed(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+    let Context { apps, system, group_changes, .. } = &mut *cx;
+    let Some(listener) = apps[app_ix].listeners.get_mut(listener_ix) else { return };
+    if listener.datagram || listener.listening != Listening::Yes && listener.listening != Listening::Restored {
+        return;
+    }
+    let closed: Vec<u32> =
+        (0..listener.socket_count()).filter(|number| !system.is_listening(listener.socket(*number))).collect();
+    let Some(group) = &mut listener.reuseport else { return };
+    if closed.iter().filter(|number| group.note_closed(**number)).count() > 0 {
+        group_changes.has_closed = true;
+        checkpoint::save_listener(cx, app_ix, listener_ix);
     }
 }
 

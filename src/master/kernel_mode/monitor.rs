@@ -280,6 +280,8 @@ impl AcceptQueueMonitor {
         let Some(group) = &listener.reuseport else { return Seen::Empty };
         let waiting = cx.system.accept_queue(listener.socket(socket)).waiting;
         if waiting == 0 {
+            // A socket that was shut down wakes the monitor as well.
+            cx.group_changes.has_closed |= !cx.system.is_listening(listener.socket(socket));
             return Seen::Empty;
         }
         let Some(busy) = self.busy.get_mut(&queue) else { return Seen::Empty };
