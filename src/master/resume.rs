@@ -15,7 +15,7 @@ use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
 use super::system::System;
-use super::{Master, checkpoint, moves, overlap, reload, requests, spawn};
+use super::{Master, channels, checkpoint, moves, overlap, reload, requests, spawn};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -26,6 +26,7 @@ use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::record::Value;
 use crate::supervisor::{self, Action, Cx, SlotSnapshot, WorkerSnapshot};
+use crate::worker::node::lines;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -114,6 +115,10 @@ fn resume_all(
     for ix in master.cx.workers.indices() {
         master.begin_interception(ix);
         master.read_channel(ix, true);
+        // The previous master may have died before it acknowledged a connection that this worker gave back.
+        if master.cx.workers.get(ix).is_some_and(|worker| worker.has_preload) {
+            channels::send(&mut master.cx, ix, lines::RESUMED);
+        }
     }
     for ix in master.cx.workers.indices() {
         // The previous master may have been told that it listens, and may have probed it.

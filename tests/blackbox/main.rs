@@ -36,6 +36,7 @@ mod moves_tls;
 mod peers;
 mod pm2_session;
 mod pm2_verbs;
+mod preload;
 mod progress;
 mod readiness;
 mod refusal;

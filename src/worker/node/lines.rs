@@ -24,6 +24,8 @@ pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
 pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
 /// Told to the preload: the worker ends its connections, because no other worker is left.
 pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
+/// Told to the preload by a new master, once it has read the channel: what was not acknowledged until then never will be.
+pub const RESUMED: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"resumed\"}\n";
 /// Asks the preload how many connections the worker keeps.
 pub const COUNT: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"count\"}\n";
 /// How the preload answers that; the number and a brace follow.

@@ -8,6 +8,7 @@
 // Whatever fails here, the app runs as without it.
 'use strict';
 const cmd = 'NODE_CLUSTERD';
+const HANDLE_ACK = 'NODE_HANDLE_ACK';
 const LOOK_MS = 25; // between two looks at connections of which no event tells
 const PAUSE_MS = 5; // before the next look at many connections
 const MANY = 256;
@@ -309,6 +310,12 @@ function setUp() {
     return listen.apply(this, args);
   };
 
+  // Node sends nothing until a handle is acknowledged, which a master that dies may leave undone. Its successor says that it
+  // has read the channel. If the handle was sent after that, its acknowledgement comes as well, and Node expects none.
+  process.prependListener('internalMessage', (message) => {
+    if (message.cmd === HANDLE_ACK && !process._handleQueue) process._handleQueue = [];
+  });
+
   process.on('internalMessage', quietly((message) => {
     if (message.cmd !== cmd) return;
     if (message.act === 'move' && !moving) {
@@ -326,6 +333,7 @@ function setUp() {
       enough.unref();
     }
     if (message.act === 'end') ending = true;
+    if (message.act === 'resumed' && process._handleQueue) process.emit('internalMessage', { cmd: HANDLE_ACK });
   }));
   send({ cmd, act: 'hello' });
 }

@@ -1,0 +1,82 @@
+//! The preload alone: a Node worker under a primary that is played by a small Python program, which can do what a real one does
+//! only in the instant of its death.
+use super::cluster::Folder;
+use std::process::{Command, Stdio};
+
+/// Takes two connections back from a worker that is told to leave, and acknowledges the first of them only as a new master does.
+const PRIMARY: &str = r#"
+import atexit, json, os, socket, subprocess, sys
+ours, theirs = socket.socketpair()
+ours.settimeout(20)
+env = dict(os.environ, NODE_CHANNEL_FD=str(theirs.fileno()), NODE_CHANNEL_SERIALIZATION_MODE='json', NODE_UNIQUE_ID='1')
+worker = subprocess.Popen(['node', '--require', sys.argv[1], sys.argv[2]], env=env, pass_fds=[theirs.fileno()],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+atexit.register(worker.kill)
+theirs.close()
+lines, pending, handles = [], b'', []
+
+def send(message, fds=()):
+    socket.send_fds(ours, [(json.dumps(message) + '\n').encode()], list(fds))
+
+def hear(wanted):
+    """The next message for which `wanted` holds; others are dropped."""
+    global pending
+    while True:
+        while lines:
+            message = lines.pop(0)
+            if wanted(message):
+                return message
+        data, fds, _, _ = socket.recv_fds(ours, 65536, 8)
+        assert data, 'the channel closed'
+        handles.extend(fds)
+        *whole, pending = (pending + data).split(b'\n')
+        lines.extend(json.loads(line) for line in whole)
+
+asked = hear(lambda m: m.get('act') == 'queryServer')
+send({'cmd': 'NODE_CLUSTER', 'ack': asked['seq'], 'key': 'k', 'errno': 0, 'data': None})
+hear(lambda m: m.get('act') == 'listening')
+listener = socket.create_server(('127.0.0.1', 0))
+clients = []
+for seq in (1, 2):
+    client = socket.create_connection(listener.getsockname())
+    client.settimeout(20)
+    accepted, _ = listener.accept()
+    send({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': {'cmd': 'NODE_CLUSTER', 'act': 'newconn', 'key': 'k', 'seq': seq}}, [accepted.fileno()])
+    accepted.close()
+    client.sendall(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n')
+    assert client.recv(4096).startswith(b'HTTP/1.1 200')
+    clients.append(client)
+
+is_moved = lambda m: m.get('msg', {}).get('act') == 'moved'
+send({'cmd': 'NODE_CLUSTERD', 'act': 'move'})
+hear(is_moved)
+assert len(handles) == 1, 'Node sends one handle at a time'
+# The master dies here. Its successor has read the channel.
+send({'cmd': 'NODE_CLUSTERD', 'act': 'resumed'})
+hear(is_moved)
+assert len(handles) == 2
+# One for each that was read, and so one more than Node waits for.
+send({'cmd': 'NODE_HANDLE_ACK'})
+send({'cmd': 'NODE_HANDLE_ACK'})
+send({'cmd': 'NODE_CLUSTERD', 'act': 'resumed'})
+send({'cmd': 'NODE_CLUSTER', 'act': 'disconnect', 'seq': 3})
+assert worker.wait(20) == 0, worker.returncode
+for handle in handles:
+    os.close(handle)
+for client in clients:
+    assert client.recv(1) == b'', 'nobody has it any more'
+print('both moved')
+"#;
+
+const APP: &str = "require('http').createServer((q, s) => s.end('x')).listen(8080);";
+
+#[test]
+fn a_connection_that_a_dying_master_did_not_acknowledge_holds_up_no_other() {
+    let folder = Folder::new();
+    let primary = folder.write("primary.py", PRIMARY);
+    let (app, preload) =
+        (folder.write("app.js", APP), folder.write("preload.cjs", clusterd::worker::node::preload::SCRIPT));
+    let output = Command::new("python3").args([primary, preload, app]).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("both moved"), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+}
