@@ -312,6 +312,43 @@ fn a_worker_that_leaves_by_itself_keeps_its_time() {
 }
 
 #[test]
+fn a_program_that_need_not_listen_may_end_its_work_before_it_counts_as_ready() {
+    let ready = ReadyRule { evidence: Some(Evidence::Listening), after_ms: Some(3_000) };
+    let job = Policy { ready, max_runs: Some(1), drain_timeout_ms: 8_000, ready_timeout_ms: 30_000, ..policy() };
+    let left = || {
+        let mut s = Stage::under(job.clone(), 1);
+        s.tell(Event::Spawned { worker: WorkerId(1), pid: 1 });
+        s.tell(Event::Leaving { worker: WorkerId(1) });
+        s.tell(Event::ChannelClosed { worker: WorkerId(1) });
+        s.pass(7_000);
+        assert!(s.take().iter().all(|action| !matches!(action, Action::Terminate { .. } | Action::Serve { .. })));
+        s
+    };
+    let mut s = left();
+    s.exit(1, 0);
+    let reports = s.reports();
+    let last = Next::LastRun { runs: 1, failed: false };
+    assert!(matches!(&reports[0], Report::WorkerDied { next, .. } if *next == last), "{reports:?}");
+    assert_eq!(reports[1], Report::AppFinished);
+    // It has the time of a worker that leaves by itself, and no more.
+    let mut s = left();
+    s.pass(1_000);
+    assert!(s.take().contains(&Action::Terminate { worker: WorkerId(1) }));
+}
+
+#[test]
+fn a_lone_worker_that_holds_its_own_port_is_replaced_after_its_end() {
+    let mut s = Stage::ready(1);
+    s.app.set_overlap(Generation(1), false);
+    s.tell(Event::Replace { worker: WorkerId(1), excess: Excess::Connections { taken: 9 } });
+    let seen = s.take();
+    assert!(seen.contains(&Action::Drain { worker: WorkerId(1) }), "{seen:?}");
+    assert!(!seen.iter().any(|action| matches!(action, Action::Spawn { .. })), "{seen:?}");
+    s.exit(1, 0);
+    assert_eq!(s.spawned(), [2]);
+}
+
+#[test]
 fn without_overlap_the_old_worker_ends_before_the_new_one_starts() {
     let apart = Policy { overlap: false, ..policy() };
     let mut s = Stage::ready(1);
