@@ -20,13 +20,13 @@ pub struct Prettylist {}
 
 impl Jlist {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        list(home, |all| serde_json::to_string(all))
+        list(home, serde_json::to_string)
     }
 }
 
 impl Prettylist {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        list(home, |all| serde_json::to_string_pretty(all))
+        list(home, serde_json::to_string_pretty)
     }
 }
 
@@ -84,7 +84,7 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "pm_exec_path": script,
             "pm_cwd": app.cwd,
             "args": app.command.get(1..).unwrap_or_default(),
-            "exec_mode": if app.protocol.to_string() == "none" { "fork_mode" } else { "cluster_mode" },
+            "exec_mode": if app.protocol == "none" { "fork_mode" } else { "cluster_mode" },
             "instances": app.workers_wanted,
             "NODE_APP_INSTANCE": worker.slot,
             "restart_time": worker.restarts,

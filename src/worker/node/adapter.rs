@@ -36,9 +36,7 @@ struct Fields<'a> {
 /// Decodes a user's line; `None`: it is not one of the adapter's.
 pub fn decode(line: &[u8]) -> Option<AdapterMessage<'_>> {
     // Most lines are not, and need not be parsed.
-    if memchr::memmem::find(line, SOURCE).is_none() {
-        return None;
-    }
+    memchr::memmem::find(line, SOURCE)?;
     let fields: Fields<'_> = serde_json::from_slice(line.trim_ascii()).ok()?;
     if fields.source.as_deref() != Some("_sio_adapter") {
         return None;
