@@ -117,7 +117,7 @@ pub fn command() -> Command {
 }
 
 fn usage(message: impl std::fmt::Display) -> UsageError {
-    UsageError { message: format!("error: {message}\n\nFor more, try 'clusterd --help'.\n") }
+    UsageError { message: format!("error: {message}\nFor more, try 'clusterd --help'.\n") }
 }
 
 /// Every verb, by each of its names.
@@ -158,7 +158,7 @@ fn explain(error: &clap::Error, argv: &[String]) -> Result<Invocation, UsageErro
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let text = text.split("\n\nUsage:").next().and_then(|text| text.split("\n\nFor more").next()).unwrap_or_default();
-    let is_noise = |line: &&str| !line.trim_start().starts_with("tip: to pass");
+    let is_noise = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("tip: to pass");
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 

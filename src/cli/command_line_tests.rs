@@ -102,7 +102,7 @@ fn bad_values_say_what_is_allowed() {
     says("-l localhost -- a", "has no port");
     says("-b kernal -- a", "did you mean \"kernel\"?");
     says("--ready http://h/x -- a", "write \"http:/x\"");
-    says("--ready-timeout 5 -- a", "Add a unit");
+    says("--ready-timeout 5 -- a", "\"5\" has no unit: write \"5s\" for seconds");
     says("-n a/b -- a", "cannot be a name");
     says("-e =x -- a", "write NAME=VALUE");
     says("--wrokers 2 -- a", "--workers");

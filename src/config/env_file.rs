@@ -5,6 +5,7 @@ pub const RESERVED: &[&str] = &[
     "CLUSTERD_APP",
     "CLUSTERD_GENERATION",
     "CLUSTERD_SLOT",
+    "CLUSTERD_STOP_SIGNAL",
     "LISTEN_FDNAMES",
     "LISTEN_FDS",
     "LISTEN_PID",

@@ -136,6 +136,16 @@ pub fn balance(text: &str) -> Result<Balance, ValueError> {
     Balance::named(text).ok_or_else(|| unknown("balance", text, &Balance::NAMES))
 }
 
+/// Signals that may ask a worker to end.
+pub const STOP_SIGNALS: [&str; 6] = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"];
+
+/// The signal that asks a worker to end, with or without `SIG`.
+pub fn stop_signal(text: &str) -> Result<String, ValueError> {
+    let upper = text.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    if STOP_SIGNALS.contains(&full.as_str()) { Ok(full) } else { Err(unknown("stop_signal", text, &STOP_SIGNALS)) }
+}
+
 /// The name of a protocol.
 pub fn protocol(text: &str) -> Result<Protocol, ValueError> {
     Protocol::named(text).ok_or_else(|| unknown("protocol", text, &protocol::NAMES))

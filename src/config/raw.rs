@@ -37,7 +37,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("ignore_watch", "did you mean \"watch_ignore\"?"),
     ("instances", "did you mean \"workers\"?"),
     ("interpreter", "put it first into command: [\"node\", \"app.js\"]"),
-    ("kill_signal", "the signals are fixed: SIGTERM, then SIGKILL after kill_timeout"),
+    ("kill_signal", "did you mean \"stop_signal\"?"),
     ("listen_timeout", "did you mean \"ready_timeout\"?"),
     ("lifetime", "put it into [app.limits]"),
     ("log_date_format", "write time in [app.log]"),

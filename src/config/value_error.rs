@@ -29,7 +29,7 @@ pub enum ValueError {
     #[error("a time must be a whole number with its unit (\"500ms\", \"30s\", \"2m\", \"1h\"), not \"{0}\"")]
     Time(String),
     /// A number without its unit.
-    #[error("{0} of what? Add a unit: \"{0}s\" for seconds, \"{0}ms\" for milliseconds")]
+    #[error("\"{0}\" has no unit: write \"{0}s\" for seconds or \"{0}ms\" for milliseconds")]
     TimeWithoutUnit(String),
     /// A unit that is not known.
     #[error("a time must be a whole number with the unit ms, s, m or h (\"500ms\", \"30s\"), not \"{0}\"")]

@@ -3,7 +3,7 @@
 use super::address_in_use;
 use super::app::App;
 use super::context::Context;
-use super::narration::{cause_words, plural};
+use super::narration::{cause_and_age, plural};
 use super::output::Output;
 use super::system::System;
 use super::waiters::StartState;
@@ -123,10 +123,9 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
                 if let Some(said) = &said {
                     address_in_use::explain_end(cx, ix, &said.lines());
                 }
-                let lived = super::narration::human_ms(*lived_ms);
                 let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
                 let again = if again { "; it is tried again" } else { "" };
-                let why = format!("its first worker {} after {lived}{again}", cause_words(cause));
+                let why = format!("its first worker {}{again}", cause_and_age(cause, *lived_ms));
                 cx.apps[ix].start_failure = Some((why, said));
             }
         }
@@ -134,8 +133,7 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
             if cx.apps[ix].starting && cx.apps[ix].start_failure.is_none() =>
         {
             let said = cx.apps[ix].last_words.take().or_else(|| output.take_tail(*agent));
-            let lived = super::narration::human_ms(*lived_ms);
-            let why = format!("its agent {} after {lived}; it is tried again", cause_words(cause));
+            let why = format!("its agent {}; it is tried again", cause_and_age(cause, *lived_ms));
             cx.apps[ix].start_failure = Some((why, said));
         }
         Report::StartDropped { .. } => {

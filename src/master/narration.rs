@@ -40,6 +40,15 @@ pub(super) fn cause_words(cause: &Cause) -> String {
     }
 }
 
+/// The same with the time that the process lived, where the cause does not say it.
+pub(super) fn cause_and_age(cause: &Cause, lived_ms: u64) -> String {
+    let age = match cause {
+        Cause::Ended(_) => format!(" after {}", human_ms(lived_ms)),
+        Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
+    };
+    format!("{}{age}", cause_words(cause))
+}
+
 fn excess_words(excess: Excess) -> String {
     match excess {
         Excess::Memory { used, allowed } => {
@@ -80,11 +89,7 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         Report::AppReady { workers } => log_ready(&cx.apps[app_ix], *workers),
         Report::WorkerDied { worker, slot, pid, cause, lived_ms, next } => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            let lived = match cause {
-                Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
-                Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
-            };
-            let text = format!("worker {worker}{pid} {}{lived}", cause_words(cause));
+            let text = format!("worker {worker}{pid} {}", cause_and_age(cause, *lived_ms));
             let advice = advice_on(&cx.apps[app_ix], cause);
             log::warn!("{name}/{slot}: {text}{}{advice}", next_words(*next));
             cx.apps[app_ix].slot_notes.insert(slot.0, text);

@@ -8,7 +8,7 @@ use crate::ids::Slot;
 use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
 use crate::limits;
 use crate::os::listen::Access;
-use crate::os::{attributes, user};
+use crate::os::{attributes, signal, user};
 use crate::program::{self, ProgramKind};
 use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
@@ -233,6 +233,11 @@ impl Settings {
             Some(Ready::Http(path)) => Some(path),
             _ => None,
         }
+    }
+
+    /// The signal that asks a worker to end.
+    pub(super) fn stop_signal(&self) -> i32 {
+        self.config.stop_signal.as_deref().and_then(signal::from_name).unwrap_or(signal::TERM)
     }
 
     /// How long a program that ends on SIGTERM serves what it keeps before that, in milliseconds.

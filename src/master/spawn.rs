@@ -379,9 +379,16 @@ pub(super) fn serve(cx: &mut Context<impl System>, worker: WorkerId) {
     moves::worker_is_ready(cx, ix);
 }
 
-/// Sends SIGTERM, and gives the worker no more connections.
+/// Asks a worker or an agent to end, and gives it no more connections.
 pub(super) fn terminate(cx: &mut Context<impl System>, worker: WorkerId) {
-    cx.keeper.signal(worker, signal::TERM);
+    let of_app = |worker: &Worker<_>| {
+        let app = &cx.apps[worker.app];
+        app.generations.get(&worker.generation).unwrap_or_else(|| app.settings()).stop_signal()
+    };
+    let found =
+        cx.workers.find(worker).and_then(|ix| cx.workers.get(ix)).filter(|worker| Slot(worker.slot) != Slot::AGENT);
+    let signal = found.map_or(signal::TERM, of_app);
+    cx.keeper.signal(worker, signal);
     withdraw(cx, worker);
 }
 

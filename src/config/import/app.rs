@@ -39,7 +39,7 @@ pub(super) fn convert(
     }
     it.identity();
     it.readiness(is_node, is_fork);
-    it.time_to_end();
+    it.time_to_end(is_node);
     it.restart();
     it.times_and_files();
     it.memory();
@@ -225,8 +225,10 @@ impl Conversion<'_, '_> {
         }
     }
 
-    fn time_to_end(&mut self) {
-        self.fields.take(&["shutdown_with_message"]);
+    fn time_to_end(&mut self, is_node: bool) {
+        if !self.yes(&["shutdown_with_message"]) && is_node {
+            self.section.app.text("stop_signal", "SIGINT", "PM2's; the message \"shutdown\" comes first");
+        }
         let Some(timeout) = self.ms(&["kill_timeout"]) else { return };
         if timeout > ms(defaults::DRAIN_TIMEOUT) {
             self.section.app.text("drain_timeout", &duration(timeout), "the time to finish connections is apart here");

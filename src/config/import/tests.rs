@@ -150,6 +150,9 @@ fn readiness_is_listening_or_a_message_and_in_fork_mode_a_moment() {
 fn time_to_end() {
     let app = whole(json!({ "kill_timeout": 2500, "shutdown_with_message": true }));
     assert_eq!((app.kill_timeout, app.drain_timeout), (Duration::from_millis(2500), Duration::from_secs(30)));
+    assert_eq!(app.stop_signal, None, "the message alone");
+    assert_eq!(whole(json!({})).stop_signal.as_deref(), Some("SIGINT"));
+    assert_eq!(whole(json!({ "script": "job.py" })).stop_signal, None);
     let app = whole(json!({ "kill_timeout": "2m" }));
     assert_eq!((app.kill_timeout, app.drain_timeout), (Duration::from_secs(120), Duration::from_secs(120)));
 }

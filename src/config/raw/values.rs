@@ -71,7 +71,7 @@ impl Walk<'_> {
             Some(number) => self.keep(
                 entry.spot,
                 Err(format!(
-                    "{} is {number} of what? Add a unit, in quotes: \"{number}s\" for seconds, \"{number}ms\" for milliseconds",
+                    "{} has no unit: write \"{number}s\" for seconds or \"{number}ms\" for milliseconds, in quotes",
                     entry.key
                 )),
             ),
@@ -142,7 +142,7 @@ impl Walk<'_> {
         match integer(entry.value) {
             Some(number) => self.keep(
                 entry.spot,
-                Err(format!("{} is {number} of what? Add a unit, in quotes: \"{number}M\" for megabytes", entry.key)),
+                Err(format!("{} has no unit: write \"{number}M\" for megabytes, in quotes", entry.key)),
             ),
             None => self.text(entry, "a size with its unit, in quotes, such as \"512M\"", parse::size),
         }

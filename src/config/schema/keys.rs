@@ -244,6 +244,12 @@ table! {
     drain_delay: plain(Duration = Duration::ZERO), TIME, section "readiness",
         flag flag("--drain-delay", WORKERS, "TIME"),
         more "Programs other than Node close what they keep at SIGTERM. Part of `drain_timeout`";
+    /// The signal that asks a worker to end: "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2".
+    stop_signal: plain(Option<String> = None), Optional(STOP_SIGNAL), unset "`\"SIGTERM\"`", example r#""SIGINT""#,
+        section "readiness",
+        flag flag("--stop-signal", WORKERS, "SIGNAL").help("The signal that asks a worker to end [default: SIGTERM]"),
+        more "Where it is set, a Node worker's listeners of it are called at every stop and reload, once its connections are \
+              finished, also if it would have ended by itself";
     /// Time between SIGTERM and SIGKILL.
     kill_timeout: plain(Duration = defaults::KILL_TIMEOUT), TIME, section "readiness",
         flag flag("--kill-timeout", WORKERS, "TIME").short('k').bare(milliseconds);
@@ -530,6 +536,8 @@ const BALANCE: Text<Balance> =
     Text { wants: "a string", parse: parse::balance, words: "", show: quoted, choices: &Balance::NAMES };
 const PROTOCOL: Text<Protocol> =
     Text { wants: "a string", parse: parse::protocol, words: "", show: quoted, choices: &protocol::NAMES };
+const STOP_SIGNAL: Text<String> =
+    Text { wants: "a string", parse: parse::stop_signal, words: "", show: quoted, choices: &parse::STOP_SIGNALS };
 const AGENT_PROTOCOL: Text<Protocol> = Text { choices: &["auto", "node", "none"], ..PROTOCOL };
 const READY: Text<Ready> = Text {
     wants: "a string",

@@ -14,6 +14,8 @@ use crate::config::{self, ProtocolKind, inspect};
 use std::ffi::{OsStr, OsString};
 
 const NODE_OPTIONS: &str = "NODE_OPTIONS";
+/// For the preload: the signal whose listeners are called before a worker ends, where one is configured.
+const STOP_SIGNAL: &str = "CLUSTERD_STOP_SIGNAL";
 
 /// Programs that speak it: node itself.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ impl WorkerProtocol for Node {
         env.insert("NODE_UNIQUE_ID".into(), spawn.number.to_string().into());
         if let Some(options) = options(spawn.app, env) {
             env.insert(NODE_OPTIONS.into(), options);
+        }
+        if let Some(signal) = &spawn.app.stop_signal {
+            env.insert(STOP_SIGNAL.into(), signal.into());
         }
         let options = env.get(OsStr::new(NODE_OPTIONS)).map_or(Some(""), |options| options.to_str());
         let with_preload = spawn.preload.zip(options);

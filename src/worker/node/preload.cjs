@@ -1,9 +1,10 @@
-// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does two things:
+// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does three things:
 //
 // - It gives back connections between two requests, once the worker is told to leave or closes a server, so that another
 //   worker gets them instead of their clients a closed connection (docs/moves.md).
 // - It lets a program end that has come to its end. As in a child process of Node, and unlike under Node's cluster, the
 //   channel alone keeps nobody alive: only listeners of its messages, servers, and answers that are awaited do.
+// - It calls the app's listeners of `stop_signal`, where that is set, before a worker that was told to leave ends.
 //
 // Whatever fails here, the app runs as without it.
 'use strict';
@@ -24,6 +25,20 @@ const quietly = (f) => function (...args) {
 
 quietly(restoreOptions)();
 quietly(setUp)();
+quietly(callStopListeners)();
+
+/// A worker that ends by itself once it was told to leave calls the app's listeners of `stop_signal` first, as the signal would.
+function callStopListeners() {
+  const signal = process.env.CLUSTERD_STOP_SIGNAL;
+  if (!signal) return;
+  delete process.env.CLUSTERD_STOP_SIGNAL;
+  const told = (message) => {
+    if (message.cmd !== 'NODE_CLUSTER' || message.act !== 'disconnect') return;
+    process.off('internalMessage', told);
+    process.once('beforeExit', () => process.listenerCount(signal) > 0 && process.emit(signal, signal));
+  };
+  process.on('internalMessage', told);
+}
 
 /// Children, threads and the app see NODE_OPTIONS as configured.
 function restoreOptions() {
