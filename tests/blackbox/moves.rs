@@ -269,14 +269,19 @@ fn a_scale_down_and_a_worker_that_leaves_by_itself_close_nothing() {
 #[test]
 fn a_new_worker_that_dies_does_not_take_moved_connections_with_it() {
     let cluster = start("3", &[]);
-    let mut resting: Vec<Kept> = (0..18).map(|_| Kept::connect(cluster.address())).collect();
-    let before: Vec<i32> = resting.iter_mut().map(|client| client.post("/", "a").pid).collect();
     let [first, second, third] = cluster.worker_pids()[..] else { panic!("three workers") };
+    let (mut resting, mut before) = (Vec::new(), Vec::new());
+    // A worker that is slow to answer a hand-off gets fewer for that long.
+    while [first, second, third].iter().any(|pid| before.iter().filter(|at| *at == pid).count() < 5) {
+        assert!(before.len() < 200, "{before:?}");
+        let mut client = Kept::connect(cluster.address());
+        before.push(client.post("/", "a").pid);
+        resting.push(client);
+    }
     // It takes nothing more, and what is handed to it meanwhile stays in its channel.
     kill(second, "STOP");
     assert!(cluster.cli(&["scale", "web", "2"]).status.success());
     let leave = before.iter().filter(|&&pid| pid == third).count() as u64;
-    assert!(leave > 1, "{before:?}");
     cluster.wait_view("all moves", |view| view.apps[0].moved >= leave);
     let handed = cluster.app().workers.iter().any(|worker| worker.pid == Some(second) && worker.open_handoffs > 0);
     assert!(handed, "the stopped worker was handed none");
@@ -339,7 +344,7 @@ fn kept_connections_go_to_workers_that_start_later() {
         cluster.wait_ready(4);
         let from = Instant::now();
         wait_for_shares(&cluster, &mut clients, 80);
-        assert!(from.elapsed() < Duration::from_secs(8), "{balance}: {:?}", from.elapsed());
+        assert!(from.elapsed() < PATIENCE, "{balance}: {:?}", from.elapsed());
         assert!(cluster.app().moved >= 28, "{}", cluster.app().moved);
         cluster.stop();
     }

@@ -142,6 +142,8 @@ fn under_clusterd(case: &str, scene: Scene, balance: &str) -> Transcript {
     });
     if let Some(at) = scene.leave_at {
         cluster.wait_out(at);
+        // Who is not ready yet is ended, not drained, and a worker may serve before its master has read that it listens.
+        cluster.wait_line("ready, 2 workers");
         cluster.signal("TERM");
     }
     cluster.wait_in_out("the end of the case under clusterd", |lines| {

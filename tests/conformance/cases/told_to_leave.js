@@ -2,7 +2,10 @@
 // and the process ends.
 'use strict';
 const { cluster, done, listen, meet, net, once, say, slot } = require('../play.js');
+let heard = '';
 process.on('exit', (code) => {
+  // When this comes besides the server's end is the client's affair.
+  if (slot === 0) say('heard', heard.replace('please\n', ''));
   say('exit', code, cluster.worker.exitedAfterDisconnect);
   done();
 });
@@ -26,11 +29,9 @@ process.on('disconnect', () => say('process disconnect'));
   if (slot !== 0) return;
   const client = require('node:child_process').spawn(process.execPath, ['-e', `
     require('node:net').connect(${port}, '127.0.0.1').once('data', () => console.log('please')).pipe(process.stdout)`]);
-  let heard = '';
   client.stdout.setEncoding('utf8').on('data', (piece) => {
     if (heard === '') say('please');
     heard += piece;
   });
-  client.stdout.on('end', () => say('heard', heard.replace('please\n', '')));
   await once(client, 'close');
 })();
