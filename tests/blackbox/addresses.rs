@@ -131,6 +131,7 @@ fn narrow_and_wide(balance: &str) {
 #[test]
 #[ignore = "a long load"]
 fn an_address_may_become_all_of_its_port_and_back_and_loses_nothing() {
+    let _turn = super::common::turns::turn();
     narrow_and_wide("round-robin");
 }
 

@@ -91,6 +91,7 @@ fn a_watch_goes_on_after_the_master_has_died_and_ends_with_a_stop() {
 #[test]
 #[ignore = "a long load"]
 fn a_time_that_comes_replaces_every_worker_and_loses_nothing() {
+    let _turn = super::common::turns::turn();
     let folder = Folder::new();
     folder.write("app.js", &format!("const pid = JSON.stringify({{pid: process.pid}});{}", server("' + pid + '")));
     let config = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n\

@@ -338,6 +338,7 @@ fn many_workers_that_read_no_message_take_little_memory_together() {
 #[test]
 #[ignore = "a long load"]
 fn an_agent_that_sends_faster_than_workers_read_is_held_up_and_loses_nothing() {
+    let _turn = super::common::turns::turn();
     // Each worker writes every message down before it reads the next: far slower than they are sent.
     let flood = "for (let n = 0; n < 4000; n++) process.send({ action: 'flood', data: 'x'.repeat(2000), to: 'app' }); \
                  process.send({ action: 'last', to: 'app' });";

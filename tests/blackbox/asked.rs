@@ -175,6 +175,7 @@ fn bad_answer(code: &str, wanted: &str) {
 #[test]
 #[ignore = "a long load"]
 fn a_reload_to_code_that_answers_500_goes_back_and_says_so() {
+    let _turn = super::common::turns::turn();
     let code = "require('node:http').createServer((q, s) => { s.statusCode = 500; s.end(); }).listen(process.env.PORT)";
     bad_answer(code, "GET /healthz was answered with 500");
 }
@@ -182,18 +183,21 @@ fn a_reload_to_code_that_answers_500_goes_back_and_says_so() {
 #[test]
 #[ignore = "a long load"]
 fn a_reload_to_code_that_never_listens_goes_back_and_says_so() {
+    let _turn = super::common::turns::turn();
     bad_answer("setInterval(() => {}, 1000)", "it has not called listen() yet");
 }
 
 #[test]
 #[ignore = "a long load"]
 fn a_reload_to_code_that_never_answers_goes_back_and_says_so() {
+    let _turn = super::common::turns::turn();
     bad_answer("require('node:http').createServer(() => {}).listen(process.env.PORT)", "was not answered in 5 s");
 }
 
 #[test]
 #[ignore = "a long load"]
 fn a_reload_to_code_that_speaks_tls_or_no_http_at_all_goes_back_and_says_so() {
+    let _turn = super::common::turns::turn();
     bad_answer("require('node:https').createServer(() => {}).listen(process.env.PORT)", "speaks TLS");
     let mail = "require('node:net').createServer((c) => c.end('220 mail\\r\\n')).listen(process.env.PORT)";
     bad_answer(mail, "was not answered in HTTP/1 but with \"220 mail\\r\\n\"");

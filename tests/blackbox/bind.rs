@@ -385,6 +385,7 @@ time.sleep(1000)
 #[test]
 #[ignore = "a long load"]
 fn who_binds_a_thousand_ports_gets_them_and_costs_the_others_nothing() {
+    let _turn = super::common::turns::turn();
     let folder = Folder::new();
     folder.write("many.py", MANY);
     let Some(cluster) = start_in(folder, 1, &[], &["python3", "many.py"]) else { return };

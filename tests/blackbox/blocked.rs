@@ -58,6 +58,7 @@ fn run(blocked_slot: &str) -> Waits {
 #[test]
 #[ignore = "a long load"]
 fn a_worker_that_is_blocked_half_of_the_time_costs_the_others_nothing() {
+    let _turn = super::common::turns::alone();
     let free = run("none");
     let blocked = run("0");
     let slow = blocked.first.iter().filter(|ms| **ms > 500.0).count();

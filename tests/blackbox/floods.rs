@@ -54,6 +54,7 @@ fn floods_in(cluster: Cluster, workers: usize) -> Cluster {
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_says_ready_for_ever_hurts_nobody() {
+    let _turn = super::common::turns::turn();
     let cluster = floods("ready", 1);
     cluster.wait_line("floods its channel");
     cluster.stop();
@@ -62,42 +63,49 @@ fn a_worker_that_says_ready_for_ever_hurts_nobody() {
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_listens_for_ever_hurts_nobody() {
+    let _turn = super::common::turns::turn();
     floods("listening", 1).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_comes_online_for_ever_hurts_nobody() {
+    let _turn = super::common::turns::turn();
     floods("online", 1).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn unknown_internal_lines_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods("unknown", 1).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn numbers_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods("number", 1).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn messages_to_nobody_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods("message", 2).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn answers_to_nothing_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods("answers", 1).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn servers_that_open_and_close_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods("servers", 1).stop();
 }
 
@@ -109,24 +117,28 @@ fn lines_of_many_kinds_for_ever_hurt_nobody() {
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_line_at_a_time_for_ever_hurts_nobody() {
+    let _turn = super::common::turns::turn();
     floods("writes", 2).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn one_line_of_60_mib_after_the_other_hurts_nobody() {
+    let _turn = super::common::turns::turn();
     floods("long", 2).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn lines_that_are_never_finished_take_little_memory() {
+    let _turn = super::common::turns::turn();
     floods("unfinished", 3).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
+    let _turn = super::common::turns::turn();
     let cluster = beside("addresses", 1, "");
     let master = cluster.master_pid();
     begin(&cluster);
@@ -157,12 +169,14 @@ fn a_worker_that_does_not_read_its_answers_is_read_once_it_does() {
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn messages_to_an_agent_for_ever_hurt_nobody() {
+    let _turn = super::common::turns::turn();
     floods_in(beside("relay", 2, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 2).stop();
 }
 
 #[test]
 #[ignore = "long: every kind of flood, each for seconds"]
 fn long_lines_that_an_agent_might_get_take_little_memory() {
+    let _turn = super::common::turns::turn();
     for flood in ["long", "unfinished"] {
         floods_in(beside(flood, 3, "[app.agent]\ncommand = [\"node\", \"agent.js\"]\n"), 3).stop();
     }

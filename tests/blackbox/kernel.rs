@@ -110,6 +110,7 @@ fn undisturbed(cluster: &Cluster, rounds: usize) -> Tally {
 #[test]
 #[ignore = "a long load"]
 fn turns_are_fair_and_the_master_has_no_part_in_it() {
+    let _turn = super::common::turns::turn();
     let cluster = start(4);
     if steering(&cluster) != "turns" {
         eprintln!("not tested here: the kernel gives turns only to those with CAP_BPF");
@@ -126,6 +127,7 @@ fn turns_are_fair_and_the_master_has_no_part_in_it() {
 #[test]
 #[ignore = "a long load"]
 fn a_worker_that_is_slow_gets_fewer_as_long_as_much_waits_for_it() {
+    let _turn = super::common::turns::turn();
     let cluster = start_as(As::Is, 2, &["-e", "SLOW_SLOT=0"], &["node", "app.js"]);
     if steering(&cluster) != "turns" {
         eprintln!("not tested here: the kernel gives turns only to those with CAP_BPF");
@@ -145,6 +147,7 @@ fn a_worker_that_is_slow_gets_fewer_as_long_as_much_waits_for_it() {
 #[test]
 #[ignore = "a long load"]
 fn a_user_without_rights_has_connections_spread_at_random_and_fairly() {
+    let _turn = super::common::turns::turn();
     let cluster = start_as(As::Nobody, 4, &[], &["node", "app.js"]);
     assert_eq!(steering(&cluster), "random");
     cluster.wait_line("at random (turns need CAP_BPF");
@@ -199,6 +202,7 @@ fn a_blocked_worker_is_waited_for_by_nobody(how: As) {
 #[test]
 #[ignore = "a long load"]
 fn a_blocked_worker_gets_nothing_and_what_waited_for_it_goes_to_another() {
+    let _turn = super::common::turns::alone();
     a_blocked_worker_is_waited_for_by_nobody(As::Is);
     a_blocked_worker_is_waited_for_by_nobody(As::Nobody);
 }
@@ -206,6 +210,7 @@ fn a_blocked_worker_gets_nothing_and_what_waited_for_it_goes_to_another() {
 #[test]
 #[ignore = "a long load"]
 fn a_blocked_worker_is_waited_for_by_nobody_under_the_kernels_own_hash() {
+    let _turn = super::common::turns::alone();
     a_blocked_worker_is_waited_for_by_nobody(As::Refused);
 }
 
@@ -268,6 +273,7 @@ fn kills_lose_only_what_the_killed_had_taken(how: As) {
 #[test]
 #[ignore = "a long load"]
 fn workers_that_are_killed_lose_only_what_they_had_taken() {
+    let _turn = super::common::turns::turn();
     kills_lose_only_what_the_killed_had_taken(As::Is);
     kills_lose_only_what_the_killed_had_taken(As::Nobody);
 }
@@ -298,6 +304,7 @@ fn what_waits_for_a_dead_worker_is_taken_by_another() {
 #[test]
 #[ignore = "a long load"]
 fn reloads_and_scaling_lose_nothing() {
+    let _turn = super::common::turns::turn();
     for how in [As::Is, As::Refused] {
         let cluster = start_as(how, 2, &[], &["node", "app.js"]);
         let load = Load::start(cluster.address(), 16, false);
@@ -340,6 +347,7 @@ fn master_kills_lose_nothing_and_workers_notice_nothing() {
 #[test]
 #[ignore = "a long load"]
 fn a_reload_may_change_the_way_to_balance_and_back() {
+    let _turn = super::common::turns::turn();
     let folder = Folder::new();
     folder.write("app.js", APP);
     let config = |balance: &str| {
@@ -388,6 +396,7 @@ fn a_kernel_that_takes_no_program_is_told_and_serves_on() {
 #[test]
 #[ignore = "a long load"]
 fn other_programs_have_a_socket_for_each_slot_too() {
+    let _turn = super::common::turns::turn();
     let cluster = python(3);
     assert_ne!(steering(&cluster), "");
     let load = Load::start(cluster.address(), 8, false);

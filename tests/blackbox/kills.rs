@@ -20,6 +20,7 @@ fn kill_one(cluster: &Cluster, slot: usize) {
 #[test]
 #[ignore = "a long load"]
 fn ten_worker_kills_under_short_connections_refuse_and_hang_nobody() {
+    let _turn = super::common::turns::turn();
     let cluster = Cluster::hello(2);
     let load = Load::start(cluster.address(), 64, false);
     load.wait_more(200);

@@ -150,6 +150,7 @@ fn a_million_lines(log: &str, kills: u32) -> (Cluster, PathBuf) {
 #[test]
 #[ignore = "a long load"]
 fn a_million_lines_are_there_once_though_workers_and_masters_are_killed() {
+    let _turn = super::common::turns::turn();
     let (cluster, progress) = a_million_lines("log.file = \"logs/all.log\"", 6);
     let path = cluster.folder.path().join("logs/all.log");
     let folder = fs::canonicalize(cluster.folder.path()).unwrap();
@@ -164,6 +165,7 @@ fn a_million_lines_are_there_once_though_workers_and_masters_are_killed() {
 #[test]
 #[ignore = "a long load"]
 fn rotation_with_gzip_under_load_and_kills_loses_no_line() {
+    let _turn = super::common::turns::turn();
     let log = "log = { file = \"logs/all.log\", max_size = \"1M\", keep = 1000, compress = true }";
     let (mut cluster, progress) = a_million_lines(log, 3);
     let path = cluster.folder.path().join("logs/all.log");

@@ -174,6 +174,7 @@ fn impostors(cluster: &Cluster, names: &[&str]) -> Vec<PathBuf> {
 #[test]
 #[ignore = "a long load"]
 fn upgrades_to_what_crashes_or_is_too_old_change_nothing() {
+    let _turn = super::common::turns::turn();
     let cluster = Cluster::hello(2);
     let workers = cluster.worker_pids();
     let own = fs::read_link(format!("/proc/{}/exe", cluster.keeper_pid())).unwrap();

@@ -47,12 +47,14 @@ fn reload_under_load(keep_alive: bool) {
 #[test]
 #[ignore = "a long load"]
 fn three_reloads_lose_no_short_connection() {
+    let _turn = super::common::turns::turn();
     reload_under_load(false);
 }
 
 #[test]
 #[ignore = "a long load"]
 fn three_reloads_lose_no_kept_alive_request() {
+    let _turn = super::common::turns::turn();
     reload_under_load(true);
 }
 
@@ -74,6 +76,7 @@ fn sighup_replaces_every_worker_and_loses_nothing() {
 #[test]
 #[ignore = "a long load"]
 fn a_reload_gives_new_workers_time_where_there_are_clients() {
+    let _turn = super::common::turns::turn();
     let started = |settle: &str| {
         let folder = Folder::new();
         app(&folder, "1");

@@ -141,6 +141,7 @@ fn keeps_under_way(user: u32, count: u32) -> Child {
 #[test]
 #[ignore = "a long load"]
 fn with_too_many_descriptors_under_way_connections_wait_and_the_master_too() {
+    let _turn = super::common::turns::turn();
     const USER: u32 = 64_321;
     if !is_root() {
         eprintln!("not tested here: it takes root to run as a user of its own");

@@ -9,5 +9,6 @@ pub(crate) mod files;
 pub(crate) mod flooding;
 pub(crate) mod http;
 pub(crate) mod runner;
+pub(crate) mod turns;
 pub(crate) mod users;
 pub(crate) mod wait;

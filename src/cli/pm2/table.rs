@@ -42,8 +42,9 @@ const fn verb(names: &'static [&'static str], example: &'static str, outcome: Ou
 }
 
 const NO_MODULES: Outcome = Refused("there are no modules: run the program as an app, with clusterd start");
-const NO_DASHBOARD: Outcome =
-    Refused("there is no dashboard to log in to: clusterd top shows everything here, GET /metrics is for Prometheus");
+const NO_DASHBOARD: Outcome = Refused(
+    "there is no dashboard to log in to: clusterd top shows everything here, and clusterd ls --json is for scripts",
+);
 const NO_SETTINGS: Outcome =
     Refused("settings are in the configuration of each app: clusterd init writes it, explained");
 const NO_CODE: Outcome = Refused("clusterd fetches no code: run git yourself, then clusterd reload NAME");
