@@ -3,7 +3,7 @@
 use super::cluster::Folder;
 use std::process::{Command, Stdio};
 
-/// Takes two connections back from a worker that is told to leave, and acknowledges the first of them only as a new master does.
+/// Starts the worker and waits until it listens.
 const PRIMARY: &str = r#"
 import atexit, json, os, socket, subprocess, sys
 ours, theirs = socket.socketpair()
@@ -35,6 +35,10 @@ def hear(wanted):
 asked = hear(lambda m: m.get('act') == 'queryServer')
 send({'cmd': 'NODE_CLUSTER', 'ack': asked['seq'], 'key': 'k', 'errno': 0, 'data': None})
 hear(lambda m: m.get('act') == 'listening')
+"#;
+
+/// Takes two connections back from a worker that is told to leave, and acknowledges the first of them only as a new master does.
+const MOVES: &str = r#"
 listener = socket.create_server(('127.0.0.1', 0))
 clients = []
 for seq in (1, 2):
@@ -68,15 +72,33 @@ for client in clients:
 print('both moved')
 "#;
 
+/// Asks, and is gone before it is answered.
+const ASKS_AND_DIES: &str = r#"
+send({'cmd': 'NODE_CLUSTERD', 'act': 'count'})
+ours.close()
+assert worker.wait(20) == 0, worker.returncode
+print('ended well')
+"#;
+
 const APP: &str = "require('http').createServer((q, s) => s.end('x')).listen(8080);";
 
-#[test]
-fn a_connection_that_a_dying_master_did_not_acknowledge_holds_up_no_other() {
+/// Whether the worker does what this primary expects.
+fn play(rest: &str, end: &str) {
     let folder = Folder::new();
-    let primary = folder.write("primary.py", PRIMARY);
+    let primary = folder.write("primary.py", &[PRIMARY, rest].concat());
     let (app, preload) =
         (folder.write("app.js", APP), folder.write("preload.cjs", clusterd::worker::node::preload::SCRIPT));
     let output = Command::new("python3").args([primary, preload, app]).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("both moved"), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains(end), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_connection_that_a_dying_master_did_not_acknowledge_holds_up_no_other() {
+    play(MOVES, "both moved");
+}
+
+#[test]
+fn an_answer_that_nobody_reads_any_more_fails_no_worker() {
+    play(ASKS_AND_DIES, "ended well");
 }

@@ -23,6 +23,9 @@ const quietly = (f) => function (...args) {
   }
 };
 
+// Of a channel that is closed meanwhile: without a callback, Node has the process fail.
+const ignore = () => {};
+
 quietly(restoreOptions)();
 quietly(setUp)();
 quietly(callStopListeners)();
@@ -338,7 +341,7 @@ function setUp() {
       watch();
       quietly(tellOthers)();
     }
-    if (message.act === 'count') send({ cmd, act: 'kept', count: kept().length });
+    if (message.act === 'count') send({ cmd, act: 'kept', count: kept().length }, ignore);
     if (message.act === 'give') {
       quota = message.count;
       eldest = new WeakSet(kept().slice(0, message.of)); // Node lists the oldest first
@@ -350,5 +353,5 @@ function setUp() {
     if (message.act === 'end') ending = true;
     if (message.act === 'resumed' && process._handleQueue) process.emit('internalMessage', { cmd: HANDLE_ACK });
   }));
-  send({ cmd, act: 'hello' });
+  send({ cmd, act: 'hello' }, ignore);
 }

@@ -27,7 +27,11 @@ const serve = () => net.createServer((socket) => socket.end(`from ${slot}`));
 
   await close(second);
   say('closed', second.listening, second.address());
+  // Who has its answer to something later knows that the primary has read that it closed.
+  const later = serve();
+  await listen(later, 0);
   await meet('closed');
+  await close(later);
   const again = serve();
   say('again', await listen(again, ports[0], '127.0.0.1'), again.address().port === ports[0]);
   await meet('again');
