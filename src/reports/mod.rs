@@ -351,10 +351,10 @@ mod tests {
     #[test]
     fn what_keeps_silent_is_named_and_what_is_no_inspector_is_not() {
         let worker = Worker::start(|stream, _| std::mem::forget(stream));
-        let left = worker.ask(Duration::from_millis(900)).unwrap_err();
+        let left = worker.ask(Duration::from_secs(3)).unwrap_err();
         assert!(matches!(left, NoReport::Silent(port) if port == worker.port), "{left}");
         let other = Worker::start(|stream, _| answer(stream, "HTTP/1.1 404 Not Found\r\n\r\n"));
-        let left = other.ask(Duration::from_millis(900)).unwrap_err();
+        let left = other.ask(Duration::from_secs(3)).unwrap_err();
         assert!(matches!(left, NoReport::NotJavaScript | NoReport::NoCpu), "{left}");
     }
 }
