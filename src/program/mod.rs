@@ -1,6 +1,6 @@
 //! Finds the program that a command names, as execvp(3) would, and says what kind of program it is: that decides how
 //! it takes its sockets. Nothing is run.
-use crate::config::parse;
+use crate::config::{inspect, parse};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -210,23 +210,6 @@ const NODE_WRAPPERS: [(&str, &[&str]); 13] = [
 const NODE_PARENT_OPTIONS: [(&str, &str); 3] =
     [("--watch", "node --watch"), ("--watch-path", "node --watch"), ("--run", "node --run")];
 
-/// Options of Node whose value is the next word.
-const NODE_VALUE_OPTIONS: [&str; 13] = [
-    "-r",
-    "--require",
-    "--import",
-    "--loader",
-    "--experimental-loader",
-    "-C",
-    "--conditions",
-    "--env-file",
-    "--env-file-if-exists",
-    "--watch-path",
-    "--title",
-    "--input-type",
-    "--stack-trace-limit",
-];
-
 /// What kind of program a command runs, where the file alone does not tell: `node --watch` is a wrapper.
 pub fn kind_of(program: &Program, command: &[String]) -> ProgramKind {
     match program.kind {
@@ -243,7 +226,7 @@ fn node_parent(command: &[String]) -> Option<&'static str> {
         if let Some((_, tool)) = NODE_PARENT_OPTIONS.iter().find(|(option, _)| *option == name) {
             return Some(tool);
         }
-        if NODE_VALUE_OPTIONS.contains(&word.as_str()) {
+        if inspect::takes_value(word) {
             words.next();
         }
     }
