@@ -6,8 +6,8 @@ use super::cluster::{Cluster, Folder, wait_until};
 use super::install;
 use super::support::{Clients, NODE, kill_one, reload, under_load_of};
 use super::table::{Cuts, Needs, Row};
+use super::web;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -23,15 +23,18 @@ const ANCESTORS_MAX: usize = 16;
 /// Runs a row. Where something that it needs is missing it says so, and nothing is checked.
 pub(crate) fn check(row: &Row) {
     let folder = Folder::new();
-    let Some(programs) = prepare(row.needs, &folder) else { return };
+    let Some(Prepared { programs, cwd }) = prepare(row.needs, &folder) else { return };
     let port = own_port();
     let (host_port, command) = (port.to_string(), row.command.replace("8080", &port.to_string()));
     let mut args = vec!["--workers", "2", "--port", &host_port];
     args.extend(row.options.split_whitespace());
+    if let Some(cwd) = &cwd {
+        args.extend(["--cwd", cwd.to_str().unwrap()]);
+    }
     args.push("--");
     args.extend(command.split_whitespace());
     let cluster = Cluster::start_in(folder, &args, |command| {
-        command.env("PATH", path(&programs));
+        command.env("PATH", web::path(&programs));
     });
     if row.protocol == "bind" && is_refused(&cluster) {
         return eprintln!("skipped: the system refuses the filter");
@@ -50,8 +53,25 @@ pub(crate) fn check(row: &Row) {
     cluster.stop();
 }
 
-/// The sample apps in a folder, with what they need; the folders of its programs. `None`: something is not there.
-fn prepare(needs: Needs, folder: &Folder) -> Option<Vec<PathBuf>> {
+/// What a row needs is there.
+struct Prepared {
+    /// The folders of its programs.
+    programs: Vec<PathBuf>,
+    /// Where the command is typed, when it is not the folder with the sample apps.
+    cwd: Option<PathBuf>,
+}
+
+/// The sample apps in a folder, with what they need. `None`: something is not there.
+fn prepare(needs: Needs, folder: &Folder) -> Option<Prepared> {
+    if let Needs::Built(project) = needs {
+        let (cwd, programs) = web::built(project);
+        return Some(Prepared { programs, cwd: Some(cwd) });
+    }
+    let programs = prepare_samples(needs, folder)?;
+    Some(Prepared { programs, cwd: None })
+}
+
+fn prepare_samples(needs: Needs, folder: &Folder) -> Option<Vec<PathBuf>> {
     let apps = project("tests/frameworks/apps");
     for file in fs::read_dir(&apps).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
         fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
@@ -70,6 +90,7 @@ fn prepare(needs: Needs, folder: &Folder) -> Option<Vec<PathBuf>> {
             super::cluster::copy_program(&server, &folder.path().join("server"));
             Some(Vec::new())
         }
+        Needs::Built(_) => None,
     }
 }
 
@@ -93,11 +114,6 @@ fn there(program: &str) -> bool {
         eprintln!("skipped: there is no {program}");
     }
     found
-}
-
-fn path(first: &[PathBuf]) -> OsString {
-    let rest = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(first.iter().cloned().chain(std::env::split_paths(&rest))).unwrap()
 }
 
 /// A port below those that the kernel gives to clients: nobody takes it between here and clusterd's bind by chance.

@@ -37,7 +37,7 @@ pub(crate) fn socketio() -> &'static Path {
 }
 
 /// Installs the packages of a folder of its own.
-fn apart(name: &str) -> PathBuf {
+pub(crate) fn apart(name: &str) -> PathBuf {
     let inputs = ["package.json", "package-lock.json"];
     let sources = inputs.map(|input| format!("{name}/{input}"));
     let folder = install(name, &[&sources[0], &sources[1]], "", |folder| {
@@ -94,12 +94,12 @@ pub(crate) fn python() -> String {
 }
 
 /// A file that says what to install.
-fn source(name: &str) -> PathBuf {
+pub(crate) fn source(name: &str) -> PathBuf {
     project("tests/frameworks").join(name)
 }
 
 /// Makes the folder `name` with `fill`, unless that was done with the same inputs. One process at a time; others wait.
-fn install(name: &str, inputs: &[&str], more: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+pub(crate) fn install(name: &str, inputs: &[&str], more: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-deps");
     let folder = base.join(name);
     fs::create_dir_all(&base).unwrap();
@@ -121,7 +121,7 @@ fn install(name: &str, inputs: &[&str], more: &str, fill: impl FnOnce(&Path)) ->
 }
 
 /// Runs a command to its end; what it printed. Panics with all of it when the command fails.
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));

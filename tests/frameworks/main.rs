@@ -16,6 +16,7 @@ mod node;
 mod proxies;
 mod python;
 mod versions;
+mod web;
 mod websocket;
 
 use common::{apps, client, cluster};

@@ -31,6 +31,8 @@ pub(crate) enum Cuts {
 pub(crate) enum Needs {
     Npm,
     Python,
+    /// A project of `web/`, in whose folder the command is typed.
+    Built(&'static str),
     /// A program of the system, and the npm packages.
     Both(&'static str),
     /// A program of the system.
@@ -64,7 +66,7 @@ macro_rules! rows {
 }
 
 use Cuts::{InHand, Nothing};
-use Needs::{Both, Compiled, Npm, Python, System};
+use Needs::{Both, Built, Compiled, Npm, Python, System};
 
 rows! {
     node_app: "Node", "", "node app.js", "node", Nothing, Npm;
@@ -76,6 +78,13 @@ rows! {
     hapi: "Hapi", "", "node hapi.js", "node", Nothing, Npm;
     hono: "Hono", "", "node hono.mjs", "node", Nothing, Npm;
     nest: "Nest", "", "node nest.js", "node", Nothing, Npm;
+    next: "Next", "", "next start", "node", Nothing, Built("next");
+    next_standalone: "Next, standalone", "", "node .next/standalone/next/server.js", "node", Nothing, Built("next");
+    nitro: "Nitro, the server of Nuxt", "", "node .output/server/index.mjs", "node", Nothing, Built("nitro");
+    svelte: "SvelteKit, adapter-node", "", "node build", "node", Nothing, Built("svelte");
+    astro: "Astro, adapter `node`", "", "node dist/server/entry.mjs", "node", Nothing, Built("astro");
+    react_router: "React Router (Remix)", "", "react-router-serve build/server/index.js", "node", Nothing, Built("react-router");
+    verdaccio: "verdaccio", "", "verdaccio --config config.yaml --listen 8080", "node", Nothing, Built("verdaccio");
     socket_io: "socket.io", "--balance sticky", "node socket.io.js", "node", Nothing, Npm;
     ws: "ws", "", "node ws.js", "node", Nothing, Npm;
     tsx: "tsx", "", "tsx server.ts", "bind", InHand, Npm;

@@ -1,0 +1,69 @@
+//! The projects of `web/`: frameworks that are built before they run. Their packages are installed once for all of them, and
+//! each is built once per content of its files.
+use super::install::{apart, install, npm_programs, run, source};
+use super::support::NODE;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Variables with which nobody is told that a test builds or runs something, and for Next the smallest server.
+const ENV: [(&str, &str); 3] =
+    [("NEXT_TELEMETRY_DISABLED", "1"), ("ASTRO_TELEMETRY_DISABLED", "1"), ("STANDALONE", "1")];
+
+/// The command that builds a project; empty: nothing is to be built.
+fn build(project: &str) -> &'static [&'static str] {
+    match project {
+        "next" => &["next", "build"],
+        "nitro" => &["nitro", "build"],
+        "svelte" => &["vite", "build"],
+        "astro" => &["astro", "build"],
+        "react-router" => &["react-router", "build"],
+        _ => &[],
+    }
+}
+
+/// The folder of a project, built, and the folders of the programs that it needs.
+pub(crate) fn built(project: &str) -> (PathBuf, Vec<PathBuf>) {
+    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
+    let packages = PACKAGES.get_or_init(|| apart("web"));
+    let programs = [vec![packages.join(".bin")], npm_programs(NODE)].concat();
+    let from = format!("web/{project}");
+    let files = files_below(&source(&from)).into_iter().map(|file| format!("{from}/{file}")).collect::<Vec<_>>();
+    let inputs: Vec<&str> = files.iter().map(String::as_str).chain(["web/package-lock.json"]).collect();
+    let command = build(project);
+    // Below the folder with the packages, where Node finds them.
+    let folder = install(&from, &inputs, &format!("{command:?}"), |folder| {
+        for file in &files {
+            let to = folder.parent().unwrap().parent().unwrap().join(file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(source(file), to).unwrap();
+        }
+        if let Some((tool, args)) = command.split_first() {
+            run(Command::new(tool).args(args).current_dir(folder).env("PATH", path(&programs)).envs(ENV));
+        }
+    });
+    (folder, programs)
+}
+
+/// PATH with these folders first.
+pub(crate) fn path(first: &[PathBuf]) -> OsString {
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(first.iter().cloned().chain(std::env::split_paths(&rest))).unwrap()
+}
+
+/// Every file below a folder, by its path from there, in order.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path()).into_iter().map(|file| format!("{name}/{file}")));
+        } else {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}
