@@ -53,6 +53,13 @@ pub const PIDS_MAX: u32 = 4 * 1024 * 1024;
 /// Largest `cpu_max`, in percent of a CPU.
 pub const CPU_SHARE_PERCENT_MAX: u32 = 100 * CPU_NUMBERS_MAX;
 
+// ---- stdin of workers ----
+
+/// Longest line that is sent to a worker's stdin, in bytes with its end: PIPE_BUF, up to which a pipe takes all or nothing.
+pub const STDIN_LINE_BYTES_MAX: usize = 4096;
+/// Bytes that may wait in a worker's stdin.
+pub const STDIN_WAITING_BYTES_MAX: usize = 64 * 1024;
+
 // ---- keeper ----
 
 /// Processes that the keeper holds at once.

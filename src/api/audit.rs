@@ -46,6 +46,9 @@ fn describe(request: &Request) -> Option<String> {
         Request::Scale { app, to } => format!("scale {} to {to}", named(app)),
         Request::ResetCounters { app } => format!("reset the counters of {}", named(app)),
         Request::Signal { app, signal } => format!("signal {} {}", named(app), signal::name(*signal)),
+        // Not what is sent: it may be a secret.
+        Request::SendLine { app, slot: None, .. } => format!("send a line to {}", named(app)),
+        Request::SendLine { app, slot: Some(slot), .. } => format!("send a line to {}/{slot}", named(app)),
         Request::ReopenLogs => "reopen the logs".to_owned(),
         Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),
         Request::Upgrade { binary } => format!("upgrade to {}", named(binary)),

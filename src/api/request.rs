@@ -28,6 +28,8 @@ pub enum Request {
     Scale { app: String, to: Scale },
     /// Send a signal to every worker, and the agent.
     Signal { app: String, signal: i32 },
+    /// Write a line to the stdin of every worker, or of the one in a slot.
+    SendLine { app: String, slot: Option<u32>, line: String },
     /// Count an app's restarts from zero.
     ResetCounters { app: String },
     /// The environment of an app's processes.

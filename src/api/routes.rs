@@ -1,6 +1,6 @@
 //! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
 use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
-use super::types::{ScaleRequest, SignalRequest, StopRequest, UpgradeRequest};
+use super::types::{ScaleRequest, SendRequest, SignalRequest, StopRequest, UpgradeRequest};
 use crate::limits;
 use crate::logs::reading::Kind;
 use crate::os::signal;
@@ -22,6 +22,7 @@ enum Endpoint {
     Restart,
     Delete,
     Signal,
+    SendLine,
     WorkerEnvironment,
     AgentEnvironment,
     Ready,
@@ -51,6 +52,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Restart, Method::POST, "/v1/apps/NAME/restart"),
     (Endpoint::Delete, Method::POST, "/v1/apps/NAME/delete"),
     (Endpoint::Signal, Method::POST, "/v1/apps/NAME/signal"),
+    (Endpoint::SendLine, Method::POST, "/v1/apps/NAME/send"),
     (Endpoint::WorkerEnvironment, Method::GET, "/v1/apps/NAME/env"),
     (Endpoint::AgentEnvironment, Method::GET, "/v1/apps/NAME/agent/env"),
     (Endpoint::Ready, Method::POST, "/v1/ready"),
@@ -156,6 +158,7 @@ impl Route {
             | Endpoint::Restart
             | Endpoint::Delete
             | Endpoint::Signal
+            | Endpoint::SendLine
             | Endpoint::StopAll
             | Endpoint::Stop
             | Endpoint::Upgrade => true,
@@ -209,6 +212,10 @@ impl Route {
                 let signal = signal::from_name(&wanted.signal).ok_or(RouteError::Signal(wanted.signal))?;
                 Request::Signal { app, signal }
             }
+            Endpoint::SendLine => {
+                let SendRequest { line, slot } = required(body, "what: {\"line\": \"hello\"}")?;
+                Request::SendLine { app, slot, line }
+            }
             Endpoint::WorkerEnvironment => Request::Environment { app, of: Role::Worker },
             Endpoint::AgentEnvironment => Request::Environment { app, of: Role::Agent },
             Endpoint::ReopenLogs => Request::ReopenLogs,
@@ -255,6 +262,9 @@ impl Request {
             }
             Request::Signal { app, signal } => {
                 (Endpoint::Signal, Some(app), Some(json(&SignalRequest { signal: signal.to_string() })))
+            }
+            Request::SendLine { app, slot, line } => {
+                (Endpoint::SendLine, Some(app), Some(json(&SendRequest { line: line.clone(), slot: *slot })))
             }
             Request::Environment { app, of: Role::Worker } => (Endpoint::WorkerEnvironment, Some(app), None),
             Request::Environment { app, of: Role::Agent } => (Endpoint::AgentEnvironment, Some(app), None),

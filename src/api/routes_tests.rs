@@ -43,6 +43,12 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::Delete { app: web(), mode: StopMode::Now }, "POST", "/v1/apps/web/delete", r#"{"now":true}"#),
         (Request::Scale { app: web(), to: Scale::Up(2) }, "POST", "/v1/apps/web/scale", r#"{"workers":"+2"}"#),
         (Request::Signal { app: web(), signal: 12 }, "POST", "/v1/apps/web/signal", r#"{"signal":"12"}"#),
+        (
+            Request::SendLine { app: web(), slot: Some(1), line: "a b".to_owned() },
+            "POST",
+            "/v1/apps/web/send",
+            r#"{"line":"a b","slot":1}"#,
+        ),
         (Request::Environment { app: web(), of: Role::Worker }, "GET", "/v1/apps/web/env", ""),
         (Request::Environment { app: web(), of: Role::Agent }, "GET", "/v1/apps/web/agent/env", ""),
         (Request::ReopenLogs, "POST", "/v1/logs/reopen", ""),

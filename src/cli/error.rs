@@ -30,6 +30,9 @@ pub(super) enum CommandError {
     /// A word means several apps where one is wanted.
     #[error("{word:?} means {apps}; name one")]
     Ambiguous { word: String, apps: String },
+    /// A word means several workers where one is wanted.
+    #[error("{word} has {workers} workers; name one: {word}/0")]
+    SeveralWorkers { word: String, workers: u32 },
     /// A worker that has no inspector, or does not open it.
     #[error("{0}")]
     NoInspector(&'static str),

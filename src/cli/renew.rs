@@ -73,7 +73,7 @@ impl RenewArgs {
             worst = if code == ExitCode::SUCCESS { worst } else { code };
         }
         match self.attach && worst == ExitCode::SUCCESS {
-            true => logs::follow(home, apps),
+            true => logs::follow(home, apps, None),
             false => worst,
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         watch: None,
         cron_restart: None,
         memory_limit_bytes: None,
+        stdin: false,
         log: Default::default(),
         user: None,
         log_lines_dropped: 0,

@@ -8,7 +8,7 @@ use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, upgrade, view,
+    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, stdin, upgrade, view,
 };
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
@@ -87,6 +87,10 @@ impl<S: System> Master<S> {
             Request::Signal { app, signal } => match self.app_named(&app) {
                 Err(answer) => answer,
                 Ok(ix) => self.signal_app(ix, signal),
+            },
+            Request::SendLine { app, slot, line } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => stdin::send(&self.cx, ix, slot, &line),
             },
             Request::ResetCounters { app } => match self.app_named(&app) {
                 Err(answer) => answer,

@@ -48,6 +48,7 @@ mod resume;
 mod settings;
 mod spawn;
 mod start;
+mod stdin;
 mod system;
 mod table;
 mod tasks;

@@ -15,7 +15,7 @@ use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
 use super::system::System;
-use super::{Master, channels, checkpoint, moves, overlap, reload, requests, spawn};
+use super::{Master, channels, checkpoint, moves, overlap, reload, requests, spawn, stdin};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -305,8 +305,10 @@ fn resume_app(
         spawn::add_worker(&mut master.cx, &mut master.hooks, process, channel);
         let intercepted =
             inherited.fds.remove(&bind::held_name(id)).map(|held| Intercepted::new(&master.cx.system, held));
+        let stdin = inherited.fds.remove(&stdin::held_name(id));
         if let Some(worker) = master.cx.workers.find(id).and_then(|ix| master.cx.workers.get_mut(ix)) {
             worker.intercepted = intercepted;
+            worker.stdin = stdin;
         }
         resume_copies(master, id, inherited);
         resume_serves(master, ix, id, inherited);
@@ -397,7 +399,9 @@ fn kill_unknown_processes(master: &mut Master<impl System>, inherited: &Inherita
 /// Releases what the keeper holds of workers that have ended: the previous master died before it could.
 fn release_unclaimed(master: &mut Master<impl System>, inherited: &Inheritance) {
     let ours = |name: &&String| {
-        ["channel/", "output/", "slot/", bind::HELD, moves::COPIES].iter().any(|kind| name.starts_with(kind))
+        ["channel/", "output/", "slot/", bind::HELD, stdin::HELD, moves::COPIES]
+            .iter()
+            .any(|kind| name.starts_with(kind))
     };
     for name in inherited.fds.keys().filter(ours) {
         master.cx.keeper.send(Order::Release { name: name.clone() });

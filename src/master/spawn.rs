@@ -18,7 +18,7 @@ use super::system::System;
 use super::tasks::Task;
 use super::unread::Intake;
 use super::worker::Worker;
-use super::{addresses, cgroups, channels, checkpoint, dispatch, eligibility, listener, requests};
+use super::{addresses, cgroups, channels, checkpoint, dispatch, eligibility, listener, requests, stdin};
 use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
@@ -139,9 +139,16 @@ impl<S: System> Spawner<'_, S> {
         let heard = !is_agent && settings.leaves_hang_reports();
         let way = Way { config: &settings.config, slot, generation, tail, heard };
         let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
-        let (stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
+        let (mut stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
+        let mut input = None;
+        if settings.config.stdin && !is_agent {
+            let (theirs, ours) = stdin::for_worker(cx, worker).map_err(SpawnError::Stdin)?;
+            stdio.push(0);
+            fds.push(theirs);
+            input = Some(ours);
+        }
         let Passed { fds: passed, channel, listen_names } =
-            Passed::prepare(&cx.system, app, inherited, &given, socket_number)?;
+            Passed::prepare(&cx.system, &cx.apps[app_ix], inherited, &given, socket_number)?;
         fds.extend(passed);
         let intercepted = if !is_agent && settings.protocol.intercepts() {
             let (ours, theirs) = cx.system.socket_pair().map_err(SpawnError::Channel)?;
@@ -151,19 +158,22 @@ impl<S: System> Spawner<'_, S> {
             None
         };
         let place = SpawnPlace {
-            number: app.spawned + 1,
+            number: cx.apps[app_ix].spawned + 1,
             slot,
             generation: generation.0,
-            port: addresses::port(app, &settings),
+            port: addresses::port(&cx.apps[app_ix], &settings),
             listen_names,
             notify: notify.as_deref(),
             preload: preload.as_deref(),
             stdio,
         };
         let spec = if is_agent {
-            settings.agent_spec(&place, agent_tag_bytes(&app.name, generation)).ok_or(SpawnError::NoAgent)?
+            settings
+                .agent_spec(&place, agent_tag_bytes(&cx.apps[app_ix].name, generation))
+                .ok_or(SpawnError::NoAgent)?
         } else {
-            let tag = Tag { app: app.name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
+            let tag =
+                Tag { app: cx.apps[app_ix].name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
             settings.spawn_spec(&place, tag.to_bytes())
         };
         if !is_agent {
@@ -184,6 +194,7 @@ impl<S: System> Spawner<'_, S> {
         let ix = add_worker(cx, self.hooks, process, channel.map(|fd| (fd, false)));
         if let Some(worker) = cx.workers.get_mut(ix) {
             worker.intercepted = intercepted.map(|held| Intercepted::new(&cx.system, held));
+            worker.stdin = input;
         }
         if !has_channel && !is_agent && !is_intercepted && settings.has_own_sockets() {
             // A Node worker requests its listeners later; other programs have them from the start.
@@ -317,6 +328,7 @@ pub(super) fn add_worker(
         taken: 0,
         taken_before: 0,
         liveness: Liveness::default(),
+        stdin: None,
         status_text: None,
         receiver: Receiver::default(),
         intake: Intake::default(),
@@ -469,6 +481,7 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
         }
     }
     cx.keeper.send(Order::Release { name: channel_name(id) });
+    cx.keeper.send(Order::Release { name: stdin::held_name(id) });
     output.release(&mut cx.keeper, id);
     checkpoint::forget_serves(cx, id);
 }
@@ -488,6 +501,9 @@ pub(super) enum SpawnError {
     /// No pipe or file for its output.
     #[error("{0}")]
     Output(#[source] OutputError),
+    /// No pipe for its input.
+    #[error("cannot make a pipe for its stdin: {0}")]
+    Stdin(io::Error),
     /// The order could not be sent to the keeper.
     #[error("cannot ask for the process: {0}")]
     Order(io::Error),

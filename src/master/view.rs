@@ -126,6 +126,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
             .map(|watch| watch.paths.iter().map(|p| p.display().to_string()).collect()),
         cron_restart: settings.config.cron_restart.clone(),
         memory_limit_bytes: settings.config.limits.memory,
+        stdin: settings.config.stdin,
         log: (&settings.config.log).into(),
         log_lines_dropped: files.lost(index),
         workers,

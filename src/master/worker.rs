@@ -59,6 +59,8 @@ pub(super) struct Worker<S: System> {
     /// Connections that it took from previous masters, where a limit counts them.
     pub(super) taken_before: u64,
     pub(super) liveness: Liveness,
+    /// Our end of the pipe of its stdin, where it has one.
+    pub(super) stdin: Option<OwnedFd>,
     /// The program's own status (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
     pub(super) receiver: Receiver,

@@ -48,6 +48,7 @@ mod serve;
 mod signals;
 mod spares;
 mod starved;
+mod stdin;
 mod sticky;
 mod strays;
 mod supervise;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 35] = [
+const NAMES: [&[&str]; 37] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["jlist"],
@@ -44,6 +44,8 @@ const NAMES: [&[&str]; 35] = [
     &["flush"],
     &["reloadLogs", "reopen-logs"],
     &["import"],
+    &["send"],
+    &["attach"],
 ];
 
 #[test]

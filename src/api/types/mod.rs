@@ -130,6 +130,9 @@ pub struct App {
     /// The memory from which on a worker is replaced; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// Whether its workers have a stdin that lines can be sent to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin: bool,
     /// The files for its output.
     #[serde(default)]
     pub log: Log,
@@ -331,6 +334,17 @@ pub struct Change {
 pub struct SignalRequest {
     /// `SIGUSR2`, `USR2` or `12`.
     pub signal: String,
+}
+
+/// Body of `POST /v1/apps/NAME/send`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendRequest {
+    /// Without its end.
+    pub line: String,
+    /// The worker's slot; absent: every worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
 }
 
 /// Answer to `GET /v1/apps/NAME/env`.

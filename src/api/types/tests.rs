@@ -157,6 +157,7 @@ fn app() -> App {
         watch: Some(vec!["/srv/lib".to_owned()]),
         cron_restart: Some("0 3 * * *".to_owned()),
         memory_limit_bytes: Some(300_000_000),
+        stdin: true,
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
@@ -208,6 +209,7 @@ const APP: &str = r#"{
   ],
   "cron_restart": "0 3 * * *",
   "memory_limit_bytes": 300000000,
+  "stdin": true,
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",
@@ -319,6 +321,8 @@ fn answers_and_bodies() {
     same(&Environment { env: env.clone() }, "{\n  \"env\": {\n    \"A\": \"1\"\n  }\n}");
     same(&ScaleRequest { workers: "+3".to_owned() }, "{\n  \"workers\": \"+3\"\n}");
     same(&SignalRequest { signal: "SIGUSR2".to_owned() }, "{\n  \"signal\": \"SIGUSR2\"\n}");
+    let line = "hello".to_owned();
+    same(&SendRequest { line, slot: Some(1) }, "{\n  \"line\": \"hello\",\n  \"slot\": 1\n}");
     same(&StopRequest { now: true }, "{\n  \"now\": true\n}");
     let binary = "/usr/bin/clusterd".to_owned();
     same(&UpgradeRequest { binary }, "{\n  \"binary\": \"/usr/bin/clusterd\"\n}");
@@ -348,6 +352,7 @@ fn bodies_may_be_empty_objects_but_have_no_other_fields() {
     assert!(serde_json::from_str::<StopRequest>("{\"nw\": true}").is_err());
     assert!(serde_json::from_str::<ScaleRequest>("{\"workers\": \"1\", \"x\": 1}").is_err());
     assert!(serde_json::from_str::<SignalRequest>("{\"signal\": \"HUP\", \"x\": 1}").is_err());
+    assert!(serde_json::from_str::<SendRequest>("{\"line\": \"x\", \"x\": 1}").is_err());
     assert!(serde_json::from_str::<UpgradeRequest>("{\"binary\": \"/x\", \"x\": 1}").is_err());
     assert!(serde_json::from_str::<Change>("{\"x\": 1}").is_err());
 }

@@ -55,14 +55,14 @@ pub struct Logs {
     pub nostream: bool,
 }
 
-/// Shows what apps print from now on, for `--attach`.
-pub(in crate::cli) fn follow(home: Option<&Path>, targets: Vec<String>) -> ExitCode {
+/// Shows what apps print from now on, for `--attach` and `attach`; `worker`: only of this slot.
+pub(in crate::cli) fn follow(home: Option<&Path>, targets: Vec<String>, worker: Option<u32>) -> ExitCode {
     let shown = Logs {
         targets,
         lines: limits::LOGS_LINES_DEFAULT,
         err: false,
         out: false,
-        worker: None,
+        worker,
         json: false,
         raw: false,
         timestamp: None,

@@ -1,5 +1,6 @@
 //! The verbs: one file each, with arguments, request and output. This file registers them; code that several of them
 //! share (find apps, wait, start, end, tables) is one folder up.
+mod attach;
 mod check;
 mod completions;
 mod delete;
@@ -26,6 +27,7 @@ mod resurrect;
 mod save;
 pub(super) mod scale;
 mod schema;
+mod send;
 mod signal;
 pub(super) mod start;
 mod start_or;
@@ -64,6 +66,8 @@ pub enum Verb {
     Pid(pid::Pid),
     Id(pid::Id),
     Signal(signal::Signal),
+    Send(send::Send),
+    Attach(attach::Attach),
     Logs(logs::Logs),
     Flush(flush::Flush),
     #[command(name = "reloadLogs")]
@@ -150,6 +154,8 @@ impl Verb {
             Verb::Delete(verb) => verb.run(home),
             Verb::Scale(verb) => verb.run(home),
             Verb::Signal(verb) => verb.run(home),
+            Verb::Send(verb) => verb.run(home),
+            Verb::Attach(verb) => verb.run(home),
             Verb::Logs(verb) => verb.run(home),
             Verb::Flush(verb) => verb.run(home),
             Verb::ReloadLogs(verb) => verb.run(home),

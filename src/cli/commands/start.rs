@@ -133,7 +133,7 @@ impl Start {
             }
         }
         match self.attach && worst == ExitCode::SUCCESS {
-            true => logs::follow(home, started),
+            true => logs::follow(home, started, None),
             false => worst,
         }
     }

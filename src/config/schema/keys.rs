@@ -190,6 +190,13 @@ table! {
     prefix: plain(bool = false), Boolean, section "run",
         flag flag("--prefix", SURROUNDINGS, "").takes(Takes::Nothing);
 
+    /// Give workers a pipe for stdin, into which `clusterd send` and `clusterd attach` write lines; else it is /dev/null.
+    stdin: plain(bool = false), Boolean, section "run",
+        flag flag("--stdin", SURROUNDINGS, "").takes(Takes::Nothing)
+            .help("Give workers a stdin, for clusterd send and clusterd attach"),
+        more "A line has at most 4095 bytes. What a worker does not read waits in the pipe (64 KiB); beyond that, `send` \
+              fails and nothing else";
+
     /// Where to listen: "8080", "127.0.0.1:8080", "[::1]:8080", "localhost:8080", "unix:/run/app.sock".
     listen: raw(Vec<At<ListenEntry>>), Addresses, unset "none", initial r#"["0.0.0.0:8080"]"#, section "sockets",
         flag flag("--listen", SOCKETS, "ADDRESS").short('l').takes(Takes::Several).for_one_app()

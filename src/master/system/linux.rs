@@ -199,6 +199,14 @@ impl System for Linux {
         pipe::pair()
     }
 
+    fn input_pipe(&self, capacity: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+        pipe::for_input(capacity)
+    }
+
+    fn write_pipe(&self, pipe: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        pipe::write_whole(pipe, bytes)
+    }
+
     fn epoll(&self) -> io::Result<MioEpoll> {
         Ok(MioEpoll { poll: Poll::new()?, events: Events::with_capacity(POLL_EVENTS_MAX) })
     }

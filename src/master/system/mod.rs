@@ -179,6 +179,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// A pipe: its reading end, which does not block, and its writing end.
     fn pipe(&self) -> io::Result<(OwnedFd, OwnedFd)>;
 
+    /// As [`crate::os::pipe::for_input`].
+    fn input_pipe(&self, capacity: usize) -> io::Result<(OwnedFd, OwnedFd)>;
+
+    /// As [`crate::os::pipe::write_whole`].
+    fn write_pipe(&self, pipe: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()>;
+
     // ---- waiting ----
 
     fn epoll(&self) -> io::Result<Self::Epoll>;
