@@ -13,6 +13,8 @@ pub mod fdpass;
 pub mod framing;
 #[path = "../../src/master/handoff.rs"]
 pub mod handoff;
+#[path = "../../src/master/handover_times.rs"]
+pub mod handover_times;
 #[path = "../../src/ids.rs"]
 pub mod ids;
 #[path = "../../src/limits.rs"]
@@ -23,7 +25,7 @@ pub mod lines;
 pub mod packet;
 
 pub mod master {
-    pub use crate::{connections, handoff};
+    pub use crate::{connections, handoff, handover_times};
 }
 
 pub mod os {

@@ -6,6 +6,7 @@ use clusterd::ids::{ListenerIx, WorkerIx};
 use clusterd::limits;
 use clusterd::master::connections::{Connection, Connections};
 use clusterd::master::handoff::{Answer, HandOff, Outcome};
+use clusterd::master::handover_times::HandoverTimes;
 use clusterd::os::fdpass::Received;
 use clusterd::worker::node::channel::{Channel, Read, Wire};
 use clusterd::worker::node::lines::{self, FromWorker, NewconnLine};
@@ -91,6 +92,7 @@ pub(crate) struct App {
     readable: Rc<RefCell<VecDeque<usize>>>,
     connections: Connections<u64>,
     waiting: VecDeque<clusterd::balance::ConnIx>,
+    times: HandoverTimes,
     newconn: NewconnLine,
     line: Vec<u8>,
     now_us: u64,
@@ -134,6 +136,7 @@ impl App {
             readable: Rc::clone(&readable),
             connections: Connections::default(),
             waiting: VecDeque::new(),
+            times: HandoverTimes::default(),
             newconn: NewconnLine::new("null:8080:4::0"),
             line: Vec::new(),
             now_us: 1_000_000,
@@ -151,8 +154,8 @@ impl App {
             self.accepted += 1;
             let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32 % self.clients)));
             let client_hash = peer.map(sticky::hash_ip);
-            let conn =
-                self.connections.insert(Connection { socket: self.accepted, listener: ListenerIx(0), client_hash });
+            let (socket, listener, since_us) = (self.accepted, ListenerIx(0), self.now_us);
+            let conn = self.connections.insert(Connection { socket, listener, client_hash, since_us });
             let Some(connection) = self.connections.get(conn) else { continue };
             let handoff = HandOff {
                 conn,
@@ -189,7 +192,8 @@ impl App {
                     other => panic!("an answer is not understood: {other:?}"),
                 };
                 let answer = Answer { member: MemberIx(worker as u32), seq: ack, accepted };
-                let closed = answer.close(&mut self.balancer, &mut self.connections, &mut self.waiting, self.now_us);
+                let (connections, waiting) = (&mut self.connections, &mut self.waiting);
+                let closed = answer.close(&mut self.balancer, connections, waiting, &mut self.times, self.now_us);
                 self.closed += u64::from(closed.is_some());
             }
             if matches!(read, Read::Last | Read::Nothing) {

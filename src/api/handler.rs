@@ -1,5 +1,6 @@
 //! One HTTP request: routes it, passes it to the master's loop, answers. Knows nothing about workers.
 use super::audit::Peer;
+use super::metrics::{Format, Scrape};
 use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
 use super::routes::Route;
@@ -10,6 +11,7 @@ use crate::logs::Tail;
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
+use hyper::header::ACCEPT;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -51,6 +53,7 @@ impl BodyError {
 /// Answers an HTTP request with a known path.
 pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender, peer: Peer) -> Reply {
     let query = request.uri().query().map(str::to_owned);
+    let format = Format::of(request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()));
     let body = match if route.takes_body() { body(request).await } else { Ok(Vec::new()) } {
         Ok(body) => body,
         Err(error) => return failure(error.status(), error),
@@ -60,7 +63,7 @@ pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, call
         audit::note(request, peer);
     }
     match wanted {
-        Ok(Request::View(view)) => show(view, calls).await,
+        Ok(Request::View(view)) => show(view, format, calls).await,
         Ok(Request::Upgrade { binary }) => upgrade(binary, calls).await,
         Ok(request) => carry_out(Order::Request(request), calls).await,
         Err(error) => reply::not_routed(&error),
@@ -96,7 +99,7 @@ async fn carry_out(order: Order, calls: &CallSender) -> Reply {
 }
 
 /// Answers a read-only request.
-async fn show(view: View, calls: &CallSender) -> Reply {
+async fn show(view: View, format: Format, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::View(View::Deployment))) {
         Ok(answered) => answered,
         Err(error) => return queue_full(&error),
@@ -109,6 +112,7 @@ async fn show(view: View, calls: &CallSender) -> Reply {
         View::Live => done("alive"),
         View::Ready => readiness(&deployment),
         View::Logs(query) => logs::answer(query, &deployment, calls),
+        View::Metrics => metrics(deployment, format).await,
         View::Deployment => {
             usage::fill(&mut deployment);
             json(StatusCode::OK, &*deployment)
@@ -137,6 +141,15 @@ async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<
         Ok(Answer::Deployment(deployment)) => Ok(deployment),
         Ok(other) => Err(Box::new(reply::of(other))),
         Err(_) => Err(Box::new(no_answer())),
+    }
+}
+
+/// Reads what the kernel knows on a thread that may block: other clients do not wait for it.
+async fn metrics(deployment: Box<Deployment>, format: Format) -> Reply {
+    let text = tokio::task::spawn_blocking(move || Scrape::gather(*deployment).render(format)).await;
+    match text {
+        Ok(Ok(text)) => reply::text(format.content_type(), text),
+        Ok(Err(_)) | Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }
 }
 

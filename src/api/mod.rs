@@ -5,6 +5,7 @@
 mod audit;
 mod handler;
 mod logs;
+mod metrics;
 mod reply;
 pub mod request;
 mod routes;

@@ -74,6 +74,13 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     reply
 }
 
+/// Complete text.
+pub(super) fn text(kind: &'static str, text: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Content::Whole(Full::new(text.into())));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    reply
+}
+
 /// JSON lines, as they arrive.
 pub(super) fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Reply {
     let mut reply = Response::new(Content::Stream(pieces));

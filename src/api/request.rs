@@ -52,6 +52,8 @@ pub enum View {
     Live,
     /// Whether every app has a ready worker.
     Ready,
+    /// Metrics of everything.
+    Metrics,
     /// Log lines.
     Logs(LogQuery),
 }

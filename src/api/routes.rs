@@ -35,6 +35,7 @@ enum Endpoint {
     Upgrade,
     Live,
     Readiness,
+    Metrics,
 }
 
 /// Placeholder for an app's name in a path.
@@ -65,6 +66,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Upgrade, Method::POST, "/v1/upgrade"),
     (Endpoint::Live, Method::GET, "/livez"),
     (Endpoint::Readiness, Method::GET, "/readyz"),
+    (Endpoint::Metrics, Method::GET, "/metrics"),
 ];
 
 /// Why an HTTP request cannot be parsed.
@@ -173,7 +175,8 @@ impl Route {
             | Endpoint::FlushLogs
             | Endpoint::ResetCounters
             | Endpoint::Live
-            | Endpoint::Readiness => false,
+            | Endpoint::Readiness
+            | Endpoint::Metrics => false,
         }
     }
 
@@ -193,6 +196,7 @@ impl Route {
             Endpoint::App => Request::View(View::App(app)),
             Endpoint::Live => Request::View(View::Live),
             Endpoint::Readiness => Request::View(View::Ready),
+            Endpoint::Metrics => Request::View(View::Metrics),
             Endpoint::Logs => Request::View(View::Logs(log_query(query)?)),
             Endpoint::Ready => Request::Ready,
             Endpoint::ReloadAll => Request::Reload { target: Target::All, change: or_default(body)? },
@@ -247,6 +251,7 @@ impl Request {
             Request::View(View::App(app)) => (Endpoint::App, Some(app), None),
             Request::View(View::Live) => (Endpoint::Live, None, None),
             Request::View(View::Ready) => (Endpoint::Readiness, None, None),
+            Request::View(View::Metrics) => (Endpoint::Metrics, None, None),
             Request::View(View::Logs(_)) => (Endpoint::Logs, None, None),
             Request::Ready => (Endpoint::Ready, None, None),
             Request::Reload { target: Target::All, change } => (Endpoint::ReloadAll, None, Some(json(change))),

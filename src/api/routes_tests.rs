@@ -32,6 +32,7 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::View(View::App("a/b".to_owned())), "GET", "/v1/apps/a%2Fb", ""),
         (Request::View(View::Live), "GET", "/livez", ""),
         (Request::View(View::Ready), "GET", "/readyz", ""),
+        (Request::View(View::Metrics), "GET", "/metrics", ""),
         (Request::View(View::Logs(query)), "GET", "/v1/logs?app=web&app=a%20b&lines=3&follow=true&type=err&slot=2", ""),
         (Request::Ready, "POST", "/v1/ready", ""),
         (Request::Reload { target: all(), change: change() }, "POST", "/v1/reload", changed),

@@ -46,6 +46,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         restarts: 0,
         handoffs: 0,
         moved: 0,
+        counters: Default::default(),
         watch: None,
         cron_restart: None,
         memory_limit_bytes: None,

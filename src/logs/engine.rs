@@ -3,7 +3,7 @@
 use super::archive::Archive;
 use super::batch_delay::LOG_MUCH_BYTES;
 use super::file::{self, LogFile, Now, Part};
-use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken};
+use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken, Written};
 use super::path::LogPath;
 use super::render::{self, Input, Look};
 use super::stamp::Stamps;
@@ -142,6 +142,11 @@ impl<G: Storage> Engine<G> {
             quiet_seen_us: 0,
             slowest_us: 0,
         })
+    }
+
+    /// Bytes of each app that were written.
+    pub(super) fn written(&self) -> Arc<Written> {
+        self.journal.written()
     }
 
     /// Adds a stream. Returns its token for readiness; `None` if there are too many.

@@ -144,6 +144,12 @@ impl LogFile {
                 })
             }
         };
+        let kept = written.as_ref().map_or_else(|(kept, _)| *kept, |()| bytes.len());
+        let mut start = 0;
+        for part in parts {
+            journal.count_written(part.app, part.end.min(kept).saturating_sub(start));
+            start = part.end.min(kept);
+        }
         match written {
             Ok(()) => self.works_again(),
             Err((kept, e)) => self.lose(journal, bytes, kept, parts, now, &e),

@@ -5,13 +5,15 @@
 //! its length before and after, and how far every piece is written then. A successor that finds an announced append
 //! compares the file's length to see whether it happened. When a spool is used up, the rest moves to the other one.
 use super::storage::{Storage, cell};
-use crate::limits::LOG_PATH_BYTES_MAX;
+use crate::limits::{APPS_MAX, LOG_PATH_BYTES_MAX};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Pieces of streams kept at the same time: the rest of a line, and the bytes after it.
 pub(super) const LOG_SEGMENTS_MAX: usize = 2 * super::engine::LOG_STREAMS_MAX;
@@ -94,6 +96,24 @@ pub(super) struct Journal<G> {
     planned: Vec<usize>,
     /// How far each spool was filled since its memory was released.
     touched: [usize; 2],
+    written: Arc<Written>,
+}
+
+/// Bytes of each app that were appended to files since this process began.
+#[derive(Debug)]
+pub(super) struct Written([AtomicU64; APPS_MAX]);
+
+impl Default for Written {
+    fn default() -> Written {
+        Written([const { AtomicU64::new(0) }; APPS_MAX])
+    }
+}
+
+impl Written {
+    /// Those of the app with this index.
+    pub(super) fn of(&self, app: usize) -> u64 {
+        self.0.get(app).map_or(0, |bytes| bytes.load(Ordering::Relaxed))
+    }
 }
 
 impl<G: Storage> Journal<G> {
@@ -135,7 +155,7 @@ impl<G: Storage> Journal<G> {
             storage.store(cell::UNDER_WAY, 0);
         }
         let touched = [LOG_SPOOL_BYTES; 2];
-        Ok(Journal { storage, current, pieces, end, planned: Vec::new(), touched })
+        Ok(Journal { storage, current, pieces, end, planned: Vec::new(), touched, written: Arc::default() })
     }
 
     /// The pieces of this stream that a previous master left, in order; they belong to `owner` from now on.
@@ -264,6 +284,18 @@ impl<G: Storage> Journal<G> {
             self.storage.store(cell::piece(self.current, number) + 2, piece.done as u64);
         }
         self.storage.store(cell::UNDER_WAY, 0);
+    }
+
+    /// Counts bytes of an app that were written.
+    pub(super) fn count_written(&self, app: usize, bytes: usize) {
+        if let Some(all) = self.written.0.get(app) {
+            all.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What was written, for reading by another thread.
+    pub(super) fn written(&self) -> Arc<Written> {
+        Arc::clone(&self.written)
     }
 
     /// Counts lost lines of an app.

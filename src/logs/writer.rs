@@ -4,6 +4,7 @@
 use super::batch_delay::BatchDelay;
 use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
+use super::journal::Written;
 use super::path::LogPath;
 use super::storage::{HELD, LiveStorage, cell};
 use super::tail::Tail;
@@ -67,6 +68,7 @@ pub struct Writer {
     desk: Arc<Desk>,
     wake: OwnedFd,
     cells: Arc<Shared>,
+    written: Arc<Written>,
     held: [OwnedFd; 3],
 }
 
@@ -95,6 +97,7 @@ impl Writer {
         let epoll = Epoll::new(LOG_READY_MAX)?;
         epoll.add(&woken, WOKEN)?;
         let engine = Engine::new(live, TimeZone::system())?;
+        let written = engine.written();
         let desk = Arc::new(Desk::default());
         let mut thread = Thread { engine, epoll, woken, desk: Arc::clone(&desk), batch_delay: BatchDelay::default() };
         std::thread::Builder::new().name("clusterd-logs".to_owned()).stack_size(LOG_STACK_BYTES).spawn(move || {
@@ -104,7 +107,7 @@ impl Writer {
                 Err(e) => log::error!("log files cannot be written any more: {e}"),
             }
         })?;
-        Ok(Writer { desk, wake, cells, held })
+        Ok(Writer { desk, wake, cells, written, held })
     }
 
     /// The names of the fds that a successor needs.
@@ -164,6 +167,11 @@ impl Writer {
     /// Lost lines of an app.
     pub fn lost(&self, app: usize) -> u64 {
         self.cells.cells()[cell::LOST + app].load(Ordering::Acquire)
+    }
+
+    /// Bytes of an app that were written to files since this process began.
+    pub fn written(&self, app: usize) -> u64 {
+        self.written.of(app)
     }
 
     fn order(&self, order: Order) -> Result<(), WriterError> {

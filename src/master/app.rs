@@ -4,6 +4,8 @@ use super::addresses;
 use super::checkpoint::records::AppRecord;
 use super::connections::Connections;
 use super::dispatch::AcceptPause;
+use super::handover_times::HandoverTimes;
+use super::history::History;
 use super::listener::Listener;
 use super::moves::Rebalance;
 use super::settings::Settings;
@@ -50,11 +52,19 @@ pub(super) struct App {
     pub(super) starting: bool,
     /// Why the last start failed, for the client that requested it; cleared once the app is ready.
     pub(super) start_failure: Option<(String, Option<Arc<Tail>>)>,
+    /// Connections that this master accepted.
+    pub(super) accepted: u64,
     pub(super) handoffs: u64,
+    /// Hand-offs that workers refused.
+    pub(super) refused: u64,
+    /// Connections taken from a socket or a process that would not have served them.
+    pub(super) rescued: u64,
+    pub(super) handover_times: HandoverTimes,
     /// Connections that workers gave back for others.
     pub(super) moved: u64,
     pub(super) rebalance: Rebalance,
     pub(super) restarts: u64,
+    pub(super) history: History,
     /// Workers that were spawned: the `cluster.worker.id` of the last one.
     pub(super) spawned: u64,
     /// The last message about each slot, for `ls`.
@@ -94,10 +104,15 @@ impl App {
             deleted: false,
             starting: false,
             start_failure: None,
+            accepted: 0,
             handoffs: 0,
+            refused: 0,
+            rescued: 0,
+            handover_times: HandoverTimes::default(),
             moved: 0,
             rebalance: Rebalance::default(),
             restarts: 0,
+            history: History::default(),
             spawned: 0,
             slot_notes: BTreeMap::new(),
             group_limits: None,

@@ -96,6 +96,7 @@ impl<S: System> Master<S> {
                 Err(answer) => answer,
                 Ok(ix) => {
                     self.cx.apps[ix].restarts = 0;
+                    self.cx.apps[ix].history.reset_restarts();
                     self.cx.apps[ix].supervisor.reset_restarts();
                     checkpoint::save_app(&mut self.cx, ix);
                     Answer::Done(format!("the restarts of {} are counted from 0", self.cx.apps[ix].name))

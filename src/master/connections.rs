@@ -11,6 +11,8 @@ pub struct Connection<S> {
     pub listener: ListenerIx,
     /// Hash of the client's address, for sticky balancing.
     pub client_hash: Option<u64>,
+    /// When it was accepted, or given back by a worker, in microseconds.
+    pub since_us: u64,
 }
 
 /// Open connections. Indices are reused.

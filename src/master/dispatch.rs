@@ -1,5 +1,6 @@
 //! The hot path: accept a connection, hand it to a worker, close our copy when the worker has answered. No policy, no
 //! log line and no allocation per connection; `balance` chooses the worker.
+use super::app::App;
 use super::connections::Connection;
 use super::context::Context;
 use super::eligibility;
@@ -135,7 +136,8 @@ impl Dispatch {
             match accepted {
                 Ok((socket, peer)) => {
                     let client_hash = peer.map(sticky::hash_ip);
-                    let connection = Connection { socket, listener: listener_ix, client_hash };
+                    app.accepted += 1;
+                    let connection = Connection { socket, listener: listener_ix, client_hash, since_us: cx.now_us };
                     let conn = app.connections.insert(connection);
                     self.hand_off(cx, app_ix, conn);
                 }
@@ -252,7 +254,8 @@ impl Dispatch {
         let Some(member) = worker.member else { return };
         let app = &mut cx.apps[worker.app];
         let answer = Answer { member, seq, accepted };
-        let closed = answer.close(&mut app.balancer, &mut app.connections, &mut app.waiting.queue, cx.now_us);
+        let App { balancer, connections, waiting, handover_times, .. } = app;
+        let closed = answer.close(balancer, connections, &mut waiting.queue, handover_times, cx.now_us);
         let Some(Closed { latency_us, taken }) = closed else { return };
         if let Some(connection) = taken {
             // Options that the worker set on the socket must not block the loop.
@@ -268,6 +271,7 @@ impl Dispatch {
         } else if let Some(connection) = app.waiting.queue.back().and_then(|conn| app.connections.get(*conn)) {
             // It was inserted just above.
             app.balancer.refused(app.listeners[connection.listener].group, member, cx.now_us);
+            app.refused += 1;
         }
         if worker.drain.is_some() {
             // Not now: the channel is being read, and the goodbye goes over it.

@@ -2,6 +2,7 @@
 //! closes. It works over any [`Wire`], so that its instructions can be counted with a script in place of sockets
 //! (`benches/instructions`). `dispatch` handles workers that cannot be reached.
 use super::connections::{Connection, Connections};
+use super::handover_times::HandoverTimes;
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
 use crate::ids::WorkerIx;
 use crate::worker::node::channel::{Channel, Sent, Wire};
@@ -105,19 +106,24 @@ pub struct Closed<S> {
 }
 
 impl Answer {
-    /// Closes the hand-off. A connection that was taken is returned to be closed; another one waits for a worker again.
-    /// `None` if the number is not open.
+    /// Closes the hand-off. A connection that was taken is returned to be closed, and its time is counted; another one
+    /// waits for a worker again. `None` if the number is not open.
     pub fn close<S>(
         self,
         balancer: &mut Balancer,
         connections: &mut Connections<S>,
         waiting: &mut VecDeque<ConnIx>,
+        times: &mut HandoverTimes,
         now_us: u64,
     ) -> Option<Closed<S>> {
         let (conn, latency_us) = balancer.answered(self.member, self.seq, now_us)?;
         let taken = if self.accepted {
             balancer.taken(self.member);
-            connections.remove(conn)
+            let connection = connections.remove(conn);
+            if let Some(connection) = &connection {
+                times.add(now_us.saturating_sub(connection.since_us));
+            }
+            connection
         } else {
             waiting.push_back(conn);
             None

@@ -232,7 +232,7 @@ pub(super) fn begin_listening(cx: &mut Context<impl System>, app_ix: AppIx, list
 
 /// Gives a listener another socket, which was bound at the path of its own. Clients that wait at the old one are served.
 pub(super) fn replace_socket(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx, fd: OwnedFd) {
-    let Context { apps, system, reactor, keeper, .. } = cx;
+    let Context { apps, system, reactor, keeper, now_us, .. } = cx;
     let app = &mut apps[app_ix];
     let accepts = app.master_accepts();
     let listener = &mut app.listeners[listener_ix];
@@ -244,7 +244,8 @@ pub(super) fn replace_socket(cx: &mut Context<impl System>, app_ix: AppIx, liste
     keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
     while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
         let Ok(socket) = system.accept(old.as_fd()) else { break };
-        let connection = Connection { socket, listener: listener_ix, client_hash: None };
+        app.accepted += 1;
+        let connection = Connection { socket, listener: listener_ix, client_hash: None, since_us: *now_us };
         app.waiting.queue.push_back(app.connections.insert(connection));
     }
     poll(cx, app_ix, listener_ix);

@@ -286,6 +286,11 @@ impl LogFiles {
         self.writer.as_ref().map_or(0, |writer| writer.lost(app.0))
     }
 
+    /// Bytes of an app that this master wrote to files.
+    pub(super) fn written(&self, app: AppIx) -> u64 {
+        self.writer.as_ref().map_or(0, |writer| writer.written(app.0))
+    }
+
     /// Writes what was printed, at the end of the deployment.
     pub(super) fn finish(&self) {
         if let Some(writer) = &self.writer {

@@ -21,7 +21,9 @@ mod drains;
 mod eligibility;
 mod environment;
 pub mod handoff;
+pub mod handover_times;
 mod hang_reports;
+mod history;
 mod hooks;
 mod keeper;
 mod kernel_mode;
@@ -341,6 +343,8 @@ impl<S: System> Master<S> {
         narration::narrate(&mut self.cx, app, report);
         if matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) {
             self.cx.apps[app].restarts += 1;
+        }
+        if self.cx.apps[app].history.note(report) {
             checkpoint::save_app(&mut self.cx, app);
         }
         self.relay.announce(&mut self.cx, app, report);

@@ -186,6 +186,7 @@ pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId,
             cx.system.close(socket);
         }
     }
+    cx.apps[app_ix].rescued += u64::from(rescued);
     if rescued > 0 {
         log::info!("{}: what worker {id} never read goes to others, {rescued} connections", cx.apps[app_ix].name);
     }
@@ -202,7 +203,8 @@ fn add(cx: &mut Context<impl System>, app_ix: AppIx, listener: ListenerIx, socke
     let app = &mut cx.apps[app_ix];
     let client = if app.balancer.wants_client() { cx.system.peer(socket.as_fd()) } else { None };
     app.moved += 1;
-    app.connections.insert(Connection { socket, listener, client_hash: client.map(sticky::hash_ip) })
+    let client_hash = client.map(sticky::hash_ip);
+    app.connections.insert(Connection { socket, listener, client_hash, since_us: cx.now_us })
 }
 
 /// Whether another worker serves this listener, or will: an app that closes a server of its own for good means its

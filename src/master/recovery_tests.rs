@@ -97,6 +97,7 @@ impl Left {
             deleted: false,
             restarts: 9,
             spawned: 9,
+            history: vec![9],
         };
         self.note(&format!("app/{ix}"), &note);
     }

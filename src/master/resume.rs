@@ -7,6 +7,7 @@ use super::checkpoint::records::{
     UpgradeRecord, WORKER, read,
 };
 use super::drains::Goodbye;
+use super::history::History;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
@@ -284,6 +285,7 @@ fn resume_app(
     app.generations = generations;
     app.last_generation = record.last_generation;
     app.restarts = record.restarts;
+    app.history = History::from_record(&record.history);
     app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();
     app.deleted = record.deleted;

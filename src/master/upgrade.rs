@@ -257,7 +257,16 @@ mod tests {
         let generation = GenerationRecord { source, ..GenerationRecord::default() };
         let generations = BTreeMap::from([(Generation(1), generation)]);
         let (name, last_generation) = (name.to_owned(), Generation(1));
-        let app = AppRecord { name, rules, last_generation, generations, deleted: false, restarts: 0, spawned: 0 };
+        let app = AppRecord {
+            name,
+            rules,
+            last_generation,
+            generations,
+            deleted: false,
+            restarts: 0,
+            spawned: 0,
+            history: Vec::new(),
+        };
         record::to_document(&app).unwrap()
     }
 

@@ -3,6 +3,8 @@
 use super::agent;
 use super::app::App;
 use super::context::Context;
+use super::handover_times::HandoverTimes;
+use super::history;
 use super::log_files::LogFiles;
 use super::system::System;
 use super::upgrade::Upgrade;
@@ -118,6 +120,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         restarts: app.restarts,
         handoffs: app.handoffs,
         moved: app.moved,
+        counters: counters(app, files.written(index)),
         user: settings.credentials().map(Into::into),
         watch: settings
             .config
@@ -131,6 +134,27 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         log_lines_dropped: files.lost(index),
         workers,
         agent: agent::view(cx, index),
+    }
+}
+
+fn counters(app: &App, log_bytes: u64) -> wire::Counters {
+    let by_word = |kinds: &[(history::Counted, &str)]| {
+        kinds.iter().map(|(kind, word)| ((*word).to_owned(), app.history.count(*kind))).collect()
+    };
+    wire::Counters {
+        accepted: app.accepted,
+        refused: app.refused,
+        rescued: app.rescued,
+        waiting: app.waiting.len() as u64,
+        handover: app.master_accepts().then(|| wire::Histogram {
+            bounds_us: HandoverTimes::bounds_us().to_vec(),
+            counts: app.handover_times.counts().to_vec(),
+            sum_us: app.handover_times.sum_us(),
+        }),
+        log_bytes,
+        restarts: by_word(&history::CAUSES),
+        replaced: by_word(&history::LIMITS),
+        reloads: by_word(&history::OUTCOMES),
     }
 }
 

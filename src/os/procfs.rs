@@ -50,6 +50,11 @@ pub fn memory_bytes(pid: i32) -> Option<u64> {
     Some(pages * page as u64)
 }
 
+/// How many files a process has open.
+pub fn fd_count(pid: i32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+}
+
 /// CPU time (user and system) of a process in milliseconds.
 pub fn cpu_ms(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -156,6 +161,12 @@ impl ConnectionTable {
         let tcp = if ports.is_empty() { Vec::new() } else { tcp_connections(ports)? };
         let unix = if paths.is_empty() { Vec::new() } else { unix_connections(paths)? };
         Some(ConnectionTable { tcp, unix })
+    }
+
+    /// How many connections came in through one of these TCP ports or socket paths.
+    pub fn count_all(&self, ports: &[u16], paths: &[String]) -> usize {
+        let tcp = self.tcp.iter().filter(|(port, _)| ports.contains(port)).count();
+        tcp + self.unix.iter().filter(|(path, _)| paths.contains(path)).count()
     }
 
     /// How many of these sockets are connections that came in through one of these TCP ports or socket paths.

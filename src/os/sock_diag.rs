@@ -4,6 +4,7 @@ use super::{clock, poll};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Time limit for the kernel's list of TCP connections, in milliseconds.
@@ -60,6 +61,19 @@ pub struct Found {
     pub waiting: u32,
 }
 
+impl Found {
+    /// Its local address; `None` if that is any.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let ip = if i32::from(self.family) == libc::AF_INET {
+            let [a, b, c, d, ..] = self.address;
+            IpAddr::from([a, b, c, d])
+        } else {
+            IpAddr::from(self.address).to_canonical()
+        };
+        Some(ip).filter(|ip| !ip.is_unspecified())
+    }
+}
+
 /// The progress of a dump after a packet.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
@@ -97,6 +111,14 @@ pub fn is_connected(ports: &[u16]) -> io::Result<bool> {
 pub fn unconnected(port: u16, datagram: bool) -> io::Result<Vec<Found>> {
     let (protocol, state) = if datagram { (libc::IPPROTO_UDP, BOUND) } else { (libc::IPPROTO_TCP, LISTENING) };
     sockets(protocol, state, &[port], usize::MAX)
+}
+
+/// The sockets that listen on one of these TCP ports.
+///
+/// # Errors
+/// As [`connections`].
+pub fn listening(ports: &[u16]) -> io::Result<Vec<Found>> {
+    sockets(libc::IPPROTO_TCP, LISTENING, ports, usize::MAX)
 }
 
 /// Sockets in these states with these local ports (with no ports: any); stops after the packet with which `enough` were

@@ -15,6 +15,13 @@ pub(crate) fn deployment(home: &Path) -> Option<Deployment> {
     (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
 }
 
+/// The status and the body of what the first deployment of a home has at this path.
+pub(crate) fn get(home: &Path, path: &str) -> (u16, String) {
+    let socket = sockets(home).into_iter().next().expect("a control socket");
+    let (status, body) = request(&socket, "GET", path).expect("an answer");
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
 /// Asks the first deployment of a home for something; the status and the body.
 pub(crate) fn post(home: &Path, path: &str) -> (u16, String) {
     let socket = sockets(home).into_iter().next().expect("a control socket");

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// `GET /v1/apps`: everything that one master runs. Fields with a default are missing in `ls --json` for a deployment
 /// that is gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The deployment's name: its control socket is `NAME.sock`.
     pub name: String,
@@ -121,6 +121,9 @@ pub struct App {
     /// Who its workers run as; absent: as clusterd itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// What its metrics count beyond that.
+    #[serde(default)]
+    pub counters: Counters,
     /// What is watched for changes, empty: its folder; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Vec<String>>,
@@ -144,6 +147,42 @@ pub struct App {
     /// The agent; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+}
+
+/// Counts of an app, for `/metrics`. Those of connections and output begin with each master.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Connections that the master accepted.
+    pub accepted: u64,
+    /// Hand-offs that workers refused; the connections went to others.
+    pub refused: u64,
+    /// Connections taken from where nobody would have served them: a stuck worker's queue, a killed process.
+    pub rescued: u64,
+    /// Connections that wait in the master for a worker now.
+    pub waiting: u64,
+    /// Time from the accept to the worker that took the connection; absent where the master does not accept.
+    pub handover: Option<Histogram>,
+    /// Bytes of its output that were written to log files.
+    pub log_bytes: u64,
+    /// Restarts by cause, across masters.
+    pub restarts: BTreeMap<String, u64>,
+    /// Workers that were replaced for a limit, by limit, across masters.
+    pub replaced: BTreeMap<String, u64>,
+    /// Reloads by outcome, across masters.
+    pub reloads: BTreeMap<String, u64>,
+}
+
+/// Counts of events by their time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Histogram {
+    /// Upper bounds of the buckets, inclusive, in microseconds; a last bucket has none.
+    pub bounds_us: Vec<u64>,
+    /// The events in each bucket; one more than bounds.
+    pub counts: Vec<u64>,
+    /// All times together, in microseconds.
+    pub sum_us: u64,
 }
 
 /// The user of an app's workers.

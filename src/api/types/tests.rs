@@ -153,6 +153,17 @@ fn app() -> App {
         restarts: 5,
         handoffs: 600,
         moved: 7,
+        counters: Counters {
+            accepted: 700,
+            refused: 2,
+            rescued: 1,
+            waiting: 4,
+            handover: Some(Histogram { bounds_us: vec![64], counts: vec![3, 1], sum_us: 200 }),
+            log_bytes: 1_000,
+            restarts: BTreeMap::from([("exit".to_owned(), 5)]),
+            replaced: BTreeMap::from([("memory".to_owned(), 1)]),
+            reloads: BTreeMap::from([("done".to_owned(), 1)]),
+        },
         user: Some(User { uid: 33, gid: 33, groups: vec![33, 4] }),
         watch: Some(vec!["/srv/lib".to_owned()]),
         cron_restart: Some("0 3 * * *".to_owned()),
@@ -204,6 +215,32 @@ const APP: &str = r#"{
       4
     ]
   },
+  "counters": {
+    "accepted": 700,
+    "refused": 2,
+    "rescued": 1,
+    "waiting": 4,
+    "handover": {
+      "bounds_us": [
+        64
+      ],
+      "counts": [
+        3,
+        1
+      ],
+      "sum_us": 200
+    },
+    "log_bytes": 1000,
+    "restarts": {
+      "exit": 5
+    },
+    "replaced": {
+      "memory": 1
+    },
+    "reloads": {
+      "done": 1
+    }
+  },
   "watch": [
     "/srv/lib"
   ],
@@ -242,6 +279,17 @@ const GONE: &str = r#"{
   "restarts": 0,
   "handoffs": 0,
   "moved": 0,
+  "counters": {
+    "accepted": 0,
+    "refused": 0,
+    "rescued": 0,
+    "waiting": 0,
+    "handover": null,
+    "log_bytes": 0,
+    "restarts": {},
+    "replaced": {},
+    "reloads": {}
+  },
   "log": {
     "out": null,
     "err": null,

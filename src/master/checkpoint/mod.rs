@@ -118,6 +118,7 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         deleted: app.deleted,
         restarts: app.restarts,
         spawned: app.spawned,
+        history: app.history.to_record(),
     };
     if app.saved.as_ref() != Some(&record) {
         cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);

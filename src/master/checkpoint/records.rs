@@ -67,10 +67,13 @@ pub(in crate::master) struct AppRecord {
     pub(in crate::master) restarts: u64,
     /// Workers that were spawned.
     pub(in crate::master) spawned: u64,
+    /// Restarts, replacements and reloads, as `History` counts them.
+    pub(in crate::master) history: Vec<u64>,
 }
 
 record! {
-    AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; 7 spawned = 0; }
+    AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; 7 spawned = 0;
+        8 history = Vec::new(); }
 }
 
 /// Which sources a generation came from, and what was looked up for it.
@@ -325,6 +328,7 @@ mod tests {
             deleted: false,
             restarts: u64::MAX,
             spawned: u64::MAX,
+            history: vec![u64::MAX; 64],
         };
         let bytes = record::to_document(&record).unwrap();
         assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());

@@ -406,7 +406,10 @@ impl AcceptQueueMonitor {
             return self.wait_for_next_worker(cx, queue);
         }
         let before = cx.apps[app_ix].balancer.total_open();
+        let accepted_before = cx.apps[app_ix].accepted;
         let accepted = dispatch.accept_batch(cx, app_ix, listener_ix, socket);
+        let app = &mut cx.apps[app_ix];
+        app.rescued += app.accepted - accepted_before;
         let some = cx.apps[app_ix].balancer.total_open() > before;
         self.rescue_attempts = if some { 0 } else { self.rescue_attempts.saturating_add(1) };
         match accepted {

@@ -1,0 +1,131 @@
+//! What has happened to an app, in numbers: restarts by cause, replacements by reason, reloads by outcome. A checkpoint
+//! has them, so they go on under the next master.
+use crate::supervisor::{Cause, Excess, ExitStatus, Next, Report};
+
+/// What is counted. The order is that of the record: append only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Exit,
+    Signal,
+    OutOfMemory,
+    NotStarted,
+    NotReady,
+    Misbehaved,
+    Hung,
+    Memory,
+    Lifetime,
+    Connections,
+    Reloaded,
+    ReloadFailed,
+    ReloadSuperseded,
+}
+
+use Counted::{
+    Connections, Exit, Hung, Lifetime, Memory, Misbehaved, NotReady, NotStarted, OutOfMemory, ReloadFailed,
+    ReloadSuperseded, Reloaded, Signal,
+};
+
+/// The causes of restarts, and the word of each on the wire.
+pub(super) const CAUSES: [(Counted, &str); 7] = [
+    (Exit, "exit"),
+    (Signal, "signal"),
+    (OutOfMemory, "out_of_memory"),
+    (NotStarted, "not_started"),
+    (NotReady, "not_ready"),
+    (Misbehaved, "misbehaved"),
+    (Hung, "hung"),
+];
+
+/// The limits that workers were replaced for.
+pub(super) const LIMITS: [(Counted, &str); 3] =
+    [(Memory, "memory"), (Lifetime, "lifetime"), (Connections, "connections")];
+
+/// The outcomes of reloads.
+pub(super) const OUTCOMES: [(Counted, &str); 3] =
+    [(Reloaded, "done"), (ReloadFailed, "failed"), (ReloadSuperseded, "superseded")];
+
+const KINDS: usize = ReloadSuperseded as usize + 1;
+
+/// How often each happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct History([u64; KINDS]);
+
+impl History {
+    /// From a record, which may be of another version.
+    pub(super) fn from_record(counts: &[u64]) -> History {
+        let mut history = History::default();
+        for (count, saved) in history.0.iter_mut().zip(counts) {
+            *count = *saved;
+        }
+        history
+    }
+
+    /// For a record; empty if nothing has happened.
+    pub(super) fn to_record(&self) -> Vec<u64> {
+        if self == &History::default() { Vec::new() } else { self.0.to_vec() }
+    }
+
+    pub(super) fn count(&self, of: Counted) -> u64 {
+        self.0[of as usize]
+    }
+
+    /// Counts restarts from 0.
+    pub(super) fn reset_restarts(&mut self) {
+        for (cause, _) in CAUSES {
+            self.0[cause as usize] = 0;
+        }
+    }
+
+    /// Counts what a report tells. Returns whether it was counted.
+    pub(super) fn note(&mut self, report: &Report) -> bool {
+        let counted = match report {
+            Report::WorkerDied { cause, next: Next::Replaced { .. } | Next::Waiting { .. }, .. } => match cause {
+                Cause::Ended(ExitStatus::Code(_)) => Exit,
+                Cause::Ended(ExitStatus::Signal(_)) => Signal,
+                Cause::Ended(ExitStatus::OutOfMemory) => OutOfMemory,
+                Cause::NotStarted(_) => NotStarted,
+                Cause::NotReady { .. } => NotReady,
+                Cause::Misbehaved(_) => Misbehaved,
+                Cause::Hung(_) => Hung,
+            },
+            Report::Replacing { excess, .. } => match excess {
+                Excess::Memory { .. } => Memory,
+                Excess::Lifetime { .. } => Lifetime,
+                Excess::Connections { .. } => Connections,
+            },
+            Report::ReloadDone { .. } => Reloaded,
+            Report::ReloadFailed { .. } => ReloadFailed,
+            Report::ReloadSuperseded { .. } => ReloadSuperseded,
+            _ => return false,
+        };
+        self.0[counted as usize] = self.0[counted as usize].saturating_add(1);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Generation;
+
+    #[test]
+    fn counts_go_through_a_record_of_any_length() {
+        let mut history = History::default();
+        assert!(history.to_record().is_empty());
+        assert!(history.note(&Report::ReloadDone { to: Generation(2) }));
+        assert!(history.note(&Report::ReloadDone { to: Generation(3) }));
+        assert!(!history.note(&Report::AppFinished));
+        assert_eq!(History::from_record(&history.to_record()), history);
+        assert_eq!(history.count(Counted::Reloaded), 2);
+        let longer: Vec<u64> = (0..100).collect();
+        assert_eq!(History::from_record(&longer).count(Counted::Signal), 1);
+        assert_eq!(History::from_record(&[7]).count(Counted::Exit), 7);
+    }
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        let all: Vec<_> = CAUSES.iter().chain(&LIMITS).chain(&OUTCOMES).collect();
+        assert_eq!(all.len(), KINDS);
+        assert!(all.iter().enumerate().all(|(n, (kind, _))| *kind as usize == n));
+    }
+}

@@ -1,0 +1,7 @@
+//! The built binary as monitoring sees it: metrics, events, the control address over TCP, the page.
+#![allow(clippy::unwrap_used)]
+#[path = "../common/mod.rs"]
+mod common;
+mod metrics;
+
+use common::{client, cluster};
