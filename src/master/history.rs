@@ -116,10 +116,10 @@ mod tests {
         assert!(history.note(&Report::ReloadDone { to: Generation(3) }));
         assert!(!history.note(&Report::AppFinished));
         assert_eq!(History::from_record(&history.to_record()), history);
-        assert_eq!(history.count(Counted::Reloaded), 2);
+        assert_eq!(history.count(Reloaded), 2);
         let longer: Vec<u64> = (0..100).collect();
-        assert_eq!(History::from_record(&longer).count(Counted::Signal), 1);
-        assert_eq!(History::from_record(&[7]).count(Counted::Exit), 7);
+        assert_eq!(History::from_record(&longer).count(Signal), 1);
+        assert_eq!(History::from_record(&[7]).count(Exit), 7);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use openmetrics::{Exposition, parse};
 use std::collections::BTreeMap;
 
 #[path = "../../../tests/common/openmetrics.rs"]
+#[allow(dead_code)] // Other tests use more of it.
 mod openmetrics;
 
 fn worker(slot: u32, id: Option<u64>, state: WorkerState) -> Worker {
