@@ -90,6 +90,10 @@ fn prepare_samples(needs: Needs, folder: &Folder) -> Option<Vec<PathBuf>> {
             super::cluster::copy_program(&server, &folder.path().join("server"));
             Some(Vec::new())
         }
+        Needs::Worker => {
+            super::cluster::copy_program(&install::worker(), &folder.path().join("worker"));
+            Some(Vec::new())
+        }
         Needs::Built(_) => None,
     }
 }

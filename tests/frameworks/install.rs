@@ -78,6 +78,14 @@ pub(crate) fn compiled(name: &str, source: &str, command: &[&str], env: &[(&str,
     Some(folder.join("server"))
 }
 
+/// The sample worker in Rust. Cargo knows what is up to date.
+pub(crate) fn worker() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("test-deps/worker");
+    let args = ["build", "--quiet", "--locked", "--package", "worker", "--target-dir"];
+    run(Command::new(env!("CARGO")).args(args).arg(&target).current_dir(project("")));
+    target.join("debug/worker")
+}
+
 /// The Python in whose environment its servers are.
 pub(crate) fn python() -> String {
     static ONCE: OnceLock<PathBuf> = OnceLock::new();

@@ -39,6 +39,8 @@ pub(crate) enum Needs {
     System(&'static str),
     /// `server` made from this file.
     Compiled(&'static str),
+    /// `worker` made of workers/rust.
+    Worker,
 }
 
 /// Rows with a test each: `name: program, options, command, protocol, reload, needs;`.
@@ -66,7 +68,7 @@ macro_rules! rows {
 }
 
 use Cuts::{InHand, Nothing};
-use Needs::{Both, Built, Compiled, Npm, Python, System};
+use Needs::{Both, Built, Compiled, Npm, Python, System, Worker};
 
 rows! {
     node_app: "Node", "", "node app.js", "node", Nothing, Npm;
@@ -110,6 +112,8 @@ rows! {
     php: "PHP", "", "php -S 0.0.0.0:8080 index.php", "bind", InHand, System("php");
     go: "Go", "", "./server", "bind", InHand, Compiled("main.go");
     rust: "Rust", "", "./server", "bind", InHand, Compiled("server.rs");
+    rust_sockets: "workers/rust, `LISTEN_FDS`", "", "./worker", "bind", Nothing, Worker;
+    rust_channel: "workers/rust, over the channel", "--protocol node", "./worker", "node", Nothing, Worker;
     c: "C, linked statically", "", "./server", "bind", InHand, Compiled("server.c");
     script: "a shell script", "", "./start.sh", "bind", InHand, Npm;
     sh: "sh", "", "sh start.sh", "bind", InHand, Npm;
