@@ -267,6 +267,18 @@ fn a_scale_down_and_a_worker_that_leaves_by_itself_close_nothing() {
 }
 
 #[test]
+fn a_stop_waits_for_no_connection_at_rest_wherever_it_has_moved() {
+    let cluster = start("2", &["--drain-timeout", "1h"]);
+    let mut moved: Vec<Kept> = (0..4).map(|_| Kept::connect(cluster.address())).collect();
+    moved.iter_mut().for_each(|client| drop(client.post("/", "a")));
+    reload(&cluster);
+    let mut used: Vec<Kept> = (0..2).map(|_| Kept::connect(cluster.address())).collect();
+    used.iter_mut().for_each(|client| drop(client.post("/", "a")));
+    let _silent: Vec<Kept> = (0..2).map(|_| Kept::connect(cluster.address())).collect();
+    cluster.stop();
+}
+
+#[test]
 fn a_new_worker_that_dies_does_not_take_moved_connections_with_it() {
     let cluster = start("3", &[]);
     let [first, second, third] = cluster.worker_pids()[..] else { panic!("three workers") };

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 /// A request without a whole answer after this counts as hung.
 const HUNG: Duration = Duration::from_secs(5);
 /// No load runs longer, whatever the test forgets.
-const LOAD_MAX: Duration = Duration::from_secs(90);
+const LOAD_MAX: Duration = Duration::from_secs(180);
+/// Each client of a load pauses so long for every client that there is: together they ask at most 1,400 times a second. A
+/// load that takes every CPU measures the machine, and workers that start beside it take ten times as long.
+const PAUSE: Duration = Duration::from_micros(700);
 
 /// What the clients saw.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +71,7 @@ impl Load {
     /// The same with clients that wait this long for an answer.
     pub(crate) fn start_patient(hung: Duration, address: SocketAddr, clients: usize, keep_alive: bool) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
+        let pause = PAUSE * clients as u32;
         let tally = Arc::new(Shared::default());
         let clients = (0..clients)
             .map(|_| {
@@ -80,6 +84,7 @@ impl Load {
                         while !stop.load(Ordering::Relaxed) && start.elapsed() < LOAD_MAX {
                             one(hung, address, keep_alive, &mut kept, &tally.tally);
                             tally.grew.notify_all();
+                            std::thread::sleep(pause);
                         }
                     })
                     .unwrap()
@@ -93,7 +98,12 @@ impl Load {
         let tally = self.tally.tally.lock().unwrap();
         let goal = tally.ok + answers;
         let waited = self.tally.grew.wait_timeout_while(tally, PATIENCE, |tally| tally.ok < goal).unwrap();
-        assert!(!waited.1.timed_out(), "{answers} more answers did not come: {:?}", waited.0);
+        assert!(
+            !waited.1.timed_out(),
+            "{answers} more answers did not come, {} missing: {:?}",
+            goal - waited.0.ok,
+            waited.0
+        );
     }
 
     /// Ends it and tells.

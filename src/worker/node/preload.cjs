@@ -14,6 +14,7 @@ const LOOK_MS = 25; // between two looks at connections of which no event tells
 const PAUSE_MS = 5; // before the next look at many connections
 const MANY = 256;
 const GIVE_MS = 1000; // until what could not be given for balance stays
+const FRESH_MS = 500; // for the first byte of a fresh connection when nobody is left to move to; it may be twice as long
 
 const quietly = (f) => function (...args) {
   try {
@@ -253,6 +254,20 @@ function setUp() {
     for (const session of sessions) session.close(); // sends GOAWAY
   }
 
+  /// Node closes what rests after a request, and waits for connections without one, and so for those that have moved here.
+  function endFresh() {
+    const seen = new WeakSet();
+    const lookAtFresh = quietly(() => {
+      for (const socket of kept()) {
+        if (socket.bytesRead > 0) continue;
+        if (seen.has(socket)) socket.destroy();
+        else seen.add(socket);
+      }
+    });
+    lookAtFresh();
+    setInterval(lookAtFresh, FRESH_MS).unref();
+  }
+
   /// Versions before 18.2 have no list of idle connections.
   function trackRequests() {
     const { HTTPParser } = require('_http_common');
@@ -350,7 +365,10 @@ function setUp() {
       enough = setTimeout(() => { quota = 0; }, GIVE_MS);
       enough.unref();
     }
-    if (message.act === 'end') ending = true;
+    if (message.act === 'end' && !ending) {
+      ending = true;
+      endFresh();
+    }
     if (message.act === 'resumed' && process._handleQueue) process.emit('internalMessage', { cmd: HANDLE_ACK });
   }));
   send({ cmd, act: 'hello' }, ignore);
