@@ -25,10 +25,17 @@ fn every_world_keeps_its_invariants_and_comes_to_rest() {
         Some(seed) => vec![seed],
         None => (0..number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
     };
-    for seed in seeds {
-        let lived = std::panic::catch_unwind(|| world::live(seed, None));
-        assert!(lived.is_ok(), "seed {seed} fails; replay it with SIM_SEED={seed}");
-    }
+    let live = |seeds: &[u64]| {
+        for seed in seeds {
+            let lived = std::panic::catch_unwind(|| world::live(*seed, None));
+            assert!(lived.is_ok(), "seed {seed} fails; replay it with SIM_SEED={seed}");
+        }
+    };
+    let (first, second) = seeds.split_at(seeds.len() / 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| live(first));
+        live(second);
+    });
 }
 
 /// Worlds in which a bug that was put in on purpose has to be found.
