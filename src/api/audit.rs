@@ -45,10 +45,14 @@ fn describe(request: &Request) -> Option<String> {
         Request::Delete { app, mode } => format!("delete {}{}", named(app), now(mode)),
         Request::Scale { app, to } => format!("scale {} to {to}", named(app)),
         Request::ResetCounters { app } => format!("reset the counters of {}", named(app)),
-        Request::Signal { app, signal } => format!("signal {} {}", named(app), signal::name(*signal)),
         // Not what is sent: it may be a secret.
         Request::SendLine { app, slot: None, .. } => format!("send a line to {}", named(app)),
         Request::SendLine { app, slot: Some(slot), .. } => format!("send a line to {}/{slot}", named(app)),
+        Request::Replace { app, slot } => format!("replace {}/{slot}", named(app)),
+        Request::Signal { app, signal, slot: None } => format!("signal {} {}", named(app), signal::name(*signal)),
+        Request::Signal { app, signal, slot: Some(slot) } => {
+            format!("signal {}/{slot} {}", named(app), signal::name(*signal))
+        }
         Request::ReopenLogs => "reopen the logs".to_owned(),
         Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),
         Request::Upgrade { binary } => format!("upgrade to {}", named(binary)),
@@ -64,7 +68,7 @@ mod tests {
     fn changes_are_described_and_looks_are_not() {
         let stop = Request::Stop { target: Target::All, mode: StopMode::Now };
         assert_eq!(describe(&stop).as_deref(), Some("stop all now"));
-        let signal = Request::Signal { app: "we\nb".to_owned(), signal: 12 };
+        let signal = Request::Signal { app: "we\nb".to_owned(), signal: 12, slot: None };
         assert_eq!(describe(&signal).as_deref(), Some("signal we\\nb SIGUSR2"));
         assert_eq!(describe(&Request::View(View::Deployment)), None);
         assert_eq!(Peer { uid: 5, pid: Some(7) }.to_string(), "uid 5, pid 7");

@@ -26,10 +26,12 @@ pub enum Request {
     Delete { app: String, mode: StopMode },
     /// Change the number of slots; answered once accepted.
     Scale { app: String, to: Scale },
-    /// Send a signal to every worker, and the agent.
-    Signal { app: String, signal: i32 },
     /// Write a line to the stdin of every worker, or of the one in a slot.
     SendLine { app: String, slot: Option<u32>, line: String },
+    /// Replace the worker in one slot; answered when the new one serves, or has failed.
+    Replace { app: String, slot: u32 },
+    /// Send a signal to every worker, and the agent; or to the worker in one slot.
+    Signal { app: String, signal: i32, slot: Option<u32> },
     /// Count an app's restarts from zero.
     ResetCounters { app: String },
     /// The environment of an app's processes.
@@ -91,8 +93,10 @@ impl StopMode {
 /// A kind of process of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Any of its workers.
-    Worker,
+    /// Its worker in this slot.
+    Worker {
+        slot: u32,
+    },
     Agent,
 }
 

@@ -1,6 +1,6 @@
 //! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
 use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
-use super::types::{ScaleRequest, SendRequest, SignalRequest, StopRequest, UpgradeRequest};
+use super::types::{ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, UpgradeRequest};
 use crate::limits;
 use crate::logs::reading::Kind;
 use crate::os::signal;
@@ -21,6 +21,7 @@ enum Endpoint {
     Start,
     Restart,
     Delete,
+    Replace,
     Signal,
     SendLine,
     WorkerEnvironment,
@@ -52,6 +53,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Start, Method::POST, "/v1/apps/NAME/start"),
     (Endpoint::Restart, Method::POST, "/v1/apps/NAME/restart"),
     (Endpoint::Delete, Method::POST, "/v1/apps/NAME/delete"),
+    (Endpoint::Replace, Method::POST, "/v1/apps/NAME/replace"),
     (Endpoint::Signal, Method::POST, "/v1/apps/NAME/signal"),
     (Endpoint::SendLine, Method::POST, "/v1/apps/NAME/send"),
     (Endpoint::WorkerEnvironment, Method::GET, "/v1/apps/NAME/env"),
@@ -89,6 +91,8 @@ pub(super) enum RouteError {
     /// An unknown parameter in the query.
     #[error("{0:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0")]
     Query(String),
+    #[error("{0:?} means nothing here; there is slot=0")]
+    EnvironmentQuery(String),
     /// More lines than the limit of an answer.
     #[error("lines can be {max} at most", max = limits::LOGS_API_LINES_MAX)]
     TooManyLines,
@@ -111,6 +115,7 @@ impl RouteError {
             | RouteError::Body(_)
             | RouteError::NoBody(_)
             | RouteError::Query(_)
+            | RouteError::EnvironmentQuery(_)
             | RouteError::TooManyLines
             | RouteError::Signal(_) => StatusCode::BAD_REQUEST,
         }
@@ -159,6 +164,7 @@ impl Route {
             | Endpoint::Start
             | Endpoint::Restart
             | Endpoint::Delete
+            | Endpoint::Replace
             | Endpoint::Signal
             | Endpoint::SendLine
             | Endpoint::StopAll
@@ -214,13 +220,19 @@ impl Route {
             Endpoint::Signal => {
                 let wanted: SignalRequest = required(body, "which: {\"signal\": \"SIGUSR2\"}")?;
                 let signal = signal::from_name(&wanted.signal).ok_or(RouteError::Signal(wanted.signal))?;
-                Request::Signal { app, signal }
+                Request::Signal { app, signal, slot: wanted.slot }
+            }
+            Endpoint::Replace => {
+                let wanted: ReplaceRequest = required(body, "which worker: {\"slot\": 0}")?;
+                Request::Replace { app, slot: wanted.slot }
+            }
+            Endpoint::WorkerEnvironment => {
+                Request::Environment { app, of: Role::Worker { slot: environment_slot(query)? } }
             }
             Endpoint::SendLine => {
                 let SendRequest { line, slot } = required(body, "what: {\"line\": \"hello\"}")?;
                 Request::SendLine { app, slot, line }
             }
-            Endpoint::WorkerEnvironment => Request::Environment { app, of: Role::Worker },
             Endpoint::AgentEnvironment => Request::Environment { app, of: Role::Agent },
             Endpoint::ReopenLogs => Request::ReopenLogs,
             Endpoint::FlushAllLogs => Request::FlushLogs { target: Target::All },
@@ -265,13 +277,17 @@ impl Request {
             Request::Scale { app, to } => {
                 (Endpoint::Scale, Some(app), Some(json(&ScaleRequest { workers: to.to_string() })))
             }
-            Request::Signal { app, signal } => {
-                (Endpoint::Signal, Some(app), Some(json(&SignalRequest { signal: signal.to_string() })))
+            Request::Replace { app, slot } => {
+                (Endpoint::Replace, Some(app), Some(json(&ReplaceRequest { slot: *slot })))
             }
             Request::SendLine { app, slot, line } => {
                 (Endpoint::SendLine, Some(app), Some(json(&SendRequest { line: line.clone(), slot: *slot })))
             }
-            Request::Environment { app, of: Role::Worker } => (Endpoint::WorkerEnvironment, Some(app), None),
+            Request::Signal { app, signal, slot } => {
+                let body = SignalRequest { signal: signal.to_string(), slot: *slot };
+                (Endpoint::Signal, Some(app), Some(json(&body)))
+            }
+            Request::Environment { app, of: Role::Worker { .. } } => (Endpoint::WorkerEnvironment, Some(app), None),
             Request::Environment { app, of: Role::Agent } => (Endpoint::AgentEnvironment, Some(app), None),
             Request::ReopenLogs => (Endpoint::ReopenLogs, None, None),
             Request::FlushLogs { target: Target::All } => (Endpoint::FlushAllLogs, None, None),
@@ -289,6 +305,9 @@ impl Request {
         if let Request::View(View::Logs(query)) = self {
             path.push('?');
             path.push_str(&query_text(query));
+        }
+        if let Request::Environment { of: Role::Worker { slot: slot @ 1.. }, .. } = self {
+            path.push_str(&format!("?slot={slot}"));
         }
         HttpRequest { method, path, body: body.unwrap_or_default() }
     }
@@ -321,7 +340,14 @@ fn required<T: DeserializeOwned>(body: &[u8], example: &'static str) -> Result<T
     serde_json::from_slice(body).map_err(RouteError::Body)
 }
 
-// ---- the query of log lines ----
+// ---- queries ----
+
+/// The slot whose environment is wanted.
+fn environment_slot(query: Option<&str>) -> Result<u32, RouteError> {
+    let Some(word) = query.filter(|query| !query.is_empty()) else { return Ok(0) };
+    let slot = word.strip_prefix("slot=").and_then(|slot| slot.parse().ok());
+    slot.ok_or_else(|| RouteError::EnvironmentQuery(word.to_owned()))
+}
 
 fn log_query(text: Option<&str>) -> Result<LogQuery, RouteError> {
     let mut query = LogQuery::default();

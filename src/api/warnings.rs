@@ -36,6 +36,16 @@ pub fn count() -> u64 {
     kept().count
 }
 
+/// Whether a warning is about this app: `web: ...`, `web/0: ...`.
+pub fn is_about(text: &str, app: &str) -> bool {
+    text.strip_prefix(app).is_some_and(|rest| rest.starts_with(": ") || rest.starts_with('/'))
+}
+
+/// The last one about an app, of those that are kept.
+pub fn last_about(app: &str) -> Option<String> {
+    kept().last.iter().rev().find(|text| is_about(text, app)).cloned()
+}
+
 /// Those that came after the first `count` and that are `meant`: as many as an answer may have.
 pub fn since(count: u64, meant: impl Fn(&str) -> bool) -> Vec<String> {
     let kept = kept();
@@ -64,6 +74,8 @@ mod tests {
         let of_web = |text: &str| text.starts_with("web");
         assert_eq!(since(before, of_web), ["web: one", "web/0: two"]);
         assert_eq!(since(count(), of_web), Vec::<String>::new());
+        assert_eq!(last_about("web").as_deref(), Some("web/0: two"));
+        assert_eq!((last_about("api").as_deref(), last_about("we")), (Some("api: other"), None));
         for n in 0..2 * KEPT_MAX {
             keep(&format!("web: {n}"));
         }

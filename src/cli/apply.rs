@@ -13,6 +13,13 @@ pub(super) const COMMANDS_AT_ONCE_MAX: usize = 16;
 /// The result of a command on one app: a sentence, or an error.
 pub(super) type Outcome = Result<String, CommandError>;
 
+/// Whether a verb acts on one worker too (`web/0`), or on whole apps only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grain {
+    App,
+    Worker,
+}
+
 /// Whether the apps of one command are handled one by one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Concurrency {
@@ -46,12 +53,34 @@ pub(super) fn for_each_app(
     concurrency: Concurrency,
     command: impl Fn(&Known, &Found) -> Outcome + Sync,
 ) -> ExitCode {
+    for_each(home, targets, (Grain::App, concurrency), command)
+}
+
+/// The same for a verb that acts on single workers too.
+pub(super) fn for_each_worker(
+    home: Option<&Path>,
+    targets: &[String],
+    concurrency: Concurrency,
+    command: impl Fn(&Known, &Found) -> Outcome + Sync,
+) -> ExitCode {
+    for_each(home, targets, (Grain::Worker, concurrency), command)
+}
+
+fn for_each(
+    home: Option<&Path>,
+    targets: &[String],
+    (grain, concurrency): (Grain, Concurrency),
+    command: impl Fn(&Known, &Found) -> Outcome + Sync,
+) -> ExitCode {
     let known = match known(home) {
         Ok(known) => known,
         Err(error) => return fail(error),
     };
-    let (apps, all_found) = find_all(&known, targets);
-    let run = |found: &Found| command(&known, found).map_err(|error| error.of(&found.app));
+    let (apps, all_found) = find_all(&known, targets, grain);
+    // The workers of one app follow each other.
+    let one_worker = apps.iter().any(|found| found.slot.is_some());
+    let concurrency = if one_worker { Concurrency::Sequential } else { concurrency };
+    let run = |found: &Found| command(&known, found).map_err(|error| error.of(&found.name()));
     let reported = match concurrency {
         Concurrency::Sequential => report(apps.iter().map(run)),
         Concurrency::Parallel => report(parallel(&apps, run)),
@@ -69,7 +98,7 @@ pub(super) fn for_each_deployment(
         Ok(known) => known,
         Err(error) => return fail(error),
     };
-    let (mut apps, all_found) = find_all(&known, targets);
+    let (mut apps, all_found) = find_all(&known, targets, Grain::App);
     let mut seen = BTreeSet::new();
     apps.retain(|found| seen.insert(found.deployment.clone()));
     let run = |found: &Found| command(found).map_err(|error| error.of(&found.deployment));
@@ -79,17 +108,23 @@ pub(super) fn for_each_deployment(
 
 /// The apps that the targets name, once each, in order; and whether every target names one. Those that name none are
 /// reported.
-fn find_all(known: &Known, targets: &[String]) -> (Vec<Found>, bool) {
+fn find_all(known: &Known, targets: &[String], grain: Grain) -> (Vec<Found>, bool) {
     let mut seen = BTreeSet::new();
     let mut apps = Vec::new();
     let mut all_found = true;
     for target in targets {
-        match known.find(target) {
+        let found = match grain {
+            Grain::App => known.find_whole(target),
+            Grain::Worker => known.find(target),
+        };
+        match found {
             Err(error) => {
                 log::error!("{error}");
                 all_found = false;
             }
-            Ok(found) => apps.extend(found.into_iter().filter(|f| seen.insert((f.deployment.clone(), f.app.clone())))),
+            Ok(found) => {
+                apps.extend(found.into_iter().filter(|f| seen.insert((f.deployment.clone(), f.app.clone(), f.slot))));
+            }
         }
     }
     (apps, all_found)

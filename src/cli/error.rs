@@ -33,6 +33,22 @@ pub(super) enum CommandError {
     /// A word means several workers where one is wanted.
     #[error("{word} has {workers} workers; name one: {word}/0")]
     SeveralWorkers { word: String, workers: u32 },
+    /// One worker where a verb acts on whole apps.
+    #[error("{word} is one worker; this verb acts on whole apps: name {app}")]
+    OneWorker { word: String, app: String },
+    /// The same, of `stop` and `delete`.
+    #[error(
+        "a single worker does not stay stopped: clusterd scale {0} -1 ends the last one, clusterd stop {0} ends all"
+    )]
+    OneWorkerStops(String),
+    /// The same, with options that change an app.
+    #[error("options change whole apps: name {0}, or leave them out")]
+    OneWorkerOptions(String),
+    #[error("{app} has no worker {slot}{those}", those = .last.map_or_else(String::new, |last| match last {
+        0 => format!(", only {app}/0"),
+        _ => format!(", only {app}/0 to {app}/{last}"),
+    }))]
+    NoWorker { app: String, slot: u32, last: Option<u32> },
     /// A worker that has no inspector, or does not open it.
     #[error("{0}")]
     NoInspector(&'static str),

@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod help;
 mod launch;
+mod one_worker;
 pub mod pm2;
 mod progress;
 mod renew;

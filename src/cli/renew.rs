@@ -1,8 +1,10 @@
 //! What `restart` and `reload` have in common: apps as they are, apps with further options, and the apps of a file.
 use super::apply::{self, Concurrency, Outcome, fail};
 use super::commands::{logs, start};
+use super::error::CommandError;
 use super::exit::load_error_code;
 use super::launch;
+use super::one_worker;
 use super::rollout::{self, FirstState, Renewal};
 use super::run_args::RunArgs;
 use super::script::{self, InterpreterArgs};
@@ -17,8 +19,8 @@ use std::process::ExitCode;
 /// Which apps, and what they get.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct RenewArgs {
-    /// A name, an id, a namespace, "/a pattern/" or "all"; or a configuration file: its apps get
-    /// what it says, and those that are missing are started
+    /// A name, an id, a namespace, "/a pattern/" or "all"; one worker: web/0; or a configuration file:
+    /// its apps get what it says, and those that are missing are started
     #[arg(required = true, value_name = "TARGET|FILE")]
     pub targets: Vec<String>,
     /// With the environment of this command instead of that of the start
@@ -65,11 +67,13 @@ impl RenewArgs {
             }
         }
         if !targets.is_empty() {
-            let code =
-                apply::for_each_app(home, &targets, concurrency, |known, found| match self.run == RunArgs::default() {
-                    true => plain(known, found),
-                    false => rollout::renew_with(known, found, &self.run, renewal, self.update_env),
-                });
+            let is_plain = self.run == RunArgs::default();
+            let code = apply::for_each_worker(home, &targets, concurrency, |known, found| match found.slot {
+                Some(slot) if is_plain && !self.update_env => one_worker::replace(found, slot),
+                Some(_) => Err(CommandError::OneWorkerOptions(found.app.clone())),
+                None if is_plain => plain(known, found),
+                None => rollout::renew_with(known, found, &self.run, renewal, self.update_env),
+            });
             worst = if code == ExitCode::SUCCESS { worst } else { code };
         }
         match self.attach && worst == ExitCode::SUCCESS {

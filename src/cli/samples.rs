@@ -51,6 +51,8 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         cron_restart: None,
         memory_limit_bytes: None,
         stdin: false,
+        limits: Default::default(),
+        warning: None,
         log: Default::default(),
         user: None,
         log_lines_dropped: 0,

@@ -1,8 +1,8 @@
 //! The apps that the targets of a verb name: by id, name, namespace, deployment, `/pattern/`, script or configuration file,
-//! or `all`.
+//! or `all`; and single workers, `web/0`.
 use super::client::{self, Master};
 use super::error::CommandError;
-use crate::api::types::{App, AppStatus};
+use crate::api::types::{App, AppStatus, Worker};
 use crate::config::import::is_configuration;
 use crate::config::name::{self, did_you_mean};
 use crate::config::problem::Problems;
@@ -36,9 +36,28 @@ pub(super) struct Found {
     pub(super) view: Option<Box<App>>,
     /// The deployment stays when its apps stop.
     pub(super) background: bool,
+    /// Only this worker of it: `web/0`.
+    pub(super) slot: Option<u32>,
 }
 
 impl Found {
+    /// Its name, or that of the worker that is meant: `web/0`.
+    pub(super) fn name(&self) -> String {
+        self.slot.map_or_else(|| self.app.clone(), |slot| format!("{}/{slot}", self.app))
+    }
+
+    /// The workers that are meant; none of an app whose keeper is gone.
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
+        let all = self.view.iter().flat_map(|app| &app.workers);
+        all.filter(|worker| self.slot.is_none_or(|slot| worker.slot == slot))
+    }
+
+    /// The master's view of it, with the workers that are meant.
+    pub(super) fn shown(&self) -> Option<App> {
+        let app = self.view.as_deref()?;
+        Some(App { workers: self.workers().cloned().collect(), ..app.clone() })
+    }
+
     /// The master's view of it.
     ///
     /// # Errors
@@ -88,6 +107,7 @@ impl Known {
                 id: app.id,
                 view: Some(Box::new(app.clone())),
                 background: deployment.background,
+                slot: None,
             }));
         }
         for entry in &self.dead {
@@ -98,6 +118,7 @@ impl Known {
                 id: Some(app.id),
                 view: None,
                 background: true,
+                slot: None,
             }));
         }
         all.sort_by(|a, b| (a.id.is_none(), a.id, &a.app).cmp(&(b.id.is_none(), b.id, &b.app)));
@@ -114,15 +135,45 @@ impl Known {
         apps.collect()
     }
 
-    /// The apps that a word names; if there are none, those of the file that it names.
+    /// The apps that a word names, or those of one worker (`web/0`); if there are none, those of the file that it names.
     ///
     /// # Errors
-    /// Nothing has this name; suggests the nearest one.
+    /// Nothing has this name; suggests the nearest one. The app has no such worker.
     pub(super) fn find(&self, word: &str) -> Result<Vec<Found>, CommandError> {
-        self.called(word).or_else(|why| {
-            let of_file = self.of_file(word)?;
-            if of_file.is_empty() { Err(why) } else { Ok(of_file) }
+        self.called(word).or_else(|why| match self.worker_called(word) {
+            Some(found) => found,
+            None => {
+                let of_file = self.of_file(word)?;
+                if of_file.is_empty() { Err(why) } else { Ok(of_file) }
+            }
         })
+    }
+
+    /// The same, for a verb that acts on whole apps.
+    ///
+    /// # Errors
+    /// The word names one worker.
+    pub(super) fn find_whole(&self, word: &str) -> Result<Vec<Found>, CommandError> {
+        let found = self.find(word)?;
+        match found.iter().find(|found| found.slot.is_some()) {
+            Some(one) => Err(CommandError::OneWorker { word: word.to_owned(), app: one.app.clone() }),
+            None => Ok(found),
+        }
+    }
+
+    /// The worker that `APP/SLOT` names; `None` where the word does not say one of an app that is here.
+    fn worker_called(&self, word: &str) -> Option<Result<Vec<Found>, CommandError>> {
+        let (app, slot) = word.rsplit_once('/')?;
+        let slot: u32 = slot.parse().ok()?;
+        let found = self.called(app).ok()?;
+        let with_slot = found.into_iter().map(|found| {
+            let slots = found.living()?.workers.iter().map(|worker| worker.slot);
+            match slots.clone().any(|its| its == slot) {
+                true => Ok(Found { slot: Some(slot), ..found }),
+                false => Err(CommandError::NoWorker { slot, last: slots.max(), app: found.app }),
+            }
+        });
+        Some(with_slot.collect())
     }
 
     /// The apps that a configuration file names, or that run a script.
@@ -190,9 +241,9 @@ impl Known {
         self.of_file(word).is_ok_and(|apps| apps.iter().any(|found| found.app == default))
     }
 
-    /// Whether a word names an app.
+    /// Whether a word names an app, or one worker of it.
     pub(super) fn is_target(&self, word: &str) -> bool {
-        self.called(word).is_ok()
+        self.called(word).is_ok() || !Path::new(word).exists() && self.worker_called(word).is_some()
     }
 }
 

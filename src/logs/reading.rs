@@ -12,6 +12,7 @@ use follow::Follow;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use show::{Line, Origin};
+use std::path::PathBuf;
 use std::time::SystemTime;
 use thiserror::Error;
 
@@ -109,7 +110,14 @@ impl Files {
         };
         let (out, err) = (path(&log.out), path(&log.err));
         let json = log.format == Format::Json;
-        let origin = |kind| Origin { apps: vec![name.to_owned()], slot: None, kind, json, time: log.time.clone() };
+        let origin = |kind| Origin {
+            apps: vec![name.to_owned()],
+            kind,
+            json,
+            time: log.time.clone(),
+            only: filter.slot.into_iter().collect(),
+            ..Origin::default()
+        };
         let one = out.is_some() && out == err;
         if one && !json && filter.kind.is_some() {
             return Err(NoFiles::OneFile);
@@ -144,6 +152,12 @@ impl Files {
         if some { Ok(()) } else { Err(nothing(log, slots, filter)) }
     }
 
+    /// Adds the log of clusterd itself, of a deployment in the background, but for what concerns these other apps.
+    pub fn add_own(&mut self, path: PathBuf, others: Vec<String>) {
+        let origin = Origin { apps: vec!["clusterd".to_owned()], own: true, others, ..Origin::default() };
+        self.add(origin, LogPath { path, user: None });
+    }
+
     /// Several apps may write to one file, or be requested twice.
     fn add(&mut self, origin: Origin, path: LogPath) {
         match self.0.iter_mut().find(|(_, known)| *known == path) {
@@ -152,6 +166,12 @@ impl Files {
                 known.kind = known.kind.filter(|kind| origin.kind == Some(*kind));
                 let new: Vec<String> = origin.apps.into_iter().filter(|app| !known.apps.contains(app)).collect();
                 known.apps.extend(new);
+                match origin.only.is_empty() || known.only.is_empty() {
+                    true => known.only.clear(),
+                    false => known.only.extend(origin.only),
+                }
+                // An app that one target leaves out may be meant by another.
+                known.others.retain(|app| origin.others.contains(app));
             }
         }
     }

@@ -8,11 +8,12 @@ use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, reload, spawn, stdin, upgrade, view,
+    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, one_worker, reload, spawn, stdin,
+    upgrade, view,
 };
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
-use crate::ids::AppIx;
+use crate::ids::{AppIx, Slot};
 use crate::limits;
 use crate::logs::{LogPath, Reply};
 use crate::os::signal;
@@ -84,9 +85,17 @@ impl<S: System> Master<S> {
                 Err(answer) => answer,
                 Ok(ix) => self.scale_app(ix, &to),
             },
-            Request::Signal { app, signal } => match self.app_named(&app) {
-                Err(answer) => answer,
-                Ok(ix) => self.signal_app(ix, signal),
+            Request::Replace { app, slot } => {
+                let begun = self.app_named(&app).and_then(|ix| one_worker::replace(&mut self.cx, ix, Slot(slot)));
+                match begun {
+                    Err(answer) => answer,
+                    Ok(wait) => return self.control.waiters.add(&mut self.cx, wait, Some(reply)),
+                }
+            }
+            Request::Signal { app, signal, slot } => match (self.app_named(&app), slot) {
+                (Err(answer), _) => answer,
+                (Ok(ix), None) => self.signal_app(ix, signal),
+                (Ok(ix), Some(slot)) => one_worker::signal(&mut self.cx, ix, Slot(slot), signal),
             },
             Request::SendLine { app, slot, line } => match self.app_named(&app) {
                 Err(answer) => answer,
@@ -271,7 +280,12 @@ impl<S: System> Master<S> {
             let ids: Vec<_> = self.cx.apps[app_ix].supervisor.workers().map(|w| w.id).collect();
             ids.into_iter().for_each(|id| drop(self.output.take_tail(id)));
         }
-        if matches!(report, Report::WorkerReady { .. }) {
+        if let Report::WorkerReady { worker, .. } = report {
+            let app = &self.cx.apps[app_ix];
+            if !app.supervisor.is_reloading() && !app.starting {
+                // Nobody waits to hear why it failed.
+                drop(self.output.take_tail(*worker));
+            }
             addresses::close_unserved(&mut self.cx, &mut self.kernel_mode.groups, app_ix);
         }
         self.control.waiters.on_report(&self.cx, app_ix, report, said.as_ref());
@@ -392,11 +406,14 @@ impl<S: System> Master<S> {
         Answer::Done(format!("{}: {name} sent to {count} {workers}{and_agent}", self.cx.apps[ix].name))
     }
 
-    /// The environment of a worker of an app (its first slot) as it is now.
+    /// The environment of a worker of an app, or its agent, as it is now.
     pub(super) fn environment_of(&self, ix: AppIx, of: Role) -> Answer {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let env = match of {
-            Role::Worker => Some(spawn::worker_environment(&self.cx, ix)),
+            Role::Worker { slot } => match one_worker::check_slot(&self.cx, ix, Slot(slot)) {
+                Ok(()) => Some(spawn::worker_environment(&self.cx, ix, Slot(slot))),
+                Err(answer) => return answer,
+            },
             Role::Agent => spawn::agent_environment(&self.cx, &self.notify, ix),
         };
         let Some(env) = env else { return Answer::NotFound(format!("{} has no agent", self.cx.apps[ix].name)) };

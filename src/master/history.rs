@@ -92,6 +92,7 @@ impl History {
                 Excess::Memory { .. } => Memory,
                 Excess::Lifetime { .. } => Lifetime,
                 Excess::Connections { .. } => Connections,
+                Excess::Asked => return false,
             },
             Report::ReloadDone { .. } => Reloaded,
             Report::ReloadFailed { .. } => ReloadFailed,

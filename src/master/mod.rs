@@ -35,6 +35,7 @@ mod log_files;
 mod moves;
 mod narration;
 mod notify_sockets;
+mod one_worker;
 mod orphans;
 mod output;
 mod overlap;

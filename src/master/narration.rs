@@ -56,6 +56,7 @@ fn excess_words(excess: Excess) -> String {
         }
         Excess::Lifetime { lived_ms } => format!("has lived {}", human_ms(lived_ms)),
         Excess::Connections { taken } => format!("has taken {taken} connections"),
+        Excess::Asked => "is replaced on request".to_owned(),
     }
 }
 
@@ -110,7 +111,8 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         }
         Report::Replacing { worker, slot, pid, excess } => {
             let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-            log::info!("{name}/{slot}: worker {worker}{pid} {}; replacing it", excess_words(*excess));
+            let replacing = if *excess == Excess::Asked { "" } else { "; replacing it" };
+            log::info!("{name}/{slot}: worker {worker}{pid} {}{replacing}", excess_words(*excess));
         }
         Report::Overdue { worker, slot, kill: false } => {
             log::warn!("{name}/{slot}: worker {worker} has not finished in time; SIGTERM");

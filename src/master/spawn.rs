@@ -133,8 +133,8 @@ impl<S: System> Spawner<'_, S> {
         let notify = if speaks { self.notify.address_for(cx, &settings) } else { None };
         let preload = if is_agent { None } else { preload_for(cx, &settings) };
         let app = &cx.apps[app_ix];
-        // Whoever requested a reload or a start wants to see why it failed, unless the terminal shows it anyway.
-        let watched = app.supervisor.is_reloading() || (app.starting && cx.deployment.background);
+        // Whoever requested a reload, a replacement or a start wants to see why it failed, unless the terminal shows it anyway.
+        let watched = app.supervisor.is_replacing() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
         let heard = !is_agent && settings.leaves_hang_reports();
         let way = Way { config: &settings.config, slot, generation, tail, heard };
@@ -242,12 +242,12 @@ fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot) -> u3
     chosen
 }
 
-/// The environment of a worker in the first slot of an app.
-pub(super) fn worker_environment(cx: &Context<impl System>, app_ix: AppIx) -> BTreeMap<OsString, OsString> {
+/// The environment of a worker in this slot of an app.
+pub(super) fn worker_environment(cx: &Context<impl System>, app_ix: AppIx, slot: Slot) -> BTreeMap<OsString, OsString> {
     let app = &cx.apps[app_ix];
     let place = SpawnPlace {
         number: app.spawned,
-        slot: Slot(0),
+        slot,
         generation: app.supervisor.generation().0,
         port: app.port(),
         listen_names: Vec::new(),

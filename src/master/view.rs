@@ -6,9 +6,10 @@ use super::context::Context;
 use super::handover_times::HandoverTimes;
 use super::history;
 use super::log_files::LogFiles;
+use super::settings::Settings;
 use super::system::System;
 use super::upgrade::Upgrade;
-use crate::api::types as wire;
+use crate::api::{types as wire, warnings};
 use crate::config::Balance;
 use crate::ids::AppIx;
 use crate::reuseport::program::Steering;
@@ -130,6 +131,8 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
         cron_restart: settings.config.cron_restart.clone(),
         memory_limit_bytes: settings.config.limits.memory,
         stdin: settings.config.stdin,
+        limits: limits(settings),
+        warning: warnings::last_about(&app.name),
         log: (&settings.config.log).into(),
         log_lines_dropped: files.lost(index),
         workers,
@@ -155,6 +158,16 @@ fn counters(app: &App, log_bytes: u64) -> wire::Counters {
         restarts: by_word(&history::CAUSES),
         replaced: by_word(&history::LIMITS),
         reloads: by_word(&history::OUTCOMES),
+    }
+}
+
+fn limits(settings: &Settings) -> wire::Limits {
+    let limits = settings.limits();
+    wire::Limits {
+        lifetime_ms: limits.lifetime_ms,
+        max_connections: limits.max_connections,
+        hang_ms: limits.hang_ms,
+        max_restarts: settings.config.restart.max_restarts,
     }
 }
 

@@ -2,9 +2,10 @@
 //! operations.
 use super::app::App;
 use super::context::Context;
+use super::one_worker;
 use super::system::System;
 use crate::api::{Answer, ReplySender, warnings};
-use crate::ids::{AppIx, Generation};
+use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::logs::Tail;
 use crate::supervisor::Report;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ pub(super) enum Wait {
     Reload { open: BTreeMap<AppIx, Generation>, failures: Vec<String>, done: Vec<String> },
     /// The start of these apps.
     Start { open: BTreeSet<AppIx> },
+    /// The replacement of one worker; `begun`: the supervisor has begun it.
+    Replace { app: AppIx, slot: Slot, old: WorkerId, begun: bool },
     /// The stop of one app.
     StopApp { app: AppIx },
     /// The stop of everything.
@@ -54,6 +57,7 @@ impl Waiters {
         let apps = match &what {
             Wait::Reload { open, .. } => open.keys().copied().collect(),
             Wait::Start { open } => open.clone(),
+            Wait::Replace { app, .. } => BTreeSet::from([*app]),
             Wait::StopApp { .. } | Wait::StopAll => BTreeSet::new(),
         };
         self.open.push(Waiter { what, apps, reply, said: None });
@@ -70,6 +74,11 @@ impl Waiters {
     ) {
         let app = &cx.apps[app_ix];
         for waiter in &mut self.open {
+            if let (Wait::Replace { app, old, begun, .. }, Report::Replacing { worker, .. }) =
+                (&mut waiter.what, report)
+            {
+                *begun |= *app == app_ix && worker == old;
+            }
             let Wait::Reload { open, failures, done } = &mut waiter.what else { continue };
             match report {
                 Report::ReloadDone { to } if open.get(&app_ix) == Some(to) => {
@@ -110,6 +119,11 @@ impl Waiters {
                         None => continue,
                     }
                 }
+                Wait::Replace { begun: false, .. } => continue,
+                Wait::Replace { app, slot, old, .. } => match one_worker::outcome(&apps[*app], *slot, *old) {
+                    Some(answer) => answer,
+                    None => continue,
+                },
                 Wait::StopApp { app } if apps[*app].supervisor.is_stopped() => {
                     let what = if apps[*app].deleted { "is deleted" } else { "has stopped" };
                     Answer::Done(format!("{} {what}", apps[*app].name))
@@ -135,11 +149,8 @@ impl Waiters {
 /// The answer with what was logged as a warning since the command, but for what concerns other apps.
 fn with_warnings(cx: &Context<impl System>, meant: &BTreeSet<AppIx>, answer: Answer) -> Answer {
     let Some(before) = meant.iter().map(|&ix| cx.apps[ix].warned_before).min() else { return answer };
-    let is_of = |app: &App, text: &str| {
-        text.strip_prefix(app.name.as_str()).is_some_and(|rest| rest.starts_with(": ") || rest.starts_with('/'))
-    };
     let others: Vec<&App> = cx.apps.entries().filter(|(ix, _)| !meant.contains(ix)).map(|(_, app)| app).collect();
-    let warnings = warnings::since(before, |text| !others.iter().any(|app| is_of(app, text)));
+    let warnings = warnings::since(before, |text| !others.iter().any(|app| warnings::is_about(text, &app.name)));
     if warnings.is_empty() { answer } else { Answer::Warned { answer: Box::new(answer), warnings } }
 }
 

@@ -26,7 +26,7 @@ pub struct Limits {
     pub hang_report: bool,
 }
 
-/// The limit that a worker has passed.
+/// The limit that a worker has passed, or the other reason why it is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// Bytes used and allowed.
@@ -35,6 +35,8 @@ pub enum Excess {
     Lifetime { lived_ms: u64 },
     /// Connections that it took.
     Connections { taken: u64 },
+    /// None: somebody asked for its replacement.
+    Asked,
 }
 
 impl Limits {
@@ -82,6 +84,16 @@ impl App {
         }
     }
 
+    /// Whether a worker is being replaced: by a reload, for a passed limit, or because somebody asked.
+    pub fn is_replacing(&self) -> bool {
+        self.reload.is_some() || self.slots.iter().any(|slot| slot.incoming.is_some())
+    }
+
+    /// The worker that is being started beside that of a slot.
+    pub fn incoming(&self, slot: Slot) -> Option<WorkerId> {
+        self.slots.get(slot.0 as usize)?.incoming
+    }
+
     /// Starts a replacement beside a worker that has passed a limit; the old worker drains once the new one is ready.
     /// One slot at a time, and never during a reload: the shell repeats the event.
     pub(super) fn on_replace(&mut self, cx: &mut Cx<'_>, worker: WorkerId, excess: Excess) {
@@ -89,12 +101,11 @@ impl App {
         let serves = matches!(w.phase, Phase::Ready { .. });
         let (slot, pid) = (w.slot, w.pid);
         let Role::Current(index) = self.role(worker) else { return };
-        let busy = self.reload.is_some() || self.slots.iter().any(|slot| slot.incoming.is_some());
-        if !serves || busy || self.stopping.is_some() {
+        if !serves || self.is_replacing() || self.stopping.is_some() {
             return;
         }
         let Some(slot_state) = self.slots.get(index as usize) else { return };
-        if slot_state.replace_after_ms > cx.now_ms {
+        if slot_state.replace_after_ms > cx.now_ms && excess != Excess::Asked {
             return;
         }
         let generation = slot_state.generation;

@@ -33,6 +33,7 @@ mod logs;
 mod logs_verb;
 mod moves;
 mod moves_tls;
+mod one_worker;
 mod peers;
 mod pm2_session;
 mod pm2_verbs;

@@ -46,7 +46,7 @@ fn lines_reach_all_workers_or_one_also_after_the_master_died() {
     wait_until("the new workers have it", || printed(&home, "echo").contains("0:renewed;"));
     let text = printed(&home, "echo");
     assert!(!text.contains("0:to one") && !text.contains("end;"), "{text}");
-    assert!(home.fails(&["send", "echo/7", "x"]).contains("no worker of echo/7 is running"));
+    assert!(home.fails(&["send", "echo/7", "x"]).contains("echo has no worker 7"));
     assert!(home.fails(&["send", "echo", &"x".repeat(4096)]).contains("at most 4095 bytes"));
 }
 

@@ -136,6 +136,12 @@ pub struct App {
     /// Whether its workers have a stdin that lines can be sent to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin: bool,
+    /// The other limits of a worker; absent: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
+    /// The last warning that was logged about it, by the present master; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// The files for its output.
     #[serde(default)]
     pub log: Log,
@@ -183,6 +189,28 @@ pub struct Histogram {
     pub counts: Vec<u64>,
     /// All times together, in microseconds.
     pub sum_us: u64,
+}
+
+/// When a worker is replaced, and when its slot is given up; absent: never.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Its age, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime_ms: Option<u64>,
+    /// Connections that it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u64>,
+    /// How long its event loop may stand still, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hang_ms: Option<u64>,
+    /// Failures within the window, after which a slot stays empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restarts: Option<u32>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The user of an app's workers.
@@ -373,6 +401,17 @@ pub struct Change {
 pub struct SignalRequest {
     /// `SIGUSR2`, `USR2` or `12`.
     pub signal: String,
+    /// Only to the worker in this slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+}
+
+/// Body of `POST /v1/apps/NAME/replace`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// The slot of the worker.
+    pub slot: u32,
 }
 
 /// Body of `POST /v1/apps/NAME/send`.

@@ -169,6 +169,13 @@ fn app() -> App {
         cron_restart: Some("0 3 * * *".to_owned()),
         memory_limit_bytes: Some(300_000_000),
         stdin: true,
+        limits: Limits {
+            lifetime_ms: Some(3_600_000),
+            max_connections: Some(5_000),
+            hang_ms: Some(10_000),
+            max_restarts: Some(16),
+        },
+        warning: Some("web/0: worker 3 (pid 4002) exited with code 1".to_owned()),
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
@@ -247,6 +254,13 @@ const APP: &str = r#"{
   "cron_restart": "0 3 * * *",
   "memory_limit_bytes": 300000000,
   "stdin": true,
+  "limits": {
+    "lifetime_ms": 3600000,
+    "max_connections": 5000,
+    "hang_ms": 10000,
+    "max_restarts": 16
+  },
+  "warning": "web/0: worker 3 (pid 4002) exited with code 1",
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",
@@ -368,9 +382,12 @@ fn answers_and_bodies() {
     let env = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
     same(&Environment { env: env.clone() }, "{\n  \"env\": {\n    \"A\": \"1\"\n  }\n}");
     same(&ScaleRequest { workers: "+3".to_owned() }, "{\n  \"workers\": \"+3\"\n}");
-    same(&SignalRequest { signal: "SIGUSR2".to_owned() }, "{\n  \"signal\": \"SIGUSR2\"\n}");
     let line = "hello".to_owned();
     same(&SendRequest { line, slot: Some(1) }, "{\n  \"line\": \"hello\",\n  \"slot\": 1\n}");
+    same(&SignalRequest { signal: "SIGUSR2".to_owned(), slot: None }, "{\n  \"signal\": \"SIGUSR2\"\n}");
+    let one = SignalRequest { signal: "SIGUSR2".to_owned(), slot: Some(1) };
+    same(&one, "{\n  \"signal\": \"SIGUSR2\",\n  \"slot\": 1\n}");
+    same(&ReplaceRequest { slot: 0 }, "{\n  \"slot\": 0\n}");
     same(&StopRequest { now: true }, "{\n  \"now\": true\n}");
     let binary = "/usr/bin/clusterd".to_owned();
     same(&UpgradeRequest { binary }, "{\n  \"binary\": \"/usr/bin/clusterd\"\n}");

@@ -25,7 +25,10 @@ pub struct Delete {
 impl Delete {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         let mode = StopMode::from_now(self.now);
-        apply::for_each_app(home, &self.targets, Concurrency::Parallel, |known, found| {
+        apply::for_each_worker(home, &self.targets, Concurrency::Parallel, |known, found| {
+            if found.slot.is_some() {
+                return Err(super::stop::one_worker(found));
+            }
             let message = match &found.view {
                 Some(_) => {
                     let request = Request::Delete { app: found.app.clone(), mode };

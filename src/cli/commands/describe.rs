@@ -3,7 +3,7 @@ use crate::api::types::{App, Deployment};
 use crate::cli::apply::{fail, print};
 use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
-use crate::cli::units::{short_time, size};
+use crate::cli::units::{short_delay, short_time, size};
 use crate::cli::worker_table::worker_table;
 use crate::text::visible;
 use clap::Args;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(aliases = ["show", "desc", "info"])]
 pub struct Describe {
-    /// A name, an id, a namespace, "/a pattern/" or "all"
+    /// A name, an id, a namespace, "/a pattern/" or "all"; one worker: web/0
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
     /// As JSON, for scripts
@@ -40,9 +40,8 @@ impl Describe {
             }
         }
         let text = if self.json {
-            let of = |found: &Found| found.view.as_deref().cloned();
-            let apps: Vec<App> =
-                all.iter().map(|found| of(found).unwrap_or_else(|| gone_app(&found.app, found.id))).collect();
+            let of = |found: &Found| found.shown().unwrap_or_else(|| gone_app(&found.app, found.id));
+            let apps: Vec<App> = all.iter().map(of).collect();
             serde_json::to_string_pretty(&apps).unwrap_or_default() + "\n"
         } else {
             all.iter().map(|found| card(found, &known)).collect::<Vec<_>>().join("\n")
@@ -55,20 +54,21 @@ impl Describe {
 /// One app, one line per property.
 fn card(found: &Found, known: &Known) -> String {
     let id = found.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-    let Some(app) = &found.view else {
+    let Some(app) = found.shown() else {
         return format!(
-            "{}\n  id           {id}\n  status       gone: its keeper was killed; clusterd start {} starts it again\n",
+            "{}\n  id            {id}\n  status        gone: its keeper was killed; clusterd start {} starts it again\n",
             found.app, found.app
         );
     };
     let deployment = known.masters.iter().find(|m| m.name == found.deployment).and_then(|m| m.deployment.as_ref().ok());
     let mut text = format!("{}\n", app.name);
-    for (label, value) in app_rows(id, app).into_iter().chain(deployment.into_iter().flat_map(deployment_rows)) {
-        text.push_str(&format!("  {label:<13}{}\n", visible(&value)));
+    let of_deployment = deployment.map(|deployment| deployment_rows(known, deployment)).unwrap_or_default();
+    for (label, value) in app_rows(id, &app).into_iter().chain(of_deployment) {
+        text.push_str(&format!("  {label:<14}{}\n", visible(&value)));
     }
     text.push('\n');
-    text.push_str(&worker_table(app, Paint::Plain));
-    text.push_str(&notes(app));
+    text.push_str(&worker_table(&app, Paint::Plain));
+    text.push_str(&notes(&app));
     text
 }
 
@@ -96,7 +96,9 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     rows.extend(watched.map(|paths| ("watches", paths)));
     rows.extend(app.cron_restart.clone().map(|times| ("replaced at", times)));
     rows.extend(app.memory_limit_bytes.map(|bytes| ("memory limit", size(bytes))));
+    rows.extend(limits(app).map(|limits| ("limits", limits)));
     rows.extend([("stdout", log(&app.log.out)), ("stderr", log(&app.log.err))]);
+    rows.extend(app.warning.clone().map(|warning| ("last warning", warning)));
     if let Some(agent) = &app.agent {
         rows.push(("agent", agent.command.join(" ")));
         rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
@@ -104,8 +106,20 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn deployment_rows(deployment: &Deployment) -> Vec<(&'static str, String)> {
+/// The limits of a worker but for its memory; `None`: there are none.
+pub(super) fn limits(app: &App) -> Option<String> {
+    let limits = &app.limits;
+    let lifetime = limits.lifetime_ms.map(|ms| format!("replaced after {}", short_time(ms)));
+    let connections = limits.max_connections.map(|count| format!("replaced after {count} connections"));
+    let hang = limits.hang_ms.map(|ms| format!("killed when stuck for {}", short_delay(ms as f64)));
+    let restarts = limits.max_restarts.map(|count| format!("given up after {count} failures"));
+    let all: Vec<String> = [lifetime, connections, hang, restarts].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+fn deployment_rows(known: &Known, deployment: &Deployment) -> Vec<(&'static str, String)> {
     let restarts = deployment.master_restarts;
+    let own_log = known.home.log_path(&deployment.name).ok().filter(|_| deployment.background);
     let mut rows = vec![
         ("deployment", deployment.name.clone()),
         ("runs in the", if deployment.background { "background" } else { "foreground" }.to_owned()),
@@ -113,6 +127,7 @@ fn deployment_rows(deployment: &Deployment) -> Vec<(&'static str, String)> {
     rows.extend(deployment.config.iter().map(|path| ("configured by", path.clone())));
     rows.push(("keeper", format!("pid {}, up {}", deployment.keeper_pid, short_time(deployment.uptime_ms))));
     rows.push(("master", format!("pid {}, started again {restarts} times", deployment.master_pid)));
+    rows.extend(own_log.map(|path| ("its own log", path.display().to_string())));
     rows.push(("clusterd", deployment.version.clone()));
     rows
 }

@@ -5,7 +5,7 @@ use crate::api::types::Environment;
 use crate::cli::apply::{fail, print};
 use crate::cli::client;
 use crate::cli::error::CommandError;
-use crate::cli::target::known;
+use crate::cli::target::{Found, known};
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// Show the environment of an app's workers
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Env {
-    /// A name or an id
+    /// A name or an id, or one worker: web/1
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// Of its agent instead
@@ -39,10 +39,13 @@ impl Env {
     }
 
     fn ask(&self, home: Option<&Path>) -> Result<Environment, CommandError> {
-        let of = if self.agent { Role::Agent } else { Role::Worker };
+        let of = |found: &Found| match self.agent {
+            true => Role::Agent,
+            false => Role::Worker { slot: found.slot.unwrap_or(0) },
+        };
         match known(home)?.find(&self.target)?.as_slice() {
             [found] if found.view.is_none() => Err(CommandError::NoKeeper(found.app.clone())),
-            [found] => Ok(client::get(&found.socket, &Request::Environment { app: found.app.clone(), of })?),
+            [found] => Ok(client::get(&found.socket, &Request::Environment { app: found.app.clone(), of: of(found) })?),
             several => {
                 let names: Vec<&str> = several.iter().map(|found| found.app.as_str()).collect();
                 Err(CommandError::Ambiguous { word: self.target.clone(), apps: names.join(", ") })

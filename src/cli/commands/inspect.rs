@@ -14,11 +14,11 @@ const INSPECTOR_WAIT_MS: u64 = 5_000;
 /// Pause between two looks at its ports, in milliseconds.
 const INSPECTOR_LOOK_MS: u64 = 20;
 
-/// Have the first Node worker of an app open its inspector on the loopback
-/// address
+/// Have a Node worker open its inspector on the loopback address: this one
+/// (web/1), or the first of an app
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Inspect {
-    /// A name or an id
+    /// A name or an id, or one worker: web/1
     #[arg(value_name = "TARGET")]
     pub target: String,
 }
@@ -43,7 +43,7 @@ impl Inspect {
             return Err(of(CommandError::NoInspector("only Node workers have an inspector")));
         }
         let ready = |worker: &&Worker| worker.state == WorkerState::Ready;
-        let worker = app.workers.iter().find(ready);
+        let worker = found.workers().find(ready);
         let Some((worker, pid)) = worker.and_then(|worker| Some((worker, worker.pid?))) else {
             return Err(of(CommandError::NoInspector("no worker is ready")));
         };

@@ -66,7 +66,8 @@ fn processes(app: &App, deployment: Option<&Deployment>) -> Vec<Value> {
 
 fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value {
     let now_ms = jiff::Timestamp::now().as_millisecond();
-    let began_ms = worker.uptime_ms.map(|up_ms| now_ms - i64::try_from(up_ms).unwrap_or(0));
+    let ago = |ms: u64| now_ms - i64::try_from(ms).unwrap_or(0);
+    let began_ms = worker.uptime_ms.map(ago);
     let cpu = worker.cpu_ms.zip(worker.uptime_ms).filter(|(_, up_ms)| *up_ms > 0);
     let cpu = cpu.map_or(0, |(used_ms, up_ms)| used_ms.saturating_mul(100) / up_ms);
     let script = app.command.iter().find(|word| Path::new(&app.cwd).join(word).is_file());
@@ -89,8 +90,9 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "NODE_APP_INSTANCE": worker.slot,
             "restart_time": worker.restarts,
             "unstable_restarts": 0,
+            "max_restarts": app.limits.max_restarts,
             "pm_uptime": began_ms,
-            "created_at": began_ms,
+            "created_at": deployment.map(|deployment| ago(deployment.uptime_ms)),
             "pm_out_log_path": app.log.out,
             "pm_err_log_path": app.log.err,
             "watch": app.watch.is_some(),

@@ -16,10 +16,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Show what workers print: the last lines of log files, then what comes
+/// Show what workers print, and what clusterd itself has logged about them in the
+/// background: the last lines of log files, then what comes
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Logs {
-    /// A name, an id, a namespace, "/a pattern/" or "all"
+    /// A name, an id, a namespace, "/a pattern/" or "all"; one worker: web/1
     #[arg(default_value = "all", value_name = "TARGET")]
     pub targets: Vec<String>,
     /// So many of the last lines of each file first
@@ -136,14 +137,28 @@ impl Logs {
         let mut without = Vec::new();
         for target in &self.targets {
             for found in known.find(target)? {
+                let filter = Filter { slot: found.slot.or(filter.slot), ..filter.clone() };
                 let added = place(known, &found)
                     .and_then(|(log, user, slots)| files.add_app(&found.app, &log, user.as_ref(), &slots, &filter));
                 if let Err(why) = added {
                     without.push(format!("{}: {why}", found.app));
                 }
+                if filter == Filter::default() && !self.raw {
+                    add_own(known, &found, &mut files);
+                }
             }
         }
         if files.is_empty() { Err(CommandError::NoLogs(without.join("\n"))) } else { Ok((files, without)) }
+    }
+}
+
+/// Adds what clusterd itself logs about an app in the background.
+fn add_own(known: &Known, found: &Found, files: &mut Files) {
+    if found.background
+        && let Ok(path) = known.home.log_path(&found.deployment)
+    {
+        let beside = known.all().into_iter().filter(|other| other.deployment == found.deployment);
+        files.add_own(path, beside.map(|other| other.app).filter(|app| *app != found.app).collect());
     }
 }
 

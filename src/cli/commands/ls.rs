@@ -79,7 +79,7 @@ fn keep(known: &mut Known, targets: &[String]) -> Result<(), CommandError> {
     }
     let mut wanted = BTreeSet::new();
     for target in targets {
-        wanted.extend(known.find(target)?.into_iter().map(|found| (found.deployment, found.app)));
+        wanted.extend(known.find_whole(target)?.into_iter().map(|found| (found.deployment, found.app)));
     }
     let is_wanted = |deployment: &str, app: &str| wanted.contains(&(deployment.to_owned(), app.to_owned()));
     for master in &mut known.masters {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 /// Print the pids of workers, a line each
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Pid {
-    /// A name, an id, a namespace, "/a pattern/" or "all"
+    /// A name, an id, a namespace, "/a pattern/" or "all"; one worker: web/0
     #[arg(default_value = "all", value_name = "TARGET")]
     pub targets: Vec<String>,
 }
@@ -39,8 +39,7 @@ impl Pid {
             Ok(apps) => apps,
             Err(code) => return code,
         };
-        let workers = apps.iter().filter_map(|found| found.view.as_ref()).flat_map(|app| &app.workers);
-        let pids: Vec<i32> = workers.filter_map(|worker| worker.pid).collect();
+        let pids: Vec<i32> = apps.iter().flat_map(Found::workers).filter_map(|worker| worker.pid).collect();
         print(&pids.iter().map(|pid| format!("{pid}\n")).collect::<String>())
     }
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// Send a line to the stdin of workers (for apps with stdin = true)
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Send {
-    /// A name or an id; with "/SLOT": the worker in this slot
+    /// A name or an id, or one worker: web/1
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// The line; several words are one line
@@ -45,12 +45,7 @@ pub(super) fn send(found: &Found, slot: Option<u32>, line: &str) -> Result<Strin
 /// # Errors
 /// Nothing has this name.
 pub(super) fn find(known: &Known, word: &str) -> Result<(Vec<Found>, Option<u32>), CommandError> {
-    let whole = known.find(word);
-    if whole.is_err()
-        && let Some((name, slot)) = word.rsplit_once('/')
-        && let Ok(slot) = slot.parse()
-    {
-        return Ok((known.find(name)?, Some(slot)));
-    }
-    Ok((whole?, None))
+    let found = known.find(word)?;
+    let slot = found.first().and_then(|found| found.slot);
+    Ok((found, slot))
 }

@@ -15,17 +15,18 @@ pub struct Signal {
     /// SIGUSR2, USR2 or 12
     #[arg(value_name = "SIGNAL")]
     pub signal: String,
-    /// A name, an id, a namespace, "/a pattern/" or "all"
+    /// A name, an id, a namespace, "/a pattern/" or "all"; one worker: web/0
     #[arg(required = true, value_name = "TARGET")]
     pub targets: Vec<String>,
 }
 
 impl Signal {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        apply::for_each_app(home, &self.targets, Concurrency::Sequential, |_, found| {
+        apply::for_each_worker(home, &self.targets, Concurrency::Sequential, |_, found| {
             found.living()?;
             let signal = signal::from_name(&self.signal).ok_or_else(|| CommandError::Signal(self.signal.clone()))?;
-            Ok(client::send(&found.socket, &Request::Signal { app: found.app.clone(), signal })?)
+            let request = Request::Signal { app: found.app.clone(), signal, slot: found.slot };
+            Ok(client::send(&found.socket, &request)?)
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `clusterd start`: runs scripts, commands, files, or stopped apps in the background. Returns when the app is ready or has
 //! failed, and says which.
 use super::logs;
-use crate::api::types::AppStatus;
+use crate::api::types::{App, AppStatus};
 use crate::api::{Change, Request};
 use crate::cli::apply::{self, Concurrency, fail};
 use crate::cli::exit::{EXIT_USAGE, load_error_code};
@@ -10,6 +10,7 @@ use crate::cli::rollout::{self, FirstState, Renewal, RolloutError};
 use crate::cli::run_args::{RunArgs, RunArgsError};
 use crate::cli::script::{self, InterpreterArgs, ScriptError};
 use crate::cli::target::{Known, known};
+use crate::cli::units::size;
 use crate::config::import;
 use crate::config::sources::Sources;
 use crate::loader::{self, STDIN};
@@ -18,6 +19,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use thiserror::Error;
+
+/// Apps of one command whose settings are printed.
+const SETTINGS_SHOWN_MAX: usize = 8;
 
 /// First lines of its help.
 const USAGE: &str = "clusterd start [OPTIONS] SCRIPT... [-- ARG...]
@@ -115,7 +119,7 @@ impl Start {
         };
         let (targets, new): (Vec<String>, Vec<String>) =
             self.what.iter().cloned().partition(|word| self.is_target(&known, word));
-        let mut started = Vec::new();
+        let (mut started, mut new_apps) = (Vec::new(), Vec::new());
         let mut worst = ExitCode::SUCCESS;
         if !targets.is_empty() {
             worst = self.start_known(home, &targets);
@@ -128,10 +132,12 @@ impl Start {
         };
         for words in groups {
             match self.start_named(&known, words) {
-                Ok(apps) => started.extend(apps),
+                Ok(apps) => new_apps.extend(apps),
                 Err(code) => worst = code,
             }
         }
+        show_settings(home, &new_apps);
+        started.append(&mut new_apps);
         match self.attach && worst == ExitCode::SUCCESS {
             true => logs::follow(home, started, None),
             false => worst,
@@ -192,6 +198,36 @@ impl Start {
             }
         })
     }
+}
+
+/// Prints where the output of apps that were started goes, and when their workers are replaced by themselves.
+fn show_settings(home: Option<&Path>, started: &[String]) {
+    if started.is_empty() || started.len() > SETTINGS_SHOWN_MAX || !log::log_enabled!(log::Level::Info) {
+        return;
+    }
+    // What cannot be asked is not worth an error: the start has been reported.
+    let Ok(known) = known(home) else { return };
+    for app in started.iter().filter_map(|name| known.find(name).ok()).flatten().filter_map(|found| found.view) {
+        log::info!("{}: {}", app.name, settings(&app));
+    }
+}
+
+/// `stdout in /logs/web-out.log, stderr in /logs/web-error.log; watches /srv/web`.
+fn settings(app: &App) -> String {
+    let place = |stream: &str, path: &Option<String>| match path.as_deref() {
+        None => format!("{stream} goes where clusterd's own goes"),
+        Some("NULL") => format!("{stream} is not kept"),
+        Some(path) => format!("{stream} in {path}"),
+    };
+    let mut parts = vec![match app.log.out == app.log.err {
+        true => place("output", &app.log.out),
+        false => format!("{}, {}", place("stdout", &app.log.out), place("stderr", &app.log.err)),
+    }];
+    let watched = app.watch.as_ref().map(|paths| if paths.is_empty() { app.cwd.clone() } else { paths.join(" ") });
+    parts.extend(watched.map(|paths| format!("watches {paths}")));
+    parts.extend(app.cron_restart.as_ref().map(|times| format!("workers replaced at \"{times}\"")));
+    parts.extend(app.memory_limit_bytes.map(|bytes| format!("worker replaced above {} of memory", size(bytes))));
+    parts.join("; ")
 }
 
 /// Prints why nothing was started; the exit code.

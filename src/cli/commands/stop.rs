@@ -4,6 +4,7 @@ use crate::api::request::{StopMode, Target};
 use crate::api::types::AppStatus;
 use crate::cli::apply::{self, Concurrency, Outcome};
 use crate::cli::ending;
+use crate::cli::error::CommandError;
 use crate::cli::target::Found;
 use crate::home::Home;
 use clap::Args;
@@ -25,7 +26,8 @@ pub struct Stop {
 impl Stop {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         let mode = StopMode::from_now(self.now);
-        apply::for_each_app(home, &self.targets, Concurrency::Parallel, |known, found| match &found.view {
+        apply::for_each_worker(home, &self.targets, Concurrency::Parallel, |known, found| match &found.view {
+            _ if found.slot.is_some() => Err(one_worker(found)),
             Some(view) if view.status == AppStatus::Stopped && found.background => {
                 Ok(format!("{} has stopped already", found.app))
             }
@@ -33,6 +35,11 @@ impl Stop {
             None => Ok(format!("{} does not run: its keeper is gone", found.app)),
         })
     }
+}
+
+/// Why one worker is not stopped.
+pub(super) fn one_worker(found: &Found) -> CommandError {
+    CommandError::OneWorkerStops(found.app.clone())
 }
 
 /// Stops an app and waits for that.

@@ -485,11 +485,19 @@ impl Model {
         if let Some((seen, view)) = self.find(key) {
             let socket = self.masters.get(&key.0)?.place.path.clone();
             let (id, background) = (view.id, seen.deployment.background);
-            return Some(Found { deployment, socket, app, id, view: Some(Box::new(view.clone())), background });
+            return Some(Found {
+                deployment,
+                socket,
+                app,
+                id,
+                view: Some(Box::new(view.clone())),
+                background,
+                slot: None,
+            });
         }
         let gone = self.gone.iter().find(|gone| gone.deployment == key.0 && gone.app == key.1)?;
         let socket = gone.socket.clone();
-        Some(Found { deployment, socket, app, id: Some(gone.id), view: None, background: true })
+        Some(Found { deployment, socket, app, id: Some(gone.id), view: None, background: true, slot: None })
     }
 }
 

@@ -9,7 +9,10 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Name and type of clusterd's own lines.
+const OWN: &str = "clusterd";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
     /// The requested apps that write to the file, at least one.
     pub(super) apps: Vec<String>,
@@ -20,6 +23,12 @@ pub(super) struct Origin {
     pub(super) json: bool,
     /// Format of the time stamps before its lines.
     pub(super) time: Option<String>,
+    /// Only the lines of the workers in these slots; empty: of all.
+    pub(super) only: Vec<u32>,
+    /// It is the log of clusterd itself.
+    pub(super) own: bool,
+    /// In clusterd's own log: the apps whose lines are not wanted.
+    pub(super) others: Vec<String>,
 }
 
 /// The format of the output.
@@ -71,6 +80,16 @@ pub(super) fn parse(line: &[u8], origin: &Origin, zone: &TimeZone) -> Line {
         message: message.to_vec(),
         json: None,
     };
+    if origin.own {
+        let (stamp, message) = match memchr::memmem::find(line, b" clusterd: ") {
+            Some(at) => (String::from_utf8_lossy(&line[..at]).into_owned(), &line[at + " clusterd: ".len()..]),
+            None => (String::new(), line),
+        };
+        return Line {
+            kind: Some(OWN.to_owned()),
+            ..plain(time_of(&stamp, None, zone).map(|(time, _)| time), message)
+        };
+    }
     if origin.json {
         let Ok(fields) = serde_json::from_slice::<Fields<'_>>(line) else { return plain(None, line) };
         let stamp = fields.timestamp.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -107,7 +126,14 @@ impl Line {
         let app = self.app.as_ref().is_none_or(|app| origin.apps.contains(app));
         let kind = filter.kind.is_none_or(|wanted| self.kind.as_deref() == Some(wanted.word()));
         let slot = filter.slot.is_none_or(|wanted| self.slot == Some(wanted));
-        app && kind && slot
+        let only = origin.only.is_empty() || self.slot.is_some_and(|slot| origin.only.contains(&slot));
+        app && kind && slot && only && !origin.others.iter().any(|app| self.is_about(app))
+    }
+
+    /// Whether a line of clusterd's own is about this app: `web: ready`, `web/0: worker 3 died`.
+    fn is_about(&self, app: &str) -> bool {
+        let rest = self.message.strip_prefix(app.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b": ") || rest.starts_with(b"/"))
     }
 
     fn app_name(&self, origin: &Origin) -> String {
@@ -133,6 +159,7 @@ impl Style {
             let slot = line.slot.map(|slot| format!("/{}", Slot(slot))).unwrap_or_default();
             let colour = match line.kind.as_deref() {
                 Some("err") => "31",
+                Some(OWN) => "36",
                 Some(_) => "32",
                 None => "36",
             };
@@ -198,6 +225,7 @@ mod tests {
             kind: Some(Kind::Out),
             json,
             time: time.map(str::to_owned),
+            ..Origin::default()
         }
     }
 
@@ -221,6 +249,23 @@ mod tests {
             shown(&Style { json: true, ..Style::default() }, line, &stamped),
             "{\"message\":\"hello: you\",\"timestamp\":\"2026-02-03T04:05:06.789+00:00\",\"type\":\"out\",\"app_name\":\"web+api\"}\n"
         );
+    }
+
+    #[test]
+    fn lines_of_clusterd_itself_have_its_name_and_concern_the_apps_that_are_shown() {
+        let own = Origin { apps: vec!["clusterd".into()], own: true, others: vec!["api".into()], ..Origin::default() };
+        let line = "2026-02-03T04:05:06.789Z clusterd: web/0: worker 1 exited with code 1";
+        let timed = Style { time: Some("%H.%M".into()), ..Style::default() };
+        assert_eq!(shown(&timed, line, &own), "04.05 clusterd | web/0: worker 1 exited with code 1\n");
+        assert_eq!(shown(&timed, "panicked at", &own), "clusterd | panicked at\n");
+        let wanted = |text: &str, filter: &Filter| {
+            parse(format!("2026-02-03T04:05:06.789Z clusterd: {text}").as_bytes(), &own, &TimeZone::UTC)
+                .is_wanted(&own, filter)
+        };
+        assert!(wanted("web: ready", &Filter::default()) && wanted("apis: ready", &Filter::default()));
+        assert!(!wanted("api: ready", &Filter::default()) && !wanted("api/3: left", &Filter::default()));
+        assert!(!wanted("web: ready", &Filter { kind: Some(Kind::Err), slot: None }));
+        assert!(!wanted("web: ready", &Filter { kind: None, slot: Some(0) }));
     }
 
     #[test]
