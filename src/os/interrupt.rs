@@ -1,10 +1,10 @@
 //! A bound on the time that a system call may block: a timer interrupts it by a signal. For calls without a
 //! non-blocking form, such as close(2) of a socket with SO_LINGER or write(2) to a file that is shared with others.
 use super::closer::CLOSE_WAIT_MS;
-use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::gettid;
+use std::ptr;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -49,6 +49,45 @@ impl Periodic {
     }
 }
 
+/// A timer of the kernel. The system calls are made directly: not every C library knows timers that signal one thread.
+#[derive(Debug)]
+struct Timer(libc::c_int);
+
+impl Timer {
+    /// Sends [`SIGNAL`] to this thread, every so often.
+    fn new(every: Duration) -> nix::Result<Timer> {
+        // SAFETY: a struct of integers and pointers, for which zeros are valid.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = SIGNAL as libc::c_int;
+        event.sigev_notify_thread_id = gettid().as_raw();
+        let mut id: libc::c_int = 0;
+        // SAFETY: timer_create(2) reads the event and writes the number of the timer, an int; both live until it returns.
+        let made =
+            unsafe { libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut id) };
+        Errno::result(made)?;
+        let timer = Timer(id);
+        let every = libc::timespec {
+            tv_sec: i64::try_from(every.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: every.subsec_nanos().into(),
+        };
+        let times = libc::itimerspec { it_interval: every, it_value: every };
+        let nothing = ptr::null_mut::<libc::itimerspec>();
+        // SAFETY: timer_settime(2) reads the times, which live until it returns; a null pointer means that nobody wants
+        // the previous ones.
+        let set = unsafe { libc::syscall(libc::SYS_timer_settime, timer.0, 0, &raw const times, nothing) };
+        Errno::result(set)?;
+        Ok(timer)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: timer_delete(2) takes a number, which is of a timer that only this value names.
+        unsafe { libc::syscall(libc::SYS_timer_delete, self.0) };
+    }
+}
+
 fn start(every: Duration) -> nix::Result<Timer> {
     static HANDLER: Once = Once::new();
     HANDLER.call_once(|| {
@@ -59,10 +98,7 @@ fn start(every: Duration) -> nix::Result<Timer> {
     });
     // Our parent may have left it blocked.
     SigSet::from(SIGNAL).thread_unblock()?;
-    let to_this_thread = SigevNotify::SigevThreadId { signal: SIGNAL, thread_id: gettid().as_raw(), si_value: 0 };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(to_this_thread))?;
-    timer.set(Expiration::IntervalDelayed(every.into(), every.into()), TimerSetTimeFlags::empty())?;
-    Ok(timer)
+    Timer::new(every)
 }
 
 #[cfg(test)]
@@ -82,6 +118,21 @@ mod tests {
         let got = within(20, || unsafe { libc::read(read.as_raw_fd(), (&raw mut byte).cast(), 1) });
         assert_eq!((got, io::Error::last_os_error().kind()), (-1, io::ErrorKind::Interrupted));
         assert!(from.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_thread_is_interrupted_again_and_again() {
+        let mut timer = Periodic::default();
+        timer.keep();
+        for _ in 0..2 {
+            // SAFETY: without descriptors poll(2) reads no memory.
+            let got = unsafe { libc::poll(ptr::null_mut(), 0, 60_000) };
+            assert_eq!((got, io::Error::last_os_error().kind()), (-1, io::ErrorKind::Interrupted));
+        }
+        timer.rest();
+        assert!(timer.timer.is_some(), "it was wanted until now");
+        timer.rest();
+        assert!(timer.timer.is_none());
     }
 
     #[test]

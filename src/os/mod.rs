@@ -1,6 +1,7 @@
 //! The only place for `unsafe`, raw fds and the names of nix, libc and socket2: thin, safe wrappers around the kernel's
 //! interfaces. No policy.
 #![allow(unsafe_code)]
+mod accounts;
 pub mod argv;
 pub mod attributes;
 pub mod bpf;
@@ -14,6 +15,7 @@ pub mod errno;
 pub mod fdpass;
 mod fork;
 mod hierarchy;
+pub mod hosts;
 pub mod identity;
 pub mod interrupt;
 pub mod listen;

@@ -518,7 +518,8 @@ unsafe fn close_others(prepared: &mut Prepared) {
         let mut alarm: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut alarm);
         libc::sigaddset(&raw mut alarm, libc::SIGALRM);
-        let every = libc::timeval { tv_sec: 0, tv_usec: CLOSE_WAIT_MS as libc::suseconds_t * 1000 };
+        let mut every: libc::timeval = std::mem::zeroed();
+        every.tv_usec = CLOSE_WAIT_MS as i64 * 1000;
         let (going, off) = (libc::itimerval { it_interval: every, it_value: every }, std::mem::zeroed());
         libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut());
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const alarm, ptr::null_mut());

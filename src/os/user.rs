@@ -1,8 +1,8 @@
 //! Resolves names of users and groups, and checks whether this process may become them. The keeper changes the
 //! identity.
+use super::accounts::{self, UserEntry};
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
-use std::ffi::CString;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -90,7 +90,7 @@ pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Credent
     if (uid != own_uid && !capable(CAP_SETUID)) || !capable(CAP_SETGID) {
         let what = |kind: &str, name: Option<&str>| name.map(|name| format!("{kind} {name}"));
         let wanted = [what("user", user), what("group", group)].into_iter().flatten().collect::<Vec<_>>().join(", ");
-        let own = User::from_uid(own_uid).ok().flatten().map_or_else(|| own_uid.to_string(), |user| user.name);
+        let own = accounts::user_by_uid(own_uid).ok().flatten().map_or_else(|| own_uid.to_string(), |user| user.name);
         return Err(UserError::NotRoot { wanted, own });
     }
     let groups = match found_user.and_then(|user| user.name) {
@@ -123,8 +123,8 @@ struct FoundUser {
     name: Option<String>,
 }
 
-impl From<User> for FoundUser {
-    fn from(user: User) -> FoundUser {
+impl From<UserEntry> for FoundUser {
+    fn from(user: UserEntry) -> FoundUser {
         FoundUser { uid: user.uid, gid: Some(user.gid), name: Some(user.name) }
     }
 }
@@ -135,17 +135,17 @@ fn lookup(name: &str) -> impl Fn(Errno) -> UserError {
 
 /// By name first, as the system's own tools do; a number may have no entry.
 fn find_user(text: &str) -> Result<FoundUser, UserError> {
-    if let Some(user) = User::from_name(text).map_err(lookup(text))? {
+    if let Some(user) = accounts::user_by_name(text).map_err(lookup(text))? {
         return Ok(user.into());
     }
     let uid = number(text).map(Uid::from_raw).ok_or_else(|| UserError::NoUser(text.to_owned()))?;
-    let user = User::from_uid(uid).map_err(lookup(text))?;
+    let user = accounts::user_by_uid(uid).map_err(lookup(text))?;
     Ok(user.map_or(FoundUser { uid, gid: None, name: None }, FoundUser::from))
 }
 
 fn find_group(text: &str) -> Result<Gid, UserError> {
-    if let Some(group) = Group::from_name(text).map_err(lookup(text))? {
-        return Ok(group.gid);
+    if let Some(gid) = accounts::gid_by_name(text).map_err(lookup(text))? {
+        return Ok(gid);
     }
     number(text).map(Gid::from_raw).ok_or_else(|| UserError::NoGroup(text.to_owned()))
 }
@@ -156,8 +156,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 fn supplementary(name: &str, gid: Gid) -> Result<Vec<u32>, UserError> {
-    let text = CString::new(name).map_err(|_| UserError::NoUser(name.to_owned()))?;
-    let groups = getgrouplist(&text, gid).map_err(lookup(name))?;
+    let groups = accounts::groups_of(name, gid).map_err(lookup(name))?;
     Ok(groups.into_iter().map(Gid::as_raw).collect())
 }
 
@@ -175,10 +174,10 @@ pub struct Account {
 /// The account of a user, by number.
 #[must_use]
 pub fn account(uid: u32) -> Account {
-    match User::from_uid(Uid::from_raw(uid)) {
+    match accounts::user_by_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => {
             let shell = Some(user.shell).filter(|shell| !shell.as_os_str().is_empty());
-            Account { name: Some(user.name), home: user.dir, shell }
+            Account { name: Some(user.name), home: user.home, shell }
         }
         Ok(None) | Err(_) => Account { name: None, home: PathBuf::from("/"), shell: None },
     }
@@ -186,7 +185,7 @@ pub fn account(uid: u32) -> Account {
 
 /// The home folder of a user, by name.
 pub fn home_of(name: &str) -> Option<PathBuf> {
-    User::from_name(name).ok().flatten().map(|user| user.dir)
+    accounts::user_by_name(name).ok().flatten().map(|user| user.home)
 }
 
 /// Whether this process may bind `port` (unix sockets and port 0 aside), by the first unprivileged port or the

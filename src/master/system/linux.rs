@@ -6,6 +6,7 @@ use crate::logs::LogPath;
 use crate::master::preload;
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
+use crate::os::hosts;
 use crate::os::interrupt::Periodic;
 use crate::os::listen::{self, Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
@@ -24,7 +25,7 @@ use mio::{Events, Poll, Token, Waker};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, IsTerminal as _};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -264,7 +265,7 @@ impl System for Linux {
     }
 
     fn addresses_of(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        (host, port).to_socket_addrs().map(Iterator::collect)
+        hosts::addresses_of(host, port)
     }
 
     fn local_address(&self, socket: BorrowedFd<'_>) -> io::Result<LocalAddress> {
