@@ -5,6 +5,7 @@ use super::delivery::Delivery;
 use super::groups::Groups;
 use super::protocol::{About, Notice, Order, OwnUpgrade, SpawnStep};
 use super::reexec::{self, Reexec};
+use super::service_manager::{News, ServiceManager};
 use super::system::{Interest, SIGNALS, System};
 use super::table::Table;
 use super::watchdog::{AfterEnd, Hung, Watchdog};
@@ -32,8 +33,8 @@ const KEEPER_COMPLAINTS_MAX: u32 = 20;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// The variables by which systemd says which fds it passed. They are meant for the keeper alone.
-const LISTEN_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// The variables by which systemd says which fds it passed, and that it expects signs of life. They are meant for the keeper alone.
+const OWN_VARIABLES: [&str; 5] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 /// What the start of a master needs: both ends of its connection, the pipe for its report, and in the child copies of each.
 const RESERVED_FDS: usize = 8;
@@ -107,6 +108,7 @@ pub(super) struct Keeper<S: System> {
     /// Reports of children whose exec has neither failed nor succeeded yet.
     pub(super) reports: BTreeMap<WorkerId, S::Fd>,
     pub(super) watchdog: Watchdog,
+    pub(super) service_manager: ServiceManager,
     pub(super) master: Option<Master<S::Fd>>,
     pub(super) previous_end: String,
     pub(super) gap: Option<Gap>,
@@ -189,6 +191,7 @@ impl<S: System> Keeper<S> {
             table,
             reports: BTreeMap::new(),
             watchdog,
+            service_manager: ServiceManager::new(&system),
             master: None,
             previous_end: String::new(),
             gap: None,
@@ -223,7 +226,7 @@ impl<S: System> Keeper<S> {
     /// Waits for an event. Returns the children whose reports are readable.
     fn wait(&self, now_ms: u64) -> Vec<WorkerId> {
         let paused = self.master.as_ref().and_then(|master| master.delivery.wake_at_ms());
-        let due = [self.watchdog.wake_at_ms(), paused, self.reexec_wake_ms(now_ms)];
+        let due = [self.watchdog.wake_at_ms(), paused, self.reexec_wake_ms(now_ms), self.service_manager.wake_at_ms()];
         let wake_at_ms = due.into_iter().flatten().min();
         let mut interests = Vec::with_capacity(1 + self.reports.len());
         interests.extend(self.reports.values().map(|fd| Interest { fd, write: false, readable: false }));
@@ -240,6 +243,7 @@ impl<S: System> Keeper<S> {
     /// Handles everything that is due.
     pub(super) fn turn(&mut self, reports: Vec<WorkerId>) {
         let now_ms = self.system.now_ms();
+        self.service_manager.beat(&self.system, now_ms);
         self.read_signals(now_ms);
         let all_read = self.read_orders(now_ms);
         for worker in reports {
@@ -290,10 +294,11 @@ impl<S: System> Keeper<S> {
                         signal::CHLD => continue,
                         signal::TERM | signal::INT => self.watchdog.stop_asked(now_ms),
                         signal::QUIT => self.watchdog.stop_now_asked(now_ms),
+                        signal::HUP => self.service_manager.tell(&self.system, News::Reloading),
                         _ => {}
                     }
                     if [signal::TERM, signal::INT, signal::QUIT].contains(&caught.signal) {
-                        self.system.tell_service_manager("STOPPING=1");
+                        self.service_manager.tell(&self.system, News::Stopping);
                     }
                     self.notify_master(Notice::Signal { signal: caught.signal, value: caught.value });
                 }
@@ -415,6 +420,7 @@ impl<S: System> Keeper<S> {
                     self.system
                         .say(&format!("clusterd: {story}; starting it again {again}, {} kept", workers_text(kept)));
                 }
+                self.service_manager.tell(&self.system, News::WithoutMaster(&self.previous_end));
                 let since_ms = self.gap.take().map_or(now_ms, |gap| gap.since_ms);
                 self.gap = Some(Gap { story, since_ms });
             }
@@ -581,7 +587,7 @@ impl<S: System> Keeper<S> {
                 None => self.complain("cannot open its log again: no file descriptor came with the order"),
                 Some(fd) => self.system.take_stderr(fd),
             },
-            Order::Serving => self.system.tell_service_manager("READY=1"),
+            Order::Serving => self.service_manager.tell(&self.system, News::Serving),
             Order::Upgrade => match fds.pop_front() {
                 None => self.complain("cannot upgrade: no binary came with the order"),
                 Some(binary) => {
@@ -628,7 +634,7 @@ pub(super) fn with_master_name(args: Vec<OsString>) -> Vec<Vec<u8>> {
 pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
     let variables = system.environment().into_iter();
     variables
-        .filter(|(name, _)| !LISTEN_VARIABLES.iter().any(|listen| name == listen))
+        .filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own))
         .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
         .collect()
 }

@@ -14,6 +14,7 @@ mod inherited;
 pub mod link;
 pub mod protocol;
 mod reexec;
+mod service_manager;
 pub mod state;
 mod strays;
 pub mod system;

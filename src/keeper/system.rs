@@ -48,6 +48,11 @@ pub trait System: Debug {
     /// CLOCK_MONOTONIC, in milliseconds.
     fn now_ms(&self) -> u64;
 
+    /// CLOCK_MONOTONIC, in microseconds.
+    fn now_us(&self) -> u64 {
+        self.now_ms() * 1_000
+    }
+
     /// Writes a line to stderr.
     fn say(&self, line: &str);
 
@@ -242,6 +247,10 @@ impl System for Linux {
         clock::monotonic_ms()
     }
 
+    fn now_us(&self) -> u64 {
+        clock::monotonic_us()
+    }
+
     fn say(&self, line: &str) {
         stderr::say(line);
     }
@@ -255,7 +264,7 @@ impl System for Linux {
     fn tell_service_manager(&self, state: &str) {
         let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
         if let Err(e) = notify::tell(&address, state) {
-            stderr::say(&format!("clusterd: cannot tell the service manager {state} ({}): {e}", address.display()));
+            stderr::say(&format!("clusterd: cannot tell the service manager {state:?} ({}): {e}", address.display()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Commands of control API clients, signals and triggers, and their effect on all mechanisms.
 use super::app::App;
 use super::config_reads::{self, Input, Purpose};
+use super::deployment::Told;
 use super::kernel_mode::groups;
 use super::lifecycle::refusal_while_stopped;
 use super::narration::plural;
@@ -263,7 +264,6 @@ impl<S: System> Master<S> {
     /// Answers waiters that a report concerns, and checks whether the deployment is over.
     pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
         lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
-        lifecycle::tell_when_all_serve(&mut self.cx);
         if let Report::WorkerDied { worker, next: Next::None, .. }
         | Report::AgentDied { agent: worker, next: Next::None, .. } = report
         {
@@ -451,6 +451,8 @@ impl<S: System> Master<S> {
             }
             signal::QUIT => self.stop_all(StopMode::Now),
             signal::HUP => {
+                // The keeper has said that a reload begins.
+                self.cx.deployment.told = Told::Reloading;
                 let all = self.apps_that_run();
                 self.reload_apps(&all, Change::default(), None);
             }

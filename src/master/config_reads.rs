@@ -73,6 +73,11 @@ impl ConfigReads {
         if self.open.len() == 1 { self.begin_next(cx) } else { Vec::new() }
     }
 
+    /// Whether a configuration is being read.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// The configurations read since the last call, with their purposes.
     pub(super) fn take(&mut self, cx: &Context<impl System>) -> Vec<(Purpose, Input)> {
         let mut ended = Vec::new();

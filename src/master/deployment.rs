@@ -9,6 +9,17 @@ use std::path::PathBuf;
 /// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
 const OWN_LOG_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What the service manager was told last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    #[default]
+    Nothing,
+    /// Every app serves.
+    Serving,
+    /// A reload has begun.
+    Reloading,
+}
+
 #[derive(Default)]
 pub(super) struct Deployment {
     /// Its name; its control socket is `NAME.sock`.
@@ -34,8 +45,8 @@ pub(super) struct Deployment {
     /// Counts the masters of this keeper, from 1.
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
-    /// The service manager was told that every app serves.
-    pub(super) told_serving: bool,
+    /// What the service manager knows.
+    pub(super) told: Told,
     /// It was logged that workers run without the preload.
     pub(super) told_no_preload: bool,
     /// Our stderr is a terminal, and a person reads it.

@@ -3,6 +3,7 @@
 use super::address_in_use;
 use super::app::App;
 use super::context::Context;
+use super::deployment::Told;
 use super::narration::{cause_and_age, plural};
 use super::output::Output;
 use super::system::System;
@@ -95,12 +96,13 @@ fn exit_code(cause: &Cause) -> u8 {
     }
 }
 
-/// Has the keeper tell the service manager once that no app is starting any more.
+/// Has the keeper tell the service manager that no app is starting any more: once, and after each reload of which it was told.
 pub(super) fn tell_when_all_serve(cx: &mut Context<impl System>) {
-    if cx.deployment.told_serving || cx.deployment.stop_asked || cx.apps.iter().any(|app| app.starting) {
+    let busy = |app: &App| app.starting || app.supervisor.is_reloading();
+    if cx.deployment.told == Told::Serving || cx.deployment.stop_asked || cx.apps.iter().any(busy) {
         return;
     }
-    cx.deployment.told_serving = true;
+    cx.deployment.told = Told::Serving;
     cx.keeper.send(Order::Serving);
 }
 

@@ -73,6 +73,7 @@ use crate::limits;
 use crate::supervisor::{Action, Cx, Event, ExitStatus, Next, Report};
 use context::Context;
 use control::Control;
+use deployment::Told;
 use kernel_mode::KernelMode;
 use reactor::Ready;
 use std::collections::VecDeque;
@@ -214,6 +215,9 @@ impl<S: System> Master<S> {
         while !self.cx.tasks.is_empty() || !self.cx.events.is_empty() {
             self.work_on_tasks();
             self.work_on_events();
+        }
+        if self.cx.deployment.told != Told::Serving && !self.config_reads.is_busy() {
+            lifecycle::tell_when_all_serve(&mut self.cx);
         }
         dispatch::rest(&mut self.cx);
         self.finish_if_over();

@@ -99,24 +99,54 @@ fn an_app_that_chose_its_unix_socket_starts_again_after_its_keeper_was_killed() 
 }
 
 #[test]
-fn a_service_manager_is_told_when_everything_serves_and_when_it_stops() {
+fn a_service_manager_is_told_what_happens() {
     let folder = Folder::new();
     let manager = UnixDatagram::bind(folder.path().join("manager")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let heard = || {
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 256];
         let length = manager.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
-    folder.write("app.js", "require('http').createServer((q, a) => a.end('x')).listen(process.env.PORT, '127.0.0.1')");
+    let news = || std::iter::repeat_with(heard).find(|said| said != "WATCHDOG=1").unwrap();
+    let app = "require('http').createServer((q, a) => a.end(`${process.env.WATCHDOG_USEC}`)).listen(process.env.PORT, '127.0.0.1')";
+    folder.write("app.js", app);
     let at = folder.path().join("manager");
     let mut cluster = Cluster::start_in(folder, &["-w", "2", "-p", "0", "--", "node", "app.js"], |command| {
-        command.env("NOTIFY_SOCKET", at);
+        command.env("NOTIFY_SOCKET", at).env("WATCHDOG_USEC", "200000");
     });
-    assert_eq!(heard(), "READY=1");
+    let serving = "READY=1\nSTATUS=Serving";
+    assert_eq!(news(), serving);
     assert_eq!(cluster.app().workers_ready, 2);
-    assert!(get(cluster.address(), "/").is_ok());
+    assert!(get(cluster.address(), "/").unwrap().ends_with("undefined"), "the watchdog is the keeper's");
+    // They come as long as the keeper lives.
+    assert_eq!([heard(), heard()], ["WATCHDOG=1", "WATCHDOG=1"]);
+
+    let monotonic_us = || {
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+        u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000).unwrap()
+    };
+    let before_us = monotonic_us();
+    cluster.signal("HUP");
+    let said = news();
+    let from_us =
+        said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix("\nSTATUS=Reloading"));
+    let from_us: u64 = from_us.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
+    assert!((before_us..=monotonic_us()).contains(&from_us), "{from_us} is not after {before_us}");
+    assert_eq!(news(), serving);
+    let app = cluster.app();
+    assert_eq!((app.generation, app.workers_ready), (2, 2));
+
+    // A reload that is refused ends too.
+    cluster.folder.write("app.js", "throw new Error('broken')");
+    cluster.signal("HUP");
+    assert!(news().starts_with("RELOADING=1"));
+    assert_eq!(news(), serving);
+
+    kill(cluster.master_pid(), "KILL");
+    assert_eq!(news(), "STATUS=The master was killed by SIGKILL; starting another one");
+    assert_eq!(news(), serving);
     cluster.signal("TERM");
-    assert_eq!(heard(), "STOPPING=1");
+    assert!(news().starts_with("STOPPING=1\n"));
     assert_eq!(cluster.wait_exit(), 0);
 }
