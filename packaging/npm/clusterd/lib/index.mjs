@@ -1,0 +1,4 @@
+import api from './index.cjs';
+
+export const { Clusterd, ClusterdError, connect, binaryPath } = api;
+export default api;

@@ -1,0 +1,138 @@
+// Runs in a fresh folder that has the packages from their tarballs, with `home` and `app.cjs` beside it.
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { Clusterd, ClusterdError, binaryPath, connect } from 'clusterd';
+import * as worker from 'clusterd/worker';
+
+const home = fs.mkdtempSync(path.join(process.cwd(), 'home-'));
+const clusterd = await connect({ home });
+after(async () => {
+  clusterd.disconnect();
+  for (const name of new Set((await clusterd.apps()).map((app) => app.name))) await clusterd.delete(name, { now: true });
+});
+
+async function answer(app) {
+  const port = app.listen[0].split(':').at(-1);
+  const response = await fetch(`http://127.0.0.1:${port}/`);
+  return response.json();
+}
+
+test('both kinds of modules are the same API', () => {
+  const required = createRequire(import.meta.url)('clusterd');
+  assert.equal(required.Clusterd, Clusterd);
+  assert.equal(required.connect, connect);
+});
+
+test('the launcher becomes the binary', () => {
+  const launcher = path.join('node_modules', '.bin', 'clusterd');
+  const { version } = JSON.parse(fs.readFileSync('node_modules/clusterd/package.json', 'utf8'));
+  assert.equal(execFileSync(launcher, ['--version'], { encoding: 'utf8' }), `clusterd ${version}\n`);
+  const failed = spawnSync(launcher, ['reload', 'nothing', '--home', home], { encoding: 'utf8' });
+  assert.equal(failed.status, 1);
+  assert.match(fs.realpathSync(binaryPath()), /@clusterd/);
+});
+
+test('an empty home has nothing', async () => {
+  assert.deepEqual(await clusterd.apps(), []);
+  assert.deepEqual(await clusterd.list(), []);
+  await assert.rejects(clusterd.reload('web'), (error) => error instanceof ClusterdError && error.status === 404);
+});
+
+test('start, list, reload, scale, stop, start, delete', async () => {
+  const started = await clusterd.start({
+    script: 'app.cjs', name: 'web', instances: 2, port: 0, env: { GREETING: 'hello there' }, args: ['--one', 'two words'],
+  });
+  assert.equal(started.length, 2);
+  assert.deepEqual(started.map((each) => each.name), ['web', 'web']);
+  assert.equal(started[0].pm2_env.status, 'online');
+
+  let [app] = await clusterd.apps();
+  assert.deepEqual([app.name, app.status, app.workers_ready, app.generation], ['web', 'running', 2, 1]);
+  const seen = await answer(app);
+  assert.deepEqual([seen.greeting, seen.args, seen.isClusterd, seen.app], ['hello there', ['--one', 'two words'], true, 'web']);
+  assert.equal((await clusterd.env('web')).GREETING, 'hello there');
+
+  const [reloaded] = await clusterd.reload('web');
+  assert.equal(reloaded.ok, true);
+  [app] = await clusterd.apps();
+  assert.equal(app.generation, 2);
+  assert.equal((await answer(app)).generation, 2);
+
+  await clusterd.scale('web', '+1');
+  [app] = await clusterd.apps();
+  assert.equal(app.workers_wanted, 3);
+
+  await clusterd.stop(/^we/);
+  assert.equal((await clusterd.apps())[0].status, 'stopped');
+  await clusterd.start('web');
+  assert.equal((await clusterd.apps())[0].status, 'running');
+  assert.equal((await clusterd.describe('web')).length, 3);
+
+  const inTheOtherForm = await new Promise((resolve, reject) => {
+    clusterd.list((error, list) => (error ? reject(error) : resolve(list)));
+  });
+  assert.equal(inTheOtherForm.length, 3);
+
+  await clusterd.delete('web');
+  assert.deepEqual(await clusterd.apps(), []);
+});
+
+test('a reload to code that fails rejects with what the worker said', async () => {
+  fs.writeFileSync('breaks.cjs', fs.readFileSync('app.cjs'));
+  await clusterd.start({ script: 'breaks.cjs', name: 'breaks', workers: 1, port: 0 });
+  fs.writeFileSync('breaks.cjs', 'throw new Error("the new code is broken");');
+  await assert.rejects(clusterd.reload('breaks'), (error) => {
+    assert.equal(error.status, 409);
+    assert.match(JSON.stringify(error.output), /the new code is broken/);
+    return true;
+  });
+  const [app] = await clusterd.apps();
+  assert.deepEqual([app.workers_ready, (await answer(app)).app], [1, 'breaks']);
+  await clusterd.delete('breaks', { now: true });
+});
+
+test('lines of logs come as they are printed', async () => {
+  await clusterd.start({ script: 'app.cjs', name: 'talks', workers: 1, port: 0 });
+  const [app] = await clusterd.apps();
+  const lines = clusterd.logs({ app: 'talks', follow: true });
+  let line = await lines.next();
+  while (!line.value.message.includes('listens')) line = await lines.next();
+  await answer(app);
+  while (!line.value.message.includes('answered')) line = await lines.next();
+  assert.equal(line.value.app_name, 'talks');
+  await lines.return();
+  await clusterd.delete('talks', { now: true });
+});
+
+test('options that mean nothing are refused', async () => {
+  await assert.rejects(clusterd.start({ script: 'app.cjs', instancess: 2 }), /no option "instancess"/);
+  await assert.rejects(clusterd.start({ name: 'x' }), /script or command/);
+  await assert.rejects(clusterd.start('no-such-file.js'), /no-such-file/);
+});
+
+test('without clusterd a worker knows that', async () => {
+  assert.equal(worker.isClusterd, false);
+  await assert.rejects(worker.send('all', 1), /no channel/);
+});
+
+test('messages go to the agent and back', async () => {
+  fs.writeFileSync('agent.toml', `
+    [[app]]
+    name = "talkers"
+    command = ["node", "talker.cjs"]
+    workers = 2
+    listen = ["127.0.0.1:0"]
+    [app.agent]
+    command = ["node", "agent.cjs"]
+  `);
+  await clusterd.start('agent.toml');
+  const [app] = await clusterd.apps();
+  const { answer: text, failed } = await answer(app);
+  assert.equal(text, 'the agent got: question');
+  assert.match(failed, /clusterd: /);
+  await clusterd.delete('talkers', { now: true });
+});

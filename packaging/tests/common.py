@@ -1,0 +1,80 @@
+"""What the tests of packages share: where things are, a skip with a reason, a clusterd that is ended whatever happens."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DIST = ROOT / "target" / "dist"
+WORK = ROOT / "target" / "dist-test"
+VERSION = re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.M).group(1)
+MACHINE = os.uname().machine
+BINARY = DIST / f"clusterd-{VERSION}-linux-{MACHINE}"
+# The longest that anything here may take, in seconds.
+PATIENCE_S = 60
+
+
+def skip(why):
+    print(f"SKIPPED: {why}", file=sys.stderr)
+
+
+def built(path):
+    if not path.exists():
+        sys.exit(f"{path} is missing: run packaging/build first")
+    return path
+
+
+def fresh(name):
+    """An empty folder of this name."""
+    folder = WORK / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def get(port, path="/", host="127.0.0.1"):
+    with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def answer_of(port, path="/", running=None):
+    """The first answer at this port."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return get(port, path)
+        except OSError as error:
+            if running is not None and running.poll() is not None:
+                raise AssertionError(f"it ended with {running.returncode} before it answered") from error
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(command, **options):
+    """A process that gets SIGTERM at the end, and must then end with 0."""
+    process = subprocess.Popen([str(word) for word in command], **options)
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(PATIENCE_S)
+        assert code == 0, f"{command} ended with {code}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
