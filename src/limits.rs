@@ -60,6 +60,25 @@ pub const STDIN_LINE_BYTES_MAX: usize = 4096;
 /// Bytes that may wait in a worker's stdin.
 pub const STDIN_WAITING_BYTES_MAX: usize = 64 * 1024;
 
+// ---- actions and metrics of apps ----
+
+/// Actions that a worker may offer.
+pub const ACTIONS_PER_WORKER_MAX: usize = 64;
+/// Metrics of its own that a worker may have.
+pub const METRICS_PER_WORKER_MAX: usize = 64;
+/// Length of the name of an action or a metric, in bytes.
+pub const CUSTOM_NAME_BYTES_MAX: usize = 96;
+/// Length of a metric's text or unit, in bytes; the rest is cut off.
+pub const CUSTOM_VALUE_BYTES_MAX: usize = 128;
+/// Actions and metrics that are shown of a deployment.
+pub const CUSTOM_SHOWN_MAX: usize = 16 * 1024;
+/// Length of what an action returns, in bytes; the rest is cut off.
+pub const ACTION_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Time limit for a worker to answer an action, in milliseconds.
+pub const ACTION_WAIT_MS: u64 = 30_000;
+/// Actions whose answers may be waited for at a time.
+pub const ACTIONS_OPEN_MAX: usize = 64;
+
 // ---- keeper ----
 
 /// Processes that the keeper holds at once.

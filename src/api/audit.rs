@@ -53,6 +53,10 @@ fn describe(request: &Request) -> Option<String> {
         Request::Signal { app, signal, slot: Some(slot) } => {
             format!("signal {}/{slot} {}", named(app), signal::name(*signal))
         }
+        Request::Trigger { app, slot: None, action, .. } => format!("trigger {} {}", named(app), named(action)),
+        Request::Trigger { app, slot: Some(slot), action, .. } => {
+            format!("trigger {}/{slot} {}", named(app), named(action))
+        }
         Request::ReopenLogs => "reopen the logs".to_owned(),
         Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),
         Request::Upgrade { binary } => format!("upgrade to {}", named(binary)),

@@ -32,6 +32,8 @@ pub enum Request {
     Replace { app: String, slot: u32 },
     /// Send a signal to every worker, and the agent; or to the worker in one slot.
     Signal { app: String, signal: i32, slot: Option<u32> },
+    /// Call an action that workers offer; answered when they have answered.
+    Trigger { app: String, slot: Option<u32>, action: String, parameter: Option<String> },
     /// Count an app's restarts from zero.
     ResetCounters { app: String },
     /// The environment of an app's processes.

@@ -1,6 +1,8 @@
 //! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
 use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
-use super::types::{ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, UpgradeRequest};
+use super::types::{
+    ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
+};
 use crate::limits;
 use crate::logs::reading::Kind;
 use crate::os::signal;
@@ -24,6 +26,7 @@ enum Endpoint {
     Replace,
     Signal,
     SendLine,
+    Trigger,
     WorkerEnvironment,
     AgentEnvironment,
     Ready,
@@ -56,6 +59,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Replace, Method::POST, "/v1/apps/NAME/replace"),
     (Endpoint::Signal, Method::POST, "/v1/apps/NAME/signal"),
     (Endpoint::SendLine, Method::POST, "/v1/apps/NAME/send"),
+    (Endpoint::Trigger, Method::POST, "/v1/apps/NAME/trigger"),
     (Endpoint::WorkerEnvironment, Method::GET, "/v1/apps/NAME/env"),
     (Endpoint::AgentEnvironment, Method::GET, "/v1/apps/NAME/agent/env"),
     (Endpoint::Ready, Method::POST, "/v1/ready"),
@@ -167,6 +171,7 @@ impl Route {
             | Endpoint::Replace
             | Endpoint::Signal
             | Endpoint::SendLine
+            | Endpoint::Trigger
             | Endpoint::StopAll
             | Endpoint::Stop
             | Endpoint::Upgrade => true,
@@ -233,6 +238,10 @@ impl Route {
                 let SendRequest { line, slot } = required(body, "what: {\"line\": \"hello\"}")?;
                 Request::SendLine { app, slot, line }
             }
+            Endpoint::Trigger => {
+                let TriggerRequest { action, parameter, slot } = required(body, "which: {\"action\": \"clean\"}")?;
+                Request::Trigger { app, slot, action, parameter }
+            }
             Endpoint::AgentEnvironment => Request::Environment { app, of: Role::Agent },
             Endpoint::ReopenLogs => Request::ReopenLogs,
             Endpoint::FlushAllLogs => Request::FlushLogs { target: Target::All },
@@ -288,6 +297,10 @@ impl Request {
                 (Endpoint::Signal, Some(app), Some(json(&body)))
             }
             Request::Environment { app, of: Role::Worker { .. } } => (Endpoint::WorkerEnvironment, Some(app), None),
+            Request::Trigger { app, slot, action, parameter } => {
+                let (action, parameter, slot) = (action.clone(), parameter.clone(), *slot);
+                (Endpoint::Trigger, Some(app), Some(json(&TriggerRequest { action, parameter, slot })))
+            }
             Request::Environment { app, of: Role::Agent } => (Endpoint::AgentEnvironment, Some(app), None),
             Request::ReopenLogs => (Endpoint::ReopenLogs, None, None),
             Request::FlushLogs { target: Target::All } => (Endpoint::FlushAllLogs, None, None),

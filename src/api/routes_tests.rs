@@ -59,6 +59,12 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::Replace { app: web(), slot: 3 }, "POST", "/v1/apps/web/replace", r#"{"slot":3}"#),
         (Request::Environment { app: web(), of: Role::Worker { slot: 0 } }, "GET", "/v1/apps/web/env", ""),
         (Request::Environment { app: web(), of: Role::Worker { slot: 2 } }, "GET", "/v1/apps/web/env?slot=2", ""),
+        (
+            Request::Trigger { app: web(), slot: Some(2), action: "clean".to_owned(), parameter: Some("x".to_owned()) },
+            "POST",
+            "/v1/apps/web/trigger",
+            r#"{"action":"clean","parameter":"x","slot":2}"#,
+        ),
         (Request::Environment { app: web(), of: Role::Agent }, "GET", "/v1/apps/web/agent/env", ""),
         (Request::ReopenLogs, "POST", "/v1/logs/reopen", ""),
         (Request::ResetCounters { app: web() }, "POST", "/v1/apps/web/reset", ""),

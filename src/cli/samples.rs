@@ -19,6 +19,8 @@ pub(super) fn worker(slot: u32) -> Worker {
         cpu_ms: Some(1_000),
         loop_delay_ms: Some(1.0),
         messages_lost: 0,
+        actions: Vec::new(),
+        custom_metrics: Default::default(),
         not_yet: None,
         note: None,
     }

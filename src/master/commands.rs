@@ -9,8 +9,8 @@ use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, one_worker, reload, spawn, stdin,
-    upgrade, view,
+    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, one_worker, relay, reload, spawn,
+    stdin, upgrade, view,
 };
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
@@ -101,6 +101,13 @@ impl<S: System> Master<S> {
             Request::SendLine { app, slot, line } => match self.app_named(&app) {
                 Err(answer) => answer,
                 Ok(ix) => stdin::send(&self.cx, ix, slot, &line),
+            },
+            Request::Trigger { app, slot, action, parameter } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(app) => {
+                    let call = relay::Call { app, slot, action, parameter };
+                    return self.relay.call_action(&mut self.cx, call, reply);
+                }
             },
             Request::ResetCounters { app } => match self.app_named(&app) {
                 Err(answer) => answer,

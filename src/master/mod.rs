@@ -202,6 +202,7 @@ impl<S: System> Master<S> {
         self.drains.end_delays(&mut self.cx);
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);
+        self.relay.actions.look(&mut self.cx);
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
         self.kernel_mode.groups.steer(&mut self.cx);
@@ -495,6 +496,7 @@ impl<S: System> Master<S> {
             self.work_on_events();
             spawn::keep_last_words(&mut self.cx, &mut self.output, app, id);
             spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, id);
+            self.relay.actions.worker_gone(&mut self.cx, id);
             // Workers that a reload did not replace may outlive it, if the reload scaled them away.
             if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
                 self.drop_old_generations(app);

@@ -376,6 +376,7 @@ fn resume_serves(master: &mut Master<impl System>, app_ix: AppIx, worker: Worker
     if let Some(worker) = master.cx.workers.get_mut(ix) {
         worker.taken_before = record.taken;
         worker.receiver.greeted = record.greeted;
+        worker.custom.actions = record.actions;
         if record.goodbye {
             worker.goodbye = Goodbye::SaidBefore;
         }

@@ -12,7 +12,7 @@ use super::moves::{self, Kept};
 use super::notify_sockets::NotifySockets;
 use super::output::{Output, OutputError, Way};
 use super::recovery::{Tag, agent_tag_bytes};
-use super::relay::Receiver;
+use super::relay::{Custom, Receiver};
 use super::settings::{Settings, SpawnPlace};
 use super::system::System;
 use super::tasks::Task;
@@ -331,6 +331,7 @@ pub(super) fn add_worker(
         stdin: None,
         status_text: None,
         receiver: Receiver::default(),
+        custom: Custom::default(),
         intake: Intake::default(),
         intercepted: None,
         readiness_probe: None,

@@ -36,6 +36,8 @@ pub(super) enum Timer {
     KeeperRetry,
     /// Datagrams that were left on notify sockets are read.
     Notify,
+    /// The first call of an app's action that waits too long.
+    Actions,
     /// Calls that were left are answered.
     Calls,
     /// Workers that inherited their sockets are asked whether they accept.

@@ -6,17 +6,21 @@ use super::context::Context;
 use super::handover_times::HandoverTimes;
 use super::history;
 use super::log_files::LogFiles;
+use super::relay::Custom;
 use super::settings::Settings;
 use super::system::System;
 use super::upgrade::Upgrade;
 use crate::api::{types as wire, warnings};
 use crate::config::Balance;
 use crate::ids::AppIx;
+use crate::limits::CUSTOM_SHOWN_MAX;
 use crate::reuseport::program::Steering;
 use crate::supervisor::{Phase, SlotPhase, WorkerView};
-use std::collections::BTreeSet;
+use crate::worker::node::actions::Metric;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn deployment(cx: &Context<impl System>, upgrade: &Upgrade, files: &LogFiles) -> wire::Deployment {
+    let mut room = CUSTOM_SHOWN_MAX;
     wire::Deployment {
         name: cx.deployment.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -28,11 +32,12 @@ pub(super) fn deployment(cx: &Context<impl System>, upgrade: &Upgrade, files: &L
         upgrade: upgrade.view(),
         background: cx.deployment.background,
         config: cx.deployment.current_sources().and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
-        apps: cx.apps.indices().filter(|&ix| !cx.apps[ix].deleted).map(|ix| app(cx, files, ix)).collect(),
+        apps: cx.apps.indices().filter(|&ix| !cx.apps[ix].deleted).map(|ix| app(cx, files, ix, &mut room)).collect(),
     }
 }
 
-fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
+/// `room`: how many actions and metrics of workers may still be shown.
+fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usize) -> wire::App {
     let app = &cx.apps[index];
     let settings = app.settings();
     let left = |until_ms: u64| until_ms.saturating_sub(cx.now_ms);
@@ -46,6 +51,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
             let here = cx.workers.find(w.id).and_then(|ix| cx.workers.get(ix));
             let open = here.and_then(|h| h.member).map_or(0, |m| app.balancer.open_count(m));
             let restarts = app.supervisor.slot(w.slot).map_or(0, |s| s.restarts);
+            let (actions, custom_metrics) = here.map(|h| custom(&h.custom, room)).unwrap_or_default();
             wire::Worker {
                 slot: w.slot.0,
                 id: Some(w.id.0),
@@ -63,6 +69,8 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
                 cpu_ms: None,
                 loop_delay_ms: here.and_then(|h| h.liveness.delay_ms(cx.now_us)),
                 messages_lost: here.map_or(0, |h| h.receiver.lost),
+                actions,
+                custom_metrics,
                 not_yet: app.supervisor.not_yet(w.id).map(str::to_owned),
                 note: here.and_then(|h| h.status_text.clone()).or_else(|| app.slot_notes.get(&w.slot.0).cloned()),
             }
@@ -96,6 +104,8 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx) -> wire::App {
             cpu_ms: None,
             loop_delay_ms: None,
             messages_lost: 0,
+            actions: Vec::new(),
+            custom_metrics: BTreeMap::new(),
             not_yet: None,
             note: app.slot_notes.get(&number).cloned(),
         });
@@ -169,6 +179,17 @@ fn limits(settings: &Settings) -> wire::Limits {
         hang_ms: limits.hang_ms,
         max_restarts: settings.config.restart.max_restarts,
     }
+}
+
+/// What a worker offers and measures, as far as there is room.
+fn custom(custom: &Custom, room: &mut usize) -> (Vec<String>, BTreeMap<String, wire::CustomMetric>) {
+    let actions: Vec<String> = custom.actions.iter().take(*room).cloned().collect();
+    *room -= actions.len();
+    let metric = |m: &Metric| wire::CustomMetric { value: m.value.clone(), unit: m.unit.clone() };
+    let metrics: BTreeMap<_, _> =
+        custom.metrics.iter().take(*room).map(|(name, m)| (name.clone(), metric(m))).collect();
+    *room -= metrics.len();
+    (actions, metrics)
 }
 
 fn status(app: &App) -> wire::AppStatus {

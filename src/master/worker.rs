@@ -5,7 +5,7 @@ use super::drains::{Drain, Goodbye};
 use super::liveness::Liveness;
 use super::moves::Kept;
 use super::readiness_probe::ReadinessProbe;
-use super::relay::Receiver;
+use super::relay::{Custom, Receiver};
 use super::system::System;
 use super::unread::Intake;
 use crate::balance::MemberIx;
@@ -64,6 +64,8 @@ pub(super) struct Worker<S: System> {
     /// The program's own status (`STATUS=` of the notify protocol).
     pub(super) status_text: Option<String>,
     pub(super) receiver: Receiver,
+    /// The actions that it offers, and what it measures.
+    pub(super) custom: Custom,
     /// What it has said over its channel.
     pub(super) intake: Intake,
     /// The interception of its bind(2) and listen(2), if it has one.

@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary, real node and python, and a strict client for which every request must get one
 //! whole answer. Each test has its own home and port; they wait for events, never for luck.
 #![allow(clippy::unwrap_used)]
+mod actions;
 mod addresses;
 mod again;
 mod agent;

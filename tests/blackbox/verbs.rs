@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 37] = [
+const NAMES: [&[&str]; 38] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["jlist"],
@@ -46,6 +46,7 @@ const NAMES: [&[&str]; 37] = [
     &["import"],
     &["send"],
     &["attach"],
+    &["trigger"],
 ];
 
 #[test]

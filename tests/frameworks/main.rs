@@ -8,6 +8,7 @@ mod driver;
 mod egg;
 mod install;
 mod page;
+mod pm2;
 mod socketio;
 mod support;
 mod table;

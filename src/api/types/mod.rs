@@ -365,11 +365,27 @@ pub struct Worker {
     /// Messages (of apps with an agent) lost because it did not read, since this master began.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub messages_lost: u64,
+    /// The actions that it offers (`@pm2/io`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
+    /// What it measures itself (`@pm2/io`), by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub custom_metrics: BTreeMap<String, CustomMetric>,
     /// Why it is not ready yet, if known: "GET /healthz was answered with 503".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_yet: Option<String>,
     /// The last event, for people: "exited with code 1 after 12 s".
     pub note: Option<String>,
+}
+
+/// A value that a worker measures itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CustomMetric {
+    /// A number, a text or a boolean.
+    pub value: serde_json::Value,
+    /// As the app names it; may be empty.
+    #[serde(default)]
+    pub unit: String,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -421,6 +437,19 @@ pub struct SendRequest {
     /// Without its end.
     pub line: String,
     /// The worker's slot; absent: every worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+}
+
+/// Body of `POST /v1/apps/NAME/trigger`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerRequest {
+    pub action: String,
+    /// What the action gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+    /// The worker's slot; absent: every worker that has the action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
 }

@@ -29,6 +29,8 @@ fn worker() -> Worker {
         cpu_ms: Some(1_200),
         loop_delay_ms: Some(1.5),
         messages_lost: 8,
+        actions: vec!["clean".to_owned()],
+        custom_metrics: BTreeMap::from([("Users".to_owned(), CustomMetric { value: 3.into(), unit: "u".to_owned() })]),
         not_yet: Some("GET /healthz was answered with 503".to_owned()),
         note: Some("exited with code 1 after 12 s".to_owned()),
     }
@@ -50,6 +52,15 @@ const WORKER: &str = r#"{
   "cpu_ms": 1200,
   "loop_delay_ms": 1.5,
   "messages_lost": 8,
+  "actions": [
+    "clean"
+  ],
+  "custom_metrics": {
+    "Users": {
+      "value": 3,
+      "unit": "u"
+    }
+  },
   "not_yet": "GET /healthz was answered with 503",
   "note": "exited with code 1 after 12 s"
 }"#;
@@ -88,6 +99,8 @@ fn a_worker_and_a_slot_without_one() {
         cpu_ms: None,
         loop_delay_ms: None,
         messages_lost: 0,
+        actions: Vec::new(),
+        custom_metrics: BTreeMap::new(),
         not_yet: None,
         note: None,
         ..worker()
@@ -388,6 +401,8 @@ fn answers_and_bodies() {
     let one = SignalRequest { signal: "SIGUSR2".to_owned(), slot: Some(1) };
     same(&one, "{\n  \"signal\": \"SIGUSR2\",\n  \"slot\": 1\n}");
     same(&ReplaceRequest { slot: 0 }, "{\n  \"slot\": 0\n}");
+    let trigger = TriggerRequest { action: "clean".to_owned(), parameter: Some("x".to_owned()), slot: None };
+    same(&trigger, "{\n  \"action\": \"clean\",\n  \"parameter\": \"x\"\n}");
     same(&StopRequest { now: true }, "{\n  \"now\": true\n}");
     let binary = "/usr/bin/clusterd".to_owned();
     same(&UpgradeRequest { binary }, "{\n  \"binary\": \"/usr/bin/clusterd\"\n}");

@@ -7,6 +7,7 @@ use crate::cli::units::{short_delay, short_time, size};
 use crate::cli::worker_table::worker_table;
 use crate::text::visible;
 use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn card(found: &Found, known: &Known) -> String {
     }
     text.push('\n');
     text.push_str(&worker_table(&app, Paint::Plain));
+    text.push_str(&custom(&app));
     text.push_str(&notes(&app));
     text
 }
@@ -130,6 +132,25 @@ fn deployment_rows(known: &Known, deployment: &Deployment) -> Vec<(&'static str,
     rows.extend(own_log.map(|path| ("its own log", path.display().to_string())));
     rows.push(("clusterd", deployment.version.clone()));
     rows
+}
+
+/// The actions and metrics of an app's own, with the value of each worker in the order of slots.
+fn custom(app: &App) -> String {
+    let mut metrics: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, metric) in app.workers.iter().flat_map(|worker| &worker.custom_metrics) {
+        let value = metric.value.as_str().map_or_else(|| metric.value.to_string(), str::to_owned);
+        let unit = if metric.unit.is_empty() { String::new() } else { format!(" {}", metric.unit) };
+        metrics.entry(name).or_default().push(format!("{value}{unit}"));
+    }
+    let wide = metrics.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    let rows = metrics.iter().map(|(name, values)| format!("    {name:<wide$}  {}", values.join(" | ")));
+    let mut lines: Vec<String> = if metrics.is_empty() { Vec::new() } else { vec!["  metrics".to_owned()] };
+    lines.extend(rows);
+    let actions: BTreeSet<&str> = app.workers.iter().flat_map(|worker| &worker.actions).map(String::as_str).collect();
+    if !actions.is_empty() {
+        lines.push(format!("  actions      {}", actions.into_iter().collect::<Vec<_>>().join(", ")));
+    }
+    lines.iter().map(|line| format!("{}\n", visible(line))).collect()
 }
 
 /// Notes about single workers and the agent.

@@ -72,6 +72,7 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
     let cpu = cpu.map_or(0, |(used_ms, up_ms)| used_ms.saturating_mul(100) / up_ms);
     let script = app.command.iter().find(|word| Path::new(&app.cwd).join(word).is_file());
     let script = script.or(app.command.first()).map(|word| Path::new(&app.cwd).join(word).display().to_string());
+    let actions: Vec<Value> = worker.actions.iter().map(|name| json!({ "action_name": name })).collect();
     json!({
         "pid": worker.pid.unwrap_or(0),
         "name": app.name,
@@ -98,6 +99,8 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "watch": app.watch.is_some(),
             "cron_restart": app.cron_restart,
             "max_memory_restart": app.memory_limit_bytes,
+            "axm_actions": actions,
+            "axm_monitor": worker.custom_metrics,
             "version": deployment.map(|deployment| &deployment.version),
         },
     })

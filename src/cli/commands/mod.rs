@@ -34,6 +34,7 @@ mod start_or;
 mod startup;
 pub(super) mod stop;
 mod top;
+mod trigger;
 mod upgrade;
 
 use super::run_args::RunArgsError;
@@ -68,6 +69,7 @@ pub enum Verb {
     Signal(signal::Signal),
     Send(send::Send),
     Attach(attach::Attach),
+    Trigger(trigger::Trigger),
     Logs(logs::Logs),
     Flush(flush::Flush),
     #[command(name = "reloadLogs")]
@@ -156,6 +158,7 @@ impl Verb {
             Verb::Signal(verb) => verb.run(home),
             Verb::Send(verb) => verb.run(home),
             Verb::Attach(verb) => verb.run(home),
+            Verb::Trigger(verb) => verb.run(home),
             Verb::Logs(verb) => verb.run(home),
             Verb::Flush(verb) => verb.run(home),
             Verb::ReloadLogs(verb) => verb.run(home),

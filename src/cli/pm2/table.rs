@@ -58,9 +58,7 @@ pub const VERBS: &[Verb] = &[
     verb(
         &["trigger"],
         "web act",
-        Refused(
-            "actions of @pm2/io are not heard: let the app act on a signal (clusterd signal SIGUSR2 NAME) or on a request",
-        ),
+        Works("actions and metrics of `@pm2/io` and `tx2`; `describe` and `ls --json` show them"),
     ),
     verb(
         &["deploy"],

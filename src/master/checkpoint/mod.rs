@@ -186,7 +186,8 @@ pub(super) fn save_serves(cx: &mut Context<impl System>, ix: WorkerIx) {
     let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
     let taken = if counts { worker.taken_before + worker.taken } else { 0 };
     let goodbye = worker.goodbye != Goodbye::Unsaid;
-    let record = ServesRecord { keys, goodbye, taken, greeted: worker.receiver.greeted };
+    let actions = worker.custom.actions.clone();
+    let record = ServesRecord { keys, goodbye, taken, greeted: worker.receiver.greeted, actions };
     let key = format!("{SERVES}{}", worker.id);
     cx.checkpoint.save(&mut cx.keeper, key, &record);
 }

@@ -102,10 +102,12 @@ pub(in crate::master) struct ServesRecord {
     pub(in crate::master) taken: u64,
     /// The worker was told that the app is ready (apps with an agent).
     pub(in crate::master) greeted: bool,
+    /// The actions that the worker offers.
+    pub(in crate::master) actions: Vec<String>,
 }
 
 record! {
-    ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; }
+    ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; 5 actions; }
 }
 
 #[derive(Clone, Debug, PartialEq)]

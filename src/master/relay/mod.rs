@@ -4,8 +4,11 @@
 //! Each receiver has a bounded queue. When the queue is full its owner loses messages, and nobody else is affected. An
 //! agent that sends faster than a worker reads is held up (its channel is not read) as long as that worker reads at
 //! all. A worker is never held up, because its answers to hand-offs come over the same channel.
+mod actions;
 mod adapter;
 mod announcements;
+
+pub(super) use actions::{Call, Custom};
 
 use super::context::Context;
 use super::drains::Goodbye;
@@ -42,6 +45,8 @@ pub(super) struct Relay {
     room: Option<(AppIx, u64, usize)>,
     /// Round-robin position for messages to any worker.
     turn: usize,
+    /// Calls of actions that wait for workers.
+    pub(super) actions: actions::Actions,
 }
 
 /// A process as a receiver of messages.
@@ -82,6 +87,9 @@ impl Relay {
     pub(super) fn pass_on(&mut self, cx: &mut Context<impl System>, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
+        if !is_agent && !line.is_cut && self.hear_app(cx, from_ix, line.bytes) {
+            return;
+        }
         if !is_agent && let Some(message) = adapter::message(cx, from_ix, line) {
             return self.pass_on_adapters(cx, from_ix, &message, line.bytes);
         }

@@ -1,6 +1,7 @@
 //! Node's cluster protocol: one JSON value a line over a channel, with fds beside them. `lines` are those between primary and
 //! worker, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
 //! hangs where it stands; `preload` is a script of ours in the worker. Here is what a Node worker's spawn needs; what a line means for the cluster is the master's business.
+pub mod actions;
 pub mod adapter;
 pub mod channel;
 pub mod framing;
