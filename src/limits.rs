@@ -145,6 +145,10 @@ pub const STATUS_CHARS_MAX: usize = 200;
 
 /// Open hand-offs of all workers of an app.
 pub const HANDOFFS_OPEN_MAX: usize = 16 * 1024;
+/// Upgraded connections of an app that are under way to another worker, each with its state.
+pub const UPGRADED_OPEN_MAX: usize = 1024;
+/// How long one of them waits for another worker after the one that it was meant for has died, in milliseconds.
+pub const UPGRADED_WAIT_MS: u64 = 30_000;
 /// Initial window of a worker.
 pub const HANDOFF_WINDOW_START: u32 = 8;
 /// Largest window of a worker.

@@ -23,6 +23,8 @@ pub mod limits;
 pub mod lines;
 #[path = "../../src/os/packet.rs"]
 pub mod packet;
+#[path = "../../src/worker/node/preload_lines.rs"]
+pub mod preload_lines;
 
 pub mod master {
     pub use crate::{connections, handoff, handover_times};
@@ -34,6 +36,6 @@ pub mod os {
 
 pub mod worker {
     pub mod node {
-        pub use crate::{channel, framing, lines};
+        pub use crate::{channel, framing, lines, preload_lines};
     }
 }

@@ -190,7 +190,7 @@ impl App {
     pub(super) fn forget_past(&mut self, first_seq: u64) {
         self.listeners.clear();
         self.by_member.clear();
-        self.waiting.queue.clear();
+        self.waiting.clear();
         self.connections = Connections::default();
         self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
         self.slot_notes.clear();

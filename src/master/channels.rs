@@ -17,6 +17,7 @@ use crate::supervisor::{Event, KeptConnections};
 use crate::worker::node::channel::{Channel, ChannelSocket, Read, Unsendable};
 use crate::worker::node::framing::Oversize;
 use crate::worker::node::lines::{self, BadLine, FromWorker};
+use crate::worker::node::preload_lines;
 use thiserror::Error;
 
 /// How a worker broke the protocol. The worker fails for it.
@@ -198,7 +199,7 @@ pub(super) fn say_goodbye(cx: &mut Context<impl System>, worker: WorkerId) {
     let is_taken = |worker: &Worker<_>| {
         cx.apps[worker.app].supervisor.kept_connections() == KeptConnections::Move && !worker.is_last
     };
-    let kept = if cx.workers.get(ix).is_some_and(is_taken) { lines::MOVE } else { lines::END };
+    let kept = if cx.workers.get(ix).is_some_and(is_taken) { preload_lines::MOVE } else { preload_lines::END };
     send(cx, ix, kept);
     let mut line = Vec::new();
     lines::user_string(&mut line, "shutdown");

@@ -329,7 +329,7 @@ impl<S: System> Master<S> {
         if !stopped {
             return;
         }
-        self.cx.apps[ix].waiting.queue.clear();
+        self.cx.apps[ix].waiting.clear();
         cgroups::end(&mut self.cx, ix);
     }
 

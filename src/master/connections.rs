@@ -2,6 +2,7 @@
 //! in the master, a number in a script.
 use crate::balance::ConnIx;
 use crate::ids::ListenerIx;
+use crate::worker::node::lines::NewconnLine;
 
 /// A connection that was accepted and not yet taken by a worker.
 pub struct Connection<S> {
@@ -13,6 +14,8 @@ pub struct Connection<S> {
     pub client_hash: Option<u64>,
     /// When it was accepted, or given back by a worker, in microseconds.
     pub since_us: u64,
+    /// The hand-off line of its own, where it carries a state (an upgraded connection that moved); others have their listener's.
+    pub own_line: Option<Box<NewconnLine>>,
 }
 
 /// Open connections. Indices are reused.

@@ -137,7 +137,8 @@ impl Dispatch {
                 Ok((socket, peer)) => {
                     let client_hash = peer.map(sticky::hash_ip);
                     app.accepted += 1;
-                    let connection = Connection { socket, listener: listener_ix, client_hash, since_us: cx.now_us };
+                    let connection =
+                        Connection { socket, listener: listener_ix, client_hash, since_us: cx.now_us, own_line: None };
                     let conn = app.connections.insert(connection);
                     self.hand_off(cx, app_ix, conn);
                 }
@@ -163,6 +164,9 @@ impl Dispatch {
         loop {
             let app = &mut cx.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
+            if connection.own_line.is_some() {
+                return app.waiting.upgraded.push_back((cx.now_ms + limits::UPGRADED_WAIT_MS, conn));
+            }
             let listener = &app.listeners[connection.listener];
             let (group, client_hash) = (listener.group, connection.client_hash);
             let handoff = HandOff { conn, socket: &connection.socket, group, client_hash, newconn: &listener.newconn };
@@ -201,38 +205,44 @@ impl Dispatch {
 
     /// Hands a connection to this worker; where that cannot be, it waits for any.
     pub(super) fn hand_to(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, conn: ConnIx, receiver: WorkerIx) {
+        if !self.send_to(cx, app_ix, conn, receiver) {
+            cx.apps[app_ix].waiting.queue.push_back(conn);
+        }
+    }
+
+    /// Sends a connection to this worker. Whether that could be done.
+    pub(super) fn send_to(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        conn: ConnIx,
+        receiver: WorkerIx,
+    ) -> bool {
         let member = cx.workers.get(receiver).and_then(|worker| worker.member);
         let app = &mut cx.apps[app_ix];
-        let Some(connection) = app.connections.get(conn) else { return };
+        let Some((connection, member)) = app.connections.get(conn).zip(member) else { return false };
         let listener = &app.listeners[connection.listener];
         let handoff = HandOff {
             conn,
             socket: &connection.socket,
             group: listener.group,
             client_hash: connection.client_hash,
-            newconn: &listener.newconn,
+            newconn: connection.own_line.as_deref().unwrap_or(&listener.newconn),
         };
-        let outcome = member.map(|member| {
-            handoff.send_to(
-                member,
-                &mut app.balancer,
-                &app.by_member,
-                |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
-                &mut self.line,
-                cx.now_us,
-            )
-        });
-        if matches!(outcome, Some(Outcome::Sent { .. })) {
-            return;
-        }
-        app.waiting.queue.push_back(conn);
+        let outcome = handoff.send_to(
+            member,
+            &mut app.balancer,
+            &app.by_member,
+            |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+            &mut self.line,
+            cx.now_us,
+        );
         match outcome {
-            Some(Outcome::Unsent { worker, why: Some(Sent::Blocked) }) => {
-                cx.tasks.push_back(Task::AwaitWritable(worker))
-            }
-            Some(Outcome::Unsent { worker, why: Some(Sent::Broken) }) => channel_broken(cx, worker),
-            _ => {}
+            Outcome::Unsent { worker, why: Some(Sent::Blocked) } => cx.tasks.push_back(Task::AwaitWritable(worker)),
+            Outcome::Unsent { worker, why: Some(Sent::Broken) } => channel_broken(cx, worker),
+            Outcome::Sent { .. } | Outcome::NoWorker | Outcome::NoResources { .. } | Outcome::Unsent { .. } => {}
         }
+        matches!(outcome, Outcome::Sent { .. })
     }
 
     /// Called before a channel is read.

@@ -245,7 +245,8 @@ pub(super) fn replace_socket(cx: &mut Context<impl System>, app_ix: AppIx, liste
     while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
         let Ok(socket) = system.accept(old.as_fd()) else { break };
         app.accepted += 1;
-        let connection = Connection { socket, listener: listener_ix, client_hash: None, since_us: *now_us };
+        let connection =
+            Connection { socket, listener: listener_ix, client_hash: None, since_us: *now_us, own_line: None };
         app.waiting.queue.push_back(app.connections.insert(connection));
     }
     poll(cx, app_ix, listener_ix);

@@ -59,6 +59,7 @@ mod timers;
 mod triggers;
 mod unread;
 mod upgrade;
+mod upgraded_moves;
 mod view;
 mod waiters;
 mod waiting_connections;
@@ -172,6 +173,7 @@ impl<S: System> Master<S> {
             self.work_on_events();
             self.work_on_tasks();
             self.dispatch.hand_off_waiting(&mut self.cx);
+            upgraded_moves::hand_off_waiting(&mut self.cx, &mut self.dispatch);
             if !self.upgrade.is_handing_over() {
                 self.dispatch.accept_all(&mut self.cx);
             }

@@ -14,7 +14,8 @@ use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::supervisor::{Phase, WorkerView};
-use crate::worker::node::lines;
+use crate::worker::node::lines::NewconnLine;
+use crate::worker::node::preload_lines;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -77,7 +78,7 @@ impl Kept {
         Kept { reported: Some(0), is_fresh: false, taken_then: 0, given_then: 0, given: 0, recent: Recent::NONE };
 
     /// What it keeps now, given what it has taken; `None` where that is unknown.
-    fn count(&self, taken: u64) -> Option<u64> {
+    pub(super) fn count(&self, taken: u64) -> Option<u64> {
         let since = (taken - self.taken_then).saturating_sub(self.given - self.given_then);
         self.reported.map(|reported| u64::from(reported) + since)
     }
@@ -118,7 +119,8 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
     let has_future = !app.closed && app.supervisor.has_future();
     let listener = listener.filter(|listener| is_alive && has_room && has_future && has_takers(cx, ix, *listener));
     let Some(listener) = listener else { return cx.system.close(socket) };
-    let conn = add(cx, app_ix, listener, socket);
+    let conn = add(cx, app_ix, listener, socket, None);
+    cx.apps[app_ix].moved += 1;
     let is_sticky = cx.apps[app_ix].balancer.wants_client();
     let receiver = if is_sticky { None } else { least_served(cx, app_ix, listener, ix) };
     match receiver {
@@ -194,22 +196,28 @@ pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId,
 
 /// Has a connection wait for any worker.
 fn queue(cx: &mut Context<impl System>, app_ix: AppIx, listener: ListenerIx, socket: OwnedFd) {
-    let conn = add(cx, app_ix, listener, socket);
+    let conn = add(cx, app_ix, listener, socket, None);
+    cx.apps[app_ix].moved += 1;
     cx.apps[app_ix].waiting.queue.push_back(conn);
 }
 
 /// Takes a connection into the table of those that no worker has taken yet.
-fn add(cx: &mut Context<impl System>, app_ix: AppIx, listener: ListenerIx, socket: OwnedFd) -> ConnIx {
+pub(super) fn add(
+    cx: &mut Context<impl System>,
+    app_ix: AppIx,
+    listener: ListenerIx,
+    socket: OwnedFd,
+    own_line: Option<Box<NewconnLine>>,
+) -> ConnIx {
     let app = &mut cx.apps[app_ix];
     let client = if app.balancer.wants_client() { cx.system.peer(socket.as_fd()) } else { None };
-    app.moved += 1;
     let client_hash = client.map(sticky::hash_ip);
-    app.connections.insert(Connection { socket, listener, client_hash, since_us: cx.now_us })
+    app.connections.insert(Connection { socket, listener, client_hash, since_us: cx.now_us, own_line })
 }
 
 /// Whether another worker serves this listener, or will: an app that closes a server of its own for good means its
 /// connections too.
-fn has_takers(cx: &Context<impl System>, giver: WorkerIx, listener: ListenerIx) -> bool {
+pub(super) fn has_takers(cx: &Context<impl System>, giver: WorkerIx, listener: ListenerIx) -> bool {
     let Some(worker) = cx.workers.get(giver) else { return false };
     let serves = |other: &Worker<_>| other.admitted && other.drain.is_none() && other.serves.contains(&listener);
     let is_configured = cx.apps[worker.app].listeners[listener].configured.is_some();
@@ -254,7 +262,7 @@ fn ask(cx: &mut Context<impl System>, app: AppIx) {
     for ix in cx.workers.indices() {
         let Some(worker) = cx.workers.get_mut(ix).filter(|worker| is_asked_for_counts(worker, app)) else { continue };
         worker.kept.is_fresh = false;
-        channels::send(cx, ix, lines::COUNT);
+        channels::send(cx, ix, preload_lines::COUNT);
     }
 }
 
@@ -307,13 +315,13 @@ fn give(cx: &mut Context<impl System>, app_ix: AppIx) {
             cx.apps[app_ix].rebalance.is_wanted = true;
         }
         line.clear();
-        lines::give(&mut line, count.min(of), of);
+        preload_lines::give(&mut line, count.min(of), of);
         channels::send(cx, ix, &line);
     }
 }
 
 /// The listener that accepted a connection, by its local address.
-fn listener_of(cx: &Context<impl System>, app: &App, connection: &OwnedFd) -> Option<ListenerIx> {
+pub(super) fn listener_of(cx: &Context<impl System>, app: &App, connection: &OwnedFd) -> Option<ListenerIx> {
     let local = cx.system.local_address(connection.as_fd()).ok()?;
     let open = || app.listeners.entries().filter(|(_, listener)| !listener.datagram);
     let exact = open().find(|(_, listener)| listener.local == local);

@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::system::System;
 use super::tasks::Task;
 use super::unread;
+use super::upgraded_moves;
 use crate::config::{self, Balance};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
@@ -23,6 +24,7 @@ use crate::os::listen::LocalAddress;
 use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::node::channel::{Channel, ChannelSocket, Unsendable};
 use crate::worker::node::lines::{self, FromWorker, Query, Reply, SockName};
+use crate::worker::node::preload_lines;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -81,6 +83,19 @@ pub(super) fn on_message(
                 moves::take(reader.cx, reader.dispatch, ix, socket);
             }
             return channel.send_line(answer, None).map_err(Violation::from);
+        }
+        FromWorker::Upgraded { state } => {
+            let Some(socket) = channel.fds.pop_front() else {
+                return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
+            };
+            let is_taken = upgraded_moves::take(reader.cx, reader.dispatch, ix, socket, state.as_deref());
+            channel.send_line(if is_taken { preload_lines::TAKEN } else { preload_lines::STAYS }, None)?;
+            return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
+        }
+        FromWorker::Takes => {
+            if let Some(worker) = reader.cx.workers.get_mut(ix) {
+                worker.takes_upgraded = true;
+            }
         }
         FromWorker::Hello => {
             if let Some(worker) = reader.cx.workers.get_mut(ix) {

@@ -27,7 +27,7 @@ use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::record::Value;
 use crate::supervisor::{self, Action, Cx, SlotSnapshot, WorkerSnapshot};
-use crate::worker::node::lines;
+use crate::worker::node::preload_lines;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -118,7 +118,7 @@ fn resume_all(
         master.read_channel(ix, true);
         // The previous master may have died before it acknowledged a connection that this worker gave back.
         if master.cx.workers.get(ix).is_some_and(|worker| worker.has_preload) {
-            channels::send(&mut master.cx, ix, lines::RESUMED);
+            channels::send(&mut master.cx, ix, preload_lines::RESUMED);
         }
     }
     for ix in master.cx.workers.indices() {

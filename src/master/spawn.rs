@@ -321,6 +321,7 @@ pub(super) fn add_worker(
         is_last: false,
         goodbye: Goodbye::Unsaid,
         has_preload,
+        takes_upgraded: false,
         untouched: Vec::new(),
         // Of one that a previous master has started, nothing is known.
         kept: if pid.is_none() { Kept::NONE } else { Kept::default() },

@@ -180,7 +180,8 @@ impl Budget {
                 | FromWorker::Close { .. }
                 | FromWorker::ExitedAfterDisconnect { .. }
                 | FromWorker::Handle { .. }
-                | FromWorker::Moved,
+                | FromWorker::Moved
+                | FromWorker::Upgraded { .. },
             ) => REQUEST_LINES,
             Some(_) | None => 1,
         };

@@ -7,15 +7,23 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub(super) struct WaitingConnections {
     pub(super) queue: VecDeque<ConnIx>,
+    /// Those that carry a state, and until when each may wait (milliseconds): `upgraded_moves` gives them to workers.
+    pub(super) upgraded: VecDeque<(u64, ConnIx)>,
     /// How long the queue has not been empty; `None` while it is.
     pub(super) starvation: Option<Starvation>,
 }
 
 impl WaitingConnections {
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.upgraded.is_empty()
     }
 
+    pub(super) fn clear(&mut self) {
+        self.queue.clear();
+        self.upgraded.clear();
+    }
+
+    /// How many wait for any worker.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }

@@ -48,6 +48,8 @@ pub(super) struct Worker<S: System> {
     pub(super) goodbye: Goodbye,
     /// It has loaded the preload, and can give connections back.
     pub(super) has_preload: bool,
+    /// It takes upgraded connections with their state.
+    pub(super) takes_upgraded: bool,
     /// Copies of connections that it had not read when it was killed, with their names in the keeper.
     pub(super) untouched: Vec<(String, OwnedFd)>,
     /// The connections that it keeps.

@@ -164,6 +164,11 @@ impl Cluster {
         self.out.wait_for(find).unwrap_or_else(|| panic!("{what} did not come on stdout"))
     }
 
+    /// The same for stderr.
+    pub(crate) fn wait_in_err<T>(&self, what: &str, find: impl FnMut(&[String]) -> Option<T>) -> T {
+        self.err.wait_for(find).unwrap_or_else(|| panic!("{what} did not come on stderr"))
+    }
+
     pub(crate) fn stderr(&self) -> Vec<String> {
         self.err.all()
     }

@@ -19,5 +19,6 @@ mod python;
 mod versions;
 mod web;
 mod websocket;
+mod websocket_moves;
 
 use common::{apps, client, cluster};

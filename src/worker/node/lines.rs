@@ -2,6 +2,7 @@
 //! Facts: lib/internal/cluster/{primary,child,utils}.js and lib/internal/child_process.js of Node 16 to 26, checked by
 //! experiment. The master interprets the lines.
 use super::framing::shown;
+use super::preload_lines;
 use crate::limits;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -19,21 +20,6 @@ pub const HANDLE_NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
 /// A line that no Node reacts to: all that matters is that the event loop reads it. (`NODE_HANDLE` without a handle
 /// would be answered, but a hand-off after it in the same read would lose its handle to it, and the worker throws.)
 pub const PING: &[u8] = b"{\"cmd\":\"NODE_PING\"}\n";
-
-/// Told to the preload: the worker leaves, and gives its connections to others.
-pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
-/// Told to the preload: the worker ends its connections, because no other worker is left.
-pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
-/// Told to the preload by a new master, once it has read the channel: what was not acknowledged until then never will be.
-pub const RESUMED: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"resumed\"}\n";
-/// Asks the preload how many connections the worker keeps.
-pub const COUNT: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"count\"}\n";
-/// How the preload answers that; the number and a brace follow.
-const KEPT: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"kept","count":"#;
-/// How the preload sends a connection, with its fd.
-const MOVED: &[u8] = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTERD","act":"moved"}}"#;
-/// How the preload says that it is loaded.
-const HELLO: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"hello"}"#;
 
 /// A line of a worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +44,10 @@ pub enum FromWorker {
     Handle { kind: String },
     /// The worker gives a connection back that is between two requests.
     Moved,
+    /// The worker gives back an upgraded connection, with its state as JSON; `None`: the state is not valid, or too long.
+    Upgraded { state: Option<Box<str>> },
+    /// The worker takes connections that carry a state.
+    Takes,
     /// The preload is loaded.
     Hello,
     /// So many connections are kept by the worker.
@@ -242,14 +232,8 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
         return Ok(FromWorker::HandleAck);
     }
-    if line == MOVED {
-        return Ok(FromWorker::Moved);
-    }
-    if line == HELLO {
-        return Ok(FromWorker::Hello);
-    }
-    if let Some(count) = decode_kept(line) {
-        return Ok(FromWorker::Kept { count });
+    if let Some(message) = preload_lines::decode(line) {
+        return Ok(message);
     }
     // The reason may quote the line, which may be huge or contain terminal escapes.
     let bad = |reason: String| {
@@ -407,25 +391,10 @@ fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
     (rest == b"}").then_some((ack, accepted))
 }
 
-/// How many connections the worker keeps, as the preload prints it.
-fn decode_kept(line: &[u8]) -> Option<u32> {
-    let (count, rest) = decode_number(line.strip_prefix(KEPT)?)?;
-    u32::try_from(count).ok().filter(|_| rest == b"}")
-}
-
-/// Tells the preload to give back `count` connections that rest, of the `of` oldest ones.
-pub fn give(out: &mut Vec<u8>, count: u32, of: u32) {
-    out.extend_from_slice(br#"{"cmd":"NODE_CLUSTERD","act":"give","count":"#);
-    push_number(out, u64::from(count));
-    out.extend_from_slice(br#","of":"#);
-    push_number(out, u64::from(of));
-    out.extend_from_slice(b"}\n");
-}
-
 /// Digits of 2^53, Node's largest exact integer.
 const NUMBER_DIGITS_MAX: usize = 16;
 
-fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub(super) fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     // Hand-off numbers have ten digits and more: every answer to a hand-off is decoded here.
     let first = bytes.first_chunk().and_then(|eight| eight_digits(*eight));
     let (mut value, mut digits) = first.map_or((0, 0), |value| (value, 8));
@@ -469,6 +438,17 @@ impl NewconnLine {
             br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":"#.to_vec();
         push_string(&mut before, key);
         before.extend_from_slice(b",\"seq\":");
+        NewconnLine { before }
+    }
+
+    /// The line of a connection that carries a state, which is JSON. Node ignores it, the worker's helper does not.
+    pub fn with_state(&self, state: &str) -> NewconnLine {
+        const SEQ: &[u8] = b",\"seq\":";
+        let mut before = self.before.clone();
+        before.truncate(before.len() - SEQ.len());
+        before.extend_from_slice(b",\"clusterd\":");
+        before.extend_from_slice(state.as_bytes());
+        before.extend_from_slice(SEQ);
         NewconnLine { before }
     }
 
@@ -566,7 +546,7 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, n: u64) {
+pub(super) fn push_number(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 

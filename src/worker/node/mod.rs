@@ -1,5 +1,5 @@
 //! Node's cluster protocol: one JSON value a line over a channel, with fds beside them. `lines` are those between primary and
-//! worker, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
+//! worker, `preload_lines` those of our script in it, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
 //! hangs where it stands; `preload` is a script of ours in the worker. Here is what a Node worker's spawn needs; what a line means for the cluster is the master's business.
 pub mod actions;
 pub mod adapter;
@@ -9,6 +9,7 @@ pub mod inspector;
 pub mod lines;
 pub mod messages;
 pub mod preload;
+pub mod preload_lines;
 
 use super::{Environment, FIRST_FD, Farewell, Inherited, Spawn, WorkerProtocol};
 use crate::config::{self, ProtocolKind, inspect};

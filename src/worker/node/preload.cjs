@@ -70,6 +70,8 @@ function setUp() {
   let eldest; // of these
   let ending = false; // nobody is left to move to
   let sending = false;
+  let ends; // called when clusterd has said who has the connection that was just sent
+  const movers = []; // who moves connections that are upgraded: { look, holds }
   const answers = require('diagnostics_channel').channel('http.server.response.finish');
   let looks = false; // a look is due
   let looked = 0; // connections seen by the last one
@@ -178,32 +180,37 @@ function setUp() {
   }
 
   /// Takes a connection out of the worker. What its client sends from now on waits in the kernel.
-  function take(socket) {
+  function take(socket, state, back) {
     const { _handle: handle, parser } = socket;
     handle.readStop();
     handle.onread = () => {};
-    if (parser._consumed) {
+    if (parser?._consumed) {
       parser.unconsume();
       parser._consumed = false;
     }
     socket._handle = null;
     socket.setTimeout(0);
     hold(); // what is not read keeps nobody alive
-    given.push({ handle, socket });
+    given.push({ handle, socket, state, back });
   }
 
   /// Sends clusterd one connection after the other. The server ends when its last socket does, and the channel with it.
   const sendNext = quietly(() => {
     if (sending || given.length === 0) return;
-    const { handle, socket } = given.shift();
+    const { handle, socket, state, back } = given.shift();
     sending = true;
-    send({ cmd, act: 'moved' }, handle, { keepOpen: true }, quietly(() => {
+    const end = quietly((stays) => {
       sending = false;
+      ends = undefined;
       release();
-      handle.close();
+      if (stays && back) back(handle);
+      else handle.close();
       socket.destroy();
       sendNext();
-    }));
+    });
+    // One with a state may come back.
+    const sent = (error) => (back && !error ? (ends = end) : end(Boolean(error)));
+    send({ cmd, act: 'moved', state }, handle, { keepOpen: true }, sent);
   });
 
   const lookNow = quietly(() => {
@@ -217,6 +224,7 @@ function setUp() {
       }
       take(socket);
     }
+    for (const mover of movers) mover.look();
     sendNext();
   });
 
@@ -316,7 +324,8 @@ function setUp() {
   process.disconnect = function (...args) {
     const isBusy = ({ parser, server }) => parser && closing.has(server) && !isTls(server);
     const leave = () => {
-      if (ending || !process.connected || !(sending || given.length > 0 || process._getActiveHandles().some(isBusy))) {
+      const waits = () => sending || given.length > 0 || movers.some((mover) => mover.holds()) || process._getActiveHandles().some(isBusy);
+      if (ending || !process.connected || !waits()) {
         return disconnect.apply(this, args);
       }
       setTimeout(leave, LOOK_MS);
@@ -343,6 +352,20 @@ function setUp() {
     return listen.apply(this, args);
   };
 
+  // For the helper of WebSockets (workers/node/clusterd-ws.js): its connections move with a state. One that nobody takes comes
+  // back, with its handle.
+  Object.defineProperty(process, Symbol.for('clusterd.moves'), {
+    value: {
+      version: 1,
+      register(mover) {
+        movers.push(mover);
+        send({ cmd, act: 'takes' }, ignore);
+      },
+      leaves: (server) => !ending && process.connected && leaves(server),
+      give: take,
+    },
+  });
+
   // Node sends nothing until a handle is acknowledged, which a master that dies may leave undone. Its successor says that it
   // has read the channel. If the handle was sent after that, its acknowledgement comes as well, and Node expects none.
   process.prependListener('internalMessage', (message) => {
@@ -368,6 +391,12 @@ function setUp() {
     if (message.act === 'end' && !ending) {
       ending = true;
       endFresh();
+    }
+    if (message.act === 'stays') ends?.(true);
+    if (message.act === 'taken') ends?.(false);
+    if (message.act === 'resumed') {
+      ends?.(false); // the previous master has read it
+      if (movers.length > 0) send({ cmd, act: 'takes' }, ignore);
     }
     if (message.act === 'resumed' && process._handleQueue) process.emit('internalMessage', { cmd: HANDLE_ACK });
   }));
