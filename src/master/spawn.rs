@@ -23,7 +23,7 @@ use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
-use crate::os::{attributes, process, signal};
+use crate::os::{attributes, errno, process, signal};
 use crate::supervisor::{Event, ExitStatus};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
@@ -510,8 +510,8 @@ pub(super) enum SpawnError {
     #[error("cannot ask for the process: {0}")]
     Order(io::Error),
     /// The keeper could not execute the program.
-    #[error("cannot run {program}: {cause}")]
-    Exec { program: String, cause: &'static str },
+    #[error("cannot run {program}: {cause}{hint}")]
+    Exec { program: String, cause: &'static str, hint: &'static str },
     /// The working directory is gone, or not accessible to the user.
     #[error("cannot enter the folder {folder}: {cause}")]
     WorkingDirectory { folder: String, cause: &'static str },
@@ -555,16 +555,19 @@ impl SpawnError {
     /// The error for a spawn that failed at this step in the keeper.
     fn at_step(
         system: &impl System,
-        (step, errno): (SpawnStep, i32),
+        (step, code): (SpawnStep, i32),
         settings: &Settings,
         is_agent: bool,
     ) -> SpawnError {
-        let cause = process::describe_errno(errno);
+        let cause = process::describe_errno(code);
         let agent = settings.agent.as_ref().filter(|_| is_agent);
         match step {
             SpawnStep::Exec => {
                 let program = agent.map_or(&settings.program, |agent| &agent.program).display().to_string();
-                SpawnError::Exec { program, cause }
+                let is_of_another_machine = code == errno::ENOEXEC;
+                let hint =
+                    if is_of_another_machine { " (it is a program for another machine, or damaged)" } else { "" };
+                SpawnError::Exec { program, cause, hint }
             }
             SpawnStep::WorkingDirectory => {
                 SpawnError::WorkingDirectory { folder: settings.cwd.display().to_string(), cause }

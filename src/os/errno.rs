@@ -27,3 +27,5 @@ pub const UV_ENOENT: i32 = -(Errno::ENOENT as i32);
 pub const EMFILE: i32 = Errno::EMFILE as i32;
 /// EMFILE, negative, as libuv writes it.
 pub const UV_EMFILE: i32 = -(Errno::EMFILE as i32);
+/// Not a program that this machine executes.
+pub const ENOEXEC: i32 = Errno::ENOEXEC as i32;

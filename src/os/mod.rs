@@ -36,6 +36,7 @@ pub mod rescue;
 pub mod reuseport;
 pub mod seccomp;
 pub mod shared;
+mod shell;
 pub mod signal;
 pub mod sock_diag;
 pub mod spawn;

@@ -7,6 +7,7 @@ use super::cgroup::Entry;
 use super::closer::CLOSE_WAIT_MS;
 use super::fork::fork_into;
 use super::process::read_now;
+use super::shell;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};
@@ -182,6 +183,8 @@ struct Prepared {
     program: Option<CString>,
     program_fd: RawFd,
     argv: Vec<*const libc::c_char>,
+    /// For a script without a `#!` line.
+    shell_argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     listen_pid: Option<Box<[u8; LISTEN_PID_BYTES]>>,
     cwd: Option<CString>,
@@ -278,6 +281,7 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         Program::Path(path) => (Some(string(path)?), -1),
         Program::Fd(fd) => (None, fd.as_raw_fd()),
     };
+    let shell_argv = program.as_ref().map_or_else(Vec::new, |program| shell::arguments(program, &args));
     let fds: Vec<_> = plan.fds.iter().map(|(fd, number)| (fd.as_raw_fd(), -1, *number)).collect();
     let highest = fds.iter().map(|(_, _, number)| *number).max().unwrap_or(2).max(2);
     if fds.iter().any(|(_, _, number)| *number < 0) || highest == RawFd::MAX {
@@ -287,6 +291,7 @@ fn prepare<F: AsRawFd>(plan: &Plan<'_, F>, report: RawFd) -> Result<Prepared, Er
         program,
         program_fd,
         argv,
+        shell_argv,
         envp,
         listen_pid,
         cwd: plan.cwd.map(string).transpose()?,
@@ -426,6 +431,9 @@ unsafe fn become_program(prepared: &mut Prepared, inside: usize) -> Failure {
         match &prepared.program {
             Some(path) => {
                 libc::execve(path.as_ptr(), argv, envp);
+                if Errno::last() == Errno::ENOEXEC {
+                    shell::execute(path, prepared.shell_argv.as_ptr(), envp);
+                }
             }
             None => {
                 let fd = libc::c_long::from(prepared.program_fd);

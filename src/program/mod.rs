@@ -65,6 +65,13 @@ pub enum ProgramError {
         /// What its first line asks for.
         interpreter: String,
     },
+    /// A script of another language than the shell's, without a `#!` line: the shell would run it.
+    NoFirstLine {
+        /// As typed.
+        script: String,
+        /// What runs such scripts.
+        runner: &'static str,
+    },
     /// The file system says no.
     Unreadable { path: PathBuf, why: String },
 }
@@ -86,6 +93,12 @@ impl fmt::Display for ProgramError {
             }
             ProgramError::NoInterpreter { path, interpreter } => {
                 write!(f, "command {} asks for {interpreter} in its first line, which does not exist", path.display())
+            }
+            ProgramError::NoFirstLine { script, runner } => {
+                write!(
+                    f,
+                    "command {script} has no #! line, so a shell would run it; did you mean: clusterd -- {runner} {script}?"
+                )
             }
             ProgramError::Unreadable { path, why } => write!(f, "command {} cannot be used: {why}", path.display()),
         }
@@ -140,7 +153,15 @@ fn usable(path: &Path, typed: &str, cwd: &Path) -> Result<Program, ProgramError>
         };
         return Err(ProgramError::NotExecutable { path: path.to_owned(), hint });
     }
-    let shebang = shebang(path);
+    let head = head(path);
+    let shebang = shebang(&head);
+    if let Some(runner) = runner(typed).filter(|runner| *runner != "sh")
+        && !head.is_empty()
+        && !head.starts_with(b"#!")
+        && !head.contains(&0)
+    {
+        return Err(ProgramError::NoFirstLine { script: typed.to_owned(), runner });
+    }
     if let Some(interpreter) = shebang.first()
         && interpreter.starts_with('/')
         && !Path::new(interpreter).exists()
@@ -252,19 +273,24 @@ fn kind_by_name(name: &str) -> Option<ProgramKind> {
 
 /// The words of a script's `#!` line; empty: it has none. The kernel passes all that follows the interpreter as one
 /// argument; `env -S` splits it by itself.
-fn shebang(path: &Path) -> Vec<String> {
-    let mut head = Vec::with_capacity(SHEBANG_BYTES_MAX);
-    let read = File::open(path).and_then(|file| file.take(SHEBANG_BYTES_MAX as u64).read_to_end(&mut head));
-    if read.is_err() || !head.starts_with(b"#!") {
+fn shebang(head: &[u8]) -> Vec<String> {
+    if !head.starts_with(b"#!") {
         return Vec::new();
     }
     let line = head[2..].split(|byte| *byte == b'\n').next().unwrap_or_default();
     String::from_utf8_lossy(line).split_whitespace().map(str::to_owned).collect()
 }
 
+/// The beginning of a file; empty where it cannot be read.
+fn head(path: &Path) -> Vec<u8> {
+    let mut head = Vec::with_capacity(SHEBANG_BYTES_MAX);
+    let read = File::open(path).and_then(|file| file.take(SHEBANG_BYTES_MAX as u64).read_to_end(&mut head));
+    if read.is_ok() { head } else { Vec::new() }
+}
+
 /// The name of the program that the `#!` line of a file runs; `None`: it has no such line.
 pub fn interpreter_of(path: &Path) -> Option<String> {
-    interpreter(&shebang(path))
+    interpreter(&shebang(&head(path)))
 }
 
 /// The name of the program that a `#!` line runs in the end, through `env` too.

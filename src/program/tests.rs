@@ -167,3 +167,16 @@ fn a_wrapper_gets_the_command_behind_it() {
     assert!(said(ProgramKind::Bun, "bun x.ts").contains("leave --protocol out"));
     assert_eq!(advice(ProgramKind::Node, &words("node a.js"), &folder.0), None);
 }
+
+#[test]
+fn a_script_without_a_first_line_is_the_shells_or_is_refused() {
+    let folder = Folder::new();
+    folder.file("start.sh", "exec sleep 1\n", 0o755);
+    folder.file("start", "exec sleep 1\n", 0o755);
+    folder.file("app.js", "console.log(1);\n", 0o755);
+    folder.file("app.py", "\x7fELF\0", 0o755);
+    for command in ["./start.sh", "./start", "./app.py"] {
+        assert_eq!(folder.find(command, "").unwrap().kind, ProgramKind::Other, "{command}");
+    }
+    assert!(folder.says("./app.js", "").ends_with("did you mean: clusterd -- node ./app.js?"));
+}

@@ -5,6 +5,7 @@ use super::cluster::{Cluster, Folder, alive, kill, wait_for, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -114,6 +115,11 @@ fn both_answer(command: &[&str], touch: impl FnOnce(&Folder)) {
 fn wrappers_need_nothing() {
     let script = "#!/bin/sh\nX=1 nice -n 1 env Y=2 python3 server.py\n";
     both_answer(&["sh", "./start.sh"], |folder| drop(folder.write("start.sh", script)));
+    // As a shell runs it: the kernel does not know what to do with it.
+    both_answer(&["./start.sh", "x y"], |folder| {
+        let path = folder.write("start.sh", "[ \"$1\" = 'x y' ] && exec python3 server.py\n");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    });
     let node = "require('node:http').createServer((q, s) => s.end(`pid=${process.pid}`)).listen(process.env.PORT);";
     both_answer(&["env", "X=1", "node", "app.js"], |folder| drop(folder.write("app.js", node)));
     if is_there("npm") {

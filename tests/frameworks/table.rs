@@ -60,7 +60,7 @@ macro_rules! rows {
                 #[test]
                 #[ignore = "installs frameworks and versions of Node"]
                 fn $name() {
-                    super::check(super::row($program, $command));
+                    super::check(super::row($program, $options));
                 }
             )*
         }
@@ -74,6 +74,8 @@ rows! {
     node_app: "Node", "", "node app.js", "node", Nothing, Npm;
     node_watch: "Node, `--watch`", "", "node --watch app.js", "bind", InHand, Npm;
     node_run: "Node, `--run`", "", "node --run start", "bind", InHand, Npm;
+    node_sea: "Node, single executable", "", "./app", "bind", InHand, Built("sea");
+    node_sea_channel: "Node, single executable", "--protocol node", "./app", "node", Nothing, Built("sea");
     express: "Express", "", "node express.js", "node", Nothing, Npm;
     fastify: "Fastify", "", "node fastify.js", "node", Nothing, Npm;
     koa: "Koa", "", "node koa.js", "node", Nothing, Npm;
@@ -122,6 +124,6 @@ rows! {
     timeout: "timeout", "", "timeout 1h node app.js", "bind", InHand, Npm;
 }
 
-fn row(program: &str, command: &str) -> &'static Row {
-    ROWS.iter().find(|row| row.program == program && row.command == command).unwrap()
+fn row(program: &str, options: &str) -> &'static Row {
+    ROWS.iter().find(|row| row.program == program && row.options == options).unwrap()
 }

@@ -1,6 +1,6 @@
 //! The projects of `web/`: frameworks that are built before they run. Their packages are installed once for all of them, and
 //! each is built once per content of its files.
-use super::install::{apart, install, npm_programs, run, source};
+use super::install::{apart, install, node, npm_programs, run, source};
 use super::support::NODE;
 use std::ffi::OsString;
 use std::fs;
@@ -13,15 +13,18 @@ const ENV: [(&str, &str); 3] =
     [("NEXT_TELEMETRY_DISABLED", "1"), ("ASTRO_TELEMETRY_DISABLED", "1"), ("STANDALONE", "1")];
 
 /// The command that builds a project; empty: nothing is to be built.
-fn build(project: &str) -> &'static [&'static str] {
-    match project {
-        "next" => &["next", "build"],
-        "nitro" => &["nitro", "build"],
-        "svelte" => &["vite", "build"],
-        "astro" => &["astro", "build"],
-        "react-router" => &["react-router", "build"],
-        _ => &[],
-    }
+fn build(project: &str) -> Vec<String> {
+    let line = match project {
+        "next" => "next build",
+        "nitro" => "nitro build",
+        "svelte" => "vite build",
+        "astro" => "astro build",
+        "react-router" => "react-router build",
+        // A single executable is made of the Node that makes it; this version needs no other tool.
+        "sea" => &format!("{} --build-sea sea.json", node(26)),
+        _ => "",
+    };
+    line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The folder of a project, built, and the folders of the programs that it needs.

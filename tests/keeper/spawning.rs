@@ -5,6 +5,8 @@ use crate::fixture::{Fixture, KEEPER_ROLE, children_of};
 use clusterd::os::signal;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// The value of a line `Name:\tvalue` of /proc/PID/status.
@@ -96,7 +98,7 @@ pub(crate) fn credentials_are_taken_completely() {
     // The folder must be open to the worker's user, not to ours.
     let private = fixture.dir.join("private");
     std::fs::create_dir(&private).unwrap();
-    std::fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(&private, Permissions::from_mode(0o700)).unwrap();
     master.tell(spawn(2, json!([65_534, 65_533]), private.to_str().unwrap()));
     let failed = master.expect("spawn-failed");
     assert_eq!((&failed["step"], &failed["errno"]), (&json!("WorkingDirectory"), &json!(13)));
@@ -111,6 +113,9 @@ pub(crate) fn failures_name_their_step_and_leave_nothing() {
     let mut master = fixture.serving();
     let plain = fixture.path("plain");
     std::fs::write(&plain, "not a program").unwrap();
+    let foreign = fixture.path("foreign");
+    std::fs::write(&foreign, b"\x7fELF\x02\x01\x01\0\0").unwrap();
+    std::fs::set_permissions(&foreign, Permissions::from_mode(0o755)).unwrap();
     let program = |path: &str| json!({"program": path, "args": ["x"]});
     let mut in_nowhere = program("/bin/true");
     in_nowhere["cwd"] = json!("/does/not/exist");
@@ -124,6 +129,7 @@ pub(crate) fn failures_name_their_step_and_leave_nothing() {
         (program("/does/not/exist"), "Exec", 2),
         (program("/etc"), "Exec", 13),
         (program(&plain), "Exec", 13),
+        (program(&foreign), "Exec", 8),
         (in_nowhere, "WorkingDirectory", 2),
         (limited, "ResourceLimits", 22),
         (with_nul, "Description", 22),
