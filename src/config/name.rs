@@ -1,4 +1,5 @@
 //! Names of apps: what is allowed, and the default name for a command.
+use super::inspect;
 use super::parse::nearest;
 use crate::limits::NAME_CHARS_MAX;
 use std::path::{Component, Path};
@@ -42,11 +43,60 @@ fn allowed(c: char) -> bool {
     c.is_ascii_alphanumeric() || ".-_".contains(c)
 }
 
+/// Programs that run scripts, with those of their options whose value is a word of its own.
+const INTERPRETERS: &[(&str, &[&str])] = &[
+    ("node", &[]),
+    ("tsx", &["--tsconfig"]),
+    ("ts-node", &["-P", "--project", "-O", "--compilerOptions", "--cwd", "--dir"]),
+    ("bun", &["--preload", "--cwd", "-c", "--config", "--env-file", "--tsconfig-override"]),
+    ("deno", &["-c", "--config", "--import-map", "--preload", "--env-file", "--cert", "--lock"]),
+    ("python", &["-W", "-X", "-c", "-m", "--check-hash-based-pycs"]),
+    ("ruby", &["-I", "-C", "-e", "-E"]),
+    ("php", &["-c", "-d", "-S", "-t", "-z"]),
+    ("perl", &["-I", "-e"]),
+    ("lua", &["-e", "-l"]),
+    ("bash", &["-o", "-O", "--rcfile", "--init-file"]),
+    ("sh", &["-o"]),
+];
+/// Interpreters of JavaScript, which take Node's options too.
+const LIKE_NODE: &[&str] = &["node", "tsx", "ts-node", "bun"];
+
+/// The interpreter that a program is, by its name without a version: `python3.12` is `python`.
+fn interpreter(program: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    let file = program.rsplit('/').next().unwrap_or_default();
+    let name = file.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    INTERPRETERS.iter().find(|(known, _)| *known == name || *known == file)
+}
+
+/// The script in a command. The value of an option is none: `node -r ./tracing.js server.js`. Of a program whose options
+/// are not known, every word behind an option may be its value: `gunicorn -c conf.py app:app`.
+fn script_of(command: &[String]) -> Option<&String> {
+    let at = command.iter().position(|word| interpreter(word).is_some());
+    let known = at.and_then(|at| interpreter(&command[at]));
+    let takes_value = |option: &str| match known {
+        Some((name, with_value)) => {
+            with_value.contains(&option) || (LIKE_NODE.contains(name) && inspect::takes_value(option))
+        }
+        None => !option.contains('=') && option != "--",
+    };
+    let mut words = command.iter().skip(at.unwrap_or(0) + 1);
+    while let Some(word) = words.next() {
+        if word.starts_with('-') {
+            if takes_value(word) {
+                words.next();
+            }
+        } else if has_script_ending(word) {
+            return Some(word);
+        }
+    }
+    None
+}
+
 /// The default name for a command: the script's stem, or its folder's name for generic stems (`index`, `main`,
 /// `server`, `app`); a program without a script has its own name. Always valid.
 pub fn from_command(command: &[String]) -> String {
     let program = command.first().map_or("", String::as_str);
-    let script = command.iter().skip(1).find(|word| !word.starts_with('-') && has_script_ending(word));
+    let script = script_of(command);
     let path = Path::new(script.map_or(program, String::as_str));
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = if script.is_some() { file.rsplit_once('.').map_or(&*file, |(stem, _)| stem) } else { &*file };
@@ -116,6 +166,13 @@ mod tests {
         assert_eq!(named("node hello.js"), "hello");
         assert_eq!(named("node app.js"), "app");
         assert_eq!(named("node --inspect api/index.js --port 1"), "api");
+        assert_eq!(named("node -r ./tracing.js server.js"), "server");
+        assert_eq!(named("node --import ./tracing.mjs --env-file=a.js jobs.js -c other.js"), "jobs");
+        assert_eq!(named("nice -n 5 node --require a.js queue.js"), "queue");
+        assert_eq!(named("npx tsx --tsconfig t.ts mail.ts"), "mail");
+        assert_eq!(named("python3.12 -u -W ignore feed.py"), "feed");
+        assert_eq!(named("gunicorn -c conf.py app:app"), "gunicorn");
+        assert_eq!(named("./run --config=x --file y.js"), "run");
         assert_eq!(named("node /srv/shop/dist/server.mjs"), "shop");
         assert_eq!(named("python3 ./jobs/mail.worker.py"), "mail.worker");
         assert_eq!(named("./bin/server"), "server");

@@ -229,7 +229,11 @@ impl<S: System> Master<S> {
             log::error!("reload refused: {failure}; the running configuration serves on");
             apps.iter().for_each(|&app| self.hooks.run_for_refusal(&self.cx, app, failure));
         }
-        self.control.waiters.add(&mut self.cx, Wait::Reload { open, failures, done: Vec::new() }, reply);
+        self.control.waiters.add(
+            &mut self.cx,
+            Wait::Reload { open, growing: BTreeSet::new(), failures, done: Vec::new() },
+            reply,
+        );
     }
 
     /// Replaces the workers of an app by others with the same settings.

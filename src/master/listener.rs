@@ -311,6 +311,15 @@ impl Listener {
         }
     }
 
+    /// Whether it was asked for without an address: for every one, of IPv6 and IPv4. `0.0.0.0` and `[::]` are addresses.
+    fn is_any(&self) -> bool {
+        match &self.configured {
+            Some(Listen::Any(_)) => true,
+            Some(Listen::Tcp(_) | Listen::Host(..) | Listen::Unix(_)) => false,
+            None => self.key.starts_with("null:"),
+        }
+    }
+
     /// Whether somebody has removed the file of this socket, so that no client can find it.
     pub(super) fn has_lost_its_file(&self, system: &impl System) -> bool {
         let LocalAddress::Unix(path) = &self.local else { return false };
@@ -404,7 +413,9 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let udp = if self.datagram { "udp:" } else { "" };
         match &self.local {
-            LocalAddress::Inet(address) if address.ip().is_unspecified() => write!(f, "{udp}*:{}", address.port()),
+            LocalAddress::Inet(address) if address.ip().is_unspecified() && self.is_any() => {
+                write!(f, "{udp}*:{}", address.port())
+            }
             LocalAddress::Inet(address) => write!(f, "{udp}{address}"),
             LocalAddress::Unix(path) => write!(f, "unix:{}", path.display()),
             LocalAddress::Other => match self.key.strip_prefix('\0').and_then(|key| key.rsplitn(5, ':').last()) {

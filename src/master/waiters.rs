@@ -7,7 +7,7 @@ use super::system::System;
 use crate::api::{Answer, ReplySender, warnings};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::logs::Tail;
-use crate::supervisor::Report;
+use crate::supervisor::{Phase, Report, SlotPhase, SlotView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ struct Waiter {
 /// What a client waits for.
 pub(super) enum Wait {
     /// The end of these reloads (app index to generation); the reasons of those that failed.
-    Reload { open: BTreeMap<AppIx, Generation>, failures: Vec<String>, done: Vec<String> },
+    /// `growing`: apps whose reload has ended, and whose added slots have no ready worker yet.
+    Reload { open: BTreeMap<AppIx, Generation>, growing: BTreeSet<AppIx>, failures: Vec<String>, done: Vec<String> },
     /// The start of these apps.
     Start { open: BTreeSet<AppIx> },
     /// The replacement of one worker; `begun`: the supervisor has begun it.
@@ -79,11 +80,11 @@ impl Waiters {
             {
                 *begun |= *app == app_ix && worker == old;
             }
-            let Wait::Reload { open, failures, done } = &mut waiter.what else { continue };
+            let Wait::Reload { open, growing, failures, .. } = &mut waiter.what else { continue };
             match report {
                 Report::ReloadDone { to } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
-                    done.push(app.name.clone());
+                    growing.insert(app_ix);
                 }
                 Report::ReloadFailed { to, reason } if open.get(&app_ix) == Some(to) => {
                     open.remove(&app_ix);
@@ -104,8 +105,21 @@ impl Waiters {
         let apps = &cx.apps;
         let mut told = BTreeSet::new();
         for waiter in &mut self.open {
+            if let Wait::Reload { growing, failures, done, .. } = &mut waiter.what {
+                growing.retain(|&ix| match growth(&apps[ix]) {
+                    Growth::Pending => true,
+                    Growth::Done => {
+                        done.push(apps[ix].name.clone());
+                        false
+                    }
+                    Growth::Failed(why) => {
+                        failures.push(why);
+                        false
+                    }
+                });
+            }
             let answer = match &waiter.what {
-                Wait::Reload { open, .. } if !open.is_empty() => continue,
+                Wait::Reload { open, growing, .. } if !(open.is_empty() && growing.is_empty()) => continue,
                 Wait::Reload { failures, done, .. } if failures.is_empty() => {
                     Answer::Done(format!("reloaded {}", done.join(", ")))
                 }
@@ -142,8 +156,39 @@ impl Waiters {
         for ix in told {
             cx.apps[ix].warned_before = warnings::count();
         }
-        self.open.retain(|w| w.reply.is_some() || matches!(&w.what, Wait::Reload { open, .. } if !open.is_empty()));
+        let is_open = |open: &BTreeMap<_, _>, growing: &BTreeSet<_>| !(open.is_empty() && growing.is_empty());
+        self.open.retain(|w| {
+            w.reply.is_some() || matches!(&w.what, Wait::Reload { open, growing, .. } if is_open(open, growing))
+        });
     }
+}
+
+/// What became of the slots that a reload has added.
+enum Growth {
+    Pending,
+    Done,
+    /// One has failed: the sentence.
+    Failed(String),
+}
+
+fn growth(app: &App) -> Growth {
+    let supervisor = &app.supervisor;
+    if supervisor.is_stopping() || supervisor.is_over() || supervisor.serving_count() >= supervisor.wanted_count() {
+        return Growth::Done;
+    }
+    let failed = |slot: &SlotView| matches!(slot.phase, SlotPhase::Waiting { .. } | SlotPhase::Errored);
+    let starts = |slot: SlotView| {
+        slot.phase == SlotPhase::Filled
+            && slot.current.is_none_or(|worker| !matches!(worker.phase, Phase::Ready { .. }))
+    };
+    let failed = supervisor.slots().position(|slot| failed(&slot)).and_then(|slot| u32::try_from(slot).ok());
+    let Some(slot) = failed else {
+        return if supervisor.slots().any(starts) { Growth::Pending } else { Growth::Done };
+    };
+    let note = app.slot_notes.get(&slot).map(|note| format!(": {note}")).unwrap_or_default();
+    let (serving, wanted) = (supervisor.serving_count(), supervisor.wanted_count());
+    let name = &app.name;
+    Growth::Failed(format!("{name}: reloaded, but {serving} of {wanted} workers serve; {name}/{slot} failed{note}"))
 }
 
 /// The answer with what was logged as a warning since the command, but for what concerns other apps.

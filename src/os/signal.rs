@@ -1,7 +1,7 @@
 //! Signals: receives them as events (signalfd), sends them, knows their names. No policy.
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -49,6 +49,8 @@ pub struct Caught {
 #[derive(Debug)]
 pub struct Watch {
     fd: SignalFd,
+    /// The terminal was closed: more than one process tells of it.
+    hung_up: bool,
 }
 
 impl Watch {
@@ -63,15 +65,24 @@ impl Watch {
             set.add(Signal::try_from(*signal)?);
         }
         set.thread_block()?;
-        Ok(Watch { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Watch { fd, hung_up: false })
     }
 
-    /// The next signal that has arrived; `None` if there is none.
+    /// The next signal that has arrived; `None` if there is none. A SIGHUP because the controlling terminal was closed is a
+    /// SIGTERM, once; where SIGHUP was ignored from the start (nohup), it is nothing.
     ///
     /// # Errors
     /// As read(2).
     pub fn next_caught(&mut self) -> io::Result<Option<Caught>> {
         match self.fd.read_signal() {
+            Ok(Some(info)) if is_hang_up(&info) => {
+                let is_first = !std::mem::replace(&mut self.hung_up, true);
+                if is_first && !is_ignored(HUP) {
+                    return Ok(Some(Caught { signal: TERM, value: None }));
+                }
+                self.next_caught()
+            }
             Ok(Some(info)) => {
                 let value = (info.ssi_code == libc::SI_QUEUE).then_some(info.ssi_int);
                 Ok(Some(Caught { signal: info.ssi_signo.cast_signed(), value }))
@@ -86,6 +97,24 @@ impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether a signal says that the controlling terminal was closed: the kernel sends it, or the shell that led the session
+/// passes it on. Who else sends a SIGHUP wants a reload.
+fn is_hang_up(info: &siginfo) -> bool {
+    // SAFETY: getsid(2) touches no memory.
+    let leader = unsafe { libc::getsid(0) };
+    let from_shell = || info.ssi_pid.cast_signed() == leader && std::fs::File::open("/dev/tty").is_err();
+    info.ssi_signo.cast_signed() == HUP && (info.ssi_code == libc::SI_KERNEL || from_shell())
+}
+
+/// Whether the process ignores this signal.
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an all-zero sigaction is a valid value; the call only writes to it.
+    let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action the present one is written to `present`, which lives until the call returns.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut present) };
+    asked == 0 && present.sa_sigaction == libc::SIG_IGN
 }
 
 /// Makes the process ignore this signal.

@@ -150,3 +150,49 @@ fn a_service_manager_is_told_what_happens() {
     assert!(news().starts_with("STOPPING=1\n"));
     assert_eq!(cluster.wait_exit(), 0);
 }
+
+#[test]
+fn the_workers_that_a_reload_adds_are_waited_for() {
+    let home = Home::new();
+    home.folder.write(
+        "web.js",
+        "const added = process.env.CLUSTERD_SLOT > 0;
+         if (added && require('fs').existsSync('broken')) process.exit(5);
+         const serve = () => require('http').createServer((q, a) => a.end()).listen(0, '127.0.0.1');
+         added ? setTimeout(serve, 1000) : serve()",
+    );
+    let configure = |workers: u32| {
+        let app = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"web.js\"]\nprotocol = \"node\"\n";
+        home.folder.write("c.toml", &format!("{app}workers = {workers}\n[app.restart]\nmax_restarts = 1\n"));
+    };
+    configure(1);
+    home.ok(&["start", "c.toml"]);
+    configure(3);
+    home.ok(&["reload", "web"]);
+    assert_eq!(home.app("web").workers_ready, 3);
+    configure(1);
+    home.ok(&["reload", "web"]);
+    home.folder.write("broken", "");
+    configure(2);
+    let said = home.fails(&["reload", "web"]);
+    assert!(said.contains("web: reloaded, but 1 of 2 workers serve; web/1 failed"), "{said}");
+    assert!(said.contains("exited with code 5"), "{said}");
+}
+
+#[test]
+fn every_address_and_those_of_one_family_are_shown_as_they_are() {
+    let home = Home::new();
+    for (name, listen) in [("any", "0"), ("four", "0.0.0.0:0"), ("six", "[::]:0")] {
+        if name == "six" && std::net::TcpListener::bind("[::1]:0").is_err() {
+            eprintln!("skipped: there is no IPv6 here");
+            continue;
+        }
+        home.ok(&["start", &super::apps::hello(), "-n", name, "-i", "1", "-l", listen]);
+        let shown = home.app(name).listen;
+        let host = listen.rsplit_once(':').map_or("*", |(host, _)| host);
+        assert!(shown.len() == 1 && shown[0].starts_with(&format!("{host}:")), "{name}: {shown:?}");
+    }
+    let asked = home.folder.write("asked.js", "require('http').createServer().listen(0, '0.0.0.0')");
+    home.ok(&["start", &asked, "-n", "asked", "-i", "1"]);
+    assert!(home.app("asked").listen[0].starts_with("0.0.0.0:"));
+}

@@ -20,6 +20,7 @@ mod floods;
 mod folders;
 mod forever;
 mod full;
+mod hang_up;
 mod homes;
 mod hooks;
 mod import;
