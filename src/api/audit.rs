@@ -2,21 +2,28 @@
 use super::request::{Request, StopMode, Target};
 use crate::os::signal;
 use std::fmt;
+use std::net::SocketAddr;
 
-/// Who is at the other end of a connection, as the kernel knows (SO_PEERCRED).
+/// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    /// User id.
-    pub(super) uid: u32,
-    /// Pid, where the peer's is visible in our pid namespace.
-    pub(super) pid: Option<i32>,
+pub(super) enum Peer {
+    /// A process, as the kernel knows it (SO_PEERCRED).
+    Process {
+        /// User id.
+        uid: u32,
+        /// Pid, where the peer's is visible in our pid namespace.
+        pid: Option<i32>,
+    },
+    /// A client over TCP, by its address.
+    Tcp(SocketAddr),
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            Some(pid) => write!(f, "uid {}, pid {pid}", self.uid),
-            None => write!(f, "uid {}", self.uid),
+        match self {
+            Peer::Process { uid, pid: Some(pid) } => write!(f, "uid {uid}, pid {pid}"),
+            Peer::Process { uid, pid: None } => write!(f, "uid {uid}"),
+            Peer::Tcp(address) => address.fmt(f),
         }
     }
 }
@@ -75,6 +82,6 @@ mod tests {
         let signal = Request::Signal { app: "we\nb".to_owned(), signal: 12, slot: None };
         assert_eq!(describe(&signal).as_deref(), Some("signal we\\nb SIGUSR2"));
         assert_eq!(describe(&Request::View(View::Deployment)), None);
-        assert_eq!(Peer { uid: 5, pid: Some(7) }.to_string(), "uid 5, pid 7");
+        assert_eq!(Peer::Process { uid: 5, pid: Some(7) }.to_string(), "uid 5, pid 7");
     }
 }

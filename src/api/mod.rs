@@ -2,6 +2,7 @@
 //! [`Call`]s and never waits for a client.
 //!
 //! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
+pub mod access;
 mod audit;
 mod handler;
 mod logs;

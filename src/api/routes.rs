@@ -1,4 +1,5 @@
 //! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
+use super::access::Rights;
 use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
 use super::types::{
     ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
@@ -168,9 +169,9 @@ impl Route {
             | Endpoint::Start
             | Endpoint::Restart
             | Endpoint::Delete
-            | Endpoint::Replace
             | Endpoint::Signal
             | Endpoint::SendLine
+            | Endpoint::Replace
             | Endpoint::Trigger
             | Endpoint::StopAll
             | Endpoint::Stop
@@ -191,9 +192,39 @@ impl Route {
         }
     }
 
-    /// Whether the route is for log lines.
-    pub(super) fn is_logs(&self) -> bool {
+    /// Whether the answer may go on for as long as the client stays.
+    pub(super) fn is_stream(&self) -> bool {
         self.endpoint == Endpoint::Logs
+    }
+
+    /// What a client over TCP needs for it.
+    pub(super) fn rights(&self) -> Rights {
+        match self.endpoint {
+            Endpoint::Deployment | Endpoint::App | Endpoint::Live | Endpoint::Readiness | Endpoint::Metrics => {
+                Rights::Look
+            }
+            Endpoint::Logs => Rights::Read,
+            // Environments hold secrets.
+            Endpoint::WorkerEnvironment | Endpoint::AgentEnvironment => Rights::Change,
+            Endpoint::ReloadAll
+            | Endpoint::Reload
+            | Endpoint::Scale
+            | Endpoint::ResetCounters
+            | Endpoint::Start
+            | Endpoint::Restart
+            | Endpoint::Delete
+            | Endpoint::Signal
+            | Endpoint::Ready
+            | Endpoint::StopAll
+            | Endpoint::Stop
+            | Endpoint::ReopenLogs
+            | Endpoint::FlushAllLogs
+            | Endpoint::FlushLogs
+            | Endpoint::SendLine
+            | Endpoint::Trigger
+            | Endpoint::Replace
+            | Endpoint::Upgrade => Rights::Change,
+        }
     }
 
     /// The request, from query and body.

@@ -1,8 +1,9 @@
 //! The HTTP server of the control API: one thread, one tokio runtime, hyper. Decides who may connect, how many, and for
 //! how long; `handler` answers.
+use super::access::{Access, Rights};
 use super::audit::Peer;
 use super::reply::{self, Reply, failure};
-use super::routes::Route;
+use super::routes::{Route, RouteError};
 use super::write_timeout::WriteTimeout;
 use super::{CallSender, handler};
 use crate::limits;
@@ -14,13 +15,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 
 /// Size of a request's head, in bytes.
@@ -67,14 +70,41 @@ impl Server {
 /// Thread or runtime cannot be created.
 pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
+    run("clusterd-api", calls, move || {
+        Ok(UnixDoor { listener: tokio::net::UnixListener::from_std(listener)?, owner_uid })
+    })
+}
+
+/// Serves the control API over TCP, on another thread: its clients take no places from those of the control socket.
+///
+/// # Errors
+/// Thread or runtime cannot be created.
+pub fn start_tcp(listener: TcpListener, calls: CallSender, access: Access) -> io::Result<Server> {
+    listener.set_nonblocking(true)?;
+    let access = Arc::new(access);
+    run("clusterd-api-tcp", calls, move || {
+        Ok(TcpDoor { listener: tokio::net::TcpListener::from_std(listener)?, access })
+    })
+}
+
+fn run<D: Door>(
+    thread: &str,
+    calls: CallSender,
+    door: impl FnOnce() -> io::Result<D> + Send + 'static,
+) -> io::Result<Server> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let open = Arc::new(AtomicUsize::new(0));
     let end = Arc::new(Notify::new());
     let server = Server { open: Arc::clone(&open), end: Arc::clone(&end) };
-    std::thread::Builder::new().name("clusterd-api".to_owned()).stack_size(CONTROL_STACK_BYTES).spawn(move || {
+    std::thread::Builder::new().name(thread.to_owned()).stack_size(CONTROL_STACK_BYTES).spawn(move || {
         runtime.block_on(async {
             let connections = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS_MAX));
-            let accepting = tokio::spawn(serve(listener, calls, owner_uid, open, Arc::clone(&connections)));
+            // It needs the runtime.
+            let door = match door() {
+                Ok(door) => door,
+                Err(e) => return log::error!("the control API cannot be served: {e}"),
+            };
+            let accepting = tokio::spawn(serve(door, calls, open, Arc::clone(&connections)));
             end.notified().await;
             accepting.abort();
             // All of them: nobody is connected. (The semaphore is never closed.)
@@ -84,20 +114,7 @@ pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::R
     Ok(server)
 }
 
-async fn serve(
-    listener: UnixListener,
-    calls: CallSender,
-    owner_uid: u32,
-    open: Arc<AtomicUsize>,
-    connections: Arc<Semaphore>,
-) {
-    let listener = match tokio::net::UnixListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => {
-            log::error!("the control socket cannot be served: {e}");
-            return;
-        }
-    };
+async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, connections: Arc<Semaphore>) {
     let clients = Clients::default();
     let mut told = false;
     let mut reserve = Reserve::default();
@@ -105,8 +122,8 @@ async fn serve(
     let pause = Duration::from_millis(limits::ACCEPT_PAUSE_MS);
     loop {
         let accepted = match reserve.is_full() {
-            true => listener.accept().await,
-            false => match tokio::time::timeout(pause, listener.accept()).await {
+            true => door.accept().await,
+            false => match tokio::time::timeout(pause, door.accept()).await {
                 Ok(accepted) => accepted,
                 Err(_) => {
                     reserve.fill();
@@ -114,16 +131,16 @@ async fn serve(
                 }
             },
         };
-        let stream = match accepted {
-            Ok((stream, _)) => {
+        let (stream, gate) = match accepted {
+            Ok(accepted) => {
                 told = false;
-                stream
+                accepted
             }
             Err(e) if errno::is_out_of_resources(&e) && reserve.spend() => continue,
             Err(e) => {
                 // Probably out of fds: wait a little instead of spinning.
                 if !std::mem::replace(&mut told, true) {
-                    log::warn!("the control socket cannot accept: {e}");
+                    log::warn!("{} cannot accept: {e}", D::NAME);
                 }
                 tokio::time::sleep(pause).await;
                 reserve.fill();
@@ -131,20 +148,103 @@ async fn serve(
             }
         };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            let _ = stream.try_write(BUSY.as_bytes());
+            D::refuse(&stream);
             continue;
         };
-        let Some(client) = clients.admit(&stream) else {
-            let _ = stream.try_write(BUSY.as_bytes());
+        let Some(client) = clients.admit(gate.client()) else {
+            D::refuse(&stream);
             continue;
         };
-        let peer = peer(&stream, owner_uid);
         let counted = Counted::new(&open);
         let calls = calls.clone();
         tokio::spawn(async move {
             let _held = (permit, client);
-            connection(stream, calls, peer, counted).await;
+            connection(stream, calls, gate, counted).await;
         });
+    }
+}
+
+/// Where clients come in.
+trait Door: Send + Sync + 'static {
+    /// For messages.
+    const NAME: &'static str;
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Gate)>> + Send;
+
+    /// Tells a client that it is one too many.
+    fn refuse(stream: &Self::Stream);
+}
+
+struct UnixDoor {
+    listener: tokio::net::UnixListener,
+    owner_uid: u32,
+}
+
+impl Door for UnixDoor {
+    const NAME: &'static str = "the control socket";
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Gate)> {
+        let (stream, _) = self.listener.accept().await?;
+        let gate = Gate::Unix(peer(&stream, self.owner_uid), stream.peer_cred().ok().and_then(|peer| peer.pid()));
+        Ok((stream, gate))
+    }
+
+    fn refuse(stream: &UnixStream) {
+        let _ = stream.try_write(BUSY.as_bytes());
+    }
+}
+
+struct TcpDoor {
+    listener: tokio::net::TcpListener,
+    access: Arc<Access>,
+}
+
+impl Door for TcpDoor {
+    const NAME: &'static str = "the control API over TCP";
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Gate)> {
+        let (stream, from) = self.listener.accept().await?;
+        Ok((stream, Gate::Tcp(Arc::clone(&self.access), from)))
+    }
+
+    fn refuse(stream: &TcpStream) {
+        let _ = stream.try_write(BUSY.as_bytes());
+    }
+}
+
+/// What decides whether a request of a connection is answered.
+enum Gate {
+    /// Who the kernel says it is; and the pid.
+    Unix(Result<Peer, PeerError>, Option<i32>),
+    /// The rules, and the client's address.
+    Tcp(Arc<Access>, SocketAddr),
+}
+
+impl Gate {
+    /// The one for whom its connections are counted.
+    fn client(&self) -> ClientKey {
+        match self {
+            Gate::Unix(_, pid) => ClientKey::Pid(*pid),
+            Gate::Tcp(_, from) => ClientKey::Address(from.ip()),
+        }
+    }
+
+    /// Who asks, if the request is allowed.
+    fn check(&self, request: &hyper::Request<Incoming>, route: &Result<Route, RouteError>) -> Result<Peer, Box<Reply>> {
+        match self {
+            Gate::Unix(Ok(peer), _) => Ok(*peer),
+            Gate::Unix(Err(why), _) => Err(Box::new(failure(StatusCode::FORBIDDEN, why))),
+            Gate::Tcp(access, from) => {
+                let rights = route.as_ref().map_or(Rights::Look, Route::rights);
+                match access.check(request.headers(), rights) {
+                    Ok(()) => Ok(Peer::Tcp(*from)),
+                    Err(refusal) => Err(Box::new(refusal.reply())),
+                }
+            }
+        }
     }
 }
 
@@ -177,45 +277,48 @@ impl Reserve {
 /// Told to a client that is one too many, in one write: no task, no memory.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Connections of each process that has some.
+/// Who has connections: a process, or over TCP an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ClientKey {
+    Pid(Option<i32>),
+    Address(IpAddr),
+}
+
+/// Connections of each client that has some.
 #[derive(Clone, Default)]
-struct Clients(Arc<Mutex<HashMap<Option<i32>, usize>>>);
+struct Clients(Arc<Mutex<HashMap<ClientKey, usize>>>);
 
 /// One of them.
 struct Client {
-    pid: Option<i32>,
+    key: ClientKey,
     clients: Clients,
 }
 
 impl Clients {
-    fn counts(&self) -> MutexGuard<'_, HashMap<Option<i32>, usize>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<ClientKey, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection, unless its process has too many.
-    fn admit(&self, stream: &UnixStream) -> Option<Client> {
-        self.admit_pid(stream.peer_cred().ok().and_then(|peer| peer.pid()))
-    }
-
-    fn admit_pid(&self, pid: Option<i32>) -> Option<Client> {
+    /// Counts a connection, unless its client has too many.
+    fn admit(&self, key: ClientKey) -> Option<Client> {
         let mut counts = self.counts();
-        let count = counts.entry(pid).or_default();
+        let count = counts.entry(key).or_default();
         if *count >= limits::CONTROL_CONNECTIONS_PER_CLIENT_MAX {
             return None;
         }
         *count += 1;
         drop(counts);
-        Some(Client { pid, clients: self.clone() })
+        Some(Client { key, clients: self.clone() })
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         let mut counts = self.clients.counts();
-        if let Some(count) = counts.get_mut(&self.pid) {
+        if let Some(count) = counts.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.pid);
+                counts.remove(&self.key);
             }
         }
     }
@@ -233,8 +336,9 @@ enum PeerError {
 /// Who connected.
 fn peer(stream: &UnixStream, owner_uid: u32) -> Result<Peer, PeerError> {
     let found = stream.peer_cred()?;
-    let peer = Peer { uid: found.uid(), pid: found.pid() };
-    check_uid(peer.uid, owner_uid).inspect_err(|_| log::warn!("refused a request on the control socket by {peer}"))?;
+    let (uid, pid) = (found.uid(), found.pid());
+    let peer = Peer::Process { uid, pid };
+    check_uid(uid, owner_uid).inspect_err(|_| log::warn!("refused a request on the control socket by {peer}"))?;
     Ok(peer)
 }
 
@@ -259,23 +363,26 @@ impl Drop for Counted {
     }
 }
 
-async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, PeerError>, counted: Counted) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, calls: CallSender, gate: Gate, counted: Counted) {
     let counted = Mutex::new(Some(counted));
     let may_pause = Arc::new(AtomicBool::new(false));
     let stream = WriteTimeout::new(stream, Arc::clone(&may_pause));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (calls, peer, counted, may_pause) = (calls.clone(), &peer, &counted, &may_pause);
+        let (calls, gate, counted, may_pause) = (calls.clone(), &gate, &counted, &may_pause);
         async move {
             let route = Route::find(request.method(), request.uri().path());
-            if route.as_ref().is_ok_and(Route::is_logs) {
-                // Clients that follow logs do not delay the end.
+            let peer = match gate.check(&request, &route) {
+                Ok(peer) => peer,
+                Err(reply) => return Ok::<Reply, Infallible>(*reply),
+            };
+            if route.as_ref().is_ok_and(Route::is_stream) {
+                // Clients that follow something do not delay the end.
                 counted.lock().unwrap_or_else(PoisonError::into_inner).take();
                 may_pause.store(true, Ordering::Release);
             }
-            Ok::<Reply, Infallible>(match (peer, route) {
-                (Err(why), _) => failure(StatusCode::FORBIDDEN, why),
-                (Ok(peer), Ok(route)) => handler::answer(route, request, &calls, *peer).await,
-                (Ok(_), Err(error)) => reply::not_routed(&error),
+            Ok(match route {
+                Ok(route) => handler::answer(route, request, &calls, peer).await,
+                Err(error) => reply::not_routed(&error),
             })
         }
     });
@@ -287,7 +394,7 @@ async fn connection(stream: UnixStream, calls: CallSender, peer: Result<Peer, Pe
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(e) = served {
-        log::debug!("a client of the control socket: {e}");
+        log::debug!("a client of the control API: {e}");
     }
     drop(counted);
 }
@@ -300,12 +407,12 @@ mod tests {
     fn one_client_leaves_connections_to_others() {
         let clients = Clients::default();
         let max = limits::CONTROL_CONNECTIONS_PER_CLIENT_MAX;
-        let mut held: Vec<Client> = (0..max).map_while(|_| clients.admit_pid(Some(7))).collect();
+        let mut held: Vec<Client> = (0..max).map_while(|_| clients.admit(ClientKey::Pid(Some(7)))).collect();
         assert_eq!(held.len(), max);
-        assert!(clients.admit_pid(Some(7)).is_none());
-        assert!(clients.admit_pid(Some(8)).is_some());
+        assert!(clients.admit(ClientKey::Pid(Some(7))).is_none());
+        assert!(clients.admit(ClientKey::Pid(Some(8))).is_some());
         held.pop();
-        held.extend(clients.admit_pid(Some(7)));
+        held.extend(clients.admit(ClientKey::Pid(Some(7))));
         assert_eq!(held.len(), max);
         drop(held);
         assert!(clients.counts().is_empty());

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::Sleep;
 
 /// Time for which a client may read nothing of its answer, in milliseconds. Clients that follow logs may take longer.
 const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
 
-pub(super) struct WriteTimeout {
-    stream: UnixStream,
+pub(super) struct WriteTimeout<S> {
+    stream: S,
     /// The client may stop reading for as long as it wants.
     may_pause: Arc<AtomicBool>,
     /// Else so long.
@@ -23,8 +22,8 @@ pub(super) struct WriteTimeout {
     timeout: Option<Pin<Box<Sleep>>>,
 }
 
-impl WriteTimeout {
-    pub(super) fn new(stream: UnixStream, may_pause: Arc<AtomicBool>) -> WriteTimeout {
+impl<S> WriteTimeout<S> {
+    pub(super) fn new(stream: S, may_pause: Arc<AtomicBool>) -> WriteTimeout<S> {
         let time = Duration::from_millis(CONTROL_WRITE_TIMEOUT_MS);
         WriteTimeout { stream, may_pause, time, timeout: None }
     }
@@ -42,13 +41,13 @@ impl WriteTimeout {
     }
 }
 
-impl AsyncRead for WriteTimeout {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for WriteTimeout {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.timed(cx, written)
@@ -81,6 +80,7 @@ impl AsyncWrite for WriteTimeout {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
 
     /// What comes of an answer that nobody reads, if anything comes within `time`.
     fn unread(may_pause: bool, time: Duration) -> Option<io::ErrorKind> {

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod agent;
 pub mod attributes;
+pub mod control;
 pub mod cron;
 pub mod defaults;
 pub mod env_file;
@@ -40,6 +41,8 @@ use std::time::Duration;
 pub struct Config {
     /// At least one; names are unique.
     pub apps: Vec<App>,
+    /// The control API over TCP, where that is wanted.
+    pub control: Option<control::Control>,
 }
 
 /// Number of workers as typed.

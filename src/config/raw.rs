@@ -14,7 +14,7 @@ pub(crate) use values::{Entry, entries, integer, narrow};
 mod values;
 
 /// Keys of a later release. Ignoring them silently would be a trap.
-const PLANNED_KEYS: &[&str] = &["control", "metrics"];
+const PLANNED_KEYS: &[&str] = &["metrics"];
 
 /// Names of settings in other tools, with the names here.
 const OTHER_NAMES: &[(&str, &str)] = &[

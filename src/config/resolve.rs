@@ -10,8 +10,8 @@ use super::schema::kinds::Watched;
 use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Restart, SocketAccess, Watch, address, agent, defaults, env_file,
-    hooks, name, parse, rules,
+    App, Balance, Config, Limits, Listen, Protocol, Restart, SocketAccess, Watch, address, agent, control, defaults,
+    env_file, hooks, name, parse, rules,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -26,10 +26,14 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         Some(file) => (place_of(file, &sources.start_folder), file.text.as_str()),
         None => (String::new(), ""),
     };
-    let mut raws = match sources.file {
-        Some(_) => raw::parse_file(text, &mut found).app.map(|at| at.value).unwrap_or_default(),
-        None => vec![RawApp::default()],
+    let (mut raws, control) = match sources.file {
+        Some(_) => {
+            let file = raw::parse_file(text, &mut found);
+            (file.app.map(|at| at.value).unwrap_or_default(), file.control.map(|at| at.value))
+        }
+        None => (vec![RawApp::default()], None),
     };
+    let control = control.and_then(|raw| control::decide(raw, &sources.start_folder, &mut found));
     check_overrides(sources, &raws, &mut found);
     let several = raws.len() > 1;
     for (index, raw) in raws.iter_mut().enumerate() {
@@ -45,7 +49,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     if !found.is_empty() {
         return Err(found.into_problems(&path, text));
     }
-    Ok(Config { apps })
+    Ok(Config { apps, control })
 }
 
 /// The name of a file in problems: for a converted file, line numbers refer to the converted text.

@@ -16,6 +16,18 @@ const PORT_RANGE: &str = "a port is a number from 0 to 65535 (0: any free one)";
 /// A value that cannot be one of its key or flag. Strings are what was typed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ValueError {
+    /// Not an address of the control API.
+    #[error("\"{0}\" is not an address for the control API: say \"127.0.0.1:9615\", \"[::1]:9615\" or a port")]
+    ControlAddress(String),
+    /// TLS was asked for.
+    #[error(
+        "\"{0}\": clusterd speaks no TLS; listen on 127.0.0.1 and put nginx in front, or reach it with ssh -L \
+         (docs/monitoring.md)"
+    )]
+    NoTls(String),
+    /// Not a name of a machine.
+    #[error("\"{0}\" is not a host name (without a port)")]
+    HostName(String),
     /// Not a number of workers.
     #[error(
         "workers must be a number from 1 to {WORKERS_MAX}, \"max\", \"max-1\" or \"50%\", not \"{0}\"{hint}",

@@ -223,6 +223,7 @@ impl<S: System> Master<S> {
                     open.insert(ix, to);
                     self.cx.events.push_back((ix, event));
                 }
+                self.control.compare(&self.cx);
             }
         }
         for failure in &failures {

@@ -1,15 +1,23 @@
 //! The master's side of the control API: its socket, the calls from its thread, and the clients that wait for an
 //! answer.
 use super::context::Context;
-use super::start::CONTROL_SOCKET;
+use super::reload::resolve;
+use super::start::{CONTROL_SOCKET, CONTROL_TCP};
 use super::system::System;
 use super::waiters::Waiters;
+use crate::api::access::{Access, AccessError};
 use crate::api::{self, Call, CallReceiver, CallSender};
+use crate::config::Listen;
+use crate::config::control::Control as Settings;
 use crate::home;
-use std::os::fd::AsFd;
+use crate::limits;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use thiserror::Error;
 
 /// Time that one turn of the loop spends on requests, in microseconds; one is always answered.
 const CALLS_TURN_US: u64 = 2_000;
@@ -27,6 +35,8 @@ pub(super) struct Control {
     /// Requests are answered from this time on (monotonic milliseconds).
     rest_until_ms: u64,
     server: Option<api::server::Server>,
+    /// The server over TCP, and what it was started with.
+    tcp: Option<(api::server::Server, Settings)>,
     /// Path of the socket, which is removed at the end.
     path: Option<PathBuf>,
     /// It was logged that the socket is missing and cannot be bound again.
@@ -38,18 +48,66 @@ impl Control {
     /// Serves the API on its own thread.
     pub(super) fn serve(&mut self, cx: &Context<impl System>, socket: UnixListener) {
         self.path = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
-        let sender = self.sender.take().unwrap_or_else(|| {
-            let (sender, receiver) = api::channel(Arc::clone(&cx.wake));
-            self.calls = Some(receiver);
-            sender
-        });
-        self.sender = Some(sender.clone());
+        let sender = self.sender(cx);
         if let Some(before) = self.server.take() {
             before.leave();
         }
         match api::server::start(socket, sender, cx.system.own_uid()) {
             Ok(server) => self.server = Some(server),
             Err(e) => log::error!("the control socket cannot be served: {e}"),
+        }
+    }
+
+    fn sender(&mut self, cx: &Context<impl System>) -> CallSender {
+        let sender = self.sender.get_or_insert_with(|| {
+            let (sender, receiver) = api::channel(Arc::clone(&cx.wake));
+            self.calls = Some(receiver);
+            sender
+        });
+        sender.clone()
+    }
+
+    /// Serves the API over TCP, on another thread.
+    pub(super) fn serve_tcp(&mut self, cx: &mut Context<impl System>, tcp: Tcp) {
+        let Tcp { socket, access, settings } = tcp;
+        cx.keeper.hold(CONTROL_TCP.to_owned(), socket.as_fd());
+        let socket = TcpListener::from(socket);
+        if let Ok(address) = socket.local_addr() {
+            log::info!("the control API is at http://{address}");
+        }
+        if !settings.is_loopback() {
+            log::warn!(
+                "the control API at {} is not encrypted: whoever sees its packets sees tokens (docs/monitoring.md)",
+                settings.listen
+            );
+        }
+        let sender = self.sender(cx);
+        match api::server::start_tcp(socket, sender, access) {
+            Ok(server) => self.tcp = Some((server, settings)),
+            Err(e) => log::error!("the control API cannot be served over TCP: {e}"),
+        }
+    }
+
+    /// Continues to serve over TCP what the previous master did; binds the address where that is not held.
+    pub(super) fn resume_tcp(&mut self, cx: &mut Context<impl System>, held: Option<OwnedFd>) {
+        let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
+        let Some(settings) = config.and_then(|config| config.control) else { return };
+        let tcp = match held {
+            Some(socket) => Tcp::with(socket, settings).map_err(ControlError::from),
+            None => Tcp::bind(&cx.system, settings),
+        };
+        match tcp {
+            Ok(tcp) => self.serve_tcp(cx, tcp),
+            Err(e) => log::error!("{e}"),
+        }
+    }
+
+    /// Says that a changed `[control]` waits for the next start.
+    pub(super) fn compare(&self, cx: &Context<impl System>) {
+        let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
+        let wanted = config.and_then(|config| config.control);
+        if self.tcp.as_ref().map(|(_, settings)| settings) != wanted.as_ref() {
+            log::warn!("[control] has changed; that takes effect when clusterd is started again");
         }
     }
 
@@ -97,7 +155,7 @@ impl Control {
 
     /// Waits until pending answers are sent.
     pub(super) fn drain(&self) {
-        if let Some(server) = &self.server {
+        for server in self.server.iter().chain(self.tcp.iter().map(|(server, _)| server)) {
             server.drain();
         }
     }
@@ -105,5 +163,42 @@ impl Control {
     /// Path of the socket, for the caller to remove; returned once.
     pub(super) fn take_path(&mut self) -> Option<PathBuf> {
         self.path.take()
+    }
+}
+
+/// Why the control API cannot be had over TCP.
+#[derive(Debug, Error)]
+pub(super) enum ControlError {
+    #[error("[control] listen = \"{address}\": {source}{}", holder.as_ref().map(|who| format!(" ({who})")).unwrap_or_default())]
+    Bind { address: Listen, source: io::Error, holder: Option<String> },
+    #[error("[control]: {0}")]
+    Access(#[from] AccessError),
+}
+
+/// The address of the control API, bound, with its rules.
+pub(super) struct Tcp {
+    socket: OwnedFd,
+    access: Access,
+    settings: Settings,
+}
+
+impl Tcp {
+    /// Binds the address and prepares the tokens.
+    ///
+    /// # Errors
+    /// The address is taken or not allowed; a token's file cannot be used.
+    pub(super) fn bind(system: &impl System, settings: Settings) -> Result<Tcp, ControlError> {
+        let address = settings.listen;
+        let socket = system.bind_tcp(address, true, limits::LISTEN_BACKLOG).map_err(|source| {
+            let in_use = source.kind() == io::ErrorKind::AddrInUse;
+            let holder = in_use.then(|| system.tcp_port_holder(address)).flatten();
+            let holder = holder.map(|holder| format!("by pid {}, {}", holder.pid, holder.command));
+            ControlError::Bind { address: Listen::Tcp(address), source, holder }
+        })?;
+        Ok(Tcp::with(socket, settings)?)
+    }
+
+    fn with(socket: OwnedFd, settings: Settings) -> Result<Tcp, AccessError> {
+        Ok(Tcp { socket, access: Access::prepare(&settings)?, settings })
     }
 }

@@ -14,7 +14,9 @@ use super::output::Way;
 use super::recovery::{self, Ground, Tag, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CommandLine, NotStarted, StartError, address_of, launch};
+use super::start::{
+    BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
+};
 use super::system::System;
 use super::{Master, channels, checkpoint, moves, overlap, reload, requests, spawn, stdin};
 use crate::config::Listen;
@@ -91,6 +93,8 @@ fn resume_all(
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
         master.control.serve(&master.cx, UnixListener::from(socket));
     }
+    let tcp = inherited.fds.remove(CONTROL_TCP);
+    master.control.resume_tcp(&mut master.cx, tcp);
     let mut actions = Vec::new();
     for ix in (0..limits::APPS_MAX).map(AppIx) {
         let Some(app) = read_record::<AppRecord>(&inherited, &format!("{APP}{ix}")) else { break };

@@ -1,7 +1,7 @@
 //! How a master starts: chooses between a takeover (`resume`) and a fresh start from the command line, which is here.
 use super::app::App;
 use super::context::Context;
-use super::control::Control;
+use super::control::{Control, Tcp};
 use super::keeper::Keeper;
 use super::listener;
 use super::notify_sockets::NotifySockets;
@@ -33,6 +33,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Name in the keeper of the address of the control API.
+pub(super) const CONTROL_TCP: &str = "control/tcp";
 /// Name of the control socket in the keeper.
 pub(super) const CONTROL_SOCKET: &str = "control/socket";
 /// Name in the keeper of the lock on the deployment's name.
@@ -223,9 +225,14 @@ impl<S: System> Master<S> {
         for name in given.iter().map(|(name, _)| name) {
             log::warn!("the inherited socket {name} matches no configured address; it is not used");
         }
+        let tcp = config.control.clone().map(|control| Tcp::bind(&self.cx.system, control));
+        let tcp = tcp.transpose().map_err(StartError::failed)?;
         // Not earlier: whoever finds the socket may rely on the start.
         if let Some(claimed) = claimed {
             self.open_control(&claimed.claim);
+        }
+        if let Some(tcp) = tcp {
+            self.control.serve_tcp(&mut self.cx, tcp);
         }
         reload::remember_sources(&mut self.cx, 1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {

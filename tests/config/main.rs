@@ -98,7 +98,9 @@ fn the_schema_names_every_key_and_no_other() {
     assert_eq!(app["required"], serde_json::json!(["command"]));
     for setting in settings().filter(|setting| !setting.scope.path.is_empty()) {
         let table = setting.scope.path.trim_start_matches("app").trim_start_matches('.');
-        let object = if table.is_empty() { app } else { &app["properties"][table] };
+        let of_app = setting.scope.path.split('.').next() == Some("app");
+        let above = if of_app { app } else { &schema };
+        let object = if table.is_empty() { app } else { &above["properties"][table] };
         let property = &object["properties"][setting.name];
         assert!(property["description"].is_string(), "{}", setting.name);
         assert_eq!(object["additionalProperties"], false);

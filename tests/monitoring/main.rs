@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod metrics;
+mod tcp;
 
 use common::{client, cluster};

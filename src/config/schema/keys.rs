@@ -26,6 +26,7 @@ use super::nested::{Table, Tables};
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
 use crate::config::SocketAccess;
 use crate::config::attributes::ResourceLimits;
+use crate::config::control;
 use crate::config::hooks::HookEvent;
 use crate::config::log::{self, Format, Target};
 use crate::config::options::Options;
@@ -35,12 +36,14 @@ use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defa
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Every table, in the order of the reference.
-pub(super) const TABLES: [&[Setting]; 8] = [
+pub(super) const TABLES: [&[Setting]; 9] = [
     RawFile::SETTINGS,
+    RawControl::SETTINGS,
     RawApp::SETTINGS,
     RawRestart::SETTINGS,
     RawReload::SETTINGS,
@@ -56,6 +59,12 @@ const fn scope(path: &'static str, help: &'static str) -> Scope {
 
 /// The file itself.
 pub(super) const DEPLOYMENT: Scope = scope("", "");
+/// `[control]`.
+pub(super) const CONTROL: Scope = Scope {
+    path: "control",
+    help: "The control API over TCP, beside the control socket: docs/monitoring.md.",
+    optional: true,
+};
 /// `[[app]]`.
 pub(super) const APP: Scope = scope("app", "One app; write [[app]] again for the next one.");
 /// `[app.restart]`.
@@ -82,6 +91,27 @@ table! {
     raw RawFile;
     /// The apps of the file.
     app: raw(Vec<RawApp>), Tables::<RawApp>(PhantomData);
+    /// The control API over TCP.
+    control: raw(RawControl), Table::<RawControl>(PhantomData);
+}
+
+table! {
+    in CONTROL;
+    raw RawControl;
+
+    /// Address of the control API. Reading needs no token on a loopback address.
+    listen: raw(SocketAddr), CONTROL_ADDRESS, unset "none", example r#""127.0.0.1:9615""#,
+        more "A port alone means 127.0.0.1. Other addresses than loopback need `token_file`. There is no TLS: put nginx in \
+              front, or use `ssh -L`";
+    /// File with the token for requests that change something, mode 0600; made with a random one if missing.
+    token_file: raw(String), PATH, unset "nothing can be changed over TCP", example r#""control.token""#;
+    /// File with a token that only reads.
+    read_token_file: raw(String), PATH, unset "none", example r#""metrics.token""#;
+    /// Names by which clients may call the address, beside localhost and IP addresses.
+    hosts: raw(Vec<At<String>>), HOSTS, unset "none", example r#"["metrics.internal"]"#,
+        more "Any other `Host` is refused, so that no web page can reach the API by a name of its own (DNS rebinding)";
+    /// Serve a page for browsers at /.
+    page: raw(bool = false), Boolean, example "true";
 }
 
 table! {
@@ -528,6 +558,10 @@ const NAME: Text<String> = Text {
     choices: &[],
 };
 const PATH: Text<String> = Text { wants: "a string", parse: parse::path, words: "path", show: quoted, choices: &[] };
+const CONTROL_ADDRESS: Text<SocketAddr> =
+    Text { wants: "a string", parse: control::address, words: "address", show: unset, choices: &[] };
+const HOSTS: Texts<String> =
+    Texts { parse: control::host, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: None };
 const CRON: Text<String> = Text {
     wants: "a string",
     parse: |text| Ok(cron::read(text)?),
