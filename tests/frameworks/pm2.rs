@@ -3,7 +3,9 @@
 use super::install;
 use super::support::NODE;
 use crate::cluster::{Cluster, Folder};
+use clusterd::cli::pm2::table::{OPTIONS, Outcome, VERBS};
 use serde_json::Value;
+use std::process::{Command, Output};
 
 /// An app with actions and metrics of both libraries.
 const APP: &str = "const io = require('@pm2/io'); const tx2 = require('tx2');\n\
@@ -41,4 +43,78 @@ fn actions_and_metrics_of_pm2s_libraries_work() {
     assert_eq!(answers(&["echo", "x"]), "web/0: got x\nweb/1: got x\n");
     assert_eq!(answers(&["clean"]), "web/0: {\"from\":\"tx2\"}\nweb/1: {\"from\":\"tx2\"}\n");
     cluster.stop();
+}
+
+/// PM2 with a home of its own; its daemon, which even `--help` starts, ends with it.
+struct Pm2 {
+    folder: Folder,
+}
+
+impl Pm2 {
+    fn run(&self, args: &[&str]) -> Output {
+        let program = install::apart("pm2").join("pm2/bin/pm2");
+        let mut pm2 = Command::new(install::node(NODE));
+        pm2.arg(program).args(args).env("PM2_HOME", self.folder.path().join("pm2")).output().unwrap()
+    }
+
+    fn help(&self, args: &[&str]) -> String {
+        let ended = self.run(&[args, &["--help"]].concat());
+        assert!(ended.status.success(), "{args:?}: {ended:?}");
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+    }
+}
+
+impl Drop for Pm2 {
+    fn drop(&mut self) {
+        self.run(&["kill"]);
+    }
+}
+
+/// The lines of a section of a help text.
+fn section<'a>(help: &'a str, title: &str) -> impl Iterator<Item = &'a str> {
+    let behind = help.split_once(&format!("\n  {title}:")).map(|(_, behind)| behind).unwrap_or_default();
+    behind.lines().skip_while(|line| line.trim().is_empty()).take_while(|line| line.starts_with("    "))
+}
+
+/// The long options of a help text.
+fn options(help: &str) -> Vec<String> {
+    let words =
+        |line: &str| line.split_whitespace().take_while(|word| word.starts_with('-')).map(str::to_owned).collect();
+    let named: Vec<Vec<String>> = section(help, "Options").map(words).collect();
+    named
+        .into_iter()
+        .flatten()
+        .filter_map(|word| Some(word.strip_prefix("--")?.trim_end_matches(',').to_owned()))
+        .collect()
+}
+
+#[test]
+#[ignore = "installs frameworks and versions of Node"]
+fn every_verb_and_option_that_pm2s_help_names_has_a_row() {
+    let pm2 = Pm2 { folder: Folder::new() };
+    let help = pm2.help(&[]);
+    let named = options(&help);
+    let verbs: Vec<&str> = section(&help, "Commands").map(str::trim).filter(|line| !line.starts_with('*')).collect();
+    // That it was read at all.
+    assert!(named.len() > 60 && verbs.len() > 70, "{} {}: {help}", named.len(), verbs.len());
+    let mut missing = Vec::new();
+    let mut look = |of: &str, named: Vec<String>| {
+        let unknown = named.into_iter().filter(|name| !OPTIONS.iter().any(|option| option.long == name));
+        missing.extend(unknown.map(|name| format!("{of} --{name}")));
+    };
+    look("pm2", named);
+    let mut without = Vec::new();
+    for line in verbs {
+        let names: Vec<&str> = line.split(' ').next().unwrap_or_default().split('|').collect();
+        for name in &names {
+            match VERBS.iter().find(|verb| verb.names.contains(name)) {
+                None => without.push((*name).to_owned()),
+                // Its options are refused with it.
+                Some(verb) if matches!(verb.outcome, Outcome::Refused(_)) => {}
+                Some(_) if line.contains("[options]") => look(name, options(&pm2.help(&[name]))),
+                Some(_) => {}
+            }
+        }
+    }
+    assert!(missing.is_empty() && without.is_empty(), "no row for the verbs {without:?}, the options {missing:?}");
 }

@@ -18,6 +18,8 @@ const ECOSYSTEMS: &[&str] = &[
     "pm2.config.cjs",
     "process.json",
 ];
+/// What a time format has, and hardly a name.
+const TIME_LETTERS: [&str; 4] = ["YYYY", "DD", "HH", "mm"];
 /// Fields of a cron expression.
 const CRON_FIELDS: std::ops::RangeInclusive<usize> = 5..=6;
 
@@ -125,6 +127,10 @@ impl Typed {
                         let codes: Vec<String> =
                             std::iter::from_fn(|| words.next_if(|word| word.parse::<u8>().is_ok()).cloned()).collect();
                         self.argv.extend((!codes.is_empty()).then(|| codes.join(",")));
+                    } else if word == "--timestamp" && TIME_LETTERS.iter().any(|letters| next.contains(letters)) {
+                        self.argv.pop();
+                        self.argv.push(format!("--timestamp={next}"));
+                        words.next();
                     } else if word == "--watch" && Path::new(next).is_dir() {
                         self.argv.push("--watch-path".to_owned());
                         self.argv.extend(words.next().cloned());

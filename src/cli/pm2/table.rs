@@ -371,6 +371,15 @@ pub const OPTIONS: &[Opt] = &[
     opt("--event-loop-inspector", None, "", "start app.js --event-loop-inspector", NO_AGENT),
     opt("--deep-monitoring", None, "", "start app.js --deep-monitoring", NO_AGENT),
     opt("--help", Some('h'), "", "--help", Works("")),
+    opt("--json", None, "", "logs web --json", Works("")),
+    opt("--format", None, "", "logs web --format", Note("--format is left out: --json has the same fields")),
+    opt("--raw", None, "", "logs web --raw", Works("")),
+    opt("--err", None, "", "logs web --err", Works("")),
+    opt("--out", None, "", "logs web --out", Works("")),
+    opt("--lines", None, "N", "logs web --lines 50", Works("")),
+    opt("--timestamp", None, "FORMAT", "logs web --timestamp HH:mm:ss", Works("")),
+    opt("--nostream", None, "", "logs web --nostream", Works("")),
+    opt("--highlight", None, "WORD", "logs web --highlight error", Works("")),
     opt("--fresh", None, "", "start app.js --fresh", NO_CONTAINER),
     opt("--daemon", None, "", "start app.js --daemon", NO_CONTAINER),
     opt("--container", None, "", "start app.js --container", NO_CONTAINER),
@@ -400,6 +409,20 @@ pub fn option_called(word: &str) -> Option<&'static Opt> {
     }
 }
 
+/// How many verbs and options there are of each outcome, in a sentence.
+fn counts() -> String {
+    let verbs: Vec<Outcome> = VERBS.iter().flat_map(|verb| verb.names.iter().map(|_| verb.outcome)).collect();
+    let options: Vec<Outcome> = OPTIONS.iter().map(|option| option.outcome).collect();
+    let of = |what: &str, all: &[Outcome]| {
+        let count = |is: fn(&Outcome) -> bool| all.iter().filter(|outcome| is(outcome)).count();
+        let works = count(|outcome| matches!(outcome, Works(_)));
+        let notes = count(|outcome| matches!(outcome, Note(_)));
+        let refused = count(|outcome| matches!(outcome, Refused(_)));
+        format!("{works} of {} {what} work, {notes} are taken with a note, {refused} are refused", all.len())
+    };
+    format!("{}; {}. A refusal says what to use.", of("verbs", &verbs), of("options", &options))
+}
+
 /// Both tables as Markdown, for `docs/migrating.md`.
 pub fn markdown() -> String {
     let said = |outcome: Outcome| match outcome {
@@ -408,7 +431,7 @@ pub fn markdown() -> String {
         Note(why) => format!("taken with a note: {why}"),
         Refused(instead) => format!("refused: {instead}"),
     };
-    let mut text = "| verb of PM2 | here |\n|---|---|\n".to_owned();
+    let mut text = format!("{}\n\n| verb of PM2 | here |\n|---|---|\n", counts());
     for verb in VERBS {
         let names: Vec<String> = verb.names.iter().map(|name| format!("`{name}`")).collect();
         text.push_str(&format!("| {} | {} |\n", names.join(", "), said(verb.outcome).replace('|', "\\|")));

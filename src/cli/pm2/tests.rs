@@ -59,7 +59,7 @@ fn every_option_of_pm2_works_or_says_what_becomes_of_it() {
 
 #[test]
 fn letters_mean_what_their_value_fits() {
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&["start", "a.js", "-c", "0 3 * * *"], &["start", "a.js", "--cron-restart", "0 3 * * *"]),
         (&["start", "-c", "a.toml"], &["start", "-c", "a.toml"]),
         (&["start", "a.js", "-e", "./e.log"], &["start", "a.js", "--error", "./e.log"]),
@@ -71,6 +71,8 @@ fn letters_mean_what_their_value_fits() {
         (&["start", "a.js", "--stop-exit-codes", "1", "2"], &["start", "a.js", "--stop-exit-codes", "1,2"]),
         (&["start", "a.js", "--", "--no-vizion", "-s"], &["start", "a.js", "--", "--no-vizion", "-s"]),
         (&["start", "a.js", "--name", "x", "-s", "--parallel", "3"], &["start", "a.js", "--name", "x"]),
+        (&["logs", "web", "--timestamp", "HH:mm"], &["logs", "web", "--timestamp=HH:mm"]),
+        (&["logs", "--timestamp", "web"], &["logs", "--timestamp", "web"]),
         (&["startup", "systemd", "-u", "web", "--hp", "/home/web"], &["startup", "systemd", "--system", "web"]),
     ];
     for (typed, read) in cases {
