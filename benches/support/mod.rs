@@ -2,6 +2,7 @@
 pub(crate) mod floor;
 pub(crate) mod least;
 pub(crate) mod load;
+pub(crate) mod pm2;
 pub(crate) mod processes;
 pub(crate) mod servers;
 pub(crate) mod stats;
