@@ -1,6 +1,7 @@
 """The static binary: its size, that it needs nothing, and that it serves in an empty root, as another user too."""
 
 import os
+import shutil
 import subprocess
 
 from common import BINARY, answer_of, built, free_port, fresh, running, skip
@@ -22,7 +23,7 @@ def a_root(name, files):
 
 
 def in_root(root, *arguments):
-    return ["env", "-i", "chroot", root, "/clusterd", *arguments]
+    return ["env", "-i", shutil.which("chroot"), root, "/clusterd", *arguments]
 
 
 def serves(root, *options):

@@ -9,16 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
-from common import DIST, MACHINE, PATIENCE_S, VERSION, answer_of, built, fresh, free_port, get, skip
+from common import DIST, MACHINE, PATIENCE_S, VERSION, answer_of, built, free_port, get, skip
+from load import Load
+from root import Root
 
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[MACHINE]
 PACKAGE = DIST / f"clusterd_{VERSION}-1_{ARCH}.deb"
 APP = "require('http').createServer((q, a) => a.end(String(process.pid))).listen(process.env.PORT);\n"
-# What the load does at most, in requests.
-REQUESTS_MAX = 50_000
 
 
 def contents_are_as_they_should():
@@ -46,44 +45,6 @@ def lintian_finds_no_error():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-class Root:
-    """A root folder over that of this machine, in which changes are lost."""
-
-    def __init__(self):
-        self.folder = fresh("deb")
-        (self.folder / "merged").mkdir()
-        script = f"""
-            set -e
-            cd {self.folder}
-            mount -t tmpfs -o mode=755 tmpfs merged
-            mkdir merged/upper merged/work merged/root
-            mount -t overlay overlay -o lowerdir=/,upperdir=merged/upper,workdir=merged/work merged/root
-            mount --rbind /proc merged/root/proc
-            mount --rbind /dev merged/root/dev
-            mount -t tmpfs -o mode=755 tmpfs merged/root/run
-            mount -t tmpfs -o mode=1777 tmpfs merged/root/tmp
-            echo entered
-            exec sleep {PATIENCE_S * 10}
-        """
-        self.holder = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
-        self.entered = self.holder.stdout.readline() == "entered\n"
-
-    def run(self, *words, check=True):
-        root = str(self.folder / "merged" / "root")
-        command = ["nsenter", "-m", "-t", str(self.holder.pid), "chroot", root, *map(str, words)]
-        environment = {"PATH": os.environ["PATH"], "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S * 2)
-        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-        return done
-
-    def write(self, path, text):
-        self.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat > {path} <<'END'\n{text}END\n")
-
-    def close(self):
-        self.holder.kill()
-        self.holder.wait()
-
-
 def newer_package(folder):
     """The same package with a later version."""
     unpacked = folder / "unpacked"
@@ -93,32 +54,6 @@ def newer_package(folder):
     newer = folder / "newer.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", unpacked, newer], check=True, stdout=subprocess.DEVNULL)
     return newer
-
-
-class Load:
-    """Requests, one after the other, from two threads, each on a connection of its own."""
-
-    def __init__(self, port):
-        self.port, self.over, self.answered, self.failed = port, False, 0, []
-        self.threads = [threading.Thread(target=self.loop) for _ in range(2)]
-        for thread in self.threads:
-            thread.start()
-
-    def loop(self):
-        for _ in range(REQUESTS_MAX):
-            if self.over:
-                return
-            try:
-                get(self.port)
-                self.answered += 1
-            except OSError as error:
-                self.failed.append(str(error))
-            time.sleep(0.002)
-
-    def stop(self):
-        self.over = True
-        for thread in self.threads:
-            thread.join()
 
 
 def installs_upgrades_under_load_and_goes(root):
@@ -165,7 +100,7 @@ def installs_upgrades_under_load_and_goes(root):
 contents_are_as_they_should()
 lintian_finds_no_error()
 passed = 2
-root = Root() if os.getuid() == 0 else None
+root = Root("deb") if os.getuid() == 0 else None
 if root is None or not root.entered:
     skip("the installation needs root, and overlayfs")
 else:

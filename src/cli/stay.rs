@@ -118,7 +118,7 @@ fn reap() {
 /// Tells the service manager that what was saved runs, where there is one that wants to know (sd_notify(3)).
 fn tell_ready() {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    if let Err(error) = notify::tell(&address, "READY=1") {
+    if let Err(error) = notify::tell(&address, "READY=1", None) {
         log::warn!("cannot tell {} that everything runs: {error}", address.display());
     }
 }

@@ -33,8 +33,9 @@ const KEEPER_COMPLAINTS_MAX: u32 = 20;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// The variables by which systemd says which fds it passed, and that it expects signs of life. They are meant for the keeper alone.
-const OWN_VARIABLES: [&str; 5] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
+/// The variables by which systemd says which fds it passed, that it expects signs of life and stores files. They are meant for the keeper alone.
+const OWN_VARIABLES: [&str; 6] =
+    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"];
 
 /// What the start of a master needs: both ends of its connection, the pipe for its report, and in the child copies of each.
 const RESERVED_FDS: usize = 8;
@@ -540,15 +541,19 @@ impl<S: System> Keeper<S> {
         match order {
             Order::Hold { name } => match fds.pop_front() {
                 None => self.complain(&format!("cannot hold \"{name}\": no file descriptor came with the order")),
-                Some(fd) => {
-                    if let Err(refusal) = self.table.hold(name.clone(), fd) {
-                        self.complain(&format!("cannot hold \"{name}\": {refusal}"));
+                Some(fd) => match self.table.hold(name.clone(), fd) {
+                    Err(refusal) => self.complain(&format!("cannot hold \"{name}\": {refusal}")),
+                    Ok(previous) => {
+                        if let Some(fd) = self.table.held_as(&name) {
+                            self.service_manager.store(&self.system, &name, fd, previous.is_some());
+                        }
                     }
-                }
+                },
             },
             Order::Release { name } => {
                 if let Some(fd) = self.table.release(&name) {
                     self.system.close(fd);
+                    self.service_manager.remove(&self.system, &self.table, &name);
                 }
             }
             Order::Note { key, value } => {

@@ -64,6 +64,9 @@ pub trait System: Debug {
     /// Tells this to the service manager that started us, if it asked for it (`NOTIFY_SOCKET`).
     fn tell_service_manager(&self, _state: &str) {}
 
+    /// Tells it this with a file.
+    fn tell_service_manager_with(&self, _state: &str, _fd: &Self::Fd) {}
+
     /// Releases code pages that only the start needed.
     fn forget_code(&self);
 
@@ -240,6 +243,13 @@ pub struct Linux {
     signals: Option<signal::Watch>,
 }
 
+fn tell_service_manager(state: &str, fd: Option<BorrowedFd<'_>>) {
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
+    if let Err(e) = notify::tell(&address, state, fd) {
+        stderr::say(&format!("clusterd: cannot tell the service manager {state:?} ({}): {e}", address.display()));
+    }
+}
+
 impl System for Linux {
     type Fd = OwnedFd;
 
@@ -262,10 +272,11 @@ impl System for Linux {
     }
 
     fn tell_service_manager(&self, state: &str) {
-        let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
-        if let Err(e) = notify::tell(&address, state) {
-            stderr::say(&format!("clusterd: cannot tell the service manager {state:?} ({}): {e}", address.display()));
-        }
+        tell_service_manager(state, None);
+    }
+
+    fn tell_service_manager_with(&self, state: &str, fd: &OwnedFd) {
+        tell_service_manager(state, Some(fd.as_fd()));
     }
 
     fn forget_code(&self) {

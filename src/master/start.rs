@@ -206,6 +206,7 @@ impl<S: System> Master<S> {
         }
         cgroups::end_leftovers(&self.cx);
         let mut given = given_sockets(inherited.fds);
+        let given_names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(&self.cx.system, app.clone(), 1, None).map_err(StartError::failed)?;
@@ -243,6 +244,8 @@ impl<S: System> Master<S> {
                 app.starting = !stopped;
             }
         }
+        // The keeper holds by its own name what is used; the rest is closed.
+        given_names.into_iter().for_each(|name| self.cx.keeper.send(Order::Release { name }));
         self.cx.keeper.send(Order::Ready);
         self.start_apps();
         Ok(())

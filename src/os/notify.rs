@@ -1,6 +1,6 @@
 //! Datagram sockets for `NOTIFY_SOCKET`: bound so that only one user can reach them, read with the sender's
 //! credentials. The datagrams are opaque here.
-use super::closer;
+use super::{closer, fdpass};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsStr;
@@ -67,18 +67,20 @@ fn new_socket() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sends a datagram to the socket at this value of `NOTIFY_SOCKET`: a path, or `@` and an abstract name. Does not wait.
+/// Sends a datagram, perhaps with a file, to the socket at this value of `NOTIFY_SOCKET`: a path, or `@` and an abstract
+/// name. Does not wait.
 ///
 /// # Errors
-/// Those of socket(2) and sendto(2).
-pub fn tell(address: &OsStr, state: &str) -> io::Result<()> {
+/// Those of socket(2), connect(2) and sendmsg(2).
+pub fn tell(address: &OsStr, state: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     let address = match address.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(address)?,
     };
-    socket.send_to_addr(state.as_bytes(), &address).map(drop)
+    socket.connect_addr(&address)?;
+    fdpass::send_with_fd(socket.as_fd(), state.as_bytes(), fd).map(drop)
 }
 
 /// The value of `NOTIFY_SOCKET` for this socket: its path, or `@` and its abstract name.
@@ -173,13 +175,13 @@ mod tests {
         let by_path = bind_for(&path, nix::unistd::geteuid().as_raw()).unwrap();
         let by_name = bind_abstract().unwrap();
         for (socket, told) in [(&by_path, "READY=1"), (&by_name, "STOPPING=1")] {
-            tell(OsStr::new(&address(socket.as_fd()).unwrap()), told).unwrap();
+            tell(OsStr::new(&address(socket.as_fd()).unwrap()), told, None).unwrap();
             let mut buffer = [0; 64];
             let said = receive(socket.as_fd(), &mut buffer).unwrap().unwrap();
             assert_eq!(&buffer[..said.bytes], told.as_bytes());
         }
         fs::remove_dir_all(&folder).unwrap();
-        assert!(tell(path.as_os_str(), "READY=1").is_err());
+        assert!(tell(path.as_os_str(), "READY=1", None).is_err());
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
         let sender = UnixDatagram::unbound().unwrap();
         nix::sys::socket::connect(sender.as_raw_fd(), &name).unwrap();
         let (mut read, write) = io::pipe().unwrap();
-        super::super::fdpass::send_with_fd(sender.as_fd(), b"BARRIER=1", Some(write.as_fd())).unwrap();
+        fdpass::send_with_fd(sender.as_fd(), b"BARRIER=1", Some(write.as_fd())).unwrap();
         drop(write);
         assert!(receive(socket.as_fd(), &mut [0; 64]).unwrap().is_some());
         // The end of file comes only when the fd is closed.
