@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 pub enum Format {
     /// clusterd's own.
     Toml,
-    /// JavaScript that exports it.
+    /// JavaScript or TypeScript that exports it.
     Script,
     /// JSON, or what PM2 takes for it: an expression of JavaScript.
     Json,
@@ -33,7 +33,7 @@ impl Format {
     pub fn of(path: &str) -> Format {
         let ending = path.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
         match ending.as_str() {
-            "js" | "cjs" | "mjs" => Format::Script,
+            "js" | "cjs" | "mjs" | "ts" | "cts" | "mts" => Format::Script,
             "json" | "json5" | "pm2" => Format::Json,
             "yaml" | "yml" => Format::Yaml,
             _ => Format::Toml,

@@ -15,6 +15,9 @@ const fail = (error) => {
   const stack = String((error && error.stack) || error).slice(0, 100000).split('\n');
   const places = stack.map((line) => line.split(`${file}:`)).filter((parts) => parts.length > 1);
   const number = places.length > 0 && /^\d{1,9}/.exec(places[0][1]);
+  if (error && error.code === 'ERR_UNKNOWN_FILE_EXTENSION' && /\.[cm]?ts$/.test(file)) {
+    say(2, `Node ${process.version} reads no TypeScript (22.18 and later do); compile it, or write it in JavaScript`, 1);
+  }
   const what = error instanceof Error || (error && error.message) ? `${error.name}: ${error.message}` : String(error);
   say(2, what.split('\n')[0] + (number ? ` (line ${number[0]})` : ''), 1);
 };

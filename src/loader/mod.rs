@@ -74,7 +74,7 @@ pub enum ReadError {
     #[error("it is not UTF-8 text")]
     NotText,
     /// A file of clusterd itself was given to `import`.
-    #[error("import takes JavaScript (.js, .cjs, .mjs), JSON (.json, .pm2) and YAML (.yaml, .yml)")]
+    #[error("import takes JavaScript and TypeScript (.js, .cjs, .mjs, .ts), JSON (.json, .pm2) and YAML (.yaml, .yml)")]
     NotPm2,
     /// A file of PM2 could not be evaluated.
     #[error(transparent)]

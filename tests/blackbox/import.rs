@@ -210,3 +210,22 @@ fn two_projects_with_a_file_of_the_same_name_live_side_by_side() {
     assert_eq!(names, ["one", "two"]);
     assert_eq!(home.app("d").status, "running");
 }
+
+#[test]
+fn a_file_in_typescript_is_read_or_refused_with_what_reads_it() {
+    let home = Home::new();
+    home.folder.write("app.js", "require('http').createServer().listen(0, '127.0.0.1')");
+    home.folder.write(
+        "ecosystem.config.ts",
+        "const name: string = 'typed';\nexport default { apps: [{ name, script: 'app.js' }] };",
+    );
+    let (code, _, said) = home.run(&["start", "ecosystem.config.ts"]);
+    match code {
+        0 => assert_eq!(home.app("typed").workers_ready, 1),
+        _ => assert!(said.contains("reads no TypeScript (22.18 and later do)"), "{said}"),
+    }
+    let broken = "module.exports = { apps: [{ name: 'web', script: 'app.js', cron_restart: 'soon' }] }";
+    home.folder.write("ecosystem.config.js", broken);
+    let (code, _, said) = home.run(&["start", "ecosystem.config.js"]);
+    assert!(code != 0 && said.contains("web: cron_restart: ") && said.contains("not a cron expression"), "{said}");
+}

@@ -12,6 +12,7 @@ const ECOSYSTEMS: &[&str] = &[
     "ecosystem.config.js",
     "ecosystem.config.cjs",
     "ecosystem.config.mjs",
+    "ecosystem.config.ts",
     "ecosystem.json",
     "ecosystem.config.json",
     "pm2.config.js",

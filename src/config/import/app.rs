@@ -279,7 +279,7 @@ impl Conversion<'_, '_> {
         if let Some(text) = self.fields.take(&["cron_restart", "cron"]).and_then(|(_, value)| text(value)) {
             match cron::read(&text) {
                 Ok(text) => self.section.app.text("cron_restart", &text, "local time; rolling"),
-                Err(why) => self.note(format!("cron_restart: {why}; left out")),
+                Err(why) => self.words.problem(&self.label, format!("cron_restart: {why}")),
             }
         }
         let ignore = self.get(&["ignore_watch"], "a pattern or a list of them", fields::texts).unwrap_or_default();
@@ -393,13 +393,15 @@ impl Conversion<'_, '_> {
         let both = self.log_path(&["log_file", "log"]);
         let out = self.log_path(&["out_file", "out", "output", "out_log"]);
         let err = self.log_path(&["error_file", "error", "err", "err_file", "err_log"]);
+        // PM2's way to have one file alone.
+        let is_nothing = |path: &Option<String>| path.as_ref().is_none_or(|path| path == "NULL");
         if self.yes(&["disable_logs"]) {
             self.section.log.text("file", "NULL", "disable_logs");
-        } else if let (Some(both), None, None) = (&both, &out, &err) {
+        } else if let Some(both) = both.as_ref().filter(|_| is_nothing(&out) && is_nothing(&err)) {
             self.section.log.text("file", both, "log_file");
         } else {
             if both.is_some() {
-                self.note("log_file: there is no third file beside those of stdout and stderr; left out");
+                self.note("log_file: no third file beside those of stdout and stderr; clusterd logs NAME shows both, in order");
             }
             for (key, path) in [("out", out), ("err", err)] {
                 if let Some(path) = path {

@@ -177,7 +177,9 @@ fn what_starts_it_again() {
     assert_eq!((once.restart.max_runs, once.restart.delay), (Some(1), Duration::from_secs(4)));
     assert_eq!(once.cron_restart.as_deref(), Some("0 3 * * *"));
     assert_eq!(whole(json!({ "cron_restart": 0, "restart_delay": 0 })).cron_restart, None);
-    assert!(app(json!({ "cron_restart": "soon" })).1[0].contains("not a cron expression"));
+    let refused = import(&json!([{ "name": "web", "script": "a.js", "cron_restart": "soon" }])).unwrap_err();
+    assert!(refused.len() == 1 && refused[0].starts_with("web: cron_restart: "), "{refused:?}");
+    assert!(refused[0].contains("not a cron expression"), "{refused:?}");
     let watch =
         whole(json!({ "watch": true, "ignore_watch": ["node_modules", "./tmp", "*.log"], "watch_delay": 1000 }));
     let watch = watch.watch.unwrap();
@@ -265,6 +267,10 @@ fn log_files_and_what_their_lines_look_like_are_taken_over() {
     let app = whole(json!({ "cwd": "/srv", "log": "all.log", "time": true }));
     assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
     assert_eq!(app.log.time.as_deref(), Some(crate::config::log_time::DEFAULT));
+    let app = whole(json!({ "cwd": "/srv", "log_file": "all.log", "out_file": "NULL", "error_file": "/dev/null" }));
+    assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
+    let app = whole(json!({ "cwd": "/srv", "out_file": "NULL", "error_file": "e.log" }));
+    assert_eq!((app.log.out, app.log.err), (Target::Null, Target::File("/srv/e.log".into())));
     assert_eq!(whole(json!({ "disable_logs": true, "out_file": "x" })).log.out, Target::Null);
     assert_eq!(whole(json!({ "time": true })).log.out, Target::Inherit);
 }
@@ -307,6 +313,7 @@ fn formats_are_told_by_the_path() {
         ("ecosystem.config.js", Format::Script),
         ("x.CJS", Format::Script),
         ("x.mjs", Format::Script),
+        ("ecosystem.config.ts", Format::Script),
         ("app.json", Format::Json),
         ("dump.pm2", Format::Json),
         ("p.yml", Format::Yaml),
@@ -317,6 +324,8 @@ fn formats_are_told_by_the_path() {
         ("app.js", false),
         ("server.mjs", false),
         ("ecosystem.config.js", true),
+        ("ecosystem.config.mts", true),
+        ("server.ts", false),
         ("conf/pm2.config.cjs", true),
         ("ecosystem.js", true),
         ("app.json", true),
