@@ -30,7 +30,7 @@ pub mod value_error;
 
 use crate::balance::Mode;
 pub use protocol::{Protocol, ProtocolKind};
-pub use schema::keys::{App, Limits, Reload, Restart};
+pub use schema::keys::{Alive, App, Limits, Reload, Restart};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;

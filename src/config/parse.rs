@@ -194,6 +194,21 @@ fn ready_http(text: &str) -> Result<Ready, ValueError> {
     }
 }
 
+/// `/healthz`: the path of a liveness probe.
+///
+/// # Errors
+/// It is no path of a request.
+pub fn http_path(text: &str) -> Result<String, ValueError> {
+    let typed = || text.to_owned();
+    if text.len() > READY_PATH_BYTES_MAX {
+        return Err(ValueError::HttpPathTooLong);
+    }
+    if !text.starts_with('/') || text.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+        return Err(ValueError::HttpPath(typed()));
+    }
+    Ok(typed())
+}
+
 /// `listening or 3s`.
 fn ready_or(said: &str, time: &str) -> Result<Ready, ValueError> {
     let said = match said {

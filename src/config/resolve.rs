@@ -5,7 +5,7 @@ use super::problem::{At, Found, Problem, Spot};
 use super::protocol::ProtocolKind;
 use super::raw;
 use super::schema::addresses::ListenEntry;
-use super::schema::keys::{AppRest, RawApp, RawLimits, RawRestart};
+use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawRestart};
 use super::schema::kinds::Watched;
 use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
@@ -314,6 +314,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         watch: decide_watch(&mut raw, sources),
         restart,
         reload: raw.reload.take().map(|at| at.value).unwrap_or_default().decide(),
+        alive: decide_alive(raw.alive.take().map(|at| at.value).unwrap_or_default(), protocol, found),
         hooks: hooks::decide(raw.hooks.take().map(|at| at.value).unwrap_or_default()),
         limits,
         agent,
@@ -394,6 +395,26 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
         found.add(spot, message.to_string());
     }
     limits
+}
+
+fn decide_alive(raw: RawAlive, protocol: Protocol, found: &mut Found) -> Alive {
+    let spot = raw.http.as_ref().map(|at| at.spot);
+    let others = [raw.every.as_ref().map(|at| at.spot), raw.timeout.as_ref().map(|at| at.spot)];
+    let alive = raw.decide();
+    match (spot, protocol.exactly()) {
+        (None, _) => {
+            if let Some(spot) = others.into_iter().flatten().next() {
+                found.add(spot, "nothing is asked: http, a path such as \"/healthz\", is missing");
+            }
+        }
+        (Some(spot), Some(protocol)) => {
+            if let Err(message) = rules::alive(protocol, &alive) {
+                found.add(spot, message.to_string());
+            }
+        }
+        (Some(_), None) => {}
+    }
+    alive
 }
 
 /// The variables of one app. Later ones win: `env_file`, `env`, the chosen `env.NAME`, `--env-file`, `--env`.

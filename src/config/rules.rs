@@ -1,7 +1,7 @@
 //! Which settings a protocol allows: readiness, balance, listening, limits. Checked when a protocol was typed, and
 //! again when `auto` is decided. `protocol` has the table.
 use super::protocol::ProtocolKind;
-use super::{App, Balance, Limits, Listen, Ready, Said, defaults};
+use super::{Alive, App, Balance, Limits, Listen, Ready, Said, defaults};
 use crate::balance::Mode;
 use thiserror::Error;
 
@@ -34,6 +34,11 @@ pub enum RuleError {
         /// The reason and what to do.
         why: &'static str,
     },
+    /// As for readiness, while it serves.
+    #[error(
+        "alive.http needs protocol \"node\": with \"{0}\" workers accept by themselves, and nobody can choose which one is asked"
+    )]
+    Alive(ProtocolKind),
     /// The master cannot choose the worker.
     #[error("balance \"{name}\" needs protocol \"node\": with \"{1}\" the workers accept by themselves", name = .0.name())]
     Strategy(Mode, ProtocolKind),
@@ -157,6 +162,15 @@ pub fn limits(protocol: ProtocolKind, balance: Balance, limits: &Limits) -> Resu
         return Err(RuleError::MaxConnections);
     }
     Ok(())
+}
+
+/// Checks that single workers can be asked under a decided protocol, where that is configured.
+///
+/// # Errors
+/// They cannot.
+pub fn alive(protocol: ProtocolKind, alive: &Alive) -> Result<(), RuleError> {
+    let cannot = alive.http.is_some() && protocol.rules().http_unfit.is_some();
+    if cannot { Err(RuleError::Alive(protocol)) } else { Ok(()) }
 }
 
 /// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided

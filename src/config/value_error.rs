@@ -103,6 +103,14 @@ pub enum ValueError {
     /// A path beyond the bound.
     #[error("ready \"http:...\": the path is longer than {READY_PATH_BYTES_MAX} bytes")]
     ReadyTooLong,
+    /// Not what a request line can ask for.
+    #[error(
+        "\"{0}\" is no path to ask for: it begins with a slash, as in \"/healthz\", and has ASCII letters, digits and signs, but no #"
+    )]
+    HttpPath(String),
+    /// A path beyond the bound.
+    #[error("the path is longer than {READY_PATH_BYTES_MAX} bytes")]
+    HttpPathTooLong,
     /// A request together with a time.
     #[error(
         "ready \"{0}\" goes with no other rule: a worker that answers badly must not get ready by waiting; ready_timeout \

@@ -3,8 +3,8 @@
 use super::context::Context;
 use super::dispatch::{self, Dispatch};
 use super::eligibility;
+use super::http_probes::HttpProbes;
 use super::kernel_mode::groups::Groups;
-use super::readiness_probe::ReadinessProbes;
 use super::relay::Relay;
 use super::system::System;
 use super::tasks::Task;
@@ -42,7 +42,7 @@ pub(super) struct ChannelReader<'a, S: System> {
     pub(super) cx: &'a mut Context<S>,
     pub(super) dispatch: &'a mut Dispatch,
     pub(super) groups: &'a mut Groups,
-    pub(super) readiness: &'a mut ReadinessProbes,
+    pub(super) http_probes: &'a mut HttpProbes,
     pub(super) relay: &'a mut Relay,
 }
 

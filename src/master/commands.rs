@@ -299,6 +299,9 @@ impl<S: System> Master<S> {
                 drop(self.output.take_tail(*worker));
             }
             addresses::close_unserved(&mut self.cx, &mut self.kernel_mode.groups, app_ix);
+            if let Some(ix) = self.cx.workers.find(*worker) {
+                self.http_probes.begin(&mut self.cx, ix);
+            }
         }
         self.control.waiters.on_report(&self.cx, app_ix, report, said.as_ref());
         if matches!(report, Report::Started { .. }) {

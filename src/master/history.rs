@@ -18,11 +18,12 @@ pub(super) enum Counted {
     Reloaded,
     ReloadFailed,
     ReloadSuperseded,
+    Unwell,
 }
 
 use Counted::{
     Connections, Exit, Hung, Lifetime, Memory, Misbehaved, NotReady, NotStarted, OutOfMemory, ReloadFailed,
-    ReloadSuperseded, Reloaded, Signal,
+    ReloadSuperseded, Reloaded, Signal, Unwell,
 };
 
 /// The causes of restarts, and the word of each on the wire.
@@ -36,15 +37,15 @@ pub(super) const CAUSES: [(Counted, &str); 7] = [
     (Hung, "hung"),
 ];
 
-/// The limits that workers were replaced for.
-pub(super) const LIMITS: [(Counted, &str); 3] =
-    [(Memory, "memory"), (Lifetime, "lifetime"), (Connections, "connections")];
+/// The limits and probes that workers were replaced for.
+pub(super) const LIMITS: [(Counted, &str); 4] =
+    [(Memory, "memory"), (Lifetime, "lifetime"), (Connections, "connections"), (Unwell, "unwell")];
 
 /// The outcomes of reloads.
 pub(super) const OUTCOMES: [(Counted, &str); 3] =
     [(Reloaded, "done"), (ReloadFailed, "failed"), (ReloadSuperseded, "superseded")];
 
-const KINDS: usize = ReloadSuperseded as usize + 1;
+const KINDS: usize = Unwell as usize + 1;
 
 /// How often each happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +93,7 @@ impl History {
                 Excess::Memory { .. } => Memory,
                 Excess::Lifetime { .. } => Lifetime,
                 Excess::Connections { .. } => Connections,
+                Excess::Unwell { .. } => Unwell,
                 Excess::Asked => return false,
             },
             Report::ReloadDone { .. } => Reloaded,

@@ -25,6 +25,7 @@ pub mod handover_times;
 mod hang_reports;
 mod history;
 mod hooks;
+mod http_probes;
 mod keeper;
 mod kernel_mode;
 mod lifecycle;
@@ -41,7 +42,6 @@ mod output;
 mod overlap;
 mod preload;
 mod reactor;
-mod readiness_probe;
 mod recovery;
 mod relay;
 mod reload;
@@ -101,7 +101,7 @@ struct Master<S: System> {
     hooks: hooks::HookRuns,
     relay: relay::Relay,
     reports: hang_reports::HangReports,
-    readiness: readiness_probe::ReadinessProbes,
+    http_probes: http_probes::HttpProbes,
     liveness: liveness::LivenessProbes,
     drains: drains::Drains,
     kernel_mode: KernelMode,
@@ -154,7 +154,7 @@ impl<S: System> Master<S> {
                     Ready::Notify => self.notify.woke(),
                     Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
                     Ready::Intercepted { worker } => self.kernel_mode.interception.read(&mut self.cx, worker),
-                    Ready::Answer { worker } => self.readiness.answer_came(&mut self.cx, worker),
+                    Ready::Answer { worker } => self.http_probes.answer_came(&mut self.cx, worker),
                 }
             }
         }
@@ -165,9 +165,9 @@ impl<S: System> Master<S> {
         self.advance_timers();
         self.dispatch.resource_retry.retry(&mut self.cx);
         if self.upgrade.is_handing_over() {
-            self.readiness.postpone(&mut self.cx);
+            self.http_probes.postpone(&mut self.cx);
         } else {
-            self.readiness.advance(&mut self.cx);
+            self.http_probes.advance(&mut self.cx);
         }
         loop {
             self.work_on_events();
@@ -444,7 +444,7 @@ impl<S: System> Master<S> {
             cx: &mut self.cx,
             dispatch: &mut self.dispatch,
             groups: &mut self.kernel_mode.groups,
-            readiness: &mut self.readiness,
+            http_probes: &mut self.http_probes,
             relay: &mut self.relay,
         }
     }

@@ -56,6 +56,8 @@ fn excess_words(excess: Excess) -> String {
         }
         Excess::Lifetime { lived_ms } => format!("has lived {}", human_ms(lived_ms)),
         Excess::Connections { taken } => format!("has taken {taken} connections"),
+        Excess::Unwell { failures: 1 } => "has failed a liveness probe".to_owned(),
+        Excess::Unwell { failures } => format!("has failed {failures} liveness probes in a row"),
         Excess::Asked => "is replaced on request".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! The reactor: which fds the master waits for, and how. Three epolls, so that answers can be read in batches:
 //!
 //! ```text
-//! all ─┬─ urgent     keeper, listeners, control API, notify socket, answers about readiness
+//! all ─┬─ urgent     keeper, listeners, control API, notify socket, answers to probes
 //!      │   └ queues   the listening sockets of slots (balance "kernel"), while nothing happens there
 //!      └─ channels   the workers' channels
 //! ```
@@ -35,7 +35,7 @@ const NOTIFY: usize = 2;
 const QUEUES: usize = 3;
 /// First token of a listener; the token encodes app and listener.
 const LISTENER_FIRST: usize = 16;
-/// First token of a worker: its readiness probe has the even ones, its intercepted calls the odd ones.
+/// First token of a worker: its HTTP probe has the even ones, its intercepted calls the odd ones.
 const WORKER_FIRST: usize = LISTENER_FIRST + limits::APPS_MAX * limits::LISTENER_KEYS_PER_APP_MAX;
 const GROUP: usize = limits::GROUP_SOCKETS_MAX as usize;
 
@@ -56,7 +56,7 @@ pub(super) enum Ready {
     Intercepted {
         worker: WorkerIx,
     },
-    /// An answer to the readiness probe of this worker.
+    /// An answer to the HTTP probe of this worker.
     Answer {
         worker: WorkerIx,
     },

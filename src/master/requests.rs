@@ -134,7 +134,7 @@ fn on_listening(reader: &mut ChannelReader<'_, impl System>, ix: WorkerIx) {
         }
         return reader.cx.push_news(app, Event::NotYet { worker: id, why: text });
     }
-    reader.readiness.begin(reader.cx, ix);
+    reader.http_probes.begin(reader.cx, ix);
     reader.cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Listening });
 }
 

@@ -129,7 +129,7 @@ fn resume_all(
         // The previous master may have been told that it listens, and may have probed it.
         let listens = master.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
         if listens && requests::serves_too_little(&master.cx, ix).is_none() {
-            master.readiness.begin(&mut master.cx, ix);
+            master.http_probes.begin(&mut master.cx, ix);
         }
     }
     for ix in master.cx.apps.indices() {

@@ -505,6 +505,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     config.balance = rules::balance(kind, config.balance)?;
     rules::listen(kind, !config.listen.is_empty())?;
     rules::limits(kind, config.balance, &config.limits)?;
+    rules::alive(kind, &config.alive)?;
     rules::spares(kind, config)?;
     rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }

@@ -335,7 +335,7 @@ pub(super) fn add_worker(
         custom: Custom::default(),
         intake: Intake::default(),
         intercepted: None,
-        readiness_probe: None,
+        http_probe: None,
     });
     if is_agent {
         if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {

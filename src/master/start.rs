@@ -170,7 +170,7 @@ impl<S: System> Master<S> {
             output: output::Output::default(),
             hooks: Default::default(),
             relay: Default::default(),
-            readiness: Default::default(),
+            http_probes: Default::default(),
             reports: Default::default(),
             liveness: Default::default(),
             drains: Default::default(),

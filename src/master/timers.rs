@@ -19,7 +19,7 @@ pub(super) enum Timer {
     /// The first limit for a stuck event loop.
     Hang,
     /// The next step of a readiness probe.
-    ReadinessProbe,
+    HttpProbe,
     /// The check of draining workers from outside.
     DrainCheck,
     /// The first end of a `drain_delay`.

@@ -2,9 +2,9 @@
 //! are its fds and what was sent to it.
 use super::bind::Intercepted;
 use super::drains::{Drain, Goodbye};
+use super::http_probes::HttpProbe;
 use super::liveness::Liveness;
 use super::moves::Kept;
-use super::readiness_probe::ReadinessProbe;
 use super::relay::{Custom, Receiver};
 use super::system::System;
 use super::unread::Intake;
@@ -73,7 +73,7 @@ pub(super) struct Worker<S: System> {
     /// The interception of its bind(2) and listen(2), if it has one.
     pub(super) intercepted: Option<Intercepted>,
     /// The readiness probe, while the worker is being probed.
-    pub(super) readiness_probe: Option<ReadinessProbe>,
+    pub(super) http_probe: Option<HttpProbe>,
 }
 
 /// All living workers. Indices are reused; ids never are.

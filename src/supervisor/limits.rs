@@ -35,6 +35,8 @@ pub enum Excess {
     Lifetime { lived_ms: u64 },
     /// Connections that it took.
     Connections { taken: u64 },
+    /// So many liveness probes in a row failed.
+    Unwell { failures: u32 },
     /// None: somebody asked for its replacement.
     Asked,
 }

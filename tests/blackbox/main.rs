@@ -5,6 +5,7 @@ mod actions;
 mod addresses;
 mod again;
 mod agent;
+mod alive;
 mod asked;
 mod background;
 mod bind;

@@ -239,6 +239,7 @@ fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Find
         finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
     }
     finding.keep(protocol.map_or(Ok(()), |protocol| rules::limits(protocol, app.balance, &app.limits)));
+    finding.keep(protocol.map_or(Ok(()), |protocol| rules::alive(protocol, &app.alive)));
     let decided = protocol.and_then(|protocol| Some((protocol, rules::balance(protocol, app.balance).ok()?)));
     finding
         .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::spares(protocol, &App { balance, ..app.clone() })));

@@ -47,6 +47,7 @@ pub(super) const TABLES: [&[Setting]; 9] = [
     RawApp::SETTINGS,
     RawRestart::SETTINGS,
     RawReload::SETTINGS,
+    RawAlive::SETTINGS,
     RawHooks::SETTINGS,
     RawLimits::SETTINGS,
     RawLog::SETTINGS,
@@ -71,6 +72,8 @@ pub(super) const APP: Scope = scope("app", "One app; write [[app]] again for the
 pub(super) const RESTART: Scope = scope("app.restart", "What happens when a worker dies.");
 /// `[app.reload]`.
 pub(super) const RELOAD: Scope = scope("app.reload", "How a reload replaces the workers.");
+/// `[app.alive]`.
+pub(super) const ALIVE: Scope = scope("app.alive", "How workers are asked, while they serve, whether they are well.");
 /// `[app.hooks]`.
 pub(super) const HOOKS: Scope =
     scope("app.hooks", "Commands to run at events, told in CLUSTERD_EVENT and other variables.");
@@ -145,6 +148,8 @@ table! {
         restart: Restart,
         /// How a reload replaces the workers.
         reload: Reload,
+        /// How serving workers are asked whether they are well.
+        alive: Alive,
         /// Commands to run at events; none is empty.
         hooks: BTreeMap<HookEvent, Vec<String>>,
         /// What a worker may use.
@@ -341,6 +346,8 @@ table! {
     restart: raw(RawRestart), Table::<RawRestart>(PhantomData);
     /// How a reload replaces the workers.
     reload: raw(RawReload), Table::<RawReload>(PhantomData);
+    /// How workers are asked, while they serve, whether they are well.
+    alive: raw(RawAlive), Table::<RawAlive>(PhantomData);
     /// Commands to run at events.
     hooks: raw(RawHooks), Table::<RawHooks>(PhantomData);
     /// What a worker may use.
@@ -417,6 +424,24 @@ table! {
     /// Let the old workers' drain time-outs end one after the other over this time, for apps with long-lived connections.
     drain_spread: plain(Duration = Duration::ZERO), TIME,
         more "Their clients then do not all come back at once";
+}
+
+table! {
+    in ALIVE;
+    raw RawAlive;
+    /// How workers are asked, while they serve, whether they are well.
+    resolved Alive;
+
+    /// A path that every worker has to answer with 2xx or 3xx, in plain HTTP; one that does not is replaced.
+    http: plain(Option<String> = None), Optional(ALIVE_PATH), unset "none", example r#""/healthz""#,
+        more "Only with protocol `node`: each request is handed to the worker that it is about. The new worker starts beside the \
+              old one, which serves until that one is ready";
+    /// How often each worker is asked.
+    every: plain(Duration = Duration::from_secs(10)), TIME_NOT_ZERO;
+    /// A request that has no answer after this has failed.
+    timeout: plain(Duration = Duration::from_secs(5)), TIME_NOT_ZERO;
+    /// How many requests in a row have to fail before the worker is replaced.
+    failures: plain(u32 = 3), number::<u32>("failures", 1, ALIVE_FAILURES_MAX);
 }
 
 table! {
@@ -580,6 +605,12 @@ const PROTOCOL: Text<Protocol> =
 const STOP_SIGNAL: Text<String> =
     Text { wants: "a string", parse: parse::stop_signal, words: "", show: quoted, choices: &parse::STOP_SIGNALS };
 const AGENT_PROTOCOL: Text<Protocol> = Text { choices: &["auto", "node", "none"], ..PROTOCOL };
+/// Failures in a row beyond which nobody would wait.
+const ALIVE_FAILURES_MAX: i64 = 1_000;
+
+const ALIVE_PATH: Text<String> =
+    Text { wants: "a string", parse: parse::http_path, words: "path", show: quoted, choices: &[] };
+
 const READY: Text<Ready> = Text {
     wants: "a string",
     parse: parse::ready,

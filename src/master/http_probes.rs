@@ -1,24 +1,27 @@
-//! Readiness probes (`ready = "http:/path"`): requests a path from a listening worker until the answer is good. Each
-//! request goes over a loopback connection of the master whose other end is handed to that very worker, so that no
+//! Readiness and liveness probes by HTTP: requests a path from a listening worker until the answer is good (`ready =
+//! "http:/path"`), and from one that serves every few seconds (`[app.alive]`). Each request goes over a loopback connection of the master whose other end is handed to that very worker, so that no
 //! client and no other worker is involved. The supervisor decides what an answer means; `worker::http` parses it.
 //!
 //! Nothing here blocks: unfinished steps are polled. Nothing survives a master's death: the next master probes again,
 //! and pending answers go to a closed socket.
 use super::context::Context;
 use super::dispatch;
+use super::narration::human_ms;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
+use crate::config::Alive;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::os::listen::LocalAddress;
 use crate::os::loopback::{Half, Made};
-use crate::supervisor::{Event, Evidence, Phase};
+use crate::supervisor::{Event, Evidence, Excess, Phase};
 use crate::worker::http::{self, Answer};
 use crate::worker::node::channel::Sent;
 use crate::worker::node::framing::shown;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Pause before a worker without a good answer is probed again, in milliseconds. It doubles.
 const READY_ASK_MIN_MS: u64 = 50;
@@ -48,21 +51,51 @@ const READY_READ_BYTES: usize = 4 * 1024;
 /// acknowledgement matches nothing: only the HTTP answer counts.
 const PROBE_SEQ: u64 = 1 << 53;
 
-/// The readiness probes of all workers.
+/// The probes of all workers.
 #[derive(Default)]
-pub(super) struct ReadinessProbes {
+pub(super) struct HttpProbes {
     probed: BTreeSet<WorkerIx>,
     /// Scratch space for one line.
     line: Vec<u8>,
 }
 
 /// The state of one worker's probe.
-pub(super) struct ReadinessProbe {
+pub(super) struct HttpProbe {
     step: Step,
-    /// The pause before the next request; it doubles.
+    /// The pause before the next request about readiness; it doubles.
     pause_ms: u64,
     /// The reason that was reported last.
     reported: String,
+    /// Requests in a row that failed while the worker served.
+    failures: u32,
+}
+
+/// What a worker is asked for.
+enum Question<'a> {
+    /// Whether it is ready: this path.
+    Readiness(&'a str),
+    /// Whether it is still well: `http` of the settings.
+    Liveness(&'a str, &'a Alive),
+}
+
+impl Question<'_> {
+    fn path(&self) -> &str {
+        match self {
+            Question::Readiness(path) | Question::Liveness(path, _) => path,
+        }
+    }
+
+    /// Time limit for the status of an answer, in milliseconds.
+    fn answer_ms(&self) -> u64 {
+        match self {
+            Question::Readiness(_) => READY_ANSWER_MS,
+            Question::Liveness(_, alive) => in_ms(alive.timeout),
+        }
+    }
+}
+
+fn in_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 enum Step {
@@ -92,8 +125,8 @@ enum Failure {
         "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
     )]
     Closed,
-    #[error("was not answered in {} s", READY_ANSWER_MS / 1000)]
-    Late,
+    #[error("was not answered in {}", human_ms(*.0))]
+    Late(u64),
     #[error("is not answered yet")]
     Pending,
     #[error("is not asked yet: it does not read its channel")]
@@ -104,7 +137,7 @@ enum Failure {
     NoConnection(#[from] io::Error),
 }
 
-impl ReadinessProbe {
+impl HttpProbe {
     fn due_ms(&self) -> u64 {
         match &self.step {
             Step::Resting { until_ms } => *until_ms,
@@ -117,10 +150,52 @@ impl ReadinessProbe {
         matches!(self.step, Step::Resting { .. })
     }
 
-    /// Tells the supervisor why the worker is not ready, if the reason is new.
+    /// A request has failed.
     fn report(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) {
-        let Some(path) = path_to_ask(cx, ix) else { return };
-        let why = format!("GET {path} {failure}");
+        let Some(question) = question(cx, ix) else { return };
+        let why = format!("GET {} {failure}", question.path());
+        match question {
+            Question::Readiness(_) => self.report_unready(cx, ix, why),
+            Question::Liveness(_, alive) => {
+                let most = alive.failures;
+                self.count_failure(cx, ix, failure, most, &why);
+            }
+        }
+    }
+
+    /// Counts a failure of a worker that serves; after so many in a row it is to be replaced. The supervisor replaces one
+    /// worker at a time, so it is told again while the failures last.
+    fn count_failure(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure, most: u32, why: &str) {
+        if !failure.is_the_workers() {
+            return;
+        }
+        let Some(worker) = cx.workers.get(ix) else { return };
+        self.failures = self.failures.saturating_add(1);
+        let app = &mut cx.apps[worker.app];
+        let pid = worker.pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+        let text = format!("worker {}{pid} is not well: {why}", worker.id);
+        if self.failures < most {
+            log::debug!("{}/{}: {text} (failure {} of {most})", app.name, worker.slot, self.failures);
+            return;
+        }
+        if self.failures == most {
+            log::warn!("{}/{}: {text}", app.name, worker.slot);
+            app.slot_notes.insert(worker.slot, text);
+        }
+        let excess = Excess::Unwell { failures: self.failures };
+        cx.events.push_back((worker.app, Event::Replace { worker: worker.id, excess }));
+    }
+
+    /// The answer of a worker that serves was good.
+    fn is_well(&mut self, cx: &Context<impl System>, ix: WorkerIx, most: u32) {
+        let had = std::mem::take(&mut self.failures);
+        if let Some(worker) = cx.workers.get(ix).filter(|_| had >= most) {
+            log::info!("{}/{}: worker {} is well again", cx.apps[worker.app].name, worker.slot, worker.id);
+        }
+    }
+
+    /// Tells the supervisor why the worker is not ready, if the reason is new.
+    fn report_unready(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, why: String) {
         let Some(worker) = cx.workers.get(ix).filter(|_| self.reported != why) else { return };
         log::debug!("{}/{}: worker {} is not ready: {why}", cx.apps[worker.app].name, worker.slot, worker.id);
         self.reported.clone_from(&why);
@@ -128,16 +203,31 @@ impl ReadinessProbe {
     }
 
     /// Ends a request; the next one follows after a pause. `None` if the probe is no longer needed.
-    fn rest(mut self, cx: &Context<impl System>, ix: WorkerIx) -> Option<ReadinessProbe> {
-        path_to_ask(cx, ix)?;
-        self.step = Step::Resting { until_ms: cx.now_ms + self.pause_ms };
-        self.pause_ms = (self.pause_ms * 2).min(READY_ASK_MAX_MS);
+    fn rest(mut self, cx: &Context<impl System>, ix: WorkerIx) -> Option<HttpProbe> {
+        let pause_ms = match question(cx, ix)? {
+            Question::Liveness(_, alive) => in_ms(alive.every),
+            Question::Readiness(_) => {
+                let doubled = (self.pause_ms * 2).min(READY_ASK_MAX_MS);
+                std::mem::replace(&mut self.pause_ms, doubled)
+            }
+        };
+        self.step = Step::Resting { until_ms: cx.now_ms + pause_ms };
         Some(self)
     }
 
-    fn fail(mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) -> Option<ReadinessProbe> {
+    fn fail(mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) -> Option<HttpProbe> {
         self.report(cx, ix, failure);
         self.rest(cx, ix)
+    }
+}
+
+impl Failure {
+    /// Whether a worker that serves has to answer for it.
+    fn is_the_workers(&self) -> bool {
+        match self {
+            Failure::Status(_) | Failure::NotHttp(_) | Failure::Closed | Failure::Late(_) | Failure::Unread => true,
+            Failure::Pending | Failure::NoListener | Failure::NoConnection(_) => false,
+        }
     }
 }
 
@@ -189,41 +279,44 @@ impl Request {
     }
 }
 
-impl ReadinessProbes {
-    /// Starts to probe a worker that listens on what it has to, if its app is configured for probes.
+impl HttpProbes {
+    /// Starts to probe a worker that listens on what it has to, or has become ready, if its app is configured for probes.
     pub(super) fn begin(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
-        if path_to_ask(cx, ix).is_none() {
-            return;
-        }
+        let until_ms = match question(cx, ix) {
+            Some(Question::Readiness(_)) => cx.now_ms,
+            Some(Question::Liveness(_, alive)) => cx.now_ms + in_ms(alive.every),
+            None => return,
+        };
         let Some(worker) = cx.workers.get_mut(ix) else { return };
-        if worker.readiness_probe.is_none() {
-            worker.readiness_probe = Some(ReadinessProbe {
-                step: Step::Resting { until_ms: cx.now_ms },
+        if worker.http_probe.is_none() {
+            worker.http_probe = Some(HttpProbe {
+                step: Step::Resting { until_ms },
                 pause_ms: READY_ASK_MIN_MS,
                 reported: String::new(),
+                failures: 0,
             });
             self.probed.insert(ix);
-            cx.timers.set_earlier(Timer::ReadinessProbe, cx.now_ms);
+            cx.timers.set_earlier(Timer::HttpProbe, until_ms);
         }
     }
 
     /// Postpones everything that is due: another master is about to probe.
     pub(super) fn postpone(&self, cx: &mut Context<impl System>) {
-        if cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
-            cx.timers.set(Timer::ReadinessProbe, cx.now_ms + READY_ASK_MAX_MS);
+        if cx.timers.take_due(Timer::HttpProbe, cx.now_ms) {
+            cx.timers.set(Timer::HttpProbe, cx.now_ms + READY_ASK_MAX_MS);
         }
     }
 
     /// Sends requests that are due, and ends those that took too long.
     pub(super) fn advance(&mut self, cx: &mut Context<impl System>) {
-        if !cx.timers.take_due(Timer::ReadinessProbe, cx.now_ms) {
+        if !cx.timers.take_due(Timer::HttpProbe, cx.now_ms) {
             return;
         }
         let all: Vec<WorkerIx> = self.probed.iter().copied().collect();
-        let probe = |ix: &WorkerIx| cx.workers.get(*ix).and_then(|w| w.readiness_probe.as_ref());
+        let probe = |ix: &WorkerIx| cx.workers.get(*ix).and_then(|w| w.http_probe.as_ref());
         let mut open = all.iter().filter(|ix| probe(ix).is_some_and(|probe| !probe.is_resting())).count();
         for ix in all {
-            let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.readiness_probe.take()) else {
+            let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.http_probe.take()) else {
                 self.probed.remove(&ix);
                 continue;
             };
@@ -243,29 +336,25 @@ impl ReadinessProbes {
         }
     }
 
-    fn keep(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, probe: ReadinessProbe) {
-        cx.timers.set_earlier(Timer::ReadinessProbe, probe.due_ms());
+    fn keep(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, probe: HttpProbe) {
+        cx.timers.set_earlier(Timer::HttpProbe, probe.due_ms());
         if let Some(worker) = cx.workers.get_mut(ix) {
-            worker.readiness_probe = Some(probe);
+            worker.http_probe = Some(probe);
         }
     }
 
     /// The next step of a probe that is due; `None` if the probe is no longer needed.
-    fn next_step(
-        &mut self,
-        cx: &mut Context<impl System>,
-        ix: WorkerIx,
-        mut probe: ReadinessProbe,
-    ) -> Option<ReadinessProbe> {
+    fn next_step(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, mut probe: HttpProbe) -> Option<HttpProbe> {
         match probe.step {
             Step::Asked(ref request) => {
                 if !request.status_known {
-                    probe.report(cx, ix, &Failure::Late);
+                    let limit_ms = question(cx, ix)?.answer_ms();
+                    probe.report(cx, ix, &Failure::Late(limit_ms));
                 }
                 probe.rest(cx, ix)
             }
             Step::Resting { .. } => {
-                path_to_ask(cx, ix)?;
+                question(cx, ix)?;
                 self.connect(cx, ix, probe)
             }
             Step::Connecting { half, until_ms, .. } => {
@@ -276,12 +365,7 @@ impl ReadinessProbes {
     }
 
     /// Opens a loopback connection of the kind that the worker's server accepts.
-    fn connect(
-        &mut self,
-        cx: &mut Context<impl System>,
-        ix: WorkerIx,
-        probe: ReadinessProbe,
-    ) -> Option<ReadinessProbe> {
+    fn connect(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, probe: HttpProbe) -> Option<HttpProbe> {
         let local = listener_to_ask(cx, ix).map(|(app, listener)| &cx.apps[app].listeners[listener].local);
         match local {
             None => probe.fail(cx, ix, &Failure::NoListener),
@@ -300,10 +384,10 @@ impl ReadinessProbes {
         &mut self,
         cx: &mut Context<impl System>,
         ix: WorkerIx,
-        mut probe: ReadinessProbe,
+        mut probe: HttpProbe,
         half: Half,
         until_ms: u64,
-    ) -> Option<ReadinessProbe> {
+    ) -> Option<HttpProbe> {
         match cx.system.finish_loopback(half) {
             Ok(Made::Whole { ours, other }) => self.ask(cx, ix, probe, ours, other),
             Ok(Made::Half(half)) if cx.now_ms < until_ms => {
@@ -321,11 +405,12 @@ impl ReadinessProbes {
         &mut self,
         cx: &mut Context<impl System>,
         ix: WorkerIx,
-        mut probe: ReadinessProbe,
+        mut probe: HttpProbe,
         ours: OwnedFd,
         other: OwnedFd,
-    ) -> Option<ReadinessProbe> {
-        let path = path_to_ask(cx, ix)?.to_owned();
+    ) -> Option<HttpProbe> {
+        let question = question(cx, ix)?;
+        let (request, until_ms) = (http::request(question.path()), cx.now_ms + question.answer_ms());
         let Some((app, listener)) = listener_to_ask(cx, ix) else { return probe.rest(cx, ix) };
         let channel = cx.workers.get_mut(ix)?.channel.as_mut()?;
         cx.apps[app].listeners[listener].newconn.render(PROBE_SEQ, &mut self.line);
@@ -343,7 +428,6 @@ impl ReadinessProbes {
             }
             Sent::NoResources(errno) => return probe.fail(cx, ix, &io::Error::from_raw_os_error(errno).into()),
         }
-        let request = http::request(&path);
         match cx.system.write(ours.as_fd(), &request) {
             // The send buffer of a new connection is larger than any path.
             Ok(count) if count == request.len() && cx.reactor.add_probe(ix, &ours) => {}
@@ -353,7 +437,6 @@ impl ReadinessProbes {
         if probe.reported.is_empty() {
             probe.report(cx, ix, &Failure::Pending);
         }
-        let until_ms = cx.now_ms + READY_ANSWER_MS;
         let (head, status_known, received_bytes) = (Vec::new(), false, 0);
         probe.step = Step::Asked(Request { socket: ours, head, status_known, received_bytes, until_ms });
         Some(probe)
@@ -361,17 +444,23 @@ impl ReadinessProbes {
 
     /// Bytes of an answer arrived.
     pub(super) fn answer_came(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
-        let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.readiness_probe.take()) else { return };
+        let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.http_probe.take()) else { return };
         let Step::Asked(request) = &mut probe.step else { return self.keep(cx, ix, probe) };
         let Progress { verdict, is_over } = request.receive(&cx.system, cx.now_ms);
         match verdict {
             None => {}
             Some(Err(failure)) => probe.report(cx, ix, &failure),
-            Some(Ok(())) => {
-                let Some(worker) = cx.workers.get(ix) else { return };
-                let event = Event::Evidence { worker: worker.id, evidence: Evidence::Http };
-                cx.events.push_back((worker.app, event));
-            }
+            Some(Ok(())) => match question(cx, ix) {
+                Some(Question::Liveness(_, alive)) => {
+                    let most = alive.failures;
+                    probe.is_well(cx, ix, most);
+                }
+                _ => {
+                    let Some(worker) = cx.workers.get(ix) else { return };
+                    let event = Event::Evidence { worker: worker.id, evidence: Evidence::Http };
+                    cx.events.push_back((worker.app, event));
+                }
+            },
         }
         if let Some(probe) = if is_over { probe.rest(cx, ix) } else { Some(probe) } {
             self.keep(cx, ix, probe);
@@ -379,13 +468,17 @@ impl ReadinessProbes {
     }
 }
 
-/// The path to probe; `None` where the worker is ready or leaving, or is not configured for probes.
-fn path_to_ask(cx: &Context<impl System>, ix: WorkerIx) -> Option<&str> {
-    let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent)?;
+/// What to ask a worker; `None` where it is leaving, or is not configured for probes.
+fn question(cx: &Context<impl System>, ix: WorkerIx) -> Option<Question<'_>> {
+    let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.drain.is_none())?;
     let app = &cx.apps[worker.app];
-    let path = app.generations.get(&worker.generation)?.path_to_ask()?;
-    let phase = app.supervisor.worker(worker.id)?.phase;
-    matches!(phase, Phase::Starting { .. }).then_some(path)
+    let settings = app.generations.get(&worker.generation)?;
+    let alive = &settings.config.alive;
+    match app.supervisor.worker(worker.id)?.phase {
+        Phase::Starting { .. } => settings.path_to_ask().map(Question::Readiness),
+        Phase::Ready { .. } => alive.http.as_deref().map(|path| Question::Liveness(path, alive)),
+        _ => None,
+    }
 }
 
 /// Where to probe a worker: the first configured address that it listens on, else the first one that it requested
