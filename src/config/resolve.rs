@@ -403,7 +403,8 @@ fn decide_alive(raw: RawAlive, protocol: Protocol, found: &mut Found) -> Alive {
     let alive = raw.decide();
     match (spot, protocol.exactly()) {
         (None, _) => {
-            if let Some(spot) = others.into_iter().flatten().next() {
+            // The defaults may be written.
+            if let Some(spot) = others.into_iter().flatten().next().filter(|_| alive != Alive::default()) {
                 found.add(spot, "nothing is asked: http, a path such as \"/healthz\", is missing");
             }
         }
