@@ -18,6 +18,7 @@ mod built_in {
     use std::ffi::{c_char, c_int};
     use std::sync::Once;
 
+    // SAFETY: declared as in glibc's nss.h.
     unsafe extern "C" {
         /// glibc's nss.h: replaces a line of nsswitch.conf for this process.
         fn __nss_configure_lookup(database: *const c_char, sources: *const c_char) -> c_int;

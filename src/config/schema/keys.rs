@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Every table, in the order of the reference.
-pub(super) const TABLES: [&[Setting]; 9] = [
+pub(super) const TABLES: [&[Setting]; 10] = [
     RawFile::SETTINGS,
     RawControl::SETTINGS,
     RawApp::SETTINGS,
