@@ -105,6 +105,15 @@ impl Access {
         Ok(Access { control: control.clone() })
     }
 
+    pub(super) fn has_page(&self) -> bool {
+        self.control.page
+    }
+
+    /// Whether a request with these headers may have the page: it holds nothing of the deployment.
+    pub(super) fn check_page(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.check_host(headers)
+    }
+
     /// Whether a request with these headers may have what needs these rights.
     pub(super) fn check(&self, headers: &HeaderMap, rights: Rights) -> Result<(), Refusal> {
         self.check_host(headers)?;

@@ -1,5 +1,6 @@
 //! One HTTP request: routes it, passes it to the master's loop, answers. Knows nothing about workers.
 use super::audit::Peer;
+use super::events::{self, Form};
 use super::metrics::{Format, Scrape};
 use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
@@ -11,11 +12,14 @@ use crate::logs::Tail;
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
+
+/// The id of the last event that a browser got, after a break.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Time limit for the body of a request, in milliseconds.
 const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
@@ -53,7 +57,9 @@ impl BodyError {
 /// Answers an HTTP request with a known path.
 pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, calls: &CallSender, peer: Peer) -> Reply {
     let query = request.uri().query().map(str::to_owned);
-    let format = Format::of(request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let (format, form) = (Format::of(header(ACCEPT)), Form::of(header(ACCEPT)));
+    let last_event = header(LAST_EVENT_ID).and_then(|id| id.parse().ok());
     let body = match if route.takes_body() { body(request).await } else { Ok(Vec::new()) } {
         Ok(body) => body,
         Err(error) => return failure(error.status(), error),
@@ -63,6 +69,7 @@ pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, call
         audit::note(request, peer);
     }
     match wanted {
+        Ok(Request::View(View::Events(query))) => events::answer(query, form, last_event),
         Ok(Request::View(view)) => show(view, format, calls).await,
         Ok(Request::Upgrade { binary }) => upgrade(binary, calls).await,
         Ok(request) => carry_out(Order::Request(request), calls).await,
@@ -112,6 +119,8 @@ async fn show(view: View, format: Format, calls: &CallSender) -> Reply {
         View::Live => done("alive"),
         View::Ready => readiness(&deployment),
         View::Logs(query) => logs::answer(query, &deployment, calls),
+        // Answered without the master.
+        View::Events(query) => events::answer(query, Form::Lines, None),
         View::Metrics => metrics(deployment, format).await,
         View::Deployment => {
             usage::fill(&mut deployment);

@@ -4,9 +4,11 @@
 //! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
 pub mod access;
 mod audit;
+pub mod events;
 mod handler;
 mod logs;
 mod metrics;
+mod page;
 mod reply;
 pub mod request;
 mod routes;

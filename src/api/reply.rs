@@ -83,8 +83,13 @@ pub(super) fn text(kind: &'static str, text: impl Into<Bytes>) -> Reply {
 
 /// JSON lines, as they arrive.
 pub(super) fn json_lines(pieces: mpsc::Receiver<Bytes>) -> Reply {
+    stream("application/x-ndjson", pieces)
+}
+
+/// Text, as it arrives.
+pub(super) fn stream(kind: &'static str, pieces: mpsc::Receiver<Bytes>) -> Reply {
     let mut reply = Response::new(Content::Stream(pieces));
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
 }
 

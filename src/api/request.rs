@@ -58,6 +58,8 @@ pub enum View {
     Ready,
     /// Metrics of everything.
     Metrics,
+    /// What happens.
+    Events(EventQuery),
     /// Log lines.
     Logs(LogQuery),
 }
@@ -113,6 +115,17 @@ pub struct LogQuery {
     pub follow: bool,
     /// Stream or slot.
     pub filter: Filter,
+}
+
+/// A query for events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EventQuery {
+    /// Apps; empty: all, and what concerns none.
+    pub apps: Vec<String>,
+    /// Only what came after the event with this id.
+    pub after: Option<u64>,
+    /// Followed by new events.
+    pub follow: bool,
 }
 
 impl Default for LogQuery {

@@ -1,6 +1,6 @@
 //! Requests in HTTP: method, path and body of each, for the client that sends and the server that parses them.
 use super::access::Rights;
-use super::request::{LogQuery, Request, Role, ScaleError, StopMode, Target, View};
+use super::request::{EventQuery, LogQuery, Request, Role, ScaleError, StopMode, Target, View};
 use super::types::{
     ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
 };
@@ -41,6 +41,7 @@ enum Endpoint {
     Live,
     Readiness,
     Metrics,
+    Events,
 }
 
 /// Placeholder for an app's name in a path.
@@ -74,6 +75,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Live, Method::GET, "/livez"),
     (Endpoint::Readiness, Method::GET, "/readyz"),
     (Endpoint::Metrics, Method::GET, "/metrics"),
+    (Endpoint::Events, Method::GET, "/v1/events"),
 ];
 
 /// Why an HTTP request cannot be parsed.
@@ -96,6 +98,9 @@ pub(super) enum RouteError {
     /// An unknown parameter in the query.
     #[error("{0:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0")]
     Query(String),
+    /// The same of a query for events.
+    #[error("{0:?} means nothing here; there is app=NAME, after=ID, follow=true")]
+    EventQuery(String),
     #[error("{0:?} means nothing here; there is slot=0")]
     EnvironmentQuery(String),
     /// More lines than the limit of an answer.
@@ -120,6 +125,7 @@ impl RouteError {
             | RouteError::Body(_)
             | RouteError::NoBody(_)
             | RouteError::Query(_)
+            | RouteError::EventQuery(_)
             | RouteError::EnvironmentQuery(_)
             | RouteError::TooManyLines
             | RouteError::Signal(_) => StatusCode::BAD_REQUEST,
@@ -188,21 +194,25 @@ impl Route {
             | Endpoint::ResetCounters
             | Endpoint::Live
             | Endpoint::Readiness
-            | Endpoint::Metrics => false,
+            | Endpoint::Metrics
+            | Endpoint::Events => false,
         }
     }
 
     /// Whether the answer may go on for as long as the client stays.
     pub(super) fn is_stream(&self) -> bool {
-        self.endpoint == Endpoint::Logs
+        matches!(self.endpoint, Endpoint::Logs | Endpoint::Events)
     }
 
     /// What a client over TCP needs for it.
     pub(super) fn rights(&self) -> Rights {
         match self.endpoint {
-            Endpoint::Deployment | Endpoint::App | Endpoint::Live | Endpoint::Readiness | Endpoint::Metrics => {
-                Rights::Look
-            }
+            Endpoint::Deployment
+            | Endpoint::App
+            | Endpoint::Live
+            | Endpoint::Readiness
+            | Endpoint::Events
+            | Endpoint::Metrics => Rights::Look,
             Endpoint::Logs => Rights::Read,
             // Environments hold secrets.
             Endpoint::WorkerEnvironment | Endpoint::AgentEnvironment => Rights::Change,
@@ -239,6 +249,7 @@ impl Route {
             Endpoint::Live => Request::View(View::Live),
             Endpoint::Readiness => Request::View(View::Ready),
             Endpoint::Metrics => Request::View(View::Metrics),
+            Endpoint::Events => Request::View(View::Events(event_query(query)?)),
             Endpoint::Logs => Request::View(View::Logs(log_query(query)?)),
             Endpoint::Ready => Request::Ready,
             Endpoint::ReloadAll => Request::Reload { target: Target::All, change: or_default(body)? },
@@ -304,6 +315,7 @@ impl Request {
             Request::View(View::Live) => (Endpoint::Live, None, None),
             Request::View(View::Ready) => (Endpoint::Readiness, None, None),
             Request::View(View::Metrics) => (Endpoint::Metrics, None, None),
+            Request::View(View::Events(_)) => (Endpoint::Events, None, None),
             Request::View(View::Logs(_)) => (Endpoint::Logs, None, None),
             Request::Ready => (Endpoint::Ready, None, None),
             Request::Reload { target: Target::All, change } => (Endpoint::ReloadAll, None, Some(json(change))),
@@ -346,6 +358,10 @@ impl Request {
             Some(app) => pattern.replace(NAME, &encode_percent(app)),
             None => pattern.to_owned(),
         };
+        if let Request::View(View::Events(query)) = self {
+            path.push('?');
+            path.push_str(&event_query_text(query));
+        }
         if let Request::View(View::Logs(query)) = self {
             path.push('?');
             path.push_str(&query_text(query));
@@ -424,6 +440,29 @@ fn query_text(query: &LogQuery) -> String {
     words.push(format!("follow={}", query.follow));
     words.extend(query.filter.kind.map(|kind| format!("type={}", kind.word())));
     words.extend(query.filter.slot.map(|slot| format!("slot={slot}")));
+    words.join("&")
+}
+
+// ---- the query of events ----
+
+fn event_query(text: Option<&str>) -> Result<EventQuery, RouteError> {
+    let mut query = EventQuery::default();
+    for word in text.unwrap_or_default().split('&').filter(|word| !word.is_empty()) {
+        let bad = || RouteError::EventQuery(word.to_owned());
+        match word.split_once('=').ok_or_else(bad)? {
+            ("app", name) => query.apps.push(decode_percent(name).ok_or_else(bad)?),
+            ("after", id) => query.after = Some(id.parse().map_err(|_| bad())?),
+            ("follow", follow) => query.follow = follow.parse().map_err(|_| bad())?,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(query)
+}
+
+fn event_query_text(query: &EventQuery) -> String {
+    let mut words: Vec<String> = query.apps.iter().map(|app| format!("app={}", encode_percent(app))).collect();
+    words.extend(query.after.map(|id| format!("after={id}")));
+    words.push(format!("follow={}", query.follow));
     words.join("&")
 }
 

@@ -33,6 +33,12 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::View(View::Live), "GET", "/livez", ""),
         (Request::View(View::Ready), "GET", "/readyz", ""),
         (Request::View(View::Metrics), "GET", "/metrics", ""),
+        (
+            Request::View(View::Events(EventQuery { apps: vec!["a b".to_owned()], after: Some(7), follow: true })),
+            "GET",
+            "/v1/events?app=a%20b&after=7&follow=true",
+            "",
+        ),
         (Request::View(View::Logs(query)), "GET", "/v1/logs?app=web&app=a%20b&lines=3&follow=true&type=err&slot=2", ""),
         (Request::Ready, "POST", "/v1/ready", ""),
         (Request::Reload { target: all(), change: change() }, "POST", "/v1/reload", changed),

@@ -5,12 +5,12 @@ use super::audit::Peer;
 use super::reply::{self, Reply, failure};
 use super::routes::{Route, RouteError};
 use super::write_timeout::WriteTimeout;
-use super::{CallSender, handler};
+use super::{CallSender, handler, page};
 use crate::limits;
 use crate::os::{errno, process};
-use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -232,6 +232,14 @@ impl Gate {
         }
     }
 
+    /// The answer to a request for the page, where there is one.
+    fn page(&self, request: &hyper::Request<Incoming>) -> Option<Reply> {
+        let Gate::Tcp(access, _) = self else { return None };
+        let file =
+            page::File::at(request.uri().path()).filter(|_| access.has_page() && *request.method() == Method::GET);
+        file.map(|file| access.check_page(request.headers()).map_or_else(|refusal| refusal.reply(), |()| file.reply()))
+    }
+
     /// Who asks, if the request is allowed.
     fn check(&self, request: &hyper::Request<Incoming>, route: &Result<Route, RouteError>) -> Result<Peer, Box<Reply>> {
         match self {
@@ -371,9 +379,12 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, calls: CallSend
         let (calls, gate, counted, may_pause) = (calls.clone(), &gate, &counted, &may_pause);
         async move {
             let route = Route::find(request.method(), request.uri().path());
+            if let Some(reply) = gate.page(&request) {
+                return Ok::<Reply, Infallible>(reply);
+            }
             let peer = match gate.check(&request, &route) {
                 Ok(peer) => peer,
-                Err(reply) => return Ok::<Reply, Infallible>(*reply),
+                Err(reply) => return Ok(*reply),
             };
             if route.as_ref().is_ok_and(Route::is_stream) {
                 // Clients that follow something do not delay the end.

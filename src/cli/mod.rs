@@ -10,6 +10,7 @@ pub mod commands;
 mod connections;
 mod ending;
 mod error;
+mod event_stream;
 mod exit;
 mod help;
 mod launch;
@@ -29,7 +30,7 @@ mod top;
 mod units;
 mod worker_table;
 
-use crate::api::warnings;
+use crate::api::{events, warnings};
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
 use crate::os::{argv, memory, stderr};
@@ -123,6 +124,9 @@ fn start_log() {
         let said = lines.into_iter().map(visible).collect::<Vec<_>>().join("\n");
         if in_master && record.level() == log::Level::Warn {
             warnings::keep(&said);
+        }
+        if in_master && record.level() <= log::Level::Warn {
+            events::warned(&said);
         }
         match record.level() {
             // Read later, from a file: the time matters.

@@ -76,6 +76,8 @@ pub(super) fn deployment(name: &str, apps: Vec<App>) -> Deployment {
         upgrade: None,
         background: true,
         config: None,
+        control: None,
+        page: false,
         apps,
     }
 }

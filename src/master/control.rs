@@ -74,6 +74,7 @@ impl Control {
         let socket = TcpListener::from(socket);
         if let Ok(address) = socket.local_addr() {
             log::info!("the control API is at http://{address}");
+            cx.deployment.control = Some((address, settings.page));
         }
         if !settings.is_loopback() {
             log::warn!(

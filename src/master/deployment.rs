@@ -4,6 +4,7 @@ use super::system::System;
 use crate::config::sources::Sources;
 use crate::home::Home;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
@@ -45,6 +46,8 @@ pub(super) struct Deployment {
     /// Counts the masters of this keeper, from 1.
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
+    /// Where the control API is over TCP, and whether it has the page.
+    pub(super) control: Option<(SocketAddr, bool)>,
     /// What the service manager knows.
     pub(super) told: Told,
     /// It was logged that workers run without the preload.

@@ -20,6 +20,7 @@ mod dispatch;
 mod drains;
 mod eligibility;
 mod environment;
+mod events;
 pub mod handoff;
 pub mod handover_times;
 mod hang_reports;
@@ -68,6 +69,7 @@ mod worker;
 pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
 pub use upgrade::check as check_upgrade;
 
+use crate::api;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
@@ -348,7 +350,8 @@ impl<S: System> Master<S> {
     /// Passes a report to the log, the agent, hooks, and waiting clients.
     fn on_report(&mut self, app: AppIx, report: &Report) {
         lifecycle::note_last_run(&mut self.cx.apps[app], report);
-        narration::narrate(&mut self.cx, app, report);
+        events::announce(&self.cx, app, report);
+        api::events::told_otherwise(|| narration::narrate(&mut self.cx, app, report));
         if matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) {
             self.cx.apps[app].restarts += 1;
         }

@@ -13,6 +13,7 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{Master, cgroups, checkpoint, log_files, narration, orphans, output, reload, resume};
+use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
 use crate::config::{Config, Listen};
@@ -157,6 +158,7 @@ impl<S: System> Master<S> {
             }
         };
         let mut cx = Context::new(system, link, reactor, inherited.incarnation, wake);
+        api::events::begin(cx.deployment.first_seq());
         cx.timers.set(Timer::Heartbeat, cx.now_ms);
         cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
         Ok(Master {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 #[path = "../common/mod.rs"]
 mod common;
+mod docs;
+mod events;
 mod metrics;
 mod tcp;
 

@@ -6,7 +6,7 @@
 mod tests;
 mod words;
 
-pub use words::{AgentState, AppStatus, Balance, LogFormat, Protocol, Steering, WorkerState};
+pub use words::{AgentState, AppStatus, Balance, EventType, LogFormat, Protocol, Steering, WorkerState};
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
@@ -48,6 +48,12 @@ pub struct Deployment {
     /// Its configuration file.
     #[serde(default)]
     pub config: Option<String>,
+    /// Where the control API is over TCP: `http://127.0.0.1:9615`.
+    #[serde(default)]
+    pub control: Option<String>,
+    /// Whether there is a page for browsers.
+    #[serde(default)]
+    pub page: bool,
     pub apps: Vec<App>,
 }
 
@@ -390,6 +396,48 @@ pub struct CustomMetric {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// One line of `GET /v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows with each event, also from one master to the next.
+    pub id: u64,
+    /// When it happened, in milliseconds since 1970.
+    pub at_ms: u64,
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// The app that it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The id of the worker, or agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// The same, for people.
+    pub message: String,
+}
+
+impl Event {
+    /// An event of this type that says nothing yet.
+    pub fn of(kind: EventType) -> Event {
+        Event {
+            id: 0,
+            at_ms: 0,
+            kind,
+            app: None,
+            slot: None,
+            worker: None,
+            pid: None,
+            generation: None,
+            message: String::new(),
+        }
+    }
 }
 
 /// Body of `POST /v1/apps/NAME/scale`.

@@ -355,6 +355,8 @@ const DEPLOYMENT: &str = r#"{
   },
   "background": true,
   "config": "/etc/site.toml",
+  "control": "http://127.0.0.1:9615",
+  "page": true,
   "apps": []
 }"#;
 
@@ -372,6 +374,8 @@ fn a_deployment() {
         upgrade: Some(upgrade),
         background: true,
         config: Some("/etc/site.toml".to_owned()),
+        control: Some("http://127.0.0.1:9615".to_owned()),
+        page: true,
         apps: Vec::new(),
     };
     same(&deployment, DEPLOYMENT);

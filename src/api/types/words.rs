@@ -109,6 +109,50 @@ wire_words! {
         Stopped = "stopped",
     }
 
+    /// What an event tells.
+    EventType {
+        /// A worker, or spare, serves.
+        WorkerReady = "worker_ready",
+        /// A worker was lost.
+        WorkerDied = "worker_died",
+        /// A worker that was asked to end is gone.
+        WorkerLeft = "worker_left",
+        /// A worker leaves, or is replaced.
+        WorkerLeaving = "worker_leaving",
+        /// A worker did not end in time.
+        WorkerOverdue = "worker_overdue",
+        /// The agent is ready.
+        AgentReady = "agent_ready",
+        /// The agent was lost.
+        AgentDied = "agent_died",
+        /// The agent was asked to end and is gone.
+        AgentLeft = "agent_left",
+        /// The workers of an app start.
+        AppStarted = "app_started",
+        /// Every wanted worker serves.
+        AppReady = "app_ready",
+        /// The number of workers changed.
+        AppScaled = "app_scaled",
+        /// No process of the app is left.
+        AppStopped = "app_stopped",
+        /// Every worker failed too often.
+        AppErrored = "app_errored",
+        /// A reload began.
+        ReloadStarted = "reload_started",
+        /// The first new worker is watched.
+        ReloadCanary = "reload_canary",
+        /// The new generation serves alone.
+        ReloadDone = "reload_done",
+        /// The old generation serves again.
+        ReloadFailed = "reload_failed",
+        /// A later one came.
+        ReloadSuperseded = "reload_superseded",
+        /// A warning or an error of clusterd's log.
+        Warning = "warning",
+        /// Events are missing here.
+        Lost = "lost",
+    }
+
     /// How connections are distributed.
     Balance {
         /// The worker with the fewest open hand-offs, in turn.

@@ -6,6 +6,7 @@ mod completions;
 mod delete;
 mod describe;
 mod env;
+mod events;
 mod flush;
 mod help;
 mod import;
@@ -16,6 +17,7 @@ mod kill;
 pub(super) mod logs;
 mod ls;
 mod man;
+mod open;
 mod pid;
 mod ping;
 pub(super) mod reload;
@@ -72,6 +74,8 @@ pub enum Verb {
     Trigger(trigger::Trigger),
     Logs(logs::Logs),
     Flush(flush::Flush),
+    Events(events::Events),
+    Open(open::Open),
     #[command(name = "reloadLogs")]
     ReloadLogs(reload_logs::ReloadLogs),
     Upgrade(upgrade::Upgrade),
@@ -161,6 +165,8 @@ impl Verb {
             Verb::Trigger(verb) => verb.run(home),
             Verb::Logs(verb) => verb.run(home),
             Verb::Flush(verb) => verb.run(home),
+            Verb::Events(verb) => verb.run(home),
+            Verb::Open(verb) => verb.run(home),
             Verb::ReloadLogs(verb) => verb.run(home),
             Verb::Upgrade(verb) => verb.run(home),
             Verb::Save(verb) => verb.run(home),

@@ -1,0 +1,81 @@
+//! Reports of the supervisors as events of the control API.
+use super::context::Context;
+use super::narration::{cause_and_age, ended, next_words};
+use super::system::System;
+use crate::api::events;
+use crate::api::types::{Event, EventType};
+use crate::ids::{AppIx, Generation, Slot, WorkerId};
+use crate::supervisor::Report;
+
+/// Tells the clients that follow events.
+pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report) {
+    let app = Some(cx.apps[app_ix].name.clone());
+    let event = |kind: EventType, message: String| Event { app: app.clone(), message, ..Event::of(kind) };
+    let of_worker = |kind: EventType, worker: WorkerId, slot: Slot, message: String| {
+        let pid = cx.workers.pid_of(worker);
+        Event { slot: Some(slot.0), worker: Some(worker.0), pid, ..event(kind, message) }
+    };
+    let of_reload =
+        |kind: EventType, to: Generation, message: String| Event { generation: Some(to.0), ..event(kind, message) };
+    let of_agent = |kind: EventType, agent: WorkerId, message: String| Event {
+        worker: Some(agent.0),
+        pid: cx.workers.pid_of(agent),
+        ..event(kind, message)
+    };
+    events::push(match report {
+        Report::WorkerReady { worker, slot, after_ms, spare } => {
+            let role = if *spare { " as a spare" } else { "" };
+            of_worker(EventType::WorkerReady, *worker, *slot, format!("ready{role} after {after_ms} ms"))
+        }
+        Report::SpareServes { worker, slot } => {
+            of_worker(EventType::WorkerReady, *worker, *slot, "a spare until now, serves".to_owned())
+        }
+        Report::WorkerDied { worker, slot, pid, cause, lived_ms, next } => {
+            let message = format!("{}{}", cause_and_age(cause, *lived_ms), next_words(*next));
+            Event { pid: *pid, ..of_worker(EventType::WorkerDied, *worker, *slot, message) }
+        }
+        Report::WorkerLeft { worker, slot, pid, status, .. } => {
+            Event { pid: *pid, ..of_worker(EventType::WorkerLeft, *worker, *slot, ended(*status)) }
+        }
+        Report::WorkerLeaving { worker, slot } => {
+            of_worker(EventType::WorkerLeaving, *worker, *slot, "leaves by itself".to_owned())
+        }
+        Report::Replacing { worker, slot, .. } => {
+            of_worker(EventType::WorkerLeaving, *worker, *slot, "has passed a limit; it is replaced".to_owned())
+        }
+        Report::Overdue { worker, slot, kill } => {
+            let signal = if *kill { "SIGKILL" } else { "SIGTERM" };
+            of_worker(EventType::WorkerOverdue, *worker, *slot, format!("has not ended in time; {signal}"))
+        }
+        Report::AgentReady { agent, .. } => of_agent(EventType::AgentReady, *agent, "the agent is ready".to_owned()),
+        Report::AgentDied { agent, cause, lived_ms, next, .. } => {
+            let message = format!("the agent {}{}", cause_and_age(cause, *lived_ms), next_words(*next));
+            of_agent(EventType::AgentDied, *agent, message)
+        }
+        Report::AgentLeft { agent, status, .. } => {
+            of_agent(EventType::AgentLeft, *agent, format!("the agent {}", ended(*status)))
+        }
+        Report::AgentOverdue { agent } => {
+            of_agent(EventType::WorkerOverdue, *agent, "the agent has not ended in time; SIGKILL".to_owned())
+        }
+        Report::AppReady { workers } => event(EventType::AppReady, format!("ready, {workers} workers")),
+        Report::ReloadStarted { to } => of_reload(EventType::ReloadStarted, *to, format!("reloading, generation {to}")),
+        Report::CanaryWatched { worker, slot, for_ms } => {
+            of_worker(EventType::ReloadCanary, *worker, *slot, format!("is watched for {for_ms} ms"))
+        }
+        Report::ReloadDone { to } => of_reload(EventType::ReloadDone, *to, format!("generation {to} serves alone")),
+        Report::ReloadFailed { to, reason } => of_reload(EventType::ReloadFailed, *to, reason.clone()),
+        Report::ReloadSuperseded { to, by } => {
+            of_reload(EventType::ReloadSuperseded, *to, format!("replaced by generation {by}"))
+        }
+        Report::Scaled { slots } => event(EventType::AppScaled, format!("{slots} workers from now on")),
+        Report::AppErrored => event(EventType::AppErrored, "every worker failed; nothing serves".to_owned()),
+        Report::AppFinished => event(EventType::AppStopped, "every worker has finished".to_owned()),
+        Report::AppStopped => event(EventType::AppStopped, "stopped".to_owned()),
+        Report::Started { to } => {
+            Event { generation: Some(to.0), ..event(EventType::AppStarted, "its workers start".to_owned()) }
+        }
+        Report::StartDropped { .. } => event(EventType::AppStopped, "stays stopped".to_owned()),
+        Report::StartSuperseded { to } => of_reload(EventType::ReloadSuperseded, *to, "a later start came".to_owned()),
+    });
+}
