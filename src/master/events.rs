@@ -1,5 +1,6 @@
 //! Reports of the supervisors as events of the control API.
 use super::context::Context;
+use super::history::is_crash;
 use super::narration::{cause_and_age, ended, next_words};
 use super::system::System;
 use crate::api::events;
@@ -35,7 +36,8 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
             Event { pid: *pid, ..of_worker(EventType::WorkerDied, *worker, *slot, message) }
         }
         Report::WorkerLeft { worker, slot, pid, status, .. } => {
-            Event { pid: *pid, ..of_worker(EventType::WorkerLeft, *worker, *slot, ended(*status)) }
+            let kind = if is_crash(report) { EventType::WorkerDied } else { EventType::WorkerLeft };
+            Event { pid: *pid, ..of_worker(kind, *worker, *slot, ended(*status)) }
         }
         Report::WorkerLeaving { worker, slot } => {
             of_worker(EventType::WorkerLeaving, *worker, *slot, "leaves by itself".to_owned())

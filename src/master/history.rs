@@ -81,14 +81,13 @@ impl History {
     pub(super) fn note(&mut self, report: &Report) -> bool {
         let counted = match report {
             Report::WorkerDied { cause, next: Next::Replaced { .. } | Next::Waiting { .. }, .. } => match cause {
-                Cause::Ended(ExitStatus::Code(_)) => Exit,
-                Cause::Ended(ExitStatus::Signal(_)) => Signal,
-                Cause::Ended(ExitStatus::OutOfMemory) => OutOfMemory,
+                Cause::Ended(status) => ended(*status),
                 Cause::NotStarted(_) => NotStarted,
                 Cause::NotReady { .. } => NotReady,
                 Cause::Misbehaved(_) => Misbehaved,
                 Cause::Hung(_) => Hung,
             },
+            Report::WorkerLeft { status, .. } if is_crash(report) => ended(*status),
             Report::Replacing { excess, .. } => match excess {
                 Excess::Memory { .. } => Memory,
                 Excess::Lifetime { .. } => Lifetime,
@@ -106,10 +105,28 @@ impl History {
     }
 }
 
+fn ended(status: ExitStatus) -> Counted {
+    match status {
+        ExitStatus::Code(_) => Exit,
+        ExitStatus::Signal(_) => Signal,
+        ExitStatus::OutOfMemory => OutOfMemory,
+    }
+}
+
+/// Whether a worker that seemed to leave by itself has crashed: the end of its channel may be seen before its exit.
+pub(super) fn is_crash(report: &Report) -> bool {
+    matches!(report, Report::WorkerLeft { status, killed: false, by_itself: true, .. } if *status != ExitStatus::Code(0))
+}
+
+/// Whether a report tells of a worker that was lost, and replaced.
+pub(super) fn is_restart(report: &Report) -> bool {
+    matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) || is_crash(report)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Generation;
+    use crate::ids::{Generation, Slot, WorkerId};
 
     #[test]
     fn counts_go_through_a_record_of_any_length() {
@@ -123,6 +140,26 @@ mod tests {
         let longer: Vec<u64> = (0..100).collect();
         assert_eq!(History::from_record(&longer).count(Signal), 1);
         assert_eq!(History::from_record(&[7]).count(Exit), 7);
+    }
+
+    #[test]
+    fn a_crash_counts_although_the_channel_ended_first() {
+        let left = |status, by_itself| Report::WorkerLeft {
+            worker: WorkerId(1),
+            slot: Slot(0),
+            pid: Some(7),
+            status,
+            killed: false,
+            lived_ms: 5,
+            by_itself,
+        };
+        let mut history = History::default();
+        let crash = left(ExitStatus::Signal(9), true);
+        assert!(is_restart(&crash) && history.note(&crash));
+        assert_eq!(history.count(Signal), 1);
+        for other in [left(ExitStatus::Code(0), true), left(ExitStatus::Signal(15), false)] {
+            assert!(!is_restart(&other) && !history.note(&other));
+        }
     }
 
     #[test]

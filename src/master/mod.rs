@@ -73,7 +73,7 @@ use crate::api;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::supervisor::{Action, Cx, Event, ExitStatus, Next, Report};
+use crate::supervisor::{Action, Cx, Event, ExitStatus, Report};
 use context::Context;
 use control::Control;
 use deployment::Told;
@@ -352,7 +352,7 @@ impl<S: System> Master<S> {
         lifecycle::note_last_run(&mut self.cx.apps[app], report);
         events::announce(&self.cx, app, report);
         api::events::told_otherwise(|| narration::narrate(&mut self.cx, app, report));
-        if matches!(report, Report::WorkerDied { next: Next::Replaced { .. } | Next::Waiting { .. }, .. }) {
+        if history::is_restart(report) {
             self.cx.apps[app].restarts += 1;
         }
         if self.cx.apps[app].history.note(report) {

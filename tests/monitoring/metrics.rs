@@ -19,6 +19,12 @@ fn metrics_tell_what_happened_to_an_app() {
     for _ in 0..20 {
         who(cluster.address());
     }
+    // The master reads workers' answers a moment after their clients.
+    let both = ["clusterd_app_connections_accepted_total", "clusterd_app_connections_handed_total"];
+    wait_until("every answer is read", || {
+        let found = scrape(&cluster);
+        found.value(both[0], &app) == found.value(both[1], &app)
+    });
     let found = scrape(&cluster);
     let value = |name: &str| found.value(name, &app);
     // The first connections are clusterd's own questions whether a worker is ready.
