@@ -1,5 +1,5 @@
 // The app under measurement: the least that answers, and a job of 5 ms of CPU at /job. Each answer names its worker.
-// READY_FILE gets a line with its pid once it listens. With BLOCK_FIRST the first worker's event loop stands still for 2 s
+// With DELAY it answers after so many milliseconds. READY_FILE gets a line with its pid once it listens. With BLOCK_FIRST the first worker's event loop stands still for 2 s
 // out of every 4, without using a CPU, and it answers as worker 1, so that the clients can tell it apart.
 'use strict';
 const fs = require('node:fs');
@@ -7,6 +7,7 @@ const http = require('node:http');
 
 const body = 'hello\n';
 const JOB_US = 5000;
+const delay = Number(process.env.DELAY ?? 0);
 
 let name = process.pid;
 if (process.env.BLOCK_FIRST) {
@@ -31,7 +32,8 @@ http
   .createServer((request, response) => {
     if (request.url === '/job') job();
     response.writeHead(200, { 'content-length': body.length, 'x-worker': name });
-    response.end(body);
+    if (delay > 0) setTimeout(() => response.end(body), delay);
+    else response.end(body);
   })
   .listen(Number(process.env.PORT), '127.0.0.1', () => {
     if (process.env.READY_FILE) fs.appendFileSync(process.env.READY_FILE, `${process.pid}\n`);

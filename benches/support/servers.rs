@@ -319,6 +319,24 @@ impl Server {
         }
     }
 
+    /// Starts so many more workers, and waits until `all` of them listen.
+    pub(crate) fn scale_up(&self, more: usize, all: usize) -> Result<(), String> {
+        let count = format!("+{more}");
+        let mut command = match self.tool {
+            Tool::Pm2 => self.pm2(self.pm2.as_deref().unwrap_or(Path::new("pm2"))),
+            Tool::RoundRobin | Tool::Sticky | Tool::Shared | Tool::Kernel => self.clusterd(),
+            Tool::Floor | Tool::Least | Tool::Nginx | Tool::NodeRoundRobin | Tool::NodeShared => {
+                return Err("no such thing".to_owned());
+            }
+        };
+        command.args(["scale", "bench", &count]);
+        let done = command.stdin(Stdio::null()).output().map_err(|e| format!("cannot scale: {e}"))?;
+        if !done.status.success() {
+            return Err(format!("the scale failed: {}", String::from_utf8_lossy(&done.stderr).trim()));
+        }
+        self.wait_for_workers(all)
+    }
+
     /// Replaces every worker, as the tool does it; returns when it says that this is done.
     pub(crate) fn reload(&self) -> Result<(), String> {
         let mut command = match self.tool {

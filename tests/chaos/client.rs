@@ -16,6 +16,17 @@ const PAUSE: Duration = Duration::from_millis(8);
 /// A kept connection that the client itself left idle for so long may be closed by any server.
 const IDLE: Duration = Duration::from_secs(3);
 
+/// How a client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On a new connection for each request.
+    Short,
+    /// On one that it keeps.
+    Kept,
+    /// On one that it keeps to a proxy, which keeps some to the app. Nobody knows whose connection was cut.
+    Proxied,
+}
+
 /// What went wrong with a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wrong {
@@ -70,11 +81,13 @@ struct Kept {
 }
 
 impl Clients {
-    pub(crate) fn start(app: usize, address: SocketAddr, short: usize, kept: usize) -> Clients {
+    pub(crate) fn start(app: usize, address: SocketAddr, clients: &[(Way, usize)]) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Seen::default());
-        let threads = (0..short + kept)
-            .map(|n| {
+        let ways = clients.iter().flat_map(|&(way, count)| std::iter::repeat_n(way, count));
+        let threads = ways
+            .enumerate()
+            .map(|(n, way)| {
                 let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
                 let client = move || {
                     let mut held = None;
@@ -82,7 +95,7 @@ impl Clients {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
-                        one(app, address, &format!("/{n}-{turn}"), n >= short, &mut held, &seen);
+                        one(app, address, &format!("/{n}-{turn}"), way, &mut held, &seen);
                         std::thread::sleep(PAUSE);
                     }
                 };
@@ -105,7 +118,8 @@ impl Clients {
     }
 }
 
-fn one(app: usize, address: SocketAddr, path: &str, keep: bool, held: &mut Option<Kept>, seen: &Seen) {
+fn one(app: usize, address: SocketAddr, path: &str, way: Way, held: &mut Option<Kept>, seen: &Seen) {
+    let keep = way != Way::Short;
     let from = Instant::now();
     let old = held.take();
     let known = old.as_ref().map(|kept| kept.pid);
@@ -130,6 +144,10 @@ fn one(app: usize, address: SocketAddr, path: &str, keep: bool, held: &mut Optio
             *held = stream.map(|stream| Kept { stream, pid: answer.pid, since: Instant::now() });
             let count = if keep { &seen.kept } else { &seen.short };
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        // What a proxy says of a connection to the app that ended.
+        Err((Wrong::Other(text), _)) if way == Way::Proxied && text.starts_with("HTTP/1.1 502 ") => {
+            note(Wrong::Cut, None)
         }
         Err((what, _)) => note(what, pid),
     }

@@ -12,11 +12,12 @@ mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod ledger;
+mod proxy;
 #[path = "../simulation/random.rs"]
 mod random;
 mod site;
 
-use client::{Clients, Incident, Wrong};
+use client::{Clients, Incident, Way, Wrong};
 use clusterd::api::types::Deployment;
 use common::cluster::{alive, ends_within, kill};
 use common::runner::Kind;
@@ -35,8 +36,10 @@ const KIND: Kind = Kind::Ignored("loads the machine");
 /// Clients of each app that open a connection for every request, and clients that keep theirs.
 const SHORT: usize = 6;
 const KEPT: usize = 4;
+/// Clients of the web app behind nginx, where that is there.
+const PROXIED: usize = 4;
 /// Connections that one worker may have at once, at most.
-pub(crate) const CLIENTS: usize = SHORT + KEPT;
+pub(crate) const CLIENTS: usize = SHORT + KEPT + PROXIED;
 /// Longest wait for a single step.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What keeper and master may have grown by at the end, in KiB of their own memory.
@@ -97,7 +100,10 @@ fn run(seconds: u64, seed: u64) {
     let (before, listening_before) = (both_holdings(&site), site.listening_sockets());
     let folder = Arc::new(site.cluster.folder.path().to_owned());
     let mut chaos = Chaos { random: Random::new(seed), site, ledger: Ledger::default(), folder };
-    let mut clients = [WEB, API].map(|app| Clients::start(app, chaos.site.addresses[app], SHORT, KEPT));
+    let straight = [(Way::Short, SHORT), (Way::Kept, KEPT)];
+    let mut clients = [WEB, API].map(|app| Clients::start(app, chaos.site.addresses[app], &straight));
+    let proxy = proxy::start(chaos.site.addresses[WEB]);
+    let mut proxied = proxy.as_ref().map(|proxy| Clients::start(WEB, proxy.address, &[(Way::Proxied, PROXIED)]));
     let start = Instant::now();
     let mut done: BTreeMap<&str, Done> = BTreeMap::new();
     let mut log = Vec::new();
@@ -133,10 +139,16 @@ fn run(seconds: u64, seed: u64) {
         println!("{why}");
     }
     let alive = if failed.is_none() { as_configured(&mut chaos) } else { BTreeSet::new() };
-    clients.iter_mut().for_each(Clients::finish);
+    clients.iter_mut().chain(&mut proxied).for_each(Clients::finish);
+    drop(proxy);
     let allowed = chaos.ledger.allowed_cuts();
     let Chaos { site, ledger, .. } = chaos;
-    let mut incidents: Vec<Incident> = clients.iter().flat_map(|c| c.seen.incidents.lock().unwrap().clone()).collect();
+    let all = clients.iter().chain(&proxied);
+    let mut incidents: Vec<Incident> = all.flat_map(|c| c.seen.incidents.lock().unwrap().clone()).collect();
+    if let Some(proxied) = &proxied {
+        println!("\nbehind nginx: {} answers", proxied.answers());
+        assert!(proxied.answers() > 0);
+    }
     incidents.sort_by_key(|incident| incident.from);
     summary(&done, &clients, &incidents);
     let verdict = ledger.judge(incidents, WEB, &alive);

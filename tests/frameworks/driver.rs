@@ -22,25 +22,7 @@ const ANCESTORS_MAX: usize = 16;
 
 /// Runs a row. Where something that it needs is missing it says so, and nothing is checked.
 pub(crate) fn check(row: &Row) {
-    let folder = Folder::new();
-    let Some(Prepared { programs, cwd }) = prepare(row.needs, &folder) else { return };
-    let port = own_port();
-    let (host_port, command) = (port.to_string(), row.command.replace("8080", &port.to_string()));
-    let mut args = vec!["--workers", "2", "--port", &host_port];
-    args.extend(row.options.split_whitespace());
-    if let Some(cwd) = &cwd {
-        args.extend(["--cwd", cwd.to_str().unwrap()]);
-    }
-    args.push("--");
-    args.extend(command.split_whitespace());
-    let cluster = Cluster::start_in(folder, &args, |command| {
-        command.env("PATH", web::path(&programs));
-    });
-    if row.protocol == "bind" && is_refused(&cluster) {
-        return eprintln!("skipped: the system refuses the filter");
-    }
-    cluster.wait_ready(2);
-    assert_eq!(cluster.app().protocol, row.protocol);
+    let Some(cluster) = launch(row, &[]) else { return };
     all_workers_answer(&cluster);
     let seen = under_load_of(FEW, &cluster, || reload(&cluster));
     match row.reload {
@@ -51,6 +33,32 @@ pub(crate) fn check(row: &Row) {
     under_load_of(FEW, &cluster, || kill_one(&cluster)).cut_at_most_in_hand_of(1);
     all_workers_answer(&cluster);
     cluster.stop();
+}
+
+/// Two workers of a row's program, ready. `None`: something that it needs is missing.
+pub(crate) fn launch(row: &Row, more: &[&str]) -> Option<Cluster> {
+    let folder = Folder::new();
+    let Prepared { programs, cwd } = prepare(row.needs, &folder)?;
+    let port = own_port();
+    let (host_port, command) = (port.to_string(), row.command.replace("8080", &port.to_string()));
+    let mut args = vec!["--workers", "2", "--port", &host_port];
+    args.extend(row.options.split_whitespace());
+    args.extend(more);
+    if let Some(cwd) = &cwd {
+        args.extend(["--cwd", cwd.to_str().unwrap()]);
+    }
+    args.push("--");
+    args.extend(command.split_whitespace());
+    let cluster = Cluster::start_in(folder, &args, |command| {
+        command.env("PATH", web::path(&programs));
+    });
+    if row.protocol == "bind" && is_refused(&cluster) {
+        eprintln!("skipped: the system refuses the filter");
+        return None;
+    }
+    cluster.wait_ready(2);
+    assert_eq!(cluster.app().protocol, row.protocol);
+    Some(cluster)
 }
 
 /// What a row needs is there.

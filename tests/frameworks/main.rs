@@ -14,6 +14,7 @@ mod support;
 mod table;
 
 mod node;
+mod programs_proxied;
 mod proxies;
 mod python;
 mod versions;

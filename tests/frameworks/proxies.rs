@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 /// Reloads of one run; RELOADS sets another number.
 const RELOADS: u32 = 4;
 /// Clients of the proxy. Each asks again as soon as it has its answer.
-const CLIENTS: usize = 16;
+pub(crate) const CLIENTS: usize = 16;
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy, ended by its pid when dropped.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _folder: Folder,
 }
 
@@ -87,7 +87,7 @@ impl Proxy {
         proxy
     }
 
-    fn nginx(to: SocketAddr) -> Option<Proxy> {
+    pub(crate) fn nginx(to: SocketAddr) -> Option<Proxy> {
         let nginx = program("nginx", "nginx-light")?;
         let (folder, port) = (Folder::new(), free_port());
         let dir = folder.path().display().to_string();
@@ -134,7 +134,7 @@ fn ask(stream: &mut TcpStream, method: &str) -> Result<String, std::io::Error> {
 }
 
 /// Asks without pause while `happens` runs. How many answers came, and every one that was not 200.
-fn under_load(address: SocketAddr, happens: impl FnOnce()) -> (u64, Vec<String>) {
+pub(crate) fn under_load(address: SocketAddr, happens: impl FnOnce()) -> (u64, Vec<String>) {
     let (stop, count, bad) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for n in 0..CLIENTS {

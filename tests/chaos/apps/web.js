@@ -4,16 +4,9 @@
 const cluster = require('node:cluster');
 const http = require('node:http');
 
-let leaving = false;
-process.on('message', (message) => (leaving ||= message === 'shutdown'));
-const leave = () => {
-  leaving = true;
-  cluster.worker.disconnect();
-};
+const leave = () => cluster.worker.disconnect();
 http
   .createServer((request, response) => {
-    // Node's close() leaves a connection open that has not sent its first request yet: it ends with its next answer.
-    if (leaving) response.setHeader('connection', 'close');
     response.end(JSON.stringify({ pid: process.pid, version: VERSION, path: request.url }));
     if (request.url === '/exit') setImmediate(() => process.exit(3));
     if (request.url === '/leave') setImmediate(leave);
