@@ -61,13 +61,35 @@ pub enum Sent {
 /// Bytes of the message with which a process sends the listener: an errno, 0 with the listener attached.
 const MESSAGE_BYTES: usize = 4;
 
+/// What the filter has to know of an architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Architecture {
+    /// As in `struct seccomp_data` (linux/audit.h).
+    audit: u32,
+    /// The number of bind(2).
+    bind: u32,
+    /// The number of listen(2).
+    listen: u32,
+}
+
+#[cfg(any(target_arch = "x86_64", test))]
+const X86_64: Architecture = Architecture { audit: 0xC000_003E, bind: 49, listen: 50 };
+#[cfg(any(target_arch = "aarch64", test))]
+const AARCH64: Architecture = Architecture { audit: 0xC000_00B7, bind: 200, listen: 201 };
+
 #[cfg(target_arch = "x86_64")]
-const ARCH: Option<u32> = Some(0xC000_003E);
+const OURS: Option<Architecture> = Some(X86_64);
 #[cfg(target_arch = "aarch64")]
-const ARCH: Option<u32> = Some(0xC000_00B7);
+const OURS: Option<Architecture> = Some(AARCH64);
 // Other architectures have other ways to call bind(2) (socketcall) or are not tested.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ARCH: Option<u32> = None;
+const OURS: Option<Architecture> = None;
+
+// The numbers are those of the system that this is built for.
+const _: () = match OURS {
+    Some(ours) => assert!(ours.bind == libc::SYS_bind as u32 && ours.listen == libc::SYS_listen as u32),
+    None => {}
+};
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER_AT: u32 = 0;
@@ -82,15 +104,15 @@ const fn jump_if_equal(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 }
 
 /// Native calls of bind and listen go to the listener; calls of another architecture (32-bit programs) pass.
-const fn program(arch: u32) -> [libc::sock_filter; 7] {
+const fn program(architecture: Architecture) -> [libc::sock_filter; 7] {
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let give_back = libc::BPF_RET | libc::BPF_K;
     [
         statement(load, ARCH_AT),
-        jump_if_equal(arch, 0, 4),
+        jump_if_equal(architecture.audit, 0, 4),
         statement(load, NUMBER_AT),
-        jump_if_equal(libc::SYS_bind as u32, 1, 0),
-        jump_if_equal(libc::SYS_listen as u32, 0, 1),
+        jump_if_equal(architecture.bind, 1, 0),
+        jump_if_equal(architecture.listen, 0, 1),
         statement(give_back, libc::SECCOMP_RET_USER_NOTIF),
         statement(give_back, libc::SECCOMP_RET_ALLOW),
     ]
@@ -117,11 +139,11 @@ pub(super) unsafe fn install(socket: RawFd, may_give_up_privileges: bool) {
 /// # Safety
 /// As [`install`].
 unsafe fn new_listener(may_give_up_privileges: bool) -> RawFd {
-    let Some(arch) = ARCH else {
+    let Some(ours) = OURS else {
         nix::errno::Errno::set_raw(libc::ENOSYS);
         return -1;
     };
-    let filter = program(arch);
+    let filter = program(ours);
     // SAFETY: the kernel copies the program, which lives until after the calls; prctl touches no memory.
     unsafe {
         let first = try_listener(&filter);
@@ -265,6 +287,48 @@ fn control<T>(listener: BorrowedFd<'_>, request: libc::Ioctl, argument: &mut T) 
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel does with a call, by the program: the instructions that it has, and no others.
+    fn verdict(program: &[libc::sock_filter], number: u32, audit: u32) -> u32 {
+        const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        const JUMP: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            // The kernel refuses a program that can run past its end.
+            let libc::sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            match (u32::from(code), k) {
+                (LOAD, 0) => accumulator = number,
+                (LOAD, 4) => accumulator = audit,
+                (JUMP, k) => at += usize::from(if accumulator == k { jt } else { jf }),
+                (RETURN, k) => return k,
+                (code, k) => panic!("an instruction that the filter does not need: {code:#x} {k:#x}"),
+            }
+        }
+    }
+
+    /// Numbers from the kernel's tables: asm/unistd_64.h of x86, and asm-generic/unistd.h, which arm64 uses.
+    #[test]
+    fn both_architectures_report_bind_and_listen_and_nothing_else() {
+        for (own, other, reported) in [(X86_64, AARCH64, [49, 50]), (AARCH64, X86_64, [200, 201])] {
+            let program = program(own);
+            for number in 0..1024 {
+                let wanted =
+                    if reported.contains(&number) { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
+                assert_eq!(verdict(&program, number, own.audit), wanted, "{own:?}: call {number}");
+                // 32-bit programs (i386, arm) and whatever else the kernel runs.
+                for foreign in [other.audit, 0x4000_0003, 0x4000_0028, 0] {
+                    assert_eq!(verdict(&program, number, foreign), libc::SECCOMP_RET_ALLOW, "{own:?}: call {number}");
+                }
+            }
         }
     }
 }
