@@ -28,7 +28,7 @@ use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::record::Value;
-use crate::supervisor::{self, Action, Cx, SlotSnapshot, WorkerSnapshot};
+use crate::supervisor::{self, Action, Cx, Event, SlotSnapshot, WorkerSnapshot};
 use crate::worker::node::preload_lines;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -127,8 +127,10 @@ fn resume_all(
     }
     for ix in master.cx.workers.indices() {
         // The previous master may have been told that it listens, and may have probed it.
-        let listens = master.cx.workers.get(ix).is_some_and(|worker| !worker.serves.is_empty());
-        if listens && requests::serves_too_little(&master.cx, ix).is_none() {
+        let Some(worker) = master.cx.workers.get(ix).filter(|worker| !worker.serves.is_empty()) else { continue };
+        let (app, worker) = (worker.app, worker.id);
+        master.cx.push_news(app, Event::ServersOpen { worker });
+        if requests::serves_too_little(&master.cx, ix).is_none() {
             master.http_probes.begin(&mut master.cx, ix);
         }
     }

@@ -306,16 +306,17 @@ impl App {
         }
     }
 
-    /// Drains a worker that serves (or is about to); a worker that was never ready is ended at once.
+    /// Drains a worker that serves (or is about to); one that has never listened is ended at once. Who listens and is not ready
+    /// yet may have accepted connections already.
     pub(super) fn retire(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
         match w.phase {
-            Phase::Ready { .. } => {
+            Phase::Starting { .. } if !w.serves => self.terminate(cx, worker),
+            Phase::Starting { .. } | Phase::Ready { .. } => {
                 let deadline_ms = cx.now_ms + self.policy(w.generation).drain_timeout_ms;
                 self.set_phase(worker, Phase::Draining { deadline_ms });
                 cx.act(Action::Drain { worker });
             }
-            Phase::Starting { .. } => self.terminate(cx, worker),
             Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed => {}
         }
     }
@@ -398,9 +399,13 @@ impl App {
     }
 
     fn on_servers(&mut self, worker: WorkerId, closed_at_ms: Option<u64>) {
-        let Some(w) = self.workers.get(&worker) else { return };
-        if let Phase::Ready { since_ms, severed_at_ms, .. } = w.phase {
-            self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms: closed_at_ms, severed_at_ms });
+        let Some(w) = self.workers.get_mut(&worker) else { return };
+        match w.phase {
+            Phase::Starting { .. } => w.serves = closed_at_ms.is_none() && !w.is_agent(),
+            Phase::Ready { since_ms, severed_at_ms, .. } => {
+                self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms: closed_at_ms, severed_at_ms });
+            }
+            Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed => {}
         }
     }
 

@@ -16,6 +16,8 @@ impl App {
             (Event::Online { .. }, Phase::Starting { online, .. }) => !online && !is_agent,
             (Event::NotYet { why, .. }, Phase::Starting { .. }) => !is_agent && worker.not_yet.as_ref() != Some(why),
             (Event::ServersClosed { .. }, Phase::Ready { .. }) => !is_agent,
+            (Event::ServersClosed { .. }, Phase::Starting { .. }) => !is_agent && worker.serves,
+            (Event::ServersOpen { .. }, Phase::Starting { .. }) => !is_agent && !worker.serves,
             (Event::ServersOpen { .. }, Phase::Ready { idle_since_ms, .. }) => idle_since_ms.is_some() && !is_agent,
             (Event::Leaving { .. }, phase) => !phase.is_leaving() && !is_agent,
             (
@@ -59,6 +61,7 @@ mod tests {
             spawned_at_ms: 0,
             phase,
             by_itself: false,
+            serves: false,
             spare: false,
             not_yet,
         });
@@ -76,12 +79,18 @@ mod tests {
         vec![
             app_with(starting(false), None),
             app_with(starting(true), Some("it waits")),
+            serving(app_with(starting(true), None)),
             app_with(ready(None), None),
             app_with(ready(Some(5)), None),
             app_with(Phase::Draining { deadline_ms: 9_000 }, None),
             app_with(Phase::Stopping { kill_at_ms: 9_000 }, None),
             app_with(Phase::Killed, None),
         ]
+    }
+
+    fn serving(mut app: App) -> App {
+        app.workers.get_mut(&WORKER).unwrap().serves = true;
+        app
     }
 
     fn events(worker: WorkerId) -> Vec<Event> {
@@ -123,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_a_worker_said_that_is_gone_is_no_news() {
-        let app = &apps()[2];
+        let app = &apps()[3];
         for event in events(WorkerId(8)) {
             assert!(!app.has_effect(&event) && !matters(app, event.clone()), "{event:?}");
         }

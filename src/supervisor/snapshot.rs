@@ -266,8 +266,8 @@ impl App {
         for w in workers {
             let pid = known_pid(w.id);
             let WorkerSnapshot { id, slot, generation, spawned_at_ms, phase, by_itself, spare, .. } = w;
-            let not_yet = None;
-            let worker = Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, spare, not_yet };
+            let (serves, not_yet) = (false, None);
+            let worker = Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, spare, serves, not_yet };
             self.workers.insert(worker);
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
         }

@@ -55,6 +55,8 @@ pub(super) struct Worker {
     pub(super) by_itself: bool,
     /// Once ready, it is held back (`spares`).
     pub(super) spare: bool,
+    /// It had a server before it was ready, so it may hold connections. Not saved: the new master says it again.
+    pub(super) serves: bool,
     /// Why it was not ready, when last known. Not saved: a new master finds out by itself.
     pub(super) not_yet: Option<String>,
 }
@@ -197,7 +199,8 @@ impl WorkerView {
 
 impl Worker {
     pub(super) fn new(id: WorkerId, slot: Slot, generation: Generation, spawned_at_ms: u64, phase: Phase) -> Worker {
-        Worker { id, slot, generation, pid: None, spawned_at_ms, phase, by_itself: false, spare: false, not_yet: None }
+        let (by_itself, spare, serves) = (false, false, false);
+        Worker { id, slot, generation, pid: None, spawned_at_ms, phase, by_itself, spare, serves, not_yet: None }
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Who counts as listening: servers of which Node tells its primary nothing, and programs that only accept.
 use super::background::Home;
-use super::client::who;
-use super::cluster::{Cluster, Folder};
+use super::client::{get_within, who};
+use super::cluster::{Cluster, Folder, PATIENCE};
 use std::collections::BTreeSet;
 
 /// Two workers of this Node program, ready because they listen.
@@ -68,4 +68,29 @@ fn a_program_that_accepts_from_an_inherited_path_is_ready_and_one_that_does_not_
     let mut cluster = Cluster::start(&[&args[..], &idle].concat());
     cluster.wait_line("was not ready after 2.0 s");
     assert_eq!(cluster.wait_exit(), 1);
+}
+
+/// It has accepted a connection before it is ready, and answers when it is told that it has to leave.
+const NOT_READY: &str = "const server = require('node:http').createServer((_, answer) => {
+  console.log('asked');
+  process.on('message', (message) => message === 'shutdown' && answer.end(`pid=${process.pid}`));
+}).listen(process.env.PORT);
+";
+
+#[test]
+fn a_stop_drains_a_worker_that_serves_and_is_not_ready_yet() {
+    let folder = Folder::new();
+    folder.write("app.js", NOT_READY);
+    let options = ["-w", "1", "--port", "0", "--host", "127.0.0.1", "-b", "shared", "--ready", "message"];
+    let cluster = Cluster::start_in(
+        folder,
+        &[&options[..], &["--kill-timeout", "100ms", "--", "node", "app.js"]].concat(),
+        |_| {},
+    );
+    cluster.wait_line("listening on");
+    let address = cluster.address();
+    let client = std::thread::spawn(move || get_within(PATIENCE, address, "/"));
+    cluster.wait_out("asked");
+    cluster.stop();
+    assert!(client.join().unwrap().unwrap().starts_with("pid="));
 }

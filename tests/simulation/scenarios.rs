@@ -248,6 +248,25 @@ fn a_worker_that_is_not_ready_in_time_is_ended_and_counts_as_a_failure() {
 }
 
 #[test]
+fn a_worker_that_listens_and_is_not_ready_yet_is_drained() {
+    let mut s = Stage::new(3);
+    let drains = |n| Action::Drain { worker: WorkerId(n) };
+    let ends = |n| Action::Terminate { worker: WorkerId(n) };
+    for id in 1..=3 {
+        s.tell(Event::Spawned { worker: WorkerId(id), pid: id as i32 });
+    }
+    s.tell(Event::ServersOpen { worker: WorkerId(1) });
+    s.tell(Event::ServersOpen { worker: WorkerId(2) });
+    s.tell(Event::ServersClosed { worker: WorkerId(2) });
+    s.take();
+    s.tell(Event::Stop { now: false });
+    let seen = s.take();
+    assert!(seen.contains(&drains(1)) && seen.contains(&ends(2)) && seen.contains(&ends(3)), "{seen:?}");
+    s.pass(10_000);
+    assert!(s.take().contains(&ends(1)));
+}
+
+#[test]
 fn a_worker_that_leaves_by_itself_is_replaced_first_and_drains_under_a_deadline() {
     let mut s = Stage::ready(1);
     s.pass(5_000);
