@@ -50,6 +50,7 @@ pub fn write_whole(pipe: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;

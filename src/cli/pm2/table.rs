@@ -147,7 +147,7 @@ pub const VERBS: &[Verb] = &[
         &["serve", "expose"],
         ". 8080",
         Refused(
-            "clusterd serves no files: clusterd start -n site -- npx serve -l 8080 DIR, or caddy file-server --root DIR",
+            "clusterd serves no files: clusterd start -n site -- npx serve -l 8080 DIR (-s there is --spa), or caddy file-server --root DIR",
         ),
     ),
     verb(&["examples"], "", Refused("clusterd --help has examples, and so has clusterd help start")),
