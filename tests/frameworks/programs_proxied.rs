@@ -9,8 +9,8 @@ use super::table::row;
 const RELOADS: u32 = 1;
 
 /// Every answer is 200, or the 502 of a connection that a worker had and closed: each client has one at a time.
-fn behind_nginx(program: &str, command: &str, balance: &str) {
-    let Some(cluster) = launch(row(program, command), &["--drain-delay", "500ms", "--balance", balance]) else {
+fn behind_nginx(program: &str) {
+    let Some(cluster) = launch(row(program, ""), &["--drain-delay", "500ms", "--balance", "kernel"]) else {
         return;
     };
     let Some(proxy) = Proxy::nginx(cluster.address()) else { return cluster.stop() };
@@ -24,23 +24,23 @@ fn behind_nginx(program: &str, command: &str, balance: &str) {
     cluster.stop();
 }
 
-/// `name: program, command, balance;`, a test each.
+/// `name: program;`, a test each.
 macro_rules! programs {
-    ($($name:ident: $program:literal, $command:literal, $balance:literal;)*) => {
+    ($($name:ident: $program:literal;)*) => {
         $(
             #[test]
             #[ignore = "installs frameworks and nginx"]
             fn $name() {
-                behind_nginx($program, $command, $balance);
+                behind_nginx($program);
             }
         )*
     };
 }
 
 programs! {
-    uvicorn_behind_nginx: "uvicorn", "uvicorn main:app --port 8080", "kernel";
-    gunicorn_behind_nginx: "gunicorn", "gunicorn wsgi:app", "kernel";
-    puma_behind_nginx: "puma", "puma --port 8080", "kernel";
-    bun_behind_nginx: "Bun", "bun bun.ts", "kernel";
-    go_behind_nginx: "Go", "./server", "kernel";
+    uvicorn_behind_nginx: "uvicorn";
+    gunicorn_behind_nginx: "gunicorn";
+    puma_behind_nginx: "puma";
+    bun_behind_nginx: "Bun";
+    go_behind_nginx: "Go";
 }

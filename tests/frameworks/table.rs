@@ -124,6 +124,6 @@ rows! {
     timeout: "timeout", "", "timeout 1h node app.js", "bind", InHand, Npm;
 }
 
-pub(crate) fn row(program: &str, command: &str) -> &'static Row {
-    ROWS.iter().find(|row| row.program == program && row.command == command).unwrap()
+pub(crate) fn row(program: &str, options: &str) -> &'static Row {
+    ROWS.iter().find(|row| row.program == program && row.options == options).unwrap()
 }
