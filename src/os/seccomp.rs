@@ -86,9 +86,8 @@ const OURS: Option<Architecture> = Some(AARCH64);
 const OURS: Option<Architecture> = None;
 
 // The numbers are those of the system that this is built for.
-const _: () = match OURS {
-    Some(ours) => assert!(ours.bind == libc::SYS_bind as u32 && ours.listen == libc::SYS_listen as u32),
-    None => {}
+const _: () = if let Some(ours) = OURS {
+    assert!(ours.bind == libc::SYS_bind as u32 && ours.listen == libc::SYS_listen as u32);
 };
 
 /// Offsets in `struct seccomp_data`.

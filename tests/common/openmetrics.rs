@@ -181,9 +181,12 @@ fn read_labels<'a>(mut rest: &'a str, labels: &mut Labels) -> Result<&'a str, St
     }
 }
 
+/// Buckets (upper bound, count), sum and count of a histogram.
+type Parts = (Vec<(f64, f64)>, Option<f64>, Option<f64>);
+
 /// Buckets are cumulative, in order, and end with all.
 fn histograms(family: &str, samples: &[(String, Labels, f64)]) -> Result<(), String> {
-    let mut by_labels: BTreeMap<Labels, (Vec<(f64, f64)>, Option<f64>, Option<f64>)> = BTreeMap::new();
+    let mut by_labels: BTreeMap<Labels, Parts> = BTreeMap::new();
     for (name, labels, value) in samples {
         let mut labels = labels.clone();
         let bound = labels.remove("le");
