@@ -1,6 +1,6 @@
 //! `protocol = "bind"`: programs that bind their port by themselves, unmodified and behind wrappers, run on several workers.
 //! Where the system refuses the filter, these tests are skipped with a message.
-use super::client::{Load, Tally, get};
+use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, alive, kill, wait_for, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -107,7 +107,12 @@ fn both_answer(command: &[&str], touch: impl FnOnce(&Folder)) {
     assert_eq!(cluster.app().protocol, "bind");
     let seen = load(&cluster, 60);
     nothing_lost(&seen);
-    assert_eq!(seen.by_pid.len(), 2, "{command:?}: {seen:?}");
+    // One that has only just begun to listen may be passed over while others have its CPU.
+    let mut pids = answered_by(&seen);
+    wait_until("answers of both", || {
+        pids.insert(who(cluster.address()));
+        pids.len() == 2
+    });
     cluster.stop();
 }
 

@@ -103,12 +103,9 @@ pub const VERBS: &[Verb] = &[
     ),
     verb(&["install-otel", "uninstall-otel"], "", NO_MODULES),
     verb(&["set", "multiset", "get", "conf", "config", "unset"], "key value", NO_SETTINGS),
+    verb(&["open"], "", Works("prints the address of the page for browsers (`[control] page = true`)")),
     verb(&["report"], "", Works("")),
-    verb(
-        &["link", "unlink", "monitor", "unmonitor", "open", "plus", "register", "login", "logout"],
-        "web",
-        NO_DASHBOARD,
-    ),
+    verb(&["link", "unlink", "monitor", "unmonitor", "plus", "register", "login", "logout"], "web", NO_DASHBOARD),
     verb(&["dump", "save"], "", Works("")),
     verb(&["cleardump"], "", Works("")),
     verb(
