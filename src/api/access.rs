@@ -2,7 +2,7 @@
 //! the kernel says who asks.)
 use super::reply::{Reply, failure};
 use crate::config::control::Control;
-use crate::os::user;
+use crate::os::{read, user};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use std::fs::{File, OpenOptions};
@@ -170,9 +170,9 @@ fn is_same(given: &[u8], token: &[u8]) -> bool {
 
 /// The token in a file that nobody else can read.
 fn token(path: &Path) -> Result<String, AccessError> {
-    let read = |source| AccessError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(read)?;
-    let found = file.metadata().map_err(read)?;
+    let read_error = |source| AccessError::Read { path: path.to_owned(), source };
+    let file = read::open(path).map_err(read_error)?;
+    let found = file.metadata().map_err(read_error)?;
     if !found.is_file() {
         return Err(AccessError::NoFile(path.to_owned()));
     }
@@ -183,7 +183,7 @@ fn token(path: &Path) -> Result<String, AccessError> {
         return Err(AccessError::Open(path.to_owned()));
     }
     let mut text = String::new();
-    file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(read)?;
+    file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(read_error)?;
     let token = text.trim();
     if token.len() < TOKEN_CHARS_MIN { Err(AccessError::Short(path.to_owned())) } else { Ok(token.to_owned()) }
 }
@@ -304,6 +304,10 @@ mod tests {
         assert!(matches!(Access::prepare(&control), Err(AccessError::Short(_))));
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
+        assert!(matches!(Access::prepare(&control), Err(AccessError::NoFile(_))));
+        // A pipe that nobody writes to makes nobody wait.
+        fs::remove_dir(&file).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
         assert!(matches!(Access::prepare(&control), Err(AccessError::NoFile(_))));
     }
 }

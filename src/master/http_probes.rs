@@ -94,6 +94,11 @@ impl Question<'_> {
     }
 }
 
+/// A time that was set, in words.
+fn limit(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { human_ms(ms) }
+}
+
 fn in_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -125,7 +130,7 @@ enum Failure {
         "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
     )]
     Closed,
-    #[error("was not answered in {}", human_ms(*.0))]
+    #[error("was not answered in {}", limit(*.0))]
     Late(u64),
     #[error("is not answered yet")]
     Pending,

@@ -202,6 +202,9 @@ impl<S: System> Master<S> {
             }
             self.output.files.release_finished(&mut self.cx.keeper);
         }
+        if self.cx.timers.take_due(Timer::Balance, self.cx.now_ms) {
+            moves::rebalance(&mut self.cx);
+        }
         self.kernel_mode.interception.read_left(&mut self.cx);
         self.drains.end_delays(&mut self.cx);
         self.kernel_mode.accept_probes.look(&mut self.cx);

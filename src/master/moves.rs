@@ -7,6 +7,7 @@ use super::connections::Connection;
 use super::context::Context;
 use super::dispatch::Dispatch;
 use super::system::System;
+use super::timers::Timer;
 use super::worker::Worker;
 use crate::balance::{ConnIx, kept, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
@@ -22,6 +23,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Workers are not asked more often what they keep, in milliseconds.
 const ASK_EVERY_MS: u64 = 1_000;
+
+/// Time for workers to say what they keep before it is decided who gives, in milliseconds. Where one takes longer, all are asked
+/// again with the next heartbeat.
+const COUNTS_WITHIN_MS: u64 = 50;
 
 /// Prefix of the names in the keeper of copies of what a worker has not read; its id and a number follow.
 pub(super) const COPIES: &str = "untouched/";
@@ -245,6 +250,7 @@ pub(super) fn worker_is_ready(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(app) = cx.workers.get(ix).map(|worker| worker.app) else { return };
     let rebalance = &mut cx.apps[app].rebalance;
     rebalance.is_wanted = true;
+    cx.timers.set_earlier(Timer::Balance, cx.now_ms);
     // Between two answers the counts are kept up to date: a thousand workers that start are not asked a thousand times.
     if rebalance.asked_ms.is_none_or(|at| cx.now_ms.saturating_sub(at) >= ASK_EVERY_MS) {
         ask(cx, app);
@@ -266,7 +272,7 @@ fn ask(cx: &mut Context<impl System>, app: AppIx) {
     }
 }
 
-/// Once a second: has workers that keep many connections give some to those that keep few.
+/// Once a second, and soon after a worker became ready: has workers that keep many connections give some to those that keep few.
 pub(super) fn rebalance(cx: &mut Context<impl System>) {
     for app_ix in cx.apps.indices() {
         let app = &mut cx.apps[app_ix];
@@ -287,6 +293,7 @@ pub(super) fn rebalance(cx: &mut Context<impl System>) {
         if is_wanted || may_drift {
             app.rebalance.is_asked = true;
             app.rebalance.handoffs_seen = app.handoffs;
+            cx.timers.set_earlier(Timer::Balance, cx.now_ms + COUNTS_WITHIN_MS);
             ask(cx, app_ix);
         }
     }

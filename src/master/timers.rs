@@ -18,8 +18,10 @@ pub(super) enum Timer {
     PingLook,
     /// The first limit for a stuck event loop.
     Hang,
-    /// The next step of a readiness probe.
+    /// The next step of a probe by HTTP.
     HttpProbe,
+    /// The next step of the balance of kept connections, sooner than with the heartbeat.
+    Balance,
     /// The check of draining workers from outside.
     DrainCheck,
     /// The first end of a `drain_delay`.

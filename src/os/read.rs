@@ -13,9 +13,15 @@ use std::time::{Duration, Instant};
 /// # Errors
 /// Those of open(2) and read(2); `IsADirectory`; `FileTooLarge` over `bytes_max`; `TimedOut`.
 pub fn whole(path: &Path, bytes_max: u64, time_ms: u64) -> io::Result<Vec<u8>> {
-    // Without O_NONBLOCK, opening a pipe would wait for its writer.
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    whole_file(OpenOptions::new().read(true).custom_flags(flags).open(path)?, bytes_max, time_ms)
+    whole_file(open(path)?, bytes_max, time_ms)
+}
+
+/// A file to read, whatever stands there: without O_NONBLOCK, opening a pipe would wait for its writer.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// As [`whole`], of a file that was opened with O_NONBLOCK.
