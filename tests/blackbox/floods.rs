@@ -3,7 +3,7 @@
 use super::apps::misbehave;
 use super::client::get;
 use super::cluster::Cluster;
-use super::common::flooding::{begin, beside, beside_script, control_socket, peak_kib};
+use super::common::flooding::{FLOOD_KIB_MAX, MASTER_KIB_MAX, begin, beside, beside_script, control_socket, peak_kib};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -16,11 +16,20 @@ const FLOOD_LASTS: Duration = Duration::from_secs(3);
 const ANSWERS_MIN: usize = 60;
 /// All but one in a hundred come within this. Both sides share the machine with other tests.
 const LATENCY_MAX: Duration = Duration::from_millis(1_500);
-/// Memory of the master at its worst, in KiB.
-const MASTER_KIB_MAX: u64 = 32 * 1024;
 
-/// The honest app answers everything in time while `master` lives on in little memory and answers too.
-fn is_unharmed(cluster: &Cluster, master: i32) {
+/// The master before the flood.
+struct Before {
+    pid: i32,
+    kib: u64,
+}
+
+fn master_of(cluster: &Cluster) -> Before {
+    let pid = cluster.master_pid();
+    Before { pid, kib: peak_kib(pid) }
+}
+
+/// The honest app answers everything in time while the master lives on in little memory and answers too.
+fn is_unharmed(cluster: &Cluster, master: &Before) {
     let (address, begun) = (cluster.address(), Instant::now());
     let mut latencies = Vec::new();
     while begun.elapsed() < FLOOD_LASTS || latencies.len() < ANSWERS_MIN {
@@ -32,9 +41,9 @@ fn is_unharmed(cluster: &Cluster, master: i32) {
     let p99 = latencies[latencies.len() * 99 / 100];
     assert!(p99 < LATENCY_MAX, "p99 of {} answers: {p99:?}", latencies.len());
     let view = cluster.wait_view("the control API", |_| true);
-    assert_eq!((view.master_pid, view.master_restarts), (master, 0));
-    let kib = peak_kib(master);
-    assert!(kib < MASTER_KIB_MAX, "the master had {kib} KiB");
+    assert_eq!((view.master_pid, view.master_restarts), (master.pid, 0));
+    let kib = peak_kib(master.pid);
+    assert!(kib < MASTER_KIB_MAX && kib - master.kib < FLOOD_KIB_MAX, "{} KiB before, {kib} at most", master.kib);
 }
 
 /// The whole of it with one kind of flood, up to the end of the deployment. The workers are not killed for it.
@@ -43,9 +52,9 @@ fn floods(flood: &str, workers: usize) -> Cluster {
 }
 
 fn floods_in(cluster: Cluster, workers: usize) -> Cluster {
-    let master = cluster.master_pid();
+    let master = master_of(&cluster);
     begin(&cluster);
-    is_unharmed(&cluster, master);
+    is_unharmed(&cluster, &master);
     let app = cluster.wait_view("the flooding app", |_| true).apps.remove(1);
     assert_eq!((app.restarts, app.workers_ready as usize), (0, workers), "they are read later, and live");
     cluster
@@ -140,9 +149,9 @@ fn lines_that_are_never_finished_take_little_memory() {
 fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
     let _turn = super::common::turns::turn();
     let cluster = beside("addresses", 1, "");
-    let master = cluster.master_pid();
+    let master = master_of(&cluster);
     begin(&cluster);
-    is_unharmed(&cluster, master);
+    is_unharmed(&cluster, &master);
     cluster.wait_line("asks for more than 256 addresses");
     cluster.wait_line("more warnings like these were left out");
     let app = cluster.wait_view("the flooding app", |_| true).apps.remove(1);
@@ -191,7 +200,7 @@ fn a_worker_that_floods_its_notify_socket_hurts_nobody() {
 #[test]
 fn clients_that_ask_the_control_api_for_ever_hurt_nobody() {
     let cluster = Cluster::hello(1);
-    let (master, socket, over) = (cluster.master_pid(), control_socket(&cluster), Arc::new(AtomicBool::new(false)));
+    let (master, socket, over) = (master_of(&cluster), control_socket(&cluster), Arc::new(AtomicBool::new(false)));
     let askers: Vec<_> = (0..8)
         .map(|_| {
             let (socket, over) = (socket.clone(), Arc::clone(&over));
@@ -208,7 +217,7 @@ fn clients_that_ask_the_control_api_for_ever_hurt_nobody() {
             })
         })
         .collect();
-    is_unharmed(&cluster, master);
+    is_unharmed(&cluster, &master);
     over.store(true, Ordering::Release);
     for asker in askers {
         assert!(asker.join().unwrap() > 0);

@@ -2,7 +2,7 @@
 //! neighbour at rest. The two are measured in turns, on the same processes, so that what else happens on the machine hits both.
 use super::client::get;
 use super::cluster::{Cluster, kill};
-use super::common::flooding::{begin, beside, beside_script, control_socket, peak_kib};
+use super::common::flooding::{MASTER_KIB_MAX, begin, beside, beside_script, control_socket, peak_kib};
 use super::page;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -21,8 +21,6 @@ const TURN: Duration = Duration::from_millis(1_000);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Between two requests of the client.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Memory of the master at its worst, in KiB.
-const MASTER_KIB_MAX: u64 = 32 * 1024;
 /// Clients that ask the control API without end.
 const ASKERS: usize = 8;
 
