@@ -43,7 +43,9 @@ fn is_unharmed(cluster: &Cluster, master: &Before) {
     let view = cluster.wait_view("the control API", |_| true);
     assert_eq!((view.master_pid, view.master_restarts), (master.pid, 0));
     let kib = peak_kib(master.pid);
-    assert!(kib < MASTER_KIB_MAX && kib - master.kib < FLOOD_KIB_MAX, "{} KiB before, {kib} at most", master.kib);
+    // The kernel may forget a peak when it takes pages back.
+    let added = kib.saturating_sub(master.kib);
+    assert!(kib < MASTER_KIB_MAX && added < FLOOD_KIB_MAX, "{} KiB before, {kib} at most", master.kib);
 }
 
 /// The whole of it with one kind of flood, up to the end of the deployment. The workers are not killed for it.
