@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 pub(super) struct GroupChanges {
     /// Groups whose program has to be replaced.
     pub(super) unsteered: BTreeSet<(AppIx, ListenerIx)>,
+    /// One of them still chooses a worker that is gone: what comes to its socket waits for the next one of its slot.
+    pub(super) chooses_gone: bool,
     /// Sockets that lost the last worker that took connections from them.
     pub(super) abandoned: Vec<QueueIx>,
     /// Check the accept queues in this turn of the loop.
@@ -69,6 +71,7 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
         changes.look_now = true;
     } else if !takes && worker.takes.remove(&listener_ix) {
         let left = group.selection.leave(worker.socket_number, ix);
+        changes.chooses_gone |= !here;
         if let Some(socket) = left.filter(|_| !listener.datagram) {
             changes.abandoned.push((app_ix, listener_ix, socket));
             changes.look_now = true;

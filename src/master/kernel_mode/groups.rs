@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Sockets of all groups of a deployment; slots beyond share them.
 const GROUPS_SOCKETS_MAX: usize = 16 * 1024;
 
-/// Minimum time between two changes of the kernel's selection, in milliseconds.
+/// Minimum time between two changes of the kernel's selection, in milliseconds, unless a worker is gone.
 const STEER_EVERY_MS: u64 = 5;
 
 /// The groups of all listeners.
@@ -245,7 +245,8 @@ impl Groups {
 
     /// Gives the kernel the selections that have changed.
     pub(in crate::master) fn steer(&mut self, cx: &mut Context<impl System>) {
-        if cx.group_changes.unsteered.is_empty() || cx.now_ms < self.steer_after_ms {
+        let at_once = std::mem::take(&mut cx.group_changes.chooses_gone);
+        if cx.group_changes.unsteered.is_empty() || (cx.now_ms < self.steer_after_ms && !at_once) {
             return;
         }
         for (app_ix, listener_ix) in std::mem::take(&mut cx.group_changes.unsteered) {
