@@ -29,8 +29,6 @@ impl<S: System> Master<S> {
         if self.control.due_ms().is_none() {
             return;
         }
-        // Who is told that a worker serves, or is gone, may connect before this turn is over.
-        self.kernel_mode.groups.steer(&mut self.cx);
         let turn_us = self.cx.system.now_us();
         while let Some(call) = self.control.next_call(&self.cx, turn_us) {
             self.answer_call(call);

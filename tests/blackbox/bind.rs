@@ -98,6 +98,32 @@ fn an_unmodified_server_shares_its_port_and_a_killed_worker_loses_nothing_that_w
     cluster.stop();
 }
 
+#[test]
+fn a_worker_that_has_not_bound_yet_is_not_ready_because_another_one_has() {
+    // Slow to start: asked by a connection of clusterd's own into its inherited socket, which the first bind replaces.
+    let folder = Folder::new();
+    let wait = "import os, time\nwhile not os.path.exists('go-' + os.environ['CLUSTERD_SLOT']): time.sleep(0.01)\n";
+    folder.write("server.py", &format!("{wait}{PYTHON}"));
+    let args = ["-w", "2", "--protocol", "bind", "--port", "0", "--ready-timeout", "1h", "--", "python3", "server.py"];
+    let cluster = Cluster::start_in(folder, &args, |_| {});
+    let refused = || cluster.stderr().iter().any(|line| line.contains("the system refuses the filter"));
+    let asked = || super::kernel::waiting(cluster.address()).iter().sum::<u32>();
+    wait_until("a question to each, or a refusal", || refused() || asked() == 2);
+    if refused() {
+        eprintln!("skipped: the system refuses the filter");
+        return;
+    }
+    cluster.folder.write("go-0", "");
+    cluster.wait_view("the first one", |view| view.apps[0].workers_ready > 0);
+    wait_until("another question, or a wrong answer", || asked() == 1 || cluster.app().workers_ready == 2);
+    assert_eq!(cluster.app().workers_ready, 1);
+    cluster.folder.write("go-1", "");
+    cluster.wait_ready(2);
+    let seen = load(&cluster, 60);
+    nothing_lost(&seen);
+    cluster.stop();
+}
+
 /// Both workers answer, whoever binds and through whatever they are started.
 fn both_answer(command: &[&str], touch: impl FnOnce(&Folder)) {
     let folder = Folder::new();

@@ -109,18 +109,7 @@ fn a_program_that_binds_its_port_is_held_back_too() {
         eprintln!("skipped: the system refuses the filter");
         return;
     }
-    // What came to the dead worker's socket in the moment of its death is served by the next one of its slot, so that one may start.
-    let (serving, spare) = wait_whole(&cluster);
-    kill(serving[0], "KILL");
-    cluster.wait_view("the spare serves", |view| {
-        view.apps[0].workers.iter().any(|w| w.pid == Some(spare) && w.state == WorkerState::Ready)
-    });
-    let answered = answering(&cluster);
-    let (now, next) = wait_whole(&cluster);
-    assert_eq!(BTreeSet::from(now), BTreeSet::from([serving[1], spare]));
-    let all = BTreeSet::from([serving[1], spare, next]);
-    assert!(answered.contains(&spare) && answered.is_subset(&all), "{answered:?} of {all:?}");
-    assert_eq!(answering(&cluster), BTreeSet::from(now), "and never the next spare, {next}");
+    a_spare_serves_for_a_killed_worker(&cluster);
     cluster.stop();
 }
 

@@ -29,7 +29,16 @@ pub(in crate::master) struct AcceptProbes {
 
 struct Probe {
     listener: ListenerIx,
+    /// The socket that it waits in: the worker's may be replaced by one of another family when a sibling binds.
+    inode: Option<u64>,
     _client: OwnedFd,
+}
+
+impl Probe {
+    fn new<S: System>(cx: &Context<S>, worker: &Worker<S>, listener: ListenerIx, client: OwnedFd) -> Probe {
+        let inode = cx.system.inode(spawn::socket_for(cx, worker, listener));
+        Probe { listener, inode, _client: client }
+    }
 }
 
 impl AcceptProbes {
@@ -73,6 +82,11 @@ impl AcceptProbes {
             },
             Some(probe) => {
                 let socket = spawn::socket_for(cx, worker, probe.listener);
+                if cx.system.inode(socket) != probe.inode {
+                    // Nobody has accepted it, and nobody will: the next look makes another one.
+                    self.open.remove(&id);
+                    return;
+                }
                 let is_path = matches!(cx.apps[app_ix].listeners[probe.listener].local, LocalAddress::Unix(_));
                 // The kernel tells the length of a TCP queue only.
                 if cx.system.accept_queue(socket).waiting > 0 || (is_path && cx.system.is_readable(socket)) {
@@ -117,11 +131,11 @@ fn open<S: System>(cx: &mut Context<S>, ix: WorkerIx) -> io::Result<Option<Probe
         if cx.apps[app_ix].listeners[listener_ix].reuseport.is_some() {
             cx.group_changes.unsteered.insert((app_ix, listener_ix));
         }
-        return Ok(Some(Probe { listener: listener_ix, _client: client? }));
+        return Ok(Some(Probe::new(cx, worker, listener_ix, client?)));
     }
     for listener_ix in addresses::of_generation(app, settings) {
         if let LocalAddress::Unix(path) = &app.listeners[listener_ix].local {
-            return Ok(Some(Probe { listener: listener_ix, _client: cx.system.connect_path(path)? }));
+            return Ok(Some(Probe::new(cx, worker, listener_ix, cx.system.connect_path(path)?)));
         }
     }
     Ok(None)
@@ -138,6 +152,10 @@ fn connected<S: System>(
     if let Some(group) = listener.reuseport.as_ref().filter(|_| worker.own_socket) {
         let socket = group.selection.socket_of(worker.socket_number);
         group.aim(&cx.system, listener.fd.as_fd(), own, socket)?;
+    }
+    // Among those that listen the kernel would choose another worker's socket, and that worker would accept.
+    if !cx.system.is_listening(spawn::socket_for(cx, worker, listener_ix)) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
     }
     cx.system.connect(client.as_fd(), to)?;
     Ok(client)
