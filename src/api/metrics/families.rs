@@ -2,7 +2,7 @@
 use super::Scrape;
 use super::sockets::AppSockets;
 use crate::api::types::{AgentState, App, AppStatus, Deployment, Histogram, Worker, WorkerState};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::collections::BTreeMap;
@@ -16,33 +16,40 @@ type Sample<T> = (Labels, Option<T>);
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
-    fn gauge<T: EncodeGaugeValue>(
+    /// A family whose known samples `encode` writes; without any there is no family.
+    fn family<T>(
         &mut self,
         (name, unit): (&str, Option<Unit>),
         help: &str,
+        kind: MetricType,
         samples: impl IntoIterator<Item = Sample<T>>,
+        encode: impl Fn(MetricEncoder<'_>, T) -> fmt::Result,
     ) -> fmt::Result {
         let mut known = samples.into_iter().filter_map(|(labels, value)| Some((labels, value?))).peekable();
         if known.peek().is_none() {
             return Ok(());
         }
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-        known.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        known.try_for_each(|(labels, value)| encode(family.encode_family(&labels)?, value))
+    }
+
+    fn gauge<T: EncodeGaugeValue>(
+        &mut self,
+        name: (&str, Option<Unit>),
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<T>>,
+    ) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, samples, |mut sample, value| sample.encode_gauge(&value))
     }
 
     fn counter<T: EncodeCounterValue>(
         &mut self,
-        (name, unit): (&str, Option<Unit>),
+        name: (&str, Option<Unit>),
         help: &str,
         samples: impl IntoIterator<Item = Sample<T>>,
     ) -> fmt::Result {
-        let mut known = samples.into_iter().filter_map(|(labels, value)| Some((labels, value?))).peekable();
-        if known.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        known.try_for_each(|(labels, value)| {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, T, f64>(&value, None)
+        self.family(name, help, MetricType::Counter, samples, |mut sample, value| {
+            sample.encode_counter::<NoLabelSet, T, f64>(&value, None)
         })
     }
 
@@ -52,18 +59,12 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = Sample<Histogram>>,
     ) -> fmt::Result {
-        let mut known = samples.into_iter().filter_map(|(labels, value)| Some((labels, value?))).peekable();
-        if known.peek().is_none() {
-            return Ok(());
-        }
-        let unit = Some(Unit::Seconds);
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
-        known.try_for_each(|(labels, histogram)| {
+        self.family(in_seconds(name), help, MetricType::Histogram, samples, |mut sample, histogram| {
             let bounds = histogram.bounds_us.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(histogram.counts.iter().copied()).collect();
             let count = histogram.counts.iter().sum();
             let sum = histogram.sum_us as f64 / 1e6;
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
         })
     }
 }
