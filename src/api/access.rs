@@ -39,7 +39,7 @@ pub enum AccessError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot make {path} for a new token: {source}", path = .path.display())]
     Make { path: PathBuf, source: io::Error },
-    #[error("{path} is no regular file", path = .0.display())]
+    #[error("{path} is not a regular file", path = .0.display())]
     NoFile(PathBuf),
     #[error("{path} belongs to user {owner}; whoever owns it knows the token", path = .path.display())]
     Foreign { path: PathBuf, owner: u32 },

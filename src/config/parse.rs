@@ -197,7 +197,7 @@ fn ready_http(text: &str) -> Result<Ready, ValueError> {
 /// `/healthz`: the path of a liveness probe.
 ///
 /// # Errors
-/// It is no path of a request.
+/// Not the path of a request.
 pub fn http_path(text: &str) -> Result<String, ValueError> {
     let typed = || text.to_owned();
     if text.len() > READY_PATH_BYTES_MAX {

@@ -105,7 +105,7 @@ pub enum ValueError {
     ReadyTooLong,
     /// Not what a request line can ask for.
     #[error(
-        "\"{0}\" is no path to ask for: it begins with a slash, as in \"/healthz\", and has ASCII letters, digits and signs, but no #"
+        "\"{0}\" is not a path to ask for: it begins with a slash, as in \"/healthz\", and has ASCII letters, digits and signs, but no #"
     )]
     HttpPath(String),
     /// A path beyond the bound.

@@ -194,7 +194,7 @@ fn histograms(family: &str, samples: &[(String, Labels, f64)]) -> Result<(), Str
         match (&name[family.len()..], bound) {
             ("_bucket", Some(bound)) => {
                 let bound =
-                    if bound == "+Inf" { f64::INFINITY } else { bound.parse().map_err(|_| "le is no number")? };
+                    if bound == "+Inf" { f64::INFINITY } else { bound.parse().map_err(|_| "le is not a number")? };
                 buckets.push((bound, *value));
             }
             ("_sum", None) => *sum = Some(*value),
