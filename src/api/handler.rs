@@ -6,7 +6,7 @@ use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
 use super::routes::Route;
 use super::types::{App, Deployment};
-use super::{Answer, CallSender, Order, QueueFull, audit, logs, upgrade, usage};
+use super::{Answer, CallSender, NotTaken, Order, audit, logs, upgrade, usage};
 use crate::limits;
 use crate::logs::Tail;
 use http_body_util::{BodyExt, Limited};
@@ -92,7 +92,7 @@ async fn body(request: hyper::Request<Incoming>) -> Result<Vec<u8>, BodyError> {
 async fn carry_out(order: Order, calls: &CallSender) -> Reply {
     let answered = match calls.order(order) {
         Ok(answered) => answered,
-        Err(error) => return queue_full(&error),
+        Err(error) => return not_taken(error),
     };
     match answered.await {
         Ok(answer) => {
@@ -109,7 +109,7 @@ async fn carry_out(order: Order, calls: &CallSender) -> Reply {
 async fn show(view: View, format: Format, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::View(View::Deployment))) {
         Ok(answered) => answered,
-        Err(error) => return queue_full(&error),
+        Err(error) => return not_taken(error),
     };
     let mut deployment = match await_view(&view, answered).await {
         Ok(deployment) => deployment,
@@ -185,7 +185,7 @@ fn readiness(deployment: &Deployment) -> Reply {
 async fn upgrade(path: String, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::Upgrade { binary: path.clone() })) {
         Ok(answered) => answered,
-        Err(error) => return queue_full(&error),
+        Err(error) => return not_taken(error),
     };
     let snapshot = match answered.await {
         Ok(Answer::Snapshot(fd)) => fd,
@@ -213,8 +213,13 @@ async fn last_words(tail: &Tail) {
     }
 }
 
-fn queue_full(error: &QueueFull) -> Reply {
-    failure(StatusCode::SERVICE_UNAVAILABLE, error)
+/// Where the master has ended, the server closes the connection in place of this answer, as the end of the process would.
+fn not_taken(error: NotTaken) -> Reply {
+    let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, error);
+    if error == NotTaken::Ended {
+        reply.extensions_mut().insert(error);
+    }
+    reply
 }
 
 fn no_answer() -> Reply {

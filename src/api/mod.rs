@@ -90,9 +90,15 @@ pub struct CallReceiver {
     queue: Receiver<Call>,
 }
 
-#[derive(Debug, Error)]
-#[error("too many requests wait; try again in a moment")]
-pub struct QueueFull;
+/// Why an order does not reach the master's loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotTaken {
+    #[error("too many requests wait; try again in a moment")]
+    Full,
+    /// The process will end too, in a moment.
+    #[error("the master has ended")]
+    Ended,
+}
 
 /// A bounded queue of calls; `wake` is called after each push.
 pub fn channel(wake: Arc<dyn Fn() + Send + Sync>) -> (CallSender, CallReceiver) {
@@ -104,15 +110,16 @@ impl CallSender {
     /// Passes an order to the master's loop; the receiver gets the answer.
     ///
     /// # Errors
-    /// The queue is full, or the master is gone.
-    pub fn order(&self, order: Order) -> Result<oneshot::Receiver<Answer>, QueueFull> {
+    /// The queue is full, or the master's loop has ended.
+    pub fn order(&self, order: Order) -> Result<oneshot::Receiver<Answer>, NotTaken> {
         let (reply, answered) = oneshot::channel();
         match self.queue.try_send(Call { order, reply }) {
             Ok(()) => {
                 (self.wake)();
                 Ok(answered)
             }
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(QueueFull),
+            Err(TrySendError::Full(_)) => Err(NotTaken::Full),
+            Err(TrySendError::Disconnected(_)) => Err(NotTaken::Ended),
         }
     }
 }
@@ -121,5 +128,23 @@ impl CallReceiver {
     /// The next call, if there is one.
     pub fn try_next(&mut self) -> Option<Call> {
         self.queue.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use request::View;
+
+    #[test]
+    fn a_full_queue_and_a_master_that_has_ended_are_told_apart() {
+        let (calls, receiver) = channel(Arc::new(|| {}));
+        let order = || calls.order(Order::Request(Request::View(View::Deployment))).map(drop);
+        for _ in 0..limits::CONTROL_QUEUE_MAX {
+            assert_eq!(order(), Ok(()));
+        }
+        assert_eq!(order(), Err(NotTaken::Full));
+        drop(receiver);
+        assert_eq!(order(), Err(NotTaken::Ended));
     }
 }

@@ -5,7 +5,7 @@ use super::audit::Peer;
 use super::reply::{self, Reply, failure};
 use super::routes::{Route, RouteError};
 use super::write_timeout::WriteTimeout;
-use super::{CallSender, handler, page};
+use super::{CallSender, NotTaken, handler, page};
 use crate::limits;
 use crate::os::{errno, process};
 use hyper::body::Incoming;
@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -380,7 +379,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, calls: CallSend
         async move {
             let route = Route::find(request.method(), request.uri().path());
             if let Some(reply) = gate.page(&request) {
-                return Ok::<Reply, Infallible>(reply);
+                return Ok::<Reply, NotTaken>(reply);
             }
             let peer = match gate.check(&request, &route) {
                 Ok(peer) => peer,
@@ -391,10 +390,14 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, calls: CallSend
                 counted.lock().unwrap_or_else(PoisonError::into_inner).take();
                 may_pause.store(true, Ordering::Release);
             }
-            Ok(match route {
+            let reply = match route {
                 Ok(route) => handler::answer(route, request, &calls, peer).await,
                 Err(error) => reply::not_routed(&error),
-            })
+            };
+            match reply.extensions().get::<NotTaken>() {
+                Some(ended) => Err(*ended),
+                None => Ok(reply),
+            }
         }
     });
     let served = hyper::server::conn::http1::Builder::new()

@@ -115,22 +115,17 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
 /// time before it lets go of the deployment's name: without the second look, a deployment would neither answer nor be
 /// gone.
 async fn view_or_end(home: &Home, name: &str, socket: &Path) -> Option<Result<Deployment, ClientError>> {
-    let mut refused = None;
     for _ in 0..END_LOOKS_MAX {
         match view(socket).await {
-            Err(ClientError::Ended | ClientError::Broken(_) | ClientError::Incomplete(_) | ClientError::Refused(_))
-                if !home.is_alive(name) =>
-            {
+            Err(ClientError::Ended | ClientError::Broken(_) | ClientError::Incomplete(_)) if !home.is_alive(name) => {
                 return None;
             }
             Err(ClientError::Ended | ClientError::Broken(_) | ClientError::Incomplete(_)) => {}
-            // Its queue is full, or its loop has ended while its socket still answers.
-            Err(error @ ClientError::Refused(_)) => refused = Some(error),
             answered => return Some(answered),
         }
         tokio::time::sleep(Duration::from_millis(END_LOOK_EVERY_MS)).await;
     }
-    Some(Err(refused.unwrap_or_else(|| ClientError::Silent { keeper: Home::keeper_of(socket) })))
+    Some(Err(ClientError::Silent { keeper: Home::keeper_of(socket) }))
 }
 
 /// The pause between two queries of a waiting command.
