@@ -8,7 +8,6 @@ use super::routes::Route;
 use super::types::{App, Deployment};
 use super::{Answer, CallSender, NotTaken, Order, audit, logs, upgrade, usage};
 use crate::limits;
-use crate::logs::Tail;
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -26,12 +25,6 @@ const CONTROL_BODY_TIMEOUT_MS: u64 = 5_000;
 
 /// Time within which the master's loop must answer to count as alive, in milliseconds.
 const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
-
-/// Checks whether a failed worker's last lines have arrived, before the answer is sent without them.
-const TAIL_WAITS_MAX: u32 = 40;
-
-/// Pause between two such checks, in milliseconds.
-const TAIL_WAIT_MS: u64 = 5;
 
 /// Why a body cannot be used.
 #[derive(Debug, Error)]
@@ -95,12 +88,7 @@ async fn carry_out(order: Order, calls: &CallSender) -> Reply {
         Err(error) => return not_taken(error),
     };
     match answered.await {
-        Ok(answer) => {
-            if let Answer::Failed { said: Some(tail), .. } = &answer {
-                last_words(tail).await;
-            }
-            reply::of(answer)
-        }
+        Ok(answer) => reply::of(answer),
         Err(_) => no_answer(),
     }
 }
@@ -200,16 +188,6 @@ async fn upgrade(path: String, calls: &CallSender) -> Reply {
         Ok(Ok(binary)) => carry_out(Order::TakeOver { path, binary: Arc::new(binary) }, calls).await,
         Ok(Err(error)) => failure(StatusCode::CONFLICT, error),
         Err(e) => failure(StatusCode::CONFLICT, format!("the check of {path} broke off: {e}")),
-    }
-}
-
-/// Waits (bounded) for the last output of a worker: its exit is often known before its output was read.
-async fn last_words(tail: &Tail) {
-    for _ in 0..TAIL_WAITS_MAX {
-        if tail.has_ended() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(TAIL_WAIT_MS)).await;
     }
 }
 

@@ -6,6 +6,7 @@ use super::connections::Connections;
 use super::dispatch::AcceptPause;
 use super::handover_times::HandoverTimes;
 use super::history::History;
+use super::last_words::Awaited;
 use super::listener::Listener;
 use super::moves::Rebalance;
 use super::settings::Settings;
@@ -74,6 +75,8 @@ pub(super) struct App {
     pub(super) group_limits: Option<GroupLimits>,
     /// What the worker that made the current reload fail printed last.
     pub(super) last_words: Option<Arc<Tail>>,
+    /// Last lines of a failed worker that are still read.
+    pub(super) awaited: Option<Awaited>,
     /// The largest exit code of the last runs of its workers, where their number is limited.
     pub(super) last_run_code: u8,
     /// Warnings that were logged before the last start or reload of it.
@@ -118,6 +121,7 @@ impl App {
             group_limits: None,
             schedule: Schedule::default(),
             last_words: None,
+            awaited: None,
             last_run_code: 0,
             warned_before: 0,
             has_adapters: false,

@@ -9,8 +9,8 @@ use super::system::System;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, address_in_use, addresses, cgroups, checkpoint, lifecycle, listener, one_worker, relay, reload, spawn,
-    stdin, upgrade, view,
+    Master, addresses, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload, spawn, stdin,
+    upgrade, view,
 };
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
@@ -283,7 +283,7 @@ impl<S: System> Master<S> {
             let last_words = &mut self.cx.apps[app_ix].last_words;
             *last_words = last_words.take().or(tail);
             if let Some(said) = last_words.clone() {
-                address_in_use::explain_end(&self.cx, app_ix, &said.lines());
+                last_words::expect(&mut self.cx, app_ix, &said);
             }
         }
         let mut said = None;

@@ -1,9 +1,9 @@
 //! Follows the start of apps, and keeps their state for a later run of the deployment. How workers start is up to the
 //! supervisor.
-use super::address_in_use;
 use super::app::App;
 use super::context::Context;
 use super::deployment::Told;
+use super::last_words;
 use super::narration::{cause_and_age, plural};
 use super::output::Output;
 use super::system::System;
@@ -123,7 +123,7 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
             if cx.apps[ix].starting && is_new && cx.apps[ix].start_failure.is_none() {
                 let said = cx.apps[ix].last_words.take().or_else(|| output.take_tail(*worker));
                 if let Some(said) = &said {
-                    address_in_use::explain_end(cx, ix, &said.lines());
+                    last_words::expect(cx, ix, said);
                 }
                 let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
                 let again = if again { "; it is tried again" } else { "" };
@@ -135,6 +135,9 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
             if cx.apps[ix].starting && cx.apps[ix].start_failure.is_none() =>
         {
             let said = cx.apps[ix].last_words.take().or_else(|| output.take_tail(*agent));
+            if let Some(said) = &said {
+                last_words::expect(cx, ix, said);
+            }
             let why = format!("its agent {}; it is tried again", cause_and_age(cause, *lived_ms));
             cx.apps[ix].start_failure = Some((why, said));
         }

@@ -29,6 +29,7 @@ mod hooks;
 mod http_probes;
 mod keeper;
 mod kernel_mode;
+mod last_words;
 mod lifecycle;
 mod listener;
 mod listening;
@@ -210,6 +211,9 @@ impl<S: System> Master<S> {
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);
         self.relay.actions.look(&mut self.cx);
+        if last_words::look(&mut self.cx) {
+            self.control.waiters.answer_settled(&mut self.cx);
+        }
         self.liveness.check_hangs(&mut self.cx);
         self.work_on_tasks();
         self.kernel_mode.groups.steer(&mut self.cx);

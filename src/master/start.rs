@@ -12,7 +12,7 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, cgroups, checkpoint, log_files, narration, orphans, output, reload, resume};
+use super::{Master, cgroups, checkpoint, last_words, log_files, narration, orphans, output, reload, resume};
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
@@ -365,6 +365,8 @@ impl<S: System> Master<S> {
         self.cx.deployment.finished = true;
         self.hooks.finish();
         self.output.finish();
+        last_words::finish(&mut self.cx);
+        self.control.waiters.answer_settled(&mut self.cx);
         self.remove_files();
         self.control.drain();
         self.cx.keeper.finish(&self.cx.system, self.cx.deployment.exit_code);

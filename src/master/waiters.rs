@@ -124,7 +124,7 @@ impl Waiters {
                     Answer::Done(format!("reloaded {}", done.join(", ")))
                 }
                 Wait::Reload { failures, .. } => {
-                    Answer::Failed { error: failures.join("; "), said: waiter.said.take() }
+                    Answer::Failed { error: failures.join("; "), said: waiter.said.clone() }
                 }
                 Wait::Start { open } => {
                     let states: Vec<StartState> = open.iter().map(|&ix| apps[ix].start_state()).collect();
@@ -147,6 +147,10 @@ impl Waiters {
                 }
                 Wait::StopApp { .. } | Wait::StopAll => continue,
             };
+            let reads_on = || waiter.apps.iter().any(|&ix| apps[ix].awaited.is_some());
+            if matches!(answer, Answer::Failed { said: Some(_), .. }) && reads_on() {
+                continue;
+            }
             if let Some(reply) = waiter.reply.take() {
                 // The client may have left.
                 let _ = reply.send(with_warnings(cx, &waiter.apps, answer));

@@ -156,6 +156,17 @@ fn a_start_that_has_ended_before_anybody_asks_is_told_all_the_same() {
     }
 }
 
+/// The exit of a worker may be known before its output was read. A child that has its stderr open makes that certain.
+#[test]
+fn the_last_words_of_a_start_that_fails_are_waited_for() {
+    let home = Home::new();
+    // In a session of its own the child outlives the worker; the fifo says that it has one.
+    let child = "setsid sh -c 'echo >own; sleep 0.3; echo no database >&2'";
+    home.folder.write("badly.sh", &format!("mkfifo own; {child} & read line <own; exit 3"));
+    let said = home.fails(&["start", "badly.sh", "-i", "1", "--no-autorestart"]);
+    assert!(said.contains("exited with code 3") && said.contains("| no database"), "{said}");
+}
+
 #[test]
 fn a_job_that_was_started_is_done_or_has_failed() {
     let home = Home::new();
