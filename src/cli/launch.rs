@@ -67,6 +67,11 @@ pub(super) fn request_ready(found: &Found, request: &Request) -> Outcome {
     }
 }
 
+/// Starts an app of which nothing runs, from the present configuration, and waits until it is ready.
+pub(super) fn start(found: &Found) -> Outcome {
+    request_ready(found, &Request::Start { app: found.app.clone(), change: Change::default() })
+}
+
 /// Waits until every app of a deployment is ready, or one has failed; the master may be replaced meanwhile.
 fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Outcome {
     for _ in 0..LOOK_TRIES_MAX {
@@ -78,8 +83,8 @@ fn wait_until_ready(socket: &Path, progress: &mut Progress) -> Outcome {
     Err(CommandError::MasterDies)
 }
 
-/// Starts a deployment whose keeper is gone; `app`: one of its apps that is started even if it was stopped.
-pub(super) fn revive(home: &Home, deployment: &str, app: Option<&str>, change: Change) -> Outcome {
+/// Starts a deployment whose keeper is gone; `starts`: which of its apps are started even if they were stopped.
+pub(super) fn revive(home: &Home, deployment: &str, starts: impl Fn(&str) -> bool, change: Change) -> Outcome {
     let registry = home.registry()?;
     let mut entry = home.entry(deployment)?;
     if home.is_alive(deployment) {
@@ -95,7 +100,7 @@ pub(super) fn revive(home: &Home, deployment: &str, app: Option<&str>, change: C
     loader::notes(&sources, Some(&before)).iter().for_each(|note| log::warn!("{note}"));
     sources.base_env = change.env.or(sources.base_env).or(before.base_env);
     entry.sources = Some(sources);
-    for one in entry.apps.iter_mut().filter(|one| app.is_none_or(|app| one.name == app)) {
+    for one in entry.apps.iter_mut().filter(|one| starts(&one.name)) {
         one.stopped = false;
     }
     launch(registry, home, &entry, Novelty::Known)

@@ -5,16 +5,18 @@ use super::error::CommandError;
 use super::exit::load_error_code;
 use super::launch;
 use super::one_worker;
-use super::rollout::{self, FirstState, Renewal};
+use super::rollout::{self, Renewal};
 use super::run_args::RunArgs;
 use super::script::{self, InterpreterArgs};
 use super::target::{Found, Known, known};
 use crate::config::import;
+use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
-use crate::loader;
+use crate::loader::{self, Request};
 use clap::Args;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// Which apps, and what they get.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
@@ -57,7 +59,17 @@ impl RenewArgs {
         for file in &files {
             // What was started from it is read again, with the options of its start.
             let of_it = if self.run == RunArgs::default() { apps_of(home, file) } else { Vec::new() };
-            if !of_it.is_empty() && apply::for_each_app(home, &of_it, concurrency, &plain) != ExitCode::SUCCESS {
+            let idle = OnceLock::new();
+            let starts = |found: &Found| match renewal {
+                Renewal::Restart => true,
+                Renewal::Reload => !idle.get_or_init(|| without_autostart(file)).contains(&found.app),
+            };
+            let renew = |known: &Known, found: &Found| match (found.is_idle(), renewal) {
+                (true, _) if !starts(found) => Ok(rollout::not_started(&found.app)),
+                (true, Renewal::Reload) => launch::start(found),
+                (true, Renewal::Restart) | (false, _) => plain(known, found),
+            };
+            if !of_it.is_empty() && apply::for_each_app(home, &of_it, concurrency, renew) != ExitCode::SUCCESS {
                 worst = ExitCode::FAILURE;
             }
             apps.extend(of_it.iter().cloned());
@@ -94,6 +106,14 @@ fn apps_of(home: Option<&Path>, file: &str) -> Vec<String> {
     from_it.flat_map(|deployment| deployment.apps.iter().map(|app| app.name.clone())).collect()
 }
 
+/// The apps that a file does not start. What cannot be read is reported by the start of the others.
+fn without_autostart(file: &str) -> Vec<String> {
+    let request = Request { config: Some(file.to_owned()), ..Request::default() };
+    let config = loader::load(&request).ok().and_then(|sources| resolve(&sources).ok());
+    let apps = config.into_iter().flat_map(|config| config.apps);
+    apps.filter(|app| !app.autostart).map(|app| app.name).collect()
+}
+
 /// Gives the apps of a file, but for these, what it says; those that are missing are started. Returns their names.
 pub(super) fn renew_file(
     home: Option<&Path>,
@@ -110,8 +130,7 @@ pub(super) fn renew_file(
     let log_folder = Some(launch::log_folder(&known.home));
     let sources = Sources { base_env: Some(launch::own_environment()), background: true, log_folder, ..sources };
     loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
-    let done =
-        rollout::run(&known, sources, renewal, FirstState::Started, but).map_err(|error| start::refused(&error))?;
+    let done = rollout::run(&known, sources, renewal, but).map_err(|error| start::refused(&error))?;
     match apply::report(done.outcomes) {
         ExitCode::SUCCESS => Ok(done.apps),
         code => Err(code),

@@ -6,8 +6,8 @@ use super::error::CommandError;
 use super::launch::{self, Novelty};
 use super::run_args::RunArgs;
 use super::target::{Found, Known};
-use crate::api::types::AppStatus;
 use crate::api::{Change, Request};
+use crate::config::Config;
 use crate::config::problem::Problems;
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
@@ -21,14 +21,6 @@ use thiserror::Error;
 pub(super) enum Renewal {
     Reload,
     Restart,
-}
-
-/// Whether new apps are started at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirstState {
-    Started,
-    /// They are there, and stopped.
-    Stopped,
 }
 
 /// Why nothing was started.
@@ -51,13 +43,7 @@ pub(super) struct Done {
 ///
 /// # Errors
 /// The configuration is wrong, or an app of that name is there.
-pub(super) fn run(
-    known: &Known,
-    sources: Sources,
-    renewal: Renewal,
-    first: FirstState,
-    but: &[String],
-) -> Result<Done, RolloutError> {
+pub(super) fn run(known: &Known, sources: Sources, renewal: Renewal, but: &[String]) -> Result<Done, RolloutError> {
     let config = resolve(&sources).map_err(|problems| RolloutError::Configuration(Problems(problems)))?;
     let (_, explicit) = home::deployment_name(&sources, &config);
     let all = known.all();
@@ -74,20 +60,20 @@ pub(super) fn run(
         groups.entry(found.deployment.as_str()).or_default().push(found);
     }
     for (deployment, apps) in groups {
-        done.outcomes.extend(replace(known, deployment, &apps, &sources, renewal));
+        done.outcomes.extend(replace(known, deployment, &apps, (&config, &sources), renewal));
     }
     if !new.is_empty() {
         let mut sources = sources;
         if new.len() < config.apps.len() {
             sources.overrides.only = new.iter().map(|name| (*name).to_owned()).collect();
         }
-        launch_new(known, sources, first, &mut done)?;
+        launch_new(known, sources, &mut done)?;
     }
     Ok(done)
 }
 
 /// Gives new apps a name, an id and an entry each, and starts them.
-fn launch_new(known: &Known, mut sources: Sources, first: FirstState, done: &mut Done) -> Result<(), CommandError> {
+fn launch_new(known: &Known, mut sources: Sources, done: &mut Done) -> Result<(), CommandError> {
     let registry = known.home.registry()?;
     let config =
         resolve(&sources).map_err(|_| CommandError::Configuration("the configuration has just changed".to_owned()))?;
@@ -100,20 +86,35 @@ fn launch_new(known: &Known, mut sources: Sources, first: FirstState, done: &mut
         sources.overrides.options.set("name", vec![got.name.clone()]);
     }
     done.apps.extend(planned.apps.iter().map(|app| app.name.clone()));
-    planned.apps.iter_mut().for_each(|app| app.stopped = first == FirstState::Stopped);
+    for (planned, app) in planned.apps.iter_mut().zip(&config.apps) {
+        planned.stopped = !app.autostart;
+    }
     let entry = Entry { background: true, sources: Some(sources), ..planned };
     let outcome = launch::launch(registry, &known.home, &entry, Novelty::New);
-    done.outcomes.push(match first {
-        FirstState::Started => outcome,
-        FirstState::Stopped => {
-            outcome.map(|_| entry.apps.iter().map(|app| format!("{} is there, stopped\n", app.name)).collect())
-        }
-    });
+    let stopped = entry.apps.iter().filter(|app| app.stopped).map(|app| not_started(&app.name));
+    done.outcomes.push(outcome.map(|ready| {
+        let lines: Vec<String> = Some(ready).filter(|text| !text.is_empty()).into_iter().chain(stopped).collect();
+        lines.join("\n")
+    }));
     Ok(())
 }
 
+/// What is said of an app with `autostart = false`.
+pub(super) fn not_started(app: &str) -> String {
+    format!("{app} is stopped, as autostart says; start it: clusterd start {app}")
+}
+
 /// Gives apps of one deployment a new configuration.
-fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources, renewal: Renewal) -> Vec<Outcome> {
+fn replace(
+    known: &Known,
+    deployment: &str,
+    apps: &[&Found],
+    (config, sources): (&Config, &Sources),
+    renewal: Renewal,
+) -> Vec<Outcome> {
+    // A restart asks for the app by name, or for every one of the file.
+    let starts =
+        |name: &str| renewal == Renewal::Restart || config.apps.iter().any(|app| app.name == name && app.autostart);
     let mut sources = sources.clone();
     if sources.file.is_some() {
         sources.overrides.only = apps.iter().map(|found| found.app.clone()).collect();
@@ -123,9 +124,10 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources, 
     for found in apps {
         let outcome = match &found.view {
             Some(_) if !found.background => Err(CommandError::Foreground),
+            Some(_) if found.is_idle() && !starts(&found.app) => Ok(not_started(&found.app)),
             Some(_) => renew(found, change.clone(), renewal),
             None => {
-                return vec![launch::revive(&known.home, deployment, None, change)];
+                return vec![launch::revive(&known.home, deployment, starts, change)];
             }
         };
         outcomes.push(outcome.map_err(|error| error.of(&found.app)));
@@ -135,12 +137,8 @@ fn replace(known: &Known, deployment: &str, apps: &[&Found], sources: &Sources, 
 
 /// Gives an app a new configuration; one that is stopped is started with it.
 fn renew(found: &Found, change: Change, renewal: Renewal) -> Outcome {
-    let stopped = found
-        .view
-        .as_ref()
-        .is_some_and(|view| matches!(view.status, AppStatus::Stopped | AppStatus::Errored | AppStatus::Stopping));
     match renewal {
-        _ if stopped => launch::request_ready(found, &Request::Start { app: found.app.clone(), change }),
+        _ if found.is_idle() => launch::request_ready(found, &Request::Start { app: found.app.clone(), change }),
         Renewal::Reload => reload_app(found, change),
         Renewal::Restart => launch::request_ready(found, &Request::Restart { app: found.app.clone(), change }),
     }
@@ -176,6 +174,6 @@ pub(super) fn renew_with(known: &Known, found: &Found, run: &RunArgs, renewal: R
     let change = Change { env: None, sources: Some(Box::new(sources)) };
     match found.view {
         Some(_) => renew(found, change, renewal),
-        None => launch::revive(&known.home, &found.deployment, Some(&found.app), change),
+        None => launch::revive(&known.home, &found.deployment, |app| app == found.app, change),
     }
 }

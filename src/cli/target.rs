@@ -52,6 +52,12 @@ impl Found {
         all.filter(|worker| self.slot.is_none_or(|slot| worker.slot == slot))
     }
 
+    /// Whether it lives, and nothing of it runs, or will soon.
+    pub(super) fn is_idle(&self) -> bool {
+        let idle = [AppStatus::Stopped, AppStatus::Errored, AppStatus::Stopping];
+        self.view.as_ref().is_some_and(|view| idle.contains(&view.status))
+    }
+
     /// The master's view of it, with the workers that are meant.
     pub(super) fn shown(&self) -> Option<App> {
         let app = self.view.as_deref()?;

@@ -16,7 +16,7 @@ use super::{Master, cgroups, checkpoint, last_words, log_files, narration, orpha
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
-use crate::config::{Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::home::{self, Home, HomeError};
 use crate::ids::Generation;
 use crate::keeper::ARGUMENTS;
@@ -201,6 +201,9 @@ impl<S: System> Master<S> {
     fn begin_all(&mut self, inherited: Inheritance, typed: &CommandLine) -> Result<(), StartError> {
         let (launch, mut sources) = launch(typed)?;
         let mut config = resolve(&sources).map_err(StartError::usage)?;
+        if matches!(launch, Launch::Foreground { .. }) && !config.apps.iter().any(|app| app.autostart) {
+            return Err(StartError::usage("nothing to run: autostart is false for every app"));
+        }
         let claimed = self.claim(&launch, &sources, &config)?;
         if let Some(name) = claimed.as_ref().and_then(|claimed| claimed.renamed.clone()) {
             sources.overrides.options.set("name", vec![name]);
@@ -219,7 +222,7 @@ impl<S: System> Master<S> {
         // Bind every address before any process starts: a taken port is one clear error, and nothing has happened yet.
         let mut bound = Vec::new();
         for settings in &prepared {
-            if launch.keeps_stopped(&settings.config.name) {
+            if launch.keeps_stopped(&settings.config) {
                 bound.push(Vec::new());
                 continue;
             }
@@ -239,7 +242,7 @@ impl<S: System> Master<S> {
         }
         reload::remember_sources(&mut self.cx, 1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {
-            let stopped = launch.keeps_stopped(&settings.config.name);
+            let stopped = launch.keeps_stopped(&settings.config);
             let slots = launch.scaled(&settings.config.name);
             self.begin_app(settings, bound, slots);
             if let Some(app) = self.cx.apps.last_mut() {
@@ -421,10 +424,10 @@ impl Launch {
     }
 
     /// Whether an app is kept without being started.
-    fn keeps_stopped(&self, app: &str) -> bool {
+    fn keeps_stopped(&self, app: &config::App) -> bool {
         match self {
-            Launch::Foreground { .. } => false,
-            Launch::Background { entry, .. } => entry.apps.iter().any(|a| a.name == app && a.stopped),
+            Launch::Foreground { .. } => !app.autostart,
+            Launch::Background { entry, .. } => entry.apps.iter().any(|a| a.name == app.name && a.stopped),
         }
     }
 }

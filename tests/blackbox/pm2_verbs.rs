@@ -185,6 +185,53 @@ fn what_is_left_out_is_said_and_what_is_silent_is_not() {
 }
 
 #[test]
+fn an_app_without_autostart_is_started_by_name_alone() {
+    let home = Home::new();
+    home.folder.write("job.js", APP);
+    let entry = |name: &str, status: &str| {
+        let path = home.folder.path().join("job.js");
+        format!(
+            "{{ \"name\": \"{name}\", \"pm_exec_path\": {path:?}, \"status\": \"{status}\", \"exec_mode\": \"fork_mode\" }}"
+        )
+    };
+    home.folder.write("dump.pm2", &format!("[{}, {}]", entry("web", "online"), entry("later", "stopped")));
+    let state = || (home.app("web").status.to_string(), home.app("later").status.to_string());
+    let is = |web: &str, later: &str| assert_eq!(state(), (web.to_owned(), later.to_owned()));
+    assert!(home.ok(&["start", "dump.pm2"]).contains("start it: clusterd start later"));
+    is("running", "stopped");
+    home.ok(&["save"]);
+    home.ok(&["kill"]);
+    home.ok(&["resurrect"]);
+    is("running", "stopped");
+    // Its file again is a reload of what runs, and nothing else.
+    home.ok(&["reload", "dump.pm2"]);
+    is("running", "stopped");
+    home.ok(&["start", "later"]);
+    is("running", "running");
+}
+
+#[test]
+fn a_foreground_run_leaves_out_what_is_not_started_with_its_file() {
+    let app = |name: &str, more: &str| {
+        format!("[[app]]\nname = \"{name}\"\ncommand = [\"sleep\", \"1000\"]\nready = \"1ms\"\n{more}\n")
+    };
+    let folder = Folder::new();
+    let (code, _, said) = {
+        folder.write("cluster.toml", &app("later", "autostart = false"));
+        super::cluster::run(&folder, &["-c", "cluster.toml"])
+    };
+    assert!(code == 2 && said.contains("autostart is false for every app"), "{code} {said}");
+    folder.write("cluster.toml", &format!("{}{}", app("job", ""), app("later", "autostart = false")));
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(1);
+    let pids = || String::from_utf8(cluster.cli(&["pid", "later"]).stdout).unwrap();
+    assert_eq!(pids(), "");
+    assert!(cluster.cli(&["start", "later"]).status.success());
+    assert!(pids().trim().parse::<u32>().is_ok());
+    cluster.stop();
+}
+
+#[test]
 fn a_run_in_the_foreground_is_typed_as_one_of_pm2() {
     for args in [&["start", "job.js", "-i", "2", "--no-daemon"][..], &["ecosystem.config.js", "--env", "live"]] {
         let folder = Folder::new();

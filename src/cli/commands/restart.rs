@@ -21,7 +21,7 @@ impl Restart {
             let change = Change { env: self.renew.update_env.then(launch::own_environment), sources: None };
             match found.view {
                 Some(_) => launch::request_ready(found, &Request::Restart { app: found.app.clone(), change }),
-                None => launch::revive(&known.home, &found.deployment, Some(&found.app), change),
+                None => launch::revive(&known.home, &found.deployment, |app| app == found.app, change),
             }
         })
     }

@@ -1,12 +1,12 @@
 //! `clusterd start`: runs scripts, commands, files, or stopped apps in the background. Returns when the app is ready or has
 //! failed, and says which.
 use super::logs;
-use crate::api::types::{App, AppStatus};
+use crate::api::types::App;
 use crate::api::{Change, Request};
 use crate::cli::apply::{self, Concurrency, fail};
 use crate::cli::exit::{EXIT_USAGE, load_error_code};
 use crate::cli::launch::{self, own_environment};
-use crate::cli::rollout::{self, FirstState, Renewal, RolloutError};
+use crate::cli::rollout::{self, Renewal, RolloutError};
 use crate::cli::run_args::{RunArgs, RunArgsError};
 use crate::cli::script::{self, InterpreterArgs, ScriptError};
 use crate::cli::target::{Known, known};
@@ -152,7 +152,11 @@ impl Start {
 
     /// Starts what one word names, or what is behind `--`. Returns the apps.
     fn start_named(&self, known: &Known, words: &[String]) -> Result<Vec<String>, ExitCode> {
-        let sources = match script::load(words, &self.interpreter, self.run.request()) {
+        let mut request = self.run.request();
+        if self.no_autostart {
+            request.overrides.options.set("autostart", vec!["false".to_owned()]);
+        }
+        let sources = match script::load(words, &self.interpreter, request) {
             Ok(sources) => {
                 let log_folder = Some(launch::log_folder(&known.home));
                 Sources { base_env: Some(self.environment()), background: true, log_folder, ..sources }
@@ -166,8 +170,7 @@ impl Start {
             }
         };
         loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
-        let first = if self.no_autostart { FirstState::Stopped } else { FirstState::Started };
-        match rollout::run(known, sources, Renewal::Reload, first, &[]) {
+        match rollout::run(known, sources, Renewal::Reload, &[]) {
             Ok(done) => match apply::report(done.outcomes) {
                 ExitCode::SUCCESS => Ok(done.apps),
                 code => Err(code),
@@ -188,13 +191,11 @@ impl Start {
         apply::for_each_app(home, targets, Concurrency::Parallel, |known, found| {
             let change = Change { env: self.update_env.then(own_environment), sources: None };
             match &found.view {
-                None => launch::revive(&known.home, &found.deployment, Some(&found.app), change),
-                Some(view) => match view.status {
-                    AppStatus::Stopped | AppStatus::Errored | AppStatus::Stopping => {
-                        launch::request_ready(found, &Request::Start { app: found.app.clone(), change })
-                    }
-                    status => Ok(format!("{} runs already ({status}); -f starts another", found.app)),
-                },
+                None => launch::revive(&known.home, &found.deployment, |app| app == found.app, change),
+                Some(_) if found.is_idle() => {
+                    launch::request_ready(found, &Request::Start { app: found.app.clone(), change })
+                }
+                Some(view) => Ok(format!("{} runs already ({}); -f starts another", found.app, view.status)),
             }
         })
     }

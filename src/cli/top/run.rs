@@ -21,6 +21,8 @@ pub(super) fn run(home: &Home, order: &Order) -> Outcome {
         (Verb::Stop, _) => stop_app(home, found, StopMode::Drain),
         (Verb::Restart, Some(_)) => launch::request_ready(found, &Request::Restart { app: app(), change: as_it_was }),
         (Verb::Start, Some(_)) => launch::request_ready(found, &Request::Start { app: app(), change: as_it_was }),
-        (Verb::Restart | Verb::Start, None) => launch::revive(home, &found.deployment, Some(&found.app), as_it_was),
+        (Verb::Restart | Verb::Start, None) => {
+            launch::revive(home, &found.deployment, |app| app == found.app, as_it_was)
+        }
     }
 }

@@ -237,6 +237,9 @@ impl Conversion<'_, '_> {
     }
 
     fn restart(&mut self) {
+        if self.get(&["autostart"], "true or false", fields::boolean) == Some(false) {
+            self.section.app.raw("autostart", "false", "");
+        }
         if self.get(&["autorestart"], "true or false", fields::boolean) == Some(false) {
             self.section.restart.raw("max_runs", "1", "autorestart: false");
         }
@@ -450,10 +453,8 @@ impl Conversion<'_, '_> {
         for (key, value) in rest {
             let off = *value == Value::Bool(false) || *value == Value::String(String::new());
             let harmless = keys::HARMLESS.contains(&key) || off;
-            if keys::LOST.iter().any(|(lost, _)| *lost == key) && (!off || key == "autostart") {
-                if !(key == "autostart" && *value == Value::Bool(true)) {
-                    self.lost(key, key);
-                }
+            if keys::LOST.iter().any(|(lost, _)| *lost == key) && !off {
+                self.lost(key, key);
             } else if !harmless && !is_dump {
                 self.note(format!("{key}: PM2 has no such key; left out"));
             }

@@ -101,11 +101,25 @@ pub(super) fn as_apps(items: &[&Map<String, Value>], own: &BTreeMap<String, Stri
             Some(app) => {
                 let count = app.get("instances").and_then(Value::as_u64).unwrap_or(1);
                 app.insert("instances".to_owned(), json!(count + 1));
+                if !is_stopped(item) {
+                    app.remove("autostart");
+                }
             }
-            None => apps.push(as_app(item, own)),
+            None => {
+                let mut app = as_app(item, own);
+                if is_stopped(item) {
+                    app.insert("autostart".to_owned(), json!(false));
+                }
+                apps.push(app);
+            }
         }
     }
     apps
+}
+
+/// Whether a process was stopped by somebody when the dump was written: `pm2 resurrect` leaves it stopped.
+fn is_stopped(item: &Map<String, Value>) -> bool {
+    item.get("status").and_then(Value::as_str) == Some("stopped")
 }
 
 fn as_app(item: &Map<String, Value>, own: &BTreeMap<String, String>) -> Map<String, Value> {

@@ -9,7 +9,6 @@ pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
 /// Keys of an app that are not converted.
 pub(super) const LOST: &[(&str, &str)] = &[
     ("append_env_to_name", "names stay as they are; --name sets another"),
-    ("autostart", "every app is started; --only names those that you want, and stop keeps one stopped"),
     ("deep_monitoring", "there is no agent; clusterd ls --json and the control API tell about workers"),
     ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
     ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),

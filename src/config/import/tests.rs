@@ -303,6 +303,22 @@ fn a_dump_is_its_apps_again() {
     assert_eq!(web.command, ["node", "/srv/a.js", "x y"]);
     assert_eq!(web.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["A=1", "LANG=de"]);
     assert_eq!((web.limits.memory, web.cwd.as_deref()), (Some(300 << 20), Some("/srv".as_ref())));
+    let stopped = |name: &str, id: u32| {
+        let mut entry = entry(name, id);
+        entry["status"] = json!("stopped");
+        entry
+    };
+    // Of the workers of an app, one that runs is enough.
+    let list = json!([stopped("web", 0), stopped("job", 1), entry("web", 2), entry("both", 3), stopped("both", 4)]);
+    let apps = config(&import(&list).unwrap().toml, &[]).apps;
+    let starts: Vec<_> = apps.iter().map(|app| (app.name.as_str(), app.autostart)).collect();
+    assert_eq!(starts, [("web", true), ("job", false), ("both", true)]);
+}
+
+#[test]
+fn an_app_that_is_not_started_with_its_file_stays_that() {
+    assert!(!whole(json!({ "autostart": false })).autostart);
+    assert!(whole(json!({ "autostart": true })).autostart && whole(json!({})).autostart);
 }
 
 #[test]

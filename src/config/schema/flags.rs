@@ -122,7 +122,7 @@ impl Flag {
         Flag { bare: Some(write_out), ..self }
     }
 
-    const fn hidden(self) -> Flag {
+    pub(crate) const fn hidden(self) -> Flag {
         Flag { hidden: true, ..self }
     }
 

@@ -173,6 +173,11 @@ table! {
     /// Group that commands may name instead of each app.
     namespace: plain(String = defaults::NAMESPACE.to_owned()), NAME, section "run",
         flag flag("--namespace", WORKERS, "NAMESPACE");
+    /// Whether the app is started with its file; `false`: it is there, stopped, until `clusterd start NAME`.
+    autostart: plain(bool = true), Boolean, section "run",
+        flag flag("--autostart", WORKERS, "BOOL").hidden(),
+        more "`clusterd start --no-autostart` says it of every app that it starts. `resurrect` does not ask: it starts what ran \
+              when it was saved. A run in the foreground needs one app that starts";
     /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%".
     workers: raw(Workers), WorkerCount, unset "max where there is an address to listen on, else 1", example r#""max""#,
         section "run",
