@@ -82,7 +82,7 @@ impl History {
         let counted = match report {
             Report::WorkerDied { cause, next: Next::Replaced { .. } | Next::Waiting { .. }, .. } => match cause {
                 Cause::Ended(status) => ended(*status),
-                Cause::NotStarted(_) => NotStarted,
+                Cause::NotStarted { .. } => NotStarted,
                 Cause::NotReady { .. } => NotReady,
                 Cause::Misbehaved(_) => Misbehaved,
                 Cause::Hung(_) => Hung,

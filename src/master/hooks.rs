@@ -207,7 +207,7 @@ impl HookRuns {
                     };
                     self.push_exit(cx, app, *worker, &details);
                 }
-                Cause::NotStarted(_) => {
+                Cause::NotStarted { .. } => {
                     let details =
                         Details { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.details_of(*worker) };
                     self.push_exit(cx, app, *worker, &details);

@@ -92,7 +92,7 @@ fn exit_code(cause: &Cause) -> u8 {
         Cause::Ended(ExitStatus::Code(code)) => u8::try_from(*code).unwrap_or(1),
         Cause::Ended(ExitStatus::Signal(number)) => u8::try_from(128 + number).unwrap_or(1),
         Cause::Ended(ExitStatus::OutOfMemory) => 128 + SIGKILL,
-        Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => 1,
+        Cause::NotStarted { .. } | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => 1,
     }
 }
 

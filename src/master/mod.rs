@@ -52,6 +52,7 @@ mod resource_retry;
 mod resume;
 mod settings;
 mod spawn;
+mod spawn_error;
 mod start;
 mod stdin;
 mod system;
@@ -74,12 +75,13 @@ use crate::api;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
-use crate::supervisor::{Action, Cx, Event, ExitStatus, Report};
+use crate::supervisor::{Action, Cx, Event, ExitStatus, Obstacle, Report};
 use context::Context;
 use control::Control;
 use deployment::Told;
 use kernel_mode::KernelMode;
 use reactor::Ready;
+use spawn_error::SpawnError;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -405,8 +407,8 @@ impl<S: System> Master<S> {
                 }
             }
             Notice::SpawnFailed { worker, step, errno } => {
-                if let Some((app, error)) = spawn::failure(&self.cx, worker, step, errno) {
-                    self.spawn_failed(app, worker, &error);
+                if let Some((app, error, obstacle)) = spawn::failure(&self.cx, worker, step, errno) {
+                    self.spawn_failed(app, worker, &error, obstacle);
                 }
             }
             Notice::Exited { worker, status, at_ms, out_of_memory } => {
@@ -485,13 +487,13 @@ impl<S: System> Master<S> {
             notify: &mut self.notify,
         };
         if let Err(error) = spawner.start(app, worker, slot, generation) {
-            self.spawn_failed(app, worker, &error);
+            self.spawn_failed(app, worker, &error, error.obstacle());
         }
     }
 
-    fn spawn_failed(&mut self, app: AppIx, worker: WorkerId, error: &spawn::SpawnError) {
+    fn spawn_failed(&mut self, app: AppIx, worker: WorkerId, error: &SpawnError, obstacle: Obstacle) {
         spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, worker);
-        self.cx.events.push_back((app, Event::SpawnFailed { worker, reason: error.to_string() }));
+        self.cx.events.push_back((app, Event::SpawnFailed { worker, reason: error.to_string(), obstacle }));
     }
 
     fn on_exited(&mut self, id: WorkerId, status: ExitStatus, at_ms: u64) {

@@ -30,7 +30,7 @@ pub(super) fn ended(status: ExitStatus) -> String {
 pub(super) fn cause_words(cause: &Cause) -> String {
     match cause {
         Cause::Ended(status) => ended(*status),
-        Cause::NotStarted(reason) => format!("could not be started: {reason}"),
+        Cause::NotStarted { reason, .. } => format!("could not be started: {reason}"),
         Cause::NotReady { ms, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("was not ready after {}{why}", human_ms(*ms))
@@ -44,7 +44,7 @@ pub(super) fn cause_words(cause: &Cause) -> String {
 pub(super) fn cause_and_age(cause: &Cause, lived_ms: u64) -> String {
     let age = match cause {
         Cause::Ended(_) => format!(" after {}", human_ms(lived_ms)),
-        Cause::NotStarted(_) | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
+        Cause::NotStarted { .. } | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => String::new(),
     };
     format!("{}{age}", cause_words(cause))
 }
@@ -70,6 +70,7 @@ pub(super) fn next_words(next: Next) -> String {
         }
         Next::Waiting { ms, .. } => format!("; next try in {}", human_ms(ms)),
         Next::Errored { failures } => format!("; failed {failures} times, given up (errored)"),
+        Next::GivenUp => "; given up (errored), as another try would fail too".to_owned(),
         Next::Stopped => "; not restarted, as its exit code asks".to_owned(),
         Next::LastRun { runs: 1, .. } => "; not restarted, as max_runs asks".to_owned(),
         Next::LastRun { runs, .. } => format!("; not restarted after {runs} runs, as max_runs asks"),
@@ -144,7 +145,7 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         Report::AppErrored if cx.apps[app_ix].last_run_code > 0 => {
             log::error!("{name}: every worker has ended, and a last run failed");
         }
-        Report::AppErrored => log::error!("{name}: every worker failed too often; nothing serves any more"),
+        Report::AppErrored => log::error!("{name}: every worker has failed; nothing serves any more"),
         Report::AppFinished => log::info!("{name}: every worker has finished"),
         Report::AppStopped => log::info!("{name}: stopped"),
         Report::Started { .. } => log_start(&cx.apps[app_ix]),

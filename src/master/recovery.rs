@@ -316,6 +316,7 @@ impl Recovery<'_> {
                 consecutive: 0,
                 restarts: 0,
                 runs: 0,
+                proven: current.is_some_and(|worker| matches!(worker.phase, Phase::Ready { .. })),
                 replace_after_ms: 0,
             };
             self.put(format!("{SLOT}{ix}/{index}"), &slot);

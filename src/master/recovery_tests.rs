@@ -72,6 +72,7 @@ impl Left {
             consecutive: 0,
             restarts: 4,
             runs: 0,
+            proven: false,
             replace_after_ms: 0,
         };
         self.note(&format!("slot/{app}/{index}"), &memory);

@@ -10,28 +10,26 @@ use super::listener::Listener;
 use super::liveness::Liveness;
 use super::moves::{self, Kept};
 use super::notify_sockets::NotifySockets;
-use super::output::{Output, OutputError, Way};
+use super::output::{Output, Way};
 use super::recovery::{Tag, agent_tag_bytes};
 use super::relay::{Custom, Receiver};
 use super::settings::{Settings, SpawnPlace};
+use super::spawn_error::{SpawnError, obstacle};
 use super::system::System;
 use super::tasks::Task;
 use super::unread::Intake;
 use super::worker::Worker;
 use super::{addresses, cgroups, channels, checkpoint, dispatch, eligibility, listener, requests, stdin};
-use crate::config;
 use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
-use crate::os::{attributes, errno, process, signal};
-use crate::supervisor::{Event, ExitStatus};
+use crate::os::{process, signal};
+use crate::supervisor::{Event, ExitStatus, Obstacle};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use thiserror::Error;
 
 /// The name in the keeper of our end of a worker's channel.
 pub(super) fn channel_name(worker: WorkerId) -> String {
@@ -426,23 +424,25 @@ pub(super) fn on_spawned(cx: &mut Context<impl System>, output: &mut Output, id:
     let Some(ix) = cx.workers.find(id) else { return };
     cx.workers.set_pid(ix, pid);
     let Some(worker) = cx.workers.get(ix) else { return };
-    let (app, generation) = (&cx.apps[worker.app], worker.generation);
+    let (app_ix, generation) = (worker.app, worker.generation);
+    let app = &cx.apps[app_ix];
     let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
-    output.files.spawned(id, pid, worker.app, settings);
-    cx.events.push_back((worker.app, Event::Spawned { worker: id, pid }));
+    output.files.spawned(id, pid, app_ix, settings);
+    cx.events.push_back((app_ix, Event::Spawned { worker: id, pid }));
 }
 
-/// Why the keeper could not start a process, and its app; `None` if the worker is no longer known.
+/// Why the keeper could not start a process, its app, and whether that may pass; `None` if the worker is no longer known.
 pub(super) fn failure(
     cx: &Context<impl System>,
     id: WorkerId,
     step: SpawnStep,
     errno: i32,
-) -> Option<(AppIx, SpawnError)> {
+) -> Option<(AppIx, SpawnError, Obstacle)> {
     let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix))?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    Some((worker.app, SpawnError::at_step(&cx.system, (step, errno), settings, worker.is_agent)))
+    let error = SpawnError::at_step(&cx.system, (step, errno), settings, worker.is_agent);
+    Some((worker.app, error, obstacle(step, errno)))
 }
 
 pub(super) fn exit_status(raw_status: i32, out_of_memory: bool) -> ExitStatus {
@@ -486,121 +486,4 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
     cx.keeper.send(Order::Release { name: stdin::held_name(id) });
     output.release(&mut cx.keeper, id);
     checkpoint::forget_serves(cx, id);
-}
-
-/// Why no process was started.
-#[derive(Debug, Error)]
-pub(super) enum SpawnError {
-    /// The process was an agent, and the configuration has none.
-    #[error("no agent is configured")]
-    NoAgent,
-    /// No socket pair.
-    #[error("cannot make its channel: {0}")]
-    Channel(io::Error),
-    /// A listening socket could not be duplicated.
-    #[error("cannot pass {listener} on: {error}")]
-    Listener { listener: String, error: io::Error },
-    /// No pipe or file for its output.
-    #[error("{0}")]
-    Output(#[source] OutputError),
-    /// No pipe for its input.
-    #[error("cannot make a pipe for its stdin: {0}")]
-    Stdin(io::Error),
-    /// The order could not be sent to the keeper.
-    #[error("cannot ask for the process: {0}")]
-    Order(io::Error),
-    /// The keeper could not execute the program.
-    #[error("cannot run {program}: {cause}{hint}")]
-    Exec { program: String, cause: &'static str, hint: &'static str },
-    /// The working directory is gone, or not accessible to the user.
-    #[error("cannot enter the folder {folder}: {cause}")]
-    WorkingDirectory { folder: String, cause: &'static str },
-    /// Too many processes.
-    #[error("cannot make a process: {cause} (see limits.pids_max, ulimit -u and the cgroup's pids.max)")]
-    Fork { cause: &'static str },
-    /// Not permitted to change the user.
-    #[error("cannot become {user}: {cause}")]
-    User { user: String, cause: &'static str },
-    /// An attribute of the process that the system does not let it have.
-    #[error("cannot set {key}: {cause}{hint}")]
-    Attribute { key: String, cause: &'static str, hint: &'static str },
-    /// The spec is too large for the keeper.
-    #[error("its command or environment is too large: {cause}")]
-    Description { cause: &'static str },
-    /// The app's cgroup could not be joined.
-    #[error("cannot join the app's cgroup: {cause}")]
-    Cgroup { cause: &'static str },
-    /// Another step between fork and exec.
-    #[error("cannot prepare its process ({step:?}): {cause}")]
-    Prepare { step: SpawnStep, cause: &'static str },
-}
-
-impl SpawnError {
-    /// With the key that asks for the attribute.
-    fn attribute(system: &impl System, step: SpawnStep, cause: &'static str, app: &config::App) -> SpawnError {
-        let typed =
-            |key: &str, value: Option<i32>| value.map_or_else(|| key.to_owned(), |value| format!("{key} = {value}"));
-        let (key, hint) = match step {
-            SpawnStep::OomScoreAdj => {
-                (typed("oom_score_adj", app.oom_score_adj), " (less than clusterd was started with needs root)")
-            }
-            SpawnStep::Nice => (typed("nice", app.nice), " (less than clusterd's own needs root)"),
-            SpawnStep::CpuAffinity => ("cpu_affinity".to_owned(), " (clusterd may run on none of these CPUs)"),
-            SpawnStep::NoNewPrivileges => ("new_privileges = false".to_owned(), ""),
-            _ => (too_high_limits(system, app), " (a hard limit above clusterd's own needs root)"),
-        };
-        SpawnError::Attribute { key, cause, hint }
-    }
-
-    /// The error for a spawn that failed at this step in the keeper.
-    fn at_step(
-        system: &impl System,
-        (step, code): (SpawnStep, i32),
-        settings: &Settings,
-        is_agent: bool,
-    ) -> SpawnError {
-        let cause = process::describe_errno(code);
-        let agent = settings.agent.as_ref().filter(|_| is_agent);
-        match step {
-            SpawnStep::Exec => {
-                let program = agent.map_or(&settings.program, |agent| &agent.program).display().to_string();
-                let is_of_another_machine = code == errno::ENOEXEC;
-                let hint =
-                    if is_of_another_machine { " (it is a program for another machine, or damaged)" } else { "" };
-                SpawnError::Exec { program, cause, hint }
-            }
-            SpawnStep::WorkingDirectory => {
-                SpawnError::WorkingDirectory { folder: settings.cwd.display().to_string(), cause }
-            }
-            SpawnStep::Fork => SpawnError::Fork { cause },
-            SpawnStep::Cgroup => SpawnError::Cgroup { cause },
-            SpawnStep::User | SpawnStep::Group | SpawnStep::SupplementaryGroups => {
-                let user = settings.config.user.clone().unwrap_or_else(|| "the configured user".to_owned());
-                SpawnError::User { user, cause }
-            }
-            SpawnStep::ResourceLimits
-            | SpawnStep::OomScoreAdj
-            | SpawnStep::Nice
-            | SpawnStep::CpuAffinity
-            | SpawnStep::NoNewPrivileges => SpawnError::attribute(system, step, cause, &settings.config),
-            SpawnStep::Description => SpawnError::Description { cause },
-            SpawnStep::ProcessGroup | SpawnStep::FileDescriptors | SpawnStep::Signals | SpawnStep::ParentDeath => {
-                SpawnError::Prepare { step, cause }
-            }
-        }
-    }
-}
-
-/// The limits of an app that go further than clusterd may by itself; all of them where none does.
-fn too_high_limits(system: &impl System, app: &config::App) -> String {
-    let is_above = |name: &str, hard: Option<u64>| {
-        let most = attributes::resource(name).and_then(|resource| system.hard_limit(resource));
-        most.is_some_and(|most| hard.unwrap_or(u64::MAX) > most)
-    };
-    let names = |all: bool| -> Vec<String> {
-        let limits = app.rlimits.iter().filter(|(name, limit)| all || is_above(name, limit.hard));
-        limits.map(|(name, _)| format!("rlimits.{name}")).collect()
-    };
-    let above = names(false);
-    if above.is_empty() { names(true).join(", ") } else { above.join(", ") }
 }

@@ -10,6 +10,25 @@ pub fn is_out_of_resources(error: &io::Error) -> bool {
     )
 }
 
+/// Whether an error of execve(2), or of a call that prepares it, stays until somebody changes the program or what it is started
+/// with. (ETXTBSY, EAGAIN, ENOMEM, EMFILE and the like pass; EEXIST and EIO may.)
+pub fn is_lasting(code: i32) -> bool {
+    matches!(
+        Errno::from_raw(code),
+        Errno::ENOEXEC
+            | Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::EISDIR
+            | Errno::EACCES
+            | Errno::EPERM
+            | Errno::E2BIG
+            | Errno::EINVAL
+            | Errno::ELOOP
+            | Errno::ENAMETOOLONG
+            | Errno::ELIBBAD
+    )
+}
+
 /// libuv's code of this error: its number, negative. EINVAL for an error that did not come from the system.
 pub fn libuv_code(error: &io::Error) -> i32 {
     -error.raw_os_error().unwrap_or(Errno::EINVAL as i32)
@@ -27,5 +46,13 @@ pub const UV_ENOENT: i32 = -(Errno::ENOENT as i32);
 pub const EMFILE: i32 = Errno::EMFILE as i32;
 /// EMFILE, negative, as libuv writes it.
 pub const UV_EMFILE: i32 = -(Errno::EMFILE as i32);
+/// The path does not exist.
+pub const ENOENT: i32 = Errno::ENOENT as i32;
+/// Not permitted by the file's mode, or by its file system.
+pub const EACCES: i32 = Errno::EACCES as i32;
+/// Not permitted to this process.
+pub const EPERM: i32 = Errno::EPERM as i32;
+/// Arguments and environment are too long.
+pub const E2BIG: i32 = Errno::E2BIG as i32;
 /// Not a program that this machine executes.
 pub const ENOEXEC: i32 = Errno::ENOEXEC as i32;

@@ -172,7 +172,10 @@ impl App {
         let wanted = matches!(self.agent_wanted(), Want::One(wanted) if wanted == generation);
         let reason = cause_text("agent", &death.cause);
         let next = match wanted {
-            true if !(onward && first) => self.next_agent(cx, generation, young, first),
+            true if !(onward && first) => {
+                let hopeless = first && self.is_hopeless(generation, Some(&death));
+                self.next_agent(cx, generation, young, (first, hopeless))
+            }
             true | false => Next::None,
         };
         cx.report(died(death, Slot::AGENT, next));
@@ -185,12 +188,18 @@ impl App {
     }
 
     /// Plans the next agent, or gives up: workers that never had one no longer wait.
-    fn next_agent(&mut self, cx: &Cx<'_>, generation: Generation, young: bool, first: bool) -> Next {
+    fn next_agent(
+        &mut self,
+        cx: &Cx<'_>,
+        generation: Generation,
+        young: bool,
+        (first, hopeless): (bool, bool),
+    ) -> Next {
         let policy = self.policy(generation).clone();
         let failures = self.agent.slot.count_death(&policy, young, cx.now_ms);
         let ms = self.agent.slot.backoff_ms(&policy.rules(Slot::AGENT).backoff);
         self.set_slot_phase(INDEX, SlotPhase::Waiting { until_ms: cx.now_ms + ms });
-        if first && young && policy.max_restarts.is_some_and(|max| failures >= max) {
+        if hopeless || (first && young && policy.max_restarts.is_some_and(|max| failures >= max)) {
             for index in 0..self.slots.len() as u32 {
                 if self.waits_for_agent(index, generation) {
                     self.set_slot_phase(index, SlotPhase::Errored);
@@ -198,7 +207,7 @@ impl App {
             }
         }
         if matches!(self.agent_wanted(), Want::None) {
-            return Next::Errored { failures };
+            return if hopeless { Next::GivenUp } else { Next::Errored { failures } };
         }
         self.agent.slot.restarts += 1;
         Next::Waiting { ms, failures, max: policy.max_restarts.filter(|_| first) }
@@ -212,6 +221,7 @@ impl App {
         let own = self.generation;
         if let Some(slot) = self.slot_mut(index).filter(|_| strange) {
             slot.generation = own;
+            slot.proven = false;
         }
     }
 }

@@ -117,7 +117,7 @@ impl App {
             | Event::Drained { .. }
                 if is_agent => {}
             Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
-            Event::SpawnFailed { worker, reason } => self.on_spawn_failed(cx, worker, reason),
+            Event::SpawnFailed { worker, reason, obstacle } => self.on_spawn_failed(cx, worker, reason, obstacle),
             Event::Online { worker } => self.on_online(worker),
             Event::Evidence { worker, evidence } => self.on_evidence(cx, worker, evidence),
             Event::NotYet { worker, why } => self.on_not_yet(worker, why),
@@ -358,10 +358,6 @@ impl App {
         }
     }
 
-    fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, worker: WorkerId, reason: String) {
-        self.lose(cx, worker, Cause::NotStarted(reason), cx.now_ms);
-    }
-
     fn on_online(&mut self, worker: WorkerId) {
         let Some(w) = self.workers.get(&worker) else { return };
         if let Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } = w.phase {
@@ -387,6 +383,9 @@ impl App {
         if slot == Slot::AGENT {
             cx.report(Report::AgentReady { agent: worker, pid, after_ms });
             return self.agent_is_ready(cx, generation);
+        }
+        if let Some(slot) = self.slot_mut(slot.0) {
+            slot.prove(generation);
         }
         if !spare {
             cx.act(Action::Serve { worker });
@@ -500,7 +499,7 @@ impl App {
     }
 
     /// The current worker of a slot is gone without having been asked to end.
-    fn lose(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause, at_ms: u64) {
+    pub(super) fn lose(&mut self, cx: &mut Cx<'_>, worker: WorkerId, cause: Cause, at_ms: u64) {
         let role = self.role(worker);
         self.count_failure(cx, worker, role, cause, at_ms);
         self.remove(cx, worker);
@@ -582,14 +581,13 @@ impl App {
         }
         let Some(slot) = self.slot_mut(index) else { return };
         let failures = slot.count_death(&policy, young, now_ms);
-        if young && policy.max_restarts.is_some_and(|max| failures >= max) {
-            let death = slot.death.take();
-            self.set_slot_phase(index, SlotPhase::Errored);
-            if let Some(death) = death {
-                cx.report(died(death, Slot(index), Next::Errored { failures }));
-            }
-            return;
+        let hopeless =
+            self.is_hopeless(generation, self.slots.get(index as usize).and_then(|slot| slot.death.as_ref()));
+        if hopeless || (young && policy.max_restarts.is_some_and(|max| failures >= max)) {
+            let next = if hopeless { Next::GivenUp } else { Next::Errored { failures } };
+            return self.give_up(cx, index, next);
         }
+        let Some(slot) = self.slot_mut(index) else { return };
         slot.restarts += 1;
         let wait_ms = slot.backoff_ms(&policy.rules(Slot(index)).backoff);
         if wait_ms == 0 {

@@ -43,7 +43,7 @@ pub(super) fn cause_text(who: &str, cause: &Cause) -> String {
         Cause::Ended(ExitStatus::OutOfMemory) => {
             format!("the new {who} was killed by the kernel: the app reached limits.memory_max")
         }
-        Cause::NotStarted(reason) => format!("the new {who} could not be started: {reason}"),
+        Cause::NotStarted { reason, .. } => format!("the new {who} could not be started: {reason}"),
         Cause::NotReady { ms, why } => {
             let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("the new {who} was not ready after {} s{why}", *ms as f64 / 1000.0)

@@ -17,6 +17,7 @@ mod scale;
 mod slot;
 mod snapshot;
 mod spares;
+mod spawn_failures;
 mod start;
 mod timers;
 mod worker;
@@ -30,6 +31,7 @@ pub use slot::{SlotPhase, SlotView};
 #[cfg(test)]
 pub(crate) use snapshot::FALLBACK_POLICY;
 pub use snapshot::{AgentSnapshot, AppSnapshot, ReloadSnapshot, SlotSnapshot, WorkerSnapshot};
+pub use spawn_failures::Obstacle;
 pub use worker::{CHANNEL_CLOSED_STARTING_MS, Phase, WorkerView};
 
 use crate::ids::{Generation, Slot, WorkerId};
@@ -120,7 +122,7 @@ pub enum Event {
     /// The worker's program is running.
     Spawned { worker: WorkerId, pid: i32 },
     /// The worker could not be started; no process is left.
-    SpawnFailed { worker: WorkerId, reason: String },
+    SpawnFailed { worker: WorkerId, reason: String, obstacle: Obstacle },
     /// Node has started in the worker.
     Online { worker: WorkerId },
     /// Evidence of the worker's readiness.
@@ -270,7 +272,7 @@ pub enum Cause {
     /// Its process ended.
     Ended(ExitStatus),
     /// It could not be started.
-    NotStarted(String),
+    NotStarted { reason: String, obstacle: Obstacle },
     /// It did not become ready in this time (ms); with the reason, if known.
     NotReady { ms: u64, why: Option<String> },
     /// It broke the protocol.
@@ -288,6 +290,8 @@ pub enum Next {
     Waiting { ms: u64, failures: u32, max: Option<u32> },
     /// Too many failures: the slot stays empty.
     Errored { failures: u32 },
+    /// Another try would fail too: the slot stays empty.
+    GivenUp,
     /// The exit code means: do not restart.
     Stopped,
     /// It was the last run of `max_runs`; `failed`: it did not end well.

@@ -224,6 +224,7 @@ impl App {
         self.set_slot_phase(index, SlotPhase::Filled);
         let Some(slot) = self.slot_mut(index) else { return };
         slot.generation = generation;
+        slot.proven = true;
         slot.incoming = None;
         slot.clear_failures();
         slot.death = None;

@@ -45,6 +45,8 @@ pub(super) struct SlotState {
     pub(super) restarts: u64,
     /// Unrequested ends, since the slot began or its worker was last replaced on purpose.
     pub(super) runs: u32,
+    /// A worker of this generation was ready here.
+    pub(super) proven: bool,
     /// Earliest time of the next replacement for a passed limit (absolute milliseconds).
     pub(super) replace_after_ms: u64,
     /// The last death, until its replacement is spawned.
@@ -124,6 +126,7 @@ impl SlotState {
             consecutive: 0,
             restarts: 0,
             runs: 0,
+            proven: false,
             replace_after_ms: 0,
             death: None,
         }

@@ -113,6 +113,8 @@ pub struct SlotSnapshot {
     pub restarts: u64,
     /// Unrequested ends, for `max_runs`.
     pub runs: u32,
+    /// A worker of this generation was ready here.
+    pub proven: bool,
     /// Earliest time of the next replacement for a passed limit (absolute milliseconds).
     pub replace_after_ms: u64,
 }
@@ -182,6 +184,7 @@ impl App {
             consecutive: slot.consecutive,
             restarts: slot.restarts,
             runs: slot.runs,
+            proven: slot.proven,
             replace_after_ms: slot.replace_after_ms,
         })
     }
@@ -345,6 +348,7 @@ impl App {
             slot.consecutive = s.consecutive;
             slot.restarts = s.restarts;
             slot.runs = s.runs;
+            slot.proven = s.proven;
             // Of a start that died with its master perhaps only the slots were saved.
             let phase = if self.stopping.is_some() { SlotPhase::Stopped } else { s.phase };
             self.set_slot_phase(s.index, phase);

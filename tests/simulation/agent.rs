@@ -3,7 +3,7 @@ use super::scenarios::{Stage, policy};
 use super::successor::{notes, succeed_under};
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, AgentPolicy, Cause, Event, Evidence, ExitStatus, Next, Phase, Policy, ReadyRule, Report,
+    Action, AgentPolicy, Cause, Event, Evidence, ExitStatus, Next, Obstacle, Phase, Policy, ReadyRule, Report,
 };
 
 fn with_agent() -> Policy {
@@ -114,6 +114,27 @@ fn workers_whose_agent_was_never_ready_give_up_with_it() {
     }
     assert_eq!(tries, 4);
     assert!(s.app.is_errored() && s.app.is_over());
+}
+
+#[test]
+fn an_agent_that_cannot_run_is_given_up_at_once_and_one_that_has_been_ready_is_not() {
+    let cannot_run = |id| Event::SpawnFailed {
+        worker: WorkerId(id),
+        reason: "Exec format error".to_owned(),
+        obstacle: Obstacle::Lasting,
+    };
+    let mut s = Stage::under(with_agent(), 2);
+    s.take();
+    s.tell(cannot_run(1));
+    let given_up = |r: &Report| matches!(r, Report::AgentDied { next: Next::GivenUp, .. });
+    assert!(s.reports().iter().any(given_up));
+    assert!(s.app.is_errored() && s.app.is_over() && s.app.next_deadline_ms().is_none());
+    let mut s = serving();
+    s.exit(1, 1);
+    s.pass(1_000);
+    assert_eq!(spawned(&mut s), [(4, Slot::AGENT)]);
+    s.tell(cannot_run(4));
+    assert_eq!(waits(&s.reports()), [2_000], "its workers serve, and its program may come back");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The rules of supervision, one named scenario each, under virtual time.
+use super::successor::{notes, succeed};
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, Excess, ExitStatus, Limits, Next, Policy,
-    RELOAD_GONE_MS_MAX, ReadyRule, Report,
+    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, Excess, ExitStatus, Limits, Next, Obstacle,
+    Policy, RELOAD_GONE_MS_MAX, ReadyRule, Report,
 };
 
 /// One app whose world is the test.
@@ -177,6 +178,71 @@ fn failures_in_the_window_make_a_slot_errored_and_old_ones_fall_out_of_it() {
     assert!(matches!(reports[0], Report::WorkerDied { next: Next::Errored { failures: 4 }, .. }), "{reports:?}");
     assert_eq!(reports[1], Report::AppErrored);
     assert!(s.app.is_errored() && s.app.next_deadline_ms().is_none());
+}
+
+fn not_started(id: u64, obstacle: Obstacle) -> Event {
+    Event::SpawnFailed { worker: WorkerId(id), reason: "Exec format error".to_owned(), obstacle }
+}
+
+#[test]
+fn a_program_that_cannot_run_is_given_up_at_once_and_what_may_pass_is_tried_again() {
+    let mut s = Stage::new(2);
+    s.take();
+    s.tell(not_started(1, Obstacle::Lasting));
+    let reports = s.reports();
+    assert!(matches!(reports[..], [Report::WorkerDied { next: Next::GivenUp, .. }]), "{reports:?}");
+    s.tell(not_started(2, Obstacle::Passing));
+    assert_eq!(s.spawned(), [3], "in the other slot it is tried at once");
+    s.tell(not_started(3, Obstacle::Lasting));
+    let reports = s.reports();
+    assert!(matches!(reports[..], [Report::WorkerDied { next: Next::GivenUp, .. }, Report::AppErrored]), "{reports:?}");
+    assert!(s.app.is_over() && s.app.next_deadline_ms().is_none());
+    // A start of another generation, which can run, begins with nothing of it.
+    s.tell(Event::Start { to: Generation(2), policy: policy(), slots: 1 });
+    s.make_ready(4);
+    assert_eq!(s.app.ready_count(), 1);
+}
+
+/// A deploy replaces the files of an app that serves: for a moment its program does not exist, or is not whole.
+#[test]
+fn a_program_that_has_served_may_come_back() {
+    for takes_over in [false, true] {
+        let mut s = Stage::ready(1);
+        s.exit(1, 1);
+        assert_eq!(s.spawned(), [2]);
+        s.tell(not_started(2, Obstacle::Lasting));
+        let reports = s.reports();
+        assert!(matches!(reports[..], [Report::WorkerDied { next: Next::Waiting { .. }, .. }]), "{reports:?}");
+        if takes_over {
+            let left = notes(&mut s);
+            let (app, _) = succeed(&s, left);
+            s.replace(app);
+        }
+        s.pass(100);
+        assert_eq!(s.spawned(), [3]);
+        s.tell(not_started(3, Obstacle::Lasting));
+        assert!(matches!(s.reports()[..], [Report::WorkerDied { next: Next::Waiting { .. }, .. }]));
+        // The new slots of a scale are of that generation.
+        s.tell(Event::Scale { slots: 2 });
+        s.tell(not_started(4, Obstacle::Lasting));
+        assert_eq!(s.spawned(), [4, 5]);
+        s.make_ready(5);
+    }
+}
+
+/// A reload to a program that cannot run fails with its first worker, and the old ones serve on.
+#[test]
+fn a_reload_to_a_program_that_cannot_run_leaves_what_serves() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::Reload { to: Generation(2), policy: policy(), slots: 2 });
+    assert_eq!(s.spawned(), [3]);
+    s.tell(not_started(3, Obstacle::Lasting));
+    let reports = s.reports();
+    assert!(
+        matches!(reports[..], [Report::WorkerDied { next: Next::None, .. }, Report::ReloadFailed { .. }]),
+        "{reports:?}"
+    );
+    assert_eq!((s.app.ready_count(), s.app.generation()), (2, Generation(1)));
 }
 
 #[test]

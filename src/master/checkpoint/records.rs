@@ -165,6 +165,7 @@ record! {
         8 restarts = 0;
         9 runs = 0;
         10 replace_after_ms = 0;
+        11 proven = false;
     }
 }
 
