@@ -83,7 +83,10 @@ impl Output {
                 Target::Inherit => {
                     let (end, write) = system.pipe().map_err(OutputError::Pipe)?;
                     keeper.hold(held_name(worker, name), end.as_fd());
-                    self.read(worker, end, stream, way, tail.clone())?;
+                    if let Err(error) = self.read(worker, end, stream, way, tail.clone()) {
+                        keeper.send(Order::Release { name: held_name(worker, name) });
+                        return Err(error);
+                    }
                     write
                 }
                 Target::Null if !read => system.null_device().map_err(OutputError::NullDevice)?,

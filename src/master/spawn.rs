@@ -471,9 +471,6 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
         dispatch::take_back(cx, ix);
         drains.remove(ix);
         if let Some(worker) = cx.workers.remove(ix) {
-            if worker.intercepted.is_some() {
-                cx.keeper.send(Order::Release { name: bind::held_name(id) });
-            }
             // Multicast groups that it joined belong to the socket: its replacement could not join them again.
             let listeners = &cx.apps[worker.app].listeners;
             let datagrams = worker.serves.iter().copied().filter(|n| listeners[*n].datagram);
@@ -482,8 +479,10 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
             moves::rescue(cx, worker.app, id, worker.untouched);
         }
     }
-    cx.keeper.send(Order::Release { name: channel_name(id) });
-    cx.keeper.send(Order::Release { name: stdin::held_name(id) });
+    // Whether the spawn got that far or not.
+    for name in [channel_name(id), stdin::held_name(id), bind::held_name(id)] {
+        cx.keeper.send(Order::Release { name });
+    }
     output.release(&mut cx.keeper, id);
     checkpoint::forget_serves(cx, id);
 }

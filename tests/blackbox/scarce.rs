@@ -194,6 +194,43 @@ fn a_worker_whose_descriptors_the_keeper_cannot_take_has_failed_and_the_end_wait
     cluster.stop();
 }
 
+/// The processes that the keeper has started: the master and the workers.
+fn started_by(keeper: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    list.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Wherever a spawn fails for lack of descriptors: the channel, the filter's socket, the description.
+#[test]
+fn a_failed_spawn_leaves_nothing_with_the_keeper() {
+    let options = ["-w", "1", "--port", "0", "--protocol", "bind", "--ready", "1ms", "--min-uptime", "0ms"];
+    let cluster = Cluster::start(&[&options[..], &["--kill-timeout", "100ms", "--", "sleep", "1000"]].concat());
+    cluster.wait_ready(1);
+    let (master, keeper) = (cluster.master_pid(), cluster.keeper_pid());
+    let held = || fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+    let before = held();
+    // Read from stderr alone: a call of the control API would use descriptors too.
+    let told = |what: &str| cluster.stderr().iter().filter(|line| line.contains(what)).count();
+    for free in 0.. {
+        assert!(free < 20, "it never works");
+        let (failed, ready) = (told("could not be started"), told("ready, 1 worker"));
+        let worker = *started_by(keeper).iter().find(|pid| **pid != master).unwrap();
+        let limit = limit_files(master, first_free_file(master) + free);
+        kill(worker, "KILL");
+        let next = || started_by(keeper).iter().any(|pid| *pid != master && *pid != worker);
+        wait_until("a failed spawn, or a new worker", || told("could not be started") > failed || next());
+        let works = told("could not be started") == failed;
+        limit_files(master, limit);
+        wait_until("a worker that is ready", || told("ready, 1 worker") > ready);
+        if works {
+            break;
+        }
+    }
+    assert!(told("cannot ask for the process") > 0, "{:?}", cluster.stderr());
+    wait_until("as many files as before", || held() == before);
+    cluster.stop();
+}
+
 /// As many files as the process has open, and not one more.
 fn take_free_files(pid: i32) {
     limit_files(pid, first_free_file(pid));
