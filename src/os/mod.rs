@@ -24,6 +24,7 @@ pub mod loopback;
 pub mod memfd;
 pub mod memory;
 pub mod notify;
+pub mod other_end;
 pub mod packet;
 pub mod parent;
 pub mod pipe;

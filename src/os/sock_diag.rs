@@ -17,11 +17,11 @@ const SOCK_DIAG_PACKETS_MAX: usize = 64 * 1024;
 const SOCK_DIAG_PACKET_BYTES: usize = 32 * 1024;
 
 /// Size of `struct nlmsghdr`: length, type, flags, sequence, port id.
-const HEAD_BYTES: usize = 16;
+pub(super) const HEAD_BYTES: usize = 16;
 /// Size of `struct inet_diag_req_v2`.
-const REQUEST_BYTES: usize = 56;
+pub(super) const REQUEST_BYTES: usize = 56;
 /// Size of `struct inet_diag_msg`; attributes may follow.
-const SOCKET_BYTES: usize = 72;
+pub(super) const SOCKET_BYTES: usize = 72;
 /// Offsets of the states and the local port in the request.
 const REQUEST_STATES_AT: usize = 4;
 const REQUEST_PORT_AT: usize = 8;
@@ -29,14 +29,14 @@ const REQUEST_PORT_AT: usize = 8;
 const SOCKET_PORT_AT: usize = 4;
 const SOCKET_ADDRESS_AT: usize = 8;
 const SOCKET_WAITING_AT: usize = 56;
-const SOCKET_INODE_AT: usize = 68;
+pub(super) const SOCKET_INODE_AT: usize = 68;
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 1;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_NOOP: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
 /// Bits of the states in which a socket is a connection that a process may hold: all of the kernel's TCP states (1 to
@@ -249,11 +249,11 @@ fn read_packet(mut packet: &[u8], sequence: u32, ports: &[u16], found: &mut Vec<
     Progress::More
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

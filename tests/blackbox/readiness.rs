@@ -2,6 +2,7 @@
 use super::background::Home;
 use super::client::{get_within, who};
 use super::cluster::{Cluster, Folder, PATIENCE};
+use clusterd::api::types::WorkerState;
 use std::collections::BTreeSet;
 
 /// Two workers of this Node program, ready because they listen.
@@ -68,6 +69,45 @@ fn a_program_that_accepts_from_an_inherited_path_is_ready_and_one_that_does_not_
     let mut cluster = Cluster::start(&[&args[..], &idle].concat());
     cluster.wait_line("was not ready after 2.0 s");
     assert_eq!(cluster.wait_exit(), 1);
+}
+
+/// It accepts once its file is there; each connection until its client ends.
+const ACCEPTS_LATER: &str = "import os, socket, time
+slot = os.environ['CLUSTERD_SLOT']
+while not os.path.exists('go-' + slot): time.sleep(0.01)
+s = socket.socket(fileno=3)
+s.setblocking(True)
+while True:
+    c, _ = s.accept()
+    print('accepted by', slot, flush=True)
+    while c.recv(100): pass
+    c.close()
+";
+
+fn a_sibling_makes_no_other_worker_ready(listen: &str) {
+    let folder = Folder::new();
+    folder.write("app.py", ACCEPTS_LATER);
+    folder.write("go-0", "");
+    let args = ["-w", "2", "-l", listen, "-b", "shared", "--protocol", "listen-fds", "--ready-timeout", "1h"];
+    let cluster = Cluster::start_in(folder, &[&args[..], &["--", "python3", "app.py"]].concat(), |_| {});
+    // One was meant for the worker that accepted them all, the others for its sibling.
+    cluster.wait_in_out("connections of clusterd's own", |lines| (lines.len() >= 3).then_some(()));
+    let workers = cluster.app().workers;
+    let ready = |slot| workers.iter().any(|w| w.slot == slot && w.state == WorkerState::Ready);
+    assert!(ready(0) && !ready(1), "{workers:?}");
+    cluster.folder.write("go-1", "");
+    cluster.wait_ready(2);
+    cluster.stop();
+}
+
+#[test]
+fn a_sibling_that_accepts_from_a_shared_socket_makes_no_other_worker_ready() {
+    a_sibling_makes_no_other_worker_ready("127.0.0.1:0");
+}
+
+#[test]
+fn a_sibling_that_accepts_from_a_path_makes_no_other_worker_ready() {
+    a_sibling_makes_no_other_worker_ready("unix:app.sock");
 }
 
 /// It has accepted a connection before it is ready, and answers when it is told that it has to leave.

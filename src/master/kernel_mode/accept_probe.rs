@@ -1,5 +1,10 @@
 //! Whether a worker that inherited its sockets accepts: a connection of our own into its socket, while it starts. Programs that
 //! call listen(2) or say `READY=1` need none; the others (Go, Rust, puma) are ready when they have accepted it.
+//!
+//! Where workers share a socket (balance `shared`, Unix paths) any of them may accept it. Then a worker is ready when one of its
+//! processes holds the accepted connection, or waits with epoll at the socket. If a sibling was faster, the next probe follows
+//! after a pause. What cannot be seen counts as evidence: the files of the worker's processes without the rights for that, and
+//! who accepted a connection that was closed within a moment.
 use super::own_listeners::{self, OwnListeners};
 use crate::ids::{ListenerIx, WorkerId, WorkerIx};
 use crate::master::context::Context;
@@ -8,6 +13,7 @@ use crate::master::timers::Timer;
 use crate::master::worker::Worker;
 use crate::master::{addresses, spawn};
 use crate::os::listen::LocalAddress;
+use crate::os::other_end::OtherEnd;
 use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::Inherited;
 use std::collections::BTreeMap;
@@ -19,11 +25,20 @@ use std::os::fd::{AsFd, OwnedFd};
 const PROBE_AFTER_MS: u64 = 500;
 /// Pause between two looks at the probes, in milliseconds.
 const LOOK_EVERY_MS: u64 = 50;
+/// Pause after a probe that a sibling accepted, in milliseconds: it doubles, from the first to the last.
+const AGAIN_FIRST_MS: u64 = 50;
+const AGAIN_LAST_MS: u64 = 400;
+/// Probes in shared sockets of which one look asks who has accepted them; the others follow with the next one.
+const ASKED_PER_LOOK_MAX: usize = 64;
 
 /// The probes that nobody has accepted so far.
 #[derive(Default)]
 pub(in crate::master) struct AcceptProbes {
     open: BTreeMap<WorkerId, Probe>,
+    /// Probes that a sibling accepted: when the next one follows, and the pause before it (milliseconds).
+    again: BTreeMap<WorkerId, (u64, u64)>,
+    /// The worker at which the last look had no more questions left: the next one begins with it.
+    begin_at: Option<WorkerId>,
     own: OwnListeners,
 }
 
@@ -31,13 +46,22 @@ struct Probe {
     listener: ListenerIx,
     /// The socket that it waits in: the worker's may be replaced by one of another family when a sibling binds.
     inode: Option<u64>,
-    _client: OwnedFd,
+    client: OwnedFd,
+}
+
+/// What became of a probe.
+enum Answer {
+    Waits,
+    /// The worker has accepted it, as far as can be seen.
+    Accepted,
+    /// Another worker has.
+    Sibling,
 }
 
 impl Probe {
     fn new<S: System>(cx: &Context<S>, worker: &Worker<S>, listener: ListenerIx, client: OwnedFd) -> Probe {
         let inode = cx.system.inode(spawn::socket_for(cx, worker, listener));
-        Probe { listener, inode, _client: client }
+        Probe { listener, inode, client }
     }
 }
 
@@ -55,8 +79,12 @@ impl AcceptProbes {
         let starting: Vec<WorkerIx> = cx.workers.indices().filter(|ix| is_starting(cx, *ix)).collect();
         let ids: Vec<WorkerId> = starting.iter().filter_map(|ix| Some(cx.workers.get(*ix)?.id)).collect();
         self.open.retain(|id, _| ids.contains(id));
-        for ix in &starting {
-            self.look_at(cx, *ix);
+        self.again.retain(|id, _| ids.contains(id));
+        let begin = ids.iter().position(|id| Some(*id) == self.begin_at).unwrap_or(0);
+        self.begin_at = None;
+        let mut questions = ASKED_PER_LOOK_MAX;
+        for ix in starting[begin..].iter().chain(&starting[..begin]) {
+            self.look_at(cx, *ix, &mut questions);
         }
         if !starting.is_empty() {
             cx.timers.set(Timer::AcceptProbe, cx.now_ms + LOOK_EVERY_MS);
@@ -67,17 +95,20 @@ impl AcceptProbes {
         }
     }
 
-    fn look_at(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
+    fn look_at(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, questions: &mut usize) {
         let Some(worker) = cx.workers.get(ix) else { return };
         let (app_ix, id) = (worker.app, worker.id);
         let Some(view) = cx.apps[app_ix].supervisor.worker(id) else { return };
         let binds_itself = worker.intercepted.as_ref().is_some_and(|intercepted| intercepted.has_bound());
-        if binds_itself || cx.now_ms < view.spawned_at_ms + PROBE_AFTER_MS {
+        let again_ms = self.again.get(&id).map_or(0, |(at_ms, _)| *at_ms);
+        if binds_itself || cx.now_ms < again_ms.max(view.spawned_at_ms + PROBE_AFTER_MS) {
             return;
         }
         match self.open.get(&id) {
             None => match open(cx, ix) {
-                Ok(probe) => self.open.extend(probe.map(|probe| (id, probe))),
+                Ok(probe) => {
+                    self.open.extend(probe.map(|probe| (id, probe)));
+                }
                 Err(e) => log::debug!("worker {id}: cannot connect to see whether it accepts: {e}"),
             },
             Some(probe) => {
@@ -87,16 +118,61 @@ impl AcceptProbes {
                     self.open.remove(&id);
                     return;
                 }
-                let is_path = matches!(cx.apps[app_ix].listeners[probe.listener].local, LocalAddress::Unix(_));
-                // The kernel tells the length of a TCP queue only.
-                if cx.system.accept_queue(socket).waiting > 0 || (is_path && cx.system.is_readable(socket)) {
+                let is_shared = is_shared(cx, ix, probe);
+                if is_shared && *questions == 0 {
+                    self.begin_at = self.begin_at.or(Some(id));
                     return;
                 }
-                self.open.remove(&id);
-                spawn::serve_inherited(cx, ix);
-                cx.push_news(app_ix, Event::Evidence { worker: id, evidence: Evidence::Listening });
+                *questions -= usize::from(is_shared);
+                let found = if is_shared { ask_who(cx, worker, probe) } else { ask_queue(cx, worker, probe) };
+                match found {
+                    Answer::Waits => {}
+                    Answer::Sibling => {
+                        self.open.remove(&id);
+                        let pause_ms =
+                            self.again.get(&id).map_or(AGAIN_FIRST_MS, |(_, ms)| (ms * 2).min(AGAIN_LAST_MS));
+                        self.again.insert(id, (cx.now_ms + pause_ms, pause_ms));
+                    }
+                    Answer::Accepted => {
+                        self.open.remove(&id);
+                        spawn::serve_inherited(cx, ix);
+                        cx.push_news(app_ix, Event::Evidence { worker: id, evidence: Evidence::Listening });
+                    }
+                }
             }
         }
+    }
+}
+
+/// Whether another worker may accept the probe.
+fn is_shared(cx: &Context<impl System>, ix: WorkerIx, probe: &Probe) -> bool {
+    let Some(worker) = cx.workers.get(ix) else { return false };
+    let group = cx.apps[worker.app].listeners[probe.listener].reuseport.as_ref().filter(|_| worker.own_socket);
+    // In a full group slots share sockets.
+    let place = |w: &Worker<_>| group.map(|group| group.selection.socket_of(w.socket_number));
+    let may = |w: &Worker<_>| w.app == worker.app && !w.is_agent && !w.ended && place(w) == place(worker);
+    cx.workers.iter().any(|(other, w)| other != ix && may(w))
+}
+
+/// Of a socket that only this worker has: whether the probe has left its queue.
+fn ask_queue<S: System>(cx: &Context<S>, worker: &Worker<S>, probe: &Probe) -> Answer {
+    let socket = spawn::socket_for(cx, worker, probe.listener);
+    let is_path = matches!(cx.apps[worker.app].listeners[probe.listener].local, LocalAddress::Unix(_));
+    // The kernel tells the length of a TCP queue only.
+    let waits = cx.system.accept_queue(socket).waiting > 0 || (is_path && cx.system.is_readable(socket));
+    if waits { Answer::Waits } else { Answer::Accepted }
+}
+
+/// Of a socket that several workers have: who has accepted the probe.
+fn ask_who<S: System>(cx: &Context<S>, worker: &Worker<S>, probe: &Probe) -> Answer {
+    match cx.system.other_end(probe.client.as_fd()) {
+        Ok(OtherEnd::Waits) => Answer::Waits,
+        Ok(OtherEnd::Accepted { inode }) => {
+            let seen = worker.pid.map(|pid| cx.system.is_served_by(pid, inode, probe.inode.unwrap_or(0)));
+            if seen == Some(Some(false)) { Answer::Sibling } else { Answer::Accepted }
+        }
+        Ok(OtherEnd::Closed) => Answer::Accepted,
+        Err(_) => ask_queue(cx, worker, probe),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::os::interrupt::Periodic;
 use crate::os::listen::{self, Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
 use crate::os::notify::{self, Datagram};
+use crate::os::other_end::{self, OtherEnd};
 use crate::os::procfs::{self, ConnectionTable, Holder};
 use crate::os::reuseport::{self, AcceptQueue};
 use crate::os::seccomp::{self, Answer, Call, Sent};
@@ -334,6 +335,14 @@ impl System for Linux {
 
     fn inode(&self, fd: BorrowedFd<'_>) -> Option<u64> {
         connection::inode(fd)
+    }
+
+    fn other_end(&self, client: BorrowedFd<'_>) -> io::Result<OtherEnd> {
+        other_end::look(client)
+    }
+
+    fn is_served_by(&self, leader: i32, connection: u64, listener: u64) -> Option<bool> {
+        other_end::is_served_by(leader, connection, listener)
     }
 
     fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {

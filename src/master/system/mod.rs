@@ -14,6 +14,7 @@ use crate::os::cpu::CpuCount;
 use crate::os::listen::{Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
 use crate::os::notify::Datagram;
+use crate::os::other_end::OtherEnd;
 use crate::os::procfs::{ConnectionTable, Holder};
 use crate::os::reuseport::AcceptQueue;
 use crate::os::seccomp::{Answer, Call, Sent};
@@ -277,6 +278,13 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     /// The inode of an fd of our own.
     fn inode(&self, fd: BorrowedFd<'_>) -> Option<u64>;
+
+    /// The other end of a connected client of our own.
+    fn other_end(&self, client: BorrowedFd<'_>) -> io::Result<OtherEnd>;
+
+    /// Whether a process of this tree has the socket `connection`, or waits with epoll at `listener` (inodes). `None`: that
+    /// cannot be seen.
+    fn is_served_by(&self, leader: i32, connection: u64, listener: u64) -> Option<bool>;
 
     fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd>;
 
