@@ -127,10 +127,13 @@ fn resume_all(
     }
     for ix in master.cx.workers.indices() {
         // The previous master may have been told that it listens, and may have probed it.
-        let Some(worker) = master.cx.workers.get(ix).filter(|worker| !worker.serves.is_empty()) else { continue };
-        let (app, worker) = (worker.app, worker.id);
-        master.cx.push_news(app, Event::ServersOpen { worker });
-        if requests::serves_too_little(&master.cx, ix).is_none() {
+        let may_accept = spawn::may_accept(&master.cx, ix);
+        let Some(worker) = master.cx.workers.get(ix) else { continue };
+        let (app, worker, listens) = (worker.app, worker.id, !worker.serves.is_empty());
+        if listens || may_accept {
+            master.cx.push_news(app, Event::ServersOpen { worker });
+        }
+        if listens && requests::serves_too_little(&master.cx, ix).is_none() {
             master.http_probes.begin(&mut master.cx, ix);
         }
     }

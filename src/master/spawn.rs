@@ -334,6 +334,7 @@ pub(super) fn add_worker(
         intake: Intake::default(),
         intercepted: None,
         http_probe: None,
+        probed: None,
     });
     if is_agent {
         if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
@@ -429,6 +430,19 @@ pub(super) fn on_spawned(cx: &mut Context<impl System>, output: &mut Output, id:
     let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
     output.files.spawned(id, pid, app_ix, settings);
     cx.events.push_back((app_ix, Event::Spawned { worker: id, pid }));
+    if may_accept(cx, ix) {
+        cx.push_news(app_ix, Event::ServersOpen { worker: id });
+    }
+}
+
+/// Whether the worker has had its listening sockets since its program runs: it may accept before anybody can see that.
+pub(super) fn may_accept(cx: &Context<impl System>, ix: WorkerIx) -> bool {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.pid.is_some()) else {
+        return false;
+    };
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
+    settings.protocol.inherited() == Inherited::Listeners && !addresses::of_generation(app, settings).is_empty()
 }
 
 /// Why the keeper could not start a process, its app, and whether that may pass; `None` if the worker is no longer known.

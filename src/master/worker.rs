@@ -74,6 +74,8 @@ pub(super) struct Worker<S: System> {
     pub(super) intercepted: Option<Intercepted>,
     /// The readiness probe, while the worker is being probed.
     pub(super) http_probe: Option<HttpProbe>,
+    /// The inode of its listening socket in which a connection of clusterd's own may still wait.
+    pub(super) probed: Option<u64>,
 }
 
 /// All living workers. Indices are reused; ids never are.

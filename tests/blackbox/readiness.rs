@@ -134,3 +134,35 @@ fn a_stop_drains_a_worker_that_serves_and_is_not_ready_yet() {
     cluster.stop();
     assert!(client.join().unwrap().unwrap().starts_with("pid="));
 }
+
+/// The same from an inherited socket: nobody is told that it listens.
+const INHERITS: &str = "import os, signal, socket, time
+s = socket.socket(fileno=3)
+s.setblocking(True)
+c, _ = s.accept()
+c.recv(9999)
+def leave(*_):
+    time.sleep(0.5)
+    c.sendall(b'HTTP/1.1 200 OK\\r\\ncontent-length: 4\\r\\nconnection: close\\r\\n\\r\\npid=')
+    os._exit(0)
+signal.signal(signal.SIGTERM, leave)
+print('asked', flush=True)
+while True: signal.pause()
+";
+
+#[test]
+fn a_stop_drains_a_worker_that_has_accepted_from_an_inherited_socket_and_is_not_ready_yet() {
+    for balance in ["kernel", "shared"] {
+        let folder = Folder::new();
+        folder.write("app.py", INHERITS);
+        let options = ["-w", "1", "--port", "0", "--host", "127.0.0.1", "-b", balance, "--protocol", "listen-fds"];
+        let rest = ["--ready", "notify", "--kill-timeout", "100ms", "--", "python3", "app.py"];
+        let cluster = Cluster::start_in(folder, &[&options[..], &rest].concat(), |_| {});
+        cluster.wait_line("listening on");
+        let address = cluster.address();
+        let client = std::thread::spawn(move || get_within(PATIENCE, address, "/"));
+        cluster.wait_out("asked");
+        cluster.stop();
+        assert_eq!(client.join().unwrap().unwrap(), "pid=", "{balance}");
+    }
+}

@@ -107,6 +107,7 @@ impl AcceptProbes {
         match self.open.get(&id) {
             None => match open(cx, ix) {
                 Ok(probe) => {
+                    set_probed(cx, ix, probe.as_ref().and_then(|probe| probe.inode));
                     self.open.extend(probe.map(|probe| (id, probe)));
                 }
                 Err(e) => log::debug!("worker {id}: cannot connect to see whether it accepts: {e}"),
@@ -129,18 +130,26 @@ impl AcceptProbes {
                     Answer::Waits => {}
                     Answer::Sibling => {
                         self.open.remove(&id);
+                        set_probed(cx, ix, None);
                         let pause_ms =
                             self.again.get(&id).map_or(AGAIN_FIRST_MS, |(_, ms)| (ms * 2).min(AGAIN_LAST_MS));
                         self.again.insert(id, (cx.now_ms + pause_ms, pause_ms));
                     }
                     Answer::Accepted => {
                         self.open.remove(&id);
+                        set_probed(cx, ix, None);
                         spawn::serve_inherited(cx, ix);
                         cx.push_news(app_ix, Event::Evidence { worker: id, evidence: Evidence::Listening });
                     }
                 }
             }
         }
+    }
+}
+
+fn set_probed(cx: &mut Context<impl System>, ix: WorkerIx, inode: Option<u64>) {
+    if let Some(worker) = cx.workers.get_mut(ix) {
+        worker.probed = inode;
     }
 }
 

@@ -541,7 +541,10 @@ fn own_queue(cx: &Context<impl System>, ix: WorkerIx, id: WorkerId) -> OwnQueue 
             // Where slots share sockets, another worker has it too.
             continue;
         }
-        if group.selection.is_changed() || cx.system.accept_queue(listener.socket(socket)).waiting > 0 {
+        // A connection of our own is nobody's request.
+        let ours = worker.probed.is_some() && worker.probed == cx.system.inode(listener.socket(socket));
+        let waiting = cx.system.accept_queue(listener.socket(socket)).waiting;
+        if group.selection.is_changed() || waiting > u32::from(ours) {
             return OwnQueue::Waits;
         }
         found = OwnQueue::Empty;
