@@ -14,6 +14,7 @@ pub mod kept;
 mod ready_set;
 pub mod starvation;
 mod strategy;
+pub mod upgraded;
 
 pub use strategy::{Mode, sticky};
 

@@ -209,12 +209,10 @@ pub(super) fn close(cx: &mut Context<impl System>, groups: &mut Groups, ix: AppI
     let app = &mut cx.apps[ix];
     log::info!("{}: no longer listening on {}", app.name, app.listeners[listener_ix]);
     let waits = |conn: &ConnIx| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
-    let (gone, left) = app.waiting.queue.drain(..).partition::<VecDeque<ConnIx>, _>(waits);
+    let (gone, left) = app.waiting.queue.drain(..).partition::<VecDeque<ConnIx>, _>(&waits);
     app.waiting.queue = left;
-    let waits = |(_, conn): &(u64, ConnIx)| app.connections.get(*conn).is_some_and(|c| c.listener == listener_ix);
-    let (upgraded, left) = app.waiting.upgraded.drain(..).partition::<VecDeque<_>, _>(waits);
-    app.waiting.upgraded = left;
-    for conn in gone.into_iter().chain(upgraded.into_iter().map(|(_, conn)| conn)) {
+    let upgraded = app.waiting.upgraded.take_where(|conn| waits(&conn));
+    for conn in gone.into_iter().chain(upgraded) {
         if let Some(connection) = app.connections.remove(conn) {
             cx.system.close(connection.socket);
         }

@@ -93,7 +93,7 @@ impl<S: System> ChannelReader<'_, S> {
         to_end: bool,
         budget: &mut Budget,
     ) -> Result<Option<u64>, Violation> {
-        if channel.closed {
+        if channel.is_read_out {
             return Ok(None);
         }
         loop {
@@ -123,7 +123,7 @@ impl<S: System> ChannelReader<'_, S> {
                 Read::Last if to_end => {}
                 Read::Last | Read::Nothing => return Ok(None),
                 Read::Closed => {
-                    channel.closed = true;
+                    (channel.closed, channel.is_read_out) = (true, true);
                     return Ok(None);
                 }
             }
@@ -211,10 +211,12 @@ pub(super) fn say_goodbye(cx: &mut Context<impl System>, worker: WorkerId) {
     send(cx, ix, &line);
 }
 
-/// The peer closed, and everything before that was read: hand-offs still open were not taken.
+/// The peer closed, or nothing can be sent to it. Once everything that it wrote before was read, hand-offs still open were not taken.
 fn on_closed(cx: &mut Context<impl System>, ix: WorkerIx) {
-    forget_poll(cx, ix);
-    dispatch::take_back(cx, ix);
+    if cx.workers.get(ix).and_then(|w| w.channel.as_ref()).is_none_or(|channel| channel.is_read_out) {
+        forget_poll(cx, ix);
+        dispatch::take_back(cx, ix);
+    }
     let now_ms = cx.now_ms;
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.severed_ms.get_or_insert(now_ms);
@@ -230,7 +232,7 @@ fn on_closed(cx: &mut Context<impl System>, ix: WorkerIx) {
 /// Fails a worker that sent bad input; no other worker is affected.
 pub(super) fn fail(cx: &mut Context<impl System>, ix: WorkerIx, violation: &Violation) {
     if let Some(channel) = cx.workers.get_mut(ix).and_then(|w| w.channel.as_mut()) {
-        channel.closed = true;
+        (channel.closed, channel.is_read_out) = (true, true);
     }
     forget_poll(cx, ix);
     dispatch::take_back(cx, ix);

@@ -165,7 +165,7 @@ impl Dispatch {
             let app = &mut cx.apps[app_ix];
             let Some(connection) = app.connections.get(conn) else { return };
             if connection.own_line.is_some() {
-                return app.waiting.upgraded.push_back((cx.now_ms + limits::UPGRADED_WAIT_MS, conn));
+                return app.waiting.upgraded.add(conn, cx.now_ms);
             }
             let listener = &app.listeners[connection.listener];
             let (group, client_hash) = (listener.group, connection.client_hash);

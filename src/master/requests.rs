@@ -88,14 +88,18 @@ pub(super) fn on_message(
             let Some(socket) = channel.fds.pop_front() else {
                 return channel.send_line(lines::HANDLE_NACK, None).map_err(Violation::from);
             };
-            let is_taken = upgraded_moves::take(reader.cx, reader.dispatch, ix, socket, state.as_deref());
-            channel.send_line(if is_taken { preload_lines::TAKEN } else { preload_lines::STAYS }, None)?;
+            upgraded_moves::take(reader.cx, reader.dispatch, ix, channel, socket, state.as_deref())?;
             return channel.send_line(lines::HANDLE_ACK, None).map_err(Violation::from);
         }
         FromWorker::Takes => {
             if let Some(worker) = reader.cx.workers.get_mut(ix) {
                 worker.takes_upgraded = true;
             }
+        }
+        FromWorker::Sync { nth } => {
+            let mut line = Vec::new();
+            preload_lines::synced(&mut line, nth);
+            return channel.send_line(&line, None).map_err(Violation::from);
         }
         FromWorker::Hello => {
             if let Some(worker) = reader.cx.workers.get_mut(ix) {

@@ -213,7 +213,7 @@ pub(super) fn take_due(cx: &mut Context<impl System>) -> Option<(WorkerIx, bool)
         let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.intake.is_left) else { continue };
         worker.intake.is_left = false;
         let to_end = std::mem::take(&mut worker.intake.to_end);
-        if worker.channel.as_ref().is_some_and(|channel| !channel.closed) {
+        if worker.channel.as_ref().is_some_and(|channel| !channel.is_read_out) {
             return Some((ix, to_end));
         }
     }

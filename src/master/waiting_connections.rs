@@ -1,14 +1,15 @@
 //! Accepted connections of an app without a worker: their worker died or refused them, or no worker can take them now.
 use crate::balance::ConnIx;
 use crate::balance::starvation::Starvation;
+use crate::balance::upgraded;
 use std::collections::VecDeque;
 
 /// Connections that wait for a worker, the oldest at the front.
 #[derive(Default)]
 pub(super) struct WaitingConnections {
     pub(super) queue: VecDeque<ConnIx>,
-    /// Those that carry a state, and until when each may wait (milliseconds): `upgraded_moves` gives them to workers.
-    pub(super) upgraded: VecDeque<(u64, ConnIx)>,
+    /// Those that carry a state: `upgraded_moves` gives them to workers.
+    pub(super) upgraded: upgraded::Waiting,
     /// How long the queue has not been empty; `None` while it is.
     pub(super) starvation: Option<Starvation>,
 }

@@ -1,7 +1,7 @@
 //! What the promise is judged by: workers, the master and the keeper are killed under load.
 use super::apps::misbehave;
 use super::client::Load;
-use super::cluster::{Cluster, PATIENCE, kill, wait_end};
+use super::cluster::{Cluster, Folder, PATIENCE, kill, wait_end};
 use clusterd::api::types::Deployment;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -191,5 +191,85 @@ fn a_drain_with_an_open_connection_outlives_two_masters() {
     cluster.wait_ready(1);
     let thrown = cluster.stderr().iter().any(|line| line.contains("ERR_IPC_DISCONNECTED"));
     assert!(!thrown, "it was told to leave a second time");
+    cluster.stop();
+}
+
+/// A worker of Node's protocol. The first process stops reading its channel once it has a connection, as one that dies does, says
+/// later that it has taken it, and ends. Each writes down the connections that it is given.
+const LAST_WORD: &str = r#"
+import json, os, socket, sys, time
+channel = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))
+is_first = not os.path.exists('pids')
+with open('pids', 'a') as f:
+    f.write(f'{os.getpid()}\n')
+said = 0
+
+def say(**message):
+    global said
+    said += 1
+    line = json.dumps({'cmd': 'NODE_CLUSTER', 'seq': said, **message}, separators=(',', ':'))
+    channel.sendall((line + '\n').encode())
+
+address = {'address': '127.0.0.1', 'port': int(os.environ['PORT']), 'addressType': 4}
+say(act='online')
+say(act='queryServer', **address, fd=None, index=0, data=None, flags=0)
+pending, fds, given = b'', [], 0
+while True:
+    data, new, _, _ = socket.recv_fds(channel, 65536, 8)
+    if not data:
+        sys.exit()
+    fds += new
+    *lines, pending = (pending + data).split(b'\n')
+    for message in map(json.loads, lines):
+        inner = message.get('msg', message)
+        if inner.get('ack') == 2:
+            say(act='listening', **address)
+        if inner.get('act') == 'disconnect':
+            sys.exit()
+        if inner.get('act') != 'newconn':
+            continue
+        connection = socket.socket(fileno=fds.pop(0))
+        given += 1
+        if is_first:
+            channel.shutdown(socket.SHUT_RD)
+            connection.sendall(b'taken\n')
+            while not os.path.exists('go'):
+                time.sleep(0.005)
+            say(ack=inner['seq'], accepted=True)
+            connection.recv(1)
+            sys.exit(1)
+        say(ack=inner['seq'], accepted=True)
+        connection.sendall(f'number {given}\n'.encode())
+"#;
+
+#[test]
+fn what_a_worker_took_before_its_channel_broke_is_given_to_nobody_else() {
+    let folder = Folder::new();
+    folder.write("worker.py", LAST_WORD);
+    let cluster = Cluster::start_in(
+        folder,
+        &["-w", "1", "--protocol", "node", "--listen", "127.0.0.1:0", "--", "python3", "worker.py"],
+        |_| {},
+    );
+    cluster.wait_ready(1);
+    let connect = || {
+        let stream = TcpStream::connect(cluster.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        BufReader::new(stream)
+    };
+    let hear = |client: &mut BufReader<TcpStream>| {
+        let mut line = String::new();
+        client.read_line(&mut line).unwrap();
+        line
+    };
+    let mut first = connect();
+    assert_eq!(hear(&mut first), "taken\n");
+    // The master finds that it can send nothing, before it reads that the first one was taken.
+    let mut second = connect();
+    cluster.wait_view("one that waits", |view| view.apps[0].counters.waiting > 0);
+    cluster.folder.write("go", "");
+    first.get_mut().write_all(b"x").unwrap();
+    assert_eq!(hear(&mut first), "", "it ends with its worker");
+    assert_eq!(hear(&mut second), "number 1\n", "the next worker has only what nobody had taken");
     cluster.stop();
 }

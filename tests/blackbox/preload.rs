@@ -72,6 +72,59 @@ for client in clients:
 print('both moved')
 "#;
 
+/// The app moves its connections with a state, as the helper for WebSockets does, and answers on those that come back.
+const MOVER: &str = "const held = new Set();
+require('net').createServer((socket) => held.add(socket)).listen(8080);
+const moves = process[Symbol.for('clusterd.moves')];
+const back = (handle) => {
+  const socket = new (require('net').Socket)({ handle, readable: true, writable: true });
+  socket.write('back');
+};
+moves.register({
+  holds: () => held.size > 0,
+  look() {
+    for (const socket of held) if (moves.leaves(undefined)) {
+      held.delete(socket);
+      moves.give(socket, { n: 1 }, back);
+    }
+  },
+});";
+
+/// Takes two connections with their states: the first is read by a master that dies, the second by its successor, which has said
+/// before that it is there.
+const MOVES_WITH_STATE: &str = r#"
+listener = socket.create_server(('127.0.0.1', 0))
+clients = []
+for seq in (1, 2):
+    client = socket.create_connection(listener.getsockname())
+    client.settimeout(20)
+    accepted, _ = listener.accept()
+    send({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': {'cmd': 'NODE_CLUSTER', 'act': 'newconn', 'key': 'k', 'seq': seq}}, [accepted.fileno()])
+    accepted.close()
+    hear(lambda m: m.get('ack') == seq and m.get('accepted'))
+    clients.append(client)
+
+is_moved = lambda m: m.get('msg', {}).get('act') == 'moved'
+is_sync = lambda m: m.get('act') == 'sync'
+send({'cmd': 'NODE_CLUSTERD', 'act': 'move'})
+hear(is_moved)
+# The master died. Its successor has nothing of this worker to read before it gets the question.
+send({'cmd': 'NODE_CLUSTERD', 'act': 'resumed'})
+asked = hear(is_sync)
+send({'cmd': 'NODE_CLUSTERD', 'act': 'synced', 'nth': asked['nth']})
+hear(is_moved)
+# It dies as well, before it has read this; the next one reads it after it has said that it is there.
+send({'cmd': 'NODE_CLUSTERD', 'act': 'resumed'})
+send({'cmd': 'NODE_CLUSTERD', 'act': 'synced', 'nth': asked['nth']})
+send({'cmd': 'NODE_CLUSTERD', 'act': 'stays'})
+send({'cmd': 'NODE_HANDLE_ACK'})
+for handle in handles:
+    os.close(handle)
+ends = sorted(client.recv(16) for client in clients)
+assert ends == [b'', b'back'], ends
+print('one stays')
+"#;
+
 /// Asks, and is gone before it is answered.
 const ASKS_AND_DIES: &str = r#"
 send({'cmd': 'NODE_CLUSTERD', 'act': 'count'})
@@ -83,11 +136,11 @@ print('ended well')
 const APP: &str = "require('http').createServer((q, s) => s.end('x')).listen(8080);";
 
 /// Whether the worker does what this primary expects.
-fn play(rest: &str, end: &str) {
+fn play(app: &str, rest: &str, end: &str) {
     let folder = Folder::new();
     let primary = folder.write("primary.py", &[PRIMARY, rest].concat());
     let (app, preload) =
-        (folder.write("app.js", APP), folder.write("preload.cjs", clusterd::worker::node::preload::SCRIPT));
+        (folder.write("app.js", app), folder.write("preload.cjs", clusterd::worker::node::preload::SCRIPT));
     let output = Command::new("python3").args([primary, preload, app]).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(end), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -95,10 +148,15 @@ fn play(rest: &str, end: &str) {
 
 #[test]
 fn a_connection_that_a_dying_master_did_not_acknowledge_holds_up_no_other() {
-    play(MOVES, "both moved");
+    play(APP, MOVES, "both moved");
+}
+
+#[test]
+fn a_connection_with_its_state_that_a_new_master_refuses_stays_though_it_came_late() {
+    play(MOVER, MOVES_WITH_STATE, "one stays");
 }
 
 #[test]
 fn an_answer_that_nobody_reads_any_more_fails_no_worker() {
-    play(ASKS_AND_DIES, "ended well");
+    play(APP, ASKS_AND_DIES, "ended well");
 }

@@ -13,6 +13,7 @@ mod random;
 mod scenarios;
 mod spares;
 mod successor;
+mod upgraded;
 mod world;
 
 /// Worlds in the test command.

@@ -81,8 +81,11 @@ pub struct Channel<W: Wire = OwnedFd> {
     full: bool,
     /// The system has too little for what waits; no event tells when that ends.
     lacks_resources: bool,
-    /// The other side closed, or the socket broke.
+    /// The other side closed, or the socket broke: nothing can be sent any more.
     pub(crate) closed: bool,
+    /// Nothing is read any more. A channel that is closed for us may have lines that the worker wrote before it died: what it
+    /// has taken, and what it gave back.
+    pub(crate) is_read_out: bool,
 }
 
 /// What one read brought.
@@ -139,6 +142,7 @@ impl<W: Wire> Channel<W> {
             full: false,
             lacks_resources: false,
             closed: false,
+            is_read_out: false,
         }
     }
 

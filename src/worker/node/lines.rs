@@ -48,6 +48,8 @@ pub enum FromWorker {
     Upgraded { state: Option<Box<str>> },
     /// The worker takes connections that carry a state.
     Takes,
+    /// Asks a new master whether it has read all that was sent before.
+    Sync { nth: u32 },
     /// The preload is loaded.
     Hello,
     /// So many connections are kept by the worker.

@@ -71,6 +71,8 @@ function setUp() {
   let ending = false; // nobody is left to move to
   let sending = false;
   let ends; // called when clusterd has said who has the connection that was just sent
+  let syncs = 0; // questions whether a new master has read what was sent
+  let asked; // the last of them, and what it is about
   const movers = []; // who moves connections that are upgraded: { look, holds }
   const answers = require('diagnostics_channel').channel('http.server.response.finish');
   let looks = false; // a look is due
@@ -392,10 +394,15 @@ function setUp() {
       ending = true;
       endFresh();
     }
+    if (message.act === 'synced' && message.nth === asked?.nth && ends === asked.ends) ends?.(false);
     if (message.act === 'stays') ends?.(true);
     if (message.act === 'taken') ends?.(false);
     if (message.act === 'resumed') {
-      ends?.(false); // the previous master has read it
+      // The previous master has read what was just sent, or this one will. It says so in the order of what it reads.
+      if (ends) {
+        asked = { nth: ++syncs, ends };
+        send({ cmd, act: 'sync', nth: syncs }, ignore);
+      }
       if (movers.length > 0) send({ cmd, act: 'takes' }, ignore);
     }
     if (message.act === 'resumed' && process._handleQueue) process.emit('internalMessage', { cmd: HANDLE_ACK });

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 pub const MOVE: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"move\"}\n";
 /// Told to the preload: the worker ends its connections, because no other worker is left.
 pub const END: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"end\"}\n";
-/// Told to the preload by a new master, once it has read the channel: what was not acknowledged until then never will be.
+/// Told to the preload by a new master, once it has read the channel: what was not acknowledged until then never will be, except what
+/// was sent at that time, or was too much for one reading.
 pub const RESUMED: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"resumed\"}\n";
 /// Asks the preload how many connections the worker keeps.
 pub const COUNT: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"count\"}\n";
@@ -23,6 +24,8 @@ const TAKES: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"takes"}"#;
 pub const TAKEN: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"taken\"}\n";
 /// The same where nobody can take it, and the worker keeps it.
 pub const STAYS: &[u8] = b"{\"cmd\":\"NODE_CLUSTERD\",\"act\":\"stays\"}\n";
+/// How the preload asks a new master whether it has read all that was sent before; the number and a brace follow.
+const SYNC: &[u8] = br#"{"cmd":"NODE_CLUSTERD","act":"sync","nth":"#;
 /// Largest state of a connection, in bytes of JSON: a hand-off with it is still one piece for the kernel (32 KiB and a page), and
 /// is sent whole or not at all.
 pub const STATE_BYTES_MAX: usize = 30 * 1024;
@@ -43,12 +46,15 @@ pub(super) fn decode(line: &[u8]) -> Option<FromWorker> {
     if let Some(state) = line.strip_prefix(UPGRADED.0).and_then(|rest| rest.strip_suffix(UPGRADED.1)) {
         return Some(FromWorker::Upgraded { state: decode_state(state) });
     }
-    decode_kept(line).map(|count| FromWorker::Kept { count })
+    if let Some(nth) = decode_count(SYNC, line) {
+        return Some(FromWorker::Sync { nth });
+    }
+    decode_count(KEPT, line).map(|count| FromWorker::Kept { count })
 }
 
-/// How many connections the worker keeps, as the preload prints it.
-fn decode_kept(line: &[u8]) -> Option<u32> {
-    let (count, rest) = decode_number(line.strip_prefix(KEPT)?)?;
+/// The number at the end of a line that begins so, as the preload prints it.
+fn decode_count(begin: &[u8], line: &[u8]) -> Option<u32> {
+    let (count, rest) = decode_number(line.strip_prefix(begin)?)?;
     u32::try_from(count).ok().filter(|_| rest == b"}")
 }
 
@@ -66,6 +72,13 @@ pub fn give(out: &mut Vec<u8>, count: u32, of: u32) {
     push_number(out, u64::from(count));
     out.extend_from_slice(br#","of":"#);
     push_number(out, u64::from(of));
+    out.extend_from_slice(b"}\n");
+}
+
+/// Tells the preload that everything was read that it had sent before its question of this number, and answered.
+pub fn synced(out: &mut Vec<u8>, nth: u32) {
+    out.extend_from_slice(br#"{"cmd":"NODE_CLUSTERD","act":"synced","nth":"#);
+    push_number(out, u64::from(nth));
     out.extend_from_slice(b"}\n");
 }
 
