@@ -124,6 +124,33 @@ fn a_worker_that_has_not_bound_yet_is_not_ready_because_another_one_has() {
     cluster.stop();
 }
 
+/// The same server, which at SIGTERM accepts nothing more and finishes what it has.
+const FINISHES: &str = "import signal, threading
+server = http.server.ThreadingHTTPServer(('0.0.0.0', int(os.environ['PORT'])), Answer)
+server.daemon_threads = False
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever()
+";
+
+#[test]
+#[ignore = "a long load"]
+fn reloads_in_a_row_lose_no_connection_of_a_server_that_finishes_what_it_has() {
+    const RELOADS: u32 = 12;
+    let folder = Folder::new();
+    let (answer, _) = PYTHON.rsplit_once("http.server.Threading").unwrap();
+    folder.write("server.py", &format!("{answer}{FINISHES}"));
+    let Some(cluster) = start_in(folder, 2, &[], &["python3", "server.py"]) else { return };
+    let load = Load::start(cluster.address(), 4, false);
+    for _ in 0..RELOADS {
+        load.wait_more(50);
+        let output = cluster.cli(&["reload", "all"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    load.wait_more(50);
+    nothing_lost(&load.finish());
+    cluster.stop();
+}
+
 /// Both workers answer, whoever binds and through whatever they are started.
 fn both_answer(command: &[&str], touch: impl FnOnce(&Folder)) {
     let folder = Folder::new();
