@@ -31,7 +31,7 @@ pub(crate) enum Cuts {
 pub(crate) enum Needs {
     Npm,
     Python,
-    /// A project of `web/`, in whose folder the command is typed.
+    /// A project of `web/` or `nuxt/`, in whose folder the command is typed.
     Built(&'static str),
     /// A program of the system, and the npm packages.
     Both(&'static str),
@@ -86,6 +86,7 @@ rows! {
     built_next: "Next", "", "next start", "node", Nothing, Built("next");
     built_next_standalone: "Next, standalone", "", "node .next/standalone/next/server.js", "node", Nothing, Built("next");
     built_nitro: "Nitro, the server of Nuxt", "", "node .output/server/index.mjs", "node", Nothing, Built("nitro");
+    built_nuxt: "Nuxt", "", "node .output/server/index.mjs", "node", Nothing, Built("nuxt");
     built_svelte: "SvelteKit, adapter-node", "", "node build", "node", Nothing, Built("svelte");
     built_astro: "Astro, adapter `node`", "", "node dist/server/entry.mjs", "node", Nothing, Built("astro");
     built_react_router: "React Router (Remix)", "", "react-router-serve build/server/index.js", "node", Nothing, Built("react-router");

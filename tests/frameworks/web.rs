@@ -1,22 +1,26 @@
-//! The projects of `web/`: frameworks that are built before they run. Their packages are installed once for all of them, and
-//! each is built once per content of its files.
+//! The projects of `web/` and `nuxt/`: frameworks that are built before they run. Their packages are installed once for all of
+//! them (those of Nuxt apart), and each is built once per content of its files.
 use super::install::{apart, install, node, npm_programs, run, source};
 use super::support::NODE;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 /// Variables with which nobody is told that a test builds or runs something, and for Next the smallest server.
-const ENV: [(&str, &str); 3] =
-    [("NEXT_TELEMETRY_DISABLED", "1"), ("ASTRO_TELEMETRY_DISABLED", "1"), ("STANDALONE", "1")];
+const ENV: [(&str, &str); 4] = [
+    ("NEXT_TELEMETRY_DISABLED", "1"),
+    ("ASTRO_TELEMETRY_DISABLED", "1"),
+    ("NUXT_TELEMETRY_DISABLED", "1"),
+    ("STANDALONE", "1"),
+];
 
 /// The command that builds a project; empty: nothing is to be built.
 fn build(project: &str) -> Vec<String> {
     let line = match project {
         "next" => "next build",
         "nitro" => "nitro build",
+        "nuxt" => "nuxt build",
         "svelte" => "vite build",
         "astro" => "astro build",
         "react-router" => "react-router build",
@@ -29,12 +33,13 @@ fn build(project: &str) -> Vec<String> {
 
 /// The folder of a project, built, and the folders of the programs that it needs.
 pub(crate) fn built(project: &str) -> (PathBuf, Vec<PathBuf>) {
-    static PACKAGES: OnceLock<PathBuf> = OnceLock::new();
-    let packages = PACKAGES.get_or_init(|| apart("web"));
+    let group = if project == "nuxt" { "nuxt" } else { "web" };
+    let packages = apart(group);
     let programs = [vec![packages.join(".bin")], npm_programs(NODE)].concat();
-    let from = format!("web/{project}");
+    let from = format!("{group}/{project}");
+    let lock = format!("{group}/package-lock.json");
     let files = files_below(&source(&from)).into_iter().map(|file| format!("{from}/{file}")).collect::<Vec<_>>();
-    let inputs: Vec<&str> = files.iter().map(String::as_str).chain(["web/package-lock.json"]).collect();
+    let inputs: Vec<&str> = files.iter().map(String::as_str).chain([lock.as_str()]).collect();
     let command = build(project);
     // Below the folder with the packages, where Node finds them.
     let folder = install(&from, &inputs, &format!("{command:?}"), |folder| {
