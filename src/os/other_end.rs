@@ -8,7 +8,10 @@ use super::sock_diag::{
     HEAD_BYTES, NLM_F_REQUEST, NLMSG_ERROR, REQUEST_BYTES, SOCK_DIAG_BY_FAMILY, SOCKET_BYTES, SOCKET_INODE_AT, u16_at,
     u32_at,
 };
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::unistd::Pid;
 use socket2::SockRef;
 use std::collections::VecDeque;
 use std::fs;
@@ -160,48 +163,61 @@ fn ask(body: &[u8]) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Whether a process or one of its descendants has the socket `connection`, or waits with epoll at the socket `listener`
-/// (inodes). `None`: it was not seen, and the files of one of them cannot be seen.
+/// (inodes). `None`: it was not seen, and the files of one of them cannot be seen, or there are too many of either.
 pub fn is_served_by(leader: i32, connection: u64, listener: u64) -> Option<bool> {
     let mut left = VecDeque::from([leader]);
     let (mut looked, mut hidden) = (0, false);
     while let Some(pid) = left.pop_front() {
+        if looked == TREE_PROCESSES_MAX {
+            return None;
+        }
         looked += 1;
-        match has(pid, connection, listener) {
-            Some(true) => return Some(true),
-            Some(false) => {}
-            // A process that has just ended hides nothing.
-            None => hidden |= fs::metadata(format!("/proc/{pid}")).is_ok(),
+        let (seen, children) = (has(pid, connection, listener), children(pid));
+        if seen == Some(true) {
+            return seen;
         }
-        if looked + left.len() < TREE_PROCESSES_MAX {
-            left.extend(children(pid).into_iter().take(TREE_PROCESSES_MAX - looked - left.len()));
-        }
+        // A process that has just ended hides nothing.
+        hidden |= (seen.is_none() || children.is_none()) && exists(pid);
+        left.extend(children.unwrap_or_default().into_iter().take(TREE_PROCESSES_MAX));
     }
     (!hidden).then_some(false)
 }
 
-fn children(pid: i32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS_MAX);
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+/// Whether there is such a process. (`/proc` may show other users' to nobody: `hidepid`.)
+fn exists(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+/// `None`: they cannot be seen, or the kernel keeps no list of them.
+fn children(pid: i32) -> Option<Vec<i32>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().take(THREADS_MAX);
+    let lists: Vec<String> =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).collect();
+    let pids = |list: &String| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+    (!lists.is_empty()).then(|| lists.iter().flat_map(pids).collect())
 }
 
 fn has(pid: i32, connection: u64, listener: u64) -> Option<bool> {
     let connection = format!("socket:[{connection}]");
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(files.flatten().take(FILES_MAX).any(|file| {
-        let Ok(target) = fs::read_link(file.path()) else { return false };
-        match target.to_str() {
-            Some(name) if name == connection => true,
+    for (looked, file) in files.flatten().enumerate() {
+        if looked == FILES_MAX {
+            return None;
+        }
+        let Ok(target) = fs::read_link(file.path()) else { continue };
+        let is_it = match target.to_str() {
             Some("anon_inode:[eventpoll]") => {
                 let number = file.file_name();
                 let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy()));
                 info.is_ok_and(|info| info.lines().any(|line| watched(line) == Some(listener)))
             }
-            _ => false,
+            name => name == Some(connection.as_str()),
+        };
+        if is_it {
+            return Some(true);
         }
-    }))
+    }
+    Some(false)
 }
 
 /// The inode in a line of an epoll's fdinfo: `tfd: 5 events: 19 data: 5 pos:0 ino:2af sdev:8`.
@@ -288,14 +304,28 @@ mod tests {
         io::Read::read_exact(&mut shell.stdout.take().unwrap(), &mut [0]).unwrap();
         let pid = shell.id().cast_signed();
         let served = is_served_by(pid, inode, 0);
-        let children = children(pid);
+        let children = children(pid).unwrap();
         for child in &children {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*child), nix::sys::signal::SIGKILL);
+            let _ = kill(Pid::from_raw(*child), nix::sys::signal::SIGKILL);
         }
         shell.kill().unwrap();
         shell.wait().unwrap();
         assert_eq!(served, Some(true), "{children:?}");
         drop(client);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_denied() {
+        // A process that has ended has nothing; one of another user, or with more files than are looked at, may have it.
+        assert_eq!(is_served_by(i32::MAX, 1, 1), Some(false));
+        let mut sleep = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let sleeping = sleep.id().cast_signed();
+        assert_eq!(is_served_by(sleeping, 1, 1), Some(false));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        if fs::read_dir("/proc/1/fd").is_err() {
+            assert_eq!(is_served_by(1, 1, 1), None);
+        }
     }
 
     #[test]
