@@ -7,9 +7,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// Runs its arguments on a terminal of their own. At a line on stdin it closes the terminal; it tells the pid first, and the
 /// exit status in the end.
 const TERMINAL: &str = "
-import os, pty, select, sys
+import os, pty, select, signal, sys
 pid, terminal = pty.fork()
 if pid == 0:
+    # The tests themselves may run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.execvp(sys.argv[1], sys.argv[1:])
 print(pid, flush=True)
 sources = [terminal, 0]
