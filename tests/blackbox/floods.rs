@@ -121,6 +121,7 @@ fn servers_that_open_and_close_for_ever_hurt_nobody() {
 }
 
 #[test]
+#[ignore = "long: every kind of flood, each for seconds"]
 fn lines_of_many_kinds_for_ever_hurt_nobody() {
     floods("mixed", 2).stop();
 }
@@ -164,6 +165,7 @@ fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
 }
 
 #[test]
+#[ignore = "long: a worker that reads nothing, for seconds"]
 fn a_worker_that_does_not_read_its_answers_is_read_once_it_does() {
     let script = misbehave("asks.py");
     let cluster = Cluster::start(&["-w", "1", "-p", "0", "--protocol", "node", "--", "python3", &script]);

@@ -145,6 +145,7 @@ fn an_ecosystem_file_is_started_and_reloaded_as_it_is() {
 }
 
 #[test]
+#[ignore = "long: what hangs is waited for"]
 fn nobody_waits_for_a_configuration_that_takes_its_time() {
     let home = Home::new();
     let port = free_port();
@@ -197,6 +198,7 @@ fn in_the_foreground_sighup_reads_it_again() {
 }
 
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn two_projects_with_a_file_of_the_same_name_live_side_by_side() {
     let home = Home::new();
     let app = |name: &str| format!("{{ name: '{name}', script: 'sleep', args: '1000', interpreter: 'none' }}");

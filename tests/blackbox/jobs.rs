@@ -141,6 +141,7 @@ fn a_program_that_holds_its_own_port_is_replaced_one_after_the_other() {
 
 /// A worker that leaves after an error has its own time to write down what happened.
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn who_closes_its_servers_to_flush_keeps_its_time_and_is_said_to_have_crashed() {
     for leave in ["server.close()", "require('cluster').worker.disconnect()"] {
         let folder = Folder::new();

@@ -93,16 +93,19 @@ fn kept_connections_move_in_round_robin() {
 }
 
 #[test]
+#[ignore = "long: connections that move under other balance modes, over seconds"]
 fn kept_connections_move_in_kernel_mode() {
     nobody_notices_reloads(&["-b", "kernel"]);
 }
 
 #[test]
+#[ignore = "long: connections that move under other balance modes, over seconds"]
 fn kept_connections_move_between_workers_that_share_a_socket() {
     nobody_notices_reloads(&["-b", "shared"]);
 }
 
 #[test]
+#[ignore = "long: connections that move under other balance modes, over seconds"]
 fn kept_connections_move_with_sticky_balancing() {
     nobody_notices_reloads(&["-b", "sticky"]);
 }
@@ -346,6 +349,7 @@ fn wait_for_shares(cluster: &Cluster, clients: &mut [Kept], percent: usize) {
 }
 
 #[test]
+#[ignore = "long: connections that move under other balance modes, over seconds"]
 fn kept_connections_go_to_workers_that_start_later() {
     for balance in ["round-robin", "kernel"] {
         let cluster = start("2", &["-b", balance]);
@@ -373,6 +377,7 @@ fn a_reload_leaves_equal_shares() {
 }
 
 #[test]
+#[ignore = "long: connections that move under other balance modes, over seconds"]
 fn without_rebalance_connections_stay_where_they_are() {
     let folder = Folder::new();
     folder.write("app.js", APP);

@@ -17,6 +17,7 @@ fn row(home: &Home, word: &str) -> String {
 }
 
 #[test]
+#[ignore = "long: a whole session with PM2's verbs"]
 fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     let home = Home::new();
     home.folder.write("app.js", APP);
@@ -110,6 +111,7 @@ fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
 }
 
 #[test]
+#[ignore = "long: a whole session with PM2's verbs"]
 fn an_ecosystem_is_written_started_in_production_and_told_by_its_file() {
     let home = Home::new();
     home.folder.write("app.js", APP);

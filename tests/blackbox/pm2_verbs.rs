@@ -50,6 +50,7 @@ fn a_script_means_its_app_until_another_one_is_forced() {
 }
 
 #[test]
+#[ignore = "long: a whole session with PM2's verbs"]
 fn a_process_file_is_found_started_renewed_and_completed() {
     let home = Home::new();
     home.folder.write("web.js", APP);
@@ -266,6 +267,7 @@ fn an_attached_start_shows_what_is_printed() {
 }
 
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn an_inspector_is_opened_where_it_is_said() {
     let home = Home::new();
     home.folder.write("job.js", APP);
@@ -303,6 +305,7 @@ fn what_cannot_be_printed_is_a_failure() {
 }
 
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn a_handler_of_pm2s_signal_runs_at_stop_and_reload_whether_the_worker_would_end_or_not() {
     let home = Home::new();
     let app = "const fs = require('fs'); const tell = (text) => fs.appendFileSync('told', text + '\\n'); \

@@ -30,6 +30,7 @@ fn sticky_clients_stay_with_their_worker() {
 
 /// The worker of an address is waited for, however busy: what it remembers of its clients is there.
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn sticky_clients_wait_for_their_busy_worker() {
     let folder = Folder::new();
     let app = "require('http').createServer((q, a) => {\
@@ -154,6 +155,7 @@ fn connections_of_an_inherited_socket_send_small_pieces_at_once() {
 }
 
 #[test]
+#[ignore = "long: a variant of what quicker tests show"]
 fn clusterd_itself_takes_sockets_from_systemd() {
     let folder = Folder::new();
     // What systemd does: the socket at 3, the variables, exec.

@@ -149,6 +149,7 @@ fn half_deaf(balance: &str, more: &str) -> Cluster {
 }
 
 #[test]
+#[ignore = "long: a worker that reads nothing, for seconds"]
 fn a_worker_that_never_reads_its_channel_keeps_few_clients_waiting_and_no_other() {
     for balance in ["round-robin", "kernel"] {
         let cluster = half_deaf(balance, "drain_timeout = \"1s\"\n");
@@ -181,6 +182,7 @@ fn a_worker_that_never_reads_its_channel_keeps_few_clients_waiting_and_no_other(
 }
 
 #[test]
+#[ignore = "long: a worker that reads nothing, for seconds"]
 fn clients_of_a_worker_that_never_reads_its_channel_go_to_another_when_it_is_killed() {
     let cluster = half_deaf("round-robin", "kill_timeout = \"200ms\"\n[app.limits]\nhang = \"2s\"\n");
     let address = cluster.address();
@@ -197,6 +199,7 @@ fn clients_of_a_worker_that_never_reads_its_channel_go_to_another_when_it_is_kil
 }
 
 #[test]
+#[ignore = "long: five hundred workers"]
 fn five_hundred_workers_start_are_listed_and_stop() {
     let args = ["-w", "500", "--protocol", "none", "--ready", "100ms", "--name", "many", "--", "sleep", "1000"];
     let cluster = Cluster::start(&args);

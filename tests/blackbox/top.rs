@@ -150,6 +150,7 @@ fn the_screen_shows_apps_workers_figures_and_the_log_in_eighty_columns() {
 }
 
 #[test]
+#[ignore = "long: a session on a terminal"]
 fn keys_reload_scale_restart_and_stop_what_is_selected() {
     let home = Home::new();
     home.web("web", "1");
@@ -215,6 +216,7 @@ fn a_reload_that_fails_is_said_with_the_last_words_of_the_worker() {
 }
 
 #[test]
+#[ignore = "long: a session on a terminal"]
 fn apps_that_come_end_or_lose_their_keeper_are_seen() {
     let home = Home::new();
     let terminal = Terminal::open(&home, (80, 24), "true");
@@ -322,6 +324,7 @@ fn a_terminal_of_little_means_gets_plain_characters() {
 }
 
 #[test]
+#[ignore = "long: a session on a terminal"]
 fn a_master_that_hangs_delays_nobody_and_is_named() {
     let home = Home::new();
     home.ok(&["start", &misbehave("slow.js"), "-n", "hung", "-i", "1", "--host", "127.0.0.1", "-p", "0"]);

@@ -256,8 +256,12 @@ mod tests {
     }
 
     fn once(address: SocketAddr) -> Tally {
+        within(HUNG, address)
+    }
+
+    fn within(hung: Duration, address: SocketAddr) -> Tally {
         let tally = Mutex::new(Tally::default());
-        one(HUNG, address, false, &mut None, &tally);
+        one(hung, address, false, &mut None, &tally);
         tally.into_inner().unwrap()
     }
 
@@ -278,7 +282,7 @@ mod tests {
         let wrong = server(|mut s| answer(&mut s, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"));
         assert_eq!(once(wrong), Tally { wrong: 1, ..Tally::default() });
         let silent = server(std::mem::forget);
-        assert_eq!(once(silent), Tally { hung: 1, ..Tally::default() });
+        assert_eq!(within(Duration::from_millis(200), silent), Tally { hung: 1, ..Tally::default() });
         let gone = {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap()

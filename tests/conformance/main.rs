@@ -215,6 +215,7 @@ mod shared {
     const SHARED: Scene = Scene { shared: true, leave_at: None, inherits: false };
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn datagrams() {
         same("datagrams", SHARED);
     }
@@ -225,11 +226,13 @@ mod shared {
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn messages() {
         same("messages", SHARED);
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn leave_process_disconnect() {
         same("leave_process_disconnect", SHARED);
     }
@@ -240,6 +243,7 @@ mod shared {
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn errors() {
         same("errors", SHARED);
     }
@@ -250,21 +254,25 @@ mod shared {
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn exclusive() {
         same("exclusive", SHARED);
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn tickets() {
         same("tickets", SHARED);
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn leave_disconnect() {
         same("leave_disconnect", SHARED);
     }
 
     #[test]
+    #[ignore = "long: each is three more runs"]
     fn told_to_leave() {
         same("told_to_leave", Scene { leave_at: Some("please"), ..SHARED });
     }

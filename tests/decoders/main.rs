@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets (`fuzz/bodies.rs`) on seeded mutations of valid inputs, and what the decoders promise
 //! at their bounds. A failing seed is printed; run it alone with `DECODER_SEED=n cargo test --test decoders NAME`, and
-//! more of them with `DECODER_CASES=n`.
+//! more of them with `DECODER_CASES=n`. The quick test command plays a part of the cases.
 #![allow(clippy::unwrap_used)]
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
@@ -12,6 +12,10 @@ mod mutate;
 mod random;
 
 use random::Random;
+use std::process::Command;
+
+/// One of this many cases is played in the quick test command, and all of them where `DECODER_SHARE` is 1.
+const QUICK_SHARE: u64 = 4;
 
 /// Runs a body on every valid input, then on mutations of them, one for each seed.
 fn run(name: &str, cases: u64, corpus: &[Vec<u8>], words: &[&[u8]], body: fn(&[u8])) {
@@ -27,13 +31,21 @@ fn run(name: &str, cases: u64, corpus: &[Vec<u8>], words: &[&[u8]], body: fn(&[u
             for (n, input) in corpus.iter().enumerate() {
                 one(&format!("valid input {n}"), input);
             }
-            0..number("DECODER_CASES").unwrap_or(cases)
+            let share = number("DECODER_SHARE").unwrap_or(QUICK_SHARE);
+            0..number("DECODER_CASES").unwrap_or(cases / share)
         }
     };
     for seed in seeds {
         let input = mutate::mutated(&mut Random::new(seed), corpus, words);
         one(&format!("seed {seed} (replay: DECODER_SEED={seed} cargo test --test decoders {name})"), &input);
     }
+}
+
+#[test]
+#[ignore = "long: all cases of every decoder"]
+fn every_decoder_plays_all_its_cases() {
+    let played = Command::new(std::env::current_exe().unwrap()).env("DECODER_SHARE", "1").status().unwrap();
+    assert!(played.success(), "{played}");
 }
 
 #[test]

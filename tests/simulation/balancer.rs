@@ -3,8 +3,11 @@
 use clusterd::balance::*;
 use clusterd::limits;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 const SEEDS: u32 = 200;
+/// The same for what takes long, in the quick test command.
+const SEEDS_QUICK: u32 = 50;
 
 /// The same numbers on every run: the balancer's own hash, counted up.
 struct Random {
@@ -291,7 +294,17 @@ impl Shell {
 
 #[test]
 fn connections_outlive_their_workers_and_each_is_served_once() {
-    for seed in 0..SEEDS {
+    outlive(0..SEEDS_QUICK);
+}
+
+#[test]
+#[ignore = "long: more seeds"]
+fn connections_outlive_their_workers_with_more_seeds() {
+    outlive(SEEDS_QUICK..SEEDS);
+}
+
+fn outlive(seeds: Range<u32>) {
+    for seed in seeds {
         let mut random = Random::new(seed);
         let mode = if seed % 2 == 0 { Mode::RoundRobin } else { Mode::Sticky };
         let (mut shell, mut members) = Shell::new(mode, 4);
