@@ -398,14 +398,16 @@ fn decide_limits(raw: RawLimits, protocol: Protocol, balance: Balance, found: &m
 }
 
 fn decide_alive(raw: RawAlive, protocol: Protocol, found: &mut Found) -> Alive {
-    let spot = raw.http.as_ref().map(|at| at.spot);
+    let http = raw.http.as_ref().map(|at| at.spot);
+    let tcp = raw.tcp.as_ref().filter(|at| at.value).map(|at| at.spot);
+    let mut ways = [http, tcp, raw.exec.as_ref().map(|at| at.spot)].into_iter().flatten();
     let others = [raw.every.as_ref().map(|at| at.spot), raw.timeout.as_ref().map(|at| at.spot)];
     let alive = raw.decide();
-    match (spot, protocol.exactly()) {
+    match (ways.next(), protocol.exactly()) {
         (None, _) => {
             // The defaults may be written.
             if let Some(spot) = others.into_iter().flatten().next().filter(|_| alive != Alive::default()) {
-                found.add(spot, "nothing is asked: http, a path such as \"/healthz\", is missing");
+                found.add(spot, "nothing is asked: http (a path such as \"/healthz\"), tcp or exec is missing");
             }
         }
         (Some(spot), Some(protocol)) => {
@@ -414,6 +416,9 @@ fn decide_alive(raw: RawAlive, protocol: Protocol, found: &mut Found) -> Alive {
             }
         }
         (Some(_), None) => {}
+    }
+    if let Some(spot) = ways.next() {
+        found.add(spot, "http, tcp and exec are three ways to ask the same; keep one of them");
     }
     alive
 }

@@ -36,9 +36,15 @@ pub enum RuleError {
     },
     /// As for readiness, while it serves.
     #[error(
-        "alive.http needs protocol \"node\": with \"{0}\" workers accept by themselves, and nobody can choose which one is asked"
+        "alive.{key} needs protocol \"node\": with \"{protocol}\" workers accept by themselves, and nobody can choose which one is \
+         asked; alive.exec works with every protocol"
     )]
-    Alive(ProtocolKind),
+    Alive {
+        /// The key.
+        key: &'static str,
+        /// The worker's protocol.
+        protocol: ProtocolKind,
+    },
     /// The master cannot choose the worker.
     #[error("balance \"{name}\" needs protocol \"node\": with \"{1}\" the workers accept by themselves", name = .0.name())]
     Strategy(Mode, ProtocolKind),
@@ -169,8 +175,10 @@ pub fn limits(protocol: ProtocolKind, balance: Balance, limits: &Limits) -> Resu
 /// # Errors
 /// They cannot.
 pub fn alive(protocol: ProtocolKind, alive: &Alive) -> Result<(), RuleError> {
-    let cannot = alive.http.is_some() && protocol.rules().http_unfit.is_some();
-    if cannot { Err(RuleError::Alive(protocol)) } else { Ok(()) }
+    let key = if alive.http.is_some() { "http" } else { "tcp" };
+    let needs_one = alive.http.is_some() || alive.tcp;
+    let cannot = needs_one && protocol.rules().http_unfit.is_some();
+    if cannot { Err(RuleError::Alive { key, protocol }) } else { Ok(()) }
 }
 
 /// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided

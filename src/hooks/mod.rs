@@ -1,5 +1,5 @@
-//! Runs hooks: a queue and one thread that starts the commands, waits for them and kills those that take too long. The
-//! caller decides when to run which hook.
+//! Runs commands beside the workers, hooks and liveness probes: a queue and one thread that starts them, waits for them and kills
+//! those that take too long. The caller decides when to run which.
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::attributes::Attributes;
@@ -9,11 +9,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
+use thiserror::Error;
 
 /// Hooks that run at the same time.
-const HOOKS_RUNNING_MAX: usize = 4;
+pub(crate) const HOOKS_RUNNING_MAX: usize = 4;
 
 /// Hooks that wait for those; further ones are dropped.
 const HOOKS_QUEUED_MAX: usize = 1024;
@@ -51,11 +52,28 @@ pub struct Command {
     pub no_new_privs: bool,
 }
 
+/// Why a run brought nothing good.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Trouble {
+    /// The command did not run, which is not its fault.
+    #[error("{0}")]
+    NotRun(String),
+    /// It failed, or took too long.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Gets the result of a run. Called on the thread of the runs, or at once where there is no room for it.
+pub type OnEnd = Box<dyn FnOnce(Result<(), Trouble>) + Send>;
+
 /// One run of a command.
 struct Order {
     command: Arc<Command>,
     /// `NAME=value`, added to the environment.
     variables: Vec<Vec<u8>>,
+    timeout_ms: u64,
+    /// `None`: a failure is logged.
+    on_end: Option<OnEnd>,
 }
 
 /// The handle of the hook thread. Dropping it kills running hooks and ends the thread.
@@ -70,17 +88,18 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Starts the thread.
+    /// Starts the thread, for commands of which `at_once` run at the same time.
     ///
     /// # Errors
     /// No thread, pipe or `/dev/null` is available.
-    pub fn start() -> io::Result<Hooks> {
+    pub fn start(at_once: usize) -> io::Result<Hooks> {
         let (woken, wake) = pipe::pair()?;
         let null = process::null_device()?;
         let (orders, received) = sync_channel(HOOKS_QUEUED_MAX);
         let (ending, ended) = sync_channel(1);
         let open = Arc::new(AtomicUsize::new(0));
-        let mut runner = Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new() };
+        let mut runner =
+            Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new(), at_once };
         std::thread::Builder::new().name("clusterd-hooks".to_owned()).stack_size(HOOKS_STACK_BYTES).spawn(
             move || {
                 runner.run();
@@ -92,13 +111,28 @@ impl Hooks {
 
     /// Runs the command as soon as there is room. Never blocks: when the queue is full, the run is dropped.
     pub fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
+        self.queue(Order { command, variables, timeout_ms: limits::HOOK_TIMEOUT_MS, on_end: None });
+    }
+
+    /// The same for a command whose result somebody waits for; what it prints to stdout is discarded.
+    pub fn push_and_tell(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>, timeout_ms: u64, on_end: OnEnd) {
+        self.queue(Order { command, variables, timeout_ms, on_end: Some(on_end) });
+    }
+
+    fn queue(&mut self, order: Order) {
         self.open.fetch_add(1, Ordering::Relaxed);
-        if self.orders.try_send(Order { command, variables }).is_ok() {
-            // The pipe never fills up: its capacity is above that of the queue.
-            pipe::write_byte(self.wake.as_fd());
-            return;
-        }
+        let order = match self.orders.try_send(order) {
+            Ok(()) => {
+                // The pipe never fills up: its capacity is above that of the queue.
+                pipe::write_byte(self.wake.as_fd());
+                return;
+            }
+            Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => order,
+        };
         self.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(on_end) = order.on_end {
+            return on_end(Err(Trouble::NotRun(format!("{HOOKS_QUEUED_MAX} others wait already"))));
+        }
         self.lost += 1;
         if self.lost == 1 {
             log::warn!("{} hooks wait already; further ones are lost", HOOKS_QUEUED_MAX);
@@ -129,8 +163,10 @@ struct Running {
     report: OwnedFd,
     /// Readable when it has ended. Kernels before 5.3 have no pidfd; the process is then polled.
     pidfd: Option<OwnedFd>,
+    timeout_ms: u64,
     kill_at_ms: u64,
     killed: bool,
+    on_end: Option<OnEnd>,
 }
 
 struct Runner {
@@ -139,6 +175,8 @@ struct Runner {
     null: OwnedFd,
     open: Arc<AtomicUsize>,
     running: Vec<Running>,
+    /// The most that run at the same time.
+    at_once: usize,
 }
 
 impl Runner {
@@ -162,7 +200,7 @@ impl Runner {
             if over {
                 return self.end();
             }
-            while self.running.len() < HOOKS_RUNNING_MAX
+            while self.running.len() < self.at_once
                 && let Ok(order) = self.orders.try_recv()
             {
                 self.start(order);
@@ -181,10 +219,11 @@ impl Runner {
     }
 
     fn start(&mut self, order: Order) {
-        let Order { command, variables } = order;
+        let Order { command, variables, timeout_ms, on_end } = order;
         let env = [command.env.as_slice(), &variables].concat();
         let limit = process::file_limit().ok();
         let files = limit.map(|l| (process::RLIMIT_NOFILE, l.hard.min(HOOK_OPEN_FILES), l.hard));
+        let fds = [(&self.null, 0), (&self.null, 1)];
         let started = spawn::start(&Plan {
             program: Program::Path(&command.program),
             args: &command.args,
@@ -205,7 +244,7 @@ impl Runner {
             },
             intercept: None,
             cgroup: None,
-            fds: &[(&self.null, 0)],
+            fds: if on_end.is_some() { &fds } else { &fds[..1] },
         });
         match started {
             Ok(started) => self.running.push(Running {
@@ -213,12 +252,18 @@ impl Runner {
                 pid: started.pid,
                 report: started.report,
                 pidfd: process::pidfd(started.pid).ok(),
-                kill_at_ms: clock::monotonic_ms() + limits::HOOK_TIMEOUT_MS,
+                timeout_ms,
+                kill_at_ms: clock::monotonic_ms() + timeout_ms,
                 killed: false,
+                on_end,
             }),
             Err(failure) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
-                log::warn!("{}: cannot be started: {}", command.label, process::describe_errno(failure.errno));
+                tell(
+                    &command.label,
+                    on_end,
+                    Err(Trouble::NotRun(format!("cannot be started: {}", process::describe_errno(failure.errno)))),
+                );
             }
         }
     }
@@ -231,10 +276,13 @@ impl Runner {
             match process::reap(running.pid) {
                 Ok(None) => {}
                 Ok(Some(status)) => {
-                    running.tell(status);
+                    tell(&running.command.label, running.on_end.take(), running.outcome(status));
                     return false;
                 }
-                Err(_) => return false,
+                Err(_) => {
+                    tell(&running.command.label, running.on_end.take(), Err(Trouble::NotRun("was lost".to_owned())));
+                    return false;
+                }
             }
             if now_ms >= running.kill_at_ms && !running.killed {
                 running.kill();
@@ -268,17 +316,28 @@ impl Running {
         let _ = signal::send(self.pid, signal::KILL);
     }
 
-    fn tell(&self, status: i32) {
-        let label = &self.command.label;
+    /// What became of it, given the status that its parent gets.
+    fn outcome(&self, status: i32) -> Result<(), Trouble> {
         if let Report::Failed(failure) = spawn::read_report(self.report.as_fd()) {
             let program = String::from_utf8_lossy(&self.command.program);
             let why = process::describe_errno(failure.errno);
-            log::warn!("{label}: cannot run {program} ({:?}): {why}", failure.step);
+            Err(Trouble::NotRun(format!("cannot run {program} ({:?}): {why}", failure.step)))
         } else if self.killed {
-            log::warn!("{label}: did not end within {} s and was killed", limits::HOOK_TIMEOUT_MS / 1000);
-        } else if process::exit_code(status) != Some(0) {
-            log::warn!("{label}: {}", process::describe_status(status));
+            Err(Trouble::Failed(format!("did not end within {} s and was killed", self.timeout_ms as f64 / 1000.0)))
+        } else if process::exit_code(status) == Some(0) {
+            Ok(())
+        } else {
+            Err(Trouble::Failed(process::describe_status(status)))
         }
+    }
+}
+
+/// Tells the result of a run to who waits for it; else a failure is logged.
+fn tell(label: &str, on_end: Option<OnEnd>, outcome: Result<(), Trouble>) {
+    match (on_end, outcome) {
+        (Some(on_end), outcome) => on_end(outcome),
+        (None, Err(why)) => log::warn!("{label}: {why}"),
+        (None, Ok(())) => {}
     }
 }
 
@@ -310,9 +369,28 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_result_is_told_and_one_that_takes_too_long_is_killed() {
+        let mut hooks = Hooks::start(2).unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        for (n, (script, timeout_ms)) in
+            [("exit 0", 60_000), ("exit 3", 60_000), ("sleep 1000", 50)].into_iter().enumerate()
+        {
+            let said = said.clone();
+            let on_end: OnEnd = Box::new(move |outcome| said.send((n, outcome)).unwrap());
+            hooks.push_and_tell(shell(script), Vec::new(), timeout_ms, on_end);
+        }
+        let mut all: Vec<_> = (0..3).map(|_| heard.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+        all.sort_by_key(|(n, _)| *n);
+        assert_eq!(all[0].1, Ok(()));
+        assert!(matches!(&all[1].1, Err(Trouble::Failed(why)) if why.contains('3')), "{all:?}");
+        assert_eq!(all[2].1, Err(Trouble::Failed("did not end within 0.05 s and was killed".to_owned())));
+        hooks.finish();
+    }
+
+    #[test]
     fn all_that_were_taken_run_and_the_rest_is_counted() {
         let file = std::env::temp_dir().join(format!("clusterd-hooks-{}", std::process::id()));
-        let mut hooks = Hooks::start().unwrap();
+        let mut hooks = Hooks::start(HOOKS_RUNNING_MAX).unwrap();
         let script = format!("echo $WORD >> {}", file.display());
         for _ in 0..20 {
             hooks.push(shell(&script), vec![b"WORD=ran".to_vec()]);

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::dispatch::{self, Dispatch};
 use super::eligibility;
-use super::http_probes::HttpProbes;
+use super::http_probes::{HttpProbes, PROBE_SEQ};
 use super::kernel_mode::groups::Groups;
 use super::relay::Relay;
 use super::system::System;
@@ -155,7 +155,10 @@ impl<S: System> ChannelReader<'_, S> {
             };
             match message {
                 Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => {
-                    self.dispatch.answered(self.cx, ix, ack, accepted);
+                    let is_handoff = self.dispatch.answered(self.cx, ix, ack, accepted);
+                    if !is_handoff && ack == PROBE_SEQ {
+                        self.http_probes.taken(self.cx, ix, accepted);
+                    }
                 }
                 Ok(FromWorker::User) => self.relay.reply(self.cx, ix, channel),
                 Ok(message) => {

@@ -258,15 +258,22 @@ impl Dispatch {
         }
     }
 
-    /// A worker answered a hand-off. Answers to a previous master's hand-offs have unknown numbers.
-    pub(super) fn answered(&mut self, cx: &mut Context<impl System>, worker_ix: WorkerIx, seq: u64, accepted: bool) {
-        let Some(worker) = cx.workers.get_mut(worker_ix) else { return };
-        let Some(member) = worker.member else { return };
+    /// A worker answered a hand-off. Returns whether it was one of this dispatch: answers to a previous master's hand-offs, and to
+    /// probes, have unknown numbers.
+    pub(super) fn answered(
+        &mut self,
+        cx: &mut Context<impl System>,
+        worker_ix: WorkerIx,
+        seq: u64,
+        accepted: bool,
+    ) -> bool {
+        let Some(worker) = cx.workers.get_mut(worker_ix) else { return false };
+        let Some(member) = worker.member else { return false };
         let app = &mut cx.apps[worker.app];
         let answer = Answer { member, seq, accepted };
         let App { balancer, connections, waiting, handover_times, .. } = app;
         let closed = answer.close(balancer, connections, &mut waiting.queue, handover_times, cx.now_us);
-        let Some(Closed { latency_us, taken }) = closed else { return };
+        let Some(Closed { latency_us, taken }) = closed else { return false };
         if let Some(connection) = taken {
             // Options that the worker set on the socket must not block the loop.
             let is_unix = matches!(app.listeners[connection.listener].local, LocalAddress::Unix(_));
@@ -287,6 +294,7 @@ impl Dispatch {
             // Not now: the channel is being read, and the goodbye goes over it.
             cx.tasks.push_back(Task::DrainStep(worker_ix));
         }
+        true
     }
 
     /// Hands waiting connections to workers that can take them.

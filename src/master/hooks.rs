@@ -5,13 +5,13 @@ use super::narration::{cause_words, ended};
 use super::system::System;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
-use crate::hooks::{Command, HOOKS_LOOK_MS, Hooks};
+use crate::hooks::{Command, HOOKS_LOOK_MS, HOOKS_RUNNING_MAX, Hooks};
 use crate::ids::{AppIx, Generation, WorkerId};
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::signal;
 use crate::os::user::Account;
-use crate::program;
+use crate::program::{self, ProgramError};
 use crate::supervisor::{Cause, ExitStatus, Report};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -51,29 +51,40 @@ pub(super) struct RunsAs<'a> {
 pub(super) fn prepare(config: &config::App, cwd: &Path, path: &OsStr, runs_as: &RunsAs<'_>) -> (Prepared, Vec<String>) {
     let (mut prepared, mut problems) = (Prepared::new(), Vec::new());
     for (event, words) in &config.hooks {
-        let found = match program::find(&words[0], path, Some(cwd)) {
-            Ok(found) => found,
-            Err(error) => {
-                problems.push(format!("hook {} will not run: {error}", event.key()));
-                continue;
-            }
-        };
-        let mut env = base_environment(config, runs_as.account);
-        env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
-        let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
-        let command = Command {
-            label: format!("{}: hook {}", config.name, event.key()),
-            program: found.path.into_os_string().into_vec(),
-            args: words.iter().map(|word| word.clone().into_bytes()).collect(),
-            env,
-            cwd: cwd.as_os_str().as_bytes().to_vec(),
-            umask: config.umask,
-            credentials: runs_as.credentials.cloned(),
-            no_new_privs: runs_as.no_new_privs,
-        };
-        prepared.insert(*event, Arc::new(command));
+        match command(config, &format!("hook {}", event.key()), words, cwd, path, runs_as) {
+            Ok(command) => drop(prepared.insert(*event, Arc::new(command))),
+            Err(error) => problems.push(format!("hook {} will not run: {error}", event.key())),
+        }
     }
     (prepared, problems)
+}
+
+/// Looks up a command that runs beside the workers with their rights, but without the variables that are about one event.
+///
+/// # Errors
+/// There is no such program.
+pub(super) fn command(
+    config: &config::App,
+    name: &str,
+    words: &[String],
+    cwd: &Path,
+    path: &OsStr,
+    runs_as: &RunsAs<'_>,
+) -> Result<Command, ProgramError> {
+    let found = program::find(&words[0], path, Some(cwd))?;
+    let mut env = base_environment(config, runs_as.account);
+    env.retain(|name, _| !VARIABLES.iter().any(|own| name == own));
+    let env = env.into_iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
+    Ok(Command {
+        label: format!("{}: {name}", config.name),
+        program: found.path.into_os_string().into_vec(),
+        args: words.iter().map(|word| word.clone().into_bytes()).collect(),
+        env,
+        cwd: cwd.as_os_str().as_bytes().to_vec(),
+        umask: config.umask,
+        credentials: runs_as.credentials.cloned(),
+        no_new_privs: runs_as.no_new_privs,
+    })
 }
 
 /// The master's side of the hook thread.
@@ -93,7 +104,7 @@ pub(super) struct HookRuns {
 impl HookRuns {
     fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
         if self.hooks.is_none() && !self.start_failed {
-            match Hooks::start() {
+            match Hooks::start(HOOKS_RUNNING_MAX) {
                 Ok(hooks) => self.hooks = Some(hooks),
                 Err(e) => {
                     self.start_failed = true;

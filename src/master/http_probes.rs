@@ -1,36 +1,34 @@
-//! Readiness and liveness probes by HTTP: requests a path from a listening worker until the answer is good (`ready =
-//! "http:/path"`), and from one that serves every few seconds (`[app.alive]`). Each request goes over a loopback connection of the master whose other end is handed to that very worker, so that no
-//! client and no other worker is involved. The supervisor decides what an answer means; `worker::http` parses it.
+//! Readiness and liveness probes: requests a path from a listening worker until the answer is good (`ready = "http:/path"`), and asks
+//! one that serves every few seconds whether it is well (`[app.alive]`): by a path, by a connection that it has to take, or by a
+//! command (`exec_probes`). Each connection is a loopback connection of the master whose other end is handed to that very worker, so
+//! that no client and no other worker is involved. The supervisor decides what an answer means; `worker::http` parses it.
 //!
 //! Nothing here blocks: unfinished steps are polled. Nothing survives a master's death: the next master probes again,
 //! and pending answers go to a closed socket.
 use super::context::Context;
 use super::dispatch;
-use super::narration::human_ms;
+use super::exec_probes::ExecProbes;
+use super::probe_question::{Failure, Question, READY_ANSWER_MS, Way, in_ms, question};
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
-use crate::config::Alive;
+use crate::hooks::Trouble;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::os::listen::LocalAddress;
 use crate::os::loopback::{Half, Made};
-use crate::supervisor::{Event, Evidence, Excess, Phase};
+use crate::supervisor::{Event, Evidence, Excess};
 use crate::worker::http::{self, Answer};
 use crate::worker::node::channel::Sent;
 use crate::worker::node::framing::shown;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 /// Pause before a worker without a good answer is probed again, in milliseconds. It doubles.
 const READY_ASK_MIN_MS: u64 = 50;
 
 /// Longest such pause, in milliseconds.
 const READY_ASK_MAX_MS: u64 = 1_000;
-
-/// Time limit for the status of an answer, in milliseconds.
-const READY_ANSWER_MS: u64 = 5_000;
 
 /// Time limit for the rest of an answer once its status is known, in milliseconds; the rest is discarded.
 const READY_BODY_MS: u64 = 1_000;
@@ -48,13 +46,14 @@ const READY_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 const READY_READ_BYTES: usize = 4 * 1024;
 
 /// The hand-off number of connections that carry a probe. No other hand-off has it (`first_seq`), so the worker's
-/// acknowledgement matches nothing: only the HTTP answer counts.
-const PROBE_SEQ: u64 = 1 << 53;
+/// acknowledgement matches nothing there: an HTTP answer counts, and with `alive.tcp` the acknowledgement, here.
+pub(super) const PROBE_SEQ: u64 = 1 << 53;
 
 /// The probes of all workers.
 #[derive(Default)]
 pub(super) struct HttpProbes {
     probed: BTreeSet<WorkerIx>,
+    exec: ExecProbes,
     /// Scratch space for one line.
     line: Vec<u8>,
 }
@@ -70,43 +69,23 @@ pub(super) struct HttpProbe {
     failures: u32,
 }
 
-/// What a worker is asked for.
-enum Question<'a> {
-    /// Whether it is ready: this path.
-    Readiness(&'a str),
-    /// Whether it is still well: `http` of the settings.
-    Liveness(&'a str, &'a Alive),
-}
-
-impl Question<'_> {
-    fn path(&self) -> &str {
-        match self {
-            Question::Readiness(path) | Question::Liveness(path, _) => path,
-        }
-    }
-
-    /// Time limit for the status of an answer, in milliseconds.
-    fn answer_ms(&self) -> u64 {
-        match self {
-            Question::Readiness(_) => READY_ANSWER_MS,
-            Question::Liveness(_, alive) => in_ms(alive.timeout),
-        }
-    }
-}
-
-/// A time that was set, in words.
-fn limit(ms: u64) -> String {
-    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { human_ms(ms) }
-}
-
-fn in_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 enum Step {
-    Resting { until_ms: u64 },
-    Connecting { half: Half, look_ms: u64, until_ms: u64 },
+    Resting {
+        until_ms: u64,
+    },
+    Connecting {
+        half: Half,
+        look_ms: u64,
+        until_ms: u64,
+    },
     Asked(Request),
+    /// The worker has to take a connection. Until it has, it gets no other one.
+    Offered {
+        socket: OwnedFd,
+        until_ms: u64,
+    },
+    /// A command runs; it has a time limit of its own.
+    Running,
 }
 
 /// A request without a complete answer.
@@ -119,35 +98,15 @@ struct Request {
     until_ms: u64,
 }
 
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("was answered with {0}")]
-    Status(u16),
-    #[error("was not answered in HTTP/1 but with {0}")]
-    NotHttp(String),
-    #[error(
-        "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
-    )]
-    Closed,
-    #[error("was not answered in {}", limit(*.0))]
-    Late(u64),
-    #[error("is not answered yet")]
-    Pending,
-    #[error("is not asked yet: it does not read its channel")]
-    Unread,
-    #[error("is not asked: it listens on no TCP port and no Unix socket")]
-    NoListener,
-    #[error("is not asked yet: no connection can be made: {0}")]
-    NoConnection(#[from] io::Error),
-}
-
 impl HttpProbe {
     fn due_ms(&self) -> u64 {
         match &self.step {
             Step::Resting { until_ms } => *until_ms,
             Step::Connecting { look_ms, .. } => *look_ms,
             Step::Asked(request) => request.until_ms,
+            Step::Offered { until_ms, .. } => *until_ms,
+            // Its end is told.
+            Step::Running => u64::MAX,
         }
     }
 
@@ -158,13 +117,22 @@ impl HttpProbe {
     /// A request has failed.
     fn report(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) {
         let Some(question) = question(cx, ix) else { return };
-        let why = format!("GET {} {failure}", question.path());
+        let why = format!("{} {failure}", question.name());
         match question {
             Question::Readiness(_) => self.report_unready(cx, ix, why),
+            Question::Liveness(..) if matches!(failure, Failure::NotRun(_)) => self.warn_once(cx, ix, why),
             Question::Liveness(_, alive) => {
                 let most = alive.failures;
                 self.count_failure(cx, ix, failure, most, &why);
             }
+        }
+    }
+
+    /// A worker cannot be asked, for which it has not to answer.
+    fn warn_once(&mut self, cx: &Context<impl System>, ix: WorkerIx, why: String) {
+        if let Some(worker) = cx.workers.get(ix).filter(|_| self.reported != why) {
+            log::warn!("{}/{}: {why}", cx.apps[worker.app].name, worker.slot);
+            self.reported = why;
         }
     }
 
@@ -223,16 +191,6 @@ impl HttpProbe {
     fn fail(mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) -> Option<HttpProbe> {
         self.report(cx, ix, failure);
         self.rest(cx, ix)
-    }
-}
-
-impl Failure {
-    /// Whether a worker that serves has to answer for it.
-    fn is_the_workers(&self) -> bool {
-        match self {
-            Failure::Status(_) | Failure::NotHttp(_) | Failure::Closed | Failure::Late(_) | Failure::Unread => true,
-            Failure::Pending | Failure::NoListener | Failure::NoConnection(_) => false,
-        }
     }
 }
 
@@ -305,6 +263,13 @@ impl HttpProbes {
         }
     }
 
+    /// Goes on to ask a worker that serves, as the previous master did.
+    pub(super) fn resume(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
+        if matches!(question(cx, ix), Some(Question::Liveness(..))) {
+            self.begin(cx, ix);
+        }
+    }
+
     /// Postpones everything that is due: another master is about to probe.
     pub(super) fn postpone(&self, cx: &mut Context<impl System>) {
         if cx.timers.take_due(Timer::HttpProbe, cx.now_ms) {
@@ -342,7 +307,9 @@ impl HttpProbes {
     }
 
     fn keep(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, probe: HttpProbe) {
-        cx.timers.set_earlier(Timer::HttpProbe, probe.due_ms());
+        if probe.due_ms() < u64::MAX {
+            cx.timers.set_earlier(Timer::HttpProbe, probe.due_ms());
+        }
         if let Some(worker) = cx.workers.get_mut(ix) {
             worker.http_probe = Some(probe);
         }
@@ -358,10 +325,27 @@ impl HttpProbes {
                 }
                 probe.rest(cx, ix)
             }
-            Step::Resting { .. } => {
-                question(cx, ix)?;
-                self.connect(cx, ix, probe)
+            Step::Resting { .. } => match question(cx, ix)? {
+                Question::Liveness(Way::Exec(command), alive) => {
+                    let started = self.exec.start(cx, ix, command, in_ms(alive.timeout));
+                    match started {
+                        Ok(()) => {
+                            probe.step = Step::Running;
+                            Some(probe)
+                        }
+                        Err(e) => probe.fail(cx, ix, &Failure::NotRun(e.to_string())),
+                    }
+                }
+                _ => self.connect(cx, ix, probe),
+            },
+            Step::Offered { socket, .. } => {
+                let Question::Liveness(_, alive) = question(cx, ix)? else { return None };
+                let (limit_ms, until_ms) = (in_ms(alive.timeout), cx.now_ms + in_ms(alive.every));
+                probe.step = Step::Offered { socket, until_ms };
+                probe.report(cx, ix, &Failure::NotTaken(limit_ms));
+                Some(probe)
             }
+            Step::Running => Some(probe),
             Step::Connecting { half, until_ms, .. } => {
                 probe.step = Step::Resting { until_ms };
                 self.finish_connecting(cx, ix, probe, half, until_ms)
@@ -415,7 +399,7 @@ impl HttpProbes {
         other: OwnedFd,
     ) -> Option<HttpProbe> {
         let question = question(cx, ix)?;
-        let (request, until_ms) = (http::request(question.path()), cx.now_ms + question.answer_ms());
+        let (request, until_ms) = (question.request(), cx.now_ms + question.answer_ms());
         let Some((app, listener)) = listener_to_ask(cx, ix) else { return probe.rest(cx, ix) };
         let channel = cx.workers.get_mut(ix)?.channel.as_mut()?;
         cx.apps[app].listeners[listener].newconn.render(PROBE_SEQ, &mut self.line);
@@ -433,6 +417,10 @@ impl HttpProbes {
             }
             Sent::NoResources(errno) => return probe.fail(cx, ix, &io::Error::from_raw_os_error(errno).into()),
         }
+        let Some(request) = request else {
+            probe.step = Step::Offered { socket: ours, until_ms };
+            return Some(probe);
+        };
         match cx.system.write(ours.as_fd(), &request) {
             // The send buffer of a new connection is larger than any path.
             Ok(count) if count == request.len() && cx.reactor.add_probe(ix, &ours) => {}
@@ -445,6 +433,60 @@ impl HttpProbes {
         let (head, status_known, received_bytes) = (Vec::new(), false, 0);
         probe.step = Step::Asked(Request { socket: ours, head, status_known, received_bytes, until_ms });
         Some(probe)
+    }
+
+    /// A worker has acknowledged the connection of a probe.
+    pub(super) fn taken(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, accepted: bool) {
+        let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.http_probe.take()) else { return };
+        let step = std::mem::replace(&mut probe.step, Step::Resting { until_ms: cx.now_ms });
+        let Step::Offered { socket, .. } = step else {
+            probe.step = step;
+            return self.keep(cx, ix, probe);
+        };
+        if !accepted || !cx.reactor.add_probe(ix, &socket) {
+            return self.decided(cx, ix, probe, if accepted { Ok(()) } else { Err(Failure::Refused) });
+        }
+        if let Some(Question::Liveness(_, alive)) = question(cx, ix) {
+            let most = alive.failures;
+            probe.is_well(cx, ix, most);
+        }
+        // What it says is read: an app that speaks first would see a reset, which ends one without a listener for errors.
+        let (head, status_known, received_bytes) = (Vec::new(), true, 0);
+        let until_ms = cx.now_ms + READY_BODY_MS;
+        probe.step = Step::Asked(Request { socket, head, status_known, received_bytes, until_ms });
+        self.keep(cx, ix, probe);
+    }
+
+    /// Commands have ended.
+    pub(super) fn take_ended(&mut self, cx: &mut Context<impl System>) {
+        while let Some((id, outcome)) = self.exec.take() {
+            let Some(ix) = cx.workers.find(id) else { continue };
+            let Some(probe) = cx.workers.get_mut(ix).and_then(|w| w.http_probe.take()) else { continue };
+            let outcome = outcome.map_err(|trouble| match trouble {
+                Trouble::Failed(why) => Failure::Command(why),
+                Trouble::NotRun(why) => Failure::NotRun(why),
+            });
+            self.decided(cx, ix, probe, outcome);
+        }
+    }
+
+    /// It is known whether a worker that serves is well.
+    fn decided(
+        &mut self,
+        cx: &mut Context<impl System>,
+        ix: WorkerIx,
+        mut probe: HttpProbe,
+        outcome: Result<(), Failure>,
+    ) {
+        if let Err(failure) = outcome {
+            probe.report(cx, ix, &failure);
+        } else if let Some(Question::Liveness(_, alive)) = question(cx, ix) {
+            let most = alive.failures;
+            probe.is_well(cx, ix, most);
+        }
+        if let Some(probe) = probe.rest(cx, ix) {
+            self.keep(cx, ix, probe);
+        }
     }
 
     /// Bytes of an answer arrived.
@@ -470,19 +512,6 @@ impl HttpProbes {
         if let Some(probe) = if is_over { probe.rest(cx, ix) } else { Some(probe) } {
             self.keep(cx, ix, probe);
         }
-    }
-}
-
-/// What to ask a worker; `None` where it is leaving, or is not configured for probes.
-fn question(cx: &Context<impl System>, ix: WorkerIx) -> Option<Question<'_>> {
-    let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.drain.is_none())?;
-    let app = &cx.apps[worker.app];
-    let settings = app.generations.get(&worker.generation)?;
-    let alive = &settings.config.alive;
-    match app.supervisor.worker(worker.id)?.phase {
-        Phase::Starting { .. } => settings.path_to_ask().map(Question::Readiness),
-        Phase::Ready { .. } => alive.http.as_deref().map(|path| Question::Liveness(path, alive)),
-        _ => None,
     }
 }
 

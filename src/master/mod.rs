@@ -21,6 +21,7 @@ mod drains;
 mod eligibility;
 mod environment;
 mod events;
+mod exec_probes;
 pub mod handoff;
 pub mod handover_times;
 mod hang_reports;
@@ -43,6 +44,7 @@ mod orphans;
 mod output;
 mod overlap;
 mod preload;
+mod probe_question;
 mod reactor;
 mod recovery;
 mod relay;
@@ -152,6 +154,7 @@ impl<S: System> Master<S> {
                         self.control.woke();
                         self.answer_calls();
                         self.reports.take(&mut self.cx);
+                        self.http_probes.take_ended(&mut self.cx);
                         for trigger in self.triggers.take_changes(&self.cx) {
                             self.triggered(trigger);
                         }

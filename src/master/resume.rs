@@ -135,6 +135,8 @@ fn resume_all(
         }
         if listens && requests::serves_too_little(&master.cx, ix).is_none() {
             master.http_probes.begin(&mut master.cx, ix);
+        } else if !listens {
+            master.http_probes.resume(&mut master.cx, ix);
         }
     }
     for ix in master.cx.apps.indices() {

@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -87,6 +88,8 @@ pub(super) struct Settings {
     pub(super) hooks: hooks::Prepared,
     /// Sentences about hooks whose command is missing.
     hook_problems: Vec<String>,
+    /// The command that says of a worker whether it is well.
+    pub(super) alive_exec: Option<Arc<crate::hooks::Command>>,
     pub(super) agent: Option<AgentSettings>,
 }
 
@@ -159,7 +162,11 @@ impl Settings {
             account: account.as_ref(),
             no_new_privs: no_new_privs(&config, own_uid, user.as_ref()),
         };
-        let (hooks, hook_problems) = hooks::prepare(&config, &cwd, &path, &runs_as);
+        let (hooks, mut hook_problems) = hooks::prepare(&config, &cwd, &path, &runs_as);
+        let alive_exec = config.alive.exec.as_ref().and_then(|words| {
+            let command = hooks::command(&config, "alive.exec", words, &cwd, &path, &runs_as);
+            command.map_err(|error| hook_problems.push(format!("alive.exec will not run: {error}"))).ok().map(Arc::new)
+        });
         let socket_access = socket_access(system, &config, user.as_ref())?;
         Ok(Settings {
             config,
@@ -174,6 +181,7 @@ impl Settings {
             account,
             advice,
             hooks,
+            alive_exec,
             hook_problems,
             agent,
         })

@@ -86,6 +86,66 @@ fn one_failure_alone_replaces_nobody() {
     cluster.stop();
 }
 
+/// `stuck-PID` stops the event loop of that process for a while.
+const STUCK: &str = "const fs = require('node:fs');
+setInterval(() => {
+  const file = 'stuck-' + process.pid;
+  if (!fs.existsSync(file)) return;
+  fs.unlinkSync(file);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3000);
+}, 20);
+require('node:net').createServer((socket) => socket.end('hello')).listen(process.env.PORT);";
+
+fn start_with(files: &[(&str, &str)], text: &str) -> Cluster {
+    let folder = Folder::new();
+    files.iter().for_each(|(name, text)| drop(folder.write(name, text)));
+    folder.write("c.toml", &format!("[[app]]\nname = \"web\"\nworkers = 2\n{text}"));
+    let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
+    cluster.wait_ready(2);
+    cluster
+}
+
+#[test]
+fn a_worker_that_takes_no_connection_is_replaced_whatever_it_speaks() {
+    let cluster = start_with(
+        &[("app.js", STUCK)],
+        "command = [\"node\", \"app.js\"]\nlisten = \"127.0.0.1:0\"\n\
+         [app.alive]\ntcp = true\nevery = \"50ms\"\ntimeout = \"200ms\"\nfailures = 2\n",
+    );
+    let pids = cluster.worker_pids();
+    // It speaks first, and has no listener for errors: a connection that was reset would end it.
+    cluster.folder.write(&format!("stuck-{}", pids[0]), "");
+    cluster.wait_line("is not well: a connection was not taken in 200 ms");
+    wait_replaced(&cluster, pids[0]);
+    assert!(cluster.worker_pids().contains(&pids[1]), "the other one is well");
+    cluster.stop();
+}
+
+/// A worker without a socket, and a command that says of each whether it is well; it writes down what it was told.
+#[test]
+fn a_command_says_which_worker_is_not_well_also_to_the_next_master() {
+    let check = "#!/bin/sh\necho \"$CLUSTERD_EVENT $CLUSTERD_APP $CLUSTERD_SLOT $CLUSTERD_PID $CLUSTERD_GENERATION\" >> told\n\
+                 [ ! -e \"ill-$CLUSTERD_PID\" ] || exit 7\n\
+                 [ ! -e \"slow-$CLUSTERD_PID\" ] || exec sleep 1000\n";
+    let cluster = start_with(
+        &[("check.sh", check)],
+        "command = [\"sleep\", \"1000\"]\nprotocol = \"none\"\n\
+         [app.alive]\nexec = [\"sh\", \"check.sh\"]\nevery = \"50ms\"\ntimeout = \"500ms\"\nfailures = 2\n",
+    );
+    let pids = cluster.worker_pids();
+    cluster.folder.write(&format!("ill-{}", pids[0]), "");
+    cluster.wait_line("is not well: sh exited with code 7");
+    wait_replaced(&cluster, pids[0]);
+    let told = std::fs::read_to_string(cluster.folder.path().join("told")).unwrap();
+    assert!(told.lines().any(|line| line == format!("alive web 0 {} 1", pids[0])), "{told}");
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1 && view.apps[0].workers_ready == 2);
+    cluster.folder.write(&format!("slow-{}", pids[1]), "");
+    cluster.wait_line("is not well: sh did not end within 0.5 s and was killed");
+    wait_replaced(&cluster, pids[1]);
+    cluster.stop();
+}
+
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let folder = Folder::new();
@@ -99,6 +159,10 @@ fn what_cannot_be_asked_is_refused() {
     assert!(err.contains("c.toml:7:") && err.contains("needs protocol \"node\""), "{err}");
     let err = check("[app.alive]\nevery = \"5s\"\n");
     assert!(err.contains("nothing is asked") && err.contains("/healthz"), "{err}");
+    let err = check("[app.alive]\nhttp = \"/healthz\"\nexec = [\"true\"]\n");
+    assert!(err.contains("keep one of them"), "{err}");
+    let err = check("protocol = \"bind\"\nlisten = \"127.0.0.1:0\"\n[app.alive]\ntcp = true\n");
+    assert!(err.contains("alive.tcp needs protocol \"node\""), "{err}");
     let err = check("[app.alive]\nhttp = \"healthz\"\n");
     assert!(err.contains("begins with a slash"), "{err}");
     let err = check("[app.alive]\nhttp = \"/healthz\"\nfailures = 0\n");

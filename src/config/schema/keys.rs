@@ -441,11 +441,18 @@ table! {
     http: plain(Option<String> = None), Optional(ALIVE_PATH), unset "none", example r#""/healthz""#,
         more "Only with protocol `node`: each request is handed to the worker that it is about. The new worker starts beside the \
               old one, which serves until that one is ready";
+    /// Whether every worker has to take a connection; one that does not is replaced.
+    tcp: plain(bool = false), Boolean,
+        more "Only with protocol `node`: the connection is handed to the worker that it is about, and closed soon after it has taken it";
+    /// A command that has to end with 0, run for every worker; one for which it does not is replaced.
+    exec: plain(Option<Vec<String>> = None), Optional(Command), unset "none", example r#"["./check.sh"]"#,
+        more "With any protocol. It runs as the app's user in its folder, at most once at a time for a worker, and is killed with its \
+              process group after `timeout`. Told: slot, worker, pid, generation, in the variables of hooks; its stdout is discarded";
     /// How often each worker is asked.
     every: plain(Duration = Duration::from_secs(10)), TIME_NOT_ZERO;
-    /// A request that has no answer after this has failed.
+    /// A request that has no answer after this has failed, and a command that has not ended.
     timeout: plain(Duration = Duration::from_secs(5)), TIME_NOT_ZERO;
-    /// How many requests in a row have to fail before the worker is replaced.
+    /// How many times in a row that has to fail before the worker is replaced.
     failures: plain(u32 = 3), number::<u32>("failures", 1, ALIVE_FAILURES_MAX);
 }
 

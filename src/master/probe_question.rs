@@ -1,0 +1,129 @@
+//! What a worker is asked by a probe, and why it may fail. `http_probes` asks.
+use super::context::Context;
+use super::narration::human_ms;
+use super::system::System;
+use crate::config::Alive;
+use crate::hooks::Command;
+use crate::ids::WorkerIx;
+use crate::supervisor::Phase;
+use crate::worker::http;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time limit for the status of an answer, in milliseconds.
+pub(super) const READY_ANSWER_MS: u64 = 5_000;
+
+/// What a worker is asked for.
+pub(super) enum Question<'a> {
+    /// Whether it is ready: this path.
+    Readiness(&'a str),
+    /// Whether it is still well, in one of three ways.
+    Liveness(Way<'a>, &'a Alive),
+}
+
+/// How a worker that serves is asked.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'a> {
+    Http(&'a str),
+    Tcp,
+    Exec(&'a Arc<Command>),
+}
+
+impl Question<'_> {
+    /// What is asked, in messages.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Question::Readiness(path) | Question::Liveness(Way::Http(path), _) => format!("GET {path}"),
+            Question::Liveness(Way::Tcp, _) => "a connection".to_owned(),
+            Question::Liveness(Way::Exec(command), _) => {
+                let name = command.args.first().map_or_else(Vec::new, Clone::clone);
+                String::from_utf8_lossy(&name).into_owned()
+            }
+        }
+    }
+
+    /// The request to send over the connection.
+    pub(super) fn request(&self) -> Option<Vec<u8>> {
+        match self {
+            Question::Readiness(path) | Question::Liveness(Way::Http(path), _) => Some(http::request(path)),
+            Question::Liveness(Way::Tcp | Way::Exec(_), _) => None,
+        }
+    }
+
+    /// Time limit for the status of an answer, in milliseconds.
+    pub(super) fn answer_ms(&self) -> u64 {
+        match self {
+            Question::Readiness(_) => READY_ANSWER_MS,
+            Question::Liveness(_, alive) => in_ms(alive.timeout),
+        }
+    }
+}
+
+/// A time that was set, in words.
+fn limit(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { human_ms(ms) }
+}
+
+pub(super) fn in_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("was answered with {0}")]
+    Status(u16),
+    #[error("was not answered in HTTP/1 but with {0}")]
+    NotHttp(String),
+    #[error(
+        "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
+    )]
+    Closed,
+    #[error("was not answered in {}", limit(*.0))]
+    Late(u64),
+    #[error("was not taken in {}", limit(*.0))]
+    NotTaken(u64),
+    #[error("was refused: it has no server")]
+    Refused,
+    #[error("{0}")]
+    Command(String),
+    #[error("is not run: {0}")]
+    NotRun(String),
+    #[error("is not answered yet")]
+    Pending,
+    #[error("is not asked yet: it does not read its channel")]
+    Unread,
+    #[error("is not asked: it listens on no TCP port and no Unix socket")]
+    NoListener,
+    #[error("is not asked yet: no connection can be made: {0}")]
+    NoConnection(#[from] io::Error),
+}
+
+impl Failure {
+    /// Whether a worker that serves has to answer for it.
+    pub(super) fn is_the_workers(&self) -> bool {
+        match self {
+            Failure::Status(_) | Failure::NotHttp(_) | Failure::Closed | Failure::Late(_) | Failure::Unread => true,
+            Failure::NotTaken(_) | Failure::Refused | Failure::Command(_) => true,
+            Failure::Pending | Failure::NoListener | Failure::NoConnection(_) | Failure::NotRun(_) => false,
+        }
+    }
+}
+
+/// What to ask a worker; `None` where it is leaving, or is not configured for probes.
+pub(super) fn question(cx: &Context<impl System>, ix: WorkerIx) -> Option<Question<'_>> {
+    let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.drain.is_none())?;
+    let app = &cx.apps[worker.app];
+    let settings = app.generations.get(&worker.generation)?;
+    let alive = &settings.config.alive;
+    match app.supervisor.worker(worker.id)?.phase {
+        Phase::Starting { .. } => settings.path_to_ask().map(Question::Readiness),
+        Phase::Ready { .. } => {
+            let by_http = alive.http.as_deref().map(Way::Http);
+            let by_tcp = alive.tcp.then_some(Way::Tcp);
+            by_http.or(by_tcp).or(settings.alive_exec.as_ref().map(Way::Exec)).map(|way| Question::Liveness(way, alive))
+        }
+        _ => None,
+    }
+}
