@@ -79,6 +79,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know its own command line")]
     fn the_command_line_is_where_the_system_says() {
         let at = own_command_line().expect("/proc/self/stat");
         let shown = std::fs::read("/proc/self/cmdline").unwrap_or_default();

@@ -151,6 +151,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_socket_that_lingers_is_closed_without_waiting_and_what_was_written_arrives() {
         let (socket, (_listener, mut peer)) = lingering();
         let from = Instant::now();
@@ -163,6 +164,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn what_lies_in_the_queue_of_a_unix_socket_holds_nobody_up() {
         let (socket, _peers) = lingering();
         let (left, right) = UnixStream::pair().unwrap();
@@ -174,6 +176,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn many_are_closed_on_other_threads() {
         let mut readers = Vec::new();
         for _ in 0..200 {

@@ -237,6 +237,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sched_getaffinity")]
     fn this_machine_has_a_cpu() {
         let all = std::thread::available_parallelism().unwrap().get();
         let count = available();

@@ -58,6 +58,7 @@ mod tests {
     use crate::os::pipe;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know pipes and epoll")]
     fn bytes_and_ends_are_told_until_they_are_read() {
         let (first, to_first) = pipe::pair().unwrap();
         let (second, to_second) = pipe::pair().unwrap();

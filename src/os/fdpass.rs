@@ -201,6 +201,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_descriptor_arrives_beside_the_bytes_and_is_close_on_exec() {
         let (left, right) = UnixStream::pair().unwrap();
         let (mut read, write) = io::pipe().unwrap();
@@ -221,6 +222,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn nothing_there_and_a_full_socket_are_would_block_and_a_closed_one_is_the_end() {
         let (left, right) = UnixStream::pair().unwrap();
         let mut buffer = [0; 64];
@@ -243,6 +245,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn the_most_fds_of_one_message_arrive_and_more_are_refused() {
         let (left, right) = UnixStream::pair().unwrap();
         let null = File::open("/dev/null").unwrap();

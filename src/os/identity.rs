@@ -131,6 +131,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know processes")]
     fn what_is_done_is_done_with_that_users_rights_alone() {
         if user::own_uid() != 0 {
             eprintln!("skipped: only root can become somebody");
@@ -159,6 +160,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know processes")]
     fn what_hangs_is_given_up() {
         if user::own_uid() != 0 {
             eprintln!("skipped: only root can become somebody");

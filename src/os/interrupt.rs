@@ -110,6 +110,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know signals")]
     fn a_call_that_would_wait_for_ever_ends() {
         let (read, _write) = io::pipe().unwrap();
         let from = Instant::now();
@@ -121,6 +122,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know signals")]
     fn a_thread_is_interrupted_again_and_again() {
         let mut timer = Periodic::default();
         timer.keep();
@@ -136,6 +138,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know signals")]
     fn a_call_that_does_not_wait_is_left_alone() {
         assert_eq!(within(1_000, || 7), 7);
     }

@@ -419,6 +419,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn who_may_connect_is_said_whatever_the_umask() {
         let dir = std::env::temp_dir().join(format!("clusterd-access-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -445,6 +446,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_bound_port_is_refused_to_the_next() {
         let first = bind_tcp_any(0, 16).unwrap();
         let LocalAddress::Inet(address) = local_address(first.as_fd()).unwrap() else { panic!("not inet") };
@@ -454,6 +456,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn accept_names_the_peer_and_says_when_none_waits() {
         let listener = bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), false, 16).unwrap();
         let LocalAddress::Inet(address) = local_address(listener.as_fd()).unwrap() else { panic!("not inet") };
@@ -464,6 +467,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_dead_socket_file_is_replaced_and_a_living_one_is_not() {
         let dir = std::env::temp_dir().join(format!("clusterd-listen-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -477,6 +481,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn only_the_socket_itself_is_removed() {
         let dir = std::env::temp_dir().join(format!("clusterd-socket-file-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);

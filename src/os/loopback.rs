@@ -89,6 +89,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn both_ends_are_one_connection_and_strangers_get_none() {
         let half = Half::begin().unwrap();
         let port = half.listener.local_addr().unwrap();
@@ -108,6 +109,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn strangers_that_come_first_only_put_it_off() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();

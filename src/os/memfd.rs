@@ -40,6 +40,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know memfd_create")]
     fn what_goes_in_comes_out_and_the_bound_holds() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
         let fd = with_contents("test", &bytes).unwrap();
@@ -49,6 +50,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know memfd_create")]
     fn a_pipe_is_refused_and_never_waited_for() {
         let (read, _write) = io::pipe().unwrap();
         assert_eq!(contents(read.as_fd(), 100).unwrap_err().kind(), io::ErrorKind::InvalidInput);

@@ -71,6 +71,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know madvise")]
     fn code_that_was_given_back_still_runs() {
         note_code();
         for _ in 0..3 {
@@ -81,6 +82,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know madvise")]
     fn what_was_mapped_after_the_start_stays() {
         note_code();
         let noted = CODE.get().unwrap().clone();

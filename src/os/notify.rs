@@ -149,6 +149,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_socket_tells_who_spoke_and_is_closed_to_others() {
         let folder = folder("path");
         prepare_folder(&folder).unwrap();
@@ -168,6 +169,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_service_manager_is_told_at_a_path_and_at_an_abstract_name() {
         let folder = folder("manager");
         prepare_folder(&folder).unwrap();
@@ -185,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn what_rides_along_is_closed() {
         let socket = bind_abstract().unwrap();
         let name: UnixAddr = nix::sys::socket::getsockname(socket.as_raw_fd()).unwrap();
@@ -200,6 +203,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_folder_that_others_may_write_is_refused() {
         let folder = folder("open");
         fs::create_dir(&folder).unwrap();

@@ -88,6 +88,7 @@ mod tests {
     use std::fs::File;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn messages_keep_their_borders_and_too_long_ones_are_noticed() {
         let (left, right) = pair(100_000).unwrap();
         assert!(is_packet_socket(left.as_fd()));

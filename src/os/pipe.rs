@@ -56,6 +56,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know pipes")]
     fn a_pipe_for_input_takes_whole_lines_until_it_is_full_and_ends_with_its_reader() {
         let (read, write) = for_input(65_536).unwrap();
         let line = [b'x'; libc::PIPE_BUF];

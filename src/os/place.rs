@@ -396,6 +396,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know openat and users")]
     fn whose_rights_are_used_is_a_matter_of_who_can_change_the_folder() {
         if !is_root() {
             return;
@@ -426,6 +427,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know openat and users")]
     fn links_of_the_user_lead_nowhere_that_the_user_may_not_go() {
         if !is_root() {
             return;
@@ -462,6 +464,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know openat and users")]
     fn a_pipe_in_the_place_of_a_file_blocks_nobody() {
         let path = folder("pipe", user::own_uid());
         nix::unistd::mkfifo(&path.join("fifo"), Mode::S_IRWXU).unwrap();

@@ -312,6 +312,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know file descriptors of the system")]
     fn stdio_is_never_taken_and_a_closed_number_is_an_error() {
         assert!(take_inherited_fd(1).is_err());
         assert!(take_inherited_fd(999_999).is_err());
@@ -323,6 +324,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know file descriptors of the system")]
     fn what_is_kept_over_an_exec_can_be_taken_back() {
         let (read, _write) = io::pipe().unwrap();
         // SAFETY: asks for a flag.
@@ -335,6 +337,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know file descriptors of the system")]
     fn identities_tell_files_apart() {
         let (read, write) = io::pipe().unwrap();
         let (other, _write) = io::pipe().unwrap();

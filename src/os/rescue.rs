@@ -41,6 +41,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know processes")]
     fn only_what_was_never_read_is_taken() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut clients: Vec<TcpStream> =

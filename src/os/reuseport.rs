@@ -138,6 +138,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_group_is_open_to_us_and_to_no_other_group() {
         let loopback = listen::bind_tcp((Ipv4Addr::LOCALHOST, 0).into(), true, 128).unwrap();
         for first in [loopback, listen::bind_tcp_any(0, 128).unwrap()] {

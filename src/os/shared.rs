@@ -105,6 +105,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know mmap of files")]
     fn what_one_writes_another_who_has_the_fd_reads() {
         let first = Shared::new("test", 8192).unwrap();
         first.cells()[1000].store(7, Ordering::Release);

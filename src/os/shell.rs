@@ -52,6 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know files of the system")]
     fn a_script_is_told_from_a_program_of_another_machine() {
         let path = std::env::temp_dir().join(format!("clusterd-shell-{}", std::process::id()));
         let name = CString::new(path.as_os_str().as_encoded_bytes()).expect("no NUL");

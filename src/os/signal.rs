@@ -211,6 +211,7 @@ mod tests {
     use crate::os::poll;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know signals")]
     fn a_queued_signal_brings_its_value_and_a_plain_one_none() {
         let mut watch = Watch::new(&[USR1, USR2]).unwrap();
         assert_eq!(watch.next_caught().unwrap(), None);

@@ -108,6 +108,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know memfd_create")]
     fn what_was_taken_is_known_to_whoever_has_the_fd() {
         let (read, write) = pipe::pair().unwrap();
         let mut write = File::from(write);
@@ -132,6 +133,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know memfd_create")]
     fn nothing_is_taken_beyond_its_end() {
         let (read, write) = pipe::pair().unwrap();
         File::from(write).write_all(&[b'x'; 5000]).unwrap();

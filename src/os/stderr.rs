@@ -252,6 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know pipes and poll")]
     fn lines_wait_up_to_a_bound_and_what_is_missing_is_said_in_its_place() {
         let mut backlog = Backlog::new();
         let line = vec![b'x'; 1000];
@@ -274,6 +275,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know pipes and poll")]
     fn a_long_line_goes_out_in_pieces_and_the_last_loss_is_told_without_another_line() {
         let mut backlog = Backlog::new();
         backlog.push(&vec![b'y'; PIECE_BYTES_MAX + 10]);

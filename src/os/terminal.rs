@@ -14,6 +14,7 @@ mod tests {
     use super::columns;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know ioctl")]
     fn what_is_no_terminal_has_no_columns() {
         assert_eq!(std::fs::File::open("/dev/null").ok().and_then(columns), None);
     }

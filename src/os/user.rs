@@ -222,11 +222,13 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know users and groups")]
     fn nobody_asked_for_means_stay() {
         assert_eq!(resolve(None, None), Ok(None));
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know users and groups")]
     fn unknown_names_are_errors() {
         assert_eq!(resolve(Some("no-such-user-x"), None), Err(UserError::NoUser("no-such-user-x".into())));
         assert_eq!(resolve(None, Some("no-such-group-x")), Err(UserError::NoGroup("no-such-group-x".into())));
@@ -236,6 +238,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know users and groups")]
     fn another_user_needs_root() {
         match resolve(Some("3999999999"), Some("3999999998")) {
             Ok(Some(credentials)) => {
@@ -252,6 +255,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know users and groups")]
     fn a_user_brings_its_groups() {
         let Ok(Some(credentials)) = resolve(Some("root"), None) else {
             assert!(!geteuid().is_root());

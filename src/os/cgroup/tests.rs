@@ -39,6 +39,7 @@ impl Drop for Machine {
 const LIMITS: Limits = Limits { memory_max: Some(4096), memory_high: None, cpu_max: Some(150_000), pids_max: None };
 
 #[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
 fn limits_are_written_and_taken_back() {
     let machine = Machine::new("/a");
     let app = "cg/a/clusterd-web-1f/app-web";
@@ -57,6 +58,7 @@ fn limits_are_written_and_taken_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
 fn a_group_that_was_not_delegated_is_left_as_it_is() {
     let machine = Machine::new("/user.slice/session-1.scope");
     let own = "cg/user.slice/session-1.scope";
@@ -75,6 +77,7 @@ fn a_group_that_was_not_delegated_is_left_as_it_is() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
 fn the_processes_of_a_container_are_moved_aside_before_its_controllers_are_used() {
     let machine = Machine::new("/");
     machine.file("cg/cgroup.controllers", "cpu memory\n");
@@ -111,6 +114,7 @@ fn names_are_checked_before_they_become_paths() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
 fn a_base_has_one_user_and_an_empty_one_that_nobody_uses_is_removed() {
     let machine = Machine::new("/a");
     fs::create_dir_all(machine.0.join("cg/a/clusterd-old-2e/app-web")).unwrap();
