@@ -87,6 +87,12 @@ pub(super) enum CommandError {
     /// Options for one app of a file with several.
     #[error("its file has several apps: write the options into {0}, then reload")]
     OptionsOfSeveral(String),
+    /// A configuration for some apps of a deployment.
+    #[error(
+        "{app} shares its configuration with {others}, which this one does not have: add what is missing, \
+         or: clusterd delete {others}"
+    )]
+    NotTogether { app: String, others: String },
     #[error("a running app keeps its name; start it again under another one, then: clusterd delete {0}")]
     Renamed(String),
     /// An entry of an older version.

@@ -116,8 +116,11 @@ fn replace(
     let starts =
         |name: &str| renewal == Renewal::Restart || config.apps.iter().any(|app| app.name == name && app.autostart);
     let mut sources = sources.clone();
-    if sources.file.is_some() {
-        sources.overrides.only = apps.iter().map(|found| found.app.clone()).collect();
+    match together(known, deployment, &sources) {
+        // The others are read from it too, at their next reload and by resurrect.
+        Ok(names) if sources.file.is_some() => sources.overrides.only = names,
+        Ok(_) => {}
+        Err(error) => return vec![Err(error)],
     }
     let change = Change { env: None, sources: Some(Box::new(sources)) };
     let mut outcomes = Vec::new();
@@ -133,6 +136,21 @@ fn replace(
         outcomes.push(outcome.map_err(|error| error.of(&found.app)));
     }
     outcomes
+}
+
+/// The apps of a deployment, all of which the new sources have to have: a deployment has one configuration.
+fn together(known: &Known, deployment: &str, sources: &Sources) -> Result<Vec<String>, CommandError> {
+    let mut whole = sources.clone();
+    whole.overrides.only.clear();
+    let config = resolve(&whole).map_err(|problems| CommandError::Configuration(Problems(problems).to_string()))?;
+    let all = known.all();
+    let names = all.iter().filter(|found| found.deployment == deployment).map(|found| found.app.clone());
+    let (here, missing): (Vec<String>, Vec<String>) =
+        names.partition(|name| config.apps.iter().any(|app| app.name == *name));
+    match (missing.is_empty(), here.first()) {
+        (false, Some(app)) => Err(CommandError::NotTogether { app: app.clone(), others: missing.join(" ") }),
+        _ => Ok(here),
+    }
 }
 
 /// Gives an app a new configuration; one that is stopped is started with it.

@@ -111,7 +111,10 @@ impl RunArgs {
             options.set("log-date-format", vec!["true".to_owned()]);
         }
         if !options.take("disable-logs").is_empty() {
-            options.set("log", vec!["NULL".to_owned()]);
+            // Also where the configuration names files.
+            for flag in ["log", "output", "error"] {
+                options.set(flag, vec!["NULL".to_owned()]);
+            }
         }
         if !options.take("no-autorestart").is_empty() {
             options.set("max-runs", vec!["1".to_owned()]);

@@ -1,6 +1,6 @@
 //! `[app.log]`: the files for an app's output, and the format of their lines. Pure: touches no file.
 use super::defaults;
-use super::problem::{Found, Spot};
+use super::problem::{At, Found, Spot};
 use super::schema::keys::RawLog;
 use super::sources::{Sources, absolute};
 use crate::ids::Slot;
@@ -15,6 +15,8 @@ pub struct Log {
     pub out: Target,
     /// stderr. The same file as `out`: one file for both.
     pub err: Target,
+    /// A file that gets both streams, beside those of their own.
+    pub both: Option<PathBuf>,
     /// Every slot has its own files: [`slot_path`].
     pub per_worker: bool,
     pub format: Format,
@@ -70,6 +72,7 @@ impl Default for Log {
         Log {
             out: Target::Inherit,
             err: Target::Inherit,
+            both: None,
             per_worker: false,
             format: Format::Plain,
             time: None,
@@ -112,10 +115,12 @@ impl Log {
         let mut paths = Vec::new();
         let agent = (agent && self.per_worker).then_some(Slot::AGENT.0);
         for slot in (0..if self.per_worker { slots } else { 1 }).chain(agent) {
-            for target in [&self.out, &self.err] {
-                // Only the two files of one slot can be the same.
+            let both = self.both.clone().map(Target::File);
+            // Only files of one slot can be the same.
+            let first = paths.len();
+            for target in [&self.out, &self.err].into_iter().chain(&both) {
                 if let Target::File(path) = self.of_slot(target, slot)
-                    && paths.last() != Some(&path)
+                    && !paths[first..].contains(&path)
                 {
                     paths.push(path);
                 }
@@ -169,19 +174,28 @@ pub(super) fn target(typed: &str) -> Result<Target, TargetError> {
 /// The settings with every default filled in. Relative paths start at `folder`.
 pub(super) fn decide(raw: RawLog, name: &str, folder: &str, sources: &Sources, found: &mut Found) -> Log {
     let RawLog { file, out, err, per_worker, format, time, max_size, max_age, keep, compress, .. } = raw;
-    if let (Some(file), Some(_)) = (&file, out.as_ref().or(err.as_ref())) {
-        found.add(file.spot, "\"file\" is for both out and err: leave it out, or them");
-    }
-    let both = file.map(|at| at.value);
-    let place = |target: Option<Target>| match target.or_else(|| both.clone()) {
-        Some(Target::File(path)) => Target::File(absolute(folder, &path.to_string_lossy())),
-        Some(other) => other,
-        None => Target::Inherit,
+    let whole = |target: Target| match target {
+        Target::File(path) => Target::File(absolute(folder, &path.to_string_lossy())),
+        other => other,
     };
+    let file = file.map(|at| whole(at.value));
+    let both = match &file {
+        Some(Target::File(path)) => Some(path.clone()),
+        Some(Target::Null | Target::Inherit) | None => None,
+    };
+    // A stream without a file of its own is in that of both alone.
+    let place = |target: Option<At<Target>>| match (target.map(|at| whole(at.value)), &file) {
+        (Some(Target::Null), Some(file)) => file.clone(),
+        (Some(own), _) => own,
+        (None, Some(file)) => file.clone(),
+        (None, None) => Target::Inherit,
+    };
+    let (out, err) = (place(out), place(err));
     let default = Log::default();
     let mut log = Log {
-        out: place(out.map(|at| at.value)),
-        err: place(err.map(|at| at.value)),
+        both: both.filter(|path| [&out, &err].into_iter().any(|own| *own != Target::File(path.clone()))),
+        out,
+        err,
         per_worker: per_worker.as_ref().is_some_and(|at| at.value),
         format: format.as_ref().map_or(default.format, |at| at.value),
         time: time.as_ref().and_then(|at| at.value.clone()),
@@ -237,6 +251,7 @@ mod tests {
         assert_eq!(stamped.idle_keys(), ["time"]);
         assert!(stamped.in_background("web", Path::new("/h/logs")).idle_keys().is_empty());
         assert_eq!(log.files(5, false).len(), 2);
+        assert_eq!(Log { both: Some("/l/all.log".into()), ..log.clone() }.files(5, false).len(), 3);
         assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5, true).len(), 6);
     }
 }

@@ -50,6 +50,9 @@ pub struct Source {
     pub app: usize,
     /// Its file; `None`: none.
     pub file: Option<(LogPath, Rotation)>,
+    /// A second file that gets the same lines, once they are in the first; where this process dies in between, it misses
+    /// them.
+    pub copy: Option<(LogPath, Rotation)>,
     /// The format of a line.
     pub look: SourceLook,
     /// Gets the last lines, while somebody else holds it.
@@ -70,6 +73,7 @@ struct Stream {
     pipe: OwnedFd,
     app: usize,
     file: Option<usize>,
+    copy: Option<usize>,
     look: StreamLook,
     tail: Option<Arc<Tail>>,
     /// Pieces that are not completely written: the rest of a line, and the bytes after it.
@@ -155,6 +159,7 @@ impl<G: Storage> Engine<G> {
             return None;
         }
         let file = source.file.map(|(path, rotation)| self.file(path, rotation));
+        let copy = source.copy.map(|(path, rotation)| self.file(path, rotation));
         let look = match source.look {
             SourceLook::Plain { time: None } => StreamLook::Plain,
             SourceLook::Plain { time: Some(time) } => StreamLook::Stamped(self.stamps.number(Some(&time))),
@@ -168,6 +173,7 @@ impl<G: Storage> Engine<G> {
             pipe: source.pipe,
             app: source.app,
             file,
+            copy,
             look,
             tail: source.tail,
             left: [None, None],
@@ -261,16 +267,16 @@ impl<G: Storage> Engine<G> {
 
     fn write_touched(&mut self, now: Now) -> io::Result<()> {
         let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_by_key(|&number| self.streams.get(number).and_then(|stream| stream.file));
+        touched.sort_by_key(|&number| self.targets(number));
         let mut ragged = false;
         let mut at = 0;
         while at < touched.len() {
-            let file = self.streams.get(touched[at]).and_then(|stream| stream.file);
-            while at < touched.len() && self.streams.get(touched[at]).and_then(|stream| stream.file) == file {
+            let targets = self.targets(touched[at]);
+            while at < touched.len() && self.targets(touched[at]) == targets {
                 self.render(touched[at], now);
                 at += 1;
             }
-            self.flush(file, now);
+            self.flush(targets, now);
         }
         for number in touched.drain(..) {
             ragged |= self.sort_out(number, now);
@@ -314,22 +320,29 @@ impl<G: Storage> Engine<G> {
                 }
             }
             self.parts.push(Part { app: stream.app, end: self.out.len() });
-            let file = stream.file;
-            if self.out.len() >= LOG_WRITE_BYTES || file.is_none() {
-                self.flush(file, now);
+            let targets = (stream.file, stream.copy);
+            if self.out.len() >= LOG_WRITE_BYTES || stream.file.is_none() {
+                self.flush(targets, now);
             }
         }
     }
 
-    /// Writes `out`.
-    fn flush(&mut self, file: Option<usize>, now: Now) {
-        match file.and_then(|file| self.files.get_mut(file)) {
-            Some(file) if !self.out.is_empty() => {
-                let before_us = clock::monotonic_us();
-                file.append(&mut self.journal, &self.out, &self.parts, now, &self.archive);
-                self.slowest_us = self.slowest_us.max(clock::monotonic_us().saturating_sub(before_us));
-            }
-            Some(_) | None => self.journal.settle(),
+    /// The file and the second file of a stream.
+    fn targets(&self, number: usize) -> (Option<usize>, Option<usize>) {
+        self.streams.get(number).map_or((None, None), |stream| (stream.file, stream.copy))
+    }
+
+    /// Writes `out`. With the first file the journal settles: the second one has nothing planned, so that no line can be
+    /// in it twice.
+    fn flush(&mut self, (file, copy): (Option<usize>, Option<usize>), now: Now) {
+        if file.is_none() || self.out.is_empty() {
+            self.journal.settle();
+        }
+        for number in file.into_iter().chain(copy).filter(|_| !self.out.is_empty()) {
+            let Some(file) = self.files.get_mut(number) else { continue };
+            let before_us = clock::monotonic_us();
+            file.append(&mut self.journal, &self.out, &self.parts, now, &self.archive);
+            self.slowest_us = self.slowest_us.max(clock::monotonic_us().saturating_sub(before_us));
         }
         self.out.clear();
         self.parts.clear();
@@ -365,9 +378,8 @@ impl<G: Storage> Engine<G> {
         if let Some(tail) = &stream.tail {
             tail.stream_ended();
         }
-        if let Some(number) = stream.file
-            && let Some(file) = self.files.get_mut(number)
-        {
+        for number in stream.file.into_iter().chain(stream.copy) {
+            let Some(file) = self.files.get_mut(number) else { continue };
             file.users -= 1;
             if file.users == 0 {
                 self.files.remove(number);
@@ -389,9 +401,8 @@ impl<G: Storage> Engine<G> {
             for (number, _) in groups {
                 let Some(stream) = self.streams.get_mut(number) else { continue };
                 stream.closed = true;
-                let file = stream.file;
                 self.render(number, now);
-                self.flush(file, now);
+                self.flush(self.targets(number), now);
                 self.sort_out(number, now);
             }
             groups = self.groups();

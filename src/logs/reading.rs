@@ -108,7 +108,16 @@ impl Files {
             Target::File(path) => Some(LogPath { path: path.clone(), user: user.cloned() }),
             Target::Inherit | Target::Null => None,
         };
-        let (out, err) = (path(&log.out), path(&log.err));
+        let (mut out, mut err) = (path(&log.out), path(&log.err));
+        let both = log.both.clone().map(|path| LogPath { path, user: user.cloned() });
+        // A stream that is in the file of both alone: that file has each line of the other one too.
+        if both.is_some() && (out == both || err == both) {
+            match filter.kind {
+                Some(Kind::Out) if out != both => err = None,
+                Some(Kind::Err) if err != both => out = None,
+                _ => (out, err) = (both.clone(), both),
+            }
+        }
         let json = log.format == Format::Json;
         let origin = |kind| Origin {
             apps: vec![name.to_owned()],

@@ -85,13 +85,16 @@ impl Place {
             Stream::Out => &log.out,
             Stream::Err => &log.err,
         };
-        let file = match log.of_slot(target, self.slot.0) {
+        let file_of = |target: &Target| match log.of_slot(target, self.slot.0) {
             Target::File(path) => {
                 let path = LogPath { path, user: settings.credentials().cloned() };
                 Some((path, log.rotation.clone()))
             }
             Target::Null | Target::Inherit => None,
         };
+        let file = file_of(target);
+        let both = log.both.clone().map(Target::File).filter(|both| both != target);
+        let copy = both.as_ref().and_then(file_of);
         let time = log.time.clone();
         let look = match log.format {
             Format::Plain => SourceLook::Plain { time },
@@ -109,7 +112,7 @@ impl Place {
                 SourceLook::Json { time, fields }
             }
         };
-        Source { key: self.key(), pipe, app: app.0, file, look, tail }
+        Source { key: self.key(), pipe, app: app.0, file, copy, look, tail }
     }
 }
 

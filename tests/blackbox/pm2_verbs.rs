@@ -78,6 +78,27 @@ fn a_process_file_is_found_started_renewed_and_completed() {
 }
 
 #[test]
+fn a_restart_of_one_app_of_a_file_leaves_the_others_theirs() {
+    let home = Home::new();
+    let app = |name: &str| format!("{{ name: '{name}', script: 'sleep', args: '1000', env_live: {{ MODE: 'live' }} }}");
+    let file = |name: &str, apps: &[&str]| {
+        let apps: Vec<String> = apps.iter().map(|name| app(name)).collect();
+        home.folder.write(name, &format!("module.exports = {{ apps: [{}] }}", apps.join(", ")));
+    };
+    file("ecosystem.config.js", &["web", "job"]);
+    home.ok(&["start", "ecosystem.config.js"]);
+    home.ok(&["restart", "ecosystem.config.js", "--only", "web", "--env", "live"]);
+    home.ok(&["reload", "job"]);
+    file("other.config.js", &["web"]);
+    let said = home.fails(&["start", "other.config.js"]);
+    assert!(said.contains("shares its configuration with job") && said.contains("clusterd delete job"), "{said}");
+    home.ok(&["save"]);
+    home.ok(&["kill"]);
+    home.ok(&["resurrect"]);
+    assert_eq!((home.app("web").workers_ready, home.app("job").workers_ready), (1, 1));
+}
+
+#[test]
 fn options_change_one_app_for_good() {
     let home = Home::new();
     home.folder.write("web.js", APP);
@@ -158,6 +179,16 @@ fn output_goes_where_the_options_say() {
     wait_until("both lines", || text("out.log").contains(": up") && text("err.log").contains(": bad"));
     home.ok(&["start", "job.js", "-n", "one", "--log", "all.log", "--log-type", "json", "--merge-logs"]);
     wait_until("both lines", || text("all.log").contains("\"up ") && text("all.log").contains("\"bad"));
+    let said = home.ok(&["start", "job.js", "-n", "three", "-o", "o.log", "-e", "./e.log", "-l", "./three.log"]);
+    assert!(said.contains("both in ") && said.contains("three.log"), "{said}");
+    wait_until("both lines in the third file", || {
+        text("three.log").contains("up") && text("three.log").contains("bad")
+    });
+    assert!((text("o.log"), text("e.log")) == ("up \n".to_owned(), "bad\n".to_owned()));
+    let (_, shown, _) = home.run(&["logs", "three", "--raw", "--nostream"]);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    home.ok(&["flush", "three"]);
+    assert_eq!(text("three.log"), "");
     home.ok(&["start", "job.js", "-n", "none", "--disable-logs"]);
     assert_eq!(home.app("none").log.out.as_deref(), Some("NULL"));
     assert!(home.run(&["describe", "two"]).1.contains("out.log"));

@@ -92,13 +92,17 @@ fn log_settings_are_decided_together() {
     assert_eq!((full.rotation.max_size, full.rotation.keep, full.rotation.compress), (Some(10 << 20), 3, true));
     assert_eq!(full.files(2, false), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
 
+    let three = log("log = { file = \"all\", out = \"o\", err = \"NULL\" }");
+    assert_eq!((&three.out, &three.err), (&Target::File("/srv/o".into()), &Target::File("/srv/all".into())));
+    assert_eq!(three.both, Some(PathBuf::from("/srv/all")));
+    assert_eq!(log("log = { file = \"all\", out = \"NULL\" }").both, None);
+
     says("log.out = \"logs/\"", "add the name of the file");
     says("log.out = \"web-%d.log\"", "per_worker = true");
     says("log = { file = \"NULL\", time = true }", "time does nothing: both out and err are discarded");
     says("log.keep = 3", "keep does nothing without max_size or max_age");
     says("log = { file = \"a\", keep = 3 }", "keep does nothing without max_size or max_age");
     says("log = { file = \"a\", keep = 0, max_size = \"1K\" }", "from 1 to 1000");
-    says("log = { file = \"a\", out = \"b\" }", "\"file\" is for both");
     says("log = { file = \"a\", max_age = \"0d\" }", "0d is zero");
     says("log = { file = \"a\", max_age = \"45d\" }", "45d is too long: 30 days");
     says("log = { file = \"a\", max_size = 10 }", "\"10M\" for megabytes");

@@ -280,6 +280,8 @@ pub struct Log {
     pub out: Option<String>,
     /// The same of stderr.
     pub err: Option<String>,
+    /// Absolute path of a file that gets both streams, beside files of their own.
+    pub both: Option<String>,
     /// Each slot has its own files, with the slot before the ending (`web-out-0.log`).
     pub per_worker: bool,
     /// The form of its lines.
@@ -298,6 +300,7 @@ impl From<&domain::Log> for Log {
         Log {
             out: text(&log.out),
             err: text(&log.err),
+            both: log.both.as_ref().map(|path| path.display().to_string()),
             per_worker: log.per_worker,
             format: match log.format {
                 domain::Format::Plain => LogFormat::Plain,
@@ -319,6 +322,7 @@ impl From<&Log> for domain::Log {
         domain::Log {
             out: target(&log.out),
             err: target(&log.err),
+            both: log.both.as_ref().map(PathBuf::from),
             per_worker: log.per_worker,
             format: match log.format {
                 LogFormat::Json => domain::Format::Json,

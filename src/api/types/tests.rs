@@ -192,6 +192,7 @@ fn app() -> App {
         log: Log {
             out: Some("/var/log/web-out.log".to_owned()),
             err: Some("NULL".to_owned()),
+            both: None,
             per_worker: true,
             format: LogFormat::Json,
             time: Some("%F".to_owned()),
@@ -277,6 +278,7 @@ const APP: &str = r#"{
   "log": {
     "out": "/var/log/web-out.log",
     "err": "NULL",
+    "both": null,
     "per_worker": true,
     "format": "json",
     "time": "%F"
@@ -320,6 +322,7 @@ const GONE: &str = r#"{
   "log": {
     "out": null,
     "err": null,
+    "both": null,
     "per_worker": false,
     "format": "",
     "time": null

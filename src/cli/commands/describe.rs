@@ -100,6 +100,7 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     rows.extend(app.memory_limit_bytes.map(|bytes| ("memory limit", size(bytes))));
     rows.extend(limits(app).map(|limits| ("limits", limits)));
     rows.extend([("stdout", log(&app.log.out)), ("stderr", log(&app.log.err))]);
+    rows.extend(app.log.both.clone().map(|path| ("both", path)));
     rows.extend(app.warning.clone().map(|warning| ("last warning", warning)));
     if let Some(agent) = &app.agent {
         rows.push(("agent", agent.command.join(" ")));

@@ -96,6 +96,7 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "created_at": deployment.map(|deployment| ago(deployment.uptime_ms)),
             "pm_out_log_path": app.log.out,
             "pm_err_log_path": app.log.err,
+            "pm_log_path": app.log.both,
             "watch": app.watch.is_some(),
             "cron_restart": app.cron_restart,
             "max_memory_restart": app.memory_limit_bytes,

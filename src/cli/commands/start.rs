@@ -224,6 +224,7 @@ fn settings(app: &App) -> String {
         true => place("output", &app.log.out),
         false => format!("{}, {}", place("stdout", &app.log.out), place("stderr", &app.log.err)),
     }];
+    parts.extend(app.log.both.as_ref().map(|path| format!("both in {path}")));
     let watched = app.watch.as_ref().map(|paths| if paths.is_empty() { app.cwd.clone() } else { paths.join(" ") });
     parts.extend(watched.map(|paths| format!("watches {paths}")));
     parts.extend(app.cron_restart.as_ref().map(|times| format!("workers replaced at \"{times}\"")));

@@ -1,6 +1,6 @@
 //! The live log: the last lines of some files, and then whatever is written to them; also when they are rotated.
 use super::model::TOP_LOG_LINES_MAX;
-use crate::api::types::{App, LogFormat};
+use crate::api::types::{App, Log, LogFormat};
 use crate::config::log::slot_path;
 use crate::home::Home;
 use std::collections::{BTreeSet, VecDeque};
@@ -44,7 +44,13 @@ pub(super) fn sources(home: &Home, deployment: &str, background: bool, app: Opti
     let mut all = Vec::new();
     if let Some(app) = app {
         let slots: BTreeSet<u32> = app.workers.iter().map(|worker| worker.slot).collect();
-        for (voice, typed) in [(Voice::Out, &app.log.out), (Voice::Err, &app.log.err)] {
+        let Log { out, err, both, .. } = &app.log;
+        // A stream that is in the file of both alone: that file has each line of the other one too.
+        let typed = match both.is_some() && (out == both || err == both) {
+            true => [(Voice::Out, both), (Voice::Err, both)],
+            false => [(Voice::Out, out), (Voice::Err, err)],
+        };
+        for (voice, typed) in typed {
             let Some(path) = typed.as_ref().filter(|path| *path != "NULL").map(PathBuf::from) else { continue };
             let paths = match app.log.per_worker {
                 true => slots.iter().map(|&slot| slot_path(&path, slot)).collect(),
@@ -238,6 +244,11 @@ mod tests {
         let with = |log| App { log, ..app.clone() };
         let own = with(Log { per_worker: true, err: Some("NULL".to_owned()), ..log.clone() });
         assert_eq!(names(false, Some(&own)), ["web-out-0.log", "web-out-1.log"]);
+        let third = Some("/l/web.log".to_owned());
+        let all = with(Log { both: third.clone(), ..log.clone() });
+        assert_eq!(names(false, Some(&all)), ["web-out.log", "web-err.log"]);
+        let all = with(Log { both: third.clone(), err: third, ..log.clone() });
+        assert_eq!(names(false, Some(&all)), ["web.log"], "it has the lines of web-out.log too");
         let both = with(Log { err: log.out.clone(), ..log });
         assert_eq!(names(false, Some(&both)), ["web-out.log"]);
         let both = with(Log { per_worker: true, ..both.log });

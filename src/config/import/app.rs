@@ -396,20 +396,18 @@ impl Conversion<'_, '_> {
         let both = self.log_path(&["log_file", "log"]);
         let out = self.log_path(&["out_file", "out", "output", "out_log"]);
         let err = self.log_path(&["error_file", "error", "err", "err_file", "err_log"]);
-        // PM2's way to have one file alone.
-        let is_nothing = |path: &Option<String>| path.as_ref().is_none_or(|path| path == "NULL");
         if self.yes(&["disable_logs"]) {
             self.section.log.text("file", "NULL", "disable_logs");
-        } else if let Some(both) = both.as_ref().filter(|_| is_nothing(&out) && is_nothing(&err)) {
-            self.section.log.text("file", both, "log_file");
         } else {
-            if both.is_some() {
-                self.note("log_file: no third file beside those of stdout and stderr; clusterd logs NAME shows both, in order");
-            }
+            // `NULL` beside it leaves this file alone.
+            let both = both.filter(|path| path != "NULL");
             for (key, path) in [("out", out), ("err", err)] {
-                if let Some(path) = path {
+                if let Some(path) = path.filter(|path| both.is_none() || path != "NULL") {
                     self.section.log.text(key, &path, "");
                 }
+            }
+            if let Some(both) = both {
+                self.section.log.text("file", &both, "log_file");
             }
         }
         let merge = &["merge_logs", "combine_logs"];

@@ -269,6 +269,12 @@ fn log_files_and_what_their_lines_look_like_are_taken_over() {
     assert_eq!(app.log.time.as_deref(), Some(crate::config::log_time::DEFAULT));
     let app = whole(json!({ "cwd": "/srv", "log_file": "all.log", "out_file": "NULL", "error_file": "/dev/null" }));
     assert_eq!((&app.log.out, &app.log.err), (&Target::File("/srv/all.log".into()), &app.log.out));
+    let app = whole(json!({ "cwd": "/srv", "log_file": "all.log", "out_file": "o.log", "error_file": "NULL" }));
+    assert_eq!(
+        (&app.log.out, &app.log.err),
+        (&Target::File("/srv/o.log".into()), &Target::File("/srv/all.log".into()))
+    );
+    assert_eq!(app.log.both.as_deref(), Some("/srv/all.log".as_ref()));
     let app = whole(json!({ "cwd": "/srv", "out_file": "NULL", "error_file": "e.log" }));
     assert_eq!((app.log.out, app.log.err), (Target::Null, Target::File("/srv/e.log".into())));
     assert_eq!(whole(json!({ "disable_logs": true, "out_file": "x" })).log.out, Target::Null);

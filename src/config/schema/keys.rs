@@ -526,9 +526,11 @@ table! {
     /// Where stderr goes, likewise.
     err: raw(Target), TARGET, unset "where clusterd's own goes", example r#""logs/hello-error.log""#,
         flag flag("--error", OUTPUT, "FILE").alias("error-file").help("Where stderr goes; NULL discards it");
-    /// One file for both, instead of out and err.
+    /// One file for both streams: instead of out and err, or beside them.
     file: raw(Target), TARGET, unset "none", example r#""logs/hello.log""#,
-        flag flag("--log", OUTPUT, "FILE").alias("log-file").help("One file for stdout and stderr");
+        flag flag("--log", OUTPUT, "FILE").alias("log-file").help("One file for stdout and stderr, beside files of their own"),
+        more "A stream that has no file of its own, or \"NULL\", is in this one alone. A master that is killed in the middle of a \
+              write may leave a line out of the third file, never out of the other two";
     /// Files for each worker, with its slot before the ending: hello-out-0.log.
     per_worker: raw(bool = false), Boolean, example "true",
         more "The file of the agent is `hello-out-agent.log`";
