@@ -21,6 +21,7 @@ pub mod program;
 pub mod record;
 pub mod reports;
 pub mod reuseport;
+pub mod serve;
 pub mod supervisor;
 pub mod text;
 pub mod watch;

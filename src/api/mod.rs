@@ -17,7 +17,7 @@ pub mod types;
 mod upgrade;
 mod usage;
 pub mod warnings;
-mod write_timeout;
+pub(crate) mod write_timeout;
 
 pub use request::Request;
 pub use routes::HttpRequest;

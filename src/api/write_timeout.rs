@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 /// Time for which a client may read nothing of its answer, in milliseconds. Clients that follow logs may take longer.
 const CONTROL_WRITE_TIMEOUT_MS: u64 = 10_000;
 
-pub(super) struct WriteTimeout<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     /// The client may stop reading for as long as it wants.
     may_pause: Arc<AtomicBool>,
@@ -23,7 +23,7 @@ pub(super) struct WriteTimeout<S> {
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) fn new(stream: S, may_pause: Arc<AtomicBool>) -> WriteTimeout<S> {
+    pub(crate) fn new(stream: S, may_pause: Arc<AtomicBool>) -> WriteTimeout<S> {
         let time = Duration::from_millis(CONTROL_WRITE_TIMEOUT_MS);
         WriteTimeout { stream, may_pause, time, timeout: None }
     }

@@ -34,6 +34,7 @@ use crate::api::{events, warnings};
 use crate::keeper;
 use crate::master::{self, BACKGROUND_FLAG};
 use crate::os::{argv, memory, stderr};
+use crate::serve;
 use crate::text::visible;
 use command_line::Invocation;
 use exit::EXIT_USAGE;
@@ -41,7 +42,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Entry point of every role of the program: command line, keeper, master.
+/// Entry point of every role of the program: command line, keeper, master, file server.
 pub fn main() -> ExitCode {
     memory::note_code();
     start_log();
@@ -68,6 +69,9 @@ fn play_role() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|first| first == BACKGROUND_FLAG) {
         return keeper::run(keeper::Launch { args: std::env::args_os().skip(1).collect() });
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == serve::SERVE_FLAG) {
+        return serve::run();
     }
     let args: Vec<OsString> = std::env::args_os().collect();
     // From here on nobody else reads them.

@@ -33,3 +33,6 @@ pub const LOG_KEEP: u32 = 30;
 
 /// An editor, a checkout or a build changes several files in a row.
 pub const WATCH_DELAY: Duration = Duration::from_millis(300);
+
+/// argv\[1\] of a worker of clusterd's own that serves files (`serve`).
+pub const SERVE_FLAG: &str = "--serve-files";

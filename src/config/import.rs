@@ -72,6 +72,8 @@ pub struct Surroundings<'a> {
     pub file: &'a str,
     /// The environment to which the apps add theirs: variables of a dump that are also here are left out.
     pub env: &'a BTreeMap<String, String>,
+    /// The path of this program, for apps that it serves itself.
+    pub program: &'a str,
     /// Looks up a script in the folder of its app.
     pub look: &'a dyn Fn(Option<&str>, &str) -> Script,
 }

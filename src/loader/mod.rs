@@ -164,7 +164,8 @@ fn convert(
 ) -> Result<(), LoadError> {
     let shown = shown(folder, &file.path);
     let look = |cwd: Option<&str>, script: &str| evaluate::look_at_script(folder, env, cwd, script);
-    let around = Surroundings { file: &shown, env, look: &look };
+    let program = std::env::current_exe().map_or_else(|_| "clusterd".to_owned(), |path| path.display().to_string());
+    let around = Surroundings { file: &shown, env, program: &program, look: &look };
     let failed = |problems| LoadError::Import { path: shown.clone(), problems };
     let Converted { toml, notes } = import::convert(value, &around).map_err(failed)?;
     (file.text, file.notes) = (toml, notes);

@@ -52,6 +52,7 @@ mod serve;
 mod signals;
 mod spares;
 mod starved;
+mod static_files;
 mod stdin;
 mod sticky;
 mod strays;

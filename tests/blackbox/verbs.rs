@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 38] = [
+const NAMES: [&[&str]; 39] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["jlist"],
@@ -47,6 +47,7 @@ const NAMES: [&[&str]; 38] = [
     &["send"],
     &["attach"],
     &["trigger"],
+    &["serve", "expose"],
 ];
 
 #[test]

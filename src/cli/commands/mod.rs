@@ -30,6 +30,7 @@ mod save;
 pub(super) mod scale;
 mod schema;
 mod send;
+mod serve;
 mod signal;
 pub(super) mod start;
 mod start_or;
@@ -64,6 +65,7 @@ pub enum Verb {
     StartOrRestart(Box<start_or::StartOrRestart>),
     #[command(name = "startOrReload")]
     StartOrReload(Box<start_or::StartOrReload>),
+    Serve(Box<serve::Serve>),
     Scale(scale::Scale),
     Reset(reset::Reset),
     Pid(pid::Pid),
@@ -106,6 +108,8 @@ pub(super) enum ArgumentsError {
     Run(#[from] RunArgsError),
     #[error("{0}")]
     Renew(&'static str),
+    #[error("{0}")]
+    Serve(&'static str),
 }
 
 impl Verb {
@@ -116,6 +120,7 @@ impl Verb {
     pub(super) fn validate(&self) -> Result<(), ArgumentsError> {
         match self {
             Verb::Start(verb) => Ok(verb.validate()?),
+            Verb::Serve(verb) => verb.validate().map_err(ArgumentsError::Serve),
             Verb::Check(verb) => Ok(verb.run.validate()?),
             Verb::Restart(verb) => verb.renew.validate().map_err(ArgumentsError::Renew),
             Verb::Reload(verb) => verb.renew.validate().map_err(ArgumentsError::Renew),
@@ -141,6 +146,7 @@ impl Verb {
     pub(super) fn in_foreground(&self) -> Option<Result<Vec<std::ffi::OsString>, String>> {
         match self {
             Verb::Start(verb) => verb.in_foreground(),
+            Verb::Serve(verb) => verb.in_foreground(),
             _ => None,
         }
     }
@@ -158,6 +164,7 @@ impl Verb {
             Verb::Restart(verb) => verb.run(home),
             Verb::Stop(verb) => verb.run(home),
             Verb::Delete(verb) => verb.run(home),
+            Verb::Serve(verb) => verb.run(home),
             Verb::Scale(verb) => verb.run(home),
             Verb::Signal(verb) => verb.run(home),
             Verb::Send(verb) => verb.run(home),

@@ -140,13 +140,7 @@ pub const VERBS: &[Verb] = &[
     verb(&["logs"], "web", Works("")),
     verb(&["kill"], "", Works("")),
     verb(&["pull", "forward", "backward"], "web", NO_CODE),
-    verb(
-        &["serve", "expose"],
-        ". 8080",
-        Refused(
-            "clusterd serves no files: clusterd start -n site -- npx serve -l 8080 DIR (-s there is --spa), or caddy file-server --root DIR",
-        ),
-    ),
+    verb(&["serve", "expose"], ". 8080", Works("workers of clusterd's own; `--port` and `--name` as with `start`")),
     verb(&["examples"], "", Refused("clusterd --help has examples, and so has clusterd help start")),
 ];
 

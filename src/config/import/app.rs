@@ -3,10 +3,15 @@ use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
 use super::{Script, Surroundings, Words, keys};
+use crate::config::defaults::SERVE_FLAG;
 use crate::config::{Restart, cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+/// The port of PM2's file server.
+const SERVE_PORT: &str = "PM2_SERVE_PORT";
+const SERVE_PORT_DEFAULT: &str = "8080";
 
 /// How long PM2 waits for a worker to listen, in milliseconds.
 const PM2_LISTEN_TIMEOUT_MS: u64 = 3_000;
@@ -121,6 +126,9 @@ impl Conversion<'_, '_> {
             self.words.problem(&self.label, "script is missing: say what to run");
             return false;
         };
+        if script == "serve" && self.serves_files(around) {
+            return false;
+        }
         if script.contains(char::is_whitespace) && (around.look)(cwd, &script) == Script::Missing {
             let command = ["bash", "-c", &script].map(str::to_owned);
             self.section.app.list("command", &command, "script is a line for a shell");
@@ -156,6 +164,20 @@ impl Conversion<'_, '_> {
         }
         self.section.app.list("command", &command, "");
         is_node
+    }
+
+    /// PM2's file server, if the app is that: its settings are in the environment.
+    fn serves_files(&mut self, around: &Surroundings<'_>) -> bool {
+        let Some(env) = self.fields.take(&["env"]).and_then(|(_, value)| value.as_object()) else { return false };
+        if !env.keys().any(|name| name.starts_with("PM2_SERVE_")) {
+            return false;
+        }
+        let port = env.get(SERVE_PORT).and_then(fields::text).unwrap_or_else(|| SERVE_PORT_DEFAULT.to_owned());
+        self.section.app.list("command", &[around.program.to_owned(), SERVE_FLAG.to_owned()], "script: \"serve\"");
+        self.section.app.list("listen", &[port], SERVE_PORT);
+        self.section.app.text("protocol", "listen-fds", "");
+        self.section.app.text("ready", "notify", "");
+        true
     }
 
     /// Whether the app binds its addresses itself in PM2.

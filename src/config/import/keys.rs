@@ -3,7 +3,7 @@
 /// Keys beside `apps`.
 pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
     ("deploy", "clusterd does not copy code to machines; end your own deployment with: clusterd reload NAME"),
-    ("static", "clusterd serves no files; run a web server as an app"),
+    ("static", "clusterd serve PATH PORT serves the files of a folder, or an app with script: \"serve\""),
 ];
 
 /// Keys of an app that are not converted.

@@ -21,7 +21,7 @@ fn look(_: Option<&str>, script: &str) -> Script {
 
 fn import(value: &Value) -> Result<Converted, Vec<String>> {
     let env = BTreeMap::from([("HOME".to_owned(), "/home/app".to_owned()), ("LANG".to_owned(), "C".to_owned())]);
-    convert(value, &Surroundings { file: "ecosystem.config.js", env: &env, look: &look })
+    convert(value, &Surroundings { file: "ecosystem.config.js", env: &env, program: "/usr/bin/clusterd", look: &look })
 }
 
 fn config(toml: &str, env_names: &[&str]) -> Config {
@@ -319,6 +319,17 @@ fn a_dump_is_its_apps_again() {
     let apps = config(&import(&list).unwrap().toml, &[]).apps;
     let starts: Vec<_> = apps.iter().map(|app| (app.name.as_str(), app.autostart)).collect();
     assert_eq!(starts, [("web", true), ("job", false), ("both", true)]);
+}
+
+#[test]
+fn the_file_server_of_pm2_is_that_of_clusterd() {
+    let keys = json!({ "script": "serve", "env": { "PM2_SERVE_PATH": "dist", "PM2_SERVE_PORT": 8081, "PM2_SERVE_SPA": "true" } });
+    let app = whole(keys);
+    assert_eq!(app.command, ["/usr/bin/clusterd", "--serve-files"]);
+    assert_eq!(app.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["*:8081"]);
+    assert_eq!(app.env.get("PM2_SERVE_PATH").map(String::as_str), Some("dist"));
+    // A script of that name is one.
+    assert_eq!(whole(json!({ "script": "./serve" })).command, ["node", "./serve"]);
 }
 
 #[test]
