@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 mod parse;
 mod resolve;
+mod said;
 
 use clusterd::cli::command_line;
 use clusterd::cli::pm2::table;
