@@ -41,7 +41,7 @@ pub(super) fn finish(cx: &mut Context<impl System>) {
 }
 
 fn look_at_all(cx: &mut Context<impl System>, now_ms: u64) -> bool {
-    cx.apps.indices().fold(false, |any, ix| look_at(cx, ix, now_ms) || any)
+    cx.apps.indices().filter(|ix| look_at(cx, *ix, now_ms)).count() > 0
 }
 
 fn look_at(cx: &mut Context<impl System>, ix: AppIx, now_ms: u64) -> bool {

@@ -285,12 +285,8 @@ impl Run {
                     worker.outbox.push_back(Said::Takes);
                 }
             }
-            Some(Told::Synced(nth)) => {
-                if worker.asked == Some((nth, worker.sends)) {
-                    worker.sent = None;
-                }
-            }
-            None => {}
+            Some(Told::Synced(nth)) if worker.asked == Some((nth, worker.sends)) => worker.sent = None,
+            Some(Told::Synced(_)) | None => {}
         }
     }
 
@@ -526,10 +522,10 @@ impl Run {
                 *under_way.entry(parcel.connection).or_default() += 1;
             }
         }
-        for connection in self.counts.keys().copied() {
-            let of = |places: &BTreeMap<u32, u32>| places.get(&connection).copied().unwrap_or(0);
-            let places = of(&served) + of(&under_way) + u32::from(returns.contains(&connection));
-            let why = self.ended.get(&connection);
+        for connection in self.counts.keys() {
+            let of = |places: &BTreeMap<u32, u32>| places.get(connection).copied().unwrap_or(0);
+            let places = of(&served) + of(&under_way) + u32::from(returns.contains(connection));
+            let why = self.ended.get(connection);
             assert_eq!(places, u32::from(why.is_none()), "connection {connection}: {why:?}");
         }
     }
