@@ -317,6 +317,7 @@ fn the_master_makes_system_calls_through_its_trait_only() {
         "listen::SocketFile",
         "loopback::Half",
         "loopback::Made",
+        "other_end::OtherEnd",
         "process::describe_errno",
         "process::end_signal",
         "process::exit_code",

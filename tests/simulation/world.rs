@@ -8,8 +8,8 @@ mod invariants;
 use super::random::Random;
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, AppSnapshot, Cx, Event, Evidence, Excess, ExitStatus, Limits, Obstacle, Phase, Policy, ReadyRule,
-    Report, SlotSnapshot, WorkerSnapshot,
+    Action, App, AppSnapshot, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
+    SlotSnapshot, WorkerSnapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -302,8 +302,7 @@ impl World {
                 self.processes.remove(&worker);
                 self.reaped.insert(worker);
                 self.never_ran.insert(worker);
-                let obstacle = if worker.0 % 2 == 0 { Obstacle::Passing } else { Obstacle::Lasting };
-                self.tell(Event::SpawnFailed { worker, reason: "no such file".to_owned(), obstacle });
+                self.tell(agent::cannot_start(worker));
             }
             Coming::Says(worker, says) => self.say(worker, says),
             Coming::Ends(worker, status) => {

@@ -2,7 +2,7 @@
 use super::{Coming, Process, Sabotage, Says, World};
 use crate::random::Random;
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{AgentPolicy, App, Evidence, ExitStatus, Phase, ReadyRule};
+use clusterd::supervisor::{AgentPolicy, App, Event, Evidence, ExitStatus, Obstacle, Phase, ReadyRule};
 
 /// Half of all generations have an agent.
 pub(super) fn policy(random: &mut Random) -> Option<AgentPolicy> {
@@ -41,7 +41,7 @@ impl World {
         self.plan(ready_in, Coming::Says(agent, Says::Ready));
         if self.sabotage == Some(Sabotage::AgentReadyTooEarly) {
             let evidence = Evidence::Message;
-            self.tell(clusterd::supervisor::Event::Evidence { worker: agent, evidence });
+            self.tell(Event::Evidence { worker: agent, evidence });
         }
         let later = ready_in + self.random.between(0, 20_000);
         if !trouble {
@@ -119,4 +119,10 @@ impl World {
         let took = self.random.between(0, 20);
         self.plan(took, if fails { Coming::ExecFails(id) } else { Coming::ExecDone(id) });
     }
+}
+
+/// A spawn that failed: of every other process for a reason that may pass.
+pub(super) fn cannot_start(worker: WorkerId) -> Event {
+    let obstacle = if worker.0.is_multiple_of(2) { Obstacle::Passing } else { Obstacle::Lasting };
+    Event::SpawnFailed { worker, reason: "no such file".to_owned(), obstacle }
 }
