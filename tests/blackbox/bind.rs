@@ -135,7 +135,7 @@ server.serve_forever()
 #[test]
 #[ignore = "a long load"]
 fn reloads_in_a_row_lose_no_connection_of_a_server_that_finishes_what_it_has() {
-    const RELOADS: u32 = 12;
+    const RELOADS: u32 = 6;
     let folder = Folder::new();
     let (answer, _) = PYTHON.rsplit_once("http.server.Threading").unwrap();
     folder.write("server.py", &format!("{answer}{FINISHES}"));

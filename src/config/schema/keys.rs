@@ -378,7 +378,7 @@ table! {
     max_restarts: plain(Option<u32> = Some(16)), MAX_RESTARTS,
         flag flag("--max-restarts", STARTING_AGAIN, "N")
             .help("Failures in 5 minutes that end a slot; never: it does not give up"),
-        more "An errored slot is left empty. `\"unlimited\"` is the same as `\"never\"`";
+        more "An errored slot is left empty. A program that cannot be executed is given up at once, where it has not served before. `\"unlimited\"` is the same as `\"never\"`";
     /// Length of the sliding window.
     window: plain(Duration = Duration::from_secs(5 * 60)), TIME_NOT_ZERO;
     /// The wait after the first failure in a row.
