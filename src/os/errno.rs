@@ -56,3 +56,19 @@ pub const EPERM: i32 = Errno::EPERM as i32;
 pub const E2BIG: i32 = Errno::E2BIG as i32;
 /// Not a program that this machine executes.
 pub const ENOEXEC: i32 = Errno::ENOEXEC as i32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_stays() {
+        for stays in [ENOEXEC, ENOENT, EACCES, EPERM, E2BIG, Errno::ENOTDIR as i32, Errno::ELOOP as i32] {
+            assert!(is_lasting(stays), "{stays}");
+        }
+        // A program that is being written, and what a busy system lacks.
+        for passes in [Errno::ETXTBSY, Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EIO] {
+            assert!(!is_lasting(passes as i32), "{passes}");
+        }
+    }
+}
