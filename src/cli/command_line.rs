@@ -9,7 +9,9 @@ use crate::config::name;
 use crate::master;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use std::error::Error;
 use std::ffi::OsString;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 
 /// The parsed command line.
@@ -95,7 +97,10 @@ where
     match verb.text(self::command).transpose().map_err(usage)? {
         None => Ok(Invocation::Verb { verb, home, notes, silent }),
         Some(Text::Print(text)) => Ok(Invocation::Print(text)),
-        Some(Text::UnknownVerb(word)) => Err(usage(unknown_verb(&command, &word, &[]))),
+        Some(Text::UnknownVerb(word)) => Err(usage(elsewhere(&word).unwrap_or_else(|| {
+            let hint = name::did_you_mean(&word, &verbs(&command));
+            format!("unknown verb \"{word}\"{hint}; clusterd --help lists the verbs")
+        }))),
     }
 }
 
@@ -139,7 +144,7 @@ fn explain(error: &clap::Error, argv: &[String]) -> Result<Invocation, UsageErro
                 typed.as_deref().and_then(table::option_called).map(|option| option.outcome)
             {
                 let word = typed.unwrap_or_default();
-                return Err(usage(format!("{word} is not here: {instead}")));
+                return Err(usage(format!("clusterd has no option {word}; {instead}")));
             }
             if let Some(word) = typed.filter(|word| !word.starts_with('-')) {
                 let command = command();
@@ -152,6 +157,16 @@ fn explain(error: &clap::Error, argv: &[String]) -> Result<Invocation, UsageErro
                 return Err(usage(unknown_verb(&command, &word, &rest)));
             }
         }
+        // The reason names what was typed.
+        ErrorKind::ValueValidation => {
+            if let (Some(arg), Some(why)) = (context(ContextKind::InvalidArg), error.source()) {
+                let why = match why.downcast_ref::<ParseIntError>() {
+                    Some(_) => "write a whole number".to_owned(),
+                    None => why.to_string(),
+                };
+                return Err(usage(format!("{arg}: {why}")));
+            }
+        }
         _ => (),
     }
     // The usage lines are in --help; here they would hide the error.
@@ -162,15 +177,22 @@ fn explain(error: &clap::Error, argv: &[String]) -> Result<Invocation, UsageErro
     Err(usage(text.lines().filter(is_noise).collect::<Vec<_>>().join("\n")))
 }
 
+/// What to use for a verb of another process manager; `None`: nobody has it, or it is one here.
+fn elsewhere(word: &str) -> Option<String> {
+    match table::verb_called(word)?.outcome {
+        Outcome::Refused(instead) | Outcome::Works(instead) => {
+            Some(format!("clusterd has no verb \"{word}\"; {instead}"))
+        }
+        Outcome::Note(_) => None,
+    }
+}
+
 /// A first word that is not a verb: a typo, or a command without `--`.
 fn unknown_verb(command: &Command, word: &str, rest: &[&str]) -> String {
     let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let verbs = verbs(command);
-    if let Some(Outcome::Refused(instead)) = table::verb_called(word).map(|verb| verb.outcome) {
-        return format!("there is no verb {word} here: {instead}");
-    }
-    if let Some(Outcome::Works(instead)) = table::verb_called(word).map(|verb| verb.outcome) {
-        return format!("there is no verb {word} here: {instead}");
+    if let Some(instead) = elsewhere(word) {
+        return instead;
     }
     let hint = name::did_you_mean(word, &verbs);
     if !hint.is_empty() && !script && !verbs.contains(&word) {

@@ -86,7 +86,9 @@ fn a_command_without_dashes_is_shown_with_them() {
     says("app.js", "put -- before the command: clusterd -- node app.js");
     says("./server --port 1", "clusterd -- ./server --port 1");
     says("relod web", "did you mean \"reload\"?");
-    says("help nosuch", "clusterd -- nosuch");
+    says("help nosuch", "unknown verb \"nosuch\"; clusterd --help lists");
+    says("help logrotate", "clusterd has no verb \"logrotate\"; max_size");
+    says("logs --lines x", "--lines <N>: write a whole number");
 }
 
 #[test]

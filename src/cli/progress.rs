@@ -81,7 +81,7 @@ impl Progress {
                 let apps: Vec<&App> = now.apps.iter().filter(meant).collect();
                 waits_for(wait, &apps, connections::held_by_draining(apps.iter().copied()))
             }
-            Err(why) => format!("its master gives no answer: {why}"),
+            Err(why) => format!("its master: {why}"),
         });
     }
 

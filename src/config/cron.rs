@@ -26,7 +26,8 @@ pub fn read(text: &str) -> Result<String, ExpressionError> {
     let wrong = |why: String| ExpressionError::Syntax { typed: text.to_owned(), why };
     let fields = text.split_whitespace().count();
     if !text.starts_with('@') && !(5..=6).contains(&fields) {
-        let why = format!("it has {fields} fields and must have 5 (minute, hour, day, month, weekday), or 6");
+        let counted = if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") };
+        let why = format!("it has {counted} and must have 5 (minute, hour, day, month, weekday), or 6");
         return Err(wrong(why));
     }
     Cron::from_str(text).map_err(|e| wrong(e.to_string().trim_end_matches('.').to_owned()))?;

@@ -16,7 +16,7 @@ pub enum NameError {
     #[error("the name \"all\" is taken: commands use it for every app")]
     All,
     /// Characters that are not allowed.
-    #[error("\"{0}\" cannot be a name: {RULE}")]
+    #[error("\"{0}\" cannot be a name (\"{like}\" can): {RULE}", like = cleaned(.0))]
     Characters(String),
 }
 

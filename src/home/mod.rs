@@ -109,10 +109,10 @@ pub enum HomeError {
     )]
     Busy(PathBuf),
     /// An entry cannot be used.
-    #[error("{path}: {problem}{remedy}", path = .path.display(), remedy = remedy(.problem))]
+    #[error("{path} {problem}{remedy}", path = .path.display(), remedy = remedy(.problem))]
     Entry { path: PathBuf, problem: FileProblem },
     /// Nothing was saved, or the saved list cannot be used.
-    #[error("{path}: {problem}; clusterd save writes it", path = .path.display())]
+    #[error("{path} {problem}; clusterd save writes it", path = .path.display())]
     NotSaved { path: PathBuf, problem: FileProblem },
 }
 

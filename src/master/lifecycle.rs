@@ -34,7 +34,7 @@ impl App {
             return StartState::Failed(format!("{} was stopped", self.name), None);
         }
         if self.supervisor.is_over() && !self.supervisor.is_errored() {
-            return StartState::Ready(format!("{}: it has finished", self.name));
+            return StartState::Ready(format!("{}: finished", self.name));
         }
         let workers = self.supervisor.serving_count();
         let at = match self.addresses().join(" ") {

@@ -19,6 +19,16 @@ const NOTIFY_BATCH_MAX: usize = 64;
 /// Pause after a turn that left datagrams unread, in milliseconds.
 const NOTIFY_REST_MS: u64 = 1;
 
+/// A message whose sender is not known is kept for so long, in milliseconds: a quick worker says READY=1 before the keeper's
+/// notice of its spawn is read.
+const NOTIFY_EARLY_MS: u64 = 5_000;
+
+/// Such messages that are kept.
+const NOTIFY_EARLY_MAX: usize = 256;
+
+/// Pause between two looks for their senders, in milliseconds.
+const NOTIFY_EARLY_REST_MS: u64 = 10;
+
 /// Name in the keeper of the socket for workers of our own user. Masters of every version know it.
 const OWN: &str = "notify";
 /// Prefix of the name in the keeper of the socket for another user's workers; the user's number follows.
@@ -31,6 +41,8 @@ pub(super) struct NotifySockets {
     by_user: BTreeMap<u32, NotifySocket>,
     /// Users for whom no socket could be opened; logged once.
     without: Vec<u32>,
+    /// Messages whose senders are not known yet.
+    early: Vec<Heard>,
     /// More may wait than the last turn read.
     unread: bool,
     /// The sockets are read from this time on (monotonic milliseconds).
@@ -46,7 +58,24 @@ struct NotifySocket {
 /// A message and its sender.
 struct Heard {
     pid: i32,
+    /// Its process group, whose leader the worker is when a helper such as systemd-notify sends for it.
+    group: Option<i32>,
     said: Said,
+    /// It is dropped then, if its sender is still not known.
+    until_ms: u64,
+}
+
+/// Takes out the messages of known senders, each with its worker; the others stay until their time is over.
+fn of_known<W>(heard: &mut Vec<Heard>, now_ms: u64, find: impl Fn(i32) -> Option<W>) -> Vec<(W, Said)> {
+    let mut known = Vec::new();
+    for one in std::mem::take(heard) {
+        match find(one.pid).or_else(|| find(one.group?)) {
+            Some(worker) => known.push((worker, one.said)),
+            None if now_ms < one.until_ms && heard.len() < NOTIFY_EARLY_MAX => heard.push(one),
+            None => {}
+        }
+    }
+    known
 }
 
 impl NotifySockets {
@@ -121,11 +150,15 @@ impl NotifySockets {
             return;
         }
         let workers = &cx.workers;
-        for Heard { pid, said } in self.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid).is_some()) {
-            // Workers lead process groups of their own.
-            let found = cx.workers.find_pid(pid);
-            let found = found.or_else(|| cx.workers.find_pid(cx.system.process_group(pid)?));
-            let Some(worker) = found.and_then(|ix| cx.workers.get_mut(ix)) else { continue };
+        let heard = self.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid));
+        self.early.extend(heard);
+        let known = of_known(&mut self.early, cx.now_ms, |pid| workers.find_pid(pid));
+        if !self.early.is_empty() && !self.unread {
+            self.unread = true;
+            self.rests_until_ms = cx.now_ms + NOTIFY_EARLY_REST_MS;
+        }
+        for (ix, said) in known {
+            let Some(worker) = cx.workers.get_mut(ix) else { continue };
             if let Some(text) = said.status {
                 worker.status_text = Some(text);
             }
@@ -140,9 +173,9 @@ impl NotifySockets {
         }
     }
 
-    /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `is_worker` does
-    /// not know must be the socket's user, our own user or root; other messages are dropped.
-    fn read(&mut self, system: &impl System, now_ms: u64, is_worker: impl Fn(i32) -> bool) -> Vec<Heard> {
+    /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `find` does not
+    /// know must be the socket's user, our own user or root; other messages are dropped.
+    fn read<W>(&mut self, system: &impl System, now_ms: u64, find: impl Fn(i32) -> Option<W>) -> Vec<Heard> {
         self.unread = false;
         let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {
@@ -152,8 +185,15 @@ impl NotifySockets {
                 match system.receive_notify(socket.as_fd(), &mut buffer) {
                     Ok(Some(found)) => {
                         let known = found.uid == 0 || found.uid == *uid || found.uid == system.own_uid();
-                        if known || is_worker(found.pid) {
-                            heard.push(Heard { pid: found.pid, said: parse(&buffer[..found.bytes]) });
+                        let is_worker = find(found.pid).is_some();
+                        if known || is_worker {
+                            heard.push(Heard {
+                                pid: found.pid,
+                                // Workers lead process groups of their own. A helper may be gone in the next turn.
+                                group: if is_worker { None } else { system.process_group(found.pid) },
+                                said: parse(&buffer[..found.bytes]),
+                                until_ms: now_ms + NOTIFY_EARLY_MS,
+                            });
                         }
                     }
                     Ok(None) => {}
@@ -201,4 +241,25 @@ fn shared_path(system: &impl System, uid: u32) -> Option<PathBuf> {
 
 fn held_name(uid: u32, is_own: bool) -> String {
     if is_own { OWN.to_owned() } else { format!("{OF_USER}{uid}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_comes_before_its_sender_is_known_is_not_lost() {
+        let heard = |pid, group| Heard { pid, group, said: parse(b"READY=1"), until_ms: 100 };
+        let mut early = vec![heard(7, Some(7)), heard(8, Some(5)), heard(9, None)];
+        let workers = |known: &'static [i32]| move |pid: i32| known.contains(&pid).then_some(pid);
+        let found = |known: Vec<(i32, Said)>| known.into_iter().map(|(worker, _)| worker).collect::<Vec<_>>();
+        assert_eq!(found(of_known(&mut early, 10, workers(&[]))), Vec::<i32>::new());
+        assert_eq!(found(of_known(&mut early, 20, workers(&[5, 7]))), [7, 5], "a helper speaks for its group");
+        assert_eq!(early.len(), 1);
+        assert_eq!(found(of_known(&mut early, 100, workers(&[]))), Vec::<i32>::new());
+        assert!(early.is_empty(), "its time is over");
+        early.extend((0..1_000).map(|pid| heard(pid, None)));
+        of_known(&mut early, 10, workers(&[]));
+        assert_eq!(early.len(), NOTIFY_EARLY_MAX);
+    }
 }

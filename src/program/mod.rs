@@ -85,7 +85,11 @@ impl fmt::Display for ProgramError {
             ProgramError::NotInPath { name, hint, .. } => {
                 write!(f, "command \"{name}\" was not found in PATH{hint}")
             }
-            ProgramError::NoSuchFile(path) => write!(f, "command {} does not exist", path.display()),
+            ProgramError::NoSuchFile(path) => {
+                // Without the "." of "./app" in its middle.
+                let path: PathBuf = path.components().collect();
+                write!(f, "command {} does not exist", path.display())
+            }
             ProgramError::NotAFile(path) if path.is_dir() => write!(f, "command {} is a folder", path.display()),
             ProgramError::NotAFile(path) => write!(f, "command {} is not a file", path.display()),
             ProgramError::NotExecutable { path, hint } => {

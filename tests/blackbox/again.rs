@@ -147,7 +147,7 @@ fn one_that_holds_nothing_of_ours_is_replaced_by_one_after_the_other() {
 /// Whoever asks late learns how the start ended too: a command may be slower than the job that it started.
 #[test]
 fn a_start_that_has_ended_before_anybody_asks_is_told_all_the_same() {
-    for (script, status, told) in [("exit 0", 200, "job: it has finished"), ("exit 3", 409, "exited with code 3")] {
+    for (script, status, told) in [("exit 0", 200, "job: finished"), ("exit 3", 409, "exited with code 3")] {
         let home = Home::new();
         let args = ["-n", "job", "-w", "1", "--no-autorestart", "--", "sh", "-c", script];
         home.run(&[&["start"][..], &args].concat());
@@ -173,7 +173,7 @@ fn a_job_that_was_started_is_done_or_has_failed() {
     home.folder.write("well.sh", "echo well");
     home.folder.write("badly.sh", "echo no database >&2; exit 3");
     let said = home.ok(&["start", "well.sh", "-i", "1", "--no-autorestart"]);
-    assert!(said.contains("well: it has finished"), "{said}");
+    assert!(said.contains("well: finished"), "{said}");
     assert_eq!(home.app("well").status, "stopped");
     let said = home.fails(&["start", "badly.sh", "-i", "1", "--no-autorestart"]);
     assert!(said.contains("exited with code 3") && said.contains("no database") && !said.contains("again"), "{said}");

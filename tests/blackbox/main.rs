@@ -47,6 +47,7 @@ mod refusal;
 mod refusals;
 mod reload;
 mod rights;
+mod said;
 mod scarce;
 mod serve;
 mod signals;

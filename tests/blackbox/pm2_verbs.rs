@@ -110,6 +110,10 @@ fn options_change_one_app_for_good() {
         home.ok(&["stop", "web"]);
         home.ok(&["start", "web"]);
     }
+    home.ok(&["restart", "web", "--cron", "0 3 * * *"]);
+    assert_eq!(home.app("web").cron_restart.as_deref(), Some("0 3 * * *"));
+    home.ok(&["restart", "web", "--cron-restart", "0"]);
+    assert_eq!(home.app("web").cron_restart, None);
     assert!(home.fails(&["restart", "web", "--name", "other"]).contains("clusterd delete web"));
     assert_eq!(home.run(&["restart", "web", "--", "x"]).0, 2);
     assert_eq!(home.app("web").workers_ready, 1);

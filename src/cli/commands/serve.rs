@@ -5,6 +5,7 @@ use crate::cli::run_args::RunArgs;
 use crate::serve;
 use clap::Args;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -73,7 +74,11 @@ impl Serve {
     /// The same as a start.
     fn start(&self) -> Result<Start, String> {
         let folder = std::path::absolute(&self.folder).map_err(|error| format!("{}: {error}", self.folder))?;
-        std::fs::read_dir(&folder).map_err(|error| format!("cannot serve {}: {error}", self.folder))?;
+        std::fs::read_dir(&folder).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => format!("cannot serve {}: there is no such folder", self.folder),
+            ErrorKind::NotADirectory => format!("cannot serve {}: it is not a folder", self.folder),
+            _ => format!("cannot serve {}: {error}", self.folder),
+        })?;
         let program = std::env::current_exe().map_err(|error| format!("cannot tell where clusterd is: {error}"))?;
         let mut run = self.run.clone();
         let mut set = |flag: &str, word: String| {

@@ -146,20 +146,20 @@ pub const VERBS: &[Verb] = &[
 
 /// Verbs of other process managers (forever, supervisorctl) that are none here.
 pub const VERBS_ELSEWHERE: &[Verb] = &[
-    verb(&["stopall"], "", Refused("clusterd stop all")),
-    verb(&["restartall"], "", Refused("clusterd restart all")),
-    verb(&["cleanlogs"], "", Refused("clusterd flush")),
-    verb(&["columns"], "", Refused("clusterd ls --json, and jq chooses the columns")),
-    verb(&["tail", "maintail", "fg"], "web", Refused("clusterd logs NAME")),
-    verb(&["clear"], "web", Refused("clusterd flush NAME")),
+    verb(&["stopall"], "", Refused("use clusterd stop all")),
+    verb(&["restartall"], "", Refused("use clusterd restart all")),
+    verb(&["cleanlogs"], "", Refused("use clusterd flush")),
+    verb(&["columns"], "", Refused("use clusterd ls --json, and jq chooses the columns")),
+    verb(&["tail", "maintail", "fg"], "web", Refused("use clusterd logs NAME")),
+    verb(&["clear"], "web", Refused("use clusterd flush NAME")),
     verb(
         &["reread", "avail", "add"],
         "web",
         Refused("clusterd start FILE starts what is new in a file, and gives the others their new settings"),
     ),
-    verb(&["remove"], "web", Refused("clusterd delete NAME")),
-    verb(&["shutdown"], "", Refused("clusterd kill")),
-    verb(&["version"], "", Refused("clusterd --version")),
+    verb(&["remove"], "web", Refused("use clusterd delete NAME")),
+    verb(&["shutdown"], "", Refused("use clusterd kill")),
+    verb(&["version"], "", Refused("use clusterd --version")),
 ];
 
 const fn opt(

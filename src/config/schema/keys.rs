@@ -19,8 +19,9 @@ use super::addresses::{Addresses, ListenEntry};
 use super::attribute_kinds::{CpuShare, Cpus, ResourceTable};
 use super::flags::{OUTPUT, SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, bytes, flag, milliseconds, seconds};
 use super::kinds::{
-    Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, Port, Size, TOO_MANY_ENTRIES, Text,
-    Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, quoted, unset, variable,
+    Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, OrZero, Port, Size, TOO_MANY_ENTRIES,
+    Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, quoted, unset,
+    variable,
 };
 use super::nested::{Table, Tables};
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
@@ -324,9 +325,9 @@ table! {
         more "A whole number: with `METRICS_PORT = \"9100\"`, slot 2 has 9102";
 
     /// Replace the workers, one after the other, at these times (minute, hour, day, month, weekday; local time).
-    cron_restart: plain(Option<String> = None), Optional(CRON), unset "none", example r#""0 3 * * *""#, section "replaced",
+    cron_restart: plain(Option<String> = None), OrZero(CRON), unset "none", example r#""0 3 * * *""#, section "replaced",
         flag flag("--cron-restart", STARTING_AGAIN, "CRON").alias("cron")
-            .help("Replace the workers at these times: \"0 3 * * *\""),
+            .help("Replace the workers at these times: \"0 3 * * *\"; 0: at none"),
         more "As by `clusterd reload`, but with the configuration and environment that serve (`\"0 3 * * *\"`, \
               `\"*/30 9-17 * * MON-FRI\"`, `\"@daily\"`); with six fields the first one is the second. Local time of clusterd \
               (`TZ`). Looked at once a second. Times that passed while the machine slept count once";

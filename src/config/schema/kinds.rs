@@ -191,6 +191,33 @@ impl<K: Kind> Kind for Optional<K> {
     }
 }
 
+/// The same for what a flag can switch off again, with the word 0: PM2's `--cron-restart 0`.
+pub(crate) struct OrZero<K>(pub(crate) K);
+
+impl<K: Kind> Kind for OrZero<K> {
+    type Value = Option<K::Value>;
+
+    fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Option<K::Value>>> {
+        self.0.read(walk, entry).map(|at| At { value: Some(at.value), spot: at.spot })
+    }
+
+    fn parse(&self, word: &str) -> Result<Option<K::Value>, ValueError> {
+        if word == "0" { Ok(None) } else { self.0.parse(word).map(Some) }
+    }
+
+    fn show(&self, value: &Option<K::Value>) -> Option<String> {
+        value.as_ref().and_then(|value| self.0.show(value))
+    }
+
+    fn words(&self) -> String {
+        self.0.words()
+    }
+
+    fn schema(&self) -> Value {
+        self.0.schema()
+    }
+}
+
 /// A whole number within bounds. `name` is that of the key.
 pub(crate) struct Number<T> {
     pub(crate) name: &'static str,
