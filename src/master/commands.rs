@@ -6,6 +6,7 @@ use super::kernel_mode::groups;
 use super::lifecycle::refusal_while_stopped;
 use super::narration::plural;
 use super::system::System;
+use super::timers::Timer;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
@@ -26,11 +27,11 @@ impl<S: System> Master<S> {
     // ---- commands of clients ----
 
     pub(super) fn answer_calls(&mut self) {
-        if self.control.due_ms().is_none() {
+        if !self.cx.timers.take_due(Timer::Calls, self.cx.now_ms) {
             return;
         }
         let turn_us = self.cx.system.now_us();
-        while let Some(call) = self.control.next_call(&self.cx, turn_us) {
+        while let Some(call) = self.control.next_call(&mut self.cx, turn_us) {
             self.answer_call(call);
         }
     }
@@ -345,8 +346,8 @@ impl<S: System> Master<S> {
     pub(super) fn finish_if_over(&mut self) {
         let over = self.cx.apps.iter().all(|a| a.supervisor.is_stopped() || a.supervisor.is_over());
         if !over || !self.cx.events.is_empty() || lifecycle::stays_when_over(&self.cx) {
-            self.hooks.cancel_end();
-        } else if !self.cx.deployment.finished && self.hooks.may_end(self.cx.now_ms) {
+            self.hooks.cancel_end(&mut self.cx);
+        } else if !self.cx.deployment.finished && self.hooks.may_end(&mut self.cx) {
             self.finish();
         }
     }

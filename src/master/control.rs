@@ -4,6 +4,7 @@ use super::context::Context;
 use super::reload::resolve;
 use super::start::{CONTROL_SOCKET, CONTROL_TCP};
 use super::system::System;
+use super::timers::Timer;
 use super::waiters::Waiters;
 use crate::api::access::{Access, AccessError};
 use crate::api::{self, Call, CallReceiver, CallSender};
@@ -30,8 +31,6 @@ pub(super) struct Control {
     /// Requests of clients, once the API is served; and what its thread sends them with.
     calls: Option<CallReceiver>,
     sender: Option<CallSender>,
-    /// Requests may wait.
-    any_waits: bool,
     /// Requests are answered from this time on (monotonic milliseconds).
     rest_until_ms: u64,
     server: Option<api::server::Server>,
@@ -131,27 +130,18 @@ impl Control {
     }
 
     /// Requests may have come.
-    pub(super) fn woke(&mut self) {
-        self.any_waits = true;
-    }
-
-    /// When waiting requests are answered, in monotonic milliseconds.
-    pub(super) fn due_ms(&self) -> Option<u64> {
-        self.any_waits.then_some(self.rest_until_ms)
+    pub(super) fn woke(&self, cx: &mut Context<impl System>) {
+        cx.timers.set(Timer::Calls, self.rest_until_ms.max(cx.now_ms));
     }
 
     /// The next request, unless this turn, which began at `turn_us`, has answered enough of them.
-    pub(super) fn next_call(&mut self, cx: &Context<impl System>, turn_us: u64) -> Option<Call> {
-        if !self.any_waits || cx.now_ms < self.rest_until_ms {
-            return None;
-        }
+    pub(super) fn next_call(&mut self, cx: &mut Context<impl System>, turn_us: u64) -> Option<Call> {
         if cx.system.now_us() >= turn_us + CALLS_TURN_US {
             self.rest_until_ms = cx.now_ms + CALLS_REST_MS;
+            cx.timers.set(Timer::Calls, self.rest_until_ms);
             return None;
         }
-        let call = self.calls.as_mut().and_then(CallReceiver::try_next);
-        self.any_waits = call.is_some();
-        call
+        self.calls.as_mut().and_then(CallReceiver::try_next)
     }
 
     /// Waits until pending answers are sent.

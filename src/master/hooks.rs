@@ -3,6 +3,7 @@ use super::context::Context;
 use super::environment::base_environment;
 use super::narration::{cause_words, ended};
 use super::system::System;
+use super::timers::Timer;
 use crate::config::hooks::HookEvent;
 use crate::config::{self};
 use crate::hooks::{Command, HOOKS_LOOK_MS, HOOKS_RUNNING_MAX, Hooks};
@@ -126,21 +127,17 @@ impl HookRuns {
     }
 
     /// Whether the deployment may end: every hook is done, or has had its time.
-    pub(super) fn may_end(&mut self, now_ms: u64) -> bool {
-        if !self.hooks.as_ref().is_some_and(Hooks::is_busy) {
-            return true;
-        }
-        now_ms >= *self.end_at_ms.get_or_insert(now_ms + HOOKS_END_WAIT_MS)
+    pub(super) fn may_end(&mut self, cx: &mut Context<impl System>) -> bool {
+        let may_end = !self.hooks.as_ref().is_some_and(Hooks::is_busy)
+            || cx.now_ms >= *self.end_at_ms.get_or_insert(cx.now_ms + HOOKS_END_WAIT_MS);
+        cx.timers.set_or_cancel(Timer::Hooks, (!may_end).then_some(cx.now_ms + HOOKS_LOOK_MS));
+        may_end
     }
 
     /// The deployment does not end: something is running again.
-    pub(super) fn cancel_end(&mut self) {
+    pub(super) fn cancel_end(&mut self, cx: &mut Context<impl System>) {
         self.end_at_ms = None;
-    }
-
-    /// When to check for the end again.
-    pub(super) fn next_look_ms(&self, now_ms: u64) -> Option<u64> {
-        self.end_at_ms.map(|_| now_ms + HOOKS_LOOK_MS)
+        cx.timers.cancel(Timer::Hooks);
     }
 
     pub(super) fn finish(&mut self) {

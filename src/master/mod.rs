@@ -151,7 +151,7 @@ impl<S: System> Master<S> {
                         self.take_config_reads();
                         let KernelMode { groups, interception, .. } = &mut self.kernel_mode;
                         interception.take_looks(&mut self.cx, groups);
-                        self.control.woke();
+                        self.control.woke(&mut self.cx);
                         self.answer_calls();
                         self.reports.take(&mut self.cx);
                         self.http_probes.take_ended(&mut self.cx);
@@ -239,6 +239,7 @@ impl<S: System> Master<S> {
         dispatch::rest(&mut self.cx);
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
+        self.cx.timers.set_or_cancel(Timer::KeeperRetry, self.cx.keeper.retry_at_ms());
         self.kernel_mode.interception.give_held(&mut self.cx);
         self.cx.reactor.keeper_interest(&self.cx.keeper)
     }
@@ -379,13 +380,10 @@ impl<S: System> Master<S> {
     fn timeout_ms(&mut self) -> u64 {
         let next_look_ms = self.kernel_mode.monitor.next_look_ms(&self.cx);
         let steer_at_ms = self.kernel_mode.groups.steer_at_ms(&self.cx);
-        let Context { timers, apps, keeper, now_ms, .. } = &mut self.cx;
+        let Context { timers, apps, now_ms, .. } = &mut self.cx;
         timers.set_or_cancel(Timer::AcceptQueues, next_look_ms);
         timers.set_or_cancel(Timer::Steering, steer_at_ms);
-        timers.set_or_cancel(Timer::KeeperRetry, keeper.retry_at_ms());
-        timers.set_or_cancel(Timer::Hooks, self.hooks.next_look_ms(*now_ms));
         timers.set_or_cancel(Timer::Notify, self.notify.due_ms());
-        timers.set_or_cancel(Timer::Calls, self.control.due_ms());
         for (ix, app) in apps.entries() {
             let backoff_end_ms = app.balancer.next_backoff_end_us().map(|over_us| over_us.div_ceil(1000));
             timers.set_or_cancel(Timer::BackoffEnd(ix), backoff_end_ms);
