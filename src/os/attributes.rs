@@ -201,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know getrlimit")]
     fn resources_have_the_systems_names() {
         assert_eq!(resource("nofile"), Some(libc::RLIMIT_NOFILE as i32));
         assert_eq!(resource("files"), None);

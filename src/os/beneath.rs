@@ -56,6 +56,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know openat2")]
     fn nothing_outside_of_the_folder_is_opened() {
         let base = std::env::temp_dir().join(format!("clusterd-beneath-{}", std::process::id()));
         let _ = fs::remove_dir_all(&base);

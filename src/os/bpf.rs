@@ -143,6 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know bpf(2)")]
     fn an_element_is_written_whole_or_not_at_all() {
         // Without eBPF there is nothing to test.
         let Ok(map) = Map::new(16) else { return };

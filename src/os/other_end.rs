@@ -245,6 +245,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets of other processes")]
     fn a_tcp_connection_waits_is_accepted_and_closed() {
         for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(address) else {
@@ -273,6 +274,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets of other processes")]
     fn a_unix_connection_waits_is_accepted_and_closed() {
         let path = std::env::temp_dir().join(format!("clusterd-other-end-{}", std::process::id()));
         let _ = fs::remove_file(&path);
@@ -291,6 +293,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets of other processes")]
     fn a_descendant_serves_for_its_ancestor() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -315,6 +318,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets of other processes")]
     fn what_cannot_be_seen_is_not_denied() {
         // A process that has ended has nothing; one of another user, or with more files than are looked at, may have it.
         assert_eq!(is_served_by(i32::MAX, 1, 1), Some(false));
@@ -329,6 +333,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets of other processes")]
     fn who_waits_with_epoll_is_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = connection::inode(listener.as_fd()).unwrap();

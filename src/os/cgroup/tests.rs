@@ -99,6 +99,7 @@ fn the_processes_of_a_container_are_moved_aside_before_its_controllers_are_used(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "miri does not know file locks")]
 fn names_are_checked_before_they_become_paths() {
     let machine = Machine::new("/a");
     fs::create_dir_all(machine.0.join("cg/a")).unwrap();
