@@ -7,6 +7,7 @@ use crate::limits::ACCEPT_PAUSE_MS;
 use crate::os::listen::{self, LocalAddress};
 use crate::os::{notify, poll, signal};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,9 @@ const CONNECTIONS_MAX: usize = 1_000;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time for the head of a request, and for which a connection is kept without one, in milliseconds.
 const HEAD_TIMEOUT_MS: u64 = 30_000;
+
+/// Time for the first request of a connection that was taken just before the end, in milliseconds.
+const FIRST_REQUEST_MS: u64 = 2_000;
 
 /// What every connection needs.
 struct Shared {
@@ -133,8 +137,13 @@ async fn next(door: &Door, ended: &mut watch::Receiver<bool>) -> Option<io::Resu
 /// Answers the requests of one connection; at the end, the one that is under way.
 async fn connection(stream: Box<dyn Stream>, shared: &Shared, mut ended: watch::Receiver<bool>) {
     let stream = WriteTimeout::new(stream, Arc::new(AtomicBool::new(false)));
+    let (asked, is_over) = (AtomicBool::new(false), ended.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let answer = answer(&request, &shared.site, shared.guard.as_ref());
+        asked.store(true, Ordering::Relaxed);
+        let mut answer = answer(&request, &shared.site, shared.guard.as_ref());
+        if *is_over.borrow() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
@@ -144,9 +153,16 @@ async fn connection(stream: Box<dyn Stream>, shared: &Shared, mut ended: watch::
         .serve_connection(TokioIo::new(stream), service);
     let (mut served, mut end) = (pin!(served), pin!(ended.wait_for(|end| *end)));
     let mut is_last = false;
+    let mut grace = None;
     let done = poll_fn(|cx| {
         if !is_last && end.as_mut().poll(cx).is_ready() {
             is_last = true;
+            // hyper closes a connection without a request at once, but that request may be on its way.
+            let wait_ms = if asked.load(Ordering::Relaxed) { 0 } else { FIRST_REQUEST_MS };
+            grace = Some(Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms))));
+        }
+        if grace.as_mut().is_some_and(|grace| grace.as_mut().poll(cx).is_ready()) {
+            grace = None;
             served.as_mut().graceful_shutdown();
         }
         served.as_mut().poll(cx)
