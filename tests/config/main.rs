@@ -116,12 +116,17 @@ fn the_examples_in_the_reference_are_right() {
     let is_example = |line: &&str| {
         line.strip_prefix("# ").is_some_and(|rest| rest.starts_with('[') || rest.split(' ').nth(1) == Some("="))
     };
-    let all: String = text
-        .lines()
-        .map(|line| if is_example(&line) { line.trim_start_matches("# ") } else { line })
-        .filter(|line| !line.starts_with("env_file") && !line.starts_with("file ="))
-        .fold(String::new(), |all, line| all + line + "\n");
-    let app = load(all).apps.remove(0);
+    let all_but = |way: &str| -> String {
+        text.lines()
+            .map(|line| if is_example(&line) { line.trim_start_matches("# ") } else { line })
+            .filter(|line| !line.starts_with("env_file") && !line.starts_with("file =") && !line.starts_with(way))
+            .fold(String::new(), |all, line| all + line + "\n")
+    };
+    // Two ways to ask whether a worker is well, of which an app has one.
+    let asks = load(all_but("http =")).apps.remove(0);
+    assert!(asks.alive.exec.is_some() && asks.alive.http.is_none());
+    let app = load(all_but("exec =")).apps.remove(0);
+    assert!(app.alive.http.is_some());
     assert_eq!((app.user.as_deref(), app.umask, app.listen.len()), (Some("www-data"), Some(0o027), 2));
     assert_eq!(app.hooks.len(), keys_of("app.hooks").len());
     assert!(app.log.has_file() && app.log.rotation.max_size.is_some(), "{:?}", app.log);
