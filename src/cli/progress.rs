@@ -45,6 +45,8 @@ pub(super) struct Progress {
     on_terminal: bool,
     /// Of a reload: (app, slot) to the generation that last served there.
     slots: BTreeMap<(String, u32), u32>,
+    /// Of a reload: nothing of it has been seen yet. Until then every slot has the newest generation that there is.
+    is_ahead: bool,
 }
 
 impl Progress {
@@ -58,6 +60,7 @@ impl Progress {
             ticket: board().ticket(),
             on_terminal: io::stderr().is_terminal(),
             slots: BTreeMap::new(),
+            is_ahead: false,
         }
     }
 
@@ -67,15 +70,18 @@ impl Progress {
         let mut progress = Progress::new(Wait::Reload, app);
         progress.slots =
             apps.flat_map(|a| a.workers.iter().map(|w| ((a.name.clone(), w.slot), w.generation))).collect();
+        progress.is_ahead = true;
         progress
     }
 
     /// Updates from a view of the deployment, or from the reason for a missing answer.
     pub(super) fn look(&mut self, news: Result<&Deployment, &str>) {
         if let Ok(now) = news {
-            self.show_slots(now);
+            self.note(now);
         }
+        let is_ahead = self.is_ahead;
         self.say(|wait, name| match news {
+            Ok(_) if is_ahead => "its reload has not begun yet".to_owned(),
             Ok(now) => {
                 let meant = |app: &&App| app.name == name || now.name == name;
                 let apps: Vec<&App> = now.apps.iter().filter(meant).collect();
@@ -83,6 +89,13 @@ impl Progress {
             }
             Err(why) => format!("its master: {why}"),
         });
+    }
+
+    fn note(&mut self, now: &Deployment) {
+        let moved = self.show_slots(now);
+        let is_meant = |app: &&App| app.name == self.name || now.name == self.name;
+        let reloads = now.apps.iter().filter(is_meant).any(|app| app.status == AppStatus::Reloading);
+        self.is_ahead &= !moved && !reloads;
     }
 
     /// Shows these words, if an update is due.
@@ -105,17 +118,21 @@ impl Progress {
         }
     }
 
-    fn show_slots(&mut self, now: &Deployment) {
+    /// Shows which slots have a new worker since the last look; whether there was one.
+    fn show_slots(&mut self, now: &Deployment) -> bool {
+        let mut any = false;
         for app in &now.apps {
             for worker in app.workers.iter().filter(|w| is_up(w)) {
                 let Some(seen) = self.slots.get_mut(&(app.name.clone(), worker.slot)) else { continue };
                 if worker.generation > *seen {
                     *seen = worker.generation;
+                    any = true;
                     let id = worker.id.unwrap_or_default();
                     log::info!("{}/{}: worker {id} of generation {} serves", app.name, worker.slot, worker.generation);
                 }
             }
         }
+        any
     }
 }
 
@@ -356,6 +373,21 @@ mod tests {
         let halfway = vec![worker(WorkerState::Ready, 2), worker(WorkerState::Ready, 1), draining(60_000 * 3)];
         let said = words(Wait::Reload, AppStatus::Reloading, Some(1), halfway);
         assert_eq!(said, "1 of 3 slots have their new worker; 1 worker drains, 1 connection open; up to 3 m 0 s");
+    }
+
+    #[test]
+    fn a_reload_is_ahead_until_the_master_has_begun_it() {
+        let deployment = |status, generation| {
+            let workers = vec![worker(WorkerState::Ready, generation)];
+            samples::deployment("web", vec![App { status, ..samples::app("web", workers) }])
+        };
+        for (status, generation) in [(AppStatus::Reloading, 1), (AppStatus::Running, 2)] {
+            let mut progress = Progress::of_reload(&deployment(AppStatus::Running, 1), "web");
+            progress.note(&deployment(AppStatus::Running, 1));
+            assert!(progress.is_ahead);
+            progress.note(&deployment(status, generation));
+            assert!(!progress.is_ahead, "{status}");
+        }
     }
 
     #[test]
