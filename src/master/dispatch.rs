@@ -203,6 +203,53 @@ impl Dispatch {
         }
     }
 
+    /// Accepts all that waits at a listener, for the last worker that serves it: also beyond its window, and if it is slow.
+    /// What is not accepted now is reset.
+    pub(super) fn accept_for_last(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        last: WorkerIx,
+    ) {
+        if cx.workers.get(last).is_none_or(|worker| worker.member.is_none()) {
+            return;
+        }
+        for _ in 0..cx.apps[app_ix].waiting.queue.len() {
+            let app = &mut cx.apps[app_ix];
+            let Some(conn) = app.waiting.queue.pop_front() else { break };
+            if app.connections.get(conn).is_some_and(|connection| connection.listener == listener_ix) {
+                self.hand_to(cx, app_ix, conn, last);
+            } else {
+                app.waiting.queue.push_back(conn);
+            }
+        }
+        for socket in 0..cx.apps[app_ix].listeners[listener_ix].socket_count() {
+            for _ in 0..limits::LISTEN_BACKLOG {
+                let app = &mut cx.apps[app_ix];
+                if app.connections.len() >= limits::HANDOFFS_OPEN_MAX {
+                    break;
+                }
+                let socket = match cx.system.accept(app.listeners[listener_ix].socket(socket)) {
+                    Ok(socket) => socket,
+                    // It was reset while it waited.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
+                    Err(_) => break,
+                };
+                app.accepted += 1;
+                let connection = Connection {
+                    socket,
+                    listener: listener_ix,
+                    client_hash: None,
+                    since_us: cx.now_us,
+                    own_line: None,
+                };
+                let conn = app.connections.insert(connection);
+                self.hand_to(cx, app_ix, conn, last);
+            }
+        }
+    }
+
     /// Hands a connection to this worker; where that cannot be, it waits for any.
     pub(super) fn hand_to(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, conn: ConnIx, receiver: WorkerIx) {
         if !self.send_to(cx, app_ix, conn, receiver) {

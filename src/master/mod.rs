@@ -77,6 +77,7 @@ use crate::api;
 use crate::ids::{AppIx, Generation, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Notice, Order};
 use crate::limits;
+use crate::os::listen::LocalAddress;
 use crate::supervisor::{Action, Cx, Event, ExitStatus, Obstacle, Report};
 use context::Context;
 use control::Control;
@@ -310,10 +311,12 @@ impl<S: System> Master<S> {
             worker.is_last |= !left.is_empty();
         }
         for (app, listener) in left {
-            for socket in 0..self.cx.apps[app].listeners[listener].socket_count() {
-                self.dispatch.accept_batch(&mut self.cx, app, listener, socket);
-            }
+            self.dispatch.accept_for_last(&mut self.cx, app, listener, ix);
             kernel_mode::groups::stop_listening(&mut self.cx, app, listener);
+            // The kernel resets what has come to a TCP socket since then; a Unix socket keeps it.
+            if matches!(self.cx.apps[app].listeners[listener].local, LocalAddress::Unix(_)) {
+                self.dispatch.accept_for_last(&mut self.cx, app, listener, ix);
+            }
         }
         self.drains.begin(&mut self.cx, ix);
         self.work_on_tasks();

@@ -246,6 +246,58 @@ fn a_changed_list_of_addresses_opens_the_new_one_and_drains_the_old_one() {
 }
 
 #[test]
+fn who_waits_at_an_address_that_closes_is_answered_by_its_last_worker_however_slow() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    let folder = Folder::new();
+    let code = "const fs = require('node:fs');\n\
+                require('node:http').createServer((q, s) => {\n\
+                  if (q.url === '/block') while (!fs.existsSync('go'))\n\
+                    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);\n\
+                  s.end('answered');\n\
+                }).listen(process.env.AT);";
+    folder.write("app.js", code);
+    let config = |name: &str| {
+        let path = folder.path().join(name).display().to_string();
+        format!(
+            "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 1\nlisten = \"unix:{path}\"\n\
+             env = {{ AT = \"{path}\" }}\n"
+        )
+    };
+    let (one, two) = (config("one.sock"), config("two.sock"));
+    folder.write("cluster.toml", &one);
+    let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
+    cluster.wait_ready(1);
+    let ask = |path: &str| {
+        let mut stream = UnixStream::connect(cluster.folder.path().join("one.sock")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+    };
+    let mut blocked = ask("/block");
+    cluster.wait_view("a stuck loop", |view| view.apps[0].workers[0].loop_delay_ms.unwrap_or(0.0) > 900.0);
+    // More than a worker gets before it has answered: the others stay in the kernel's queue.
+    let handed = cluster.app().handoffs;
+    let mut others: Vec<UnixStream> = (0..80).map(|_| ask("/")).collect();
+    cluster.folder.write("cluster.toml", &two);
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| cluster.cli(&["reload", "web"]));
+        cluster.wait_view("the old worker's drain", |view| {
+            view.apps[0].workers.iter().any(|w| w.state == clusterd::api::types::WorkerState::Draining)
+        });
+        assert_eq!(cluster.app().handoffs, handed, "nothing was answered yet");
+        cluster.folder.write("go", "");
+        let reloaded = reload.join().unwrap();
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    });
+    for stream in std::iter::once(&mut blocked).chain(&mut others) {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("answered"), "{answer:?}");
+    }
+    cluster.stop();
+}
+
+#[test]
 fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
     let folder = Folder::new();
     app(&folder, "1");
