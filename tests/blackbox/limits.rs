@@ -2,6 +2,7 @@
 use super::client::{Load, get, who};
 use super::cluster::{Cluster, Folder, kill, wait_end, wait_until};
 use clusterd::api::types::{Deployment, Worker};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Answers with its pid; `/block` stops its event loop until the file `go` is there.
@@ -10,12 +11,18 @@ if (process.env.HEEDLESS) process.on('SIGABRT', () => {});
 process.on('SIGINT', () => {});
 function blockingHandler() { for (;;); }
 require('node:http').createServer((q, s) => {
-  if (q.url === '/block') while (!fs.existsSync('go'));
+  if (q.url === '/block') while (!fs.existsSync('go')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
   if (q.url === '/inside') blockingHandler();
   if (q.url === '/outside') require('node:child_process').execSync('sleep 1000');
   if (q.url === '/leak') { global.leak ??= []; leak.push(Buffer.alloc(64 * 1024 * 1024, 1)); }
   s.end(JSON.stringify({ pid: process.pid }));
 }).listen(process.env.PORT);";
+
+/// Held by a test whose worker turns in a loop for good: two of them would leave nothing of two CPUs to anybody else.
+fn whole_cpu() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Two workers of it under these limits.
 fn start(limits: &str) -> Cluster {
@@ -137,6 +144,7 @@ fn node_options(pid: i32) -> Option<String> {
 
 #[test]
 fn a_hung_worker_leaves_a_report_that_names_the_function_that_blocks() {
+    let _cpu = whole_cpu();
     let config = "env.NODE_OPTIONS = \"--max-http-header-size=20000\"\nkill_timeout = \"1h\"\n[app.limits]\nhang = \"1s\"\n\
                   hang_report = true\nhang_report_dir = \"reports\"\n";
     let cluster = start(config);
@@ -203,6 +211,7 @@ fn targets_told(port: u16) -> String {
 }
 
 fn an_inspector_tells_no_other_user_how_it_is_used(node: &str) {
+    let _cpu = whole_cpu();
     let folder = Folder::new();
     folder.write("app.js", APP);
     let config = format!(
@@ -242,6 +251,7 @@ fn the_inspector_of_a_hung_worker_is_for_clusterd_alone() {
 
 #[test]
 fn whoever_has_an_inspector_of_his_own_keeps_it() {
+    let _cpu = whole_cpu();
     let cluster =
         start("env.NODE_OPTIONS = \"--inspect-port=40007\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
     let options = node_options(cluster.worker_pids()[0]).unwrap();
