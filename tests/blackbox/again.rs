@@ -132,7 +132,7 @@ fn one_that_holds_nothing_of_ours_is_replaced_by_one_after_the_other() {
         )
     };
     home.folder.write("bot.js", &bot("one"));
-    home.ok(&["start", "bot.js", "-i", "1", "--ready", "message", "--max-restarts", "2"]);
+    home.ok(&["start", "bot.js", "-i", "1", "--ready", "message", "--max-restarts", "10"]);
     home.folder.write("bot.js", &bot("two"));
     home.ok(&["reload", "bot"]);
     let app = home.app("bot");
