@@ -11,7 +11,7 @@ use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
     Master, addresses, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload, spawn, stdin,
-    upgrade, view,
+    triggers, upgrade, view,
 };
 use crate::api::request::{Role, Scale, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
@@ -375,6 +375,7 @@ impl<S: System> Master<S> {
         } else {
             match reload::prepare_start(&mut self.cx, ix, input) {
                 Ok(()) => {
+                    triggers::watch_from_start(&mut self.cx, ix);
                     lifecycle::save_states(&self.cx);
                     return self.control.waiters.add(
                         &mut self.cx,

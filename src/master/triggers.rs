@@ -113,6 +113,12 @@ impl Triggers {
     }
 }
 
+/// An app is started: what changed before is what it starts with. Its files are watched from now on.
+pub(super) fn watch_from_start(cx: &mut Context<impl System>, ix: AppIx) {
+    cx.apps[ix].schedule.watching = None;
+    follow_files(cx, ix);
+}
+
 fn follow_files(cx: &mut Context<impl System>, ix: AppIx) {
     let wanted = cx.apps[ix].to_watch(cx.deployment.home.as_ref().map(Home::path));
     let schedule = &mut cx.apps[ix].schedule;
