@@ -194,8 +194,9 @@ pub const READY_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 // ---- reports of stuck event loops ----
 
-/// Time limit for the report of a hung worker, in milliseconds; SIGABRT follows. An idle machine needs 300.
-pub const HANG_REPORT_MS: u64 = 5_000;
+/// Time limit for the report of a hung worker, in milliseconds; SIGABRT follows. An idle machine needs 300, and on a
+/// busy one the inspector waits for a CPU beside the thread that does not stop.
+pub const HANG_REPORT_MS: u64 = 10_000;
 
 // ---- control socket ----
 
