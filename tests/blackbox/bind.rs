@@ -585,7 +585,7 @@ def change():
         buffer[:2] = b'\\xff\\xff'
 changer = threading.Thread(target=change)
 changer.start()
-for n in range(200):
+for n in range(80):
     s = socket.socket()
     libc.bind(s.fileno(), buffer, 16)
     s.close()
@@ -622,6 +622,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', port), Answer).serve_forever()
 #[test]
 #[ignore = "long: a hostile or rare program on protocol bind"]
 fn addresses_that_change_while_they_are_read_and_callers_that_die_cost_nobody_anything() {
+    let _turn = super::common::turns::turn();
     let folder = Folder::new();
     folder.write("wild.py", WILD);
     let Some(cluster) = start_in(folder, 2, &[], &["python3", "wild.py"]) else { return };
