@@ -430,11 +430,15 @@ impl<G: Storage> Engine<G> {
         self.journal.storage()
     }
 
-    /// The lines of this stream from now on go to `tail` too, while somebody else holds it.
-    pub(super) fn listen(&mut self, key: u64, tail: Arc<Tail>) {
-        if let Some((_, stream)) = self.streams.iter_mut().find(|(_, stream)| stream.key == key) {
-            stream.tail = Some(tail);
+    /// The lines of this stream from now on go to `tail` too, while somebody else holds it. Returns whether there is such
+    /// a stream.
+    pub(super) fn listen(&mut self, key: u64, tail: &Arc<Tail>) -> bool {
+        let stream = self.streams.iter_mut().find(|(_, stream)| stream.key == key);
+        let found = stream.is_some();
+        if let Some((_, stream)) = stream {
+            stream.tail = Some(Arc::clone(tail));
         }
+        found
     }
 
     /// Called when there will be nothing to do for a while.

@@ -127,32 +127,22 @@ fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
         let ready: Vec<bool> = interests[1..].iter().map(poll::Interest::readable).collect();
         let news = interests[0].readable();
         let quiet = !ready.contains(&true);
-        let mut at = 0;
-        sources.retain_mut(|source| {
-            at += 1;
-            !ready[at - 1] || source.pass_on(&mut buffer)
-        });
         if quiet && let Some(done) = finishing.take() {
             let done: SyncSender<()> = done;
             let _ = done.send(());
         }
-        if news && !take_orders(orders, woken, &mut buffer, &mut sources, &mut finishing) {
+        let is_over = news && matches!(process::read_now(woken.as_fd(), &mut buffer), Ok(Some(0)) | Err(_));
+        // Before anything is read: whoever listens wants what was written after that.
+        take_orders(orders, &mut sources, &mut finishing);
+        let mut ready = ready.into_iter();
+        sources.retain_mut(|source| !ready.next().unwrap_or(false) || source.pass_on(&mut buffer));
+        if is_over {
             return;
         }
     }
 }
 
-/// Handles orders. Returns whether the master is still there.
-fn take_orders(
-    orders: &Receiver<Order>,
-    woken: &OwnedFd,
-    buffer: &mut [u8],
-    sources: &mut Vec<PassedOn>,
-    finishing: &mut Option<SyncSender<()>>,
-) -> bool {
-    if matches!(process::read_now(woken.as_fd(), buffer), Ok(Some(0)) | Err(_)) {
-        return false;
-    }
+fn take_orders(orders: &Receiver<Order>, sources: &mut Vec<PassedOn>, finishing: &mut Option<SyncSender<()>>) {
     while let Ok(order) = orders.try_recv() {
         match order {
             Order::Read(source) => sources.push(source),
@@ -164,7 +154,6 @@ fn take_orders(
             Order::Finish(done) => *finishing = Some(done),
         }
     }
-    true
 }
 
 impl PassedOn {

@@ -232,6 +232,7 @@ impl Thread {
             let orders = ready.contains(&WOKEN);
             ready.retain(|token| *token != WOKEN);
             let now = Now::read();
+            self.take_listeners();
             let turned = self.engine.turn(ready.iter().map(|&token| token as usize), now)?;
             self.let_go();
             if turned.most == 0 && finishing.is_some() && !turned.resting {
@@ -278,6 +279,16 @@ impl Thread {
         }
     }
 
+    /// Before anything is read: whoever listens wants what was written after that.
+    fn take_listeners(&mut self) {
+        let engine = &mut self.engine;
+        let mut orders = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.retain(|order| match order {
+            Order::Listen(key, tail) => !engine.listen(*key, tail),
+            _ => true,
+        });
+    }
+
     /// Handles orders. Returns whether the master is still there.
     fn take_orders(&mut self, finishing: &mut Option<SyncSender<()>>) -> bool {
         if matches!(process::read_now(self.woken.as_fd(), &mut [0; 4096]), Ok(Some(0)) | Err(_)) {
@@ -288,7 +299,7 @@ impl Thread {
             match order {
                 None => return true,
                 Some(Order::Read(source)) => self.add(*source),
-                Some(Order::Listen(key, tail)) => self.engine.listen(key, tail),
+                Some(Order::Listen(key, tail)) => _ = self.engine.listen(key, &tail),
                 Some(Order::Finish(done)) => *finishing = Some(done),
                 Some(Order::Reopen(reply)) => {
                     let (opened, failed) = self.engine.reopen();

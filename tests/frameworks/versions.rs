@@ -65,7 +65,10 @@ fn leaves_a_report(major: u32) {
         ),
     );
     let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
-    let pid = cluster.wait_ready(1)[0].pid.unwrap();
+    let ready = |view: &clusterd::api::types::Deployment| {
+        view.apps[0].workers_ready == 1 && view.apps[0].workers[0].pid.is_some()
+    };
+    let pid = cluster.wait_view("a ready worker", ready).apps[0].workers[0].pid.unwrap();
     let address = cluster.address();
     let client = std::thread::spawn(move || get(address, "/hang"));
     let asked = std::cell::RefCell::new(BTreeSet::new());
