@@ -173,6 +173,8 @@ const fn opt(
     Opt { long, short, value, outcome, example }
 }
 
+const AS_SOMEBODY: &str = "serve . 8080 --basic-auth-username web --basic-auth-password secret";
+
 const NO_AGENT: Outcome =
     Note("there is no agent in the app; clusterd ls shows the delay of every event loop by itself");
 const NO_CONTAINER: Outcome = Refused("clusterd builds no images: put it into your own, as the command that is run");
@@ -358,6 +360,12 @@ pub const OPTIONS: &[Opt] = &[
     opt("--disable-trace", None, "", "start app.js --disable-trace", NO_AGENT),
     opt("--sort", None, "FIELD", "ls --sort memory:desc", Works("")),
     opt("--attach", None, "", "restart web --attach", Works("")),
+    opt("--port", None, "PORT", "serve . --port 8080", Works("")),
+    opt("--spa", None, "", "serve . 8080 --spa", Works("")),
+    opt("--ftp", None, "", "serve . 8080 --ftp", Refused("clusterd serves files over HTTP alone")),
+    opt("--basic-auth-username", None, "NAME", AS_SOMEBODY, Works("")),
+    opt("--basic-auth-password", None, "PASSWORD", AS_SOMEBODY, Works("")),
+    opt("--monitor", None, "", "serve . 8080 --monitor", Refused("clusterd changes no page that it serves")),
     opt("--v8", None, "", "start app.js --v8", NO_AGENT),
     opt("--event-loop-inspector", None, "", "start app.js --event-loop-inspector", NO_AGENT),
     opt("--deep-monitoring", None, "", "start app.js --deep-monitoring", NO_AGENT),
