@@ -585,7 +585,7 @@ def change():
         buffer[:2] = b'\\xff\\xff'
 changer = threading.Thread(target=change)
 changer.start()
-for n in range(80):
+for n in range(40):
     s = socket.socket()
     libc.bind(s.fileno(), buffer, 16)
     s.close()
@@ -596,7 +596,7 @@ for pointer, length in ((None, 16), (1, 16), (buffer, 1), (buffer, 0), (buffer, 
     s = socket.socket()
     libc.bind(s.fileno(), pointer, length)
     s.close()
-for n in range(30):
+for n in range(8):
     child = os.fork()
     if child == 0:
         while True:

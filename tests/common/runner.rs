@@ -39,8 +39,12 @@ impl Kind {
 /// Runs those whose names contain a word that cargo passes on (without one: all), so many at once, unless the arguments
 /// leave out tests of this kind.
 pub(crate) fn run(program: &str, tests: &[Test], kind: Kind, at_once: usize, args: &[String]) -> ExitCode {
-    let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    // `--skip WORD` leaves out what has this word in its name.
+    let is_skip = |n: usize| n > 0 && args[n - 1] == "--skip";
+    let (skipped, words): (Vec<_>, Vec<_>) =
+        args.iter().enumerate().filter(|(_, arg)| !arg.starts_with('-')).partition(|(n, _)| is_skip(*n));
+    let has = |words: &[(usize, &String)], name: &str| words.iter().any(|(_, word)| name.contains(word.as_str()));
+    let is_wanted = |name: &str| (words.is_empty() || has(&words, name)) && !has(&skipped, name);
     let wanted: Vec<Test> = tests.iter().copied().filter(|(name, _)| is_wanted(name)).collect();
     if args.iter().any(|arg| arg == "--list") {
         wanted.iter().for_each(|(name, _)| println!("{name}: test"));
