@@ -1,7 +1,6 @@
 //! Mistakes: each is one clear message, exit code 2 for what was typed, 1 for what the machine refuses.
 use super::apps::hello;
 use super::cluster::{Cluster, Folder, run};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 /// Runs it to its end: the exit code, and all of these words on stderr.
@@ -22,14 +21,22 @@ fn fails_in(folder: &Folder, args: &[&str], code: i32, words: &[&str]) -> String
 
 #[test]
 fn a_taken_port_names_its_holder() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let holder = format!("pid {}", std::process::id());
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    // A process of its own: a socket of these tests is for a moment that of each child that they start.
+    let code = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()";
+    let mut holder =
+        Command::new("python3").args(["-c", code]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut port = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let port = port.trim();
     fails(
-        &["--host", "127.0.0.1", "--port", &port, "--", "node", &hello()],
+        &["--host", "127.0.0.1", "--port", port, "--", "node", &hello()],
         1,
-        &[&format!("127.0.0.1:{port}"), "in use", &holder],
+        &[&format!("127.0.0.1:{port}"), "in use", &format!("pid {}", holder.id())],
     );
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 }
 
 #[test]
