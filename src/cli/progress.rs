@@ -83,8 +83,7 @@ impl Progress {
         self.say(|wait, name| match news {
             Ok(_) if is_ahead => "its reload has not begun yet".to_owned(),
             Ok(now) => {
-                let meant = |app: &&App| app.name == name || now.name == name;
-                let apps: Vec<&App> = now.apps.iter().filter(meant).collect();
+                let apps: Vec<&App> = meant(now, name).collect();
                 waits_for(wait, &apps, connections::held_by_draining(apps.iter().copied()))
             }
             Err(why) => format!("its master: {why}"),
@@ -93,8 +92,7 @@ impl Progress {
 
     fn note(&mut self, now: &Deployment) {
         let moved = self.show_slots(now);
-        let is_meant = |app: &&App| app.name == self.name || now.name == self.name;
-        let reloads = now.apps.iter().filter(is_meant).any(|app| app.status == AppStatus::Reloading);
+        let reloads = meant(now, &self.name).any(|app| app.status == AppStatus::Reloading);
         self.is_ahead &= !moved && !reloads;
     }
 
@@ -140,6 +138,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         board().set(self.ticket, None, Instant::now());
     }
+}
+
+/// The app of this name, or all of the deployment of this name.
+fn meant<'a>(now: &'a Deployment, name: &str) -> impl Iterator<Item = &'a App> {
+    now.apps.iter().filter(move |app| app.name == name || now.name == name)
 }
 
 /// Whether an update is due: not in the first moment, and not too often.

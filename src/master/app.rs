@@ -2,7 +2,7 @@
 //! connections.
 use super::addresses;
 use super::checkpoint::records::AppRecord;
-use super::connections::Connections;
+use super::connections::{Connection, Connections};
 use super::dispatch::AcceptPause;
 use super::handover_times::HandoverTimes;
 use super::history::History;
@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::table::Table;
 use super::triggers::Schedule;
 use super::waiting_connections::WaitingConnections;
-use crate::balance::{Balancer, Mode};
+use crate::balance::{Balancer, ConnIx, Mode};
 use crate::config::Balance;
 use crate::ids::{Generation, ListenerIx, WorkerIx};
 use crate::keeper::protocol::GroupLimits;
@@ -86,6 +86,19 @@ pub(super) struct App {
 }
 
 impl App {
+    /// A client's connection has been accepted; no worker has it yet.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        socket: OwnedFd,
+        listener: ListenerIx,
+        client_hash: Option<u64>,
+        now_us: u64,
+    ) -> ConnIx {
+        self.accepted += 1;
+        self.connections.insert(Connection { socket, listener, client_hash, since_us: now_us, own_line: None })
+    }
+
     pub(super) fn new(name: String, supervisor: supervisor::App, settings: Settings, first_seq: u64) -> App {
         let generation = supervisor.generation();
         let mode = balance_mode(settings.config.balance);

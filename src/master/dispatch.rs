@@ -1,7 +1,6 @@
 //! The hot path: accept a connection, hand it to a worker, close our copy when the worker has answered. No policy, no
 //! log line and no allocation per connection; `balance` chooses the worker.
 use super::app::App;
-use super::connections::Connection;
 use super::context::Context;
 use super::eligibility;
 use super::handoff::{Answer, Closed, HandOff, Outcome};
@@ -136,10 +135,7 @@ impl Dispatch {
             match accepted {
                 Ok((socket, peer)) => {
                     let client_hash = peer.map(sticky::hash_ip);
-                    app.accepted += 1;
-                    let connection =
-                        Connection { socket, listener: listener_ix, client_hash, since_us: cx.now_us, own_line: None };
-                    let conn = app.connections.insert(connection);
+                    let conn = app.admit(socket, listener_ix, client_hash, cx.now_us);
                     self.hand_off(cx, app_ix, conn);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -236,15 +232,7 @@ impl Dispatch {
                     Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
                     Err(_) => break,
                 };
-                app.accepted += 1;
-                let connection = Connection {
-                    socket,
-                    listener: listener_ix,
-                    client_hash: None,
-                    since_us: cx.now_us,
-                    own_line: None,
-                };
-                let conn = app.connections.insert(connection);
+                let conn = app.admit(socket, listener_ix, None, cx.now_us);
                 self.hand_to(cx, app_ix, conn, last);
             }
         }

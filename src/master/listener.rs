@@ -1,6 +1,5 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
-use super::connections::Connection;
 use super::context::Context;
 use super::listening::Listening;
 use super::reactor::Reactor;
@@ -244,10 +243,8 @@ pub(super) fn replace_socket(cx: &mut Context<impl System>, app_ix: AppIx, liste
     keeper.hold(listener.held_name(&app.name), listener.fd.as_fd());
     while accepts && app.connections.len() < limits::HANDOFFS_OPEN_MAX {
         let Ok(socket) = system.accept(old.as_fd()) else { break };
-        app.accepted += 1;
-        let connection =
-            Connection { socket, listener: listener_ix, client_hash: None, since_us: *now_us, own_line: None };
-        app.waiting.queue.push_back(app.connections.insert(connection));
+        let conn = app.admit(socket, listener_ix, None, *now_us);
+        app.waiting.queue.push_back(conn);
     }
     poll(cx, app_ix, listener_ix);
 }

@@ -5,12 +5,12 @@
 //! of that process (`PTRACE_MODE_READ`): its user's, or CAP_SYS_PTRACE.
 use super::connection;
 use super::sock_diag::{
-    HEAD_BYTES, NLM_F_REQUEST, NLMSG_ERROR, REQUEST_BYTES, SOCK_DIAG_BY_FAMILY, SOCKET_BYTES, SOCKET_INODE_AT, u16_at,
-    u32_at,
+    self, HEAD_BYTES, NLM_F_REQUEST, NLMSG_ERROR, REQUEST_BYTES, SOCK_DIAG_BY_FAMILY, SOCKET_BYTES, SOCKET_INODE_AT,
+    u16_at, u32_at,
 };
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use socket2::SockRef;
 use std::collections::VecDeque;
@@ -133,12 +133,7 @@ fn look_unix(client: BorrowedFd<'_>) -> io::Result<OtherEnd> {
 
 /// Asks about one socket. `None`: the kernel finds none.
 fn ask(body: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::NetlinkSockDiag,
-    )?;
+    let netlink = sock_diag::open()?;
     let mut request = ((HEAD_BYTES + body.len()) as u32).to_ne_bytes().to_vec();
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend(NLM_F_REQUEST.to_ne_bytes());

@@ -121,15 +121,16 @@ pub fn listening(ports: &[u16]) -> io::Result<Vec<Found>> {
     sockets(libc::IPPROTO_TCP, LISTENING, ports, usize::MAX)
 }
 
+/// A socket on which the kernel is asked.
+pub(super) fn open() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkSockDiag)?)
+}
+
 /// Sockets in these states with these local ports (with no ports: any); stops after the packet with which `enough` were
 /// found.
 fn sockets(protocol: i32, states: u32, ports: &[u16], enough: usize) -> io::Result<Vec<Found>> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        SockProtocol::NetlinkSockDiag,
-    )?;
+    let netlink = open()?;
     let deadline_ms = clock::monotonic_ms() + SOCK_DIAG_MS_MAX;
     let mut found = Vec::new();
     // The kernel filters by one port or not at all; and not every kernel filters UDP sockets.

@@ -32,6 +32,18 @@ def hear(wanted):
         *whole, pending = (pending + data).split(b'\n')
         lines.extend(json.loads(line) for line in whole)
 
+listener = socket.create_server(('127.0.0.1', 0))
+is_moved = lambda m: m.get('msg', {}).get('act') == 'moved'
+
+def hand_over(seq):
+    """The client of a connection that the worker has been handed."""
+    client = socket.create_connection(listener.getsockname())
+    client.settimeout(20)
+    accepted, _ = listener.accept()
+    send({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': {'cmd': 'NODE_CLUSTER', 'act': 'newconn', 'key': 'k', 'seq': seq}}, [accepted.fileno()])
+    accepted.close()
+    return client
+
 asked = hear(lambda m: m.get('act') == 'queryServer')
 send({'cmd': 'NODE_CLUSTER', 'ack': asked['seq'], 'key': 'k', 'errno': 0, 'data': None})
 hear(lambda m: m.get('act') == 'listening')
@@ -39,19 +51,13 @@ hear(lambda m: m.get('act') == 'listening')
 
 /// Takes two connections back from a worker that is told to leave, and acknowledges the first of them only as a new master does.
 const MOVES: &str = r#"
-listener = socket.create_server(('127.0.0.1', 0))
 clients = []
 for seq in (1, 2):
-    client = socket.create_connection(listener.getsockname())
-    client.settimeout(20)
-    accepted, _ = listener.accept()
-    send({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': {'cmd': 'NODE_CLUSTER', 'act': 'newconn', 'key': 'k', 'seq': seq}}, [accepted.fileno()])
-    accepted.close()
+    client = hand_over(seq)
     client.sendall(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n')
     assert client.recv(4096).startswith(b'HTTP/1.1 200')
     clients.append(client)
 
-is_moved = lambda m: m.get('msg', {}).get('act') == 'moved'
 send({'cmd': 'NODE_CLUSTERD', 'act': 'move'})
 hear(is_moved)
 assert len(handles) == 1, 'Node sends one handle at a time'
@@ -93,18 +99,12 @@ moves.register({
 /// Takes two connections with their states: the first is read by a master that dies, the second by its successor, which has said
 /// before that it is there.
 const MOVES_WITH_STATE: &str = r#"
-listener = socket.create_server(('127.0.0.1', 0))
 clients = []
 for seq in (1, 2):
-    client = socket.create_connection(listener.getsockname())
-    client.settimeout(20)
-    accepted, _ = listener.accept()
-    send({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': {'cmd': 'NODE_CLUSTER', 'act': 'newconn', 'key': 'k', 'seq': seq}}, [accepted.fileno()])
-    accepted.close()
+    client = hand_over(seq)
     hear(lambda m: m.get('ack') == seq and m.get('accepted'))
     clients.append(client)
 
-is_moved = lambda m: m.get('msg', {}).get('act') == 'moved'
 is_sync = lambda m: m.get('act') == 'sync'
 send({'cmd': 'NODE_CLUSTERD', 'act': 'move'})
 hear(is_moved)

@@ -197,20 +197,22 @@ fn a_reload_outlives_the_master_that_began_it_and_its_command_too() {
     cluster.stop();
 }
 
+/// `app.js` with so many workers at a path of the folder, which they find in `AT`.
+fn at_path(folder: &Folder, name: &str, workers: u32) -> String {
+    let path = folder.path().join(name).display().to_string();
+    format!(
+        "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = {workers}\nlisten = \"unix:{path}\"\n\
+         env = {{ AT = \"{path}\" }}\n"
+    )
+}
+
 #[test]
 fn a_changed_list_of_addresses_opens_the_new_one_and_drains_the_old_one() {
     let folder = Folder::new();
     let code = "const app = (q, s) => s.end(JSON.stringify({ pid: process.pid }));\n\
                 for (const path of process.env.AT.split(' ')) require('node:http').createServer(app).listen(path);";
     folder.write("app.js", code);
-    let config = |name: &str| {
-        let path = folder.path().join(name).display().to_string();
-        format!(
-            "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"unix:{path}\"\n\
-                 env = {{ AT = \"{path}\" }}\n"
-        )
-    };
-    let (one, two) = (config("one.sock"), config("two.sock"));
+    let (one, two) = (at_path(&folder, "one.sock", 2), at_path(&folder, "two.sock", 2));
     folder.write("cluster.toml", &one);
     let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
     cluster.wait_ready(2);
@@ -257,14 +259,7 @@ fn who_waits_at_an_address_that_closes_is_answered_by_its_last_worker_however_sl
                   s.end('answered');\n\
                 }).listen(process.env.AT);";
     folder.write("app.js", code);
-    let config = |name: &str| {
-        let path = folder.path().join(name).display().to_string();
-        format!(
-            "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 1\nlisten = \"unix:{path}\"\n\
-             env = {{ AT = \"{path}\" }}\n"
-        )
-    };
-    let (one, two) = (config("one.sock"), config("two.sock"));
+    let (one, two) = (at_path(&folder, "one.sock", 1), at_path(&folder, "two.sock", 1));
     folder.write("cluster.toml", &one);
     let cluster = Cluster::start_in(folder, &["-c", "cluster.toml"], |_| {});
     cluster.wait_ready(1);

@@ -19,8 +19,8 @@ use super::addresses::{Addresses, ListenEntry};
 use super::attribute_kinds::{CpuShare, Cpus, ResourceTable};
 use super::flags::{OUTPUT, SOCKETS, STARTING_AGAIN, SURROUNDINGS, Takes, WORKERS, bytes, flag, milliseconds, seconds};
 use super::kinds::{
-    Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Optional, OrZero, Port, Size, TOO_MANY_ENTRIES,
-    Text, Texts, Time, TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, quoted, unset,
+    Boolean, Command, CountOr, Environment, ExitCodes, Identity, Kind, Port, Size, TOO_MANY_ENTRIES, Text, Texts, Time,
+    TimeStamp, Umask, Variables, Watched, WatchedPaths, WorkerCount, number, optional, or_zero, quoted, unset,
     variable,
 };
 use super::nested::{Table, Tables};
@@ -197,29 +197,29 @@ table! {
     cwd: raw(String), PATH, unset "where clusterd was started", example r#""/srv/hello/current""#, section "run",
         flag flag("--cwd", SURROUNDINGS, "DIR").for_one_app().help("Folder of the workers");
     /// Run workers as this user (clusterd must be root).
-    user: plain(Option<String> = None), Optional(Identity), unset "as clusterd", example r#""www-data""#, section "run",
+    user: plain(Option<String> = None), optional(Identity), unset "as clusterd", example r#""www-data""#, section "run",
         flag flag("--user", SURROUNDINGS, "USER").alias("uid").help("Run workers as this user (name or number)"),
         more "Supplementary groups are the user's";
     /// Run workers as this group (clusterd must be root).
-    group: plain(Option<String> = None), Optional(Identity), unset "the user's own, or as clusterd",
+    group: plain(Option<String> = None), optional(Identity), unset "the user's own, or as clusterd",
         example r#""www-data""#, section "run",
         flag flag("--group", SURROUNDINGS, "GROUP").alias("gid").help("Run workers as this group (name or number)");
     /// Mode bits that files made by workers do not get, as octal digits in quotes.
-    umask: plain(Option<u32> = None), Optional(Umask), unset "as clusterd", example r#""027""#, section "process";
+    umask: plain(Option<u32> = None), optional(Umask), unset "as clusterd", example r#""027""#, section "process";
     /// Priority of the processes: -20 (first) to 19; less than clusterd's own needs root.
-    nice: plain(Option<i32> = None), Optional(number::<i32>("nice", -20, 19)), unset "as clusterd", example "5",
+    nice: plain(Option<i32> = None), optional(number::<i32>("nice", -20, 19)), unset "as clusterd", example "5",
         section "process";
     /// How readily the kernel kills the processes when memory runs out: -1000 (never) to 1000 (first).
-    oom_score_adj: plain(Option<i32> = None), Optional(number::<i32>("oom_score_adj", -1000, 1000)),
+    oom_score_adj: plain(Option<i32> = None), optional(number::<i32>("oom_score_adj", -1000, 1000)),
         unset "what clusterd was started with", example "500", section "process",
         more "Less than that needs root. The keeper sets its own to -900 where it may; master and workers have what clusterd \
               was started with";
     /// CPUs that the processes may run on.
-    cpu_affinity: plain(Option<Vec<u32>> = None), Optional(Cpus), unset "as clusterd", example r#""0-3""#,
+    cpu_affinity: plain(Option<Vec<u32>> = None), optional(Cpus), unset "as clusterd", example r#""0-3""#,
         section "process",
         more "`workers = \"max\"` still counts the CPUs of clusterd itself";
     /// Whether the processes may gain privileges by executing programs with setuid bits or file capabilities (sudo).
-    new_privileges: plain(Option<bool> = None), Optional(Boolean), unset "`true`; `false` where `user` is another user",
+    new_privileges: plain(Option<bool> = None), optional(Boolean), unset "`true`; `false` where `user` is another user",
         example "true", section "process",
         more "`false` sets the kernel's no_new_privs, for hooks too";
     /// Limits of the processes, as in ulimit: a table of as, core, cpu, data, fsize, locks, memlock, msgqueue, nofile, nproc, rtprio, rttime, sigpending, stack.
@@ -276,7 +276,7 @@ table! {
         more "Only between two requests, at most once in 10 s for each connection, and never with `sticky`. It needs `preload`";
 
     /// What makes a worker ready: "listening", "message", "notify", "http:/healthz" (it answers that with 2xx or 3xx), a time, "listening or 3s".
-    ready: plain(Option<Ready> = None), Optional(READY), unset "as the protocol has it", example r#""listening""#,
+    ready: plain(Option<Ready> = None), optional(READY), unset "as the protocol has it", example r#""listening""#,
         section "readiness",
         flag flag("--ready", WORKERS, "RULE")
             .help("What makes a worker ready: listening, message, notify, http:/PATH, or a time (\"2s\")"),
@@ -293,7 +293,7 @@ table! {
         flag flag("--drain-delay", WORKERS, "TIME"),
         more "Programs other than Node close what they keep at SIGTERM. Part of `drain_timeout`";
     /// The signal that asks a worker to end: "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2".
-    stop_signal: plain(Option<String> = None), Optional(STOP_SIGNAL), unset "`\"SIGTERM\"`", example r#""SIGINT""#,
+    stop_signal: plain(Option<String> = None), optional(STOP_SIGNAL), unset "`\"SIGTERM\"`", example r#""SIGINT""#,
         section "readiness",
         flag flag("--stop-signal", WORKERS, "SIGNAL").help("The signal that asks a worker to end [default: SIGTERM]"),
         more "Where it is set, a Node worker's listeners of it are called at every stop and reload, once its connections are \
@@ -320,12 +320,12 @@ table! {
     instance_var: plain(String = defaults::INSTANCE_VAR.to_owned()), variable(parse::instance_variable),
         section "environment";
     /// A number in env to which each worker's slot is added: a port of its own for each.
-    increment_var: plain(Option<String> = None), Optional(variable(parse::own_variable)), unset "none",
+    increment_var: plain(Option<String> = None), optional(variable(parse::own_variable)), unset "none",
         example r#""METRICS_PORT""#, section "environment",
         more "A whole number: with `METRICS_PORT = \"9100\"`, slot 2 has 9102";
 
     /// Replace the workers, one after the other, at these times (minute, hour, day, month, weekday; local time).
-    cron_restart: plain(Option<String> = None), OrZero(CRON), unset "none", example r#""0 3 * * *""#, section "replaced",
+    cron_restart: plain(Option<String> = None), or_zero(CRON), unset "none", example r#""0 3 * * *""#, section "replaced",
         flag flag("--cron-restart", STARTING_AGAIN, "CRON").alias("cron")
             .help("Replace the workers at these times: \"0 3 * * *\"; 0: at none"),
         more "As by `clusterd reload`, but with the configuration and environment that serve (`\"0 3 * * *\"`, \
@@ -414,7 +414,7 @@ table! {
     surge: plain(u32 = 1), number::<u32>("surge", 1, WORKERS_MAX as i64),
         more "The new worker starts beside the old one. The next slot follows when the old worker is gone, or after 150 ms";
     /// Whether a new worker may start while the old one of its slot runs; if not, the old one ends first.
-    overlap: plain(Option<bool> = None), Optional(Boolean), unset "`true`; `false` in a reload of one worker without sockets",
+    overlap: plain(Option<bool> = None), optional(Boolean), unset "`true`; `false` in a reload of one worker without sockets",
         example "false",
         more "For programs that hold a port of their own or must not work twice (bots, queue workers). Without it their service \
               pauses during a reload, and when a limit or `cron_restart` replaces a worker. A reload that fails starts the old \
@@ -439,14 +439,14 @@ table! {
     resolved Alive;
 
     /// A path that every worker has to answer with 2xx or 3xx, in plain HTTP; one that does not is replaced.
-    http: plain(Option<String> = None), Optional(ALIVE_PATH), unset "none", example r#""/healthz""#,
+    http: plain(Option<String> = None), optional(ALIVE_PATH), unset "none", example r#""/healthz""#,
         more "Only with protocol `node`: each request is handed to the worker that it is about. The new worker starts beside the \
               old one, which serves until that one is ready";
     /// Whether every worker has to take a connection; one that does not is replaced.
     tcp: plain(bool = false), Boolean,
         more "Only with protocol `node`: the connection is handed to the worker that it is about, and closed soon after it has taken it";
     /// A command that has to end with 0, run for every worker; one for which it does not is replaced.
-    exec: plain(Option<Vec<String>> = None), Optional(Command), unset "none", example r#"["./check.sh"]"#,
+    exec: plain(Option<Vec<String>> = None), optional(Command), unset "none", example r#"["./check.sh"]"#,
         more "With any protocol. It runs as the app's user in its folder, at most once at a time for a worker, and is killed with its \
               process group after `timeout`. Told: slot, worker, pid, generation, in the variables of hooks; its stdout is discarded";
     /// How often each worker is asked.
@@ -482,36 +482,36 @@ table! {
     resolved Limits;
 
     /// Resident memory of a worker.
-    memory: plain(Option<u64> = None), Optional(Size), unset "none", example r#""512M""#,
+    memory: plain(Option<u64> = None), optional(Size), unset "none", example r#""512M""#,
         flag flag("--max-memory", STARTING_AGAIN, "SIZE").alias("max-memory-restart").bare(bytes)
             .help("Replace a worker that uses more memory: \"512M\""),
         more "Read once a second";
     /// Time since its start, less up to a tenth, so that workers do not leave together.
-    lifetime: plain(Option<Duration> = None), Optional(TIME_NOT_ZERO), unset "none", example r#""24h""#;
+    lifetime: plain(Option<Duration> = None), optional(TIME_NOT_ZERO), unset "none", example r#""24h""#;
     /// Connections that were handed to it.
-    max_connections: plain(Option<u64> = None), Optional(number::<u64>("max_connections", 1, i64::MAX)), unset "none",
+    max_connections: plain(Option<u64> = None), optional(number::<u64>("max_connections", 1, i64::MAX)), unset "none",
         example "100000",
         more "With `balance = \"shared\"` and `\"kernel\"` clusterd cannot count them";
     /// A Node worker whose event loop does not turn for this time is killed and replaced.
-    hang: plain(Option<Duration> = None), Optional(HANG), unset "none", example r#""10s""#;
+    hang: plain(Option<Duration> = None), optional(HANG), unset "none", example r#""10s""#;
     /// A hung worker first leaves a Node report, and gets SIGABRT before SIGKILL, so that a core is left.
     hang_report: plain(bool = false), Boolean,
         more "A core is written where the system writes them (`ulimit -c`); SIGKILL comes after `kill_timeout`. See below";
     /// Where the report goes: a folder, as the worker finds it.
-    hang_report_dir: plain(Option<String> = None), Optional(PATH),
+    hang_report_dir: plain(Option<String> = None), optional(PATH),
         unset "where Node puts reports: `--report-directory`, else the worker's folder", example r#""/var/log/web""#,
         more "It has to exist, and the worker's user has to be able to write there";
     /// Memory of all processes of the app together; where they need more, the kernel kills one of them.
-    memory_max: plain(Option<u64> = None), Optional(Size), unset "none", example r#""2G""#,
+    memory_max: plain(Option<u64> = None), optional(Size), unset "none", example r#""2G""#,
         more "A killed worker is told as that in the log and by `ls`, and replaced";
     /// Memory of all processes of the app together above which the kernel slows them down and takes memory back.
-    memory_high: plain(Option<u64> = None), Optional(Size), unset "none", example r#""1500M""#,
+    memory_high: plain(Option<u64> = None), optional(Size), unset "none", example r#""1500M""#,
         more "Only with cgroups of version 2";
     /// CPU time of all processes of the app together: "150%" is one and a half CPUs.
-    cpu_max: plain(Option<u32> = None), Optional(CpuShare), unset "none", example r#""150%""#,
+    cpu_max: plain(Option<u32> = None), optional(CpuShare), unset "none", example r#""150%""#,
         more "A whole number is that many CPUs. `workers = \"max\"` still counts the CPUs of clusterd itself";
     /// Processes and threads of the app together; where it has as many, making another one fails.
-    pids_max: plain(Option<u32> = None), Optional(number::<u32>("pids_max", 1, PIDS_MAX as i64)), unset "none",
+    pids_max: plain(Option<u32> = None), optional(number::<u32>("pids_max", 1, PIDS_MAX as i64)), unset "none",
         example "200",
         more "A Node worker has about 11 threads. During a reload old and new workers count";
 }
@@ -573,7 +573,7 @@ table! {
         more "`node`: as from Node's `child_process.fork`. `none`: it gets none, and may say `READY=1` to `NOTIFY_SOCKET`. \
               `auto`: `node` where the program is Node";
     /// What makes it ready: "message" (process.send('ready'), or egg's agent-start), "notify" (READY=1), or a time.
-    ready: plain(Option<Ready> = None), Optional(AGENT_READY),
+    ready: plain(Option<Ready> = None), optional(AGENT_READY),
         unset "`\"message\"` for Node, else `\"1s\"` (or `READY=1` before)", example r#""message""#;
     /// One that is not ready after this has failed.
     ready_timeout: plain(Duration = defaults::READY_TIMEOUT), TIME_NOT_ZERO;

@@ -161,60 +161,56 @@ impl Kind for Size {
 }
 
 /// Any kind that may be left unset.
-pub(crate) struct Optional<K>(pub(crate) K);
+pub(crate) struct Optional<K> {
+    kind: K,
+    /// The word with which its flag takes back what was set.
+    off: Option<&'static str>,
+}
+
+/// Any kind that may be left unset.
+pub(crate) const fn optional<K>(kind: K) -> Optional<K> {
+    Optional { kind, off: None }
+}
+
+/// The same for what a flag can switch off again, with the word 0: PM2's `--cron-restart 0`.
+pub(crate) const fn or_zero<K>(kind: K) -> Optional<K> {
+    Optional { kind, off: Some("0") }
+}
+
+impl<K> Optional<K> {
+    fn is_off(&self, word: &str) -> bool {
+        self.off == Some(word)
+    }
+}
 
 impl<K: Kind> Kind for Optional<K> {
     type Value = Option<K::Value>;
 
     fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Option<K::Value>>> {
-        self.0.read(walk, entry).map(|at| At { value: Some(at.value), spot: at.spot })
+        self.kind.read(walk, entry).map(|at| At { value: Some(at.value), spot: at.spot })
     }
 
     fn parse(&self, word: &str) -> Result<Option<K::Value>, ValueError> {
-        self.0.parse(word).map(Some)
+        if self.is_off(word) { Ok(None) } else { self.kind.parse(word).map(Some) }
     }
 
     fn parse_all(&self, words: &[String], option: &'static str, found: &mut Found) -> Option<At<Option<K::Value>>> {
-        self.0.parse_all(words, option, found).map(|at| At { value: Some(at.value), spot: at.spot })
+        if words.last().is_some_and(|word| self.is_off(word)) {
+            return Some(At { value: None, spot: Spot::Option(option) });
+        }
+        self.kind.parse_all(words, option, found).map(|at| At { value: Some(at.value), spot: at.spot })
     }
 
     fn show(&self, value: &Option<K::Value>) -> Option<String> {
-        value.as_ref().and_then(|value| self.0.show(value))
+        value.as_ref().and_then(|value| self.kind.show(value))
     }
 
     fn words(&self) -> String {
-        self.0.words()
+        self.kind.words()
     }
 
     fn schema(&self) -> Value {
-        self.0.schema()
-    }
-}
-
-/// The same for what a flag can switch off again, with the word 0: PM2's `--cron-restart 0`.
-pub(crate) struct OrZero<K>(pub(crate) K);
-
-impl<K: Kind> Kind for OrZero<K> {
-    type Value = Option<K::Value>;
-
-    fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Option<K::Value>>> {
-        self.0.read(walk, entry).map(|at| At { value: Some(at.value), spot: at.spot })
-    }
-
-    fn parse(&self, word: &str) -> Result<Option<K::Value>, ValueError> {
-        if word == "0" { Ok(None) } else { self.0.parse(word).map(Some) }
-    }
-
-    fn show(&self, value: &Option<K::Value>) -> Option<String> {
-        value.as_ref().and_then(|value| self.0.show(value))
-    }
-
-    fn words(&self) -> String {
-        self.0.words()
-    }
-
-    fn schema(&self) -> Value {
-        self.0.schema()
+        self.kind.schema()
     }
 }
 
