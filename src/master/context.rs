@@ -10,10 +10,10 @@ use super::reactor::Reactor;
 use super::system::System;
 use super::table::Table;
 use super::tasks::Task;
-use super::timers::Timers;
+use super::timers::{Timer, Timers};
 use super::unread::Unread;
 use super::worker::Workers;
-use crate::ids::AppIx;
+use crate::ids::{AppIx, ListenerIx};
 use crate::supervisor::Event;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -99,6 +99,16 @@ impl<S: System> Context<S> {
         if !is_repeated {
             self.events.push_back((app, event));
         }
+    }
+
+    /// The program of this group has to be replaced.
+    pub(super) fn needs_steering(&mut self, app: AppIx, listener: ListenerIx) {
+        self.group_changes.add_unsteered(&mut self.timers, (app, listener));
+    }
+
+    /// The accept queues are checked in this turn of the loop.
+    pub(super) fn look_at_queues_now(&mut self) {
+        self.timers.set_earlier(Timer::AcceptQueues, self.now_ms);
     }
 
     /// Reads the clock.

@@ -304,7 +304,8 @@ impl Dispatch {
     ) -> bool {
         let Some(worker) = cx.workers.get_mut(worker_ix) else { return false };
         let Some(member) = worker.member else { return false };
-        let app = &mut cx.apps[worker.app];
+        let app_ix = worker.app;
+        let app = &mut cx.apps[app_ix];
         let answer = Answer { member, seq, accepted };
         let App { balancer, connections, waiting, handover_times, .. } = app;
         let closed = answer.close(balancer, connections, &mut waiting.queue, handover_times, cx.now_us);
@@ -324,6 +325,7 @@ impl Dispatch {
             // It was inserted just above.
             app.balancer.refused(app.listeners[connection.listener].group, member, cx.now_us);
             app.refused += 1;
+            cx.timers.set_or_cancel(Timer::BackoffEnd(app_ix), backoff_end_ms(app));
         }
         if worker.drain.is_some() {
             // Not now: the channel is being read, and the goodbye goes over it.
@@ -335,7 +337,12 @@ impl Dispatch {
     /// Hands waiting connections to workers that can take them.
     pub(super) fn hand_off_waiting(&mut self, cx: &mut Context<impl System>) {
         for app_ix in cx.apps.indices() {
-            cx.apps[app_ix].balancer.end_backoff(cx.now_us);
+            cx.timers.take_due(Timer::AcceptPause(app_ix), cx.now_ms);
+            if cx.timers.take_due(Timer::BackoffEnd(app_ix), cx.now_ms) {
+                let app = &mut cx.apps[app_ix];
+                app.balancer.end_backoff(cx.now_us);
+                cx.timers.set_or_cancel(Timer::BackoffEnd(app_ix), backoff_end_ms(app));
+            }
             self.hand_off_waiting_of(cx, app_ix);
             let app = &mut cx.apps[app_ix];
             let Some(first) = app.waiting.queue.front() else {
@@ -371,6 +378,11 @@ pub(super) fn rest(cx: &mut Context<impl System>) {
     if !has_open(cx) {
         cx.system.rest();
     }
+}
+
+/// When the first worker that refused connections may be offered some again.
+fn backoff_end_ms(app: &App) -> Option<u64> {
+    app.balancer.next_backoff_end_us().map(|over_us| over_us.div_ceil(1000))
 }
 
 /// Whether any hand-off is open.

@@ -5,6 +5,7 @@ use super::listener;
 use super::listening::Listening;
 use super::reactor::QueueIx;
 use super::system::System;
+use super::timers::{Timer, Timers};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use std::collections::BTreeSet;
 
@@ -17,10 +18,17 @@ pub(super) struct GroupChanges {
     pub(super) chooses_gone: bool,
     /// Sockets that lost the last worker that took connections from them.
     pub(super) abandoned: Vec<QueueIx>,
-    /// Check the accept queues in this turn of the loop.
-    pub(super) look_now: bool,
     /// A socket of a slot no longer listens.
     pub(super) has_closed: bool,
+}
+
+impl GroupChanges {
+    /// The program of this group has to be replaced.
+    pub(super) fn add_unsteered(&mut self, timers: &mut Timers, group: (AppIx, ListenerIx)) {
+        self.unsteered.insert(group);
+        // Now; `Groups::steer` puts it off where it was done a moment ago.
+        timers.set_earlier(Timer::Steering, 0);
+    }
 }
 
 /// Brings balancer and groups up to date after a worker changed.
@@ -68,16 +76,16 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
     let changes = &mut cx.group_changes;
     if takes && worker.takes.insert(listener_ix) {
         group.selection.enter(worker.socket_number, ix);
-        changes.look_now = true;
+        cx.timers.set_earlier(Timer::AcceptQueues, cx.now_ms);
     } else if !takes && worker.takes.remove(&listener_ix) {
         let left = group.selection.leave(worker.socket_number, ix);
         changes.chooses_gone |= !here;
         if let Some(socket) = left.filter(|_| !listener.datagram) {
             changes.abandoned.push((app_ix, listener_ix, socket));
-            changes.look_now = true;
+            cx.timers.set_earlier(Timer::AcceptQueues, cx.now_ms);
         }
     }
     if group.selection.is_changed() {
-        changes.unsteered.insert((app_ix, listener_ix));
+        changes.add_unsteered(&mut cx.timers, (app_ix, listener_ix));
     }
 }

@@ -71,7 +71,7 @@ fn restore_tcp(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Listen
     let mut ended = note_ended(cx, app_ix, listener_ix);
     let keeper_knows = !cx.keeper.has_more();
     let is_steered = !cx.group_changes.unsteered.contains(&(app_ix, listener_ix));
-    let Context { apps, system, group_changes, .. } = &mut *cx;
+    let Context { apps, system, group_changes, timers, .. } = &mut *cx;
     let app = &mut apps[app_ix];
     let listener = &mut app.listeners[listener_ix];
     let others_serve = listener.reuseport.as_ref().is_some_and(|group| !group.order().is_empty());
@@ -90,7 +90,7 @@ fn restore_tcp(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Listen
         && !ended.is_empty()
     {
         ended.iter().for_each(|number| group.note_opened(*number));
-        group_changes.unsteered.insert((app_ix, listener_ix));
+        group_changes.add_unsteered(timers, (app_ix, listener_ix));
     }
     tell(app, listener_ix, restored);
     if !ended.is_empty() {
@@ -112,7 +112,7 @@ fn note_ended(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Listene
     let is_longer = group.order().len() > known;
     let newly_ended = ended.iter().filter(|number| group.note_closed(**number)).count();
     if newly_ended > 0 || is_longer {
-        cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        cx.needs_steering(app_ix, listener_ix);
         checkpoint::save_listener(cx, app_ix, listener_ix);
     }
     ended

@@ -129,7 +129,7 @@ impl<S: System> Master<S> {
                 self.control.drain();
                 return Ok(());
             }
-            let timeout_ms = self.timeout_ms();
+            let timeout_ms = self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms));
             let nap_us = self.dispatch.nap_us(&self.cx);
             let any_open = dispatch::has_open(&self.cx);
             if nap_us > 0 {
@@ -160,7 +160,7 @@ impl<S: System> Master<S> {
                             self.triggered(trigger);
                         }
                     }
-                    Ready::Notify => self.notify.woke(),
+                    Ready::Notify => self.notify.woke(&mut self.cx),
                     Ready::Queues => self.kernel_mode.monitor.woke(&mut self.cx),
                     Ready::Intercepted { worker } => self.kernel_mode.interception.read(&mut self.cx, worker),
                     Ready::Answer { worker } => self.http_probes.answer_came(&mut self.cx, worker),
@@ -379,21 +379,6 @@ impl<S: System> Master<S> {
         self.after_report(app, report);
     }
 
-    /// How long the loop may sleep. Mechanisms that know their next deadline without a timer are asked here.
-    fn timeout_ms(&mut self) -> u64 {
-        let next_look_ms = self.kernel_mode.monitor.next_look_ms(&self.cx);
-        let steer_at_ms = self.kernel_mode.groups.steer_at_ms(&self.cx);
-        let Context { timers, apps, now_ms, .. } = &mut self.cx;
-        timers.set_or_cancel(Timer::AcceptQueues, next_look_ms);
-        timers.set_or_cancel(Timer::Steering, steer_at_ms);
-        timers.set_or_cancel(Timer::Notify, self.notify.due_ms());
-        for (ix, app) in apps.entries() {
-            let backoff_end_ms = app.balancer.next_backoff_end_us().map(|over_us| over_us.div_ceil(1000));
-            timers.set_or_cancel(Timer::BackoffEnd(ix), backoff_end_ms);
-            timers.take_due(Timer::AcceptPause(ix), *now_ms);
-        }
-        self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms))
-    }
 
     fn read_keeper(&mut self) -> io::Result<()> {
         while let Some((notice, fds)) = self.cx.keeper.receive()? {
@@ -437,15 +422,14 @@ impl<S: System> Master<S> {
 
     /// Checks the accept queues of slots, when that is due.
     fn look_at_queues(&mut self) {
-        let monitor = &mut self.kernel_mode.monitor;
         if self.upgrade.is_handing_over() {
             // The next master checks all queues.
-            return monitor.stop(&mut self.cx);
+            return self.cx.timers.cancel(Timer::AcceptQueues);
         }
-        if !monitor.is_due(&self.cx) {
+        if !self.cx.timers.take_due(Timer::AcceptQueues, self.cx.now_ms) {
             return;
         }
-        monitor.check_pings(&mut self.cx, &mut self.liveness);
+        self.kernel_mode.monitor.check_pings(&mut self.cx, &mut self.liveness);
         self.work_on_tasks();
         self.kernel_mode.monitor.look(&mut self.cx, &mut self.liveness, &mut self.dispatch);
     }

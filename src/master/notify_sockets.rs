@@ -4,6 +4,7 @@ use super::context::Context;
 use super::reactor::Reactor;
 use super::settings::Settings;
 use super::system::System;
+use super::timers::{Timer, Timers};
 use crate::home::Home;
 use crate::limits;
 use crate::supervisor::{Event, Evidence};
@@ -43,8 +44,6 @@ pub(super) struct NotifySockets {
     without: Vec<u32>,
     /// Messages whose senders are not known yet.
     early: Vec<Heard>,
-    /// More may wait than the last turn read.
-    unread: bool,
     /// The sockets are read from this time on (monotonic milliseconds).
     rests_until_ms: u64,
 }
@@ -81,14 +80,14 @@ fn of_known<W>(heard: &mut Vec<Heard>, now_ms: u64, find: impl Fn(i32) -> Option
 impl NotifySockets {
     /// The value of `NOTIFY_SOCKET` for workers with these settings; the first call for a user opens the socket.
     pub(super) fn address_for(&mut self, cx: &mut Context<impl System>, settings: &Settings) -> Option<String> {
-        let Context { system, deployment, keeper, reactor, .. } = cx;
+        let Context { system, deployment, keeper, reactor, timers, .. } = cx;
         let (system, home, name, uid) = (&*system, deployment.home.as_ref(), &deployment.name, settings.uid());
         if !self.by_user.contains_key(&uid) && !self.without.contains(&uid) {
             let is_own = uid == system.own_uid();
             match open(system, uid, is_own, home, name) {
                 Ok(socket) => {
                     keeper.hold(held_name(uid, is_own), socket.as_fd());
-                    self.take(system, uid, socket, reactor);
+                    self.take(system, uid, socket, reactor, timers);
                 }
                 Err(e) => {
                     log::warn!("no notify socket for user {uid} (READY=1 cannot be received): {e}");
@@ -107,10 +106,10 @@ impl NotifySockets {
     /// Takes over the sockets of the previous master.
     pub(super) fn adopt(
         &mut self,
-        system: &impl System,
+        cx: &mut Context<impl System>,
         fds: &mut HashMap<String, OwnedFd>,
-        reactor: &Reactor<impl System>,
     ) {
+        let Context { system, reactor, timers, .. } = cx;
         let uid_of = |name: &str| match name {
             OWN => Some(system.own_uid()),
             other => other.strip_prefix(OF_USER)?.parse().ok(),
@@ -118,44 +117,39 @@ impl NotifySockets {
         let ours: Vec<(String, u32)> = fds.keys().filter_map(|name| Some((name.clone(), uid_of(name)?))).collect();
         for (name, uid) in ours {
             if let Some(socket) = fds.remove(&name) {
-                self.take(system, uid, socket, reactor);
+                self.take(system, uid, socket, reactor, timers);
             }
         }
     }
 
-    fn take(&mut self, system: &impl System, uid: u32, socket: OwnedFd, reactor: &Reactor<impl System>) {
+    fn take<S: System>(&mut self, system: &S, uid: u32, socket: OwnedFd, reactor: &Reactor<S>, timers: &mut Timers) {
         let Ok(address) = system.notify_address(socket.as_fd()) else { return };
         if let Err(e) = reactor.add_notify(&socket) {
             log::warn!("a notify socket cannot be polled: {e}");
         }
         self.by_user.insert(uid, NotifySocket { socket, address });
         // Messages that came before the registration raise no event.
-        self.unread = true;
-    }
-
-    /// When there may be something to read, in monotonic milliseconds.
-    pub(super) fn due_ms(&self) -> Option<u64> {
-        self.unread.then_some(self.rests_until_ms)
+        timers.set_earlier(Timer::Notify, self.rests_until_ms);
     }
 
     /// A socket became readable.
-    pub(super) fn woke(&mut self) {
-        self.unread = true;
+    pub(super) fn woke(&self, cx: &mut Context<impl System>) {
+        cx.timers.set_earlier(Timer::Notify, self.rests_until_ms);
     }
 
     /// Handles the messages of `listen-fds` programs, when that is due. The sender is found by its pid, or by its process
     /// group when a helper such as systemd-notify sends for it.
     pub(super) fn take_messages(&mut self, cx: &mut Context<impl System>) {
-        if self.due_ms().is_none_or(|at_ms| at_ms > cx.now_ms) {
+        if !cx.timers.take_due(Timer::Notify, cx.now_ms) {
             return;
         }
         let workers = &cx.workers;
-        let heard = self.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid));
+        let (heard, more) = self.read(&cx.system, cx.now_ms, |pid| workers.find_pid(pid));
         self.early.extend(heard);
         let known = of_known(&mut self.early, cx.now_ms, |pid| workers.find_pid(pid));
-        if !self.early.is_empty() && !self.unread {
-            self.unread = true;
-            self.rests_until_ms = cx.now_ms + NOTIFY_EARLY_REST_MS;
+        if more || !self.early.is_empty() {
+            self.rests_until_ms = cx.now_ms + if more { NOTIFY_REST_MS } else { NOTIFY_EARLY_REST_MS };
+            cx.timers.set(Timer::Notify, self.rests_until_ms);
         }
         for (ix, said) in known {
             let Some(worker) = cx.workers.get_mut(ix) else { continue };
@@ -173,11 +167,10 @@ impl NotifySockets {
         }
     }
 
-    /// Reads each socket, up to the limit per turn; what is left is read after a pause. A sender whose pid `find` does not
+    /// Reads each socket, up to the limit per turn, and whether more may be left. A sender whose pid `find` does not
     /// know must be the socket's user, our own user or root; other messages are dropped.
-    fn read<W>(&mut self, system: &impl System, now_ms: u64, find: impl Fn(i32) -> Option<W>) -> Vec<Heard> {
-        self.unread = false;
-        let (mut heard, mut buffer) = (Vec::new(), [0_u8; limits::NOTIFY_BYTES_MAX]);
+    fn read<W>(&self, system: &impl System, now_ms: u64, find: impl Fn(i32) -> Option<W>) -> (Vec<Heard>, bool) {
+        let (mut heard, mut more, mut buffer) = (Vec::new(), false, [0_u8; limits::NOTIFY_BYTES_MAX]);
         for (uid, NotifySocket { socket, .. }) in &self.by_user {
             let mut left = NOTIFY_BATCH_MAX;
             while left > 0 {
@@ -201,12 +194,9 @@ impl NotifySockets {
                     Err(_) => break,
                 }
             }
-            self.unread |= left == 0;
+            more |= left == 0;
         }
-        if self.unread {
-            self.rests_until_ms = now_ms + NOTIFY_REST_MS;
-        }
-        heard
+        (heard, more)
     }
 
     /// The socket files, to be removed at the end.

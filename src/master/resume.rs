@@ -89,7 +89,7 @@ fn resume_all(
     deployment.last_source = record.last_source;
     master.cx.next_worker = record.worker_ids_below;
     let previous_end = inherited.previous_end.clone();
-    master.notify.adopt(&master.cx.system, &mut inherited.fds, &master.cx.reactor);
+    master.notify.adopt(&mut master.cx, &mut inherited.fds);
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
         master.control.serve(&master.cx, UnixListener::from(socket));
     }

@@ -214,7 +214,7 @@ fn open<S: System>(cx: &mut Context<S>, ix: WorkerIx) -> io::Result<Option<Probe
         };
         // The kernel goes back to the usual selection.
         if cx.apps[app_ix].listeners[listener_ix].reuseport.is_some() {
-            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+            cx.group_changes.add_unsteered(&mut cx.timers, (app_ix, listener_ix));
         }
         return Ok(Some(Probe::new(cx, worker, listener_ix, client?)));
     }

@@ -9,6 +9,7 @@ use crate::master::listener::{Listener, slot_name};
 use crate::master::listening::Listening;
 use crate::master::narration::plural;
 use crate::master::system::System;
+use crate::master::timers::Timer;
 use crate::os::listen::LocalAddress;
 use crate::reuseport::group::{Abilities, Group, GrowError};
 use crate::reuseport::program::Steering;
@@ -33,11 +34,6 @@ pub(in crate::master) struct Groups {
 }
 
 impl Groups {
-    /// When [`Groups::steer`] is due (milliseconds).
-    pub(in crate::master) fn steer_at_ms(&self, cx: &Context<impl System>) -> Option<u64> {
-        (!cx.group_changes.unsteered.is_empty()).then_some(self.steer_after_ms)
-    }
-
     /// Gives a slot its own socket on this address, where possible.
     pub(in crate::master) fn give_slot_a_socket(
         &mut self,
@@ -70,7 +66,7 @@ impl Groups {
         }
         if cx.apps[app_ix].listeners[listener_ix].socket_count() > before {
             checkpoint::save_listener(cx, app_ix, listener_ix);
-            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+            cx.needs_steering(app_ix, listener_ix);
         }
     }
 
@@ -106,7 +102,7 @@ impl Groups {
         self.sockets += 1;
         if !listener.datagram {
             cx.reactor.add_queue((app_ix, listener_ix, 0), listener.fd.as_fd());
-            cx.group_changes.look_now = true;
+            cx.look_at_queues_now();
         }
         true
     }
@@ -178,7 +174,7 @@ impl Groups {
                 group.set_order(places);
             }
         }
-        cx.group_changes.unsteered.insert((app_ix, listener_ix));
+        cx.needs_steering(app_ix, listener_ix);
     }
 
     /// Like [`Groups::stop_listening`], and has the keeper drop the sockets too.
@@ -246,9 +242,14 @@ impl Groups {
     /// Gives the kernel the selections that have changed.
     pub(in crate::master) fn steer(&mut self, cx: &mut Context<impl System>) {
         let at_once = std::mem::take(&mut cx.group_changes.chooses_gone);
-        if cx.group_changes.unsteered.is_empty() || (cx.now_ms < self.steer_after_ms && !at_once) {
+        if cx.group_changes.unsteered.is_empty() {
             return;
         }
+        if cx.now_ms < self.steer_after_ms && !at_once {
+            cx.timers.set(Timer::Steering, self.steer_after_ms);
+            return;
+        }
+        cx.timers.cancel(Timer::Steering);
         for (app_ix, listener_ix) in std::mem::take(&mut cx.group_changes.unsteered) {
             self.steer_group(cx, app_ix, listener_ix);
         }
@@ -354,9 +355,10 @@ pub(in crate::master) fn stop_listening(cx: &mut Context<impl System>, app_ix: A
 
 /// Renews every selection of an app: its generation has changed, and perhaps its balance mode.
 pub(in crate::master) fn steer_again(cx: &mut Context<impl System>, app_ix: AppIx) {
-    for (listener_ix, listener) in cx.apps[app_ix].listeners.entries() {
+    let Context { apps, group_changes, timers, .. } = cx;
+    for (listener_ix, listener) in apps[app_ix].listeners.entries() {
         if listener.reuseport.is_some() {
-            cx.group_changes.unsteered.insert((app_ix, listener_ix));
+            group_changes.add_unsteered(timers, (app_ix, listener_ix));
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::master::narration::plural;
 use crate::master::reactor::QueueIx;
 use crate::master::system::System;
 use crate::master::tasks::Task;
+use crate::master::timers::Timer;
 use crate::master::worker::Worker;
 use crate::supervisor::SlotPhase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,8 +57,6 @@ pub(in crate::master) struct AcceptQueueMonitor {
     /// Sockets that were not empty at the last check.
     busy: BTreeMap<QueueIx, Busy>,
     news: Vec<QueueIx>,
-    /// When the next check is due; `None` when idle.
-    next_look_ms: Option<u64>,
     every_ms: u64,
     /// Checks in a row that found nothing.
     quiet: u32,
@@ -116,35 +115,21 @@ enum OwnQueue {
 }
 
 impl AcceptQueueMonitor {
-    /// When [`AcceptQueueMonitor::look`] is due (milliseconds).
-    pub(in crate::master) fn next_look_ms(&self, cx: &Context<impl System>) -> Option<u64> {
-        if cx.group_changes.look_now { Some(cx.now_ms) } else { self.next_look_ms }
-    }
-
-    /// Whether [`AcceptQueueMonitor::look`] is due.
-    pub(in crate::master) fn is_due(&self, cx: &Context<impl System>) -> bool {
-        self.next_look_ms(cx).is_some_and(|at| at <= cx.now_ms)
-    }
-
-    /// Stops the checks: the next master checks all queues.
-    pub(in crate::master) fn stop(&mut self, cx: &mut Context<impl System>) {
-        self.next_look_ms = None;
-        cx.group_changes.look_now = false;
-    }
-
     /// A worker can take connections again, perhaps those that wait for any worker.
     pub(in crate::master) fn find_taker(&mut self, cx: &mut Context<impl System>) {
-        cx.group_changes.look_now |= self.for_anyone;
+        if self.for_anyone {
+            cx.look_at_queues_now();
+        }
     }
 
     /// A connection arrived after an idle time. Most are taken within moments.
     pub(in crate::master) fn woke(&mut self, cx: &mut Context<impl System>) {
         cx.reactor.wake_for_queues(false);
-        self.next_look_ms = Some(cx.now_ms + FIRST_LOOK_MS);
+        cx.timers.set_earlier(Timer::AcceptQueues, cx.now_ms + FIRST_LOOK_MS);
         self.take_news(cx);
         for queue in std::mem::take(&mut self.news) {
             if takers_of(cx, queue).is_none_or(<[WorkerIx]>::is_empty) {
-                cx.group_changes.look_now = true;
+                cx.look_at_queues_now();
             }
             self.watch(queue, cx.now_ms);
         }
@@ -191,7 +176,6 @@ impl AcceptQueueMonitor {
         liveness: &mut LivenessProbes,
         dispatch: &mut Dispatch,
     ) {
-        cx.group_changes.look_now = false;
         let mut in_progress = self.take_news(cx);
         let mut rescuing = false;
         for queue in std::mem::take(&mut self.news) {
@@ -248,7 +232,6 @@ impl AcceptQueueMonitor {
     fn plan_next_look(&mut self, cx: &mut Context<impl System>, in_progress: bool, rescuing: bool) {
         // Changes made by this check are handled in the next one.
         self.watch_abandoned(cx);
-        cx.group_changes.look_now = false;
         if self.busy.is_empty() && self.leaving.is_empty() {
             self.quiet += 1;
         } else {
@@ -262,7 +245,7 @@ impl AcceptQueueMonitor {
             (self.every_ms * 2).clamp(LOOK_EVERY_MS, LOOK_EVERY_MAX_MS)
         };
         let rests = self.quiet >= QUIET_LOOKS_MAX;
-        self.next_look_ms = (!rests).then_some(cx.now_ms + self.every_ms);
+        cx.timers.set_or_cancel(Timer::AcceptQueues, (!rests).then_some(cx.now_ms + self.every_ms));
         // While checks are rare, new connections must not wait for the next one.
         cx.reactor.wake_for_queues(rests || self.every_ms == LOOK_EVERY_MAX_MS);
     }
@@ -476,7 +459,7 @@ impl AcceptQueueMonitor {
         let Some(worker) = cx.workers.get(ix) else { return };
         let now_ms = cx.now_ms;
         self.leaving.push(Leaving { ix, id: worker.id, since_ms: now_ms, empty_since_ms: now_ms });
-        cx.group_changes.look_now = true;
+        cx.look_at_queues_now();
     }
 
     /// Checks the queues of leaving workers. Returns whether any worker is still waited for.
