@@ -312,6 +312,7 @@ fn the_master_makes_system_calls_through_its_trait_only() {
     let pure = [
         "attributes::resource",
         "errno",
+        "guard::Parcel",
         "listen::Access",
         "listen::LocalAddress",
         "listen::SocketFile",

@@ -168,7 +168,7 @@ impl App {
             let outcome = handoff.send(
                 &mut self.balancer,
                 &self.by_member,
-                |worker| channels.get_mut(worker.0),
+                |worker, _| channels.get_mut(worker.0),
                 &mut self.line,
                 self.now_us,
             );

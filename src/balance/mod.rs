@@ -90,6 +90,7 @@ pub struct Balancer {
     pool: Pool,
     free: Vec<u32>,
     backoff: Backoff,
+    first_seq: u64,
     next_seq: u64,
     total_open: usize,
 }
@@ -108,6 +109,7 @@ impl Balancer {
             },
             free: Vec::new(),
             backoff: Backoff::default(),
+            first_seq,
             next_seq: first_seq,
             total_open: 0,
         }
@@ -264,6 +266,28 @@ impl Balancer {
             self.pool.update_level(member);
         }
         seq
+    }
+
+    /// A hand-off of a previous master, whose number is smaller than those of this balancer: whether the worker has it is not
+    /// known. It is open until the worker answers it, or [`Balancer::take_back_adopted`].
+    pub fn adopt(&mut self, member: MemberIx, conn: ConnIx, seq: u64, now_us: u64) {
+        if let Some(who) = self.pool.member_mut(member) {
+            who.open.push_front(Open { seq, conn, since_us: now_us });
+            self.total_open += 1;
+            self.pool.update_level(member);
+        }
+    }
+
+    /// The worker has answered something that was sent after the hand-offs that were adopted: those that are still open never
+    /// reached it. Returns their connections.
+    pub fn take_back_adopted(&mut self, member: MemberIx) -> Vec<ConnIx> {
+        let first_seq = self.first_seq;
+        let Some(who) = self.pool.member_mut(member) else { return Vec::new() };
+        let (adopted, open) = who.open.drain(..).partition::<VecDeque<Open>, _>(|open| open.seq < first_seq);
+        who.open = open;
+        self.total_open -= adopted.len();
+        self.pool.update_level(member);
+        adopted.into_iter().map(|open| open.conn).collect()
     }
 
     /// The worker answered. Returns the connection and the latency; `None` for a number that is not open: a previous

@@ -15,6 +15,7 @@ use crate::limits::{KEEPER_PACKET_BYTES_MAX, START_HEARTBEATS, STOP_NOW_GRACE_MS
 use crate::os::argv::without_values;
 use crate::os::attributes::Attributes;
 use crate::os::errno::EMFILE;
+use crate::os::guard;
 use crate::os::packet::{FDS_LOST, Packet};
 use crate::os::process::{self, FileLimit};
 use crate::os::signal;
@@ -30,6 +31,8 @@ use thiserror::Error;
 const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
 /// Damaged or refused orders of one master that are logged; further ones are only counted.
 const KEEPER_COMPLAINTS_MAX: u32 = 20;
+/// The longest wait for the guard of a dead master, in milliseconds. It needs less than one.
+const GUARD_END_MS: u64 = 100;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -380,6 +383,16 @@ impl<S: System> Keeper<S> {
     /// Whether this pid is the current master's.
     pub(super) fn is_master(&self, pid: i32) -> bool {
         self.master.as_ref().is_some_and(|master| master.pid == pid)
+    }
+
+    /// A master has ended: waits until its guard has sent what the master had in hand. The guard ends by itself at once.
+    pub(super) fn await_guard(&self) {
+        let is_guard = |pid: &i32| {
+            !self.is_master(*pid) && self.table.worker_of(*pid).is_none() && self.system.is_called(*pid, guard::NAME)
+        };
+        if let Some(pid) = self.system.children().into_iter().find(is_guard) {
+            self.system.await_end(pid, GUARD_END_MS);
+        }
     }
 
     /// The master was reaped: handles its last orders, saves what it had not read, decides what follows.

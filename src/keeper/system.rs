@@ -175,6 +175,14 @@ pub trait System: Debug {
         Vec::new()
     }
 
+    /// Whether a process has this name.
+    fn is_called(&self, _pid: i32, _name: &str) -> bool {
+        false
+    }
+
+    /// Waits until a child has ended, reaped or not, for at most `ms`.
+    fn await_end(&self, _pid: i32, _ms: u64) {}
+
     /// A variable in the environment that a process was started with, where it can be read.
     fn variable(&self, _pid: i32, _name: &str) -> Option<Vec<u8>> {
         None
@@ -422,6 +430,17 @@ impl System for Linux {
 
     fn children(&self) -> Vec<i32> {
         procfs::children()
+    }
+
+    fn is_called(&self, pid: i32, name: &str) -> bool {
+        procfs::name(pid).is_some_and(|found| found == name)
+    }
+
+    fn await_end(&self, pid: i32, ms: u64) {
+        // An error means that it has ended, or that there are no pidfds: then it has not begun either.
+        if let Ok(process) = process::pidfd(pid) {
+            let _ = poll::wait(&mut [poll::Interest::new(process.as_fd(), false)], Some(ms));
+        }
     }
 
     fn variable(&self, pid: i32, name: &str) -> Option<Vec<u8>> {

@@ -128,6 +128,9 @@ impl<S: System> Keeper<S> {
             };
             let worker = self.table.worker_of(pid);
             let asked = self.asked_pid() == Some(pid);
+            if self.is_master(pid) {
+                self.await_guard();
+            }
             if worker.is_some() || asked || self.is_master(pid) {
                 // While the leader is not reaped, no other group can have this number. ESRCH: the leader was alone.
                 let _ = self.system.kill_group(pid, signal::KILL);

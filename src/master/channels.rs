@@ -10,7 +10,7 @@ use super::system::System;
 use super::tasks::Task;
 use super::unread::{self, Budget};
 use super::worker::Worker;
-use super::{checkpoint, requests};
+use super::{checkpoint, in_hand, requests};
 use crate::ids::{WorkerId, WorkerIx};
 use crate::limits;
 use crate::supervisor::{Event, KeptConnections};
@@ -156,8 +156,11 @@ impl<S: System> ChannelReader<'_, S> {
             match message {
                 Ok(FromWorker::Answer { ack, accepted: Some(accepted) }) => {
                     let is_handoff = self.dispatch.answered(self.cx, ix, ack, accepted);
-                    if !is_handoff && ack == PROBE_SEQ {
-                        self.http_probes.taken(self.cx, ix, accepted);
+                    match ack {
+                        _ if is_handoff => {}
+                        PROBE_SEQ => self.http_probes.taken(self.cx, ix, accepted),
+                        _ if ack == self.cx.deployment.question_seq() => in_hand::answered(self.cx, ix),
+                        _ => {}
                     }
                 }
                 Ok(FromWorker::User) => self.relay.reply(self.cx, ix, channel),

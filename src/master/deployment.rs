@@ -68,6 +68,11 @@ impl Deployment {
         (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
+    /// The number of the hand-off by which this master asks whether the one before it arrived (`in_hand`).
+    pub(super) fn question_seq(&self) -> u64 {
+        self.first_seq() - 1
+    }
+
     /// The path of our own log; `None` in the foreground.
     pub(super) fn own_log(&self) -> Option<PathBuf> {
         self.home.as_ref().filter(|_| self.background).and_then(|home| home.log_path(&self.name).ok())

@@ -8,13 +8,14 @@ use super::resource_retry::ResourceRetry;
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
+use super::worker::Workers;
 use crate::balance::coalescing::{self, Coalescing};
 use crate::balance::{ConnIx, sticky};
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::limits;
 use crate::os::listen::LocalAddress;
 use crate::supervisor::Event;
-use crate::worker::node::channel::Sent;
+use crate::worker::node::channel::{Channel, Sent};
 use std::io;
 
 /// The result of accepting from a socket.
@@ -137,6 +138,7 @@ impl Dispatch {
                     let client_hash = peer.map(sticky::hash_ip);
                     let conn = app.admit(socket, listener_ix, client_hash, cx.now_us);
                     self.hand_off(cx, app_ix, conn);
+                    cx.system.handed();
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if app.listeners[listener_ix].starvation.remove(&socket).is_some() {
@@ -169,7 +171,7 @@ impl Dispatch {
             let outcome = handoff.send(
                 &mut app.balancer,
                 &app.by_member,
-                |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+                |worker, seq| channel_to(&mut cx.workers, &cx.system, worker, seq),
                 &mut self.line,
                 cx.now_us,
             );
@@ -234,6 +236,7 @@ impl Dispatch {
                 };
                 let conn = app.admit(socket, listener_ix, None, cx.now_us);
                 self.hand_to(cx, app_ix, conn, last);
+                cx.system.handed();
             }
         }
     }
@@ -268,7 +271,7 @@ impl Dispatch {
             member,
             &mut app.balancer,
             &app.by_member,
-            |worker| cx.workers.get_mut(worker).and_then(|w| w.channel.as_mut()),
+            |worker, seq| channel_to(&mut cx.workers, &cx.system, worker, seq),
             &mut self.line,
             cx.now_us,
         );
@@ -370,6 +373,18 @@ impl Dispatch {
             self.hand_off(cx, app_ix, conn);
         }
     }
+}
+
+/// The channel to a worker, for this hand-off.
+fn channel_to<'a, S: System>(
+    workers: &'a mut Workers<S>,
+    system: &S,
+    worker: WorkerIx,
+    seq: u64,
+) -> Option<&'a mut Channel<S::ChannelSocket>> {
+    let worker = workers.get_mut(worker)?;
+    system.handing(worker.id, seq);
+    worker.channel.as_mut()
 }
 
 /// Once per turn: an idle process is not to be woken, so what bounds a blocking close ends with the first turn that had

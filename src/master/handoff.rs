@@ -42,12 +42,13 @@ pub enum Outcome {
 }
 
 impl<S> HandOff<'_, S> {
-    /// Sends the connection to the worker that the balancer chooses. `line` is scratch space.
+    /// Sends the connection to the worker that the balancer chooses. `channel_of` is told the worker and the number of the hand-off;
+    /// `line` is scratch space.
     pub fn send<'c, W: Wire<Passed = S> + 'c>(
         &self,
         balancer: &mut Balancer,
         by_member: &[WorkerIx],
-        channel_of: impl FnOnce(WorkerIx) -> Option<&'c mut Channel<W>>,
+        channel_of: impl FnOnce(WorkerIx, u64) -> Option<&'c mut Channel<W>>,
         line: &mut Vec<u8>,
         now_us: u64,
     ) -> Outcome {
@@ -55,23 +56,24 @@ impl<S> HandOff<'_, S> {
         self.send_to(member, balancer, by_member, channel_of, line, now_us)
     }
 
-    /// Sends the connection to this worker.
+    /// As [`HandOff::send`], to this worker.
     #[inline]
     pub fn send_to<'c, W: Wire<Passed = S> + 'c>(
         &self,
         member: MemberIx,
         balancer: &mut Balancer,
         by_member: &[WorkerIx],
-        channel_of: impl FnOnce(WorkerIx) -> Option<&'c mut Channel<W>>,
+        channel_of: impl FnOnce(WorkerIx, u64) -> Option<&'c mut Channel<W>>,
         line: &mut Vec<u8>,
         now_us: u64,
     ) -> Outcome {
         let worker = by_member[member.0 as usize];
-        let Some(channel) = channel_of(worker) else {
+        let seq = balancer.next_seq(member);
+        let Some(channel) = channel_of(worker, seq) else {
             balancer.set_eligible(member, false);
             return Outcome::Unsent { worker, why: None };
         };
-        self.newconn.render(balancer.next_seq(member), line);
+        self.newconn.render(seq, line);
         match channel.send_handoff(line, self.socket) {
             Sent::Whole => {
                 let before = balancer.open_count(member);

@@ -28,6 +28,7 @@ mod hang_reports;
 mod history;
 mod hooks;
 mod http_probes;
+mod in_hand;
 mod keeper;
 mod kernel_mode;
 mod last_words;
@@ -129,7 +130,8 @@ impl<S: System> Master<S> {
                 self.control.drain();
                 return Ok(());
             }
-            let timeout_ms = self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms));
+            let timeout_ms =
+                self.cx.timers.next_ms().map_or(limits::HEARTBEAT_EVERY_MS, |at| at.saturating_sub(self.cx.now_ms));
             let nap_us = self.dispatch.nap_us(&self.cx);
             let any_open = dispatch::has_open(&self.cx);
             if nap_us > 0 {
@@ -378,7 +380,6 @@ impl<S: System> Master<S> {
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);
     }
-
 
     fn read_keeper(&mut self) -> io::Result<()> {
         while let Some((notice, fds)) = self.cx.keeper.receive()? {

@@ -104,11 +104,7 @@ impl NotifySockets {
     }
 
     /// Takes over the sockets of the previous master.
-    pub(super) fn adopt(
-        &mut self,
-        cx: &mut Context<impl System>,
-        fds: &mut HashMap<String, OwnedFd>,
-    ) {
+    pub(super) fn adopt(&mut self, cx: &mut Context<impl System>, fds: &mut HashMap<String, OwnedFd>) {
         let Context { system, reactor, timers, .. } = cx;
         let uid_of = |name: &str| match name {
             OWN => Some(system.own_uid()),

@@ -18,7 +18,7 @@ use super::start::{
     BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
 };
 use super::system::System;
-use super::{Master, channels, checkpoint, moves, overlap, reload, requests, spawn, stdin};
+use super::{Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -111,12 +111,13 @@ fn resume_all(
     for (ix, actions) in master.cx.apps.indices().zip(actions) {
         master.carry_out(ix, actions);
     }
-    for child in inherited.children.into_iter() {
+    for child in std::mem::take(&mut inherited.children) {
         if let Some(status) = child.status {
             let status = spawn::exit_status(status, child.out_of_memory);
             master.on_exited(child.worker, status, master.cx.now_ms);
         }
     }
+    in_hand::adopt(&mut master.cx, &mut inherited.fds);
     for ix in master.cx.workers.indices() {
         master.begin_interception(ix);
         master.read_channel(ix, true);

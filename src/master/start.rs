@@ -12,7 +12,7 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, cgroups, checkpoint, last_words, log_files, narration, orphans, output, reload, resume};
+use super::{Master, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume};
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
@@ -93,7 +93,7 @@ pub fn run(typed: CommandLine) -> ExitCode {
     run_on(Linux::default(), typed)
 }
 
-fn run_on(system: impl System, typed: CommandLine) -> ExitCode {
+fn run_on(mut system: impl System, typed: CommandLine) -> ExitCode {
     system.set_name("clusterd-master");
     // A log file at its size limit is an error of that write. The signal would kill the master.
     if let Err(e) = system.ignore_signal(signal::XFSZ) {
@@ -109,6 +109,10 @@ fn run_on(system: impl System, typed: CommandLine) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Early: its memory is a copy of ours.
+    if let Some(Err(e)) = in_hand::parcel().map(|parcel| system.guard(link.as_fd(), &parcel)) {
+        log::debug!("no guard: a connection that a killed master has in hand is lost with it: {e}");
+    }
     let inherited = match link.adopt() {
         Ok(inherited) => inherited,
         Err(e) => {

@@ -24,6 +24,15 @@ pub fn hide_values() {
     }
 }
 
+/// Overwrites the command line that the system shows of this process, which lies there ([`own_command_line`]). Allocates nothing.
+pub(super) fn show_as(at: Range<usize>, name: &str) {
+    // SAFETY: as in `hide_values`. In a copy of a process it is the copy's own memory.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(at.start as *mut u8, at.len()) };
+    let shown = name.len().min(bytes.len());
+    bytes[..shown].copy_from_slice(&name.as_bytes()[..shown]);
+    bytes[shown..].fill(0);
+}
+
 /// The same arguments without the values.
 #[must_use]
 pub fn without_values(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
@@ -54,7 +63,7 @@ fn value_in(before: &[u8], arg: &[u8]) -> Option<Range<usize>> {
 }
 
 /// Where the strings of argv lie (`arg_start` and `arg_end` of proc_pid_stat(5)).
-fn own_command_line() -> Option<Range<usize>> {
+pub(super) fn own_command_line() -> Option<Range<usize>> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The name in front may hold spaces; behind it comes field 3.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(48 - 3);

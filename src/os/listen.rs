@@ -370,20 +370,24 @@ pub fn accept_with_peer(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: zeroed storage is a valid sockaddr_storage (family 0), and the kernel wrote at most its size.
     let storage = unsafe { storage.assume_init() };
-    let peer = match i32::from(storage.ss_family) {
+    Ok((socket, ip_of(&storage)))
+}
+
+/// The IP address in a socket address of the kernel; an IPv4 address in an IPv6 one as what it is.
+pub(super) fn ip_of(storage: &libc::sockaddr_storage) -> Option<IpAddr> {
+    match i32::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that the storage holds a sockaddr_in, which is smaller than the storage.
-            let v4 = unsafe { *(&raw const storage).cast::<libc::sockaddr_in>() };
+            let v4 = unsafe { *(&raw const *storage).cast::<libc::sockaddr_in>() };
             Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
         }
         libc::AF_INET6 => {
             // SAFETY: the family says that the storage holds a sockaddr_in6, which is smaller than the storage.
-            let v6 = unsafe { *(&raw const storage).cast::<libc::sockaddr_in6>() };
+            let v6 = unsafe { *(&raw const *storage).cast::<libc::sockaddr_in6>() };
             Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).to_canonical())
         }
         _ => None,
-    };
-    Ok((socket, peer))
+    }
 }
 
 /// Binds a control socket, accessible to its owner only. The caller holds the lock on its name, so an existing file is

@@ -15,6 +15,7 @@ pub mod epoll;
 pub mod errno;
 pub mod fdpass;
 mod fork;
+pub mod guard;
 mod hierarchy;
 pub mod hosts;
 pub mod identity;

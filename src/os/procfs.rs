@@ -14,6 +14,11 @@ pub fn process_group(pid: i32) -> Option<i32> {
     nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok().map(nix::unistd::Pid::as_raw)
 }
 
+/// The name of a process, as `ps` shows it.
+pub fn name(pid: i32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
 /// The children of this process, which has one thread. Where the kernel keeps no list they are looked up one by one.
 pub fn children() -> Vec<i32> {
     let listed = fs::read_to_string("/proc/thread-self/children").ok();
@@ -121,7 +126,7 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
         if !held.is_disjoint(inodes) {
             // The name, which the kernel has. Its arguments are in its own memory, and a page there may be one that never
             // comes (userfaultfd, FUSE): reading it would block.
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+            let command = name(pid).unwrap_or_default();
             let parent = parent(pid).and_then(|parent| parent.parse().ok());
             return Some(Holder { pid, parent, command });
         }

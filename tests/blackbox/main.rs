@@ -25,6 +25,7 @@ mod hang_up;
 mod homes;
 mod hooks;
 mod import;
+mod in_hand;
 mod in_reach;
 mod jobs;
 mod keep;

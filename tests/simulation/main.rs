@@ -6,6 +6,7 @@ mod agent;
 mod asked;
 mod balancer;
 mod canary;
+mod in_hand;
 mod ledger;
 mod limits;
 mod moves;

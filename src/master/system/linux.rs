@@ -1,11 +1,13 @@
 //! The real system. Each method is one call of `os`.
 use super::{Epoll, Interest, Readiness, System};
 use crate::home::Home;
+use crate::ids::WorkerId;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::master::preload;
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
+use crate::os::guard::{Guard, Parcel};
 use crate::os::hosts;
 use crate::os::interrupt::Periodic;
 use crate::os::listen::{self, Access, LocalAddress, SocketFile};
@@ -44,6 +46,8 @@ const POLL_EVENTS_MAX: usize = 256;
 pub(in crate::master) struct Linux {
     /// Interrupts a close that blocks.
     interrupts: Periodic,
+    /// Sends on what is in hand when this process is killed.
+    guard: Option<Guard>,
 }
 
 impl Kernel for Linux {}
@@ -345,12 +349,35 @@ impl System for Linux {
         other_end::is_served_by(leader, connection, listener)
     }
 
+    fn guard(&mut self, to: BorrowedFd<'_>, parcel: &Parcel) -> io::Result<()> {
+        self.guard = Some(Guard::start(to, parcel)?);
+        Ok(())
+    }
+
+    fn handing(&self, worker: WorkerId, seq: u64) {
+        if let Some(guard) = &self.guard {
+            guard.handing(worker.0, seq);
+        }
+    }
+
+    fn handed(&self) {
+        if let Some(guard) = &self.guard {
+            guard.handed();
+        }
+    }
+
     fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        listen::accept(listener)
+        match &self.guard {
+            Some(guard) => guard.accept(listener).map(|(socket, _)| socket),
+            None => listen::accept(listener),
+        }
     }
 
     fn accept_with_peer(&self, listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)> {
-        listen::accept_with_peer(listener)
+        match &self.guard {
+            Some(guard) => guard.accept(listener),
+            None => listen::accept_with_peer(listener),
+        }
     }
 
     fn close_connection(&mut self, connection: OwnedFd) {

@@ -6,11 +6,13 @@
 mod linux;
 
 use crate::home::Home;
+use crate::ids::WorkerId;
 use crate::keeper::link::KeeperSocket;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::os::connection::Connection;
 use crate::os::cpu::CpuCount;
+use crate::os::guard::Parcel;
 use crate::os::listen::{Access, LocalAddress, SocketFile};
 use crate::os::loopback::{Half, Made};
 use crate::os::notify::Datagram;
@@ -286,6 +288,19 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// cannot be seen.
     fn is_served_by(&self, leader: i32, connection: u64, listener: u64) -> Option<bool>;
 
+    /// Has a connection that is between accept and its hand-off outlive this process: it is sent to `to` then, in this parcel.
+    ///
+    /// # Errors
+    /// As [`crate::os::guard::Guard::start`].
+    fn guard(&mut self, to: BorrowedFd<'_>, parcel: &Parcel) -> io::Result<()>;
+
+    /// What was accepted last goes to this worker now, as this hand-off.
+    fn handing(&self, worker: WorkerId, seq: u64);
+
+    /// What was accepted last was handed on, or waits.
+    fn handed(&self);
+
+    /// Accepts a connection, which is in hand until [`System::handed`].
     fn accept(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd>;
 
     fn accept_with_peer(&self, listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<IpAddr>)>;

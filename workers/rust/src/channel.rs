@@ -45,6 +45,7 @@ pub(crate) fn serve(server: &Arc<Server>, fd: RawFd) -> Result<(), Box<dyn Error
                 key = message["key"].clone();
                 channel.act("listening", json!({ "address": null, "port": port, "addressType": 4 }))?;
             } else if message["act"] == "newconn" {
+                let passed = passed.filter(|_| message["key"] == key);
                 let is_taken = passed.is_some_and(|fd| server.take(TcpStream::from(fd)).is_ok());
                 channel.send(&json!({ "cmd": "NODE_CLUSTER", "ack": message["seq"], "accepted": is_taken }))?;
             } else if message["act"] == "disconnect" {

@@ -1,0 +1,121 @@
+//! The connection that a killed master had in hand, between its accept and the end of its hand-off. The master's guard
+//! (`os::guard`) sends it to the keeper, which holds it for the next master. Here is the name that it has there, and what the next
+//! master does with it: nobody gets it twice, and it waits for nobody who has it.
+//!
+//! Where the hand-off had begun, the worker may have the connection or not. It answers in the order of what it reads: so a
+//! connection that does not exist is handed to it, for a server that does not exist. If it has answered that and not the hand-off
+//! before, it never got that one.
+use super::context::Context;
+use super::moves;
+use super::system::System;
+use super::tasks::Task;
+use crate::balance::ConnIx;
+use crate::ids::{AppIx, WorkerId, WorkerIx};
+use crate::keeper::codec;
+use crate::keeper::protocol::Order;
+use crate::limits;
+use crate::os::guard::Parcel;
+use crate::worker::node::lines::NewconnLine;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Prefix of its name in the keeper; the worker's id and the number of the hand-off follow.
+pub(super) const HELD: &str = "hand/";
+/// No listener has this key.
+const NO_KEY: &str = "clusterd:none";
+
+/// The order to hold a connection in hand, for the guard to fill in.
+pub(super) fn parcel() -> Option<Parcel> {
+    let zeros = "0".repeat(Parcel::DIGITS);
+    let name = format!("{HELD}{zeros}/{zeros}");
+    let bytes = codec::encode_order(&Order::Hold { name: name.clone() }).ok()?;
+    let receiver_at = bytes.windows(name.len()).position(|part| part == name.as_bytes())? + HELD.len();
+    Some(Parcel { bytes, receiver_at, number_at: receiver_at + Parcel::DIGITS + 1 })
+}
+
+/// The worker (`None`: nobody yet) and the hand-off in a name.
+fn read_name(name: &str) -> Option<(Option<WorkerId>, u64)> {
+    let (worker, seq) = name.strip_prefix(HELD)?.split_once('/')?;
+    let worker: u64 = worker.parse().ok()?;
+    Some(((worker > 0).then_some(WorkerId(worker)), seq.parse().ok()?))
+}
+
+/// Takes over what the previous master had in hand. Before any channel is read: the worker's answer may wait there.
+pub(super) fn adopt(cx: &mut Context<impl System>, fds: &mut HashMap<String, OwnedFd>) {
+    let names: Vec<String> = fds.keys().filter(|name| name.starts_with(HELD)).cloned().collect();
+    for name in names {
+        let (socket, meant_for) = (fds.remove(&name), read_name(&name));
+        // The keeper's copy is not kept: a connection that kills each master must not kill all of them.
+        cx.keeper.send(Order::Release { name });
+        let Some((socket, (worker, seq))) = socket.zip(meant_for) else { continue };
+        let listener = cx.apps.indices().find_map(|ix| {
+            let app = &cx.apps[ix];
+            let listener = moves::listener_of(cx, app, &socket)?;
+            (!app.closed && app.connections.len() < limits::HANDOFFS_OPEN_MAX).then_some((ix, listener))
+        });
+        let receiver = worker.map(|id| cx.workers.find(id));
+        let member = receiver.flatten().and_then(|ix| cx.workers.get(ix)?.member);
+        match (listener, receiver, member) {
+            // Its worker lives and gets no connections: it may have this one.
+            (None, ..) | (Some(_), Some(Some(_)), None) => cx.system.close(socket),
+            (Some((app, listener)), Some(Some(ix)), Some(member)) => {
+                let conn = moves::add(cx, app, listener, socket, None);
+                cx.apps[app].balancer.adopt(member, conn, seq, cx.now_us);
+                ask(cx, ix);
+            }
+            (Some((app, listener)), None | Some(None), _) => {
+                let conn = moves::add(cx, app, listener, socket, None);
+                wait(cx, app, [conn]);
+            }
+        }
+    }
+}
+
+/// Asks a worker something that it answers after all that it was sent before. The number is this master's: the answer to what an
+/// earlier one asked says nothing.
+fn ask(cx: &mut Context<impl System>, ix: WorkerIx) {
+    let mut line = Vec::new();
+    NewconnLine::new(NO_KEY).render(cx.deployment.question_seq(), &mut line);
+    // Where it cannot be asked, its answer to the hand-off, or its end, decides.
+    let Ok((_, other)) = cx.system.socket_pair() else { return };
+    let Some(worker) = cx.workers.get_mut(ix) else { return };
+    let Some(channel) = &mut worker.channel else { return };
+    match channel.send_line(&line, Some(other.as_fd())) {
+        Ok(()) if channel.is_blocked() => cx.tasks.push_back(Task::AwaitWritable(ix)),
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// The worker has answered the question.
+pub(super) fn answered(cx: &mut Context<impl System>, ix: WorkerIx) {
+    let Some(worker) = cx.workers.get(ix) else { return };
+    let (app, Some(member)) = (worker.app, worker.member) else { return };
+    let never_sent = cx.apps[app].balancer.take_back_adopted(member);
+    wait(cx, app, never_sent);
+}
+
+/// They wait for any worker.
+fn wait(cx: &mut Context<impl System>, app: AppIx, connections: impl IntoIterator<Item = ConnIx>) {
+    let app = &mut cx.apps[app];
+    let waiting = app.waiting.len();
+    app.waiting.queue.extend(connections);
+    app.rescued += (app.waiting.len() - waiting) as u64;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_in_the_parcel_is_read_back_with_its_numbers() {
+        let Parcel { mut bytes, receiver_at, number_at } = parcel().unwrap();
+        bytes[receiver_at..receiver_at + Parcel::DIGITS].copy_from_slice(b"00000000000000000017");
+        bytes[number_at..number_at + Parcel::DIGITS].copy_from_slice(b"00000000008589934593");
+        let Order::Hold { name } = codec::decode_order(&bytes).unwrap() else { panic!("another order") };
+        assert_eq!(read_name(&name), Some((Some(WorkerId(17)), 8_589_934_593)));
+        let nobody = format!("{HELD}{:020}/{:020}", 0, 0);
+        assert_eq!(read_name(&nobody), Some((None, 0)));
+        assert_eq!(read_name("hand/x/1"), None);
+    }
+}
