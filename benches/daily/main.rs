@@ -79,15 +79,16 @@ fn listing(home: &Home, times: usize) {
 
 fn resting(home: &Home) {
     let all = home.deployments();
-    let pids: Vec<(i32, i32)> = all.iter().map(|d| (d.keeper_pid, d.master_pid)).collect();
-    let ticks = || pids.iter().map(|(keeper, master)| cpu_ticks(*keeper) + cpu_ticks(*master)).sum::<u64>();
+    let of = |d: &Deployment| [vec![d.keeper_pid, d.master_pid], guards(d.master_pid)].concat();
+    let pids: Vec<Vec<i32>> = all.iter().map(of).collect();
+    let ticks = || pids.iter().flatten().map(|pid| cpu_ticks(*pid)).sum::<u64>();
     let before = ticks();
     std::thread::sleep(WATCHED);
     let used = (ticks() - before) * 10;
-    let mut private: Vec<f64> =
-        pids.iter().map(|(keeper, master)| (private_kib(*keeper) + private_kib(*master)) as f64 / 1024.0).collect();
+    let sum = |pids: &Vec<i32>| pids.iter().map(|pid| private_kib(*pid)).sum::<u64>() as f64 / 1024.0;
+    let mut private: Vec<f64> = pids.iter().map(sum).collect();
     println!(
-        "{} idle apps: keeper and master together {:.2} MiB of private memory each (median; goal < 10), and {used} ms of \
+        "{} idle apps: keeper, master and guard together {:.2} MiB of private memory each (median; goal < 10), and {used} ms of \
          CPU time for all of them in {} s",
         all.len(),
         median(&mut private),
@@ -160,6 +161,12 @@ fn cpu_ticks(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+}
+
+/// The guard of a master.
+fn guards(master: i32) -> Vec<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+    children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn private_kib(pid: i32) -> u64 {

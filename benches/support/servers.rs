@@ -301,7 +301,10 @@ impl Server {
         let more: Vec<i32> = match self.tool {
             Tool::Floor | Tool::Least | Tool::NodeRoundRobin | Tool::NodeShared | Tool::Pm2 => Vec::new(),
             Tool::Nginx => below,
-            Tool::RoundRobin | Tool::Sticky | Tool::Shared | Tool::Kernel => self.master().into_iter().collect(),
+            // The master, and its guard.
+            Tool::RoundRobin | Tool::Sticky | Tool::Shared | Tool::Kernel => {
+                self.master().into_iter().flat_map(|pid| [vec![pid], processes::children(pid)].concat()).collect()
+            }
         };
         [vec![self.root], more].concat()
     }

@@ -100,9 +100,14 @@ impl Timers {
         }
     }
 
+    /// Whether a timer is due.
+    pub(super) fn is_due(&self, timer: Timer, now_ms: u64) -> bool {
+        self.at.get(&timer).is_some_and(|at_ms| *at_ms <= now_ms)
+    }
+
     /// Whether a timer is due. Cancels it then: a timer that stays due would keep the loop from sleeping.
     pub(super) fn take_due(&mut self, timer: Timer, now_ms: u64) -> bool {
-        let due = self.at.get(&timer).is_some_and(|at_ms| *at_ms <= now_ms);
+        let due = self.is_due(timer, now_ms);
         if due {
             self.cancel(timer);
         }

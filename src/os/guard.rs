@@ -265,6 +265,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "miri does not know sockets")]
     fn a_parcel_without_room_for_the_numbers_is_refused() {
         let parcel = Parcel { bytes: vec![b'0'; 30], receiver_at: 0, number_at: 11 };
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();

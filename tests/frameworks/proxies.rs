@@ -179,7 +179,7 @@ fn cluster(major: u32, delay: &str, options: &[&str]) -> Cluster {
 }
 
 fn behind_nginx(major: u32) {
-    for (balance, delay) in [("round-robin", "20"), ("kernel", "0")] {
+    for (balance, delay) in [("round-robin", "20"), ("kernel", "0"), ("shared", "20")] {
         let cluster = cluster(major, delay, &["-b", balance]);
         nobody_sees_reloads(Proxy::nginx(cluster.address()), cluster);
     }
@@ -216,15 +216,10 @@ fn nginx_sees_no_reload_of_node_26() {
 }
 
 #[test]
-#[ignore = "installs versions of Node, and nginx"]
-fn nginx_sees_no_reload_of_workers_that_share_a_socket() {
-    let cluster = cluster(24, "20", &["-b", "shared"]);
-    nobody_sees_reloads(Proxy::nginx(cluster.address()), cluster);
-}
-
-#[test]
 #[ignore = "installs versions of Node, and HAProxy"]
 fn haproxy_sees_no_reload() {
-    let cluster = cluster(20, "20", &[]);
-    nobody_sees_reloads(Proxy::haproxy(cluster.address()), cluster);
+    for balance in ["round-robin", "kernel", "shared"] {
+        let cluster = cluster(20, "20", &["-b", balance]);
+        nobody_sees_reloads(Proxy::haproxy(cluster.address()), cluster);
+    }
 }

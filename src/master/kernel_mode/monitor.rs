@@ -125,7 +125,10 @@ impl AcceptQueueMonitor {
     /// A connection arrived after an idle time. Most are taken within moments.
     pub(in crate::master) fn woke(&mut self, cx: &mut Context<impl System>) {
         cx.reactor.wake_for_queues(false);
-        cx.timers.set_earlier(Timer::AcceptQueues, cx.now_ms + FIRST_LOOK_MS);
+        if !cx.timers.is_due(Timer::AcceptQueues, cx.now_ms) {
+            // Also where the next look was planned for sooner: the connection would be new at it.
+            cx.timers.set(Timer::AcceptQueues, cx.now_ms + FIRST_LOOK_MS);
+        }
         self.take_news(cx);
         for queue in std::mem::take(&mut self.news) {
             if takers_of(cx, queue).is_none_or(<[WorkerIx]>::is_empty) {
