@@ -200,6 +200,7 @@ fn not_taken(error: NotTaken) -> Reply {
     reply
 }
 
+/// The loop took the request and ended without an answer to it.
 fn no_answer() -> Reply {
-    failure(StatusCode::INTERNAL_SERVER_ERROR, "the master gave no answer")
+    not_taken(NotTaken::Ended)
 }

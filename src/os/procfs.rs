@@ -1,6 +1,6 @@
 //! What /proc says about processes and their sockets: memory, CPU time, who holds a port, who holds connections. Best
 //! effort: what cannot be read is `None`, never an error.
-use super::sock_diag;
+use super::{clock, sock_diag};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
@@ -87,8 +87,19 @@ pub struct Holder {
 
 /// Finds who listens on a TCP port.
 pub fn tcp_port_holder(address: SocketAddr) -> Option<Holder> {
-    let listening = tcp_table(|s| s.listening && s.local_port == address.port())?;
+    let listening = listening(&[address.port()])?;
     holder_of(&listening.into_iter().map(|(_, inode)| inode).collect())
+}
+
+/// Local port and inode of the sockets that listen on one of these TCP ports (with no ports: on any), from netlink; from /proc
+/// where netlink is refused.
+fn listening(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
+    match sock_diag::listening(ports) {
+        Ok(found) => Some(found.into_iter().map(|socket| (socket.port, socket.inode)).collect()),
+        // Reading /proc would take even longer.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
+        Err(_) => tcp_table(|s| s.listening && (ports.is_empty() || ports.contains(&s.local_port))),
+    }
 }
 
 /// Finds who listens on a unix socket path.
@@ -108,21 +119,20 @@ pub fn unix_path_holder(path: &Path) -> Option<Holder> {
     holder_of(&inodes)
 }
 
-/// Sockets that are looked at for the holder of one: the caller's loop waits for that, about 2 us for each.
-const HOLDER_SOCKETS_MAX: usize = 50_000;
+/// How long the holder of a socket is looked for, in milliseconds: the caller's loop waits for that.
+const HOLDER_MS_MAX: u64 = 200;
 
 fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
     if inodes.is_empty() {
         return None;
     }
-    let mut looked = 0;
+    let deadline_ms = clock::monotonic_ms() + HOLDER_MS_MAX;
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let held = socket_inodes(pid).unwrap_or_default();
-        looked += held.len();
-        if looked > HOLDER_SOCKETS_MAX {
+        if clock::monotonic_ms() >= deadline_ms {
             return None;
         }
+        let held = socket_inodes(pid).unwrap_or_default();
         if !held.is_disjoint(inodes) {
             // The name, which the kernel has. Its arguments are in its own memory, and a page there may be one that never
             // comes (userfaultfd, FUSE): reading it would block.
@@ -137,7 +147,7 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
 /// The TCP ports on which a process listens, as far as this user can see.
 pub fn listening_ports(pid: i32) -> Vec<u16> {
     let held = socket_inodes(pid).unwrap_or_default();
-    let listening = tcp_table(|s| s.listening).unwrap_or_default();
+    let listening = listening(&[]).unwrap_or_default();
     listening.into_iter().filter(|(_, inode)| held.contains(inode)).map(|(port, _)| port).collect()
 }
 
