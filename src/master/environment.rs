@@ -13,6 +13,9 @@ const WATCHDOG: &str = "WATCHDOG_USEC";
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// What `clean_env` leaves: the language, the time zone, the terminal.
 const KEPT: [&str; 4] = ["LANG", "PATH", "TERM", "TZ"];
+/// By which Node (22.1 and later) keeps compiled code, and where in a home that is.
+const COMPILE_CACHE_VARIABLE: &str = "NODE_COMPILE_CACHE";
+const COMPILE_CACHE: &str = ".cache/clusterd/node";
 /// What belongs to the session of whoever started clusterd.
 const OF_A_SESSION: [&str; 9] =
     ["BASH_ENV", "DBUS_SESSION_BUS_ADDRESS", "ENV", "GNUPGHOME", "KRB5CCNAME", "MAIL", "OLDPWD", "PWD", "XAUTHORITY"];
@@ -26,7 +29,18 @@ pub(super) fn base_environment(app: &config::App, account: Option<&Account>) -> 
     };
     let mut env = inherited(all, app.clean_env, account);
     env.extend(app.env.iter().map(|(name, value)| (name.into(), value.into())));
+    if app.compile_cache {
+        cache_compiled_code(&mut env);
+    }
     env
+}
+
+/// Names the folder of compiled code, which Node makes: in the home of the workers' user, since nobody else may write what they run.
+fn cache_compiled_code(env: &mut BTreeMap<OsString, OsString>) {
+    let home = env.get(OsStr::new("HOME")).map(Path::new).filter(|home| home.is_absolute());
+    if let Some(folder) = home.map(|home| home.join(COMPILE_CACHE)) {
+        env.entry(COMPILE_CACHE_VARIABLE.into()).or_insert(folder.into());
+    }
 }
 
 /// What is left of ours.
@@ -126,6 +140,18 @@ mod tests {
         assert_eq!(inherited(of_root(), false, None), all);
         let kept = ["LANG", "LC_TIME", "PATH"].map(OsString::from);
         assert!(inherited(of_root(), true, None).keys().eq(&kept));
+    }
+
+    #[test]
+    fn compiled_code_is_kept_in_the_home_of_the_workers_user() {
+        let of = |pairs: &[(&str, &str)]| {
+            let mut env = env(pairs);
+            cache_compiled_code(&mut env);
+            env.get(OsStr::new("NODE_COMPILE_CACHE")).cloned()
+        };
+        assert_eq!(of(&[("HOME", "/srv/web")]), Some("/srv/web/.cache/clusterd/node".into()));
+        assert_eq!(of(&[("HOME", "/srv/web"), ("NODE_COMPILE_CACHE", "/tmp/x")]), Some("/tmp/x".into()));
+        assert_eq!((of(&[]), of(&[("HOME", "relative")])), (None, None));
     }
 
     #[test]

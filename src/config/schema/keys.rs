@@ -316,6 +316,10 @@ table! {
     /// Take nothing over from clusterd's own variables but PATH, LANG, LC_*, TZ and TERM.
     clean_env: plain(bool = false), Boolean, section "environment",
         more "With `user`, HOME, USER, LOGNAME and SHELL are always the user's";
+    /// Have Node 22 and later keep the compiled code of the app, so that workers start with less CPU time.
+    compile_cache: plain(bool = false), Boolean, section "environment",
+        more "In `~/.cache/clusterd/node` of the user that the workers run as: NODE_COMPILE_CACHE is set to that, unless it is set \
+              already. A worker writes what it compiled when it ends";
     /// The variable that holds a worker's slot, from 0.
     instance_var: plain(String = defaults::INSTANCE_VAR.to_owned()), variable(parse::instance_variable),
         section "environment";
