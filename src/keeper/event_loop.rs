@@ -31,8 +31,8 @@ use thiserror::Error;
 const KEEPER_ORDERS_PER_TURN_MAX: usize = 256;
 /// Damaged or refused orders of one master that are logged; further ones are only counted.
 const KEEPER_COMPLAINTS_MAX: u32 = 20;
-/// The longest wait for the guard of a dead master, in milliseconds. It needs less than one.
-const GUARD_END_MS: u64 = 100;
+/// The longest wait for the guard of a dead master, in milliseconds. It needs less than one, where it gets a CPU.
+const GUARD_END_MS: u64 = 1_000;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 

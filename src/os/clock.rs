@@ -12,8 +12,18 @@ pub fn monotonic_ms() -> u64 {
 /// CLOCK_MONOTONIC in microseconds.
 #[must_use]
 pub fn monotonic_us() -> u64 {
-    match clock_gettime(ClockId::CLOCK_MONOTONIC) {
-        // The clock counts from boot and is never negative.
+    microseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// The CPU time of the calling thread, in milliseconds.
+#[must_use]
+pub(super) fn thread_cpu_ms() -> u64 {
+    microseconds(ClockId::CLOCK_THREAD_CPUTIME_ID) / 1000
+}
+
+fn microseconds(clock: ClockId) -> u64 {
+    match clock_gettime(clock) {
+        // Both count from a beginning and are never negative.
         Ok(now) => now.tv_sec().unsigned_abs() * 1_000_000 + now.tv_nsec().unsigned_abs() / 1000,
         // Cannot fail on Linux: the id is valid and the pointer is ours.
         Err(_) => 0,

@@ -6,6 +6,7 @@
 use super::{argv, fdpass, process};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
@@ -15,8 +16,12 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// The name of the process, and its command line.
 pub const NAME: &str = "clusterd-guard";
-/// Fds among which a connection is searched that was accepted, and whose number is not known yet.
+/// Fds among which a connection is searched that was accepted, and whose number is not known yet, where the size of the table is not
+/// known.
 const FDS_MAX: RawFd = 65_536;
+/// Where the kernel says how large the table of files is (`FDSize`), and how much of that is read.
+const STATUS: &CStr = c"/proc/self/status";
+const STATUS_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a packet.
 const PACKET_BYTES_MAX: usize = 256;
 /// The packet in which a connection is sent, and where in it two numbers of [`Parcel::DIGITS`] digits stand.
@@ -186,8 +191,24 @@ fn in_hand(hand: &Hand) -> Option<RawFd> {
     if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(hand.client.ss_family)) {
         return None;
     }
-    let mut from = (0..FDS_MAX).filter(|fd| is_from(*fd, hand));
+    let mut from = (0..table_size().unwrap_or(FDS_MAX)).filter(|fd| is_from(*fd, hand));
     from.next().filter(|_| from.next().is_none())
+}
+
+/// How many fds the table of files has room for.
+fn table_size() -> Option<RawFd> {
+    let mut text = [0; STATUS_BYTES_MAX];
+    // SAFETY: the path ends with NUL. A failure is a negative number, from which nothing can be read.
+    let file = unsafe { libc::open(STATUS.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // SAFETY: at most as many bytes are written as there are. The file is left open: this process ends soon.
+    let read = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
+    size_in(text.get(..usize::try_from(read).ok()?)?)
+}
+
+/// The number behind `FDSize:` in the text of /proc/self/status.
+fn size_in(text: &[u8]) -> Option<RawFd> {
+    let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"FDSize:"))?;
+    str::from_utf8(line).ok()?.trim().parse().ok().filter(|size| *size > 0)
 }
 
 /// Whether this is a connection from the client in hand.
@@ -253,6 +274,13 @@ mod tests {
         drop(twice);
         drop(accepted);
         assert_eq!(in_hand(&hand(Some(&clients[2]), -1)), None, "it is closed");
+    }
+
+    #[test]
+    fn the_size_of_the_table_is_read() {
+        assert_eq!(size_in(b"Name:\tx\nFDSize:\t256\nGroups:\t0\n"), Some(256));
+        assert_eq!((size_in(b"FDSize:\t\n"), size_in(b"FDSize:\t0\n"), size_in(b"")), (None, None, None));
+        assert!(cfg!(miri) || table_size().unwrap() >= 3);
     }
 
     #[test]
