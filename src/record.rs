@@ -39,7 +39,7 @@ pub enum RecordError {
     #[error("its {field} is {is} long; the most is {max}")]
     TooLong { field: &'static str, is: usize, max: usize },
     /// This field has a value that means nothing.
-    #[error("its {0} makes no sense")]
+    #[error("its {0} is not valid")]
     Bad(&'static str),
     /// A variant that only another version knows.
     #[error("it is of the unknown kind {0}")]

@@ -1,4 +1,5 @@
-//! Text of others on its way to a terminal or a log: nothing in it may act on the terminal or pass for a line of ours.
+//! Words for a terminal or a log: text of others, in which nothing may act on the terminal or pass for a line of ours; times;
+//! names of signals.
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -28,9 +29,80 @@ fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A time that passed: `3 ms`, `12.3 s`, `4 m 12 s`, `2 h 5 m`, `3 d 4 h`.
+#[must_use]
+pub fn elapsed(ms: u64) -> String {
+    let s = ms / 1000;
+    match ms {
+        0..=999 => format!("{ms} ms"),
+        1_000..=59_999 => format!("{}.{} s", s, ms % 1000 / 100),
+        60_000..=3_599_999 => format!("{} m {} s", s / 60, s % 60),
+        3_600_000..=86_399_999 => format!("{} h {} m", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// A time that was set: `30 s`, `300 ms`.
+#[must_use]
+pub fn time_limit(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { elapsed(ms) }
+}
+
+/// Linux' signals in the order of their numbers, from 1.
+const SIGNALS: [&str; 31] = [
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// `SIGKILL` for 9, `signal 40` for a number without a name.
+#[must_use]
+pub fn signal_name(signal: i32) -> Cow<'static, str> {
+    let known = usize::try_from(signal).ok().and_then(|number| SIGNALS.get(number.checked_sub(1)?));
+    known.map_or_else(|| Cow::Owned(format!("signal {signal}")), |name| Cow::Borrowed(*name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_read_like_speech() {
+        let spans =
+            [(3, "3 ms"), (1_250, "1.2 s"), (252_000, "4 m 12 s"), (7_500_000, "2 h 5 m"), (273_600_000, "3 d 4 h")];
+        for (ms, words) in spans {
+            assert_eq!(elapsed(ms), words);
+        }
+        assert_eq!([30_000, 300, 1_500, 90_000].map(time_limit), ["30 s", "300 ms", "1.5 s", "90 s"]);
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_written_out_and_the_rest_stays() {

@@ -277,6 +277,47 @@ fn every_file_begins_with_what_lives_there_and_can_be_read_in_one_sitting() {
     }
 }
 
+/// The texts of messages in some code: the first string behind what logs it, says it, or makes it an error.
+fn messages(code: &str) -> impl Iterator<Item = String> {
+    let openers =
+        ["info!(", "warn!(", "error!(", "say(", "say(&format!(", "complain(", "complain(&format!(", "#[error("];
+    openers.into_iter().flat_map(move |opener| code.split(opener).skip(1)).filter_map(|rest| {
+        let text = rest.trim_start().strip_prefix('"')?;
+        let is_end = |(at, _): &(usize, &str)| !text[..*at].ends_with('\\');
+        let (end, _) = text.match_indices('"').find(is_end)?;
+        let lines = text[..end].split("\\\n");
+        Some(lines.map(|line| line.trim_start_matches([' ', '\n'])).collect())
+    })
+}
+
+#[test]
+fn a_message_is_found_wherever_it_stands() {
+    let code = "log::warn!(\n    \"{}: a \\\"b\\\" \\\n     c\",\n x)\n#[error(\"d\")]\nsystem.say(&format!(\"e {x}\"));\nerror!(target)";
+    let found: BTreeSet<String> = messages(code).collect();
+    assert_eq!(found, ["{}: a \\\"b\\\" c", "d", "e {x}"].map(str::to_owned).into());
+}
+
+#[test]
+fn messages_are_in_one_style() {
+    let never =
+        ["  ", "goes on", "anew", "as it likes", "by somebody", "makes no sense", "without a word", "serves on"];
+    let mut seen = 0;
+    for (path, text) in files("src") {
+        for message in messages(&code(&text)) {
+            seen += 1;
+            let path = path.display();
+            let words = never.iter().find(|words| message.contains(*words));
+            assert_eq!(words, None, "{path}: {message}");
+            let is_sentence = message.ends_with('.') && !message.ends_with("...");
+            assert!(
+                !is_sentence && !message.ends_with([' ', '\n']),
+                "{path}: {message:?} ends with a period or a blank"
+            );
+        }
+    }
+    assert!(seen > 500, "{seen} messages");
+}
+
 #[test]
 fn a_test_that_is_left_out_of_the_quick_run_says_why() {
     for (path, text) in files("tests").into_iter().chain(files("src")) {

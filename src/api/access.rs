@@ -52,9 +52,9 @@ pub enum AccessError {
 /// Why a request is refused.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(super) enum Refusal {
-    #[error("this address is not called {0:?}; add the name to hosts in [control], or use an IP address")]
+    #[error("the Host header {0:?} is not allowed; add the name to hosts in [control], or use an IP address")]
     Host(String),
-    #[error("a request over TCP says with Host whom it means")]
+    #[error("a request over TCP needs a Host header")]
     NoHost,
     #[error("this needs a token: Authorization: Bearer TOKEN")]
     NoToken,
@@ -98,7 +98,7 @@ impl Access {
         for path in control.token_file.iter().chain(&control.read_token_file) {
             if !path.exists() {
                 make_token(path).map_err(|source| AccessError::Make { path: path.clone(), source })?;
-                log::info!("made a new token in {}", path.display());
+                log::info!("wrote a new API token to {}", path.display());
             }
             token(path)?;
         }

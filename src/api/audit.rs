@@ -31,7 +31,7 @@ impl fmt::Display for Peer {
 /// Notes a request, unless it changes nothing.
 pub(super) fn note(request: &Request, peer: Peer) {
     if let Some(command) = describe(request) {
-        log::info!("asked by {peer}: {command}");
+        log::info!("request from {peer}: {command}");
     }
 }
 

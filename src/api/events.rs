@@ -179,7 +179,7 @@ pub(super) fn answer(mut query: EventQuery, form: Form, last: Option<u64>) -> Re
     query.after = query.after.or(last);
     query.follow |= form == Form::ServerSent;
     let Some(follower) = Follower::new() else {
-        let why = format!("{EVENTS_FOLLOWERS_MAX} clients read events already; that is the most");
+        let why = format!("the limit of {EVENTS_FOLLOWERS_MAX} clients that read events is reached");
         return failure(StatusCode::SERVICE_UNAVAILABLE, why);
     };
     let (pieces, stream) = mpsc::channel(EVENTS_PIECES_MAX);

@@ -29,11 +29,11 @@ const CONTROL_LIVE_TIMEOUT_MS: u64 = 1_000;
 /// Why a body cannot be used.
 #[derive(Debug, Error)]
 enum BodyError {
-    #[error("the body did not come in time")]
+    #[error("the request body did not arrive in time")]
     Late,
-    #[error("the body is over {max} bytes", max = limits::CONTROL_BODY_BYTES_MAX)]
+    #[error("the request body is larger than {max} bytes", max = limits::CONTROL_BODY_BYTES_MAX)]
     TooLarge,
-    #[error("the body broke off: {0}")]
+    #[error("the request body broke off: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -128,7 +128,10 @@ async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<
         match tokio::time::timeout(time, answered).await {
             Ok(answer) => answer,
             Err(_) => {
-                return Err(Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, "the master's loop does not turn")));
+                return Err(Box::new(failure(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the master's event loop does not respond",
+                )));
             }
         }
     } else {
@@ -155,7 +158,7 @@ fn one_app(name: &str, deployment: &Deployment) -> Reply {
         Some(app) => json(StatusCode::OK, app),
         None => {
             let names: Vec<&str> = deployment.apps.iter().map(|app| app.name.as_str()).collect();
-            failure(StatusCode::NOT_FOUND, format!("no app is called {name:?}; there is {}", names.join(", ")))
+            failure(StatusCode::NOT_FOUND, format!("no app is called {name:?}; the apps are: {}", names.join(", ")))
         }
     }
 }
@@ -166,7 +169,7 @@ fn readiness(deployment: &Deployment) -> Reply {
         return done("ready");
     }
     let names: Vec<String> = waiting.iter().map(|app| format!("{} ({})", app.name, app.status)).collect();
-    failure(StatusCode::SERVICE_UNAVAILABLE, format!("no worker is ready of: {}", names.join(", ")))
+    failure(StatusCode::SERVICE_UNAVAILABLE, format!("no worker is ready in: {}", names.join(", ")))
 }
 
 /// Has the new binary check the snapshot, then orders the upgrade.

@@ -34,7 +34,7 @@ enum LogsError {
     /// Why each app has no file, one line each.
     #[error("{0}")]
     NoFiles(String),
-    #[error("{max} clients read logs already; that is the most", max = LOGS_API_FOLLOWERS_MAX)]
+    #[error("the limit of {max} clients that read logs is reached", max = LOGS_API_FOLLOWERS_MAX)]
     TooManyClients,
 }
 

@@ -81,27 +81,27 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
 /// Why an HTTP request cannot be parsed.
 #[derive(Debug, Error)]
 pub(super) enum RouteError {
-    #[error("nothing is at {0}; there is {routes}", routes = all_routes())]
+    #[error("no such path: {0}; the paths are {routes}", routes = all_routes())]
     NoSuchPath(String),
     /// The path wants another method.
-    #[error("{path} wants {wanted}, not {used}")]
+    #[error("{path} needs {wanted}, not {used}")]
     WrongMethod { path: String, wanted: Method, used: Method },
     /// The name of the app is not text.
     #[error("the app's name is not UTF-8")]
     Name,
     /// The body has another form.
-    #[error("the body is not what is wanted here: {0}")]
+    #[error("the request body is not valid here: {0}")]
     Body(#[source] serde_json::Error),
     /// The body is missing; an example.
-    #[error("say {0}")]
+    #[error("the request body has to say {0}")]
     NoBody(&'static str),
     /// An unknown parameter in the query.
-    #[error("{0:?} means nothing here; there is app=NAME, lines=15, follow=true, type=out, slot=0")]
+    #[error("unknown parameter {0:?}; the parameters are app=NAME, lines=15, follow=true, type=out, slot=0")]
     Query(String),
     /// The same of a query for events.
-    #[error("{0:?} means nothing here; there is app=NAME, after=ID, follow=true")]
+    #[error("unknown parameter {0:?}; the parameters are app=NAME, after=ID, follow=true")]
     EventQuery(String),
-    #[error("{0:?} means nothing here; there is slot=0")]
+    #[error("unknown parameter {0:?}; the parameter is slot=0")]
     EnvironmentQuery(String),
     /// More lines than the limit of an answer.
     #[error("lines can be {max} at most", max = limits::LOGS_API_LINES_MAX)]

@@ -101,17 +101,11 @@ fn what_is_wrong_has_its_status_and_says_why() {
             "/v1/nothing",
             "",
             404,
-            "nothing is at /v1/nothing; there is GET /v1/apps, GET /v1/apps/NAME, POST",
+            "no such path: /v1/nothing; the paths are GET /v1/apps, GET /v1/apps/NAME, POST",
         ),
-        (Method::GET, "/v1/apps/web/reload", "", 405, "/v1/apps/web/reload wants POST, not GET"),
+        (Method::GET, "/v1/apps/web/reload", "", 405, "/v1/apps/web/reload needs POST, not GET"),
         (Method::POST, "/v1/apps/%ff/reload", "", 400, "the app's name is not UTF-8"),
-        (
-            Method::POST,
-            "/v1/apps/web/stop",
-            "{\"nw\": true}",
-            400,
-            "the body is not what is wanted here: unknown field",
-        ),
+        (Method::POST, "/v1/apps/web/stop", "{\"nw\": true}", 400, "the request body is not valid here: unknown field"),
         (Method::POST, "/v1/apps/web/scale", "", 400, "say how many: {\"workers\": \"4\"}"),
         (
             Method::POST,
@@ -123,7 +117,7 @@ fn what_is_wrong_has_its_status_and_says_why() {
         (Method::POST, "/v1/apps/web/signal", "", 400, "say which: {\"signal\": \"SIGUSR2\"}"),
         (Method::POST, "/v1/apps/web/signal", "{\"signal\": \"SIGX\"}", 400, "there is no signal \"SIGX\""),
         (Method::POST, "/v1/upgrade", "", 400, "say which binary: "),
-        (Method::GET, "/v1/logs?colour=red", "", 400, "\"colour=red\" means nothing here; there is app=NAME"),
+        (Method::GET, "/v1/logs?colour=red", "", 400, "unknown parameter \"colour=red\"; the parameters are app=NAME"),
         (Method::GET, "/v1/logs?lines=10000000", "", 400, "at most"),
     ];
     for (method, path, body, status, words) in cases {

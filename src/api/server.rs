@@ -101,7 +101,7 @@ fn run<D: Door>(
             // It needs the runtime.
             let door = match door() {
                 Ok(door) => door,
-                Err(e) => return log::error!("the control API cannot be served: {e}"),
+                Err(e) => return log::error!("cannot serve the control API: {e}"),
             };
             let accepting = tokio::spawn(serve(door, calls, open, Arc::clone(&connections)));
             end.notified().await;
@@ -139,7 +139,7 @@ async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, conn
             Err(e) => {
                 // Probably out of fds: wait a little instead of spinning.
                 if !std::mem::replace(&mut told, true) {
-                    log::warn!("{} cannot accept: {e}", D::NAME);
+                    log::warn!("{} cannot accept connections: {e}; trying again", D::NAME);
                 }
                 tokio::time::sleep(pause).await;
                 reserve.fill();
@@ -345,7 +345,9 @@ fn peer(stream: &UnixStream, owner_uid: u32) -> Result<Peer, PeerError> {
     let found = stream.peer_cred()?;
     let (uid, pid) = (found.uid(), found.pid());
     let peer = Peer::Process { uid, pid };
-    check_uid(uid, owner_uid).inspect_err(|_| log::warn!("refused a request on the control socket by {peer}"))?;
+    check_uid(uid, owner_uid).inspect_err(|_| {
+        log::warn!("refused a request on the control socket from {peer}: only root and user {owner_uid} may use it")
+    })?;
     Ok(peer)
 }
 

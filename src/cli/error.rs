@@ -70,7 +70,7 @@ pub(super) enum CommandError {
     #[error("the old generation serves; the log of clusterd says why")]
     NotReloaded,
     /// Every attempt met a new master.
-    #[error("its master dies again and again")]
+    #[error("its master keeps crashing")]
     MasterDies,
     /// The new master's report on an upgrade.
     #[error("{0}")]
@@ -110,7 +110,7 @@ pub(super) enum CommandError {
     #[error("{0}")]
     NoLogs(String),
     /// A thread of this command panicked.
-    #[error("it broke off")]
+    #[error("a thread of this command panicked")]
     Panicked,
 }
 
@@ -127,14 +127,15 @@ pub(super) enum KeeperError {
     #[error("{0}")]
     Ended(String),
     /// It runs, but has no control socket.
-    #[error("its keeper (pid {pid}) does not answer; {log} may say why", log = .log.display())]
+    #[error("its keeper (pid {pid}) does not answer; see {log}", log = .log.display())]
     Silent { pid: u32, log: PathBuf },
 }
 
 impl CommandError {
     /// Adds the name of the app or deployment, once.
     pub(super) fn of(self, name: &str) -> CommandError {
-        if self.to_string().starts_with(&format!("{name}: ")) {
+        let said = self.to_string();
+        if said.strip_prefix(name).is_some_and(|rest| rest.starts_with(": ") || rest.starts_with(' ')) {
             return self;
         }
         CommandError::Of { name: name.to_owned(), error: Box::new(self) }

@@ -187,5 +187,5 @@ fn last_lines(log: &mut (impl Read + Seek), since: u64) -> String {
         text.push_str(if text.is_empty() { "" } else { "\n" });
         text.push_str(line);
     }
-    if text.is_empty() { "it ended without a word".to_owned() } else { text }
+    if text.is_empty() { "it ended without a message".to_owned() } else { text }
 }

@@ -98,15 +98,7 @@ impl RunArgs {
         if let [.., instances] = options.take("instances").as_slice() {
             options.set("workers", vec![pm2_instances(instances)]);
         }
-        if !options.take("wait-ready").is_empty() {
-            options.set("ready", vec!["message".to_owned()]);
-        }
-        // In PM2 a worker that is not ready by then counts as ready, here it has failed: only a longer time is meant.
-        if let [.., time] = options.take("listen-timeout").as_slice()
-            && parse::duration(time).is_ok_and(|time| time > defaults::READY_TIMEOUT)
-        {
-            options.set("ready-timeout", vec![time.clone()]);
-        }
+        set_readiness(&mut options);
         if !options.take("time").is_empty() {
             options.set("log-date-format", vec!["true".to_owned()]);
         }
@@ -120,6 +112,24 @@ impl RunArgs {
             options.set("max-runs", vec!["1".to_owned()]);
         }
         Overrides { command: self.command.clone(), only, env, env_names, env_files, options }
+    }
+}
+
+/// PM2's `--wait-ready` and `--listen-timeout`. As there, a worker that never sends the message counts as ready after a time,
+/// unless `--ready-timeout` says when it has failed.
+fn set_readiness(options: &mut Options) {
+    let waits = !options.take("wait-ready").is_empty();
+    let time = options.take("listen-timeout").pop().filter(|time| parse::duration_not_zero(time).is_ok());
+    if waits && options.has("ready-timeout") {
+        options.set("ready", vec!["message".to_owned()]);
+    } else if waits {
+        let time = time.unwrap_or_else(|| format!("{}s", defaults::READY_TIMEOUT.as_secs()));
+        options.set("ready", vec![format!("message or {time}")]);
+    } else if let Some(time) = time
+        && parse::duration(&time).is_ok_and(|time| time > defaults::READY_TIMEOUT)
+    {
+        // Without the message only a longer time is meant: what listens too late has failed here.
+        options.set("ready-timeout", vec![time]);
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn stay(home: &Home) -> ! {
             if home.entry(name).is_err() || before.is_some_and(|failed| now_ms < failed.again_at_ms) {
                 continue;
             }
-            log::warn!("{name} has lost its keeper; it is started again");
+            log::warn!("{name}: its keeper was killed; starting it again");
             match start_again(home, name) {
                 Ok(message) => {
                     message.lines().for_each(|line| log::info!("{line}"));
@@ -81,7 +81,7 @@ fn start_again(home: &Home, name: &str) -> Result<String, CommandError> {
         // Its files may say something else by now. Where they are gone, what it ran with is good enough.
         match loader::reload(sources) {
             Ok(again) => entry.sources = Some(again),
-            Err(error) => log::warn!("{name}: {error}; it is started as it was"),
+            Err(error) => log::warn!("{name}: {error}; starting it as it was"),
         }
     }
     launch::launch(registry, home, &entry, Novelty::Known)
@@ -119,7 +119,7 @@ fn reap() {
 fn tell_ready() {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = notify::tell(&address, "READY=1", None) {
-        log::warn!("cannot tell {} that everything runs: {error}", address.display());
+        log::warn!("cannot send READY=1 to the service manager at {}: {error}", address.display());
     }
 }
 

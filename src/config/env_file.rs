@@ -33,7 +33,7 @@ pub enum VariableError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// No `=`. The line may be a secret, so it is not shown.
-    #[error("wants NAME=value")]
+    #[error("is not NAME=value")]
     NotAPair,
     /// Text after the closing quote, or no closing quote.
     #[error("the value of {0} has no closing quote, or text after it")]

@@ -7,6 +7,7 @@ mod app;
 mod dump;
 mod fields;
 mod keys;
+mod serve;
 mod write;
 
 #[cfg(test)]
@@ -120,8 +121,12 @@ pub fn convert(value: &Value, around: &Surroundings<'_>) -> Result<Converted, Ve
         Ok(apps) => apps,
         Err(why) => return Err(vec![why.to_string()]),
     };
-    let is_dump = dump::is_dump(&apps);
-    let apps = if is_dump { dump::as_apps(&apps, around.env) } else { apps.into_iter().cloned().collect() };
+    let is_dump = !apps.is_empty() && dump::is_dump(&apps);
+    let mut apps = if is_dump { dump::as_apps(&apps, around.env) } else { apps.into_iter().cloned().collect() };
+    apps.extend(file_servers(value, &mut words));
+    if apps.is_empty() && words.problems.is_empty() {
+        return Err(vec![NoApps::Empty.to_string()]);
+    }
     if apps.len() > APPS_MAX {
         return Err(vec![format!("{} apps are too many: {APPS_MAX} is the most", apps.len())]);
     }
@@ -147,6 +152,23 @@ enum NoApps {
     NotAnObject,
 }
 
+/// The apps of `static` beside the others: folders whose files are served.
+fn file_servers(value: &Value, words: &mut Words) -> Vec<Map<String, Value>> {
+    let entries = match value.get("static") {
+        Some(Value::Array(entries)) => entries.as_slice(),
+        Some(entry) => std::slice::from_ref(entry),
+        None => &[],
+    };
+    let mut apps = Vec::new();
+    for entry in entries {
+        match serve::of_static(entry) {
+            Ok(app) => apps.push(app),
+            Err(why) => words.problem("static", why),
+        }
+    }
+    apps
+}
+
 /// The apps of a file: under `apps` (or `pm2`), as a list, or a single one.
 fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String, Value>>, NoApps> {
     let list = match value {
@@ -156,7 +178,11 @@ fn apps_of<'a>(value: &'a Value, words: &mut Words) -> Result<Vec<&'a Map<String
                     words.note("", format!("{key}: {advice}"));
                 }
             }
-            whole.get("apps").or_else(|| whole.get("pm2")).unwrap_or(value)
+            match whole.get("apps").or_else(|| whole.get("pm2")) {
+                Some(apps) => apps,
+                None if whole.contains_key("static") => return Ok(Vec::new()),
+                None => value,
+            }
         }
         _ => value,
     };

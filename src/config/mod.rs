@@ -132,6 +132,11 @@ pub struct Watch {
 }
 
 impl App {
+    /// Whether the app's processes do not get this variable of clusterd's own.
+    pub fn leaves_out(&self, variable: &str) -> bool {
+        self.filter_env.iter().any(|text| variable.contains(text.as_str()))
+    }
+
     /// The variable that is incremented per slot, and its value in slot 0.
     pub fn first_of_increment(&self) -> Option<(&str, i64)> {
         let name = self.increment_var.as_deref()?;

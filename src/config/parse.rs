@@ -240,6 +240,14 @@ pub fn nearest<'a>(typed: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
+/// A text that names of variables may contain.
+pub fn variable_text(text: &str) -> Result<String, ValueError> {
+    if text.is_empty() || text.contains(['=', '\0']) {
+        return Err(env_file::VariableError::Name(text.to_owned()).into());
+    }
+    Ok(text.to_owned())
+}
+
 /// A path without a zero byte.
 pub fn path(text: &str) -> Result<String, ValueError> {
     if text.is_empty() || text.contains('\0') {

@@ -309,6 +309,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         listen: entries.into_iter().map(|entry| entry.address).collect(),
         env,
         base_env: sources.base_env.clone(),
+        filter_env: raw.filter_env.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         cwd,
         folder,
         watch: decide_watch(&mut raw, sources),

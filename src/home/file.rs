@@ -10,7 +10,7 @@ use thiserror::Error;
 /// A problem with a file of the home.
 #[derive(Debug, Error)]
 pub enum FileProblem {
-    #[error("is not there")]
+    #[error("does not exist")]
     Missing,
     /// It cannot be read.
     #[error("cannot be read: {0}")]

@@ -86,7 +86,7 @@ pub enum HomeError {
     #[error("{path} {why}; set CLUSTERD_HOME to a folder that root alone can change", path = .path.display())]
     Untrusted { path: PathBuf, why: String },
     /// Others may write to the folder.
-    #[error("{path} may be written by other users; run: chmod 700 {path}", path = .0.display())]
+    #[error("other users can write to {path}; run: chmod 700 {path}", path = .0.display())]
     Insecure(PathBuf),
     /// The path of the socket is too long for the kernel.
     #[error(

@@ -131,11 +131,11 @@ impl Hooks {
         };
         self.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(on_end) = order.on_end {
-            return on_end(Err(Trouble::NotRun(format!("{HOOKS_QUEUED_MAX} others wait already"))));
+            return on_end(Err(Trouble::NotRun(format!("{HOOKS_QUEUED_MAX} others are waiting to run"))));
         }
         self.lost += 1;
         if self.lost == 1 {
-            log::warn!("{} hooks wait already; further ones are lost", HOOKS_QUEUED_MAX);
+            log::warn!("{} hooks are waiting to run; further ones are dropped", HOOKS_QUEUED_MAX);
         }
     }
 
@@ -148,7 +148,7 @@ impl Hooks {
     /// Kills running hooks, and waits for them (bounded).
     pub fn finish(self) {
         if self.lost > 0 {
-            log::warn!("{} hooks were lost because too many waited", self.lost);
+            log::warn!("{} hooks were dropped, because too many were waiting", self.lost);
         }
         let Hooks { orders, wake, ended, .. } = self;
         drop((orders, wake));
@@ -259,11 +259,7 @@ impl Runner {
             }),
             Err(failure) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
-                tell(
-                    &command.label,
-                    on_end,
-                    Err(Trouble::NotRun(format!("cannot be started: {}", process::describe_errno(failure.errno)))),
-                );
+                tell(&command.label, on_end, Err(Trouble::NotRun(format!("could not be started: {failure}"))));
             }
         }
     }
@@ -295,7 +291,7 @@ impl Runner {
     /// Kills running hooks.
     fn end(&mut self) {
         for running in &mut self.running {
-            log::warn!("{}: still running at the end; killed", running.command.label);
+            log::warn!("{}: still running when clusterd ended; killed", running.command.label);
             running.kill();
         }
         let until_ms = clock::monotonic_ms() + HOOKS_KILL_WAIT_MS;
@@ -320,8 +316,7 @@ impl Running {
     fn outcome(&self, status: i32) -> Result<(), Trouble> {
         if let Report::Failed(failure) = spawn::read_report(self.report.as_fd()) {
             let program = String::from_utf8_lossy(&self.command.program);
-            let why = process::describe_errno(failure.errno);
-            Err(Trouble::NotRun(format!("cannot run {program} ({:?}): {why}", failure.step)))
+            Err(Trouble::NotRun(format!("cannot run {program}: {failure}")))
         } else if self.killed {
             Err(Trouble::Failed(format!("did not end within {} s and was killed", self.timeout_ms as f64 / 1000.0)))
         } else if process::exit_code(status) == Some(0) {

@@ -86,7 +86,7 @@ struct Forked<F> {
 enum ForkError {
     #[error("{0}")]
     Socket(io::Error),
-    #[error("{}", describe_failure(.0))]
+    #[error("{0}")]
     Fork(Failure),
 }
 
@@ -261,13 +261,13 @@ impl<S: System> Keeper<S> {
                     self.kill_master(format!("was not ready after {} s and was killed", ms / 1000))
                 }
                 Some(Hung::Serving(ms)) => {
-                    self.kill_master(format!("gave no sign of life for {} s and was killed", ms / 1000));
+                    self.kill_master(format!("sent no heartbeat for {} s and was killed", ms / 1000));
                 }
             }
         }
         if self.over.is_none() && self.watchdog.stop_now_is_over(now_ms) {
             let seconds = STOP_NOW_GRACE_MS / 1000;
-            self.system.say(&format!("clusterd: not everything had stopped after {seconds} s; killing the rest"));
+            self.system.say(&format!("clusterd: processes still run {seconds} s after the stop; killing them"));
             self.over = Some(1);
         }
         if self.over.is_none() && self.watchdog.stop_has_no_master(now_ms) {
@@ -286,7 +286,7 @@ impl<S: System> Keeper<S> {
             None => Ok(()),
         };
         if let Err(error) = flushed {
-            self.kill_master(format!("could not be told the news ({error}) and was killed"));
+            self.kill_master(format!("could not be sent messages ({error}) and was killed"));
         }
     }
 
@@ -405,7 +405,7 @@ impl<S: System> Keeper<S> {
         let report = master.report.map_or(Report::Executed, |report| self.system.report(&report));
         let how = match (master.killed_for, report) {
             (Some(reason), _) => reason,
-            (None, Report::Failed(failure)) => format!("could not be started: {}", describe_failure(&failure)),
+            (None, Report::Failed(failure)) => format!("could not be started: {failure}"),
             (None, Report::Executed | Report::Pending) => process::describe_status(status),
         };
         for notice in master.delivery.into_news() {
@@ -483,7 +483,7 @@ impl<S: System> Keeper<S> {
         let Some(master) = &mut self.master else { return self.keep(notice) };
         if master.delivery.push(notice.clone()).is_err() {
             self.keep(notice);
-            self.kill_master("read none of its news and was killed".to_owned());
+            self.kill_master("read none of its messages and was killed".to_owned());
         }
     }
 
@@ -526,16 +526,16 @@ impl<S: System> Keeper<S> {
                 Ok(Packet::End) => return None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) => {
-                    self.complain(&format!("cannot hear the master: {error}"));
+                    self.complain(&format!("cannot read from the master: {error}"));
                     return None;
                 }
             };
             match codec::decode_order(&self.buffer[..length]) {
                 Ok(order) => return Some(Heard::Order(order, fds)),
                 Err(RecordError::Unknown(kind)) => {
-                    self.complain(&format!("ignored an order of the unknown kind {kind}; is the master newer?"));
+                    self.complain(&format!("ignored an order of the unknown kind {kind} (is the master newer?)"));
                 }
-                Err(error) => self.complain(&format!("ignored a damaged order of the master: {error}")),
+                Err(error) => self.complain(&format!("ignored a damaged order from the master: {error}")),
             }
         }
     }
@@ -571,7 +571,7 @@ impl<S: System> Keeper<S> {
             }
             Order::Note { key, value } => {
                 if let Err(refusal) = self.table.note(key.clone(), value) {
-                    self.complain(&format!("cannot keep the note \"{key}\": {refusal}"));
+                    self.complain(&format!("cannot save the record \"{key}\": {refusal}"));
                 }
             }
             Order::Forget { key } => self.table.forget(&key),
@@ -602,7 +602,7 @@ impl<S: System> Keeper<S> {
             Order::AppEnded { app } => self.app_ended(app),
             Order::Finish { code } => self.over = Some(code),
             Order::OwnLog => match fds.pop_front() {
-                None => self.complain("cannot open its log again: no file descriptor came with the order"),
+                None => self.complain("cannot reopen its log: no file descriptor came with the order"),
                 Some(fd) => self.system.take_stderr(fd),
             },
             Order::Serving => self.service_manager.tell(&self.system, News::Serving),
@@ -636,10 +636,6 @@ impl<S: System> Keeper<S> {
 
 fn workers_text(count: usize) -> String {
     if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") }
-}
-
-fn describe_failure(failure: &Failure) -> String {
-    format!("{:?}: {}", failure.step, process::describe_errno(failure.errno))
 }
 
 /// The arguments of each master.

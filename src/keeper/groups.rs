@@ -64,7 +64,7 @@ impl Groups {
         match self.make(system, base, &app, &limits, &before) {
             Ok(unmet) => {
                 for (limit, why) in unmet {
-                    system.say(&format!("clusterd: {app}: limits.{} does not hold: {why}", limit.key()));
+                    system.say(&format!("clusterd: {app}: limits.{} is not enforced: {why}", limit.key()));
                 }
                 let group = self.apps.entry(app).or_default();
                 group.limits = limits;
@@ -73,8 +73,7 @@ impl Groups {
                 self.apps.remove(&app);
                 if let Some(limit) = Limit::ALL.into_iter().find(|limit| limits.get(*limit).is_some()) {
                     let key = limit.key();
-                    system
-                        .say(&format!("clusterd: {app}: no cgroup can be made, so limits.{key} does not hold: {why}"));
+                    system.say(&format!("clusterd: {app}: limits.{key} is not enforced: cannot make a cgroup: {why}"));
                 }
             }
         }
@@ -110,7 +109,11 @@ impl Groups {
             }
             entry => entry,
         };
-        entry.inspect_err(|why| system.say(&format!("clusterd: {app}: its cgroup cannot be joined: {why}"))).ok()
+        entry
+            .inspect_err(|why| {
+                system.say(&format!("clusterd: {app}: cannot use its cgroup: {why}; the new worker has no limits"))
+            })
+            .ok()
     }
 
     /// The app in whose group a process is.

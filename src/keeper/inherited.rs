@@ -29,7 +29,7 @@ pub(super) fn hold_inherited<S: System>(system: &S, table: &mut Table<S::Fd>) {
                 // At the start the limit on held fds cannot be reached.
                 let _ = table.hold(format!("{INHERITED_PREFIX}{index}/{name}"), fd);
             }
-            Err(error) => system.say(&format!("clusterd: LISTEN_FDS names fd {number}, which is not there: {error}")),
+            Err(error) => system.say(&format!("clusterd: LISTEN_FDS is {count}, but fd {number} is not open: {error}")),
         }
     }
 }

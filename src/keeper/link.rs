@@ -154,7 +154,7 @@ impl<K: KeeperSocket> Link<K> {
         loop {
             let Some((notice, fds)) = self.receive_with_fds()? else {
                 if left_ms == 0 {
-                    let text = "the keeper did not say in time what it holds";
+                    let text = "the keeper did not list in time what it holds";
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
                 left_ms = self.socket.wait_readable(left_ms)?;
@@ -266,11 +266,11 @@ impl<K: KeeperSocket> Link<K> {
             let length = match self.socket.receive(&mut self.buffer, &mut fds) {
                 Ok(Packet::Whole(length)) => length,
                 Ok(Packet::WithoutFds(_)) => {
-                    warn!("ignored a packet of the keeper: {FDS_LOST}");
+                    warn!("ignored a packet from the keeper: {FDS_LOST}");
                     continue;
                 }
                 Ok(Packet::Damaged(why)) => {
-                    warn!("ignored a packet of the keeper: {why}");
+                    warn!("ignored a packet from the keeper: {why}");
                     continue;
                 }
                 Ok(Packet::End) => return Err(gone()),
@@ -281,7 +281,7 @@ impl<K: KeeperSocket> Link<K> {
             match codec::decode_notice(&self.buffer[..length]) {
                 Ok(notice) => return Ok(Some((notice, fds))),
                 Err(RecordError::Unknown(kind)) => debug!("ignored a notice of the unknown kind {kind}"),
-                Err(error) => warn!("ignored a damaged notice of the keeper: {error}"),
+                Err(error) => warn!("ignored a damaged notice from the keeper: {error}"),
             }
         }
     }
@@ -294,7 +294,7 @@ impl<K: KeeperSocket> AsFd for Link<K> {
 }
 
 fn invalid(error: &RecordError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("the keeper would not take this: {error}"))
+    io::Error::new(io::ErrorKind::InvalidInput, format!("the keeper would refuse this: {error}"))
 }
 
 enum Step {

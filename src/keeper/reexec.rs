@@ -30,10 +30,10 @@ const KEEPER_CHECK_MS: u64 = 5_000;
 #[derive(Debug, Error)]
 pub enum ReexecError {
     /// The state cannot be encoded.
-    #[error("what it holds: {0}")]
+    #[error("cannot encode its state: {0}")]
     State(#[from] RecordError),
     /// The state cannot be stored.
-    #[error("writing down what it holds: {0}")]
+    #[error("cannot write its state: {0}")]
     Store(io::Error),
     /// The state cannot be read.
     #[error("cannot read the keeper's state: {0}")]
@@ -48,19 +48,19 @@ pub enum ReexecError {
     #[error("the new binary gave no answer in {} s", KEEPER_CHECK_MS / 1000)]
     Silent,
     /// The binary could not be executed.
-    #[error("the new binary cannot be run: {}", process::describe_errno(.0.errno))]
+    #[error("the new binary cannot be run: {0}")]
     Run(Failure),
     /// The child refused.
     #[error("the new binary cannot take over from it{0}")]
     Refused(String),
     /// The child is another program.
-    #[error("the new binary is not a clusterd that can (it {0})")]
+    #[error("the new binary is not a clusterd that can take over (it {0})")]
     Foreign(String),
     /// The previous binary cannot be kept open for a way back.
-    #[error("opening /proc/self/exe: {0}")]
+    #[error("cannot open /proc/self/exe: {0}")]
     OwnBinary(io::Error),
     /// A held fd would not survive the exec.
-    #[error("handing over the open files: {0}")]
+    #[error("cannot hand over the open files: {0}")]
     HandOver(io::Error),
     /// The exec failed.
     #[error("the new binary cannot be executed: {0}")]
@@ -68,10 +68,10 @@ pub enum ReexecError {
     #[error("file {0} is not open")]
     NotOpen(RawFd),
     /// An fd of the state cannot be taken over.
-    #[error("taking files: {0}")]
+    #[error("cannot take over files: {0}")]
     Take(io::Error),
     /// Signals cannot be blocked.
-    #[error("watching signals: {0}")]
+    #[error("cannot watch signals: {0}")]
     Signals(io::Error),
 }
 
@@ -242,7 +242,9 @@ impl<S: System> Keeper<S> {
         };
         if let Err(error) = self.system.close_on_exec_from(3) {
             // Workers that start from now on would inherit the keeper's fds.
-            self.system.say(&format!("clusterd: keeper: cannot mark its files as its own again: {error}"));
+            self.system.say(&format!(
+                "clusterd: keeper: cannot set close-on-exec on its files again: {error}; new workers inherit them"
+            ));
         }
         why
     }
@@ -288,7 +290,7 @@ fn left<S: System>(system: &S, args: Vec<OsString>) -> Option<Left<S::Fd>> {
 pub(super) fn resume<S: System>(system: S, args: Vec<OsString>) -> ExitCode {
     system.set_name("clusterd");
     let Some(left) = left(&system, args) else {
-        system.say("clusterd: cannot start: this role is for clusterd alone, in an upgrade");
+        system.say("clusterd: cannot start: only an upgrade of clusterd starts this role");
         return ExitCode::from(2);
     };
     match Keeper::restored(system, &left) {

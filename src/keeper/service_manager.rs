@@ -63,7 +63,7 @@ impl ServiceManager {
         }
         let stored = stored_name(name);
         if stored.len() > STORED_NAME_BYTES_MAX {
-            return system.say(&format!("clusterd: {name} is too long a name for the service manager's store"));
+            return system.say(&format!("clusterd: cannot store {name} with the service manager: its name is longer than {STORED_NAME_BYTES_MAX} bytes"));
         }
         if replaces {
             system.tell_service_manager(&format!("FDSTOREREMOVE=1\nFDNAME={stored}"));

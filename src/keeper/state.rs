@@ -302,23 +302,23 @@ impl Saved<'_> {
             }
             reports.extend(report.map(|report| (worker, report)));
             let restored = table.restore(worker, child.into_owned());
-            restored.map_err(|_| RecordError::Bad("children, of which two are the same or one is too many,"))?;
+            restored.map_err(|_| RecordError::Bad("list of children (one twice, or too many)"))?;
         }
         for SavedFile { name, fd } in self.held {
             match table.hold(name.into_owned(), fd) {
                 Ok(None) => {}
                 Ok(Some(_)) | Err(_) => {
-                    return Err(RecordError::Bad("files, of which two have one name or one is too many,"));
+                    return Err(RecordError::Bad("list of files (one name twice, or too many)"));
                 }
             }
         }
         for SavedNote { key, value } in self.notes {
             let noted = table.note(key.into_owned(), value.into_owned());
-            noted.map_err(|_| RecordError::Bad("notes, of which one is too many,"))?;
+            noted.map_err(|_| RecordError::Bad("list of records (too many)"))?;
         }
         for notice in self.waiting {
             let restored = table.restore_waiting(notice.into_owned());
-            restored.map_err(|_| RecordError::Bad("waiting news, of which one is too many,"))?;
+            restored.map_err(|_| RecordError::Bad("list of waiting messages (too many)"))?;
         }
         within("news", self.news.len(), KEEPER_OUTBOX_MAX)?;
         if self.master.pid < FIRST_PID {

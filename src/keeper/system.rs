@@ -254,7 +254,7 @@ pub struct Linux {
 fn tell_service_manager(state: &str, fd: Option<BorrowedFd<'_>>) {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
     if let Err(e) = notify::tell(&address, state, fd) {
-        stderr::say(&format!("clusterd: cannot tell the service manager {state:?} ({}): {e}", address.display()));
+        stderr::say(&format!("clusterd: cannot send {state:?} to the service manager at {}: {e}", address.display()));
     }
 }
 
@@ -275,7 +275,7 @@ impl System for Linux {
 
     fn take_stderr(&self, fd: OwnedFd) {
         if let Err(e) = stderr::replace(fd.as_fd()) {
-            stderr::say(&format!("clusterd: the log cannot be opened again: {e}"));
+            stderr::say(&format!("clusterd: cannot switch to the reopened log: {e}"));
         }
     }
 

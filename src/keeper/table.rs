@@ -68,7 +68,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Full { what, max } => write!(f, "there are already {max} {what}"),
+            Refusal::Full { what, max } => write!(f, "the limit of {max} {what} is reached"),
             Refusal::InUse(worker) => write!(f, "worker {worker} exists already"),
         }
     }
@@ -248,7 +248,7 @@ impl<F> Table<F> {
     /// The bound is reached.
     pub fn note(&mut self, key: String, value: Vec<u8>) -> Result<(), Refusal> {
         if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&key) {
-            return Err(Refusal::Full { what: "notes", max: NOTES_MAX });
+            return Err(Refusal::Full { what: "records", max: NOTES_MAX });
         }
         self.notes.insert(key, value);
         Ok(())
@@ -344,7 +344,7 @@ impl<F> Table<F> {
     pub fn restore_waiting(&mut self, notice: Notice) -> Result<(), Refusal> {
         let max = CHILDREN_MAX + SIGNALS_PENDING_MAX;
         if self.waiting.len() >= max {
-            return Err(Refusal::Full { what: "waiting news", max });
+            return Err(Refusal::Full { what: "waiting messages", max });
         }
         self.waiting.push_back(notice);
         Ok(())

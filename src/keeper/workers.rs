@@ -57,7 +57,7 @@ impl<S: System> Keeper<S> {
         self.app_starts(&spec);
         if spec.placements.len() != fds.len() {
             let (wanted, came) = (spec.placements.len(), fds.len());
-            self.complain(&format!("worker {worker} wants {wanted} file descriptors, but {came} came"));
+            self.complain(&format!("worker {worker} needs {wanted} file descriptors, but {came} arrived"));
             return Err(refused(EINVAL));
         }
         Ok(spec)
@@ -124,7 +124,7 @@ impl<S: System> Keeper<S> {
             let pid = match self.system.ended_child() {
                 Ok(Some(pid)) => pid,
                 Ok(None) => return,
-                Err(error) => return self.complain(&format!("cannot ask which processes ended: {error}")),
+                Err(error) => return self.complain(&format!("cannot wait for child processes: {error}")),
             };
             let worker = self.table.worker_of(pid);
             let asked = self.asked_pid() == Some(pid);
@@ -178,7 +178,9 @@ impl<S: System> Keeper<S> {
             return self.table.out_of_memory(worker);
         }
         // A wrapper (npm, a shell) that only passes on how its program ended.
-        let text = format!("clusterd: {app}: the kernel killed a process of worker {worker} at limits.memory_max");
+        let text = format!(
+            "clusterd: {app}: the kernel killed a process of worker {worker}: the app reached limits.memory_max"
+        );
         self.system.say(&text);
     }
 
@@ -198,7 +200,9 @@ impl<S: System> Keeper<S> {
             Ok(copies) => copies,
             Err(error) if error.raw_os_error() == Some(spawn::ESRCH) => return,
             Err(error) => {
-                let text = format!("clusterd: what worker {worker} never read ends with it: {error}");
+                let text = format!(
+                    "clusterd: cannot keep the connections that worker {worker} never read: {error}; they are closed"
+                );
                 return self.system.say(&text);
             }
         };

@@ -30,7 +30,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// The folder in which clusterd was started is gone, or its name is not UTF-8.
-    #[error("cannot tell the present folder: {0}")]
+    #[error("cannot find the current folder: {0}")]
     StartFolder(String),
     /// The configuration file.
     #[error("cannot read the configuration {path}: {why}")]
@@ -68,7 +68,7 @@ pub enum ReadError {
         kib_max: u64,
     },
     /// A pipe, or the like, whose end did not come.
-    #[error("its end did not come within {} ms", FILE_READ_MS_MAX)]
+    #[error("reading it took longer than {} ms", FILE_READ_MS_MAX)]
     Slow,
     /// The bytes are not UTF-8.
     #[error("it is not UTF-8 text")]

@@ -43,7 +43,9 @@ impl Archive {
         let thread = std::thread::Builder::new().name("clusterd-gzip".to_owned()).stack_size(LOG_STACK_BYTES);
         if let Err(e) = thread.spawn(move || work(&shared, &user)) {
             waiting.remove(&file.user);
-            log::warn!("{file}: rotated files stay as they are for now: {e}");
+            log::warn!(
+                "{file}: cannot start a thread to compress and remove rotated files: {e}; they stay until the next rotation"
+            );
         }
     }
 }
@@ -64,7 +66,11 @@ fn work(waiting: &Mutex<BTreeMap<Option<Credentials>, Waiting>>, user: &Option<C
         let tidied = place::within(user.as_ref(), &path, Missing::Fail, None, move |place| Ok(tidy(place, &rotation)));
         let folder = path.parent().unwrap_or(Path::new("/"));
         if let Err((file, e)) = tidied.unwrap_or_else(|e| Err((OsString::new(), e))) {
-            log::warn!("{}: cannot look after {}: {e}; it stays as it is", path.display(), folder.join(file).display());
+            log::warn!(
+                "{}: cannot compress or remove {}: {e}; it stays as it is",
+                path.display(),
+                folder.join(file).display()
+            );
         }
     }
 }

@@ -240,7 +240,9 @@ impl<G: Storage> Engine<G> {
                 Ok(Taken::Nothing) => continue,
                 Ok(Taken::End) => (stream.ended, stream.closed) = (true, true),
                 Err(e) => {
-                    log::error!("a worker's output cannot be read: {e}");
+                    let file = stream.file.and_then(|file| self.files.get(file));
+                    let file = file.map_or_else(String::new, |file| format!(" for {}", file.path));
+                    log::error!("cannot read a worker's output{file}: {e}; the rest of it is not written");
                     (stream.ended, stream.closed) = (true, true);
                 }
             }

@@ -211,7 +211,10 @@ impl LogFile {
     fn works_again(&mut self) {
         if let Some(trouble) = self.trouble.take() {
             let (path, lost) = (&self.path, trouble.lost);
-            log::warn!("{path}: written again; {lost} {} lost", if lost == 1 { "line was" } else { "lines were" });
+            log::warn!(
+                "{path}: written again; {lost} {} lost meanwhile",
+                if lost == 1 { "line was" } else { "lines were" }
+            );
         }
     }
 
@@ -241,7 +244,10 @@ impl LogFile {
                 }
             }
             None => {
-                log::warn!("{}: cannot be written: {why}; lines are lost (and counted) until it can", self.path);
+                log::warn!(
+                    "cannot write {}: {why}; its lines are dropped and counted until that works again",
+                    self.path
+                );
                 self.trouble = Some(Trouble { lost: all, reopen_us });
             }
         }

@@ -88,7 +88,7 @@ impl LiveStorage {
         let [cells, first, second] = fds;
         let cells = Arc::new(Shared::adopt(cells, cell::ALL * size_of::<u64>())?);
         if cells.cells()[cell::VERSION].load(Ordering::Acquire) != VERSION_NOW {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is another version's"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it was written by another version"));
         }
         Ok(LiveStorage {
             cells,

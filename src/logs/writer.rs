@@ -37,10 +37,10 @@ const LOG_FINISH_MS: u64 = 2_000;
 #[derive(Debug, Error)]
 pub enum WriterError {
     /// Out of fds, memory or threads.
-    #[error("cannot start the log's thread: {0}")]
+    #[error("cannot start the thread that writes log files: {0}")]
     Start(#[from] io::Error),
     /// The queue of orders is full.
-    #[error("the log's thread is busy; try again in a moment")]
+    #[error("the thread that writes log files is busy; try again in a moment")]
     Busy,
 }
 
@@ -85,7 +85,7 @@ impl Writer {
         let live = match left.map(LiveStorage::adopt) {
             Some(Ok(live)) => live,
             Some(Err(e)) => {
-                log::error!("what a previous master was writing to log files is lost: {e}");
+                log::error!("lost what the previous master had not written to log files yet: {e}");
                 LiveStorage::new()?
             }
             None => LiveStorage::new()?,
@@ -104,7 +104,9 @@ impl Writer {
             let end = EndOfProcess;
             match thread.run(sources) {
                 Ok(()) => std::mem::forget(end),
-                Err(e) => log::error!("log files cannot be written any more: {e}"),
+                Err(e) => {
+                    log::error!("cannot write log files any more: {e}; the master ends, and the keeper starts another")
+                }
             }
         })?;
         Ok(Writer { desk, wake, cells, written, held })
@@ -211,9 +213,7 @@ impl Thread {
         }
         let nobodys = self.engine.all_are_there(Now::read())?;
         if nobodys > 0 {
-            log::error!(
-                "{nobodys} bytes of output that a previous master had read are lost: their stream is not known"
-            );
+            log::error!("lost {nobodys} bytes of output that the previous master had read: their worker is not known");
         }
         let mut finishing = None;
         let mut resting = false;
@@ -259,14 +259,15 @@ impl Thread {
     }
 
     fn add(&mut self, source: Source) {
+        let file = source.file.as_ref().map_or_else(String::new, |(path, _)| format!(" to {path}"));
         let Some(number) = self.engine.add(source) else {
-            log::error!("a worker's output is not written: {} streams are the most", LOG_STREAMS_MAX);
+            log::error!("a worker's output is not written{file}: the limit of {LOG_STREAMS_MAX} streams is reached");
             return;
         };
         if let Some(pipe) = self.engine.pipe(number)
             && let Err(e) = self.epoll.add(pipe, number as u64)
         {
-            log::error!("a worker's output is not written: it cannot be waited for: {e}");
+            log::error!("a worker's output is not written{file}: cannot poll its pipe: {e}");
         }
     }
 

@@ -65,12 +65,12 @@ pub(super) fn explain(cx: &mut Context<impl System>, ix: WorkerIx, query: &Query
     let app = &cx.apps[app_ix];
     let own: Vec<String> = app.listeners.iter().filter(|l| l.configured.is_some()).map(ToString::to_string).collect();
     let advice = if own.is_empty() {
-        "stop that, or have the program bind another address".to_owned()
+        "stop it, or have the program bind another address".to_owned()
     } else {
         let own = own.join(", ");
-        format!("stop that, or have the program bind what the app is configured for ({own}; does it read PORT?)")
+        format!("stop it, or have the program bind what the app is configured for ({own}; does it read PORT?)")
     };
-    log::warn!("{}: worker {id} cannot bind {what}: in use {holder}; {advice}", app.name);
+    log::warn!("{}: worker {id} cannot bind {what}: {holder}; {advice}", app.name);
 }
 
 /// The port of Node's `EADDRINUSE: address already in use 127.0.0.1:8080`, in the last lines of a worker.
@@ -93,36 +93,42 @@ pub(super) fn explain_end(cx: &Context<impl System>, app_ix: AppIx, lines: &[Str
     let (holder, advice) = if is_own {
         let advice =
             "have it listen in the process itself, without `exclusive`: clusterd shares the port among the workers";
-        ("by clusterd for this app".to_owned(), advice)
+        ("in use by clusterd for this app".to_owned(), advice)
     } else {
-        (holder(cx, app_ix, &asked), "stop that, or have the program bind another port")
+        (holder(cx, app_ix, &asked), "stop it, or have the program bind another port")
     };
-    log::warn!("{}: its worker cannot bind port {port}: in use {holder}; {advice}", app.name);
+    log::warn!("{}: a worker cannot bind port {port}: {holder}; {advice}", app.name);
+}
+
+/// Who has an address; `None`: it cannot be seen.
+pub(super) fn in_use(holder: Option<&Holder>) -> String {
+    match holder {
+        Some(holder) => format!("in use by {holder}"),
+        None => "in use by a process that this user may not see (sudo ss -lnp shows it)".to_owned(),
+    }
 }
 
 fn holder(cx: &Context<impl System>, app_ix: AppIx, asked: &Asked) -> String {
     let has_it = |app: AppIx| cx.apps[app].listeners.iter().any(|listener| asked.is_of(listener));
     if let Some(other) = cx.apps.indices().find(|&other| other != app_ix && has_it(other)) {
-        return format!("by the app {}", cx.apps[other].name);
+        return format!("in use by the app {}", cx.apps[other].name);
     }
     let found = match asked {
         Asked::Inet { address, datagram: false } => cx.system.tcp_port_holder(*address),
         Asked::Inet { datagram: true, .. } => None,
         Asked::Path(path) => cx.system.unix_path_holder(path),
     };
-    let Some(Holder { pid, command, parent }) = found else {
-        return "by a process that this user may not see".to_owned();
-    };
+    let Some(Holder { pid, parent, .. }) = found else { return in_use(None) };
     if let Some((_, worker)) = cx.workers.iter().find(|(_, worker)| worker.pid == Some(pid)) {
-        return format!("by worker {} of the app {} (pid {pid})", worker.id, cx.apps[worker.app].name);
+        return format!("in use by worker {} of the app {} (pid {pid})", worker.id, cx.apps[worker.app].name);
     }
     if pid == cx.deployment.keeper_pid || parent == Some(cx.deployment.keeper_pid) {
-        return format!("by the app {} itself, at another host", cx.apps[app_ix].name);
+        return format!("in use by the app {} itself, on another address", cx.apps[app_ix].name);
     }
     let sockets = cx.deployment.home.as_ref().map(Home::sockets).unwrap_or_default();
     let is_its = |keeper: i32| keeper == pid || Some(keeper) == parent;
     match sockets.iter().find(|(_, socket)| Home::keeper_of(socket).is_some_and(is_its)) {
-        Some((name, _)) => format!("by {name}, which clusterd runs too (pid {pid}; clusterd ls)"),
-        None => format!("by pid {pid} ({command})"),
+        Some((name, _)) => format!("in use by {name} (pid {pid}), which clusterd runs too: see clusterd ls"),
+        None => in_use(found.as_ref()),
     }
 }

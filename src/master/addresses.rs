@@ -156,7 +156,10 @@ pub(super) fn close_unwanted(cx: &mut Context<impl System>, groups: &mut Groups,
         let is_needed = served.map(|(_, w)| w.generation).any(|generation| coming.contains(&generation));
         if is_needed {
             listener.configured = None;
-            log::info!("{}: {listener} is no longer configured; its workers asked for it", app.name);
+            log::info!(
+                "{}: {listener} is no longer configured, and stays open for the workers that listen on it",
+                app.name
+            );
             checkpoint::save_listener(cx, ix, listener_ix);
             continue;
         }

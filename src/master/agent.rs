@@ -1,11 +1,11 @@
 //! What the API and the log show of an app's agent. `spawn` starts its process as it starts a worker's; the supervisor
 //! decides when it starts and ends; `relay` passes messages between agent and workers.
 use super::context::Context;
-use super::narration::{cause_words, human_ms};
 use super::system::System;
 use crate::api::types as wire;
 use crate::ids::{AppIx, Slot};
 use crate::supervisor::{Cause, Evidence, Phase, Report, SlotPhase};
+use crate::text::elapsed;
 
 /// The agent as the API shows it; `None`: the app has none.
 pub(super) fn view(cx: &Context<impl System>, app_ix: AppIx) -> Option<wire::Agent> {
@@ -43,23 +43,18 @@ pub(super) fn log_report(cx: &mut Context<impl System>, app_ix: AppIx, report: &
     let pid = |pid: &Option<i32>| pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
     match report {
         Report::AgentReady { pid: known, after_ms, .. } => {
-            log::info!("{name}/agent: ready{} after {}", pid(known), human_ms(*after_ms));
+            log::info!("{name}/agent: ready{} after {}", pid(known), elapsed(*after_ms));
         }
         Report::AgentDied { pid: known, cause, lived_ms, next, .. } => {
-            let lived = match cause {
-                Cause::Ended(_) => format!(" after {}", human_ms(*lived_ms)),
-                _ => String::new(),
-            };
-            let text = format!("agent{} {}{lived}", pid(known), cause_words(cause));
+            let text = format!("agent{} {}", pid(known), cause.with_age(*lived_ms));
             cx.apps[app_ix].slot_notes.insert(Slot::AGENT.0, text.clone());
             log::warn!("{name}/agent: {text}{}{}", super::narration::next_words(*next), advice(cx, app_ix, cause));
         }
         Report::AgentLeft { pid: known, status, killed, .. } => {
             let overdue = if *killed { " (it did not end by itself)" } else { "" };
-            let ended = super::narration::ended(*status);
-            log::debug!("{name}/agent: agent{} has left: {ended}{overdue}", pid(known));
+            log::debug!("{name}/agent: agent{} {status}{overdue}", pid(known));
         }
-        Report::AgentOverdue { .. } => log::warn!("{name}/agent: it has not ended in time; SIGKILL"),
+        Report::AgentOverdue { .. } => log::warn!("{name}/agent: has not ended in time; sending SIGKILL"),
         _ => {}
     }
 }
@@ -70,7 +65,9 @@ fn advice(cx: &Context<impl System>, app_ix: AppIx, cause: &Cause) -> &'static s
     }
     let policy = cx.apps[app_ix].settings().policy().agent;
     match policy.and_then(|policy| policy.ready.evidence) {
-        Some(Evidence::Message) => "; it never called process.send('ready') (or give it agent.ready = \"2s\")",
+        Some(Evidence::Message) => {
+            "; it never called process.send('ready') (for an agent that does not: agent.ready = \"2s\")"
+        }
         Some(Evidence::Notify) => "; it never sent READY=1 to NOTIFY_SOCKET",
         Some(Evidence::Listening | Evidence::Http) | None => "",
     }

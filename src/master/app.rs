@@ -79,6 +79,8 @@ pub(super) struct App {
     pub(super) awaited: Option<Awaited>,
     /// The largest exit code of the last runs of its workers, where their number is limited.
     pub(super) last_run_code: u8,
+    /// The generation of which a worker counted as ready without its message.
+    pub(super) message_missed_in: Option<Generation>,
     /// Warnings that were logged before the last start or reload of it.
     pub(super) warned_before: u64,
     /// Its workers send messages of socket.io's adapter to each other.
@@ -120,6 +122,7 @@ impl App {
             deleted: false,
             starting: false,
             start_failure: None,
+            message_missed_in: None,
             accepted: 0,
             handoffs: 0,
             refused: 0,

@@ -28,7 +28,7 @@ pub(super) fn end_leftovers(cx: &Context<impl System>) {
     let count = cx.system.end_leftovers(&base_name(cx));
     if count > 0 {
         let processes = if count == 1 { "process" } else { "processes" };
-        log::warn!("killed {count} {processes} that an earlier clusterd left when it was killed");
+        log::warn!("killed {count} {processes} left behind by an earlier clusterd, whose keeper was killed");
     }
 }
 

@@ -157,7 +157,7 @@ impl<S: System> Master<S> {
         let apps = &self.cx.apps;
         apps.indices().find(|&ix| !apps[ix].deleted && apps[ix].name == name).ok_or_else(|| {
             let names: Vec<&str> = apps.iter().filter(|a| !a.deleted).map(|a| a.name.as_str()).collect();
-            Answer::NotFound(format!("no app is called {name:?}; there is {}", names.join(", ")))
+            Answer::NotFound(format!("no app is called {name:?}; the apps are: {}", names.join(", ")))
         })
     }
 
@@ -166,7 +166,7 @@ impl<S: System> Master<S> {
         let Some(path) = self.cx.deployment.own_log() else { return };
         match self.cx.system.reopen_own_log(&path) {
             Ok(file) => self.cx.keeper.own_log(file.as_fd()),
-            Err(e) => log::warn!("cannot open {} again: {e}", path.display()),
+            Err(e) => log::warn!("cannot reopen {}: {e}", path.display()),
         }
     }
 
@@ -228,7 +228,7 @@ impl<S: System> Master<S> {
             }
         }
         for failure in &failures {
-            log::error!("reload refused: {failure}; the running configuration serves on");
+            log::error!("reload refused: {failure}; the running configuration stays");
             apps.iter().for_each(|&app| self.hooks.run_for_refusal(&self.cx, app, failure));
         }
         self.control.waiters.add(
@@ -366,7 +366,7 @@ impl<S: System> Master<S> {
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let answer = if self.cx.deployment.stop_asked {
-            Answer::Refused(format!("{} is being ended", self.cx.deployment.name))
+            Answer::Refused(format!("{} is stopping", self.cx.deployment.name))
         } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
             // Another client was faster: wait for the start that it requested.
             return self.control.waiters.add(&mut self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
@@ -491,7 +491,10 @@ impl<S: System> Master<S> {
             match u32::try_from(value) {
                 Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => self.scale_all(|_| n),
                 Ok(_) | Err(_) => {
-                    log::warn!("SIGUSR2 with the value {value}: say a number from 1 to {}", limits::WORKERS_MAX);
+                    log::warn!(
+                        "ignored SIGUSR2 with the value {value}: it must be a number of workers from 1 to {}",
+                        limits::WORKERS_MAX
+                    );
                 }
             }
             return;
@@ -530,7 +533,7 @@ impl<S: System> Master<S> {
         let configured = match reload::configured_again(&self.cx, input) {
             Ok(config) => config,
             Err(reason) => {
-                log::error!("SIGUSR2: {reason}; the number of workers stays");
+                log::error!("SIGUSR2: {reason}; the number of workers stays as it is");
                 return;
             }
         };
@@ -560,7 +563,7 @@ impl<S: System> Master<S> {
             self.cx.events.push_back((ix, Event::Scale { slots }));
         } else {
             let name = &self.cx.apps[ix].name;
-            log::warn!("{name}: {slots} workers are not possible (1 to {}); nothing changes", limits::WORKERS_MAX);
+            log::warn!("{name}: cannot scale to {slots} workers: an app has 1 to {}", limits::WORKERS_MAX);
         }
     }
 

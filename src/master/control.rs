@@ -53,7 +53,9 @@ impl Control {
         }
         match api::server::start(socket, sender, cx.system.own_uid()) {
             Ok(server) => self.server = Some(server),
-            Err(e) => log::error!("the control socket cannot be served: {e}"),
+            Err(e) => {
+                log::error!("cannot serve the control socket: {e}; ls, reload, scale and stop cannot reach this run")
+            }
         }
     }
 
@@ -77,14 +79,14 @@ impl Control {
         }
         if !settings.is_loopback() {
             log::warn!(
-                "the control API at {} is not encrypted: whoever sees its packets sees tokens (docs/monitoring.md)",
+                "the control API at {} is not encrypted: tokens cross the network in clear text (see docs/monitoring.md)",
                 settings.listen
             );
         }
         let sender = self.sender(cx);
         match api::server::start_tcp(socket, sender, access) {
             Ok(server) => self.tcp = Some((server, settings)),
-            Err(e) => log::error!("the control API cannot be served over TCP: {e}"),
+            Err(e) => log::error!("cannot serve the control API over TCP: {e}"),
         }
     }
 
@@ -107,7 +109,7 @@ impl Control {
         let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
         let wanted = config.and_then(|config| config.control);
         if self.tcp.as_ref().map(|(_, settings)| settings) != wanted.as_ref() {
-            log::warn!("[control] has changed; that takes effect when clusterd is started again");
+            log::warn!("[control] has changed, which takes effect when clusterd is started again");
         }
     }
 
@@ -117,13 +119,15 @@ impl Control {
         let Some(path) = self.path.clone().filter(|path| cx.system.socket_file(path).is_none()) else { return };
         match home::bind_control(&path) {
             Ok(socket) => {
-                log::warn!("{} was removed by somebody; it is there again", path.display());
+                log::warn!("{} was removed; it was bound again", path.display());
                 cx.keeper.hold(CONTROL_SOCKET.to_owned(), socket.as_fd());
                 self.serve(cx, socket);
                 self.told_missing = false;
             }
             Err(e) if !std::mem::replace(&mut self.told_missing, true) => {
-                log::warn!("the control socket was removed by somebody, and cannot be bound again: {e}");
+                log::warn!(
+                    "the control socket was removed and cannot be bound again: {e}; ls, reload, scale and stop cannot reach this run"
+                );
             }
             Err(_) => {}
         }
@@ -160,7 +164,7 @@ impl Control {
 /// Why the control API cannot be had over TCP.
 #[derive(Debug, Error)]
 pub(super) enum ControlError {
-    #[error("[control] listen = \"{address}\": {source}{}", holder.as_ref().map(|who| format!(" ({who})")).unwrap_or_default())]
+    #[error("[control] cannot listen on {address}: {}", holder.clone().unwrap_or_else(|| source.to_string()))]
     Bind { address: Listen, source: io::Error, holder: Option<String> },
     #[error("[control]: {0}")]
     Access(#[from] AccessError),
@@ -182,8 +186,7 @@ impl Tcp {
         let address = settings.listen;
         let socket = system.bind_tcp(address, true, limits::LISTEN_BACKLOG).map_err(|source| {
             let in_use = source.kind() == io::ErrorKind::AddrInUse;
-            let holder = in_use.then(|| system.tcp_port_holder(address)).flatten();
-            let holder = holder.map(|holder| format!("by pid {}, {}", holder.pid, holder.command));
+            let holder = in_use.then(|| super::address_in_use::in_use(system.tcp_port_holder(address).as_ref()));
             ControlError::Bind { address: Listen::Tcp(address), source, holder }
         })?;
         Ok(Tcp::with(socket, settings)?)

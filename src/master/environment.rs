@@ -28,6 +28,7 @@ pub(super) fn base_environment(app: &config::App, account: Option<&Account>) -> 
         None => std::env::vars_os().collect(),
     };
     let mut env = inherited(all, app.clean_env, account);
+    env.retain(|name, _| !app.leaves_out(&name.to_string_lossy()));
     env.extend(app.env.iter().map(|(name, value)| (name.into(), value.into())));
     if app.compile_cache {
         cache_compiled_code(&mut env);

@@ -1,11 +1,12 @@
 //! Reports of the supervisors as events of the control API.
 use super::context::Context;
 use super::history::is_crash;
-use super::narration::{cause_and_age, ended, next_words};
+use super::narration::{next_words, plural};
 use super::system::System;
 use crate::api::events;
 use crate::api::types::{Event, EventType};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
+use crate::os::signal;
 use crate::supervisor::Report;
 
 /// Tells the clients that follow events.
@@ -24,53 +25,63 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
         ..event(kind, message)
     };
     events::push(match report {
-        Report::WorkerReady { worker, slot, after_ms, spare } => {
+        Report::WorkerReady { worker, slot, after_ms, spare, by: _ } => {
             let role = if *spare { " as a spare" } else { "" };
             of_worker(EventType::WorkerReady, *worker, *slot, format!("ready{role} after {after_ms} ms"))
         }
         Report::SpareServes { worker, slot } => {
-            of_worker(EventType::WorkerReady, *worker, *slot, "a spare until now, serves".to_owned())
+            of_worker(EventType::WorkerReady, *worker, *slot, "was a spare and serves now".to_owned())
         }
         Report::WorkerDied { worker, slot, pid, cause, lived_ms, next } => {
-            let message = format!("{}{}", cause_and_age(cause, *lived_ms), next_words(*next));
+            let message = format!("{}{}", cause.with_age(*lived_ms), next_words(*next));
             Event { pid: *pid, ..of_worker(EventType::WorkerDied, *worker, *slot, message) }
         }
         Report::WorkerLeft { worker, slot, pid, status, .. } => {
             let kind = if is_crash(report) { EventType::WorkerDied } else { EventType::WorkerLeft };
-            Event { pid: *pid, ..of_worker(kind, *worker, *slot, ended(*status)) }
+            Event { pid: *pid, ..of_worker(kind, *worker, *slot, status.to_string()) }
         }
         Report::WorkerLeaving { worker, slot } => {
             of_worker(EventType::WorkerLeaving, *worker, *slot, "leaves by itself".to_owned())
         }
         Report::Replacing { worker, slot, .. } => {
-            of_worker(EventType::WorkerLeaving, *worker, *slot, "has passed a limit; it is replaced".to_owned())
+            of_worker(EventType::WorkerLeaving, *worker, *slot, "has passed a limit; replacing it".to_owned())
         }
         Report::Overdue { worker, slot, kill } => {
-            let signal = if *kill { "SIGKILL" } else { "SIGTERM" };
-            of_worker(EventType::WorkerOverdue, *worker, *slot, format!("has not ended in time; {signal}"))
+            let message = match kill {
+                true => "has not ended in time; sending SIGKILL".to_owned(),
+                false => format!(
+                    "has not drained in time; sending {}",
+                    signal::name(cx.apps[app_ix].settings().stop_signal())
+                ),
+            };
+            of_worker(EventType::WorkerOverdue, *worker, *slot, message)
         }
         Report::AgentReady { agent, .. } => of_agent(EventType::AgentReady, *agent, "the agent is ready".to_owned()),
         Report::AgentDied { agent, cause, lived_ms, next, .. } => {
-            let message = format!("the agent {}{}", cause_and_age(cause, *lived_ms), next_words(*next));
+            let message = format!("the agent {}{}", cause.with_age(*lived_ms), next_words(*next));
             of_agent(EventType::AgentDied, *agent, message)
         }
         Report::AgentLeft { agent, status, .. } => {
-            of_agent(EventType::AgentLeft, *agent, format!("the agent {}", ended(*status)))
+            of_agent(EventType::AgentLeft, *agent, format!("the agent {status}"))
         }
         Report::AgentOverdue { agent } => {
-            of_agent(EventType::WorkerOverdue, *agent, "the agent has not ended in time; SIGKILL".to_owned())
+            of_agent(EventType::WorkerOverdue, *agent, "the agent has not ended in time; sending SIGKILL".to_owned())
         }
-        Report::AppReady { workers } => event(EventType::AppReady, format!("ready, {workers} workers")),
+        Report::AppReady { workers } => {
+            event(EventType::AppReady, format!("ready, {workers} {}", plural(*workers, "worker")))
+        }
         Report::ReloadStarted { to } => of_reload(EventType::ReloadStarted, *to, format!("reloading, generation {to}")),
         Report::CanaryWatched { worker, slot, for_ms } => {
-            of_worker(EventType::ReloadCanary, *worker, *slot, format!("is watched for {for_ms} ms"))
+            of_worker(EventType::ReloadCanary, *worker, *slot, format!("is watched for {for_ms} ms (canary)"))
         }
         Report::ReloadDone { to } => of_reload(EventType::ReloadDone, *to, format!("generation {to} serves alone")),
         Report::ReloadFailed { to, reason } => of_reload(EventType::ReloadFailed, *to, reason.clone()),
         Report::ReloadSuperseded { to, by } => {
             of_reload(EventType::ReloadSuperseded, *to, format!("replaced by generation {by}"))
         }
-        Report::Scaled { slots } => event(EventType::AppScaled, format!("{slots} workers from now on")),
+        Report::Scaled { slots } => {
+            event(EventType::AppScaled, format!("scaled to {slots} {}", plural(*slots, "worker")))
+        }
         Report::AppErrored => event(EventType::AppErrored, "every worker failed; nothing serves".to_owned()),
         Report::AppFinished => event(EventType::AppStopped, "every worker has finished".to_owned()),
         Report::AppStopped => event(EventType::AppStopped, "stopped".to_owned()),
@@ -78,6 +89,8 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
             Event { generation: Some(to.0), ..event(EventType::AppStarted, "its workers start".to_owned()) }
         }
         Report::StartDropped { .. } => event(EventType::AppStopped, "stays stopped".to_owned()),
-        Report::StartSuperseded { to } => of_reload(EventType::ReloadSuperseded, *to, "a later start came".to_owned()),
+        Report::StartSuperseded { to } => {
+            of_reload(EventType::ReloadSuperseded, *to, "was replaced by a later start".to_owned())
+        }
     });
 }

@@ -60,7 +60,7 @@ impl HangReports {
             wake();
         });
         if let Err(e) = started {
-            log::warn!("{label}: cannot ask it for a report: {e}");
+            log::warn!("{label}: cannot request a report: {e}");
             return false;
         }
         self.open.insert(id, label);
@@ -84,7 +84,7 @@ impl HangReports {
 fn log_report(label: &str, written: &Written) {
     let Written { file, why, stack } = written;
     let stood = match stack.as_slice() {
-        [] => String::new(),
+        [] => " was stuck".to_owned(),
         [first] => format!(" was stuck in {first}"),
         [first, rest @ ..] => format!(" was stuck in {first}, called by {}", rest.join(", ")),
     };

@@ -1,7 +1,6 @@
 //! Maps reports of the supervisor to hooks and the variables that they get. `crate::hooks` runs them.
 use super::context::Context;
 use super::environment::base_environment;
-use super::narration::{cause_words, ended};
 use super::system::System;
 use super::timers::Timer;
 use crate::config::hooks::HookEvent;
@@ -109,7 +108,7 @@ impl HookRuns {
                 Ok(hooks) => self.hooks = Some(hooks),
                 Err(e) => {
                     self.start_failed = true;
-                    log::error!("no hook can be run: cannot start their thread: {e}");
+                    log::error!("cannot start the thread that runs hooks: {e}; no hook will run");
                 }
             }
         }
@@ -194,7 +193,7 @@ impl HookRuns {
     /// Runs the hook for this report, if there is one.
     pub(super) fn run(&mut self, cx: &Context<impl System>, app: AppIx, report: &Report) {
         match report {
-            Report::WorkerReady { worker, slot, after_ms, spare: _ } => {
+            Report::WorkerReady { worker, slot, after_ms, spare: _, by: _ } => {
                 let details = Details {
                     slot: Some(slot.0),
                     pid: cx.workers.pid_of(*worker),
@@ -210,25 +209,25 @@ impl HookRuns {
                         pid: *pid,
                         status: Some(*status),
                         uptime_ms: Some(*lived_ms),
-                        reason: Some(cause_words(cause)),
+                        reason: Some(cause.to_string()),
                         ..self.details_of(*worker)
                     };
                     self.push_exit(cx, app, *worker, &details);
                 }
                 Cause::NotStarted { .. } => {
                     let details =
-                        Details { slot: Some(slot.0), reason: Some(cause_words(cause)), ..self.details_of(*worker) };
+                        Details { slot: Some(slot.0), reason: Some(cause.to_string()), ..self.details_of(*worker) };
                     self.push_exit(cx, app, *worker, &details);
                 }
                 // The process is being killed; its hook runs when it is gone.
                 Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
-                    self.reasons.insert(*worker, cause_words(cause));
+                    self.reasons.insert(*worker, cause.to_string());
                 }
             },
             Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms, by_itself: _ } => {
                 let why = self.reasons.remove(worker).unwrap_or_else(|| {
                     let overdue = if *killed { " (it did not end by itself)" } else { "" };
-                    format!("was asked to leave and {}{overdue}", ended(*status))
+                    format!("was asked to leave and {status}{overdue}")
                 });
                 let details = Details {
                     slot: Some(slot.0),

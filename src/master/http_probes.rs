@@ -146,7 +146,7 @@ impl HttpProbe {
         self.failures = self.failures.saturating_add(1);
         let app = &mut cx.apps[worker.app];
         let pid = worker.pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
-        let text = format!("worker {}{pid} is not well: {why}", worker.id);
+        let text = format!("worker {}{pid} is unhealthy: {why}", worker.id);
         if self.failures < most {
             log::debug!("{}/{}: {text} (failure {} of {most})", app.name, worker.slot, self.failures);
             return;
@@ -163,7 +163,7 @@ impl HttpProbe {
     fn is_well(&mut self, cx: &Context<impl System>, ix: WorkerIx, most: u32) {
         let had = std::mem::take(&mut self.failures);
         if let Some(worker) = cx.workers.get(ix).filter(|_| had >= most) {
-            log::info!("{}/{}: worker {} is well again", cx.apps[worker.app].name, worker.slot, worker.id);
+            log::info!("{}/{}: worker {} is healthy again", cx.apps[worker.app].name, worker.slot, worker.id);
         }
     }
 

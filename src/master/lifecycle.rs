@@ -4,7 +4,7 @@ use super::app::App;
 use super::context::Context;
 use super::deployment::Told;
 use super::last_words;
-use super::narration::{cause_and_age, plural};
+use super::narration::plural;
 use super::output::Output;
 use super::system::System;
 use super::waiters::StartState;
@@ -50,7 +50,7 @@ pub(super) fn save_states(cx: &Context<impl System>) {
     let Some(home) = cx.deployment.home.as_ref().filter(|_| cx.deployment.background) else { return };
     let mut entry = match home.entry(&cx.deployment.name) {
         Ok(entry) => entry,
-        Err(e) => return log::warn!("the entry of {} is not what it should be: {e}", cx.deployment.name),
+        Err(e) => return log::warn!("cannot save the state of {}: {e}", cx.deployment.name),
     };
     let stays = |app: &&App| !app.deleted;
     entry.apps = cx
@@ -67,7 +67,7 @@ pub(super) fn save_states(cx: &Context<impl System>) {
     let serving = cx.apps.iter().filter(stays).map(|app| app.settings().source).max();
     entry.sources = serving.and_then(|source| cx.deployment.sources.get(&source)).cloned();
     if let Err(e) = home.write_entry(&entry) {
-        log::warn!("{e}");
+        log::warn!("cannot save the state of {}: {e}", cx.deployment.name);
     }
 }
 
@@ -126,8 +126,8 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
                     last_words::expect(cx, ix, said);
                 }
                 let again = matches!(next, Next::Replaced { .. } | Next::Waiting { .. });
-                let again = if again { "; it is tried again" } else { "" };
-                let why = format!("its first worker {}{again}", cause_and_age(cause, *lived_ms));
+                let again = if again { "; trying again" } else { "" };
+                let why = format!("its first worker {}{again}", cause.with_age(*lived_ms));
                 cx.apps[ix].start_failure = Some((why, said));
             }
         }
@@ -138,11 +138,11 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
             if let Some(said) = &said {
                 last_words::expect(cx, ix, said);
             }
-            let why = format!("its agent {}; it is tried again", cause_and_age(cause, *lived_ms));
+            let why = format!("its agent {}; trying again", cause.with_age(*lived_ms));
             cx.apps[ix].start_failure = Some((why, said));
         }
         Report::StartDropped { .. } => {
-            cx.apps[ix].start_failure = Some(("a stop came after the restart".to_owned(), None));
+            cx.apps[ix].start_failure = Some(("a stop followed the restart".to_owned(), None));
         }
         Report::Started { .. } => {
             cx.apps[ix].last_words = None;

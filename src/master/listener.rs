@@ -1,5 +1,6 @@
 //! The listeners of an app: configured ones and those that workers requested, each bound once and kept while the app
 //! lives. Decides which listener a worker's `listen()` means.
+use super::address_in_use::in_use;
 use super::context::Context;
 use super::listening::Listening;
 use super::reactor::Reactor;
@@ -68,11 +69,8 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {}: ", self.address)?;
         match (self.source.kind(), &self.holder) {
-            (io::ErrorKind::AddrInUse, Some(holder)) => {
-                write!(f, "the address is in use by pid {} ({})", holder.pid, holder.command)
-            }
-            (io::ErrorKind::AddrInUse, None) => {
-                write!(f, "the address is in use, by a process that this user may not see (as root: ss -ltnp shows it)")
+            (io::ErrorKind::AddrInUse, holder) => {
+                write!(f, "{}; stop it, or choose another address", in_use(holder.as_ref()))
             }
             (io::ErrorKind::PermissionDenied, _) => write!(
                 f,

@@ -129,17 +129,20 @@ fn tell(app: &mut App, listener_ix: ListenerIx, restored: io::Result<Vec<()>>) {
             listener.readable = true;
             listener.listening = Listening::Restored;
             let whose = match listener.reuseport {
-                Some(_) => "its listening socket of",
-                None => "the listening socket of all workers,",
+                Some(_) => "",
+                None => ", which all workers share",
             };
-            log::warn!("{}: a worker shut down {whose} {listener}; it listens again", app.name);
+            log::warn!(
+                "{}: a worker called shutdown(2) on the listening socket of {listener}{whose}; it listens again",
+                app.name
+            );
         }
         Err(_) if told => {}
         Err(e) => {
             listener.listening = Listening::Restored;
             log::error!(
-                "{}: a worker shut down the listening socket of {listener}, and it cannot listen again: {e}; restart the \
-                 app",
+                "{}: a worker called shutdown(2) on the listening socket of {listener}, which cannot listen again: {e}; \
+                 restart the app",
                 app.name
             );
         }
@@ -170,12 +173,13 @@ fn replace_unix(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: Liste
     let listener = &app.listeners[listener_ix];
     match &bound {
         Ok(_) => log::warn!(
-            "{name}: a worker shut down the listening socket of {listener}, which all of them share; it is bound again, and \
-             the workers are replaced (clients were refused for up to a second)"
+            "{name}: a worker called shutdown(2) on the listening socket of {listener}, which all workers share; it was bound \
+             again, and the workers are replaced (clients were refused for up to a second)"
         ),
         Err(_) if told => {}
         Err(e) => log::error!(
-            "{name}: a worker shut down the listening socket of {listener}, and it cannot be bound again: {e}; restart the app"
+            "{name}: a worker called shutdown(2) on the listening socket of {listener}, which cannot be bound again: {e}; restart \
+             the app"
         ),
     }
     if let Ok(Some(fd)) = bound {

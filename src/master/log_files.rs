@@ -145,7 +145,7 @@ pub(super) fn check(system: &impl System, settings: &Settings, slots: u32) -> Re
     if !idle.is_empty() {
         let (name, keys) = (&app.name, idle.join(", "));
         log::warn!(
-            "{name}: {keys} in [app.log] does nothing here: its output goes where clusterd's own goes. Add out, err or file"
+            "{name}: {keys} in [app.log] has no effect: the output goes where clusterd's own goes; set out, err or file"
         );
     }
     for path in app.log.files(slots, app.agent.is_some()) {
@@ -200,7 +200,7 @@ impl LogFiles {
             let source = place.source((app, settings), Some(pid), pipe, tail);
             let order = self.writer.as_ref().map_or(Ok(()), |writer| writer.read(source));
             if let Err(e) = order {
-                log::error!("{}/{}: its output is not written: {e}", settings.config.name, place.slot);
+                log::error!("{}/{}: its output is not written to the log file: {e}", settings.config.name, place.slot);
             }
         }
     }
@@ -226,7 +226,7 @@ impl LogFiles {
         for name in names {
             let (Some(pipe), Some(place)) = (fds.remove(&name), Place::from_name(&name)) else { continue };
             let Some(app) = settings_of(&place.app, place.generation) else {
-                log::error!("a worker's output is not written: {name} belongs to no app");
+                log::error!("dropped the output pipe {name}: it belongs to no app");
                 keeper.send(Order::Release { name });
                 continue;
             };
@@ -240,7 +240,7 @@ impl LogFiles {
             _ => None,
         };
         if let Err(e) = self.start(keeper, left, sources) {
-            log::error!("{e}; workers' output waits for the next master");
+            log::error!("{e}; the output of workers waits for the next master");
         }
     }
 
@@ -267,7 +267,7 @@ impl LogFiles {
             (None, None) => log::debug!("there are no log files to re-open"),
             (Some(writer), reply) => {
                 if let Err(e) = writer.reopen(reply) {
-                    log::error!("log files were not re-opened: {e}");
+                    log::error!("cannot reopen log files: {e}");
                 }
             }
         }
@@ -278,7 +278,7 @@ impl LogFiles {
             None => reply(Ok("there are no log files".to_owned())),
             Some(writer) => {
                 if let Err(e) = writer.empty(paths, reply) {
-                    log::error!("log files were not emptied: {e}");
+                    log::error!("cannot empty log files: {e}");
                 }
             }
         }

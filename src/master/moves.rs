@@ -6,6 +6,7 @@ use super::channels;
 use super::connections::Connection;
 use super::context::Context;
 use super::dispatch::Dispatch;
+use super::narration::plural;
 use super::system::System;
 use super::timers::Timer;
 use super::worker::Worker;
@@ -195,7 +196,8 @@ pub(super) fn rescue(cx: &mut Context<impl System>, app_ix: AppIx, id: WorkerId,
     }
     cx.apps[app_ix].rescued += u64::from(rescued);
     if rescued > 0 {
-        log::info!("{}: what worker {id} never read goes to others, {rescued} connections", cx.apps[app_ix].name);
+        let what = plural(rescued, "connection");
+        log::info!("{}: {rescued} {what} that worker {id} never read: given to other workers", cx.apps[app_ix].name);
     }
 }
 

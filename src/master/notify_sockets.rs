@@ -90,7 +90,9 @@ impl NotifySockets {
                     self.take(system, uid, socket, reactor, timers);
                 }
                 Err(e) => {
-                    log::warn!("no notify socket for user {uid} (READY=1 cannot be received): {e}");
+                    log::warn!(
+                        "cannot open a notify socket for user {uid}: {e}; READY=1 of its workers is not received"
+                    );
                     self.without.push(uid);
                 }
             }
@@ -121,7 +123,7 @@ impl NotifySockets {
     fn take<S: System>(&mut self, system: &S, uid: u32, socket: OwnedFd, reactor: &Reactor<S>, timers: &mut Timers) {
         let Ok(address) = system.notify_address(socket.as_fd()) else { return };
         if let Err(e) = reactor.add_notify(&socket) {
-            log::warn!("a notify socket cannot be polled: {e}");
+            log::warn!("cannot poll the notify socket of user {uid}: {e}; READY=1 of its workers is not received");
         }
         self.by_user.insert(uid, NotifySocket { socket, address });
         // Messages that came before the registration raise no event.

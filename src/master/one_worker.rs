@@ -66,13 +66,13 @@ pub(super) fn outcome(app: &App, slot: Slot, old: WorkerId) -> Option<Answer> {
     };
     match (view.current, view.phase) {
         (Some(current), _) if current.id == old => match supervisor.incoming(slot) {
-            None if !supervisor.is_reloading() => failed(&format!("worker {old} serves on")),
+            None if !supervisor.is_reloading() => failed(&format!("worker {old} keeps serving")),
             _ => None,
         },
         (Some(current), _) if matches!(current.phase, Phase::Ready { .. }) => {
             Some(Answer::Done(format!("{name}/{slot}: worker {} serves in place of worker {old}", current.id)))
         }
-        (_, SlotPhase::Waiting { .. }) => failed("the next try follows after a pause"),
+        (_, SlotPhase::Waiting { .. }) => failed("another try follows after a pause"),
         (_, SlotPhase::Errored | SlotPhase::Stopped) => failed("the slot is empty"),
         (_, SlotPhase::Filled) => None,
     }

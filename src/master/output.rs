@@ -18,11 +18,11 @@ use thiserror::Error;
 /// Why a worker's output goes nowhere.
 #[derive(Debug, Error)]
 pub(super) enum OutputError {
-    #[error("cannot make a pipe for its output: {0}")]
+    #[error("cannot create a pipe for its output: {0}")]
     Pipe(#[source] io::Error),
     #[error("cannot open /dev/null for its output: {0}")]
     NullDevice(#[source] io::Error),
-    #[error("cannot start the output's thread: {0}")]
+    #[error("cannot start the thread that reads output: {0}")]
     Thread(#[source] io::Error),
     #[error(transparent)]
     Writer(#[from] WriterError),
@@ -130,7 +130,7 @@ impl Output {
             pump.listen(key, Arc::clone(&tail));
         }
         if let Err(e) = self.files.listen(key, Arc::clone(&tail)) {
-            log::warn!("what worker {worker} prints cannot be followed: {e}");
+            log::warn!("cannot follow the output of worker {worker}: {e}");
         }
         tail
     }

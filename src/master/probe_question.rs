@@ -1,11 +1,11 @@
 //! What a worker is asked by a probe, and why it may fail. `http_probes` asks.
 use super::context::Context;
-use super::narration::human_ms;
 use super::system::System;
 use crate::config::Alive;
 use crate::hooks::Command;
 use crate::ids::WorkerIx;
 use crate::supervisor::Phase;
+use crate::text::time_limit;
 use crate::worker::http;
 use std::io;
 use std::sync::Arc;
@@ -60,11 +60,6 @@ impl Question<'_> {
     }
 }
 
-/// A time that was set, in words.
-fn limit(ms: u64) -> String {
-    if ms.is_multiple_of(1_000) { format!("{} s", ms / 1_000) } else { human_ms(ms) }
-}
-
 pub(super) fn in_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -74,29 +69,29 @@ pub(super) fn in_ms(time: Duration) -> u64 {
 pub(super) enum Failure {
     #[error("was answered with {0}")]
     Status(u16),
-    #[error("was not answered in HTTP/1 but with {0}")]
+    #[error("was not answered in HTTP/1, but with {0}")]
     NotHttp(String),
     #[error(
-        "was not answered: it closed the connection (a server that speaks TLS alone does; it is asked in plain HTTP)"
+        "was not answered: the worker closed the connection (probes speak plain HTTP; a server that speaks TLS only closes it)"
     )]
     Closed,
-    #[error("was not answered in {}", limit(*.0))]
+    #[error("was not answered within {}", time_limit(*.0))]
     Late(u64),
-    #[error("was not taken in {}", limit(*.0))]
+    #[error("was not accepted within {}", time_limit(*.0))]
     NotTaken(u64),
-    #[error("was refused: it has no server")]
+    #[error("was refused: nothing listens")]
     Refused,
     #[error("{0}")]
     Command(String),
-    #[error("is not run: {0}")]
+    #[error("was not run: {0}")]
     NotRun(String),
     #[error("is not answered yet")]
     Pending,
-    #[error("is not asked yet: it does not read its channel")]
+    #[error("is not sent yet: the worker does not read its channel")]
     Unread,
-    #[error("is not asked: it listens on no TCP port and no Unix socket")]
+    #[error("is not sent: the worker listens on no TCP port and no Unix socket")]
     NoListener,
-    #[error("is not asked yet: no connection can be made: {0}")]
+    #[error("is not sent yet: cannot connect: {0}")]
     NoConnection(#[from] io::Error),
 }
 

@@ -170,7 +170,7 @@ impl<S: System> Reactor<S> {
             false => self.urgent.remove_set(&self.queues),
         };
         if let Err(e) = done {
-            log::error!("cannot watch the queues of slots: {e}");
+            log::error!("cannot poll the accept queues: {e}");
         }
     }
 

@@ -141,7 +141,7 @@ impl Recovery<'_> {
     fn take_out_the_unreadable(&mut self) {
         let unreadable = self.records.iter().filter_map(|(key, bytes)| Some((key.clone(), check(key, bytes).err()?)));
         for (key, why) in unreadable.collect::<Vec<_>>() {
-            self.out.repairs.push(format!("cannot read {key} of the checkpoint: {why}"));
+            self.out.repairs.push(format!("cannot read the checkpoint record {key}: {why}"));
             self.remove(&key);
             self.lost.insert(key);
         }
@@ -173,7 +173,7 @@ impl Recovery<'_> {
             }
         };
         self.put(DEPLOYMENT.to_owned(), &record);
-        self.out.repairs.push("the deployment was recovered from its control socket and configuration".to_owned());
+        self.out.repairs.push("recovered the deployment from its control socket and configuration".to_owned());
     }
 
     // ---- apps ----
@@ -204,7 +204,7 @@ impl Recovery<'_> {
             Some(app) if self.is_whole(ix, &app) => {
                 if before.as_ref() != Some(&app) {
                     self.put(key, &app);
-                    self.out.repairs.push(format!("{name}: its configuration was resolved again"));
+                    self.out.repairs.push(format!("{name}: resolved its configuration again"));
                 }
             }
             app => self.set_up(ix, &name, app),
@@ -330,9 +330,7 @@ impl Recovery<'_> {
             self.put(format!("{WORKER}{ix}/{}", worker.id), &worker);
         }
         let adopted = places.len();
-        self.out
-            .repairs
-            .push(format!("{name}: recovered: {adopted} processes adopted, its configuration resolved again"));
+        self.out.repairs.push(format!("{name}: recovered {adopted} processes, and resolved its configuration again"));
     }
 
     /// The place of each process of an app. If a slot has several, the youngest ready one stays (else the youngest);
@@ -402,7 +400,7 @@ impl Recovery<'_> {
             if !self.records.contains_key(&record_key) {
                 let record = self.make_listener(app, key);
                 self.put(record_key, &record);
-                self.out.repairs.push(format!("{app}: the listener {key} was recovered from its socket"));
+                self.out.repairs.push(format!("{app}: recovered the listener {key} from its socket"));
             }
         }
     }

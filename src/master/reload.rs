@@ -58,10 +58,10 @@ pub(super) enum ReloadError {
     #[error("{app}: {why}")]
     Address { app: String, why: AddressError },
     /// Too many changes wait for the thread that reads.
-    #[error("too many changes wait for the configuration to be read")]
+    #[error("too many reloads are waiting; try again in a moment")]
     Busy,
     /// There is no thread to read on.
-    #[error("no thread can be had to read the configuration: {0}")]
+    #[error("cannot start a thread to read the configuration: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -236,7 +236,7 @@ pub(super) fn remember_sources(cx: &mut Context<impl System>, source: u32, sourc
 pub(super) fn hold_sources(cx: &mut Context<impl System>, source: u32, sources: Sources) {
     match serde_json::to_vec(&sources).map_err(io::Error::other).and_then(|json| cx.system.file_with("source", &json)) {
         Ok(fd) => cx.keeper.hold(source_name(source), fd.as_fd()),
-        Err(e) => log::error!("cannot keep a copy of the configuration for a later master: {e}"),
+        Err(e) => log::error!("cannot save a copy of the configuration for a later master: {e}"),
     }
     cx.deployment.sources.insert(source, sources);
 }

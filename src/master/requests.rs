@@ -134,7 +134,7 @@ fn on_listening(reader: &mut ChannelReader<'_, impl System>, ix: WorkerIx) {
         let text = format!("it {why}");
         let is_known = reader.cx.apps[app].supervisor.not_yet(id) == Some(text.as_str());
         if !is_known && unread::may_warn(reader.cx, ix) {
-            log::warn!("{}: worker {id} {why}: it is not ready", reader.cx.apps[app].name);
+            log::warn!("{}: worker {id} is not ready: it {why}", reader.cx.apps[app].name);
         }
         return reader.cx.push_news(app, Event::NotYet { worker: id, why: text });
     }
@@ -300,7 +300,7 @@ pub(super) fn listener_for(cx: &mut Context<impl System>, ix: WorkerIx, query: &
         let (name, id) = (app.name.clone(), worker.id);
         if unread::may_warn(cx, ix) {
             let max = limits::LISTENER_KEYS_PER_APP_MAX;
-            log::warn!("{name}: worker {id} asks for more than {max} addresses; refused");
+            log::warn!("{name}: worker {id} listens on more than {max} addresses; further ones are refused (EMFILE)");
         }
         return Err(errno::UV_EMFILE);
     }
@@ -340,7 +340,7 @@ fn rebind(
     };
     listener::replace_socket(cx, app_ix, listener_ix, fd);
     let app = &cx.apps[app_ix];
-    log::info!("{}: {} was removed by somebody; bound again", app.name, app.listeners[listener_ix]);
+    log::info!("{}: {} was removed; it was bound again", app.name, app.listeners[listener_ix]);
     Ok(())
 }
 
@@ -387,7 +387,7 @@ pub(super) fn add_listener(
     let name = listener.held_name(&app.name);
     cx.keeper.hold(name, listener.fd.as_fd());
     if listener.configured.is_none() {
-        log::info!("{}: listening on {listener}, as its workers asked for", app.name);
+        log::info!("{}: listening on {listener}, which a worker asked for", app.name);
     }
     let listener_ix = match place {
         Some(place) => {

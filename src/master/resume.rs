@@ -164,7 +164,7 @@ fn resume_sources(master: &mut Master<impl System>, inherited: &mut Inheritance)
                 master.cx.deployment.sources.insert(source, sources);
             }
             Err(e) => {
-                log::error!("cannot read {name}, the copy of a configuration: {e}");
+                log::error!("cannot read {name}, a copy of the configuration: {e}");
                 master.cx.keeper.send(Order::Release { name });
             }
         }
@@ -182,11 +182,14 @@ fn read_sources_again(
         Ok(sources)
     });
     let sources = read.map_err(|e| {
-        let message = format!("the keeper holds no readable configuration, and there is none now: {}", e.message);
+        let message = format!(
+            "the keeper holds no readable copy of the configuration, and it cannot be loaded again: {}",
+            e.message
+        );
         StartError { message, code: e.code }
     })?;
     let record = read_record::<DeploymentRecord>(inherited, DEPLOYMENT).unwrap_or_default();
-    log::warn!("the configuration is read again: the keeper holds no readable copy of it");
+    log::warn!("loaded the configuration again: the keeper holds no readable copy of it");
     reload::hold_sources(&mut master.cx, record.last_source.saturating_add(1), sources);
     Ok(())
 }
@@ -209,7 +212,7 @@ fn recover_checkpoint(master: &mut Master<impl System>, inherited: &mut Inherita
         log::error!("{line}");
     }
     if recovered.repairs.len() > recovery::REPAIRS_LOGGED_MAX {
-        log::error!("... and {} more of this kind", recovered.repairs.len() - recovery::REPAIRS_LOGGED_MAX);
+        log::error!("... and {} more", recovered.repairs.len() - recovery::REPAIRS_LOGGED_MAX);
     }
     for key in recovered.changed {
         let value = inherited.notes.get(&key).cloned();
@@ -272,7 +275,7 @@ fn resume_app(
             Ok(settings) => {
                 generations.insert(number, settings);
             }
-            Err(e) => log::error!("{}: generation {number} cannot be used any more: {e}", record.name),
+            Err(e) => log::error!("{}: cannot restore generation {number}: {e}", record.name),
         }
     }
     let policies = generations.iter().map(|(&generation, settings)| (generation, settings.policy())).collect();
@@ -428,7 +431,7 @@ fn read_record<T: Value>(inherited: &Inheritance, key: &str) -> Option<T> {
     match read(bytes) {
         Ok(record) => Some(record),
         Err(e) => {
-            log::error!("cannot read {key} of the checkpoint: {e}");
+            log::error!("cannot read the checkpoint record {key}: {e}");
             None
         }
     }

@@ -210,7 +210,11 @@ impl Settings {
 
     /// `NODE_OPTIONS` as the user set it.
     pub(super) fn node_options(&self) -> String {
-        let own = || std::env::var("NODE_OPTIONS").ok().filter(|_| !self.config.clean_env);
+        let own = || {
+            std::env::var("NODE_OPTIONS")
+                .ok()
+                .filter(|_| !self.config.clean_env && !self.config.leaves_out("NODE_OPTIONS"))
+        };
         self.config.env.get("NODE_OPTIONS").cloned().or_else(own).unwrap_or_default()
     }
 

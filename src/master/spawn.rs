@@ -213,7 +213,7 @@ fn preload_for(cx: &mut Context<impl System>, settings: &Settings) -> Option<Str
         && !std::mem::replace(&mut cx.deployment.told_no_preload, true)
     {
         log::warn!(
-            "{}: no folder for the script that moves connections: {e}; workers close kept connections when they leave",
+            "{}: cannot write the preload script: {e}; workers that leave close idle connections instead of moving them",
             settings.config.name
         );
     }

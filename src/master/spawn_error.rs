@@ -16,19 +16,19 @@ pub(super) enum SpawnError {
     #[error("no agent is configured")]
     NoAgent,
     /// No socket pair.
-    #[error("cannot make its channel: {0}")]
+    #[error("cannot create its channel: {0}")]
     Channel(io::Error),
     /// A listening socket could not be duplicated.
-    #[error("cannot pass {listener} on: {error}")]
+    #[error("cannot duplicate the socket of {listener}: {error}")]
     Listener { listener: String, error: io::Error },
     /// No pipe or file for its output.
     #[error("{0}")]
     Output(#[source] OutputError),
     /// No pipe for its input.
-    #[error("cannot make a pipe for its stdin: {0}")]
+    #[error("cannot create a pipe for its stdin: {0}")]
     Stdin(io::Error),
     /// The order could not be sent to the keeper.
-    #[error("cannot ask for the process: {0}")]
+    #[error("cannot send the order to the keeper: {0}")]
     Order(io::Error),
     /// The keeper could not execute the program.
     #[error("cannot run {program}: {cause}{hint}")]
@@ -37,10 +37,10 @@ pub(super) enum SpawnError {
     #[error("cannot enter the folder {folder}: {cause}{hint}")]
     WorkingDirectory { folder: String, cause: &'static str, hint: &'static str },
     /// Too many processes.
-    #[error("cannot make a process: {cause} (see limits.pids_max, ulimit -u and the cgroup's pids.max)")]
+    #[error("cannot fork: {cause} (see limits.pids_max, ulimit -u and the cgroup's pids.max)")]
     Fork { cause: &'static str },
     /// Not permitted to change the user.
-    #[error("cannot become {user}: {cause}{hint}")]
+    #[error("cannot run as {user}: {cause}{hint}")]
     User { user: String, cause: &'static str, hint: &'static str },
     /// An attribute of the process that the system does not let it have.
     #[error("cannot set {key}: {cause}{hint}")]
@@ -62,10 +62,11 @@ impl SpawnError {
         let typed =
             |key: &str, value: Option<i32>| value.map_or_else(|| key.to_owned(), |value| format!("{key} = {value}"));
         let (key, hint) = match step {
-            SpawnStep::OomScoreAdj => {
-                (typed("oom_score_adj", app.oom_score_adj), " (less than clusterd was started with needs root)")
-            }
-            SpawnStep::Nice => (typed("nice", app.nice), " (less than clusterd's own needs root)"),
+            SpawnStep::OomScoreAdj => (
+                typed("oom_score_adj", app.oom_score_adj),
+                " (a lower value than clusterd was started with needs root)",
+            ),
+            SpawnStep::Nice => (typed("nice", app.nice), " (a lower value than clusterd's own needs root)"),
             SpawnStep::CpuAffinity => ("cpu_affinity".to_owned(), " (clusterd may run on none of these CPUs)"),
             SpawnStep::NoNewPrivileges => ("new_privileges = false".to_owned(), ""),
             _ => (too_high_limits(system, app), " (a hard limit above clusterd's own needs root)"),

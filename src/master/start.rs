@@ -100,7 +100,7 @@ fn run_on(mut system: impl System, typed: CommandLine) -> ExitCode {
         log::warn!("cannot ignore SIGXFSZ: {e}");
     }
     if let Err(e) = system.outlive_keeper() {
-        log::warn!("what workers started may outlive a killed keeper: {e}");
+        log::warn!("cannot outlive the keeper: {e}; if the keeper is killed, processes that workers started may stay");
     }
     let mut link = match Keeper::new(&system) {
         Ok(link) => link,
@@ -157,7 +157,7 @@ impl<S: System> Master<S> {
         let (wake, reactor) = match made {
             Ok(made) => made,
             Err(e) => {
-                let error = StartError::failed(format!("cannot make an epoll: {e}"));
+                let error = StartError::failed(format!("cannot create an epoll instance: {e}"));
                 return Err(NotStarted::new(system, link, error));
             }
         };
@@ -446,7 +446,7 @@ fn with_all_arguments(system: &impl System, typed: CommandLine, inherited: &Inhe
             CommandLine { argv: typed.argv.iter().take(1).cloned().chain(args).collect(), ..typed }
         }
         Err(e) => {
-            log::error!("the arguments that the keeper holds cannot be read: {e}");
+            log::error!("cannot read the command line that the keeper holds: {e}");
             typed
         }
     }

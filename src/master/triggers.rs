@@ -83,14 +83,14 @@ impl Triggers {
             app.schedule.next = Some((text.clone(), cron::next(&text, now)));
         }
         if due && app.supervisor.is_reloading() {
-            log::info!("{}: it is time ({text}), and its workers are being replaced already", app.name);
+            log::info!("{}: cron_restart ({text}) is due, but a reload is under way; skipped", app.name);
             return None;
         }
         // Use the current settings whatever the files say now: nobody is there to check the result.
         let sources = cx.deployment.sources.get(&app.settings().source).cloned().map(Box::new);
         due.then(|| Trigger {
             app: ix,
-            why: format!("it is time ({text})"),
+            why: format!("cron_restart ({text}) is due"),
             change: Change { sources, ..Change::default() },
         })
     }

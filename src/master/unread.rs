@@ -263,8 +263,8 @@ pub(super) fn note(cx: &mut Context<impl System>, ix: WorkerIx, before: Budget, 
     let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
     log::warn!(
-        "{name}: {who} floods its channel: {kib} KiB (about {lines} lines) in {for_ms} ms, and more wait; it is read a \
-         piece at a time"
+        "{name}: {who} floods its channel: {kib} KiB (about {lines} lines) in {for_ms} ms, and more is waiting; it is read \
+         in pieces, so that nobody else waits for it"
     );
 }
 
@@ -286,7 +286,8 @@ pub(super) fn note_owed(cx: &mut Context<impl System>, ix: WorkerIx, owes: bool)
     let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
     log::warn!(
-        "{name}: {who} asks and does not read the answers: {waiting} wait; it is read further once it has read them"
+        "{name}: {who} sends requests and does not read the answers: {waiting} are waiting; its channel is not read until it \
+         has read them"
     );
 }
 

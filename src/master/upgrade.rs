@@ -120,11 +120,13 @@ impl Upgrade {
         }
         let path = &self.record.path;
         self.record.outcome = Some(if is_new {
-            log::info!("upgraded: {path} (version {}) serves", env!("CARGO_PKG_VERSION"));
-            Ok(format!("{path} (version {}) serves", env!("CARGO_PKG_VERSION")))
+            let serves = format!("{path} (version {}) serves", env!("CARGO_PKG_VERSION"));
+            log::info!("upgraded: {serves}");
+            Ok(serves)
         } else {
-            log::error!("the upgrade failed: {path} did not keep serving ({previous_end}); the previous binary does");
-            Err(format!("{path} did not keep serving ({previous_end}); the previous binary does"))
+            let why = format!("{path} did not keep serving ({previous_end}); the previous binary serves again");
+            log::error!("the upgrade failed: {why}");
+            Err(why)
         });
         checkpoint::save_upgrade(cx, &self.record);
     }
@@ -138,10 +140,10 @@ impl Upgrade {
         }
         let version = &self.keeper.version;
         self.record.keeper = Some(match &self.keeper.upgrade {
-            OwnUpgrade::Open if version.is_empty() => Err("it is of a version that cannot change".to_owned()),
+            OwnUpgrade::Open if version.is_empty() => Err("its version cannot replace itself".to_owned()),
             OwnUpgrade::Open => return,
             OwnUpgrade::Done => {
-                log::info!("upgraded: the keeper too is of {} (version {version})", self.record.path);
+                log::info!("upgraded: the keeper runs {} (version {version}) too", self.record.path);
                 Ok(version.clone())
             }
             // The keeper has logged it itself.
@@ -155,9 +157,9 @@ impl Upgrade {
         let UpgradeRecord { number, path, outcome, keeper, .. } = &self.record;
         let message = match (outcome, keeper) {
             (None, _) => format!("handing over to {path}"),
-            (Some(Ok(text)), Some(Ok(version))) => format!("{text}; the keeper too has version {version}"),
+            (Some(Ok(text)), Some(Ok(version))) => format!("{text}; the keeper has version {version} too"),
             (Some(Ok(text)), Some(Err(why))) => match self.keeper.version.as_str() {
-                "" => format!("{text}; the keeper stays what it was: {why}"),
+                "" => format!("{text}; the keeper was not upgraded: {why}"),
                 version => format!("{text}; the keeper stays at version {version}: {why}"),
             },
             (Some(Ok(text) | Err(text)), _) => text.clone(),

@@ -74,7 +74,7 @@ pub(super) fn hand_off_waiting(cx: &mut Context<impl System>, dispatch: &mut Dis
             let receiver = receiver(cx, app_ix, waits.conn, None);
             let is_sent = receiver.is_some_and(|receiver| dispatch.send_to(cx, app_ix, waits.conn, receiver));
             if !is_sent && !cx.apps[app_ix].waiting.upgraded.put_back(waits, cx.now_ms) {
-                log::warn!("{}: an upgraded connection is closed: no worker takes it", cx.apps[app_ix].name);
+                log::warn!("{}: closed an upgraded connection (WebSocket): no worker takes it", cx.apps[app_ix].name);
                 close(cx, app_ix, waits.conn);
             }
         }

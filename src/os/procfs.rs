@@ -2,6 +2,7 @@
 //! effort: what cannot be read is `None`, never an error.
 use super::{clock, sock_diag};
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -83,6 +84,13 @@ pub struct Holder {
     pub parent: Option<i32>,
     /// The name of its command, as `ps` shows it.
     pub command: String,
+}
+
+/// `node (pid 4211)`.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.command, self.pid)
+    }
 }
 
 /// Finds who listens on a TCP port.

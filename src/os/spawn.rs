@@ -6,12 +6,13 @@ use super::attributes::{self, Attributes};
 use super::cgroup::Entry;
 use super::closer::CLOSE_WAIT_MS;
 use super::fork::fork_into;
-use super::process::read_now;
+use super::process::{describe_errno, read_now};
 use super::shell;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{getegid, geteuid, getgroups, pipe2};
 use std::ffi::{CStr, CString, NulError};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
@@ -82,6 +83,32 @@ const STEPS: [Step; 17] = [
 pub struct Failure {
     pub step: Step,
     pub errno: i32,
+}
+
+/// The call that failed, and why: `chdir: permission denied`.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = match self.step {
+            Step::Description => "its description",
+            Step::Fork => "fork",
+            Step::Cgroup => "joining its cgroup",
+            Step::ProcessGroup => "setpgid",
+            Step::FileDescriptors => "dup2",
+            Step::Signals => "sigprocmask",
+            Step::ResourceLimits => "setrlimit",
+            Step::OomScoreAdj => "oom_score_adj",
+            Step::Nice => "setpriority",
+            Step::CpuAffinity => "sched_setaffinity",
+            Step::SupplementaryGroups => "setgroups",
+            Step::Group => "setgid",
+            Step::User => "setuid",
+            Step::WorkingDirectory => "chdir",
+            Step::NoNewPrivileges => "PR_SET_NO_NEW_PRIVS",
+            Step::ParentDeath => "PR_SET_PDEATHSIG",
+            Step::Exec => "execve",
+        };
+        write!(f, "{call}: {}", describe_errno(self.errno))
+    }
 }
 
 /// What to execute.

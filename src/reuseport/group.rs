@@ -88,7 +88,7 @@ pub struct Group {
 #[derive(Debug, thiserror::Error)]
 pub enum GrowError {
     /// The limit on the sockets of all groups is reached.
-    #[error("there are {max} in all, which is the most")]
+    #[error("the limit of {max} sockets is reached")]
     TooMany {
         /// The limit.
         max: usize,

@@ -4,7 +4,6 @@
 //! The intended state of the slot is computed after every step ([`App::reconcile_agent`]), whatever led there: a start,
 //! a death, a reload, a stop, or a restored master.
 use super::app::{App, Cx};
-use super::cause::cause_text;
 use super::slot::died;
 use super::slot::{Death, SlotPhase, SlotState, SlotView};
 use super::worker::{Phase, Worker};
@@ -170,7 +169,7 @@ impl App {
         let onward = self.reload.as_ref().is_some_and(|r| r.failed.is_none() && r.to == generation);
         let back = self.reload.as_ref().is_some_and(|r| r.failed.is_some() && r.from == generation);
         let wanted = matches!(self.agent_wanted(), Want::One(wanted) if wanted == generation);
-        let reason = cause_text("agent", &death.cause);
+        let reason = death.cause.of_the_new("agent");
         let next = match wanted {
             true if !(onward && first) => {
                 let hopeless = first && self.is_hopeless(generation, Some(&death));

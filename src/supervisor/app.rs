@@ -1,13 +1,12 @@
 //! The state machine of one app: slots, their processes, deaths and scale. Reloads are in `reload`, stop and start in
 //! `start`, the agent's slot in `agent`.
 use super::agent::AgentSlot;
-use super::cause::cause_text;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
 use super::spares::with_spares;
 use super::timers::{TimerKey, Timers};
 use super::worker::{CHANNEL_CLOSED_STARTING_MS, Crew, Phase, Worker, WorkerView, phase_timer};
-use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, Report};
+use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, ReadyBy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -349,6 +348,8 @@ impl App {
         let (phase, generation, slot) = (w.phase, w.generation, w.slot);
         if let Phase::Starting { deadline_ms, online, severed_at_ms, .. } = phase {
             let ready_at_ms = self.policy(generation).rules(slot).ready.after_ms.map(|after| cx.now_ms + after);
+            // Its age makes it ready however short the time to get ready is.
+            let deadline_ms = deadline_ms.max(ready_at_ms.unwrap_or_default());
             self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
         }
         self.touched_workers.insert(worker);
@@ -369,11 +370,11 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let wanted = self.policy(w.generation).rules(w.slot).ready.evidence;
         if matches!(w.phase, Phase::Starting { .. }) && wanted == Some(evidence) {
-            self.become_ready(cx, worker);
+            self.become_ready(cx, worker, ReadyBy::Evidence);
         }
     }
 
-    fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
+    fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId, by: ReadyBy) {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
         let (pid, generation) = (w.pid, w.generation);
@@ -390,7 +391,7 @@ impl App {
         if !spare {
             cx.act(Action::Serve { worker });
         }
-        cx.report(Report::WorkerReady { worker, slot, after_ms, spare });
+        cx.report(Report::WorkerReady { worker, slot, after_ms, spare, by });
         if let Role::Incoming(index) = self.role(worker) {
             self.incoming_serves(cx, index, worker);
         }
@@ -441,7 +442,7 @@ impl App {
             // A canary. It has connections, so it is drained first.
             (Phase::Ready { .. }, Role::Incoming(index)) => {
                 self.retire(cx, worker);
-                self.incoming_failed(cx, index, "the new worker left by itself while it was watched".to_owned());
+                self.incoming_failed(cx, index, "the new worker left by itself in the time of its canary".to_owned());
             }
             (Phase::Ready { .. }, Role::Leaving | Role::Gone) => self.retire(cx, worker),
             // A program that need not listen may end its work before it counts as ready: its exit code tells how it went.
@@ -514,7 +515,7 @@ impl App {
         match role {
             Role::Gone | Role::Leaving => cx.report(died(death, slot, Next::None)),
             Role::Incoming(index) => {
-                let reason = cause_text("worker", &death.cause);
+                let reason = death.cause.of_the_new("worker");
                 cx.report(died(death, slot, Next::None));
                 self.incoming_failed(cx, index, reason);
             }
@@ -654,7 +655,9 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, now_ms) = (w.slot, cx.now_ms);
         match w.phase {
-            Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => self.become_ready(cx, worker),
+            Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => {
+                self.become_ready(cx, worker, ReadyBy::Age);
+            }
             Phase::Starting { severed_at_ms: Some(at), .. } if at + CHANNEL_CLOSED_STARTING_MS <= now_ms => {
                 self.on_leaving(cx, worker);
             }

@@ -105,6 +105,15 @@ pub enum Evidence {
     Http,
 }
 
+/// What made a worker ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyBy {
+    /// The evidence of its rule.
+    Evidence,
+    /// Its age: the evidence has not come.
+    Age,
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -208,7 +217,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A worker became ready, `after_ms` after its spawn. A `spare` gets no connections yet.
-    WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64, spare: bool },
+    WorkerReady { worker: WorkerId, slot: Slot, after_ms: u64, spare: bool, by: ReadyBy },
     /// A spare gets connections from now on.
     SpareServes { worker: WorkerId, slot: Slot },
     /// All wanted workers serve for the first time (or again after the app had no ready worker).

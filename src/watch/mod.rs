@@ -347,8 +347,8 @@ impl Place {
             Err(e) if matches!(e.kind, notify::ErrorKind::MaxFilesWatch) => {
                 if !std::mem::replace(&mut self.limit_logged, true) {
                     log::warn!(
-                        "{}: {} folders are watched and the others not: more would pass a limit ({} here, or the \
-                         system's fs.inotify.max_user_watches); name what to watch, or ignore more",
+                        "{}: only {} folders are watched: more would pass a limit ({} of clusterd's, or the system's \
+                         fs.inotify.max_user_watches); name what to watch, or add to watch_ignore",
                         self.spec.app,
                         self.folders.len(),
                         limits::WATCH_FOLDERS_MAX

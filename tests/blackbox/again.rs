@@ -100,7 +100,7 @@ fn a_time_that_comes_replaces_every_worker_and_loses_nothing() {
     let cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
     cluster.wait_line("web: ready, 2 workers");
     let load = Load::start(cluster.address(), 4, false);
-    cluster.wait_line("web: it is time (* * * * * *); reloading");
+    cluster.wait_line("web: cron_restart (* * * * * *) is due; reloading");
     // What its file says meanwhile has to wait for somebody who looks.
     cluster.folder.write("c.toml", "[[app]]\nbroken");
     cluster.wait_line("generation 3 serves alone");
@@ -115,8 +115,8 @@ fn a_program_that_ends_runs_at_its_times_and_waits_in_between() {
     folder.write("job.sh", "echo run");
     let args = ["-w", "1", "-n", "job", "--no-autorestart", "--cron-restart", "* * * * * *", "--", "sh", "job.sh"];
     let cluster = Cluster::start_in(folder, &args, |_| {});
-    cluster.wait_line("not restarted, as max_runs asks");
-    cluster.wait_line("job: it is time (* * * * * *); starting it again");
+    cluster.wait_line("not restarted: max_runs is 1");
+    cluster.wait_line("job: cron_restart (* * * * * *) is due; starting it again");
     wait_until("three runs", || cluster.stdout().len() >= 3);
     cluster.stop();
 }

@@ -40,7 +40,7 @@ fn one_that_is_not_well_is_replaced(balance: &str) {
     let load = Load::start(cluster.address(), 4, true);
     load.wait_more(50);
     cluster.folder.write(&format!("ill-{}", pids[0]), "");
-    cluster.wait_line("is not well: GET /healthz was answered with 503");
+    cluster.wait_line("is unhealthy: GET /healthz was answered with 503");
     cluster.wait_line("has failed 2 liveness probes in a row; replacing it");
     wait_replaced(&cluster, pids[0]);
     assert!(cluster.worker_pids().contains(&pids[1]), "the other one is well");
@@ -69,7 +69,7 @@ fn a_worker_that_does_not_answer_in_time_is_replaced_also_by_the_next_master() {
     kill(cluster.master_pid(), "KILL");
     cluster.wait_view("the next master", |view| view.master_restarts == 1 && view.apps[0].workers_ready == 2);
     cluster.folder.write(&format!("silent-{}", pids[1]), "");
-    cluster.wait_line("is not well: GET /healthz was not answered in 300 ms");
+    cluster.wait_line("is unhealthy: GET /healthz was not answered within 300 ms");
     wait_replaced(&cluster, pids[1]);
     cluster.stop();
 }
@@ -115,7 +115,7 @@ fn a_worker_that_takes_no_connection_is_replaced_whatever_it_speaks() {
     let pids = cluster.worker_pids();
     // It speaks first, and has no listener for errors: a connection that was reset would end it.
     cluster.folder.write(&format!("stuck-{}", pids[0]), "");
-    cluster.wait_line(&format!("(pid {}) is not well: a connection was not taken in 1 s", pids[0]));
+    cluster.wait_line(&format!("(pid {}) is unhealthy: a connection was not accepted within 1 s", pids[0]));
     wait_replaced(&cluster, pids[0]);
     cluster.stop();
 }
@@ -133,7 +133,7 @@ fn a_command_says_which_worker_is_not_well_also_to_the_next_master() {
     );
     let pids = cluster.worker_pids();
     cluster.folder.write(&format!("ill-{}", pids[0]), "");
-    cluster.wait_line("is not well: sh exited with code 7");
+    cluster.wait_line("is unhealthy: sh exited with code 7");
     wait_replaced(&cluster, pids[0]);
     let told = std::fs::read_to_string(cluster.folder.path().join("told")).unwrap();
     assert!(told.lines().any(|line| line == format!("alive web 0 {} 1", pids[0])), "{told}");
@@ -142,7 +142,7 @@ fn a_command_says_which_worker_is_not_well_also_to_the_next_master() {
     // On a busy machine another one may have taken its place.
     let slow = cluster.worker_pids()[1];
     cluster.folder.write(&format!("slow-{slow}"), "");
-    cluster.wait_line(&format!("(pid {slow}) is not well: sh did not end within 1 s and was killed"));
+    cluster.wait_line(&format!("(pid {slow}) is unhealthy: sh did not end within 1 s and was killed"));
     wait_replaced(&cluster, slow);
     cluster.stop();
 }

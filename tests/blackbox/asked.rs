@@ -185,14 +185,14 @@ fn a_reload_to_code_that_answers_500_goes_back_and_says_so() {
 #[ignore = "a long load"]
 fn a_reload_to_code_that_never_listens_goes_back_and_says_so() {
     let _turn = super::common::turns::turn();
-    bad_answer("setInterval(() => {}, 1000)", "it has not called listen() yet");
+    bad_answer("setInterval(() => {}, 1000)", "it never called listen()");
 }
 
 #[test]
 #[ignore = "a long load"]
 fn a_reload_to_code_that_never_answers_goes_back_and_says_so() {
     let _turn = super::common::turns::turn();
-    bad_answer("require('node:http').createServer(() => {}).listen(process.env.PORT)", "was not answered in 5 s");
+    bad_answer("require('node:http').createServer(() => {}).listen(process.env.PORT)", "was not answered within 5 s");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_reload_to_code_that_speaks_tls_or_no_http_at_all_goes_back_and_says_so() {
     let _turn = super::common::turns::turn();
     bad_answer("require('node:https').createServer(() => {}).listen(process.env.PORT)", "speaks TLS");
     let mail = "require('node:net').createServer((c) => c.end('220 mail\\r\\n')).listen(process.env.PORT)";
-    bad_answer(mail, "was not answered in HTTP/1 but with \"220 mail\\r\\n\"");
+    bad_answer(mail, "was not answered in HTTP/1, but with \"220 mail\\r\\n\"");
 }
 
 #[test]

@@ -541,7 +541,7 @@ fn a_port_of_somebody_else_is_refused_and_explained() {
     if line.contains("refuses the filter") {
         return eprintln!("skipped: {line}");
     }
-    assert!(line.contains("in use by pid ") && line.contains("PORT"), "{line}");
+    assert!(line.contains("in use by ") && line.contains("(pid ") && line.contains("PORT"), "{line}");
 }
 
 /// Node makes no worker of a process without a script.

@@ -212,7 +212,7 @@ fn what_a_killed_keeper_left_is_ended_by_the_next_start() {
     home.ok(&["start", "web"]);
     assert!(!alive(left));
     let log = fs::read_to_string(home.folder.path().join("home/logs/web.clusterd.log")).unwrap();
-    assert!(log.contains("killed 1 process that an earlier clusterd left when it was killed"), "{log}");
+    assert!(log.contains("killed 1 process left behind by an earlier clusterd"), "{log}");
     // Of one that runs, nothing is touched.
     let second = hidden(home.folder.path());
     home.ok(&["start", "-w", "1", "--ready", "1ms", "-n", "other", "--", "sh", "app.sh"]);
@@ -336,7 +336,7 @@ fn who_may_make_no_cgroup_is_told_and_runs_without() {
     folder.write("app.js", APP);
     folder.write("c.toml", &web("web", "memory_max = \"1G\""));
     let mut cluster = Cluster::start_in(folder, &["-c", "c.toml"], |command| through_setpriv(command, NOBODY));
-    cluster.wait_line("clusterd: web: no cgroup can be made, so limits.memory_max does not hold: ");
+    cluster.wait_line("clusterd: web: limits.memory_max is not enforced: cannot make a cgroup: ");
     cluster.wait_line("web: ready");
     cluster.signal("TERM");
     assert_eq!(cluster.wait_exit(), 0);

@@ -144,8 +144,8 @@ fn the_log_says_who_asked_for_a_change() {
     let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap());
     assert!(cluster.cli(&["scale", "hello", "2"]).status.success());
     let line = cluster.wait_line(": scale hello to 2");
-    assert!(line.contains(&format!("asked by uid {uid}, pid ")), "{line}");
-    let looks = cluster.stderr().iter().filter(|line| line.contains("asked by")).count();
+    assert!(line.contains(&format!("request from uid {uid}, pid ")), "{line}");
+    let looks = cluster.stderr().iter().filter(|line| line.contains("request from")).count();
     assert_eq!(looks, 1, "a look changes nothing");
     cluster.stop();
 }

@@ -155,11 +155,11 @@ fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
     let master = master_of(&cluster);
     begin(&cluster);
     is_unharmed(&cluster, &master);
-    cluster.wait_line("asks for more than 256 addresses");
+    cluster.wait_line("listens on more than 256 addresses");
     cluster.wait_line("more warnings like these were left out");
     let app = cluster.wait_view("the flooding app", |_| true).apps.remove(1);
     assert_eq!((app.restarts, app.workers_ready), (0, 1), "it is read later, and lives");
-    let told = cluster.stderr().iter().filter(|line| line.contains("asks for more than 256 addresses")).count();
+    let told = cluster.stderr().iter().filter(|line| line.contains("listens on more than 256 addresses")).count();
     assert!(told <= 6, "{told} lines say so");
     cluster.stop();
 }
@@ -169,7 +169,7 @@ fn a_worker_that_asks_for_addresses_for_ever_fills_no_log() {
 fn a_worker_that_does_not_read_its_answers_is_read_once_it_does() {
     let script = misbehave("asks.py");
     let cluster = Cluster::start(&["-w", "1", "-p", "0", "--protocol", "node", "--", "python3", &script]);
-    cluster.wait_line("asks and does not read the answers");
+    cluster.wait_line("sends requests and does not read the answers");
     let view = cluster.wait_view("the worker", |_| true);
     assert_eq!((view.apps[0].restarts, view.apps[0].workers_ready), (0, 1), "it waits, and lives");
     cluster.folder.write("read", "");

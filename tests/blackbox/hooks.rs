@@ -149,7 +149,7 @@ fn a_stop_does_not_wait_for_a_hook_that_hangs() {
     cluster.signal("TERM");
     assert_eq!(cluster.wait_exit(), 0);
     assert!(begun.elapsed().as_secs() < 9, "{:?}", begun.elapsed());
-    cluster.wait_line("web: hook worker_ready: still running at the end; killed");
+    cluster.wait_line("web: hook worker_ready: still running when clusterd ended; killed");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.lines().all(|pid| !alive(pid.parse().unwrap())), "{text}");
 }

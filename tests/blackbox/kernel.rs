@@ -116,7 +116,7 @@ fn turns_are_fair_and_the_master_has_no_part_in_it() {
         eprintln!("not tested here: the kernel gives turns only to those with CAP_BPF");
         return;
     }
-    cluster.wait_line("the kernel gives connections to the workers in turns");
+    cluster.wait_line("the kernel gives connections to the workers in turn");
     let seen = undisturbed(&cluster, 2);
     assert!(fairness(&seen, 4) >= 0.9, "{seen:?}");
     let steered: u64 = cluster.app().workers.iter().map(|w| w.steered.unwrap()).sum();
@@ -381,7 +381,7 @@ fn a_reload_may_change_the_way_to_balance_and_back() {
 fn a_kernel_that_takes_no_program_is_told_and_serves_on() {
     let cluster = start_as(As::Refused, 3, &[], &["node", "app.js"]);
     assert_eq!(steering(&cluster), "hash");
-    let line = cluster.wait_line("the kernel goes by its own hash");
+    let line = cluster.wait_line("the kernel distributes connections by its own hash");
     assert!(line.contains("Operation not permitted"), "{line}");
     let seen = load(&cluster, 500);
     nothing_lost(&seen);
@@ -431,7 +431,7 @@ fn other_programs_have_a_socket_for_each_slot_too() {
 fn other_programs_share_one_socket_where_the_kernel_takes_no_program() {
     let script = project("workers/python/listen_fds.py").display().to_string();
     let cluster = start_as(As::Refused, 3, &["--ready", "notify"], &["python3", &script]);
-    cluster.wait_line("the workers share one socket: this kernel takes no program");
+    cluster.wait_line("the workers share one socket: the kernel refuses the BPF program");
     let load = Load::start(cluster.address(), 8, false);
     load.wait_more(50);
     assert!(cluster.cli(&["scale", "all", "1"]).status.success());
@@ -485,7 +485,7 @@ fn two_deployments_never_share_an_address() {
         let args = ["-w", "2", "-b", balance, "--listen", &address, "--", "node", "app.js"];
         let (code, _, err) = super::cluster::run(&folder, &args);
         assert_eq!(code, 1, "{err}");
-        assert!(err.contains(&address) && err.contains("in use by pid"), "{err}");
+        assert!(err.contains(&address) && err.contains("in use by ") && err.contains("(pid "), "{err}");
     }
     cluster.stop();
 }

@@ -82,7 +82,7 @@ fn a_hung_master_is_replaced_and_waiting_clients_are_served() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     });
-    cluster.wait_line("no sign of life");
+    cluster.wait_line("no heartbeat");
     assert!(waiting.join().unwrap().unwrap().contains("hello"));
     assert_eq!(cluster.worker_pids(), workers);
     cluster.stop();

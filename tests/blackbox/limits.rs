@@ -115,7 +115,7 @@ fn a_hung_worker_gets_sigabrt_first_and_sigkill_when_that_does_not_end_it() {
         start("kill_timeout = \"300ms\"\nenv.HEEDLESS = \"1\"\n[app.limits]\nhang = \"1s\"\nhang_report = true\n");
     let (stuck, client) = hang(&cluster);
     cluster.wait_line("its event loop did not answer for 1 s");
-    cluster.wait_line("has not ended in time; SIGKILL");
+    cluster.wait_line("has not ended in time; sending SIGKILL");
     wait_end(stuck);
     wait_for_others(&cluster, &[stuck]);
     assert!(client.join().unwrap().is_err());

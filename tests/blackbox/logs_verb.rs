@@ -181,7 +181,7 @@ fn the_control_api_gives_lines_and_what_comes_and_does_not_hold_up_the_end() {
     assert_eq!((&line["message"], &line["type"], &line["app_name"]), (&"first".into(), &"out".into(), &"web".into()));
     for (query, status, wanted) in [
         ("?app=wbe", "404", "no app is called"),
-        ("?lines=x", "400", "means nothing here"),
+        ("?lines=x", "400", "unknown parameter"),
         ("?slot=0", "409", "per_worker = true"),
     ] {
         let (head, lines) = ask(query);

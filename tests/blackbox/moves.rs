@@ -425,7 +425,7 @@ fn what_was_never_read_goes_to_another(touch: impl FnOnce(&mut Command)) {
         assert_eq!(client.read().body, "x");
     }
     assert!(cluster.worker_pids() != before, "none was killed");
-    cluster.wait_line("never read goes to others");
+    cluster.wait_line("never read: given to other workers");
     cluster.stop();
 }
 

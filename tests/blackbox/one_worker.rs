@@ -41,7 +41,7 @@ fn a_replacement_that_fails_leaves_the_worker() {
     let before = pids(&home);
     home.folder.write("broken", "");
     let said = home.fails(&["restart", "web/1"]);
-    assert!(said.contains("web/1: the new worker failed") && said.contains("worker 2 serves on"), "{said}");
+    assert!(said.contains("web/1: the new worker failed") && said.contains("worker 2 keeps serving"), "{said}");
     assert!(said.contains("exited with code 3") && said.contains("| no database"), "{said}");
     assert_eq!(pids(&home), before);
     assert!(get(address(&home.app("web")), "/").unwrap().contains("hi"));

@@ -358,3 +358,37 @@ fn a_handler_of_pm2s_signal_runs_at_stop_and_reload_whether_the_worker_would_end
         home.ok(&["delete", "job"]);
     }
 }
+
+#[test]
+fn who_never_sends_the_message_of_wait_ready_counts_as_ready_with_a_warning_and_the_own_rule_is_strict() {
+    let home = Home::new();
+    home.folder.write("mute.js", APP);
+    home.folder.write("says.js", &format!("{APP}; process.send('ready')"));
+    let warning = "has not called process.send('ready') within 300 ms and counts as ready";
+    let said = home.ok(&["start", "mute.js", "-i", "2", "--wait-ready", "--listen-timeout", "300"]);
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+    assert!(get(address(&home.app("mute")), "/").unwrap().contains("none"));
+    let said = home.ok(&["start", "says.js", "--wait-ready", "--listen-timeout", "60000"]);
+    assert!(!said.contains("process.send"), "{said}");
+    let strict = ["start", "mute.js", "-f", "-n", "strict", "--wait-ready", "--ready-timeout", "300ms"];
+    assert!(home.fails(&strict).contains("it never called process.send('ready')"));
+    home.folder
+        .write("pm2.json", r#"{ "name": "file", "script": "mute.js", "wait_ready": true, "listen_timeout": 300 }"#);
+    let said = home.ok(&["start", "pm2.json"]);
+    assert!(said.contains(warning), "{said}");
+    // A reload replaces the workers all the same, and warns again.
+    let said = home.ok(&["reload", "file"]);
+    assert!(said.contains(warning) && home.app("file").generation == 2, "{said}");
+}
+
+#[test]
+fn filter_env_of_a_process_file_leaves_variables_out() {
+    let home = Home::new();
+    home.folder.write("job.js", APP);
+    let app = r#"{ "name": "job", "script": "job.js", "filter_env": ["SECRET"], "env": { "OWN_SECRET": "x" } }"#;
+    home.folder.write("pm2.json", app);
+    let started = command(&home.folder).env("MY_SECRET", "x").args(["start", "pm2.json"]).status().unwrap();
+    assert!(started.success());
+    let (_, env, _) = home.run(&["env", "job"]);
+    assert!(env.contains("OWN_SECRET=x") && !env.contains("MY_SECRET"), "{env}");
+}

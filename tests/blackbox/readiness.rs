@@ -67,7 +67,7 @@ fn a_program_that_accepts_from_an_inherited_path_is_ready_and_one_that_does_not_
     cluster.stop();
     let idle = ["--ready-timeout", "2s", "--max-restarts", "1", "--", "sleep", "1000"];
     let mut cluster = Cluster::start(&[&args[..], &idle].concat());
-    cluster.wait_line("was not ready after 2.0 s");
+    cluster.wait_line("was not ready after 2 s");
     assert_eq!(cluster.wait_exit(), 1);
 }
 

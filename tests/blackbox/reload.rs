@@ -301,7 +301,7 @@ fn code_that_listens_on_the_wrong_port_never_replaces_a_healthy_worker() {
     cluster.folder.write("app.js", &APP.replace("process.env.PORT", "0"));
     let refused = cluster.cli(&["reload", "web"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    let line = cluster.wait_line("it is not ready");
+    let line = cluster.wait_line("is not ready: it listens on ");
     assert!(line.contains(&cluster.address().to_string()), "{line}");
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
@@ -349,7 +349,7 @@ fn a_release_that_dies_in_its_canary_time_is_taken_back_and_nobody_was_drained()
     let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_clusterd"));
     let asked = asked.args(["reload", "web"]).env("CLUSTERD_HOME", home).stderr(std::process::Stdio::piped());
     let asked = asked.spawn().unwrap();
-    cluster.wait_line("is watched for 30");
+    cluster.wait_line("of the new generation for 30");
     // Beside the others it gets its share.
     let address = cluster.address();
     let seen: Vec<String> = (0..6).map(|_| get(address, "/").unwrap()).collect();

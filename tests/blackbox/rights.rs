@@ -151,7 +151,7 @@ fn an_environment_file_that_is_a_pipe_without_a_writer_stops_no_reload() {
     nix::unistd::mkfifo(&env, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let reload = cluster.cli(&["reload", "all"]);
     let said = String::from_utf8_lossy(&reload.stderr).into_owned();
-    assert!(!reload.status.success() && said.contains("its end did not come"), "{said}");
+    assert!(!reload.status.success() && said.contains("took longer than"), "{said}");
     assert!(get(cluster.address(), "/").is_ok());
     unharmed(cluster);
 }
@@ -504,7 +504,7 @@ fn a_worker_that_shuts_down_a_shared_unix_socket_ends_it_for_a_moment_only() {
     };
     assert!(ask().unwrap().ends_with("ok"));
     kill(before[0].pid.unwrap(), "USR2");
-    cluster.wait_line("it is bound again");
+    cluster.wait_line("it was bound again");
     cluster.wait_view("other workers", |view| {
         let app = &view.apps[0];
         let is_new = |pid: Option<i32>| pid.is_some() && before.iter().all(|worker| worker.pid != pid);

@@ -226,7 +226,7 @@ fn a_failed_spawn_leaves_nothing_with_the_keeper() {
             break;
         }
     }
-    assert!(told("cannot ask for the process") > 0, "{:?}", cluster.stderr());
+    assert!(told("cannot send the order to the keeper") > 0, "{:?}", cluster.stderr());
     wait_until("as many files as before", || held() == before);
     cluster.stop();
 }

@@ -80,7 +80,7 @@ fn a_deaf_worker_is_killed_after_its_time() {
     let request = std::thread::spawn(move || get(address, "/slow"));
     cluster.wait_view("a taken request", |view| view.apps[0].handoffs == 1);
     cluster.signal("TERM");
-    cluster.wait_line("has not ended in time; SIGKILL");
+    cluster.wait_line("has not ended in time; sending SIGKILL");
     assert_eq!(cluster.wait_exit(), 0);
     assert!(request.join().unwrap().is_err());
     wait_end(cluster.keeper_pid());

@@ -87,7 +87,7 @@ fn a_spare_serves_for_a_killed_worker(cluster: &Cluster) {
 fn a_spare_serves_at_once_for_a_killed_worker() {
     let cluster = start(&[], &["node", "app.js"]);
     a_spare_serves_for_a_killed_worker(&cluster);
-    let line = cluster.wait_line("a spare until now, serves");
+    let line = cluster.wait_line(": spare worker ");
     assert!(line.contains("app/"), "{line}");
     cluster.stop();
 }

@@ -40,7 +40,7 @@ fn an_exit_code_can_mean_do_not_restart() {
     folder.write("c.toml", config);
     let mut cluster = Cluster::start_in(folder, &["-c", "c.toml"], |_| {});
     assert_eq!(cluster.wait_exit(), 0);
-    cluster.wait_line("not restarted, as its exit code asks");
+    cluster.wait_line("not restarted: its exit code is one of stop_exit_codes");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn garbage_on_the_channel_fails_that_worker_alone() {
     let cluster = abused("garbage");
     let before = cluster.worker_pids();
     let victim = get(cluster.address(), "/abuse");
-    let line = cluster.wait_line("not its protocol");
+    let line = cluster.wait_line("a line that Node's protocol does not have");
     assert!(line.contains("this is \\x1b[31mnot the protocol") && line.contains("replaced in"), "{line}");
     cluster.wait_view("a replacement", |view| {
         view.apps[0].workers_ready == 2

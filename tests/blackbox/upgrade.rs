@@ -37,7 +37,7 @@ fn another_binary_takes_over_keeper_and_master_and_no_client_notices() {
         let done = upgrade(&cluster, &binary);
         assert!(done.status.success(), "{}", said(&done));
         let version = env!("CARGO_PKG_VERSION");
-        let wanted = format!("{name} (version {version}) serves; the keeper too has version {version}");
+        let wanted = format!("{name} (version {version}) serves; the keeper has version {version} too");
         assert!(said(&done).contains(&wanted), "{}", said(&done));
         let view = cluster.wait_view("a new master", |view| view.master_pid != master);
         assert_eq!((exe(view.master_pid), exe(cluster.keeper_pid())), (binary.clone(), binary));

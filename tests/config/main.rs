@@ -56,6 +56,14 @@ fn holds(path: &str, wanted: &str) {
     assert!(same, "{path} is not what the settings say (line {differs:?}): UPDATE=1 cargo test --test config");
 }
 
+/// How many verbs and options of PM2 work, are taken with a note, are refused: cargo test --test config pm2 -- --nocapture
+#[test]
+fn the_counts_of_pm2s_verbs_and_options_are_in_the_page() {
+    let counts = table::counts();
+    eprintln!("{counts}");
+    assert!(read("docs/migrating.md").contains(&counts));
+}
+
 #[test]
 fn what_is_generated_is_up_to_date() {
     holds("config/cluster.toml", &sample::sample());

@@ -118,7 +118,7 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
     }
     // All of it at once.
     damage(&cluster, "* garbage\nsource/ garbage\n", true);
-    cluster.wait_line("the configuration is read again");
+    cluster.wait_line("loaded the configuration again");
     cluster.wait_view("two ready workers", |view| view.apps[0].workers_ready == 2);
     short.wait_more(50);
     for load in [short, kept] {
@@ -147,7 +147,7 @@ fn lose_everything(cluster: &Cluster, file: &Path) {
     wait_until("word of it", || {
         let lines = cluster.stderr();
         let damaged = lines.iter().rposition(|line| line.contains("going back to the previous binary")).unwrap();
-        lines[damaged..].iter().any(|line| line.contains("and there is none now"))
+        lines[damaged..].iter().any(|line| line.contains("and it cannot be loaded again"))
     });
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn a_master_that_finds_nothing_waits_for_the_way_out() {
     load.wait_more(20);
     load.finish();
     // It tries again and again, ever more slowly.
-    let starts = cluster.stderr().iter().filter(|line| line.contains("and there is none now")).count();
+    let starts = cluster.stderr().iter().filter(|line| line.contains("and it cannot be loaded again")).count();
     assert!(starts < 10, "{starts} tries");
     // The other: a signal.
     lose_everything(&cluster, &file);

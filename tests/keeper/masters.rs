@@ -52,10 +52,10 @@ pub(crate) fn a_hung_master_is_replaced() {
     let mut next = fixture.master();
     assert!(stopped.elapsed() > Duration::from_secs(3), "judged too soon: {:?}", stopped.elapsed());
     assert_eq!(next.hello["incarnation"], 2);
-    assert_eq!(next.hello["previous_end"], "gave no sign of life for 5 s and was killed");
+    assert_eq!(next.hello["previous_end"], "sent no heartbeat for 5 s and was killed");
     assert_eq!(next.hello["children"][0]["pid"], worker);
     next.tell(json!({"do": "ready"}));
-    fixture.wait_stderr("gave no sign of life for 5 s and was killed; started again in ");
+    fixture.wait_stderr("sent no heartbeat for 5 s and was killed; started again in ");
     fixture.wait_stderr(" ms, 1 worker kept");
 }
 
@@ -238,7 +238,7 @@ pub(crate) fn stop_now_has_a_deadline() {
     assert_eq!(fixture.exit_code(), Some(1));
     assert!(asked.elapsed() >= Duration::from_secs(10));
     assert!(!alive(worker) && !alive(master.pid));
-    assert!(fixture.stderr().contains("not everything had stopped after 10 s"), "{}", fixture.stderr());
+    assert!(fixture.stderr().contains("processes still run 10 s after the stop"), "{}", fixture.stderr());
 }
 
 pub(crate) fn garbage_is_ignored() {
@@ -339,5 +339,5 @@ pub(crate) fn a_stop_now_ends_everything_when_no_master_serves() {
     let (fixture, code, took) = end_without_masters(signal::QUIT);
     assert_eq!(code, Some(1));
     assert!((9..16).contains(&took.as_secs()), "{took:?}");
-    fixture.wait_stderr("not everything had stopped after 10 s; killing the rest");
+    fixture.wait_stderr("processes still run 10 s after the stop; killing them");
 }

@@ -222,7 +222,7 @@ pub(crate) fn a_binary_that_cannot_be_the_keeper_changes_nothing() {
     let worker = spawned(&mut master, 1);
     for (name, wanted) in [
         ("too-old", "the new binary cannot take over from it: it is too new for me"),
-        ("crashing", "the new binary is not a clusterd that can (it was killed by SIGABRT"),
+        ("crashing", "the new binary is not a clusterd that can take over (it was killed by SIGABRT"),
     ] {
         master = fixture.hand_over(master, &fixture.copy(name));
         let (upgrade, why) = own_part(&mut master);

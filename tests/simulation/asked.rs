@@ -1,8 +1,8 @@
-//! Workers that are ready when they answer an HTTP request well: the rules, one named scenario each.
+//! What makes a worker ready beside listen(): a good answer to an HTTP request, and its age. The rules, one named scenario each.
 use super::scenarios::{Stage, policy};
 use super::successor::{notes, succeed_under};
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, Cause, Event, Evidence, Phase, Policy, ReadyRule, Report};
+use clusterd::supervisor::{Action, Cause, Event, Evidence, Phase, Policy, ReadyBy, ReadyRule, Report};
 
 fn asked() -> Policy {
     Policy { ready: ReadyRule { evidence: Some(Evidence::Http), after_ms: None }, ready_timeout_ms: 3_000, ..policy() }
@@ -106,4 +106,23 @@ fn a_master_that_dies_in_the_middle_takes_no_time_from_the_worker_and_gives_it_n
     s.replace(successor);
     answers(&mut s, 1, 200);
     assert!(s.take().contains(&Action::Serve { worker: WorkerId(1) }), "asked again, it answered");
+}
+
+#[test]
+fn a_worker_whose_message_never_comes_counts_as_ready_by_its_age_and_that_is_told() {
+    let ready = ReadyRule { evidence: Some(Evidence::Message), after_ms: Some(4_000) };
+    // The age counts, although the time to get ready is shorter.
+    let mut s = Stage::under(Policy { ready, ready_timeout_ms: 3_000, ..policy() }, 2);
+    for id in 1..=2 {
+        s.tell(Event::Spawned { worker: WorkerId(id), pid: id as i32 });
+    }
+    s.tell(Event::Evidence { worker: WorkerId(2), evidence: Evidence::Message });
+    s.pass(3_999);
+    assert_eq!(s.app.ready_count(), 1);
+    s.pass(1);
+    let ready = s.reports().into_iter().filter_map(|report| match report {
+        Report::WorkerReady { worker, by, .. } => Some((worker.0, by)),
+        _ => None,
+    });
+    assert_eq!(ready.collect::<Vec<_>>(), [(2, ReadyBy::Evidence), (1, ReadyBy::Age)]);
 }

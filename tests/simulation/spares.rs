@@ -2,7 +2,7 @@
 use super::scenarios::{Stage, policy};
 use super::successor::{notes, succeed_under};
 use clusterd::ids::{Generation, Slot, WorkerId};
-use clusterd::supervisor::{Action, Event, Excess, Limits, Phase, Policy, Report};
+use clusterd::supervisor::{Action, Event, Excess, Limits, Phase, Policy, ReadyBy, Report};
 
 fn with_spares(spares: u32) -> Policy {
     Policy { spares, ..policy() }
@@ -45,7 +45,8 @@ fn the_wanted_workers_serve_and_the_next_one_is_held_back() {
     s.make_ready(3);
     let actions = s.take();
     assert!(!actions.contains(&serve(3)), "{actions:?}");
-    let report = Report::WorkerReady { worker: WorkerId(3), slot: Slot(2), after_ms: 0, spare: true };
+    let report =
+        Report::WorkerReady { worker: WorkerId(3), slot: Slot(2), after_ms: 0, spare: true, by: ReadyBy::Evidence };
     assert!(actions.contains(&Action::Report(report)), "{actions:?}");
     s.pass(100_000);
     assert!(!s.take().contains(&serve(3)), "however long it waits");

@@ -183,13 +183,13 @@ fn of_apps(families: &mut Families<'_>, deployment: &Deployment) -> fmt::Result 
     families.gauge(plain("app_workers"), "Workers, and slots without one, by state.", states)?;
     families.gauge(
         plain("app_workers_wanted"),
-        "Workers that shall serve.",
+        "Workers that should serve.",
         each_app(deployment, |app| app.workers_wanted),
     )?;
     families.gauge(plain("app_workers_ready"), "Workers that serve.", each_app(deployment, |app| app.workers_ready))?;
     families.gauge(
         plain("app_spares_wanted"),
-        "Spares that shall be ready.",
+        "Spares that should be ready.",
         each_app(deployment, |app| app.spares_wanted),
     )?;
     families.gauge(

@@ -29,7 +29,7 @@ impl Attach {
         let is_told_apart =
             found.view.as_ref().is_some_and(|app| app.log.per_worker || app.log.format == LogFormat::Json);
         if slot.is_some() && !is_told_apart {
-            log::warn!("{target}: its workers write into the same files, so the output of all of them is shown");
+            log::warn!("{target}: the workers write to the same files, so the output of all of them is shown");
         }
         // The thread ends with the process: when nobody reads the output any more, or at Ctrl-C.
         let typed = std::thread::Builder::new().spawn(move || {
@@ -59,7 +59,7 @@ impl Attach {
         }
         if !app.stdin {
             log::warn!(
-                "{}: what is typed goes nowhere: its workers have no stdin (stdin = true or --stdin gives them one)",
+                "{}: nothing reads what is typed: the workers have no stdin (stdin = true, or --stdin, gives them one)",
                 app.name
             );
         }

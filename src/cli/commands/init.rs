@@ -51,7 +51,7 @@ impl Init {
                 ExitCode::SUCCESS
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                fail(format_args!("{path} is there already; --force writes over it"))
+                fail(format_args!("{path} exists; --force overwrites it"))
             }
             Err(e) => fail(format_args!("cannot write {path}: {e}")),
         }

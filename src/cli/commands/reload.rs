@@ -46,7 +46,7 @@ pub(in crate::cli) fn reload_app(found: &Found, change: Change) -> Outcome {
 
 /// The master with the request died: its successor continues the reload, so wait for that.
 fn follow_successor(found: &Found, before: &Deployment, progress: &mut Progress) -> Outcome {
-    log::warn!("{}: its master was started again; the reload continues", found.app);
+    log::warn!("{}: its master crashed and was started again; the reload continues", found.app);
     let state = |deployment: &Deployment| {
         deployment.apps.iter().find(|app| app.name == found.app).map(|app| (app.status, app.generation))
     };

@@ -58,7 +58,7 @@ fn resurrect(home: &Home, saved: &Entry) -> Outcome {
         // Its files may have changed. If they are gone, the saved content is used.
         match loader::reload(sources) {
             Ok(again) => entry.sources = Some(again),
-            Err(error) => log::warn!("{}: {error}; it is started as it was saved", entry.name),
+            Err(error) => log::warn!("{}: {error}; starting it as it was saved", entry.name),
         }
     }
     launch::launch(registry, home, &entry, Novelty::Known)

@@ -79,7 +79,8 @@ impl Serve {
             ErrorKind::NotADirectory => format!("cannot serve {}: it is not a folder", self.folder),
             _ => format!("cannot serve {}: {error}", self.folder),
         })?;
-        let program = std::env::current_exe().map_err(|error| format!("cannot tell where clusterd is: {error}"))?;
+        let program =
+            std::env::current_exe().map_err(|error| format!("cannot find the path of clusterd itself: {error}"))?;
         let mut run = self.run.clone();
         let mut set = |flag: &str, word: String| {
             if !run.options.has(flag) {

@@ -65,11 +65,11 @@ pub struct Unstartup {
 /// Why there is no unit.
 #[derive(Debug, Error)]
 enum UnitError {
-    #[error("cannot tell where clusterd is: {0}")]
+    #[error("cannot find the path of clusterd itself: {0}")]
     NoBinary(#[source] io::Error),
     #[error(transparent)]
     Home(#[from] HomeError),
-    #[error("cannot tell where the home is: {0}")]
+    #[error("cannot find the path of the home: {0}")]
     NoHome(#[source] io::Error),
     #[error(
         "a unit of the whole machine is root's to write: sudo clusterd startup --system USER, or leave --system out for \
@@ -121,14 +121,14 @@ fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     if let Err(e) = fs::create_dir_all(folder).and_then(|()| fs::write(&unit.path, &unit.text)) {
         return fail(format_args!("cannot write {}: {e}", unit.path.display()));
     }
-    log::info!("{} is written; it starts what clusterd save has written down", unit.path.display());
+    log::info!("wrote {}; it starts what clusterd save has saved", unit.path.display());
     let done = systemctl(&unit, &["daemon-reload"]).and_then(|()| systemctl(&unit, &["enable", &unit.name]));
     if let Some(advice) = &unit.advice {
         log::info!("{advice}");
     }
     match done {
         Ok(()) => {
-            log::info!("systemd starts {} from the next start of the machine on", unit.name);
+            log::info!("systemd starts {} whenever the machine starts", unit.name);
             ExitCode::SUCCESS
         }
         Err(why) => fail(format_args!("the unit is there, but systemd has not taken it: {why}")),
@@ -148,7 +148,7 @@ fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
         return print(&text);
     }
     if !unit.path.exists() {
-        return fail(format_args!("{} is not there: nothing to undo", unit.path.display()));
+        return fail(format_args!("{} does not exist: nothing to undo", unit.path.display()));
     }
     // Even if systemd does not answer, the unit has to be removed.
     if let Err(why) = systemctl(&unit, &["disable", &unit.name]) {
@@ -156,7 +156,7 @@ fn unstartup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     }
     match fs::remove_file(&unit.path) {
         Ok(()) => {
-            log::info!("{} is gone", unit.path.display());
+            log::info!("removed {}", unit.path.display());
             ExitCode::SUCCESS
         }
         Err(e) => fail(format_args!("cannot remove {}: {e}", unit.path.display())),

@@ -106,7 +106,12 @@ impl Typed {
         while let Some(word) = words.next() {
             let next = words.peek().map(|next| next.as_str()).unwrap_or_default();
             if !word.starts_with('-') || word.len() < 2 {
-                self.argv.push(word.clone());
+                match verb.get_name() == "init" && word == "simple" {
+                    true => {
+                        self.notes.push("simple is left out: there is one form of the file, with every key explained")
+                    }
+                    false => self.argv.push(word.clone()),
+                }
                 continue;
             }
             if let Some(other) = other_meaning(verb, word, next) {

@@ -241,7 +241,10 @@ pub const OPTIONS: &[Opt] = &[
         None,
         "MS",
         "start app.js --listen-timeout 60000",
-        Works("`--ready-timeout`, where it is longer than 30 s: a worker that is not ready by then has failed"),
+        Works(
+            "with `--wait-ready` the time after which a worker counts as ready, else `--ready-timeout`, where it is \
+             longer than 30 s",
+        ),
     ),
     opt("--max-memory-restart", None, "SIZE", "start app.js --max-memory-restart 300M", Works("")),
     opt("--restart-delay", None, "MS", "start app.js --restart-delay 1000", Works("")),
@@ -317,7 +320,16 @@ pub const OPTIONS: &[Opt] = &[
         "start app.js --disable-source-map-support",
         Note("--disable-source-map-support is left out: it is off unless --source-map-support is given"),
     ),
-    opt("--wait-ready", None, "", "start app.js --wait-ready", Works("`--ready message`")),
+    opt(
+        "--wait-ready",
+        None,
+        "",
+        "start app.js --wait-ready",
+        Works(
+            "`--ready \"message or 30s\"`: as in PM2, a worker that never sends it counts as ready then, with a warning; \
+             `--ready message` is strict",
+        ),
+    ),
     opt(
         "--merge-logs",
         None,
@@ -409,7 +421,7 @@ pub fn option_called(word: &str) -> Option<&'static Opt> {
 }
 
 /// How many verbs and options there are of each outcome, in a sentence.
-fn counts() -> String {
+pub fn counts() -> String {
     let verbs: Vec<Outcome> = VERBS.iter().flat_map(|verb| verb.names.iter().map(|_| verb.outcome)).collect();
     let options: Vec<Outcome> = OPTIONS.iter().map(|option| option.outcome).collect();
     let of = |what: &str, all: &[Outcome]| {

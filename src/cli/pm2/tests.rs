@@ -79,6 +79,8 @@ fn letters_mean_what_their_value_fits() {
         assert_eq!(argv(typed), read, "{typed:?}");
     }
     assert_eq!(argv(&["ls", "-s"]), ["ls", "-s"], "that is --short");
+    assert_eq!(argv(&["init", "simple"]), ["init"], "no file of that name is written");
+    assert_eq!(argv(&["ecosystem", "simple"]), ["ecosystem"]);
     assert_eq!(argv(&["-w", "2", "--", "ls", "--no-vizion"]), ["-w", "2", "--", "ls", "--no-vizion"]);
     assert_eq!(argv(&["--home", "/h", "restart", "web", "-f"]), ["--home", "/h", "restart", "web"]);
     let folder = std::env::temp_dir().display().to_string();

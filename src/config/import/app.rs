@@ -2,16 +2,12 @@
 use super::super::{defaults, env_file, log, log_time};
 use super::fields::{self, Fields};
 use super::write::Section;
-use super::{Script, Surroundings, Words, keys};
+use super::{Script, Surroundings, Words, keys, serve};
 use crate::config::defaults::SERVE_FLAG;
 use crate::config::{Restart, cron, name, parse};
 use crate::limits::{DURATION_MS_MAX, FAILURES_REMEMBERED_MAX, MEMORY_LIMIT_BYTES_MAX, WORKERS_MAX};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-
-/// The port of PM2's file server.
-const SERVE_PORT: &str = "PM2_SERVE_PORT";
-const SERVE_PORT_DEFAULT: &str = "8080";
 
 /// How long PM2 waits for a worker to listen, in milliseconds.
 const PM2_LISTEN_TIMEOUT_MS: u64 = 3_000;
@@ -126,7 +122,7 @@ impl Conversion<'_, '_> {
             self.words.problem(&self.label, "script is missing: say what to run");
             return false;
         };
-        if script == "serve" && self.serves_files(around) {
+        if script == "serve" && self.serves_files(cwd, around) {
             return false;
         }
         if script.contains(char::is_whitespace) && (around.look)(cwd, &script) == Script::Missing {
@@ -166,15 +162,15 @@ impl Conversion<'_, '_> {
         is_node
     }
 
-    /// PM2's file server, if the app is that: its settings are in the environment.
-    fn serves_files(&mut self, around: &Surroundings<'_>) -> bool {
-        let Some(env) = self.fields.take(&["env"]).and_then(|(_, value)| value.as_object()) else { return false };
-        if !env.keys().any(|name| name.starts_with("PM2_SERVE_")) {
+    /// PM2's file server, if the app is that: its settings are in the environment. A file of that name is a script.
+    fn serves_files(&mut self, cwd: Option<&str>, around: &Surroundings<'_>) -> bool {
+        let env = self.fields.take(&["env"]).and_then(|(_, value)| value.as_object());
+        let is_set = env.is_some_and(|env| env.keys().any(|name| serve::is_setting(name)));
+        if !is_set && !matches!((around.look)(cwd, "serve"), Script::Missing | Script::InPath) {
             return false;
         }
-        let port = env.get(SERVE_PORT).and_then(fields::text).unwrap_or_else(|| SERVE_PORT_DEFAULT.to_owned());
         self.section.app.list("command", &[around.program.to_owned(), SERVE_FLAG.to_owned()], "script: \"serve\"");
-        self.section.app.list("listen", &[port], SERVE_PORT);
+        self.section.app.list("listen", &[serve::address(env)], "PM2_SERVE_PORT");
         self.section.app.text("protocol", "listen-fds", "");
         self.section.app.text("ready", "notify", "");
         true
@@ -228,22 +224,21 @@ impl Conversion<'_, '_> {
     fn readiness(&mut self, is_node: bool, is_fork: bool) {
         let wait = self.yes(&["wait_ready"]);
         let timeout = self.ms(&["listen_timeout"]);
-        let patience = timeout.unwrap_or(PM2_LISTEN_TIMEOUT_MS).max(1);
-        if wait && is_node {
-            self.section.app.text("ready", "message", "wait_ready");
-        } else if wait {
-            self.note("wait_ready: only Node programs have process.send; ready = \"notify\" is for READY=1");
-        } else if is_node && is_fork {
-            let rule = format!("listening or {}", duration(patience));
-            self.section.app.text("ready", &rule, "in fork mode PM2 does not wait for listen()");
-        }
         let default = ms(defaults::READY_TIMEOUT);
-        if let Some(timeout) = timeout.filter(|timeout| *timeout > default) {
-            self.section.app.text(
-                "ready_timeout",
-                &duration(timeout),
-                format!("listen_timeout: {timeout}; failure here, success in PM2"),
-            );
+        if wait && is_node {
+            // PM2's own default is so short that a slow start would replace workers that serve.
+            let rule = format!("message or {}", duration(timeout.unwrap_or(default).max(1)));
+            let why = "wait_ready; as in PM2, a worker that never sends it counts as ready then";
+            self.section.app.text("ready", &rule, why);
+        } else if is_node && (is_fork || timeout.is_some()) {
+            let rule = format!("listening or {}", duration(timeout.unwrap_or(PM2_LISTEN_TIMEOUT_MS).max(1)));
+            self.section.app.text("ready", &rule, "as in PM2, ready after this time also without listen()");
+        }
+        if wait && !is_node {
+            self.note("wait_ready: only Node programs have process.send; ready = \"notify\" is for READY=1");
+        }
+        if let Some(timeout) = timeout.filter(|timeout| !is_node && *timeout > default) {
+            self.section.app.text("ready_timeout", &duration(timeout), format!("listen_timeout: {timeout}"));
         }
     }
 
@@ -351,6 +346,14 @@ impl Conversion<'_, '_> {
         }
         if let Some(port) = self.get(&["port"], "a number", fields::integer) {
             self.section.env.insert("PORT".to_owned(), port.to_string());
+        }
+        match self.fields.take(&["filter_env"]) {
+            Some((_, Value::Bool(true))) => self.section.app.raw("clean_env", "true", "filter_env: true"),
+            Some((_, Value::Bool(false))) | None => {}
+            Some((_, value)) => match fields::texts(value).filter(|texts| texts.iter().all(|text| !text.is_empty())) {
+                Some(texts) => self.section.app.list("filter_env", &texts, ""),
+                None => self.note(format!("filter_env: {value} is neither true nor a list of texts; left out")),
+            },
         }
         self.slot_variables();
         let tables: Vec<(&str, &Value)> = self.fields.rest().filter(|(key, _)| key.starts_with("env_")).collect();

@@ -60,6 +60,7 @@ const KEPT: &[&str] = &[
     "disable_logs",
     "exec_mode",
     "exp_backoff_restart_delay",
+    "filter_env",
     "ignore_watch",
     "increment_var",
     "instance_var",

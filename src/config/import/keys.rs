@@ -1,17 +1,14 @@
 //! PM2 keys without a counterpart, with what to do instead; and keys that can be dropped without effect.
 
 /// Keys beside `apps`.
-pub(super) const OF_THE_FILE: &[(&str, &str)] = &[
-    ("deploy", "clusterd does not copy code to machines; end your own deployment with: clusterd reload NAME"),
-    ("static", "clusterd serve PATH PORT serves the files of a folder, or an app with script: \"serve\""),
-];
+pub(super) const OF_THE_FILE: &[(&str, &str)] =
+    &[("deploy", "clusterd does not copy code to machines; end your own deployment with: clusterd reload NAME")];
 
 /// Keys of an app that are not converted.
 pub(super) const LOST: &[(&str, &str)] = &[
     ("append_env_to_name", "names stay as they are; --name sets another"),
     ("deep_monitoring", "there is no agent; clusterd ls --json and the control API tell about workers"),
     ("event_loop_inspector", "there is no agent; clusterd ls shows the delay of every worker's event loop"),
-    ("filter_env", "workers get the whole environment; start clusterd with: env -u NAME"),
     ("io", "there is no agent"),
     ("name_prefix", "names stay as they are; name says the whole"),
     ("pid_file", "clusterd writes no pid files; clusterd ls --json has the pids"),

@@ -137,13 +137,22 @@ fn readiness_is_listening_or_a_message_and_in_fork_mode_a_moment() {
     let seconds = |n| Some(Ready::Or(Said::Listening, Duration::from_secs(n)));
     assert_eq!(ready(json!({})), seconds(3));
     assert_eq!(ready(json!({ "instances": 2, "exec_mode": "fork_mode", "listen_timeout": 8000 })), seconds(8));
-    assert_eq!(ready(json!({ "wait_ready": true })), Some(Ready::Message));
+    assert_eq!(ready(json!({ "exec_mode": "cluster", "listen_timeout": 10_000 })), seconds(10));
     assert_eq!(ready(json!({ "script": "a.py" })), None);
+    assert_eq!(whole(json!({ "script": "a.py", "listen_timeout": 90_000 })).ready_timeout, Duration::from_secs(90));
+}
+
+#[test]
+fn who_never_sends_the_message_of_wait_ready_counts_as_ready_in_the_end_as_in_pm2() {
+    let ready = |keys| whole(keys).ready;
+    let message = |ms| Some(Ready::Or(Said::Message, Duration::from_millis(ms)));
+    assert_eq!(ready(json!({ "wait_ready": true })), message(30_000));
+    assert_eq!(ready(json!({ "wait_ready": true, "listen_timeout": 500 })), message(500));
+    assert_eq!(
+        ready(json!({ "wait_ready": "true", "listen_timeout": 90_000, "exec_mode": "cluster" })),
+        message(90_000)
+    );
     assert!(app(json!({ "script": "a.py", "wait_ready": true })).1[0].contains("wait_ready"));
-    let slow = whole(json!({ "wait_ready": true, "listen_timeout": 90_000 }));
-    assert_eq!(slow.ready_timeout, Duration::from_secs(90));
-    // A failure here would be a success there: never sooner than without the key.
-    assert_eq!(whole(json!({ "wait_ready": true, "listen_timeout": 500 })).ready_timeout, Duration::from_secs(30));
 }
 
 #[test]
@@ -225,6 +234,16 @@ fn variables_of_each_slot() {
 }
 
 #[test]
+fn variables_that_an_app_is_not_to_have() {
+    assert_eq!(whole(json!({ "filter_env": ["SECRET", "AWS_"] })).filter_env, ["SECRET", "AWS_"]);
+    assert!(whole(json!({ "filter_env": "SECRET" })).leaves_out("MY_SECRET_KEY"));
+    let all = whole(json!({ "filter_env": true }));
+    assert!(all.clean_env && !all.leaves_out("SECRET"));
+    assert!(!whole(json!({ "filter_env": false })).clean_env);
+    assert!(app(json!({ "filter_env": 3 })).1[0].contains("filter_env"));
+}
+
+#[test]
 fn who_and_where() {
     let app = whole(json!({ "uid": 1000, "gid": "www-data", "cwd": "/srv/shop" }));
     assert_eq!((app.user.as_deref(), app.group.as_deref()), (Some("1000"), Some("www-data")));
@@ -238,10 +257,8 @@ fn what_has_no_counterpart_is_named_with_a_way_out() {
         let (_, notes) = app(json!({ *key: "x y" }));
         assert!(notes.iter().any(|note| note.starts_with("app: ") && note.contains(key)), "{key}: {notes:?}");
     }
-    for key in ["deploy", "static"] {
-        let notes = import(&json!({ "apps": [{ "script": "a.js" }], key: {} })).unwrap().notes;
-        assert!(notes[0].starts_with(key), "{notes:?}");
-    }
+    let notes = import(&json!({ "apps": [{ "script": "a.js" }], "deploy": {} })).unwrap().notes;
+    assert!(notes[0].starts_with("deploy: "), "{notes:?}");
     let (_, notes) =
         app(json!({ "wacth": true, "max_memory_restart": [], "stop_exit_codes": ["x"], "out": "logs/", "pid": "p" }));
     for word in [
@@ -330,6 +347,32 @@ fn the_file_server_of_pm2_is_that_of_clusterd() {
     assert_eq!(app.env.get("PM2_SERVE_PATH").map(String::as_str), Some("dist"));
     // A script of that name is one.
     assert_eq!(whole(json!({ "script": "./serve" })).command, ["node", "./serve"]);
+    // Without settings it is the folder of the app, on port 8080.
+    let app = whole(json!({ "script": "serve", "cwd": "/srv/dist" }));
+    assert_eq!(app.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["*:8080"]);
+    let host = whole(json!({ "script": "serve", "env": { "PM2_SERVE_HOST": "::1", "PM2_SERVE_PORT": "81" } }));
+    assert_eq!(host.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[::1]:81"]);
+}
+
+#[test]
+fn folders_of_static_are_apps_beside_the_others() {
+    let folders = json!([
+        { "path": "./dist", "port": 8082, "spa": true, "basic_auth": { "username": "me", "password": "x" } },
+        { "name": "docs", "host": "127.0.0.1" },
+    ]);
+    for (file, others) in
+        [(json!({ "static": folders }), 0), (json!({ "apps": [{ "script": "a.js" }], "static": folders }), 1)]
+    {
+        let converted = import(&file).unwrap();
+        assert!(converted.notes.is_empty(), "{:?}", converted.notes);
+        let apps = config(&converted.toml, &[]).apps.split_off(others);
+        assert_eq!(apps.iter().map(|app| app.name.as_str()).collect::<Vec<_>>(), ["static-page-server-8082", "docs"]);
+        assert_eq!(apps[1].listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:8080"]);
+        let env = &apps[0].env;
+        assert_eq!([env["PM2_SERVE_PATH"].as_str(), env["PM2_SERVE_SPA"].as_str()], ["./dist", "true"]);
+        assert_eq!(env["PM2_SERVE_BASIC_AUTH_PASSWORD"], "x");
+    }
+    assert!(import(&json!({ "static": ["dist"] })).unwrap_err()[0].contains("path and port"));
 }
 
 #[test]

@@ -178,7 +178,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
             .takes(Takes::Nothing)
             .conflicts("ready")
             .hidden()
-            .help("The same as --ready message"),
+            .help("The same as --ready \"message or 30s\""),
     ),
     (
         "ready-timeout",
@@ -187,7 +187,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
             .check(|text| parse::duration(text).map(drop))
             .conflicts("ready-timeout")
             .hidden()
-            .help("The same as --ready-timeout, where it is longer than the default"),
+            .help("With --wait-ready the time of its rule, else --ready-timeout where it is longer than the default"),
     ),
     (
         "log-date-format",

@@ -139,6 +139,8 @@ table! {
         env: BTreeMap<String, String>,
         /// What `env` is added to, where it is not the environment of clusterd itself.
         base_env: Option<BTreeMap<String, String>>,
+        /// Texts of variables of `base_env` (or of clusterd itself) that are left out.
+        filter_env: Vec<String>,
         /// `cwd`, made absolute.
         cwd: Option<PathBuf>,
         /// `cwd`, or the folder of the start. As typed: each generation looks it up again, with its links.
@@ -320,6 +322,9 @@ table! {
     compile_cache: plain(bool = false), Boolean, section "environment",
         more "In `~/.cache/clusterd/node` of the user that the workers run as: NODE_COMPILE_CACHE is set to that, unless it is set \
               already. A worker writes what it compiled when it ends";
+    /// Leave out those of clusterd's own variables whose names contain one of these texts.
+    filter_env: raw(Vec<At<String>> = Vec::new()), VARIABLE_TEXTS, section "environment",
+        more "`[\"SECRET\", \"AWS_\"]`. What `env` and `env_file` set stays";
     /// The variable that holds a worker's slot, from 0.
     instance_var: plain(String = defaults::INSTANCE_VAR.to_owned()), variable(parse::instance_variable),
         section "environment";
@@ -615,6 +620,12 @@ const CRON: Text<String> = Text {
 };
 const ENV_FILES: Texts<String> =
     Texts { parse: parse::path, words: "path, or array of paths", most: None, empty: None };
+const VARIABLE_TEXTS: Texts<String> = Texts {
+    parse: parse::variable_text,
+    words: "string, or array of strings",
+    most: TOO_MANY_ENTRIES,
+    empty: Some("[]"),
+};
 const PATTERNS: Texts<String> =
     Texts { parse: parse::pattern, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: Some("[]") };
 const BALANCE: Text<Balance> =

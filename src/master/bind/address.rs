@@ -36,9 +36,7 @@ pub(super) fn listener_for(
     if let Some(e) = &looked.error {
         if unread::may_warn(cx, ix) {
             let (app, id) = (&cx.apps[app_ix].name, looked.worker);
-            log::warn!(
-                "{app}: worker {id}: cannot read the address that it binds ({e}); it gets a socket of its own there"
-            );
+            log::warn!("{app}: worker {id}: cannot read the address that it binds: {e}; it binds a socket of its own");
         }
         return Err(Answer::Continue);
     }
@@ -102,7 +100,7 @@ fn in_its_family(
     let any = if asked.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { IpAddr::from(Ipv6Addr::UNSPECIFIED) };
     let wanted = SocketAddr::new(any, local.port());
     if let Err(e) = groups.change_family(cx, app_ix, found, wanted) {
-        log::warn!("{}: cannot listen on {wanted} as its program does: {e}", cx.apps[app_ix].name);
+        log::warn!("{}: cannot change over to {wanted}, which its program binds: {e}", cx.apps[app_ix].name);
     }
     Ok(found)
 }

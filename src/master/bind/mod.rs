@@ -161,8 +161,8 @@ impl Interception {
         cx.keeper.send(Order::Release { name: held_name(id) });
         if !std::mem::replace(&mut self.refusal_reported, true) {
             log::warn!(
-                "{}: programs that bind their port by themselves cannot share it here: the system refuses the filter that \
-                 notices it ({why}); workers get their sockets as LISTEN_FDS alone",
+                "{}: workers that bind the port themselves cannot share it here: the system refuses the filter (seccomp) \
+                 that this needs: {why}; workers get their sockets in LISTEN_FDS only",
                 cx.apps[app_ix].name
             );
         }
@@ -225,7 +225,10 @@ impl Interception {
                     (Ok(()), Some(intercepted)) => intercepted.looks += 1,
                     (Ok(()), None) => {}
                     (Err(e), _) => {
-                        log::warn!("{}: worker {id}: cannot look at what it binds: {e}", cx.apps[worker.app].name);
+                        log::warn!(
+                            "{}: worker {id}: cannot inspect its bind(2): {e}; it binds a socket of its own",
+                            cx.apps[worker.app].name
+                        );
                         answer(cx, ix, call.id, Answer::Continue);
                     }
                 }
@@ -340,7 +343,7 @@ fn serves(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: ListenerIx) 
     }
     match super::requests::serves_too_little(cx, ix) {
         Some(why) => {
-            log::warn!("{}: worker {id} {why}: it is not ready", cx.apps[app].name);
+            log::warn!("{}: worker {id} is not ready: it {why}", cx.apps[app].name);
             cx.push_news(app, Event::NotYet { worker: id, why: format!("it {why}") });
         }
         None => cx.push_news(app, Event::Evidence { worker: id, evidence: Evidence::Listening }),
@@ -365,7 +368,12 @@ fn give(cx: &Context<impl System>, ix: WorkerIx, held: &Held) -> Answer {
         Ok(()) => Answer::Done,
         Err(e) => {
             let app = &cx.apps[worker.app];
-            log::warn!("{}: worker {} cannot be given {}: {e}", app.name, worker.id, app.listeners[held.listener]);
+            log::warn!(
+                "{}: worker {} cannot be given the socket of {}: {e}; it binds one of its own",
+                app.name,
+                worker.id,
+                app.listeners[held.listener]
+            );
             Answer::Continue
         }
     }

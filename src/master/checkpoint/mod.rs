@@ -31,7 +31,7 @@ impl Checkpoint {
     fn save<T: Value>(&mut self, keeper: &mut Keeper<impl System>, key: String, value: &T) {
         let bytes = match record::to_document(value) {
             Ok(bytes) => bytes,
-            Err(e) => return log::error!("cannot save {key}: {e}"),
+            Err(e) => return log::error!("cannot save the checkpoint record {key}: {e}"),
         };
         if self.last.get(&key) == Some(&bytes) {
             return;
@@ -41,7 +41,7 @@ impl Checkpoint {
             // The keeper would refuse a record of this size, and a worker's text must not break the link.
             let (is, max) = (bytes.len(), limits::NOTE_BYTES_MAX);
             if self.too_large.insert(key.clone()) {
-                log::error!("cannot save {key}: it has {is} bytes; the most is {max}");
+                log::error!("cannot save the checkpoint record {key}: it has {is} bytes, the limit is {max}");
             }
             return;
         }

@@ -212,13 +212,13 @@ pub(in crate::master) enum CheckpointError {
     #[error("{0}")]
     Unreadable(#[from] RecordError),
     /// The record belongs to another key.
-    #[error("it is not about what its key says")]
+    #[error("its content does not match its key")]
     Misplaced,
     /// A number in the record is out of range.
-    #[error("a number in it makes no sense")]
+    #[error("a number in it is out of range")]
     OutOfRange,
     /// The key is not known to this version.
-    #[error("this version does not know what it is")]
+    #[error("this version does not know its kind")]
     UnknownKey,
 }
 

@@ -59,7 +59,7 @@ impl Groups {
                 group.full = true;
             }
             log::warn!(
-                "{}: {listener} has {} for {slots} slots, so slots share; no more because {reason}",
+                "{}: {listener} has {} for {slots} slots, so slots share them: {reason}",
                 app.name,
                 sockets_in_words(listener.socket_count())
             );
@@ -93,7 +93,7 @@ impl Groups {
             Ok(group) => listener.reuseport = Some(group),
             Err(e) => {
                 log::warn!(
-                    "{}: the workers share {listener}: the kernel makes no group of sockets there: {e}",
+                    "{}: the workers share {listener}: the kernel refuses a reuseport group there: {e}",
                     app.name
                 );
                 return false;
@@ -282,7 +282,10 @@ impl Groups {
             Err(e) => {
                 let known = group.steering.replace(Steering::Hash) == Some(Steering::Hash);
                 if !known {
-                    log::warn!("{}: the kernel takes no program for {listener}: {e}", app.name);
+                    log::warn!(
+                        "{}: the kernel refuses the BPF program that selects a socket of {listener}: {e}",
+                        app.name
+                    );
                 }
             }
         }
@@ -302,16 +305,16 @@ impl Groups {
         let steering = listener.and_then(|l| l.reuseport.as_ref()).and_then(|group| group.steering).unwrap_or(best);
         let (name, why) = (&app.name, self.abilities.why_not_better());
         match steering {
-            Steering::Turns => log::info!("{name}: the kernel gives connections to the workers in turns"),
+            Steering::Turns => log::info!("{name}: the kernel gives connections to the workers in turn"),
             Steering::Random => {
                 log::info!("{name}: the kernel gives connections to the workers at random (turns need CAP_BPF: {why})");
             }
             Steering::Hash if listener.is_none() => log::warn!(
-                "{name}: the workers share one socket: this kernel takes no program that would choose among several ({why})"
+                "{name}: the workers share one socket: the kernel refuses the BPF program that would choose among several ({why})"
             ),
             Steering::Hash => log::warn!(
-                "{name}: the kernel goes by its own hash, because it takes no program that would choose ({why}); what \
-                 comes to a worker that cannot take it goes through clusterd"
+                "{name}: the kernel distributes connections by its own hash, because it refuses the BPF program that would \
+                 choose ({why}); clusterd hands on what a worker cannot take"
             ),
         }
     }

@@ -154,7 +154,7 @@ impl AcceptQueueMonitor {
     fn take_news(&mut self, cx: &mut Context<impl System>) -> bool {
         self.news.clear();
         if let Err(e) = cx.reactor.take_queues(&mut self.news) {
-            log::error!("cannot look at the queues of slots: {e}");
+            log::error!("cannot poll the accept queues: {e}");
         }
         !self.news.is_empty()
     }
@@ -319,7 +319,7 @@ impl AcceptQueueMonitor {
             return;
         }
         log::warn!(
-            "{}: worker {} has closed its server on {listener} without a word to this master",
+            "{}: worker {} closed its server on {listener} without telling this master",
             cx.apps[app_ix].name,
             worker.id
         );

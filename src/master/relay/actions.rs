@@ -89,7 +89,9 @@ impl Relay {
                 let left_out = left_out + worker.custom.take_in(all);
                 if left_out > 0 && !std::mem::replace(&mut worker.custom.told, true) {
                     let (name, slot, kept) = (&cx.apps[worker.app].name, worker.slot, worker.custom.metrics.len());
-                    log::warn!("{name}/{slot}: {left_out} of its own metrics are not shown; {kept} are");
+                    log::warn!(
+                        "{name}/{slot}: {left_out} of the app's own metrics are not shown (of a worker, {kept} are)"
+                    );
                 }
             }
             AppMessage::Reply { action, value } => {
@@ -108,7 +110,7 @@ impl Relay {
             Ok(those) if self.actions.open.len() < ACTIONS_OPEN_MAX => those,
             // The client may have left.
             Ok(_) => {
-                let why = format!("{ACTIONS_OPEN_MAX} actions wait for their workers already");
+                let why = format!("{ACTIONS_OPEN_MAX} actions are waiting for their workers already");
                 return drop(reply.send(Answer::Refused(why)));
             }
             Err(why) => return drop(reply.send(Answer::Refused(why))),

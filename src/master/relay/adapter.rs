@@ -25,7 +25,9 @@ pub(super) fn message<'a>(
     let (app, id) = (worker.app, worker.id);
     if cx.apps[app].has_adapters && unread::may_warn(cx, from_ix) {
         let (name, most) = (&cx.apps[app].name, limits::MESSAGE_BYTES_MAX);
-        log::warn!("{name}: worker {id} sends a message of more than {most} bytes, which other workers do not get");
+        log::warn!(
+            "{name}: worker {id} sent an adapter message of more than {most} bytes; it is not passed to other workers"
+        );
     }
     None
 }

@@ -3,7 +3,6 @@ use super::{Relay, ready_agent};
 use crate::ids::{AppIx, Slot, WorkerId, WorkerIx};
 use crate::master::checkpoint;
 use crate::master::context::Context;
-use crate::master::narration::cause_words;
 use crate::master::system::System;
 use crate::supervisor::{Phase, Report, WorkerView};
 use crate::worker::node::messages;
@@ -33,7 +32,7 @@ impl Relay {
             }
             Report::WorkerDied { worker, slot, pid, cause, .. } => {
                 let mut about = about(cx, app_ix, *worker, *slot, *pid);
-                about["reason"] = cause_words(cause).into();
+                about["reason"] = cause.to_string().into();
                 self.inform_agent(cx, app_ix, "worker_exit", about);
                 self.send_pids(cx, app_ix);
             }

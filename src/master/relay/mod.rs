@@ -287,7 +287,7 @@ fn report_lost(cx: &mut Context<impl System>, ix: WorkerIx) {
     (receiver.reported_ms, receiver.reported_lost) = (Some(now_ms), lost);
     let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
-    log::warn!("{name}: {who} does not read its messages: {new} were lost, {lost} in all");
+    log::warn!("{name}: {who} does not read its messages: {new} were dropped, {lost} in all");
 }
 
 /// Whether a line was sent in part, which a successor could not continue.

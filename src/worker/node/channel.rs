@@ -110,7 +110,7 @@ pub(crate) enum Unsendable {
     #[error("it does not read its channel: {} messages wait", limits::CHANNEL_OUTBOX_LINES_MAX)]
     Full,
     /// It carries an fd and has to wait, and there is no free fd for a copy of it.
-    #[error("it asked for a socket, and clusterd cannot keep a copy for it: {0}")]
+    #[error("cannot keep a copy of the socket that it asked for: {0}")]
     NoFd(io::Error),
 }
 

@@ -127,7 +127,7 @@ impl Query {
 
 /// A line that is not in the protocol; its Display shows the beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("it sent a line that is not its protocol ({reason}): {beginning}")]
+#[error("it sent a line that Node's protocol does not have ({reason}): {beginning}")]
 pub struct BadLine {
     reason: String,
     beginning: String,
