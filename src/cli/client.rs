@@ -102,7 +102,7 @@ pub(super) fn view_all(home: &Home) -> Result<Vec<Master>, ClientError> {
             let answered = loop {
                 match tokio::time::timeout(pause(), &mut one).await {
                     Ok(answered) => break answered,
-                    Err(_) => progress.tell("its master gives no answer yet"),
+                    Err(_) => progress.tell("its master does not answer yet"),
                 }
             };
             masters.extend(answered.ok().flatten());
@@ -185,6 +185,7 @@ pub(super) fn send_watched(socket: &Path, request: &Request, progress: &mut Prog
             }
             match view_within(socket, PROGRESS_LOOK_MS).await {
                 Ok(seen) => progress.look(Ok(&seen)),
+                Err(ClientError::Silent { .. }) => progress.tell("its master does not answer yet"),
                 Err(error) => progress.look(Err(&error.to_string())),
             }
         };

@@ -5,6 +5,7 @@ use super::help;
 use super::pm2::table::{self, Outcome};
 use super::pm2::{self, Typed};
 use super::run_args::RunArgs;
+use super::script;
 use crate::config::name;
 use crate::master;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -12,7 +13,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use std::error::Error;
 use std::ffi::OsString;
 use std::num::ParseIntError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The parsed command line.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,17 +190,20 @@ fn elsewhere(word: &str) -> Option<String> {
 
 /// A first word that is not a verb: a typo, or a command without `--`.
 fn unknown_verb(command: &Command, word: &str, rest: &[&str]) -> String {
-    let script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
+    let is_script = [".js", ".mjs", ".cjs", ".ts"].iter().any(|ending| word.ends_with(ending));
     let verbs = verbs(command);
     if let Some(instead) = elsewhere(word) {
         return instead;
     }
     let hint = name::did_you_mean(word, &verbs);
-    if !hint.is_empty() && !script && !verbs.contains(&word) {
+    if !hint.is_empty() && !is_script && !verbs.contains(&word) {
         return format!("unknown verb \"{word}\"{hint} (to run a command, put -- before it: clusterd -- {word})");
     }
+    if !is_script && !word.contains('/') && !Path::new(word).exists() && !script::is_program(word) {
+        return format!("unknown verb \"{word}\"; clusterd --help lists the verbs");
+    }
     let command = if rest.is_empty() { word.to_owned() } else { rest.join(" ") };
-    format!("put -- before the command: clusterd -- {}{command}", if script { "node " } else { "" })
+    format!("put -- before the command: clusterd -- {}{command}", if is_script { "node " } else { "" })
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn line(text: &str) -> Vec<String> {
 }
 
 /// Whether PATH has a program of this name.
-fn is_program(word: &str) -> bool {
+pub(super) fn is_program(word: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     !word.contains('/') && program::find(word, &path, None).is_ok()
 }

@@ -104,8 +104,10 @@ fn check_overrides(sources: &Sources, raws: &[RawApp], found: &mut Found) {
             continue;
         }
         let hint = match known.as_slice() {
-            [] if sources.file.is_some() => "the file has no env.NAME table".to_owned(),
-            [] => format!("env.NAME tables come from a configuration file; for a variable write {wanted}=VALUE"),
+            [] if sources.file.is_some() => "the file has no env.NAME table; leave --env out".to_owned(),
+            [] => {
+                format!("env.NAME tables come from a configuration file; for a variable write --env NODE_ENV={wanted}")
+            }
             _ => format!("the file has {}{}", known.join(", "), name::did_you_mean(wanted, &known)),
         };
         found.add(Spot::Option("--env"), format!("there is no table env.{}: {hint}", wanted.escape_debug()));

@@ -10,7 +10,7 @@ const NOBODY_EDITS: &[&str] = &["node_modules", "__pycache__"];
 /// The rules below one folder.
 pub(super) struct Ignored {
     /// A folder that is always ignored.
-    apart: Option<PathBuf>,
+    apart: Vec<PathBuf>,
     /// The user's patterns.
     typed: Gitignore,
     /// The outermost folder whose `.gitignore` applies.
@@ -21,7 +21,7 @@ pub(super) struct Ignored {
 
 impl Ignored {
     /// `around`: the rules of the repository around the folder apply too.
-    pub(super) fn new(folder: &Path, around: bool, patterns: &[String], apart: Option<PathBuf>) -> Ignored {
+    pub(super) fn new(folder: &Path, around: bool, patterns: &[String], apart: Vec<PathBuf>) -> Ignored {
         let mut typed = GitignoreBuilder::new(folder);
         for pattern in patterns {
             if let Err(e) = typed.add_line(None, pattern) {
@@ -44,7 +44,7 @@ impl Ignored {
 
     /// Whether this path, in a folder that is not ignored, is ignored.
     pub(super) fn is(&mut self, path: &Path, is_folder: bool) -> bool {
-        if self.apart.as_deref() == Some(path) {
+        if self.apart.iter().any(|apart| path == apart || is_moved_aside(path, apart)) {
             return true;
         }
         match self.typed.matched(path, is_folder) {
@@ -68,6 +68,14 @@ impl Ignored {
         }
         false
     }
+}
+
+/// Whether a file is a log file that was moved aside: `web-20260131T120000.000Z.log`, perhaps compressed, of `web.log`.
+fn is_moved_aside(path: &Path, log: &Path) -> bool {
+    let (Some(name), Some(stem), Some(_)) = (path.file_name(), log.file_stem(), log.extension()) else { return false };
+    let (name, stem) = (name.to_string_lossy(), stem.to_string_lossy());
+    let time = name.strip_prefix(&*stem).and_then(|rest| rest.strip_prefix('-'));
+    time.is_some_and(|time| time.starts_with(|c: char| c.is_ascii_digit())) && path.parent() == log.parent()
 }
 
 /// The rules of a folder's own file; for the outermost folder followed by the repository's private list.

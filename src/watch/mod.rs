@@ -35,8 +35,8 @@ pub struct Spec {
     pub whole_folder: bool,
     /// Ignored files, as lines of a `.gitignore`.
     pub ignore: Vec<String>,
-    /// A folder that is always ignored: clusterd's own.
-    pub apart: Option<PathBuf>,
+    /// What is always ignored: clusterd's own folder, and the app's log files with those that were moved aside.
+    pub apart: Vec<PathBuf>,
     /// A change is reported when no other came for this time.
     pub delay: Duration,
 }
@@ -226,7 +226,7 @@ impl Place {
 
     fn find_roots(spec: &Spec) -> Vec<Root> {
         let mut roots = Vec::new();
-        let apart = spec.apart.as_ref().and_then(|folder| fs::canonicalize(folder).ok());
+        let apart: Vec<PathBuf> = spec.apart.iter().map(|path| resolved(path)).collect();
         for path in &spec.paths {
             let found = fs::canonicalize(path).and_then(|path| Ok((fs::metadata(&path)?.is_dir(), path)));
             match found {
@@ -238,7 +238,7 @@ impl Place {
                 // Editors replace a file by another one: only the folder sees that.
                 Ok((false, file)) => {
                     let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
-                    let ignored = Ignored::new(&folder, false, &[], None);
+                    let ignored = Ignored::new(&folder, false, &[], Vec::new());
                     roots.push(Root { folder, file: Some(file), ignored, identity: None });
                 }
                 Err(e) => log::warn!("{}: cannot watch {}: {e}", spec.app, path.display()),
@@ -399,6 +399,12 @@ impl Place {
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
     Some((found.dev(), found.ino()))
+}
+
+/// A path with its links resolved; of a file that is not there, those of its folder.
+fn resolved(path: &Path) -> PathBuf {
+    let beside = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(beside).unwrap_or_else(|| path.to_owned())
 }
 
 /// A path, and the links on the way to it.

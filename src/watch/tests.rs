@@ -27,7 +27,7 @@ impl Folder {
             paths: paths.iter().map(|path| self.0.join(path)).collect(),
             whole_folder: true,
             ignore: ignore.iter().map(|pattern| (*pattern).to_owned()).collect(),
-            apart: Some(self.0.join("home")),
+            apart: ["home", "logs/web.log"].map(|path| self.0.join(path)).into(),
             delay: Duration::from_millis(20),
         };
         let watcher = notify::recommended_watcher(|_| {}).expect("a watcher");
@@ -134,4 +134,14 @@ fn changes_in_a_row_are_told_once() {
     assert!(change.others >= 2, "{change:?}");
     drop(watcher);
     assert!(wakes.recv_timeout(patience).is_err(), "the thread has ended, and nothing was told");
+}
+
+#[test]
+fn the_log_files_of_the_app_itself_do_not_count() {
+    let folder = Folder::new();
+    folder.write("logs/web.log", "");
+    let mut place = folder.place(&["."], &[]);
+    let mut counts = |name: &str| place.see(folder.write(name, "x")).is_some();
+    assert!(!counts("logs/web.log") && !counts("logs/web-20260131T120000.000Z.log.gz"));
+    assert!(counts("logs/other.log") && counts("logs/web-ui.log"));
 }

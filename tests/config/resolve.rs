@@ -522,7 +522,7 @@ fn environment_files_lie_under_env() {
         said(&sources),
         [
             "c.toml:3:11: cannot read .env: no such file",
-            "c.toml:3:19: /etc/b, line 2: wants NAME=value",
+            "c.toml:3:19: /etc/b, line 2: is not NAME=value",
             "--env-file: typed was not read",
         ]
     );

@@ -144,7 +144,7 @@ pub const VERBS: &[Verb] = &[
     verb(&["examples"], "", Refused("clusterd --help has examples, and so has clusterd help start")),
 ];
 
-/// Verbs of other process managers (forever, supervisorctl) that are none here.
+/// Verbs of other managers (forever, supervisorctl, systemctl, docker compose) that are none here.
 pub const VERBS_ELSEWHERE: &[Verb] = &[
     verb(&["stopall"], "", Refused("use clusterd stop all")),
     verb(&["restartall"], "", Refused("use clusterd restart all")),
@@ -160,6 +160,17 @@ pub const VERBS_ELSEWHERE: &[Verb] = &[
     verb(&["remove"], "web", Refused("use clusterd delete NAME")),
     verb(&["shutdown"], "", Refused("use clusterd kill")),
     verb(&["version"], "", Refused("use clusterd --version")),
+    verb(&["up"], "", Refused("use clusterd start FILE")),
+    verb(&["down"], "", Refused("use clusterd kill")),
+    verb(
+        &["run", "exec"],
+        "web",
+        Refused("clusterd start runs it in the background, clusterd -- COMMAND in the foreground"),
+    ),
+    verb(&["enable"], "web", Refused("use clusterd save and clusterd startup")),
+    verb(&["disable"], "web", Refused("use clusterd unstartup")),
+    verb(&["daemon-reload"], "", Refused("use clusterd reload NAME, which reads the configuration again")),
+    verb(&["exit", "quit"], "", Refused("there is no shell to leave: each verb is a command of its own")),
 ];
 
 const fn opt(
