@@ -109,6 +109,16 @@ pub enum Ready {
     Or(Said, Duration),
 }
 
+impl Ready {
+    /// The age that makes a worker ready; zero where none does.
+    pub fn age(&self) -> Duration {
+        match self {
+            Ready::After(age) | Ready::Or(_, age) => *age,
+            Ready::Listening | Ready::Message | Ready::Notify | Ready::Http(_) => Duration::ZERO,
+        }
+    }
+}
+
 /// Evidence that a worker announces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {

@@ -286,7 +286,10 @@ impl Settings {
         Policy {
             ready: self.ready.clone(),
             // How long somebody debugs is up to them.
-            ready_timeout_ms: if self.waits_for_debugger() { limits::DURATION_MS_MAX } else { ms(c.ready_timeout) },
+            ready_timeout_ms: match self.waits_for_debugger() {
+                true => limits::DURATION_MS_MAX,
+                false => ms(c.ready_timeout.max(c.ready.as_ref().map_or(Duration::ZERO, config::Ready::age))),
+            },
             drain_timeout_ms: ms(c.drain_timeout),
             kill_timeout_ms: ms(c.kill_timeout),
             min_uptime_ms: ms(c.restart.min_uptime),

@@ -347,9 +347,11 @@ impl App {
         w.pid = Some(pid);
         let (phase, generation, slot) = (w.phase, w.generation, w.slot);
         if let Phase::Starting { deadline_ms, online, severed_at_ms, .. } = phase {
-            let ready_at_ms = self.policy(generation).rules(slot).ready.after_ms.map(|after| cx.now_ms + after);
-            // Its age makes it ready however short the time to get ready is.
-            let deadline_ms = deadline_ms.max(ready_at_ms.unwrap_or_default());
+            let rules = self.policy(generation).rules(slot);
+            let ready_at_ms = rules.ready.after_ms.map(|age| cx.now_ms + age);
+            // However long the spawn took, an age that is within the time to get ready comes first.
+            let age_ms = rules.ready.after_ms.filter(|age| *age <= rules.ready_timeout_ms);
+            let deadline_ms = deadline_ms.max(age_ms.map_or(0, |age| cx.now_ms + age));
             self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
         }
         self.touched_workers.insert(worker);

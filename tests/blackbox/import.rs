@@ -114,11 +114,11 @@ fn an_ecosystem_file_is_started_and_reloaded_as_it_is() {
     let write = |word: &str| {
         let apps =
             format!("[{{ name: 'web', script: 'app.js', instances: 2, env: {{ PORT: {port}, WORD: '{word}' }} }}]");
-        home.folder.write("ecosystem.config.js", &format!("module.exports = {{ apps: {apps}, static: [] }}"));
+        home.folder.write("ecosystem.config.js", &format!("module.exports = {{ apps: {apps}, deploy: {{}} }}"));
     };
     write("one");
     let said = home.ok(&["start", "ecosystem.config.js"]);
-    assert!(said.contains("static: ") && said.contains("web: 2 workers ready"), "{said}");
+    assert!(said.contains("deploy: ") && said.contains("web: 2 workers ready"), "{said}");
     // It binds its own port, as under PM2, and both workers serve it.
     assert_eq!(address(&home.app("web")), local(port));
     wait_until("both slots", || {

@@ -367,6 +367,7 @@ fn who_never_sends_the_message_of_wait_ready_counts_as_ready_with_a_warning_and_
     let warning = "has not called process.send('ready') within 300 ms and counts as ready";
     let said = home.ok(&["start", "mute.js", "-i", "2", "--wait-ready", "--listen-timeout", "300"]);
     assert_eq!(said.matches(warning).count(), 1, "{said}");
+    wait_until("it listens", || !home.app("mute").listen.is_empty());
     assert!(get(address(&home.app("mute")), "/").unwrap().contains("none"));
     let said = home.ok(&["start", "says.js", "--wait-ready", "--listen-timeout", "60000"]);
     assert!(!said.contains("process.send"), "{said}");
