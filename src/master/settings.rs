@@ -288,7 +288,7 @@ impl Settings {
             // How long somebody debugs is up to them.
             ready_timeout_ms: match self.waits_for_debugger() {
                 true => limits::DURATION_MS_MAX,
-                false => ms(c.ready_timeout.max(c.ready.as_ref().map_or(Duration::ZERO, config::Ready::age))),
+                false => ms(c.ready_timeout.max(c.ready.as_ref().map_or(Duration::ZERO, Ready::age))),
             },
             drain_timeout_ms: ms(c.drain_timeout),
             kill_timeout_ms: ms(c.kill_timeout),

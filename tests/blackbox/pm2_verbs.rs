@@ -375,6 +375,9 @@ fn who_never_sends_the_message_of_wait_ready_counts_as_ready_with_a_warning_and_
     assert!(home.fails(&strict).contains("it never called process.send('ready')"));
     home.folder
         .write("pm2.json", r#"{ "name": "file", "script": "mute.js", "wait_ready": true, "listen_timeout": 300 }"#);
+    // A time that was typed counts, also where ready_timeout is shorter.
+    let rule = ["start", "mute.js", "-f", "-n", "late", "--ready", "message or 400ms", "--ready-timeout", "200ms"];
+    assert!(home.ok(&rule).contains("within 400 ms"));
     let said = home.ok(&["start", "pm2.json"]);
     assert!(said.contains(warning), "{said}");
     // A reload replaces the workers all the same, and warns again.

@@ -279,7 +279,7 @@ fn bad_options_are_named() {
         assert!(said.contains(start), "{said}");
     }
     assert!(said.contains("--env: NODE_UNIQUE_ID is set by clusterd"), "{said}");
-    assert!(said.contains("for a variable write production=VALUE"), "{said}");
+    assert!(said.contains("for a variable write --env NODE_ENV=production"), "{said}");
 }
 
 #[test]
