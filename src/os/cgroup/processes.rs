@@ -80,18 +80,18 @@ pub(super) fn kill_all(group: &Path) {
     }
 }
 
-/// Pids in a group and the groups below it.
+/// Pids in a group and the groups below it, without this process.
 fn all_processes(group: &Path) -> Vec<i32> {
+    let own = std::process::id().cast_signed();
     let below = folders_below(group, None);
     let all = std::iter::once(group.to_owned()).chain(below).flat_map(|folder| processes(&folder));
-    all.take(CGROUP_PROCESSES_MAX).collect()
+    all.filter(|pid| *pid != own).take(CGROUP_PROCESSES_MAX).collect()
 }
 
 /// Pids in a group. Those of other pid namespaces are 0, and left out.
 pub(super) fn processes(group: &Path) -> Vec<i32> {
     let text = read(&group.join("cgroup.procs")).unwrap_or_default();
-    let own = std::process::id().cast_signed();
-    text.lines().filter_map(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0).filter(|pid| *pid != own).collect()
+    text.lines().filter_map(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0).collect()
 }
 
 /// The folders below a folder, those at the top first; only those of this name, where there is one.

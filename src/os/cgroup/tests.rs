@@ -98,6 +98,22 @@ fn the_processes_of_a_container_are_moved_aside_before_its_controllers_are_used(
     assert_eq!(machine.base().parts[0].own, machine.0.join("cg"));
 }
 
+/// The kernel lets nobody limit what is in a delegated group while any process is in it, clusterd's own included.
+#[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
+fn a_clusterd_in_a_delegated_group_moves_itself_aside_too() {
+    let machine = Machine::new("/");
+    machine.file("cg/cgroup.controllers", "memory\n");
+    machine.file("cg/cgroup.subtree_control", "");
+    machine.file("cg/cgroup.type", "domain\n");
+    machine.file("cg/cgroup.procs", &format!("{}\n", std::process::id()));
+    machine.file(&format!("cg/{LEAF}/cgroup.procs"), "");
+    // The kernel would make the files of the group; here there are none to be written.
+    let memory = Limits { memory_max: Some(4096), ..Limits::default() };
+    assert!(!machine.base().make("web", &memory, &Limits::default()).unwrap().is_empty());
+    assert_eq!(machine.text(&format!("cg/{LEAF}/cgroup.procs")), std::process::id().to_string());
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "miri does not know file locks")]
 fn names_are_checked_before_they_become_paths() {
