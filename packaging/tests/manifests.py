@@ -88,7 +88,8 @@ if shutil.which("systemd-analyze"):
         text = unit.read_text().replace("/usr/bin/clusterd", "/bin/true")
         (folder / unit.name.replace("clusterd@.service", "clusterd@web.service")).write_text(text)
     said = subprocess.run(["systemd-analyze", "verify", "--man=no", *sorted(folder.iterdir())], capture_output=True, text=True)
-    wrong = [line for line in said.stderr.splitlines() if str(folder) in line]
+    # systemd before 254 ignores DelegateSubgroup.
+    wrong = [line for line in said.stderr.splitlines() if str(folder) in line and "DelegateSubgroup" not in line]
     assert not wrong and said.returncode == 0, said.stderr
     passed += 1
 else:

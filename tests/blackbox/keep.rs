@@ -121,7 +121,9 @@ fn units_for_systemd_are_right() {
         let path = home.folder.write(name, &unit);
         let output = Command::new("systemd-analyze").args(["verify", "--man=no", &path]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !said.contains(name), "{said}\n{unit}");
+        // systemd before 254 ignores this line.
+        let is_wrong = |line: &str| line.contains(name) && !line.contains("DelegateSubgroup");
+        assert!(output.status.success() && !said.lines().any(is_wrong), "{said}\n{unit}");
         let output = Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--no-pager", "--threshold=39", &path])
             .output()

@@ -2,7 +2,7 @@
 //! privilege; a system unit needs root.
 use crate::cli::apply::{fail, print};
 use crate::home::{Home, HomeError};
-use crate::os::cgroup::DELEGATED_UNIT;
+use crate::os::cgroup::{DELEGATED_UNIT, LEAF};
 use crate::os::user;
 use clap::Args;
 use std::fmt::Write as _;
@@ -301,6 +301,8 @@ fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
         format!("{binary} {verb} --home {home}")
     };
     let mut text = String::from(HEAD);
+    // The unit's own group has no processes then, so that its controllers can be used. Before 254 systemd ignores the line.
+    let _ = writeln!(text, "DelegateSubgroup={LEAF}");
     if let Owner::Named(user) = owner {
         let _ = writeln!(text, "User={user}");
     }
@@ -334,6 +336,7 @@ mod tests {
             "ExecStart=\"/opt/my tools/clusterd\" resurrect --stay --home \"/srv/100%%\"",
             "WantedBy=multi-user.target",
             "Delegate=yes",
+            "DelegateSubgroup=clusterd-processes",
             "Environment=CLUSTERD_DELEGATED_UNIT=%n",
             "Restart=always",
             "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",

@@ -10,7 +10,7 @@ use super::hierarchy::{self, Version, read};
 use super::lock;
 use nix::errno::Errno;
 use processes::{kill_all, processes, remove_tree, write};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ pub const BASE_PREFIX: &str = "clusterd-";
 /// The variable that names the unit which `startup` has written, and with it a delegated group.
 pub const DELEGATED_UNIT: &str = "CLUSTERD_DELEGATED_UNIT";
 /// The group for the processes of a delegated group, which may have none itself once its controllers are in use.
-const LEAF: &str = "clusterd-processes";
+pub const LEAF: &str = "clusterd-processes";
 /// The group of an app is called like this, and its name.
 const APP_PREFIX: &str = "app-";
 /// The period of `cpu.max`, in microseconds.
@@ -149,6 +149,13 @@ pub enum CgroupError {
         path = .0.display()
     )]
     NotDelegated(PathBuf),
+    /// systemd could not start the unit's process again in a group that has controllers.
+    #[error(
+        "the processes of {path} are not in {LEAF} below it, where systemd 254 or later starts them; run clusterd startup \
+         again, and restart the unit",
+        path = .0.display()
+    )]
+    NoSubgroup(PathBuf),
     /// Only version 2 has it.
     #[error("it needs cgroups of version 2, and {path} is of version 1", path = .0.display())]
     OnlyVersion2(PathBuf),
@@ -173,6 +180,10 @@ struct Part {
     own: PathBuf,
     /// Nothing above it belongs to others: the top of a cgroup namespace.
     is_top: bool,
+    /// It is that of the unit which `startup` has written.
+    is_unit: bool,
+    /// This process was started aside, in [`LEAF`].
+    is_aside: bool,
     base: PathBuf,
     /// Held as long as this process uses the base; `None`: not made.
     lock: Option<OwnedFd>,
@@ -205,10 +216,11 @@ impl Base {
     /// # Errors
     /// A bad name, or no cgroups.
     pub fn find(name: &str) -> Result<Base, CgroupError> {
-        Base::find_under(Path::new("/"), name)
+        Base::find_under(Path::new("/"), name, std::env::var_os(DELEGATED_UNIT).as_deref())
     }
 
-    fn find_under(root: &Path, name: &str) -> Result<Base, CgroupError> {
+    /// `unit`: the name of the unit which `startup` has written, if this process is of that.
+    fn find_under(root: &Path, name: &str, unit: Option<&OsStr>) -> Result<Base, CgroupError> {
         check_name(name)?;
         if !name.starts_with(BASE_PREFIX) {
             return Err(CgroupError::Name(name.to_owned()));
@@ -220,9 +232,9 @@ impl Base {
             let Some(folder) = mount.folder(&group.path) else { continue };
             let folder = root.join(folder.strip_prefix("/").unwrap_or(&folder));
             // An earlier clusterd has moved its processes aside: the place is the delegated group.
-            let own = match (folder.file_name().is_some_and(|name| name == LEAF), folder.parent()) {
-                (true, Some(parent)) => parent.to_owned(),
-                _ => folder,
+            let (own, is_aside) = match (folder.file_name().is_some_and(|name| name == LEAF), folder.parent()) {
+                (true, Some(parent)) => (parent.to_owned(), true),
+                _ => (folder, false),
             };
             if parts.iter().any(|part| part.own == own || (part.version, mount.version) == (Version::Two, Version::Two))
             {
@@ -234,6 +246,8 @@ impl Base {
                     version: mount.version,
                     controllers: group.controllers.clone(),
                     is_top: group.path == "/" || group.path == format!("/{LEAF}"),
+                    is_unit: unit.is_some() && own.file_name() == unit,
+                    is_aside,
                     base: own.join(name),
                     own,
                     lock: None,
@@ -431,6 +445,9 @@ impl Part {
                 if !self.is_delegated() {
                     return Err(CgroupError::NotDelegated(self.own.clone()));
                 }
+                if self.is_unit && !self.is_aside {
+                    return Err(CgroupError::NoSubgroup(self.own.clone()));
+                }
                 self.move_processes_aside()?;
             }
             write(&self.own.join(switch), &wanted)?;
@@ -447,9 +464,7 @@ impl Part {
             && owner(&self.own) == Some(own)
             && self.own.parent().is_some_and(|parent| owner(parent) != Some(own));
         // Before systemd 251 only who may do nearly everything can read the mark.
-        let unit = std::env::var_os(DELEGATED_UNIT);
-        let is_unit = unit.is_some() && self.own.file_name() == unit.as_deref();
-        self.is_top || is_border || is_unit || marked(c"user.delegate") || marked(c"trusted.delegate")
+        self.is_top || is_border || self.is_unit || marked(c"user.delegate") || marked(c"trusted.delegate")
     }
 
     fn move_processes_aside(&self) -> Result<(), CgroupError> {

@@ -26,7 +26,7 @@ impl Machine {
     }
 
     fn base(&self) -> Base {
-        Base::find_under(&self.0, "clusterd-web-1f").unwrap()
+        Base::find_under(&self.0, "clusterd-web-1f", None).unwrap()
     }
 }
 
@@ -114,13 +114,36 @@ fn a_clusterd_in_a_delegated_group_moves_itself_aside_too() {
     assert_eq!(machine.text(&format!("cg/{LEAF}/cgroup.procs")), std::process::id().to_string());
 }
 
+/// systemd starts the process of a unit again in the unit's group, where no process may be once its controllers are in use.
+#[test]
+#[cfg_attr(miri, ignore = "miri does not know openat")]
+fn a_unit_has_limits_where_its_processes_start_aside() {
+    let machine = Machine::new("/system.slice/clusterd.service");
+    let own = "cg/system.slice/clusterd.service";
+    machine.file(&format!("{own}/cgroup.controllers"), "memory\n");
+    machine.file(&format!("{own}/cgroup.subtree_control"), "");
+    machine.file(&format!("{own}/cgroup.type"), "domain\n");
+    machine.file(&format!("{own}/clusterd-web-1f/cgroup.subtree_control"), "");
+    let unmet = || {
+        let unit = Some(OsStr::new("clusterd.service"));
+        let mut base = Base::find_under(&machine.0, "clusterd-web-1f", unit).unwrap();
+        base.make("web", &Limits { memory_max: Some(4096), ..Limits::default() }, &Limits::default()).unwrap().remove(0)
+    };
+    assert!(matches!(unmet(), (Limit::MemoryMax, CgroupError::NoSubgroup(_))));
+    assert_eq!(machine.text(&format!("{own}/cgroup.subtree_control")), "");
+    machine.file("proc/self/cgroup", &format!("0::/system.slice/clusterd.service/{LEAF}\n"));
+    // The kernel would make the files of the group; here there are none to be written.
+    assert!(matches!(unmet(), (Limit::MemoryMax, CgroupError::System { .. })));
+    assert_eq!(machine.text(&format!("{own}/cgroup.subtree_control")), "+memory");
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "miri does not know file locks")]
 fn names_are_checked_before_they_become_paths() {
     let machine = Machine::new("/a");
     fs::create_dir_all(machine.0.join("cg/a")).unwrap();
     for bad in ["", "..", "../x", "clusterd-a/b", "web", "clusterd-\0"] {
-        assert!(Base::find_under(&machine.0, bad).is_err(), "{bad:?}");
+        assert!(Base::find_under(&machine.0, bad, None).is_err(), "{bad:?}");
     }
     let mut base = machine.base();
     let long = "x".repeat(CGROUP_NAME_CHARS_MAX + 1);
