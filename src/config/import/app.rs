@@ -348,11 +348,13 @@ impl Conversion<'_, '_> {
             self.section.env.insert("PORT".to_owned(), port.to_string());
         }
         match self.fields.take(&["filter_env"]) {
-            Some((_, Value::Bool(true))) => self.section.app.raw("clean_env", "true", "filter_env: true"),
+            Some((_, Value::Bool(true))) => {
+                self.note("filter_env: true filters nothing in PM2; clean_env = true leaves all variables out");
+            }
             Some((_, Value::Bool(false))) | None => {}
             Some((_, value)) => match fields::texts(value).filter(|texts| texts.iter().all(|text| !text.is_empty())) {
                 Some(texts) => self.section.app.list("filter_env", &texts, ""),
-                None => self.note(format!("filter_env: {value} is neither true nor a list of texts; left out")),
+                None => self.note(format!("filter_env: {value} is not a list of texts; left out")),
             },
         }
         self.slot_variables();
