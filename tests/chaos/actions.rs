@@ -100,8 +100,9 @@ fn term_worker(chaos: &mut Chaos) -> Outcome {
 fn worker_exits(chaos: &mut Chaos) -> Outcome {
     let app = chaos.some_app();
     // Which one it will be is known only from the answer.
+    let from = Instant::now();
     let pid = ask(chaos.site.addresses[app], "/exit")?.pid;
-    chaos.ledger.worker_killed(app, pid, CLIENTS);
+    chaos.ledger.worker_killed_since(from, app, pid, CLIENTS);
     chaos.wait_gone(pid)
 }
 

@@ -40,8 +40,12 @@ pub(crate) struct Verdict {
 impl Ledger {
     /// A worker was killed (or ended by itself without a word): each client may have had one connection there.
     pub(crate) fn worker_killed(&mut self, app: usize, pid: i32, clients: usize) {
-        let now = Instant::now();
-        self.workers.push(Blow { app: Some(app), from: now, to: now + NEWS, allowed: clients, taken: 0 });
+        self.worker_killed_since(Instant::now(), app, pid, clients);
+    }
+
+    /// As [`Ledger::worker_killed`], at some moment since `from`.
+    pub(crate) fn worker_killed_since(&mut self, from: Instant, app: usize, pid: i32, clients: usize) {
+        self.workers.push(Blow { app: Some(app), from, to: Instant::now() + NEWS, allowed: clients, taken: 0 });
         self.victims.insert(pid);
     }
 

@@ -110,9 +110,9 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
             assert_eq!(cluster.worker_pids(), workers, "{kind} {way}");
         }
         let wanted = match *kind {
-            "source/" => "cannot read source/1, the copy of a configuration".to_owned(),
-            ALL_NOTES => "web: recovered: ".to_owned(),
-            kind => format!("cannot read {kind}"),
+            "source/" => "cannot read source/1, a copy of the configuration".to_owned(),
+            ALL_NOTES => "web: recovered 2 processes".to_owned(),
+            kind => format!("cannot read the checkpoint record {kind}"),
         };
         cluster.wait_line(&wanted);
     }

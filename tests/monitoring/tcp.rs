@@ -74,7 +74,7 @@ fn over_tcp_reading_is_free_on_loopback_and_changes_need_the_token() {
     assert_ne!(status("GET", "/v1/logs", Some(&read)), 403);
     assert_eq!(status("GET", "/v1/apps/hello/env", Some(&all)), 200);
     assert_eq!(status("POST", "/v1/apps/hello/reload", Some(&all)), 200);
-    controlled.cluster.wait_line("asked by 127.0.0.1:");
+    controlled.cluster.wait_line("request from 127.0.0.1:");
     assert_eq!(controlled.cluster.app().generation, 2);
     assert_eq!(status("GET", "/nothing", None), 404);
 
