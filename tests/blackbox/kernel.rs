@@ -238,7 +238,7 @@ fn a_worker_that_has_lost_its_socket_is_noticed_and_replaced() {
         cluster.wait_ready(workers);
         let lost = get(cluster.address(), "/lose").unwrap();
         nothing_lost(&load(&cluster, 100));
-        cluster.wait_line("has closed its server on 127.0.0.1");
+        cluster.wait_line("closed its server on 127.0.0.1");
         cluster.wait_view("a replacement", |view| {
             let app = &view.apps[0];
             let is_lost = |worker: &Worker| worker.pid.is_some_and(|pid| format!("pid={pid}") == lost);

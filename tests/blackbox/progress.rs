@@ -68,6 +68,6 @@ fn a_master_that_hangs_is_named_while_it_is_waited_for() {
     let master = home.deployments()[0].master_pid;
     kill(master, "STOP");
     let (_, _, said) = home.run(&["ls"]);
-    assert!(said.contains("web: its master gives no answer yet"), "{said}");
+    assert!(said.contains("web: its master does not answer yet"), "{said}");
     wait_until("its successor", || home.deployments().first().is_some_and(|d| d.master_pid != master));
 }
