@@ -24,6 +24,7 @@ const STATUS: &CStr = c"/proc/self/status";
 const STATUS_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a packet.
 const PACKET_BYTES_MAX: usize = 256;
+
 /// The packet in which a connection is sent, and where in it two numbers of [`Parcel::DIGITS`] digits stand.
 #[derive(Clone, Debug)]
 pub struct Parcel {

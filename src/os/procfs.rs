@@ -99,15 +99,11 @@ pub fn tcp_port_holder(address: SocketAddr) -> Option<Holder> {
     holder_of(&listening.into_iter().map(|(_, inode)| inode).collect())
 }
 
-/// Local port and inode of the sockets that listen on one of these TCP ports (with no ports: on any), from netlink; from /proc
-/// where netlink is refused.
+/// Local port and inode of the sockets that listen on one of these TCP ports; with no ports: on any.
 fn listening(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
-    match sock_diag::listening(ports) {
-        Ok(found) => Some(found.into_iter().map(|socket| (socket.port, socket.inode)).collect()),
-        // Reading /proc would take even longer.
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
-        Err(_) => tcp_table(|s| s.listening && (ports.is_empty() || ports.contains(&s.local_port))),
-    }
+    let found = sock_diag::listening(ports);
+    let found = found.map(|found| found.into_iter().map(|socket| (socket.port, socket.inode)).collect());
+    or_from_table(found, |s| s.listening && (ports.is_empty() || ports.contains(&s.local_port)))
 }
 
 /// Finds who listens on a unix socket path.
@@ -212,13 +208,18 @@ pub fn has_connections(ports: &[u16], paths: &[String]) -> bool {
     by_port || (!paths.is_empty() && unix_connections(paths).is_some_and(|found| !found.is_empty()))
 }
 
-/// Local port and inode, from netlink; from /proc where netlink is refused.
+/// Local port and inode.
 fn tcp_connections(ports: &[u16]) -> Option<Vec<(u16, u64)>> {
-    match sock_diag::connections(ports) {
+    or_from_table(sock_diag::connections(ports), |s| !s.listening && ports.contains(&s.local_port))
+}
+
+/// What netlink said; where it is refused, the wanted sockets of /proc.
+fn or_from_table(found: io::Result<Vec<(u16, u64)>>, wanted: impl Fn(&TcpSocket) -> bool) -> Option<Vec<(u16, u64)>> {
+    match found {
         Ok(found) => Some(found),
         // Reading /proc would take even longer.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => None,
-        Err(_) => tcp_table(|s| !s.listening && ports.contains(&s.local_port)),
+        Err(_) => tcp_table(wanted),
     }
 }
 
