@@ -147,6 +147,7 @@ impl<S: System> ChannelReader<'_, S> {
                     budget.line(line.bytes.len(), message.as_ref().ok());
                     if matches!(message, Ok(FromWorker::User)) {
                         self.relay.pass_on(self.cx, ix, line);
+                        budget.passed_on(self.relay.take_sent());
                     }
                     (message, line.resumed)
                 }

@@ -47,7 +47,8 @@ pub(super) struct Listener {
     pub(super) retired: bool,
     /// When it was bound (milliseconds; 0 under a later master).
     pub(super) opened_ms: u64,
-    /// It was passed to clusterd at its start.
+    /// It was passed to clusterd at its start by who keeps it open: it is never shut down but by a configuration that does
+    /// not name it any more.
     pub(super) given: bool,
     /// The socket file to remove at the end.
     pub(super) unlink: Option<SocketFile>,
@@ -277,7 +278,8 @@ impl Listener {
         if self.retired {
             return false;
         }
-        if asked_key(&self.key) == key {
+        // First what is cheap: a worker may ask without end.
+        if self.key.starts_with(key) && asked_key(&self.key) == key {
             return true;
         }
         match (&self.local, query.address_type) {
@@ -343,6 +345,12 @@ impl Listener {
             LocalAddress::Inet(address) => Some(address.port()),
             LocalAddress::Unix(_) | LocalAddress::Other => None,
         }
+    }
+
+    /// Whoever started clusterd opened this socket, and looks after it and its file.
+    pub(super) fn mark_given(&mut self) {
+        self.given = true;
+        self.unlink = None;
     }
 
     /// Removes the socket file, if it is still this socket's own. A file that the configuration does not name is

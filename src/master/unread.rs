@@ -24,11 +24,12 @@ const BYTES_PER_MS_MAX: usize = 256 * 1024;
 const LINES_PER_MS_MAX: u32 = 1_024;
 
 /// How often one channel is read in one millisecond. A worker that writes each line by itself would else wake the loop for
-/// each. Far more than the connections that a worker takes in that time, each with one answer.
-const READS_PER_MS_MAX: u32 = 64;
+/// each. More than the connections that a worker takes in that time, each with one answer.
+const READS_PER_MS_MAX: u32 = 32;
 
-/// So many small lines count as much as one that asks clusterd for something (a factor, without a unit).
-const REQUEST_LINES: u32 = 16;
+/// So many small lines count as much as one that asks clusterd for something, or that is sent to somebody (a factor, without
+/// a unit).
+const REQUEST_LINES: u32 = 32;
 
 /// So many bytes of a line count as much as one small line.
 const LINE_SHARE_BYTES: usize = 256;
@@ -168,6 +169,11 @@ impl Budget {
     pub(super) fn read(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.reads = self.reads.saturating_sub(1);
+    }
+
+    /// A line was passed on to so many receivers.
+    pub(super) fn passed_on(&mut self, receivers: u32) {
+        self.lines = self.lines.saturating_sub(receivers.saturating_mul(REQUEST_LINES));
     }
 
     /// A line of this length is worked on.

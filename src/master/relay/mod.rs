@@ -41,6 +41,8 @@ pub(super) struct Relay {
     replies: Vec<Vec<u8>>,
     /// What the process whose channel is being read may still have passed on, in bytes.
     budget_bytes: usize,
+    /// Lines that were sent since that was last asked.
+    sent: u32,
     /// What may still wait for the receivers of an app, in bytes, and when that was counted (milliseconds).
     room: Option<(AppIx, u64, usize)>,
     /// Round-robin position for messages to any worker.
@@ -70,6 +72,11 @@ impl Relay {
     pub(super) fn begin_reading(&mut self) {
         self.budget_bytes = MESSAGES_PER_TURN_BYTES_MAX;
         self.room = None;
+    }
+
+    /// How many lines were sent since the last call.
+    pub(super) fn take_sent(&mut self) -> u32 {
+        std::mem::take(&mut self.sent)
     }
 
     /// After how many milliseconds a channel is to be read on that is left alone for now: enough of it was passed on, or
@@ -198,6 +205,7 @@ impl Relay {
             worker.receiver.read_ms = now_ms;
         }
         self.budget_bytes = self.budget_bytes.saturating_sub(line.len() + limits::MESSAGE_ID_BYTES_MAX);
+        self.sent = self.sent.saturating_add(1);
         let is_full = channel.is_blocked() && !self.takes_room(cx, ix, line.len());
         let Some(worker) = cx.workers.get_mut(ix) else { return false };
         let Some(channel) = worker.channel.as_mut() else { return false };

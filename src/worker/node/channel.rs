@@ -225,8 +225,8 @@ impl<W: Wire> Channel<W> {
     /// Writes what waits, as far as the worker reads. Whether anything went out.
     pub(crate) fn flush(&mut self) -> bool {
         (self.full, self.lacks_resources) = (false, false);
-        let mut any = false;
-        while let Some((bytes, attachment)) = self.outbox.front() {
+        let (mut any, mut together) = (false, Vec::new());
+        while let Some((bytes, attachment)) = self.outbox.front_lines(&mut together) {
             match self.wire.send(bytes, attachment.and_then(|_| self.outbox_fds.front())) {
                 Ok(sent) => {
                     if attachment.is_some() {

@@ -18,6 +18,9 @@ const MESSAGES_HIGH_WATER: usize = 1024;
 /// The same in bytes. One read, and one message more, still fit.
 const MESSAGES_HIGH_WATER_BYTES: usize = 512 * 1024;
 
+/// Lines that are written together, in bytes.
+const WRITE_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes as they were read, cut into lines. The cost of a line of megabytes is linear: no byte is searched twice.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
@@ -278,12 +281,31 @@ impl Outbox {
         Some((&line[self.written..], attachment.filter(|_| self.written == 0)))
     }
 
-    /// `count` bytes of [`Outbox::front`] were written.
+    /// As [`Outbox::front`], together with the lines behind it that can go out by the same write: those without an attachment
+    /// behind one without, which are copied into `together`. A peer that gets many lines wakes up for each write.
+    pub fn front_lines<'a>(&'a self, together: &'a mut Vec<u8>) -> Option<(&'a [u8], Option<u32>)> {
+        let (first, attachment) = self.front()?;
+        let is_alone = |waiting: &Waiting| waiting.attachment.is_some();
+        if attachment.is_some() || self.lines.get(1).is_none_or(is_alone) || first.len() >= WRITE_BYTES_MAX {
+            return Some((first, attachment));
+        }
+        together.clear();
+        together.extend_from_slice(first);
+        for waiting in self.lines.iter().skip(1).take_while(|waiting| !is_alone(waiting)) {
+            if together.len() + waiting.line.len() > WRITE_BYTES_MAX {
+                break;
+            }
+            together.extend_from_slice(&waiting.line);
+        }
+        Some((together, None))
+    }
+
+    /// `count` bytes of [`Outbox::front_lines`] were written.
     pub fn written(&mut self, count: usize) {
         self.written += count;
-        let is_done = self.lines.front().is_some_and(|waiting| self.written >= waiting.line.len());
-        if let Some(done) = is_done.then(|| self.lines.pop_front()).flatten() {
-            self.written = 0;
+        while self.lines.front().is_some_and(|waiting| self.written >= waiting.line.len()) {
+            let Some(done) = self.lines.pop_front() else { return };
+            self.written -= done.line.len();
             if done.is_message {
                 self.messages -= 1;
                 self.message_bytes -= done.line.len();
@@ -425,6 +447,18 @@ mod tests {
         assert_eq!(outbox.front(), Some((&b"rst\n"[..], None)));
         outbox.written(4);
         assert_eq!(outbox.front(), Some((&b"second\n"[..], None)));
+        outbox.push_message(b"third\n").unwrap();
+        outbox.push(b"fourth\n", Some(8)).unwrap();
+        outbox.push(b"fifth\n", None).unwrap();
+        let mut together = Vec::new();
+        assert_eq!(outbox.front_lines(&mut together), Some((&b"second\nthird\n"[..], None)));
+        outbox.written(9);
+        assert_eq!((outbox.is_cut(), outbox.message_bytes()), (true, 6));
+        assert_eq!(outbox.front_lines(&mut together), Some((&b"ird\n"[..], None)));
+        outbox.written(4);
+        assert_eq!((outbox.is_cut(), outbox.message_bytes()), (false, 0));
+        assert_eq!(outbox.front_lines(&mut together), Some((&b"fourth\n"[..], Some(8))), "it ends with its own line");
+        outbox.written(7);
         for _ in 1..limits::CHANNEL_OUTBOX_LINES_MAX {
             outbox.push(b"x", None).unwrap();
         }
