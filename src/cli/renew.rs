@@ -9,9 +9,9 @@ use super::rollout::{self, Renewal};
 use super::run_args::RunArgs;
 use super::script::{self, InterpreterArgs};
 use super::target::{Found, Known, known};
-use crate::config::import;
 use crate::config::resolve::resolve;
 use crate::config::sources::Sources;
+use crate::config::{Config, import};
 use crate::loader::{self, Request};
 use clap::Args;
 use std::path::Path;
@@ -58,7 +58,7 @@ impl RenewArgs {
         let mut apps = targets.clone();
         for file in &files {
             // What was started from it is read again, with the options of its start.
-            let of_it = if self.run == RunArgs::default() { apps_of(home, file) } else { Vec::new() };
+            let of_it = if self.run == RunArgs::default() { apps_of(home, file) } else { Started::default() };
             let idle = OnceLock::new();
             let starts = |found: &Found| match renewal {
                 Renewal::Restart => true,
@@ -69,11 +69,16 @@ impl RenewArgs {
                 (true, Renewal::Reload) => launch::start(found),
                 (true, Renewal::Restart) | (false, _) => plain(known, found),
             };
-            if !of_it.is_empty() && apply::for_each_app(home, &of_it, concurrency, renew) != ExitCode::SUCCESS {
+            if !of_it.apps.is_empty() && apply::for_each_app(home, &of_it.apps, concurrency, renew) != ExitCode::SUCCESS
+            {
                 worst = ExitCode::FAILURE;
             }
-            apps.extend(of_it.iter().cloned());
-            match renew_file(home, file, &self.run, renewal, &of_it) {
+            apps.extend(of_it.apps.iter().cloned());
+            if of_it.in_foreground {
+                // What else is in the file belongs to the terminal or unit that runs it: its master refuses further apps.
+                continue;
+            }
+            match renew_file(home, file, &self.run, renewal, &of_it.apps) {
                 Ok(of_file) => apps.extend(of_file),
                 Err(code) => worst = code,
             }
@@ -95,22 +100,38 @@ impl RenewArgs {
     }
 }
 
-/// The apps that were started from this file.
-fn apps_of(home: Option<&Path>, file: &str) -> Vec<String> {
-    let Ok(known) = known(home) else { return Vec::new() };
-    let path = std::fs::canonicalize(file).ok();
-    let from_it = known.masters.iter().filter_map(|master| master.deployment.as_ref().ok()).filter(|deployment| {
-        let its = deployment.config.as_ref().and_then(|its| std::fs::canonicalize(its).ok());
-        deployment.background && its.is_some() && its == path
-    });
-    from_it.flat_map(|deployment| deployment.apps.iter().map(|app| app.name.clone())).collect()
+/// What was started from a file.
+#[derive(Debug, Default)]
+struct Started {
+    apps: Vec<String>,
+    /// By a clusterd in the foreground: in a terminal, a container, or a unit.
+    in_foreground: bool,
 }
 
-/// The apps that a file does not start. What cannot be read is reported by the start of the others.
-fn without_autostart(file: &str) -> Vec<String> {
+/// What was started from this file.
+fn apps_of(home: Option<&Path>, file: &str) -> Started {
+    let Ok(known) = known(home) else { return Started::default() };
+    let path = std::fs::canonicalize(file).ok();
+    let mut started = Started::default();
+    for deployment in known.masters.iter().filter_map(|master| master.deployment.as_ref().ok()) {
+        let its = deployment.config.as_ref().and_then(|its| std::fs::canonicalize(its).ok());
+        if its.is_some() && its == path {
+            started.apps.extend(deployment.apps.iter().map(|app| app.name.clone()));
+            started.in_foreground |= !deployment.background;
+        }
+    }
+    started
+}
+
+/// The configuration of a file, if it can be read: who starts the apps of the file says why it cannot.
+fn read(file: &str) -> Option<Config> {
     let request = Request { config: Some(file.to_owned()), ..Request::default() };
-    let config = loader::load(&request).ok().and_then(|sources| resolve(&sources).ok());
-    let apps = config.into_iter().flat_map(|config| config.apps);
+    loader::load(&request).ok().and_then(|sources| resolve(&sources).ok())
+}
+
+/// The apps that a file does not start.
+fn without_autostart(file: &str) -> Vec<String> {
+    let apps = read(file).into_iter().flat_map(|config| config.apps);
     apps.filter(|app| !app.autostart).map(|app| app.name).collect()
 }
 

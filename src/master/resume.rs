@@ -367,15 +367,20 @@ fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut
         master.cx.apps[ix].generations.values().flat_map(|s| s.config.listen.clone()).collect();
     for record in found {
         let Some(fd) = inherited.fds.remove(&held_name(&name, &record.key)) else { continue };
+        let of_configuration =
+            record.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned());
+        // An app without configured addresses has those of the sockets that it was given.
         let address = match record.given {
-            true => address_of(&master.cx.system, &fd),
-            false => record.configured.and_then(|text| configured.iter().find(|l| l.to_string() == text).cloned()),
+            true => of_configuration.or_else(|| address_of(&master.cx.system, &fd)),
+            false => of_configuration,
         };
         let sockets = (1..record.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &record.key, n)));
         let sockets: Vec<OwnedFd> = sockets.collect();
         let listener = requests::add_listener(&mut master.cx, ix, fd, record.key, address);
         master.cx.apps[ix].listeners[listener].data = record.data;
-        master.cx.apps[ix].listeners[listener].given = record.given;
+        if record.given {
+            master.cx.apps[ix].listeners[listener].mark_given();
+        }
         master.cx.apps[ix].listeners[listener].opened_ms = 0;
         if record.sockets > 0 {
             master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full, &record.places);

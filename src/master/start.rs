@@ -19,9 +19,9 @@ use crate::config::sources::Sources;
 use crate::config::{self, Config, Listen};
 use crate::home::{self, Home, HomeError};
 use crate::ids::Generation;
-use crate::keeper::ARGUMENTS;
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
+use crate::keeper::{ARGUMENTS, INHERITED_PREFIX};
 use crate::limits;
 use crate::loader::{self, Request};
 use crate::os::listen::LocalAddress;
@@ -260,7 +260,7 @@ impl<S: System> Master<S> {
         Ok(())
     }
 
-    fn begin_app(&mut self, settings: Settings, bound: Vec<(Listen, OwnedFd)>, scaled: Option<u32>) {
+    fn begin_app(&mut self, settings: Settings, bound: Vec<Bound>, scaled: Option<u32>) {
         if let Some(advice) = &settings.advice {
             log::warn!("{}: {advice}", settings.config.name);
         }
@@ -271,12 +271,11 @@ impl<S: System> Master<S> {
         let first_seq = self.cx.deployment.first_seq();
         let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
         let ix = self.cx.apps.push(app);
-        for (address, fd) in bound {
-            let settings = self.cx.apps[ix].settings();
-            let (protocol, given) = (settings.protocol, settings.config.listen.is_empty());
+        for Bound { address, fd, given } in bound {
+            let protocol = self.cx.apps[ix].settings().protocol;
             let listener = reload::add_configured_listener(&mut self.cx, ix, address, fd, protocol);
             if given {
-                self.cx.apps[ix].listeners[listener].given = true;
+                self.cx.apps[ix].listeners[listener].mark_given();
                 checkpoint::save_listener(&mut self.cx, ix, listener);
             }
         }
@@ -478,9 +477,17 @@ pub(super) fn launch(typed: &CommandLine) -> Result<(Launch, Sources), StartErro
 /// Sockets that systemd (or whoever started the keeper) passed, with their names.
 fn given_sockets(fds: HashMap<String, OwnedFd>) -> Vec<(String, OwnedFd)> {
     let mut given: Vec<(String, OwnedFd)> =
-        fds.into_iter().filter(|(name, _)| name.starts_with("inherited/")).collect();
+        fds.into_iter().filter(|(name, _)| name.starts_with(INHERITED_PREFIX)).collect();
     given.sort_by(|a, b| a.0.cmp(&b.0));
     given
+}
+
+/// A listener's socket at the start.
+struct Bound {
+    address: Listen,
+    fd: OwnedFd,
+    /// Whoever started clusterd opened it and keeps it open.
+    given: bool,
 }
 
 /// The listeners of one app: inherited where the address is the same, bound otherwise. An app without configured
@@ -490,21 +497,31 @@ fn bind_all(
     settings: &Settings,
     given: &mut Vec<(String, OwnedFd)>,
     alone: bool,
-) -> Result<Vec<(Listen, OwnedFd)>, StartError> {
+) -> Result<Vec<Bound>, StartError> {
     let mut bound = Vec::new();
     for address in &settings.config.listen {
-        let inherited = given.iter().position(|(_, fd)| is_address(system, fd, address));
-        let fd = match inherited {
+        let at_address = |(_, fd): &(String, OwnedFd)| is_address(system, fd, address);
+        // The service manager may have one and the same socket by its own unit and from its store.
+        let by_unit = given.iter().position(|one| !came_from_store(&one.0) && at_address(one));
+        let fd = match by_unit.or_else(|| given.iter().position(at_address)) {
             Some(n) => given.remove(n).1,
             None => listener::bind_configured(system, address, &[], settings)
                 .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
         };
-        bound.push((address.clone(), fd));
+        bound.push(Bound { address: address.clone(), fd, given: by_unit.is_some() });
     }
     if settings.config.listen.is_empty() && alone {
-        bound.extend(given.drain(..).filter_map(|(_, fd)| Some((address_of(system, &fd)?, fd))));
+        bound.extend(
+            given.drain(..).filter_map(|(_, fd)| Some(Bound { address: address_of(system, &fd)?, fd, given: true })),
+        );
     }
     Ok(bound)
+}
+
+/// Whether an inherited socket of this name is one that an earlier keeper put into the service manager's store.
+fn came_from_store(name: &str) -> bool {
+    let its = name.strip_prefix(INHERITED_PREFIX).and_then(|rest| rest.split_once('/'));
+    its.is_some_and(|(_, its)| listener::names_in(its).is_some())
 }
 
 /// The address of a socket that clusterd was given, as a configuration would name it.

@@ -197,6 +197,36 @@ fn in_the_foreground_sighup_reads_it_again() {
     cluster.stop();
 }
 
+/// As the unit of a service manager does: it runs a file in the foreground, and its reload names that file.
+#[test]
+fn in_the_foreground_a_reload_of_its_file_reads_it_again() {
+    let folder = Folder::new();
+    folder.write("app.js", APP);
+    let app = |name: &str, word: &str| {
+        format!(
+            "[[app]]\nname = \"{name}\"\ncommand = [\"node\", \"app.js\"]\nlisten = \"127.0.0.1:0\"\nworkers = 1\nenv = {{ WORD = \"{word}\" }}\n"
+        )
+    };
+    folder.write("web.toml", &app("web", "one"));
+    let cluster = Cluster::start_in(folder, &["-c", "web.toml"], |_| {});
+    cluster.wait_ready(1);
+    let at = cluster.address();
+    assert!(get(at, "/").unwrap().contains("one"));
+    for (verb, word) in [("reload", "two"), ("restart", "three")] {
+        cluster.folder.write("web.toml", &app("web", word));
+        let done = cluster.cli(&[verb, "web.toml"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(cluster.address(), at);
+        assert!(get(at, "/").unwrap().contains(word));
+    }
+    cluster.folder.write("web.toml", &(app("web", "four") + &app("api", "new")));
+    let done = cluster.cli(&["reload", "web.toml"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("the configuration names api that did not run before"), "{said}");
+    cluster.wait_view("one app, and no deployment of its own", |view| view.apps.len() == 1);
+    cluster.stop();
+}
+
 #[test]
 #[ignore = "long: a variant of what quicker tests show"]
 fn two_projects_with_a_file_of_the_same_name_live_side_by_side() {

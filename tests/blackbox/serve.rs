@@ -4,8 +4,9 @@ use super::client::{Load, get, who};
 use super::cluster::{Cluster, Folder, kill, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::UdpSocket;
-use std::os::unix::net::UnixStream;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 #[test]
 fn idle_workers_take_strict_turns_and_know_their_place() {
@@ -148,7 +149,7 @@ fn connections_of_an_inherited_socket_send_small_pieces_at_once() {
     let args = ["-w", "1", "--host", "127.0.0.1", "--port", "0", "--ready", "1ms", "--", "python3", "-c", script];
     let cluster = Cluster::start(&args);
     cluster.wait_ready(1);
-    let client = std::net::TcpStream::connect(cluster.address()).unwrap();
+    let client = TcpStream::connect(cluster.address()).unwrap();
     assert_eq!(cluster.wait_out("nodelay"), "nodelay 1");
     drop(client);
     cluster.stop();
@@ -187,6 +188,74 @@ fn clusterd_itself_takes_sockets_from_systemd() {
     assert_ne!(who(address), who(address));
     started.signal("TERM");
     assert_eq!(started.wait_exit(), 0);
+}
+
+/// As a service manager does: the socket at 3, the variables, exec. It comes as stdin.
+fn start_with_socket(socket: OwnedFd, address: &str) -> Cluster {
+    let folder = Folder::new();
+    let app = folder.write(
+        "app.js",
+        "require('http').createServer((q, a) => a.end(JSON.stringify({ pid: process.pid })))\
+         .listen(process.env.SOCK || process.env.PORT)",
+    );
+    let config = format!(
+        "[[app]]\nname = \"web\"\ncommand = [\"node\", {app:?}]\nworkers = 1\nlisten = \"{address}\"\n\
+                 env = {{ SOCK = {:?} }}\n",
+        address.strip_prefix("unix:").unwrap_or_default()
+    );
+    let config = folder.write("web.toml", &config);
+    let script = "import os, sys\n\
+                  os.dup2(0, 3)\n\
+                  os.dup2(os.open('/dev/null', os.O_RDONLY), 0)\n\
+                  os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='web.socket')\n\
+                  os.execv(sys.argv[1], sys.argv[1:])\n";
+    let script = folder.write("activate.py", script);
+    Cluster::start_in(folder, &[], |command| {
+        let mut python = std::process::Command::new("python3");
+        python.args([&script, env!("CARGO_BIN_EXE_clusterd"), "-c", &config]);
+        python.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        python.stdin(socket).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        *command = python;
+    })
+}
+
+/// What a socket unit opened stays open while clusterd is started again: who comes meanwhile waits for the next start.
+#[test]
+fn a_socket_that_somebody_else_keeps_open_listens_after_the_end() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = socket.local_addr().unwrap();
+    let mut waits: Option<TcpStream> = None;
+    for _ in 0..2 {
+        let mut cluster = start_with_socket(socket.try_clone().unwrap().into(), &at.to_string());
+        if let Some(mut waits) = waits.take() {
+            waits.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            waits.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        cluster.wait_ready(1);
+        kill(cluster.master_pid(), "KILL");
+        cluster.wait_view("the next master", |view| view.master_restarts == 1);
+        who(at);
+        cluster.signal("TERM");
+        assert_eq!(cluster.wait_exit(), 0);
+        waits = Some(TcpStream::connect(at).expect("it still listens"));
+    }
+}
+
+#[test]
+fn the_file_of_a_socket_that_somebody_else_keeps_open_stays() {
+    let folder = Folder::new();
+    let path = folder.path().join("app.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let mut cluster = start_with_socket(socket.try_clone().unwrap().into(), &format!("unix:{}", path.display()));
+    cluster.wait_ready(1);
+    kill(cluster.master_pid(), "KILL");
+    cluster.wait_view("the next master", |view| view.master_restarts == 1);
+    cluster.wait_ready(1);
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+    UnixStream::connect(&path).expect("it still listens");
 }
 
 #[test]
@@ -233,7 +302,7 @@ fn a_connection_that_waits_for_a_closed_server_does_not_hold_up_the_others() {
     // The worker is busy, is given a connection to its other server, closes that server and refuses the connection.
     let busy = std::thread::spawn(move || get(address, "/close").unwrap());
     wait_until("a busy worker", || cluster.app().handoffs == 1);
-    let waiting = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
     wait_until("a hand-off", || cluster.app().workers[0].open_handoffs == 1);
     cluster.folder.write("go", "");
     busy.join().unwrap();

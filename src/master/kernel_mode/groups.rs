@@ -373,11 +373,12 @@ pub(in crate::master) fn prepare_for_workers(
     blocking: bool,
     datagram: bool,
 ) -> io::Result<()> {
+    // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket that they may change. Otherwise the loop
+    // accepts from it, also where whoever opened it left it blocking.
+    system.set_nonblocking(socket, !blocking)?;
     if !blocking {
         return Ok(());
     }
-    // Programs that take LISTEN_FDS expect what systemd passes: a blocking socket that they may change.
-    system.set_nonblocking(socket, false)?;
     // A server that is given a socket cannot know whether it is TCP, and some then leave Nagle's algorithm on: 40 ms
     // for each answer on a kept connection.
     if datagram { Ok(()) } else { system.set_nodelay(socket) }
