@@ -33,6 +33,10 @@ pub const PROBLEM_CHARS_MAX: usize = 500;
 pub const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Share of the CPUs that `workers = "N%"` may ask for, in percent.
 pub const WORKERS_PERCENT_MAX: u32 = 1_000;
+/// Entries of a `schedule`.
+pub const SCHEDULE_ENTRIES_MAX: usize = 32;
+/// Largest `target` of waiting connections for each worker.
+pub const SCALE_WAITING_MAX: u32 = 10_000;
 /// Longest time that a setting may hold, in milliseconds (30 days).
 pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 /// Shortest `hang`, in milliseconds: garbage collection must not count as one.

@@ -134,7 +134,7 @@ impl Default for LogQuery {
     }
 }
 
-/// A number of workers: `4`, `max`, `50%`; or a change: `+3`, `-1`.
+/// A number of workers: `4`, `max`, `50%`; a change: `+3`, `-1`; or `auto`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// This many.
@@ -143,13 +143,15 @@ pub enum Scale {
     Up(u32),
     /// This many fewer.
     Down(u32),
+    /// As many as the load needs, within the configured bounds.
+    Auto,
 }
 
 /// Why an app cannot be scaled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScaleError {
     /// The text is neither a number of workers nor a change.
-    #[error("cannot scale to {0:?}: say a number from 1 to {max}, +N, -N, max, max-1 or 50%", max = limits::WORKERS_MAX)]
+    #[error("cannot scale to {0:?}: say a number from 1 to {max}, +N, -N, max, max-1, 50% or auto", max = limits::WORKERS_MAX)]
     Unreadable(String),
     /// Fewer than one worker.
     #[error("cannot scale from {from} by \"{by}\": at least 1 worker must stay (stop ends all)")]
@@ -169,6 +171,7 @@ impl Scale {
             Scale::To(workers) => i64::from(workers.count(cpus)),
             Scale::Up(more) => i64::from(from) + i64::from(*more),
             Scale::Down(less) => i64::from(from) - i64::from(*less),
+            Scale::Auto => i64::from(from),
         };
         match u32::try_from(wanted) {
             Ok(n) if (1..=limits::WORKERS_MAX).contains(&n) => Ok(n),
@@ -187,6 +190,7 @@ impl FromStr for Scale {
         match (text.strip_prefix('+'), text.strip_prefix('-')) {
             (Some(more), _) => more.parse().map(Scale::Up).map_err(|_| bad()),
             (_, Some(less)) => less.parse().map(Scale::Down).map_err(|_| bad()),
+            (None, None) if text == "auto" => Ok(Scale::Auto),
             (None, None) => parse::workers(text).map(Scale::To).map_err(|_| bad()),
         }
     }
@@ -198,6 +202,7 @@ impl fmt::Display for Scale {
             Scale::To(workers) => workers.fmt(f),
             Scale::Up(more) => write!(f, "+{more}"),
             Scale::Down(less) => write!(f, "-{less}"),
+            Scale::Auto => f.write_str("auto"),
         }
     }
 }
@@ -209,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_scale_is_a_number_or_a_change() {
-        for (text, from, to) in [("4", 2, 4), ("+3", 2, 5), ("-1", 2, 1), ("max", 2, 8), ("max-1", 2, 7), ("50%", 2, 4)]
+        for (text, from, to) in
+            [("4", 2, 4), ("+3", 2, 5), ("-1", 2, 1), ("max", 2, 8), ("max-1", 2, 7), ("50%", 2, 4), ("auto", 2, 2)]
         {
             let scale: Scale = text.parse().unwrap();
             assert_eq!(scale.resolve(from, 8), Ok(to), "{text}");

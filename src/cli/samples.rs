@@ -39,6 +39,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         workers_ready: workers.iter().filter(|worker| worker.state == WorkerState::Ready).count() as u32,
         spares_wanted: 0,
         spares_ready: workers.iter().filter(|worker| worker.state == WorkerState::Spare).count() as u32,
+        scale: None,
         generation: 1,
         balance: Balance::RoundRobin,
         steering: None,

@@ -1,4 +1,4 @@
-//! Cron expressions: the times at which an app is restarted. Time and time zone are arguments.
+//! Cron expressions: the times at which an app is restarted, or gets another number of workers. Time and time zone are arguments.
 use croner::errors::CronError;
 use croner::{CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday};
 use jiff::civil::DateTime;
@@ -40,6 +40,11 @@ pub fn read(text: &str) -> Result<String, ExpressionError> {
 /// The first time of an expression after this one.
 pub fn next(text: &str, after: &ZonedDateTime) -> Option<ZonedDateTime> {
     Cron::from_str(text).ok()?.find_next_occurrence(&Here(after.clone()), false).ok().map(|Here(time)| time)
+}
+
+/// The last time of an expression before this one, or at it.
+pub fn last(text: &str, until: &ZonedDateTime) -> Option<ZonedDateTime> {
+    Cron::from_str(text).ok()?.find_previous_occurrence(&Here(until.clone()), true).ok().map(|Here(time)| time)
 }
 
 /// A local time for the crate that searches: it has the calendar, `jiff` the rules of the time zone.
@@ -101,6 +106,18 @@ mod tests {
         assert_eq!(after("*/15 * * * MON", "2026-03-01T10:00:00[UTC]"), "2026-03-02T00:00:00+00:00[UTC]");
         assert_eq!(after("*/20 * * * * *", "2026-03-01T10:00:01[UTC]"), "2026-03-01T10:00:20+00:00[UTC]");
         assert_eq!(after("@daily", "2026-03-01T10:00:01[UTC]"), "2026-03-02T00:00:00+00:00[UTC]");
+    }
+
+    #[test]
+    fn the_last_time_may_be_now() {
+        let before = |text: &str, time: &str| last(text, &time.parse().unwrap()).unwrap().to_string();
+        let monday = "2026-03-02T08:00:00+01:00[Europe/Berlin]";
+        assert_eq!(before("0 8 * * 1-5", monday), monday);
+        assert_eq!(
+            before("0 8 * * 1-5", "2026-03-02T07:59:59[Europe/Berlin]"),
+            "2026-02-27T08:00:00+01:00[Europe/Berlin]"
+        );
+        assert_eq!(before("0 20 * * *", monday), "2026-03-01T20:00:00+01:00[Europe/Berlin]");
     }
 
     #[test]

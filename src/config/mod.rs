@@ -24,12 +24,14 @@ pub mod protocol;
 pub(crate) mod raw;
 pub mod resolve;
 pub mod rules;
+pub mod scaling;
 pub mod schema;
 pub mod sources;
 pub mod value_error;
 
 use crate::balance::Mode;
 pub use protocol::{Protocol, ProtocolKind};
+pub use scaling::{Scaling, WorkerRange};
 pub use schema::keys::{Alive, App, Limits, Reload, Restart};
 use std::fmt;
 use std::net::SocketAddr;
@@ -145,6 +147,12 @@ impl App {
     /// Whether the app's processes do not get this variable of clusterd's own.
     pub fn leaves_out(&self, variable: &str) -> bool {
         self.filter_env.iter().any(|text| variable.contains(text.as_str()))
+    }
+
+    /// The most workers that the app may have by its configuration, where this process may use `cpus` CPUs.
+    pub fn workers_most(&self, cpus: u32) -> u32 {
+        let most = self.scale.as_ref().map_or(0, |scale| scale.most.count(cpus));
+        most.max(self.workers.count(cpus))
     }
 
     /// The variable that is incremented per slot, and its value in slot 0.

@@ -5,6 +5,7 @@ use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, READY_PATH_BYTES_MAX,
     WORKERS_MAX, WORKERS_PERCENT_MAX,
 };
+use crate::supervisor::Measure;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -134,6 +135,11 @@ pub fn own_variable(text: &str) -> Result<String, ValueError> {
 /// The name of a way to balance.
 pub fn balance(text: &str) -> Result<Balance, ValueError> {
     Balance::named(text).ok_or_else(|| unknown("balance", text, &Balance::NAMES))
+}
+
+/// What the number of workers follows.
+pub fn measure(text: &str) -> Result<Measure, ValueError> {
+    Measure::named(text).ok_or_else(|| unknown("by", text, &Measure::NAMES))
 }
 
 /// Signals that may ask a worker to end.

@@ -11,7 +11,7 @@ use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{
     App, Balance, Config, Limits, Listen, Protocol, Restart, SocketAccess, Watch, address, agent, control, defaults,
-    env_file, hooks, name, parse, rules,
+    env_file, hooks, name, parse, rules, scaling,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -298,6 +298,8 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     };
     let listens = raw.listen.as_ref().is_some_and(|listen| !listen.value.is_empty());
     let workers = if listens { defaults::WORKERS } else { defaults::WORKERS_WITHOUT_ADDRESS };
+    let scale = raw.scale.take().filter(|_| !raw.bad.contains(&"workers"));
+    let scale = scaling::decide(scale, raw.workers.as_ref(), protocol, found);
     let entries: Vec<ListenEntry> = raw.listen.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect();
     let access = entries.iter().filter_map(|entry| match &entry.address {
         Listen::Unix(path) if entry.access != SocketAccess::default() => Some((path.clone(), entry.access.clone())),
@@ -306,7 +308,8 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     let rest = AppRest {
         name,
         command: command.value,
-        workers: raw.workers.take().map_or(workers, |at| at.value),
+        workers: raw.workers.take().map_or(workers, |at| at.value.least),
+        scale,
         socket_access: access.collect(),
         listen: entries.into_iter().map(|entry| entry.address).collect(),
         env,

@@ -5,6 +5,7 @@ use super::log::TargetError;
 use super::log_time::TimeFormatError;
 use super::name::NameError;
 use super::parse::nearest;
+use super::scaling::TARGET_PERCENT_MAX;
 use crate::limits::{
     CPU_NUMBERS_MAX, DURATION_MS_MAX, HANG_MS_MIN, MEMORY_LIMIT_BYTES_MAX, READY_PATH_BYTES_MAX, WORKERS_MAX,
     WORKERS_PERCENT_MAX,
@@ -37,6 +38,12 @@ pub enum ValueError {
     /// A share of the CPUs out of range.
     #[error("a share of the CPUs must be from 1% to {WORKERS_PERCENT_MAX}%, not \"{0}\"")]
     WorkersShare(String),
+    /// Bounds that leave no room.
+    #[error("workers = \"{0}\" leaves no room: write the smaller number first, such as \"2..8\"")]
+    WorkersRange(String),
+    /// Not a share of a CPU.
+    #[error("target must be a share of a CPU from 1% to {TARGET_PERCENT_MAX}%, not \"{0}\"")]
+    ScaleTarget(String),
     /// A time that does not begin with a number.
     #[error("a time must be a whole number with its unit (\"500ms\", \"30s\", \"2m\", \"1h\"), not \"{0}\"")]
     Time(String),

@@ -1,6 +1,7 @@
 //! What the master keeps for each app beside its supervisor: generations, listeners, the balancer and the open
 //! connections.
 use super::addresses;
+use super::autoscale::Autoscale;
 use super::checkpoint::records::AppRecord;
 use super::connections::{Connection, Connections};
 use super::dispatch::AcceptPause;
@@ -71,6 +72,7 @@ pub(super) struct App {
     /// The last message about each slot, for `ls`.
     pub(super) slot_notes: BTreeMap<u32, String>,
     pub(super) schedule: Schedule,
+    pub(super) autoscale: Autoscale,
     /// What the keeper was told about the app's cgroup.
     pub(super) group_limits: Option<GroupLimits>,
     /// What the worker that made the current reload fail printed last.
@@ -136,6 +138,7 @@ impl App {
             slot_notes: BTreeMap::new(),
             group_limits: None,
             schedule: Schedule::default(),
+            autoscale: Autoscale::default(),
             last_words: None,
             awaited: None,
             last_run_code: 0,

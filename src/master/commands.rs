@@ -3,17 +3,16 @@ use super::app::App;
 use super::config_reads::{self, Input, Purpose};
 use super::deployment::Told;
 use super::kernel_mode::groups;
-use super::lifecycle::refusal_while_stopped;
 use super::narration::plural;
 use super::system::System;
 use super::timers::Timer;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, addresses, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload, spawn, stdin,
-    triggers, upgrade, view,
+    Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload,
+    spawn, stdin, triggers, upgrade, view,
 };
-use crate::api::request::{Role, Scale, StopMode, Target};
+use crate::api::request::{Role, StopMode, Target};
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::{AppIx, Slot};
 use crate::limits;
@@ -85,7 +84,7 @@ impl<S: System> Master<S> {
             },
             Request::Scale { app, to } => match self.app_named(&app) {
                 Err(answer) => answer,
-                Ok(ix) => self.scale_app(ix, &to),
+                Ok(ix) => autoscale::scale(&mut self.cx, ix, &to),
             },
             Request::Replace { app, slot } => {
                 let begun = self.app_named(&app).and_then(|ix| one_worker::replace(&mut self.cx, ix, Slot(slot)));
@@ -190,21 +189,6 @@ impl<S: System> Master<S> {
         paths
     }
 
-    fn scale_app(&mut self, ix: AppIx, to: &Scale) -> Answer {
-        let now = self.cx.apps[ix].supervisor.wanted_count();
-        if let Some(why) = refusal_while_stopped(&self.cx, ix) {
-            return Answer::Refused(why);
-        }
-        match to.resolve(now, self.cx.system.cpus().count) {
-            Err(error) => Answer::Refused(error.to_string()),
-            Ok(slots) => {
-                self.cx.events.push_back((ix, Event::Scale { slots }));
-                let name = &self.cx.apps[ix].name;
-                Answer::Done(format!("{name}: from {now} to {slots} {}", plural(slots, "worker")))
-            }
-        }
-    }
-
     /// Reads the configuration again and reloads these apps. The client is answered when the reload has ended.
     pub(super) fn reload_apps(&mut self, apps: &[AppIx], change: Change, reply: Option<ReplySender>) {
         if config_reads::takes_long(&self.cx, &change) {
@@ -277,6 +261,7 @@ impl<S: System> Master<S> {
     /// Answers waiters that a report concerns, and checks whether the deployment is over.
     pub(super) fn after_report(&mut self, app_ix: AppIx, report: &Report) {
         lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
+        autoscale::note(&mut self.cx.apps[app_ix], report);
         if let Report::WorkerDied { worker, next: Next::None, .. }
         | Report::AgentDied { agent: worker, next: Next::None, .. } = report
         {
@@ -541,6 +526,9 @@ impl<S: System> Master<S> {
         let from_file = reload::has_file(&self.cx);
         for ix in self.cx.apps.indices() {
             let now = self.cx.apps[ix].supervisor.wanted_count();
+            if autoscale::follow_again(&mut self.cx, ix) {
+                continue;
+            }
             let name = &self.cx.apps[ix].name;
             let wanted = configured.apps.iter().find(|a| &a.name == name).map(|a| a.workers.count(cpus));
             let slots = match wanted {
@@ -560,6 +548,7 @@ impl<S: System> Master<S> {
 
     fn scale(&mut self, ix: AppIx, slots: u32) {
         if (1..=limits::WORKERS_MAX).contains(&slots) {
+            autoscale::set_by_hand(&mut self.cx, ix, slots);
             self.cx.events.push_back((ix, Event::Scale { slots }));
         } else {
             let name = &self.cx.apps[ix].name;

@@ -1,4 +1,5 @@
 //! Reports of the supervisors as events of the control API.
+use super::autoscale;
 use super::context::Context;
 use super::history::is_crash;
 use super::narration::{next_words, plural};
@@ -79,9 +80,7 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
         Report::ReloadSuperseded { to, by } => {
             of_reload(EventType::ReloadSuperseded, *to, format!("replaced by generation {by}"))
         }
-        Report::Scaled { slots } => {
-            event(EventType::AppScaled, format!("scaled to {slots} {}", plural(*slots, "worker")))
-        }
+        Report::Scaled { slots } => event(EventType::AppScaled, autoscale::scaled_words(&cx.apps[app_ix], *slots)),
         Report::AppErrored => event(EventType::AppErrored, "every worker failed; nothing serves".to_owned()),
         Report::AppFinished => event(EventType::AppStopped, "every worker has finished".to_owned()),
         Report::AppStopped => event(EventType::AppStopped, "stopped".to_owned()),

@@ -16,8 +16,11 @@ use crate::supervisor::{Cause, ExitStatus, Next, Report};
 const SIGKILL: u8 = 9;
 
 impl App {
-    /// The number of workers, where it differs from the configuration.
+    /// The number of workers, where somebody set another one than the configuration.
     fn scaled(&self, system: &impl System) -> Option<u32> {
+        if self.scaling().is_some() {
+            return Some(self.supervisor.wanted_count()).filter(|_| self.autoscale.is_by_hand());
+        }
         let configured = self.settings().config.workers.count(system.cpus().count);
         Some(self.supervisor.wanted_count()).filter(|count| *count != configured)
     }

@@ -6,6 +6,7 @@ mod address_in_use;
 mod addresses;
 mod agent;
 mod app;
+mod autoscale;
 mod bind;
 mod cgroups;
 mod channels;
@@ -202,6 +203,7 @@ impl<S: System> Master<S> {
             self.cx.group_changes.has_closed = true;
             self.control.restore(&mut self.cx);
             unread::tell_left_out(&mut self.cx);
+            autoscale::arm(&mut self.cx);
             if self.cx.timers.take_due(Timer::OwnLog, self.cx.now_ms) {
                 self.cx.deployment.bound_own_log(&self.cx.system);
                 self.cx.timers.set(Timer::OwnLog, self.cx.now_ms + limits::OWN_LOG_LOOK_MS);
@@ -213,6 +215,12 @@ impl<S: System> Master<S> {
         }
         if self.cx.timers.take_due(Timer::Balance, self.cx.now_ms) {
             moves::rebalance(&mut self.cx);
+        }
+        if self.upgrade.is_handing_over() {
+            // The next master decides.
+            self.cx.timers.cancel(Timer::Autoscale);
+        } else {
+            autoscale::look(&mut self.cx);
         }
         self.kernel_mode.interception.read_left(&mut self.cx);
         self.drains.end_delays(&mut self.cx);

@@ -1,5 +1,6 @@
 //! Writes the supervisor's reports to the log, one line each. `waiters` answers the clients that wait for them.
 use super::app::App;
+use super::autoscale;
 use super::context::Context;
 use super::system::System;
 use crate::ids::{AppIx, Slot, WorkerId};
@@ -102,7 +103,7 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         Report::ReloadSuperseded { to, .. } => {
             log::info!("{name}: reload to generation {to} was replaced by a later one");
         }
-        Report::Scaled { slots } => log::info!("{name}: scaled to {slots} {}", plural(*slots, "worker")),
+        Report::Scaled { slots } => log::info!("{name}: {}", autoscale::scaled_words(&cx.apps[app_ix], *slots)),
         Report::AppErrored if cx.apps[app_ix].last_run_code > 0 => {
             log::error!("{name}: every worker has ended, and at least one failed");
         }

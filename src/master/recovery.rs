@@ -301,6 +301,7 @@ impl Recovery<'_> {
             restarts: saved.as_ref().map_or(0, |app| app.restarts),
             // Never lower than what was spawned: ids of all apps count together.
             spawned: saved.as_ref().map_or(newest, |app| app.spawned),
+            scale: saved.as_ref().map(|app| app.scale.clone()).unwrap_or_default(),
             history: saved.map(|app| app.history).unwrap_or_default(),
         };
         self.put(Self::app_key(ix), &app);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::resolve::resolve;
 use crate::config::sources::{FileSource, Sources};
+use crate::master::checkpoint::records::ScaleRecord;
 use crate::supervisor::{self, Action, AgentSnapshot, Cx, FALLBACK_POLICY, Policy};
 
 const NOW_MS: u64 = 100_000;
@@ -102,6 +103,7 @@ impl Left {
             restarts: 9,
             spawned: 9,
             history: vec![9],
+            scale: ScaleRecord::default(),
         };
         self.note(&format!("app/{ix}"), &note);
     }

@@ -10,7 +10,7 @@ use super::log_files::LogFileError;
 use super::overlap::may_overlap;
 use super::settings::{Settings, SettingsError};
 use super::system::System;
-use super::{addresses, checkpoint, log_files, requests};
+use super::{addresses, autoscale, checkpoint, log_files, requests};
 use crate::api::warnings;
 use crate::config::problem::Problems;
 use crate::config::sources::Sources;
@@ -144,7 +144,7 @@ fn prepare_generations(
         let app = app.ok_or_else(|| ReloadError::NoApp(name.clone()))?;
         let settings = Settings::prepare(&cx.system, app, source, None)
             .map_err(|why| ReloadError::Settings { app: name.clone(), why })?;
-        log_files::check(&cx.system, &settings, settings.config.workers.count(cx.system.cpus().count))?;
+        log_files::check(&cx.system, &settings, settings.config.workers_most(cx.system.cpus().count))?;
         settings.warn_of_hooks();
         let new =
             addresses::bind_new(cx, ix, &settings).map_err(|why| ReloadError::Address { app: name.clone(), why })?;
@@ -177,10 +177,7 @@ fn commit_generation(
     }
     add_addresses(cx, ix, new, &settings);
     let app = &mut cx.apps[ix];
-    let slots = match keeps_scale {
-        true => app.supervisor.wanted_count(),
-        false => settings.config.workers.count(cx.system.cpus().count),
-    };
+    let slots = autoscale::workers_for(app, to, &settings, keeps_scale, cx.system.cpus().count);
     let mut policy = settings.policy();
     if !app.supervisor.is_stopped() {
         policy.overlap = may_overlap(app, &settings, slots);

@@ -1,6 +1,7 @@
 //! A master that takes over the checkpoint, sockets and workers of the previous one from the keeper. A fresh start is
 //! in `start`.
 use super::app::App;
+use super::autoscale::Autoscale;
 use super::bind::{self, Intercepted};
 use super::checkpoint::records::{
     APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, SERVES, SLOT, ServesRecord, UPGRADE,
@@ -301,6 +302,7 @@ fn resume_app(
     app.last_generation = record.last_generation;
     app.restarts = record.restarts;
     app.history = History::from_record(&record.history);
+    app.autoscale = Autoscale::from_record(&record.scale);
     app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();
     app.deleted = record.deleted;

@@ -12,7 +12,9 @@ use super::system::{Linux, System};
 use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
-use super::{Master, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume};
+use super::{
+    Master, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume,
+};
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
@@ -219,7 +221,7 @@ impl<S: System> Master<S> {
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(&self.cx.system, app.clone(), 1, None).map_err(StartError::failed)?;
-            log_files::check(&self.cx.system, &settings, app.workers.count(self.cx.system.cpus().count))
+            log_files::check(&self.cx.system, &settings, app.workers_most(self.cx.system.cpus().count))
                 .map_err(StartError::failed)?;
             prepared.push(settings);
         }
@@ -269,7 +271,10 @@ impl<S: System> Master<S> {
         let slots = slots.clamp(1, limits::WORKERS_MAX);
         let rules = supervisor::App::new(Generation(1), settings.policy(), slots);
         let first_seq = self.cx.deployment.first_seq();
-        let app = App::new(settings.config.name.clone(), rules, settings, first_seq);
+        let mut app = App::new(settings.config.name.clone(), rules, settings, first_seq);
+        if scaled.is_some() {
+            autoscale::start_by_hand(&mut app);
+        }
         let ix = self.cx.apps.push(app);
         for Bound { address, fd, given } in bound {
             let protocol = self.cx.apps[ix].settings().protocol;

@@ -56,6 +56,8 @@ pub(super) enum Timer {
     OwnLog,
     /// The check of running hooks.
     Hooks,
+    /// The load of apps whose workers follow it is measured.
+    Autoscale,
 }
 
 /// The queue. The kinds of timers and the number of apps bound its size.

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::config::sources::FileSource;
     use crate::ids::Generation;
-    use crate::master::checkpoint::records::{DeploymentRecord, GenerationRecord};
+    use crate::master::checkpoint::records::{DeploymentRecord, GenerationRecord, ScaleRecord};
     use crate::supervisor::{AgentSnapshot, AppSnapshot};
 
     fn app(name: &str, source: u32) -> Vec<u8> {
@@ -268,6 +268,7 @@ mod tests {
             restarts: 0,
             spawned: 0,
             history: Vec::new(),
+            scale: ScaleRecord::default(),
         };
         record::to_document(&app).unwrap()
     }

@@ -2,6 +2,7 @@
 //! adds memory and CPU use.
 use super::agent;
 use super::app::App;
+use super::autoscale;
 use super::context::Context;
 use super::handover_times::HandoverTimes;
 use super::history;
@@ -122,6 +123,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usi
         command: settings.config.command.clone(),
         workers_wanted: app.supervisor.wanted_count(),
         workers_ready: app.supervisor.serving_count(),
+        scale: autoscale::view(cx, index),
         spares_wanted: app.supervisor.spares_wanted(),
         spares_ready: app.supervisor.spare_count(),
         generation: app.supervisor.generation().0,

@@ -63,12 +63,59 @@ pub fn fd_count(pid: i32) -> Option<u64> {
 
 /// CPU time (user and system) of a process in milliseconds.
 pub fn cpu_ms(pid: i32) -> Option<u64> {
+    Some(cpu_times(pid)?.own_ms)
+}
+
+/// CPU time of a process.
+struct CpuTimes {
+    /// Its own, user and system.
+    own_ms: u64,
+    /// That of its children which have ended, and of theirs.
+    ended_ms: u64,
+}
+
+fn cpu_times(pid: i32) -> Option<CpuTimes> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name is in parentheses and may contain anything: count the fields after the last parenthesis.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    Some(ticks * 1000 / per_second.max(1) as u64)
+    let ms = |user: usize, system: usize| {
+        let ticks = fields.get(user)?.parse::<u64>().ok()? + fields.get(system)?.parse::<u64>().ok()?;
+        Some(ticks * 1000 / per_second.max(1) as u64)
+    };
+    Some(CpuTimes { own_ms: ms(11, 12)?, ended_ms: ms(13, 14)? })
+}
+
+/// Processes of a tree that are looked at to add up its CPU time.
+const TREE_PROCESSES_MAX: usize = 32;
+
+/// CPU time of a process, of its children, and of theirs, living or not, in milliseconds. It grows only, as long as no child is
+/// left to another parent. Where the kernel keeps no list of children: of the process alone.
+pub fn tree_cpu_ms(pid: i32) -> Option<u64> {
+    let own = cpu_times(pid)?;
+    let mut total_ms = own.own_ms + own.ended_ms;
+    let mut next = children_of(pid);
+    let mut left = TREE_PROCESSES_MAX;
+    while let Some(child) = next.pop().filter(|_| left > 0) {
+        left -= 1;
+        if let Some(times) = cpu_times(child) {
+            total_ms += times.own_ms + times.ended_ms;
+            next.extend(children_of(child));
+        }
+    }
+    Some(total_ms)
+}
+
+/// Children of the main thread of a process; none where the kernel keeps no list.
+fn children_of(pid: i32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_ascii_whitespace().take(TREE_PROCESSES_MAX).filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// CPU time of the main thread of a process, in milliseconds.
+pub fn main_thread_cpu_ms(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|ns| ns / 1_000_000)
 }
 
 /// How long the main thread of a process has waited for a CPU in total, in microseconds.
@@ -315,6 +362,9 @@ mod tests {
         let me = std::process::id() as i32;
         assert!(memory_bytes(me).unwrap() > 100_000);
         assert!(cpu_ms(me).is_some());
+        let own_ms = cpu_ms(me);
+        assert!(tree_cpu_ms(me) >= own_ms, "its children count too");
+        assert!(main_thread_cpu_ms(me).is_none_or(|ms| ms < 3_600_000));
         assert!(cpu_wait_us(me).is_none_or(|us| us < 3_600_000_000));
         assert_eq!(memory_bytes(i32::MAX), None);
     }

@@ -8,6 +8,7 @@
 //! ```
 mod agent;
 mod app;
+mod autoscale;
 mod cause;
 mod drain;
 mod limits;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use agent::AgentPolicy;
 pub use app::{App, Cx};
+pub use autoscale::{Autoscaler, AutoscalerSnapshot, LoadSample, Measure, ScaleChange, ScaleReason, ScaleRule};
 pub use drain::KeptConnections;
 pub use limits::{Excess, Limits};
 pub use reload::RELOAD_GONE_MS_MAX;

@@ -5,6 +5,7 @@ use clusterd::config::schema::{Setting, settings};
 use clusterd::config::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources};
 use clusterd::config::{App, Restart};
 use clusterd::config::{Balance, Limits, Ready, Workers};
+use clusterd::supervisor::Measure;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -328,7 +329,7 @@ fn unknown_keys_get_the_nearest_name() {
 
 #[test]
 fn values_of_a_wrong_type_say_what_is_wanted() {
-    says("workers = true", "workers must be a number, \"max\", \"max-1\" or \"50%\", not a boolean");
+    says("workers = true", "workers must be a number, \"max\", \"max-1\", \"50%\" or \"2..8\", not a boolean");
     says("workers = 0", "not \"0\"");
     says("workers = 100000", "from 1 to 4096");
     says("workers = 1.5", "not a number with a fraction");
@@ -358,6 +359,54 @@ fn values_of_a_wrong_type_say_what_is_wanted() {
     says("restart.backoff_min = \"1m\"", "longer than backoff_max (15s)");
     says("reload.surge = 0", "from 1 to 4096");
     says("spares = 65", "from 0 to 64");
+}
+
+#[test]
+fn workers_follow_the_load_between_two_bounds() {
+    let fixed = app("[[app]]\ncommand = \"a\"\nworkers = 3\n");
+    assert_eq!((fixed.workers, fixed.scale.is_some(), fixed.workers_most(8)), (Workers::Exactly(3), false, 3));
+    let plain = app("[[app]]\ncommand = \"a\"\nworkers = \"2..max\"\n");
+    let scale = plain.scale.as_ref().unwrap();
+    assert_eq!((plain.workers, scale.most), (Workers::Exactly(2), Workers::MaxMinus(0)));
+    assert_eq!((scale.by, scale.target_milli, scale.cooldown.as_secs()), (Measure::Cpu, 700, 300));
+    assert_eq!((plain.workers_most(8), plain.workers_most(1)), (8, 2), "the lower bound holds on a small machine");
+    let typed = app("[[app]]\ncommand = \"a\"\nworkers = \"25%..max-1\"\n[app.scale]\nby = \"queue\"\ntarget = 2\n\
+                     schedule = [{ cron = \"0 8 * * 1-5\", workers = \"50%\" }]\n");
+    let scale = typed.scale.unwrap();
+    assert_eq!((scale.by, scale.target_milli), (Measure::Queue, 2_000));
+    assert_eq!((scale.schedule[0].cron.as_str(), scale.schedule[0].workers), ("0 8 * * 1-5", Workers::Percent(50)));
+    let queue = app("[[app]]\ncommand = \"a\"\nworkers = \"1..2\"\nscale.by = \"queue\"\n");
+    assert_eq!(queue.scale.unwrap().target_milli, 4_000);
+}
+
+#[test]
+fn bounds_and_targets_that_cannot_be_are_named() {
+    for bounds in ["8..2", "4..4", "max..max", "max-1..max-2", "50%..10%"] {
+        says(&format!("workers = \"{bounds}\""), "leaves no room: write the smaller number first");
+    }
+    says("workers = \"2...8\"", "not \".8\"");
+    says("workers = \"..8\"", "not \"\"");
+    says("workers = \"0..8\"", "from 1 to 4096");
+    says("scale.cooldown = \"1m\"", "does nothing without bounds for the number of workers");
+    let with_bounds = |line: &str, wants: &str| {
+        let said = said(&file(&format!("[[app]]\ncommand = \"node a.js\"\n{line}\nworkers = \"2..8\"\n")));
+        assert!(said.len() == 1 && said[0].starts_with("c.toml:3:"), "{line}: {said:?}");
+        assert!(said[0].contains(wants), "{line}: {said:?}");
+    };
+    with_bounds("scale.by = \"memory\"", "\"memory\" is not known; choose \"cpu\", \"loop\", \"queue\"");
+    with_bounds("scale.target = \"70\"", "must be a share of a CPU from 1% to 10000%, not \"70\"");
+    with_bounds("scale.target = 4", "with by = \"cpu\" a share of a CPU");
+    with_bounds("scale = { by = \"queue\", target = \"70%\" }", "with by = \"queue\" a number of connections");
+    with_bounds("scale = { by = \"loop\", target = \"170%\" }", "at most 100%");
+    with_bounds("scale.target = 0", "from 1 to 10000, not 0");
+    with_bounds("scale.cooldown = \"0s\"", "is zero");
+    with_bounds("scale.schedule = [{ cron = \"0 8 * *\", workers = 4 }]", "has 4 fields");
+    with_bounds("scale.schedule = [{ cron = \"0 8 * * *\" }]", "workers is missing");
+    with_bounds("scale.schedule = [{ cron = \"0 8 * * *\", worker = 1, workers = 2 }]", "did you mean \"workers\"?");
+    with_bounds("scale.schedule = [{ cron = \"0 8 * * *\", workers = \"2..4\" }]", "not \"2..4\"");
+    with_bounds("scale.schedule = \"0 8 * * *\"", "an array of tables");
+    let none = "[[app]]\ncommand = \"a\"\nprotocol = \"none\"\nworkers = \"1..2\"\nscale.by = \"queue\"\n";
+    assert!(said(&file(none))[0].contains("protocol \"none\" has none"));
 }
 
 #[test]

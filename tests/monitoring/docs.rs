@@ -38,6 +38,10 @@ fn names_that_exist() -> BTreeSet<String> {
     }
     names.insert("clusterd_agent_resident_memory_bytes".to_owned());
     names.insert("clusterd_slot_connections_steered_total".to_owned());
+    // Workers that follow the load.
+    for name in ["workers_min", "workers_max", "worker_load", "worker_load_target"] {
+        names.insert(format!("clusterd_app_{name}"));
+    }
     // Known a moment after the start, or where the kernel tells.
     for name in ["worker_loop_delay_seconds", "worker_connections_open", "app_connections_open", "app_accept_queue"] {
         names.insert(format!("clusterd_{name}"));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 mod agent;
 mod asked;
+mod autoscale;
 mod balancer;
 mod canary;
 mod in_hand;

@@ -187,6 +187,7 @@ fn of_apps(families: &mut Families<'_>, deployment: &Deployment) -> fmt::Result 
         each_app(deployment, |app| app.workers_wanted),
     )?;
     families.gauge(plain("app_workers_ready"), "Workers that serve.", each_app(deployment, |app| app.workers_ready))?;
+    of_scale(families, deployment)?;
     families.gauge(
         plain("app_spares_wanted"),
         "Spares that should be ready.",
@@ -222,6 +223,31 @@ fn of_apps(families: &mut Families<'_>, deployment: &Deployment) -> fmt::Result 
         plain("app_log_lines_dropped"),
         "Lines of output that could not be written.",
         each_app(deployment, |app| app.log_lines_dropped),
+    )
+}
+
+/// How the numbers of workers follow the load.
+fn of_scale(families: &mut Families<'_>, deployment: &Deployment) -> fmt::Result {
+    let scales = || deployment.apps.iter().filter_map(|app| Some((app_label(app), app.scale.as_ref()?)));
+    families.gauge(
+        plain("app_workers_min"),
+        "The least number of workers, where it follows the load.",
+        scales().map(|(labels, scale)| (labels, Some(scale.min))),
+    )?;
+    families.gauge(
+        plain("app_workers_max"),
+        "The largest number of workers, where it follows the load.",
+        scales().map(|(labels, scale)| (labels, Some(scale.max))),
+    )?;
+    families.gauge(
+        plain("app_worker_load"),
+        "Load of one worker, on average: a share of a CPU, or waiting connections.",
+        scales().map(|(labels, scale)| (labels, scale.load)),
+    )?;
+    families.gauge(
+        plain("app_worker_load_target"),
+        "The load that one worker should have.",
+        scales().map(|(labels, scale)| (labels, Some(scale.target))),
     )
 }
 

@@ -6,7 +6,7 @@
 mod tests;
 mod words;
 
-pub use words::{AgentState, AppStatus, Balance, EventType, LogFormat, Protocol, Steering, WorkerState};
+pub use words::{AgentState, AppStatus, Balance, EventType, LogFormat, Protocol, ScaleBy, Steering, WorkerState};
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
@@ -97,6 +97,9 @@ pub struct App {
     pub workers_wanted: u32,
     /// How many serve.
     pub workers_ready: u32,
+    /// How the number of workers follows the load; absent: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Autoscale>,
     /// How many more shall be ready without connections.
     #[serde(default)]
     pub spares_wanted: u32,
@@ -159,6 +162,30 @@ pub struct App {
     /// The agent; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+}
+
+/// How the number of an app's workers follows its load.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Autoscale {
+    /// Never fewer workers, but for its schedule.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    pub by: ScaleBy,
+    /// The load that one worker should have: a share of a CPU, or waiting connections.
+    pub target: f64,
+    /// The load that one has, on average; absent while it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
+    /// A person has set the number, and it stays.
+    pub by_hand: bool,
+    /// Why the number changed last, for people: "from 2 to 4 workers: cpu use 93%, target 70%".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<String>,
+    /// How long ago that was, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_change_ms_ago: Option<u64>,
 }
 
 /// Counts of an app, for `/metrics`. Those of connections and output begin with each master.

@@ -165,6 +165,16 @@ wire_words! {
         Kernel = "kernel",
     }
 
+    /// What the number of workers follows.
+    ScaleBy {
+        /// CPU time of the workers.
+        Cpu = "cpu",
+        /// CPU time of their main threads.
+        Loop = "loop",
+        /// Connections that wait.
+        Queue = "queue",
+    }
+
     /// How the kernel chooses among the slots' sockets.
     Steering {
         /// In turns.

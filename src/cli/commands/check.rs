@@ -3,7 +3,7 @@ use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
 use crate::cli::run_args::RunArgs;
 use crate::config::resolve::resolve;
 use crate::config::sources::shown;
-use crate::config::{App, Balance, Listen, Protocol, ProtocolKind, Ready, defaults, rules};
+use crate::config::{App, Balance, Listen, Protocol, ProtocolKind, Ready, WorkerRange, defaults, rules};
 use crate::loader;
 use crate::os::cpu::{self, CpuCount};
 use crate::os::user;
@@ -163,7 +163,8 @@ fn examine(app: &App, cpus: &CpuCount) -> Finding {
     }
     let kind = examine_command(app, &folder, &mut finding);
     let workers = finding.workers;
-    let typed = app.workers.to_string();
+    let most = app.scale.as_ref().map(|scale| scale.most);
+    let typed = WorkerRange { least: app.workers, most }.to_string();
     let note = if typed == workers.to_string() { String::new() } else { format!(" ({typed})") };
     finding.row("workers", format!("{workers} on {}{note}", plural(cpus.count, "CPU")));
     // Without the program only the command line is known.

@@ -1,5 +1,5 @@
 //! `clusterd describe`: everything about apps, for people or as JSON for scripts.
-use crate::api::types::{App, Deployment};
+use crate::api::types::{App, Autoscale, Deployment, ScaleBy};
 use crate::cli::apply::{fail, print};
 use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
@@ -95,6 +95,7 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     ];
     let watched = app.watch.as_ref().map(|paths| if paths.is_empty() { app.cwd.clone() } else { paths.join(" ") });
     let log = |path: &Option<String>| path.clone().unwrap_or_else(|| "where clusterd's own output goes".to_owned());
+    rows.extend(app.scale.as_ref().map(|scale| ("follows load", scale_words(app, scale))));
     rows.extend(watched.map(|paths| ("watches", paths)));
     rows.extend(app.cron_restart.clone().map(|times| ("replaced at", times)));
     rows.extend(app.memory_limit_bytes.map(|bytes| ("memory limit", size(bytes))));
@@ -107,6 +108,22 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
         rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
     }
     rows
+}
+
+/// How the number of workers follows the load.
+pub(super) fn scale_words(app: &App, scale: &Autoscale) -> String {
+    let load = |value: f64| match scale.by {
+        ScaleBy::Queue => format!("{value:.1} waiting"),
+        ScaleBy::Cpu | ScaleBy::Loop | ScaleBy::Unknown => format!("{:.0}%", value * 100.0),
+    };
+    let how = match (scale.by_hand, scale.load) {
+        (true, _) => format!("set by hand, until: clusterd scale {} auto", app.name),
+        (false, Some(now)) => format!("{} {} of {}", scale.by, load(now), load(scale.target)),
+        (false, None) => format!("by {}, target {}", scale.by, load(scale.target)),
+    };
+    let ago = scale.last_change_ms_ago.map_or_else(String::new, |ms| format!(" ({} ago)", short_time(ms)));
+    let last = scale.last_change.as_ref().map_or_else(String::new, |last| format!("; {last}{ago}"));
+    format!("{} of {}..{} workers, {how}{last}", app.workers_wanted, scale.min, scale.max)
 }
 
 /// The limits of a worker but for its memory; `None`: there are none.

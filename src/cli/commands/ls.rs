@@ -2,6 +2,7 @@
 use crate::api::types::{App, AppStatus, Deployment, Worker};
 use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
+use crate::cli::commands::describe::scale_words;
 use crate::cli::error::CommandError;
 use crate::cli::table::{Paint, Row, Table, Tone};
 use crate::cli::target::{Found, Known, gone_app, known};
@@ -221,6 +222,9 @@ fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
         let whole = if deployment.name == app.name { String::new() } else { format!("{}: ", deployment.name) };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{whole}{}", headline(app, deployment, paint));
+        if let Some(scale) = &app.scale {
+            let _ = writeln!(text, "  {}", scale_words(app, scale));
+        }
         text.push_str(&worker_table(app, paint));
     }
     let _ = match deployment.master_restarts {

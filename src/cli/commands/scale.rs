@@ -17,7 +17,7 @@ pub struct Scale {
     /// A name, an id, a namespace, "/a pattern/" or "all"
     #[arg(value_name = "TARGET")]
     pub target: String,
-    /// How many (4), how many more (+2) or less (-1), max, max-1, 50%
+    /// How many (4), how many more (+2) or less (-1), max, max-1, 50%; auto: as the load needs
     #[arg(value_name = "N", allow_hyphen_values = true, value_parser = workers)]
     pub workers: Workers,
 }
@@ -52,6 +52,9 @@ enum WorkersError {
 /// What was typed; a change by nothing is a mistake.
 fn workers(text: &str) -> Result<Workers, WorkersError> {
     let change = text.strip_prefix(['+', '-']);
+    if text == "auto" {
+        return Ok(Workers::Auto);
+    }
     match (change, parse::workers(change.unwrap_or(text))) {
         (Some(_), Ok(config::Workers::Exactly(_))) | (None, Ok(_)) => Ok(text.parse()?),
         (Some(_), _) => Err(WorkersError::NotAChange(text.to_owned())),

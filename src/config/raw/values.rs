@@ -1,5 +1,6 @@
 //! Reads the value of a key as the wanted type, or reports a problem.
 use super::super::problem::{At, Spot, line_column};
+use super::super::scaling::{WorkerRange, worker_range};
 use super::super::schema::kinds::Variables;
 use super::super::value_error::ValueError;
 use super::super::{Workers, env_file, parse};
@@ -103,6 +104,14 @@ impl Walk<'_> {
         match entry.value {
             DeValue::Integer(typed) => self.keep(entry.spot, parse::workers(&typed.to_string())),
             _ => self.text(entry, "a number, \"max\", \"max-1\" or \"50%\"", parse::workers),
+        }
+    }
+
+    /// The same, or bounds.
+    pub(crate) fn worker_range(&mut self, entry: &Entry<'_>) -> Option<At<WorkerRange>> {
+        match entry.value {
+            DeValue::Integer(typed) => self.keep(entry.spot, worker_range(&typed.to_string())),
+            _ => self.text(entry, "a number, \"max\", \"max-1\", \"50%\" or \"2..8\"", worker_range),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The flags of a run as data: those of keys come from `keys`, the others are listed here. `cli` gives them to clap.
 use super::settings;
 use crate::config::parse;
+use crate::config::scaling::worker_range;
 use crate::config::value_error::ValueError;
 
 /// How many words a flag takes.
@@ -162,7 +163,7 @@ const WITHOUT_KEY: &[(&str, Flag)] = &[
             .short('i')
             .hyphen()
             .conflicts("workers")
-            .check(|text| parse::workers(&pm2_instances(text)).map(drop))
+            .check(|text| worker_range(&pm2_instances(text)).map(drop))
             .help("The same as --workers, as PM2 counts (0: max, -1: max-1)"),
     ),
     (

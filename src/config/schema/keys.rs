@@ -24,6 +24,7 @@ use super::kinds::{
     variable,
 };
 use super::nested::{Table, Tables};
+use super::scale_keys::RawScale;
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
 use crate::config::SocketAccess;
 use crate::config::attributes::ResourceLimits;
@@ -33,6 +34,7 @@ use crate::config::log::{self, Format, Target};
 use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
+use crate::config::scaling::{Scaling, WorkerRange};
 use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
@@ -42,12 +44,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Every table, in the order of the reference.
-pub(super) const TABLES: [&[Setting]; 10] = [
+pub(super) const TABLES: [&[Setting]; 11] = [
     RawFile::SETTINGS,
     RawControl::SETTINGS,
     RawApp::SETTINGS,
     RawRestart::SETTINGS,
     RawReload::SETTINGS,
+    RawScale::SETTINGS,
     RawAlive::SETTINGS,
     RawHooks::SETTINGS,
     RawLimits::SETTINGS,
@@ -129,8 +132,10 @@ table! {
         name: String,
         /// Program and arguments; never empty.
         command: Vec<String>,
-        /// How many workers.
+        /// How many workers; the least where the number follows the load.
         workers: Workers,
+        /// How the number of workers follows the load, where it does.
+        scale: Option<Scaling>,
         /// Addresses bound before anything is forked, in the order of `LISTEN_FDS`.
         listen: Vec<Listen>,
         /// Who may connect to those of them that are files, where that is said.
@@ -181,13 +186,14 @@ table! {
         flag flag("--autostart", WORKERS, "BOOL").hidden(),
         more "`clusterd start --no-autostart` says it of every app that it starts. `resurrect` does not ask: it starts what ran \
               when it was saved. A run in the foreground needs one app that starts";
-    /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%".
-    workers: raw(Workers), WorkerCount, unset "max where there is an address to listen on, else 1", example r#""max""#,
+    /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%"; "2..8" follows the load.
+    workers: raw(WorkerRange), WorkerCount, unset "max where there is an address to listen on, else 1", example r#""2..8""#,
         section "run",
         flag flag("--workers", WORKERS, "N").short('w').hyphen()
-            .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\""),
+            .help("A number, \"max\" (the CPUs that clusterd may really use), \"max-1\" or \"50%\"; \"2..8\" follows the load"),
         more "1 to 4096. One is the default without an address: a second bot or job would do the work twice. `max`: its affinity mask, and the CPU quota of its cgroup and every cgroup above (v1 and v2), \
-              rounded up. A share is rounded up; there is always one worker";
+              rounded up. A share is rounded up; there is always one worker. With two of these between dots the number follows \
+              the load (`[app.scale]`); where a machine makes the upper bound the smaller one, the lower one holds";
     /// Workers that are started and ready but get no connections until another one dies; they serve at once then.
     spares: plain(u32 = 0), number::<u32>("spares", 0, SPARES_MAX as i64), section "run",
         flag flag("--spares", WORKERS, "N").help("Ready workers without connections, for when another one dies"),
@@ -363,6 +369,8 @@ table! {
     reload: raw(RawReload), Table::<RawReload>(PhantomData);
     /// How workers are asked, while they serve, whether they are well.
     alive: raw(RawAlive), Table::<RawAlive>(PhantomData);
+    /// How the number of workers follows the load.
+    scale: raw(RawScale), Table::<RawScale>(PhantomData);
     /// Commands to run at events.
     hooks: raw(RawHooks), Table::<RawHooks>(PhantomData);
     /// What a worker may use.
@@ -595,8 +603,8 @@ table! {
 
 // ---- kinds with a rule of their own ----
 
-const TIME: Time = Time { parse: parse::duration, words: "time" };
-const TIME_NOT_ZERO: Time = Time { parse: parse::duration_not_zero, words: "time" };
+pub(super) const TIME: Time = Time { parse: parse::duration, words: "time" };
+pub(super) const TIME_NOT_ZERO: Time = Time { parse: parse::duration_not_zero, words: "time" };
 const HANG: Time = Time { parse: parse::hang, words: "time, `\"1s\"` at least" };
 const AGE: Time = Time { parse: parse::age, words: "time, also in days: `\"1d\"`" };
 const NAME: Text<String> = Text {
@@ -611,7 +619,7 @@ const CONTROL_ADDRESS: Text<SocketAddr> =
     Text { wants: "a string", parse: control::address, words: "address", show: unset, choices: &[] };
 const HOSTS: Texts<String> =
     Texts { parse: control::host, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: None };
-const CRON: Text<String> = Text {
+pub(super) const CRON: Text<String> = Text {
     wants: "a string",
     parse: |text| Ok(cron::read(text)?),
     words: "cron expression",

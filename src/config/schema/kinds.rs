@@ -3,6 +3,7 @@
 use super::super::options::Options;
 use super::super::problem::{At, Found, Spot};
 use super::super::raw::{Entry, Walk, narrow};
+use super::super::scaling::{WorkerRange, worker_range};
 use super::super::value_error::ValueError;
 use super::super::{Listen, Workers, log_time, parse};
 use crate::limits::{LISTENERS_PER_APP_MAX, WATCH_PATHS_MAX};
@@ -339,30 +340,31 @@ impl Kind for Boolean {
 pub(crate) struct WorkerCount;
 
 impl Kind for WorkerCount {
-    type Value = Workers;
+    type Value = WorkerRange;
 
-    fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<Workers>> {
-        walk.workers(entry)
+    fn read(&self, walk: &mut Walk<'_>, entry: &Entry<'_>) -> Option<At<WorkerRange>> {
+        walk.worker_range(entry)
     }
 
-    fn parse(&self, word: &str) -> Result<Workers, ValueError> {
-        parse::workers(word)
+    fn parse(&self, word: &str) -> Result<WorkerRange, ValueError> {
+        worker_range(word)
     }
 
-    fn show(&self, value: &Workers) -> Option<String> {
+    fn show(&self, value: &WorkerRange) -> Option<String> {
         match value {
-            Workers::Exactly(count) => Some(count.to_string()),
-            Workers::MaxMinus(_) | Workers::Percent(_) => quoted(value),
+            WorkerRange { least: Workers::Exactly(count), most: None } => Some(count.to_string()),
+            WorkerRange { .. } => quoted(value),
         }
     }
 
     fn words(&self) -> String {
-        "number, `\"max\"`, `\"max-1\"`, `\"50%\"`".to_owned()
+        "number, `\"max\"`, `\"max-1\"`, `\"50%\"`, `\"2..8\"`".to_owned()
     }
 
     fn schema(&self) -> Value {
         let count = json!({"type": "integer", "minimum": 1, "maximum": crate::limits::WORKERS_MAX});
-        json!({"anyOf": [count, {"type": "string", "pattern": "^(max(-[0-9]+)?|[0-9]+%?)$"}]})
+        let one = r"(max(-[0-9]+)?|[0-9]+%?)";
+        json!({"anyOf": [count, {"type": "string", "pattern": format!(r"^{one}(\.\.{one})?$")}]})
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod kinds;
 mod nested;
 pub mod reference;
 pub mod sample;
+pub(crate) mod scale_keys;
 
 use super::options::Options;
 use super::problem::{At, Found, Spot};

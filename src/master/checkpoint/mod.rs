@@ -119,6 +119,7 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         restarts: app.restarts,
         spawned: app.spawned,
         history: app.history.to_record(),
+        scale: app.autoscale.to_record(),
     };
     if app.saved.as_ref() != Some(&record) {
         cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);

@@ -3,7 +3,9 @@
 use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
-use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, ReloadSnapshot, SlotPhase, SlotSnapshot, WorkerSnapshot};
+use crate::supervisor::{
+    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, Phase, ReloadSnapshot, SlotPhase, SlotSnapshot, WorkerSnapshot,
+};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
@@ -69,11 +71,32 @@ pub(in crate::master) struct AppRecord {
     pub(in crate::master) spawned: u64,
     /// Restarts, replacements and reloads, as `History` counts them.
     pub(in crate::master) history: Vec<u64>,
+    /// How its workers follow the load.
+    pub(in crate::master) scale: ScaleRecord,
 }
 
 record! {
     AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; 7 spawned = 0;
-        8 history = Vec::new(); }
+        8 history = Vec::new(); 9 scale = ScaleRecord::default(); }
+}
+
+/// What is known of an app's load, and why the number of its workers changed last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct ScaleRecord {
+    /// A person set the number.
+    pub(in crate::master) by_hand: bool,
+    /// The generation with which that ends.
+    pub(in crate::master) hand_ends_with: Option<Generation>,
+    pub(in crate::master) rule: AutoscalerSnapshot,
+    /// The last change, for people: to how many, the whole of it, when (absolute milliseconds).
+    pub(in crate::master) last_to: u32,
+    pub(in crate::master) last_text: Option<String>,
+    pub(in crate::master) last_at_ms: u64,
+}
+
+record! {
+    ScaleRecord { 1 by_hand = false; 2 hand_ends_with; 3 rule = AutoscalerSnapshot::default(); 4 last_to = 0; 5 last_text;
+        6 last_at_ms = 0; }
 }
 
 /// Which sources a generation came from, and what was looked up for it.
@@ -147,6 +170,10 @@ record! {
         9 agent = AgentSnapshot::default();
         10 wanted = 0;
     }
+}
+
+record! {
+    AutoscalerSnapshot { 1 below_since_ms; 2 needed = 0; 3 shrunk_ms; 4 more_cooldowns = 0; }
 }
 
 record! {
@@ -332,6 +359,7 @@ mod tests {
             restarts: u64::MAX,
             spawned: u64::MAX,
             history: vec![u64::MAX; 64],
+            scale: ScaleRecord { last_text: Some("why ".repeat(200)), ..ScaleRecord::default() },
         };
         let bytes = record::to_document(&record).unwrap();
         assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());

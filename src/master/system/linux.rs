@@ -508,6 +508,14 @@ impl System for Linux {
         procfs::cpu_wait_us(pid)
     }
 
+    fn tree_cpu_ms(&self, pid: i32) -> Option<u64> {
+        procfs::tree_cpu_ms(pid)
+    }
+
+    fn main_thread_cpu_ms(&self, pid: i32) -> Option<u64> {
+        procfs::main_thread_cpu_ms(pid)
+    }
+
     fn has_connections(&self, ports: &[u16], paths: &[String]) -> bool {
         procfs::has_connections(ports, paths)
     }

@@ -397,6 +397,12 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// How long a process has waited for a CPU, in microseconds.
     fn cpu_wait_us(&self, pid: i32) -> Option<u64>;
 
+    /// As [`crate::os::procfs::tree_cpu_ms`].
+    fn tree_cpu_ms(&self, pid: i32) -> Option<u64>;
+
+    /// As [`crate::os::procfs::main_thread_cpu_ms`].
+    fn main_thread_cpu_ms(&self, pid: i32) -> Option<u64>;
+
     /// Whether there are connections to these ports or paths, whoever holds them.
     fn has_connections(&self, ports: &[u16], paths: &[String]) -> bool;
 
