@@ -67,7 +67,9 @@ fn measure(folder: &Path, turned: bool) -> Result<[f64; 2], String> {
     }
     servers.sort_by_key(|(n, _)| *n);
     let mut costs = [Vec::new(), Vec::new()];
-    servers.iter().for_each(|(_, server)| drop(answers(server.address, WARM_UP)));
+    for (_, server) in &servers {
+        answers(server.address, WARM_UP);
+    }
     for turn in 0..TURNS {
         for at in [turn % 2, 1 - turn % 2] {
             let server = &servers[at].1;
