@@ -83,6 +83,33 @@ pub const ACTION_WAIT_MS: u64 = 30_000;
 /// Actions whose answers may be waited for at a time.
 pub const ACTIONS_OPEN_MAX: usize = 64;
 
+// ---- metrics of apps, in /metrics ----
+
+/// How long a scrape waits for the answers of workers, in milliseconds.
+pub const APP_METRICS_WAIT_MS: u64 = 500;
+/// Workers that are asked in one scrape.
+pub const APP_METRICS_ASKED_MAX: usize = 512;
+/// Size of one worker's answer, or of one file, in bytes.
+pub const APP_METRICS_WORKER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Size of all answers of a scrape, or of all files of an app, in bytes.
+pub const APP_METRICS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Series of an app, added up over its workers.
+pub const APP_METRICS_SERIES_MAX: usize = 10_000;
+/// Size of the text of all of them in one answer, in bytes.
+pub const APP_METRICS_TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Length of the name of a metric or a label, in bytes.
+pub const APP_METRICS_NAME_BYTES_MAX: usize = 256;
+/// Length of a label's value or of a metric's help, in bytes.
+pub const APP_METRICS_VALUE_BYTES_MAX: usize = 1024;
+/// Labels of a series.
+pub const APP_METRICS_LABELS_MAX: usize = 32;
+/// Files of one folder of Python's prometheus_client that are read.
+pub const APP_METRICS_FILES_MAX: usize = 4096;
+/// Files of ended processes that stay in such a folder.
+pub const APP_METRICS_FILES_KEPT_MAX: usize = 256;
+/// Time limit for reading such a folder, in milliseconds.
+pub const APP_METRICS_FILES_WAIT_MS: u64 = 1_000;
+
 // ---- keeper ----
 
 /// Processes that the keeper holds at once.

@@ -25,6 +25,8 @@ pub mod lines;
 pub mod packet;
 #[path = "../../src/worker/node/preload_lines.rs"]
 pub mod preload_lines;
+#[path = "../../src/worker/node/prom_client.rs"]
+pub mod prom_client;
 
 pub mod master {
     pub use crate::{connections, handoff, handover_times};

@@ -1,4 +1,5 @@
 //! One HTTP request: routes it, passes it to the master's loop, answers. Knows nothing about workers.
+use super::app_metrics::{self, Gathered};
 use super::audit::Peer;
 use super::events::{self, Form};
 use super::metrics::{Format, Scrape};
@@ -63,7 +64,8 @@ pub(super) async fn answer(route: Route, request: hyper::Request<Incoming>, call
     }
     match wanted {
         Ok(Request::View(View::Events(query))) => events::answer(query, form, last_event),
-        Ok(Request::View(view)) => show(view, format, calls).await,
+        Ok(Request::View(View::Metrics)) => metrics(format, calls).await,
+        Ok(Request::View(view)) => show(view, calls).await,
         Ok(Request::Upgrade { binary }) => upgrade(binary, calls).await,
         Ok(request) => carry_out(Order::Request(request), calls).await,
         Err(error) => reply::not_routed(&error),
@@ -94,7 +96,7 @@ async fn carry_out(order: Order, calls: &CallSender) -> Reply {
 }
 
 /// Answers a read-only request.
-async fn show(view: View, format: Format, calls: &CallSender) -> Reply {
+async fn show(view: View, calls: &CallSender) -> Reply {
     let answered = match calls.order(Order::Request(Request::View(View::Deployment))) {
         Ok(answered) => answered,
         Err(error) => return not_taken(error),
@@ -109,7 +111,7 @@ async fn show(view: View, format: Format, calls: &CallSender) -> Reply {
         View::Logs(query) => logs::answer(query, &deployment, calls),
         // Answered without the master.
         View::Events(query) => events::answer(query, Form::Lines, None),
-        View::Metrics => metrics(deployment, format).await,
+        View::Metrics => metrics(Format::OpenMetrics, calls).await,
         View::Deployment => {
             usage::fill(&mut deployment);
             json(StatusCode::OK, &*deployment)
@@ -144,9 +146,25 @@ async fn await_view(view: &View, answered: oneshot::Receiver<Answer>) -> Result<
     }
 }
 
-/// Reads what the kernel knows on a thread that may block: other clients do not wait for it.
-async fn metrics(deployment: Box<Deployment>, format: Format) -> Reply {
-    let text = tokio::task::spawn_blocking(move || Scrape::gather(*deployment).render(format)).await;
+/// Workers answer one scrape after the other.
+static SCRAPE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Reads what the kernel knows, and adds up what apps say, on a thread that may block: other clients do not wait for it.
+async fn metrics(format: Format, calls: &CallSender) -> Reply {
+    let one = SCRAPE.lock().await;
+    let (sender, answers) = app_metrics::channel();
+    let answered = match calls.order(Order::Scrape { answers: sender }) {
+        Ok(answered) => answered,
+        Err(error) => return not_taken(error),
+    };
+    let (deployment, sources) = match answered.await {
+        Ok(Answer::Scrape(deployment, sources)) => (deployment, sources),
+        Ok(other) => return reply::of(other),
+        Err(_) => return no_answer(),
+    };
+    let gathered = Gathered::of(sources, answers).await;
+    drop(one);
+    let text = tokio::task::spawn_blocking(move || Scrape::gather(*deployment, gathered).render(format)).await;
     match text {
         Ok(Ok(text)) => reply::text(format.content_type(), text),
         Ok(Err(_)) | Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),

@@ -3,6 +3,7 @@
 //!
 //! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
 pub mod access;
+pub mod app_metrics;
 mod audit;
 pub mod events;
 mod handler;
@@ -40,12 +41,16 @@ pub enum Order {
     Request(Request),
     /// The second part of an upgrade: this binary has checked the snapshot and can take over.
     TakeOver { path: String, binary: Arc<OwnedFd> },
+    /// The deployment, and the metrics of its apps: workers are asked for theirs, and what they answer comes later.
+    Scrape { answers: app_metrics::AnswerSender },
 }
 
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Request::View`].
     Deployment(Box<types::Deployment>),
+    /// To [`Order::Scrape`]: where metrics of apps are too.
+    Scrape(Box<types::Deployment>, Vec<app_metrics::Source>),
     /// To [`Request::Environment`].
     Environment(BTreeMap<String, String>),
     /// To [`Request::Upgrade`]: a file with everything that a successor would find.

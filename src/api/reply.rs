@@ -103,7 +103,7 @@ pub(super) fn of(answer: Answer) -> Reply {
         Answer::Warned { answer, .. } => of(*answer),
         Answer::Deployment(deployment) => json(StatusCode::OK, &*deployment),
         Answer::Environment(env) => json(StatusCode::OK, &Environment { env }),
-        Answer::Snapshot(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for"),
+        Answer::Snapshot(_) | Answer::Scrape(..) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for"),
         Answer::Done(message) => json(StatusCode::OK, &Done { ok: true, message, warnings }),
         Answer::NotFound(error) => failure(StatusCode::NOT_FOUND, error),
         Answer::Refused(error) => failure(StatusCode::CONFLICT, error),

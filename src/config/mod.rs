@@ -94,6 +94,16 @@ pub enum Balance {
     Kernel,
 }
 
+/// How the metrics that an app has of its own are had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    None,
+    /// From `prom-client` in Node workers, over their channels.
+    PromClient,
+    /// From the files of Python's `prometheus_client`.
+    Python,
+}
+
 /// The rule for a worker's readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ready {
@@ -216,6 +226,28 @@ impl Balance {
 }
 
 impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Metrics {
+    /// The words for them.
+    pub const NAMES: [&str; 3] = ["none", "prom-client", "python"];
+
+    const ALL: [Metrics; 3] = [Metrics::None, Metrics::PromClient, Metrics::Python];
+
+    pub const fn name(self) -> &'static str {
+        Metrics::NAMES[self as usize]
+    }
+
+    /// That with this name.
+    pub fn named(word: &str) -> Option<Metrics> {
+        Metrics::ALL.into_iter().find(|metrics| metrics.name() == word)
+    }
+}
+
+impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

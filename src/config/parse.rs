@@ -1,6 +1,6 @@
 //! Parsers for single values: text to type, or an error. Shared by command line and file.
 use super::value_error::ValueError;
-use super::{Balance, Listen, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
+use super::{Balance, Listen, Metrics, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
 use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, READY_PATH_BYTES_MAX,
     WORKERS_MAX, WORKERS_PERCENT_MAX,
@@ -78,6 +78,11 @@ pub fn age(text: &str) -> Result<Duration, ValueError> {
         ValueError::TimeZero(_) => ValueError::TimeZero(text.to_owned()),
         _ => ValueError::TimeTooLong(text.to_owned()),
     })
+}
+
+/// The library with which an app has metrics of its own.
+pub fn metrics(text: &str) -> Result<Metrics, ValueError> {
+    Metrics::named(text).ok_or_else(|| unknown("metrics", text, &Metrics::NAMES))
 }
 
 /// The format of a line in a log file.

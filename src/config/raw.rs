@@ -13,9 +13,6 @@ pub(crate) use values::{Entry, entries, integer, narrow};
 
 mod values;
 
-/// Keys of a later release. Ignoring them silently would be a trap.
-const PLANNED_KEYS: &[&str] = &["metrics"];
-
 /// Names of settings in other tools, with the names here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("address", "write listen = [\"127.0.0.1:8080\"]"),
@@ -128,8 +125,6 @@ impl Walk<'_> {
         let table = if scope.path.contains('.') { format!(" in [{}]", scope.path) } else { String::new() };
         let message = if scope.path.is_empty() && RawApp::SETTINGS.iter().any(|setting| setting.name == key) {
             format!("\"{key}\" belongs to an app: put it below a line [[app]]")
-        } else if PLANNED_KEYS.contains(&key) {
-            format!("\"{key}\" is not available in this release; leave it out")
         } else if let Some((_, hint)) = OTHER_NAMES.iter().find(|(other, _)| *other == key) {
             format!("unknown key \"{key}\"{table}; {hint}")
         } else {

@@ -355,6 +355,11 @@ fn check_protocol(raw: &RawApp, protocol: Protocol, balance: Balance, found: &mu
     {
         found.add(typed.spot, message.to_string());
     }
+    if let Some(metrics) = &raw.metrics
+        && let Err(message) = rules::metrics(protocol, metrics.value)
+    {
+        found.add(metrics.spot, message.to_string());
+    }
     if let Some(listen) = raw.listen.as_ref().and_then(|at| at.value.first())
         && let Err(message) = rules::listen(protocol, true)
     {

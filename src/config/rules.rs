@@ -1,7 +1,7 @@
 //! Which settings a protocol allows: readiness, balance, listening, limits. Checked when a protocol was typed, and
 //! again when `auto` is decided. `protocol` has the table.
 use super::protocol::ProtocolKind;
-use super::{Alive, App, Balance, Limits, Listen, Ready, Said, defaults};
+use super::{Alive, App, Balance, Limits, Listen, Metrics, Ready, Said, defaults};
 use crate::balance::Mode;
 use thiserror::Error;
 
@@ -57,6 +57,12 @@ pub enum RuleError {
     /// There is no event loop to watch.
     #[error("limits.hang needs protocol \"node\": with \"{0}\" there is no event loop to ask")]
     Hang(ProtocolKind),
+    /// There is no channel to ask over.
+    #[error(
+        "metrics \"prom-client\" needs protocol \"node\": with \"{0}\" there is no channel over which workers can be asked \
+         for them"
+    )]
+    Metrics(ProtocolKind),
     /// Nobody counts.
     #[error(
         "limits.max_connections needs protocol \"node\" and balance \"round-robin\" or \"sticky\": connections that workers \
@@ -179,6 +185,15 @@ pub fn alive(protocol: ProtocolKind, alive: &Alive) -> Result<(), RuleError> {
     let needs_one = alive.http.is_some() || alive.tcp;
     let cannot = needs_one && protocol.rules().http_unfit.is_some();
     if cannot { Err(RuleError::Alive { key, protocol }) } else { Ok(()) }
+}
+
+/// Checks that the app's own metrics can be had under a decided protocol.
+///
+/// # Errors
+/// Nobody could be asked.
+pub fn metrics(protocol: ProtocolKind, metrics: Metrics) -> Result<(), RuleError> {
+    let cannot = metrics == Metrics::PromClient && !protocol.rules().has_channel;
+    if cannot { Err(RuleError::Metrics(protocol)) } else { Ok(()) }
 }
 
 /// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided

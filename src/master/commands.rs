@@ -44,6 +44,12 @@ impl<S: System> Master<S> {
                 let _ = reply.send(self.upgrade.begin(&mut self.cx, &path, &binary));
                 return;
             }
+            Order::Scrape { answers } => {
+                let sources = self.relay.collect_metrics(&mut self.cx, answers);
+                let shown = view::deployment(&self.cx, &self.upgrade, &self.output.files);
+                let _ = reply.send(Answer::Scrape(Box::new(shown), sources));
+                return;
+            }
         };
         let answer = match request {
             Request::View(_) => {

@@ -38,6 +38,7 @@ mod listener;
 mod listening;
 mod liveness;
 mod log_files;
+mod metrics_folders;
 mod moves;
 mod narration;
 mod notify_sockets;
@@ -508,6 +509,7 @@ impl<S: System> Master<S> {
             spawn::keep_last_words(&mut self.cx, &mut self.output, app, id);
             spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, id);
             self.relay.actions.worker_gone(&mut self.cx, id);
+            self.relay.metrics.worker_gone(id);
             // Workers that a reload did not replace may outlive it, if the reload scaled them away.
             if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
                 self.drop_old_generations(app);

@@ -24,6 +24,9 @@ use thiserror::Error;
 /// Words in the names of variables that tell a program where to listen.
 const ADDRESS_WORDS: [&str; 6] = ["PORT", "HOST", "LISTEN", "ADDR", "BIND", "SOCKET"];
 
+/// The variable in which Python's `prometheus_client` finds its folder.
+const METRICS_FOLDER: &str = "PROMETHEUS_MULTIPROC_DIR";
+
 /// Why a generation cannot be made ready to spawn.
 #[derive(Debug, Error)]
 pub(super) enum SettingsError {
@@ -123,6 +126,8 @@ pub(super) struct SpawnPlace<'a> {
     pub(super) notify: Option<&'a str>,
     /// The file of the preload, where the worker loads it.
     pub(super) preload: Option<&'a str>,
+    /// The folder of the workers' metrics, where they write them to files.
+    pub(super) metrics: Option<&'a Path>,
     /// Which of stdout (1) and stderr (2) are redirected; their fds come first.
     pub(super) stdio: Vec<i32>,
 }
@@ -407,11 +412,20 @@ impl Settings {
         }
     }
 
+    /// The folder of the workers' metrics as the user has set it.
+    pub(super) fn metrics_folder_typed(&self) -> Option<PathBuf> {
+        let env = base_environment(&self.config, self.account.as_ref());
+        env.get(OsStr::new(METRICS_FOLDER)).map(|folder| self.cwd.join(folder))
+    }
+
     /// The environment of a worker.
     pub(super) fn environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
         let mut env = base_environment(&self.config, self.account.as_ref());
         if let Some(port) = place.port {
             env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
+        }
+        if let Some(folder) = place.metrics {
+            env.entry(METRICS_FOLDER.into()).or_insert_with(|| folder.into());
         }
         let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
         set(&self.config.instance_var, place.slot.to_string());
@@ -521,6 +535,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     rules::listen(kind, !config.listen.is_empty())?;
     rules::limits(kind, config.balance, &config.limits)?;
     rules::alive(kind, &config.alive)?;
+    rules::metrics(kind, config.metrics)?;
     rules::spares(kind, config)?;
     rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }

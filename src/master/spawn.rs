@@ -12,7 +12,7 @@ use super::moves::{self, Kept};
 use super::notify_sockets::NotifySockets;
 use super::output::{Output, Way};
 use super::recovery::{Tag, agent_tag_bytes};
-use super::relay::{Custom, Receiver};
+use super::relay::{Custom, Receiver, app_metrics};
 use super::settings::{Settings, SpawnPlace};
 use super::spawn_error::{SpawnError, obstacle};
 use super::system::System;
@@ -130,6 +130,7 @@ impl<S: System> Spawner<'_, S> {
         };
         let notify = if speaks { self.notify.address_for(cx, &settings) } else { None };
         let preload = if is_agent { None } else { preload_for(cx, &settings) };
+        let metrics = if is_agent { None } else { app_metrics::folder_for(cx, app_ix, &settings, generation) };
         let app = &cx.apps[app_ix];
         // Whoever requested a reload, a replacement or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_replacing() || (app.starting && cx.deployment.background);
@@ -163,6 +164,7 @@ impl<S: System> Spawner<'_, S> {
             listen_names,
             notify: notify.as_deref(),
             preload: preload.as_deref(),
+            metrics: metrics.as_deref(),
             stdio,
         };
         let spec = if is_agent {
@@ -251,6 +253,7 @@ pub(super) fn worker_environment(cx: &Context<impl System>, app_ix: AppIx, slot:
         listen_names: Vec::new(),
         notify: None,
         preload: None,
+        metrics: None,
         stdio: Vec::new(),
     };
     app.settings().environment(&place)
@@ -273,6 +276,7 @@ pub(super) fn agent_environment(
         listen_names: Vec::new(),
         notify: notify.address_of(app.settings().uid()),
         preload: None,
+        metrics: None,
         stdio: Vec::new(),
     };
     Some(app.settings().agent_environment(&place))

@@ -343,9 +343,10 @@ pub(super) fn bound_line(cx: &Context<impl System>, ix: WorkerIx, channel: &mut 
     let Some(worker) = cx.workers.get(ix) else { return };
     let app = &cx.apps[worker.app];
     let has_receivers = worker.is_agent || app.has_adapters || app.supervisor.agent().is_some();
-    let is_kept = has_receivers
-        && unfinished <= limits::MESSAGE_BYTES_MAX
-        && has_room(cx, worker.app, channel.inbox.long_line_bytes());
+    let of_messages = if has_receivers { limits::MESSAGE_BYTES_MAX } else { 0 };
+    let of_metrics = if worker.custom.asked_ms.is_some() { limits::APP_METRICS_WORKER_BYTES_MAX } else { 0 };
+    let is_kept =
+        unfinished <= of_messages.max(of_metrics) && has_room(cx, worker.app, channel.inbox.long_line_bytes());
     if !is_kept {
         channel.inbox.skip_line();
     }

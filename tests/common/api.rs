@@ -11,21 +11,26 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What the first deployment of a home says of itself, if it answers.
 pub(crate) fn deployment(home: &Path) -> Option<Deployment> {
-    let (status, body) = request(&sockets(home).into_iter().next()?, "GET", "/v1/apps")?;
+    let (status, body) = request(&sockets(home).into_iter().next()?, "GET", "/v1/apps", "*/*")?;
     (status == 200).then(|| serde_json::from_slice(&body).ok()).flatten()
 }
 
 /// The status and the body of what the first deployment of a home has at this path.
 pub(crate) fn get(home: &Path, path: &str) -> (u16, String) {
+    get_as(home, path, "*/*")
+}
+
+/// The same in this form.
+pub(crate) fn get_as(home: &Path, path: &str, accept: &str) -> (u16, String) {
     let socket = sockets(home).into_iter().next().expect("a control socket");
-    let (status, body) = request(&socket, "GET", path).expect("an answer");
+    let (status, body) = request(&socket, "GET", path, accept).expect("an answer");
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
 /// Asks the first deployment of a home for something; the status and the body.
 pub(crate) fn post(home: &Path, path: &str) -> (u16, String) {
     let socket = sockets(home).into_iter().next().expect("a control socket");
-    let (status, body) = request(&socket, "POST", path).expect("an answer");
+    let (status, body) = request(&socket, "POST", path, "*/*").expect("an answer");
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
@@ -39,10 +44,11 @@ fn sockets(home: &Path) -> Vec<PathBuf> {
 }
 
 /// The status and the body of an answer that came whole.
-fn request(socket: &Path, method: &str, path: &str) -> Option<(u16, Vec<u8>)> {
+fn request(socket: &Path, method: &str, path: &str, accept: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: clusterd\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: clusterd\r\naccept: {accept}\r\nconnection: close\r\n\r\n")
+        .ok()?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 16 * 1024]);
     loop {
         match stream.read(&mut buffer) {

@@ -72,8 +72,15 @@ impl Parser {
         match word {
             "HELP" if !std::mem::replace(&mut self.helped, true) => Ok(()),
             "TYPE" if self.kind.is_empty() => {
-                if !["gauge", "counter", "histogram", "info"].contains(&rest) {
-                    return Err("an unknown type".to_owned());
+                let ending = match rest {
+                    "gauge" | "summary" | "unknown" => None,
+                    "counter" => Some("_total"),
+                    "histogram" => Some("_bucket"),
+                    "info" => Some("_info"),
+                    _ => return Err("an unknown type".to_owned()),
+                };
+                if ending.is_some_and(|ending| name.ends_with(ending)) {
+                    return Err("not a name of a family of this type".to_owned());
                 }
                 self.kind = rest.to_owned();
                 self.found.families.insert(name.to_owned(), rest.to_owned());
@@ -90,7 +97,7 @@ impl Parser {
         if self.found.families.contains_key(name) {
             return Err("a family that is interrupted by another one".to_owned());
         }
-        if !is_name(name) || name.ends_with("_total") || name.ends_with("_info") || name.ends_with("_bucket") {
+        if !is_name(name) {
             return Err("not a name of a family".to_owned());
         }
         self.family = name.to_owned();
@@ -123,7 +130,8 @@ impl Parser {
         let value: f64 = value.parse().map_err(|_| "the value is not a number")?;
         let suffix = name.strip_prefix(&self.family).ok_or("a sample of another family")?;
         let allowed: &[&str] = match self.kind.as_str() {
-            "gauge" => &[""],
+            "gauge" | "unknown" => &[""],
+            "summary" => &["_sum", "_count"],
             "counter" => &["_total"],
             "info" => &["_info"],
             "histogram" => &["_bucket", "_sum", "_count"],
@@ -132,8 +140,9 @@ impl Parser {
         if !allowed.contains(&suffix) {
             return Err(format!("a {} has no {suffix}", self.kind));
         }
-        let in_range =
-            value.is_finite() && (self.kind == "gauge" || value >= 0.0) && (self.kind != "info" || value == 1.0);
+        let in_range = value.is_finite()
+            && (["gauge", "unknown"].contains(&self.kind.as_str()) || value >= 0.0)
+            && (self.kind != "info" || value == 1.0);
         if !in_range {
             return Err("a value that this type cannot have".to_owned());
         }

@@ -317,7 +317,8 @@ fn unknown_keys_get_the_nearest_name() {
     says("zzz = 1", "unknown key \"zzz\"");
     says("restart.max_restart = 2", "unknown key \"max_restart\" in [app.restart]; did you mean \"max_restarts\"?");
     says("min_uptime = \"1s\"", "put it into [app.restart]");
-    says("metrics = 1", "not available in this release");
+    says("metrics = \"python3\"", "did you mean \"python\"?");
+    says("metrics = \"prom-client\"\nprotocol = \"none\"", "metrics \"prom-client\" needs protocol \"node\"");
     says("limits.memry = \"1G\"", "unknown key \"memry\" in [app.limits]; did you mean \"memory\"?");
     says("max_memory_restart = \"1G\"", "write memory = \"512M\" in [app.limits]");
     let lines = said(&file("workers = 2\n[[apps]]\ncommand=\"a\"\n"));

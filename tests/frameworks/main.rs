@@ -7,6 +7,7 @@ mod common;
 mod driver;
 mod egg;
 mod install;
+mod metrics;
 mod page;
 mod pm2;
 mod socketio;

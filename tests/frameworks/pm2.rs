@@ -3,6 +3,8 @@
 use super::install;
 use super::support::NODE;
 use crate::cluster::{Cluster, Folder};
+use crate::common::api;
+use crate::common::openmetrics::parse;
 use clusterd::cli::pm2::table::{OPTIONS, Outcome, VERBS};
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -34,6 +36,10 @@ fn actions_and_metrics_of_pm2s_libraries_work() {
                 && measured("State") == Some(Value::from("good"))
         })
     });
+    let (_, text) = api::get(&cluster.folder.path().join("home"), "/metrics");
+    let found = parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
+    let value = |name| found.sum("clusterd_worker_custom_metric", &[("app", "web"), ("name", name)]);
+    assert_eq!((value("Users"), value("State")), (6.0, 0.0), "a text is no number");
     let answers = |args: &[&str]| {
         let ended = cluster.cli(&[&["trigger", "web"], args].concat());
         assert!(ended.status.success(), "{ended:?}");

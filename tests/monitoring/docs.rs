@@ -3,6 +3,7 @@ use super::cluster::Folder;
 use super::common::api;
 use super::common::apps::project;
 use super::common::openmetrics::parse;
+use super::common::promtool::program;
 use super::tcp::Controlled;
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,6 +42,10 @@ fn names_that_exist() -> BTreeSet<String> {
     // Workers that follow the load.
     for name in ["workers_min", "workers_max", "worker_load", "worker_load_target"] {
         names.insert(format!("clusterd_app_{name}"));
+    }
+    // Of apps with metrics of their own.
+    for name in ["app_metrics_missing", "app_metrics_left_out", "worker_custom_metric"] {
+        names.insert(format!("clusterd_{name}"));
     }
     // Known a moment after the start, or where the kernel tells.
     for name in ["worker_loop_delay_seconds", "worker_connections_open", "app_connections_open", "app_accept_queue"] {
@@ -97,23 +102,6 @@ fn the_dashboard_is_one_that_grafana_loads() {
             assert_eq!(text.matches('{').count(), text.matches('}').count(), "{text}");
         }
     }
-}
-
-/// The path of a program of Debian's package prometheus, which is installed where it is missing. `None`: that is not possible.
-fn program(name: &str) -> Option<String> {
-    let find = || Some(format!("/usr/bin/{name}")).filter(|path| fs::exists(path).unwrap_or(false));
-    if find().is_none() && nix::unistd::geteuid().is_root() {
-        let apt = |args: &[&str]| {
-            let done = Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").output();
-            done.is_ok_and(|done| done.status.success())
-        };
-        let _ = apt(&["update", "-qq"]) && apt(&["install", "-y", "-qq", "--no-install-recommends", "prometheus"]);
-    }
-    let found = find();
-    if found.is_none() {
-        eprintln!("skipped: {name} is missing, and only root can install it");
-    }
-    found
 }
 
 /// Ended when dropped.

@@ -1,6 +1,7 @@
 //! The families of metrics: name, help and samples of each. docs/monitoring.md describes them; names stay.
 use super::Scrape;
 use super::sockets::AppSockets;
+use crate::api::app_metrics::AppMetrics;
 use crate::api::types::{AgentState, App, AppStatus, Deployment, Histogram, Worker, WorkerState};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -92,6 +93,7 @@ pub(super) fn encode(scrape: &Scrape, encoder: DescriptorEncoder<'_>) -> fmt::Re
     of_clusterd(&mut families, scrape)?;
     of_apps(&mut families, deployment)?;
     of_connections(&mut families, scrape)?;
+    of_metrics(&mut families, scrape)?;
     of_agents(&mut families, deployment)?;
     of_slots(&mut families, deployment)?;
     of_workers(&mut families, scrape)
@@ -297,6 +299,51 @@ fn of_connections(families: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
         "Time from the accept of a connection to the worker that took it.",
         deployment.apps.iter().map(|app| (app_label(app), app.counters.handover.clone())),
     )
+}
+
+/// About the metrics that apps have of their own, which follow; and those of PM2's libraries.
+fn of_metrics(families: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
+    let apps = |count: fn(&AppMetrics) -> u64| {
+        scrape.apps.iter().map(move |app| (vec![("app", app.app.clone())], Some(count(app))))
+    };
+    families.gauge(
+        plain("app_metrics_missing"),
+        "Workers, or folders of files, whose own metrics could not be had for this answer.",
+        apps(|app| app.missing),
+    )?;
+    families.gauge(
+        plain("app_metrics_left_out"),
+        "Series of the app's own metrics that are not in this answer: too many, invalid, or with a name that is taken.",
+        apps(|app| app.left_out),
+    )?;
+    let measured = scrape.deployment.apps.iter().flat_map(|app| {
+        app.workers.iter().flat_map(move |worker| {
+            let is_text = |text: &str| !text.chars().any(char::is_control);
+            worker.custom_metrics.iter().filter_map(move |(name, metric)| {
+                if !is_text(name) || !is_text(&metric.unit) {
+                    return None;
+                }
+                let mut labels = app_label(app);
+                labels.push(("slot", worker.slot.to_string()));
+                labels.push(("worker", worker.id?.to_string()));
+                labels.push(("name", name.clone()));
+                labels.push(("unit", metric.unit.clone()));
+                Some((labels, number(&metric.value)))
+            })
+        })
+    });
+    families.gauge(plain("worker_custom_metric"), "What the app measures with @pm2/io or tx2, by name.", measured)
+}
+
+/// A number, however the app writes it; a text has none.
+fn number(value: &serde_json::Value) -> Option<f64> {
+    let number = match value {
+        serde_json::Value::Number(number) => number.as_f64()?,
+        serde_json::Value::Bool(is) => f64::from(u8::from(*is)),
+        serde_json::Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
 }
 
 fn of_agents(families: &mut Families<'_>, deployment: &Deployment) -> fmt::Result {

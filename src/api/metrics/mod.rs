@@ -2,13 +2,15 @@
 //! takes long (`/proc`, the kernel's lists of sockets) is read here, on a thread of the API; the master's loop answers
 //! with what it has counted.
 //!
-//! Labels are words of fixed sets, names of apps, numbers of slots and ids of living workers, so one answer has at most
-//! so many series as the deployment has apps and workers, times a constant.
+//! Labels of clusterd's own metrics are words of fixed sets, names of apps, numbers of slots and ids of living workers, so one answer has at most
+//! so many series as the deployment has apps and workers, times a constant. Metrics of apps stand behind them
+//! (`app_metrics`), and have bounds of their own.
 mod families;
 mod sockets;
 #[cfg(test)]
 mod tests;
 
+use super::app_metrics::{self, AppMetrics, Gathered};
 use super::types::Deployment;
 use super::usage;
 use crate::os::procfs;
@@ -68,31 +70,42 @@ pub(super) struct Scrape {
     deployment: Deployment,
     own: [Process; 2],
     sockets: Sockets,
+    /// Metrics that apps have of their own.
+    apps: Vec<AppMetrics>,
     /// How long it took to gather.
     took: Duration,
 }
 
 impl Scrape {
-    /// Adds to the master's answer what the kernel knows. This blocks.
-    pub(super) fn gather(mut deployment: Deployment) -> Scrape {
+    /// Adds to the master's answer what the kernel knows, and adds up what was gathered of apps. This blocks.
+    pub(super) fn gather(mut deployment: Deployment, gathered: Gathered) -> Scrape {
         let begun = Instant::now();
+        let apps = gathered.add_up();
         usage::fill(&mut deployment);
         let own = [Process::read("keeper", deployment.keeper_pid), Process::read("master", deployment.master_pid)];
         let sockets = Sockets::read(&deployment);
-        Scrape { deployment, own, sockets, took: begun.elapsed() }
+        Scrape { deployment, own, sockets, apps, took: begun.elapsed() }
     }
 
     /// The text of the answer.
     ///
     /// # Errors
     /// None of its own: text can always be added to.
-    pub(super) fn render(self, format: Format) -> Result<String, fmt::Error> {
+    pub(super) fn render(mut self, format: Format) -> Result<String, fmt::Error> {
+        let of_apps = app_metrics::write(&mut self.apps, format)?;
         let mut registry = Registry::with_prefix("clusterd");
         registry.register_collector(Box::new(self));
         let mut out = String::new();
         match format {
-            Format::OpenMetrics => text::encode(&mut out, &registry)?,
-            Format::Prometheus => prometheus_text::encode(&mut out, &registry)?,
+            Format::OpenMetrics => {
+                text::encode_registry(&mut out, &registry)?;
+                out.push_str(&of_apps);
+                text::encode_eof(&mut out)?;
+            }
+            Format::Prometheus => {
+                prometheus_text::encode(&mut out, &registry)?;
+                out.push_str(&of_apps);
+            }
         }
         Ok(out)
     }

@@ -52,7 +52,7 @@ fn app(name: &str) -> App {
 }
 
 fn scrape(deployment: Deployment) -> String {
-    Scrape::gather(deployment).render(Format::OpenMetrics).unwrap()
+    Scrape::gather(deployment, Gathered::default()).render(Format::OpenMetrics).unwrap()
 }
 
 fn parsed(text: &str) -> Exposition {
@@ -107,7 +107,7 @@ fn the_older_format_is_only_for_who_asks_for_it() {
     assert_eq!(Format::of(Some("*/*")), Format::OpenMetrics);
     assert_eq!(Format::of(Some("text/plain;version=0.0.4")), Format::Prometheus);
     assert_eq!(Format::of(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")), Format::OpenMetrics);
-    let text = Scrape::gather(Deployment { apps: vec![app("web")], ..Deployment::default() });
+    let text = Scrape::gather(Deployment { apps: vec![app("web")], ..Deployment::default() }, Gathered::default());
     let text = text.render(Format::Prometheus).unwrap();
     assert!(text.contains("# TYPE clusterd_app_connections_accepted_total counter\n"), "{text}");
     assert!(!text.contains("# EOF") && !text.contains("# UNIT"));

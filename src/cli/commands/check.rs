@@ -241,6 +241,7 @@ fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Find
     }
     finding.keep(protocol.map_or(Ok(()), |protocol| rules::limits(protocol, app.balance, &app.limits)));
     finding.keep(protocol.map_or(Ok(()), |protocol| rules::alive(protocol, &app.alive)));
+    finding.keep(protocol.map_or(Ok(()), |protocol| rules::metrics(protocol, app.metrics)));
     let decided = protocol.and_then(|protocol| Some((protocol, rules::balance(protocol, app.balance).ok()?)));
     finding
         .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::spares(protocol, &App { balance, ..app.clone() })));

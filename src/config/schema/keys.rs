@@ -35,7 +35,7 @@ use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
 use crate::config::scaling::{Scaling, WorkerRange};
-use crate::config::{Balance, Listen, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
+use crate::config::{Balance, Listen, Metrics, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -235,6 +235,11 @@ table! {
         more "Each a number, or a size (`as`, `core`, `data`, `fsize`, `memlock`, `msgqueue`, `stack`), or `\"unlimited\"`: both \
               the soft and the hard limit; `[soft, hard]` sets them apart. A hard limit above clusterd's own needs root. \
               `nproc` counts all processes of the user, not the app's";
+    /// The library with which the app has metrics of its own, which are added up in /metrics: "prom-client", "python", "none".
+    metrics: plain(Metrics = Metrics::None), METRICS, section "run",
+        more "`prom-client`: Node workers are asked over their channel, as its `AggregatorRegistry` would. `python`: \
+              `prometheus_client` gets an empty folder for each generation in `PROMETHEUS_MULTIPROC_DIR`, unless that is set. \
+              See [Monitoring](monitoring.md#metrics-of-apps)";
     /// Put "name/slot | " before each line that workers print.
     prefix: plain(bool = false), Boolean, section "run",
         flag flag("--prefix", SURROUNDINGS, "").takes(Takes::Nothing);
@@ -664,6 +669,8 @@ const TARGET: Text<Target> = Text {
     show: unset,
     choices: &[],
 };
+const METRICS: Text<Metrics> =
+    Text { wants: "a string", parse: parse::metrics, words: "", show: quoted, choices: &Metrics::NAMES };
 const FORMAT: Text<Format> = Text {
     wants: "\"plain\" or \"json\"",
     parse: parse::log_format,

@@ -17,6 +17,8 @@ pub(in crate::master) struct Custom {
     pub(in crate::master) metrics: BTreeMap<String, Metric>,
     /// It was logged that it has more metrics than are kept.
     told: bool,
+    /// Since when it has left a question for its metrics unanswered (milliseconds).
+    pub(in crate::master) asked_ms: Option<u64>,
 }
 
 impl Custom {

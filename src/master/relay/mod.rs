@@ -7,6 +7,7 @@
 mod actions;
 mod adapter;
 mod announcements;
+pub(super) mod app_metrics;
 
 pub(super) use actions::{Call, Custom};
 
@@ -49,6 +50,8 @@ pub(super) struct Relay {
     turn: usize,
     /// Calls of actions that wait for workers.
     pub(super) actions: actions::Actions,
+    /// The scrape of apps' metrics under way.
+    pub(super) metrics: app_metrics::Collection,
 }
 
 /// A process as a receiver of messages.
@@ -94,6 +97,9 @@ impl Relay {
     pub(super) fn pass_on(&mut self, cx: &mut Context<impl System>, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
         let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
+        if !is_agent && self.hear_metrics(cx, from_ix, line) {
+            return;
+        }
         if !is_agent && !line.is_cut && self.hear_app(cx, from_ix, line.bytes) {
             return;
         }

@@ -4,7 +4,7 @@ use crate::home::Home;
 use crate::ids::WorkerId;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
-use crate::master::preload;
+use crate::master::{metrics_folders, preload};
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::guard::{Guard, Parcel};
@@ -160,6 +160,10 @@ impl System for Linux {
 
     fn preload_file(&self, uid: u32, home: Option<&Home>) -> io::Result<String> {
         preload::path_for(uid, home)
+    }
+
+    fn metrics_folder(&self, who: Option<&Credentials>, home: Option<&Home>, name: &str) -> io::Result<PathBuf> {
+        metrics_folders::make(who, home, name)
     }
 
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {

@@ -156,6 +156,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// The path of the preload's file for workers of this user; the first call writes the file.
     fn preload_file(&self, uid: u32, home: Option<&Home>) -> io::Result<String>;
 
+    /// The folder of this name for metrics of workers of this user (`None`: our own), made where it is missing.
+    fn metrics_folder(&self, who: Option<&Credentials>, home: Option<&Home>, name: &str) -> io::Result<PathBuf>;
+
     /// Device and inode of an open file.
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)>;
 

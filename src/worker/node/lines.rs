@@ -2,7 +2,7 @@
 //! Facts: lib/internal/cluster/{primary,child,utils}.js and lib/internal/child_process.js of Node 16 to 26, checked by
 //! experiment. The master interprets the lines.
 use super::framing::shown;
-use super::preload_lines;
+use super::{preload_lines, prom_client};
 use crate::limits;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -236,6 +236,10 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     }
     if let Some(message) = preload_lines::decode(line) {
         return Ok(message);
+    }
+    // It may be long, and is parsed on another thread.
+    if line.starts_with(prom_client::ANSWER) {
+        return Ok(FromWorker::User);
     }
     // The reason may quote the line, which may be huge or contain terminal escapes.
     let bad = |reason: String| {
