@@ -13,8 +13,6 @@ pub mod fdpass;
 pub mod framing;
 #[path = "../../src/master/handoff.rs"]
 pub mod handoff;
-#[path = "../../src/master/handover_times.rs"]
-pub mod handover_times;
 #[path = "../../src/ids.rs"]
 pub mod ids;
 #[path = "../../src/limits.rs"]
@@ -27,9 +25,11 @@ pub mod packet;
 pub mod preload_lines;
 #[path = "../../src/worker/node/prom_client.rs"]
 pub mod prom_client;
+#[path = "../../src/master/time_counts.rs"]
+pub mod time_counts;
 
 pub mod master {
-    pub use crate::{connections, handoff, handover_times};
+    pub use crate::{connections, handoff, time_counts};
 }
 
 pub mod os {

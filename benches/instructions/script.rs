@@ -6,7 +6,7 @@ use clusterd::ids::{ListenerIx, WorkerIx};
 use clusterd::limits;
 use clusterd::master::connections::{Connection, Connections};
 use clusterd::master::handoff::{Answer, HandOff, Outcome};
-use clusterd::master::handover_times::HandoverTimes;
+use clusterd::master::time_counts::TimeCounts;
 use clusterd::os::fdpass::Received;
 use clusterd::worker::node::channel::{Channel, Read, Wire};
 use clusterd::worker::node::lines::{self, FromWorker, NewconnLine};
@@ -92,7 +92,7 @@ pub(crate) struct App {
     readable: Rc<RefCell<VecDeque<usize>>>,
     connections: Connections<u64>,
     waiting: VecDeque<clusterd::balance::ConnIx>,
-    times: HandoverTimes,
+    times: TimeCounts,
     newconn: NewconnLine,
     line: Vec<u8>,
     now_us: u64,
@@ -136,7 +136,7 @@ impl App {
             readable: Rc::clone(&readable),
             connections: Connections::default(),
             waiting: VecDeque::new(),
-            times: HandoverTimes::default(),
+            times: TimeCounts::default(),
             newconn: NewconnLine::new("null:8080:4::0"),
             line: Vec::new(),
             now_us: 1_000_000,

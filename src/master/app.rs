@@ -5,13 +5,13 @@ use super::autoscale::Autoscale;
 use super::checkpoint::records::AppRecord;
 use super::connections::{Connection, Connections};
 use super::dispatch::AcceptPause;
-use super::handover_times::HandoverTimes;
 use super::history::History;
 use super::last_words::Awaited;
 use super::listener::Listener;
 use super::moves::Rebalance;
 use super::settings::Settings;
 use super::table::Table;
+use super::time_counts::TimeCounts;
 use super::triggers::Schedule;
 use super::waiting_connections::WaitingConnections;
 use crate::balance::{Balancer, ConnIx, Mode};
@@ -61,7 +61,9 @@ pub(super) struct App {
     pub(super) refused: u64,
     /// Connections taken from a socket or a process that would not have served them.
     pub(super) rescued: u64,
-    pub(super) handover_times: HandoverTimes,
+    pub(super) handover_times: TimeCounts,
+    /// How long event loops of its workers let a ping or hand-off wait; one for each worker and second.
+    pub(super) loop_delays: TimeCounts,
     /// Connections that workers gave back for others.
     pub(super) moved: u64,
     pub(super) rebalance: Rebalance,
@@ -129,7 +131,8 @@ impl App {
             handoffs: 0,
             refused: 0,
             rescued: 0,
-            handover_times: HandoverTimes::default(),
+            handover_times: TimeCounts::default(),
+            loop_delays: TimeCounts::default(),
             moved: 0,
             rebalance: Rebalance::default(),
             restarts: 0,

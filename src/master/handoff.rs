@@ -2,7 +2,7 @@
 //! closes. It works over any [`Wire`], so that its instructions can be counted with a script in place of sockets
 //! (`benches/instructions`). `dispatch` handles workers that cannot be reached.
 use super::connections::{Connection, Connections};
-use super::handover_times::HandoverTimes;
+use super::time_counts::TimeCounts;
 use crate::balance::{Balancer, ConnIx, GroupIx, MemberIx};
 use crate::ids::WorkerIx;
 use crate::worker::node::channel::{Channel, Sent, Wire};
@@ -115,7 +115,7 @@ impl Answer {
         balancer: &mut Balancer,
         connections: &mut Connections<S>,
         waiting: &mut VecDeque<ConnIx>,
-        times: &mut HandoverTimes,
+        times: &mut TimeCounts,
         now_us: u64,
     ) -> Option<Closed<S>> {
         let (conn, latency_us) = balancer.answered(self.member, self.seq, now_us)?;

@@ -100,6 +100,10 @@ impl LivenessProbes {
         if !is_up(cx, worker) || worker.drain.is_some() || channel.closed {
             return;
         }
+        // Since the last probe a ping was read, or hand-offs were answered in its place.
+        if let Some(us) = worker.liveness.delay_us {
+            cx.apps[worker.app].loop_delays.add(us);
+        }
         let oldest = worker.member.and_then(|member| cx.apps[worker.app].balancer.oldest_open_us(member));
         if oldest.is_some_and(|at| cx.now_us.saturating_sub(at) <= limits::HANDOFF_SLOW_US) {
             return;

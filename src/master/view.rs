@@ -4,12 +4,12 @@ use super::agent;
 use super::app::App;
 use super::autoscale;
 use super::context::Context;
-use super::handover_times::HandoverTimes;
 use super::history;
 use super::log_files::LogFiles;
 use super::relay::Custom;
 use super::settings::Settings;
 use super::system::System;
+use super::time_counts::TimeCounts;
 use super::upgrade::Upgrade;
 use crate::api::{types as wire, warnings};
 use crate::config::Balance;
@@ -163,15 +163,20 @@ fn counters(app: &App, log_bytes: u64) -> wire::Counters {
         refused: app.refused,
         rescued: app.rescued,
         waiting: app.waiting.len() as u64,
-        handover: app.master_accepts().then(|| wire::Histogram {
-            bounds_us: HandoverTimes::bounds_us().to_vec(),
-            counts: app.handover_times.counts().to_vec(),
-            sum_us: app.handover_times.sum_us(),
-        }),
+        handover: app.master_accepts().then(|| histogram(&app.handover_times)),
+        loop_delay: app.settings().protocol.kind().rules().has_event_loop.then(|| histogram(&app.loop_delays)),
         log_bytes,
         restarts: by_word(&history::CAUSES),
         replaced: by_word(&history::LIMITS),
         reloads: by_word(&history::OUTCOMES),
+    }
+}
+
+fn histogram(times: &TimeCounts) -> wire::Histogram {
+    wire::Histogram {
+        bounds_us: TimeCounts::bounds_us().to_vec(),
+        counts: times.counts().to_vec(),
+        sum_us: times.sum_us(),
     }
 }
 

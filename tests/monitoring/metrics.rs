@@ -48,6 +48,9 @@ fn metrics_tell_what_happened_to_an_app() {
     kill(victim.pid.unwrap(), "KILL");
     cluster.wait_view("a replacement", |d| d.apps[0].restarts == 1 && d.apps[0].workers_ready == 2);
     assert_eq!(cluster.cli(&["reload", "hello"]).status.code(), Some(0));
+    let delays = |what: &str| scrape(&cluster).value(&format!("clusterd_app_loop_delay_seconds_{what}"), &app);
+    wait_until("event loops were looked at", || delays("count") >= Some(2.0));
+    assert!(delays("sum").is_some_and(|sum| sum > 0.0));
     let check = |found: &Exposition| {
         let value = |name, label| found.value(name, &[("app", "hello"), label]);
         assert_eq!(value("clusterd_app_restarts_total", ("cause", "signal")), Some(1.0));

@@ -298,6 +298,11 @@ fn of_connections(families: &mut Families<'_>, scrape: &Scrape) -> fmt::Result {
         "app_handover",
         "Time from the accept of a connection to the worker that took it.",
         deployment.apps.iter().map(|app| (app_label(app), app.counters.handover.clone())),
+    )?;
+    families.histogram(
+        "app_loop_delay",
+        "How long event loops let a ping or hand-off wait, once a second for each worker (Node).",
+        deployment.apps.iter().map(|app| (app_label(app), app.counters.loop_delay.clone())),
     )
 }
 

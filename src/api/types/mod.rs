@@ -202,6 +202,9 @@ pub struct Counters {
     pub waiting: u64,
     /// Time from the accept to the worker that took the connection; absent where the master does not accept.
     pub handover: Option<Histogram>,
+    /// How long event loops let a ping or hand-off wait, once a second for each worker that serves; absent for workers other
+    /// than Node's.
+    pub loop_delay: Option<Histogram>,
     /// Bytes of its output that were written to log files.
     pub log_bytes: u64,
     /// Restarts by cause, across masters.

@@ -182,6 +182,7 @@ fn app() -> App {
             rescued: 1,
             waiting: 4,
             handover: Some(Histogram { bounds_us: vec![64], counts: vec![3, 1], sum_us: 200 }),
+            loop_delay: Some(Histogram { bounds_us: vec![64], counts: vec![5, 0], sum_us: 90 }),
             log_bytes: 1_000,
             restarts: BTreeMap::from([("exit".to_owned(), 5)]),
             replaced: BTreeMap::from([("memory".to_owned(), 1)]),
@@ -271,6 +272,16 @@ const APP: &str = r#"{
       ],
       "sum_us": 200
     },
+    "loop_delay": {
+      "bounds_us": [
+        64
+      ],
+      "counts": [
+        5,
+        0
+      ],
+      "sum_us": 90
+    },
     "log_bytes": 1000,
     "restarts": {
       "exit": 5
@@ -334,6 +345,7 @@ const GONE: &str = r#"{
     "rescued": 0,
     "waiting": 0,
     "handover": null,
+    "loop_delay": null,
     "log_bytes": 0,
     "restarts": {},
     "replaced": {},
