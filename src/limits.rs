@@ -43,6 +43,10 @@ pub const DURATION_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
 pub const HANG_MS_MIN: u64 = 1_000;
 /// Length of the path in `ready = "http:..."`, in bytes.
 pub const READY_PATH_BYTES_MAX: usize = 1024;
+/// Paths in `warmup`.
+pub const WARMUP_PATHS_MAX: usize = 32;
+/// How often each of them may be asked for.
+pub const WARMUP_TIMES_MAX: u32 = 1_000;
 /// Largest `memory` limit, in bytes (1 TiB).
 pub const MEMORY_LIMIT_BYTES_MAX: u64 = 1 << 40;
 /// Length of a Unix socket's path, in bytes: the kernel's `sun_path` less its closing zero.

@@ -28,6 +28,7 @@ pub mod scaling;
 pub mod schema;
 pub mod sources;
 pub mod value_error;
+pub mod warm_up;
 
 use crate::balance::Mode;
 pub use protocol::{Protocol, ProtocolKind};

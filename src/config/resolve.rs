@@ -5,16 +5,17 @@ use super::problem::{At, Found, Problem, Spot};
 use super::protocol::ProtocolKind;
 use super::raw;
 use super::schema::addresses::ListenEntry;
-use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawRestart};
+use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawReload, RawRestart};
 use super::schema::kinds::Watched;
 use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{
-    App, Balance, Config, Limits, Listen, Protocol, Restart, SocketAccess, Watch, address, agent, control, defaults,
-    env_file, hooks, name, parse, rules, scaling,
+    App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, SocketAccess, Watch, address, agent, control,
+    defaults, env_file, hooks, name, parse, rules, scaling, warm_up,
 };
 use crate::limits::{LISTENERS_PER_APP_MAX, UNIX_PATH_BYTES_MAX};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The configuration of these sources.
 ///
@@ -305,6 +306,9 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         Listen::Unix(path) if entry.access != SocketAccess::default() => Some((path.clone(), entry.access.clone())),
         _ => None,
     });
+    let warm_up_spot = raw.warmup.as_ref().map(|at| at.spot);
+    let warm_up = warm_up::decide(&mut raw, found);
+    let reload = decide_reload(raw.reload.take().map(|at| at.value).unwrap_or_default(), warm_up.is_some());
     let rest = AppRest {
         name,
         command: command.value,
@@ -315,11 +319,12 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         env,
         base_env: sources.base_env.clone(),
         filter_env: raw.filter_env.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
+        warm_up,
         cwd,
         folder,
         watch: decide_watch(&mut raw, sources),
         restart,
-        reload: raw.reload.take().map(|at| at.value).unwrap_or_default().decide(),
+        reload,
         alive: decide_alive(raw.alive.take().map(|at| at.value).unwrap_or_default(), protocol, found),
         hooks: hooks::decide(raw.hooks.take().map(|at| at.value).unwrap_or_default()),
         limits,
@@ -329,7 +334,15 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     let spares = raw.spares.as_ref().map(|at| at.spot);
     let app = raw.decide(rest);
     check_spares(&app, spares, found);
+    warm_up::check(&app, warm_up_spot, found);
     Some(app)
+}
+
+/// A new worker that is warmed up needs no time to settle, unless that was typed.
+fn decide_reload(raw: RawReload, is_warmed_up: bool) -> Reload {
+    let settles = raw.settle.is_some() || !is_warmed_up;
+    let reload = raw.decide();
+    if settles { reload } else { Reload { settle: Duration::ZERO, ..reload } }
 }
 
 /// Reports spares that the typed protocol, or the typed balance with any protocol, could not hold back.

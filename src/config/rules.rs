@@ -69,12 +69,21 @@ pub enum RuleError {
          accept by themselves are not counted"
     )]
     MaxConnections,
+    /// Single workers cannot be asked.
+    #[error(
+        "warmup needs protocol \"node\": with \"{0}\" workers accept by themselves, and nobody can choose which one is asked; a \
+         program that warms itself up can say READY=1 after that (ready = \"notify\")"
+    )]
+    WarmUp(ProtocolKind),
+    /// They would have clients before they are warm.
+    #[error("warmup needs workers that get no connections until they are told to: {0}")]
+    WarmUpServes(NoSpares),
     /// Workers that accept by themselves cannot be held back.
     #[error("spares need workers that get no connections until they are told to: {0}")]
     Spares(NoSpares),
 }
 
-/// Why an app cannot have spares, and what to do.
+/// Why a worker cannot be held back, and what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoSpares {
     /// Every worker that listens accepts.
@@ -194,6 +203,26 @@ pub fn alive(protocol: ProtocolKind, alive: &Alive) -> Result<(), RuleError> {
 pub fn metrics(protocol: ProtocolKind, metrics: Metrics) -> Result<(), RuleError> {
     let cannot = metrics == Metrics::PromClient && !protocol.rules().has_channel;
     if cannot { Err(RuleError::Metrics(protocol)) } else { Ok(()) }
+}
+
+/// Checks that a new worker can be asked, and held back meanwhile, under a decided protocol, if the app has a warm-up.
+/// `app.balance` is decided too.
+///
+/// # Errors
+/// It cannot.
+pub fn warm_up(protocol: ProtocolKind, app: &App) -> Result<(), RuleError> {
+    let is_unix = |address: &Listen| matches!(address, Listen::Unix(_));
+    if app.warm_up.is_none() {
+        return Ok(());
+    }
+    if protocol.rules().http_unfit.is_some() {
+        return Err(RuleError::WarmUp(protocol));
+    }
+    match app.balance {
+        Balance::Shared => Err(RuleError::WarmUpServes(NoSpares::Shared("round-robin"))),
+        Balance::Kernel if app.listen.iter().any(is_unix) => Err(RuleError::WarmUpServes(NoSpares::UnixSocket)),
+        Balance::Kernel | Balance::Strategy(_) => Ok(()),
+    }
 }
 
 /// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided

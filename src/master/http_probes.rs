@@ -1,4 +1,5 @@
-//! Readiness and liveness probes: requests a path from a listening worker until the answer is good (`ready = "http:/path"`), and asks
+//! Readiness and liveness probes: requests a path from a listening worker until the answer is good (`ready = "http:/path"`), has it
+//! answer its warm-up (`warm_up` counts), and asks
 //! one that serves every few seconds whether it is well (`[app.alive]`): by a path, by a connection that it has to take, or by a
 //! command (`exec_probes`). Each connection is a loopback connection of the master whose other end is handed to that very worker, so
 //! that no client and no other worker is involved. The supervisor decides what an answer means; `worker::http` parses it.
@@ -12,6 +13,7 @@ use super::probe_question::{Failure, Question, READY_ANSWER_MS, Way, in_ms, ques
 use super::system::System;
 use super::tasks::Task;
 use super::timers::Timer;
+use super::warm_up::{BadPaths, Warming};
 use crate::hooks::Trouble;
 use crate::ids::{AppIx, ListenerIx, WorkerIx};
 use crate::os::listen::LocalAddress;
@@ -54,6 +56,7 @@ pub(super) const PROBE_SEQ: u64 = 1 << 53;
 pub(super) struct HttpProbes {
     probed: BTreeSet<WorkerIx>,
     exec: ExecProbes,
+    bad_paths: BadPaths,
     /// Scratch space for one line.
     line: Vec<u8>,
 }
@@ -67,6 +70,7 @@ pub(super) struct HttpProbe {
     reported: String,
     /// Requests in a row that failed while the worker served.
     failures: u32,
+    warming: Warming,
 }
 
 enum Step {
@@ -96,6 +100,8 @@ struct Request {
     status_known: bool,
     received_bytes: usize,
     until_ms: u64,
+    /// It is one of a warm-up.
+    warms_up: bool,
 }
 
 impl HttpProbe {
@@ -117,9 +123,10 @@ impl HttpProbe {
     /// A request has failed.
     fn report(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, failure: &Failure) {
         let Some(question) = question(cx, ix) else { return };
-        let why = format!("{} {failure}", question.name());
+        let why = format!("{} {failure}", question.name(self.warming.answered));
         match question {
-            Question::Readiness(_) => self.report_unready(cx, ix, why),
+            Question::WarmUp(_) if matches!(failure, Failure::Pending) => {}
+            Question::Readiness(_) | Question::WarmUp(_) => self.report_unready(cx, ix, why),
             Question::Liveness(..) if matches!(failure, Failure::NotRun(_)) => self.warn_once(cx, ix, why),
             Question::Liveness(_, alive) => {
                 let most = alive.failures;
@@ -179,7 +186,7 @@ impl HttpProbe {
     fn rest(mut self, cx: &Context<impl System>, ix: WorkerIx) -> Option<HttpProbe> {
         let pause_ms = match question(cx, ix)? {
             Question::Liveness(_, alive) => in_ms(alive.every),
-            Question::Readiness(_) => {
+            Question::Readiness(_) | Question::WarmUp(_) => {
                 let doubled = (self.pause_ms * 2).min(READY_ASK_MAX_MS);
                 std::mem::replace(&mut self.pause_ms, doubled)
             }
@@ -246,7 +253,7 @@ impl HttpProbes {
     /// Starts to probe a worker that listens on what it has to, or has become ready, if its app is configured for probes.
     pub(super) fn begin(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
         let until_ms = match question(cx, ix) {
-            Some(Question::Readiness(_)) => cx.now_ms,
+            Some(Question::Readiness(_) | Question::WarmUp(_)) => cx.now_ms,
             Some(Question::Liveness(_, alive)) => cx.now_ms + in_ms(alive.every),
             None => return,
         };
@@ -257,9 +264,26 @@ impl HttpProbes {
                 pause_ms: READY_ASK_MIN_MS,
                 reported: String::new(),
                 failures: 0,
+                warming: Warming::default(),
             });
             self.probed.insert(ix);
             cx.timers.set_earlier(Timer::HttpProbe, until_ms);
+        }
+    }
+
+    /// Has a worker that is ready answer its warm-up, on the supervisor's order.
+    pub(super) fn warm_up(&mut self, cx: &mut Context<impl System>, ix: WorkerIx) {
+        let now_ms = cx.now_ms;
+        match cx.workers.get_mut(ix).and_then(|worker| worker.http_probe.as_mut()) {
+            // That of its readiness. Where its answer is still being read, the first request follows that.
+            Some(probe) => {
+                probe.pause_ms = READY_ASK_MIN_MS;
+                if probe.is_resting() {
+                    probe.step = Step::Resting { until_ms: now_ms };
+                    cx.timers.set_earlier(Timer::HttpProbe, now_ms);
+                }
+            }
+            None => self.begin(cx, ix),
         }
     }
 
@@ -318,6 +342,7 @@ impl HttpProbes {
     /// The next step of a probe that is due; `None` if the probe is no longer needed.
     fn next_step(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, mut probe: HttpProbe) -> Option<HttpProbe> {
         match probe.step {
+            Step::Asked(ref request) if request.warms_up && request.status_known => self.answered(cx, ix, probe),
             Step::Asked(ref request) => {
                 if !request.status_known {
                     let limit_ms = question(cx, ix)?.answer_ms();
@@ -399,7 +424,8 @@ impl HttpProbes {
         other: OwnedFd,
     ) -> Option<HttpProbe> {
         let question = question(cx, ix)?;
-        let (request, until_ms) = (question.request(), cx.now_ms + question.answer_ms());
+        let (request, until_ms) = (question.request(probe.warming.answered), cx.now_ms + question.answer_ms());
+        let warms_up = matches!(question, Question::WarmUp(_));
         let Some((app, listener)) = listener_to_ask(cx, ix) else { return probe.rest(cx, ix) };
         let channel = cx.workers.get_mut(ix)?.channel.as_mut()?;
         cx.apps[app].listeners[listener].newconn.render(PROBE_SEQ, &mut self.line);
@@ -431,7 +457,7 @@ impl HttpProbes {
             probe.report(cx, ix, &Failure::Pending);
         }
         let (head, status_known, received_bytes) = (Vec::new(), false, 0);
-        probe.step = Step::Asked(Request { socket: ours, head, status_known, received_bytes, until_ms });
+        probe.step = Step::Asked(Request { socket: ours, head, status_known, received_bytes, until_ms, warms_up });
         Some(probe)
     }
 
@@ -451,9 +477,9 @@ impl HttpProbes {
             probe.is_well(cx, ix, most);
         }
         // What it says is read: an app that speaks first would see a reset, which ends one without a listener for errors.
-        let (head, status_known, received_bytes) = (Vec::new(), true, 0);
+        let (head, status_known, received_bytes, warms_up) = (Vec::new(), true, 0, false);
         let until_ms = cx.now_ms + READY_BODY_MS;
-        probe.step = Step::Asked(Request { socket, head, status_known, received_bytes, until_ms });
+        probe.step = Step::Asked(Request { socket, head, status_known, received_bytes, until_ms, warms_up });
         self.keep(cx, ix, probe);
     }
 
@@ -494,9 +520,13 @@ impl HttpProbes {
         let Some(mut probe) = cx.workers.get_mut(ix).and_then(|w| w.http_probe.take()) else { return };
         let Step::Asked(request) = &mut probe.step else { return self.keep(cx, ix, probe) };
         let Progress { verdict, is_over } = request.receive(&cx.system, cx.now_ms);
+        let warms_up = request.warms_up;
+        let is_answered = is_over && warms_up && request.status_known;
         match verdict {
             None => {}
+            Some(Err(Failure::Status(status))) if warms_up => probe.warming.bad_status = Some(status),
             Some(Err(failure)) => probe.report(cx, ix, &failure),
+            Some(Ok(())) if warms_up => {}
             Some(Ok(())) => match question(cx, ix) {
                 Some(Question::Liveness(_, alive)) => {
                     let most = alive.failures;
@@ -509,9 +539,23 @@ impl HttpProbes {
                 }
             },
         }
-        if let Some(probe) = if is_over { probe.rest(cx, ix) } else { Some(probe) } {
+        let next = match is_over {
+            true if is_answered => self.answered(cx, ix, probe),
+            true => probe.rest(cx, ix),
+            false => Some(probe),
+        };
+        if let Some(probe) = next {
             self.keep(cx, ix, probe);
         }
+    }
+
+    /// A request of a warm-up was answered; the next one follows at once.
+    fn answered(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, mut probe: HttpProbe) -> Option<HttpProbe> {
+        probe.pause_ms = READY_ASK_MIN_MS;
+        if probe.warming.count(cx, ix, &mut self.bad_paths) {
+            return probe.rest(cx, ix);
+        }
+        self.connect(cx, ix, probe)
     }
 }
 

@@ -71,6 +71,7 @@ mod upgraded_moves;
 mod view;
 mod waiters;
 mod waiting_connections;
+mod warm_up;
 mod worker;
 
 pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
@@ -353,6 +354,11 @@ impl<S: System> Master<S> {
         for action in actions {
             match action {
                 Action::Spawn { worker, slot, generation } => self.spawn(app, worker, slot, generation),
+                Action::WarmUp { worker } => {
+                    if let Some(ix) = self.cx.workers.find(worker) {
+                        self.http_probes.warm_up(&mut self.cx, ix);
+                    }
+                }
                 Action::Serve { worker } => spawn::serve(&mut self.cx, worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.cx.workers.find(worker) {

@@ -2,6 +2,7 @@
 use super::context::Context;
 use super::system::System;
 use crate::config::Alive;
+use crate::config::warm_up::WarmUp;
 use crate::hooks::Command;
 use crate::ids::WorkerIx;
 use crate::supervisor::Phase;
@@ -18,6 +19,8 @@ pub(super) const READY_ANSWER_MS: u64 = 5_000;
 pub(super) enum Question<'a> {
     /// Whether it is ready: this path.
     Readiness(&'a str),
+    /// The requests that it has to answer before clients reach it.
+    WarmUp(&'a WarmUp),
     /// Whether it is still well, in one of three ways.
     Liveness(Way<'a>, &'a Alive),
 }
@@ -31,9 +34,13 @@ pub(super) enum Way<'a> {
 }
 
 impl Question<'_> {
-    /// What is asked, in messages.
-    pub(super) fn name(&self) -> String {
+    /// What is asked, in messages. `nth`: how many requests of the warm-up were answered.
+    pub(super) fn name(&self, nth: u32) -> String {
         match self {
+            Question::WarmUp(warm_up) => {
+                let (path, all) = (warm_up.path(nth), warm_up.requests());
+                format!("GET {path} (warm-up, {} of {all})", nth.saturating_add(1))
+            }
             Question::Readiness(path) | Question::Liveness(Way::Http(path), _) => format!("GET {path}"),
             Question::Liveness(Way::Tcp, _) => "a connection".to_owned(),
             Question::Liveness(Way::Exec(command), _) => {
@@ -43,9 +50,10 @@ impl Question<'_> {
         }
     }
 
-    /// The request to send over the connection.
-    pub(super) fn request(&self) -> Option<Vec<u8>> {
+    /// The request to send over the connection, after `nth` answers to a warm-up.
+    pub(super) fn request(&self, nth: u32) -> Option<Vec<u8>> {
         match self {
+            Question::WarmUp(warm_up) => Some(http::request(warm_up.path(nth))),
             Question::Readiness(path) | Question::Liveness(Way::Http(path), _) => Some(http::request(path)),
             Question::Liveness(Way::Tcp | Way::Exec(_), _) => None,
         }
@@ -54,7 +62,7 @@ impl Question<'_> {
     /// Time limit for the status of an answer, in milliseconds.
     pub(super) fn answer_ms(&self) -> u64 {
         match self {
-            Question::Readiness(_) => READY_ANSWER_MS,
+            Question::Readiness(_) | Question::WarmUp(_) => READY_ANSWER_MS,
             Question::Liveness(_, alive) => in_ms(alive.timeout),
         }
     }
@@ -113,7 +121,8 @@ pub(super) fn question(cx: &Context<impl System>, ix: WorkerIx) -> Option<Questi
     let settings = app.generations.get(&worker.generation)?;
     let alive = &settings.config.alive;
     match app.supervisor.worker(worker.id)?.phase {
-        Phase::Starting { .. } => settings.path_to_ask().map(Question::Readiness),
+        Phase::Starting { warming: Some(_), .. } => settings.config.warm_up.as_ref().map(Question::WarmUp),
+        Phase::Starting { warming: None, .. } => settings.path_to_ask().map(Question::Readiness),
         Phase::Ready { .. } => {
             let by_http = alive.http.as_deref().map(Way::Http);
             let by_tcp = alive.tcp.then_some(Way::Tcp);

@@ -359,7 +359,8 @@ impl Recovery<'_> {
                 Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None }
             } else {
                 let deadline_ms = after(|times| times.0);
-                Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None }
+                let (ready_at_ms, severed_at_ms, warming) = (None, None, None);
+                Phase::Starting { deadline_ms, ready_at_ms, online: false, severed_at_ms, warming }
             };
             WorkerSnapshot {
                 id: child.worker,

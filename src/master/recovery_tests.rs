@@ -351,7 +351,8 @@ fn in_a_reload() -> Left {
     left.worker((0, "web"), 1, 0, 1, Phase::Draining { deadline_ms: NOW_MS + 9 });
     left.children.pop();
     left.slot(0, 0, 2, Some(6), None);
-    let starting = Phase::Starting { deadline_ms: NOW_MS + 9, ready_at_ms: None, online: true, severed_at_ms: None };
+    let (deadline_ms, ready_at_ms, severed_at_ms, warming) = (NOW_MS + 9, None, None, None);
+    let starting = Phase::Starting { deadline_ms, ready_at_ms, online: true, severed_at_ms, warming };
     left.worker((0, "web"), 7, 1, 2, starting);
     left.slot(0, 1, 1, Some(2), Some(7));
     let reload = supervisor::ReloadSnapshot {

@@ -187,7 +187,7 @@ fn on_query(
     query: &Query,
 ) -> Result<(), Violation> {
     let Some(worker) = reader.cx.workers.get(ix) else { return Ok(()) };
-    let (app_ix, id, slot, own_socket) = (worker.app, worker.id, worker.slot, worker.own_socket);
+    let (app_ix, id, number, own_socket) = (worker.app, worker.id, worker.socket_number, worker.own_socket);
     let settings = reader.cx.apps[app_ix].generations.get(&worker.generation);
     let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
     let found = listener_for(reader.cx, ix, query);
@@ -199,7 +199,7 @@ fn on_query(
     if let Ok(listener_ix) = found
         && own_socket
     {
-        reader.groups.give_slot_a_socket(reader.cx, app_ix, listener_ix, slot);
+        reader.groups.give_slot_a_socket(reader.cx, app_ix, listener_ix, number);
     }
     if let Ok(listener_ix) = found {
         let listener = &mut reader.cx.apps[app_ix].listeners[listener_ix];
@@ -233,12 +233,12 @@ fn on_query(
             given.then_some(listener_ix)
         }
     };
-    let own_slot = own_socket.then_some(slot);
-    let mut sent = channel.hold_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
+    let own_socket = own_socket.then_some(number);
+    let mut sent = channel.hold_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_socket)));
     if let Err(Unsendable::NoFd(_)) = sent {
         // It cannot be held back without a copy: save now, and send.
         channels::save_and_answer(reader.cx, ix, channel);
-        sent = channel.send_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_slot)));
+        sent = channel.send_line(&line, given.map(|listener| handle_of(reader.cx, app_ix, listener, own_socket)));
     }
     if channel.held() >= CHANNEL_HELD_LINES_MAX {
         channels::save_and_answer(reader.cx, ix, channel);
@@ -246,15 +246,15 @@ fn on_query(
     sent.map_err(Violation::from)
 }
 
-/// The socket for a worker that accepts by itself: its slot's own, or the shared one.
+/// The socket for a worker that accepts by itself: its own one of the group, or the shared one.
 fn handle_of(
     cx: &Context<impl System>,
     app_ix: AppIx,
     listener_ix: ListenerIx,
-    own_slot: Option<u32>,
+    own_socket: Option<u32>,
 ) -> BorrowedFd<'_> {
     let listener = &cx.apps[app_ix].listeners[listener_ix];
-    own_slot.map_or(listener.fd.as_fd(), |slot| listener.socket_of(slot))
+    own_socket.map_or(listener.fd.as_fd(), |number| listener.socket_of(number))
 }
 
 /// The listener that a worker's request means, bound at the first request. The error becomes the error of `listen()`.

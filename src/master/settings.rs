@@ -295,6 +295,7 @@ impl Settings {
                 true => limits::DURATION_MS_MAX,
                 false => ms(c.ready_timeout.max(c.ready.as_ref().map_or(Duration::ZERO, Ready::age))),
             },
+            warms_up: c.warm_up.is_some(),
             drain_timeout_ms: ms(c.drain_timeout),
             kill_timeout_ms: ms(c.kill_timeout),
             min_uptime_ms: ms(c.restart.min_uptime),
@@ -537,6 +538,7 @@ fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::R
     rules::alive(kind, &config.alive)?;
     rules::metrics(kind, config.metrics)?;
     rules::spares(kind, config)?;
+    rules::warm_up(kind, config)?;
     rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }
 

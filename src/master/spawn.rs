@@ -116,8 +116,9 @@ impl<S: System> Spawner<'_, S> {
         if settings.protocol.inherited() == Inherited::Listeners {
             given.iter().for_each(|&listener| listener::begin_listening(cx, app_ix, listener));
         }
-        let chooses = !is_agent && settings.has_own_sockets() && settings.protocol.inherited() == Inherited::Listeners;
-        let socket_number = if chooses { choose_socket(cx, app_ix, slot) } else { slot.0 };
+        let wanted = wanted_socket(&settings);
+        let chooses = !is_agent && settings.has_own_sockets() && wanted != WantedSocket::OfTheSlot;
+        let socket_number = if chooses { choose_socket(cx, app_ix, slot, wanted) } else { slot.0 };
         if settings.has_own_sockets() {
             for &listener in &given {
                 self.groups.give_slot_a_socket(cx, app_ix, listener, socket_number);
@@ -222,17 +223,38 @@ fn preload_for(cx: &mut Context<impl System>, settings: &Settings) -> Option<Str
     found.ok()
 }
 
-/// The number of the socket for the next worker of a slot. What waits in a socket can be taken by nobody but who has that
-/// socket, so a worker gets one that no living worker has: the one in which most waits, else the last one of its slot.
-fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot) -> u32 {
+/// Which socket of a group the next worker of a slot gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WantedSocket {
+    /// That of its slot, which the old worker may have too: clusterd hands on what waits there.
+    OfTheSlot,
+    /// One that no living worker has, the one in which most waits: nobody else can take that.
+    WithMost,
+    /// One that no living worker has, and in which least waits: the worker is to get no connections before it is warm.
+    WithLeast,
+}
+
+fn wanted_socket(settings: &Settings) -> WantedSocket {
+    match settings.protocol.inherited() {
+        Inherited::Listeners => WantedSocket::WithMost,
+        _ if settings.config.warm_up.is_some() => WantedSocket::WithLeast,
+        _ => WantedSocket::OfTheSlot,
+    }
+}
+
+/// The number of a socket that no living worker has, for the next worker of a slot; where several are as good, the last one of its
+/// slot.
+fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot, wanted: WantedSocket) -> u32 {
     let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_agent && !w.ended);
     let taken: BTreeSet<u32> = living.map(|(_, worker)| worker.socket_number).collect();
     let app = &cx.apps[app_ix];
     let last = app.last_sockets.get(&slot.0).copied();
     let groups = || app.listeners.iter().filter(|listener| listener.reuseport.is_some() && !listener.datagram);
-    let waiting = |number: u32| -> u32 {
+    let waiting = |number: u32| -> i64 {
         let mut those = groups().filter(|listener| number < listener.socket_count());
-        those.by_ref().map(|listener| cx.system.accept_queue(listener.socket(number)).waiting).sum()
+        let count: i64 =
+            those.by_ref().map(|listener| i64::from(cx.system.accept_queue(listener.socket(number)).waiting)).sum();
+        if wanted == WantedSocket::WithLeast { -count } else { count }
     };
     let made = groups().map(Listener::socket_count).max().unwrap_or(0).max(taken.len() as u32 + 1);
     let free = (0..made.min(limits::GROUP_SOCKETS_MAX)).filter(|number| !taken.contains(number));

@@ -6,7 +6,7 @@ use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
 use super::spares::with_spares;
 use super::timers::{TimerKey, Timers};
 use super::worker::{CHANNEL_CLOSED_STARTING_MS, Crew, Phase, Worker, WorkerView, phase_timer};
-use super::{Action, Cause, Event, Evidence, ExitStatus, Next, Policy, ReadyBy, Report};
+use super::{Action, Cause, Event, ExitStatus, Next, Policy, ReadyBy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +106,7 @@ impl App {
             // An agent serves nothing. A Node agent may close its channel and live on; it gets no messages then.
             Event::Online { .. }
             | Event::NotYet { .. }
+            | Event::Warmed { .. }
             | Event::ServersClosed { .. }
             | Event::ServersOpen { .. }
             | Event::ChannelClosed { .. }
@@ -120,6 +121,7 @@ impl App {
             Event::Online { worker } => self.on_online(worker),
             Event::Evidence { worker, evidence } => self.on_evidence(cx, worker, evidence),
             Event::NotYet { worker, why } => self.on_not_yet(worker, why),
+            Event::Warmed { worker } => self.on_warmed(cx, worker),
             Event::ServersClosed { worker } => self.on_servers(worker, Some(cx.now_ms)),
             Event::ServersOpen { worker } => self.on_servers(worker, None),
             Event::ChannelClosed { worker } => self.on_channel_closed(cx, worker),
@@ -285,7 +287,8 @@ impl App {
         *cx.next_worker += 1;
         let slot = Slot(index);
         let deadline_ms = cx.now_ms + self.policy(generation).rules(slot).ready_timeout_ms;
-        let phase = Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None };
+        let phase =
+            Phase::Starting { deadline_ms, ready_at_ms: None, online: false, severed_at_ms: None, warming: None };
         self.workers.insert(Worker::new(worker, slot, generation, cx.now_ms, phase));
         self.set_phase(worker, phase);
         cx.act(Action::Spawn { worker, slot, generation });
@@ -346,13 +349,13 @@ impl App {
         let Some(w) = self.workers.get_mut(&worker) else { return };
         w.pid = Some(pid);
         let (phase, generation, slot) = (w.phase, w.generation, w.slot);
-        if let Phase::Starting { deadline_ms, online, severed_at_ms, .. } = phase {
+        if let Phase::Starting { deadline_ms, online, severed_at_ms, warming: None, .. } = phase {
             let rules = self.policy(generation).rules(slot);
             let ready_at_ms = rules.ready.after_ms.map(|age| cx.now_ms + age);
             // However long the spawn took, an age that is within the time to get ready comes first.
             let age_ms = rules.ready.after_ms.filter(|age| *age <= rules.ready_timeout_ms);
             let deadline_ms = deadline_ms.max(age_ms.map_or(0, |age| cx.now_ms + age));
-            self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
+            self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms, warming: None });
         }
         self.touched_workers.insert(worker);
         if let Some(death) = self.slot_mut(slot.0).and_then(|s| s.death.take()) {
@@ -361,22 +364,7 @@ impl App {
         }
     }
 
-    fn on_online(&mut self, worker: WorkerId) {
-        let Some(w) = self.workers.get(&worker) else { return };
-        if let Phase::Starting { deadline_ms, ready_at_ms, severed_at_ms, .. } = w.phase {
-            self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online: true, severed_at_ms });
-        }
-    }
-
-    fn on_evidence(&mut self, cx: &mut Cx<'_>, worker: WorkerId, evidence: Evidence) {
-        let Some(w) = self.workers.get(&worker) else { return };
-        let wanted = self.policy(w.generation).rules(w.slot).ready.evidence;
-        if matches!(w.phase, Phase::Starting { .. }) && wanted == Some(evidence) {
-            self.become_ready(cx, worker, ReadyBy::Evidence);
-        }
-    }
-
-    fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId, by: ReadyBy) {
+    pub(super) fn become_ready(&mut self, cx: &mut Cx<'_>, worker: WorkerId, by: ReadyBy) {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
         let (pid, generation) = (w.pid, w.generation);
@@ -419,8 +407,8 @@ impl App {
             Phase::Ready { since_ms, idle_since_ms, .. } => {
                 self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms, severed_at_ms });
             }
-            Phase::Starting { deadline_ms, ready_at_ms, online, .. } => {
-                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms });
+            Phase::Starting { deadline_ms, ready_at_ms, online, warming, .. } => {
+                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms, warming });
             }
             Phase::Draining { .. } | Phase::Stopping { .. } | Phase::Killed => {}
         }
@@ -451,7 +439,8 @@ impl App {
             (Phase::Starting { deadline_ms, online, .. }, _) if self.may_end(worker) => {
                 let own_ms = cx.now_ms + self.policy(generation).drain_timeout_ms;
                 let deadline_ms = deadline_ms.min(own_ms);
-                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms: None, online, severed_at_ms: None });
+                let (ready_at_ms, severed_at_ms, warming) = (None, None, None);
+                self.set_phase(worker, Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms, warming });
                 self.on_not_yet(worker, LEFT_EARLY.to_owned());
             }
             // It left before it was ready: a failure, reported once it has ended.
@@ -658,7 +647,7 @@ impl App {
         let (slot, now_ms) = (w.slot, cx.now_ms);
         match w.phase {
             Phase::Starting { ready_at_ms: Some(at), .. } if at <= now_ms => {
-                self.become_ready(cx, worker, ReadyBy::Age);
+                self.on_ready(cx, worker, ReadyBy::Age);
             }
             Phase::Starting { severed_at_ms: Some(at), .. } if at + CHANNEL_CLOSED_STARTING_MS <= now_ms => {
                 self.on_leaving(cx, worker);

@@ -12,6 +12,7 @@ mod autoscale;
 mod cause;
 mod drain;
 mod limits;
+mod readiness;
 mod reload;
 mod repeats;
 mod scale;
@@ -45,6 +46,8 @@ pub struct Policy {
     pub ready: ReadyRule,
     /// A worker that is not ready by then has failed.
     pub ready_timeout_ms: u64,
+    /// Its app is warmed up: a worker that is ready is asked some requests before it serves. It has `ready_timeout_ms` for that.
+    pub warms_up: bool,
     /// A draining worker gets SIGTERM after this.
     pub drain_timeout_ms: u64,
     /// SIGKILL follows SIGTERM after this.
@@ -107,7 +110,7 @@ pub enum Evidence {
     Http,
 }
 
-/// What made a worker ready.
+/// What made a worker ready. Saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadyBy {
     /// The evidence of its rule.
@@ -140,6 +143,8 @@ pub enum Event {
     Evidence { worker: WorkerId, evidence: Evidence },
     /// Why the worker is not ready yet; reported if it never gets ready.
     NotYet { worker: WorkerId, why: String },
+    /// The worker has answered its warm-up.
+    Warmed { worker: WorkerId },
     /// The worker has closed its last server.
     ServersClosed { worker: WorkerId },
     /// The worker serves (again).
@@ -180,6 +185,7 @@ impl Event {
             | Event::Online { worker }
             | Event::Evidence { worker, .. }
             | Event::NotYet { worker, .. }
+            | Event::Warmed { worker }
             | Event::ServersClosed { worker }
             | Event::ServersOpen { worker }
             | Event::ChannelClosed { worker }
@@ -200,6 +206,8 @@ impl Event {
 pub enum Action {
     /// Start a process for this slot; the agent's is [`Slot::AGENT`].
     Spawn { worker: WorkerId, slot: Slot, generation: Generation },
+    /// Ask the worker, which is ready, for its warm-up; report `Warmed` when it has answered all of that.
+    WarmUp { worker: WorkerId },
     /// Give the worker connections from now on.
     Serve { worker: WorkerId },
     /// Give the worker no new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds no

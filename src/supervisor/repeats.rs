@@ -10,7 +10,7 @@ impl App {
         let Some(worker) = self.workers.get(&id) else { return false };
         let is_agent = worker.is_agent();
         match (event, worker.phase) {
-            (Event::Evidence { evidence, .. }, Phase::Starting { .. }) => {
+            (Event::Evidence { evidence, .. }, Phase::Starting { warming: None, .. }) => {
                 self.policy(worker.generation).rules(worker.slot).ready.evidence == Some(*evidence)
             }
             (Event::Online { .. }, Phase::Starting { online, .. }) => !online && !is_agent,
@@ -37,7 +37,7 @@ impl App {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::worker::Worker;
-    use super::super::{Action, Cx, Evidence, snapshot};
+    use super::super::{Action, Cx, Evidence, ReadyBy, snapshot};
     use super::*;
     use crate::ids::{Generation, Slot, WorkerId};
 
@@ -74,12 +74,16 @@ mod tests {
     }
 
     fn apps() -> Vec<App> {
-        let starting = |online| Phase::Starting { deadline_ms: 9_000, ready_at_ms: None, online, severed_at_ms: None };
+        let (deadline_ms, ready_at_ms, severed_at_ms) = (9_000, None, None);
+        let starting_as =
+            |online, warming| Phase::Starting { deadline_ms, ready_at_ms, online, severed_at_ms, warming };
+        let starting = |online| starting_as(online, None);
         let ready = |idle_since_ms| Phase::Ready { since_ms: 1, idle_since_ms, severed_at_ms: None };
         vec![
             app_with(starting(false), None),
             app_with(starting(true), Some("it waits")),
             serving(app_with(starting(true), None)),
+            app_with(starting_as(true, Some(ReadyBy::Evidence)), None),
             app_with(ready(None), None),
             app_with(ready(Some(5)), None),
             app_with(Phase::Draining { deadline_ms: 9_000 }, None),
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_a_worker_said_that_is_gone_is_no_news() {
-        let app = &apps()[3];
+        let app = &apps()[4];
         for event in events(WorkerId(8)) {
             assert!(!app.has_effect(&event) && !matters(app, event.clone()), "{event:?}");
         }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) static FALLBACK_POLICY: Policy = Policy {
     ready: ReadyRule { evidence: None, after_ms: Some(1_000) },
     ready_timeout_ms: 30_000,
+    warms_up: false,
     drain_timeout_ms: 30_000,
     kill_timeout_ms: 5_000,
     min_uptime_ms: 1_000,
@@ -316,6 +317,7 @@ impl App {
                 }
                 self.rejoin_incoming(cx, id);
             }
+            (Some(_), Phase::Starting { warming: Some(_), .. }) => self.begin_warm_up(cx, id),
             (Some(pid), Phase::Starting { ready_at_ms: None, .. }) => {
                 self.handle(cx, super::Event::Spawned { worker: id, pid });
             }

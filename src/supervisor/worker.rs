@@ -1,4 +1,5 @@
 //! A worker or agent as the supervisor sees it. `app` makes the transitions.
+use super::ReadyBy;
 use crate::ids::{Generation, Slot, WorkerId};
 use std::collections::BTreeMap;
 
@@ -15,8 +16,15 @@ const SERVERS_CLOSED_GRACE_MS: u64 = 1_000;
 /// The state of a worker, with its data; times are absolute milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Spawned or about to be; not ready yet. `ready_at_ms`: when its age alone makes it ready.
-    Starting { deadline_ms: u64, ready_at_ms: Option<u64>, online: bool, severed_at_ms: Option<u64> },
+    /// Spawned or about to be; not ready yet. `ready_at_ms`: when its age alone makes it ready. `warming`: what made it ready,
+    /// while it is warmed up.
+    Starting {
+        deadline_ms: u64,
+        ready_at_ms: Option<u64>,
+        online: bool,
+        severed_at_ms: Option<u64>,
+        warming: Option<ReadyBy>,
+    },
     /// Serves. `idle_since_ms`: it closed its last server; `severed_at_ms`: its channel closed.
     Ready { since_ms: u64, idle_since_ms: Option<u64>, severed_at_ms: Option<u64> },
     /// Gets nothing new and finishes its connections.

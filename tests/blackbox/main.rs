@@ -64,6 +64,7 @@ mod surroundings;
 mod top;
 mod upgrade;
 mod verbs;
+mod warm_up;
 mod warnings;
 
 use common::{apps, client, cluster};

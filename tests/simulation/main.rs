@@ -16,6 +16,7 @@ mod scenarios;
 mod spares;
 mod successor;
 mod upgraded;
+mod warm_up;
 mod world;
 
 use std::ops::Range;

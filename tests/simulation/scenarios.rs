@@ -18,6 +18,7 @@ pub(crate) fn policy() -> Policy {
     Policy {
         ready: ReadyRule { evidence: Some(Evidence::Listening), after_ms: None },
         ready_timeout_ms: 5_000,
+        warms_up: false,
         drain_timeout_ms: 10_000,
         kill_timeout_ms: 2_000,
         min_uptime_ms: 1_000,

@@ -63,7 +63,8 @@ fn a_worker_of_a_reload_that_was_never_noted_takes_no_slot() {
     let mut young = notes.workers[0];
     young.id = WorkerId(2);
     young.generation = Generation(2);
-    young.phase = Phase::Starting { deadline_ms: 5_000, ready_at_ms: None, online: false, severed_at_ms: None };
+    let (deadline_ms, ready_at_ms, severed_at_ms, warming) = (5_000, None, None, None);
+    young.phase = Phase::Starting { deadline_ms, ready_at_ms, online: false, severed_at_ms, warming };
     notes.workers.push(young);
     notes.slots[0].incoming = Some(WorkerId(2));
     let (app, actions) = succeed(&stage, notes);

@@ -4,13 +4,15 @@
 mod agent;
 mod asks;
 mod invariants;
+mod policies;
 
 use super::random::Random;
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, AppSnapshot, Cx, Event, Evidence, Excess, ExitStatus, Limits, Phase, Policy, ReadyRule, Report,
-    SlotSnapshot, WorkerSnapshot,
+    Action, App, AppSnapshot, Cx, Event, Evidence, Excess, ExitStatus, Phase, Policy, Report, SlotSnapshot,
+    WorkerSnapshot,
 };
+use policies::policy;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands and failures end here; then the world has to come to rest.
@@ -52,6 +54,8 @@ enum Coming {
     Hangs(WorkerId),
     /// A master, the n-th, hears what it answers.
     Answers(WorkerId, u32),
+    /// The same with the last request of its warm-up.
+    IsWarm(WorkerId, u32),
     Command(Box<Event>),
     MasterDies,
     MasterStarts,
@@ -130,32 +134,6 @@ struct World {
     stopped: bool,
     stopped_now: bool,
     floor: Option<u32>,
-}
-
-fn policy(random: &mut Random) -> Policy {
-    Policy {
-        ready: ReadyRule { evidence: Some(asks::evidence(random)), after_ms: None },
-        ready_timeout_ms: 2_000,
-        drain_timeout_ms: 3_000,
-        kill_timeout_ms: 500,
-        min_uptime_ms: 1_000,
-        max_restarts: Some(random.between(3, 12) as u32),
-        window_ms: 20_000,
-        backoff_first_ms: 0,
-        backoff_min_ms: 50,
-        backoff_max_ms: 2_000,
-        restart_delay_ms: 0,
-        max_runs: None,
-        stop_exit_codes: vec![99],
-        spares: if random.percent(40) { random.between(1, 2) as u32 } else { 0 },
-        surge: random.between(1, 3) as u32,
-        overlap: true,
-        canary_ms: if random.percent(40) { random.between(50, 4_000) } else { 0 },
-        settle_ms: random.between(0, 1_000),
-        drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
-        limits: Limits { hang_ms: Some(3_000), hang_report: random.percent(50), ..Limits::NONE },
-        agent: agent::policy(random),
-    }
 }
 
 /// What a master sends after a step: its notes first, then what follows from them.
@@ -324,6 +302,7 @@ impl World {
                 self.over_limit(worker, Coming::Exceeds(worker), Event::Replace { worker, excess });
             }
             Coming::Answers(worker, master) => self.answers(worker, master),
+            Coming::IsWarm(worker, master) => self.is_warm(worker, master),
             Coming::Hangs(worker) => self.over_limit(worker, Coming::Hangs(worker), Event::Hung { worker }),
             Coming::Command(command) => self.command(*command),
             Coming::MasterDies => {
@@ -609,6 +588,7 @@ impl World {
                 }
             }
             Action::Kill { worker } => self.end(worker, 0, 9),
+            Action::WarmUp { worker } => self.warm_up(worker),
             Action::Serve { worker } => drop(self.served.insert(worker)),
             Action::Report(report) => self.heard(report),
         }

@@ -245,6 +245,8 @@ fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Find
     let decided = protocol.and_then(|protocol| Some((protocol, rules::balance(protocol, app.balance).ok()?)));
     finding
         .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::spares(protocol, &App { balance, ..app.clone() })));
+    finding
+        .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::warm_up(protocol, &App { balance, ..app.clone() })));
     let how = if app.protocol == Protocol::Auto { " (auto)" } else { "" };
     finding.row("protocol", format!("{shown}{how}"));
 }

@@ -35,6 +35,7 @@ use crate::config::options::Options;
 use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
 use crate::config::scaling::{Scaling, WorkerRange};
+use crate::config::warm_up::{self, WarmUp};
 use crate::config::{Balance, Listen, Metrics, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
 use std::collections::BTreeMap;
@@ -146,6 +147,8 @@ table! {
         base_env: Option<BTreeMap<String, String>>,
         /// Texts of variables of `base_env` (or of clusterd itself) that are left out.
         filter_env: Vec<String>,
+        /// What a new worker is asked for before clients reach it.
+        warm_up: Option<WarmUp>,
         /// `cwd`, made absolute.
         cwd: Option<PathBuf>,
         /// `cwd`, or the folder of the start. As typed: each generation looks it up again, with its links.
@@ -297,6 +300,11 @@ table! {
     /// A worker that is not ready after this has failed.
     ready_timeout: plain(Duration = defaults::READY_TIMEOUT), TIME_NOT_ZERO, section "readiness",
         flag flag("--ready-timeout", WORKERS, "TIME");
+    /// Paths that a new worker has to answer before clients reach it, so that they meet code that is compiled and caches that are full.
+    warmup: raw(Vec<At<String>> = Vec::new()), warm_up::PATHS, example r#"["/", "/api/items"]"#, section "readiness",
+        more "Asked one after the other of a worker that is ready, whatever started it; see below";
+    /// How often each of them is asked for.
+    warmup_times: raw(u32 = warm_up::TIMES), number::<u32>("warmup_times", 1, warm_up::TIMES_MAX), section "readiness";
     /// Time to finish open connections before SIGTERM.
     drain_timeout: plain(Duration = defaults::DRAIN_TIMEOUT), TIME, section "readiness",
         flag flag("--drain-timeout", WORKERS, "TIME"),
@@ -448,7 +456,7 @@ table! {
     /// Wait before the next worker while the clients of a replaced one come back; without clients there is no wait.
     settle: plain(Duration = Duration::from_millis(700)), TIME,
         more "From the old worker's drain to the start of the next new worker: its clients come back to code that is cold, \
-              and should not wait for one more start as well. `\"0s\"`: never";
+              and should not wait for one more start as well. `\"0s\"`: never, which is the default with `warmup`";
     /// Let the old workers' drain time-outs end one after the other over this time, for apps with long-lived connections.
     drain_spread: plain(Duration = Duration::ZERO), TIME,
         more "Their clients then do not all come back at once";

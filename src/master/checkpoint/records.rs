@@ -4,7 +4,8 @@ use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
 use crate::supervisor::{
-    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, Phase, ReloadSnapshot, SlotPhase, SlotSnapshot, WorkerSnapshot,
+    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, Phase, ReadyBy, ReloadSnapshot, SlotPhase, SlotSnapshot,
+    WorkerSnapshot,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -206,12 +207,16 @@ record! {
 
 variants! {
     Phase {
-        0 Starting { 1 deadline_ms; 2 ready_at_ms; 3 online = false; 4 severed_at_ms; }
+        0 Starting { 1 deadline_ms; 2 ready_at_ms; 3 online = false; 4 severed_at_ms; 5 warming; }
         1 Ready { 1 since_ms; 2 idle_since_ms; 3 severed_at_ms; }
         2 Draining { 1 deadline_ms; }
         3 Stopping { 1 kill_at_ms; }
         4 Killed {}
     }
+}
+
+variants! {
+    ReadyBy { 0 Evidence {} 1 Age {} }
 }
 
 record! {

@@ -10,6 +10,8 @@ pub(super) struct Health {
     well_at_ms: Option<u64>,
     /// A master has heard it answer well.
     was_well: bool,
+    /// A master has heard its last answer of a warm-up.
+    was_warm: bool,
 }
 
 /// What a generation's workers have to show.
@@ -73,8 +75,26 @@ impl World {
         }
     }
 
+    /// The master begins the warm-up of a worker. It lasts longer than there is time for, now and then.
+    pub(super) fn warm_up(&mut self, worker: WorkerId) {
+        let took = if self.random.percent(5) { 2_500 } else { self.random.between(1, 600) };
+        self.plan(took, Coming::IsWarm(worker, self.deaths_of_master));
+    }
+
+    /// The last answer of a warm-up reaches the master that asked, or nobody.
+    pub(super) fn is_warm(&mut self, worker: WorkerId, asked_by: u32) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        if self.master.is_none() || asked_by != self.deaths_of_master || process.ended.is_some() {
+            return;
+        }
+        process.health.was_warm = true;
+        self.tell(Event::Warmed { worker });
+    }
+
     /// Whether a worker may count as ready.
     pub(super) fn is_well(&self, worker: WorkerId) -> bool {
-        !self.is_asked(worker) || self.processes[&worker].health.was_well
+        let Some(process) = self.processes.get(&worker) else { return true };
+        let is_warm = !self.policies[&process.generation].warms_up || process.health.was_warm;
+        is_warm && (!self.is_asked(worker) || process.health.was_well)
     }
 }
