@@ -211,14 +211,14 @@ fn a_spike_brings_nothing_and_a_lull_takes_nothing() {
 
 #[test]
 fn a_constant_load_reaches_one_number_and_noise_does_not_move_it() {
-    for seed in 0..200 {
+    for seed in 0..80 {
         let mut random = Random::new(seed);
         let min = random.between(1, 4) as u32;
         let max = min + random.between(1, 12) as u32;
         let mut world = World::new(ScaleRule { target_milli: random.between(200, 950), ..rule(min, max) }, seed);
         world.noise_percent = 10;
         world.demand_milli = random.between(0, u64::from(max) * 1_000);
-        world.pass(60 * MINUTE_MS);
+        world.pass(30 * MINUTE_MS);
         let numbers = world.numbers();
         let seen = format!("seed {seed}: {numbers:?} {:?}, demand {}", world.rule, world.demand_milli);
         assert!(numbers.windows(2).all(|two| two[0] < two[1]), "it only grows: {seen}");
