@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub(crate) mod flooding;
 pub(crate) mod http;
 pub(crate) mod openmetrics;
+pub(crate) mod packages;
 pub(crate) mod promtool;
 pub(crate) mod runner;
 pub(crate) mod turns;

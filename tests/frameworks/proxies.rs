@@ -2,12 +2,12 @@
 //! installed with apt where they are missing and that is possible.
 use super::apps::project;
 use super::cluster::{Cluster, Folder};
+use super::common::packages::program;
 use super::install;
 use super::support::{app, reload, start};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,34 +31,6 @@ impl Drop for Proxy {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM);
         let _ = self.child.wait();
     }
-}
-
-/// The path of a program; installs its package where it is missing. `None`: that is not possible here.
-fn program(name: &str, package: &str) -> Option<String> {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _one = INSTALLING.lock().unwrap();
-    let find = || {
-        ["/usr/sbin", "/usr/bin"]
-            .iter()
-            .map(|dir| format!("{dir}/{name}"))
-            .find(|path| std::path::Path::new(path).exists())
-    };
-    if find().is_none() && nix::unistd::geteuid().is_root() {
-        let apt = |args: &[&str]| {
-            let done = Command::new("apt-get")
-                .args(args)
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .stdout(Stdio::null())
-                .status();
-            done.is_ok_and(|status| status.success())
-        };
-        let _ = apt(&["update", "-qq"]) && apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
-    }
-    let found = find();
-    if found.is_none() {
-        eprintln!("skipped: {name} is missing, and only root can install it");
-    }
-    found
 }
 
 fn free_port() -> u16 {

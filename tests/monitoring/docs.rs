@@ -3,7 +3,7 @@ use super::cluster::Folder;
 use super::common::api;
 use super::common::apps::project;
 use super::common::openmetrics::parse;
-use super::common::promtool::program;
+use super::common::packages::program;
 use super::tcp::Controlled;
 use std::collections::BTreeSet;
 use std::fs;
@@ -117,7 +117,10 @@ impl Drop for Ended {
 #[test]
 #[ignore = "installs Prometheus"]
 fn a_real_prometheus_accepts_scrape_and_alerts() {
-    let (Some(promtool), Some(prometheus)) = (program("promtool"), program("prometheus")) else { return };
+    let (Some(promtool), Some(prometheus)) = (program("promtool", "prometheus"), program("prometheus", "prometheus"))
+    else {
+        return;
+    };
     let controlled = Controlled::start("");
     let old = controlled.raw(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: text/plain\r\n\r\n");
     let (_, text) = old.split_once("\r\n\r\n").unwrap();

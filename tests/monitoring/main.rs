@@ -6,6 +6,7 @@ mod common;
 mod docs;
 mod events;
 mod metrics;
+mod page;
 mod tcp;
 
 use common::{client, cluster};

@@ -42,6 +42,11 @@ async function command(path, body) {
   look();
 }
 
+function use(text) {
+  token = text;
+  sessionStorage.setItem('token', token);
+}
+
 const bytes = (count) => (count == null ? '' : `${(count / 1048576).toFixed(1)} MB`);
 const rate = (now, then, seconds) => (then === undefined || now < then ? '' : ((now - then) / seconds).toFixed(1));
 
@@ -118,25 +123,41 @@ function appCard(app, seconds) {
   return card;
 }
 
+// A click begins and ends on the same button, and the keyboard stays where it is.
+let pressed = false;
+function show(cards) {
+  if (pressed) return;
+  const focused = document.activeElement?.closest('article')?.dataset.app;
+  const label = focused === undefined ? null : document.activeElement.textContent;
+  at('apps').replaceChildren(...cards);
+  const card = cards.find((card) => card.dataset.app === focused);
+  if (card) [...card.querySelectorAll('button')].find((button) => button.textContent === label)?.focus();
+}
+
 let looking = false;
 async function look() {
   if (looking) return;
   looking = true;
   try {
+    const used = token;
     const answer = await ask('/v1/apps');
     const deployment = await answer.json();
-    if (!answer.ok) throw new Error(deployment.error);
+    if (!answer.ok) {
+      // Reading on without it may be allowed.
+      if (used && used === token && (answer.status === 401 || answer.status === 403)) use('');
+      throw new Error(deployment.error);
+    }
     const now = figures(deployment);
     const seconds = before ? Math.max(0.05, (now.at - before.at) / 1000) : 1;
     document.title = `${deployment.name} - clusterd`;
     at('name').textContent = deployment.name;
     at('about').textContent = `clusterd ${deployment.version}, up ${time(deployment.uptime_ms)}`;
-    at('apps').replaceChildren(...deployment.apps.map((app) => appCard(app, seconds)));
+    show(deployment.apps.map((app) => appCard(app, seconds)));
     if (!before || now.at - before.at > 500) before = now;
     if (at('trouble').dataset.look) { delete at('trouble').dataset.look; trouble(''); }
   } catch (error) {
     at('trouble').dataset.look = '1';
-    trouble(`No answer: ${error.message}`);
+    trouble(`Cannot read the state: ${error.message}`);
   }
   looking = false;
 }
@@ -193,11 +214,12 @@ async function output(app) {
   }
 }
 
+addEventListener('pointerdown', () => { pressed = true; });
+for (const end of ['pointerup', 'pointercancel', 'blur']) addEventListener(end, () => { pressed = false; });
 at('close').addEventListener('click', () => { following?.abort(); at('output').hidden = true; });
 at('login').addEventListener('submit', (event) => {
   event.preventDefault();
-  token = at('token').value.trim();
-  sessionStorage.setItem('token', token);
+  use(at('token').value.trim());
   at('token').value = '';
   trouble('');
   look();
