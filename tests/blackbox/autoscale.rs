@@ -152,6 +152,12 @@ fn a_number_set_by_hand_holds_until_it_is_taken_back_or_the_file_is_read_again()
     assert!(text(&["scale", "web", "auto"]).0);
     cluster.wait_line("web: scaled from 3 to 2 workers: at most 2");
     cluster.wait_ready(2);
+    cluster.signal("TTIN");
+    cluster.wait_line("web: scaled from 2 to 3 workers by hand");
+    cluster.wait_ready(3);
+    cluster.signal("USR2");
+    cluster.wait_ready(2);
+    assert!(!cluster.app().scale.is_some_and(|scale| scale.by_hand), "as configured again");
     assert!(text(&["scale", "web", "3"]).0);
     cluster.wait_ready(3);
     assert!(text(&["reload", "web"]).0);
