@@ -87,6 +87,17 @@ pub const ACTION_WAIT_MS: u64 = 30_000;
 /// Actions whose answers may be waited for at a time.
 pub const ACTIONS_OPEN_MAX: usize = 64;
 
+// ---- profiles ----
+
+/// Longest profile of CPU time, in milliseconds.
+pub const PROFILE_CPU_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Time limit for writing a profile, in milliseconds.
+pub const PROFILE_WRITE_MS: u64 = 2 * 60 * 1_000;
+/// Size of a profile, in bytes.
+pub const PROFILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Profiles of a deployment that are taken at a time.
+pub const PROFILES_OPEN_MAX: usize = 16;
+
 // ---- metrics of apps, in /metrics ----
 
 /// How long a scrape waits for the answers of workers, in milliseconds.

@@ -23,6 +23,8 @@ pub mod lines;
 pub mod packet;
 #[path = "../../src/worker/node/preload_lines.rs"]
 pub mod preload_lines;
+#[path = "../../src/worker/node/profiles.rs"]
+pub mod profiles;
 #[path = "../../src/worker/node/prom_client.rs"]
 pub mod prom_client;
 #[path = "../../src/master/time_counts.rs"]

@@ -64,6 +64,10 @@ fn describe(request: &Request) -> Option<String> {
         Request::Trigger { app, slot: Some(slot), action, .. } => {
             format!("trigger {}/{slot} {}", named(app), named(action))
         }
+        Request::Profile { app, what } => {
+            let slot = what.slot.map_or_else(String::new, |slot| format!("/{slot}"));
+            format!("profile {}{slot} ({})", named(app), what.kind.ending())
+        }
         Request::ReopenLogs => "reopen the logs".to_owned(),
         Request::FlushLogs { target } => format!("flush the logs of {}", of(target)),
         Request::Upgrade { binary } => format!("upgrade to {}", named(binary)),

@@ -1,6 +1,6 @@
 //! The requests to a deployment: one type that the command line builds, its client sends, the server parses and the
 //! master executes. `routes` maps it to HTTP.
-use super::types::Change;
+use super::types::{Change, ProfileRequest};
 use crate::config::{Workers, parse};
 use crate::limits;
 use crate::logs::reading::Filter;
@@ -34,6 +34,8 @@ pub enum Request {
     Signal { app: String, signal: i32, slot: Option<u32> },
     /// Call an action that workers offer; answered when they have answered.
     Trigger { app: String, slot: Option<u32>, action: String, parameter: Option<String> },
+    /// Have a worker write a profile; answered when it is written.
+    Profile { app: String, what: ProfileRequest },
     /// Count an app's restarts from zero.
     ResetCounters { app: String },
     /// The environment of an app's processes.

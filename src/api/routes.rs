@@ -28,6 +28,7 @@ enum Endpoint {
     Signal,
     SendLine,
     Trigger,
+    Profile,
     WorkerEnvironment,
     AgentEnvironment,
     Ready,
@@ -62,6 +63,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Signal, Method::POST, "/v1/apps/NAME/signal"),
     (Endpoint::SendLine, Method::POST, "/v1/apps/NAME/send"),
     (Endpoint::Trigger, Method::POST, "/v1/apps/NAME/trigger"),
+    (Endpoint::Profile, Method::POST, "/v1/apps/NAME/profile"),
     (Endpoint::WorkerEnvironment, Method::GET, "/v1/apps/NAME/env"),
     (Endpoint::AgentEnvironment, Method::GET, "/v1/apps/NAME/agent/env"),
     (Endpoint::Ready, Method::POST, "/v1/ready"),
@@ -179,6 +181,7 @@ impl Route {
             | Endpoint::SendLine
             | Endpoint::Replace
             | Endpoint::Trigger
+            | Endpoint::Profile
             | Endpoint::StopAll
             | Endpoint::Stop
             | Endpoint::Upgrade => true,
@@ -232,6 +235,7 @@ impl Route {
             | Endpoint::FlushLogs
             | Endpoint::SendLine
             | Endpoint::Trigger
+            | Endpoint::Profile
             | Endpoint::Replace
             | Endpoint::Upgrade => Rights::Change,
         }
@@ -284,6 +288,10 @@ impl Route {
                 let TriggerRequest { action, parameter, slot } = required(body, "which: {\"action\": \"clean\"}")?;
                 Request::Trigger { app, slot, action, parameter }
             }
+            Endpoint::Profile => Request::Profile {
+                app,
+                what: required(body, "what: {\"kind\": \"cpu\", \"time_ms\": 10000, \"slot\": 0}")?,
+            },
             Endpoint::AgentEnvironment => Request::Environment { app, of: Role::Agent },
             Endpoint::ReopenLogs => Request::ReopenLogs,
             Endpoint::FlushAllLogs => Request::FlushLogs { target: Target::All },
@@ -344,6 +352,7 @@ impl Request {
                 let (action, parameter, slot) = (action.clone(), parameter.clone(), *slot);
                 (Endpoint::Trigger, Some(app), Some(json(&TriggerRequest { action, parameter, slot })))
             }
+            Request::Profile { app, what } => (Endpoint::Profile, Some(app), Some(json(what))),
             Request::Environment { app, of: Role::Agent } => (Endpoint::AgentEnvironment, Some(app), None),
             Request::ReopenLogs => (Endpoint::ReopenLogs, None, None),
             Request::FlushLogs { target: Target::All } => (Endpoint::FlushAllLogs, None, None),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::api::request::Scale;
-use crate::api::types::Change;
+use crate::api::types::{Change, ProfileKind, ProfileRequest};
 use crate::logs::reading::Filter;
 use std::collections::BTreeMap;
 
@@ -70,6 +70,15 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
             "POST",
             "/v1/apps/web/trigger",
             r#"{"action":"clean","parameter":"x","slot":2}"#,
+        ),
+        (
+            Request::Profile {
+                app: web(),
+                what: ProfileRequest { kind: ProfileKind::Cpu, time_ms: Some(500), slot: Some(0), file: None },
+            },
+            "POST",
+            "/v1/apps/web/profile",
+            r#"{"kind":"cpu","time_ms":500,"slot":0}"#,
         ),
         (Request::Environment { app: web(), of: Role::Agent }, "GET", "/v1/apps/web/agent/env", ""),
         (Request::ReopenLogs, "POST", "/v1/logs/reopen", ""),

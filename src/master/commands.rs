@@ -13,12 +13,14 @@ use super::{
     spawn, stdin, triggers, upgrade, view,
 };
 use crate::api::request::{Role, StopMode, Target};
+use crate::api::types::ProfileKind;
 use crate::api::{self, Answer, Call, Change, Order, ReplySender, Request};
 use crate::ids::{AppIx, Slot};
 use crate::limits;
 use crate::logs::{LogPath, Reply};
 use crate::os::signal;
 use crate::supervisor::{Event, Next, Report};
+use crate::worker::node::profiles::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
@@ -113,6 +115,17 @@ impl<S: System> Master<S> {
                 Ok(app) => {
                     let call = relay::Call { app, slot, action, parameter };
                     return self.relay.call_action(&mut self.cx, call, reply);
+                }
+            },
+            Request::Profile { app, what } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(app) => {
+                    let kind = match what.kind {
+                        ProfileKind::Cpu => Kind::Cpu { time_ms: what.time_ms.unwrap_or_default() },
+                        ProfileKind::Heap => Kind::Heap,
+                    };
+                    let wanted = relay::Wanted { app, slot: what.slot, kind, file: what.file };
+                    return self.relay.profile(&mut self.cx, &wanted, reply);
                 }
             },
             Request::ResetCounters { app } => match self.app_named(&app) {

@@ -183,9 +183,9 @@ impl LivenessProbes {
     fn find_hangs(&mut self, cx: &mut Context<impl System>) {
         cx.timers.cancel(Timer::Hang);
         for ix in cx.workers.indices() {
-            let Some(worker) = cx.workers.get(ix).filter(|w| is_up(cx, w) && w.liveness.pinged_us.is_some()) else {
-                continue;
-            };
+            // A snapshot of the heap takes its time.
+            let may_hang = |w: &&Worker<_>| is_up(cx, w) && w.liveness.pinged_us.is_some() && !w.custom.is_profiled;
+            let Some(worker) = cx.workers.get(ix).filter(may_hang) else { continue };
             let (app, id, liveness) = (worker.app, worker.id, worker.liveness);
             let settings = cx.apps[app].generations.get(&worker.generation);
             let Some(hang_ms) = settings.and_then(|s| s.limits().hang_ms) else { continue };

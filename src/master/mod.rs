@@ -229,6 +229,7 @@ impl<S: System> Master<S> {
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);
         self.relay.actions.look(&mut self.cx);
+        self.relay.profiles.look(&mut self.cx);
         if last_words::look(&mut self.cx) {
             self.control.waiters.answer_settled(&mut self.cx);
         }
@@ -516,6 +517,7 @@ impl<S: System> Master<S> {
             spawn::remove(&mut self.cx, &mut self.drains, &mut self.output, id);
             self.relay.actions.worker_gone(&mut self.cx, id);
             self.relay.metrics.worker_gone(id);
+            self.relay.profiles.worker_gone(&mut self.cx, id);
             // Workers that a reload did not replace may outlive it, if the reload scaled them away.
             if self.cx.apps[app].generations.len() > 1 && !self.cx.apps[app].supervisor.is_reloading() {
                 self.drop_old_generations(app);

@@ -113,6 +113,7 @@ pub(super) fn on_message(
                 worker.kept.report(count, worker.taken);
             }
         }
+        FromWorker::Profiled(said) => reader.relay.hear_profile(reader.cx, ix, said),
         FromWorker::Answer { .. }
         | FromWorker::HandleAck
         | FromWorker::HandleNack

@@ -40,6 +40,8 @@ pub(super) enum Timer {
     Notify,
     /// The first call of an app's action that waits too long.
     Actions,
+    /// The first profile that takes too long.
+    Profiles,
     /// The check whether the output of a failed worker has been read.
     LastWords,
     /// Calls that were left are answered.

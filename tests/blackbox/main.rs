@@ -43,6 +43,7 @@ mod peers;
 mod pm2_session;
 mod pm2_verbs;
 mod preload;
+mod profile;
 mod progress;
 mod readiness;
 mod refusal;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 /// Names of a verb, side by side.
-const NAMES: [&[&str]; 39] = [
+const NAMES: [&[&str]; 40] = [
     &["start"],
     &["ls", "list", "status", "ps", "l"],
     &["jlist"],
@@ -47,6 +47,7 @@ const NAMES: [&[&str]; 39] = [
     &["send"],
     &["attach"],
     &["trigger"],
+    &["profile"],
     &["serve", "expose"],
 ];
 

@@ -536,6 +536,40 @@ pub struct TriggerRequest {
     pub slot: Option<u32>,
 }
 
+/// Body of `POST /v1/apps/NAME/profile`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileRequest {
+    pub kind: ProfileKind,
+    /// How long CPU time is looked at, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
+    /// The worker's slot; absent: the only worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// Absolute path of the file that the worker writes; absent: one in its folder for temporary files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// What a profile looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileKind {
+    Cpu,
+    Heap,
+}
+
+impl ProfileKind {
+    /// The ending of its files, by which programs that show them know it.
+    pub fn ending(self) -> &'static str {
+        match self {
+            ProfileKind::Cpu => "cpuprofile",
+            ProfileKind::Heap => "heapsnapshot",
+        }
+    }
+}
+
 /// Answer to `GET /v1/apps/NAME/env`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {

@@ -442,6 +442,11 @@ fn answers_and_bodies() {
     same(&ReplaceRequest { slot: 0 }, "{\n  \"slot\": 0\n}");
     let trigger = TriggerRequest { action: "clean".to_owned(), parameter: Some("x".to_owned()), slot: None };
     same(&trigger, "{\n  \"action\": \"clean\",\n  \"parameter\": \"x\"\n}");
+    let (kind, file) = (ProfileKind::Cpu, Some("/tmp/x".to_owned()));
+    let profile = ProfileRequest { kind, time_ms: Some(500), slot: Some(1), file };
+    same(&profile, "{\n  \"kind\": \"cpu\",\n  \"time_ms\": 500,\n  \"slot\": 1,\n  \"file\": \"/tmp/x\"\n}");
+    let heap = ProfileRequest { kind: ProfileKind::Heap, time_ms: None, slot: None, file: None };
+    same(&heap, "{\n  \"kind\": \"heap\"\n}");
     same(&StopRequest { now: true }, "{\n  \"now\": true\n}");
     let binary = "/usr/bin/clusterd".to_owned();
     same(&UpgradeRequest { binary }, "{\n  \"binary\": \"/usr/bin/clusterd\"\n}");

@@ -20,6 +20,7 @@ mod man;
 mod open;
 mod pid;
 mod ping;
+mod profile;
 pub(super) mod reload;
 mod reload_logs;
 mod report;
@@ -88,6 +89,7 @@ pub enum Verb {
     Unstartup(startup::Unstartup),
     Kill(kill::Kill),
     Inspect(inspect::Inspect),
+    Profile(profile::Profile),
     Ping(ping::Ping),
     Report(report::Report),
     Check(check::Check),
@@ -191,6 +193,7 @@ impl Verb {
             Verb::Ping(verb) => verb.run(home),
             Verb::Report(verb) => verb.run(home),
             Verb::Inspect(verb) => verb.run(home),
+            Verb::Profile(verb) => verb.run(home),
             Verb::Check(verb) => verb.run(),
             Verb::Init(verb) => verb.run(),
             Verb::Import(verb) => verb.run(),

@@ -49,7 +49,7 @@ const NO_SETTINGS: Outcome =
     Refused("settings are in the configuration of each app: clusterd init writes it, explained");
 const NO_CODE: Outcome = Refused("clusterd fetches no code: run git yourself, then clusterd reload NAME");
 const PROFILE: Outcome =
-    Refused("clusterd itself has no heap to look at; for an app start node with --cpu-prof or --heap-prof");
+    Refused("clusterd itself has no heap to look at; for a worker: clusterd profile web/0 --cpu 10s, or --heap");
 const UPGRADE: Outcome = Works("`upgrade`: the new binary takes over sockets and workers");
 
 /// Every verb, in the order of PM2's help.

@@ -8,8 +8,10 @@ mod actions;
 mod adapter;
 mod announcements;
 pub(super) mod app_metrics;
+mod profiles;
 
 pub(super) use actions::{Call, Custom};
+pub(super) use profiles::Wanted;
 
 use super::context::Context;
 use super::drains::Goodbye;
@@ -52,6 +54,8 @@ pub(super) struct Relay {
     pub(super) actions: actions::Actions,
     /// The scrape of apps' metrics under way.
     pub(super) metrics: app_metrics::Collection,
+    /// Profiles that workers are taking.
+    pub(super) profiles: profiles::Profiles,
 }
 
 /// A process as a receiver of messages.

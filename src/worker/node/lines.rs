@@ -2,6 +2,7 @@
 //! Facts: lib/internal/cluster/{primary,child,utils}.js and lib/internal/child_process.js of Node 16 to 26, checked by
 //! experiment. The master interprets the lines.
 use super::framing::shown;
+use super::profiles::{self, Profiled};
 use super::{preload_lines, prom_client};
 use crate::limits;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -54,6 +55,8 @@ pub enum FromWorker {
     Hello,
     /// So many connections are kept by the worker.
     Kept { count: u32 },
+    /// What became of a profile that was asked for.
+    Profiled(Profiled),
     /// `process.send('ready')`.
     Ready,
     /// Any other `process.send()`.
@@ -236,6 +239,9 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     }
     if let Some(message) = preload_lines::decode(line) {
         return Ok(message);
+    }
+    if let Some(profiled) = profiles::decode(line) {
+        return Ok(FromWorker::Profiled(profiled));
     }
     // It may be long, and is parsed on another thread.
     if line.starts_with(prom_client::ANSWER) {

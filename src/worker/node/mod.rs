@@ -1,5 +1,5 @@
 //! Node's cluster protocol: one JSON value a line over a channel, with fds beside them. `lines` are those between primary and
-//! worker, `preload_lines` those of our script in it, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
+//! worker, `preload_lines` and `profiles` those of our script in it, `messages` those of the app, `framing` cuts bytes into lines, `channel` is the socket; `inspector` asks a worker that
 //! hangs where it stands; `preload` is a script of ours in the worker; `actions`, `adapter` and `prom_client` know messages of
 //! libraries that apps use. Here is what a Node worker's spawn needs; what a line means for the cluster is the master's business.
 pub mod actions;
@@ -11,6 +11,7 @@ pub mod lines;
 pub mod messages;
 pub mod preload;
 pub mod preload_lines;
+pub mod profiles;
 pub mod prom_client;
 
 use super::{Environment, FIRST_FD, Farewell, Inherited, Spawn, WorkerProtocol};

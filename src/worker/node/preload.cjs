@@ -1,10 +1,11 @@
-// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does three things:
+// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does four things:
 //
 // - It gives back connections between two requests, once the worker is told to leave or closes a server, so that another
 //   worker gets them instead of their clients a closed connection (docs/moves.md).
 // - It lets a program end that has come to its end. As in a child process of Node, and unlike under Node's cluster, the
 //   channel alone keeps nobody alive: only listeners of its messages, servers, and answers that are awaited do.
 // - It calls the app's listeners of `stop_signal`, where that is set, before a worker that was told to leave ends.
+// - It takes profiles of the process, where `clusterd profile` asks for one.
 //
 // Whatever fails here, the app runs as without it.
 'use strict';
@@ -301,6 +302,67 @@ function setUp() {
     };
   }
 
+  let profiling = false;
+
+  /// Takes a profile within this process, without a port, and writes it with this process's rights.
+  function profile({ nth, kind, ms, file, name, most }) {
+    const answer = (result) => send({ cmd, act: 'profiled', nth, ...result }, ignore);
+    if (profiling) return answer({ error: 'another profile is being taken' });
+    const fs = require('fs');
+    const ending = kind === 'heap' ? 'heapsnapshot' : 'cpuprofile';
+    const path = file ?? require('path').join(require('os').tmpdir(), `${name}-${process.pid}-${Date.now()}.${ending}`);
+    let fd;
+    let session;
+    let written = 0;
+    let over = false;
+    const end = (error) => {
+      if (over) return;
+      over = true;
+      profiling = false;
+      quietly(() => session.disconnect())();
+      if (fd !== undefined) quietly(fs.closeSync)(fd);
+      if (fd !== undefined && error) quietly(fs.unlinkSync)(path);
+      answer(error ? { error: String(error.message) } : { file: path });
+    };
+    const write = (text) => {
+      const bytes = Buffer.from(text);
+      written += bytes.length;
+      if (written > most) throw new Error(`the profile has more than ${most} bytes`);
+      for (let at = 0; at < bytes.length;) at += fs.writeSync(fd, bytes, at);
+    };
+    try {
+      profiling = true;
+      const { Session } = require('inspector');
+      fd = fs.openSync(path, 'wx', 0o600);
+      session = new Session();
+      session.connect();
+      if (kind === 'heap') {
+        let failed;
+        session.on('HeapProfiler.addHeapSnapshotChunk', ({ params }) => {
+          try {
+            if (!failed) write(params.chunk);
+          } catch (error) {
+            failed = error;
+          }
+        });
+        session.post('HeapProfiler.takeHeapSnapshot', {}, (error) => end(error ?? failed));
+        return;
+      }
+      session.post('Profiler.enable');
+      session.post('Profiler.start', (error) => error && end(error));
+      setTimeout(() => over || session.post('Profiler.stop', (error, result) => {
+        try {
+          if (!error) write(JSON.stringify(result.profile));
+          end(error);
+        } catch (unwritten) {
+          end(unwritten);
+        }
+      }), ms).unref();
+    } catch (error) {
+      end(error);
+    }
+  }
+
   const closeIdle = http.Server.prototype.closeIdleConnections;
   if (closeIdle) {
     http.Server.prototype.closeIdleConnections = function closeIdleConnections() {
@@ -390,6 +452,7 @@ function setUp() {
       enough = setTimeout(() => { quota = 0; }, GIVE_MS);
       enough.unref();
     }
+    if (message.act === 'profile') profile(message);
     if (message.act === 'end' && !ending) {
       ending = true;
       endFresh();
