@@ -2,11 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use super::super::series::labels;
 use super::*;
-use openmetrics::{Exposition, parse};
-
-#[path = "../../../tests/common/openmetrics.rs"]
-#[allow(dead_code)] // Other tests use more of it.
-mod openmetrics;
+use crate::api::metrics::tests::openmetrics::{Exposition, parse};
 
 fn series(pairs: &[(&str, &str)], part: Part) -> Series {
     let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

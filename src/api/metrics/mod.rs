@@ -8,7 +8,7 @@
 mod families;
 mod sockets;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::app_metrics::{self, AppMetrics, Gathered};
 use super::types::Deployment;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 #[path = "../../../tests/common/openmetrics.rs"]
 #[allow(dead_code)] // Other tests use more of it.
-mod openmetrics;
+pub(in crate::api) mod openmetrics;
 
 fn worker(slot: u32, id: Option<u64>, state: WorkerState) -> Worker {
     Worker { slot, id, state, loop_delay_ms: Some(1.5), restarts: 3, ..Worker::default() }
