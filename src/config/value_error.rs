@@ -268,6 +268,7 @@ fn workers_hint(typed: &str) -> String {
         Some(less) if !less.is_empty() && less.bytes().all(|b| b.is_ascii_digit()) => {
             format!("; for all CPUs but {less}, write \"max-{less}\"")
         }
+        _ if typed.contains("..") => "; bounds stand in the configuration of an app, here is one number".to_owned(),
         _ if typed == "0" => "; for all CPUs, write \"max\"".to_owned(),
         _ => String::new(),
     }

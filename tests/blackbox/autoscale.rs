@@ -167,6 +167,17 @@ fn a_number_set_by_hand_holds_until_it_is_taken_back_or_the_file_is_read_again()
 }
 
 #[test]
+fn a_schedule_raises_the_lower_bound() {
+    let sleep = "command = [\"sleep\", \"1000\"]\nprotocol = \"none\"\nready = \"1ms\"";
+    // The time of the first entry came within the last second, that of the other one in January.
+    let schedule = "schedule = [{ cron = \"* * * * * *\", workers = 2 }, { cron = \"0 0 1 1 *\", workers = 3 }]";
+    let cluster = start("1..3", sleep, schedule);
+    cluster.wait_line("web: scaled from 1 to 2 workers: schedule \"* * * * * *\"");
+    cluster.wait_ready(2);
+    cluster.stop();
+}
+
+#[test]
 fn only_workers_with_bounds_can_follow_the_load() {
     let cluster = Cluster::start(&["-w", "1", "--name", "web", "--ready", "1ms", "--", "sleep", "1000"]);
     cluster.wait_ready(1);

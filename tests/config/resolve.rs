@@ -404,7 +404,7 @@ fn bounds_and_targets_that_cannot_be_are_named() {
     with_bounds("scale.schedule = [{ cron = \"0 8 * *\", workers = 4 }]", "has 4 fields");
     with_bounds("scale.schedule = [{ cron = \"0 8 * * *\" }]", "workers is missing");
     with_bounds("scale.schedule = [{ cron = \"0 8 * * *\", worker = 1, workers = 2 }]", "did you mean \"workers\"?");
-    with_bounds("scale.schedule = [{ cron = \"0 8 * * *\", workers = \"2..4\" }]", "not \"2..4\"");
+    with_bounds("scale.schedule = [{ cron = \"0 8 * * *\", workers = \"2..4\" }]", "not \"2..4\"; bounds stand in");
     with_bounds("scale.schedule = \"0 8 * * *\"", "an array of tables");
     let none = "[[app]]\ncommand = \"a\"\nprotocol = \"none\"\nworkers = \"1..2\"\nscale.by = \"queue\"\n";
     assert!(said(&file(none))[0].contains("protocol \"none\" has none"));

@@ -98,7 +98,8 @@ function appCard(app, seconds) {
   const head = element('div');
   head.append(element('h2', app.name), element('span', app.status, TONES[app.status] || 'busy'));
   const per = before ? rate(app.handoffs, before.apps[app.name], seconds) : '';
-  const said = [`${app.workers_ready} of ${app.workers_wanted} workers`, `generation ${app.generation}`,
+  const bounds = app.scale ? ` (${app.scale.min} to ${app.scale.max})` : '';
+  const said = [`${app.workers_ready} of ${app.workers_wanted} workers${bounds}`, `generation ${app.generation}`,
     `${app.restarts} restarts`, per && `${per} connections/s`, app.listen.join(', ')];
   head.append(element('span', said.filter(Boolean).join(' · ')));
   const acts = element('nav');
@@ -107,6 +108,7 @@ function appCard(app, seconds) {
     button('Reload', () => command(`${path}/reload`)),
     button('+1', () => command(`${path}/scale`, { workers: '+1' })),
     button('−1', () => command(`${path}/scale`, { workers: '-1' })),
+    ...app.scale?.by_hand ? [button('Auto', () => command(`${path}/scale`, { workers: 'auto' }))] : [],
     button('Restart', () => confirm(`Restart ${app.name}?`) && command(`${path}/restart`)),
     stopped ? button('Start', () => command(`${path}/start`))
       : button('Stop', () => confirm(`Stop ${app.name}?`) && command(`${path}/stop`)),
