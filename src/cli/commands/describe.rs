@@ -110,10 +110,10 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// How the number of workers follows the load.
+/// How the number of workers follows the load, and why it changed last.
 pub(super) fn scale_words(app: &App, scale: &Autoscale) -> String {
     let load = |value: f64| match scale.by {
-        ScaleBy::Queue => format!("{value:.1} waiting"),
+        ScaleBy::Queue => format!("{value:.1}"),
         ScaleBy::Cpu | ScaleBy::Loop | ScaleBy::Unknown => format!("{:.0}%", value * 100.0),
     };
     let how = match (scale.by_hand, scale.load) {
@@ -122,7 +122,8 @@ pub(super) fn scale_words(app: &App, scale: &Autoscale) -> String {
         (false, None) => format!("by {}, target {}", scale.by, load(scale.target)),
     };
     let ago = scale.last_change_ms_ago.map_or_else(String::new, |ms| format!(" ({} ago)", short_time(ms)));
-    let last = scale.last_change.as_ref().map_or_else(String::new, |last| format!("; {last}{ago}"));
+    let last = scale.last_change.as_ref().filter(|_| !scale.by_hand);
+    let last = last.map_or_else(String::new, |last| format!("; {last}{ago}"));
     format!("{} of {}..{} workers, {how}{last}", app.workers_wanted, scale.min, scale.max)
 }
 
@@ -189,4 +190,36 @@ fn notes(app: &App) -> String {
         lines.push(format!("  slot {slot}: {lost} messages lost, as it did not read them\n"));
     }
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn a_number_that_follows_the_load_is_told_with_its_reason() {
+        let app = samples::app("web", Vec::new());
+        let scale = Autoscale {
+            min: 2,
+            max: 8,
+            by: ScaleBy::Cpu,
+            target: 0.7,
+            load: Some(0.5),
+            by_hand: false,
+            last_change: Some("from 2 to 4 workers: cpu use 93%, target 70%".to_owned()),
+            last_change_ms_ago: Some(5_000),
+        };
+        let words = |scale: &Autoscale| scale_words(&App { workers_wanted: 4, ..app.clone() }, scale);
+        assert_eq!(
+            words(&scale),
+            "4 of 2..8 workers, cpu 50% of 70%; from 2 to 4 workers: cpu use 93%, target 70% (5s ago)"
+        );
+        let queue = Autoscale { by: ScaleBy::Queue, target: 4.0, load: Some(1.25), last_change: None, ..scale.clone() };
+        assert_eq!(words(&queue), "4 of 2..8 workers, queue 1.2 of 4.0");
+        let unknown = Autoscale { load: None, last_change: None, ..scale.clone() };
+        assert_eq!(words(&unknown), "4 of 2..8 workers, by cpu, target 70%");
+        let by_hand = Autoscale { by_hand: true, ..scale };
+        assert_eq!(words(&by_hand), "4 of 2..8 workers, set by hand, until: clusterd scale web auto");
+    }
 }
