@@ -6,6 +6,7 @@ use super::keeper::Keeper;
 use super::listener;
 use super::notify_sockets::NotifySockets;
 use super::reactor::Reactor;
+use super::relay::app_metrics;
 use super::reload::resolve;
 use super::settings::Settings;
 use super::system::{Linux, System};
@@ -18,7 +19,7 @@ use super::{
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, Listen, Metrics};
 use crate::home::{self, Home, HomeError};
 use crate::ids::Generation;
 use crate::keeper::link::Inheritance;
@@ -388,6 +389,14 @@ impl<S: System> Master<S> {
         for app in self.cx.apps.iter_mut() {
             let who = app.settings().credentials().cloned();
             app.listeners.iter_mut().for_each(|listener| listener.remove_file(&self.cx.system, who.as_ref()));
+        }
+        for ix in self.cx.apps.indices() {
+            let app = &self.cx.apps[ix];
+            if app.settings().config.metrics == Metrics::Python {
+                let names = app_metrics::names(&self.cx, ix);
+                let home = self.cx.deployment.home.as_ref();
+                self.cx.system.remove_metrics_folders(app.settings().credentials(), home, &names);
+            }
         }
         for path in self.control.take_path().into_iter().chain(self.notify.files()) {
             // The file may have been removed already.

@@ -90,11 +90,17 @@ fn python_path() -> PathBuf {
     })
 }
 
+/// Folders for metrics in the home.
+fn folders(cluster: &Cluster) -> usize {
+    let names = fs::read_dir(cluster.folder.path().join("home/run")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("metrics+")).count()
+}
+
 #[test]
 #[ignore = "installs frameworks and versions of Node"]
 fn prometheus_client_in_workers_is_added_up() {
     let path = format!("PYTHONPATH = {:?}, PYTHONDONTWRITEBYTECODE = 1", python_path().display().to_string());
-    let cluster = shop("python", &["python3", &app("prometheus_app.py")], &path);
+    let mut cluster = shop("python", &["python3", &app("prometheus_app.py")], &path);
     order(cluster.address(), 20);
     let found = scrape(&cluster);
     counted(&found, 20.0);
@@ -109,17 +115,13 @@ fn prometheus_client_in_workers_is_added_up() {
     wait_until("the new worker writes", || scrape(&cluster).value("shop_alive", &[]) == Some(2.0));
     order(cluster.address(), 10);
     counted(&scrape(&cluster), 30.0);
-    let folders = || {
-        let names =
-            fs::read_dir(cluster.folder.path().join("home/run")).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name.to_string_lossy().starts_with("metrics-")).count()
-    };
-    assert_eq!(folders(), 1);
+    assert_eq!(folders(&cluster), 1);
     // Each generation has a folder of its own; of one that is over, the counts stay.
     assert!(cluster.cli(&["reload", "web"]).status.success());
     cluster.wait_view("the old workers are gone", |view| view.apps[0].workers.len() == 2);
     let found = scrape(&cluster);
     counted(&found, 30.0);
-    assert_eq!((found.value("shop_alive", &[]), folders()), (Some(2.0), 1));
-    cluster.stop();
+    assert_eq!((found.value("shop_alive", &[]), folders(&cluster)), (Some(2.0), 1));
+    cluster.signal("TERM");
+    assert_eq!((cluster.wait_exit(), folders(&cluster)), (0, 0));
 }

@@ -6,6 +6,7 @@ use crate::config::Metrics;
 use crate::ids::{AppIx, Generation, WorkerId, WorkerIx};
 use crate::limits::{APP_METRICS_ASKED_MAX, APP_METRICS_BYTES_MAX, APP_METRICS_WORKER_BYTES_MAX};
 use crate::master::context::Context;
+use crate::master::metrics_folders::Names;
 use crate::master::settings::Settings;
 use crate::master::system::System;
 use crate::worker::node::framing::Line;
@@ -144,7 +145,7 @@ fn folder(cx: &Context<impl System>, app: AppIx) -> Option<Folder> {
         Some(path) => Place::Typed(path),
         None => Place::Made {
             base: made_folder(cx, app, settings, newest).ok()?.parent()?.to_owned(),
-            prefix: name_prefix(cx, app),
+            prefix: names(cx, app).of_app().to_owned(),
             living: living.into_iter().map(|generation| generation.0).collect(),
         },
     };
@@ -177,12 +178,13 @@ fn made_folder(
     settings: &Settings,
     generation: Generation,
 ) -> std::io::Result<PathBuf> {
-    let name = format!("{}{generation}", name_prefix(cx, app), generation = generation.0);
-    cx.system.metrics_folder(settings.credentials(), cx.deployment.home.as_ref(), &name)
+    let home = cx.deployment.home.as_ref();
+    cx.system.metrics_folder(settings.credentials(), home, &names(cx, app), generation.0)
 }
 
-/// How the names of an app's folders begin: no other run of clusterd has the same. The number of a generation follows.
-fn name_prefix(cx: &Context<impl System>, app: AppIx) -> String {
+/// Names of an app's folders: no other run of clusterd has the same.
+pub(in crate::master) fn names(cx: &Context<impl System>, app: AppIx) -> Names {
     let deployment = &cx.deployment;
-    format!("metrics-{}-{}-{}-", deployment.keeper_pid, deployment.started_ms, cx.apps[app].name)
+    let home = deployment.home.as_ref().and_then(|home| cx.system.home_mark(home));
+    Names::of(home, &deployment.name, (deployment.keeper_pid, deployment.started_ms), &cx.apps[app].name)
 }

@@ -4,7 +4,8 @@ use crate::home::Home;
 use crate::ids::WorkerId;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
-use crate::master::{metrics_folders, preload};
+use crate::master::metrics_folders::{self, Names};
+use crate::master::preload;
 use crate::os::connection::{self, Connection};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::guard::{Guard, Parcel};
@@ -162,8 +163,18 @@ impl System for Linux {
         preload::path_for(uid, home)
     }
 
-    fn metrics_folder(&self, who: Option<&Credentials>, home: Option<&Home>, name: &str) -> io::Result<PathBuf> {
-        metrics_folders::make(who, home, name)
+    fn metrics_folder(
+        &self,
+        who: Option<&Credentials>,
+        home: Option<&Home>,
+        names: &Names,
+        generation: u32,
+    ) -> io::Result<PathBuf> {
+        metrics_folders::make(who, home, names, generation)
+    }
+
+    fn remove_metrics_folders(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names) {
+        metrics_folders::remove_all(who, home, names);
     }
 
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {

@@ -10,6 +10,7 @@ use crate::ids::WorkerId;
 use crate::keeper::link::KeeperSocket;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
+use crate::master::metrics_folders::Names;
 use crate::os::connection::Connection;
 use crate::os::cpu::CpuCount;
 use crate::os::guard::Parcel;
@@ -156,8 +157,17 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// The path of the preload's file for workers of this user; the first call writes the file.
     fn preload_file(&self, uid: u32, home: Option<&Home>) -> io::Result<String>;
 
-    /// The folder of this name for metrics of workers of this user (`None`: our own), made where it is missing.
-    fn metrics_folder(&self, who: Option<&Credentials>, home: Option<&Home>, name: &str) -> io::Result<PathBuf>;
+    /// The folder for metrics of a generation's workers, who are this user (`None`: our own); made where it is missing.
+    fn metrics_folder(
+        &self,
+        who: Option<&Credentials>,
+        home: Option<&Home>,
+        names: &Names,
+        generation: u32,
+    ) -> io::Result<PathBuf>;
+
+    /// Removes all these folders of an app, in a bounded time.
+    fn remove_metrics_folders(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names);
 
     /// Device and inode of an open file.
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)>;
