@@ -225,6 +225,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             token_file: Some(folder.0.join("all")),
             read_token_file: Some(folder.0.join("read")),
+            tls: None,
             hosts: vec!["metrics.internal".to_owned()],
             page: false,
         }

@@ -14,6 +14,7 @@ mod reply;
 pub mod request;
 mod routes;
 pub mod server;
+pub mod tls;
 pub mod types;
 mod upgrade;
 mod usage;

@@ -4,6 +4,7 @@ use super::access::{Access, Rights};
 use super::audit::Peer;
 use super::reply::{self, Reply, failure};
 use super::routes::{Route, RouteError};
+use super::tls::Tls;
 use super::write_timeout::WriteTimeout;
 use super::{CallSender, NotTaken, handler, page};
 use crate::limits;
@@ -78,11 +79,11 @@ pub fn start(listener: UnixListener, calls: CallSender, owner_uid: u32) -> io::R
 ///
 /// # Errors
 /// Thread or runtime cannot be created.
-pub fn start_tcp(listener: TcpListener, calls: CallSender, access: Access) -> io::Result<Server> {
+pub fn start_tcp(listener: TcpListener, calls: CallSender, access: Access, tls: Option<Tls>) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
-    let access = Arc::new(access);
+    let (access, tls) = (Arc::new(access), tls.map(Arc::new));
     run("clusterd-api-tcp", calls, move || {
-        Ok(TcpDoor { listener: tokio::net::TcpListener::from_std(listener)?, access })
+        Ok(TcpDoor { listener: tokio::net::TcpListener::from_std(listener)?, access, tls })
     })
 }
 
@@ -158,7 +159,10 @@ async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, conn
         let calls = calls.clone();
         tokio::spawn(async move {
             let _held = (permit, client);
-            connection(stream, calls, gate, counted).await;
+            match D::open(stream, &gate).await {
+                Ok(stream) => connection(stream, calls, gate, counted).await,
+                Err(e) => log::debug!("a client of {}: {e}", D::NAME),
+            }
         });
     }
 }
@@ -167,9 +171,14 @@ async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, conn
 trait Door: Send + Sync + 'static {
     /// For messages.
     const NAME: &'static str;
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+    type Stream: Send;
+    /// What requests come over.
+    type Open: AsyncRead + AsyncWrite + Unpin + Send;
 
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Gate)>> + Send;
+
+    /// What comes before requests.
+    fn open(stream: Self::Stream, gate: &Gate) -> impl Future<Output = io::Result<Self::Open>> + Send;
 
     /// Tells a client that it is one too many.
     fn refuse(stream: &Self::Stream);
@@ -183,11 +192,16 @@ struct UnixDoor {
 impl Door for UnixDoor {
     const NAME: &'static str = "the control socket";
     type Stream = UnixStream;
+    type Open = UnixStream;
 
     async fn accept(&self) -> io::Result<(UnixStream, Gate)> {
         let (stream, _) = self.listener.accept().await?;
         let gate = Gate::Unix(peer(&stream, self.owner_uid), stream.peer_cred().ok().and_then(|peer| peer.pid()));
         Ok((stream, gate))
+    }
+
+    async fn open(stream: UnixStream, _: &Gate) -> io::Result<UnixStream> {
+        Ok(stream)
     }
 
     fn refuse(stream: &UnixStream) {
@@ -198,15 +212,29 @@ impl Door for UnixDoor {
 struct TcpDoor {
     listener: tokio::net::TcpListener,
     access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
 }
+
+/// A connection as it is, or within TLS.
+trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Bytes for S {}
 
 impl Door for TcpDoor {
     const NAME: &'static str = "the control API over TCP";
     type Stream = TcpStream;
+    type Open = Box<dyn Bytes>;
 
     async fn accept(&self) -> io::Result<(TcpStream, Gate)> {
         let (stream, from) = self.listener.accept().await?;
-        Ok((stream, Gate::Tcp(Arc::clone(&self.access), from)))
+        Ok((stream, Gate::Tcp(Arc::clone(&self.access), self.tls.clone(), from)))
+    }
+
+    async fn open(stream: TcpStream, gate: &Gate) -> io::Result<Box<dyn Bytes>> {
+        match gate {
+            Gate::Tcp(_, Some(tls), _) => Ok(Box::new(tls.accept(stream).await?)),
+            Gate::Tcp(_, None, _) | Gate::Unix(..) => Ok(Box::new(stream)),
+        }
     }
 
     fn refuse(stream: &TcpStream) {
@@ -218,8 +246,8 @@ impl Door for TcpDoor {
 enum Gate {
     /// Who the kernel says it is; and the pid.
     Unix(Result<Peer, PeerError>, Option<i32>),
-    /// The rules, and the client's address.
-    Tcp(Arc<Access>, SocketAddr),
+    /// The rules, what encrypts, and the client's address.
+    Tcp(Arc<Access>, Option<Arc<Tls>>, SocketAddr),
 }
 
 impl Gate {
@@ -227,13 +255,13 @@ impl Gate {
     fn client(&self) -> ClientKey {
         match self {
             Gate::Unix(_, pid) => ClientKey::Pid(*pid),
-            Gate::Tcp(_, from) => ClientKey::Address(from.ip()),
+            Gate::Tcp(.., from) => ClientKey::Address(from.ip()),
         }
     }
 
     /// The answer to a request for the page, where there is one.
     fn page(&self, request: &hyper::Request<Incoming>) -> Option<Reply> {
-        let Gate::Tcp(access, _) = self else { return None };
+        let Gate::Tcp(access, ..) = self else { return None };
         let file =
             page::File::at(request.uri().path()).filter(|_| access.has_page() && *request.method() == Method::GET);
         file.map(|file| access.check_page(request.headers()).map_or_else(|refusal| refusal.reply(), |()| file.reply()))
@@ -244,7 +272,7 @@ impl Gate {
         match self {
             Gate::Unix(Ok(peer), _) => Ok(*peer),
             Gate::Unix(Err(why), _) => Err(Box::new(failure(StatusCode::FORBIDDEN, why))),
-            Gate::Tcp(access, from) => {
+            Gate::Tcp(access, _, from) => {
                 let rights = route.as_ref().map_or(Rights::Look, Route::rights);
                 match access.check(request.headers(), rights) {
                     Ok(()) => Ok(Peer::Tcp(*from)),

@@ -14,6 +14,8 @@ pub struct Control {
     pub token_file: Option<PathBuf>,
     /// File of the token for reading.
     pub read_token_file: Option<PathBuf>,
+    /// Files of the certificate (with what leads to its root) and of its key, where clients speak TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Names in `Host` that are answered, in lower case, beside localhost and IP addresses.
     pub hosts: Vec<String>,
     /// Whether there is a page for browsers.
@@ -57,8 +59,23 @@ pub(super) fn decide(raw: RawControl, start_folder: &str, found: &mut Found) -> 
         }
         return None;
     };
+    let tls = match (raw.tls_cert, raw.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some((absolute(start_folder, &certificate.value), absolute(start_folder, &key.value)))
+        }
+        (Some(alone), None) if !raw.bad.contains(&"tls_key") => {
+            found.add(alone.spot, "needs tls_key in [control] too: the certificate's private key");
+            None
+        }
+        (None, Some(alone)) if !raw.bad.contains(&"tls_cert") => {
+            found.add(alone.spot, "needs tls_cert in [control] too: the certificate of this key");
+            None
+        }
+        _ => None,
+    };
     let control = Control {
         listen,
+        tls,
         token_file: raw.token_file.map(|at| absolute(start_folder, &at.value)),
         read_token_file: raw.read_token_file.map(|at| absolute(start_folder, &at.value)),
         hosts: raw.hosts.into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
@@ -91,7 +108,7 @@ mod tests {
         for bad in ["", "x", "example.com:80", "127.0.0.1", "unix:/x", "99999"] {
             assert!(address(bad).is_err(), "{bad}");
         }
-        assert!(address("https://0.0.0.0:1").unwrap_err().to_string().contains("nginx"));
+        assert!(address("https://0.0.0.0:1").unwrap_err().to_string().contains("tls_cert"));
     }
 
     #[test]

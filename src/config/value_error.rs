@@ -20,11 +20,8 @@ pub enum ValueError {
     /// Not an address of the control API.
     #[error("\"{0}\" is not an address for the control API: say \"127.0.0.1:9615\", \"[::1]:9615\" or a port")]
     ControlAddress(String),
-    /// TLS was asked for.
-    #[error(
-        "\"{0}\": clusterd speaks no TLS; listen on 127.0.0.1 and put nginx in front, or reach it with ssh -L \
-         (docs/monitoring.md)"
-    )]
+    /// TLS was asked for by the address.
+    #[error("\"{0}\" is not an address: say \"127.0.0.1:9615\"; for TLS set tls_cert and tls_key beside it")]
     NoTls(String),
     /// Not a name of a machine.
     #[error("\"{0}\" is not a host name (without a port)")]

@@ -7,13 +7,14 @@ use super::system::System;
 use super::timers::Timer;
 use super::waiters::Waiters;
 use crate::api::access::{Access, AccessError};
+use crate::api::tls::{Tls, TlsError};
 use crate::api::{self, Call, CallReceiver, CallSender};
 use crate::config::Listen;
 use crate::config::control::Control as Settings;
 use crate::home;
 use crate::limits;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -70,21 +71,22 @@ impl Control {
 
     /// Serves the API over TCP, on another thread.
     pub(super) fn serve_tcp(&mut self, cx: &mut Context<impl System>, tcp: Tcp) {
-        let Tcp { socket, access, settings } = tcp;
+        let Tcp { socket, access, tls, settings } = tcp;
         cx.keeper.hold(CONTROL_TCP.to_owned(), socket.as_fd());
         let socket = TcpListener::from(socket);
         if let Ok(address) = socket.local_addr() {
-            log::info!("the control API is at http://{address}");
-            cx.deployment.control = Some((address, settings.page));
+            let at = TcpAddress { address, is_tls: tls.is_some(), has_page: settings.page };
+            log::info!("the control API is at {}", at.url());
+            cx.deployment.control = Some(at);
         }
-        if !settings.is_loopback() {
+        if !settings.is_loopback() && tls.is_none() {
             log::warn!(
-                "the control API at {} is not encrypted: tokens cross the network in clear text (see docs/monitoring.md)",
+                "the control API at {} is not encrypted: tokens cross the network in clear text; set tls_cert and tls_key (docs/monitoring.md)",
                 settings.listen
             );
         }
         let sender = self.sender(cx);
-        match api::server::start_tcp(socket, sender, access) {
+        match api::server::start_tcp(socket, sender, access, tls) {
             Ok(server) => self.tcp = Some((server, settings)),
             Err(e) => log::error!("cannot serve the control API over TCP: {e}"),
         }
@@ -95,7 +97,7 @@ impl Control {
         let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
         let Some(settings) = config.and_then(|config| config.control) else { return };
         let tcp = match held {
-            Some(socket) => Tcp::with(socket, settings).map_err(ControlError::from),
+            Some(socket) => Tcp::with(socket, settings),
             None => Tcp::bind(&cx.system, settings),
         };
         match tcp {
@@ -168,13 +170,31 @@ pub(super) enum ControlError {
     Bind { address: Listen, source: io::Error, holder: Option<String> },
     #[error("[control]: {0}")]
     Access(#[from] AccessError),
+    #[error("[control]: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// The address of the control API, bound, with its rules.
 pub(super) struct Tcp {
     socket: OwnedFd,
     access: Access,
+    tls: Option<Tls>,
     settings: Settings,
+}
+
+/// Where the control API is over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcpAddress {
+    address: SocketAddr,
+    is_tls: bool,
+    pub(super) has_page: bool,
+}
+
+impl TcpAddress {
+    pub(super) fn url(self) -> String {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
 }
 
 impl Tcp {
@@ -189,10 +209,11 @@ impl Tcp {
             let holder = in_use.then(|| super::address_in_use::in_use(system.tcp_port_holder(address).as_ref()));
             ControlError::Bind { address: Listen::Tcp(address), source, holder }
         })?;
-        Ok(Tcp::with(socket, settings)?)
+        Tcp::with(socket, settings)
     }
 
-    fn with(socket: OwnedFd, settings: Settings) -> Result<Tcp, AccessError> {
-        Ok(Tcp { socket, access: Access::prepare(&settings)?, settings })
+    fn with(socket: OwnedFd, settings: Settings) -> Result<Tcp, ControlError> {
+        let tls = settings.tls.as_ref().map(|(certificate, key)| Tls::new(certificate, key)).transpose()?;
+        Ok(Tcp { socket, access: Access::prepare(&settings)?, tls, settings })
     }
 }

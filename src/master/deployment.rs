@@ -1,10 +1,10 @@
 //! State of the deployment as a whole: its name and home, its configuration sources, whether it is stopping. Several
 //! mechanisms read it; whoever changes it also saves it.
+use super::control::TcpAddress;
 use super::system::System;
 use crate::config::sources::Sources;
 use crate::home::Home;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Size of clusterd's own log in the background, in bytes; then it is rotated, and the old file stays beside it.
@@ -47,7 +47,7 @@ pub(super) struct Deployment {
     pub(super) incarnation: u32,
     pub(super) keeper_pid: i32,
     /// Where the control API is over TCP, and whether it has the page.
-    pub(super) control: Option<(SocketAddr, bool)>,
+    pub(super) control: Option<TcpAddress>,
     /// What the service manager knows.
     pub(super) told: Told,
     /// It was logged that workers run without the preload.

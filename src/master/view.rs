@@ -4,6 +4,7 @@ use super::agent;
 use super::app::App;
 use super::autoscale;
 use super::context::Context;
+use super::control::TcpAddress;
 use super::history;
 use super::log_files::LogFiles;
 use super::relay::Custom;
@@ -33,8 +34,8 @@ pub(super) fn deployment(cx: &Context<impl System>, upgrade: &Upgrade, files: &L
         upgrade: upgrade.view(),
         background: cx.deployment.background,
         config: cx.deployment.current_sources().and_then(|s| s.file.as_ref()).map(|file| file.path.clone()),
-        control: cx.deployment.control.map(|(address, _)| format!("http://{address}")),
-        page: cx.deployment.control.is_some_and(|(_, page)| page),
+        control: cx.deployment.control.map(TcpAddress::url),
+        page: cx.deployment.control.is_some_and(|at| at.has_page),
         apps: cx.apps.indices().filter(|&ix| !cx.apps[ix].deleted).map(|ix| app(cx, files, ix, &mut room)).collect(),
     }
 }

@@ -8,5 +8,6 @@ mod events;
 mod metrics;
 mod page;
 mod tcp;
+mod tls;
 
 use common::{client, cluster};

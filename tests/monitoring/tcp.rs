@@ -128,7 +128,7 @@ fn what_cannot_be_served_safely_is_refused_before_anything_starts() {
         said
     };
     assert!(refused("listen = \"0.0.0.0:0\"").contains("needs token_file"));
-    assert!(refused("listen = \"https://127.0.0.1:9615\"").contains("nginx"));
+    assert!(refused("listen = \"https://127.0.0.1:9615\"").contains("set tls_cert and tls_key"));
     assert!(refused("page = true").contains("does nothing without listen"));
     assert!(refused("listen = \"127.0.0.1:0\"\ntoken_file = \"open.token\"").contains("chmod 600"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

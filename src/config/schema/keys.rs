@@ -109,12 +109,16 @@ table! {
 
     /// Address of the control API. Reading needs no token on a loopback address.
     listen: raw(SocketAddr), CONTROL_ADDRESS, unset "none", example r#""127.0.0.1:9615""#,
-        more "A port alone means 127.0.0.1. Other addresses than loopback need `token_file`. There is no TLS: put nginx in \
-              front, or use `ssh -L`";
+        more "A port alone means 127.0.0.1. Other addresses than loopback need `token_file`";
     /// File with the token for requests that change something, mode 0600; made with a random one if missing.
     token_file: raw(String), PATH, unset "nothing can be changed over TCP", example r#""control.token""#;
     /// File with a token that only reads.
     read_token_file: raw(String), PATH, unset "none", example r#""metrics.token""#;
+    /// File with the certificate for TLS (PEM, with what leads to its root); clients use https:// then.
+    tls_cert: raw(String), PATH, unset "no TLS", example r#""control.crt""#,
+        more "Read again when it changes";
+    /// File with the private key of `tls_cert` (PEM), which other users cannot read.
+    tls_key: raw(String), PATH, unset "no TLS", example r#""control.key""#;
     /// Names by which clients may call the address, beside localhost and IP addresses.
     hosts: raw(Vec<At<String>>), HOSTS, unset "none", example r#"["metrics.internal"]"#,
         more "Any other `Host` is refused, so that no web page can reach the API by a name of its own (DNS rebinding)";
