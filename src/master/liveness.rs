@@ -184,7 +184,7 @@ impl LivenessProbes {
         cx.timers.cancel(Timer::Hang);
         for ix in cx.workers.indices() {
             // A snapshot of the heap takes its time.
-            let may_hang = |w: &&Worker<_>| is_up(cx, w) && w.liveness.pinged_us.is_some() && !w.custom.is_profiled;
+            let may_hang = |w: &&Worker<_>| is_up(cx, w) && w.liveness.pinged_us.is_some() && !w.custom.writes_snapshot;
             let Some(worker) = cx.workers.get(ix).filter(may_hang) else { continue };
             let (app, id, liveness) = (worker.app, worker.id, worker.liveness);
             let settings = cx.apps[app].generations.get(&worker.generation);

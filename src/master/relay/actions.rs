@@ -19,8 +19,10 @@ pub(in crate::master) struct Custom {
     told: bool,
     /// Since when it has left a question for its metrics unanswered (milliseconds).
     pub(in crate::master) asked_ms: Option<u64>,
-    /// It is taking a profile, which may hold up its event loop.
-    pub(in crate::master) is_profiled: bool,
+    /// It has answered such a question.
+    pub(super) answers: bool,
+    /// It is to write a snapshot of its heap, which holds up its event loop.
+    pub(in crate::master) writes_snapshot: bool,
 }
 
 impl Custom {

@@ -23,6 +23,8 @@ pub(in crate::master) struct Collection {
     /// Scrapes of this master. Their questions have numbers of their own, above those of earlier masters.
     last: u64,
     open: Option<Open>,
+    /// Apps of which it was logged that a worker has never answered.
+    told: BTreeSet<AppIx>,
 }
 
 struct Open {
@@ -90,7 +92,14 @@ impl Relay {
                 continue;
             }
             if let Some(worker) = cx.workers.get_mut(ix) {
-                worker.custom.asked_ms = Some(now_ms);
+                let is_ignored = worker.custom.asked_ms.replace(now_ms).is_some() && !worker.custom.answers;
+                if is_ignored && self.metrics.told.insert(app) {
+                    let (name, slot) = (&cx.apps[app].name, worker.slot);
+                    log::warn!(
+                        "{name}/{slot}: worker {id} does not answer for its metrics; for metrics = \"prom-client\" it has to \
+                         call new AggregatorRegistry() of prom-client"
+                    );
+                }
             }
             waiting.insert(id);
             asked.push(id.0);
@@ -104,7 +113,7 @@ impl Relay {
             return false;
         }
         let Some(worker) = cx.workers.get_mut(ix) else { return true };
-        worker.custom.asked_ms = None;
+        (worker.custom.asked_ms, worker.custom.answers) = (None, true);
         let id = worker.id;
         let number = prom_client::answered(line.bytes);
         let Some(open) = self.metrics.open.as_mut().filter(|open| number == Some(open.number)) else { return true };

@@ -82,7 +82,7 @@ impl Relay {
             return Err(format!("{name} does not read its messages"));
         }
         if let Some(worker) = cx.workers.get_mut(ix) {
-            worker.custom.is_profiled = true;
+            worker.custom.writes_snapshot = kind == Kind::Heap;
         }
         Ok(Open { number, worker: id, name, until_ms: cx.now_ms + time_ms + PROFILE_WRITE_MS, reply: None })
     }
@@ -90,7 +90,7 @@ impl Relay {
     /// A worker says what became of a profile.
     pub(in crate::master) fn hear_profile(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, said: Profiled) {
         let Some(worker) = cx.workers.get_mut(ix) else { return };
-        worker.custom.is_profiled = false;
+        worker.custom.writes_snapshot = false;
         let id = worker.id;
         let Some(open) = self.profiles.open.iter_mut().find(|open| open.worker == id && open.number == said.number)
         else {
@@ -149,6 +149,12 @@ impl Profiles {
     pub(in crate::master) fn look(&mut self, cx: &mut Context<impl System>) {
         if cx.timers.take_due(Timer::Profiles, cx.now_ms) {
             let now_ms = cx.now_ms;
+            for open in self.open.iter().filter(|open| open.until_ms <= now_ms) {
+                // Whether it hangs is looked at again.
+                if let Some(worker) = cx.workers.find(open.worker).and_then(|ix| cx.workers.get_mut(ix)) {
+                    worker.custom.writes_snapshot = false;
+                }
+            }
             self.give_up(|open| open.until_ms <= now_ms, "it has not written its profile in time");
             self.finish(cx);
         }
