@@ -6,7 +6,7 @@ use super::metrics::{Format, Scrape};
 use super::reply::{self, Reply, done, failure, json};
 use super::request::{Request, View};
 use super::routes::Route;
-use super::types::{App, Deployment};
+use super::types::{App, AppStatus, Deployment};
 use super::{Answer, CallSender, NotTaken, Order, audit, logs, upgrade, usage};
 use crate::limits;
 use http_body_util::{BodyExt, Limited};
@@ -107,7 +107,11 @@ async fn show(view: View, calls: &CallSender) -> Reply {
     };
     match view {
         View::Live => done("alive"),
-        View::Ready => readiness(&deployment),
+        View::Ready => readiness(&deployment.apps),
+        View::AppReady(name) => match named(&name, &deployment) {
+            Ok(app) => readiness(std::slice::from_ref(app)),
+            Err(reply) => *reply,
+        },
         View::Logs(query) => logs::answer(query, &deployment, calls),
         // Answered without the master.
         View::Events(query) => events::answer(query, Form::Lines, None),
@@ -172,17 +176,21 @@ async fn metrics(format: Format, calls: &CallSender) -> Reply {
 }
 
 fn one_app(name: &str, deployment: &Deployment) -> Reply {
-    match deployment.apps.iter().find(|app| app.name == name) {
-        Some(app) => json(StatusCode::OK, app),
-        None => {
-            let names: Vec<&str> = deployment.apps.iter().map(|app| app.name.as_str()).collect();
-            failure(StatusCode::NOT_FOUND, format!("no app is called {name:?}; the apps are: {}", names.join(", ")))
-        }
-    }
+    named(name, deployment).map_or_else(|reply| *reply, |app| json(StatusCode::OK, app))
 }
 
-fn readiness(deployment: &Deployment) -> Reply {
-    let waiting: Vec<&App> = deployment.apps.iter().filter(|app| app.workers_ready == 0).collect();
+fn named<'a>(name: &str, deployment: &'a Deployment) -> Result<&'a App, Box<Reply>> {
+    deployment.apps.iter().find(|app| app.name == name).ok_or_else(|| {
+        let names: Vec<&str> = deployment.apps.iter().map(|app| app.name.as_str()).collect();
+        let why = format!("no app is called {name:?}; the apps are: {}", names.join(", "));
+        Box::new(failure(StatusCode::NOT_FOUND, why))
+    })
+}
+
+/// An app that is about to stop serves on for a while (`drain_delay`), and gets nothing new from who asks here.
+fn readiness(apps: &[App]) -> Reply {
+    let waits = |app: &&App| app.workers_ready == 0 || app.status == AppStatus::Stopping;
+    let waiting: Vec<&App> = apps.iter().filter(waits).collect();
     if waiting.is_empty() {
         return done("ready");
     }

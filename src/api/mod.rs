@@ -3,6 +3,7 @@
 //!
 //! `types` and `request` are shared by server, command line and master; `routes` alone maps requests to HTTP.
 pub mod access;
+pub(crate) mod agent_check;
 pub mod app_metrics;
 mod audit;
 pub mod events;

@@ -58,6 +58,8 @@ pub enum View {
     Live,
     /// Whether every app has a ready worker.
     Ready,
+    /// Whether this app has one.
+    AppReady(String),
     /// Metrics of everything.
     Metrics,
     /// What happens.

@@ -41,6 +41,7 @@ enum Endpoint {
     Upgrade,
     Live,
     Readiness,
+    AppReadiness,
     Metrics,
     Events,
 }
@@ -76,6 +77,7 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::Upgrade, Method::POST, "/v1/upgrade"),
     (Endpoint::Live, Method::GET, "/livez"),
     (Endpoint::Readiness, Method::GET, "/readyz"),
+    (Endpoint::AppReadiness, Method::GET, "/readyz/NAME"),
     (Endpoint::Metrics, Method::GET, "/metrics"),
     (Endpoint::Events, Method::GET, "/v1/events"),
 ];
@@ -197,6 +199,7 @@ impl Route {
             | Endpoint::ResetCounters
             | Endpoint::Live
             | Endpoint::Readiness
+            | Endpoint::AppReadiness
             | Endpoint::Metrics
             | Endpoint::Events => false,
         }
@@ -214,6 +217,7 @@ impl Route {
             | Endpoint::App
             | Endpoint::Live
             | Endpoint::Readiness
+            | Endpoint::AppReadiness
             | Endpoint::Events
             | Endpoint::Metrics => Rights::Look,
             Endpoint::Logs => Rights::Read,
@@ -252,6 +256,7 @@ impl Route {
             Endpoint::App => Request::View(View::App(app)),
             Endpoint::Live => Request::View(View::Live),
             Endpoint::Readiness => Request::View(View::Ready),
+            Endpoint::AppReadiness => Request::View(View::AppReady(app)),
             Endpoint::Metrics => Request::View(View::Metrics),
             Endpoint::Events => Request::View(View::Events(event_query(query)?)),
             Endpoint::Logs => Request::View(View::Logs(log_query(query)?)),
@@ -322,6 +327,7 @@ impl Request {
             Request::View(View::App(app)) => (Endpoint::App, Some(app), None),
             Request::View(View::Live) => (Endpoint::Live, None, None),
             Request::View(View::Ready) => (Endpoint::Readiness, None, None),
+            Request::View(View::AppReady(app)) => (Endpoint::AppReadiness, Some(app), None),
             Request::View(View::Metrics) => (Endpoint::Metrics, None, None),
             Request::View(View::Events(_)) => (Endpoint::Events, None, None),
             Request::View(View::Logs(_)) => (Endpoint::Logs, None, None),

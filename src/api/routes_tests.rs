@@ -32,6 +32,7 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::View(View::App("a/b".to_owned())), "GET", "/v1/apps/a%2Fb", ""),
         (Request::View(View::Live), "GET", "/livez", ""),
         (Request::View(View::Ready), "GET", "/readyz", ""),
+        (Request::View(View::AppReady(web())), "GET", "/readyz/web", ""),
         (Request::View(View::Metrics), "GET", "/metrics", ""),
         (
             Request::View(View::Events(EventQuery { apps: vec!["a b".to_owned()], after: Some(7), follow: true })),

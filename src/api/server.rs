@@ -87,7 +87,11 @@ pub fn start_tcp(listener: TcpListener, calls: CallSender, access: Access, tls: 
     })
 }
 
-fn run<D: Door>(
+/// Serves what comes in at a door, on a thread of its own.
+///
+/// # Errors
+/// Thread or runtime cannot be created.
+pub(super) fn run<D: Door>(
     thread: &str,
     calls: CallSender,
     door: impl FnOnce() -> io::Result<D> + Send + 'static,
@@ -102,7 +106,7 @@ fn run<D: Door>(
             // It needs the runtime.
             let door = match door() {
                 Ok(door) => door,
-                Err(e) => return log::error!("cannot serve the control API: {e}"),
+                Err(e) => return log::error!("cannot serve {}: {e}", D::NAME),
             };
             let accepting = tokio::spawn(serve(door, calls, open, Arc::clone(&connections)));
             end.notified().await;
@@ -151,7 +155,7 @@ async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, conn
             D::refuse(&stream);
             continue;
         };
-        let Some(client) = clients.admit(gate.client()) else {
+        let Some(client) = clients.admit(D::client(&gate)) else {
             D::refuse(&stream);
             continue;
         };
@@ -159,26 +163,31 @@ async fn serve<D: Door>(door: D, calls: CallSender, open: Arc<AtomicUsize>, conn
         let calls = calls.clone();
         tokio::spawn(async move {
             let _held = (permit, client);
-            match D::open(stream, &gate).await {
-                Ok(stream) => connection(stream, calls, gate, counted).await,
-                Err(e) => log::debug!("a client of {}: {e}", D::NAME),
-            }
+            D::talk(stream, calls, gate, counted).await;
         });
     }
 }
 
 /// Where clients come in.
-trait Door: Send + Sync + 'static {
+pub(super) trait Door: Send + Sync + 'static {
     /// For messages.
     const NAME: &'static str;
-    type Stream: Send;
-    /// What requests come over.
-    type Open: AsyncRead + AsyncWrite + Unpin + Send;
+    type Stream: Send + 'static;
+    /// What is known of a client.
+    type Gate: Send + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Gate)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Gate)>> + Send;
 
-    /// What comes before requests.
-    fn open(stream: Self::Stream, gate: &Gate) -> impl Future<Output = io::Result<Self::Open>> + Send;
+    /// The one for whom its connections are counted.
+    fn client(gate: &Self::Gate) -> ClientKey;
+
+    /// Answers a client. `counted` is dropped when the end of the process has not to wait for it.
+    fn talk(
+        stream: Self::Stream,
+        calls: CallSender,
+        gate: Self::Gate,
+        counted: Counted,
+    ) -> impl Future<Output = ()> + Send;
 
     /// Tells a client that it is one too many.
     fn refuse(stream: &Self::Stream);
@@ -192,7 +201,7 @@ struct UnixDoor {
 impl Door for UnixDoor {
     const NAME: &'static str = "the control socket";
     type Stream = UnixStream;
-    type Open = UnixStream;
+    type Gate = Gate;
 
     async fn accept(&self) -> io::Result<(UnixStream, Gate)> {
         let (stream, _) = self.listener.accept().await?;
@@ -200,8 +209,12 @@ impl Door for UnixDoor {
         Ok((stream, gate))
     }
 
-    async fn open(stream: UnixStream, _: &Gate) -> io::Result<UnixStream> {
-        Ok(stream)
+    fn client(gate: &Gate) -> ClientKey {
+        gate.client()
+    }
+
+    async fn talk(stream: UnixStream, calls: CallSender, gate: Gate, counted: Counted) {
+        connection(stream, calls, gate, counted).await;
     }
 
     fn refuse(stream: &UnixStream) {
@@ -223,17 +236,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Bytes for S {}
 impl Door for TcpDoor {
     const NAME: &'static str = "the control API over TCP";
     type Stream = TcpStream;
-    type Open = Box<dyn Bytes>;
+    type Gate = Gate;
 
     async fn accept(&self) -> io::Result<(TcpStream, Gate)> {
         let (stream, from) = self.listener.accept().await?;
         Ok((stream, Gate::Tcp(Arc::clone(&self.access), self.tls.clone(), from)))
     }
 
-    async fn open(stream: TcpStream, gate: &Gate) -> io::Result<Box<dyn Bytes>> {
-        match gate {
-            Gate::Tcp(_, Some(tls), _) => Ok(Box::new(tls.accept(stream).await?)),
+    fn client(gate: &Gate) -> ClientKey {
+        gate.client()
+    }
+
+    async fn talk(stream: TcpStream, calls: CallSender, gate: Gate, counted: Counted) {
+        let opened: io::Result<Box<dyn Bytes>> = match &gate {
+            Gate::Tcp(_, Some(tls), _) => tls.accept(stream).await.map(|stream| Box::new(stream) as Box<dyn Bytes>),
             Gate::Tcp(_, None, _) | Gate::Unix(..) => Ok(Box::new(stream)),
+        };
+        match opened {
+            Ok(stream) => connection(stream, calls, gate, counted).await,
+            Err(e) => log::debug!("a client of {}: {e}", TcpDoor::NAME),
         }
     }
 
@@ -243,7 +264,7 @@ impl Door for TcpDoor {
 }
 
 /// What decides whether a request of a connection is answered.
-enum Gate {
+pub(super) enum Gate {
     /// Who the kernel says it is; and the pid.
     Unix(Result<Peer, PeerError>, Option<i32>),
     /// The rules, what encrypts, and the client's address.
@@ -314,7 +335,7 @@ const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncon
 
 /// Who has connections: a process, or over TCP an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ClientKey {
+pub(super) enum ClientKey {
     Pid(Option<i32>),
     Address(IpAddr),
 }
@@ -361,7 +382,7 @@ impl Drop for Client {
 
 /// Why a peer is not answered.
 #[derive(Debug, Error)]
-enum PeerError {
+pub(super) enum PeerError {
     #[error("cannot tell who you are: {0}")]
     Unknown(#[from] io::Error),
     #[error("this clusterd belongs to user {owner_uid}; you are user {uid}. Run as that user or as root")]
@@ -385,7 +406,7 @@ fn check_uid(uid: u32, owner_uid: u32) -> Result<(), PeerError> {
 }
 
 /// Counts requests under way.
-struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
     fn new(open: &Arc<AtomicUsize>) -> Counted {

@@ -1,6 +1,7 @@
 //! `[control]`: the control API over TCP. What may be asked for, and by whom, follows from the address and the tokens.
 use super::problem::{Found, Spot};
 use super::schema::keys::RawControl;
+use super::schema::kinds::{TOO_MANY_ENTRIES, Text, Texts, unset};
 use super::sources::absolute;
 use super::value_error::ValueError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,6 +30,12 @@ impl Control {
     }
 }
 
+pub(super) const ADDRESS: Text<SocketAddr> =
+    Text { wants: "a string", parse: address, words: "address", show: unset, choices: &[] };
+
+pub(super) const HOSTS: Texts<String> =
+    Texts { parse: host, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: None };
+
 /// The address of `[control] listen`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, ValueError> {
     if text.starts_with("https:") || text.starts_with("tls:") {
@@ -47,6 +54,16 @@ pub(super) fn host(text: &str) -> Result<String, ValueError> {
         return Err(ValueError::HostName(text.to_owned()));
     }
     Ok(text.to_ascii_lowercase())
+}
+
+/// The address for agent checks.
+pub(super) fn take_agent_check(raw: &mut RawControl, found: &mut Found) -> Option<SocketAddr> {
+    let agent_check = raw.agent_check.take()?;
+    let listen = raw.listen.as_ref().map(|at| at.value);
+    if agent_check.value.port() != 0 && listen == Some(agent_check.value) {
+        found.add(agent_check.spot, "agent_check and listen are the same address: agent checks speak no HTTP");
+    }
+    Some(agent_check.value)
 }
 
 /// With every default decided; `None` without an address.

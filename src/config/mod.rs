@@ -46,6 +46,8 @@ pub struct Config {
     pub apps: Vec<App>,
     /// The control API over TCP, where that is wanted.
     pub control: Option<control::Control>,
+    /// The address for agent checks, where they are wanted.
+    pub agent_check: Option<SocketAddr>,
 }
 
 /// Number of workers as typed.

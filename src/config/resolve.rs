@@ -34,6 +34,8 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         }
         None => (vec![RawApp::default()], None),
     };
+    let mut control = control;
+    let agent_check = control.as_mut().and_then(|raw| control::take_agent_check(raw, &mut found));
     let control = control.and_then(|raw| control::decide(raw, &sources.start_folder, &mut found));
     check_overrides(sources, &raws, &mut found);
     let several = raws.len() > 1;
@@ -50,7 +52,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     if !found.is_empty() {
         return Err(found.into_problems(&path, text));
     }
-    Ok(Config { apps, control })
+    Ok(Config { apps, control, agent_check })
 }
 
 /// The name of a file in problems: for a converted file, line numbers refer to the converted text.

@@ -42,6 +42,8 @@ pub(super) struct App {
     pub(super) accept_pause: AcceptPause,
     /// The app is stopping: the master no longer accepts for it.
     pub(super) closed: bool,
+    /// Somebody has asked to stop it, and it stops then (monotonic milliseconds): `stop_delay`.
+    pub(super) stops_at_ms: Option<u64>,
     /// The record of it that was saved last.
     pub(super) saved: Option<AppRecord>,
     /// The kernel's way to choose among the workers was logged.
@@ -120,6 +122,7 @@ impl App {
             waiting: WaitingConnections::default(),
             accept_pause: AcceptPause::default(),
             closed: false,
+            stops_at_ms: None,
             saved: None,
             steering_reported: false,
             last_sockets: BTreeMap::new(),

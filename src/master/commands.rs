@@ -10,7 +10,7 @@ use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
     Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload,
-    spawn, stdin, triggers, upgrade, view,
+    spawn, stdin, stop_delay, triggers, upgrade, view,
 };
 use crate::api::request::{Role, StopMode, Target};
 use crate::api::types::ProfileKind;
@@ -161,7 +161,7 @@ impl<S: System> Master<S> {
 
     /// The apps that "everything" means: those that are not stopped.
     pub(super) fn apps_that_run(&self) -> Vec<AppIx> {
-        self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].supervisor.is_stopping()).collect()
+        self.cx.apps.indices().filter(|ix| !self.cx.apps[*ix].is_stopping()).collect()
     }
 
     fn apps_meant(&self, target: &Target) -> Result<Vec<AppIx>, Answer> {
@@ -265,8 +265,23 @@ impl<S: System> Master<S> {
         self.control.waiters.answer_settled(&mut self.cx);
     }
 
+    /// Stops an app: at once, or when load balancers have had time to learn of it.
     pub(super) fn stop_app(&mut self, ix: AppIx, mode: StopMode) {
+        if mode == StopMode::Now || !stop_delay::put_off(&mut self.cx, ix) {
+            self.begin_stop(ix, mode);
+        }
+    }
+
+    /// Stops the apps whose stop was put off until now.
+    pub(super) fn stop_due_apps(&mut self) {
+        for ix in stop_delay::take_due(&mut self.cx) {
+            self.begin_stop(ix, StopMode::Drain);
+        }
+    }
+
+    fn begin_stop(&mut self, ix: AppIx, mode: StopMode) {
         let app = &mut self.cx.apps[ix];
+        app.stops_at_ms = None;
         app.closed = true;
         app.starting = false;
         for listener in &mut app.listeners {
@@ -367,16 +382,21 @@ impl<S: System> Master<S> {
     /// Starts from a configuration that was read on a thread.
     pub(super) fn start_with(&mut self, ix: AppIx, restart: bool, input: Input, reply: ReplySender) {
         let app = &self.cx.apps[ix];
+        let is_stopping = app.is_stopping();
         let idle = app.supervisor.is_stopped() || app.supervisor.is_over();
         let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
         let answer = if self.cx.deployment.stop_asked {
             Answer::Refused(format!("{} is stopping", self.cx.deployment.name))
-        } else if !idle && !restart && !app.supervisor.is_stopping() && !is_new {
+        } else if !idle && !restart && !is_stopping && !is_new {
             // Another client was faster: wait for the start that it requested.
             return self.control.waiters.add(&mut self.cx, Wait::Start { open: BTreeSet::from([ix]) }, Some(reply));
-        } else if !idle && !restart && !app.supervisor.is_stopping() {
+        } else if !idle && !restart && !is_stopping {
             Answer::Refused(format!("{} runs already; reload replaces its workers, restart stops it first", app.name))
         } else {
+            if self.cx.apps[ix].stops_at_ms.is_some() {
+                // The start follows the stop, which comes now.
+                self.begin_stop(ix, StopMode::Drain);
+            }
             match reload::prepare_start(&mut self.cx, ix, input) {
                 Ok(()) => {
                     triggers::watch_from_start(&mut self.cx, ix);

@@ -1,5 +1,6 @@
 //! The master's side of the control API: its socket, the calls from its thread, and the clients that wait for an
 //! answer.
+use super::agent_check::{self, AgentCheck};
 use super::context::Context;
 use super::reload::resolve;
 use super::start::{CONTROL_SOCKET, CONTROL_TCP};
@@ -37,6 +38,7 @@ pub(super) struct Control {
     server: Option<api::server::Server>,
     /// The server over TCP, and what it was started with.
     tcp: Option<(api::server::Server, Settings)>,
+    agent_check: AgentCheck,
     /// Path of the socket, which is removed at the end.
     path: Option<PathBuf>,
     /// It was logged that the socket is missing and cannot be bound again.
@@ -92,10 +94,23 @@ impl Control {
         }
     }
 
-    /// Continues to serve over TCP what the previous master did; binds the address where that is not held.
-    pub(super) fn resume_tcp(&mut self, cx: &mut Context<impl System>, held: Option<OwnedFd>) {
+    /// Answers agent checks on this socket, for which this address was configured.
+    pub(super) fn serve_agent_check(&mut self, cx: &mut Context<impl System>, socket: OwnedFd, address: SocketAddr) {
+        let sender = self.sender(cx);
+        self.agent_check.serve(cx, socket, address, sender);
+    }
+
+    /// Continues to serve over TCP what the previous master did; binds an address whose socket is not held.
+    pub(super) fn resume_tcp(&mut self, cx: &mut Context<impl System>, held: Option<OwnedFd>, check: Option<OwnedFd>) {
         let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
-        let Some(settings) = config.and_then(|config| config.control) else { return };
+        let Some(config) = config else { return };
+        if let Some(address) = config.agent_check {
+            match check.map_or_else(|| agent_check::bind(&cx.system, address), Ok) {
+                Ok(socket) => self.serve_agent_check(cx, socket, address),
+                Err(e) => log::error!("{e}"),
+            }
+        }
+        let Some(settings) = config.control else { return };
         let tcp = match held {
             Some(socket) => Tcp::with(socket, settings),
             None => Tcp::bind(&cx.system, settings),
@@ -109,8 +124,9 @@ impl Control {
     /// Says that a changed `[control]` waits for the next start.
     pub(super) fn compare(&self, cx: &Context<impl System>) {
         let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
-        let wanted = config.and_then(|config| config.control);
-        if self.tcp.as_ref().map(|(_, settings)| settings) != wanted.as_ref() {
+        let (wanted, agent_check) = config.map_or((None, None), |config| (config.control, config.agent_check));
+        let serves = self.tcp.as_ref().map(|(_, settings)| settings);
+        if serves != wanted.as_ref() || self.agent_check.address() != agent_check {
             log::warn!("[control] has changed, which takes effect when clusterd is started again");
         }
     }
@@ -155,6 +171,7 @@ impl Control {
         for server in self.server.iter().chain(self.tcp.iter().map(|(server, _)| server)) {
             server.drain();
         }
+        self.agent_check.drain();
     }
 
     /// Path of the socket, for the caller to remove; returned once.

@@ -133,7 +133,8 @@ impl Drains {
         }
         let settings = app.generations.get(&worker.generation);
         let farewell = settings.map_or(Farewell::Signal, |s| s.protocol.farewell());
-        let delay_ms = settings.map_or(0, |s| s.drain_delay_ms());
+        // Before a stop it has passed already (`stop_delay`).
+        let delay_ms = if app.closed { 0 } else { settings.map_or(0, |s| s.drain_delay_ms()) };
         let first = worker.drain == Some(Drain::WaitingForAnswers);
         if first && farewell == Farewell::Signal && worker.own_socket && !worker.serves.is_empty() && !app.closed {
             // No other worker could take the connections in its own queue.

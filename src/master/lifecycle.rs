@@ -63,7 +63,7 @@ pub(super) fn save_states(cx: &Context<impl System>) {
         .map(|app| EntryApp {
             name: app.name.clone(),
             id: cx.deployment.ids.get(&app.name).copied().unwrap_or_default(),
-            stopped: app.closed && !app.starting,
+            stopped: (app.closed || app.stops_at_ms.is_some()) && !app.starting,
             workers: app.scaled(&cx.system),
         })
         .collect();
@@ -167,7 +167,7 @@ pub(super) fn stays_when_over(cx: &Context<impl System>) -> bool {
 /// Why a command is refused for an app that is stopped; `None` if the app is meant to run.
 pub(super) fn refusal_while_stopped(cx: &Context<impl System>, ix: AppIx) -> Option<String> {
     let app = &cx.apps[ix];
-    if !app.supervisor.is_stopping() {
+    if !app.is_stopping() {
         return None;
     }
     let state = if app.supervisor.is_stopped() { "stopped" } else { "stopping" };

@@ -5,6 +5,7 @@
 mod address_in_use;
 mod addresses;
 mod agent;
+mod agent_check;
 mod app;
 mod autoscale;
 mod bind;
@@ -59,6 +60,7 @@ mod spawn;
 mod spawn_error;
 mod start;
 mod stdin;
+mod stop_delay;
 mod system;
 mod table;
 mod tasks;
@@ -225,6 +227,7 @@ impl<S: System> Master<S> {
             autoscale::look(&mut self.cx);
         }
         self.kernel_mode.interception.read_left(&mut self.cx);
+        self.stop_due_apps();
         self.drains.end_delays(&mut self.cx);
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);

@@ -302,6 +302,7 @@ impl Recovery<'_> {
             // Never lower than what was spawned: ids of all apps count together.
             spawned: saved.as_ref().map_or(newest, |app| app.spawned),
             scale: saved.as_ref().map(|app| app.scale.clone()).unwrap_or_default(),
+            stops_at_ms: saved.as_ref().and_then(|app| app.stops_at_ms),
             history: saved.map(|app| app.history).unwrap_or_default(),
         };
         self.put(Self::app_key(ix), &app);

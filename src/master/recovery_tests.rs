@@ -104,6 +104,7 @@ impl Left {
             spawned: 9,
             history: vec![9],
             scale: ScaleRecord::default(),
+            stops_at_ms: None,
         };
         self.note(&format!("app/{ix}"), &note);
     }

@@ -1,5 +1,6 @@
 //! A master that takes over the checkpoint, sockets and workers of the previous one from the keeper. A fresh start is
 //! in `start`.
+use super::agent_check::AGENT_CHECK;
 use super::app::App;
 use super::autoscale::Autoscale;
 use super::bind::{self, Intercepted};
@@ -19,7 +20,7 @@ use super::start::{
     BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
 };
 use super::system::System;
-use super::{Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin};
+use super::{Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin, stop_delay};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -94,8 +95,8 @@ fn resume_all(
     if let Some(socket) = inherited.fds.remove(CONTROL_SOCKET) {
         master.control.serve(&master.cx, UnixListener::from(socket));
     }
-    let tcp = inherited.fds.remove(CONTROL_TCP);
-    master.control.resume_tcp(&mut master.cx, tcp);
+    let (tcp, check) = (inherited.fds.remove(CONTROL_TCP), inherited.fds.remove(AGENT_CHECK));
+    master.control.resume_tcp(&mut master.cx, tcp, check);
     let mut actions = Vec::new();
     for ix in (0..limits::APPS_MAX).map(AppIx) {
         let Some(app) = read_record::<AppRecord>(&inherited, &format!("{APP}{ix}")) else { break };
@@ -118,6 +119,7 @@ fn resume_all(
             master.on_exited(child.worker, status, master.cx.now_ms);
         }
     }
+    stop_delay::resume(&mut master.cx);
     in_hand::adopt(&mut master.cx, &mut inherited.fds);
     for ix in master.cx.workers.indices() {
         master.begin_interception(ix);
@@ -305,6 +307,7 @@ fn resume_app(
     app.autoscale = Autoscale::from_record(&record.scale);
     app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();
+    app.stops_at_ms = record.stops_at_ms;
     app.deleted = record.deleted;
     // The previous master logged it.
     app.steering_reported = true;

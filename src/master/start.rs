@@ -14,7 +14,8 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume,
+    Master, agent_check, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output,
+    reload, resume,
 };
 use crate::api;
 use crate::api::request::StopMode;
@@ -240,12 +241,17 @@ impl<S: System> Master<S> {
         }
         let tcp = config.control.clone().map(|control| Tcp::bind(&self.cx.system, control));
         let tcp = tcp.transpose().map_err(StartError::failed)?;
+        let check = config.agent_check.map(|at| agent_check::bind(&self.cx.system, at).map(|socket| (socket, at)));
+        let check = check.transpose().map_err(StartError::failed)?;
         // Not earlier: whoever finds the socket may rely on the start.
         if let Some(claimed) = claimed {
             self.open_control(&claimed.claim);
         }
         if let Some(tcp) = tcp {
             self.control.serve_tcp(&mut self.cx, tcp);
+        }
+        if let Some((socket, address)) = check {
+            self.control.serve_agent_check(&mut self.cx, socket, address);
         }
         reload::remember_sources(&mut self.cx, 1, sources);
         for (settings, bound) in prepared.into_iter().zip(bound) {

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     DrainCheck,
     /// The first end of a `drain_delay`.
     DrainDelay,
+    /// The first stop of an app that was put off.
+    StopDelay,
     /// The check of the accept queues of slots.
     AcceptQueues,
     /// The next change of a selection in the kernel.

@@ -25,7 +25,7 @@ impl App {
     pub(super) fn may_restart(&self) -> bool {
         let config = &self.settings().config;
         let asks = config.cron_restart.is_some() || config.watch.is_some();
-        asks && !self.deleted && !self.supervisor.is_stopping()
+        asks && !self.deleted && !self.is_stopping()
     }
 
     fn to_watch(&self, home: Option<&Path>) -> Option<Spec> {

@@ -269,6 +269,7 @@ mod tests {
             spawned: 0,
             history: Vec::new(),
             scale: ScaleRecord::default(),
+            stops_at_ms: None,
         };
         record::to_document(&app).unwrap()
     }

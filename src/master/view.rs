@@ -208,7 +208,7 @@ fn status(app: &App) -> wire::AppStatus {
         wire::AppStatus::Stopped
     } else if s.is_restarting() {
         wire::AppStatus::Starting
-    } else if s.is_stopping() {
+    } else if app.is_stopping() {
         wire::AppStatus::Stopping
     } else if s.is_errored() {
         wire::AppStatus::Errored

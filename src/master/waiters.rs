@@ -142,6 +142,9 @@ impl Waiters {
                     let what = if apps[*app].deleted { "is deleted" } else { "has stopped" };
                     Answer::Done(format!("{} {what}", apps[*app].name))
                 }
+                Wait::StopApp { app } if !apps[*app].closed && !apps[*app].is_stopping() => {
+                    Answer::Done(format!("{} has stopped, and was started again", apps[*app].name))
+                }
                 Wait::StopAll if apps.iter().all(|a| a.supervisor.is_stopped()) => {
                     Answer::Done(format!("{} has stopped", cx.deployment.name))
                 }

@@ -2,6 +2,7 @@
 //! (`table`), egg, WebSockets, proxies, and every supported version of Node. The first run installs them below the target folder (`install`);
 //! later ones need no network.
 #![allow(clippy::unwrap_used)]
+mod agent_check;
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;

@@ -34,7 +34,7 @@ impl Drop for Proxy {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -49,7 +49,7 @@ fn example(name: &str, from: u16, to: SocketAddr) -> String {
 
 impl Proxy {
     /// Starts one and waits until it listens.
-    fn run(folder: Folder, port: u16, command: &mut Command) -> Proxy {
+    pub(crate) fn run(folder: Folder, port: u16, command: &mut Command) -> Proxy {
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let proxy = Proxy { child, address: SocketAddr::from(([127, 0, 0, 1], port)), _folder: folder };
         let from = Instant::now();
@@ -106,6 +106,14 @@ fn ask(stream: &mut TcpStream, method: &str) -> Result<String, std::io::Error> {
     }
 }
 
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks without pause while `happens` runs. How many answers came, and every one that was not 200.
 pub(crate) fn under_load(address: SocketAddr, happens: impl FnOnce()) -> (u64, Vec<String>) {
     let (stop, count, bad) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
@@ -128,8 +136,9 @@ pub(crate) fn under_load(address: SocketAddr, happens: impl FnOnce()) -> (u64, V
                 }
             });
         }
+        // The clients end when it fails, too.
+        let _stop = StopAtEnd(&stop);
         happens();
-        stop.store(true, Ordering::Relaxed);
     });
     (count.into_inner(), bad.into_inner().unwrap())
 }

@@ -1,5 +1,6 @@
 //! The built binary as monitoring sees it: metrics, events, the control address over TCP, the page.
 #![allow(clippy::unwrap_used)]
+mod agent_check;
 mod app_metrics;
 #[path = "../common/mod.rs"]
 mod common;

@@ -108,7 +108,7 @@ table! {
     raw RawControl;
 
     /// Address of the control API. Reading needs no token on a loopback address.
-    listen: raw(SocketAddr), CONTROL_ADDRESS, unset "none", example r#""127.0.0.1:9615""#,
+    listen: raw(SocketAddr), control::ADDRESS, unset "none", example r#""127.0.0.1:9615""#,
         more "A port alone means 127.0.0.1. Other addresses than loopback need `token_file`";
     /// File with the token for requests that change something, mode 0600; made with a random one if missing.
     token_file: raw(String), PATH, unset "nothing can be changed over TCP", example r#""control.token""#;
@@ -120,10 +120,13 @@ table! {
     /// File with the private key of `tls_cert` (PEM), which other users cannot read.
     tls_key: raw(String), PATH, unset "no TLS", example r#""control.key""#;
     /// Names by which clients may call the address, beside localhost and IP addresses.
-    hosts: raw(Vec<At<String>>), HOSTS, unset "none", example r#"["metrics.internal"]"#,
+    hosts: raw(Vec<At<String>>), control::HOSTS, unset "none", example r#"["metrics.internal"]"#,
         more "Any other `Host` is refused, so that no web page can reach the API by a name of its own (DNS rebinding)";
     /// Serve a page for browsers at /.
     page: raw(bool = false), Boolean, example "true";
+    /// Address for the agent checks of HAProxy: one line says how many workers serve, and `drain` before a stop.
+    agent_check: raw(SocketAddr), control::ADDRESS, unset "none", example r#""127.0.0.1:9616""#,
+        more "A port alone means 127.0.0.1. It needs no `listen` and no token: whoever can connect may ask. docs/proxies.md";
 }
 
 table! {
@@ -313,10 +316,12 @@ table! {
     drain_timeout: plain(Duration = defaults::DRAIN_TIMEOUT), TIME, section "readiness",
         flag flag("--drain-timeout", WORKERS, "TIME"),
         more "`\"0s\"`: at once";
-    /// Time between the end of new connections and SIGTERM, so that a proxy can learn of it; not for Node workers.
+    /// Time for proxies to learn that workers leave: an app that is to stop serves on for it.
     drain_delay: plain(Duration = Duration::ZERO), TIME, section "readiness",
         flag flag("--drain-delay", WORKERS, "TIME"),
-        more "Programs other than Node close what they keep at SIGTERM. Part of `drain_timeout`";
+        more "Meanwhile agent checks are answered with `drain` and `/readyz` with 503; docs/proxies.md. Workers other than \
+              Node's that a reload or a scale down replaces get SIGTERM, at which they close what they keep, so long after \
+              their last new connection; that is part of `drain_timeout`";
     /// The signal that asks a worker to end: "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2".
     stop_signal: plain(Option<String> = None), optional(STOP_SIGNAL), unset "`\"SIGTERM\"`", example r#""SIGINT""#,
         section "readiness",
@@ -632,10 +637,6 @@ const NAME: Text<String> = Text {
     choices: &[],
 };
 const PATH: Text<String> = Text { wants: "a string", parse: parse::path, words: "path", show: quoted, choices: &[] };
-const CONTROL_ADDRESS: Text<SocketAddr> =
-    Text { wants: "a string", parse: control::address, words: "address", show: unset, choices: &[] };
-const HOSTS: Texts<String> =
-    Texts { parse: control::host, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: None };
 pub(super) const CRON: Text<String> = Text {
     wants: "a string",
     parse: |text| Ok(cron::read(text)?),

@@ -120,6 +120,7 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         spawned: app.spawned,
         history: app.history.to_record(),
         scale: app.autoscale.to_record(),
+        stops_at_ms: app.stops_at_ms,
     };
     if app.saved.as_ref() != Some(&record) {
         cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);

@@ -74,11 +74,13 @@ pub(in crate::master) struct AppRecord {
     pub(in crate::master) history: Vec<u64>,
     /// How its workers follow the load.
     pub(in crate::master) scale: ScaleRecord,
+    /// A stop was asked for, and put off until then.
+    pub(in crate::master) stops_at_ms: Option<u64>,
 }
 
 record! {
     AppRecord { 1 name; 2 rules; 3 last_generation; 4 generations; 5 deleted = false; 6 restarts = 0; 7 spawned = 0;
-        8 history = Vec::new(); 9 scale = ScaleRecord::default(); }
+        8 history = Vec::new(); 9 scale = ScaleRecord::default(); 10 stops_at_ms; }
 }
 
 /// What is known of an app's load, and why the number of its workers changed last.
@@ -365,6 +367,7 @@ mod tests {
             spawned: u64::MAX,
             history: vec![u64::MAX; 64],
             scale: ScaleRecord { last_text: Some("why ".repeat(200)), ..ScaleRecord::default() },
+            stops_at_ms: Some(u64::MAX),
         };
         let bytes = record::to_document(&record).unwrap();
         assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());
