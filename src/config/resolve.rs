@@ -5,8 +5,9 @@ use super::problem::{At, Found, Problem, Spot};
 use super::protocol::ProtocolKind;
 use super::raw;
 use super::schema::addresses::ListenEntry;
-use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawReload, RawRestart};
+use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawRestart};
 use super::schema::kinds::Watched;
+use super::schema::reload_keys::RawReload;
 use super::schema::{Raw as _, flags};
 use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
 use super::{

@@ -4,6 +4,7 @@ use super::archive::Archive;
 use super::batch_delay::LOG_MUCH_BYTES;
 use super::file::{self, LogFile, Now, Part};
 use super::journal::{Announced, Journal, LOG_SPOOL_BYTES, Taken, Written};
+use super::line_count::{self, LineCount};
 use super::path::LogPath;
 use super::render::{self, Input, Look};
 use super::stamp::Stamps;
@@ -76,6 +77,7 @@ struct Stream {
     copy: Option<usize>,
     look: StreamLook,
     tail: Option<Arc<Tail>>,
+    count: Option<Arc<LineCount>>,
     /// Pieces that are not completely written: the rest of a line, and the bytes after it.
     left: [Option<usize>; 2],
     /// No writer is left.
@@ -176,6 +178,7 @@ impl<G: Storage> Engine<G> {
             copy,
             look,
             tail: source.tail,
+            count: None,
             left: [None, None],
             ended: false,
             closed: false,
@@ -232,7 +235,12 @@ impl<G: Storage> Engine<G> {
             }
             match self.journal.take(stream.key, number, stream.pipe.as_fd(), LOG_TAKE_BYTES) {
                 Ok(Taken::Piece(piece)) => {
-                    stream.gave = self.journal.rest(piece).len();
+                    let taken = self.journal.rest(piece);
+                    stream.gave = taken.len();
+                    stream.count.take_if(|count| !line_count::is_wanted(count));
+                    if let Some(count) = &stream.count {
+                        count.add(taken);
+                    }
                     turned.most = turned.most.max(stream.gave);
                     let place = usize::from(stream.left[0].is_some());
                     stream.left[place] = Some(piece);
@@ -441,6 +449,13 @@ impl<G: Storage> Engine<G> {
             stream.tail = Some(Arc::clone(tail));
         }
         found
+    }
+
+    /// The lines of this stream from now on are counted, while somebody else holds `count`. Returns whether there is
+    /// such a stream.
+    pub(super) fn count(&mut self, key: u64, count: &Arc<LineCount>) -> bool {
+        let stream = self.streams.iter_mut().find(|(_, stream)| stream.key == key);
+        stream.map(|(_, stream)| stream.count = Some(Arc::clone(count))).is_some()
     }
 
     /// Called when there will be nothing to do for a while.

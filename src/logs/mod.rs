@@ -8,6 +8,7 @@ mod crash_tests;
 mod engine;
 mod file;
 mod journal;
+mod line_count;
 mod lines;
 mod path;
 mod pump;
@@ -20,6 +21,7 @@ mod tail;
 mod writer;
 
 pub use engine::{Source, SourceLook};
+pub use line_count::LineCount;
 pub use path::LogPath;
 pub use pump::{PassedOn, Pump, Stream};
 pub use tail::Tail;

@@ -1,5 +1,6 @@
 //! Passes workers' output from pipes on to our own stdout or stderr: as it is, or with `--prefix` every line after
 //! `name/slot | `, coloured on a terminal. One thread reads all pipes.
+use super::line_count::{self, LineCount};
 use super::lines::Lines;
 use super::tail::Tail;
 use crate::os::{pipe, poll, process};
@@ -37,6 +38,8 @@ enum Order {
     Read(PassedOn),
     /// The lines of the pipe with this key go to a tail too.
     Listen(u64, Arc<Tail>),
+    /// The lines of the pipe with this key are counted.
+    Count(u64, Arc<LineCount>),
     /// Read what is available, then answer.
     Finish(SyncSender<()>),
 }
@@ -57,6 +60,8 @@ pub struct PassedOn {
     stream: Stream,
     /// Gets the last lines, while somebody else holds it.
     tail: Option<Arc<Tail>>,
+    /// Gets the number of lines, while somebody else holds it.
+    count: Option<Arc<LineCount>>,
     lines: Lines,
 }
 
@@ -69,7 +74,7 @@ impl PassedOn {
         label: Option<(String, u32)>,
         tail: Option<Arc<Tail>>,
     ) -> PassedOn {
-        PassedOn { key, pipe, label, stream, tail, lines: Lines::default() }
+        PassedOn { key, pipe, label, stream, tail, count: None, lines: Lines::default() }
     }
 }
 
@@ -96,6 +101,11 @@ impl Pump {
     /// The lines that come from this pipe from now on go to `tail` too, while somebody else holds it.
     pub fn listen(&self, key: u64, tail: Arc<Tail>) {
         self.order(Order::Listen(key, tail));
+    }
+
+    /// The lines that come from this pipe from now on are counted, while somebody else holds `count`.
+    pub fn count(&self, key: u64, count: Arc<LineCount>) {
+        self.order(Order::Count(key, count));
     }
 
     /// Waits (bounded) until everything written so far has been passed on.
@@ -151,6 +161,11 @@ fn take_orders(orders: &Receiver<Order>, sources: &mut Vec<PassedOn>, finishing:
                     source.tail = Some(tail);
                 }
             }
+            Order::Count(key, count) => {
+                if let Some(source) = sources.iter_mut().find(|source| source.key == key) {
+                    source.count = Some(count);
+                }
+            }
             Order::Finish(done) => *finishing = Some(done),
         }
     }
@@ -161,6 +176,7 @@ impl PassedOn {
     fn pass_on(&mut self, buffer: &mut [u8]) -> bool {
         // Nobody else holds the tail, so lines need not be found.
         self.tail.take_if(|tail| Arc::strong_count(tail) == 1);
+        self.count.take_if(|count| !line_count::is_wanted(count));
         let (stream, tail) = (self.stream, self.tail.as_deref());
         let mark = self.label.as_ref().map(|(label, slot)| mark(label, *slot, stream));
         let mut text = Vec::new();
@@ -184,6 +200,9 @@ impl PassedOn {
             }
             Ok(Some(n)) => {
                 raw = n;
+                if let Some(count) = &self.count {
+                    count.add(&buffer[..n]);
+                }
                 if by_line {
                     self.lines.push(&buffer[..n], &mut add);
                 }

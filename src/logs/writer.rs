@@ -5,6 +5,7 @@ use super::batch_delay::BatchDelay;
 use super::engine::{Engine, LOG_READY_MAX, LOG_STREAMS_MAX, Source};
 use super::file::Now;
 use super::journal::Written;
+use super::line_count::LineCount;
 use super::path::LogPath;
 use super::storage::{HELD, LiveStorage, cell};
 use super::tail::Tail;
@@ -50,6 +51,7 @@ pub type Reply = Box<dyn FnOnce(Result<String, String>) + Send>;
 enum Order {
     Read(Box<Source>),
     Listen(u64, Arc<Tail>),
+    Count(u64, Arc<LineCount>),
     Reopen(Option<Reply>),
     Empty(Vec<LogPath>, Reply),
     Finish(SyncSender<()>),
@@ -134,6 +136,14 @@ impl Writer {
     /// The queue is full.
     pub fn listen(&self, key: u64, tail: Arc<Tail>) -> Result<(), WriterError> {
         self.order(Order::Listen(key, tail))
+    }
+
+    /// The lines of this stream from now on are counted, while somebody else holds `count`.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub fn count(&self, key: u64, count: Arc<LineCount>) -> Result<(), WriterError> {
+        self.order(Order::Count(key, count))
     }
 
     /// Opens every file again, whatever its path names now.
@@ -286,6 +296,7 @@ impl Thread {
         let mut orders = self.desk.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.retain(|order| match order {
             Order::Listen(key, tail) => !engine.listen(*key, tail),
+            Order::Count(key, count) => !engine.count(*key, count),
             _ => true,
         });
     }
@@ -301,6 +312,7 @@ impl Thread {
                 None => return true,
                 Some(Order::Read(source)) => self.add(*source),
                 Some(Order::Listen(key, tail)) => _ = self.engine.listen(key, &tail),
+                Some(Order::Count(key, count)) => _ = self.engine.count(key, &count),
                 Some(Order::Finish(done)) => *finishing = Some(done),
                 Some(Order::Reopen(reply)) => {
                     let (opened, failed) = self.engine.reopen();

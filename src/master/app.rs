@@ -2,6 +2,7 @@
 //! connections.
 use super::addresses;
 use super::autoscale::Autoscale;
+use super::canary::Canary;
 use super::checkpoint::records::AppRecord;
 use super::connections::{Connection, Connections};
 use super::dispatch::AcceptPause;
@@ -77,6 +78,8 @@ pub(super) struct App {
     pub(super) slot_notes: BTreeMap<u32, String>,
     pub(super) schedule: Schedule,
     pub(super) autoscale: Autoscale,
+    /// The canary of the reload under way.
+    pub(super) canary: Option<Canary>,
     /// What the keeper was told about the app's cgroup.
     pub(super) group_limits: Option<GroupLimits>,
     /// What the worker that made the current reload fail printed last.
@@ -145,6 +148,7 @@ impl App {
             group_limits: None,
             schedule: Schedule::default(),
             autoscale: Autoscale::default(),
+            canary: None,
             last_words: None,
             awaited: None,
             last_run_code: 0,

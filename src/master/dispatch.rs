@@ -328,6 +328,7 @@ impl Dispatch {
             // It was inserted just above.
             app.balancer.refused(app.listeners[connection.listener].group, member, cx.now_us);
             app.refused += 1;
+            worker.refused += 1;
             cx.timers.set_or_cancel(Timer::BackoffEnd(app_ix), backoff_end_ms(app));
         }
         if worker.drain.is_some() {

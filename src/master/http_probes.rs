@@ -149,7 +149,8 @@ impl HttpProbe {
         if !failure.is_the_workers() {
             return;
         }
-        let Some(worker) = cx.workers.get(ix) else { return };
+        let Some(worker) = cx.workers.get_mut(ix) else { return };
+        worker.liveness.failed_probes += 1;
         self.failures = self.failures.saturating_add(1);
         let app = &mut cx.apps[worker.app];
         let pid = worker.pid.map_or(String::new(), |pid| format!(" (pid {pid})"));

@@ -45,6 +45,10 @@ pub(super) struct Liveness {
     missed: u32,
     /// How long the worker took to read the last ping or answer the last hand-off, in microseconds.
     delay_us: Option<u64>,
+    /// The sum of its delays, one each second, in microseconds, and their number.
+    pub(super) delays: (u64, u64),
+    /// Probes of `[app.alive]` that it failed.
+    pub(super) failed_probes: u64,
 }
 
 impl Liveness {
@@ -101,10 +105,15 @@ impl LivenessProbes {
             return;
         }
         // Since the last probe a ping was read, or hand-offs were answered in its place.
-        if let Some(us) = worker.liveness.delay_us {
-            cx.apps[worker.app].loop_delays.add(us);
+        let (app, member, delay_us) = (worker.app, worker.member, worker.liveness.delay_us);
+        if let Some(us) = delay_us {
+            cx.apps[app].loop_delays.add(us);
+            if let Some(worker) = cx.workers.get_mut(ix) {
+                let (sum_us, count) = &mut worker.liveness.delays;
+                (*sum_us, *count) = (sum_us.saturating_add(us), *count + 1);
+            }
         }
-        let oldest = worker.member.and_then(|member| cx.apps[worker.app].balancer.oldest_open_us(member));
+        let oldest = member.and_then(|member| cx.apps[app].balancer.oldest_open_us(member));
         if oldest.is_some_and(|at| cx.now_us.saturating_sub(at) <= limits::HANDOFF_SLOW_US) {
             return;
         }

@@ -8,7 +8,7 @@ use super::system::System;
 use crate::config::log::{Format, Target};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{LogPath, Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
+use crate::logs::{LineCount, LogPath, Reply, Source, SourceLook, Stream, Tail, Writer, WriterError};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -259,6 +259,11 @@ impl LogFiles {
     /// The lines of this stream from now on go to `tail` too.
     pub(super) fn listen(&self, key: u64, tail: Arc<Tail>) -> Result<(), WriterError> {
         self.writer.as_ref().map_or(Ok(()), |writer| writer.listen(key, tail))
+    }
+
+    /// The lines of this stream from now on are counted.
+    pub(super) fn count(&self, key: u64, count: Arc<LineCount>) -> Result<(), WriterError> {
+        self.writer.as_ref().map_or(Ok(()), |writer| writer.count(key, count))
     }
 
     pub(super) fn reopen(&self, reply: Option<Reply>) {

@@ -9,6 +9,7 @@ mod agent_check;
 mod app;
 mod autoscale;
 mod bind;
+mod canary;
 mod cgroups;
 mod channels;
 mod checkpoint;
@@ -364,6 +365,8 @@ impl<S: System> Master<S> {
                     }
                 }
                 Action::Serve { worker } => spawn::serve(&mut self.cx, worker),
+                Action::WatchCanary { worker } => canary::watch(&mut self.cx, &self.output, app, worker),
+                Action::JudgeCanary { worker } => canary::judge(&mut self.cx, &mut self.output, app, worker),
                 Action::Drain { worker } => {
                     if let Some(ix) = self.cx.workers.find(worker) {
                         self.begin_drain(ix);

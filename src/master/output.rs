@@ -8,7 +8,7 @@ use crate::config::log::Target;
 use crate::config::{self};
 use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::protocol::Order;
-use crate::logs::{PassedOn, Pump, Stream, Tail, WriterError};
+use crate::logs::{LineCount, PassedOn, Pump, Stream, Tail, WriterError};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -133,6 +133,18 @@ impl Output {
             log::warn!("cannot follow the output of worker {worker}: {e}");
         }
         tail
+    }
+
+    /// The lines that a worker prints to stderr from now on, where that is read.
+    pub(super) fn count_errors(&self, worker: WorkerId) -> Arc<LineCount> {
+        let (count, key) = (Arc::new(LineCount::default()), log_files::key(worker, Stream::Err));
+        if let Some(pump) = &self.pump {
+            pump.count(key, Arc::clone(&count));
+        }
+        if let Err(e) = self.files.count(key, Arc::clone(&count)) {
+            log::warn!("cannot count the lines of worker {worker}: {e}");
+        }
+        count
     }
 
     /// The last lines of a worker, for the reason why its start failed.

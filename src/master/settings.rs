@@ -213,6 +213,12 @@ impl Settings {
         limits.hang.is_some() && limits.hang_report && self.protocol.leaves_hang_reports()
     }
 
+    /// Whether the first new worker of a reload is compared with the others, for which their stderr is read.
+    pub(super) fn compares_canary(&self) -> bool {
+        let reload = &self.config.reload;
+        !reload.canary.is_zero() && reload.canary_max > 0
+    }
+
     /// `NODE_OPTIONS` as the user set it.
     pub(super) fn node_options(&self) -> String {
         let own = || {

@@ -136,7 +136,7 @@ impl<S: System> Spawner<'_, S> {
         // Whoever requested a reload, a replacement or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_replacing() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
-        let heard = !is_agent && settings.leaves_hang_reports();
+        let heard = !is_agent && (settings.leaves_hang_reports() || settings.compares_canary());
         let way = Way { config: &settings.config, slot, generation, tail, heard };
         let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (mut stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
@@ -351,6 +351,7 @@ pub(super) fn add_worker(
         kept: if pid.is_none() { Kept::NONE } else { Kept::default() },
         severed_ms: None,
         taken: 0,
+        refused: 0,
         taken_before: 0,
         liveness: Liveness::default(),
         stdin: None,

@@ -58,6 +58,8 @@ pub(super) struct Worker<S: System> {
     pub(super) severed_ms: Option<u64>,
     /// Connections that it took from this master.
     pub(super) taken: u64,
+    /// Hand-offs that it refused.
+    pub(super) refused: u64,
     /// Connections that it took from previous masters, where a limit counts them.
     pub(super) taken_before: u64,
     pub(super) liveness: Liveness,

@@ -115,6 +115,7 @@ impl App {
             | Event::Hung { .. }
             | Event::HasClients { .. }
             | Event::Drained { .. }
+            | Event::CanaryJudged { .. }
                 if is_agent => {}
             Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
             Event::SpawnFailed { worker, reason, obstacle } => self.on_spawn_failed(cx, worker, reason, obstacle),
@@ -131,6 +132,7 @@ impl App {
             Event::Hung { worker } => self.on_hung(cx, worker),
             Event::HasClients { worker } => self.on_clients(cx, worker),
             Event::Drained { worker } => self.on_drained(cx, worker),
+            Event::CanaryJudged { worker, worse } => self.on_canary_judged(cx, worker, worse),
             Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
             Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),
             Event::Scale { slots } => self.ask_scale(cx, slots),

@@ -9,6 +9,7 @@
 mod agent;
 mod app;
 mod autoscale;
+mod canary;
 mod cause;
 mod drain;
 mod limits;
@@ -27,6 +28,7 @@ mod worker;
 pub use agent::AgentPolicy;
 pub use app::{App, Cx};
 pub use autoscale::{Autoscaler, AutoscalerSnapshot, LoadSample, Measure, ScaleChange, ScaleReason, ScaleRule};
+pub use canary::{CanaryAmount, CanaryFigure, CanaryFigures, CanaryVerdict, CanaryWorse, judge_canary};
 pub use drain::KeptConnections;
 pub use limits::{Excess, Limits};
 pub use reload::RELOAD_GONE_MS_MAX;
@@ -163,6 +165,8 @@ pub enum Event {
     HasClients { worker: WorkerId },
     /// The worker holds no connection that came through us and gets no more.
     Drained { worker: WorkerId },
+    /// The canary time is over, and the worker was compared with those of the old generation.
+    CanaryJudged { worker: WorkerId, worse: Option<CanaryWorse> },
     /// The process ended at `at_ms`.
     Exited { worker: WorkerId, status: ExitStatus, at_ms: u64 },
     /// Replace every worker by one of this generation, one after the other; then change to `slots` slots. Slots of
@@ -195,6 +199,7 @@ impl Event {
             | Event::Hung { worker }
             | Event::HasClients { worker }
             | Event::Drained { worker }
+            | Event::CanaryJudged { worker, .. }
             | Event::Exited { worker, .. } => Some(worker),
             Event::Reload { .. } | Event::Scale { .. } | Event::Start { .. } | Event::Stop { .. } => None,
         }
@@ -210,6 +215,10 @@ pub enum Action {
     WarmUp { worker: WorkerId },
     /// Give the worker connections from now on.
     Serve { worker: WorkerId },
+    /// The worker is a canary from now on: take the figures that it will be judged by.
+    WatchCanary { worker: WorkerId },
+    /// Its time is over: compare it with the workers of the old generation, and report `CanaryJudged`.
+    JudgeCanary { worker: WorkerId },
     /// Give the worker no new connections; wait for the open hand-offs; say goodbye; report `Drained` when it holds no
     /// more connections.
     Drain { worker: WorkerId },

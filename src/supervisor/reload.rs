@@ -12,7 +12,7 @@ use super::slot::SlotPhase;
 use super::spares::with_spares;
 use super::timers::TimerKey;
 use super::worker::{Phase, Worker};
-use super::{Policy, Report};
+use super::{Action, CanaryWorse, Policy, Report};
 use crate::ids::{Generation, Slot, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -44,7 +44,7 @@ pub(super) struct Reload {
     pub(super) done: Vec<u32>,
     /// Why it failed, if it did.
     pub(super) failed: Option<String>,
-    /// Until when the first new worker is watched (absolute milliseconds).
+    /// Until when the first new worker is watched (absolute milliseconds); set until it was judged.
     pub(super) canary_until_ms: Option<u64>,
     /// Slots that were replaced a moment ago. Not saved: under a new master that moment is over.
     pub(super) settling: Vec<Settling>,
@@ -186,22 +186,45 @@ impl App {
         if canary_ms == 0 || !reload.is_first() {
             return self.incoming_ready(cx, index, worker);
         }
+        self.watch_canary(cx, worker, canary_ms);
+        cx.report(Report::CanaryWatched { worker, slot: Slot(index), for_ms: canary_ms });
+    }
+
+    fn watch_canary(&mut self, cx: &mut Cx<'_>, worker: WorkerId, canary_ms: u64) {
         let until_ms = cx.now_ms + canary_ms;
         if let Some(reload) = &mut self.reload {
             reload.canary_until_ms = Some(until_ms);
         }
         self.timers.set(TimerKey::Canary, Some(until_ms));
-        cx.report(Report::CanaryWatched { worker, slot: Slot(index), for_ms: canary_ms });
+        cx.act(Action::WatchCanary { worker });
     }
 
-    /// The canary time is over and the worker lives: it takes the slot.
+    /// The canary time is over and the worker lives: it is judged.
     pub(super) fn end_canary(&mut self, cx: &mut Cx<'_>) {
-        let Some(reload) = &mut self.reload else { return };
-        reload.canary_until_ms = None;
-        let Some(&index) = reload.starting.first() else { return };
-        let incoming = self.slots.get(index as usize).and_then(|s| s.incoming);
+        let index = self.reload.as_ref().and_then(|reload| reload.starting.first().copied());
+        let incoming = index.and_then(|index| self.slots.get(index as usize)?.incoming);
         if let Some(worker) = incoming.filter(|id| self.is_ready(*id)) {
-            self.incoming_ready(cx, index, worker);
+            cx.act(Action::JudgeCanary { worker });
+        } else if let Some(reload) = &mut self.reload {
+            reload.canary_until_ms = None;
+        }
+    }
+
+    /// The canary takes the slot, or leaves it where it was worse than the old workers.
+    pub(super) fn on_canary_judged(&mut self, cx: &mut Cx<'_>, worker: WorkerId, worse: Option<CanaryWorse>) {
+        let Role::Incoming(index) = self.role(worker) else { return };
+        let until_ms = self.reload.as_mut().and_then(|reload| reload.canary_until_ms.take());
+        if until_ms.is_none() || !self.is_ready(worker) {
+            return;
+        }
+        self.timers.set(TimerKey::Canary, None);
+        match worse {
+            None => self.incoming_ready(cx, index, worker),
+            Some(worse) => {
+                // It has connections, so it is drained.
+                self.retire(cx, worker);
+                self.incoming_failed(cx, index, worse.to_string());
+            }
         }
     }
 
@@ -209,11 +232,12 @@ impl App {
         self.workers.get(&worker).is_some_and(|w| matches!(w.phase, Phase::Ready { .. }))
     }
 
-    /// A ready worker that another master left beside the old one: it is watched on, or takes the slot now.
+    /// A ready worker that another master left beside the old one takes the slot now. A canary is watched for its whole
+    /// time again: what the other master had measured died with it, and nothing of the release may pass unseen.
     pub(super) fn rejoin_incoming(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
         let Role::Incoming(index) = self.role(worker) else { return };
-        match self.reload.as_ref().and_then(|r| r.canary_until_ms) {
-            Some(until_ms) => self.timers.set(TimerKey::Canary, Some(until_ms)),
+        match self.reload.as_ref().filter(|r| r.canary_until_ms.is_some()).map(|r| r.to) {
+            Some(to) => self.watch_canary(cx, worker, self.policy(to).canary_ms),
             None => self.incoming_ready(cx, index, worker),
         }
     }

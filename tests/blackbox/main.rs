@@ -11,6 +11,7 @@ mod autoscale;
 mod background;
 mod bind;
 mod blocked;
+mod canary;
 mod cgroups;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,7 +1,12 @@
-//! The canary time of a reload, and drains that are spread: the rules, one named scenario each.
+//! The canary time of a reload, the comparison of a canary with the others, and drains that are spread: the rules, one named scenario each.
+use super::random::Random;
 use super::scenarios::{Stage, policy};
+use super::successor::{notes, succeed_under};
+use super::world::canary::worse;
 use clusterd::ids::{Generation, WorkerId};
-use clusterd::supervisor::{Action, Cause, Event, ExitStatus, Policy, RELOAD_GONE_MS_MAX, Report};
+use clusterd::supervisor::{
+    Action, CanaryAmount, CanaryFigures, Cause, Event, ExitStatus, Policy, RELOAD_GONE_MS_MAX, Report, judge_canary,
+};
 
 fn watched() -> Policy {
     Policy { canary_ms: 5_000, surge: 2, ..policy() }
@@ -186,4 +191,91 @@ fn a_roll_back_waits_for_nobody() {
     assert_eq!(s.spawned(), [4, 5], "worker 4 settles");
     s.exit(5, 1);
     assert_eq!(s.spawned(), [6], "the slot that was done is done again, at once");
+}
+
+#[test]
+fn a_canary_that_is_worse_than_the_others_is_drained_and_they_serve_on() {
+    let mut s = Stage::ready(3);
+    reload(&mut s, watched());
+    s.make_ready(4);
+    assert!(s.take().contains(&Action::WatchCanary { worker: WorkerId(4) }));
+    s.worse = Some(worse());
+    s.pass(5_000);
+    let actions = s.take();
+    assert!(actions.contains(&Action::JudgeCanary { worker: WorkerId(4) }), "{actions:?}");
+    assert!(actions.contains(&Action::Drain { worker: WorkerId(4) }), "{actions:?}");
+    assert!(!actions.iter().any(|a| matches!(a, Action::Spawn { .. })), "{actions:?}");
+    s.exit(4, 0);
+    let reason = "the canary printed 120 lines on stderr for 40 connections, the others 0 for 120 (allowed: 20)";
+    let failed = Report::ReloadFailed { to: Generation(2), reason: reason.to_owned() };
+    let reports = s.reports();
+    assert!(reports.contains(&failed), "{reports:?}");
+    assert_eq!((s.app.generation(), s.app.ready_count(), s.app.is_reloading()), (Generation(1), 3, false));
+}
+
+#[test]
+fn a_verdict_that_comes_late_or_for_another_worker_decides_nothing() {
+    let mut s = Stage::ready(2);
+    s.tell(Event::CanaryJudged { worker: WorkerId(1), worse: Some(worse()) });
+    reload(&mut s, watched());
+    s.make_ready(3);
+    s.take();
+    s.tell(Event::CanaryJudged { worker: WorkerId(1), worse: Some(worse()) });
+    assert!(s.take().is_empty());
+    s.pass(5_000);
+    s.take();
+    // It has its slot.
+    s.tell(Event::CanaryJudged { worker: WorkerId(3), worse: Some(worse()) });
+    assert!(s.take().is_empty());
+}
+
+#[test]
+fn a_canary_under_another_master_is_watched_for_its_whole_time_again() {
+    let mut s = Stage::ready(1);
+    s.tell(Event::Reload { to: Generation(2), policy: watched(), slots: 1 });
+    s.make_ready(2);
+    s.pass(4_900);
+    let left = notes(&mut s);
+    let (app, actions) = succeed_under(&s, left, &watched());
+    assert!(actions.contains(&Action::WatchCanary { worker: WorkerId(2) }), "{actions:?}");
+    s.replace(app);
+    s.take();
+    s.worse = Some(worse());
+    s.pass(4_999);
+    assert!(s.take().is_empty(), "what the master before had measured is gone");
+    s.pass(1);
+    assert!(s.take().contains(&Action::Drain { worker: WorkerId(2) }));
+}
+
+/// A release and the one before it under the same load, with noise: how often a canary is taken back.
+fn taken_back(lines_each: (u64, u64), cpu_ms_each: (u64, u64), connections: (u64, u64)) -> usize {
+    let mut random = Random::new(7);
+    let mut side = |workers: u64, lines_each: u64, cpu_ms_each: u64| {
+        let mut sum = CanaryFigures::default();
+        for _ in 0..workers {
+            let units = random.between(connections.0, connections.1);
+            let mut noise = |each: u64| {
+                let sum = (0..units).map(|_| random.between(0, 2 * each)).sum();
+                Some(CanaryAmount { sum, units })
+            };
+            let (stderr_lines, cpu_ms) = (noise(lines_each), noise(cpu_ms_each));
+            sum.add(&CanaryFigures { stderr_lines, cpu_ms, ..CanaryFigures::default() });
+        }
+        sum
+    };
+    let is_worse = |_: &usize| {
+        let (old, new) = (side(3, lines_each.0, cpu_ms_each.0), side(1, lines_each.1, cpu_ms_each.1));
+        judge_canary(&new, &old, 3).worse.is_some()
+    };
+    (0..200).filter(is_worse).count()
+}
+
+#[test]
+fn a_canary_as_good_as_the_others_passes_under_noise_and_a_worse_one_never() {
+    assert_eq!(taken_back((0, 0), (5, 5), (0, 400)), 0);
+    assert_eq!(taken_back((2, 2), (20, 20), (0, 400)), 0, "an access log on stderr");
+    assert_eq!(taken_back((1, 2), (20, 30), (0, 400)), 0, "somewhat worse");
+    assert_eq!(taken_back((0, 3), (5, 5), (20, 400)), 200, "errors");
+    assert_eq!(taken_back((0, 0), (5, 50), (40, 400)), 200, "ten times the CPU time");
+    assert_eq!(taken_back((0, 100), (5, 500), (0, 9)), 0, "a load that says nothing");
 }

@@ -2,8 +2,8 @@
 use super::successor::{notes, succeed};
 use clusterd::ids::{Generation, Slot, WorkerId};
 use clusterd::supervisor::{
-    Action, App, CHANNEL_CLOSED_STARTING_MS, Cause, Cx, Event, Evidence, Excess, ExitStatus, Limits, Next, Obstacle,
-    Policy, RELOAD_GONE_MS_MAX, ReadyRule, Report,
+    Action, App, CHANNEL_CLOSED_STARTING_MS, CanaryWorse, Cause, Cx, Event, Evidence, Excess, ExitStatus, Limits, Next,
+    Obstacle, Policy, RELOAD_GONE_MS_MAX, ReadyRule, Report,
 };
 
 /// One app whose world is the test.
@@ -12,6 +12,8 @@ pub(crate) struct Stage {
     pub(crate) now_ms: u64,
     next_worker: u64,
     seen: Vec<Action>,
+    /// What the comparison of a canary finds.
+    pub(crate) worse: Option<CanaryWorse>,
 }
 
 pub(crate) fn policy() -> Policy {
@@ -49,7 +51,7 @@ impl Stage {
     /// Just started, under this policy.
     pub(crate) fn under(policy: Policy, slots: u32) -> Stage {
         let app = App::new(Generation(1), policy, slots);
-        let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new() };
+        let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new(), worse: None };
         stage.step(|app, cx| app.start(cx));
         stage
     }
@@ -94,9 +96,23 @@ impl Stage {
         let until = self.now_ms + ms;
         while let Some(at) = self.app.next_deadline_ms().filter(|&at| at <= until) {
             self.now_ms = at.max(self.now_ms);
+            let before = self.seen.len();
             self.step(|app, cx| app.advance(cx));
+            self.judge(before);
         }
         self.now_ms = until;
+    }
+
+    /// Answers the comparisons that these actions asked for.
+    fn judge(&mut self, from: usize) {
+        let asked = self.seen[from..].iter().filter_map(|action| match action {
+            Action::JudgeCanary { worker } => Some(*worker),
+            _ => None,
+        });
+        for worker in asked.collect::<Vec<_>>() {
+            let worse = self.worse;
+            self.tell(Event::CanaryJudged { worker, worse });
+        }
     }
 
     pub(crate) fn take(&mut self) -> Vec<Action> {

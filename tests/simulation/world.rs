@@ -3,6 +3,7 @@
 //! had reached the keeper. Invariants hold after every step, and every world comes to rest.
 mod agent;
 mod asks;
+pub(crate) mod canary;
 mod invariants;
 mod policies;
 
@@ -56,6 +57,8 @@ enum Coming {
     Answers(WorkerId, u32),
     /// The same with the last request of its warm-up.
     IsWarm(WorkerId, u32),
+    /// A canary was compared, by the master of that number.
+    Judged(WorkerId, u32),
     Command(Box<Event>),
     MasterDies,
     MasterStarts,
@@ -303,6 +306,7 @@ impl World {
             }
             Coming::Answers(worker, master) => self.answers(worker, master),
             Coming::IsWarm(worker, master) => self.is_warm(worker, master),
+            Coming::Judged(worker, master) => self.canary_judged(worker, master),
             Coming::Hangs(worker) => self.over_limit(worker, Coming::Hangs(worker), Event::Hung { worker }),
             Coming::Command(command) => self.command(*command),
             Coming::MasterDies => {
@@ -590,6 +594,8 @@ impl World {
             Action::Kill { worker } => self.end(worker, 0, 9),
             Action::WarmUp { worker } => self.warm_up(worker),
             Action::Serve { worker } => drop(self.served.insert(worker)),
+            Action::WatchCanary { .. } => {}
+            Action::JudgeCanary { worker } => self.judge_canary(worker),
             Action::Report(report) => self.heard(report),
         }
     }

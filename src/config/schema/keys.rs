@@ -24,6 +24,7 @@ use super::kinds::{
     variable,
 };
 use super::nested::{Table, Tables};
+use super::reload_keys::{RawReload, Reload};
 use super::scale_keys::RawScale;
 use super::{Flag, Raw, Scope, Setting, overlay, raw_table, resolved_table, table, value_or};
 use crate::config::SocketAccess;
@@ -37,7 +38,7 @@ use crate::config::raw::{Entry, Walk};
 use crate::config::scaling::{Scaling, WorkerRange};
 use crate::config::warm_up::{self, WarmUp};
 use crate::config::{Balance, Listen, Metrics, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
-use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX, WORKERS_MAX};
+use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -59,7 +60,7 @@ pub(super) const TABLES: [&[Setting]; 11] = [
     RawAgent::SETTINGS,
 ];
 
-const fn scope(path: &'static str, help: &'static str) -> Scope {
+pub(super) const fn scope(path: &'static str, help: &'static str) -> Scope {
     Scope { path, help, optional: false }
 }
 
@@ -76,7 +77,6 @@ pub(super) const APP: Scope = scope("app", "One app; write [[app]] again for the
 /// `[app.restart]`.
 pub(super) const RESTART: Scope = scope("app.restart", "What happens when a worker dies.");
 /// `[app.reload]`.
-pub(super) const RELOAD: Scope = scope("app.reload", "How a reload replaces the workers.");
 /// `[app.alive]`.
 pub(super) const ALIVE: Scope = scope("app.alive", "How workers are asked, while they serve, whether they are well.");
 /// `[app.hooks]`.
@@ -441,34 +441,6 @@ table! {
     stop_exit_codes: plain(Vec<i32> = Vec::new()), ExitCodes,
         flag flag("--stop-exit-codes", STARTING_AGAIN, "CODE").takes(Takes::List)
             .help("Exit codes after which it is not started again; may repeat, or list: 0,3");
-}
-
-table! {
-    in RELOAD;
-    raw RawReload;
-    /// How a reload replaces the workers.
-    resolved Reload;
-
-    /// How many slots are replaced at a time: each needs memory for two workers.
-    surge: plain(u32 = 1), number::<u32>("surge", 1, WORKERS_MAX as i64),
-        more "The new worker starts beside the old one. The next slot follows when the old worker is gone, or after 150 ms";
-    /// Whether a new worker may start while the old one of its slot runs; if not, the old one ends first.
-    overlap: plain(Option<bool> = None), optional(Boolean), unset "`true`; `false` in a reload of one worker without sockets",
-        example "false",
-        more "For programs that hold a port of their own or must not work twice (bots, queue workers). Without it their service \
-              pauses during a reload, and when a limit or `cron_restart` replaces a worker. A reload that fails starts the old \
-              code again";
-    /// Watch the first new worker for this time, beside the old one, before the others follow; if it dies, the old ones stay.
-    canary: plain(Duration = Duration::ZERO), TIME,
-        more "If it dies or leaves by then, the reload has failed and nothing else was touched";
-    // A Node worker has compiled most of what it needs after half a second under load (measured).
-    /// Wait before the next worker while the clients of a replaced one come back; without clients there is no wait.
-    settle: plain(Duration = Duration::from_millis(700)), TIME,
-        more "From the old worker's drain to the start of the next new worker: its clients come back to code that is cold, \
-              and should not wait for one more start as well. `\"0s\"`: never, which is the default with `warmup`";
-    /// Let the old workers' drain time-outs end one after the other over this time, for apps with long-lived connections.
-    drain_spread: plain(Duration = Duration::ZERO), TIME,
-        more "Their clients then do not all come back at once";
 }
 
 table! {

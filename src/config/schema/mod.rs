@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod kinds;
 mod nested;
 pub mod reference;
+pub(crate) mod reload_keys;
 pub mod sample;
 pub(crate) mod scale_keys;
 
