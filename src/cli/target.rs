@@ -7,10 +7,17 @@ use crate::config::import::is_configuration;
 use crate::config::name::{self, did_you_mean};
 use crate::config::problem::Problems;
 use crate::config::resolve::resolve;
-use crate::home::{Entry, Home};
+use crate::home::{Entry, Home, HomeError};
 use crate::loader::{self, Request};
 use regex_lite::Regex;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Looks at a home in which a deployment neither answers nor is gone.
+const CHANGING_LOOKS_MAX: u32 = 50;
+
+/// The pause between two of them, in milliseconds.
+const CHANGING_LOOK_EVERY_MS: u64 = 20;
 
 /// Names listed in the error about an unknown one.
 const NAMES_SHOWN_MAX: usize = 20;
@@ -84,20 +91,40 @@ pub(super) fn gone_app(name: &str, id: Option<u32>) -> App {
 /// No home is known, or it cannot be read.
 pub(super) fn known(home: Option<&Path>) -> Result<Known, CommandError> {
     let home = Home::find(home)?;
-    let masters = client::view_all(&home)?;
-    let mut dead = Vec::new();
+    let mut seen = look(&home)?;
+    for _ in 1..CHANGING_LOOKS_MAX {
+        if !seen.is_changing {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(CHANGING_LOOK_EVERY_MS));
+        seen = look(&home)?;
+    }
+    seen.unreadable.iter().for_each(|error| log::warn!("{error}"));
+    Ok(Known { home, masters: seen.masters, dead: seen.dead })
+}
+
+/// What one look at a home found.
+struct Seen {
+    masters: Vec<Master>,
+    dead: Vec<Entry>,
+    unreadable: Vec<HomeError>,
+    /// A deployment neither answers nor is gone: it has its name and no control socket. One that is ending is so for a moment, and
+    /// one that is about to start.
+    is_changing: bool,
+}
+
+fn look(home: &Home) -> Result<Seen, CommandError> {
+    let masters = client::view_all(home)?;
+    let mut seen = Seen { masters, dead: Vec::new(), unreadable: Vec::new(), is_changing: false };
     for entry in home.entries() {
         match entry {
-            Ok(entry) => {
-                let answered = masters.iter().any(|m| m.name == entry.name);
-                if entry.background && !answered && !home.is_alive(&entry.name) {
-                    dead.push(entry);
-                }
-            }
-            Err(e) => log::warn!("{e}"),
+            Ok(entry) if !entry.background || seen.masters.iter().any(|m| m.name == entry.name) => {}
+            Ok(entry) if home.is_alive(&entry.name) => seen.is_changing |= !home.socket_path(&entry.name).exists(),
+            Ok(entry) => seen.dead.push(entry),
+            Err(error) => seen.unreadable.push(error),
         }
     }
-    Ok(Known { home, masters, dead })
+    Ok(seen)
 }
 
 impl Known {

@@ -2,10 +2,12 @@
 //! the fields of `--json`, which are those of the documentation.
 use super::apps::project;
 use super::background::Home;
-use super::cluster::{kill, run, wait_until};
+use super::cluster::{command, kill, run, wait_until};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// Names of a verb, side by side.
 const NAMES: [&[&str]; 40] = [
@@ -137,6 +139,27 @@ fn json(home: &Home, args: &[&str], code: i32) -> Value {
 
 fn all<'a>(values: &'a Value, field: &str) -> Vec<&'a Value> {
     values.as_array().unwrap().iter().flat_map(|value| value[field].as_array().unwrap()).collect()
+}
+
+/// Its control socket goes before its name is free.
+#[test]
+fn a_deployment_that_is_ending_is_there_or_gone_and_never_neither() {
+    let home = Home::new();
+    home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
+    let job = home.deployments().remove(0);
+    let both = [job.keeper_pid, job.master_pid];
+    both.iter().for_each(|&pid| kill(pid, "STOP"));
+    fs::remove_file(home.folder.path().join("home/run/job.sock")).unwrap();
+    let mut ls = command(&home.folder).args(["ls", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    // It waits, because the name is held. Without that it ends here, and has nothing to show.
+    let until = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < until {
+        assert_eq!(ls.try_wait().unwrap(), None, "it did not wait");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    both.iter().for_each(|&pid| kill(pid, "KILL"));
+    let listed: Value = serde_json::from_slice(&ls.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(all(&listed, "apps")[0]["status"], "gone", "{listed}");
 }
 
 #[test]
