@@ -294,7 +294,7 @@ fn a_full_disk_costs_lines_that_are_counted_and_never_service() {
     let address = view.apps[0].listen[0].parse().unwrap();
     assert!(get(address, "/").unwrap().contains("hello"));
     disk.read_exact(&mut [0; 65_536]).unwrap();
-    cluster.wait_line("lines were lost");
+    cluster.wait_line("lost meanwhile");
     let mut line = [0; 14];
     disk.read_exact(&mut line).unwrap();
     assert_eq!(&line, b"a line\na line\n");
