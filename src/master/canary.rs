@@ -36,8 +36,6 @@ struct Watched {
 #[derive(Clone, Copy)]
 struct Counts {
     taken: u64,
-    /// Connections that it keeps, where that is known.
-    kept: u64,
     refused: u64,
     cpu_ms: Option<u64>,
     /// The sum of its loop delays in microseconds, and their number.
@@ -49,7 +47,6 @@ impl Counts {
     fn of<S: System>(cx: &Context<S>, worker: &Worker<S>) -> Counts {
         Counts {
             taken: worker.taken,
-            kept: worker.kept.count(worker.taken).unwrap_or(0),
             refused: worker.refused,
             cpu_ms: worker.pid.and_then(|pid| cx.system.tree_cpu_ms(pid)),
             delays: worker.liveness.delays,
@@ -89,8 +86,9 @@ impl Watched {
             CanaryAmount { sum: since(before.delays.0, now.delays.0), units: since(before.delays.1, now.delays.1) };
         let probes = CanaryAmount { sum: since(before.failed_probes, now.failed_probes), units: 1 };
         Some(CanaryFigures {
-            stderr_lines: by_connection(self.stderr_lines.so_far(), before.kept + taken),
-            cpu_ms: by_connection(cpu_ms, before.kept + taken),
+            // What old workers do for connections that they keep counts too, which is in favour of the canary.
+            stderr_lines: by_connection(self.stderr_lines.so_far(), taken),
+            cpu_ms: by_connection(cpu_ms, taken),
             refused: by_connection(Some(refused), taken + refused),
             loop_delay_us: Some(delays),
             failed_probes: measured.probes.then_some(probes),
