@@ -152,7 +152,8 @@ pub fn judge_canary(canary: &CanaryFigures, others: &CanaryFigures, factor: u32)
 }
 
 fn allowed(bounds: &Bounds, units: u64, others: CanaryAmount, factor: u32) -> u64 {
-    let by_factor = u128::from(factor) * u128::from(others.sum) * u128::from(units) / u128::from(others.units.max(1));
+    let proportion = u128::from(others.sum) * u128::from(units);
+    let by_factor = proportion.saturating_mul(u128::from(factor)) / u128::from(others.units.max(1));
     let slack = bounds.slack.saturating_add(bounds.slack_each.saturating_mul(units));
     u64::try_from(by_factor).unwrap_or(u64::MAX).saturating_add(slack)
 }
