@@ -33,6 +33,7 @@ const SCRAPE_EVERY: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const PAGE_TURN: Duration = Duration::from_secs(10);
 const CLIENTS: usize = 4;
+const REST: Duration = Duration::from_secs(5);
 /// For 200 workers on few CPUs to start.
 const STARTS: usize = 10;
 const ANSWER: Duration = Duration::from_secs(10);
@@ -42,11 +43,11 @@ fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let apps = if quick { 5 } else { APPS };
     let folder = new_folder().expect("a folder");
-    let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("workers/node/hello.js");
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/apps/web.js");
     let mut text = "[control]\nlisten = \"127.0.0.1:0\"\npage = true\n".to_owned();
     for n in 0..apps {
         text += &format!(
-            "[[app]]\nname = \"app-{n}\"\ncommand = [\"node\", {hello:?}]\nworkers = {WORKERS_PER_APP}\n\
+            "[[app]]\nname = \"app-{n}\"\ncommand = [\"node\", {app:?}]\nworkers = {WORKERS_PER_APP}\n\
              listen = \"127.0.0.1:0\"\nready_timeout = \"3m\"\n"
         );
     }
@@ -62,6 +63,8 @@ fn main() {
         rest.lines().next()?.parse::<SocketAddr>().ok()
     });
     let address = address.expect("an address");
+    // What a start leaves to do is done.
+    std::thread::sleep(REST);
     let masters: Vec<i32> = processes::children(keeper).into_iter().filter(|pid| processes::is_master(*pid)).collect();
 
     let times: Vec<(f64, usize)> = (0..SCRAPES).map(|_| timed(control, "/metrics")).collect();
