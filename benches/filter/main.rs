@@ -26,12 +26,21 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const TURN: Duration = Duration::from_millis(200);
 /// An answer that takes longer counts as none.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The bench itself as a worker, which makes system calls and no more.
+const CALLER: &str = "caller";
+const CALLS: u32 = 200_000;
+const CALL_ROUNDS: usize = 20;
+const CALL_TURNS: usize = 8;
 /// Without and with the filter.
 const PROTOCOLS: [&str; 2] = ["none", "bind"];
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(CALLER) {
+        return call();
+    }
     let _end = processes::end_together();
     let folder = new_folder().expect("a folder");
+    one_call(&folder);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frameworks/apps/main.go");
     let mut go = Command::new("go");
     go.args(["build", "-o", "server"]).arg(source).current_dir(&folder).env("CGO_ENABLED", "0");
@@ -53,6 +62,43 @@ fn main() {
         println!("| {name} | {:.2} ({}) |", median(costs), spread(costs, 2));
     }
     println!("\nthe filter costs {:.2} % (spread {})", median(&ratios), spread(&ratios, 2));
+}
+
+/// What the filter costs one system call that passes it, in turns: far less than a request's CPU time differs by itself.
+fn one_call(folder: &Path) {
+    let mut costs = [Vec::new(), Vec::new()];
+    for turn in 0..CALL_TURNS {
+        for (n, protocol) in PROTOCOLS.into_iter().enumerate() {
+            let mut command = clusterd(&folder.join("home"));
+            command.args(["--workers", "1", "--protocol", protocol, "--ready", "1ms", "--kill-timeout", "100ms"]);
+            if protocol == "bind" {
+                command.args(["--port", "0"]);
+            }
+            command.arg("--").arg(std::env::current_exe().expect("this program")).arg(CALLER);
+            let file = folder.join(format!("calls-{turn}-{n}"));
+            let out = std::fs::File::create(&file).expect("a file");
+            let mut child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn().expect("clusterd");
+            let ns = wait_for("the calls", || std::fs::read_to_string(&file).ok()?.trim().parse::<f64>().ok());
+            costs[n].push(ns.expect("the time of a call"));
+            processes::send(child.id() as i32, nix::sys::signal::Signal::SIGTERM);
+            let _ = child.wait();
+        }
+    }
+    let [without, with] = costs.map(|costs| median(&costs));
+    println!("a system call: {without:.0} ns without the filter, {with:.0} ns with it\n");
+}
+
+/// Makes system calls, and prints what one takes at best, in nanoseconds.
+fn call() {
+    let best = (0..CALL_ROUNDS).map(|_| {
+        let begun = Instant::now();
+        for _ in 0..CALLS {
+            std::hint::black_box(nix::unistd::getppid());
+        }
+        begun.elapsed().as_nanos() as f64 / f64::from(CALLS)
+    });
+    println!("{:.1}", best.fold(f64::INFINITY, f64::min));
+    std::thread::sleep(ANSWER);
 }
 
 /// CPU time per request of a server without and one with the filter, in microseconds: the median of their turns.
