@@ -1,12 +1,8 @@
 //! The master's side of agent checks (`[control] agent_check`): the address, bound, held by the keeper, and served on a thread of its own.
 //! What is answered is in `api::agent_check`.
 use super::context::Context;
-use super::control::ControlError;
 use super::system::System;
 use crate::api::{CallSender, agent_check, server};
-use crate::config::Listen;
-use crate::limits;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,18 +13,6 @@ pub(super) const AGENT_CHECK: &str = "control/agent-check";
 #[derive(Default)]
 pub(super) struct AgentCheck {
     serving: Option<(server::Server, SocketAddr)>,
-}
-
-/// Binds the address.
-///
-/// # Errors
-/// It is taken or not allowed.
-pub(super) fn bind(system: &impl System, address: SocketAddr) -> Result<OwnedFd, ControlError> {
-    system.bind_tcp(address, true, limits::LISTEN_BACKLOG).map_err(|source| {
-        let in_use = source.kind() == io::ErrorKind::AddrInUse;
-        let holder = in_use.then(|| super::address_in_use::in_use(system.tcp_port_holder(address).as_ref()));
-        ControlError::Bind { address: Listen::Tcp(address), source, holder }
-    })
 }
 
 impl AgentCheck {

@@ -1,6 +1,6 @@
 //! The master's side of the control API: its socket, the calls from its thread, and the clients that wait for an
 //! answer.
-use super::agent_check::{self, AgentCheck};
+use super::agent_check::AgentCheck;
 use super::context::Context;
 use super::reload::resolve;
 use super::start::{CONTROL_SOCKET, CONTROL_TCP};
@@ -105,7 +105,7 @@ impl Control {
         let config = cx.deployment.current_sources().and_then(|sources| resolve(sources).ok());
         let Some(config) = config else { return };
         if let Some(address) = config.agent_check {
-            match check.map_or_else(|| agent_check::bind(&cx.system, address), Ok) {
+            match check.map_or_else(|| bind(&cx.system, address), Ok) {
                 Ok(socket) => self.serve_agent_check(cx, socket, address),
                 Err(e) => log::error!("{e}"),
             }
@@ -191,6 +191,18 @@ pub(super) enum ControlError {
     Tls(#[from] TlsError),
 }
 
+/// Binds an address of `[control]`.
+///
+/// # Errors
+/// It is taken or not allowed.
+pub(super) fn bind(system: &impl System, address: SocketAddr) -> Result<OwnedFd, ControlError> {
+    system.bind_tcp(address, true, limits::LISTEN_BACKLOG).map_err(|source| {
+        let in_use = source.kind() == io::ErrorKind::AddrInUse;
+        let holder = in_use.then(|| super::address_in_use::in_use(system.tcp_port_holder(address).as_ref()));
+        ControlError::Bind { address: Listen::Tcp(address), source, holder }
+    })
+}
+
 /// The address of the control API, bound, with its rules.
 pub(super) struct Tcp {
     socket: OwnedFd,
@@ -220,12 +232,7 @@ impl Tcp {
     /// # Errors
     /// The address is taken or not allowed; a token's file cannot be used.
     pub(super) fn bind(system: &impl System, settings: Settings) -> Result<Tcp, ControlError> {
-        let address = settings.listen;
-        let socket = system.bind_tcp(address, true, limits::LISTEN_BACKLOG).map_err(|source| {
-            let in_use = source.kind() == io::ErrorKind::AddrInUse;
-            let holder = in_use.then(|| super::address_in_use::in_use(system.tcp_port_holder(address).as_ref()));
-            ControlError::Bind { address: Listen::Tcp(address), source, holder }
-        })?;
+        let socket = bind(system, settings.listen)?;
         Tcp::with(socket, settings)
     }
 

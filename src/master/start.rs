@@ -1,7 +1,7 @@
 //! How a master starts: chooses between a takeover (`resume`) and a fresh start from the command line, which is here.
 use super::app::App;
 use super::context::Context;
-use super::control::{Control, Tcp};
+use super::control::{self, Control, Tcp};
 use super::keeper::Keeper;
 use super::listener;
 use super::notify_sockets::NotifySockets;
@@ -14,8 +14,7 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, agent_check, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output,
-    reload, resume,
+    Master, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume,
 };
 use crate::api;
 use crate::api::request::StopMode;
@@ -241,7 +240,7 @@ impl<S: System> Master<S> {
         }
         let tcp = config.control.clone().map(|control| Tcp::bind(&self.cx.system, control));
         let tcp = tcp.transpose().map_err(StartError::failed)?;
-        let check = config.agent_check.map(|at| agent_check::bind(&self.cx.system, at).map(|socket| (socket, at)));
+        let check = config.agent_check.map(|at| control::bind(&self.cx.system, at).map(|socket| (socket, at)));
         let check = check.transpose().map_err(StartError::failed)?;
         // Not earlier: whoever finds the socket may rely on the start.
         if let Some(claimed) = claimed {

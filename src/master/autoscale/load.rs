@@ -2,10 +2,10 @@
 use crate::ids::{AppIx, WorkerId};
 use crate::master::app::App;
 use crate::master::context::Context;
+use crate::master::listener::Listener;
 use crate::master::system::System;
 use crate::supervisor::{LoadSample, Measure, Phase, SlotPhase, WorkerView};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 
 /// A hand-off that was not answered for this time waits for its worker, in microseconds: answers come in batches.
 const HANDOFF_WAITS_US: u64 = 10_000;
@@ -94,15 +94,8 @@ pub(super) fn sample(cx: &Context<impl System>, ix: AppIx, meters: &Meters, by: 
 /// Connections that wait: in the accept queues, in the master, and at workers that are slow to take them.
 fn waiting<S: System>(cx: &Context<S>, app: &App) -> u64 {
     let listeners = app.listeners.iter().filter(|listener| !listener.datagram && !listener.is_retired());
-    let queued: u64 = listeners
-        .map(|listener| {
-            let group = listener.reuseport.iter();
-            let others =
-                group.flat_map(|group| (1..group.socket_count()).filter_map(move |number| group.socket(number)));
-            let sockets = others.chain([listener.fd.as_fd()]);
-            sockets.map(|socket| u64::from(cx.system.accept_queue(socket).waiting)).sum::<u64>()
-        })
-        .sum();
+    let queued: u64 =
+        listeners.flat_map(Listener::sockets).map(|socket| u64::from(cx.system.accept_queue(socket).waiting)).sum();
     let late = |member: &_| {
         let oldest_us = app.balancer.oldest_open_us(*member);
         oldest_us.is_some_and(|at| cx.now_us.saturating_sub(at) > HANDOFF_WAITS_US)

@@ -78,6 +78,7 @@ impl Relay {
     /// A channel is about to be read.
     pub(super) fn begin_reading(&mut self) {
         self.budget_bytes = MESSAGES_PER_TURN_BYTES_MAX;
+        self.sent = 0;
         self.room = None;
     }
 
