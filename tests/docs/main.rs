@@ -1,0 +1,10 @@
+//! The pages for readers: that links lead somewhere, that what they type is right and prints what they show, that the figures of the
+//! README are those that were measured, and the recording on it.
+#![allow(clippy::unwrap_used)]
+mod figures;
+mod lines;
+mod markdown;
+mod pages;
+mod recording;
+mod sessions;
+mod shell;
