@@ -117,9 +117,12 @@ fn what_is_run_may_be_run_and_parses() {
         "packaging/npm/clusterd/bin/clusterd",
         "packaging/npm/pack",
     ];
-    for path in scripts {
+    let of_python = ["packaging/release", "packaging/site"];
+    for path in scripts.into_iter().chain(of_python) {
         let mode = fs::metadata(root().join(path)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{path} cannot be run");
+    }
+    for path in scripts {
         let content = text(path);
         let shell = if content.starts_with("#!/usr/bin/env bash") { "bash" } else { "sh" };
         let checked = Command::new(shell).arg("-n").arg(root().join(path)).output().unwrap();
@@ -135,11 +138,106 @@ fn what_is_run_may_be_run_and_parses() {
           else new vm.Script(`(function (exports, require, module) {${code}\n})`, { filename: file });
         }";
     let mut checks = [Command::new("python3"), Command::new("node")];
-    checks[0].args(["-c", python]).args(with_ending("packaging", &[".py"]));
+    checks[0].args(["-c", python]).args(with_ending("packaging", &[".py"])).args(of_python);
     let modules = ["--no-warnings", "--experimental-vm-modules", "-e", node, "--"];
     checks[1].args(modules).args(with_ending("packaging/npm", &[".cjs", ".mjs"]));
     for check in &mut checks {
         let checked = check.current_dir(root()).output().unwrap();
         assert!(checked.status.success(), "{check:?}: {}", String::from_utf8_lossy(&checked.stderr));
     }
+}
+
+/// A temporary folder, removed when dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A copy of what a release changes, as a repository of its own.
+fn copy_of_the_project() -> Folder {
+    let folder = Folder(std::env::temp_dir().join(format!("clusterd-release-{}", std::process::id())));
+    let files = ["Cargo.toml", "Cargo.lock", "CHANGELOG.md", "README.md", "docs/installing.md"].map(PathBuf::from);
+    for path in files.into_iter().chain(files_below("packaging")) {
+        let to = folder.0.join(&path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(root().join(path), to).unwrap();
+    }
+    git(&folder.0, &["init", "--quiet", "--initial-branch", "main"]);
+    git(&folder.0, &["add", "--force", "."]);
+    git(&folder.0, &["commit", "--quiet", "--message", "All"]);
+    folder
+}
+
+/// Runs a program in a copy, without the settings of whoever runs the tests.
+fn run_in(folder: &Path, program: &str, args: &[&str]) -> (bool, String) {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    for (name, value) in [("NAME", "Ann"), ("EMAIL", "ann@example.invalid")] {
+        command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
+    }
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(name);
+    }
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.success(), text)
+}
+
+fn git(folder: &Path, args: &[&str]) -> String {
+    let (is_done, text) = run_in(folder, "git", args);
+    assert!(is_done, "git {args:?}: {text}");
+    text
+}
+
+#[test]
+fn a_release_sets_every_version_dates_the_changelog_commits_and_tags() {
+    if Command::new("git").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: git is missing");
+        return;
+    }
+    let folder = copy_of_the_project();
+    let release = |args: &[&str]| run_in(&folder.0, "packaging/release", args);
+    let (is_done, said) = release(&["99.0.0", "--dry-run"]);
+    assert!(is_done && said.contains("would run .ci/run") && said.contains("would change Cargo.lock"), "{said}");
+    assert_eq!(git(&folder.0, &["status", "--porcelain"]), "", "a dry run changes nothing");
+
+    // What is not in order is refused, and changes nothing.
+    for (args, why) in [(["0.0.1", "--skip-ci"], "does not come after"), (["99.0", "--skip-ci"], "is not a version")] {
+        let (is_done, said) = release(&args);
+        assert!(!is_done && said.contains(why), "{args:?}: {said}");
+    }
+    let write = |path: &str, text: &str| fs::write(folder.0.join(path), text).unwrap();
+    write("note", "not committed");
+    let (is_done, said) = release(&["99.0.0", "--skip-ci"]);
+    assert!(!is_done && said.contains("not committed"), "{said}");
+    fs::remove_file(folder.0.join("note")).unwrap();
+    git(&folder.0, &["checkout", "--quiet", "-b", "other"]);
+    let (is_done, said) = release(&["99.0.0", "--skip-ci"]);
+    assert!(!is_done && said.contains("the branch is other"), "{said}");
+    git(&folder.0, &["checkout", "--quiet", "main"]);
+
+    let (is_done, said) = release(&["99.0.0", "--skip-ci"]);
+    assert!(is_done, "{said}");
+    assert_eq!(git(&folder.0, &["status", "--porcelain"]), "");
+    assert_eq!(git(&folder.0, &["log", "-1", "--format=%s"]), "Release 99.0.0\n");
+    assert!(git(&folder.0, &["tag", "--list", "-n3"]).starts_with("v99.0.0         clusterd 99.0.0"));
+    let read = |path: &str| fs::read_to_string(folder.0.join(path)).unwrap();
+    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
+    assert_eq!(manifest["package"]["version"].as_str(), Some("99.0.0"));
+    assert!(read("Cargo.lock").contains("name = \"clusterd\"\nversion = \"99.0.0\"\n"));
+    let package: serde_json::Value = serde_json::from_str(&read("packaging/npm/clusterd/package.json")).unwrap();
+    assert_eq!(
+        (&package["version"], &package["optionalDependencies"]["@clusterd/linux-x64"]),
+        (&"99.0.0".into(), &"99.0.0".into())
+    );
+    assert!(read("docs/installing.md").contains("clusterd_99.0.0-1_amd64.deb"));
+    let changelog = read("CHANGELOG.md");
+    assert!(changelog.contains("## [Unreleased]\n\n## [99.0.0] - 2"), "{changelog}");
+
+    // The next one has nothing to tell.
+    let (is_done, said) = release(&["99.1.0", "--skip-ci"]);
+    assert!(!is_done && said.contains("Unreleased has no entry"), "{said}");
 }
