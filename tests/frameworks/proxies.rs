@@ -83,8 +83,9 @@ impl Proxy {
     }
 }
 
-/// One request on a kept connection: the status line of its answer.
-fn ask(stream: &mut TcpStream, method: &str) -> Result<String, std::io::Error> {
+/// One request on a kept connection: the status line of its answer, and whether the proxy closes the connection after it, as
+/// nginx does after 1,000 requests.
+fn ask(stream: &mut TcpStream, method: &str) -> Result<(String, bool), std::io::Error> {
     let body = if method == "POST" { "abcdef" } else { "" };
     write!(stream, "{method} / HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
     let (mut got, mut piece) = (Vec::new(), [0; 4096]);
@@ -94,7 +95,7 @@ fn ask(stream: &mut TcpStream, method: &str) -> Result<String, std::io::Error> {
             let length = head.split("content-length: ").nth(1).and_then(|text| text.split("\r\n").next()?.parse().ok());
             let is_whole = length.map_or(rest.ends_with("0\r\n\r\n"), |length: usize| rest.len() >= length);
             if is_whole {
-                return Ok(head.lines().next().unwrap_or_default().to_owned());
+                return Ok((head.lines().next().unwrap_or_default().to_owned(), head.contains("connection: close")));
             }
         }
         match stream.read(&mut piece) {
@@ -126,8 +127,8 @@ pub(crate) fn under_load(address: SocketAddr, happens: impl FnOnce()) -> (u64, V
                     let mut own = stream.take().unwrap_or_else(|| TcpStream::connect(address).unwrap());
                     own.set_read_timeout(Some(PATIENCE)).unwrap();
                     match ask(&mut own, if n % 2 == 0 { "POST" } else { "GET" }) {
-                        Ok(status) if status.contains(" 200 ") => stream = Some(own),
-                        Ok(status) => bad.lock().unwrap().push(status),
+                        Ok((status, closes)) if status.contains(" 200 ") => stream = (!closes).then_some(own),
+                        Ok((status, _)) => bad.lock().unwrap().push(status),
                         Err(e) => bad.lock().unwrap().push(e.to_string()),
                     }
                     count.fetch_add(1, Ordering::Relaxed);
