@@ -1,12 +1,14 @@
-// The app under measurement: the least that answers, and a job of 5 ms of CPU at /job. Each answer names its worker.
-// With DELAY it answers after so many milliseconds. READY_FILE gets a line with its pid once it listens. With BLOCK_FIRST the first worker's event loop stands still for 2 s
-// out of every 4, without using a CPU, and it answers as worker 1, so that the clients can tell it apart.
+// The app under measurement: the least that answers, a job of 5 ms of CPU at /job and of 20 ms at /job20, and an answer
+// after 200 ms at /wait. Each answer names its worker. With DELAY every answer comes after so many milliseconds.
+// READY_FILE gets a line with its pid once it listens. With BLOCK_FIRST the first worker's event loop stands still for
+// 2 s out of every 4, without using a CPU, and it answers as worker 1, so that the clients can tell it apart.
 'use strict';
 const fs = require('node:fs');
 const http = require('node:http');
 
 const body = 'hello\n';
-const JOB_US = 5000;
+const JOBS_US = { '/job': 5000, '/job20': 20000 };
+const WAIT_MS = 200;
 const delay = Number(process.env.DELAY ?? 0);
 
 let name = process.pid;
@@ -20,19 +22,21 @@ if (process.env.BLOCK_FIRST) {
 }
 
 // CPU time, not time: with more workers than CPUs a worker that waits for its turn has not done its job meanwhile.
-function job() {
+function job(us) {
   const start = process.cpuUsage();
   for (;;) {
     const { user, system } = process.cpuUsage(start);
-    if (user + system >= JOB_US) return;
+    if (user + system >= us) return;
   }
 }
 
 http
   .createServer((request, response) => {
-    if (request.url === '/job') job();
+    const us = JOBS_US[request.url];
+    if (us) job(us);
+    const wait = request.url === '/wait' ? WAIT_MS : delay;
     response.writeHead(200, { 'content-length': body.length, 'x-worker': name });
-    if (delay > 0) setTimeout(() => response.end(body), delay);
+    if (wait > 0) setTimeout(() => response.end(body), wait);
     else response.end(body);
   })
   .listen(Number(process.env.PORT), '127.0.0.1', () => {

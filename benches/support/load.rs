@@ -369,7 +369,7 @@ impl Client {
 }
 
 /// Length of an answer and the worker that it names, once the head is complete.
-fn head(bytes: &[u8]) -> Option<(usize, u32)> {
+pub(crate) fn head(bytes: &[u8]) -> Option<(usize, u32)> {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
     let field = |name: &[u8]| -> Option<u32> {
         let value = &bytes[memchr::memmem::find(&bytes[..end], name)? + name.len()..end];
@@ -380,7 +380,7 @@ fn head(bytes: &[u8]) -> Option<(usize, u32)> {
 }
 
 /// A client's own address lets a server that goes by it tell clients apart.
-fn connect(address: SocketAddr, n: usize, poll: &Poll) -> io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr, n: usize, poll: &Poll) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), None)?;
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     let own = Ipv4Addr::new(127, 0, 1, n as u8 + 1);

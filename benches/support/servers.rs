@@ -122,6 +122,8 @@ pub(crate) struct Server {
     pm2: Option<PathBuf>,
     /// The app's environment besides the rest.
     env: &'static [(&'static str, &'static str)],
+    /// Lines of clusterd's configuration for the app.
+    settings: &'static str,
 }
 
 impl Server {
@@ -140,12 +142,23 @@ impl Server {
         programs: &Programs,
         env: &'static [(&'static str, &'static str)],
     ) -> Result<Server, String> {
+        Server::start_set(tool, workers, programs, env, "")
+    }
+
+    /// The same, with lines of clusterd's configuration: keys of the app that no flag sets.
+    pub(crate) fn start_set(
+        tool: Tool,
+        workers: usize,
+        programs: &Programs,
+        env: &'static [(&'static str, &'static str)],
+        settings: &'static str,
+    ) -> Result<Server, String> {
         if !tool.in_this_build() {
             return Err("not in this build".to_owned());
         }
         let folder = new_folder()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let mut server = Server { tool, address, folder, root: 0, pm2: None, env };
+        let mut server = Server { tool, address, folder, root: 0, pm2: None, env, settings };
         let mut child = server.spawn(workers, programs)?;
         server.root = child.id() as i32;
         if tool == Tool::Pm2 {
@@ -181,14 +194,26 @@ impl Server {
             }
             Tool::RoundRobin | Tool::Sticky | Tool::Shared | Tool::Kernel => {
                 let mut command = self.clusterd();
+                if !self.settings.is_empty() {
+                    command.arg("-c").arg(self.settings_file(&app)?);
+                }
                 command.args(["-w", &count, "--host", "127.0.0.1", "--port", &port.to_string()]);
-                command.args(["--balance", self.tool.balance().unwrap_or_default(), "--name", "bench"]);
-                command.args(["--", "node"]).arg(app);
+                command.args(["--balance", self.tool.balance().unwrap_or_default()]);
+                if self.settings.is_empty() {
+                    command.args(["--name", "bench", "--", "node"]).arg(app);
+                }
                 command
             }
         };
         command.env("PORT", port.to_string());
         self.spawn_quietly(command)
+    }
+
+    fn settings_file(&self, app: &Path) -> Result<PathBuf, String> {
+        let path = self.folder.join("bench.toml");
+        let text = format!("[[app]]\nname = \"bench\"\ncommand = [\"node\", {:?}]\n{}\n", app, self.settings);
+        fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(path)
     }
 
     fn spawn_quietly(&self, mut command: Command) -> Result<Child, String> {
