@@ -3,27 +3,26 @@
 import os
 import shutil
 import subprocess
+import sys
 
 from common import DIST, MACHINE, ROOT, VERSION, WORK, built, fresh, skip
 
 PLATFORM = {"x86_64": "linux-x64", "aarch64": "linux-arm64"}[MACHINE]
-# The oldest and the newest Node, besides the one in PATH.
-MAJORS = ["18", "26"]
+MAJORS = ["18", "20", "22", "24", "26"]
 TEST_DEPS = ROOT / "target" / "test-deps" / "npm" / "node_modules"
 
 
-def node_of(major):
-    """A Node of this version: that of the other tests, or one that is installed by name."""
-    for modules in (TEST_DEPS, WORK / "nodes" / "node_modules"):
-        if (modules / f"node{major}" / "bin" / "node").exists():
-            return modules / f"node{major}" / "bin"
-    prefix = WORK / "nodes"
+def of_npm(path, package):
+    """A path of the packages of the other tests, or of a package that is installed by name; None where it cannot be."""
+    prefix = WORK / "packages" / path.split("/")[0]
+    for modules in (TEST_DEPS, prefix / "node_modules"):
+        if (modules / path).exists():
+            return modules / path
     prefix.mkdir(parents=True, exist_ok=True)
-    name = f"node{major}@npm:node@{major}"
-    done = subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", prefix, name], timeout=300)
-    if done.returncode != 0:
-        return None
-    return prefix / "node_modules" / f"node{major}" / "bin"
+    install = ["npm", "install", "--silent", "--no-save", "--no-audit", "--no-fund", "--prefix", prefix]
+    found = prefix / "node_modules" / path
+    installed = subprocess.run([*install, package], timeout=300).returncode == 0 and found.exists()
+    return found if installed else None
 
 
 def installed():
@@ -46,30 +45,60 @@ def run(command, folder, path):
 
 
 def types_are_right(folder):
-    compiler = WORK / "typescript"
-    if not (compiler / "node_modules" / ".bin" / "tsc").exists():
-        compiler.mkdir(parents=True, exist_ok=True)
-        packages = ["typescript@5", "@types/node@20"]
-        done = subprocess.run(["npm", "install", "--silent", "--no-save", "--prefix", compiler, *packages], timeout=300)
-        if done.returncode != 0:
-            return skip("types: typescript cannot be installed")
-    options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--typeRoots"]
-    types = compiler / "node_modules" / "@types"
-    tsc = [compiler / "node_modules" / ".bin" / "tsc", *options, types, "--types", "node"]
-    subprocess.run([*tsc, "types.mts", "types.cts"], cwd=folder, check=True, timeout=120)
+    """TypeScript accepts what importers of each kind write, and knows what is wrong. No declarations but ours are needed."""
+    compiler = of_npm("typescript/bin/tsc", "typescript@5")
+    if compiler is None:
+        return skip("types: typescript cannot be installed")
+    common = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022", "--typeRoots", "none"]
+    modules = ["types.mts", "types.cts"]
+    kinds = {
+        "node10": ["--module", "commonjs", "--moduleResolution", "node10", "types.ts"],
+        "node16": ["--module", "node16", "--moduleResolution", "node16", *modules],
+        "nodenext": ["--module", "nodenext", "--moduleResolution", "nodenext", *modules],
+        "bundler": ["--module", "esnext", "--moduleResolution", "bundler", "types.ts", "types.mts"],
+    }
+    for kind, options in kinds.items():
+        checked = subprocess.run([compiler, *common, *options], cwd=folder, capture_output=True, text=True, timeout=120)
+        assert checked.returncode == 0, f"moduleResolution {kind}:\n{checked.stdout}{checked.stderr}"
+    print(f"types: right for {', '.join(kinds)}", file=sys.stderr)
+
+
+def each_kind_of_import_finds_its_types():
+    """What arethetypeswrong.github.io would say."""
+    judge = of_npm("@arethetypeswrong/cli/dist/index.js", "@arethetypeswrong/cli@0.18")
+    if judge is None:
+        return skip("types: @arethetypeswrong/cli cannot be installed")
+    node = of_npm("node22/bin/node", "node22@npm:node@22") or "node"
+    command = [node, judge, "--no-color", "--no-emoji", DIST / f"clusterd-{VERSION}.tgz"]
+    judged = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    print("types: nothing is wrong for arethetypeswrong", file=sys.stderr)
+
+
+def run_on(node, folder):
+    """The tests on this Node, which is also that of the workers."""
+    path = str(node.parent) if node else None
+    # One file after the other: they start programs, and some wait for a moment in which nothing happens.
+    for file in ("api.test.mjs", "events.test.mjs"):
+        run(["node", "--test", file], folder, path)
 
 
 folder = installed()
 types_are_right(folder)
-run(["node", "--test", "api.test.mjs"], folder, None)
+each_kind_of_import_finds_its_types()
+websockets = of_npm("ws", "ws@8")
+if websockets is None:
+    skip("WebSockets: the package ws cannot be installed")
+else:
+    shutil.copytree(websockets, folder / "node_modules" / "ws", dirs_exist_ok=True)
 for major in MAJORS:
-    path = node_of(major)
-    if path is None:
+    node = of_npm(f"node{major}/bin/node", f"node{major}@npm:node@{major}")
+    if node is None:
         skip(f"Node {major} cannot be installed")
     else:
-        run(["node", "--test", "api.test.mjs"], folder, path)
-bun = TEST_DEPS / "@oven" / "bun-linux-x64" / "bin"
-if (bun / "bun").exists():
-    run([bun / "bun", "bun.mjs"], folder, None)
+        run_on(node, folder)
+bun = of_npm("@oven/bun-linux-x64/bin/bun", "@oven/bun-linux-x64") if MACHINE == "x86_64" else None
+if bun is None:
+    skip("Bun cannot be installed")
 else:
-    skip("Bun is not installed")
+    run([bun, "bun.mjs"], folder, None)

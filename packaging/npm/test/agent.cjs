@@ -1,7 +1,9 @@
 // The agent of the tests: answers what workers ask.
-const { onMessage, send } = require('clusterd/worker');
+const { onEvent, onMessage, ready, send } = require('clusterd/worker');
 
+const events = [];
+onEvent(({ event }) => events.push(event));
 onMessage((message, from) => {
-  if (typeof from === 'object') send({ pid: from.pid }, `the agent got: ${message}`);
+  if (typeof from === 'object') send({ pid: from.pid }, { text: `the agent got: ${message}`, events });
 });
-process.send('ready');
+ready();

@@ -1,12 +1,15 @@
 // Runs in a fresh folder that has the packages from their tarballs, with `home` and `app.cjs` beside it.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { Clusterd, ClusterdError, binaryPath, connect } from 'clusterd';
 import * as worker from 'clusterd/worker';
+
+const require = createRequire(import.meta.url);
 
 const home = fs.mkdtempSync(path.join(process.cwd(), 'home-'));
 const clusterd = await connect({ home });
@@ -22,9 +25,13 @@ async function answer(app) {
 }
 
 test('both kinds of modules are the same API', () => {
-  const required = createRequire(import.meta.url)('clusterd');
+  const required = require('clusterd');
   assert.equal(required.Clusterd, Clusterd);
   assert.equal(required.connect, connect);
+  assert.deepEqual(Object.keys(required).sort(), ['Clusterd', 'ClusterdError', 'binaryPath', 'connect']);
+  const requiredWorker = require('clusterd/worker');
+  assert.deepEqual(Object.keys(requiredWorker), Object.keys(worker.default));
+  for (const [name, value] of Object.entries(requiredWorker)) assert.equal(worker[name], value, name);
 });
 
 test('the launcher becomes the binary', () => {
@@ -76,8 +83,17 @@ test('start, list, reload, scale, stop, start, delete', async () => {
     clusterd.list((error, list) => (error ? reject(error) : resolve(list)));
   });
   assert.equal(inTheOtherForm.length, 3);
+  const other = await new Promise((resolve, reject) => {
+    connect({ home }, (error, connected) => (error ? reject(error) : resolve(connected)));
+  });
+  assert.equal(other.home, home);
 
-  await clusterd.delete('web');
+  const { pm_id: id, monit, pm2_env: fields } = inTheOtherForm[0];
+  assert.ok(monit.memory > 1 << 20 && monit.cpu >= 0 && fields.pm_uptime <= Date.now(), monit);
+  assert.deepEqual([id, fields.status, fields.exec_mode, fields.instances], [app.id, 'online', 'cluster_mode', 3]);
+  assert.deepEqual(new Set(inTheOtherForm.map((each) => each.pm2_env.NODE_APP_INSTANCE)), new Set([0, 1, 2]));
+
+  assert.deepEqual(await clusterd.delete('web'), [{ name: 'web', ok: true, message: 'web is deleted' }]);
   assert.deepEqual(await clusterd.apps(), []);
 });
 
@@ -117,6 +133,8 @@ test('options that mean nothing are refused', async () => {
 test('without clusterd a worker knows that', async () => {
   assert.equal(worker.isClusterd, false);
   await assert.rejects(worker.send('all', 1), /no channel/);
+  assert.equal(worker.ready(), false);
+  assert.equal(worker.moveWebSockets({ options: {} }, {}), false);
 });
 
 test('messages go to the agent and back', async () => {
@@ -132,7 +150,29 @@ test('messages go to the agent and back', async () => {
   await clusterd.start('agent.toml');
   const [app] = await clusterd.apps();
   const { answer: text, failed } = await answer(app);
-  assert.equal(text, 'the agent got: question');
+  assert.equal(text.text, 'the agent got: question');
+  assert.ok(text.events.includes('state') && text.events.includes('worker_ready'), text.events);
   assert.match(failed, /clusterd: /);
   await clusterd.delete('talkers', { now: true });
+});
+
+const noWs = fs.existsSync('node_modules/ws') ? false : 'the package ws is missing';
+test('a WebSocket moves to another worker with its state', { skip: noWs }, async () => {
+  const { WebSocket } = require('ws');
+  await clusterd.start({ script: 'sockets.cjs', name: 'sockets', workers: 1, port: 0 });
+  const [app] = await clusterd.apps();
+  const socket = new WebSocket(`ws://127.0.0.1:${app.listen[0].split(':').at(-1)}/`);
+  await once(socket, 'open');
+  const answer = async (text) => {
+    socket.send(text);
+    const [data] = await once(socket, 'message');
+    return JSON.parse(data);
+  };
+  const before = await answer('one');
+  await clusterd.reload('sockets');
+  const after = await answer('two');
+  assert.deepEqual([before.count, after.count, after.text], [1, 2, 'two']);
+  assert.notEqual(before.pid, after.pid);
+  socket.terminate();
+  await clusterd.delete('sockets', { now: true });
 });

@@ -2,6 +2,10 @@
 // Finds the clusterd binary and runs it.
 const { execFile } = require('node:child_process');
 const fs = require('node:fs');
+const { ClusterdError } = require('./http.cjs');
+
+/** The most that a command may print, in bytes. */
+const OUTPUT_BYTES_MAX = 64 << 20;
 
 /** The path of the binary: $CLUSTERD_BINARY, or that of this machine's package. */
 function binaryPath() {
@@ -12,22 +16,25 @@ function binaryPath() {
     path = require.resolve(`${name}/bin/clusterd`);
   } catch (cause) {
     const advice = 'install without --omit=optional, or set CLUSTERD_BINARY';
-    throw new Error(`clusterd: the package ${name} is missing; ${advice}`, { cause });
+    throw new ClusterdError(`the package ${name} is missing; ${advice}`, { code: 'ENOENT', cause });
   }
   fs.accessSync(path, fs.constants.X_OK);
   return path;
 }
 
 /** Runs clusterd with these arguments: its stdout, or an error with what it says on stderr. */
-function run(args, options = {}) {
+function run(args, { timeout }) {
   return new Promise((resolve, reject) => {
-    const limits = { maxBuffer: 64 << 20, env: process.env, ...options };
+    const limits = { maxBuffer: OUTPUT_BYTES_MAX, timeout };
     execFile(binaryPath(), args, limits, (error, stdout, stderr) => {
       if (!error) return resolve(stdout);
+      if (error.killed) {
+        const message = `clusterd ${args[0]} did not end within ${timeout / 1000} s`;
+        return reject(new ClusterdError(message, { code: 'ETIMEDOUT', cause: error }));
+      }
       const said = String(stderr).trim().replace(/^clusterd: (error: )?/, '');
-      const failed = new Error(said || error.message);
-      failed.code = error.code;
-      reject(failed);
+      const code = typeof error.code === 'string' ? error.code : undefined;
+      return reject(new ClusterdError(said || error.message, { code, cause: error }));
     }).stdin?.end();
   });
 }

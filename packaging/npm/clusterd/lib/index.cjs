@@ -3,16 +3,45 @@
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { setTimeout: pause } = require('node:timers/promises');
 const { binaryPath, run } = require('./binary.cjs');
-const { ClusterdError, ask, lines } = require('./http.cjs');
+const { eventsOf, lastId, logsOf, nameOf } = require('./follow.cjs');
+const { ClusterdError, ask, hasEnded } = require('./http.cjs');
 const { startArguments } = require('./options.cjs');
+const { Stream } = require('./stream.cjs');
+
+/** How long a request that changes something may take, in milliseconds, unless `connect` says otherwise. */
+const CHANGE_MS = 600_000;
+/** The longest time-out that timers have, in milliseconds. */
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+/** Looks at a deployment that is about to end, or whose master is being replaced. */
+const LOOKS_MAX = 100;
+/** The pause between two of them, in milliseconds. */
+const LOOK_EVERY_MS = 20;
+/** How often `stay` looks for deployments that have started, in milliseconds. */
+const STAY_LOOK_MS = 500;
 
 const of = (name, verb) => `/v1/apps/${encodeURIComponent(name)}${verb ? `/${verb}` : ''}`;
+const listOf = (value) => (value === undefined ? [] : [value].flat());
+
+/** Whether an app is meant by one of the words of a target. A `g` or `y` of a pattern would make each answer depend on the last. */
+function isMeant(app, wanted) {
+  if (wanted instanceof RegExp) return new RegExp(wanted.source, wanted.flags.replace(/[gy]/g, '')).test(app.name);
+  return wanted === 'all' || app.name === wanted || String(app.id) === String(wanted) || app.namespace === wanted;
+}
 
 class Clusterd {
-  constructor({ home } = {}) {
+  #timeout;
+  #streams = new Set();
+  /** What `events` has to know before this client changes anything. */
+  #positions = new Set();
+
+  constructor({ home, timeout = CHANGE_MS } = {}) {
+    if (!(timeout > 0 && timeout <= TIMEOUT_MS_MAX)) {
+      throw new TypeError(`clusterd: timeout is a number of milliseconds up to ${TIMEOUT_MS_MAX}, not ${timeout}`);
+    }
     this.home = path.resolve(home ?? process.env.CLUSTERD_HOME ?? path.join(os.homedir(), '.clusterd'));
-    this.following = new Set();
+    this.#timeout = timeout;
   }
 
   /** The control sockets that are there; one may be of a deployment that was killed. */
@@ -20,23 +49,16 @@ class Clusterd {
     const folder = path.join(this.home, 'run');
     try {
       return fs.readdirSync(folder).filter((name) => name.endsWith('.sock')).sort().map((name) => path.join(folder, name));
-    } catch (error) {
-      if (error.code === 'ENOENT') return [];
-      throw error;
+    } catch (cause) {
+      if (cause.code === 'ENOENT') return [];
+      throw new ClusterdError(`cannot read ${folder}: ${cause.message}`, { code: cause.code, cause });
     }
   }
 
   /** Every deployment that runs. */
   async deployments() {
-    const answers = this.sockets().map(async (socket) => {
-      try {
-        return { ...(await ask(socket, 'GET', '/v1/apps')), socket };
-      } catch (error) {
-        if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') return undefined;
-        throw error;
-      }
-    });
-    return (await Promise.all(answers)).filter((deployment) => deployment !== undefined);
+    const found = await Promise.all(this.sockets().map((socket) => deploymentAt(socket)));
+    return found.filter((deployment) => deployment !== undefined);
   }
 
   /** Every app that runs, as the control API has it. */
@@ -62,9 +84,9 @@ class Clusterd {
    */
   async start(what, more = {}) {
     if (typeof what !== 'object') {
-      const found = typeof what === 'number' || Object.keys(more).length === 0 ? await this.#find(what) : [];
+      const found = typeof what === 'number' || Object.keys(more).length === 0 ? (await this.#find(what)).found : [];
       if (found.length > 0) return this.#each(found, 'start');
-      if (typeof what === 'number') throw new ClusterdError(`there is no app with the id ${what}`);
+      if (typeof what === 'number') throw new ClusterdError(`there is no app with the id ${what}`, { status: 404 });
     }
     const isFile = typeof what === 'string' && /\.(toml|json|ya?ml|config\.[cm]?js)$/.test(what);
     const typed = isFile ? ['start', what] : startArguments(typeof what === 'object' ? what : { script: what, ...more });
@@ -89,20 +111,26 @@ class Clusterd {
     return this.#change(target, 'stop', { now });
   }
 
-  /** The same, and removes the app. */
+  /** The same, and removes the app, also one of a deployment that was killed. */
   async delete(target, { now = false } = {}) {
-    const words = ['delete', ...(now ? ['--now'] : []), target instanceof RegExp ? `/${target.source}/` : String(target)];
-    return { ok: true, message: (await this.#run(words)).trim() };
+    const words = [];
+    for (const wanted of listOf(target)) {
+      if (wanted instanceof RegExp) words.push(...(await this.#wanted(wanted)).map(({ app }) => app));
+      else words.push(String(wanted));
+    }
+    const names = (await this.#find(target)).found.map(({ app }) => app);
+    await this.#run(['delete', ...(now ? ['--now'] : []), '--', ...words]);
+    return (names.length > 0 ? names : words).map((name) => ({ name, ok: true, message: `${name} is deleted` }));
   }
 
-  /** The number of workers: 4, "+2", "-1", "max", "50%". */
+  /** The number of workers: 4, "+2", "-1", "max", "50%", "auto". */
   scale(target, workers) {
     return this.#change(target, 'scale', { workers: String(workers) });
   }
 
   /** Sends a signal to every worker. */
   sendSignal(signal, target) {
-    return this.#change(target, 'signal', { signal });
+    return this.#change(target, 'signal', { signal: String(signal) });
   }
 
   /** Counts restarts from 0. */
@@ -116,76 +144,119 @@ class Clusterd {
     return (await ask(socket, 'GET', of(app, 'env'))).env;
   }
 
-  /** Lines that workers print: the last ones, then with `follow` new ones. */
-  async *logs({ app, lines: last = 15, follow = false, type, slot, signal } = {}) {
-    const query = new URLSearchParams({ lines: String(last), follow: String(follow) });
-    for (const name of app === undefined ? [] : [app].flat()) query.append('app', name);
-    if (type !== undefined) query.set('type', type);
-    if (slot !== undefined) query.set('slot', String(slot));
-    const wanted = app === undefined ? this.sockets() : [...new Set((await this.#wanted([app].flat())).map((w) => w.socket))];
-    yield* this.#merged(wanted.map((socket) => [socket, `/v1/logs?${query}`]), signal);
+  /** Lines that workers print: the last ones, then with `follow` new ones, until the deployments have ended. */
+  logs({ app, lines: count = 15, follow = false, type, slot, signal } = {}) {
+    const begin = async (add, ending) => {
+      const options = { apps: listOf(app), count, type, slot, follow, signal: ending };
+      for (const socket of await this.#socketsOf(app)) add(logsOf(socket, options));
+    };
+    return this.#stream(begin, signal);
+  }
+
+  /**
+   * What happens from this call on, in the deployments that run: until the last of them has ended; with `stay` also in those that
+   * start later. Or what came after the event with the id `after`, or (`kept`) what clusterd has kept first. Without `follow`: only
+   * what it has kept.
+   */
+  events({ app, after, follow = true, kept = !follow, stay = false, signal } = {}) {
+    if (stay && !follow) throw new TypeError('clusterd: events with stay follow');
+    const options = { apps: listOf(app), follow };
+    const began = this.#beginEvents({ app, after, kept, stay });
+    this.#positions.add(began);
+    const settled = () => this.#positions.delete(began);
+    began.then(settled, settled);
+    const begin = async (add, ending) => {
+      const followed = new Set();
+      const source = async function* source(socket, from) {
+        followed.add(socket);
+        yield* eventsOf(socket, { ...options, after: from, signal: ending });
+        followed.delete(socket);
+      };
+      for (const [socket, from] of await began) add(source(socket, from));
+      while (stay && !ending.aborted) {
+        for (const socket of this.sockets()) if (!followed.has(socket)) add(source(socket));
+        await pause(STAY_LOOK_MS, undefined, { signal: ending }).catch(() => {});
+      }
+    };
+    return this.#stream(begin, signal);
   }
 
   /** Ends what follows (`logs`, `events`). Nothing else is held open. */
   disconnect() {
-    for (const controller of this.following) controller.abort();
-    this.following.clear();
+    for (const stream of this.#streams) stream.return();
   }
 
-  async *#merged(sources, signal) {
-    const controller = new AbortController();
-    const abort = () => controller.abort();
-    signal?.addEventListener('abort', abort, { once: true });
-    if (signal?.aborted) abort();
-    this.following.add(controller);
-    const streams = sources.map(([socket, query]) => lines(socket, query, controller.signal));
-    const next = (stream) => stream.next().then((step) => ({ stream, step }), (error) => ({ stream, error }));
-    const waiting = new Map(streams.map((stream) => [stream, next(stream)]));
-    try {
-      while (waiting.size > 0) {
-        const { stream, step, error } = await Promise.race(waiting.values());
-        if (error && controller.signal.aborted) return;
-        if (error) throw error;
-        if (step.done) waiting.delete(stream);
-        else {
-          waiting.set(stream, next(stream));
-          yield step.value;
-        }
-      }
-    } finally {
-      controller.abort();
-      this.following.delete(controller);
-      signal?.removeEventListener('abort', abort);
-    }
-  }
-
-  #run([verb, ...rest]) {
-    return run([verb, '--home', this.home, ...rest]);
-  }
-
-  /** Where the apps of a target are. */
-  async #find(target) {
-    const targets = [target].flat();
-    const means = (app, wanted) => {
-      if (wanted instanceof RegExp) return wanted.test(app.name);
-      return wanted === 'all' || app.name === wanted || String(app.id) === String(wanted) || app.namespace === wanted;
-    };
-    const deployments = await this.deployments();
-    return deployments.flatMap(({ socket, apps }) =>
-      apps.filter((app) => targets.some((wanted) => means(app, wanted))).map((app) => ({ socket, app: app.name })),
+  #stream(begin, signal) {
+    const stream = new Stream(
+      (add, ending) => {
+        this.#streams.add(stream);
+        return begin(add, ending);
+      },
+      { signal, whenOver: () => this.#streams.delete(stream) },
     );
+    return stream;
+  }
+
+  /** The sockets to follow, each with the id of the event that was the last. */
+  async #beginEvents({ app, after, kept, stay }) {
+    const sockets = stay ? this.sockets() : await this.#socketsOf(app);
+    if (typeof after === 'number' && sockets.length > 1) {
+      throw new TypeError('clusterd: ids count for one deployment; with several, after is an object of ids by deployment');
+    }
+    const position = async (socket) => {
+      const given = typeof after === 'object' ? after[nameOf(socket)] : after;
+      if (given !== undefined || kept) return [socket, given];
+      try {
+        return [socket, await lastId(socket)];
+      } catch (error) {
+        if (hasEnded(error)) return [socket, undefined];
+        throw error;
+      }
+    };
+    return Promise.all(sockets.map(position));
+  }
+
+  /** The sockets of the deployments with these apps; without any: of all. There is at least one. */
+  async #socketsOf(app) {
+    if (app !== undefined) return [...new Set((await this.#wanted(listOf(app))).map(({ socket }) => socket))];
+    const sockets = (await this.deployments()).map(({ socket }) => socket);
+    if (sockets.length === 0) throw this.#nothingRuns();
+    return sockets;
+  }
+
+  #nothingRuns() {
+    return new ClusterdError(`no deployment runs in ${this.home}`, { code: 'ENOENT', status: 404 });
+  }
+
+  async #run([verb, ...rest]) {
+    await Promise.allSettled(this.#positions);
+    return run([verb, '--home', this.home, ...rest], { timeout: this.#timeout });
+  }
+
+  /** Where the apps of a target are, and the names of all. */
+  async #find(target) {
+    const targets = listOf(target);
+    const deployments = await this.deployments();
+    const all = deployments.flatMap(({ socket, apps }) => apps.map((app) => ({ socket, app })));
+    const found = all.filter(({ app }) => targets.some((wanted) => isMeant(app, wanted)));
+    return {
+      found: found.map(({ socket, app }) => ({ socket, app: app.name })),
+      names: all.map(({ app }) => app.name),
+    };
   }
 
   async #wanted(target) {
-    const found = await this.#find(target);
+    const { found, names } = await this.#find(target);
     if (found.length > 0) return found;
-    const names = (await this.apps()).map((app) => app.name).join(', ') || 'none';
-    throw new ClusterdError(`there is no app "${target}"; there are: ${names}`, { status: 404 });
+    if (names.length === 0) throw this.#nothingRuns();
+    throw new ClusterdError(`there is no app ${listOf(target).join(', ')}; there are: ${names.join(', ')}`, { status: 404 });
   }
 
   async #each(found, verb, body) {
-    const done = found.map(({ socket, app }) => ask(socket, 'POST', of(app, verb), body));
-    const results = await Promise.allSettled(done);
+    await Promise.allSettled(this.#positions);
+    const results = await Promise.allSettled(
+      found.map(({ socket, app }) => ask(socket, 'POST', of(app, verb), { body, timeout: this.#timeout }).catch(unknownEnd)),
+    );
     const failed = results.find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
     return results.map((result, at) => ({ name: found[at].app, ...result.value }));
@@ -196,24 +267,43 @@ class Clusterd {
   }
 }
 
-/** Methods take a callback as PM2's do, as their last argument. */
-function withCallbacks(type) {
-  const names = ['deployments', 'apps', 'list', 'describe', 'start', 'reload', 'restart', 'stop', 'delete', 'scale'];
-  for (const name of [...names, 'sendSignal', 'reset', 'env']) {
-    const plain = type.prototype[name];
-    type.prototype[name] = function withCallback(...args) {
-      if (typeof args.at(-1) !== 'function') return plain.apply(this, args);
-      const callback = args.pop();
-      plain.apply(this, args).then((result) => callback(null, result), (error) => callback(error));
-      return undefined;
-    };
+/** A deployment; undefined: it has ended. One that is about to end closes connections some time before its socket. */
+async function deploymentAt(socket) {
+  for (let looks = 1; ; looks += 1) {
+    try {
+      return { ...(await ask(socket, 'GET', '/v1/apps')), socket };
+    } catch (error) {
+      if (hasEnded(error)) return undefined;
+      if (looks === LOOKS_MAX || !['ECONNRESET', 'EPIPE'].includes(error.code)) throw error;
+    }
+    await pause(LOOK_EVERY_MS);
   }
 }
-withCallbacks(Clusterd);
+
+/** A master that is replaced closes the connections of the requests that it carries out. Its successor may carry them on. */
+function unknownEnd(error) {
+  if (error.code !== 'ECONNRESET') throw error;
+  const message = `${error.message}; the request may have been carried out: apps() says how things are`;
+  throw new ClusterdError(message, { code: error.code, cause: error });
+}
+
+/** Methods take a callback as PM2's do, as their last argument. */
+function withCallback(plain) {
+  return function calledBack(...args) {
+    if (typeof args.at(-1) !== 'function') return plain.apply(this, args);
+    const callback = args.pop();
+    // What a callback throws is its caller's, not a rejection.
+    const call = (...results) => process.nextTick(callback, ...results);
+    plain.apply(this, args).then((result) => call(null, result), (error) => call(error));
+    return undefined;
+  };
+}
+const ASYNC = [
+  'deployments', 'apps', 'list', 'describe', 'start', 'reload', 'restart', 'stop', 'delete', 'scale', 'sendSignal', 'reset', 'env',
+];
+for (const name of ASYNC) Clusterd.prototype[name] = withCallback(Clusterd.prototype[name]);
 
 /** A client of a home: `{home}`, or $CLUSTERD_HOME, or ~/.clusterd. There is no daemon: it works before anything runs. */
-async function connect(options = {}) {
-  return new Clusterd(options);
-}
+const connect = withCallback(async (options) => new Clusterd(options));
 
 module.exports = { Clusterd, ClusterdError, connect, binaryPath };
