@@ -1,4 +1,4 @@
-"""The wheel in a fresh virtual environment: the command, the library in a worker, messages of an agent."""
+"""The wheel in a fresh virtual environment, and by pipx: the command, the library in a worker, messages of an agent, types."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import venv
 
-from common import DIST, VERSION, answer_of, fresh, free_port, running
+from common import DIST, VERSION, WORK, answer_of, fresh, free_port, running, skip
 
 WORKER = '''
 import json, sys
@@ -27,22 +27,85 @@ while True:
 AGENT = '''
 import clusterd
 
+events = []
+with clusterd.Channel() as channel:
+    channel.ready()
+    for said in channel:
+        envelope = said.get("clusterd", {})
+        if "event" in envelope:
+            events.append(envelope["event"])
+        elif "undelivered" in envelope:
+            events.append(f"lost {envelope['id']}")
+        elif isinstance(envelope.get("from"), dict):
+            channel.send({"slot": 77}, "nobody", id=5)
+            lost = channel.receive(timeout=30)["clusterd"]
+            channel.send({"pid": envelope["from"]["pid"]}, ["the agent got: " + said["message"], events[0], lost["id"]])
+'''
+
+CHANNEL = '''
+import json, os, socket, time
+ours, theirs = socket.socketpair()
+os.environ["NODE_CHANNEL_FD"] = str(theirs.fileno())
+import clusterd
+
 channel = clusterd.Channel()
-channel.ready()
-while True:
+for timeout in (0, 0.05):
+    began = time.monotonic()
     try:
-        said = channel.receive()
-    except clusterd.ChannelClosed:
-        break
-    sender = said.get("clusterd", {}).get("from")
-    if isinstance(sender, dict):
-        channel.send({"pid": sender["pid"]}, "the agent got: " + said["message"])
+        channel.receive(timeout)
+        raise SystemExit("something came out of nothing")
+    except TimeoutError:
+        assert time.monotonic() - began >= timeout
+# Bytes that come one by one do not make the time longer.
+ours.setblocking(True)
+import threading
+over = threading.Event()
+def trickle():
+    while not over.wait(0.01):
+        ours.sendall(b" ")
+thread = threading.Thread(target=trickle)
+thread.start()
+try:
+    channel.receive(0.2)
+    raise SystemExit("blanks are no message")
+except TimeoutError:
+    pass
+finally:
+    over.set()
+    thread.join()
+# Two in one piece, one in two, and what is for Node.
+ours.sendall(b'{"a": 1}\\n{"cmd": "NODE_CLUSTER"}\\n{"b":')
+assert channel.receive(5) == {"a": 1}
+ours.sendall(b' 2}\\n"text"\\n')
+assert [channel.receive(5), channel.receive(0)] == [{"b": 2}, "text"]
+channel.send("all", "x")
+assert json.loads(ours.recv(4096)) == {"clusterd": {"to": "all"}, "message": "x"}
+ours.close()
+assert list(channel) == []
+channel.close()
+print("passed")
+'''
+
+TYPED = '''
+import socket
+import clusterd
+
+listeners: list[socket.socket] = clusterd.sockets()
+place: int = clusterd.slot or 0
+told: bool = clusterd.ready() and clusterd.status(f"{clusterd.app}") and clusterd.notify("WATCHDOG=1")
+path: str = clusterd.find_binary()
+with clusterd.Channel() as channel:
+    channel.send({"slot": place}, {"any": "thing"}, id="1")
+    for said in channel:
+        print(said)
+wrong: str = clusterd.slot  # type: ignore[assignment]
+clusterd.Channel().send(7, "x")  # type: ignore[arg-type]
 '''
 
 ASKS = '''
 const http = require('node:http');
 http.createServer((request, response) => {
-  process.once('message', (said) => response.end(said.message));
+  process.once('message', (said) => response.end(JSON.stringify(said.message)));
   process.send({ clusterd: { to: 'agent' }, message: 'question' });
 }).listen(process.env.PORT);
 '''
@@ -95,8 +158,55 @@ command = ["{python}", "{folder}/agent.py"]
 protocol = "node"
 ''')
     with running([bin / "clusterd", "-c", folder / "cluster.toml"], env=environment) as clusterd:
-        said = answer_of(port, running=clusterd)
-        assert said == "the agent got: question", said
+        said = json.loads(answer_of(port, running=clusterd))
+        assert said == ["the agent got: question", "state", 5], said
+
+
+def a_channel_waits_no_longer_than_it_is_asked_to():
+    said = subprocess.run([python, "-c", CHANNEL], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert said == "passed\n", said
+
+
+def tools(*names):
+    """A Python with these packages of PyPI; None where they cannot be installed."""
+    prefix = WORK / "-".join(("tools", *names))
+    if not (prefix / "done").exists():
+        venv.create(prefix, with_pip=True, clear=True)
+        install = [prefix / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        if subprocess.run([*install, *names], timeout=300).returncode != 0:
+            return None
+        (prefix / "done").touch()
+    return prefix / "bin" / "python"
+
+
+def types_are_right():
+    mypy = tools("mypy")
+    if mypy is None:
+        return skip("types: mypy cannot be installed")
+    (folder / "typed.py").write_text(TYPED)
+    for target in (["typed.py"], ["-p", "clusterd"]):
+        command = [mypy, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "--python-executable", python, *target]
+        checked = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    print("types: right for mypy --strict", file=sys.stderr)
+
+
+def pipx_runs_it():
+    pipx = tools("pipx")
+    if pipx is None:
+        return skip("pipx cannot be installed")
+    port = free_port()
+    (folder / "page").mkdir()
+    (folder / "page" / "index.html").write_text("served")
+    places = {f"PIPX_{name}": str(folder / "pipx" / name) for name in ("HOME", "BIN_DIR", "MAN_DIR", "SHARED_LIBS")}
+    command = [pipx, "-m", "pipx", "run", "--spec", wheel, "clusterd"]
+    options = {"cwd": folder / "page", "env": {**environment, **places, "PIPX_DEFAULT_PYTHON": sys.executable}}
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=300, **options)
+    assert said.stdout == f"clusterd {VERSION}\n", said
+    # pipx becomes clusterd: the signal that ends it does not leave one behind.
+    serve = ["-w", "2", "--port", port, "--name", "pipx", "--", sys.executable, "-m", "http.server", port]
+    with running([*command, *serve], **options) as clusterd:
+        assert answer_of(port, running=clusterd) == "served"
 
 
 def without_clusterd_nothing_happens():
@@ -106,8 +216,15 @@ def without_clusterd_nothing_happens():
     assert said == "False None [] False\n", said
 
 
-the_command_and_the_module_are_the_binary()
-a_worker_has_its_socket_and_says_when_it_is_ready()
-an_agent_answers_the_workers()
-without_clusterd_nothing_happens()
-print(f"wheel: 4 tests passed on Python {sys.version.split()[0]}")
+tests = [
+    the_command_and_the_module_are_the_binary,
+    a_worker_has_its_socket_and_says_when_it_is_ready,
+    an_agent_answers_the_workers,
+    a_channel_waits_no_longer_than_it_is_asked_to,
+    without_clusterd_nothing_happens,
+    types_are_right,
+    pipx_runs_it,
+]
+for test in tests:
+    test()
+print(f"wheel: {len(tests)} tests passed on Python {sys.version.split()[0]}")

@@ -3,9 +3,12 @@
 Without clusterd (or systemd) `sockets()` is empty, `ready()` and the others do nothing and return False.
 """
 
+from __future__ import annotations
+
 import os as _os
 import socket as _socket
 
+from ._binary import find_binary
 from ._channel import Channel, ChannelClosed
 
 __all__ = [
@@ -26,22 +29,22 @@ __all__ = [
 _FIRST_FD = 3
 
 
-def _number(name):
+def _number(name: str) -> int | None:
     text = _os.environ.get(name)
     return int(text) if text is not None else None
 
 
 #: Whether clusterd started this process.
-is_clusterd = "CLUSTERD_APP" in _os.environ
+is_clusterd: bool = "CLUSTERD_APP" in _os.environ
 #: The app's name; None without clusterd.
-app = _os.environ.get("CLUSTERD_APP")
-#: This worker's place, from 0; its replacement has the same. None without clusterd.
-slot = _number("CLUSTERD_SLOT")
+app: str | None = _os.environ.get("CLUSTERD_APP")
+#: This worker's place, from 0; its replacement has the same. None without clusterd, and in an agent.
+slot: int | None = _number("CLUSTERD_SLOT")
 #: Counts reloads, from 1. None without clusterd.
-generation = _number("CLUSTERD_GENERATION")
+generation: int | None = _number("CLUSTERD_GENERATION")
 
 
-def sockets():
+def sockets() -> list[_socket.socket]:
     """The listening sockets that this process was given (LISTEN_FDS), as socket objects, in the order of the configuration.
 
     Each call returns new objects for the same sockets.
@@ -56,7 +59,7 @@ def sockets():
     return found
 
 
-def notify(state):
+def notify(state: str) -> bool:
     """Sends lines of sd_notify(3) to clusterd or systemd. False where nobody asked for them (no NOTIFY_SOCKET)."""
     address = _os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -69,23 +72,16 @@ def notify(state):
     return True
 
 
-def ready():
+def ready() -> bool:
     """This worker serves."""
     return notify("READY=1")
 
 
-def stopping():
+def stopping() -> bool:
     """This worker takes no further connections."""
     return notify("STOPPING=1")
 
 
-def status(text):
+def status(text: str) -> bool:
     """A line about what this worker does, which `clusterd ls` shows."""
     return notify("STATUS=" + text.replace("\n", " "))
-
-
-def find_binary():
-    """The path of the clusterd binary that came with this package."""
-    from ._binary import find_binary
-
-    return find_binary()

@@ -1,11 +1,14 @@
 """Where the binary is that came with the package."""
 
+from __future__ import annotations
+
 import os
 import sys
 import sysconfig
 
 
-def find_binary():
+def find_binary() -> str:
+    """The path of the clusterd binary that came with this package. FileNotFoundError where it is missing."""
     name = "clusterd"
     folders = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]
     if sys.version_info >= (3, 10):
