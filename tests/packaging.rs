@@ -117,7 +117,7 @@ fn what_is_run_may_be_run_and_parses() {
         "packaging/npm/clusterd/bin/clusterd",
         "packaging/npm/pack",
     ];
-    let of_python = ["packaging/release", "packaging/site"];
+    let of_python = ["packaging/release", "packaging/site", "packaging/fleet/roll"];
     for path in scripts.into_iter().chain(of_python) {
         let mode = fs::metadata(root().join(path)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{path} cannot be run");
