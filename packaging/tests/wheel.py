@@ -192,6 +192,8 @@ def types_are_right():
 
 
 def pipx_runs_it():
+    if sys.version_info < (3, 10):
+        return skip("pipx needs Python 3.10")
     pipx = tools("pipx")
     if pipx is None:
         return skip("pipx cannot be installed")

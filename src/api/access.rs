@@ -24,6 +24,8 @@ const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rights {
+    /// Whether something serves, which its port tells anyone: nothing on any address. Probes of a kubelet cannot have a secret.
+    Probe,
     /// State and figures: nothing on a loopback address, else a token.
     Look,
     /// What may hold private things: a token.
@@ -117,8 +119,9 @@ impl Access {
     /// Whether a request with these headers may have what needs these rights.
     pub(super) fn check(&self, headers: &HeaderMap, rights: Rights) -> Result<(), Refusal> {
         self.check_host(headers)?;
-        let Some(given) = bearer(headers) else {
+        let Some(given) = bearer(headers).filter(|_| rights != Rights::Probe) else {
             return match rights {
+                Rights::Probe => Ok(()),
                 Rights::Look if self.control.is_loopback() => Ok(()),
                 Rights::Change if self.control.token_file.is_none() => Err(Refusal::ReadOnly),
                 Rights::Look | Rights::Read | Rights::Change => Err(Refusal::NoToken),
@@ -179,13 +182,19 @@ fn token(path: &Path) -> Result<String, AccessError> {
     if found.uid() != 0 && found.uid() != user::own_uid() {
         return Err(AccessError::Foreign { path: path.to_owned(), owner: found.uid() });
     }
-    if found.mode() & 0o077 != 0 {
+    if !is_private(found.uid() == user::own_uid(), found.mode()) {
         return Err(AccessError::Open(path.to_owned()));
     }
     let mut text = String::new();
     file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text).map_err(read_error)?;
     let token = text.trim();
     if token.len() < TOKEN_CHARS_MIN { Err(AccessError::Short(path.to_owned())) } else { Ok(token.to_owned()) }
+}
+
+/// Whether the rights of a file keep its content to those who shall have it. Of a file of root, root may let a group read, as
+/// Kubernetes does for the containers that get a secret.
+fn is_private(is_own: bool, mode: u32) -> bool {
+    mode & if is_own { 0o077 } else { 0o037 } == 0
 }
 
 fn make_token(path: &Path) -> io::Result<()> {
@@ -262,6 +271,10 @@ mod tests {
             assert_eq!(check(access, None, Rights::Read), Err(Refusal::NoToken));
             assert_eq!(check(access, None, Rights::Change), Err(Refusal::NoToken));
         }
+        for token in [None, Some("wrong")] {
+            assert_eq!(check(&far, token, Rights::Probe), Ok(()));
+        }
+        assert!(far.check(&headers("evil.example", None), Rights::Probe).is_err());
         assert_eq!(check(&near, None, Rights::Look), Ok(()));
         assert_eq!(check(&far, None, Rights::Look), Err(Refusal::NoToken));
         let none = Control { token_file: None, read_token_file: None, ..control("127.0.0.1:1", &folder) };
@@ -288,6 +301,21 @@ mod tests {
         let mut twice = headers("127.0.0.1", None);
         twice.append(HOST, HeaderValue::from_static("localhost"));
         assert!(access.check(&twice, Rights::Look).is_err());
+    }
+
+    #[test]
+    fn root_may_let_a_group_read_a_token_and_nobody_else_may() {
+        for (is_own, mode, private) in [
+            (true, 0o100_600, true),
+            (true, 0o100_400, true),
+            (true, 0o100_640, false),
+            (false, 0o100_440, true),
+            (false, 0o100_640, true),
+            (false, 0o100_660, false),
+            (false, 0o100_444, false),
+        ] {
+            assert_eq!(is_private(is_own, mode), private, "{is_own} {mode:o}");
+        }
     }
 
     #[test]

@@ -213,13 +213,8 @@ impl Route {
     /// What a client over TCP needs for it.
     pub(super) fn rights(&self) -> Rights {
         match self.endpoint {
-            Endpoint::Deployment
-            | Endpoint::App
-            | Endpoint::Live
-            | Endpoint::Readiness
-            | Endpoint::AppReadiness
-            | Endpoint::Events
-            | Endpoint::Metrics => Rights::Look,
+            Endpoint::Live | Endpoint::Readiness | Endpoint::AppReadiness => Rights::Probe,
+            Endpoint::Deployment | Endpoint::App | Endpoint::Events | Endpoint::Metrics => Rights::Look,
             Endpoint::Logs => Rights::Read,
             // Environments hold secrets.
             Endpoint::WorkerEnvironment | Endpoint::AgentEnvironment => Rights::Change,
